@@ -1,0 +1,3 @@
+//! argv → mode → exit code.
+
+fn main() {}

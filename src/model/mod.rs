@@ -1,0 +1,16 @@
+//! The names that every other room uses: processes, signals, instants, the validated plan.
+//!
+//! Plain data that cannot be wrong once it exists. This room imports nothing of ours, touches no kernel
+//! and reads no file. Start with [`plan`], what a configuration has become, then [`process`].
+
+pub mod plan;
+pub mod process;
+pub mod signal;
+pub mod template;
+pub mod time;
+
+pub use plan::Plan;
+pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};
+pub use signal::Signal;
+pub use template::Template;
+pub use time::Mono;

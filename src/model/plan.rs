@@ -1,0 +1,306 @@
+//! The plan: a configuration that has been read, completed with defaults and found right.
+//!
+//! Everything that can be checked before a start has been checked when a [`Plan`] exists: names are unique, what
+//! `depends_on` names exists and has no cycle, users are numbers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ExitStatus, ServiceIndex, Signal, Template};
+
+/// A service set, ready to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// For the whole ordered stop; then SIGKILL to all that is left.
+    pub shutdown_timeout: Duration,
+    /// What to do on each signal that keepalive receives.
+    pub signals: SignalUses,
+    /// Where the reason of an unrecoverable end is written, if the file exists.
+    pub termination_log: PathBuf,
+    /// In the order of the file; [`ServiceIndex`] is a position here. Never empty.
+    pub services: Vec<Service>,
+}
+
+/// What a signal to keepalive makes it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalUse {
+    /// To the main process of each instance.
+    Forward,
+    /// Read the configuration again.
+    Reload,
+    /// The ordered stop.
+    Shutdown,
+    /// Nothing.
+    Ignore,
+}
+
+/// One [`SignalUse`] for each of the 64 signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalUses([SignalUse; 64]);
+
+impl SignalUses {
+    /// The use of `signal`.
+    #[must_use]
+    pub fn of(&self, signal: Signal) -> SignalUse {
+        self.0.get(usize::from(signal.number()) - 1).copied().unwrap_or(SignalUse::Forward)
+    }
+
+    /// Sets the use of `signal`.
+    pub fn set(&mut self, signal: Signal, signal_use: SignalUse) {
+        if let Some(entry) = self.0.get_mut(usize::from(signal.number()) - 1) {
+            *entry = signal_use;
+        }
+    }
+}
+
+impl Default for SignalUses {
+    /// TERM, INT and QUIT shut down, HUP reloads, all else is forwarded.
+    fn default() -> Self {
+        let mut uses = Self([SignalUse::Forward; 64]);
+        for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+            uses.set(signal, SignalUse::Shutdown);
+        }
+        uses.set(Signal::HUP, SignalUse::Reload);
+        uses
+    }
+}
+
+/// One `[services.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Unique in the plan: ASCII letters, digits, `-` and `_`, beginning with a letter or digit, 64 bytes at most.
+    pub name: Box<str>,
+    /// Long-running or run once.
+    pub kind: Kind,
+    /// How many instances, at least 1.
+    pub instances: u32,
+    /// What must be ready (or have succeeded) first. No cycles, no duplicates.
+    pub depends_on: Box<[ServiceIndex]>,
+    /// Whether it starts by itself.
+    pub autostart: bool,
+    /// When it is started again.
+    pub restart: Restart,
+    /// When it has failed for good.
+    pub on_failure: Consequence,
+    /// When it has completed.
+    pub on_success: Consequence,
+    /// How it is stopped.
+    pub stop: Stop,
+    /// When it counts as ready.
+    pub ready: Ready,
+    /// How its process is made; nothing that the supervisor looks at.
+    pub process: Process,
+}
+
+/// `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs until it is stopped.
+    Service,
+    /// Must succeed before what depends on it starts.
+    Oneshot,
+}
+
+/// `on_failure`, `on_success`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// Everything is stopped in order, and keepalive ends.
+    Shutdown,
+    /// The others go on.
+    Ignore,
+}
+
+/// When an instance is started again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restart {
+    /// `restart`. For a oneshot, `Always` means the same as `OnFailure`: it is done once it has succeeded.
+    pub policy: RestartPolicy,
+    /// Before every restart.
+    pub delay: Duration,
+    /// A run shorter than this is unstable.
+    pub min_uptime: Duration,
+    /// Between consecutive unstable runs, on top of `delay`.
+    pub backoff: Backoff,
+    /// Consecutive unstable restarts allowed; `None`: as many as it takes.
+    pub max_restarts: Option<u32>,
+    /// What counts as success.
+    pub success: ExitSet,
+    /// After these it is not restarted, whatever the policy.
+    pub prevent: ExitSet,
+}
+
+/// `restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// After every end.
+    Always,
+    /// After an end that is no success.
+    OnFailure,
+    /// Not at all.
+    Never,
+}
+
+/// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// The first delay.
+    pub initial: Duration,
+    /// At least 1.
+    pub factor: f64,
+    /// No delay is longer, jitter aside. At least `initial`.
+    pub max: Duration,
+    /// 0…1: the share by which a delay may be longer or shorter.
+    pub jitter: f64,
+}
+
+/// A set of exit codes and signals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitSet {
+    codes: [u64; 4],
+    signals: u64,
+}
+
+impl ExitSet {
+    /// Adds one way to end.
+    pub fn insert(&mut self, status: ExitStatus) {
+        match status {
+            ExitStatus::Code(code) => {
+                if let Some(word) = self.codes.get_mut(usize::from(code / 64)) {
+                    *word |= 1 << (code % 64);
+                }
+            }
+            ExitStatus::Signal(signal) => self.signals |= signal.bit(),
+        }
+    }
+
+    /// Whether it was added.
+    #[must_use]
+    pub fn contains(&self, status: ExitStatus) -> bool {
+        match status {
+            ExitStatus::Code(code) => {
+                self.codes.get(usize::from(code / 64)).is_some_and(|word| word & (1 << (code % 64)) != 0)
+            }
+            ExitStatus::Signal(signal) => self.signals & signal.bit() != 0,
+        }
+    }
+
+    /// All that was added: codes first, then signals, each in order.
+    pub fn iter(&self) -> impl Iterator<Item = ExitStatus> + '_ {
+        let codes = (0..=u8::MAX).map(ExitStatus::Code);
+        codes.chain(Signal::all().map(ExitStatus::Signal)).filter(|status| self.contains(*status))
+    }
+}
+
+impl FromIterator<ExitStatus> for ExitSet {
+    fn from_iter<I: IntoIterator<Item = ExitStatus>>(statuses: I) -> Self {
+        let mut set = Self::default();
+        for status in statuses {
+            set.insert(status);
+        }
+        set
+    }
+}
+
+/// How an instance is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// `stop_signal`, followed by SIGCONT.
+    pub signal: Signal,
+    /// `stop_timeout`: then SIGKILL.
+    pub timeout: Duration,
+    /// Who is signalled.
+    pub kill_mode: KillMode,
+}
+
+/// `kill_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillMode {
+    /// The stop signal to the main process, SIGKILL to what it leaves in its group and session.
+    Mixed,
+    /// The stop signal to the whole process group, SIGKILL to what is left of it in the end.
+    Group,
+    /// The main process alone; what it leaves stays until keepalive ends.
+    Process,
+}
+
+/// `ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// As soon as its program runs.
+    Exec,
+    /// So long after its program runs.
+    Delay(Duration),
+}
+
+/// How the process of an instance is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Program and arguments; never empty. The program is looked up in `PATH` unless it contains a `/`.
+    pub command: Box<[Template]>,
+    /// `cwd`; `None`: keepalive's own.
+    pub cwd: Option<Template>,
+    /// `user`, `group`, `groups`; `None`: keepalive's own.
+    pub credentials: Option<Credentials>,
+    /// `umask`; `None`: keepalive's own.
+    pub umask: Option<u32>,
+    /// `NAME=value` each, one for each name; they take precedence over what is inherited.
+    pub env: Box<[Template]>,
+    /// Whether the environment that keepalive was started with is passed on below `env`.
+    pub inherit_env: bool,
+    /// The terminal and stdin of keepalive, or none and /dev/null.
+    pub input: Input,
+    /// `log.stdout`.
+    pub stdout: Output,
+    /// `log.stderr`.
+    pub stderr: Output,
+    /// `limits`.
+    pub limits: Box<[Limit]>,
+    /// `nice`; `None`: keepalive's own.
+    pub nice: Option<i8>,
+    /// `oom_score_adj`, −1000…1000; `None`: keepalive's own.
+    pub oom_score_adj: Option<i16>,
+    /// `no_new_privs`.
+    pub no_new_privs: bool,
+}
+
+/// Who a process runs as, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// setuid(2).
+    pub uid: u32,
+    /// setgid(2).
+    pub gid: u32,
+    /// setgroups(2): the supplementary groups.
+    pub groups: Box<[u32]>,
+}
+
+/// Where stdin comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// /dev/null, and a session of its own.
+    Null,
+    /// keepalive's stdin; where that is a terminal, its foreground process group too (the service `main`).
+    Terminal,
+}
+
+/// Where stdout or stderr goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Where keepalive's own goes.
+    Inherit,
+    /// /dev/null.
+    Null,
+}
+
+/// One resource limit, setrlimit(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in `limits`: `nofile`.
+    pub name: &'static str,
+    /// Its `RLIMIT_` number.
+    pub resource: u32,
+    /// `None`: unlimited.
+    pub soft: Option<u64>,
+    /// `None`: unlimited.
+    pub hard: Option<u64>,
+}

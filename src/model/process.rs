@@ -1,0 +1,163 @@
+//! Processes and how they end.
+
+use std::fmt;
+use std::num::NonZeroI32;
+
+use nix::errno::Errno;
+
+use super::Signal;
+
+/// The id of one process; never zero or negative, so that kill(2) cannot take it for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(NonZeroI32);
+
+impl Pid {
+    /// `None` for zero and negative numbers, which mean something else to the kernel.
+    #[must_use]
+    pub fn new(raw: i32) -> Option<Self> {
+        NonZeroI32::new(raw).filter(|number| number.get() > 0).map(Self)
+    }
+
+    /// The number as the kernel has it.
+    #[must_use]
+    pub const fn get(self) -> i32 {
+        self.0.get()
+    }
+
+    /// The process group that this process leads, if it leads one.
+    #[must_use]
+    pub const fn led_group(self) -> Pgid {
+        Pgid(self.0)
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// The id of one process group, another type than [`Pid`] so that a kill cannot hit the wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pgid(NonZeroI32);
+
+impl Pgid {
+    /// `None` for zero and negative numbers.
+    #[must_use]
+    pub fn new(raw: i32) -> Option<Self> {
+        Pid::new(raw).map(Pid::led_group)
+    }
+
+    /// The number as the kernel has it, positive.
+    #[must_use]
+    pub const fn get(self) -> i32 {
+        self.0.get()
+    }
+}
+
+/// The position of a service in [`super::Plan::services`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceIndex(pub u32);
+
+impl ServiceIndex {
+    /// For indexing the vectors that run parallel to [`super::Plan::services`].
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One instance of one service: `web.2` is number 2 of `web`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The service.
+    pub service: ServiceIndex,
+    /// 0…n−1.
+    pub number: u32,
+}
+
+/// How a process ended, as waitid(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExitStatus {
+    /// It called exit(3) with this code.
+    Code(u8),
+    /// A signal killed it.
+    Signal(Signal),
+}
+
+impl ExitStatus {
+    /// The exit code that a shell, Docker and Kubernetes show for it: 128+N for signal N.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128_u8.saturating_add(signal.number()),
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(formatter, "exit {code}"),
+            Self::Signal(signal) => write!(formatter, "{signal}"),
+        }
+    }
+}
+
+/// Why a process never got to run its program: the step that failed between fork and execve, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    /// What was being done.
+    pub step: StartStep,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// The steps between fork and execve, in the order in which they are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartStep {
+    /// setsid(2), setpgid(2), tcsetpgrp(3).
+    Session,
+    /// dup2(2) of stdin, stdout or stderr.
+    Stdio,
+    /// setrlimit(2); the position in `limits`.
+    Limit(u8),
+    /// setpriority(2).
+    Nice,
+    /// Writing /proc/self/oom_score_adj.
+    OomScoreAdj,
+    /// setgroups(2).
+    Groups,
+    /// setgid(2).
+    Group,
+    /// setuid(2).
+    User,
+    /// chdir(2).
+    Directory,
+    /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
+    NoNewPrivs,
+    /// execve(2).
+    Exec,
+}
+
+impl StartFailure {
+    /// The exit code that shells and inits give to it: 127 not found, 126 found but not executable, also for every
+    /// other step.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        if self.step == StartStep::Exec && self.errno == Errno::ENOENT { 127 } else { 126 }
+    }
+
+    /// Whether the system was out of something, so that the same start may well succeed a moment later.
+    #[must_use]
+    pub fn is_shortage(self) -> bool {
+        is_shortage(self.errno)
+    }
+}
+
+/// Whether `errno` says that the system is out of processes, memory or descriptors.
+#[must_use]
+pub fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
+}

@@ -1,0 +1,76 @@
+//! Text that may differ between the instances of a service.
+
+use std::ffi::{CStr, CString};
+
+/// A word of a command line, a `NAME=value` of the environment or a path, in which `{instance}` is still open.
+///
+/// `{service}` and `${VAR}` have been filled in when the configuration was read. It holds bytes, not text: an
+/// environment variable need not be UTF-8. It never contains a NUL byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// The same for every instance.
+    Fixed(CString),
+    /// Text pieces between which the instance's number stands: `a{instance}b` is `["a", "b"]`. At least two pieces.
+    Numbered(Box<[CString]>),
+}
+
+impl Template {
+    /// What the template is for instance `number`, NUL-terminated, appended to `buffer`.
+    ///
+    /// Gives back the position in `buffer` at which it starts. Allocates only if `buffer` has to grow.
+    pub fn write_to(&self, number: u32, buffer: &mut Vec<u8>) -> usize {
+        let start = buffer.len();
+        match self {
+            Self::Fixed(text) => buffer.extend_from_slice(text.as_bytes()),
+            Self::Numbered(pieces) => {
+                for (position, piece) in pieces.iter().enumerate() {
+                    if position > 0 {
+                        push_decimal(number, buffer);
+                    }
+                    buffer.extend_from_slice(piece.as_bytes());
+                }
+            }
+        }
+        buffer.push(0);
+        start
+    }
+
+    /// What the template is for instance `number`.
+    #[must_use]
+    pub fn expand(&self, number: u32) -> CString {
+        let mut buffer = Vec::new();
+        self.write_to(number, &mut buffer);
+        CStr::from_bytes_until_nul(&buffer).unwrap_or_default().to_owned()
+    }
+}
+
+fn push_decimal(number: u32, buffer: &mut Vec<u8>) {
+    let start = buffer.len();
+    let mut rest = number;
+    loop {
+        buffer.push(b'0' + (rest % 10) as u8);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = buffer.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(pieces: &[&str]) -> Template {
+        Template::Numbered(pieces.iter().map(|piece| CString::new(*piece).unwrap()).collect())
+    }
+
+    #[test]
+    fn the_number_stands_between_the_pieces() {
+        assert_eq!(numbered(&["PORT=300", ""]).expand(0), c"PORT=3000".to_owned());
+        assert_eq!(numbered(&["a", "b", "c"]).expand(120), c"a120b120c".to_owned());
+        assert_eq!(Template::Fixed(c"same".to_owned()).expand(7), c"same".to_owned());
+    }
+}

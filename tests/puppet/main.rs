@@ -1,0 +1,2 @@
+//! The scripted child that tests start instead of shell loops.
+fn main() {}
