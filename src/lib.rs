@@ -4,3 +4,4 @@
 //! whom; each folder's `mod.rs` says where to start reading.
 
 pub mod model;
+pub mod sys;
