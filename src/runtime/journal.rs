@@ -72,9 +72,17 @@ impl Display for Line<'_> {
         let plan = self.plan;
         match self.fact {
             Fact::Transition { instance, from, to, pid, reason } => {
-                write!(formatter, "{} {} → {}", Name(plan, *instance), from.as_str(), to.as_str())?;
-                match (reason, pid) {
-                    (Reason::Ready, Some(pid)) => write!(formatter, " (pid {pid})"),
+                write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
+                if from != to {
+                    write!(formatter, " → {}", to.as_str())?;
+                }
+                match (reason, pid, to) {
+                    (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
+                    (Reason::Ended { run, .. }, _, StateName::Stopping) => {
+                        formatter.write_str(" (")?;
+                        write_run(formatter, run)?;
+                        formatter.write_str(", ending what it left behind)")
+                    }
                     _ => write_reason(formatter, plan, reason),
                 }
             }
@@ -132,14 +140,14 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> 
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
-            write_run(formatter, plan, run)?;
+            write_run(formatter, run)?;
             write_outlook(formatter, outlook)?;
             formatter.write_str(")")
         }
     }
 }
 
-fn write_run(formatter: &mut Formatter<'_>, _plan: &Plan, run: &Run) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, run: &Run) -> fmt::Result {
     match run.failure {
         Some(failure) => Failure(failure).fmt(formatter),
         None => {
@@ -152,9 +160,10 @@ fn write_run(formatter: &mut Formatter<'_>, _plan: &Plan, run: &Run) -> fmt::Res
 fn write_outlook(formatter: &mut Formatter<'_>, outlook: &Outlook) -> fmt::Result {
     match outlook {
         Outlook::Restart { delay, unstable, limit } => {
-            match delay.is_zero() {
-                true => formatter.write_str(", restart at once")?,
-                false => write!(formatter, ", retry in {}", Span(*delay))?,
+            if delay.is_zero() {
+                formatter.write_str(", restart at once")?;
+            } else {
+                write!(formatter, ", retry in {}", Span(*delay))?;
             }
             match (unstable, limit) {
                 (0, _) => Ok(()),
@@ -183,7 +192,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, plan, run)?;
+            write_run(formatter, run)?;
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
