@@ -16,10 +16,7 @@ macro_rules! entry {
         #[expect(unsafe_code, reason = "the C runtime looks for this name")]
         // SAFETY: no other function of the program is called `main`.
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(
-            count: ::std::ffi::c_int,
-            arguments: *const *const ::std::ffi::c_char,
-        ) -> ::std::ffi::c_int {
+        extern "C" fn main(count: ::std::ffi::c_int, arguments: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
             // SAFETY: the C runtime calls `main` with what start() asks for.
             unsafe { $crate::sys::entry::start(count, arguments, $function) }
         }

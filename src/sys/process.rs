@@ -1,10 +1,11 @@
 //! About ourselves: getpid(2), prctl(2), chdir(2), close_range(2).
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 
+use super::StringList;
 use crate::model::{Pgid, Pid, Signal};
 
 /// Our own id. getpid(2)
@@ -65,6 +66,29 @@ pub fn set_parent_death_signal(signal: Signal) -> Result<(), Errno> {
 pub fn raise(signal: Signal) {
     // SAFETY: a signal to our own process; it cannot fail.
     unsafe { libc::kill(id().get(), c_int::from(signal.number())) };
+}
+
+/// The environment that we were started with, entry by entry as it is.
+#[must_use]
+pub fn environment() -> StringList {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut list = StringList::new();
+    // SAFETY: set by the C runtime before `main`; this program has one thread and never changes its environment.
+    let mut entry = unsafe { environ };
+    while !entry.is_null() {
+        // SAFETY: not past the null pointer that ends the vector.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            break;
+        }
+        // SAFETY: every element before it is a NUL-terminated string.
+        list.push(unsafe { CStr::from_ptr(text) }.to_bytes());
+        // SAFETY: as this was not the last element, there is another.
+        entry = unsafe { entry.add(1) };
+    }
+    list
 }
 
 /// Lets go of where we were started: the working directory and every descriptor from 3 on, but for `kept` (and the

@@ -103,6 +103,15 @@ fn below(of: Pid, mut all: Vec<Stat>) -> Vec<Pid> {
     found.iter().map(|stat| stat.pid).collect()
 }
 
+/// Whether `pid` is alive below `of` right now.
+#[must_use]
+pub fn is_descendant(pid: Pid, of: Pid) -> bool {
+    /// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
+    const DEEPEST: usize = 1024;
+    let parent = |pid: &Pid| stat(*pid).filter(|stat| !stat.is_dead()).and_then(|stat| Pid::new(stat.ppid));
+    std::iter::successors(Some(pid), parent).take(DEEPEST).skip(1).any(|ancestor| ancestor == of)
+}
+
 /// All processes whose group or session is the one that `leader` leads or led, without zombies.
 #[must_use]
 pub fn members(leader: Pid) -> Vec<Pid> {
