@@ -257,6 +257,16 @@ pub(crate) fn stalled_pipe() -> (OwnedFd, OwnedFd) {
     (read_end, write_end)
 }
 
+/// As [`stalled_pipe`], with a stream socket.
+pub(crate) fn stalled_socket() -> (OwnedFd, OwnedFd) {
+    use std::io::Write;
+    let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'.'; 512]).is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    (reader.into(), writer.into())
+}
+
 /// A directory that everyone may enter, removed at the end.
 pub(crate) struct Directory(PathBuf);
 

@@ -76,13 +76,16 @@ fn a_stopped_process_that_is_left_hears_it() {
         let (first, second) = (running.ready(), running.ready());
         assert_ne!(first, second);
         let keepalive = running.keepalive();
+        let mut stopped = 0;
         for pid in keepalive::sys::procfs::descendants(keepalive) {
             let stat = keepalive::sys::procfs::stat(pid);
             if stat.is_some_and(|stat| stat.session == stat.pgrp && stat.pgrp != pid.get()) {
                 keepalive::sys::signal_process(pid, Signal::STOP).unwrap();
                 harness::wait_for_state(pid, b'T');
+                stopped += 1;
             }
         }
+        assert_eq!(stopped, 1);
         // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
         keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
         assert_eq!(running.end(), 137);

@@ -103,18 +103,45 @@ fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
 #[test]
 fn a_stalled_reader_of_stderr_does_not_hold_us() {
     for place in places() {
-        let (_read_end, write_end) = harness::stalled_pipe();
-        let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
-        run.command.stderr(Stdio::from(write_end));
-        let mut running = run.start();
-        running.ready();
-        for _ in 0..50 {
-            running.send(Signal::USR1);
-            running.expect("signal 10");
+        for (_reader, writer) in [harness::stalled_pipe(), harness::stalled_socket()] {
+            let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
+            run.command.stderr(Stdio::from(writer));
+            let mut running = run.start();
+            running.ready();
+            for _ in 0..50 {
+                running.send(Signal::USR1);
+                running.expect("signal 10");
+            }
+            running.send(Signal::TERM);
+            assert_eq!(running.end(), 4);
         }
-        running.send(Signal::TERM);
-        assert_eq!(running.end(), 4);
     }
+}
+
+// fcntl(2): O_NONBLOCK is a flag of the open file description, which the child shares.
+#[test]
+fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, writer) = harness::stalled_pipe();
+    let shared = writer.try_clone().unwrap();
+    let mut run = Run::puppet(Place::Child, &["-v"], &["end-on-term", "0"]);
+    run.command.stderr(Stdio::from(writer));
+    let mut running = run.start();
+    running.ready();
+    for _ in 0..3 {
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+    }
+    assert_eq!(fcntl(&shared, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits(), 0);
+    drop(shared);
+    let full = nix::unistd::read(&reader, &mut vec![0; 1 << 20]).unwrap();
+    assert!(full >= 4096, "{full}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    drop(running);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut rest).unwrap();
+    assert!(rest.starts_with("keepalive: warning: 3 messages were lost: stderr was full\n"), "{rest}");
 }
 
 // write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
@@ -135,7 +162,7 @@ fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
     }
 }
 
-// A SIGPIPE that somebody sends is a signal as any other; this one is from a process.
+// prctl(2) PR_SET_PDEATHSIG
 #[test]
 fn the_parents_death_is_told_to_the_child() {
     let words =

@@ -21,17 +21,16 @@ struct Session {
 impl Session {
     /// Starts `words` with the terminal as stdin; what is said comes on a pipe, so that no echo is in it.
     fn start(place: Place, words: &[&str], commands: Option<OwnedFd>, control: Option<File>) -> Self {
-        let pty = nix::pty::openpty(None, None).expect("a pty");
+        let (master, slave) = open_pty();
         let mut run = Run::words(place, words);
-        run.command.stdin(Stdio::from(pty.slave));
+        run.command.stdin(Stdio::from(slave));
         let commands = commands.map(|fd| (fd.as_raw_fd(), fd));
         if let Some((raw, _)) = &commands {
             inherit_as_3(&mut run, *raw);
         }
-        close_on_exec(&pty.master);
         let running = run.start();
         drop(commands);
-        Self { running, keyboard: File::from(pty.master), commands: control }
+        Self { running, keyboard: File::from(master), commands: control }
     }
 
     /// `shell keepalive OPTIONS… -- puppet VERB…`
@@ -73,10 +72,17 @@ fn inherit_as_3(run: &mut Run, fd: i32) {
     unsafe { run.command.pre_exec(prepare) };
 }
 
-/// openpty(3) knows no close-on-exec: a child that keeps the keyboard never sees it hung up.
-fn close_on_exec(fd: &OwnedFd) {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+/// Both sides of a new terminal, close-on-exec from the beginning: a child of another test that had the keyboard would
+/// keep it from being hung up.
+fn open_pty() -> (OwnedFd, OwnedFd) {
+    use nix::fcntl::OFlag;
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = nix::pty::posix_openpt(flags).expect("a pty");
+    nix::pty::grantpt(&master).unwrap();
+    nix::pty::unlockpt(&master).unwrap();
+    let name = nix::pty::ptsname_r(&master).unwrap();
+    let slave = nix::fcntl::open(name.as_str(), flags, nix::sys::stat::Mode::empty()).unwrap();
+    (master.into(), slave)
 }
 
 const CTRL_C: &[u8] = b"\x03";

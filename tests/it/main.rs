@@ -16,3 +16,4 @@ mod init_leftovers;
 mod init_signals;
 mod init_start;
 mod init_terminal;
+mod sys;

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test program that fails loudly")]
 #![expect(clippy::disallowed_methods, reason = "no supervisor, a test program: it may sleep and look at the clock")]
 
+mod kernel;
 mod shell;
 
 use std::ffi::{CString, OsString};
@@ -59,6 +60,10 @@ fn act(words: &[&str]) -> u8 {
         ["with", rest @ ..] => with(rest),
         // Starts a program, says `started PID`, ends at the next line of stdin.
         ["parent", program @ ..] => parent(program),
+        // Asks sys about children and says what it answers.
+        ["sys-wait"] => kernel::wait(),
+        // As report-signals, with every signal reset and taken from a descriptor.
+        ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
         ["shell", program @ ..] => shell::shell(program),
         _ => panic!("puppet: no such verb: {words:?}"),
