@@ -3,4 +3,5 @@
 //! The supervisor decides, the runtime does, sys touches the kernel. ARCHITECTURE.md shows the rooms and who may use
 //! whom; each folder's `mod.rs` says where to start reading.
 
+pub mod config;
 pub mod model;
