@@ -4,4 +4,6 @@
 //! whom; each folder's `mod.rs` says where to start reading.
 
 pub mod config;
+pub mod init;
 pub mod model;
+pub mod sys;
