@@ -46,14 +46,13 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
     let name = path.display().to_string();
     let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(message) => return Err(whole_file(name, message)),
+        Err(reason) => return Err(unreadable(name, &reason)),
     };
     let users = Users::read(environment.root);
     let first = Source { name, bytes };
-    let included;
     let mut reading = Reading::new(environment, &users, directory_of(path));
     let tree = reading.parse(&first);
-    included = reading.included(path, &tree);
+    let included = reading.included(path, &tree);
     reading.walk.documents += included.len();
     reading.document(&tree, main);
     for (path, source) in &included {
@@ -71,8 +70,9 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn whole_file(file: String, message: String) -> Report {
-    let source = Source { name: file, bytes: Vec::new() };
+fn unreadable(name: String, reason: &str) -> Report {
+    let source = Source { name, bytes: Vec::new() };
+    let message = format!("cannot be read: {reason}");
     let fault = Fault { place: Place { source: 0, span: None }, message, hint: String::new() };
     Report { errors: locate(vec![fault], &[&source]).0, omitted: 0, warnings: Vec::new() }
 }
@@ -86,6 +86,8 @@ pub(super) struct Reading<'r> {
     names: BTreeMap<String, usize>,
     /// Where the documents are no TOML.
     syntax: Vec<Fault>,
+    /// How many more errors of that kind there are.
+    omitted: usize,
     /// What has been read so far.
     documents: Vec<&'r Source>,
 }
@@ -111,6 +113,7 @@ impl<'r> Reading<'r> {
             drafts: Vec::new(),
             names: BTreeMap::new(),
             syntax: Vec::new(),
+            omitted: 0,
             documents: Vec::new(),
         }
     }
@@ -126,6 +129,7 @@ impl<'r> Reading<'r> {
             }
         };
         let (tree, errors) = DeTable::parse_recoverable(text);
+        self.omitted += errors.len().saturating_sub(FAULT_LIMIT);
         for error in errors.into_iter().take(FAULT_LIMIT) {
             let span = error.span().unwrap_or(0..0);
             let (message, hint) = explain(error.message(), source, &span);
@@ -162,7 +166,10 @@ impl<'r> Reading<'r> {
                         }
                         known.extend(found);
                     }
-                    Err(message) => self.walk.error(pattern.span(), &message, ""),
+                    Err(reason) => {
+                        let message = format!("cannot read `{}`: {reason}", path.display());
+                        self.walk.error(pattern.span(), &message, "");
+                    }
                 }
             }
         }
@@ -201,7 +208,7 @@ impl<'r> Reading<'r> {
     fn document(&mut self, tree: &DeTable<'_>, main: Option<&[OsString]>) {
         self.walk.check_keys(tree, "the file", &SCHEMA);
         if let Some(value) = tree.get("keepalive")
-            && let Some(table) = self.walk.table(value, "`[keepalive]`")
+            && let Some(table) = self.walk.table(value, "write `[keepalive]`")
         {
             self.settings = self.walk.settings(table);
         }
@@ -226,10 +233,11 @@ impl<'r> Reading<'r> {
 
     fn services(&mut self, tree: &DeTable<'_>) {
         let Some(value) = tree.get("services") else { return };
-        let Some(table) = self.walk.table(value, "`[services.NAME]` for each service") else { return };
+        let Some(table) = self.walk.table(value, "write `[services.NAME]` for each service") else { return };
         for (key, value) in entries(table) {
             let name: &str = key.get_ref();
-            let Some(fields) = self.walk.table(value, &format!("`[services.{name}]`, in single brackets")) else {
+            let brackets = if value.get_ref().is_array() { ", in single brackets" } else { "" };
+            let Some(fields) = self.walk.table(value, &format!("write `[services.{name}]`{brackets}")) else {
                 continue;
             };
             self.service(name, key.span(), fields, None);
@@ -249,21 +257,23 @@ impl<'r> Reading<'r> {
     }
 
     fn duplicate(&mut self, name: &str, span: Range<usize>, position: usize) {
-        let message = match self.drafts.get(position).and_then(|first| Some((first, self.documents.get(first.source)?)))
-        {
-            Some((first, source)) => {
-                let (line, column) = source.position(first.span.start);
-                format!("service `{name}` is given twice, first at {}:{line}:{column}", source.name)
-            }
-            None => "service `main` is the command after `--`".to_owned(),
-        };
-        self.walk.error(span, &message, "rename one of them");
+        let (message, hint) =
+            match self.drafts.get(position).and_then(|first| Some((first, self.documents.get(first.source)?))) {
+                Some((first, source)) => {
+                    let (line, column) = source.position(first.span.start);
+                    let message = format!("service `{name}` is given twice, first at {}:{line}:{column}", source.name);
+                    (message, "rename one of them")
+                }
+                None => ("service `main` is the command after `--`".to_owned(), "rename it"),
+            };
+        self.walk.error(span, &message, hint);
     }
 
     /// The plan, or the report.
     pub(super) fn finish(mut self) -> Result<Loaded, Report> {
         let has_syntax_errors = !self.syntax.is_empty();
-        let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names, has_syntax_errors);
+        self.walk.is_broken = has_syntax_errors;
+        let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names);
         let Walk { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
@@ -283,7 +293,7 @@ impl<'r> Reading<'r> {
         let (errors, omitted) = locate(errors, &sources);
         let (warnings, _) = locate(warnings, &sources);
         if !errors.is_empty() {
-            return Err(Report { errors, omitted, warnings });
+            return Err(Report { errors, omitted: omitted + self.omitted, warnings });
         }
         let Settings { shutdown_timeout, signals, termination_log } = self.settings;
         let services = self.drafts.into_iter().zip(dependencies);
@@ -338,8 +348,12 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, String) {
     let text = source.bytes.get(span.clone()).unwrap_or_default();
     let name = String::from_utf8_lossy(text);
-    if message.starts_with("string values must be quoted") {
-        return ("expected a value in quotes".to_owned(), format!("`\"{}\"`", name.escape_debug()));
+    if is_bare_word(source, span) {
+        let hint = match name.to_ascii_lowercase().as_str() {
+            lower @ ("true" | "false") => format!("write `{lower}`"),
+            _ => format!("write `\"{}\"`", name.escape_debug()),
+        };
+        return (format!("expected a value, found `{}`", name.escape_debug()), hint);
     }
     if message != "duplicate key" {
         return (message.to_owned(), String::new());
@@ -349,6 +363,14 @@ fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, Stri
         None => String::new(),
     };
     (format!("`{name}` is given twice{first}"), "remove or rename one of them".to_owned())
+}
+
+/// Whether text without quotes stands where a value should.
+fn is_bare_word(source: &Source, span: &Range<usize>) -> bool {
+    let before = source.bytes.get(..span.start).unwrap_or_default().trim_ascii_end();
+    let text = source.bytes.get(span.clone()).unwrap_or_default();
+    matches!(before.last(), Some(b'=' | b'[' | b','))
+        && text.first().is_some_and(|byte| b"/.$".contains(byte) || byte.is_ascii_alphabetic())
 }
 
 /// Where the table or key that is given again in `span` stood first: the last line before that begins alike.

@@ -56,7 +56,8 @@ impl Parser<'_> {
         let start = self.position;
         let length = self.rest().iter().take_while(|byte| !b"=: \t\r\n".contains(byte)).count();
         let name = self.rest().get(..length).unwrap_or_default().to_vec();
-        if length == 0 || name_length(&name) == 0 || name.contains(&0) {
+        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+        if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
             return Err(Flaw { at: self.line_from(start), message, hint: "a comment begins with `#`".to_owned() });
         }

@@ -8,12 +8,11 @@ use super::service::Draft;
 use super::walk::{Walk, nearest};
 use crate::model::{Plan, ServiceIndex};
 
-/// The dependencies of each service as positions. `incomplete`: services may be missing that are there.
+/// The dependencies of each service as positions.
 pub(super) fn resolve(
     walk: &mut Walk<'_>,
     drafts: &[Draft],
     names: &BTreeMap<String, usize>,
-    incomplete: bool,
 ) -> Vec<Box<[ServiceIndex]>> {
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
     for (own, draft) in drafts.iter().enumerate() {
@@ -30,7 +29,7 @@ pub(super) fn resolve(
                     resolved.push(Edge { to, span: span.clone() });
                     continue;
                 }
-                None if incomplete => continue,
+                None if walk.is_broken => continue,
                 None => (format!("unknown service `{}`", name.escape_debug()), suggestion(name, drafts)),
             };
             walk.errors.push(fault(draft, span, message, hint));

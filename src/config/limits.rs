@@ -1,6 +1,6 @@
 //! `user`, `group`, `groups` and `limits`: what the kernel is told about a process.
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::Purpose;
 use super::users::User;
@@ -50,18 +50,17 @@ impl Walk<'_> {
         let (uid, own_group) = known.as_ref().map_or((self.outside.uid, self.outside.gid), |user| (user.uid, user.gid));
         let gid = group.flatten().unwrap_or(own_group);
         let own_groups = || self.users.groups_of(known.as_ref().ok().filter(|user| !user.name.is_empty()), gid);
-        let given = listed.is_some();
         let credentials = Credentials { uid, gid, groups: listed.unwrap_or_else(own_groups).into() };
         let user = known.ok().filter(|_| user.is_some());
-        (self.permitted(place, credentials, given), user)
+        (self.permitted(place, credentials, groups), user)
     }
 
     /// Only root can become somebody else; nobody needs to become what they are.
-    fn permitted(&mut self, place: &Value<'_>, wanted: Credentials, groups_given: bool) -> Option<Credentials> {
+    fn permitted(&mut self, place: &Value<'_>, wanted: Credentials, groups: Option<&Value<'_>>) -> Option<Credentials> {
         if self.outside.uid == 0 {
             return Some(wanted);
         }
-        if (wanted.uid, wanted.gid) == (self.outside.uid, self.outside.gid) && !groups_given {
+        if (wanted.uid, wanted.gid) == (self.outside.uid, self.outside.gid) && groups.is_none() {
             return None;
         }
         let message = format!("only root can change user or group, and keepalive runs as user {}", self.outside.uid);
@@ -86,7 +85,7 @@ impl Walk<'_> {
         let user = self.users.by_name(name);
         if user.is_none() {
             let hint = match (name.split_once(':'), self.users.nearest_user(name)) {
-                (Some((user, group)), _) => format!("`user = \"{user}\"` and `group = \"{group}\"`"),
+                (Some((user, group)), _) => format!("write `user = \"{user}\"` and `group = \"{group}\"`"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => "it is not in /etc/passwd; a number needs no entry there".to_owned(),
             };
@@ -117,10 +116,10 @@ impl Walk<'_> {
 
     /// A number, in quotes or not. The largest one means "leave it" to setuid(2) and is none.
     fn id(&mut self, value: &Value<'_>) -> Option<u32> {
-        let number = match value.get_ref() {
-            DeValue::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-            DeValue::Integer(_) => as_integer(value).and_then(|number| u32::try_from(number).ok()),
-            _ => None,
+        let digits = value.get_ref().as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = match digits {
+            Some(digits) => digits.parse().ok(),
+            None => as_integer(value).and_then(|number| u32::try_from(number).ok()),
         };
         number.filter(|id| *id != u32::MAX)
     }
@@ -165,10 +164,10 @@ impl Walk<'_> {
     }
 
     fn amount(&mut self, value: &Value<'_>) -> Option<Option<u64>> {
-        let amount = match value.get_ref() {
-            DeValue::String(text) if text == "unlimited" => return Some(None),
-            DeValue::String(text) => units::parse_size(text),
-            _ => as_integer(value).and_then(|number| u64::try_from(number).ok()),
+        let amount = match value.get_ref().as_str() {
+            Some("unlimited") => return Some(None),
+            Some(text) => units::parse_size(text),
+            None => as_integer(value).and_then(|number| u64::try_from(number).ok()),
         };
         // The largest number is what the kernel calls unlimited.
         let amount = amount.filter(|amount| *amount != u64::MAX);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::env_file::{self, Entries};
 use super::expand::{Builder, Placeholders, Scope, expand};
@@ -66,13 +66,13 @@ impl Walk<'_> {
             credentials,
             umask: table.get("umask").and_then(|value| self.umask(value)),
             env: self.env(table, &scope, &files, user.as_ref()),
-            inherit_env: !self.boolean(table, "env_clear", false),
+            inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
             stdout: stdout.unwrap_or(Output::Inherit),
             stderr: stderr.unwrap_or(Output::Inherit),
             limits: table.get("limits").map_or_else(Box::default, |value| self.limits(value)),
             nice: self.integer(table, "nice", -20..=19).and_then(|nice| i8::try_from(nice).ok()),
             oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),
-            no_new_privs: self.boolean(table, "no_new_privs", false),
+            no_new_privs: self.boolean(table, "no_new_privs").unwrap_or(false),
             ..default_process()
         };
         let program = table.get("command").map_or(span.clone(), Value::span);
@@ -96,24 +96,18 @@ impl Walk<'_> {
             }
             return Box::default();
         };
-        let command: Vec<Template> = match value.get_ref() {
-            DeValue::String(text) => self.split(value, text, scope),
-            DeValue::Array(array) => {
-                let words = array.iter();
-                let words = words.filter_map(|word| {
-                    let text = self.string(word, "a string", "each element is one argument, in quotes")?;
-                    self.template(word, text, scope)
-                });
-                words.collect()
-            }
-            _ => {
-                self.unexpected(value, "an array of strings or a string", HINT);
-                return Box::default();
-            }
-        };
-        let is_empty = match value.get_ref() {
-            DeValue::Array(array) => array.is_empty(),
-            _ => command.is_empty() && value.get_ref().as_str().is_some_and(|text| text.trim().is_empty()),
+        let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
+            (self.split(value, text, scope), text.trim().is_empty())
+        } else if let Some(words) = value.get_ref().as_array() {
+            let words = words.iter();
+            let templates = words.clone().filter_map(|word| {
+                let text = self.string(word, "a string", "each element is one argument, in quotes")?;
+                self.template(word, text, scope)
+            });
+            (templates.collect(), words.len() == 0)
+        } else {
+            self.unexpected(value, "an array of strings or a string", HINT);
+            return Box::default();
         };
         if is_empty || matches!(command.first(), Some(Template::Fixed(program)) if program.is_empty()) {
             self.error(value.span(), "the command is empty", HINT);
@@ -250,14 +244,15 @@ impl Walk<'_> {
             if RESERVED.contains(&name) {
                 self.error(key.span(), &format!("`{name}` is set by keepalive itself"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
-                let message = format!("`{}` cannot be the name of a variable", name.escape_debug());
-                self.error(key.span(), &message, "no `=` and no NUL in it");
+                let message = format!("`\"{}\"` cannot be the name of a variable", name.escape_debug());
+                self.error(key.span(), &message, "it is not empty and has no `=`");
             }
-            let text = match value.get_ref() {
-                DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
-                DeValue::Boolean(true) => Some("true"),
-                DeValue::Boolean(false) => Some("false"),
-                _ => self.string(value, "a string", "write the value in quotes"),
+            let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
+            let text = match (number, value.get_ref().as_bool()) {
+                (Some(number), _) => Some(number.as_str()),
+                (None, Some(true)) => Some("true"),
+                (None, Some(false)) => Some("false"),
+                (None, None) => self.string(value, "a string", "write the value in quotes"),
             };
             let prefix = [name.as_bytes(), b"="].concat();
             if let Some(template) = text.and_then(|text| self.template_after(&prefix, value, text, scope)) {
@@ -271,9 +266,10 @@ impl Walk<'_> {
     fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
         let mut variables = Entries::new();
         let Some(value) = table.get("env_file") else { return variables };
-        let values = match value.get_ref() {
-            DeValue::String(_) => std::slice::from_ref(value),
-            _ => self.array(value, "such as `[\".env\"]`"),
+        let values = if value.get_ref().is_str() {
+            std::slice::from_ref(value)
+        } else {
+            self.array(value, "such as `[\".env\"]`")
         };
         for value in values {
             if let Some(path) = self.env_file_path(service, value) {
@@ -297,8 +293,8 @@ impl Walk<'_> {
         }
         let bytes = match read(&path) {
             Ok(bytes) => bytes,
-            Err(message) => {
-                self.error(value.span(), &message, "");
+            Err(reason) => {
+                self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
                 return Entries::new();
             }
         };

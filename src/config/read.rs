@@ -9,18 +9,17 @@ use nix::errno::Errno;
 use super::report::{Fault, Place, Source};
 
 /// No configuration file and no `env_file` is larger: a thousand services take a quarter of a megabyte.
-pub(super) const SIZE_LIMIT: u64 = 4 << 20;
+pub(super) const SIZE_LIMIT: u64 = 1 << 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The content of `path`, or why it cannot be had.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: std::io::Error| format!("cannot read `{}`: {}", path.display(), describe(&error));
-    let file = File::open(path).map_err(cannot)?;
+    let file = File::open(path).map_err(|error| describe(&error))?;
     let mut bytes = Vec::new();
-    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
     if bytes.len() as u64 > SIZE_LIMIT {
-        return Err(format!("`{}` is larger than {} MiB", path.display(), SIZE_LIMIT >> 20));
+        return Err(format!("larger than {} MiB", SIZE_LIMIT >> 20));
     }
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());

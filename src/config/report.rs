@@ -84,7 +84,10 @@ impl fmt::Display for Report {
         }
         match self.errors.len() + self.omitted {
             1 => formatter.write_str("1 error in the configuration\n"),
-            count => writeln!(formatter, "{count} errors in the configuration"),
+            count if self.omitted == 0 => writeln!(formatter, "{count} errors in the configuration"),
+            count => {
+                writeln!(formatter, "{count} errors in the configuration, {} of them shown", self.errors.len())
+            }
         }
     }
 }
@@ -110,11 +113,13 @@ impl Source {
     fn excerpt(&self, span: &Range<usize>, line: usize) -> String {
         let offset = span.start.min(self.bytes.len());
         let (before, after) = self.bytes.split_at(offset);
-        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        let length = after.iter().position(|byte| *byte == b'\n').unwrap_or(after.len());
-        let (before, after) = (visible(&self.bytes[start..offset]), visible(&after[..length]));
-        let marked = characters(self.bytes.get(offset..span.end.min(offset + length)).unwrap_or_default()).max(1);
-        let (before, after) = (window(before), after.trim_end());
+        let is_newline = |byte: &u8| *byte == b'\n';
+        let before = before.rsplit(is_newline).next().unwrap_or_default();
+        let after = after.split(is_newline).next().unwrap_or_default();
+        let length = span.end.saturating_sub(offset).min(after.len());
+        let marked = characters(after.get(..length).unwrap_or_default()).max(1);
+        let (before, after) = (window(visible(before)), visible(after));
+        let after = after.trim_end();
         let shown: String = after.chars().take(EXCERPT_LIMIT).collect();
         let cut = if shown.len() < after.len() { "…" } else { "" };
         let padding: String = before.chars().map(|character| if character == '\t' { '\t' } else { ' ' }).collect();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::process::{Words, default_process};
 use super::walk::{Schema, Value, Walk, as_integer};
@@ -104,6 +104,7 @@ pub(super) const SCHEMA: Schema = Schema {
         ("stdout", "log"),
         ("stderr", "log"),
         ("healthcheck", "health"),
+        ("health_check", "health"),
     ],
 };
 
@@ -191,7 +192,7 @@ impl Walk<'_> {
         const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
         service.kind = self.choice(table, "type", &KINDS, &[]).unwrap_or(service.kind);
         service.instances = self.instances(table);
-        service.autostart = self.boolean(table, "autostart", true);
+        service.autostart = self.boolean(table, "autostart").unwrap_or(true);
         self.restart(table, &mut service.restart);
         const ENDS: [(&str, Consequence); 2] = [("shutdown", Consequence::Shutdown), ("ignore", Consequence::Ignore)];
         service.on_failure = self.choice(table, "on_failure", &ENDS, &[]).unwrap_or(service.on_failure);
@@ -265,13 +266,10 @@ impl Walk<'_> {
     }
 
     fn exit_status(&mut self, value: &Value<'_>) -> Option<ExitStatus> {
-        let status = match value.get_ref() {
-            DeValue::Integer(_) => as_integer(value).and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code),
-            DeValue::String(text) if !text.starts_with(|first: char| first.is_ascii_digit()) => {
-                Signal::parse(text).map(ExitStatus::Signal)
-            }
-            _ => None,
-        };
+        let code = as_integer(value).and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code);
+        // A number in quotes could mean either.
+        let name = value.get_ref().as_str().filter(|text| !text.starts_with(|first: char| first.is_ascii_digit()));
+        let status = code.or_else(|| name.and_then(Signal::parse).map(ExitStatus::Signal));
         if status.is_none() {
             let hint = "a code stands without quotes, a signal with its name: `[0, \"SIGTERM\"]`";
             let near = value.get_ref().as_str().and_then(super::nearest_signal);
@@ -318,7 +316,7 @@ impl Walk<'_> {
     fn depends_on(&mut self, table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
         let Some(value) = table.get("depends_on") else { return Vec::new() };
         let hint = match value.get_ref().as_str() {
-            Some(name) => format!("`[\"{name}\"]`"),
+            Some(name) => format!("write `[\"{name}\"]`"),
             None => "such as `[\"db\"]`".to_owned(),
         };
         let names = self.array(value, &hint);

@@ -129,12 +129,13 @@ impl<'w> Walk<'w> {
         }
     }
 
-    pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &str, default: bool) -> bool {
-        let Some(value) = table.get(key) else { return default };
-        value.get_ref().as_bool().unwrap_or_else(|| {
+    pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<bool> {
+        let value = table.get(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
             self.unexpected(value, "`true` or `false`", "write it without quotes");
-            default
-        })
+        }
+        boolean
     }
 
     pub(super) fn duration(&mut self, table: &DeTable<'_>, key: &str, default: Duration) -> Duration {
@@ -144,7 +145,9 @@ impl<'w> Walk<'w> {
     pub(super) fn duration_of(&mut self, value: &Value<'_>) -> Option<Duration> {
         let duration = value.get_ref().as_str().and_then(units::parse_duration);
         if duration.is_none() {
-            let hint = match value.get_ref().as_integer() {
+            let number = value.get_ref().as_integer().map(|number| number.as_str()).or(value.get_ref().as_str());
+            let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let hint = match number.filter(is_number) {
                 Some(number) => format!("with a unit: `\"{number}s\"` or `\"{number}ms\"`"),
                 None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
             };
@@ -172,12 +175,9 @@ impl<'w> Walk<'w> {
     /// An integer or a float within `range`.
     pub(super) fn number(&mut self, table: &DeTable<'_>, key: &str, range: RangeInclusive<f64>, default: f64) -> f64 {
         let Some(value) = table.get(key) else { return default };
-        let text = match value.get_ref() {
-            DeValue::Integer(number) => number.as_str(),
-            DeValue::Float(number) => number.as_str(),
-            _ => "",
-        };
-        if let Some(number) = text.parse().ok().filter(|number| range.contains(number)) {
+        let integer = value.get_ref().as_integer().map(|number| number.as_str());
+        let text = integer.or_else(|| value.get_ref().as_float().map(|number| number.as_str()));
+        if let Some(number) = text.unwrap_or_default().parse().ok().filter(|number| range.contains(number)) {
             return number;
         }
         let expected = match *range.end() {
@@ -225,10 +225,9 @@ impl<'w> Walk<'w> {
     }
 
     pub(super) fn signal(&mut self, value: &Value<'_>) -> Option<Signal> {
-        let signal = match value.get_ref() {
-            DeValue::String(text) => Signal::parse(text),
-            DeValue::Integer(_) => as_integer(value).and_then(|number| Signal::new(u8::try_from(number).ok()?)),
-            _ => None,
+        let signal = match value.get_ref().as_str() {
+            Some(text) => Signal::parse(text),
+            None => as_integer(value).and_then(|number| Signal::new(u8::try_from(number).ok()?)),
         };
         if signal.is_none() {
             let hint = nearest_signal(value.get_ref().as_str().unwrap_or_default());
@@ -318,7 +317,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 
 /// A hint for something that is no signal.
 pub(crate) fn nearest_signal(word: &str) -> Option<String> {
-    if word.len() < 2 {
+    if word.len() < 2 || !word.starts_with(|first: char| first.is_ascii_alphabetic()) {
         return None;
     }
     let upper = word.to_ascii_uppercase();

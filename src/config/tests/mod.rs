@@ -1,12 +1,17 @@
 //! The whole way from text to plan or report.
 
-use std::ffi::OsString;
+mod faults;
+mod files;
+mod hostile;
+mod plans;
+
+use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::model::plan::{Consequence, Input, Ready, RestartPolicy, SignalUse};
-use crate::model::{InstanceId, ServiceIndex, Signal, Template};
+use crate::model::{ServiceIndex, Signal, Template};
 
 /// A directory that goes with the test.
 struct Scratch(PathBuf);
@@ -30,12 +35,15 @@ impl Scratch {
         path
     }
 
-    fn load_as(&self, purpose: Purpose, uid: u32) -> Result<Loaded, Report> {
-        let variables: Vec<(OsString, OsString)> = [("PORT", "80"), ("PATH", "/nowhere"), ("EMPTY", "")]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into();
-        let environment = Environment {
-            variables: &variables,
+    fn with_environment<T>(
+        &self,
+        purpose: Purpose,
+        uid: u32,
+        variables: &[(OsString, OsString)],
+        read: impl FnOnce(&Environment<'_>) -> T,
+    ) -> T {
+        read(&Environment {
+            variables,
             root: &self.0,
             directory: &self.0,
             cpus: &|| 3,
@@ -43,8 +51,16 @@ impl Scratch {
             uid,
             gid: uid,
             purpose,
-        };
-        load(&self.0.join("keepalive.toml"), &environment)
+        })
+    }
+
+    fn load_as(&self, purpose: Purpose, uid: u32) -> Result<Loaded, Report> {
+        let path = self.0.join("keepalive.toml");
+        self.with_environment(purpose, uid, &variables(), |environment| load(&path, environment))
+    }
+
+    fn load_with(&self, path: &Path, main: &[OsString]) -> Result<Loaded, Report> {
+        self.with_environment(Purpose::Run, 0, &variables(), |environment| load_with_main(path, main, environment))
     }
 
     fn load(&self) -> Result<Loaded, Report> {
@@ -65,10 +81,14 @@ impl Scratch {
     }
 }
 
+fn variables() -> [(OsString, OsString); 3] {
+    [("PORT", "80"), ("PATH", "/nowhere"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()))
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         // A directory that stays behind in /tmp does no harm.
-        let _ = std::fs::remove_dir_all(&self.0);
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
@@ -91,8 +111,8 @@ fn plan(input: &str) -> Plan {
     }
 }
 
-#[test]
-fn a_minimal_service_has_the_documented_defaults() {
-    let plan = plan("[services.web]\ncommand = \"a b\"\n");
-    assert_eq!(plan.services[0].name.as_ref(), "web");
+/// What is wrong with the keys of one service that is right otherwise.
+#[track_caller]
+fn check_keys(keys: &str, expect: &str) {
+    check(&format!("[services.web]\ncommand = [\"node\"]\n{keys}"), expect);
 }
