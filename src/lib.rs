@@ -6,5 +6,8 @@
 pub mod cli;
 pub mod config;
 pub mod init;
+pub mod logs;
 pub mod model;
+pub mod runtime;
+pub mod supervisor;
 pub mod sys;
