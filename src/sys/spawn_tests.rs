@@ -22,6 +22,7 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
         nice: None,
         oom_score_adj: None,
         no_new_privs: false,
+        death_signal: None,
         signals: ChildSignals::AsFound(Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY }),
     }
 }
