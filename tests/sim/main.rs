@@ -20,6 +20,7 @@ mod operator;
 mod plans;
 mod puppet;
 mod run;
+mod scenarios;
 mod seeds;
 mod trace;
 mod world;

@@ -6,7 +6,7 @@ use crate::run::{Failure, Tally, run};
 use crate::trace::Keep;
 
 /// What `make test` runs.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 
 #[test]
 #[expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "prints figures; measures real time")]
