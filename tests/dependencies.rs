@@ -1,0 +1,80 @@
+//! What keepalive is made of besides its own code: whose licence, from where, and why.
+
+#![expect(clippy::disallowed_methods, reason = "a test may wait for cargo; no reaper is near")]
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Licence expressions that may go into an MIT-licensed binary. A new one wants a person to look at it.
+const LICENCES: [&str; 5] = [
+    "MIT",
+    "MIT OR Apache-2.0",
+    "Apache-2.0 OR MIT",
+    "Unlicense OR MIT",
+    // unicode-ident, which runs at build time only.
+    "(MIT OR Apache-2.0) AND Unicode-3.0",
+];
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// What `cargo metadata` says of every crate in the lock file that the shipped target can need, keepalive left out.
+fn crates() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-musl"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().clone();
+    packages.into_iter().filter(|package| package["name"] != "keepalive").collect()
+}
+
+fn text<'a>(package: &'a Value, key: &str) -> &'a str {
+    package[key].as_str().unwrap_or("none")
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_may_be_shipped() {
+    let crates = crates();
+    assert!(!crates.is_empty());
+    for package in &crates {
+        let licence = text(package, "license");
+        assert!(LICENCES.contains(&licence), "{} has the licence {licence}", text(package, "name"));
+    }
+}
+
+#[test]
+fn every_dependency_comes_from_the_public_registry() {
+    for package in &crates() {
+        assert_eq!(text(package, "source"), CRATES_IO, "{}", text(package, "name"));
+    }
+}
+
+#[test]
+fn no_dependency_is_there_in_two_versions() {
+    let mut versions = BTreeMap::<String, Vec<String>>::new();
+    for package in &crates() {
+        versions.entry(text(package, "name").to_owned()).or_default().push(text(package, "version").to_owned());
+    }
+    for (name, versions) in versions {
+        assert_eq!(versions.len(), 1, "{name} is there as {}", versions.join(" and "));
+    }
+}
+
+/// CONTRIBUTING.md: each dependency has its line of reason, and no line speaks of one that is gone.
+#[test]
+fn every_dependency_has_its_line_of_reason() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let manifest: toml::Table = std::fs::read_to_string(format!("{root}/Cargo.toml")).unwrap().parse().unwrap();
+    let contributing = std::fs::read_to_string(format!("{root}/CONTRIBUTING.md")).unwrap();
+    let declared: Vec<&str> = manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
+    let mut reasoned: Vec<&str> = contributing
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, _)| name)
+        .collect();
+    reasoned.sort_unstable();
+    assert_eq!(reasoned, declared);
+}
