@@ -1,0 +1,66 @@
+//! Job control: the child and we are one job to the shell that started us, but two process groups to the terminal.
+//!
+//! ```text
+//! child stopped (Ctrl-Z) ─► take the terminal back ─► stop ourselves ─► the shell goes on
+//! `fg`: SIGCONT ─► hand the terminal to the child ─► SIGCONT to its group
+//! ```
+//! As PID 1, or where no shell is left to continue us, the kernel does not let Ctrl-Z stop us; the child is continued
+//! at once then, so that Ctrl-Z does what it does without an init: nothing.
+
+use super::{Init, Place};
+use crate::model::Signal;
+use crate::sys::{process, signals, terminal};
+
+impl Init<'_> {
+    /// Whether what is typed is told to the child by the kernel.
+    pub(super) fn child_has_terminal(&self) -> bool {
+        terminal::foreground_group() == Some(self.child.led_group())
+    }
+
+    /// The child has been stopped.
+    pub(super) fn on_stopped(&mut self, signal: Signal) {
+        log::debug!("`{}` has been stopped by {signal}", self.child);
+        if self.place == Place::Init {
+            if signal == Signal::TSTP {
+                self.resume_child();
+            }
+            return;
+        }
+        // Without a terminal somebody has stopped the child on purpose and will continue it.
+        let Some(foreground) = terminal::foreground_group() else { return };
+        let ours = process::group();
+        let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
+        if wants_terminal && Some(foreground) == ours {
+            self.resume_child();
+            return;
+        }
+        if foreground == self.child.led_group()
+            && let Some(ours) = ours
+        {
+            terminal::set_foreground_group(ours);
+        }
+        self.suspended = signals::suspend_self();
+        if !self.suspended && !wants_terminal {
+            self.resume_child();
+        }
+    }
+
+    /// We have received SIGCONT. Whether it was for the job and the child has been continued; otherwise it is a signal
+    /// as any other.
+    pub(super) fn on_continued(&mut self) -> bool {
+        let was_suspended = std::mem::take(&mut self.suspended);
+        if was_suspended {
+            self.resume_child();
+        }
+        was_suspended
+    }
+
+    /// Hands the terminal on if it is ours, and continues the child's group.
+    fn resume_child(&self) {
+        let foreground = terminal::foreground_group();
+        if foreground.is_some() && foreground == process::group() {
+            terminal::set_foreground_group(self.child.led_group());
+        }
+        self.send_to_group(Signal::CONT).ok();
+    }
+}

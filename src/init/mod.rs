@@ -1,0 +1,230 @@
+//! Forwards: one command, run as a tiny init does.
+//!
+//! It starts the command, hands every signal on to it, reaps whatever is left to it, and ends with the command's exit
+//! code. It waits in one place (rt_sigtimedwait) and wakes for nothing else. It reads no configuration and restarts
+//! nothing. [`forward`] decides and touches nothing; [`job`] shares the terminal with the command, [`linger`] sees to
+//! what the command leaves behind. Start with [`run`].
+
+pub mod forward;
+mod job;
+mod linger;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::model::plan::ExitSet;
+use crate::model::{ExitStatus, Pid, Signal};
+use crate::sys::signals::{self, ChildSignals, Depth, Inherited, Received};
+use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
+use crate::sys::wait::{self, Reaped};
+use crate::sys::{self, StringList, process};
+use forward::{Grace, Terminal};
+
+/// sysexits(3) `EX_OSERR`: the system refuses what we cannot do without.
+const SYSTEM_REFUSES: u8 = 71;
+/// How many children are reaped before signals are looked at again: somebody who makes processes faster than that
+/// cannot keep a SIGTERM from being heard.
+const REAP_BATCH: u32 = 128;
+
+/// The options of init mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `-g`: signals go to the child's process group.
+    pub group: bool,
+    /// `-r`: the second is sent in place of the first, nothing at all for `None`. The last one for a signal counts.
+    pub rewrite: Vec<(Signal, Option<Signal>)>,
+    /// `-e`: exit codes reported as 0.
+    pub remap_exit: ExitSet,
+    /// `-p`: sent to us when our parent dies.
+    pub parent_death_signal: Option<Signal>,
+    /// `--grace`: SIGKILL so long after the first SIGTERM, SIGINT or SIGQUIT.
+    pub grace: Option<Duration>,
+    /// `--linger`: how long to wait for what the child has left.
+    pub linger: Option<Duration>,
+    /// `-w`: a line for each adopted zombie.
+    pub warn_on_reap: bool,
+    /// `-v`: how much to tell. For whoever sets up the logger.
+    pub verbosity: u8,
+}
+
+/// Runs `command` until it ends and gives back the exit code for ourselves.
+#[must_use]
+pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
+    let inherited = signals::take_over(Depth::Quick);
+    let place = if process::is_init() { Place::Init } else { Place::Subreaper };
+    if place == Place::Subreaper
+        && let Err(errno) = process::become_subreaper()
+    {
+        log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+    }
+    if let Some(signal) = options.parent_death_signal
+        && let Err(errno) = process::set_parent_death_signal(signal)
+    {
+        log::warn!("cannot ask for {signal} at the death of the parent: {}", errno.desc());
+    }
+    let child = match start(command, inherited) {
+        Ok(child) => child,
+        Err(errno) => {
+            log::error!("cannot start a process: {}", errno.desc());
+            return SYSTEM_REFUSES;
+        }
+    };
+    process::release_start(&[]);
+    let init = Init { options, place, child, grace: Grace::new(options.grace), suspended: false };
+    match init.attend() {
+        Ok(status) => forward::exit_code(options, status),
+        Err(errno) => {
+            log::error!("cannot wait for `{child}`: {}", errno.desc());
+            SYSTEM_REFUSES
+        }
+    }
+}
+
+/// Where we are in the process tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// PID 1: everything in the namespace is ours, and the kernel ends it with us.
+    Init,
+    /// Anywhere else: what is below us is ours.
+    Subreaper,
+}
+
+/// Starts the command. A command that cannot be executed is reported here; its process ends with the right code.
+fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
+    let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
+    let setup = Setup {
+        argv: &argv,
+        env: &process::environment(),
+        cwd: None,
+        session: Session::Foreground,
+        stdio: [None; 3],
+        credentials: None,
+        umask: None,
+        limits: &[],
+        nice: None,
+        oom_score_adj: None,
+        no_new_privs: false,
+        signals: ChildSignals::AsFound(inherited),
+    };
+    // There is nothing else to do meanwhile, so that sharing the memory is all gain.
+    let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
+    if let Progress::Failed(failure) = progress {
+        let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+        log::error!("cannot run `{}`: {}", program.display(), describe(failure.errno));
+    }
+    Ok(child)
+}
+
+fn describe(errno: Errno) -> &'static str {
+    if errno == Errno::ENOENT { "not found" } else { errno.desc() }
+}
+
+/// What a round of reaping has come to.
+enum Round {
+    /// The command itself has ended.
+    Ended(ExitStatus),
+    /// Nobody else is dead.
+    Done,
+    /// There may be more.
+    Full,
+}
+
+/// An init at work.
+struct Init<'a> {
+    options: &'a Options,
+    place: Place,
+    child: Pid,
+    grace: Grace,
+    /// We have stopped ourselves as the child was stopped, and have not been continued yet.
+    suspended: bool,
+}
+
+impl Init<'_> {
+    /// The loop: reap, wait, forward. It ends when the command has ended and what it left has been seen to.
+    fn attend(mut self) -> Result<ExitStatus, Errno> {
+        loop {
+            let timeout = match self.reap()? {
+                Round::Ended(status) => {
+                    if let Some(limit) = self.options.linger {
+                        linger::linger(self.options, self.place, limit)?;
+                    }
+                    return Ok(status);
+                }
+                Round::Full => Some(Duration::ZERO),
+                Round::Done => self.grace.due().map(|due| due.since(sys::now())),
+            };
+            // If the child is dead by now it has not been reaped yet: its id is still its own.
+            if let Some(received) = signals::wait_for(timeout)? {
+                self.on_signal(received);
+            }
+            if self.grace.due().is_some() && self.grace.is_over(sys::now()) {
+                log::warn!("`{}` has not ended in time: SIGKILL", self.child);
+                self.send(Signal::KILL);
+            }
+        }
+    }
+
+    fn reap(&mut self) -> Result<Round, Errno> {
+        for _ in 0..REAP_BATCH {
+            match wait::reap_any()? {
+                Reaped::Ended(ended) if ended.pid == self.child => {
+                    log::debug!("`{}` has ended: {}", ended.pid, ended.status);
+                    return Ok(Round::Ended(ended.status));
+                }
+                Reaped::Ended(ended) => report_orphan(self.options, ended),
+                Reaped::Stopped(pid, signal) if pid == self.child => self.on_stopped(signal),
+                Reaped::Stopped(..) => {}
+                Reaped::Nothing => return Ok(Round::Done),
+                // Somebody else has reaped our child; there is nothing to wait for any more.
+                Reaped::NoChildren => return Err(Errno::ECHILD),
+            }
+        }
+        Ok(Round::Full)
+    }
+
+    fn on_signal(&mut self, received: Received) {
+        if received.signal == Signal::CONT && self.on_continued() {
+            return;
+        }
+        let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
+        let Some(signal) = forward::route(self.options, received, terminal) else { return };
+        log::debug!("{} received, {signal} sent to `{}`", received.signal, self.child);
+        if forward::asks_to_end(received.signal) || forward::asks_to_end(signal) {
+            self.grace.start(sys::now);
+        }
+        self.send(signal);
+    }
+
+    /// Sends `signal` to the child, or with `-g` to its group. That this is not possible is never the end: a child that
+    /// runs as another user may well be out of reach.
+    fn send(&self, signal: Signal) {
+        let result = if self.options.group { self.send_to_group(signal) } else { self.send_to_child(signal) };
+        if let Err(errno) = result {
+            log::warn!("cannot send {signal} to `{}`: {}", self.child, errno.desc());
+        }
+    }
+
+    fn send_to_child(&self, signal: Signal) -> Result<(), Errno> {
+        sys::signal_process(self.child, signal)
+    }
+
+    /// A child that has joined another group is signalled alone.
+    fn send_to_group(&self, signal: Signal) -> Result<(), Errno> {
+        match sys::signal_group(self.child.led_group(), signal) {
+            Err(Errno::ESRCH) => self.send_to_child(signal),
+            other => other,
+        }
+    }
+}
+
+/// For every adopted process that was reaped.
+fn report_orphan(options: &Options, ended: wait::Ended) {
+    if options.warn_on_reap {
+        log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);
+    } else {
+        log::debug!("reaped zombie process {} ({})", ended.pid, ended.status);
+    }
+}

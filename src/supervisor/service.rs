@@ -1,0 +1,195 @@
+//! What the instances of a service mean to the service, and the service to its neighbours.
+
+use std::rc::Rc;
+
+use super::fleet::Fate;
+use super::instance::{State, Stopped};
+use super::{Cause, Fact, Outcome, Reason, Supervisor};
+use crate::model::ServiceIndex;
+use crate::model::plan::{Consequence, Kind};
+
+impl Supervisor {
+    /// Starts every service that starts by itself, and whatever those depend on.
+    pub(super) fn on_boot(&mut self) {
+        let plan = Rc::clone(&self.plan);
+        let wanted = self.fleet.service_indexes().zip(&plan.services);
+        for (service, _) in wanted.filter(|(_, service)| service.autostart) {
+            self.want(service);
+        }
+        for service in self.fleet.service_indexes() {
+            self.start_if_unblocked(service);
+        }
+    }
+
+    /// Makes a service that rests, and everything it depends on that has never been started, wait for their start.
+    pub(super) fn want(&mut self, service: ServiceIndex) {
+        let plan = Rc::clone(&self.plan);
+        let mut pending = vec![service];
+        while let Some(index) = pending.pop() {
+            for id in self.fleet.ids_of(index) {
+                if matches!(self.fleet[id].state, State::Stopped { why: Stopped::NotStarted }) {
+                    self.enter(id, State::Waiting, Reason::Requested);
+                }
+            }
+            let dependencies = plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on);
+            pending.extend(dependencies.iter().filter(|dependency| self.fleet[**dependency].tally.idle > 0));
+        }
+    }
+
+    pub(super) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
+        let dependencies = self.plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on);
+        dependencies.iter().all(|dependency| self.fleet[*dependency].is_satisfied())
+    }
+
+    /// Something that `service` depends on and that will never be ready by itself.
+    pub(super) fn hopeless_dependency(&self, service: ServiceIndex) -> Option<ServiceIndex> {
+        let settings = self.plan.services.get(service.position())?;
+        settings.depends_on.iter().copied().find(|dependency| {
+            let state = &self.fleet[*dependency];
+            match state.standing().fate {
+                Fate::Open | Fate::Held => false,
+                Fate::Completed | Fate::Failed | Fate::Mixed => !state.is_satisfied(),
+            }
+        })
+    }
+
+    /// Starts the waiting instances if there is nothing to wait for any more.
+    pub(super) fn start_if_unblocked(&mut self, service: ServiceIndex) {
+        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+            return;
+        }
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Waiting) {
+                self.start(id, Reason::Unblocked);
+            }
+        }
+    }
+
+    pub(super) fn mark_unsettled(&mut self, service: ServiceIndex) {
+        if !self.fleet[service].queued {
+            self.fleet[service].queued = true;
+            self.unsettled.push_back(service);
+        }
+    }
+
+    /// Draws the conclusions from all state changes since the last time, until there are none left to draw.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while let Some(service) = self.unsettled.pop_front() {
+                self.fleet[service].queued = false;
+                self.settle_service(service);
+            }
+            self.answer_requests();
+            self.settle_all();
+            if self.unsettled.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn settle_service(&mut self, service: ServiceIndex) {
+        let seen = self.fleet[service].seen;
+        let now = self.fleet[service].standing();
+        self.fleet[service].seen = now;
+        if now.satisfied && !seen.satisfied {
+            self.on_satisfied(service);
+        }
+        if now.fate != seen.fate {
+            self.on_fate(service, now.fate);
+        }
+        if now.down && !seen.down && self.is_draining() {
+            self.stop_unneeded(service);
+        }
+    }
+
+    fn on_satisfied(&mut self, service: ServiceIndex) {
+        for dependent in self.fleet[service].dependents.clone() {
+            self.revive_blocked(dependent);
+            self.start_if_unblocked(dependent);
+        }
+    }
+
+    /// A dependency that had failed is there after all: what never was to start waits again.
+    fn revive_blocked(&mut self, service: ServiceIndex) {
+        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+            return;
+        }
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
+                self.enter(id, State::Waiting, Reason::Requested);
+            }
+        }
+    }
+
+    fn on_fate(&mut self, service: ServiceIndex, fate: Fate) {
+        let plan = Rc::clone(&self.plan);
+        let Some(settings) = plan.services.get(service.position()) else { return };
+        match fate {
+            Fate::Open | Fate::Held => {}
+            Fate::Completed => {
+                if settings.kind == Kind::Service {
+                    self.block_dependents(service);
+                }
+                if settings.on_success == Consequence::Shutdown {
+                    self.shut_down(Outcome { code: 0, cause: Cause::Completed { service } });
+                }
+            }
+            Fate::Mixed => self.block_dependents(service),
+            Fate::Failed => {
+                self.on_service_failed(service, settings.on_failure);
+                self.block_dependents(service);
+            }
+        }
+    }
+
+    fn on_service_failed(&mut self, service: ServiceIndex, consequence: Consequence) {
+        if self.is_draining() {
+            return;
+        }
+        // Of several failed instances the last one decides; a service that was only blocked decides nothing.
+        let last = self.fleet[service].instances().iter().filter_map(|instance| match instance.state {
+            State::Stopped { why: Stopped::Failed { gave_up } } => Some((instance.id, instance.last_run?, gave_up)),
+            _ => None,
+        });
+        let Some((instance, run, gave_up)) = last.last() else { return };
+        self.record(Fact::ServiceFailed { service });
+        if consequence == Consequence::Shutdown {
+            let code = failure_code(run.exit.status.code());
+            self.shut_down(Outcome { code, cause: Cause::Failed { instance, run, gave_up } });
+        }
+    }
+
+    /// What depends on `service` and has not started never will, and says so.
+    fn block_dependents(&mut self, service: ServiceIndex) {
+        for dependent in self.fleet[service].dependents.clone() {
+            for id in self.fleet.ids_of(dependent) {
+                if matches!(self.fleet[id].state, State::Waiting) {
+                    let why = Stopped::Blocked { dependency: service };
+                    self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency: service });
+                }
+            }
+        }
+    }
+
+    /// Looks at the whole: whether anything is left to run, or to stop.
+    fn settle_all(&mut self) {
+        let total = *self.fleet.total();
+        if self.is_draining() {
+            if total.live == 0 {
+                self.on_all_down();
+            }
+        } else if total.active == 0 && total.held == 0 {
+            let failure = self.first_failure.filter(|_| total.failed > 0);
+            let code = match failure {
+                Some((_, run, _)) => failure_code(run.exit.status.code()),
+                None => u8::from(total.failed > 0),
+            };
+            self.shut_down(Outcome { code, cause: Cause::NothingLeft { failure } });
+        }
+    }
+}
+
+/// A failure never looks like a success.
+const fn failure_code(code: u8) -> u8 {
+    if code == 0 { 1 } else { code }
+}

@@ -1,0 +1,78 @@
+//! The entry of the program, in place of the Rust runtime's own.
+//!
+//! The runtime ignores SIGPIPE, installs handlers for SIGSEGV and SIGBUS and opens /dev/null on closed descriptors so
+//! that children inherit it. An init must pass on what it was given, so it starts at the C `main`.
+
+use std::ffi::{CStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStringExt;
+
+/// Makes `function: fn(Vec<OsString>) -> u8` the program: it gets the arguments, its result is the exit code.
+///
+/// For a crate root with `#![no_main]`.
+#[macro_export]
+macro_rules! entry {
+    ($function:path) => {
+        /// The C entry of the program.
+        #[expect(unsafe_code, reason = "the C runtime looks for this name")]
+        // SAFETY: no other function of the program is called `main`.
+        #[unsafe(no_mangle)]
+        extern "C" fn main(count: ::std::ffi::c_int, arguments: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
+            // SAFETY: the C runtime calls `main` with what start() asks for.
+            unsafe { $crate::sys::entry::start(count, arguments, $function) }
+        }
+    };
+}
+
+/// What the C `main` of [`entry!`](crate::entry) does.
+///
+/// # Safety
+/// `arguments` points to `count` NUL-terminated strings, as the C runtime passes them.
+#[must_use]
+pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(Vec<OsString>) -> u8) -> c_int {
+    occupy_standard_descriptors();
+    let count = usize::try_from(count).unwrap_or(0);
+    let mut words = Vec::with_capacity(count);
+    for position in 0..count {
+        // SAFETY: position < count, so the caller's promise covers this element.
+        let word = unsafe { arguments.add(position) };
+        // SAFETY: as above; the element may be read.
+        let word = unsafe { *word };
+        // SAFETY: each of the `count` elements is a NUL-terminated string.
+        let word = unsafe { CStr::from_ptr(word) };
+        words.push(OsString::from_vec(word.to_bytes().to_vec()));
+    }
+    c_int::from(function(words))
+}
+
+/// Opens something harmless on each of the descriptors 0, 1 and 2 that is closed, close-on-exec.
+///
+/// No descriptor of ours then ever lands there, while a child still finds it closed, as we did.
+fn occupy_standard_descriptors() {
+    let mut descriptors = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array has three valid entries; a timeout of zero does not wait.
+    let answer = unsafe { libc::poll(descriptors.as_mut_ptr(), 3, 0) };
+    if answer <= 0 {
+        return;
+    }
+    for descriptor in descriptors.iter().filter(|descriptor| descriptor.revents & libc::POLLNVAL != 0) {
+        occupy(descriptor.fd);
+    }
+}
+
+/// The kernel gives out the lowest free number, and this is called in rising order, so it is `wanted` that is filled.
+fn occupy(wanted: c_int) {
+    // SAFETY: the path is NUL-terminated; the other arguments are plain flags.
+    let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if opened >= 0 {
+        return;
+    }
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
+    let [_, write_end] = ends;
+    if made == 0 && write_end != wanted {
+        // What is read from `wanted` finds the end, what is written to it EBADF: the write end has gone.
+        // SAFETY: the descriptor was made here and nothing else knows it.
+        unsafe { libc::close(write_end) };
+    }
+}

@@ -1,0 +1,33 @@
+//! Touches the kernel: the only unsafe code, the only clock, the only fork and kill.
+//!
+//! One file per family of system calls, each function safe to call and answering with the bare `Errno`: only the
+//! caller knows what it was doing. Nothing here decides, logs or keeps state beyond a descriptor. Signal masks and
+//! dispositions go through raw system calls, because musl refuses the signals 32 to 34. Start with [`spawn`], then
+//! [`signals`] and [`wait`].
+
+#![allow(unsafe_code, reason = "this is the one room that talks to the kernel")]
+
+pub mod clock;
+pub mod cpus;
+pub mod entry;
+pub mod kill;
+pub mod message;
+mod path_search;
+pub mod poll;
+pub mod process;
+pub mod procfs;
+pub mod signals;
+pub mod spawn;
+mod spawn_child;
+pub mod strings;
+pub mod terminal;
+pub mod wait;
+
+pub use clock::{now, wall};
+pub use kill::{IdProbe, signal_everyone, signal_exactly, signal_group, signal_process};
+pub use message::StandardError;
+pub use poll::Poller;
+pub use signals::{ChildSignals, Depth, Inherited, Origin, Received, SignalQueue, SignalSet};
+pub use spawn::{Progress, Session, Setup, Sharing, Spawner};
+pub use strings::StringList;
+pub use wait::{Ended, Found, Reaped};

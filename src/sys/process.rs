@@ -1,0 +1,133 @@
+//! About ourselves: getpid(2), prctl(2), chdir(2), close_range(2).
+
+use std::ffi::{CStr, c_char, c_int};
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+
+use super::StringList;
+use crate::model::{Pgid, Pid, Signal};
+
+/// Our own id. getpid(2)
+#[must_use]
+pub fn id() -> Pid {
+    Pid::new(nix::unistd::getpid().as_raw()).unwrap_or_else(|| unreachable!("a process has an id above zero"))
+}
+
+/// Whether we are the init of a PID namespace.
+#[must_use]
+pub fn is_init() -> bool {
+    id().get() == 1
+}
+
+/// Our parent; `None` if it is in another PID namespace. getppid(2)
+#[must_use]
+pub fn parent() -> Option<Pid> {
+    Pid::new(nix::unistd::getppid().as_raw())
+}
+
+/// Our process group; `None` if it was made outside of our PID namespace. getpgrp(2)
+#[must_use]
+pub fn group() -> Option<Pgid> {
+    Pgid::new(nix::unistd::getpgrp().as_raw())
+}
+
+/// The user whose rights we have. geteuid(2)
+#[must_use]
+pub fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// What loses its parent below us becomes our child. prctl(2) `PR_SET_CHILD_SUBREAPER`
+///
+/// # Errors
+/// EINVAL where the kernel does not have it.
+pub fn become_subreaper() -> Result<(), Errno> {
+    // SAFETY: the operation takes one plain number.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_usize, 0_usize, 0_usize, 0_usize) }).map(drop)
+}
+
+/// `signal` is sent to us when our parent dies, at once if that has happened meanwhile. prctl(2) `PR_SET_PDEATHSIG`
+///
+/// # Errors
+/// EINVAL, for no signal that can be passed here.
+pub fn set_parent_death_signal(signal: Signal) -> Result<(), Errno> {
+    let parent_before = parent();
+    let number = libc::c_ulong::from(signal.number());
+    // SAFETY: the operation takes one plain number.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, number, 0_usize, 0_usize, 0_usize) })?;
+    if parent() != parent_before {
+        raise(signal);
+    }
+    Ok(())
+}
+
+/// Sends `signal` to ourselves.
+pub fn raise(signal: Signal) {
+    // SAFETY: a signal to our own process; it cannot fail.
+    unsafe { libc::kill(id().get(), c_int::from(signal.number())) };
+}
+
+/// The environment that we were started with, entry by entry as it is.
+#[must_use]
+pub fn environment() -> StringList {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut list = StringList::new();
+    // SAFETY: set by the C runtime before `main`; this program has one thread and never changes its environment.
+    let mut entry = unsafe { environ };
+    while !entry.is_null() {
+        // SAFETY: not past the null pointer that ends the vector.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            break;
+        }
+        // SAFETY: every element before it is a NUL-terminated string.
+        list.push(unsafe { CStr::from_ptr(text) }.to_bytes());
+        // SAFETY: as this was not the last element, there is another.
+        entry = unsafe { entry.add(1) };
+    }
+    list
+}
+
+/// Lets go of where we were started: the working directory and every descriptor from 3 on, but for `kept` (and the
+/// private one that messages are written to).
+///
+/// So that we pin no mount, and that the reader of a pipe sees its end when the last process that uses it has gone.
+/// Call it only while no value that owns a descriptor is alive, those of `kept` aside.
+pub fn release_start(kept: &[RawFd]) {
+    // SAFETY: the path is NUL-terminated. "/" can only be missing in a broken mount namespace; nothing is lost then.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    let mut kept: Vec<RawFd> = kept.iter().copied().chain(super::message::private_descriptor()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        close_range(first, fd - 1);
+        first = first.max(fd + 1);
+    }
+    close_range(first, RawFd::MAX);
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    let (from, to) = (first.unsigned_abs(), last.unsigned_abs());
+    // SAFETY: nothing that is alive owns a descriptor in this range, as the caller of `release_start` promises.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+    if Errno::result(result).is_err() {
+        close_each(first, last);
+    }
+}
+
+/// For kernels before 5.9 and sandboxes that refuse close_range(2).
+fn close_each(first: RawFd, last: RawFd) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    let open: Vec<RawFd> = numbers.filter(|fd| (first..=last).contains(fd)).collect();
+    for fd in open {
+        // SAFETY: as in `close_range`; that the directory's own descriptor is closed already makes this an EBADF.
+        unsafe { libc::close(fd) };
+    }
+}

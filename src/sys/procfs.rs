@@ -1,0 +1,177 @@
+//! Other processes as /proc shows them, proc(5).
+//!
+//! What is read may be out of date as soon as it has been read; where it decides about a signal, use
+//! [`super::signal_exactly`].
+
+use std::fs::File;
+use std::io::Read;
+
+use crate::model::Pid;
+
+/// What /proc/PID/stat says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its id.
+    pub pid: Pid,
+    /// The id of its parent, 0 if that is in another PID namespace.
+    pub ppid: i32,
+    /// Its process group, 0 if made in another PID namespace.
+    pub pgrp: i32,
+    /// Its session, 0 if made in another PID namespace.
+    pub session: i32,
+    /// `R` running, `S` sleeping, `D` waiting for a device, `T` stopped, `Z` zombie, `X` dead.
+    pub state: u8,
+    /// When it was started, in clock ticks since boot: with the id, this names one process for ever.
+    pub start: u64,
+}
+
+impl Stat {
+    /// Whether it has ended and only waits to be reaped.
+    #[must_use]
+    pub const fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Reads the text of /proc/PID/stat.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        // The name between the parentheses may have blanks and parentheses in it.
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let pid = number(text.get(..open)?.trim_ascii())?;
+        let mut fields =
+            text.get(close + 1..)?.split(|byte| byte.is_ascii_whitespace()).filter(|field| !field.is_empty());
+        let state = *fields.next()?.first()?;
+        let mut next = || number(fields.next()?);
+        let (ppid, pgrp, session) = (next()?, next()?, next()?);
+        // Field 22 of the manual's count; the session was number 6.
+        let start = str::from_utf8(fields.nth(15)?).ok()?.parse().ok()?;
+        Some(Self { pid: Pid::new(pid)?, ppid, pgrp, session, state, start })
+    }
+}
+
+fn number(text: &[u8]) -> Option<i32> {
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// One process; `None` if it has gone or /proc cannot be read.
+#[must_use]
+pub fn stat(pid: Pid) -> Option<Stat> {
+    // The longest possible name and 52 numbers fit; longer lines are cut behind what is looked at.
+    let mut buffer = [0; 1024];
+    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let length = file.read(&mut buffer).ok()?;
+    Stat::parse(buffer.get(..length)?)
+}
+
+/// Visits every process that /proc shows, zombies too. Nothing at all if it cannot be read.
+pub fn processes(mut visit: impl FnMut(Stat)) {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new);
+        if let Some(stat) = pid.and_then(stat) {
+            visit(stat);
+        }
+    }
+}
+
+/// All processes below `of`, the nearest first; zombies are left out, what is below one that has not been reaped yet
+/// is not.
+#[must_use]
+pub fn descendants(of: Pid) -> Vec<Pid> {
+    let mut all = Vec::new();
+    processes(|stat| all.push(stat));
+    below(of, all)
+}
+
+fn below(of: Pid, mut all: Vec<Stat>) -> Vec<Pid> {
+    all.sort_unstable_by_key(|stat| (stat.ppid, stat.pid));
+    let children = |parent: i32| {
+        let first = all.partition_point(|stat| stat.ppid < parent);
+        all.iter().skip(first).take_while(move |stat| stat.ppid == parent)
+    };
+    let mut found: Vec<&Stat> = children(of.get()).collect();
+    let mut next = 0;
+    // A process whose entry was read before its parent's id was reused could close a circle: so many steps are enough.
+    while let Some(stat) = found.get(next)
+        && next < all.len()
+    {
+        let parent = stat.pid.get();
+        found.extend(children(parent));
+        next += 1;
+    }
+    found.retain(|stat| !stat.is_dead() && stat.pid != of);
+    found.iter().map(|stat| stat.pid).collect()
+}
+
+/// Whether `pid` is alive below `of` right now.
+#[must_use]
+pub fn is_descendant(pid: Pid, of: Pid) -> bool {
+    /// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
+    const DEEPEST: usize = 1024;
+    let parent = |pid: &Pid| stat(*pid).filter(|stat| !stat.is_dead()).and_then(|stat| Pid::new(stat.ppid));
+    std::iter::successors(Some(pid), parent).take(DEEPEST).skip(1).any(|ancestor| ancestor == of)
+}
+
+/// All processes whose group or session is the one that `leader` leads or led, without zombies.
+#[must_use]
+pub fn members(leader: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    processes(|stat| {
+        if !stat.is_dead() && (stat.pgrp == leader.get() || stat.session == leader.get()) {
+            found.push(stat.pid);
+        }
+    });
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, ppid: i32, state: u8) -> Stat {
+        Stat { pid: Pid::new(pid).unwrap(), ppid, pgrp: pid, session: pid, state, start: 0 }
+    }
+
+    #[test]
+    fn a_name_may_contain_blanks_and_parentheses() {
+        let text = b"42 (a) S (b c) T 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 31337 1000 10\n";
+        let expect = Stat { pid: Pid::new(42).unwrap(), ppid: 1, pgrp: 40, session: 39, state: b'T', start: 31337 };
+        assert_eq!(Stat::parse(text), Some(expect));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_no_process() {
+        assert_eq!(Stat::parse(b"42 (a) S 1 40"), None);
+        assert_eq!(Stat::parse(b""), None);
+    }
+
+    #[test]
+    fn we_are_among_the_processes() {
+        let own = super::super::process::id();
+        let mut seen = 0;
+        processes(|stat| seen += usize::from(stat.pid == own));
+        assert_eq!(seen, 1);
+        assert_eq!(stat(own).map(|stat| stat.pid), Some(own));
+    }
+
+    #[test]
+    fn descendants_are_found_through_zombies_which_are_left_out() {
+        let all = vec![
+            process(1, 0, b'S'),
+            process(5, 1, b'S'),
+            process(9, 5, b'Z'),
+            process(12, 9, b'S'),
+            process(7, 5, b'S'),
+            process(6, 1, b'S'),
+        ];
+        let pids: Vec<_> = below(Pid::new(5).unwrap(), all).iter().map(|pid| pid.get()).collect();
+        assert_eq!(pids, [7, 12]);
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let all = vec![process(5, 6, b'S'), process(6, 5, b'S')];
+        let found = below(Pid::new(5).unwrap(), all);
+        assert!(found.iter().all(|pid| pid.get() == 6) && !found.is_empty());
+    }
+}

@@ -1,0 +1,325 @@
+//! The child's half of a start, between clone(2) and execve(2).
+//!
+//! It may share the parent's memory and runs on a piece of its stack. So it makes system calls and nothing else: no
+//! allocation, no lock, nothing that can panic, no function of libc that knows of threads or signals (musl's setuid
+//! asks other threads to do the same).
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+
+use super::path_search::Search;
+use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
+use super::spawn::{Failure, Session, Setup, encode_failure};
+use crate::model::plan::{Credentials, Limit};
+use crate::model::process::is_shortage;
+
+/// The steps by the numbers that [`encode_failure`] takes, in the order in which they are taken.
+mod step {
+    pub(super) const SESSION: u8 = 0;
+    pub(super) const STDIO: u8 = 1;
+    pub(super) const LIMIT: u8 = 2;
+    pub(super) const NICE: u8 = 3;
+    pub(super) const OOM_SCORE_ADJ: u8 = 4;
+    pub(super) const GROUPS: u8 = 5;
+    pub(super) const GROUP: u8 = 6;
+    pub(super) const USER: u8 = 7;
+    pub(super) const DIRECTORY: u8 = 8;
+    pub(super) const NO_NEW_PRIVS: u8 = 9;
+    pub(super) const EXEC: u8 = 10;
+}
+
+/// Exit codes of a child that never got to run its program.
+const NOT_EXECUTABLE: c_int = 126;
+const NOT_FOUND: c_int = 127;
+const SYSTEM_REFUSES: c_int = 71;
+
+/// `LISTEN_PID=` and the longest id with its NUL.
+const LISTEN_PID_SIZE: usize = 24;
+
+/// Everything that the child needs, prepared.
+pub(super) struct Job<'a> {
+    setup: &'a Setup<'a>,
+    stdio: [c_int; 3],
+    search: Search,
+    listen_pid: Option<usize>,
+    listen_pid_text: std::cell::UnsafeCell<[u8; LISTEN_PID_SIZE]>,
+    /// Ends with a null pointer.
+    pub(super) candidates: *const *const c_char,
+    /// `[/bin/sh, argv…, NULL]`, at least one argument.
+    pub(super) shell_argv: *mut *const c_char,
+    /// Ends with a null pointer.
+    pub(super) envp: *mut *const c_char,
+    /// Where a failure is written, −1: nowhere.
+    pub(super) pipe: c_int,
+    /// Where a failure is left too; 0: none.
+    pub(super) failure: Failure,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(setup: &'a Setup<'a>, search: Search, listen_pid: Option<usize>) -> Self {
+        Self {
+            setup,
+            stdio: setup.stdio.map(|source| source.map_or(-1, |source| source.as_raw_fd())),
+            search,
+            listen_pid,
+            listen_pid_text: std::cell::UnsafeCell::new([0; LISTEN_PID_SIZE]),
+            candidates: std::ptr::null(),
+            shell_argv: std::ptr::null_mut(),
+            envp: std::ptr::null_mut(),
+            pipe: -1,
+            failure: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A step that failed.
+struct Failed {
+    step: u8,
+    detail: u8,
+    errno: Errno,
+}
+
+/// What clone(2) runs. `job` points to a [`Job`].
+pub(super) extern "C" fn run(job: *mut c_void) -> c_int {
+    // SAFETY: `clone` in spawn.rs passes a valid job, which nobody writes to while the child runs.
+    let job: &Job<'_> = unsafe { &*job.cast_const().cast() };
+    let failed = match prepare(job) {
+        Err(failed) => failed,
+        Ok(()) => Failed { step: step::EXEC, detail: 0, errno: execute(job) },
+    };
+    let record = encode_failure(failed.step, failed.detail, failed.errno as i32);
+    job.failure.store(record, Ordering::Release);
+    if job.pipe >= 0 {
+        let bytes = record.to_ne_bytes();
+        // SAFETY: the array is as long as said. Eight bytes fit into the empty pipe in one piece.
+        unsafe { libc::write(job.pipe, bytes.as_ptr().cast(), bytes.len()) };
+    }
+    let code = if is_shortage(failed.errno) {
+        SYSTEM_REFUSES
+    } else if failed.step == step::EXEC && failed.errno == Errno::ENOENT {
+        NOT_FOUND
+    } else {
+        NOT_EXECUTABLE
+    };
+    // SAFETY: ends the process without running anything of the parent's.
+    unsafe { libc::_exit(code) }
+}
+
+/// All steps before execve.
+fn prepare(job: &Job<'_>) -> Result<(), Failed> {
+    let setup = job.setup;
+    let at = |step| move |errno| Failed { step, detail: 0, errno };
+    enter_session(setup.session).map_err(at(step::SESSION))?;
+    connect_stdio(job.stdio).map_err(at(step::STDIO))?;
+    for (detail, limit) in (0_u8..).zip(setup.limits) {
+        set_limit(limit).map_err(|errno| Failed { step: step::LIMIT, detail, errno })?;
+    }
+    if let Some(nice) = setup.nice {
+        let process = c_long::from(libc::PRIO_PROCESS);
+        call(libc::SYS_setpriority, [process, 0, c_long::from(nice)]).map_err(at(step::NICE))?;
+    }
+    if let Some(score) = setup.oom_score_adj {
+        set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
+    }
+    if let Some(umask) = setup.umask {
+        call(libc::SYS_umask, [c_long::from(umask), 0, 0]).map_err(at(step::USER))?;
+    }
+    if let Some(credentials) = setup.credentials {
+        become_user(credentials)?;
+    }
+    if let Some(directory) = setup.cwd {
+        call(libc::SYS_chdir, [directory.as_ptr() as c_long, 0, 0]).map_err(at(step::DIRECTORY))?;
+    }
+    if setup.no_new_privs {
+        // SAFETY: the operation takes plain numbers.
+        let result =
+            unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1_usize, 0_usize, 0_usize, 0_usize) };
+        Errno::result(result).map_err(at(step::NO_NEW_PRIVS))?;
+    }
+    restore_signals(setup.signals);
+    Ok(())
+}
+
+/// A system call with up to three arguments, none of which is written to.
+fn call(number: c_long, [first, second, third]: [c_long; 3]) -> Result<c_long, Errno> {
+    // SAFETY: the callers here pass numbers and pointers to valid data that the kernel only reads.
+    Errno::result(unsafe { libc::syscall(number, first, second, third) })
+}
+
+fn enter_session(session: Session) -> Result<(), Errno> {
+    match session {
+        Session::NewSession => call(libc::SYS_setsid, [0; 3]).map(drop),
+        Session::NewGroup => call(libc::SYS_setpgid, [0; 3]).map(drop),
+        Session::Foreground => {
+            let foreground = super::terminal::foreground_number();
+            let ours = foreground.is_some() && foreground == own_group();
+            call(libc::SYS_setpgid, [0; 3])?;
+            if ours && let Some(group) = own_group() {
+                // Signals are blocked here, SIGTTOU too, without which this would stop us. It can fail only if the
+                // terminal has gone meanwhile.
+                super::terminal::set_foreground_number(group);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn own_group() -> Option<c_int> {
+    call(libc::SYS_getpgid, [0; 3]).ok().and_then(|group| c_int::try_from(group).ok())
+}
+
+/// Puts the sources where they belong. A source below 3 is moved out of the way first: it may be another's target.
+fn connect_stdio(mut sources: [c_int; 3]) -> Result<(), Errno> {
+    for (target, source) in (0..).zip(&mut sources) {
+        if (0..3).contains(source) && *source != target {
+            let moved = call(libc::SYS_fcntl, [c_long::from(*source), c_long::from(libc::F_DUPFD_CLOEXEC), 3])?;
+            *source = c_int::try_from(moved).unwrap_or(-1);
+        }
+    }
+    for (target, source) in (0..).zip(sources) {
+        if source == target {
+            call(libc::SYS_fcntl, [target.into(), c_long::from(libc::F_SETFD), 0])?;
+        } else if source >= 0 {
+            call(libc::SYS_dup3, [source.into(), target.into(), 0])?;
+        }
+    }
+    Ok(())
+}
+
+fn set_limit(limit: &Limit) -> Result<(), Errno> {
+    let value = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
+    let new = [value(limit.soft), value(limit.hard)];
+    let (resource, old) = (c_long::from(limit.resource), std::ptr::null::<u64>());
+    // SAFETY: prlimit64 reads two 64-bit numbers from `new` and writes nothing, as `old` is null.
+    Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new.as_ptr(), old) }).map(drop)
+}
+
+fn set_oom_score_adj(score: i16) -> Result<(), Errno> {
+    let (path, flags) = (c"/proc/self/oom_score_adj", libc::O_WRONLY | libc::O_CLOEXEC);
+    // SAFETY: the path is NUL-terminated.
+    let file = Errno::result(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let mut buffer = [0; 8];
+    if score < 0
+        && let Some(sign) = buffer.first_mut()
+    {
+        *sign = b'-';
+    }
+    let text = write_decimal(u32::from(score.unsigned_abs()), usize::from(score < 0), &mut buffer);
+    let written = call(libc::SYS_write, [file, buffer.as_ptr() as c_long, text as c_long]);
+    call(libc::SYS_close, [file, 0, 0])?;
+    written.map(drop)
+}
+
+/// Groups, then group, then user: in any other order the right to do the next is lost. Skipped where nothing changes
+/// and we could not anyway.
+fn become_user(credentials: &Credentials) -> Result<(), Failed> {
+    let at = |step| move |errno| Failed { step, detail: 0, errno };
+    let number = |call_number| call(call_number, [0; 3]).unwrap_or(-1);
+    let (uid, gid) = (c_long::from(credentials.uid), c_long::from(credentials.gid));
+    let user = number(libc::SYS_geteuid);
+    if user != 0 && user == uid && number(libc::SYS_getegid) == gid {
+        return Ok(());
+    }
+    let groups = [credentials.groups.len() as c_long, credentials.groups.as_ptr() as c_long, 0];
+    call(libc::SYS_setgroups, groups).map_err(at(step::GROUPS))?;
+    call(libc::SYS_setgid, [gid, 0, 0]).map_err(at(step::GROUP))?;
+    call(libc::SYS_setuid, [uid, 0, 0]).map_err(at(step::USER))?;
+    Ok(())
+}
+
+fn restore_signals(signals: ChildSignals) {
+    match signals {
+        ChildSignals::Default => {
+            set_mask(SignalSet::EMPTY);
+        }
+        ChildSignals::AsFound(inherited) => {
+            if inherited.ignored != SignalSet::EMPTY {
+                for signal in inherited.ignored.iter() {
+                    set_disposition(signal, Disposition::Ignore);
+                }
+            }
+            set_mask(inherited.mask);
+        }
+    }
+}
+
+/// Tries each candidate as execvp(3) does. Comes back only if it failed, with what is to be reported.
+fn execute(job: &Job<'_>) -> Errno {
+    name_listener(job);
+    // SAFETY: the vector holds "/bin/sh", at least one argument and a null pointer.
+    let argv = unsafe { job.shell_argv.add(1) };
+    let mut candidate = job.candidates;
+    let mut denied = false;
+    loop {
+        // SAFETY: `candidate` has not gone past the null pointer that ends the list.
+        let path = unsafe { *candidate };
+        if path.is_null() {
+            return if denied { Errno::EACCES } else { Errno::ENOENT };
+        }
+        let mut errno = execve(path, argv, job.envp);
+        if errno == Errno::ENOEXEC {
+            // SAFETY: `argv` is one of ours, prepared for this child, and its first element may be overwritten.
+            unsafe { *argv = path };
+            // Only if there is a shell does its failure tell more than that this is no program.
+            execve(c"/bin/sh".as_ptr(), job.shell_argv, job.envp);
+            errno = Errno::ENOEXEC;
+        }
+        let missing =
+            matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT);
+        if job.search == Search::No || !(missing || errno == Errno::EACCES) {
+            return errno;
+        }
+        denied |= errno == Errno::EACCES;
+        // SAFETY: this element was not the null pointer, so there is another.
+        candidate = unsafe { candidate.add(1) };
+    }
+}
+
+fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> Errno {
+    // SAFETY: a NUL-terminated path and two vectors that end with a null pointer.
+    unsafe { libc::syscall(libc::SYS_execve, path, argv, envp) };
+    Errno::last()
+}
+
+/// sd_listen_fds(3): the descriptors are for the process that `LISTEN_PID` names.
+fn name_listener(job: &Job<'_>) {
+    const NAME: &CStr = c"LISTEN_PID=";
+    let Some(position) = job.listen_pid else { return };
+    let Ok(Ok(own)) = call(libc::SYS_getpid, [0; 3]).map(u32::try_from) else { return };
+    // SAFETY: the cell belongs to this child alone while it runs.
+    let text = unsafe { &mut *job.listen_pid_text.get() };
+    let name = NAME.to_bytes();
+    for (to, from) in text.iter_mut().zip(name) {
+        *to = *from;
+    }
+    write_decimal(own, name.len(), text);
+    // SAFETY: `position` is that of an element of the environment, before the null pointer.
+    let entry = unsafe { job.envp.add(position) };
+    // SAFETY: the vector was made for this child; the text is NUL-terminated and outlives the execve.
+    unsafe { *entry = text.as_ptr().cast() };
+}
+
+/// Writes `number` into `buffer` from `start` on and gives back where it ends. What does not fit is left out.
+fn write_decimal(number: u32, start: usize, buffer: &mut [u8]) -> usize {
+    let mut digits = [0; 10];
+    let (mut rest, mut count) = (number, 0);
+    for digit in &mut digits {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    let mut end = start;
+    for digit in digits.iter().take(count).rev() {
+        if let Some(slot) = buffer.get_mut(end) {
+            *slot = *digit;
+            end += 1;
+        }
+    }
+    end
+}

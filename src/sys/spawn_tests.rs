@@ -1,0 +1,165 @@
+//! Starting real processes. Signals are not blocked here as they are in the program: the tests run in threads, and the
+//! children of these tests end by themselves.
+
+use super::super::{Inherited, SignalSet, wait};
+use super::*;
+use crate::model::ExitStatus;
+
+fn list(strings: &[&str]) -> StringList {
+    strings.iter().collect()
+}
+
+fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
+    Setup {
+        argv,
+        env,
+        cwd: None,
+        session: Session::NewSession,
+        stdio: [None; 3],
+        credentials: None,
+        umask: None,
+        limits: &[],
+        nice: None,
+        oom_score_adj: None,
+        no_new_privs: false,
+        signals: ChildSignals::AsFound(Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY }),
+    }
+}
+
+/// Starts it, waits for its end, and gives back how far it came, its exit status and what it wrote to stdout.
+fn run(setup: &Setup<'_>, sharing: Sharing) -> (Option<StartFailure>, ExitStatus, String) {
+    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let setup = Setup { stdio: [None, Some(write_end.as_fd()), None], ..*setup };
+    let (pid, mut progress) = Spawner::new().spawn(&setup, sharing).unwrap();
+    drop(write_end);
+    let mut output = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `info` is writable; waits for the end of our own child.
+    unsafe { libc::waitid(libc::P_PID, pid.get().unsigned_abs(), info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) };
+    let status = wait::reap(pid).unwrap().status;
+    if let Progress::Pending(pipe) = &progress {
+        progress = super::progress(pipe.as_fd()).expect("the child has ended");
+    }
+    match progress {
+        Progress::Executed => (None, status, output),
+        Progress::Failed(failure) => (Some(failure), status, output),
+        Progress::Pending(_) => unreachable!(),
+    }
+}
+
+#[track_caller]
+fn check(setup: &Setup<'_>, expect: (Option<StartFailure>, u8, &str)) {
+    for sharing in [Sharing::Memory, Sharing::Nothing] {
+        let (failure, status, output) = run(setup, sharing);
+        assert_eq!((failure, status.code(), output.as_str()), expect, "{sharing:?}");
+    }
+}
+
+fn failure(step: StartStep, errno: Errno) -> Option<StartFailure> {
+    Some(StartFailure { step, errno })
+}
+
+#[test]
+fn a_program_is_found_in_the_path_of_its_own_environment() {
+    let (argv, env) = (list(&["sh", "-c", "echo $A; exit 3"]), list(&["PATH=/nonexistent:/bin", "A=b"]));
+    check(&setup(&argv, &env), (None, 3, "b\n"));
+}
+
+#[test]
+fn what_does_not_exist_is_127() {
+    let (argv, env) = (list(&["no-such-program"]), list(&["PATH=/bin:/etc/passwd"]));
+    check(&setup(&argv, &env), (failure(StartStep::Exec, Errno::ENOENT), 127, ""));
+    let empty = list(&[""]);
+    check(&setup(&empty, &env), (failure(StartStep::Exec, Errno::ENOENT), 127, ""));
+}
+
+#[test]
+fn what_cannot_be_executed_is_126() {
+    let env = list(&[]);
+    for path in ["/etc", "/etc/passwd"] {
+        check(&setup(&list(&[path]), &env), (failure(StartStep::Exec, Errno::EACCES), 126, ""));
+    }
+    let below_a_file = list(&["/etc/passwd/x"]);
+    check(&setup(&below_a_file, &env), (failure(StartStep::Exec, Errno::ENOTDIR), 126, ""));
+}
+
+// execvp(3): "If permission is denied for a file, these functions will continue searching the rest of the search path.
+// If no other file is found, however, they will return with errno set to EACCES."
+#[test]
+fn a_permission_denied_on_the_way_is_remembered() {
+    let (argv, env) = (list(&["passwd"]), list(&["PATH=/etc:/nonexistent"]));
+    check(&setup(&argv, &env), (failure(StartStep::Exec, Errno::EACCES), 126, ""));
+}
+
+#[test]
+fn a_step_that_fails_is_named() {
+    let (argv, env) = (list(&["true"]), list(&[]));
+    let nowhere = Setup { cwd: Some(c"/nonexistent"), ..setup(&argv, &env) };
+    check(&nowhere, (failure(StartStep::Directory, Errno::ENOENT), 126, ""));
+    let limits = [Limit { name: "nofile", resource: 7, soft: Some(2), hard: Some(1) }];
+    let impossible = Setup { limits: &limits, ..setup(&argv, &env) };
+    check(&impossible, (failure(StartStep::Limit(0), Errno::EINVAL), 126, ""));
+}
+
+#[test]
+fn directory_umask_limits_and_niceness_are_set() {
+    let argv = list(&[
+        "sh",
+        "-c",
+        "pwd; umask; ulimit -n; nice; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status",
+    ]);
+    let env = list(&[]);
+    let limits = [Limit { name: "nofile", resource: 7, soft: Some(33), hard: Some(44) }];
+    let setup = Setup {
+        cwd: Some(c"/usr"),
+        umask: Some(0o027),
+        limits: &limits,
+        nice: Some(5),
+        oom_score_adj: Some(321),
+        no_new_privs: true,
+        ..setup(&argv, &env)
+    };
+    check(&setup, (None, 0, "/usr\n0027\n33\n5\n321\nNoNewPrivs:\t1\n"));
+}
+
+// sd_listen_fds(3): LISTEN_PID is the process that the descriptors are meant for.
+#[test]
+fn listen_pid_becomes_the_childs_if_it_was_ours() {
+    let argv = list(&["sh", "-c", "test $LISTEN_PID = $$ && echo mine"]);
+    let own = format!("LISTEN_PID={}", std::process::id());
+    check(&setup(&argv, &list(&["A=b", &own, "C=d"])), (None, 0, "mine\n"));
+    check(&setup(&argv, &list(&["LISTEN_PID=1"])), (None, 1, ""));
+}
+
+#[test]
+fn mask_and_dispositions_are_as_they_were_found() {
+    let mut inherited = Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY };
+    inherited.mask.insert(crate::model::Signal::new(33).unwrap());
+    inherited.ignored.insert(crate::model::Signal::CHLD);
+    let (argv, env) = (list(&["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]), list(&[]));
+    let (_, _, output) =
+        run(&Setup { signals: ChildSignals::AsFound(inherited), ..setup(&argv, &env) }, Sharing::Memory);
+    let number = |name| {
+        let line = output.lines().find_map(|line: &str| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!(number("SigBlk:"), 1 << 32);
+    assert_ne!(number("SigIgn:") & 1 << 16, 0);
+}
+
+#[test]
+fn a_failure_survives_its_eight_bytes() {
+    let encoded = encode_failure(2, 7, Errno::EPERM as i32);
+    assert_eq!(decode_failure(encoded), StartFailure { step: StartStep::Limit(7), errno: Errno::EPERM });
+    assert_ne!(encode_failure(0, 0, 0), 0);
+}
+
+#[test]
+fn remote_file_systems_are_told_from_local_ones() {
+    let line = |kind: &str| format!("36 35 98:0 / /mnt rw,noatime master:1 - {kind} /dev/root rw,errors=continue\n");
+    for kind in ["nfs4", "fuse.sshfs", "9p"] {
+        assert!(any_can_hang(format!("{}{}", line("ext4"), line(kind)).as_bytes()), "{kind}");
+    }
+    assert!(!any_can_hang(format!("{}{}", line("overlay"), line("fusectl")).as_bytes()));
+}

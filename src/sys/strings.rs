@@ -1,0 +1,108 @@
+//! Lists of NUL-terminated strings, as execve(2) wants them.
+
+use std::ffi::{CStr, c_char};
+
+use crate::model::Template;
+
+/// NUL-terminated strings one after the other in one buffer, which is kept when the list is cleared.
+#[derive(Clone, Debug, Default)]
+pub struct StringList {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl StringList {
+    /// An empty list; allocates nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), starts: Vec::new() }
+    }
+
+    /// Removes all strings, keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
+    }
+
+    /// Appends one string. What follows a NUL byte in it is not seen by whoever reads the list.
+    pub fn push(&mut self, string: &[u8]) {
+        self.push_with(|buffer| buffer.extend_from_slice(string));
+    }
+
+    /// Appends the bytes that `append` appends to the buffer that it is given, as one string.
+    pub fn push_with(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        self.starts.push(self.bytes.len());
+        append(&mut self.bytes);
+        self.bytes.push(0);
+    }
+
+    /// Appends what `template` is for instance `number`.
+    pub fn push_template(&mut self, template: &Template, number: u32) {
+        let start = template.write_to(number, &mut self.bytes);
+        self.starts.push(start);
+    }
+
+    /// How many strings there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// The string at `position`.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<&CStr> {
+        self.starts.get(position).and_then(|start| self.string_at(*start))
+    }
+
+    /// All strings, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.starts.iter().filter_map(|start| self.string_at(*start))
+    }
+
+    /// Appends a pointer to each string to `pointers`. They are good until the list is next changed.
+    pub(super) fn append_pointers(&self, pointers: &mut Vec<*const c_char>) {
+        pointers.extend(self.iter().map(CStr::as_ptr));
+    }
+
+    fn string_at(&self, start: usize) -> Option<&CStr> {
+        CStr::from_bytes_until_nul(self.bytes.get(start..)?).ok()
+    }
+}
+
+impl<S: AsRef<[u8]>> FromIterator<S> for StringList {
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut list = Self::new();
+        for string in strings {
+            list.push(string.as_ref());
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_back_as_they_were_pushed() {
+        let mut list = StringList::from_iter(["one", ""]);
+        list.push_template(&Template::Numbered([c"n=".to_owned(), c"".to_owned()].into()), 12);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [c"one", c"", c"n=12"]);
+        assert_eq!((list.len(), list.get(2), list.get(3)), (3, Some(c"n=12"), None));
+    }
+
+    #[test]
+    fn a_cleared_list_keeps_its_room() {
+        let mut list = StringList::from_iter(["a long enough string"]);
+        let room = list.bytes.capacity();
+        list.clear();
+        list.push(b"short");
+        assert_eq!((list.len(), list.bytes.capacity()), (1, room));
+    }
+}
