@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::archive::Archive;
-use super::engine::{Container, Engine, docker, lossy, skip, wait_for};
+use super::engine::{Container, Engine, Process, docker, lossy, skip, wait_for};
 use super::host;
 
 const CONFIGURATION: &str = r#"
@@ -108,10 +108,19 @@ fn visit(container: &Container, interpreter: &str) -> Option<String> {
     Some(lossy(&answer.stdout)).filter(|body| body.starts_with("visit "))
 }
 
+/// The main processes of the three, by program: redis-server and nginx write their titles over their environment.
 #[track_caller]
 fn main_pids(container: &Container) -> [i32; 3] {
-    ["redis", "application", "nginx"]
-        .map(|service| wait_for(|| container.describe(), || container.main_process(service)).pid)
+    ["redis-server", "python3", "nginx"].map(|program| {
+        wait_for(
+            || container.describe(),
+            || {
+                let is_main = |process: &Process| process.parent == 1 && process.name.starts_with(program);
+                container.processes().into_iter().find(is_main)
+            },
+        )
+        .pid
+    })
 }
 
 #[test]
