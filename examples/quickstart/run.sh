@@ -3,7 +3,7 @@
 # Where namespaces are not permitted it runs as a plain process, and a child subreaper. Usage: run.sh path/to/keepalive
 set -eu
 keepalive=$1
-cd "$(dirname "$0")/../.."
+example=$(dirname "$0")
 QUICKSTART_DATA=$(mktemp -d "${TMPDIR:-/tmp}/keepalive-quickstart.XXXXXX")
 export QUICKSTART_DATA
 trap 'rm -rf "$QUICKSTART_DATA"' EXIT
@@ -29,14 +29,14 @@ cat <<TEXT
   worker    asks the web servers in turn and crashes now and then: see it come back
 
 Lines that begin with "keepalive:" are its own, the others are printed by the services.
-Kill a web server from another terminal and see it come back:  kill -9 \$(pgrep -of quickstart/web.pl)
+Kill a web server from another terminal and see it come back:  kill -9 \$(pgrep -of 'perl web.pl')
 Ctrl-C stops everything in order.
 
 TEXT
 
 # In the background, because a shell that waits for a foreground process hears no signal. Ctrl-C needs no help: the
 # terminal sends it to keepalive too. Other signals come to this shell alone and are passed on.
-$enter "$keepalive" -c examples/quickstart/keepalive.toml <&0 &
+$enter "$keepalive" -c "$example/keepalive.toml" <&0 &
 child=$!
 
 # shellcheck disable=SC2317
