@@ -5,15 +5,11 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::archive::Archive;
 use super::host;
+use super::wait::wait_for;
 
-/// No state that a test waits for takes longer on a loaded two-core machine.
-const DEADLINE: Duration = Duration::from_secs(90);
-/// Between two looks at a state.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds for one `docker` command.
 const COMMAND_SECONDS: &str = "120";
 
@@ -119,19 +115,6 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
 pub(crate) fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("keepalive-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Looks again and again until `look` finds something; fails with `what` when that never happens.
-#[track_caller]
-pub(crate) fn wait_for<T>(what: impl FnOnce() -> String, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "never happened: {}", what());
-        thread::sleep(PAUSE);
-    }
 }
 
 /// An image, removed when dropped.

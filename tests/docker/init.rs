@@ -1,6 +1,7 @@
 //! Init mode as the entry point of an image: `ENTRYPOINT ["/sbin/keepalive", "--"]` or `docker run IMAGE -- CMD`.
 
-use super::engine::{Engine, Image, docker, lossy, wait_for};
+use super::engine::{Engine, Image, docker, lossy};
+use super::wait::wait_for;
 
 /// Exit code of `docker run IMAGE ARGUMENTS`, and what it wrote to stderr.
 fn run(image: &Image, options: &[&str], arguments: &[&str]) -> (Option<i32>, String) {

@@ -12,6 +12,11 @@
     reason = "a test harness may wait, block and fail"
 )]
 
+#[path = "../common/terminal.rs"]
+mod pty;
+#[path = "../common/wait.rs"]
+mod wait;
+
 mod archive;
 mod engine;
 mod failure;

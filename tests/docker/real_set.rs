@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::archive::Archive;
-use super::engine::{Container, Engine, Process, docker, lossy, skip, wait_for};
+use super::engine::{Container, Engine, Process, docker, lossy, skip};
 use super::host;
+use super::wait::wait_for;
 
 const CONFIGURATION: &str = r#"
 [services.redis]

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::engine::{Container, Engine, docker_ok, wait_for};
+use super::engine::{Container, Engine, docker_ok};
+use super::wait::wait_for;
 
 /// Clock ticks in a second, sysconf(3) `_SC_CLK_TCK`: 100 on every Linux platform that keepalive is built for.
 const TICKS_PER_SECOND: u64 = 100;
@@ -14,30 +15,25 @@ fn count_from_outside(container: &Container, name: &str) -> usize {
     table.lines().filter(|line| line.split_whitespace().nth(1) == Some(name)).count()
 }
 
-/// Contract: no fork for lack of processes is an exit or a spin.
+/// Lines of the journal, one for each start that the system has refused.
+fn refusals(container: &Container) -> usize {
+    container.logs().stderr.matches("cannot start a process").count()
+}
+
 #[test]
 fn forks_that_fail_are_tried_again_without_an_exit_or_a_spin() {
     let Some(engine) = Engine::find() else { return };
-    let image = engine.image(
-        r#"
-        [services.many]
-        command = ["sleep", "1000"]
-        instances = 30
-        backoff = { initial = "50ms", max = "400ms" }
-        "#,
-    );
-    let container = image.run(&["--pids-limit=20"], &[]);
-    wait_for(|| container.describe(), || (count_from_outside(&container, "sleep") == 19).then_some(()));
-    // Room for one more from time to time: it is taken again, and so the others keep trying meanwhile.
-    for _ in 0..3 {
-        assert!(container.is_running(), "{}", container.describe());
-        container.kill("USR1");
-        wait_for(|| container.describe(), || (count_from_outside(&container, "sleep") == 19).then_some(()));
-    }
+    let image = engine.image("[services.many]\ncommand = [\"sleep\", \"1000\"]\ninstances = 30\n");
+    let container = image.run(&["--pids-limit=20", "--env=KEEPALIVE_LOG=debug"], &[]);
 
+    // keepalive and nineteen others fit; eleven wait, and each of them tries again.
+    wait_for(|| container.describe(), || (refusals(&container) > 11 * 4).then_some(()));
+    assert_eq!(count_from_outside(&container, "sleep"), 19, "{}", container.describe());
     docker_ok(&["update", "--pids-limit=100", container.name()]);
     wait_for(|| container.describe(), || (count_from_outside(&container, "sleep") == 30).then_some(()));
 
+    // A spin would have been refused thousands of times, or used up the processor in silence.
+    assert!(refusals(&container) < 11 * 20, "{}", container.describe());
     let processes = container.processes();
     let init = processes.iter().find(|process| process.pid == 1).unwrap();
     assert!(init.ticks < TICKS_PER_SECOND, "PID 1 has used {} ticks\n{}", init.ticks, container.describe());

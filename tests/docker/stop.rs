@@ -1,6 +1,7 @@
 //! `docker stop` and `docker kill`: everything stops in order, whatever state it is in, before Docker loses patience.
 
-use super::engine::{Container, Engine, wait_for};
+use super::engine::{Container, Engine, Image};
+use super::wait::wait_for;
 
 /// Killed by the engine after its grace period.
 const KILLED: i32 = 137;
@@ -109,12 +110,14 @@ echo "that is all"
 "#;
 
 const DAEMONISING: &[u8] = b"#!/bin/sh\n(setsid /srv/daemon &)\nexec /srv/steady\n";
-const DAEMON: &[u8] = b"#!/bin/sh\ntrap '' TERM HUP\necho daemon up\nexec sleep 1000\n";
+const DEAF_DAEMON: &[u8] = b"#!/bin/sh\ntrap '' TERM HUP\necho daemon up\nexec sleep 1000\n";
+const POLITE_DAEMON: &[u8] =
+    b"#!/bin/sh\ntrap 'echo daemon stops; exit' TERM\necho daemon up\nwhile :; do sleep 1000 & wait $!; done\n";
 
-fn daemonising(engine: &Engine) -> super::engine::Image {
+fn image_with_daemon(engine: &Engine, daemon: &[u8]) -> Image {
     engine.image_with("[services.web]\ncommand = \"/srv/daemonising\"", |archive| {
         archive.file("/srv/daemonising", 0o755, DAEMONISING);
-        archive.file("/srv/daemon", 0o755, DAEMON);
+        archive.file("/srv/daemon", 0o755, daemon);
         archive.file("/srv/outer", 0o755, OUTER);
     })
 }
@@ -127,7 +130,7 @@ fn wait_until_daemonised(container: &Container) {
 #[test]
 fn what_double_forked_and_called_setsid_does_not_outlive_keepalive() {
     let Some(engine) = Engine::find() else { return };
-    let image = daemonising(&engine);
+    let image = image_with_daemon(&engine, DEAF_DAEMON);
     let container = image.run(&["--entrypoint=/srv/outer"], &[]);
     wait_until_daemonised(&container);
 
@@ -141,11 +144,13 @@ fn what_double_forked_and_called_setsid_does_not_outlive_keepalive() {
 }
 
 #[test]
-fn docker_stop_does_not_wait_for_what_double_forked_and_called_setsid() {
+fn what_double_forked_and_called_setsid_is_asked_to_end_after_the_services() {
     let Some(engine) = Engine::find() else { return };
-    let image = daemonising(&engine);
+    let image = image_with_daemon(&engine, POLITE_DAEMON);
     let container = image.run(&[], &[]);
     wait_until_daemonised(&container);
 
     assert_eq!(container.stop(), 0, "{}", container.describe());
+    let stdout = container.logs().stdout;
+    assert!(position(&stdout, "web.0 stops") < position(&stdout, "daemon stops"), "{stdout}");
 }

@@ -1,0 +1,96 @@
+//! What `make run` starts, used as a newcomer would: watched for a while, then stopped.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test harness may wait, block and fail"
+)]
+
+#[path = "../common/terminal.rs"]
+mod terminal;
+#[path = "../common/wait.rs"]
+mod wait;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use terminal::{CTRL_C, Terminal};
+
+/// The quickstart on a terminal, with a directory for temporary files and ports of its own.
+struct Quickstart {
+    terminal: Terminal,
+    temporary: TemporaryDirectory,
+}
+
+struct TemporaryDirectory(PathBuf);
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Quickstart {
+    /// `number` tells the tests of this program apart.
+    fn start(number: u32) -> Self {
+        let temporary =
+            TemporaryDirectory(std::env::temp_dir().join(format!("keepalive-test-{}-{number}", std::process::id())));
+        std::fs::create_dir(&temporary.0).unwrap();
+        let keepalive = std::env::var_os("KEEPALIVE_DIST").unwrap_or_else(|| env!("CARGO_BIN_EXE_keepalive").into());
+        // The last digit is the instance: 2000…3999 gives ports below those that the kernel hands out.
+        let ports = 1100 + 2 * (std::process::id() % 900) + number;
+        let terminal = Terminal::start(
+            // A session with the terminal as its own, as a shell has it: so that Ctrl-C means something.
+            Command::new("setsid")
+                .args(["--ctty", "--wait", "sh"])
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/run.sh"))
+                .arg(keepalive)
+                .env("TMPDIR", &temporary.0)
+                .env("QUICKSTART_PORT", ports.to_string()),
+        );
+        Self { terminal, temporary }
+    }
+
+    #[track_caller]
+    fn wait_until_it_works(&mut self) {
+        for text in ["prepare: wrote ", "worker: job ", " done. Served by web."] {
+            self.terminal.wait_for_text(text);
+        }
+    }
+
+    /// Everything stops in order, says so, and nothing is left.
+    #[track_caller]
+    fn expect_the_ordered_stop(self) {
+        let Self { terminal, temporary } = self;
+        let (code, screen) = terminal.wait_for_end();
+        assert_eq!(code, Some(0), "{screen}");
+        let position = |text: &str| screen.find(text).unwrap_or_else(|| panic!("`{text}` in\n{screen}"));
+        // The worker may just have been between two runs.
+        let worker = screen.find("worker: asked to stop").unwrap_or_default();
+        let web = position("web.0: asked to stop").min(position("web.1: asked to stop"));
+        assert!(worker < web && web < position("Stopped in order, exit code 0."), "{screen}");
+        let left: Vec<PathBuf> = std::fs::read_dir(&temporary.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [PathBuf::new(); 0]);
+    }
+}
+
+#[test]
+fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
+    let mut quickstart = Quickstart::start(0);
+    quickstart.wait_until_it_works();
+    quickstart.terminal.type_in(CTRL_C);
+    quickstart.expect_the_ordered_stop();
+}
+
+/// make passes SIGTERM on to what it runs, and to nothing else.
+#[test]
+fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
+    let mut quickstart = Quickstart::start(1);
+    quickstart.wait_until_it_works();
+    let setsid = quickstart.terminal.id();
+    let children = std::fs::read_to_string(format!("/proc/{setsid}/task/{setsid}/children")).unwrap();
+    let script = children.split_whitespace().next().map_or(setsid.to_string(), str::to_owned);
+    assert!(Command::new("kill").args(["-TERM", &script]).status().unwrap().success());
+    quickstart.expect_the_ordered_stop();
+}
