@@ -15,7 +15,7 @@ pub(crate) const CTRL_C: &str = "\x03";
 
 /// A program on a pseudo-terminal; killed when dropped, if it still runs then.
 pub(crate) struct Terminal {
-    program: Child,
+    pub(crate) program: Child,
     keyboard: File,
     screen: Receiver<Vec<u8>>,
     /// What has been on the screen below what was waited for.
@@ -44,10 +44,6 @@ impl Terminal {
             }
         });
         Self { program, keyboard, screen, seen: String::new() }
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.program.id()
     }
 
     pub(crate) fn type_in(&mut self, keys: &str) {
