@@ -3,6 +3,7 @@
 mod faults;
 mod files;
 mod hostile;
+mod meanings;
 mod plans;
 
 use std::ffi::{CString, OsString};
