@@ -78,9 +78,9 @@ fn no_dependency_is_there_in_two_versions() {
 fn every_dependency_has_its_line_of_reason() {
     let contributing = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/CONTRIBUTING.md")).unwrap();
     let own = crates().0;
-    let is_normal = |dependency: &&Value| dependency["kind"].is_null();
-    let mut declared: Vec<&str> =
-        own["dependencies"].as_array().unwrap().iter().filter(is_normal).map(|normal| text(normal, "name")).collect();
+    let all = own["dependencies"].as_array().unwrap().iter().map(|dependency| text(dependency, "name"));
+    // For its tests keepalive depends on itself, with the scripted child.
+    let mut declared: Vec<&str> = all.filter(|name| *name != "keepalive").collect();
     let mut reasoned: Vec<&str> = contributing
         .lines()
         .skip_while(|line| *line != "| crate | why |")

@@ -18,4 +18,5 @@ for my $job (1 .. $jobs) {
     my ($server_line) = grep { /^Served by/ } <$server>;
     print "worker: job $job done. ", $server_line // "No answer.\n";
 }
-die "worker: something went wrong in here (on purpose), I crash\n";
+print "worker: something went wrong in here (on purpose), I crash\n";
+exit 1;

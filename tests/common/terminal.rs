@@ -6,14 +6,20 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 
 use super::wait::wait_for;
 
 pub(crate) const CTRL_C: &str = "\x03";
 
-/// A program on a pseudo-terminal; killed when dropped, if it still runs then.
+/// Until a program that was left running is killed.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// A program on a pseudo-terminal; ended when dropped, if it still runs then.
 pub(crate) struct Terminal {
     pub(crate) program: Child,
     keyboard: File,
@@ -78,8 +84,15 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Only if the test has failed is it still there.
-        drop(self.program.kill());
-        drop(self.program.wait());
+        // Only if the test has failed is it still there. It may have more to end than itself.
+        let id = i32::try_from(self.program.id()).unwrap();
+        let end = Instant::now() + PATIENCE;
+        while let Ok(None) = self.program.try_wait() {
+            if Instant::now() > end {
+                drop(self.program.kill());
+            }
+            drop(signal::kill(Pid::from_raw(id), Signal::SIGTERM));
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 }

@@ -3,7 +3,6 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::indexing_slicing,
-    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test harness may wait, block and fail"
@@ -27,6 +26,14 @@ struct Quickstart {
 
 struct TemporaryDirectory(PathBuf);
 
+impl TemporaryDirectory {
+    fn new(number: u32) -> Self {
+        let directory = Self(std::env::temp_dir().join(format!("keepalive-test-{}-{number}", std::process::id())));
+        std::fs::create_dir(&directory.0).unwrap();
+        directory
+    }
+}
+
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
@@ -34,20 +41,19 @@ impl Drop for TemporaryDirectory {
 }
 
 impl Quickstart {
-    /// `number` tells the tests of this program apart.
-    fn start(number: u32) -> Self {
-        let temporary =
-            TemporaryDirectory(std::env::temp_dir().join(format!("keepalive-test-{}-{number}", std::process::id())));
-        std::fs::create_dir(&temporary.0).unwrap();
+    /// `number` tells the tests of this program apart; `path` comes before the directories of `PATH`.
+    fn start(number: u32, path: &str) -> Self {
+        let temporary = TemporaryDirectory::new(number);
         let keepalive = std::env::var_os("KEEPALIVE_DIST").unwrap_or_else(|| env!("CARGO_BIN_EXE_keepalive").into());
         // The last digit is the instance's; below 32768 the kernel hands out none by itself.
-        let ports = 1100 + 2 * (std::process::id() % 900) + number;
+        let ports = 1100 + 4 * (std::process::id() % 500) + number;
         let terminal = Terminal::start(
             // A session with the terminal as its own, as a shell has it: so that Ctrl-C means something.
             Command::new("setsid")
                 .args(["--ctty", "sh"])
                 .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/run.sh"))
                 .arg(keepalive)
+                .env("PATH", format!("{path}{}", std::env::var("PATH").unwrap()))
                 .env("TMPDIR", &temporary.0)
                 .env("QUICKSTART_PORT", ports.to_string()),
         );
@@ -79,7 +85,7 @@ impl Quickstart {
 
 #[test]
 fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
-    let mut quickstart = Quickstart::start(0);
+    let mut quickstart = Quickstart::start(0, "");
     quickstart.wait_until_it_works();
     quickstart.terminal.type_in(CTRL_C);
     quickstart.expect_the_ordered_stop();
@@ -88,9 +94,20 @@ fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
 /// make passes SIGTERM on to what it runs, and to nothing else.
 #[test]
 fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
-    let mut quickstart = Quickstart::start(1);
+    let mut quickstart = Quickstart::start(1, "");
     quickstart.wait_until_it_works();
     let script = quickstart.terminal.program.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &script]).status().unwrap().success());
+    quickstart.expect_the_ordered_stop();
+}
+
+#[test]
+fn without_namespaces_it_says_so_and_runs_as_a_subreaper() {
+    let programs = TemporaryDirectory::new(3);
+    std::os::unix::fs::symlink("/bin/false", programs.0.join("unshare")).unwrap();
+    let mut quickstart = Quickstart::start(2, &format!("{}:", programs.0.display()));
+    quickstart.terminal.wait_for_text("a child subreaper instead.");
+    quickstart.wait_until_it_works();
+    quickstart.terminal.type_in(CTRL_C);
     quickstart.expect_the_ordered_stop();
 }
