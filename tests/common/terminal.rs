@@ -91,7 +91,7 @@ impl Drop for Terminal {
             if Instant::now() > end {
                 drop(self.program.kill());
             }
-            drop(signal::kill(Pid::from_raw(id), Signal::SIGTERM));
+            signal::kill(Pid::from_raw(id), Signal::SIGTERM).ok();
             thread::sleep(Duration::from_millis(200));
         }
     }
