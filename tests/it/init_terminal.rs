@@ -132,7 +132,7 @@ fn ctrl_z_stops_the_job_and_fg_goes_on() {
     let keepalive = session.keepalive();
     for round in 0..3 {
         session.press(CTRL_Z);
-        session.running.expect("stopped 20");
+        session.running.expect("stopped 20, terminal: job");
         wait_for_state(child, b'T');
         wait_for_state(keepalive, b'T');
         session.tell_shell("fg");
@@ -150,10 +150,10 @@ fn in_the_background_a_job_that_reads_is_stopped_and_fg_goes_on() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_Z);
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: job");
     session.tell_shell("bg");
     // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: shell");
     session.tell_shell("fg");
     session.press(b"back\n");
     session.running.expect("line back");
@@ -165,7 +165,7 @@ fn an_init_under_an_init_hands_the_terminal_on() {
     let child = session.running.ready();
     assert_eq!(session.foreground(), child.get());
     session.press(CTRL_Z);
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: job");
     session.tell_shell("fg");
     session.press(b"hello\n");
     session.running.expect("line hello");

@@ -12,7 +12,9 @@ mod shell;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::model::Signal;
@@ -24,6 +26,9 @@ keepalive::entry!(run);
 const BROKEN: u8 = 99;
 /// The longest that anything is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A pipe on whose other end somebody waits for us to be ready, or −1.
+static WHO_WAITS: AtomicI32 = AtomicI32::new(-1);
 
 fn run(arguments: Vec<OsString>) -> u8 {
     let words: Vec<String> = arguments.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
@@ -62,6 +67,8 @@ fn act(words: &[&str]) -> u8 {
         ["parent", program @ ..] => parent(program),
         // Asks sys about children and says what it answers.
         ["sys-wait"] => kernel::wait(),
+        // Ends with the number of the next descriptor that is opened.
+        ["sys-descriptor"] => kernel::next_descriptor(),
         // As report-signals, with every signal reset and taken from a descriptor.
         ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
@@ -79,6 +86,13 @@ fn say(line: &str) {
 
 fn say_ready() {
     say(&format!("ready {}", std::process::id()));
+    let who_waits = WHO_WAITS.swap(-1, Ordering::Relaxed);
+    if who_waits >= 0 {
+        // SAFETY: a byte, for a descriptor that was left open for this.
+        unsafe { libc::write(who_waits, b"x".as_ptr().cast(), 1) };
+        // SAFETY: as above; nothing else uses it any more.
+        unsafe { libc::close(who_waits) };
+    }
 }
 
 fn number(text: &str) -> i32 {
@@ -110,7 +124,11 @@ fn report_signals() -> u8 {
     let _ = signals::take_over(signals::Depth::Quick);
     say_ready();
     loop {
-        say(&format!("signal {}", next_signal().number()));
+        let signal = next_signal();
+        // A companion's end is nobody's message.
+        if signal != Signal::CHLD {
+            say(&format!("signal {}", signal.number()));
+        }
     }
 }
 
@@ -230,18 +248,18 @@ fn orphans(count: usize) -> u8 {
     }
 }
 
-/// The daemon's parent is there until the daemon has said that it is ready: on a pipe, which it closes.
+/// We wait until the daemon says that it is ready, or has ended without.
 fn daemonise(code: u8, rest: &[&str]) -> u8 {
     let (read_end, write_end) = nix::unistd::pipe().expect("a pipe");
     let middle = fork(|| {
         nix::unistd::setsid().expect("a session");
         fork(|| {
-            nix::unistd::write(&write_end, b"x").expect("the pipe");
-            drop(write_end);
+            WHO_WAITS.store(write_end.as_raw_fd(), Ordering::Relaxed);
             act(rest)
         });
         0
     });
+    drop(write_end);
     wait_for_end(middle);
     nix::unistd::read(&read_end, &mut [0]).expect("the pipe");
     code
