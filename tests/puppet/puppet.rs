@@ -61,7 +61,7 @@ fn act(words: &[&str]) -> u8 {
         ["with-companion", rest @ ..] => with_companion(rest),
         // Does REST as another user.
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
-        // Changes something and executes a program: block=N ignore=N close=FD open=FD … -- PROGRAM ARGUMENT…
+        // Changes something and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
         ["with", rest @ ..] => with(rest),
         // Starts a program, says `started PID`, ends at the next line of stdin.
         ["parent", program @ ..] => parent(program),
@@ -304,6 +304,11 @@ fn change_one(what: &str, value: i32) {
         "open" => {
             // SAFETY: a copy of stdin; nothing here owns the target.
             unsafe { libc::dup2(0, value) };
+        }
+        "null" => {
+            let null = std::fs::File::open("/dev/null").expect("/dev/null");
+            // SAFETY: nothing here owns the target.
+            unsafe { libc::dup2(null.as_raw_fd(), value) };
         }
         _ => panic!("puppet: cannot change {what}"),
     }
