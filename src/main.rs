@@ -1,73 +1,144 @@
-//! argv → mode → exit code. To be replaced: a hand-made reading of init mode's options, until there is a real one.
+//! argv → mode → exit code.
 #![no_main]
 
 use std::ffi::OsString;
-use std::str::FromStr;
-use std::time::Duration;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use keepalive::init::{self, Options};
-use keepalive::model::{ExitStatus, Signal};
-use keepalive::sys::StandardError;
+use keepalive::cli::{self, Form, Invocation, show};
+use keepalive::config::{self, Environment, Loaded, Purpose, Report};
+use keepalive::sys::{StandardError, process};
+use keepalive::{init, logs, runtime, sys};
 
 keepalive::entry!(run);
 
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &log::Record<'_>) {
-        let level = if record.level() == log::Level::Warn { "warning: " } else { "" };
-        StandardError.write_line(format!("keepalive: {level}{}", record.args()).as_bytes());
-    }
-    fn flush(&self) {}
-}
+/// Wrong usage.
+const USAGE: u8 = 2;
+/// sysexits(3) `EX_CONFIG`.
+const INVALID_CONFIG: u8 = 78;
+/// Where Kubernetes reads why a container ended, unless told otherwise; it takes 4096 bytes.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+const TERMINATION_LOG_LIMIT: usize = 4096;
 
 fn run(arguments: Vec<OsString>) -> u8 {
-    log::set_logger(&Logger).ok();
-    log::set_max_level(log::LevelFilter::Warn);
-    let mut words = arguments.into_iter().skip(1);
-    let Some(options) = read(&mut words) else { return 2 };
-    if options.verbosity > 0 {
-        log::set_max_level(log::LevelFilter::Debug);
-    }
-    init::run(&options, words.collect())
-}
-
-fn read(words: &mut impl Iterator<Item = OsString>) -> Option<Options> {
-    let mut options = Options::default();
-    loop {
-        let word = words.next()?.into_string().ok()?;
-        match word.as_str() {
-            "--" => return Some(options),
-            "-g" => options.group = true,
-            "-w" => options.warn_on_reap = true,
-            "-v" => options.verbosity += 1,
-            _ => read_with_value(&mut options, &word, &words.next()?.into_string().ok()?)?,
+    match cli::read(&arguments) {
+        Ok(Invocation::Init { options, command }) => {
+            logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+            init::run(&options, command)
+        }
+        Ok(Invocation::Supervise { config, main }) => {
+            supervise(|environment| load(config.as_deref(), main.as_deref(), environment))
+        }
+        Ok(Invocation::SuperviseOne(inline)) => {
+            supervise(|environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
+        }
+        Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
+        Ok(Invocation::Help(text)) => print(text),
+        Ok(Invocation::Version) => print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => {
+            complain(&error.to_string());
+            USAGE
         }
     }
 }
 
-fn read_with_value(options: &mut Options, option: &str, value: &str) -> Option<()> {
-    match option {
-        "-r" => {
-            let (from, to) = value.split_once(':')?;
-            let to = if to == "0" { None } else { Some(Signal::parse(to)?) };
-            options.rewrite.push((Signal::parse(from)?, to));
-        }
-        "-e" => options.remap_exit.insert(ExitStatus::Code(value.parse().ok()?)),
-        "-p" => options.parent_death_signal = Some(Signal::parse(value)?),
-        "--grace" => options.grace = Some(duration(value)?),
-        "--linger" => options.linger = Some(duration(value)?),
-        _ => return None,
-    }
-    Some(())
+/// What reading a configuration needs to know of the world, given to `read`.
+fn with_environment<T>(purpose: Purpose, read: impl FnOnce(&Environment<'_>) -> T) -> T {
+    let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    read(&Environment {
+        variables: &variables,
+        root: Path::new("/"),
+        directory: &std::env::current_dir().unwrap_or_default(),
+        cpus: &sys::cpus::usable,
+        hard_limit: &process::hard_limit,
+        uid: process::effective_user(),
+        gid: process::effective_group(),
+        purpose,
+    })
 }
 
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(milliseconds) = text.strip_suffix("ms") {
-        return u64::from_str(milliseconds).ok().map(Duration::from_millis);
+fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, String> {
+    let path = config::find(path, environment).map_err(|missing| missing.to_string())?;
+    let loaded = match main {
+        None => config::load(&path, environment),
+        Some(command) => config::load_with_main(&path, command, environment),
+    };
+    loaded.map_err(|report| report.to_string())
+}
+
+fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
+    logs::own::start(log::LevelFilter::Info);
+    match with_environment(Purpose::Run, read) {
+        Ok(Loaded { plan, warnings }) => {
+            let mut text = String::new();
+            // A String takes every write.
+            let _ = config::write_warnings(&warnings, &mut text);
+            complain(&text);
+            runtime::run(plan, process::environment())
+        }
+        Err(text) => {
+            complain(&text);
+            note_end(&text);
+            INVALID_CONFIG
+        }
     }
-    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+fn check(path: Option<&Path>, form: Form) -> u8 {
+    with_environment(Purpose::Check, |environment| {
+        let path = match config::find(path, environment) {
+            Ok(path) => path,
+            Err(missing) => {
+                complain(&missing.to_string());
+                return INVALID_CONFIG;
+            }
+        };
+        match (config::load(&path, environment), form) {
+            (Ok(Loaded { plan, warnings }), Form::Json) => print(&show::plan_json(&plan, &warnings)),
+            (Ok(Loaded { plan, warnings }), Form::Text) => {
+                let mut text = String::new();
+                // A String takes every write.
+                let _ = config::write_warnings(&warnings, &mut text);
+                complain(&text);
+                print(&show::plan_text(&path, &plan))
+            }
+            (Err(report), form) => refuse(&report, form),
+        }
+    })
+}
+
+fn refuse(report: &Report, form: Form) -> u8 {
+    match form {
+        Form::Json => print(&show::report_json(report)),
+        Form::Text => {
+            complain(&report.to_string());
+            0
+        }
+    };
+    INVALID_CONFIG
+}
+
+/// To stdout. That nobody reads it is no failure of ours.
+fn print(text: &str) -> u8 {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
+    0
+}
+
+/// To stderr, where a full pipe must not keep us from ending.
+fn complain(text: &str) {
+    if !text.is_empty() {
+        StandardError.write_last(text.trim_end_matches('\n').as_bytes());
+    }
+}
+
+/// Leaves the reason where Kubernetes looks for it, if that file exists.
+fn note_end(text: &str) {
+    let start = text.len().saturating_sub(TERMINATION_LOG_LIMIT);
+    let end = text.as_bytes().get(start..).unwrap_or_default();
+    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(TERMINATION_LOG) {
+        // There is nobody left to tell if this fails.
+        file.write_all(end).ok();
+    }
 }

@@ -8,6 +8,7 @@ pub mod process;
 pub mod signal;
 pub mod template;
 pub mod time;
+pub mod units;
 
 pub use plan::Plan;
 pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};

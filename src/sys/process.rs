@@ -38,6 +38,22 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// The group whose rights we have. getegid(2)
+#[must_use]
+pub fn effective_group() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
+/// Our own hard limit for the `RLIMIT_` number `resource`; `None`: unlimited, or no such resource. getrlimit(2)
+#[must_use]
+pub fn hard_limit(resource: u32) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let resource = c_int::try_from(resource).ok()?;
+    // SAFETY: the kernel may write to `limit`, which is a valid rlimit.
+    let answer = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (answer == 0 && limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max)
+}
+
 /// What loses its parent below us becomes our child. prctl(2) `PR_SET_CHILD_SUBREAPER`
 ///
 /// # Errors

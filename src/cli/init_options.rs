@@ -1,0 +1,113 @@
+//! The options of `keepalive [OPTIONS] -- CMD`.
+
+use std::ffi::OsString;
+
+use lexopt::Parser;
+
+use super::{UsageError, shown, text, unknown_option};
+use crate::config::nearest_signal;
+use crate::init::Options;
+use crate::model::units::parse_duration;
+use crate::model::{ExitStatus, Signal};
+
+const NAMES: [&str; 11] = [
+    "--config",
+    "--grace",
+    "--group",
+    "--help",
+    "--linger",
+    "--parent-death-signal",
+    "--remap-exit",
+    "--rewrite",
+    "--verbose",
+    "--version",
+    "--warn-on-reap",
+];
+
+/// What has been chosen so far.
+#[derive(Debug, Default)]
+pub(super) struct InitOptions {
+    pub(super) chosen: Options,
+    /// The first option that was given, to be named where it has no place.
+    first: Option<String>,
+}
+
+impl InitOptions {
+    pub(super) fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), UsageError> {
+        match name {
+            "-g" | "--group" => self.chosen.group = true,
+            "-w" | "--warn-on-reap" => self.chosen.warn_on_reap = true,
+            "-v" | "--verbose" => self.chosen.verbosity = self.chosen.verbosity.saturating_add(1),
+            "-r" | "--rewrite" => self.chosen.rewrite.push(rewrite(name, &text(name, parser)?)?),
+            "-e" | "--remap-exit" => self.chosen.remap_exit.insert(exit_code(name, &text(name, parser)?)?),
+            "-p" | "--parent-death-signal" => {
+                self.chosen.parent_death_signal = Some(signal(name, &text(name, parser)?)?);
+            }
+            "--grace" => self.chosen.grace = Some(duration(name, &text(name, parser)?)?),
+            "--linger" => self.chosen.linger = Some(duration(name, &text(name, parser)?)?),
+            _ => return Err(unknown_option(name, &NAMES)),
+        }
+        self.first.get_or_insert_with(|| name.to_owned());
+        Ok(())
+    }
+
+    /// Options of init mode say nothing to `other`.
+    pub(super) fn refuse_with(&self, other: &str) -> Result<(), UsageError> {
+        match &self.first {
+            None => Ok(()),
+            Some(name) => Err(UsageError::new(
+                format!("`{name}` is for one command without a configuration, not for `{other}`"),
+                "keepalive [OPTIONS] -- CMD [ARG…]",
+            )),
+        }
+    }
+
+    pub(super) fn refuse_without_command(&self, before: &[OsString]) -> Result<(), UsageError> {
+        match &self.first {
+            None => Ok(()),
+            Some(name) => Err(UsageError::new(
+                format!("`{name}` needs a command after `--`"),
+                format!("{} -- CMD [ARG…]", shown("keepalive", before)),
+            )),
+        }
+    }
+}
+
+fn rewrite(name: &str, text: &str) -> Result<(Signal, Option<Signal>), UsageError> {
+    let Some((from, to)) = text.split_once(':') else {
+        return Err(UsageError::new(
+            format!("`{name}` needs two signals, found `{text}`"),
+            format!("such as {name} TERM:QUIT, or {name} HUP:0 to drop it"),
+        ));
+    };
+    let from = signal(name, from)?;
+    if !from.is_catchable() {
+        return Err(UsageError::new(format!("{from} cannot be rewritten: no process can catch it"), ""));
+    }
+    let to = if to == "0" { None } else { Some(signal(name, to)?) };
+    Ok((from, to))
+}
+
+fn signal(name: &str, text: &str) -> Result<Signal, UsageError> {
+    Signal::parse(text).ok_or_else(|| {
+        let remedy = nearest_signal(text).unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3".to_owned());
+        UsageError::new(format!("`{name}` needs a signal, found `{text}`"), remedy)
+    })
+}
+
+fn exit_code(name: &str, text: &str) -> Result<ExitStatus, UsageError> {
+    text.parse().map(ExitStatus::Code).map_err(|_| {
+        UsageError::new(
+            format!("`{name}` needs an exit code from 0 to 255, found `{text}`"),
+            format!("such as {name} 143"),
+        )
+    })
+}
+
+fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
+    parse_duration(text).ok_or_else(|| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let remedy = if is_number { format!("with a unit: {name}={text}s") } else { format!("such as {name}=5s") };
+        UsageError::new(format!("`{name}` needs a duration, found `{text}`"), remedy)
+    })
+}

@@ -1,0 +1,273 @@
+//! Asks: argv → [`Invocation`].
+//!
+//! It reads words and nothing else: no file, no environment, no output. What is wrong with the words is a
+//! [`UsageError`] that says what would be right. Start reading at [`read`]; `run` has its options in `run.rs`, init
+//! mode in `init_options.rs`. How `check` shows a plan is in [`show`].
+
+mod help;
+mod init_options;
+mod json;
+mod run;
+pub mod show;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+
+use crate::config::{Inline, nearest};
+use crate::init::Options;
+use init_options::InitOptions;
+
+/// What the user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// One command, run as a tiny init does.
+    Init {
+        /// What goes before `--`.
+        options: Options,
+        /// What goes after it; not empty.
+        command: Vec<OsString>,
+    },
+    /// A service set from a file.
+    Supervise {
+        /// `-c`.
+        config: Option<PathBuf>,
+        /// The command after `--`, for the service `main`; not empty.
+        main: Option<Vec<OsString>>,
+    },
+    /// A service set of one, from the command line.
+    SuperviseOne(Inline),
+    /// Whether the configuration is right, and what it comes to.
+    Check {
+        /// `-c`.
+        config: Option<PathBuf>,
+        /// For whom to print it.
+        form: Form,
+    },
+    /// A text to be read.
+    Help(&'static str),
+    /// `--version`.
+    Version,
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// `--json`.
+    Json,
+}
+
+/// The words make no sense; exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    /// What is wrong.
+    pub message: String,
+    /// What would be right; may be empty.
+    pub remedy: String,
+}
+
+/// Commands of a running keepalive, and others of later versions.
+const LATER: [&str; 15] = [
+    "status",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "scale",
+    "signal",
+    "logs",
+    "events",
+    "top",
+    "health",
+    "shutdown",
+    "reexec",
+    "import",
+    "completions",
+];
+
+impl UsageError {
+    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for UsageError {
+    /// The message, the remedy, where to read more; each on a line.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "keepalive: {}", self.message)?;
+        if !self.remedy.is_empty() {
+            writeln!(formatter, "  {}", self.remedy.replace('\n', "\n  "))?;
+        }
+        formatter.write_str("see keepalive --help\n")
+    }
+}
+
+/// Reads `arguments`, the program's own name first.
+///
+/// # Errors
+/// When they make no sense.
+pub fn read(arguments: &[OsString]) -> Result<Invocation, UsageError> {
+    let words = arguments.get(1..).unwrap_or_default();
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let (before, after) = words.split_at(end);
+    let command = after.split_first().map(|(_, command)| command.to_vec());
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        let remedy = format!("{} CMD [ARG…]", shown("keepalive", words));
+        return Err(UsageError::new("a command is missing after `--`", remedy));
+    }
+    Request { before, command }.read()
+}
+
+/// The command line, cut at the first `--`.
+struct Request<'r> {
+    before: &'r [OsString],
+    command: Option<Vec<OsString>>,
+}
+
+impl Request<'_> {
+    fn read(self) -> Result<Invocation, UsageError> {
+        let mut parser = Parser::from_args(self.before);
+        let mut options = InitOptions::default();
+        let mut config = None;
+        while let Some(argument) = next(&mut parser)? {
+            match argument.as_str() {
+                "-h" | "--help" => return Ok(Invocation::Help(help::GENERAL)),
+                "-V" | "--version" => return Ok(Invocation::Version),
+                "-c" | "--config" => config = Some(path(&mut parser)?),
+                name if name.starts_with('-') => options.set(name, &mut parser)?,
+                "run" => {
+                    options.refuse_with("run")?;
+                    return run::read(parser, config, self.command);
+                }
+                "check" => {
+                    options.refuse_with("check")?;
+                    return check(parser, config, self.command);
+                }
+                word => return Err(self.unknown_word(word, &mut parser)),
+            }
+        }
+        match (config, self.command) {
+            (Some(config), Some(command)) => {
+                options.refuse_with("-c FILE")?;
+                Ok(Invocation::Supervise { config: Some(config), main: Some(command) })
+            }
+            (None, Some(command)) => Ok(Invocation::Init { options: options.chosen, command }),
+            (config, None) => {
+                options.refuse_without_command(self.before)?;
+                Ok(Invocation::Supervise { config, main: None })
+            }
+        }
+    }
+
+    /// The first word is no command of ours: most likely it is one that is to be run.
+    fn unknown_word(&self, word: &str, parser: &mut Parser) -> UsageError {
+        if LATER.contains(&word) {
+            return UsageError::new(format!("`keepalive {word}` is not supported yet"), "");
+        }
+        let rest = parser.raw_args().map_or(0, |rest| rest.as_slice().len());
+        let (options, words) = self.before.split_at(self.before.len().saturating_sub(rest + 1));
+        let mut given = words.to_vec();
+        if let Some(command) = &self.command {
+            given.push("--".into());
+            given.extend_from_slice(command);
+        }
+        let form = format!("to run it as a command: {} -- {}", shown("keepalive", options), shown("", &given));
+        let remedy = match nearest(word, LATER.into_iter().chain(["run", "check"])) {
+            Some(known) => format!("did you mean `keepalive {known}`?\n{form}"),
+            None => form,
+        };
+        UsageError::new(format!("unknown command `{word}`"), remedy)
+    }
+}
+
+fn check(
+    mut parser: Parser,
+    mut config: Option<PathBuf>,
+    command: Option<Vec<OsString>>,
+) -> Result<Invocation, UsageError> {
+    let mut form = Form::Text;
+    while let Some(argument) = next(&mut parser)? {
+        match argument.as_str() {
+            "-h" | "--help" => return Ok(Invocation::Help(help::CHECK)),
+            "-c" | "--config" => config = Some(path(&mut parser)?),
+            "--json" => form = Form::Json,
+            "-V" | "--version" => return Ok(Invocation::Version),
+            name if name.starts_with('-') => return Err(unknown_option(name, &["--config", "--json", "--help"])),
+            word => {
+                let remedy = format!("keepalive check -c {word}");
+                return Err(UsageError::new(format!("`keepalive check` takes no word such as `{word}`"), remedy));
+            }
+        }
+    }
+    match command {
+        None => Ok(Invocation::Check { config, form }),
+        Some(_) => Err(UsageError::new("`keepalive check` takes no command after `--`", "keepalive check [-c FILE]")),
+    }
+}
+
+/// The next word: `-x`, `--long` or what is no option.
+fn next(parser: &mut Parser) -> Result<Option<String>, UsageError> {
+    match parser.next() {
+        Ok(Some(Arg::Short(letter))) => Ok(Some(format!("-{letter}"))),
+        Ok(Some(Arg::Long(name))) => Ok(Some(format!("--{name}"))),
+        Ok(Some(Arg::Value(word))) => Ok(Some(word.to_string_lossy().into_owned())),
+        Ok(None) => Ok(None),
+        Err(error) => Err(UsageError::new(plain(&error), "")),
+    }
+}
+
+/// The value of the option that was read last.
+fn value(parser: &mut Parser) -> Result<OsString, UsageError> {
+    parser.value().map_err(|error| UsageError::new(plain(&error), ""))
+}
+
+fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    value(parser).map(PathBuf::from)
+}
+
+/// The value of the option `name`, which must be text.
+fn text(name: &str, parser: &mut Parser) -> Result<String, UsageError> {
+    value(parser)?.into_string().map_err(|value| {
+        UsageError::new(format!("the value of `{name}` is not UTF-8: `{}`", value.to_string_lossy()), "")
+    })
+}
+
+fn plain(error: &lexopt::Error) -> String {
+    match error {
+        lexopt::Error::MissingValue { option: Some(option) } => format!("`{option}` needs a value"),
+        lexopt::Error::UnexpectedValue { option, value } => {
+            format!("`{option}` takes no value, but there is `{}`", value.to_string_lossy())
+        }
+        lexopt::Error::MissingValue { option: None }
+        | lexopt::Error::UnexpectedOption(_)
+        | lexopt::Error::UnexpectedArgument(_)
+        | lexopt::Error::ParsingFailed { .. }
+        | lexopt::Error::NonUnicodeValue(_)
+        | lexopt::Error::Custom(_) => error.to_string(),
+    }
+}
+
+fn unknown_option(name: &str, known: &[&str]) -> UsageError {
+    let remedy =
+        nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+    UsageError::new(format!("unknown option `{name}`"), remedy)
+}
+
+/// A command line as it can be typed again.
+fn shown(first: &str, words: &[OsString]) -> String {
+    let words = words.iter().map(|word| word.to_string_lossy());
+    let quoted =
+        words.map(|word| shlex::try_quote(&word).map_or_else(|_| word.to_string(), |quoted| quoted.into_owned()));
+    let all: Vec<String> = (!first.is_empty()).then(|| first.to_owned()).into_iter().chain(quoted).collect();
+    all.join(" ")
+}
+
+/// The program's name for `--name`'s default: the last part of a path.
+fn base_name(program: &OsStr) -> String {
+    let text = program.to_string_lossy();
+    text.rsplit('/').next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,154 @@
+//! `keepalive run`.
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use lexopt::Parser;
+
+use super::{Invocation, UsageError, base_name, help, next, path, shown, text, unknown_option};
+use crate::config::{Inline, InlineOption};
+
+/// Options and the keys that they stand for.
+const OPTIONS: [(&str, &str); 15] = [
+    ("--instances", "instances"),
+    ("--restart", "restart"),
+    ("--restart-delay", "restart_delay"),
+    ("--min-uptime", "min_uptime"),
+    ("--max-restarts", "max_restarts"),
+    ("--ready", "ready"),
+    ("--cwd", "cwd"),
+    ("--user", "user"),
+    ("--env", "env"),
+    ("--env-file", "env_file"),
+    ("--stop-signal", "stop_signal"),
+    ("--stop-timeout", "stop_timeout"),
+    ("--on-failure", "on_failure"),
+    ("--on-success", "on_success"),
+    ("--listen", "listen"),
+];
+
+/// A name is this long at most.
+const NAME_LIMIT: usize = 64;
+
+pub(super) fn read(
+    mut parser: Parser,
+    mut config: Option<PathBuf>,
+    command: Option<Vec<OsString>>,
+) -> Result<Invocation, UsageError> {
+    let mut line = Line::default();
+    line.words("keepalive run");
+    let mut name = None;
+    let mut first = None;
+    while let Some(argument) = next(&mut parser)? {
+        match argument.as_str() {
+            "-h" | "--help" => return Ok(Invocation::Help(help::RUN)),
+            "-V" | "--version" => return Ok(Invocation::Version),
+            "-c" | "--config" => {
+                config = Some(path(&mut parser)?);
+                continue;
+            }
+            "--name" => {
+                let value = text("--name", &mut parser)?;
+                name = Some((value.clone(), line.option("--name", &value)));
+            }
+            option if option.starts_with('-') => line.set(option, &mut parser)?,
+            word => return Err(unexpected_word(word, &mut parser, command)),
+        }
+        first.get_or_insert(argument);
+    }
+    match (config, first, command) {
+        (None, _, Some(command)) => Ok(Invocation::SuperviseOne(line.finish(name, &command))),
+        (Some(_), Some(option), _) => Err(UsageError::new(
+            format!("`{option}` and `-c` exclude each other: the file describes its services"),
+            "write it as a key of `[services.NAME]`",
+        )),
+        (None, Some(option), None) => Err(UsageError::new(
+            format!("`{option}` needs a command after `--`"),
+            format!("{} -- CMD [ARG…]", line.text),
+        )),
+        (config, None, main) => Ok(Invocation::Supervise { config, main }),
+    }
+}
+
+fn unexpected_word(word: &str, parser: &mut Parser, command: Option<Vec<OsString>>) -> UsageError {
+    let rest: Vec<OsString> = parser.raw_args().map(Iterator::collect).unwrap_or_default();
+    let mut words = vec![OsString::from(word)];
+    words.extend(rest);
+    if let Some(command) = command {
+        words.push("--".into());
+        words.extend(command);
+    }
+    UsageError::new(
+        format!("unexpected word `{word}`"),
+        format!("a command stands after `--`: {}", shown("keepalive run --", &words)),
+    )
+}
+
+/// The command line, written anew with known places.
+#[derive(Default)]
+struct Line {
+    text: String,
+    options: Vec<InlineOption>,
+}
+
+impl Line {
+    /// Appends `words` and gives back where they stand.
+    fn words(&mut self, words: &str) -> Range<usize> {
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        let start = self.text.len();
+        self.text.push_str(words);
+        start..self.text.len()
+    }
+
+    fn option(&mut self, name: &str, value: &str) -> Range<usize> {
+        self.words(name);
+        self.words(value)
+    }
+
+    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), UsageError> {
+        let long = if name == "-i" { "--instances" } else { name };
+        let Some(&(_, key)) = OPTIONS.iter().find(|(option, _)| *option == long) else {
+            let mut known: Vec<&str> = OPTIONS.iter().map(|(option, _)| *option).collect();
+            known.extend(["--name", "--config", "--help"]);
+            return Err(unknown_option(name, &known));
+        };
+        let value = text(name, parser)?;
+        if key == "env" && !value.contains('=') {
+            let remedy = format!("such as --env {value}=value; what keepalive itself has is passed on anyway");
+            return Err(UsageError::new(format!("`--env` needs NAME=value, found `{value}`"), remedy));
+        }
+        if key == "listen" {
+            return Err(UsageError::new("`--listen` is not supported yet", ""));
+        }
+        let span = self.option(name, &value);
+        self.options.push(InlineOption { key, value, span });
+        Ok(())
+    }
+
+    fn finish(mut self, name: Option<(String, Range<usize>)>, command: &[OsString]) -> Inline {
+        self.words("--");
+        let words = command.iter().map(|word| (word.as_bytes().to_vec(), self.words(&word.to_string_lossy())));
+        let command: Vec<(Vec<u8>, Range<usize>)> = words.collect();
+        let name = name.unwrap_or_else(|| {
+            let (program, span) = command.first().cloned().unwrap_or_default();
+            (valid_name(&base_name(std::ffi::OsStr::from_bytes(&program))), span)
+        });
+        Inline { text: self.text, name, options: self.options, command }
+    }
+}
+
+/// A service name made of a program's name.
+fn valid_name(program: &str) -> String {
+    let valid =
+        |character: char| if character.is_ascii_alphanumeric() || "-_".contains(character) { character } else { '-' };
+    let name: String = program.chars().map(valid).collect();
+    let name: String = name.trim_matches(['-', '_']).chars().take(NAME_LIMIT).collect();
+    match name.as_str() {
+        "" | "all" => "service".to_owned(),
+        _ => name,
+    }
+}

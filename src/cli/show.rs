@@ -1,0 +1,404 @@
+//! What `keepalive check` prints: the plan for people and for programs, and what is wrong as JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::json::Json;
+use crate::config::{Finding, Report, start_order};
+use crate::model::plan::{
+    Consequence, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service,
+    SignalUse,
+};
+use crate::model::units::format_duration;
+use crate::model::{ExitStatus, Plan, Signal, Template};
+
+/// The plan for people. Values of the environment, which may be secrets, are not shown.
+#[must_use]
+pub fn plan_text(path: &Path, plan: &Plan) -> String {
+    let instances: u64 = plan.services.iter().map(|service| u64::from(service.instances)).sum();
+    let mut text = format!(
+        "{} is valid: {}, {}\n\nstart order (the stop order is the reverse)\n",
+        path.display(),
+        counted(plan.services.len() as u64, "service"),
+        counted(instances, "instance"),
+    );
+    let order = start_order(plan);
+    let services = || order.iter().filter_map(|index| plan.services.get(index.position()));
+    for (position, service) in services().enumerate() {
+        let after = dependencies(plan, service);
+        let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
+        let idle = if service.autostart { "" } else { " (does not start by itself)" };
+        push(&mut text, format_args!("{:>4}. {}{after}{idle}\n", position + 1, service.name));
+    }
+    for service in services() {
+        push(&mut text, format_args!("\n{}\n", service.name));
+        describe(plan, service, &mut text);
+    }
+    push(&mut text, format_args!("\nthe whole stop takes {} at most", format_duration(plan.shutdown_timeout)));
+    text.push('\n');
+    text
+}
+
+/// A String takes every write.
+fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    let _ = text.write_fmt(arguments);
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn dependencies<'p>(plan: &'p Plan, service: &Service) -> Vec<&'p str> {
+    let services = service.depends_on.iter().filter_map(|index| plan.services.get(index.position()));
+    services.map(|service| &*service.name).collect()
+}
+
+fn describe(plan: &Plan, service: &Service, text: &mut String) {
+    let mut line = |title: &str, content: &str| {
+        if !content.is_empty() {
+            push(text, format_args!("  {title:<11}{content}\n"));
+        }
+    };
+    let process = &service.process;
+    let words: Vec<String> = process.command.iter().map(quoted).collect();
+    line("command", &words.join(" "));
+    line(
+        "type",
+        match service.kind {
+            Kind::Service => "",
+            Kind::Oneshot => "oneshot: what depends on it starts when it has succeeded",
+        },
+    );
+    if service.instances > 1 {
+        line("instances", &service.instances.to_string());
+    }
+    line("directory", &process.cwd.as_ref().map(shown).unwrap_or_default());
+    line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
+    line("env", &env_text(process));
+    line("after", &dependencies(plan, service).join(", "));
+    line(
+        "ready",
+        &match service.ready {
+            Ready::Exec => "when it runs".to_owned(),
+            Ready::Delay(delay) => format!("{} after it runs", format_duration(delay)),
+        },
+    );
+    line("restart", &restart_text(service));
+    line("success", &success_text(&service.restart));
+    line("failure", consequence_text(service.on_failure));
+    if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
+        line("completion", consequence_text(service.on_success));
+    }
+    line("stop", &stop_text(service));
+    line("output", &output_text(process));
+    line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
+    line("process", &settings_text(process));
+}
+
+/// A word as it can be typed in a shell.
+fn quoted(word: &Template) -> String {
+    let text = shown(word);
+    match shlex::try_quote(&text) {
+        // Braces alone are no reason to quote.
+        Ok(quoted) if text.contains("{instance}") && quoted.trim_matches('\'') == text && !text.contains(' ') => text,
+        Ok(quoted) => quoted.into_owned(),
+        Err(_) => text,
+    }
+}
+
+fn shown(template: &Template) -> String {
+    match template {
+        Template::Fixed(text) => text.to_string_lossy().into_owned(),
+        Template::Numbered(pieces) => {
+            let pieces: Vec<_> = pieces.iter().map(|piece| piece.to_string_lossy()).collect();
+            pieces.join("{instance}")
+        }
+    }
+}
+
+fn user_text(credentials: &Credentials) -> String {
+    let groups: Vec<String> = credentials.groups.iter().map(u32::to_string).collect();
+    format!("{}, group {}, groups {}", credentials.uid, credentials.gid, groups.join(" "))
+}
+
+fn env_text(process: &Process) -> String {
+    let entries = process.env.iter().map(shown);
+    let names: Vec<String> = entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
+    match (names.is_empty(), process.inherit_env) {
+        (true, true) => String::new(),
+        (true, false) => "empty".to_owned(),
+        (false, true) => format!("{} and what keepalive has", names.join(" ")),
+        (false, false) => format!("{} and nothing else", names.join(" ")),
+    }
+}
+
+fn restart_text(service: &Service) -> String {
+    let restart = &service.restart;
+    let when = match (restart.policy, service.kind) {
+        (RestartPolicy::Never, _) => return "never".to_owned(),
+        (RestartPolicy::Always, Kind::Service) => "always",
+        (RestartPolicy::Always, Kind::Oneshot) => "until it succeeds",
+        (RestartPolicy::OnFailure, _) => "on failure",
+    };
+    let delay = if restart.delay.is_zero() {
+        "at once".to_owned()
+    } else {
+        format!("after {}", format_duration(restart.delay))
+    };
+    let limit = match restart.max_restarts {
+        None => "without end".to_owned(),
+        Some(count) => format!("{} at most", counted(u64::from(count), "time")),
+    };
+    let backoff = &restart.backoff;
+    format!(
+        "{when}, {delay}; after runs below {} backing off from {} by {} to {}, {limit}",
+        format_duration(restart.min_uptime),
+        format_duration(backoff.initial),
+        backoff.factor,
+        format_duration(backoff.max)
+    )
+}
+
+/// Nothing if it is as anybody expects.
+fn success_text(restart: &Restart) -> String {
+    let default: ExitSet = [ExitStatus::Code(0)].into_iter().collect();
+    let mut parts = Vec::new();
+    if restart.success != default {
+        parts.push(list(&restart.success));
+    }
+    if restart.prevent != ExitSet::default() {
+        parts.push(format!("no restart after {}", list(&restart.prevent)));
+    }
+    parts.join("; ")
+}
+
+fn list(set: &ExitSet) -> String {
+    let all: Vec<String> = set.iter().map(|status| status.to_string()).collect();
+    if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+}
+
+fn consequence_text(consequence: Consequence) -> &'static str {
+    match consequence {
+        Consequence::Shutdown => "everything stops",
+        Consequence::Ignore => "the others go on",
+    }
+}
+
+fn stop_text(service: &Service) -> String {
+    let whom = match service.stop.kill_mode {
+        KillMode::Mixed => "to the main process",
+        KillMode::Group => "to the process group",
+        KillMode::Process => "to the main process alone",
+    };
+    format!("{} {whom}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
+}
+
+fn output_text(process: &Process) -> String {
+    let to = |output| match output {
+        Output::Inherit => "to keepalive's",
+        Output::Null => "dropped",
+    };
+    if process.stdout == Output::Inherit && process.stderr == Output::Inherit {
+        return String::new();
+    }
+    format!("stdout {}, stderr {}", to(process.stdout), to(process.stderr))
+}
+
+fn limit_text(limit: &Limit) -> String {
+    let amount = |amount: Option<u64>| amount.map_or_else(|| "unlimited".to_owned(), |amount| amount.to_string());
+    if limit.soft == limit.hard {
+        return format!("{} {}", limit.name, amount(limit.hard));
+    }
+    format!("{} {} (hard {})", limit.name, amount(limit.soft), amount(limit.hard))
+}
+
+fn settings_text(process: &Process) -> String {
+    let parts = [
+        process.umask.map(|umask| format!("umask {umask:04o}")),
+        process.nice.map(|nice| format!("nice {nice}")),
+        process.oom_score_adj.map(|adj| format!("oom_score_adj {adj}")),
+        process.no_new_privs.then(|| "no new privileges".to_owned()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
+#[must_use]
+pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
+    let mut json = Json::default();
+    json.open('{').key("valid").word(&true).key("errors").open('[').close(']').key("warnings");
+    findings_json(&mut json, warnings);
+    json.key("plan").open('{');
+    json.key("shutdown_timeout_ms").word(&plan.shutdown_timeout.as_millis());
+    json.key("termination_log").string(&plan.termination_log.to_string_lossy());
+    json.key("signals").open('{');
+    for signal in Signal::all() {
+        let word = match plan.signals.of(signal) {
+            SignalUse::Forward => continue,
+            SignalUse::Reload => "reload",
+            SignalUse::Shutdown => "shutdown",
+            SignalUse::Ignore => "ignore",
+        };
+        json.key(&signal.to_string()).string(word);
+    }
+    json.close('}').key("start_order").open('[');
+    for index in start_order(plan) {
+        if let Some(service) = plan.services.get(index.position()) {
+            json.string(&service.name);
+        }
+    }
+    json.close(']').key("services").open('[');
+    for service in &plan.services {
+        service_json(&mut json, plan, service);
+    }
+    json.close(']').close('}').close('}');
+    json.finish()
+}
+
+/// `{"valid": false, "errors": […], "warnings": […], "plan": null}`.
+#[must_use]
+pub fn report_json(report: &Report) -> String {
+    let mut json = Json::default();
+    json.open('{').key("valid").word(&false).key("errors");
+    findings_json(&mut json, &report.errors);
+    json.key("warnings");
+    findings_json(&mut json, &report.warnings);
+    json.key("plan").optional(None).close('}');
+    json.finish()
+}
+
+/// Line and column are 0 where the whole file is meant.
+fn findings_json(json: &mut Json, findings: &[Finding]) {
+    json.open('[');
+    for finding in findings {
+        json.open('{').key("file").string(&finding.file);
+        json.key("line").word(&finding.line).key("column").word(&finding.column);
+        json.key("message").string(&finding.message).key("hint").string(&finding.hint).close('}');
+    }
+    json.close(']');
+}
+
+fn service_json(json: &mut Json, plan: &Plan, service: &Service) {
+    let process = &service.process;
+    json.open('{').key("name").string(&service.name);
+    json.key("type").string(match service.kind {
+        Kind::Service => "service",
+        Kind::Oneshot => "oneshot",
+    });
+    json.key("instances").word(&service.instances);
+    process_json(json, process);
+    json.key("depends_on").open('[');
+    for name in dependencies(plan, service) {
+        json.string(name);
+    }
+    json.close(']').key("autostart").word(&service.autostart);
+    restart_json(json, &service.restart);
+    let word = |consequence| match consequence {
+        Consequence::Shutdown => "shutdown",
+        Consequence::Ignore => "ignore",
+    };
+    json.key("on_failure").string(word(service.on_failure)).key("on_success").string(word(service.on_success));
+    json.key("stop_signal").string(&service.stop.signal.to_string());
+    milliseconds(json, "stop_timeout_ms", service.stop.timeout);
+    json.key("kill_mode").string(match service.stop.kill_mode {
+        KillMode::Mixed => "mixed",
+        KillMode::Group => "group",
+        KillMode::Process => "process",
+    });
+    json.key("ready");
+    match service.ready {
+        Ready::Exec => json.string("exec"),
+        Ready::Delay(delay) => {
+            json.open('{');
+            milliseconds(json, "delay_ms", delay);
+            json.close('}')
+        }
+    };
+    json.close('}');
+}
+
+fn restart_json(json: &mut Json, restart: &Restart) {
+    json.key("restart").string(match restart.policy {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Never => "never",
+    });
+    milliseconds(json, "restart_delay_ms", restart.delay);
+    milliseconds(json, "min_uptime_ms", restart.min_uptime);
+    json.key("backoff").open('{');
+    milliseconds(json, "initial_ms", restart.backoff.initial);
+    json.key("factor").word(&restart.backoff.factor);
+    milliseconds(json, "max_ms", restart.backoff.max);
+    json.key("jitter").word(&restart.backoff.jitter).close('}');
+    json.key("max_restarts");
+    match restart.max_restarts {
+        Some(count) => json.word(&count),
+        None => json.string("unlimited"),
+    };
+    for (key, set) in [("success_exit_codes", &restart.success), ("no_restart_exit_codes", &restart.prevent)] {
+        json.key(key).open('[');
+        for status in set.iter() {
+            match status {
+                ExitStatus::Code(code) => json.word(&code),
+                ExitStatus::Signal(signal) => json.string(&signal.to_string()),
+            };
+        }
+        json.close(']');
+    }
+}
+
+fn process_json(json: &mut Json, process: &Process) {
+    json.key("command").open('[');
+    for word in &process.command {
+        json.string(&shown(word));
+    }
+    json.close(']').key("cwd");
+    match &process.cwd {
+        Some(path) => json.string(&shown(path)),
+        None => json.optional(None),
+    };
+    let credentials = process.credentials.as_ref();
+    json.key("user").optional(credentials.map(|credentials| &credentials.uid as _));
+    json.key("group").optional(credentials.map(|credentials| &credentials.gid as _));
+    json.key("groups").open('[');
+    for group in credentials.map_or(&[][..], |credentials| &credentials.groups) {
+        json.word(group);
+    }
+    json.close(']').key("umask");
+    match process.umask {
+        Some(umask) => json.string(&format!("{umask:04o}")),
+        None => json.optional(None),
+    };
+    json.key("env").open('{');
+    for entry in process.env.iter().map(shown) {
+        let (name, value) = entry.split_once('=').unwrap_or((&entry, ""));
+        json.key(name).string(value);
+    }
+    json.close('}').key("env_clear").word(&!process.inherit_env).key("log").open('{');
+    for (key, output) in [("stdout", process.stdout), ("stderr", process.stderr)] {
+        json.key(key).string(match output {
+            Output::Inherit => "inherit",
+            Output::Null => "null",
+        });
+    }
+    json.close('}').key("limits").open('{');
+    for limit in &process.limits {
+        json.key(limit.name).open('{');
+        for (key, amount) in [("soft", limit.soft), ("hard", limit.hard)] {
+            json.key(key);
+            match amount {
+                Some(amount) => json.word(&amount),
+                None => json.string("unlimited"),
+            };
+        }
+        json.close('}');
+    }
+    json.close('}').key("nice").optional(process.nice.as_ref().map(|nice| nice as _));
+    json.key("oom_score_adj").optional(process.oom_score_adj.as_ref().map(|adj| adj as _));
+    json.key("no_new_privs").word(&process.no_new_privs);
+}
+
+fn milliseconds(json: &mut Json, key: &str, duration: Duration) {
+    json.key(key).word(&duration.as_millis());
+}

@@ -1,0 +1,258 @@
+//! `env_file`: `NAME=value` lines as Docker Compose reads them.
+//!
+//! Blank lines and `#` lines are skipped, `export ` and blanks around names and values too. A plain value ends at a
+//! ` #`. In double quotes `\n`, `\t`, `\r`, `\"`, `\\`, `\$` mean what they do in a shell, in single quotes nothing
+//! does; both may run over several lines. `${VAR}` and `${VAR:-default}` are filled in except in single quotes. A
+//! bare `NAME` stands for what keepalive's own environment has for it, and for nothing if that has none.
+
+use std::ffi::OsString;
+use std::ops::Range;
+
+use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
+
+/// Name and value, in the order of the file.
+pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A line that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Flaw {
+    pub(super) at: Range<usize>,
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
+/// Reads all lines; what is wrong goes to `flaws`, and reading goes on with the next line.
+pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<Flaw>) -> Entries {
+    let mut parser = Parser { text, inherited, position: 0, entries: Vec::new() };
+    while parser.position < text.len() {
+        let start = parser.position;
+        if let Err(flaw) = parser.line() {
+            flaws.push(flaw);
+            parser.position = start;
+            parser.skip_line();
+        }
+    }
+    parser.entries
+}
+
+struct Parser<'p> {
+    text: &'p [u8],
+    inherited: &'p [(OsString, OsString)],
+    position: usize,
+    entries: Entries,
+}
+
+impl Parser<'_> {
+    fn line(&mut self) -> Result<(), Flaw> {
+        self.skip_blanks();
+        if matches!(self.peek(), None | Some(b'\n' | b'#')) {
+            self.skip_line();
+            return Ok(());
+        }
+        if self.rest().starts_with(b"export ") {
+            self.position += b"export ".len();
+            self.skip_blanks();
+        }
+        let start = self.position;
+        let length = self.rest().iter().take_while(|byte| !b"=: \t\r\n".contains(byte)).count();
+        let name = self.rest().get(..length).unwrap_or_default().to_vec();
+        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+        if name_length(&name) == 0 || !name.iter().all(is_allowed) {
+            let message = "expected `NAME=value`".to_owned();
+            return Err(Flaw { at: self.line_from(start), message, hint: "a comment begins with `#`".to_owned() });
+        }
+        self.position += length;
+        self.skip_blanks();
+        match self.peek() {
+            None | Some(b'\n') => {
+                if let Some(value) = self.variables().get(&name) {
+                    self.entries.push((name, value.to_vec()));
+                }
+            }
+            Some(b'=' | b':') => {
+                self.position += 1;
+                let value = self.value()?;
+                self.entries.push((name, value));
+            }
+            Some(_) => {
+                let message = format!("expected `=` after `{}`", String::from_utf8_lossy(&name));
+                return Err(Flaw { at: self.line_from(self.position), message, hint: String::new() });
+            }
+        }
+        self.skip_line();
+        Ok(())
+    }
+
+    fn value(&mut self) -> Result<Vec<u8>, Flaw> {
+        self.skip_blanks();
+        let start = self.position;
+        let (raw, literal) = match self.peek() {
+            Some(b'\'') => (self.quoted(b'\'')?, true),
+            Some(b'"') => (self.quoted(b'"')?, false),
+            _ => (self.plain(), false),
+        };
+        let whole = start..self.position;
+        if raw.contains(&0) {
+            return Err(Flaw { at: whole, message: "the value contains a NUL byte".to_owned(), hint: String::new() });
+        }
+        if literal {
+            return Ok(raw);
+        }
+        let mut builder = Builder::default();
+        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: Some(self.variables()) };
+        expand::expand(&raw, &scope, &mut builder).map_err(|flaw| Flaw {
+            at: whole,
+            message: flaw.message,
+            hint: flaw.hint,
+        })?;
+        Ok(std::mem::take(builder.beginning()))
+    }
+
+    fn variables(&self) -> Variables<'_> {
+        Variables { own: &self.entries, inherited: self.inherited }
+    }
+
+    /// Up to the end of the line or a comment, without the blanks at the end.
+    fn plain(&mut self) -> Vec<u8> {
+        let rest = self.rest();
+        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let starts_comment = |pair: &[u8]| matches!(pair, [b' ' | b'\t', b'#']);
+        let comment = if line.first() == Some(&b'#') { Some(0) } else { line.windows(2).position(starts_comment) };
+        let value = line.get(..comment.unwrap_or(line.len())).unwrap_or_default().trim_ascii_end().to_vec();
+        self.position += value.len();
+        value
+    }
+
+    fn quoted(&mut self, quote: u8) -> Result<Vec<u8>, Flaw> {
+        let start = self.position;
+        let mut value = Vec::new();
+        let mut bytes = self.rest().iter().enumerate().skip(1);
+        while let Some((offset, &byte)) = bytes.next() {
+            if byte == quote {
+                self.position = start + offset + 1;
+                return self.after_quote().map(|()| value);
+            }
+            if byte == b'\\' {
+                let escaped = bytes.next().map_or(b'\\', |(_, escaped)| *escaped);
+                push_escaped(escaped, quote, &mut value);
+            } else {
+                value.push(byte);
+            }
+        }
+        Err(Flaw { at: self.line_from(start), message: "the quote is not closed".to_owned(), hint: String::new() })
+    }
+
+    /// Only a comment may follow a quoted value.
+    fn after_quote(&mut self) -> Result<(), Flaw> {
+        let end = self.position;
+        self.skip_blanks();
+        if matches!(self.peek(), None | Some(b'\n' | b'#')) {
+            self.position = end;
+            return Ok(());
+        }
+        let hint = "put the whole value between the quotes".to_owned();
+        Err(Flaw { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.text.get(self.position..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.position).copied()
+    }
+
+    fn skip_blanks(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r')) {
+            self.position += 1;
+        }
+    }
+
+    fn skip_line(&mut self) {
+        let rest = self.rest();
+        self.position += rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1);
+    }
+
+    /// From `start` to the end of its line.
+    fn line_from(&self, start: usize) -> Range<usize> {
+        let line = self.text.get(start..).unwrap_or_default().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        start..start + line.trim_ascii_end().len().max(1)
+    }
+}
+
+/// In double quotes the escapes of a shell, where `\$` stays out of the expansion's way as `$$`.
+fn push_escaped(escaped: u8, quote: u8, value: &mut Vec<u8>) {
+    match escaped {
+        _ if escaped == quote => value.push(quote),
+        _ if quote == b'\'' => value.extend_from_slice(&[b'\\', escaped]),
+        b'n' => value.push(b'\n'),
+        b'r' => value.push(b'\r'),
+        b't' => value.push(b'\t'),
+        b'\\' => value.push(b'\\'),
+        b'$' => value.extend_from_slice(b"$$"),
+        _ => value.extend_from_slice(&[b'\\', escaped]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
+        let inherited = [("HOME".into(), "/root".into())];
+        let mut flaws = Vec::new();
+        let entries = parse(text.as_bytes(), &inherited, &mut flaws);
+        let join = |(name, value): (Vec<u8>, Vec<u8>)| String::from_utf8([name, value].join(&b'=')).unwrap();
+        let told = |flaw: Flaw| format!("{}..{} {}", flaw.at.start, flaw.at.end, flaw.message);
+        (entries.into_iter().map(join).collect(), flaws.into_iter().map(told).collect())
+    }
+
+    #[track_caller]
+    fn check(text: &str, expect: &[&str]) {
+        let (entries, flaws) = parsed(text);
+        assert_eq!(entries, expect, "{text}");
+        assert_eq!(flaws, Vec::<String>::new(), "{text}");
+    }
+
+    // https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax
+    #[test]
+    fn lines_are_read_as_compose_reads_them() {
+        check("VAR=VAL", &["VAR=VAL"]);
+        check("VAR: VAL\nA = b ", &["VAR=VAL", "A=b"]);
+        check("\n# c\n  # d\nexport A=b\r\n", &["A=b"]);
+        check("A=VAL # comment\nB=VAL# no comment\nC=#x", &["A=VAL", "B=VAL# no comment", "C="]);
+        check("A=\"VAL # no comment\" # comment\nB='x'", &["A=VAL # no comment", "B=x"]);
+        check("A='Let\\'s go!'\nB=\"{\\\"hello\\\": \\\"json\\\"}\"", &["A=Let's go!", "B={\"hello\": \"json\"}"]);
+        check(
+            "A=\"some\\tvalue\\n\"\nB='some\\tvalue'\nC=some\\tvalue",
+            &["A=some\tvalue\n", "B=some\\tvalue", "C=some\\tvalue"],
+        );
+        check("A='two\nlines'\nB=1", &["A=two\nlines", "B=1"]);
+        check("A=b=c\nB=", &["A=b=c", "B="]);
+        check("my.key=1\nmy-key=2", &["my.key=1", "my-key=2"]);
+    }
+
+    #[test]
+    fn variables_come_from_earlier_lines_and_from_outside() {
+        check("A=1\nB=${A}2\nC=\"${HOME}/x\"\nD='${A}'\nE=${NONE:-d}", &["A=1", "B=12", "C=/root/x", "D=${A}", "E=d"]);
+        check("A=pa$$word\nB=pa$word\nC=\"\\${A}\"", &["A=pa$word", "B=pa$word", "C=${A}"]);
+        check("HOME\nNONE", &["HOME=/root"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_the_rest_is_read() {
+        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2");
+        assert_eq!(entries, ["B=1", "G=1"]);
+        assert_eq!(
+            flaws,
+            [
+                "2..7 the quote is not closed",
+                "12..14 expected `NAME=value`",
+                "17..20 expected `=` after `C`",
+                "26..27 text after the closing quote",
+                "30..37 variable `NONE` is not set",
+                "42..46 expected `NAME=value`",
+            ]
+        );
+    }
+}

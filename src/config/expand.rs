@@ -1,0 +1,290 @@
+//! `{service}`, `{instance}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, env values and paths.
+//!
+//! Everything else stays as it is: JSON in an argument survives, and so does a `$` before anything but `{` and `$`.
+
+use std::ffi::{CString, OsString};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::model::Template;
+
+/// How deep `${A:-${B:-…}}` may go.
+const NESTING_LIMIT: u32 = 16;
+
+/// Which placeholders stand for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placeholders {
+    /// None: all braces are text.
+    Literal,
+    /// `{service}`; `{instance}` is an error, since one value is made for all instances.
+    Service,
+    /// `{service}` and `{instance}`.
+    All,
+}
+
+/// What an expansion can draw on.
+pub(super) struct Scope<'s> {
+    pub(super) service: &'s str,
+    pub(super) placeholders: Placeholders,
+    /// `None`: `$` is text like any other.
+    pub(super) variables: Option<Variables<'s>>,
+}
+
+/// Where `${VAR}` is looked up.
+#[derive(Clone, Copy)]
+pub(super) struct Variables<'s> {
+    /// Names and values; the last of a name counts.
+    pub(super) own: &'s [(Vec<u8>, Vec<u8>)],
+    /// For what is not in `own`.
+    pub(super) inherited: &'s [(OsString, OsString)],
+}
+
+impl<'s> Variables<'s> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&'s [u8]> {
+        let own = self.own.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_slice());
+        let inherited = || self.inherited.iter().find(|(known, _)| known.as_bytes() == name);
+        own.or_else(|| inherited().map(|(_, value)| value.as_bytes()))
+    }
+}
+
+/// What is wrong, and where in the text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Flaw {
+    pub(super) at: Range<usize>,
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
+/// A [`Template`] in the making.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    pieces: Vec<Vec<u8>>,
+    current: Vec<u8>,
+}
+
+impl Builder {
+    pub(super) fn starting_with(text: &[u8]) -> Self {
+        Self { pieces: Vec::new(), current: text.to_vec() }
+    }
+
+    /// The text so far, up to the first `{instance}`.
+    pub(super) fn beginning(&mut self) -> &mut Vec<u8> {
+        self.pieces.first_mut().unwrap_or(&mut self.current)
+    }
+
+    /// `None` if it holds a NUL byte.
+    pub(super) fn finish(self) -> Option<Template> {
+        let last = CString::new(self.current).ok()?;
+        if self.pieces.is_empty() {
+            return Some(Template::Fixed(last));
+        }
+        let mut pieces: Vec<CString> = self.pieces.into_iter().map(CString::new).collect::<Result<_, _>>().ok()?;
+        pieces.push(last);
+        Some(Template::Numbered(pieces.into()))
+    }
+
+    fn push_instance(&mut self) {
+        self.pieces.push(std::mem::take(&mut self.current));
+    }
+}
+
+/// Appends `text` to `output` with everything expanded; stops at the first flaw.
+pub(super) fn expand(text: &[u8], scope: &Scope<'_>, output: &mut Builder) -> Result<(), Flaw> {
+    Expansion { text, scope, output }.run(0..text.len(), 0)
+}
+
+struct Expansion<'e> {
+    text: &'e [u8],
+    scope: &'e Scope<'e>,
+    output: &'e mut Builder,
+}
+
+impl Expansion<'_> {
+    fn run(&mut self, range: Range<usize>, depth: u32) -> Result<(), Flaw> {
+        let mut position = range.start;
+        while let Some(&byte) = self.text.get(..range.end).and_then(|text| text.get(position)) {
+            let rest = self.text.get(position..range.end).unwrap_or_default();
+            position += match byte {
+                b'$' if self.scope.variables.is_some() => self.dollar(rest, position, depth)?,
+                b'{' => self.brace(rest, position)?,
+                _ => self.literal(byte),
+            };
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, byte: u8) -> usize {
+        self.output.current.push(byte);
+        1
+    }
+
+    /// `rest` begins with `{`; gives back how much of it was used.
+    fn brace(&mut self, rest: &[u8], position: usize) -> Result<usize, Flaw> {
+        const SERVICE: &[u8] = b"{service}";
+        const INSTANCE: &[u8] = b"{instance}";
+        if self.scope.placeholders == Placeholders::Literal {
+            return Ok(self.literal(b'{'));
+        }
+        if rest.starts_with(SERVICE) {
+            self.output.current.extend_from_slice(self.scope.service.as_bytes());
+            return Ok(SERVICE.len());
+        }
+        if rest.starts_with(INSTANCE) {
+            if self.scope.placeholders == Placeholders::Service {
+                let message = "`{instance}` has no number here: this is one value for all instances".to_owned();
+                return Err(flaw(position, INSTANCE.len(), message, "use `{service}`, or no placeholder"));
+            }
+            self.output.push_instance();
+            return Ok(INSTANCE.len());
+        }
+        let socket = rest.strip_prefix(b"{fd.").and_then(|name| Some(name.iter().position(|byte| *byte == b'}')? + 5));
+        match socket {
+            Some(length) => Err(flaw(position, length, "`{fd.NAME}` is not supported yet".to_owned(), "")),
+            None => Ok(self.literal(b'{')),
+        }
+    }
+
+    /// `rest` begins with `$`; gives back how much of it was used.
+    fn dollar(&mut self, rest: &[u8], position: usize, depth: u32) -> Result<usize, Flaw> {
+        const LITERAL: &str = "`$$` gives a plain `$`";
+        if rest.starts_with(b"$$") {
+            self.literal(b'$');
+            return Ok(2);
+        }
+        if !rest.starts_with(b"${") {
+            return Ok(self.literal(b'$'));
+        }
+        let Some(close) = matching_brace(rest) else {
+            return Err(flaw(position, 2, "`${` is not closed by a `}`".to_owned(), LITERAL));
+        };
+        let inner = rest.get(2..close).unwrap_or_default();
+        let name = inner.get(..name_length(inner)).unwrap_or_default();
+        let operation = inner.get(name.len()..).unwrap_or_default();
+        if name.is_empty() || !(operation.is_empty() || operation.starts_with(b":-")) {
+            let message = format!("`${{{}}}` is neither `${{VAR}}` nor `${{VAR:-default}}`", lossy(inner));
+            return Err(flaw(position, close + 1, message, LITERAL));
+        }
+        let value = self.scope.variables.and_then(|variables| variables.get(name));
+        match value {
+            Some(value) if operation.is_empty() || !value.is_empty() => self.output.current.extend_from_slice(value),
+            _ if operation.is_empty() => {
+                let name = lossy(name);
+                let hint = format!("set it, or give a default: `${{{name}:-default}}`");
+                return Err(flaw(position, close + 1, format!("variable `{name}` is not set"), &hint));
+            }
+            _ if depth == NESTING_LIMIT => {
+                return Err(flaw(position, 2, format!("more than {NESTING_LIMIT} defaults in each other"), ""));
+            }
+            _ => self.run(position + 2 + name.len() + 2..position + close, depth + 1)?,
+        }
+        Ok(close + 1)
+    }
+}
+
+fn flaw(position: usize, length: usize, message: String, hint: &str) -> Flaw {
+    Flaw { at: position..position + length, message, hint: hint.to_owned() }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Position of the `}` that closes the first `{`.
+fn matching_brace(text: &[u8]) -> Option<usize> {
+    let mut depth = 0_u32;
+    text.iter().position(|byte| {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => return false,
+        }
+        depth == 0 && *byte == b'}'
+    })
+}
+
+/// Length of the variable name at the beginning of `text`.
+pub(super) fn name_length(text: &[u8]) -> usize {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    if text.first().is_some_and(u8::is_ascii_digit) {
+        return 0;
+    }
+    text.iter().position(|byte| !is_name(byte)).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn bytes() -> (OsString, OsString) {
+        ("BYTES".into(), OsString::from_vec(vec![0xff]))
+    }
+
+    fn expanded(text: &str) -> Result<Template, Flaw> {
+        let own = [(b"PORT".to_vec(), b"79".to_vec()), (b"PORT".to_vec(), b"80".to_vec())];
+        let inherited = [("PORT".into(), "1".into()), ("EMPTY".into(), "".into()), bytes()];
+        let variables = Some(Variables { own: &own, inherited: &inherited });
+        let scope = Scope { service: "web", placeholders: Placeholders::All, variables };
+        let mut builder = Builder::default();
+        expand(text.as_bytes(), &scope, &mut builder)?;
+        Ok(builder.finish().unwrap())
+    }
+
+    #[track_caller]
+    fn check(text: &str, expect: &[u8]) {
+        assert_eq!(expanded(text).unwrap().expand(3).as_bytes(), expect, "{text}");
+    }
+
+    #[track_caller]
+    fn check_flaw(text: &str, at: Range<usize>, message: &str) {
+        let flaw = expanded(text).unwrap_err();
+        assert_eq!((flaw.at, flaw.message.as_str()), (at, message), "{text}");
+    }
+
+    #[test]
+    fn placeholders_and_variables_are_filled_in() {
+        check("{service}-{instance}", b"web-3");
+        check("300{instance}", b"3003");
+        check("{instance}{instance}", b"33");
+        check(":${PORT}/", b":80/");
+        check("${BYTES}", b"\xff");
+        check("${NONE:-81}", b"81");
+        check("${PORT:-81}", b"80");
+        check("${EMPTY:-81}", b"81");
+        check("[${EMPTY}]", b"[]");
+        check("${NONE:-}", b"");
+        check("${NONE:-300{instance}}", b"3003");
+        check("${NONE:-${ALSO:-${PORT}}}", b"80");
+        check("${NONE:-{\"a\":1}}", b"{\"a\":1}");
+    }
+
+    #[test]
+    fn all_else_stays_as_it_is() {
+        for text in
+            ["{\"a\": {}}", "{}", "{other}", "{{x}}", "{Service}", "$HOME", "$", "a$", "$1", "}", "{service", ""]
+        {
+            check(text, text.as_bytes());
+        }
+        check("$${PORT}", b"${PORT}");
+        check("$$$$", b"$$");
+        check("{{service}}", b"{web}");
+    }
+
+    #[test]
+    fn what_cannot_be_filled_in_is_told() {
+        check_flaw("a ${NONE} b", 2..9, "variable `NONE` is not set");
+        check_flaw("${PORT", 0..2, "`${` is not closed by a `}`");
+        check_flaw("${1}", 0..4, "`${1}` is neither `${VAR}` nor `${VAR:-default}`");
+        check_flaw("${PORT:+x}", 0..10, "`${PORT:+x}` is neither `${VAR}` nor `${VAR:-default}`");
+        check_flaw("${}", 0..3, "`${}` is neither `${VAR}` nor `${VAR:-default}`");
+        check_flaw("x{fd.http}", 1..10, "`{fd.NAME}` is not supported yet");
+        check_flaw("${A:-${B}}", 5..9, "variable `B` is not set");
+    }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let deep = format!("{}{}", "${A:-".repeat(40), "}".repeat(40));
+        check_flaw(&deep, 80..82, "more than 16 defaults in each other");
+    }
+}

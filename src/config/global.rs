@@ -1,0 +1,93 @@
+//! `[keepalive]`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::expand::{Placeholders, Scope};
+use super::walk::{Schema, Value, Walk, entries};
+use crate::model::plan::{SignalUse, SignalUses};
+use crate::model::{Signal, Template};
+
+const SCHEMA: Schema = Schema {
+    keys: &["include", "shutdown_timeout", "signals", "termination_log"],
+    later: &["control", "http", "log"],
+    foreign: &[("includes", "include"), ("stop_timeout", "shutdown_timeout"), ("timeout", "shutdown_timeout")],
+};
+
+/// What `[keepalive]` says, without `include`.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) shutdown_timeout: Duration,
+    pub(super) signals: SignalUses,
+    pub(super) termination_log: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            shutdown_timeout: Duration::from_secs(9),
+            signals: SignalUses::default(),
+            termination_log: PathBuf::from("/dev/termination-log"),
+        }
+    }
+}
+
+impl Walk<'_> {
+    pub(super) fn settings(&mut self, table: &DeTable<'_>) -> Settings {
+        self.check_keys(table, "`[keepalive]`", &SCHEMA);
+        let mut settings = Settings::default();
+        settings.shutdown_timeout = self.duration(table, "shutdown_timeout", settings.shutdown_timeout);
+        if let Some(value) = table.get("signals") {
+            self.signal_uses(value, &mut settings.signals);
+        }
+        if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
+            settings.termination_log = path;
+        }
+        settings
+    }
+
+    fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {
+        const WORDS: [(&str, SignalUse); 3] =
+            [("forward", SignalUse::Forward), ("shutdown", SignalUse::Shutdown), ("ignore", SignalUse::Ignore)];
+        let Some(table) = self.table(value, "such as `{ SIGUSR1 = \"ignore\" }`") else { return };
+        let mut seen: Vec<Signal> = Vec::new();
+        for (key, _) in entries(table) {
+            let name: &str = key.get_ref();
+            let signal_use = self.choice(table, name, &WORDS, &["reload"]);
+            let Some(signal) = Signal::parse(name) else {
+                let hint = super::nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
+                self.error(key.span(), &format!("`{name}` is not a signal"), &hint);
+                continue;
+            };
+            if !signal.is_catchable() {
+                self.error(key.span(), &format!("{signal} cannot be caught by any process"), "remove it");
+            } else if signal == Signal::CHLD {
+                self.error(key.span(), "SIGCHLD tells keepalive itself that a process has ended", "remove it");
+            } else if seen.contains(&signal) {
+                self.error(key.span(), &format!("{signal} is given twice"), "remove one of them");
+            }
+            seen.push(signal);
+            if let Some(signal_use) = signal_use {
+                uses.set(signal, signal_use);
+            }
+        }
+    }
+
+    /// A path in which variables are expanded, but no service is at hand.
+    pub(super) fn global_path(&mut self, value: &Value<'_>) -> Option<PathBuf> {
+        let text = self.string(value, "a path", "")?;
+        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: self.variables(&[]) };
+        let template = self.template(value, text, &scope)?;
+        match template {
+            Template::Fixed(path) if !path.is_empty() => Some(OsString::from_vec(path.into_bytes()).into()),
+            Template::Fixed(_) | Template::Numbered(_) => {
+                self.error(value.span(), "the path is empty", "");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `depends_on`: names → positions, and no way round in a circle.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::report::{Fault, Place};
+use super::service::Draft;
+use super::walk::{Walk, nearest};
+use crate::model::{Plan, ServiceIndex};
+
+/// The dependencies of each service as positions.
+pub(super) fn resolve(
+    walk: &mut Walk<'_>,
+    drafts: &[Draft],
+    names: &BTreeMap<String, usize>,
+) -> Vec<Box<[ServiceIndex]>> {
+    let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
+    for (own, draft) in drafts.iter().enumerate() {
+        let mut resolved: Vec<Edge> = Vec::new();
+        for (name, span) in &draft.depends_on {
+            // The command after `--` stands behind all others.
+            let position = names.get(name).map(|position| (*position).min(drafts.len() - 1));
+            let (message, hint) = match position {
+                Some(position) if position == own => (format!("`{name}` depends on itself"), "remove it".to_owned()),
+                Some(position) if resolved.iter().any(|edge| edge.to == position) => {
+                    (format!("`{name}` is given twice"), "remove one of them".to_owned())
+                }
+                Some(to) => {
+                    resolved.push(Edge { to, span: span.clone() });
+                    continue;
+                }
+                None if walk.is_broken => continue,
+                None => (format!("unknown service `{}`", name.escape_debug()), suggestion(name, drafts)),
+            };
+            walk.errors.push(fault(draft, span, message, hint));
+        }
+        edges.push(resolved);
+    }
+    find_cycles(walk, drafts, &edges);
+    let position = |edge: &Edge| ServiceIndex(u32::try_from(edge.to).unwrap_or(u32::MAX));
+    edges.iter().map(|edges| edges.iter().map(position).collect()).collect()
+}
+
+struct Edge {
+    to: usize,
+    span: Range<usize>,
+}
+
+fn fault(draft: &Draft, span: &Range<usize>, message: String, hint: String) -> Fault {
+    Fault { place: Place { source: draft.source, span: Some(span.clone()) }, message, hint }
+}
+
+fn suggestion(name: &str, drafts: &[Draft]) -> String {
+    let names = drafts.iter().map(|draft| &*draft.service.name);
+    match nearest(name, names.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if drafts.len() <= 12 => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+        None => String::new(),
+    }
+}
+
+/// Depth first, without recursion: a chain may be as long as the file. Each edge that closes a circle is an error.
+fn find_cycles(walk: &mut Walk<'_>, drafts: &[Draft], edges: &[Vec<Edge>]) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        OnPath,
+        Done,
+    }
+    let mut marks = vec![Mark::New; drafts.len()];
+    for root in 0..drafts.len() {
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        if marks.get(root) == Some(&Mark::New) {
+            path.push((root, 0));
+        }
+        while let Some((node, next)) = path.last_mut() {
+            let node = *node;
+            if let Some(mark) = marks.get_mut(node) {
+                *mark = Mark::OnPath;
+            }
+            let Some(edge) = edges.get(node).and_then(|edges| edges.get(*next)) else {
+                if let Some(mark) = marks.get_mut(node) {
+                    *mark = Mark::Done;
+                }
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match marks.get(edge.to) {
+                Some(Mark::New) => path.push((edge.to, 0)),
+                Some(Mark::OnPath) => report_cycle(walk, drafts, &path, edge),
+                Some(Mark::Done) | None => {}
+            }
+        }
+    }
+}
+
+fn report_cycle(walk: &mut Walk<'_>, drafts: &[Draft], path: &[(usize, usize)], edge: &Edge) {
+    let start = path.iter().position(|(node, _)| *node == edge.to).unwrap_or(0);
+    let circle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
+    let names: Vec<&str> = circle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();
+    let Some(from) = path.last().and_then(|(node, _)| drafts.get(*node)) else { return };
+    let message = format!("services wait for each other: {}", names.join(" → "));
+    walk.errors.push(fault(from, &edge.span, message, "remove one of these dependencies".to_owned()));
+}
+
+/// The services in the order in which they start: each after what it depends on, else as in the file. They stop in the
+/// opposite order.
+#[must_use]
+pub fn start_order(plan: &Plan) -> Vec<ServiceIndex> {
+    let mut order = Vec::with_capacity(plan.services.len());
+    let mut is_placed = vec![false; plan.services.len()];
+    for root in 0..plan.services.len() {
+        let mut path = vec![(root, 0_usize)];
+        while let Some((node, next)) = path.last_mut() {
+            let node = *node;
+            let dependency = plan.services.get(node).and_then(|service| service.depends_on.get(*next));
+            *next += 1;
+            match (dependency, is_placed.get_mut(node)) {
+                (_, Some(true) | None) => drop(path.pop()),
+                (Some(dependency), Some(false)) => path.push((dependency.position(), 0)),
+                (None, Some(placed)) => {
+                    *placed = true;
+                    order.push(ServiceIndex(u32::try_from(node).unwrap_or(u32::MAX)));
+                    path.pop();
+                }
+            }
+        }
+    }
+    order
+}

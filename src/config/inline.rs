@@ -1,0 +1,104 @@
+//! `keepalive run [OPTIONS] -- CMD`: a service set of one, without a file.
+//!
+//! The options become the table that `[services.NAME]` would be, with places in the command line, so that the same
+//! rules hold and errors point to the option.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::document::Reading;
+use super::report::{Report, Source};
+use super::users::Users;
+use super::{Environment, Loaded};
+
+/// A service as a command line describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inline {
+    /// The command line, for errors to show.
+    pub text: String,
+    /// The name of the service and its place in `text`.
+    pub name: (String, Range<usize>),
+    /// In the order of the command line.
+    pub options: Vec<InlineOption>,
+    /// Program and arguments with their places in `text`. Not empty.
+    pub command: Vec<(Vec<u8>, Range<usize>)>,
+}
+
+/// One option with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlineOption {
+    /// The key in `[services.NAME]`.
+    pub key: &'static str,
+    /// As the user wrote it.
+    pub value: String,
+    /// The place of the value in the command line.
+    pub span: Range<usize>,
+}
+
+/// The plan for one service from the command line.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn assemble(inline: &Inline, environment: &Environment<'_>) -> Result<Loaded, Report> {
+    let source = Source { name: "command line".to_owned(), bytes: inline.text.clone().into_bytes() };
+    let users = Users::read(environment.root);
+    let mut reading = Reading::new(environment, &users, Path::new(""));
+    reading.enter(&source);
+    reading.walk.expands_variables = false;
+    let mut table = DeTable::new();
+    for option in &inline.options {
+        add(&mut table, option);
+    }
+    let (name, span) = &inline.name;
+    reading.service(name, span.clone(), &table, Some(&inline.command));
+    reading.finish()
+}
+
+fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
+    let InlineOption { key, value, span } = option;
+    let spanned = |value: DeValue<'i>| Spanned::new(span.clone(), value);
+    let string = |text: &'i str| spanned(DeValue::String(Cow::Borrowed(text)));
+    let field = |name: &'i str| Spanned::new(span.clone(), Cow::Borrowed(name));
+    let new = match *key {
+        "env" => {
+            let (name, text) = value.split_once('=').unwrap_or((value, ""));
+            let mut fields = taken_table(table, key);
+            fields.insert(field(name), string(text));
+            DeValue::Table(fields)
+        }
+        "env_file" => {
+            let mut elements = taken_array(table, key);
+            elements.push(string(value));
+            DeValue::Array(elements)
+        }
+        "ready" if value.starts_with("delay=") => {
+            let mut fields = DeTable::new();
+            fields.insert(field("delay"), string(value.trim_start_matches("delay=")));
+            DeValue::Table(fields)
+        }
+        "instances" | "max_restarts" => match DeValue::parse(value).map(Spanned::into_inner) {
+            Ok(number @ DeValue::Integer(_)) => number,
+            _ => DeValue::String(Cow::Borrowed(value)),
+        },
+        _ => DeValue::String(Cow::Borrowed(value)),
+    };
+    table.insert(Spanned::new(span.clone(), Cow::Borrowed(key)), spanned(new));
+}
+
+fn taken_table<'i>(table: &mut DeTable<'i>, key: &str) -> DeTable<'i> {
+    match table.remove(key).map(Spanned::into_inner) {
+        Some(DeValue::Table(fields)) => fields,
+        _ => DeTable::new(),
+    }
+}
+
+fn taken_array<'i>(table: &mut DeTable<'i>, key: &str) -> DeArray<'i> {
+    match table.remove(key).map(Spanned::into_inner) {
+        Some(DeValue::Array(elements)) => elements,
+        _ => DeArray::new(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What `check` looks at besides the text: whether the program and the directory are there.
+
+use std::ffi::{CStr, OsStr};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::walk::{Value, Walk};
+use super::{Purpose, read};
+use crate::model::Template;
+use crate::model::plan::Process;
+
+/// Where programs are looked for without a `PATH`.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Walk<'_> {
+    /// Notes what would keep `process` from starting here and now; `program` is where its command stands.
+    pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
+        if self.outside.purpose != Purpose::Check {
+            return;
+        }
+        let directory = match &process.cwd {
+            None => self.outside.directory.to_owned(),
+            Some(Template::Fixed(path)) => PathBuf::from(OsStr::from_bytes(path.as_bytes())),
+            Some(Template::Numbered(_)) => return,
+        };
+        if let Some(message) = directory_flaw(&directory) {
+            let span = table.get("cwd").map_or(program, Value::span);
+            self.error(span, &message, "create it, or correct `cwd`");
+            return;
+        }
+        let Some(Template::Fixed(name)) = process.command.first() else { return };
+        if name.is_empty() {
+            return;
+        }
+        let path = self.search_path(process);
+        if let Err((message, hint)) = find_program(name, &path, &directory) {
+            self.error(program, &message, &hint);
+        }
+    }
+
+    /// `PATH` as the process will have it.
+    fn search_path(&self, process: &Process) -> Vec<u8> {
+        let own = process
+            .env
+            .iter()
+            .map(|entry| entry.expand(0))
+            .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=").map(<[u8]>::to_vec));
+        let inherited = || self.outside.variable(b"PATH").filter(|_| process.inherit_env).map(<[u8]>::to_vec);
+        own.or_else(inherited).unwrap_or_else(|| DEFAULT_PATH.to_vec())
+    }
+}
+
+fn directory_flaw(path: &Path) -> Option<String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some(format!("`{}` is not a directory", path.display())),
+        Err(error) => Some(format!("cannot use `{}` as directory: {}", path.display(), read::describe(&error))),
+    }
+}
+
+/// Looks as execvp(3) does; message and hint if there is nothing to execute.
+fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (String, String)> {
+    let shown = name.to_string_lossy();
+    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let candidates: Vec<PathBuf> = if shown.contains('/') {
+        vec![directory.join(name)]
+    } else {
+        let places = path.split(|byte| *byte == b':').map(|place| directory.join(OsStr::from_bytes(place)));
+        places.map(|place| place.join(name)).collect()
+    };
+    let mut found = None;
+    for candidate in candidates {
+        match std::fs::metadata(&candidate) {
+            Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => return Ok(()),
+            Ok(_) => found = found.or(Some(candidate)),
+            Err(_) => {}
+        }
+    }
+    match found {
+        Some(path) => {
+            let path = path.display();
+            Err((format!("`{path}` cannot be executed"), format!("chmod +x {path}")))
+        }
+        None if shown.contains('/') => {
+            Err((format!("there is no program `{shown}`"), "it is looked for from `cwd`".to_owned()))
+        }
+        None => {
+            let hint = format!("PATH is {}", String::from_utf8_lossy(path));
+            Err((format!("there is no program `{shown}` in PATH"), hint))
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! How the process of a service is made: its command, environment, user and limits.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::env_file::{self, Entries};
+use super::expand::{Builder, Placeholders, Scope, expand};
+use super::read::read;
+use super::report::{Fault, Place, Source};
+use super::service;
+use super::users::User;
+use super::walk::{EnvFile, Schema, Value, Walk, entries};
+use crate::model::Template;
+use crate::model::plan::{Input, Output, Process};
+
+/// The words of a command line with their places.
+pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
+
+/// What keepalive itself tells each process.
+const RESERVED: [&str; 3] = ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS"];
+/// Words that mean something to a shell, but nothing to a program.
+const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
+
+/// A process as it is if the configuration says nothing.
+pub(super) fn default_process() -> Process {
+    Process {
+        command: Box::default(),
+        cwd: None,
+        credentials: None,
+        umask: None,
+        env: Box::default(),
+        inherit_env: true,
+        input: Input::Null,
+        stdout: Output::Inherit,
+        stderr: Output::Inherit,
+        limits: Box::default(),
+        nice: None,
+        oom_score_adj: None,
+        no_new_privs: false,
+    }
+}
+
+impl Walk<'_> {
+    pub(super) fn process(
+        &mut self,
+        service: &str,
+        span: &Range<usize>,
+        table: &DeTable<'_>,
+        words: Option<Words<'_>>,
+    ) -> Process {
+        let files = self.env_files(service, table);
+        let scope = Scope { service, placeholders: Placeholders::All, variables: self.variables(&files) };
+        let (credentials, user) = self.credentials(table);
+        let (stdout, stderr) = table.get("log").map_or((None, None), |value| self.outputs(value));
+        let process = Process {
+            command: match words {
+                Some(words) => self.words(words, &scope),
+                None => self.command(service, span, table, &scope),
+            },
+            cwd: table.get("cwd").and_then(|value| self.directory(value, &scope)),
+            credentials,
+            umask: table.get("umask").and_then(|value| self.umask(value)),
+            env: self.env(table, &scope, &files, user.as_ref()),
+            inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
+            stdout: stdout.unwrap_or(Output::Inherit),
+            stderr: stderr.unwrap_or(Output::Inherit),
+            limits: table.get("limits").map_or_else(Box::default, |value| self.limits(value)),
+            nice: self.integer(table, "nice", -20..=19).and_then(|nice| i8::try_from(nice).ok()),
+            oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),
+            no_new_privs: self.boolean(table, "no_new_privs").unwrap_or(false),
+            ..default_process()
+        };
+        let program = table.get("command").map_or(span.clone(), Value::span);
+        self.inspect(&process, words.and_then(|words| words.first()).map_or(program, |(_, span)| span.clone()), table);
+        process
+    }
+
+    fn command(
+        &mut self,
+        service: &str,
+        span: &Range<usize>,
+        table: &DeTable<'_>,
+        scope: &Scope<'_>,
+    ) -> Box<[Template]> {
+        const HINT: &str = "such as `[\"node\", \"server.js\"]` or `\"node server.js\"`";
+        let Some(value) = table.get("command") else {
+            let is_misspelt = table.keys().any(|key| service::SCHEMA.meant_by(key.get_ref()) == Some("command"));
+            if !self.is_broken && !is_misspelt {
+                let message = format!("service `{service}` has no `command`");
+                self.error(span.clone(), &message, "such as `command = [\"node\", \"server.js\"]`");
+            }
+            return Box::default();
+        };
+        let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
+            (self.split(value, text, scope), text.trim().is_empty())
+        } else if let Some(words) = value.get_ref().as_array() {
+            let words = words.iter();
+            let templates = words.clone().filter_map(|word| {
+                let text = self.string(word, "a string", "each element is one argument, in quotes")?;
+                self.template(word, text, scope)
+            });
+            (templates.collect(), words.len() == 0)
+        } else {
+            self.unexpected(value, "an array of strings or a string", HINT);
+            return Box::default();
+        };
+        if is_empty || matches!(command.first(), Some(Template::Fixed(program)) if program.is_empty()) {
+            self.error(value.span(), "the command is empty", HINT);
+        }
+        command.into()
+    }
+
+    /// A command in one string: split as a shell does it, then expanded, so that no value falls apart.
+    fn split(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Vec<Template> {
+        let Some(words) = shlex::bytes::split(text.as_bytes()) else {
+            self.error(value.span(), "a quote or a backslash is left open", "or give an array, one element a word");
+            return Vec::new();
+        };
+        if let Some(word) = words.iter().find(|word| SHELL_WORDS.contains(&word.as_slice())) {
+            let message =
+                format!("`{}` goes to the program as it is: no shell is started", String::from_utf8_lossy(word));
+            self.warning(value.span(), &message, "for a shell: `[\"sh\", \"-c\", \"…\"]`");
+        }
+        words
+            .iter()
+            .filter_map(|word| {
+                let mut builder = Builder::default();
+                if let Err(mut flaw) = expand(word, scope, &mut builder) {
+                    // Where the word stands in the text, if that can be told without unquoting.
+                    let found = text.as_bytes().windows(word.len().max(1)).position(|part| part == word.as_slice());
+                    let offset = found.unwrap_or(0);
+                    flaw.at =
+                        if found.is_some() { flaw.at.start + offset..flaw.at.end + offset } else { 0..text.len() };
+                    self.flaw(value, &flaw);
+                    return None;
+                }
+                self.finished(builder, value.span())
+            })
+            .collect()
+    }
+
+    /// The command of a command line: the shell has expanded its variables, only placeholders are left.
+    fn words(&mut self, words: Words<'_>, scope: &Scope<'_>) -> Box<[Template]> {
+        let words = words.iter().filter_map(|(word, span)| {
+            let mut builder = Builder::default();
+            match expand(word, scope, &mut builder) {
+                Ok(()) => self.finished(builder, span.clone()),
+                Err(flaw) => {
+                    self.error(span.clone(), &flaw.message, &flaw.hint);
+                    None
+                }
+            }
+        });
+        words.collect()
+    }
+
+    pub(super) fn template(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Template> {
+        self.template_after(b"", value, text, scope)
+    }
+
+    fn template_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Template> {
+        let mut builder = Builder::starting_with(prefix);
+        match expand(text.as_bytes(), scope, &mut builder) {
+            Ok(()) => self.finished(builder, value.span()),
+            Err(flaw) => {
+                self.flaw(value, &flaw);
+                None
+            }
+        }
+    }
+
+    fn finished(&mut self, builder: Builder, span: Range<usize>) -> Option<Template> {
+        let template = builder.finish();
+        if template.is_none() {
+            self.error(span, "a NUL byte cannot be passed to a program", "remove it");
+        }
+        template
+    }
+
+    /// A directory, made absolute: relative to that of the file.
+    fn directory(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Template> {
+        let text = self.string(value, "a path", "such as `\"/app\"`")?;
+        let mut builder = Builder::default();
+        if let Err(flaw) = expand(text.as_bytes(), scope, &mut builder) {
+            self.flaw(value, &flaw);
+            return None;
+        }
+        let beginning = builder.beginning();
+        if text.is_empty() {
+            self.error(value.span(), "the path is empty", "leave `cwd` out to stay where keepalive is");
+        } else if beginning.first() != Some(&b'/') {
+            let base = self.outside.directory.join(self.directory);
+            let mut path = base.as_os_str().as_bytes().to_vec();
+            if path.last() != Some(&b'/') {
+                path.push(b'/');
+            }
+            path.append(beginning);
+            *beginning = path;
+        }
+        self.finished(builder, value.span())
+    }
+
+    fn umask(&mut self, value: &Value<'_>) -> Option<u32> {
+        let text = value.get_ref().as_str().unwrap_or_default();
+        let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let umask = u32::from_str_radix(text, 8).ok().filter(|umask| is_octal && *umask <= 0o777);
+        if umask.is_none() {
+            self.unexpected(value, "an octal number in quotes, 0777 at most", "such as `\"0022\"`");
+        }
+        umask
+    }
+
+    fn outputs(&mut self, value: &Value<'_>) -> (Option<Output>, Option<Output>) {
+        const SCHEMA: Schema =
+            Schema { keys: &["stdout", "stderr"], later: &["file", "max_size", "max_files"], foreign: &[] };
+        const WORDS: [(&str, Output); 2] = [("inherit", Output::Inherit), ("null", Output::Null)];
+        let Some(table) = self.table(value, "such as `{ stdout = \"null\" }`") else { return (None, None) };
+        self.check_keys(table, "`log`", &SCHEMA);
+        (self.choice(table, "stdout", &WORDS, &["prefix"]), self.choice(table, "stderr", &WORDS, &["prefix"]))
+    }
+
+    /// The environment from lowest to highest: that of the user, `env_file`s, `env`.
+    fn env(&mut self, table: &DeTable<'_>, scope: &Scope<'_>, files: &Entries, user: Option<&User>) -> Box<[Template]> {
+        let mut env: BTreeMap<Vec<u8>, Template> = BTreeMap::new();
+        if let Some(user) = user {
+            insert(&mut env, b"HOME", if user.home.is_empty() { b"/" } else { user.home.as_bytes() });
+            if !user.name.is_empty() {
+                insert(&mut env, b"USER", user.name.as_bytes());
+                insert(&mut env, b"LOGNAME", user.name.as_bytes());
+            }
+        }
+        for (name, value) in files {
+            insert(&mut env, name, value);
+        }
+        let Some(value) = table.get("env") else { return env.into_values().collect() };
+        let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
+        for (key, value) in entries(own) {
+            let name: &str = key.get_ref();
+            if RESERVED.contains(&name) {
+                self.error(key.span(), &format!("`{name}` is set by keepalive itself"), "remove it");
+            } else if name.is_empty() || name.contains(['=', '\0']) {
+                let message = format!("`\"{}\"` cannot be the name of a variable", name.escape_debug());
+                self.error(key.span(), &message, "it is not empty and has no `=`");
+            }
+            let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
+            let text = match (number, value.get_ref().as_bool()) {
+                (Some(number), _) => Some(number.as_str()),
+                (None, Some(true)) => Some("true"),
+                (None, Some(false)) => Some("false"),
+                (None, None) => self.string(value, "a string", "write the value in quotes"),
+            };
+            let prefix = [name.as_bytes(), b"="].concat();
+            if let Some(template) = text.and_then(|text| self.template_after(&prefix, value, text, scope)) {
+                env.insert(name.as_bytes().to_vec(), template);
+            }
+        }
+        env.into_values().collect()
+    }
+
+    /// What all `env_file`s of a service say; the later ones win.
+    fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
+        let mut variables = Entries::new();
+        let Some(value) = table.get("env_file") else { return variables };
+        let values = if value.get_ref().is_str() {
+            std::slice::from_ref(value)
+        } else {
+            self.array(value, "such as `[\".env\"]`")
+        };
+        for value in values {
+            if let Some(path) = self.env_file_path(service, value) {
+                variables.extend(self.env_file(value, path));
+            }
+        }
+        variables
+    }
+
+    fn env_file_path(&mut self, service: &str, value: &Value<'_>) -> Option<PathBuf> {
+        let text = self.string(value, "a path", "such as `\".env\"`")?;
+        let scope = Scope { service, placeholders: Placeholders::Service, variables: self.variables(&[]) };
+        let template = self.template(value, text, &scope)?;
+        let path = std::ffi::OsString::from(std::ffi::OsStr::from_bytes(template.expand(0).as_bytes()));
+        Some(self.directory.join(Path::new(&path)))
+    }
+
+    fn env_file(&mut self, value: &Value<'_>, path: PathBuf) -> Entries {
+        if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
+            return known.entries.clone();
+        }
+        let bytes = match read(&path) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
+                return Entries::new();
+            }
+        };
+        let mut flaws = Vec::new();
+        let entries = env_file::parse(&bytes, self.outside.variables, &mut flaws);
+        let source = self.documents + self.env_files.len();
+        for env_file::Flaw { at, message, hint } in flaws {
+            self.errors.push(Fault { place: Place { source, span: Some(at) }, message, hint });
+        }
+        let name = path.display().to_string();
+        self.env_files.push(EnvFile { source: Source { name, bytes }, path, entries: entries.clone() });
+        entries
+    }
+}
+
+/// Values that are known to have no NUL byte.
+fn insert(env: &mut BTreeMap<Vec<u8>, Template>, name: &[u8], value: &[u8]) {
+    if let Ok(entry) = CString::new([name, b"=", value].concat()) {
+        env.insert(name.to_vec(), Template::Fixed(entry));
+    }
+}

@@ -1,0 +1,214 @@
+//! Faults with their places, and how they are shown: `file:line:column`, the line, a caret, the remedy.
+
+use std::fmt;
+use std::ops::Range;
+
+/// How many characters of a source line are shown around a fault.
+const EXCERPT_LIMIT: usize = 120;
+
+/// More faults than anybody reads, and each costs a search for its line.
+pub(super) const FAULT_LIMIT: usize = 200;
+
+/// A text that was read, with what is needed to find places in it.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// As the user named it.
+    pub(super) name: String,
+    /// Without a byte order mark. UTF-8 if it is TOML; an `env_file` may hold any bytes.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Where a fault is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Position in the list of sources.
+    pub(super) source: usize,
+    /// Bytes of the source; `None`: the source as a whole.
+    pub(super) span: Option<Range<usize>>,
+}
+
+/// One thing that is wrong, not yet related to lines.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) place: Place,
+    pub(super) message: String,
+    /// What would be right; empty if nothing can be said.
+    pub(super) hint: String,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, as the user named it, or `command line`.
+    pub file: String,
+    /// From 1; 0 if it concerns the file as a whole.
+    pub line: usize,
+    /// In characters, from 1; 0 if it concerns the file as a whole.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right; may be empty.
+    pub hint: String,
+    /// The line with a caret under the place; may be empty.
+    pub excerpt: String,
+}
+
+/// Everything that is wrong with a configuration, in the order of files and lines. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Why it cannot be used.
+    pub errors: Vec<Finding>,
+    /// How many more errors there are than `errors` shows.
+    pub omitted: usize,
+    /// What is odd besides.
+    pub warnings: Vec<Finding>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(formatter, ":{}:{}", self.line, self.column)?;
+        }
+        write!(formatter, ": {}\n{}", self.message, self.excerpt)?;
+        if self.hint.is_empty() { Ok(()) } else { writeln!(formatter, "  = {}", self.hint) }
+    }
+}
+
+impl fmt::Display for Report {
+    /// Each finding with an empty line after it, and how many there are.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_warnings(&self.warnings, formatter)?;
+        for error in &self.errors {
+            writeln!(formatter, "{error}")?;
+        }
+        match self.errors.len() + self.omitted {
+            1 => formatter.write_str("1 error in the configuration\n"),
+            count if self.omitted == 0 => writeln!(formatter, "{count} errors in the configuration"),
+            count => {
+                writeln!(formatter, "{count} errors in the configuration, {} of them shown", self.errors.len())
+            }
+        }
+    }
+}
+
+/// Each warning, marked as one, with an empty line after it.
+///
+/// # Errors
+/// Those of `output`.
+pub fn write_warnings(warnings: &[Finding], output: &mut impl fmt::Write) -> fmt::Result {
+    warnings.iter().try_for_each(|warning| writeln!(output, "warning: {warning}"))
+}
+
+impl Source {
+    /// Line and column, from 1, of the byte at `offset`.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.bytes.get(..offset).unwrap_or(&self.bytes);
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        (line, characters(before.get(start..).unwrap_or_default()) + 1)
+    }
+
+    /// The line on which `span` begins, with carets below.
+    fn excerpt(&self, span: &Range<usize>, line: usize) -> String {
+        let offset = span.start.min(self.bytes.len());
+        let (before, after) = self.bytes.split_at(offset);
+        let is_newline = |byte: &u8| *byte == b'\n';
+        let before = before.rsplit(is_newline).next().unwrap_or_default();
+        let after = after.split(is_newline).next().unwrap_or_default();
+        let length = span.end.saturating_sub(offset).min(after.len());
+        let marked = characters(after.get(..length).unwrap_or_default()).max(1);
+        let (before, after) = (window(visible(before)), visible(after));
+        let after = after.trim_end();
+        let shown: String = after.chars().take(EXCERPT_LIMIT).collect();
+        let cut = if shown.len() < after.len() { "…" } else { "" };
+        let padding: String = before.chars().map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
+        let carets = "^".repeat(marked.min(shown.chars().count().max(1)));
+        let gutter = " ".repeat(line.to_string().len());
+        format!("  {line} | {before}{shown}{cut}\n  {gutter} | {padding}{carets}\n")
+    }
+}
+
+/// Number of characters, counting each broken sequence as one.
+fn characters(bytes: &[u8]) -> usize {
+    String::from_utf8_lossy(bytes).chars().count()
+}
+
+/// Fit for a terminal: no control characters but tabs.
+fn visible(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let is_hidden = |character: char| character.is_control() && character != '\t' && character != '\r';
+    text.chars().filter(|character| *character != '\r').map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The end of what stands before a fault, if that is long.
+fn window(before: String) -> String {
+    let count = before.chars().count();
+    if count <= EXCERPT_LIMIT {
+        return before;
+    }
+    let end: String = before.chars().skip(count - EXCERPT_LIMIT / 2).collect();
+    format!("…{end}")
+}
+
+/// Sorts faults by place, without duplicates, and relates them to lines. Gives back how many were too many, too.
+pub(super) fn locate(mut faults: Vec<Fault>, sources: &[&Source]) -> (Vec<Finding>, usize) {
+    faults.sort_by_key(|fault| (fault.place.source, fault.place.span.as_ref().map_or(0, |span| span.start + 1)));
+    faults.dedup_by(|next, previous| next.place == previous.place && next.message == previous.message);
+    let omitted = faults.len().saturating_sub(FAULT_LIMIT);
+    faults.truncate(FAULT_LIMIT);
+    (faults.into_iter().map(|fault| locate_one(fault, sources)).collect(), omitted)
+}
+
+fn locate_one(fault: Fault, sources: &[&Source]) -> Finding {
+    let Fault { place, message, hint } = fault;
+    let source = sources.get(place.source);
+    let (mut line, mut column, mut excerpt) = (0, 0, String::new());
+    if let (Some(source), Some(span)) = (source, &place.span) {
+        (line, column) = source.position(span.start);
+        excerpt = source.excerpt(span, line);
+    }
+    let file = source.map_or_else(String::new, |source| source.name.clone());
+    Finding { file, line, column, message, hint, excerpt }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &[u8], span: Range<usize>, expect: &str) {
+        let source = Source { name: "a.toml".to_owned(), bytes: text.to_vec() };
+        let place = Place { source: 0, span: Some(span) };
+        let fault = Fault { place, message: "wrong".to_owned(), hint: "right".to_owned() };
+        let (findings, _) = locate(vec![fault], &[&source]);
+        assert_eq!(findings[0].to_string(), expect);
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_place() {
+        check(b"a = 1\nbc = two\n", 11..14, "a.toml:2:6: wrong\n  2 | bc = two\n    |      ^^^\n  = right\n");
+    }
+
+    #[test]
+    fn tabs_and_wide_characters_before_the_place_keep_the_caret_in_line() {
+        check("\tü = x\r\n".as_bytes(), 6..7, "a.toml:1:6: wrong\n  1 | \tü = x\n    | \t    ^\n  = right\n");
+    }
+
+    #[test]
+    fn a_place_at_the_end_and_one_beyond_it_are_shown() {
+        check(b"a", 1..1, "a.toml:1:2: wrong\n  1 | a\n    |  ^\n  = right\n");
+        check(b"a", 7..9, "a.toml:1:2: wrong\n  1 | a\n    |  ^\n  = right\n");
+        check(b"", 0..0, "a.toml:1:1: wrong\n  1 | \n    | ^\n  = right\n");
+    }
+
+    #[test]
+    fn a_span_over_several_lines_is_marked_to_the_end_of_the_first() {
+        check(b"a = [\n1]\n", 4..8, "a.toml:1:5: wrong\n  1 | a = [\n    |     ^\n  = right\n");
+    }
+
+    #[test]
+    fn control_characters_and_broken_text_do_not_reach_the_terminal() {
+        check(b"\x1b[2J\xff = 1", 5..6, "a.toml:1:6: wrong\n  1 | \u{fffd}[2J\u{fffd} = 1\n    |      ^\n  = right\n");
+    }
+}

@@ -1,0 +1,329 @@
+//! `[services.NAME]`: what the supervisor decides with. How the process is made is in `process.rs`.
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::process::{Words, default_process};
+use super::walk::{Schema, Value, Walk, as_integer};
+use crate::model::plan::{
+    Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Restart, RestartPolicy, Service, Stop,
+};
+use crate::model::{ExitStatus, Signal, Template};
+
+/// More instances of one service than any machine has processes for.
+const INSTANCE_LIMIT: i64 = 65_536;
+/// Longest name of a service, in bytes: it becomes part of file names, labels and log lines.
+const NAME_LIMIT: usize = 64;
+
+pub(super) const SCHEMA: Schema = Schema {
+    keys: &[
+        "command",
+        "type",
+        "instances",
+        "cwd",
+        "user",
+        "group",
+        "groups",
+        "umask",
+        "env",
+        "env_file",
+        "env_clear",
+        "depends_on",
+        "autostart",
+        "restart",
+        "restart_delay",
+        "min_uptime",
+        "backoff",
+        "max_restarts",
+        "success_exit_codes",
+        "no_restart_exit_codes",
+        "on_failure",
+        "on_success",
+        "stop_signal",
+        "stop_timeout",
+        "kill_mode",
+        "ready",
+        "log",
+        "limits",
+        "nice",
+        "oom_score_adj",
+        "no_new_privs",
+    ],
+    later: &[
+        "stop_delay",
+        "pre_start",
+        "post_stop",
+        "ready_timeout",
+        "health",
+        "watchdog",
+        "listen",
+        "listen_mode",
+        "reload",
+        "fd_store",
+        "state",
+        "ipc",
+        "max_memory",
+        "restart_schedule",
+        "schedule",
+        "watch",
+    ],
+    foreign: &[
+        ("args", "command"),
+        ("cmd", "command"),
+        ("entrypoint", "command"),
+        ("exec", "command"),
+        ("exec_start", "command"),
+        ("program", "command"),
+        ("script", "command"),
+        ("environment", "env"),
+        ("environment_file", "env_file"),
+        ("directory", "cwd"),
+        ("dir", "cwd"),
+        ("workdir", "cwd"),
+        ("working_dir", "cwd"),
+        ("working_directory", "cwd"),
+        ("after", "depends_on"),
+        ("requires", "depends_on"),
+        ("needs", "depends_on"),
+        ("numprocs", "instances"),
+        ("replicas", "instances"),
+        ("scale", "instances"),
+        ("autorestart", "restart"),
+        ("stop_grace_period", "stop_timeout"),
+        ("kill_timeout", "stop_timeout"),
+        ("stopwaitsecs", "stop_timeout"),
+        ("stopsignal", "stop_signal"),
+        ("startsecs", "min_uptime"),
+        ("exitcodes", "success_exit_codes"),
+        ("rlimits", "limits"),
+        ("ulimits", "limits"),
+        ("stdout", "log"),
+        ("stderr", "log"),
+        ("healthcheck", "health"),
+        ("health_check", "health"),
+    ],
+};
+
+/// A service whose dependencies are still names.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) service: Service,
+    pub(super) depends_on: Vec<(String, Range<usize>)>,
+    /// Position in the list of sources.
+    pub(super) source: usize,
+    /// Of its name.
+    pub(super) span: Range<usize>,
+}
+
+impl Draft {
+    /// The command after `--`: it gets the terminal, runs once, and its end is the end of all.
+    pub(super) fn main(command: &[OsString]) -> Self {
+        let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
+        let process =
+            Process { command: words.map(Template::Fixed).collect(), input: Input::Terminal, ..default_process() };
+        let mut service = default_service("main", process);
+        service.restart.policy = RestartPolicy::Never;
+        service.on_success = Consequence::Shutdown;
+        Self { service, depends_on: Vec::new(), source: 0, span: 0..0 }
+    }
+}
+
+fn default_service(name: &str, process: Process) -> Service {
+    Service {
+        name: name.into(),
+        kind: Kind::Service,
+        instances: 1,
+        depends_on: Box::default(),
+        autostart: true,
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            delay: Duration::ZERO,
+            min_uptime: Duration::from_secs(10),
+            backoff: DEFAULT_BACKOFF,
+            max_restarts: Some(16),
+            success: [ExitStatus::Code(0)].into_iter().collect(),
+            prevent: ExitSet::default(),
+        },
+        on_failure: Consequence::Shutdown,
+        on_success: Consequence::Ignore,
+        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        ready: Ready::Exec,
+        process,
+    }
+}
+
+const DEFAULT_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.1 };
+
+/// Why `name` cannot be the name of a service.
+pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    match name.as_bytes() {
+        [] => Some("a service needs a name"),
+        b"all" => Some("`all` stands for all services"),
+        [first, ..] if !first.is_ascii_alphanumeric() => Some("the name of a service begins with a letter or digit"),
+        bytes if !bytes.iter().all(|byte| is_allowed(*byte)) => {
+            Some("the name of a service has ASCII letters, digits, `-` and `_` alone")
+        }
+        bytes if bytes.len() > NAME_LIMIT => Some("the name of a service has 64 bytes at most"),
+        _ => None,
+    }
+}
+
+impl Walk<'_> {
+    /// The service that `table` describes; `words` is its command where that comes from a command line.
+    pub(super) fn service(
+        &mut self,
+        name: &str,
+        span: Range<usize>,
+        table: &DeTable<'_>,
+        words: Option<Words<'_>>,
+    ) -> Draft {
+        self.check_keys(table, &format!("`[services.{name}]`"), &SCHEMA);
+        if let Some(flaw) = name_flaw(name) {
+            self.error(span.clone(), flaw, "rename it");
+        }
+        let process = self.process(name, &span, table, words);
+        let mut service = default_service(name, process);
+        const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
+        service.kind = self.choice(table, "type", &KINDS, &[]).unwrap_or(service.kind);
+        service.instances = self.instances(table);
+        service.autostart = self.boolean(table, "autostart").unwrap_or(true);
+        self.restart(table, &mut service.restart);
+        const ENDS: [(&str, Consequence); 2] = [("shutdown", Consequence::Shutdown), ("ignore", Consequence::Ignore)];
+        service.on_failure = self.choice(table, "on_failure", &ENDS, &[]).unwrap_or(service.on_failure);
+        service.on_success = self.choice(table, "on_success", &ENDS, &[]).unwrap_or(service.on_success);
+        self.stop(table, &mut service.stop);
+        service.ready = table.get("ready").and_then(|value| self.ready(value)).unwrap_or(Ready::Exec);
+        Draft { service, depends_on: self.depends_on(table), source: self.source, span }
+    }
+
+    fn instances(&mut self, table: &DeTable<'_>) -> u32 {
+        let Some(value) = table.get("instances") else { return 1 };
+        if value.get_ref().as_str() == Some("cpus") {
+            return (self.outside.cpus)().max(1);
+        }
+        let number = self.integer_of(value, 1..=INSTANCE_LIMIT, ", or `\"cpus\"`");
+        number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
+    }
+
+    fn restart(&mut self, table: &DeTable<'_>, restart: &mut Restart) {
+        const POLICIES: [(&str, RestartPolicy); 3] = [
+            ("always", RestartPolicy::Always),
+            ("on-failure", RestartPolicy::OnFailure),
+            ("never", RestartPolicy::Never),
+        ];
+        restart.policy = self.choice(table, "restart", &POLICIES, &[]).unwrap_or(restart.policy);
+        restart.delay = self.duration(table, "restart_delay", restart.delay);
+        restart.min_uptime = self.duration(table, "min_uptime", restart.min_uptime);
+        if let Some(value) = table.get("backoff")
+            && let Some(fields) = self.table(value, "such as `{ initial = \"100ms\", max = \"30s\" }`")
+        {
+            restart.backoff = self.backoff(fields);
+        }
+        if let Some(value) = table.get("max_restarts") {
+            restart.max_restarts = self.max_restarts(value, restart.max_restarts);
+        }
+        if let Some(value) = table.get("success_exit_codes") {
+            restart.success = self.exit_set(value);
+        }
+        if let Some(value) = table.get("no_restart_exit_codes") {
+            restart.prevent = self.exit_set(value);
+        }
+    }
+
+    fn max_restarts(&mut self, value: &Value<'_>, default: Option<u32>) -> Option<u32> {
+        if value.get_ref().as_str() == Some("unlimited") {
+            return None;
+        }
+        match self.integer_of(value, 0..=i64::from(u32::MAX), ", or `\"unlimited\"`") {
+            Some(number) => u32::try_from(number).ok(),
+            None => default,
+        }
+    }
+
+    fn backoff(&mut self, table: &DeTable<'_>) -> Backoff {
+        const SCHEMA: Schema = Schema { keys: &["initial", "factor", "max", "jitter"], later: &[], foreign: &[] };
+        self.check_keys(table, "`backoff`", &SCHEMA);
+        let initial = self.duration(table, "initial", DEFAULT_BACKOFF.initial);
+        let max = self.duration(table, "max", DEFAULT_BACKOFF.max.max(initial));
+        if let Some(value) = table.get("max").filter(|_| max < initial) {
+            let message = "`max` is below `initial`, the delay that it limits";
+            self.error(value.span(), message, "raise `max` or lower `initial`");
+        }
+        let factor = self.number(table, "factor", 1.0..=f64::MAX, DEFAULT_BACKOFF.factor);
+        let jitter = self.number(table, "jitter", 0.0..=1.0, DEFAULT_BACKOFF.jitter);
+        Backoff { initial, factor, max, jitter }
+    }
+
+    fn exit_set(&mut self, value: &Value<'_>) -> ExitSet {
+        let elements = self.array(value, "such as `[0, 143, \"SIGTERM\"]`");
+        elements.iter().filter_map(|element| self.exit_status(element)).collect()
+    }
+
+    fn exit_status(&mut self, value: &Value<'_>) -> Option<ExitStatus> {
+        let code = as_integer(value).and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code);
+        // A number in quotes could mean either.
+        let name = value.get_ref().as_str().filter(|text| !text.starts_with(|first: char| first.is_ascii_digit()));
+        let status = code.or_else(|| name.and_then(Signal::parse).map(ExitStatus::Signal));
+        if status.is_none() {
+            let hint = "a code stands without quotes, a signal with its name: `[0, \"SIGTERM\"]`";
+            let near = value.get_ref().as_str().and_then(super::nearest_signal);
+            self.unexpected(value, "an exit code from 0 to 255 or a signal", near.as_deref().unwrap_or(hint));
+        }
+        status
+    }
+
+    fn stop(&mut self, table: &DeTable<'_>, stop: &mut Stop) {
+        const MODES: [(&str, KillMode); 3] =
+            [("mixed", KillMode::Mixed), ("group", KillMode::Group), ("process", KillMode::Process)];
+        if let Some(value) = table.get("stop_signal")
+            && let Some(signal) = self.signal(value)
+        {
+            if matches!(signal, Signal::STOP | Signal::CONT | Signal::CHLD) {
+                self.error(value.span(), &format!("{signal} ends no process"), "such as `\"SIGTERM\"`, `\"SIGQUIT\"`");
+            }
+            stop.signal = signal;
+        }
+        stop.timeout = self.duration(table, "stop_timeout", stop.timeout);
+        stop.kill_mode = self.choice(table, "kill_mode", &MODES, &[]).unwrap_or(stop.kill_mode);
+    }
+
+    fn ready(&mut self, value: &Value<'_>) -> Option<Ready> {
+        const SCHEMA: Schema = Schema { keys: &["delay"], later: &["fd", "tcp", "http", "file", "exec"], foreign: &[] };
+        if value.get_ref().is_str() {
+            return self.choice_of(value, &["exec"], &["notify", "ipc"]).map(|_| Ready::Exec);
+        }
+        let Some(table) = value.get_ref().as_table() else {
+            self.unexpected(value, "`\"exec\"` or `{ delay = \"2s\" }`", "");
+            return None;
+        };
+        self.check_keys(table, "`ready`", &SCHEMA);
+        match table.get("delay") {
+            Some(delay) => self.duration_of(delay).map(Ready::Delay),
+            None if table.is_empty() => {
+                self.error(value.span(), "`ready` says nothing", "such as `{ delay = \"2s\" }`");
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn depends_on(&mut self, table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
+        let Some(value) = table.get("depends_on") else { return Vec::new() };
+        let hint = match value.get_ref().as_str() {
+            Some(name) => format!("write `[\"{name}\"]`"),
+            None => "such as `[\"db\"]`".to_owned(),
+        };
+        let names = self.array(value, &hint);
+        let names = names.iter().filter_map(|name| {
+            let text = self.string(name, "the name of a service", "such as `\"db\"`")?;
+            Some((text.to_owned(), name.span()))
+        });
+        names.collect()
+    }
+}

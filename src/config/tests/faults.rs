@@ -1,0 +1,332 @@
+//! What is said about what is wrong, word for word.
+
+use super::{check, check_keys};
+
+#[test]
+fn all_errors_are_told_at_once_in_the_order_of_the_file() {
+    check(
+        "[services.web]\ncommand = [\"a\", 3]\nrestart = \"allways\"\n[services.db]\nstop_timeout = 5\n[srvices]\n[keepalive]\nshutdown_timeout = \"\"\n",
+        r#"
+keepalive.toml:2:17: expected a string, found `3`
+  2 | command = ["a", 3]
+    |                 ^
+  = each element is one argument, in quotes
+
+keepalive.toml:3:11: expected `"always"`, `"on-failure"` or `"never"`, found `"allways"`
+  3 | restart = "allways"
+    |           ^^^^^^^^^
+  = did you mean `"always"`?
+
+keepalive.toml:4:11: service `db` has no `command`
+  4 | [services.db]
+    |           ^^
+  = such as `command = ["node", "server.js"]`
+
+keepalive.toml:5:16: expected a duration, found `5`
+  5 | stop_timeout = 5
+    |                ^
+  = with a unit: `"5s"` or `"5ms"`
+
+keepalive.toml:6:2: unknown key `srvices` in the file
+  6 | [srvices]
+    |  ^^^^^^^
+  = did you mean `services`?
+
+keepalive.toml:8:20: expected a duration, found `""`
+  8 | shutdown_timeout = ""
+    |                    ^^
+  = such as `"250ms"`, `"5s"`, `"1m30s"`
+
+6 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn errors_of_syntax_and_of_meaning_stand_together() {
+    check(
+        "[services.web]\ncommand = node\ninstances = 0\n[services.db\nx = 1\n",
+        r#"
+keepalive.toml:2:11: expected a value, found `node`
+  2 | command = node
+    |           ^^^^
+  = write `"node"`
+
+keepalive.toml:3:13: expected a whole number from 1 to 65536, or `"cpus"`, found `0`
+  3 | instances = 0
+    |             ^
+
+keepalive.toml:4:13: unclosed table, expected `]`
+  4 | [services.db
+    |             ^
+
+keepalive.toml:5:1: unknown key `x` in the file
+  5 | x = 1
+    | ^
+  = known here: keepalive, services
+
+4 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn unknown_keys_name_the_nearest_or_what_other_programs_call_it() {
+    check_keys(
+        "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\n",
+        r#"
+keepalive.toml:3:1: unknown key `restrat` in `[services.web]`
+  3 | restrat = "no"
+    | ^^^^^^^
+  = did you mean `restart`?
+
+keepalive.toml:4:1: unknown key `environment` in `[services.web]`
+  4 | environment = {}
+    | ^^^^^^^^^^^
+  = did you mean `env`?
+
+keepalive.toml:5:1: unknown key `replicas` in `[services.web]`
+  5 | replicas = 3
+    | ^^^^^^^^
+  = did you mean `instances`?
+
+keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
+  6 | frobnicate = 1
+    | ^^^^^^^^^^
+  = known here: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_timeout, kill_mode, ready, log, limits, nice, oom_score_adj, no_new_privs
+
+keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
+  7 | health_check = {}
+    | ^^^^^^^^^^^^
+  = did you mean `health`?
+
+5 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_misspelt_command_is_told_once() {
+    check(
+        "[services.web]\ncomand = [\"node\"]\n",
+        r#"
+keepalive.toml:2:1: unknown key `comand` in `[services.web]`
+  2 | comand = ["node"]
+    | ^^^^^^
+  = did you mean `command`?
+
+1 error in the configuration
+"#,
+    );
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_as_such() {
+    check(
+        "[keepalive]\nhttp = \"x\"\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nlog = { stdout = \"prefix\", file = \"x\" }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
+        r#"
+keepalive.toml:2:1: `http` is not supported yet
+  2 | http = "x"
+    | ^^^^
+  = remove it
+
+keepalive.toml:3:22: `"reload"` is not supported yet
+  3 | signals = { SIGHUP = "reload" }
+    |                      ^^^^^^^^
+  = so far: `"forward"`, `"shutdown"` or `"ignore"`
+
+keepalive.toml:5:17: `{fd.NAME}` is not supported yet
+  5 | command = "node {fd.http}"
+    |                 ^^^^^^^^^
+
+keepalive.toml:6:1: `listen` is not supported yet
+  6 | listen = {}
+    | ^^^^^^
+  = remove it
+
+keepalive.toml:7:9: `"notify"` is not supported yet
+  7 | ready = "notify"
+    |         ^^^^^^^^
+  = so far: `"exec"`
+
+keepalive.toml:8:18: `"prefix"` is not supported yet
+  8 | log = { stdout = "prefix", file = "x" }
+    |                  ^^^^^^^^
+  = so far: `"inherit"` or `"null"`
+
+keepalive.toml:8:28: `file` is not supported yet
+  8 | log = { stdout = "prefix", file = "x" }
+    |                            ^^^^
+  = remove it
+
+keepalive.toml:11:11: `tcp` is not supported yet
+  11 | ready = { tcp = "127.0.0.1:80" }
+     |           ^^^
+  = remove it
+
+keepalive.toml:12:1: `reload` is not supported yet
+  12 | reload = {}
+     | ^^^^^^
+  = remove it
+
+9 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn commands_that_are_none_are_told() {
+    check(
+        "services.a.command = []\nservices.b.command = \" \"\nservices.c.command = \"it's\"\nservices.d.command = 1\nservices.e.command = [\"\", \"x\"]\nservices.f.command = [\"x\\u0000\"]\nservices.g = {}\nservices.h = 1\n",
+        r#"
+keepalive.toml:1:22: the command is empty
+  1 | services.a.command = []
+    |                      ^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+keepalive.toml:2:22: the command is empty
+  2 | services.b.command = " "
+    |                      ^^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+keepalive.toml:3:22: a quote or a backslash is left open
+  3 | services.c.command = "it's"
+    |                      ^^^^^^
+  = or give an array, one element a word
+
+keepalive.toml:4:22: expected an array of strings or a string, found `1`
+  4 | services.d.command = 1
+    |                      ^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+keepalive.toml:5:22: the command is empty
+  5 | services.e.command = ["", "x"]
+    |                      ^^^^^^^^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+keepalive.toml:6:23: a NUL byte cannot be passed to a program
+  6 | services.f.command = ["x\u0000"]
+    |                       ^^^^^^^^^
+  = remove it
+
+keepalive.toml:7:10: service `g` has no `command`
+  7 | services.g = {}
+    |          ^
+  = such as `command = ["node", "server.js"]`
+
+keepalive.toml:8:14: expected a table, found `1`
+  8 | services.h = 1
+    |              ^
+  = write `[services.h]`
+
+8 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_shells_words_in_a_command_are_a_warning() {
+    check(
+        "[services.web]\ncommand = \"migrate && serve\"\n",
+        r#"
+warning: keepalive.toml:2:11: `&&` goes to the program as it is: no shell is started
+  2 | command = "migrate && serve"
+    |           ^^^^^^^^^^^^^^^^^^
+  = for a shell: `["sh", "-c", "…"]`
+"#,
+    );
+}
+
+#[test]
+fn durations_and_numbers_out_of_range_are_told() {
+    check_keys(
+        "restart_delay = 5\nmin_uptime = \"5\"\nstop_timeout = \"soon\"\nmax_restarts = -1\nnice = 20\noom_score_adj = 1001\ninstances = \"many\"\nbackoff = { initial = \"1m\", max = \"5s\", factor = 0.5, jitter = 1.5 }\n",
+        r#"
+keepalive.toml:3:17: expected a duration, found `5`
+  3 | restart_delay = 5
+    |                 ^
+  = with a unit: `"5s"` or `"5ms"`
+
+keepalive.toml:4:14: expected a duration, found `"5"`
+  4 | min_uptime = "5"
+    |              ^^^
+  = with a unit: `"5s"` or `"5ms"`
+
+keepalive.toml:5:16: expected a duration, found `"soon"`
+  5 | stop_timeout = "soon"
+    |                ^^^^^^
+  = such as `"250ms"`, `"5s"`, `"1m30s"`
+
+keepalive.toml:6:16: expected a whole number from 0 to 4294967295, or `"unlimited"`, found `-1`
+  6 | max_restarts = -1
+    |                ^^
+
+keepalive.toml:7:8: expected a whole number from -20 to 19, found `20`
+  7 | nice = 20
+    |        ^^
+
+keepalive.toml:8:17: expected a whole number from -1000 to 1000, found `1001`
+  8 | oom_score_adj = 1001
+    |                 ^^^^
+
+keepalive.toml:9:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"many"`
+  9 | instances = "many"
+    |             ^^^^^^
+
+keepalive.toml:10:35: `max` is below `initial`, the delay that it limits
+  10 | backoff = { initial = "1m", max = "5s", factor = 0.5, jitter = 1.5 }
+     |                                   ^^^^
+  = raise `max` or lower `initial`
+
+keepalive.toml:10:50: expected a number of at least 1, found `0.5`
+  10 | backoff = { initial = "1m", max = "5s", factor = 0.5, jitter = 1.5 }
+     |                                                  ^^^
+
+keepalive.toml:10:64: expected a number from 0 to 1, found `1.5`
+  10 | backoff = { initial = "1m", max = "5s", factor = 0.5, jitter = 1.5 }
+     |                                                                ^^^
+
+10 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn exit_codes_and_signals_that_are_none_are_told() {
+    check_keys(
+        "success_exit_codes = [256, \"15\", \"SIGTRM\", 1.0]\nno_restart_exit_codes = 125\nstop_signal = \"SIGSTOP\"\n",
+        r#"
+keepalive.toml:3:23: expected an exit code from 0 to 255 or a signal, found `256`
+  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
+    |                       ^^^
+  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+
+keepalive.toml:3:28: expected an exit code from 0 to 255 or a signal, found `"15"`
+  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
+    |                            ^^^^
+  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+
+keepalive.toml:3:34: expected an exit code from 0 to 255 or a signal, found `"SIGTRM"`
+  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
+    |                                  ^^^^^^^^
+  = did you mean `SIGTERM`?
+
+keepalive.toml:3:44: expected an exit code from 0 to 255 or a signal, found `1.0`
+  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
+    |                                            ^^^
+  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+
+keepalive.toml:4:25: expected an array, found `125`
+  4 | no_restart_exit_codes = 125
+    |                         ^^^
+  = such as `[0, 143, "SIGTERM"]`
+
+keepalive.toml:5:15: SIGSTOP ends no process
+  5 | stop_signal = "SIGSTOP"
+    |               ^^^^^^^^^
+  = such as `"SIGTERM"`, `"SIGQUIT"`
+
+6 errors in the configuration
+"#,
+    );
+}

@@ -1,0 +1,264 @@
+//! Files: where they are, what they include, and what cannot be read.
+
+use super::*;
+
+/// Compares the report for the files of `scratch`.
+#[track_caller]
+fn check_files(scratch: &Scratch, expect: &str) {
+    let told = scratch.told(scratch.load());
+    assert_eq!(told.trim_end(), expect.trim_matches('\n').trim_end(), "\n--- told:\n{told}");
+}
+
+const INCLUDING: &[u8] = b"[keepalive]\ninclude = [\"d/*.toml\"]\n";
+
+#[test]
+fn included_files_come_in_the_order_of_their_names() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"keepalive.include = [\"d/?.toml\", \"*.toml\", \"none/*\", \"d/b.toml\"]\n");
+    scratch.write(
+        "d/b.toml",
+        b"[services.b]\ncommand = \"x\"\ncwd = \"data\"\nenv_file = \"b.env\"\ndepends_on = [\"a\"]\n",
+    );
+    scratch.write("d/a.toml", b"[services.a]\ncommand = \"x\"\n");
+    scratch.write("d/.hidden.toml", b"?");
+    scratch.write("d/long.toml", b"?");
+    scratch.write("d/b.env", b"B=1");
+    let plan = scratch.load().unwrap().plan;
+    let names: Vec<&str> = plan.services.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    let process = &plan.services[1].process;
+    let directory = CString::new(scratch.0.join("d/data").into_os_string().into_encoded_bytes()).unwrap();
+    assert_eq!(process.cwd, Some(Template::Fixed(directory)));
+    assert_eq!(*process.env, [Template::Fixed(c"B=1".to_owned())]);
+}
+
+#[test]
+fn errors_of_all_files_are_told_together() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[keepalive]\ninclude = [\"d/*.toml\"]\n[services.web]\ncommand = 1\n");
+    scratch.write("d/1.toml", b"[services.web]\ncommand = \"x\"\n");
+    scratch
+        .write("d/2.toml", b"[keepalive]\ninclude = [\"x\"]\n[services.a]\ncommand = \"x\"\ndepends_on = [\"wbe\"]\n");
+    scratch.write("d/3.toml", b"[keepalive]\nsignals = {}\n");
+    scratch.write("d/4.toml", b"[services.b]\ncommand = \"x\"\nenv_file = [\"x.env\", \"none.env\"]\n");
+    scratch.write("d/x.env", b"A=1\nB\"=2\nC=${NONE}\n");
+    check_files(
+        &scratch,
+        r#"
+keepalive.toml:4:11: expected an array of strings or a string, found `1`
+  4 | command = 1
+    |           ^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+d/1.toml:1:11: service `web` is given twice, first at keepalive.toml:3:11
+  1 | [services.web]
+    |           ^^^
+  = rename one of them
+
+d/2.toml:2:1: only the main file can include others
+  2 | include = ["x"]
+    | ^^^^^^^
+  = move it there
+
+d/2.toml:5:15: unknown service `wbe`
+  5 | depends_on = ["wbe"]
+    |               ^^^^^
+  = did you mean `web`?
+
+d/3.toml:1:2: only the main file can have `[keepalive]`
+  1 | [keepalive]
+    |  ^^^^^^^^^
+  = move it there
+
+d/4.toml:3:22: cannot read `d/none.env`: no such file or directory
+  3 | env_file = ["x.env", "none.env"]
+    |                      ^^^^^^^^^^
+
+d/x.env:2:1: expected `NAME=value`
+  2 | B"=2
+    | ^^^^
+  = a comment begins with `#`
+
+d/x.env:3:3: variable `NONE` is not set
+  3 | C=${NONE}
+    |   ^^^^^^^
+  = set it, or give a default: `${NONE:-default}`
+
+8 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn what_cannot_be_included_is_told() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "keepalive.toml",
+        b"[keepalive]\ninclude = [\"none.toml\", \"*/x.toml\", 3, \"etc\", \"\"]\n[services.a]\ncommand = \"x\"\n",
+    );
+    check_files(
+        &scratch,
+        r#"
+keepalive.toml:2:12: cannot read `none.toml`: no such file or directory
+  2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
+    |            ^^^^^^^^^^^
+
+keepalive.toml:2:25: `*` and `?` can only stand in the file name
+  2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
+    |                         ^^^^^^^^^^
+  = name each directory in an element of its own
+
+keepalive.toml:2:37: expected a path, found `3`
+  2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
+    |                                     ^
+
+keepalive.toml:2:40: cannot read `etc`: is a directory
+  2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
+    |                                        ^^^^^
+
+keepalive.toml:2:47: the path is empty
+  2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
+    |                                               ^^
+
+5 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_file_that_is_no_utf_8_is_told_with_the_place() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", INCLUDING);
+    scratch.write("d/a.toml", b"[services.a]\n# caf\xe9\ncommand = \"x\"\n");
+    scratch.write("d/b.toml", b"\xff\xfe[\0s\0");
+    check_files(
+        &scratch,
+        r#"
+d/a.toml:2:6: not UTF-8: byte 18 is 0xe9
+  2 | # caf�
+    |      ^
+  = save the file as UTF-8
+
+d/b.toml:1:1: not UTF-8: byte 0 is 0xff
+  1 | ��[�s�
+    | ^
+  = it looks like UTF-16; save it as UTF-8
+
+2 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", &vec![b'#'; 2 << 20]);
+    check_files(
+        &scratch,
+        r#"
+keepalive.toml: cannot be read: larger than 1 MiB
+
+1 error in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_directory_and_a_missing_file_are_told() {
+    let scratch = Scratch::new();
+    check_files(&scratch, "keepalive.toml: cannot be read: no such file or directory\n\n1 error in the configuration");
+    std::fs::create_dir(scratch.0.join("keepalive.toml")).unwrap();
+    check_files(&scratch, "keepalive.toml: cannot be read: is a directory\n\n1 error in the configuration");
+}
+
+#[test]
+fn check_looks_for_programs_and_directories() {
+    let scratch = Scratch::new();
+    scratch.write("bin/tool", b"");
+    scratch.write(
+        "keepalive.toml",
+        concat!(
+            "[services.a]\ncommand = [\"none\"]\nenv = { PATH = \"/x:/y\" }\n",
+            "[services.b]\ncommand = [\"./bin/tool\"]\n",
+            "[services.c]\ncommand = [\"x\"]\ncwd = \"/none\"\n",
+            "[services.d]\ncommand = [\"x-{instance}\"]\nlimits = { nofile = 4096, core = 1 }\n",
+            "[services.e]\ncommand = \"bin/none\"\ncwd = \"bin/tool\"\n",
+            "[services.f]\ncommand = \"sub/none\"\n",
+        )
+        .as_bytes(),
+    );
+    assert_eq!(scratch.load().map(|loaded| loaded.warnings), Ok(Vec::new()));
+    let told = scratch.told(scratch.load_as(Purpose::Check, 0));
+    assert_eq!(
+        told.trim_end(),
+        r#"
+warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024 here, and only root can raise it
+  11 | limits = { nofile = 4096, core = 1 }
+     |                     ^^^^
+  = lower it, or raise the container's limit
+
+keepalive.toml:2:11: there is no program `none` in PATH
+  2 | command = ["none"]
+    |           ^^^^^^^^
+  = PATH is /x:/y
+
+keepalive.toml:5:11: `./bin/tool` cannot be executed
+  5 | command = ["./bin/tool"]
+    |           ^^^^^^^^^^^^^^
+  = chmod +x ./bin/tool
+
+keepalive.toml:8:7: cannot use `/none` as directory: no such file or directory
+  8 | cwd = "/none"
+    |       ^^^^^^^
+  = create it, or correct `cwd`
+
+keepalive.toml:14:7: `bin/tool` is not a directory
+  14 | cwd = "bin/tool"
+     |       ^^^^^^^^^^
+  = create it, or correct `cwd`
+
+keepalive.toml:16:11: there is no program `sub/none`
+  16 | command = "sub/none"
+     |           ^^^^^^^^^^
+  = it is looked for from `cwd`
+
+5 errors in the configuration
+"#
+        .trim_matches('\n')
+        .trim_end(),
+        "\n--- told:\n{told}"
+    );
+}
+
+#[test]
+fn check_finds_programs_as_the_service_will() {
+    let scratch = Scratch::new();
+    let tool = scratch.write("bin/tool", b"");
+    std::fs::set_permissions(tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = scratch.0.join("bin");
+    let text = format!(
+        "[services.a]\ncommand = \"tool\"\nenv.PATH = \"/x:{}\"\n[services.b]\ncommand = \"./tool\"\ncwd = \"bin\"\n",
+        path.display()
+    );
+    scratch.write("keepalive.toml", text.as_bytes());
+    assert_eq!(scratch.load_as(Purpose::Check, 0).map(|loaded| loaded.warnings), Ok(Vec::new()));
+}
+
+#[test]
+fn the_configuration_is_the_first_that_is_there() {
+    let scratch = Scratch::new();
+    let find = |variables: &[(OsString, OsString)], explicit: Option<&Path>| {
+        scratch.with_environment(Purpose::Run, 0, variables, |environment| find(explicit, environment))
+    };
+    let named = [("KEEPALIVE_CONFIG".into(), "named.toml".into())];
+    assert_eq!(find(&[], None), Err(NotFound));
+    scratch.write("etc/keepalive.toml", b"");
+    assert_eq!(find(&[], None), Ok(scratch.0.join("etc/keepalive.toml")));
+    scratch.write("etc/keepalive/keepalive.toml", b"");
+    assert_eq!(find(&[], None), Ok(scratch.0.join("etc/keepalive/keepalive.toml")));
+    scratch.write("keepalive.toml", b"");
+    assert_eq!(find(&[], None), Ok(PathBuf::from("keepalive.toml")));
+    assert_eq!(find(&named, None), Ok(PathBuf::from("named.toml")));
+    assert_eq!(find(&named, Some(Path::new("given.toml"))), Ok(PathBuf::from("given.toml")));
+    assert_eq!(find(&[("KEEPALIVE_CONFIG".into(), "".into())], None), Ok(PathBuf::from("keepalive.toml")));
+}

@@ -1,0 +1,249 @@
+//! What a right configuration comes to.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::ExitStatus;
+use crate::model::plan::{
+    Backoff, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Restart, Service, SignalUses, Stop,
+};
+
+fn fixed(text: &str) -> Template {
+    Template::Fixed(CString::new(text).unwrap())
+}
+
+fn numbered(pieces: &[&str]) -> Template {
+    Template::Numbered(pieces.iter().map(|piece| CString::new(*piece).unwrap()).collect())
+}
+
+fn minimal() -> Service {
+    Service {
+        name: "web".into(),
+        kind: Kind::Service,
+        instances: 1,
+        depends_on: Box::default(),
+        autostart: true,
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            delay: Duration::ZERO,
+            min_uptime: Duration::from_secs(10),
+            backoff: Backoff {
+                initial: Duration::from_millis(100),
+                factor: 2.0,
+                max: Duration::from_secs(30),
+                jitter: 0.1,
+            },
+            max_restarts: Some(16),
+            success: [ExitStatus::Code(0)].into_iter().collect(),
+            prevent: ExitSet::default(),
+        },
+        on_failure: Consequence::Shutdown,
+        on_success: Consequence::Ignore,
+        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        ready: Ready::Exec,
+        process: Process {
+            command: [fixed("node")].into(),
+            cwd: None,
+            credentials: None,
+            umask: None,
+            env: Box::default(),
+            inherit_env: true,
+            input: Input::Null,
+            stdout: Output::Inherit,
+            stderr: Output::Inherit,
+            limits: Box::default(),
+            nice: None,
+            oom_score_adj: None,
+            no_new_privs: false,
+        },
+    }
+}
+
+/// The service that `keys` make of a minimal one, compared with what `change` makes of it.
+#[track_caller]
+fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
+    let plan = plan(&format!("[services.web]\ncommand = [\"node\"]\n{keys}\n"));
+    let mut expected = minimal();
+    change(&mut expected);
+    assert_eq!(plan.services, [expected]);
+}
+
+#[test]
+fn what_is_not_said_is_completed() {
+    let expected = Plan {
+        shutdown_timeout: Duration::from_secs(9),
+        signals: SignalUses::default(),
+        termination_log: PathBuf::from("/dev/termination-log"),
+        services: vec![minimal()],
+    };
+    assert_eq!(plan("services.web.command = [\"node\"]"), expected);
+    assert_eq!(plan("\u{feff}[services.web]\r\ncommand = \"node\"\r\n"), expected);
+}
+
+#[test]
+fn the_global_settings_are_read() {
+    let plan = plan(concat!(
+        "[keepalive]\nshutdown_timeout = \"1m30s\"\ntermination_log = \"/t/${PORT}\"\n",
+        "signals = { SIGHUP = \"shutdown\", usr1 = \"ignore\", \"RTMIN+3\" = \"shutdown\", TERM = \"forward\" }\n",
+        "[services.web]\ncommand = \"x\"\n"
+    ));
+    assert_eq!(plan.shutdown_timeout, Duration::from_secs(90));
+    assert_eq!(plan.termination_log, PathBuf::from("/t/80"));
+    let uses = [Signal::HUP, Signal::USR1, Signal::parse("37").unwrap(), Signal::TERM, Signal::USR2];
+    use SignalUse::{Forward, Ignore, Shutdown};
+    assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Shutdown, Forward, Forward]);
+}
+
+#[test]
+fn every_key_of_a_service_is_read() {
+    check_service("type = \"oneshot\"\ninstances = \"cpus\"\nautostart = false\nkill_mode = \"process\"", |service| {
+        service.kind = Kind::Oneshot;
+        service.instances = 3;
+        service.autostart = false;
+        service.stop.kill_mode = KillMode::Process;
+    });
+    check_service(
+        "restart = \"on-failure\"\nrestart_delay = \"1s\"\nmin_uptime = \"0\"\nmax_restarts = \"unlimited\"\n\
+         backoff = { initial = \"1m\", factor = 1, jitter = 0 }\n\
+         success_exit_codes = [0, 0x3, \"SIGTERM\"]\nno_restart_exit_codes = [125]",
+        |service| {
+            let restart = &mut service.restart;
+            restart.policy = RestartPolicy::OnFailure;
+            restart.delay = Duration::from_secs(1);
+            restart.min_uptime = Duration::ZERO;
+            restart.max_restarts = None;
+            let minute = Duration::from_secs(60);
+            restart.backoff = Backoff { initial: minute, factor: 1.0, max: minute, jitter: 0.0 };
+            let success = [ExitStatus::Code(0), ExitStatus::Code(3), ExitStatus::Signal(Signal::TERM)];
+            restart.success = success.into_iter().collect();
+            restart.prevent = [ExitStatus::Code(125)].into_iter().collect();
+        },
+    );
+    check_service(
+        "on_failure = \"ignore\"\non_success = \"shutdown\"\nstop_signal = \"QUIT\"\nstop_timeout = \"2s\"\n\
+         ready = { delay = \"2s\" }",
+        |service| {
+            service.on_failure = Consequence::Ignore;
+            service.on_success = Consequence::Shutdown;
+            service.stop.signal = Signal::QUIT;
+            service.stop.timeout = Duration::from_secs(2);
+            service.ready = Ready::Delay(Duration::from_secs(2));
+        },
+    );
+    check_service(
+        "cwd = \"/a/{instance}\"\numask = \"027\"\nenv_clear = true\nnice = -20\noom_score_adj = 1000\n\
+         no_new_privs = true\nlog = { stdout = \"inherit\", stderr = \"null\" }\n\
+         limits = { nofile = 1000, core = \"unlimited\", data = { soft = \"64KiB\", hard = \"unlimited\" } }",
+        |service| {
+            let process = &mut service.process;
+            process.cwd = Some(numbered(&["/a/", ""]));
+            process.umask = Some(0o027);
+            process.inherit_env = false;
+            process.nice = Some(-20);
+            process.oom_score_adj = Some(1000);
+            process.no_new_privs = true;
+            process.stderr = Output::Null;
+            process.limits = [
+                Limit { name: "nofile", resource: 7, soft: Some(1000), hard: Some(1000) },
+                Limit { name: "core", resource: 4, soft: None, hard: None },
+                Limit { name: "data", resource: 2, soft: Some(65_536), hard: None },
+            ]
+            .into();
+        },
+    );
+}
+
+#[test]
+fn commands_are_split_as_a_shell_does_and_expanded_word_by_word() {
+    let command = |text: &str| plan(&format!("[services.web]\ncommand = {text}\n")).services.remove(0).process.command;
+    assert_eq!(*command(r#"'sh -c "a  b" c\ d'"#), [fixed("sh"), fixed("-c"), fixed("a  b"), fixed("c d")]);
+    assert_eq!(*command(r#"'a "${PORT} x" ${EMPTY}'"#), [fixed("a"), fixed("80 x"), fixed("")]);
+    assert_eq!(
+        *command(r#"["{service}", "--id={instance}", "{\"a\": {}}", "$$HOME $1"]"#),
+        [fixed("web"), numbered(&["--id=", ""]), fixed("{\"a\": {}}"), fixed("$HOME $1"),]
+    );
+}
+
+#[test]
+fn the_environment_is_that_of_the_user_below_env_files_below_env() {
+    let scratch = Scratch::new();
+    scratch.write("a.env", b"A=file\nHOME=/from/file\nB=\xff\n");
+    scratch.write("web.env", b"A=later\nC=${PORT}\n");
+    let text = "[services.web]\ncommand = \"x ${A} ${PORT}\"\nuser = \"www\"\nenv_file = [\"a.env\", \"{service}.env\"]\n\
+                env = { PORT = \"300{instance}\", D = 5, E = true, USER = \"me\", A2 = \"${A}\" }\n";
+    scratch.write("keepalive.toml", text.as_bytes());
+    let process = scratch.load().unwrap().plan.services.remove(0).process;
+    assert_eq!(*process.command, [fixed("x"), fixed("later"), fixed("80")]);
+    let binary = Template::Fixed(CString::new(b"B=\xff".to_vec()).unwrap());
+    let port = numbered(&["PORT=300", ""]);
+    let expected = ["A=later", "A2=later", "C=80", "D=5", "E=true", "HOME=/from/file", "LOGNAME=www", "USER=me"];
+    let mut expected: Vec<Template> = expected.into_iter().map(fixed).collect();
+    expected.insert(2, binary);
+    expected.insert(8, port);
+    assert_eq!(*process.env, *expected);
+}
+
+#[test]
+fn a_user_brings_its_groups() {
+    check_service("user = \"www\"", |service| {
+        service.process.credentials = Some(Credentials { uid: 33, gid: 34, groups: [34, 50].into() });
+        service.process.env = [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
+    });
+    check_service("user = 33\ngroup = \"logs\"\ngroups = []", |service| {
+        service.process.credentials = Some(Credentials { uid: 33, gid: 50, groups: [].into() });
+        service.process.env = [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
+    });
+    check_service("user = \"1000\"", |service| {
+        service.process.credentials = Some(Credentials { uid: 1000, gid: 1000, groups: [1000].into() });
+        service.process.env = [fixed("HOME=/")].into();
+    });
+    check_service("group = 7", |service| {
+        service.process.credentials = Some(Credentials { uid: 0, gid: 7, groups: [7].into() });
+    });
+}
+
+#[test]
+fn without_root_only_the_own_user_can_be_asked_for() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nuser = 1000\n");
+    let process = scratch.load_as(Purpose::Run, 1000).unwrap().plan.services.remove(0).process;
+    assert_eq!((process.credentials, &*process.env), (None, &[fixed("HOME=/")][..]));
+    let expected = "keepalive.toml:3:8: only root can change user or group, and keepalive runs as user 1001\n  \
+                    3 | user = 1000\n    |        ^^^^\n  \
+                    = start keepalive as root, or remove `user`, `group` and `groups`\n\n1 error in the configuration\n";
+    assert_eq!(scratch.told(scratch.load_as(Purpose::Run, 1001)), expected);
+}
+
+#[test]
+fn services_stand_in_the_order_of_the_file_and_start_in_that_of_their_dependencies() {
+    let plan = plan(
+        "[services.web]\ncommand = \"x\"\ndepends_on = [\"db\", \"cache\"]\n[services.cache]\ncommand = \"x\"\n\
+         depends_on = [\"db\"]\n[services.db]\ncommand = \"x\"\n[services.alone]\ncommand = \"x\"\n",
+    );
+    let names: Vec<&str> = plan.services.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, ["web", "cache", "db", "alone"]);
+    assert_eq!(*plan.services[0].depends_on, [ServiceIndex(2), ServiceIndex(1)]);
+    assert_eq!(start_order(&plan), [2, 1, 0, 3].map(ServiceIndex));
+}
+
+#[test]
+fn the_command_after_the_dashes_is_the_service_main() {
+    let scratch = Scratch::new();
+    let path = scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\ndepends_on = [\"main\"]\n");
+    let command = ["sh".into(), "-c".into(), "echo ${HOME} {instance}".into()];
+    let mut plan = scratch.load_with(&path, &command).unwrap().plan;
+    let main = plan.services.remove(1);
+    assert_eq!(*plan.services[0].depends_on, [ServiceIndex(1)]);
+    let mut expected = minimal();
+    expected.name = "main".into();
+    expected.restart.policy = RestartPolicy::Never;
+    expected.on_success = Consequence::Shutdown;
+    expected.process.command = [fixed("sh"), fixed("-c"), fixed("echo ${HOME} {instance}")].into();
+    expected.process.input = Input::Terminal;
+    assert_eq!(main, expected);
+
+    scratch.write("keepalive.toml", b"[services.main]\ncommand = \"x\"\n");
+    let expected = "keepalive.toml:1:11: service `main` is the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \
+                    = rename it\n\n1 error in the configuration\n";
+    assert_eq!(scratch.told(scratch.load_with(&path, &command)), expected);
+}

@@ -1,0 +1,5 @@
+//! Carries lines to where they are read. So far these are keepalive's own, [`own`].
+//!
+//! Nothing here may wait for a reader: a line that cannot be written is dropped and counted.
+
+pub mod own;

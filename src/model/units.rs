@@ -1,0 +1,164 @@
+//! Durations and sizes as users write and read them: `1m30s`, `512MiB`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Name and nanoseconds of each unit of time.
+const TIMES: [(&str, u64); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+];
+
+/// Name and bytes of each unit of size.
+const SIZES: [(&str, u64); 10] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("kB", 1_000),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+/// Reads `250ms`, `5s`, `1.5s`, `1m30s`, `2h`, `1d`, `0`; `None` for anything else, a number without a unit too.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    loop {
+        let (amount, after) = parse_amount(rest, &TIMES)?;
+        total = total.checked_add(amount)?;
+        if after.is_empty() {
+            return Some(Duration::from_nanos(total));
+        }
+        rest = after;
+    }
+}
+
+/// Reads `64KiB`, `512MiB`, `1.5GiB`, `10MB`, `100B`, `0`; `None` for anything else, a number without a unit too.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    parse_amount(text, &SIZES).filter(|(_, after)| after.is_empty()).map(|(bytes, _)| bytes)
+}
+
+/// One number with its unit at the beginning of `text`, and what follows.
+fn parse_amount<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
+    let is_number = |character: char| character.is_ascii_digit() || character == '.';
+    let (number, rest) = text.split_at(text.find(|character| !is_number(character))?);
+    let (unit, after) = rest.split_at(rest.find(is_number).unwrap_or(rest.len()));
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let part = scale.checked_mul(fraction.parse().ok()?)?.checked_div(10_u64.checked_pow(digits)?)?;
+    Some((scale.checked_mul(whole.parse().ok()?)?.checked_add(part)?, after))
+}
+
+/// Writes `1d2h`, `1m30s`, `1.5s`, `250ms`, `0s`; exact to the millisecond, rounded down.
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
+    let milliseconds = duration.subsec_millis();
+    let mut seconds = duration.as_secs();
+    if seconds == 0 && milliseconds > 0 {
+        return format!("{milliseconds}ms");
+    }
+    let mut text = String::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
+        if seconds >= length {
+            text.push_str(&format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    if milliseconds > 0 {
+        let decimals = format!("{milliseconds:03}");
+        // A String takes every write.
+        let _ = write!(text, "{seconds}.{}s", decimals.trim_end_matches('0'));
+    } else if seconds > 0 || text.is_empty() {
+        let _ = write!(text, "{seconds}s");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, milliseconds: Option<u64>) {
+        assert_eq!(parse_duration(text), milliseconds.map(Duration::from_millis), "{text}");
+    }
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        check("250ms", Some(250));
+        check("5s", Some(5_000));
+        check("1m30s", Some(90_000));
+        check("1.5s", Some(1_500));
+        check("0.25s", Some(250));
+        check("2h", Some(7_200_000));
+        check("1d", Some(86_400_000));
+        check("0", Some(0));
+        check("0s", Some(0));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5 s",
+            "5S",
+            "5sec",
+            "1m30",
+            ".s",
+            "5.s",
+            ".5s",
+            "1.2.3s",
+            "1e3s",
+            "99999999999d",
+            "+5s",
+            "0.1234567890123456789012s",
+            "５s",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_and_decimal() {
+        assert_eq!(parse_size("64KiB"), Some(65_536));
+        assert_eq!(parse_size("512MiB"), Some(512 << 20));
+        assert_eq!(parse_size("1.5GiB"), Some(3 << 29));
+        assert_eq!(parse_size("10MB"), Some(10_000_000));
+        assert_eq!(parse_size("0"), Some(0));
+        for text in ["64", "64K", "64M", "64mib", "-1B", "1KiB2B", "99999999TiB", ""] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_back_from_what_is_written() {
+        for milliseconds in [0, 1, 250, 1_000, 1_500, 1_050, 60_000, 90_000, 3_600_000, 86_400_000, 90_061_001] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(parse_duration(&format_duration(duration)), Some(duration), "{}", format_duration(duration));
+        }
+        assert_eq!(format_duration(Duration::from_millis(90_500)), "1m30.5s");
+        assert_eq!(format_duration(Duration::from_secs(60)), "1m");
+    }
+}

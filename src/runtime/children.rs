@@ -1,0 +1,167 @@
+//! The processes of the instances: how they are made, what is known of them until they are reaped.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use crate::model::plan::{Input, KillMode, Output, Service};
+use crate::model::{InstanceId, Pid, Plan};
+use crate::sys::{ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
+
+/// Makes the processes, and knows the main process of each instance until it is reaped.
+pub(super) struct Children {
+    plan: Rc<Plan>,
+    living: BTreeMap<Pid, Child>,
+    environment: StringList,
+    null: OwnedFd,
+    sharing: Sharing,
+    spawner: Spawner,
+    // Kept from one start to the next, so that a restart allocates nothing.
+    argv: StringList,
+    env: StringList,
+    cwd: Vec<u8>,
+}
+
+/// A main process that has not been reaped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Child {
+    pub(super) kill_mode: KillMode,
+    pub(super) input: Input,
+}
+
+/// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols.
+const OURS_ALONE: [&[u8]; 8] = [
+    b"NOTIFY_SOCKET",
+    b"WATCHDOG_USEC",
+    b"WATCHDOG_PID",
+    b"LISTEN_FDS",
+    b"LISTEN_PID",
+    b"LISTEN_FDNAMES",
+    b"LISTEN_PIDFDID",
+    b"FDSTORE",
+];
+
+impl Children {
+    /// `environment`: what keepalive was started with, `NAME=value` each.
+    ///
+    /// # Errors
+    /// What opening /dev/null gave.
+    pub(super) fn new(plan: Rc<Plan>, environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
+        let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
+        Ok(Self {
+            plan,
+            living: BTreeMap::new(),
+            environment: passed_on.map(CStr::to_bytes).collect(),
+            null: open_null()?,
+            sharing,
+            spawner: Spawner::new(),
+            argv: StringList::new(),
+            env: StringList::new(),
+            cwd: Vec::new(),
+        })
+    }
+
+    pub(super) fn get(&self, pid: Pid) -> Option<Child> {
+        self.living.get(&pid).copied()
+    }
+
+    pub(super) fn remove(&mut self, pid: Pid) {
+        self.living.remove(&pid);
+    }
+
+    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.living.keys().copied()
+    }
+
+    /// Starts the process of `instance`, which has been started again `restarts` times.
+    ///
+    /// # Errors
+    /// As [`Spawner::spawn`].
+    pub(super) fn spawn(&mut self, instance: InstanceId, restarts: u32) -> Result<(Pid, Progress), Errno> {
+        let plan = Rc::clone(&self.plan);
+        let service = plan.services.get(instance.service.position()).ok_or(Errno::EINVAL)?;
+        self.fill_argv(service, instance.number);
+        self.fill_env(service, instance.number, restarts);
+        let process = &service.process;
+        self.cwd.clear();
+        if let Some(cwd) = &process.cwd {
+            cwd.write_to(instance.number, &mut self.cwd);
+        }
+        let null = self.null.as_fd();
+        let setup = Setup {
+            argv: &self.argv,
+            env: &self.env,
+            cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
+            session: match process.input {
+                Input::Null => Session::NewSession,
+                Input::Terminal => Session::Foreground,
+            },
+            stdio: [
+                (process.input == Input::Null).then_some(null),
+                sink(process.stdout, null),
+                sink(process.stderr, null),
+            ],
+            credentials: process.credentials.as_ref(),
+            umask: process.umask,
+            limits: &process.limits,
+            nice: process.nice,
+            oom_score_adj: process.oom_score_adj,
+            no_new_privs: process.no_new_privs,
+            signals: ChildSignals::Default,
+        };
+        let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;
+        let child = Child { kill_mode: service.stop.kill_mode, input: process.input };
+        self.living.insert(pid, child);
+        Ok((pid, progress))
+    }
+
+    fn fill_argv(&mut self, service: &Service, number: u32) {
+        self.argv.clear();
+        for word in &service.process.command {
+            self.argv.push_template(word, number);
+        }
+    }
+
+    /// Ours on top of the service's on top of what is inherited; each name once.
+    fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
+        use std::io::Write;
+        self.env.clear();
+        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
+        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
+        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
+        for variable in &service.process.env {
+            self.env.push_template(variable, number);
+        }
+        if !service.process.inherit_env {
+            return;
+        }
+        let own = self.env.len();
+        for variable in self.environment.iter() {
+            let name = name_of(variable);
+            if !self.env.iter().take(own).any(|set| name_of(set) == name) {
+                self.env.push(variable.to_bytes());
+            }
+        }
+    }
+}
+
+fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
+    match output {
+        Output::Inherit => None,
+        Output::Null => Some(null),
+    }
+}
+
+fn open_null() -> Result<OwnedFd, Errno> {
+    let opened = File::options().read(true).write(true).open("/dev/null");
+    opened.map(OwnedFd::from).map_err(|error| error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw))
+}
+
+/// `NAME` of `NAME=value`.
+fn name_of(variable: &CStr) -> &[u8] {
+    variable.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+}

@@ -1,0 +1,35 @@
+//! The last words: why keepalive ended, where people and orchestrators look for it.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use super::journal::Ending;
+use crate::model::Plan;
+use crate::supervisor::{Cause, Outcome};
+use crate::sys::StandardError;
+
+/// The exit code when the system refuses what keepalive cannot do without.
+pub(super) const REFUSED: u8 = 71;
+
+/// Tells how it ended. The reason of an end that nobody asked for is the last line on stderr and in the termination log.
+pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
+    let reason = Ending(plan, outcome);
+    match outcome.cause {
+        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => tell(plan, &reason.to_string()),
+        Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
+            log::info!("{reason}");
+        }
+    }
+}
+
+/// Tells the reason of an unrecoverable end, whatever the level of messages.
+pub(super) fn tell(plan: &Plan, reason: &str) {
+    log::logger().flush();
+    StandardError.write_last(format!("keepalive: {reason}").as_bytes());
+    // Made by the orchestrator where it wants to hear; nobody else's file is created.
+    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(&plan.termination_log)
+        && let Err(error) = writeln!(file, "{reason}")
+    {
+        log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
+    }
+}

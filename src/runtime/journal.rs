@@ -1,0 +1,277 @@
+//! One fact, one line: what the supervisor records, in words.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use log::Level;
+
+use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep};
+use crate::supervisor::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Run, StateName};
+
+/// Writes the line for `fact`.
+pub(super) fn write(plan: &Plan, fact: &Fact) {
+    log::log!(level_of(fact), "{}", Line { plan, fact });
+}
+
+fn level_of(fact: &Fact) -> Level {
+    match fact {
+        Fact::Transition { to, reason, .. } => level_of_transition(*to, reason),
+        Fact::StopTimedOut { .. }
+        | Fact::Unkillable { .. }
+        | Fact::ReloadUnsupported { .. }
+        | Fact::Forced { .. }
+        | Fact::LeftoversKilled
+        | Fact::Abandoned => Level::Warn,
+        Fact::ServiceFailed { .. } | Fact::Draining { cause: Cause::Failed { .. } } => Level::Error,
+        Fact::Draining { .. } => Level::Info,
+        Fact::LeftBehind { .. } | Fact::SignalForwarded { .. } | Fact::SignalIgnored { .. } => Level::Debug,
+    }
+}
+
+fn level_of_transition(to: StateName, reason: &Reason) -> Level {
+    match reason {
+        Reason::Ended { outlook: Outlook::Fail(_), .. } | Reason::DependencyFailed { .. } => Level::Error,
+        Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
+        Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
+        // The first says it; that it goes on is no news.
+        Reason::Refused { attempt: 1, .. } => Level::Warn,
+        Reason::Refused { .. } => Level::Debug,
+        Reason::Unblocked | Reason::Due | Reason::Cleared | Reason::Requested => match to {
+            StateName::Starting | StateName::Waiting => Level::Debug,
+            StateName::Running
+            | StateName::Stopping
+            | StateName::Stopped
+            | StateName::Backoff
+            | StateName::Completed
+            | StateName::Failed => Level::Info,
+        },
+        Reason::Ready | Reason::StopRequested | Reason::RestartRequested | Reason::Shutdown => Level::Info,
+    }
+}
+
+/// `web.2`.
+pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
+
+impl Display for Name<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", service_name(self.0, self.1.service), self.1.number)
+    }
+}
+
+fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
+    plan.services.get(service.position()).map_or("?", |service| &service.name)
+}
+
+struct Line<'a> {
+    plan: &'a Plan,
+    fact: &'a Fact,
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let plan = self.plan;
+        match self.fact {
+            Fact::Transition { instance, from, to, pid, reason } => {
+                write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
+                if from != to {
+                    write!(formatter, " → {}", to.as_str())?;
+                }
+                match (reason, pid, to) {
+                    (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
+                    (Reason::Ended { run, .. }, _, StateName::Stopping) => {
+                        formatter.write_str(" (")?;
+                        write_run(formatter, run)?;
+                        formatter.write_str(", ending what it left behind)")
+                    }
+                    _ => write_reason(formatter, plan, reason),
+                }
+            }
+            Fact::StopTimedOut { instance, pid, after } => {
+                let name = Name(plan, *instance);
+                write!(formatter, "{name} has not stopped within {}, killing it (pid {pid})", Span(*after))
+            }
+            Fact::LeftBehind { instance, pid } => {
+                write!(formatter, "{} has left processes behind, ending them (group {pid})", Name(plan, *instance))
+            }
+            Fact::Unkillable { instance, pid } => {
+                let name = Name(plan, *instance);
+                write!(
+                    formatter,
+                    "{name} is still there after SIGKILL (pid {pid}): not permitted, or stuck in the kernel"
+                )
+            }
+            Fact::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
+            Fact::SignalForwarded { signal, receivers } => {
+                let noun = if *receivers == 1 { "process" } else { "processes" };
+                write!(formatter, "{signal} forwarded to {receivers} {noun}")
+            }
+            Fact::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
+            Fact::ReloadUnsupported { signal } => {
+                write!(formatter, "{signal} ignored: reading the configuration again is not supported yet")
+            }
+            Fact::Draining { cause } => {
+                write_cause(formatter, plan, cause)?;
+                formatter.write_str(": stopping everything")
+            }
+            Fact::Forced { signal: Some(signal) } => write!(formatter, "{signal} again: killing everything now"),
+            Fact::Forced { signal: None } => {
+                write!(formatter, "not all stopped within {}: killing everything now", Span(plan.shutdown_timeout))
+            }
+            Fact::LeftoversKilled => {
+                formatter.write_str("processes that services left running do not end: killing them")
+            }
+            Fact::Abandoned => formatter.write_str("some processes are still there after SIGKILL: ending without them"),
+        }
+    }
+}
+
+fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> fmt::Result {
+    match reason {
+        Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared => Ok(()),
+        Reason::Requested => formatter.write_str(" (start requested)"),
+        Reason::StopRequested => formatter.write_str(" (stop requested)"),
+        Reason::RestartRequested => formatter.write_str(" (restart requested)"),
+        Reason::Shutdown => Ok(()),
+        Reason::Refused { errno, retry_in, .. } => {
+            write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
+        }
+        Reason::DependencyFailed { dependency } => {
+            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
+        }
+        Reason::Ended { run, outlook } => {
+            formatter.write_str(" (")?;
+            write_run(formatter, run)?;
+            write_outlook(formatter, outlook)?;
+            formatter.write_str(")")
+        }
+    }
+}
+
+fn write_run(formatter: &mut Formatter<'_>, run: &Run) -> fmt::Result {
+    match run.failure {
+        Some(failure) => Failure(failure).fmt(formatter),
+        None => {
+            write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
+            if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
+        }
+    }
+}
+
+fn write_outlook(formatter: &mut Formatter<'_>, outlook: &Outlook) -> fmt::Result {
+    match outlook {
+        Outlook::Restart { delay, unstable, limit } => {
+            if delay.is_zero() {
+                formatter.write_str(", restart at once")?;
+            } else {
+                write!(formatter, ", retry in {}", Span(*delay))?;
+            }
+            match (unstable, limit) {
+                (0, _) => Ok(()),
+                (count, Some(limit)) => write!(formatter, ", {count} of {limit}"),
+                (count, None) => write!(formatter, ", {count} in a row"),
+            }
+        }
+        Outlook::Complete | Outlook::Stay => Ok(()),
+        Outlook::Fail(gave_up) => write_gave_up(formatter, *gave_up),
+    }
+}
+
+fn write_gave_up(formatter: &mut Formatter<'_>, gave_up: GaveUp) -> fmt::Result {
+    match gave_up {
+        GaveUp::Policy => Ok(()),
+        GaveUp::Prevented => formatter.write_str(", not restarted after that"),
+        GaveUp::Limit(0) => formatter.write_str(", no restart allowed"),
+        GaveUp::Limit(1) => formatter.write_str(", the one restart used up"),
+        GaveUp::Limit(limit) => write!(formatter, ", all {limit} restarts used up"),
+    }
+}
+
+fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt::Result {
+    match cause {
+        Cause::Signal(signal) => write!(formatter, "received {signal}"),
+        Cause::Requested => formatter.write_str("shutdown requested"),
+        Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
+            write!(formatter, "{} failed: ", Name(plan, *instance))?;
+            write_run(formatter, run)?;
+            write_gave_up(formatter, *gave_up)
+        }
+        Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
+        Cause::NothingLeft { failure: None } => formatter.write_str("nothing is left to run"),
+    }
+}
+
+/// The last line: why it ended and with which code.
+pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome);
+
+impl Display for Ending<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write_cause(formatter, self.0, &self.1.cause)?;
+        write!(formatter, ": ended with exit code {}", self.1.code)
+    }
+}
+
+/// `cannot change to its directory: no such file or directory`.
+struct Failure(StartFailure);
+
+impl Display for Failure {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let step = match self.0.step {
+            StartStep::Session => "cannot make its session",
+            StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
+            StartStep::Limit(_) => "cannot set its `limits`",
+            StartStep::Nice => "cannot set its `nice`",
+            StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
+            StartStep::Groups => "cannot set its `groups`",
+            StartStep::Group => "cannot become its `group`",
+            StartStep::User => "cannot become its `user`",
+            StartStep::Directory => "cannot change to its `cwd`",
+            StartStep::NoNewPrivs => "cannot set `no_new_privs`",
+            StartStep::Exec => "cannot execute its command",
+        };
+        write!(formatter, "{step}: {}", self.0.errno.desc())
+    }
+}
+
+/// A duration as a person writes it: `400ms`, `3.2s`, `1m30s`, `2h5m`, `3d4h`.
+pub(super) struct Span(pub(super) Duration);
+
+impl Display for Span {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let (seconds, milliseconds) = (self.0.as_secs(), self.0.subsec_millis());
+        match seconds {
+            0 => write!(formatter, "{milliseconds}ms"),
+            1..60 if milliseconds < 100 => write!(formatter, "{seconds}s"),
+            1..60 => write!(formatter, "{seconds}.{}s", milliseconds / 100),
+            60..3600 => write_two(formatter, seconds / 60, "m", seconds % 60, "s"),
+            3600..86_400 => write_two(formatter, seconds / 3600, "h", seconds % 3600 / 60, "m"),
+            _ => write_two(formatter, seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+        }
+    }
+}
+
+fn write_two(formatter: &mut Formatter<'_>, large: u64, unit: &str, small: u64, subunit: &str) -> fmt::Result {
+    write!(formatter, "{large}{unit}")?;
+    if small > 0 { write!(formatter, "{small}{subunit}") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(milliseconds: u64, expect: &str) {
+        assert_eq!(Span(Duration::from_millis(milliseconds)).to_string(), expect);
+    }
+
+    #[test]
+    fn durations_read_as_a_person_would_write_them() {
+        check(0, "0ms");
+        check(400, "400ms");
+        check(1000, "1s");
+        check(3250, "3.2s");
+        check(60_000, "1m");
+        check(90_000, "1m30s");
+        check(7_500_000, "2h5m");
+        check(273_600_000, "3d4h");
+    }
+}

@@ -1,0 +1,402 @@
+//! Does. The one loop: what becomes readable is made an event, what the supervisor decides is made to happen.
+//!
+//! This room must not decide anything about services. Nothing in it waits but [`Runtime::turn`], and nothing in it
+//! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
+//! between. Start with [`run`].
+
+mod children;
+mod ending;
+mod foreground;
+mod journal;
+mod oom;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::model::plan::{Input, KillMode};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
+use crate::supervisor::{Action, Event, Exit, Left, Outcome, Scope, Step, Supervisor};
+use crate::sys::poll::Ready;
+use crate::sys::wait::{self, Stops};
+use crate::sys::{
+    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, procfs,
+    signals,
+};
+use children::{Child, Children};
+use oom::OomCounter;
+
+/// So many actions are done before what has happened meanwhile is looked at.
+const ACTIONS_PER_TURN: u32 = 32;
+/// So many dead children are reaped before everything else is looked at.
+const DEATHS_PER_TURN: u32 = 256;
+/// So many signals are taken from the kernel at once.
+const SIGNALS_PER_READ: usize = 16;
+
+/// The token of the signal queue; start pipes have the pid of their process.
+const SIGNALS: u64 = 0;
+
+/// Runs the service set until it ends, and gives the exit code.
+///
+/// `environment` is what keepalive was started with, `NAME=value` each.
+#[must_use]
+pub fn run(plan: Plan, environment: StringList) -> u8 {
+    let plan = Rc::new(plan);
+    // Nothing of it is handed on: a service starts with nothing blocked and nothing ignored.
+    let _inherited = signals::take_over(Depth::Full);
+    let outcome = match Runtime::new(Rc::clone(&plan), environment) {
+        Ok(mut runtime) => runtime.run(),
+        Err(Refused { operation, errno }) => {
+            let reason = format!("cannot {operation}: {}", errno.desc());
+            ending::tell(&plan, &reason);
+            return ending::REFUSED;
+        }
+    };
+    ending::conclude(&plan, &outcome);
+    outcome.code
+}
+
+/// What keepalive cannot do without was refused by the system.
+struct Refused {
+    operation: &'static str,
+    errno: Errno,
+}
+
+fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
+    move |errno| Refused { operation, errno }
+}
+
+struct Runtime {
+    plan: Rc<Plan>,
+    supervisor: Supervisor,
+    children: Children,
+    /// Starts whose result is not known yet.
+    starts: BTreeMap<Pid, OwnedFd>,
+    /// Main processes that were reaped and have left others in their group or session.
+    uncleared: Vec<Pid>,
+    signals: SignalQueue,
+    poller: Poller,
+    probe: IdProbe,
+    oom: OomCounter,
+    stops: Stops,
+    is_init: bool,
+    now: Mono,
+    /// Found by the last wait: signals are there to be taken.
+    signalled: bool,
+    /// Found by the last wait: of these starts the result is there.
+    started: Vec<Pid>,
+    /// Dead children may be waiting to be reaped.
+    reap_due: bool,
+    /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
+    sweeping: Option<Signal>,
+    orphans: u64,
+}
+
+impl Runtime {
+    fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
+        let is_init = sys::process::is_init();
+        if !is_init {
+            sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
+        }
+        let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
+        let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
+        poller.add(signals.as_fd(), SIGNALS).map_err(refused("wait for signals"))?;
+        let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
+        let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
+        let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
+        let now = sys::now();
+        Ok(Self {
+            supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
+            plan,
+            children,
+            starts: BTreeMap::new(),
+            uncleared: Vec::new(),
+            signals,
+            poller,
+            probe: IdProbe::new().map_err(refused("open an event descriptor"))?,
+            oom: OomCounter::new(),
+            stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
+            is_init,
+            now,
+            signalled: false,
+            started: Vec::new(),
+            reap_due: true,
+            sweeping: None,
+            orphans: 0,
+        })
+    }
+
+    fn run(&mut self) -> Outcome {
+        let instances: u32 = self.plan.services.iter().map(|service| service.instances).sum();
+        let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
+        log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
+        self.tell(Event::Boot);
+        loop {
+            if let Some(outcome) = self.turn() {
+                return outcome;
+            }
+        }
+    }
+
+    /// Does what is to be done, waits once, takes in what has happened.
+    fn turn(&mut self) -> Option<Outcome> {
+        let timeout = match self.act() {
+            Acted::End(outcome) => return Some(outcome),
+            Acted::BudgetSpent => Some(Duration::ZERO),
+            Acted::NothingToDo { .. } if self.reap_due => Some(Duration::ZERO),
+            Acted::NothingToDo { until } => until.map(|until| until.since(sys::now())),
+        };
+        self.wait(timeout);
+        for pid in std::mem::take(&mut self.started) {
+            self.look_at_start(pid);
+        }
+        if std::mem::take(&mut self.signalled) {
+            self.take_signals();
+        }
+        if self.reap_due {
+            self.reap();
+        }
+        self.tell(Event::Tick);
+        None
+    }
+
+    /// The one place that waits. Notes what has become ready.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let ready = self.poller.wait(timeout).unwrap_or_default();
+        for token in ready.iter().map(Ready::data) {
+            match token {
+                SIGNALS => self.signalled = true,
+                pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
+            }
+        }
+        self.now = sys::now();
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.supervisor.handle(self.now, event);
+    }
+
+    /// The one place that matches on actions.
+    fn act(&mut self) -> Acted {
+        for _ in 0..ACTIONS_PER_TURN {
+            match self.supervisor.poll() {
+                Step::Wait { until } => return Acted::NothingToDo { until },
+                Step::Do(Action::Exit(outcome)) => return Acted::End(outcome),
+                Step::Do(Action::Spawn { instance, restarts }) => self.spawn(instance, restarts),
+                Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
+                Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
+                Step::Do(Action::Record(record)) => journal::write(&self.plan, &record.fact),
+                // Requests come with the control socket; nothing makes them yet, so nobody waits for an answer.
+                Step::Do(Action::Reply { .. }) => {}
+            }
+        }
+        Acted::BudgetSpent
+    }
+
+    fn spawn(&mut self, instance: InstanceId, restarts: u32) {
+        let result = self.children.spawn(instance, restarts);
+        self.now = sys::now();
+        let (pid, progress) = match result {
+            Ok(started) => started,
+            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
+        };
+        // The number belongs to a new process now.
+        self.uncleared.retain(|leader| *leader != pid);
+        self.tell(Event::Spawned { instance, pid });
+        self.on_progress(pid, progress);
+    }
+
+    fn on_progress(&mut self, pid: Pid, progress: Progress) {
+        match progress {
+            Progress::Executed => self.tell(Event::Executed { pid }),
+            Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
+            Progress::Pending(pipe) => {
+                let token = u64::from(pid.get().unsigned_abs());
+                match self.poller.add(pipe.as_fd(), token) {
+                    Ok(()) => drop(self.starts.insert(pid, pipe)),
+                    // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
+                    Err(_) => self.tell(Event::Executed { pid }),
+                }
+            }
+        }
+    }
+
+    fn look_at_start(&mut self, pid: Pid) {
+        let Some(pipe) = self.starts.get(&pid) else { return };
+        if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
+            self.forget_start(pid);
+            self.on_progress(pid, progress);
+        }
+    }
+
+    fn forget_start(&mut self, pid: Pid) {
+        if let Some(pipe) = self.starts.remove(&pid) {
+            // Closing it would do as well, were there no child that has it still open.
+            self.poller.remove(pipe.as_fd()).ok();
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let nothing = Received { signal: Signal::CHLD, origin: Origin::Kernel };
+        let mut received = [nothing; SIGNALS_PER_READ];
+        let count = self.signals.read(&mut received).unwrap_or(0);
+        for Received { signal, origin } in received.into_iter().take(count) {
+            match (signal, origin) {
+                (Signal::CHLD, _) => self.reap_due = true,
+                // A terminal sends these to everyone whom they concern; a service in a session of its own is not.
+                (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
+                (Signal::TSTP, Origin::Kernel) => self.suspend(),
+                _ => self.tell(Event::Signal(signal)),
+            }
+        }
+    }
+
+    /// Ctrl-Z on a developer's terminal: the shell wants it back.
+    fn suspend(&self) {
+        if !self.is_init {
+            signals::suspend_self();
+        }
+    }
+
+    fn reap(&mut self) {
+        for _ in 0..DEATHS_PER_TURN {
+            match wait::peek(self.stops) {
+                Ok(Found::Dead(pid)) => self.on_dead(pid),
+                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
+                Ok(Found::NoChildren) => {
+                    self.reap_due = false;
+                    self.look_at_uncleared();
+                    return self.tell(Event::Childless);
+                }
+                Ok(Found::Nothing) | Err(_) => {
+                    self.reap_due = false;
+                    self.sweep_again();
+                    return self.look_at_uncleared();
+                }
+            }
+        }
+    }
+
+    /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
+    fn on_dead(&mut self, pid: Pid) {
+        let Some(child) = self.children.get(pid) else {
+            self.orphans += 1;
+            log::debug!("reaped pid {pid}, {} so far that no service had started", self.orphans);
+            wait::reap(pid).ok();
+            return;
+        };
+        self.look_at_start(pid);
+        self.forget_start(pid);
+        if child.kill_mode == KillMode::Mixed {
+            kill::signal_group(pid.led_group(), Signal::KILL).ok();
+        }
+        let Ok(ended) = wait::reap(pid) else { return };
+        self.children.remove(pid);
+        let left = self.what_is_left(pid, child);
+        let killed = ended.status == ExitStatus::Signal(Signal::KILL);
+        let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
+        self.tell(Event::Exited { pid, exit, left });
+    }
+
+    fn what_is_left(&mut self, pid: Pid, child: Child) -> Left {
+        if child.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
+            return Left::Nothing;
+        }
+        self.uncleared.push(pid);
+        Left::Processes
+    }
+
+    fn look_at_uncleared(&mut self) {
+        let mut position = 0;
+        while let Some(pid) = self.uncleared.get(position).copied() {
+            if self.probe.is_in_use(pid) {
+                position += 1;
+            } else {
+                self.uncleared.swap_remove(position);
+                self.tell(Event::Cleared { pid });
+            }
+        }
+    }
+
+    /// The terminal has stopped the main process of the service that has it.
+    fn on_stopped(&mut self, pid: Pid, signal: Signal) {
+        wait::consume_stop(pid);
+        if self.children.get(pid).is_some_and(|child| child.input == Input::Terminal) {
+            foreground::on_stopped(pid, signal);
+        }
+    }
+
+    fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
+        let result = match scope {
+            Scope::Main => kill::signal_process(pid, signal),
+            // In the moment between fork and setsid the group is not there yet.
+            Scope::Group => match kill::signal_group(pid.led_group(), signal) {
+                Err(Errno::ESRCH) => kill::signal_process(pid, signal),
+                other => other,
+            },
+            Scope::Left => self.signal_left(pid, signal),
+        };
+        match result {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) if signal == Signal::CONT => log::debug!("cannot send {signal} to pid {pid}: {}", errno.desc()),
+            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno.desc()),
+        }
+    }
+
+    /// What is in the group or session that `leader` led. It has been reaped, but as long as something is left the
+    /// number cannot become another's.
+    fn signal_left(&mut self, leader: Pid, signal: Signal) -> Result<(), Errno> {
+        self.look_at_uncleared();
+        if !self.uncleared.contains(&leader) {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for pid in procfs::members(leader) {
+            let sent = kill::signal_exactly(pid, signal, |pid| {
+                procfs::stat(pid).is_some_and(|stat| stat.pgrp == leader.get() || stat.session == leader.get())
+            });
+            if sent != Err(Errno::ESRCH) {
+                result = result.and(sent);
+            }
+        }
+        result
+    }
+
+    fn signal_all(&mut self, signal: Signal) {
+        if matches!(wait::peek(Stops::Overlooked), Ok(Found::NoChildren)) {
+            return self.tell(Event::Childless);
+        }
+        self.sweeping = Some(signal);
+        self.sweep(signal);
+    }
+
+    /// While everything is being killed, what was forked in the meantime goes as well.
+    fn sweep_again(&mut self) {
+        if self.sweeping == Some(Signal::KILL) {
+            self.sweep(Signal::KILL);
+        }
+    }
+
+    fn sweep(&self, signal: Signal) {
+        if self.is_init {
+            kill::signal_everyone(signal).ok();
+            return;
+        }
+        for pid in self.children.pids() {
+            kill::signal_group(pid.led_group(), signal).ok();
+        }
+        for pid in procfs::descendants(sys::process::id()) {
+            kill::signal_exactly(pid, signal, |pid| procfs::stat(pid).is_some()).ok();
+        }
+    }
+}
+
+/// Why [`Runtime::act`] has come back.
+enum Acted {
+    End(Outcome),
+    BudgetSpent,
+    NothingToDo { until: Option<Mono> },
+}

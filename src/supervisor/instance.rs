@@ -1,0 +1,345 @@
+//! One instance: its states, and what each event does to each of them.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::restart::{self, Readiness};
+use super::stop::{Rung, Then};
+use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Reason, Run, StateName, Supervisor};
+use crate::model::plan::{Backoff, Ready};
+use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
+
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) state: State,
+    /// How often it has been started again, by whomever.
+    pub(super) restarts: u32,
+    /// Whether the next start is one again: there was a run since the last.
+    has_run: bool,
+    /// Consecutive unstable runs.
+    pub(super) unstable: u32,
+    /// Consecutive starts that the system refused.
+    refusals: u32,
+    /// Why the present run never got to its program, if so.
+    failure: Option<StartFailure>,
+    pub(super) last_run: Option<Run>,
+}
+
+/// Where an instance is in its life. The fields exist only where they mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// For what it depends on.
+    Waiting,
+    /// [`Action::Spawn`] is on its way.
+    Spawning { then: AfterSpawn },
+    /// The process exists and is about to run its program.
+    Executing { pid: Pid, since: Mono },
+    /// The program runs and is not ready yet.
+    Starting { pid: Pid, since: Mono, ready_at: Mono },
+    /// It is ready.
+    Running { pid: Pid, since: Mono },
+    /// It has been told to end.
+    Stopping { pid: Pid, since: Mono, rung: Rung, until: Mono, then: Then },
+    /// The main process has ended; what it left in its group and session is being ended.
+    Clearing { leader: Pid, rung: Rung, until: Mono, next: Next },
+    /// A restart is due.
+    BackingOff { until: Mono },
+    /// It does not run and will not by itself.
+    Stopped { why: Stopped },
+}
+
+/// What becomes of a process that is only just being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterSpawn {
+    Run,
+    Stop(Then),
+}
+
+/// What follows when nothing of the last run is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another run, not before this.
+    Restart {
+        due: Mono,
+    },
+    Rest(Stopped),
+}
+
+/// Why it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    NotStarted,
+    Operator,
+    Shutdown,
+    Completed,
+    /// The how manieth failure of all it was says which was first and which last.
+    Failed {
+        gave_up: GaveUp,
+        nth: u32,
+    },
+    Blocked {
+        dependency: ServiceIndex,
+    },
+}
+
+/// Between starts that the system refused: it is out of processes, memory or descriptors, which neither an exit nor
+/// a spin would mend.
+const REFUSED: Backoff =
+    Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
+
+impl Instance {
+    pub(super) const fn new(id: InstanceId) -> Self {
+        Self {
+            id,
+            state: State::Stopped { why: Stopped::NotStarted },
+            restarts: 0,
+            has_run: false,
+            unstable: 0,
+            refusals: 0,
+            failure: None,
+            last_run: None,
+        }
+    }
+
+    /// Forgets the failures so far, because an operator wants it to run.
+    pub(super) const fn forgive(&mut self) {
+        (self.unstable, self.refusals) = (0, 0);
+    }
+}
+
+impl State {
+    /// When something is to happen to it without any other event.
+    pub(super) const fn deadline(&self) -> Option<Mono> {
+        match self {
+            Self::Starting { ready_at: until, .. }
+            | Self::Stopping { until, .. }
+            | Self::Clearing { until, .. }
+            | Self::BackingOff { until } => Some(*until),
+            Self::Waiting
+            | Self::Spawning { .. }
+            | Self::Executing { .. }
+            | Self::Running { .. }
+            | Self::Stopped { .. } => None,
+        }
+    }
+
+    /// The main process that has not been reaped.
+    pub(super) const fn live_pid(&self) -> Option<Pid> {
+        match self {
+            Self::Executing { pid, .. }
+            | Self::Starting { pid, .. }
+            | Self::Running { pid, .. }
+            | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Waiting
+            | Self::Spawning { .. }
+            | Self::Clearing { .. }
+            | Self::BackingOff { .. }
+            | Self::Stopped { .. } => None,
+        }
+    }
+
+    /// The main process, reaped or not.
+    const fn any_pid(&self) -> Option<Pid> {
+        if let Self::Clearing { leader, .. } = self { Some(*leader) } else { self.live_pid() }
+    }
+}
+
+impl Supervisor {
+    /// The one place where a state changes: keeps counts, timers and the record true.
+    pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
+        let before = self.fleet.replace_state(id, state);
+        self.timers.change(id, before.deadline(), state.deadline());
+        if let State::Clearing { leader, .. } = before {
+            self.leaders.remove(&leader);
+        }
+        if let State::Clearing { leader, .. } = state {
+            self.leaders.insert(leader, id);
+        }
+        self.mark_unsettled(id.service);
+        let (from, to) = (before.name(), state.name());
+        if from != to || matches!(reason, Reason::Ended { .. } | Reason::DependencyFailed { .. }) {
+            let pid = state.any_pid().or(before.any_pid());
+            self.record(Fact::Transition { instance: id, from, to, pid, reason });
+        }
+    }
+
+    /// Starts it, or has it wait for what it depends on, or says that this will never come.
+    pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
+        if self.dependencies_are_satisfied(id.service) {
+            self.start(id, reason);
+        } else if let Some(dependency) = self.hopeless_dependency(id.service) {
+            let why = Stopped::Blocked { dependency };
+            self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
+        } else {
+            self.enter(id, State::Waiting, reason);
+        }
+    }
+
+    pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
+        let instance = &mut self.fleet[id];
+        instance.failure = None;
+        if std::mem::take(&mut instance.has_run) {
+            instance.restarts = instance.restarts.saturating_add(1);
+        }
+        let restarts = instance.restarts;
+        self.enter(id, State::Spawning { then: AfterSpawn::Run }, reason);
+        self.act(Action::Spawn { instance: id, restarts });
+    }
+
+    pub(super) fn on_spawned(&mut self, id: InstanceId, pid: Pid) {
+        let State::Spawning { then } = self.fleet[id].state else {
+            // Every spawn is asked for in `start`, and nothing leaves `Spawning` before its answer.
+            return;
+        };
+        self.processes.insert(pid, id);
+        self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked);
+        if let AfterSpawn::Stop(then) = then {
+            self.stop(id, then);
+        }
+    }
+
+    pub(super) fn on_spawn_refused(&mut self, id: InstanceId, errno: Errno) {
+        match self.fleet[id].state {
+            State::Spawning { then: AfterSpawn::Stop(then @ Then::Rest(why)) } => {
+                self.enter(id, State::Stopped { why }, self.reason_of(then));
+            }
+            State::Spawning { .. } => self.retry_refused(id, errno),
+            // As in `on_spawned`.
+            State::Waiting
+            | State::Executing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    /// Tries again later, for as long as it takes: it is no fault of the service.
+    fn retry_refused(&mut self, id: InstanceId, errno: Errno) {
+        if self.is_draining() {
+            return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
+        }
+        let attempt = self.fleet[id].refusals.saturating_add(1);
+        self.fleet[id].refusals = attempt;
+        let retry_in = restart::backoff_delay(&REFUSED, attempt, &mut self.random);
+        let until = self.now + retry_in;
+        self.enter(id, State::BackingOff { until }, Reason::Refused { errno, retry_in, attempt });
+    }
+
+    pub(super) fn on_executed(&mut self, pid: Pid) {
+        let Some(id) = self.processes.get(&pid).copied() else { return };
+        let State::Executing { .. } = self.fleet[id].state else {
+            // It is being stopped already.
+            return;
+        };
+        self.fleet[id].refusals = 0;
+        let Some(service) = self.plan.services.get(id.service.position()) else { return };
+        let since = self.now;
+        match service.ready {
+            Ready::Exec => self.enter(id, State::Running { pid, since }, Reason::Ready),
+            Ready::Delay(delay) => {
+                self.enter(id, State::Starting { pid, since, ready_at: since + delay }, Reason::Unblocked);
+            }
+        }
+    }
+
+    pub(super) fn on_exec_failed(&mut self, pid: Pid, failure: StartFailure) {
+        if let Some(id) = self.processes.get(&pid) {
+            self.fleet[*id].failure = Some(failure);
+        }
+    }
+
+    pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Left) {
+        let Some(id) = self.processes.remove(&pid) else { return };
+        let failure = self.fleet[id].failure;
+        if !failure.is_some_and(StartFailure::is_shortage) {
+            let instance = &mut self.fleet[id];
+            (instance.has_run, instance.refusals) = (true, 0);
+        }
+        let run_since = |since: Mono| Run { exit, uptime: self.now.since(since), failure };
+        match self.fleet[id].state {
+            State::Executing { since, .. } | State::Starting { since, .. } => {
+                self.on_crash(id, pid, run_since(since), Readiness::Missed, left);
+            }
+            State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left),
+            State::Stopping { since, rung, until, then, .. } => {
+                let run = run_since(since);
+                self.fleet[id].last_run = Some(run);
+                let (next, outlook) = self.after_stop(then);
+                self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, Some((rung, until)));
+            }
+            // These have no main process, so `processes` cannot lead here.
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    /// A process has ended without having been told to.
+    fn on_crash(&mut self, id: InstanceId, pid: Pid, run: Run, readiness: Readiness, left: Left) {
+        self.fleet[id].last_run = Some(run);
+        if let Some(failure) = run.failure.filter(|failure| failure.is_shortage()) {
+            return self.retry_refused(id, failure.errno);
+        }
+        let plan = std::rc::Rc::clone(&self.plan);
+        let Some(service) = plan.services.get(id.service.position()) else { return };
+        let unstable = self.fleet[id].unstable;
+        let mut outlook = restart::decide(service, &run, readiness, unstable, &mut self.random);
+        if self.is_draining() && matches!(outlook, Outlook::Restart { .. }) {
+            outlook = Outlook::Stay;
+        }
+        let next = match outlook {
+            Outlook::Restart { delay, unstable, .. } => {
+                self.fleet[id].unstable = unstable;
+                Next::Restart { due: self.now + delay }
+            }
+            Outlook::Stay => Next::Rest(Stopped::Shutdown),
+            Outlook::Complete => Next::Rest(Stopped::Completed),
+            Outlook::Fail(gave_up) => {
+                self.failures = self.failures.saturating_add(1);
+                Next::Rest(Stopped::Failed { gave_up, nth: self.failures })
+            }
+        };
+        self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, None);
+    }
+
+    /// Nothing of the last run is left: on to what follows it.
+    pub(super) fn conclude(&mut self, id: InstanceId, next: Next, reason: Reason) {
+        match next {
+            Next::Restart { .. } if self.is_draining() => {
+                self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
+            }
+            Next::Restart { due } if due <= self.now => {
+                self.start(id, reason);
+            }
+            Next::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
+            Next::Rest(why) => self.enter(id, State::Stopped { why }, reason),
+        }
+    }
+
+    pub(super) fn on_deadline(&mut self, id: InstanceId) {
+        match self.fleet[id].state {
+            State::Starting { pid, since, .. } => self.enter(id, State::Running { pid, since }, Reason::Ready),
+            State::Stopping { .. } => self.climb(id),
+            State::Clearing { .. } => self.climb_clearing(id),
+            State::BackingOff { .. } => self.start(id, Reason::Due),
+            // No deadline, no call.
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Running { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    /// The name of the state an instance is in.
+    pub(super) fn state_name(&self, id: InstanceId) -> StateName {
+        self.fleet[id].state.name()
+    }
+}

@@ -1,0 +1,182 @@
+//! Decides. What has happened goes in, what to do comes out; nothing else.
+//!
+//! Pure: no system call, no clock, no file, no logging, and it cannot fail. Failures of the world arrive as
+//! [`Event`]s, decisions leave as [`Action`]s, and every transition is told as one [`Record`]. The same events at the
+//! same times with the same seed give the same actions, which is what `tests/sim` lives on.
+//!
+//! The life of an instance ([`State`]):
+//!
+//! ```text
+//!              dependencies ready          execve done             ready
+//!   Waiting ───────────────────► Spawning ─► Executing ─► Starting ─► Running
+//!      ▲                          ▲                │           │         │ stop
+//!      │ operator      due / at once              └─── it dies ───┬──────┤
+//!      │                          │                                ▼      ▼
+//!   Stopped ◄── settled ──── BackingOff ◄── what it left is gone ── Clearing ◄── Stopping
+//! ```
+//!
+//! Where to start reading: [`Supervisor::handle`], then `instance.rs` for what each event does to each state,
+//! `restart.rs` for whether a run is followed by another, `service.rs` for what instances mean to their service and its
+//! neighbours, `shutdown.rs` for the ordered end.
+
+mod event;
+mod fleet;
+mod instance;
+mod random;
+mod record;
+mod request;
+mod restart;
+mod service;
+mod shutdown;
+mod stop;
+mod timers;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use crate::model::plan::SignalUse;
+use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal};
+
+pub use event::{Action, Event, Exit, Left, Scope, Step};
+pub use record::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Record, Run};
+pub use request::{Refusal, Request, RequestId, Target, Verb};
+pub use view::{InstanceView, ServiceView, StateName, View};
+
+use fleet::Fleet;
+use instance::State;
+use random::Random;
+use shutdown::Phase;
+use timers::Timers;
+
+/// The deciding part of keepalive.
+#[derive(Debug)]
+pub struct Supervisor {
+    plan: Rc<Plan>,
+    fleet: Fleet,
+    /// Which instance a process is the main process of, until it has been reaped.
+    processes: BTreeMap<Pid, InstanceId>,
+    /// Which instance waits until nothing is left of what a process led that has been reaped.
+    leaders: BTreeMap<Pid, InstanceId>,
+    timers: Timers,
+    outbox: VecDeque<Action>,
+    /// Services whose instances have changed state since [`Self::settle`] last looked at them.
+    unsettled: VecDeque<ServiceIndex>,
+    phase: Phase,
+    requests: Vec<request::Pending>,
+    random: Random,
+    now: Mono,
+    /// How many failures for good there have been.
+    failures: u32,
+}
+
+/// Above this many entries an emptied queue gives its memory back: the burst of a start is not kept for ever.
+const OUTBOX_KEPT: usize = 64;
+
+impl Supervisor {
+    /// A supervisor that has started nothing yet; [`Event::Boot`] begins.
+    ///
+    /// `seed` drives the jitter of restart delays and nothing else.
+    #[must_use]
+    pub fn new(plan: Rc<Plan>, seed: u64) -> Self {
+        Self {
+            fleet: Fleet::new(&plan),
+            plan,
+            processes: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            timers: Timers::default(),
+            outbox: VecDeque::new(),
+            unsettled: VecDeque::new(),
+            phase: Phase::Up,
+            requests: Vec::new(),
+            random: Random::new(seed),
+            now: Mono::default(),
+            failures: 0,
+        }
+    }
+
+    /// Takes in what has happened at `now`. Never blocks, never fails.
+    pub fn handle(&mut self, now: Mono, event: Event) {
+        self.now = now;
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        match event {
+            Event::Boot => self.on_boot(),
+            Event::Spawned { instance, pid } => self.on_spawned(instance, pid),
+            Event::SpawnRefused { instance, errno } => self.on_spawn_refused(instance, errno),
+            Event::Executed { pid } => self.on_executed(pid),
+            Event::ExecFailed { pid, failure } => self.on_exec_failed(pid, failure),
+            Event::Exited { pid, exit, left } => self.on_exited(pid, exit, left),
+            Event::Cleared { pid } => self.on_cleared(pid),
+            Event::Signal(signal) => self.on_signal(signal),
+            Event::Request { id, request } => self.on_request(id, request),
+            Event::Childless => self.on_childless(),
+            Event::Tick => self.on_tick(),
+        }
+        self.settle();
+    }
+
+    /// What to do next. [`Step::Wait`] comes only when nothing is left to do, so that no caller sleeps on a stale
+    /// deadline.
+    pub fn poll(&mut self) -> Step {
+        if let Some(action) = self.outbox.pop_front() {
+            return Step::Do(action);
+        }
+        if self.outbox.capacity() > OUTBOX_KEPT {
+            self.outbox.shrink_to(OUTBOX_KEPT);
+        }
+        Step::Wait { until: self.next_deadline() }
+    }
+
+    /// The state, for status, metrics and tests.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.plan, &self.fleet)
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        match &self.phase {
+            Phase::Up => self.timers.first(),
+            Phase::Draining(drain) => Some(self.timers.first().map_or(drain.until(), |first| first.min(drain.until()))),
+            Phase::Over => None,
+        }
+    }
+
+    fn on_tick(&mut self) {
+        while let Some(instance) = self.timers.pop_due(self.now) {
+            self.on_deadline(instance);
+        }
+        self.on_drain_deadline();
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match self.plan.signals.of(signal) {
+            SignalUse::Forward => self.forward(signal),
+            SignalUse::Shutdown => self.on_stop_signal(signal),
+            SignalUse::Reload => self.record(Fact::ReloadUnsupported { signal }),
+            SignalUse::Ignore => self.record(Fact::SignalIgnored { signal }),
+        }
+    }
+
+    fn forward(&mut self, signal: Signal) {
+        let mut receivers = 0;
+        for instance in self.fleet.ids() {
+            if let State::Executing { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. } =
+                self.fleet[instance].state
+            {
+                receivers += 1;
+                self.act(Action::Signal { pid, scope: Scope::Main, signal });
+            }
+        }
+        self.record(Fact::SignalForwarded { signal, receivers });
+    }
+
+    fn act(&mut self, action: Action) {
+        self.outbox.push_back(action);
+    }
+
+    fn record(&mut self, fact: Fact) {
+        self.act(Action::Record(Record { at: self.now, fact }));
+    }
+}

@@ -1,0 +1,216 @@
+//! What is told: one fact for each thing that happened, from which the journal makes the line, the counter and the
+//! event.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{Exit, StateName};
+use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
+
+/// One fact and when it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When.
+    pub at: Mono,
+    /// What.
+    pub fact: Fact,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// An instance has gone from one state to another.
+    Transition {
+        /// Which.
+        instance: InstanceId,
+        /// From this state,
+        from: StateName,
+        /// to this one,
+        to: StateName,
+        /// Its main process, or the one that it had.
+        pid: Option<Pid>,
+        /// for this reason.
+        reason: Reason,
+    },
+    /// It did not end within `stop_timeout`; SIGKILL follows.
+    StopTimedOut {
+        /// Which.
+        instance: InstanceId,
+        /// Its main process.
+        pid: Pid,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// It has left processes behind in its group or session, which are being ended before anything else.
+    LeftBehind {
+        /// Which.
+        instance: InstanceId,
+        /// The main process that has ended.
+        pid: Pid,
+    },
+    /// A process, or what it has left, is still there after SIGKILL.
+    Unkillable {
+        /// Which.
+        instance: InstanceId,
+        /// The main process.
+        pid: Pid,
+    },
+    /// Each of a service's instances has failed, or for a oneshot: it has not succeeded and will not.
+    ServiceFailed {
+        /// Which.
+        service: ServiceIndex,
+    },
+    /// A signal went to the main processes.
+    SignalForwarded {
+        /// Which.
+        signal: Signal,
+        /// To how many.
+        receivers: u32,
+    },
+    /// A signal was ignored as configured.
+    SignalIgnored {
+        /// Which.
+        signal: Signal,
+    },
+    /// A signal asks for the configuration to be read again.
+    ReloadUnsupported {
+        /// Which.
+        signal: Signal,
+    },
+    /// The ordered stop has begun.
+    Draining {
+        /// Why.
+        cause: Cause,
+    },
+    /// The ordered stop ends here: SIGKILL to all.
+    Forced {
+        /// `None`: `shutdown_timeout` is over.
+        signal: Option<Signal>,
+    },
+    /// All services are down, but what they left running did not end when asked to: SIGKILL to all.
+    LeftoversKilled,
+    /// keepalive ends although some processes are still there after SIGKILL.
+    Abandoned,
+}
+
+/// Why an instance has changed its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// What it depends on is ready, or there is nothing to wait for.
+    Unblocked,
+    /// Its start was asked for by an operator.
+    Requested,
+    /// The delay before its restart is over.
+    Due,
+    /// It is ready.
+    Ready,
+    /// A process of it has ended.
+    Ended {
+        /// How that run was.
+        run: Run,
+        /// What comes of it.
+        outlook: Outlook,
+    },
+    /// What its last run left in its process group and session is gone.
+    Cleared,
+    /// No process could be made for it.
+    Refused {
+        /// What the kernel said.
+        errno: Errno,
+        /// When it is tried again.
+        retry_in: Duration,
+        /// Consecutive refusals, from 1.
+        attempt: u32,
+    },
+    /// An operator wants it stopped.
+    StopRequested,
+    /// An operator wants it restarted.
+    RestartRequested,
+    /// Everything is being stopped.
+    Shutdown,
+    /// What it depends on will never be ready.
+    DependencyFailed {
+        /// Which.
+        dependency: ServiceIndex,
+    },
+}
+
+/// How one run of an instance was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How its main process ended.
+    pub exit: Exit,
+    /// From execve to the end.
+    pub uptime: Duration,
+    /// Set if it never got to run its program.
+    pub failure: Option<StartFailure>,
+}
+
+/// What comes of an instance after its process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It starts again.
+    Restart {
+        /// After this delay.
+        delay: Duration,
+        /// Consecutive unstable runs so far; 0 after a stable one.
+        unstable: u32,
+        /// `max_restarts`.
+        limit: Option<u32>,
+    },
+    /// It has succeeded and will not run again.
+    Complete,
+    /// It has failed for good.
+    Fail(GaveUp),
+    /// It was to be stopped and has.
+    Stay,
+}
+
+/// Why a failed instance is not started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaveUp {
+    /// The policy is `never`.
+    Policy,
+    /// The exit code or signal is one of `no_restart_exit_codes`.
+    Prevented,
+    /// `max_restarts` consecutive unstable restarts, this many, have been used up.
+    Limit(u32),
+}
+
+/// Why keepalive ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was told to by a signal.
+    Signal(Signal),
+    /// An operator wants it.
+    Requested,
+    /// A service with `on_failure = "shutdown"` has failed.
+    Failed {
+        /// The instance that failed last.
+        instance: InstanceId,
+        /// Its last run.
+        run: Run,
+        /// Why there is no other.
+        gave_up: GaveUp,
+    },
+    /// A service with `on_success = "shutdown"` has completed.
+    Completed {
+        /// Which.
+        service: ServiceIndex,
+    },
+    /// Nothing is left that runs or ever will.
+    NothingLeft {
+        /// The first failure among those that were to be ignored.
+        failure: Option<(InstanceId, Run, GaveUp)>,
+    },
+}
+
+/// How keepalive ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The exit code.
+    pub code: u8,
+    /// Why.
+    pub cause: Cause,
+}

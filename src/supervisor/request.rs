@@ -1,0 +1,238 @@
+//! What an operator asks for, and when it is done.
+
+use super::instance::{State, Stopped};
+use super::stop::Then;
+use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
+use crate::model::{InstanceId, ServiceIndex, Signal};
+
+/// Tells one request from another; chosen by whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// What an operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Something about one service or instance.
+    About(Target, Verb),
+    /// The ordered stop of everything. Answered at once.
+    Shutdown,
+}
+
+/// Whom it is about. Must exist in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All instances of it.
+    Service(ServiceIndex),
+    /// This one alone.
+    Instance(InstanceId),
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Run it; done when it is ready. Forgets its failures.
+    Start,
+    /// Stop it; done when nothing of it is left.
+    Stop,
+    /// Stop it and run it again; done when it is ready. Forgets its failures.
+    Restart,
+    /// Send a signal to its main processes; not possible if there is none.
+    Signal(Signal),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Everything is being stopped.
+    ShuttingDown,
+    /// It does not run.
+    NotRunning(InstanceId),
+    /// It was started and has failed for good.
+    Failed(InstanceId),
+    /// Another request has taken it elsewhere meanwhile.
+    Overtaken(InstanceId),
+}
+
+/// A request whose answer is still out.
+#[derive(Debug)]
+pub(super) struct Pending {
+    id: RequestId,
+    verb: Awaited,
+    instances: Vec<InstanceId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Up,
+    Down,
+}
+
+/// How far one instance of a request has come.
+enum Progress {
+    Done,
+    Underway,
+    Never(Refusal),
+}
+
+impl Supervisor {
+    pub(super) fn on_request(&mut self, id: RequestId, request: Request) {
+        if self.is_draining() {
+            return self.reply(id, Err(Refusal::ShuttingDown));
+        }
+        match request {
+            Request::Shutdown => {
+                self.reply(id, Ok(()));
+                self.shut_down(Outcome { code: 0, cause: Cause::Requested });
+            }
+            Request::About(target, verb) => {
+                let targets: Vec<_> = match target {
+                    Target::Service(service) => self.fleet.ids_of(service).collect(),
+                    Target::Instance(instance) => vec![instance],
+                };
+                self.on_verb(id, verb, &targets);
+            }
+        }
+    }
+
+    fn on_verb(&mut self, id: RequestId, verb: Verb, targets: &[InstanceId]) {
+        let verb = match verb {
+            Verb::Signal(signal) => {
+                let result = self.signal_targets(signal, targets);
+                return self.reply(id, result);
+            }
+            Verb::Start => Awaited::Up,
+            Verb::Stop => Awaited::Down,
+            Verb::Restart => {
+                for target in targets {
+                    self.request_restart(*target);
+                }
+                Awaited::Up
+            }
+        };
+        for target in targets {
+            match verb {
+                Awaited::Up => self.request_start(*target),
+                Awaited::Down => self.request_stop(*target),
+            }
+        }
+        self.requests.push(Pending { id, verb, instances: targets.to_vec() });
+    }
+
+    fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
+        let pids: Vec<_> = targets.iter().filter_map(|target| self.fleet[*target].state.live_pid()).collect();
+        if let (Some(target), []) = (targets.first(), &pids[..]) {
+            return Err(Refusal::NotRunning(*target));
+        }
+        for pid in pids {
+            self.act(Action::Signal { pid, scope: Scope::Main, signal });
+        }
+        Ok(())
+    }
+
+    fn request_start(&mut self, id: InstanceId) {
+        self.fleet[id].forgive();
+        match self.fleet[id].state {
+            State::Stopped { .. } => {
+                self.want_dependencies(id.service);
+                self.start_or_wait(id, Reason::Requested);
+            }
+            State::BackingOff { .. } | State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => {
+                self.stop(id, Then::Restart);
+            }
+            State::Spawning { .. }
+            | State::Waiting
+            | State::Executing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { then: Then::Restart, .. } => {}
+        }
+    }
+
+    fn request_stop(&mut self, id: InstanceId) {
+        match self.fleet[id].state {
+            State::Stopped { .. } => {}
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. } => self.stop(id, Then::Rest(Stopped::Operator)),
+        }
+    }
+
+    fn request_restart(&mut self, id: InstanceId) {
+        self.fleet[id].forgive();
+        if !matches!(self.fleet[id].state, State::Stopped { .. } | State::Waiting) {
+            self.stop(id, Then::Restart);
+        }
+    }
+
+    fn want_dependencies(&mut self, service: ServiceIndex) {
+        let plan = std::rc::Rc::clone(&self.plan);
+        for dependency in plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on) {
+            for wanted in self.want(*dependency) {
+                self.start_or_block(wanted);
+            }
+        }
+    }
+
+    /// Answers every request that is done or cannot be any more.
+    pub(super) fn answer_requests(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
+        for pending in std::mem::take(&mut self.requests) {
+            match self.progress(&pending) {
+                Progress::Done => self.reply(pending.id, Ok(())),
+                Progress::Never(refusal) => self.reply(pending.id, Err(refusal)),
+                Progress::Underway => self.requests.push(pending),
+            }
+        }
+    }
+
+    fn progress(&self, pending: &Pending) -> Progress {
+        let mut progress = Progress::Done;
+        for id in &pending.instances {
+            match self.instance_progress(*id, pending.verb) {
+                Progress::Done => {}
+                Progress::Underway => progress = Progress::Underway,
+                Progress::Never(refusal) => return Progress::Never(refusal),
+            }
+        }
+        progress
+    }
+
+    fn instance_progress(&self, id: InstanceId, verb: Awaited) -> Progress {
+        match (verb, self.state_name(id)) {
+            (Awaited::Up, StateName::Running | StateName::Completed)
+            | (Awaited::Down, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
+            (Awaited::Up, StateName::Failed) => Progress::Never(Refusal::Failed(id)),
+            (Awaited::Up, StateName::Stopped) => Progress::Never(Refusal::Overtaken(id)),
+            (Awaited::Up, StateName::Stopping) if self.is_stopping_to_rest(id) => {
+                Progress::Never(Refusal::Overtaken(id))
+            }
+            (Awaited::Down, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
+                Progress::Never(Refusal::Overtaken(id))
+            }
+            (Awaited::Up, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
+            | (Awaited::Down, StateName::Stopping) => Progress::Underway,
+        }
+    }
+
+    fn is_stopping_to_rest(&self, id: InstanceId) -> bool {
+        matches!(self.fleet[id].state, State::Stopping { then: Then::Rest(_), .. })
+    }
+
+    /// Everything is being stopped: no request will be done any more.
+    pub(super) fn refuse_requests(&mut self) {
+        for pending in std::mem::take(&mut self.requests) {
+            self.reply(pending.id, Err(Refusal::ShuttingDown));
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
+        self.act(Action::Reply { id, result });
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether a run is followed by another, and when.
+
+use std::time::Duration;
+
+use super::random::Random;
+use super::{GaveUp, Outlook, Run};
+use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
+
+/// Whether the run was long enough to start counting afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// It was ready before it ended.
+    Reached,
+    /// It ended before it was ready, which makes it a failed start however long it took.
+    Missed,
+}
+
+/// What comes after `run`, when nobody asked for its end and `unstable` unstable runs in a row came before it.
+pub(super) fn decide(
+    service: &Service,
+    run: &Run,
+    readiness: Readiness,
+    unstable: u32,
+    random: &mut Random,
+) -> Outlook {
+    let restart = &service.restart;
+    let status = run.exit.status;
+    let success = run.failure.is_none() && restart.success.contains(status);
+    let wants_another = match restart.policy {
+        RestartPolicy::Always => !success || service.kind == Kind::Service,
+        RestartPolicy::OnFailure => !success,
+        RestartPolicy::Never => false,
+    };
+    let prevented = run.failure.is_none() && restart.prevent.contains(status);
+    if !wants_another || prevented {
+        return match (success, prevented) {
+            (true, _) => Outlook::Complete,
+            (false, true) => Outlook::Fail(GaveUp::Prevented),
+            (false, false) => Outlook::Fail(GaveUp::Policy),
+        };
+    }
+    if readiness == Readiness::Reached && run.uptime >= restart.min_uptime {
+        return Outlook::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
+    }
+    match restart.max_restarts {
+        Some(limit) if unstable >= limit => Outlook::Fail(GaveUp::Limit(limit)),
+        limit => {
+            let unstable = unstable.saturating_add(1);
+            let delay = restart.delay.saturating_add(backoff_delay(&restart.backoff, unstable, random));
+            Outlook::Restart { delay, unstable, limit }
+        }
+    }
+}
+
+/// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter; `n` counts from 1.
+pub(super) fn backoff_delay(backoff: &Backoff, n: u32, random: &mut Random) -> Duration {
+    if backoff.initial.is_zero() {
+        // Zero times the infinity that a large exponent gives would be no number.
+        return Duration::ZERO;
+    }
+    let exponent = i32::try_from(n.saturating_sub(1)).unwrap_or(i32::MAX);
+    let grown = backoff.initial.as_secs_f64() * backoff.factor.powi(exponent);
+    // `min` also takes the infinity that a large exponent gives down to the maximum.
+    let capped = grown.min(backoff.max.as_secs_f64());
+    let jittered = capped * (1.0 + backoff.jitter * random.signed_unit());
+    Duration::try_from_secs_f64(jittered).unwrap_or(backoff.max)
+}

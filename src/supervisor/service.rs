@@ -1,0 +1,216 @@
+//! What the instances of a service mean to the service, and the service to its neighbours.
+
+use std::rc::Rc;
+
+use super::fleet::{Failure, Fate};
+use super::instance::{State, Stopped};
+use super::shutdown::Phase;
+use super::{Cause, Fact, GaveUp, Outcome, Reason, Run, Supervisor};
+use crate::model::plan::{Consequence, Kind};
+use crate::model::{InstanceId, ServiceIndex};
+
+impl Supervisor {
+    /// Starts every service that starts by itself, and whatever those depend on.
+    pub(super) fn on_boot(&mut self) {
+        let plan = Rc::clone(&self.plan);
+        let wanted = self.fleet.service_indexes().zip(&plan.services);
+        for (service, _) in wanted.filter(|(_, service)| service.autostart) {
+            self.want(service);
+        }
+        for service in self.fleet.service_indexes() {
+            self.start_if_unblocked(service);
+        }
+    }
+
+    /// Makes a service that has never been started, and everything of that kind that it depends on, wait for their
+    /// start; gives back all that were looked at.
+    pub(super) fn want(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
+        let plan = Rc::clone(&self.plan);
+        let mut pending = vec![service];
+        let mut wanted = Vec::new();
+        while let Some(index) = pending.pop() {
+            for id in self.fleet.ids_of(index) {
+                if matches!(self.fleet[id].state, State::Stopped { why: Stopped::NotStarted }) {
+                    self.enter(id, State::Waiting, Reason::Requested);
+                }
+            }
+            wanted.push(index);
+            let dependencies = plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on);
+            pending.extend(dependencies.iter().filter(|dependency| self.fleet[**dependency].tally.idle > 0));
+        }
+        wanted
+    }
+
+    /// Starts the waiting instances if there is nothing to wait for any more, or says that this will never be.
+    pub(super) fn start_or_block(&mut self, service: ServiceIndex) {
+        match self.hopeless_dependency(service) {
+            Some(dependency) => self.block(service, dependency),
+            None => self.start_if_unblocked(service),
+        }
+    }
+
+    pub(super) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
+        let dependencies = self.plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on);
+        dependencies.iter().all(|dependency| self.fleet[*dependency].is_satisfied())
+    }
+
+    /// Something that `service` depends on and that will never be ready by itself.
+    pub(super) fn hopeless_dependency(&self, service: ServiceIndex) -> Option<ServiceIndex> {
+        let settings = self.plan.services.get(service.position())?;
+        settings.depends_on.iter().copied().find(|dependency| {
+            let state = &self.fleet[*dependency];
+            match state.standing().fate {
+                Fate::Open | Fate::Held => false,
+                Fate::Completed | Fate::Failed | Fate::Mixed => !state.is_satisfied(),
+            }
+        })
+    }
+
+    /// Starts the waiting instances if there is nothing to wait for any more.
+    pub(super) fn start_if_unblocked(&mut self, service: ServiceIndex) {
+        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+            return;
+        }
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Waiting) {
+                self.start(id, Reason::Unblocked);
+            }
+        }
+    }
+
+    pub(super) fn mark_unsettled(&mut self, service: ServiceIndex) {
+        if !self.fleet[service].queued {
+            self.fleet[service].queued = true;
+            self.unsettled.push_back(service);
+        }
+    }
+
+    /// Draws the conclusions from all state changes since the last time, until there are none left to draw.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while let Some(service) = self.unsettled.pop_front() {
+                self.fleet[service].queued = false;
+                self.settle_service(service);
+            }
+            self.answer_requests();
+            self.settle_all();
+            if self.unsettled.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn settle_service(&mut self, service: ServiceIndex) {
+        let seen = self.fleet[service].seen;
+        let now = self.fleet[service].standing();
+        self.fleet[service].seen = now;
+        // First what may end everything: nothing is to be started only to be stopped again.
+        if now.fate != seen.fate {
+            self.on_fate(service, now.fate);
+        }
+        if now.satisfied && !seen.satisfied {
+            self.on_satisfied(service);
+        }
+        if now.down && !seen.down && self.is_draining() {
+            self.stop_unneeded(service);
+        }
+    }
+
+    fn on_satisfied(&mut self, service: ServiceIndex) {
+        for dependent in self.fleet[service].dependents.clone() {
+            self.revive_blocked(dependent);
+            self.start_if_unblocked(dependent);
+        }
+    }
+
+    /// A dependency that had failed is there after all: what never was to start waits again.
+    fn revive_blocked(&mut self, service: ServiceIndex) {
+        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+            return;
+        }
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
+                self.enter(id, State::Waiting, Reason::Requested);
+            }
+        }
+    }
+
+    fn on_fate(&mut self, service: ServiceIndex, fate: Fate) {
+        let plan = Rc::clone(&self.plan);
+        let Some(settings) = plan.services.get(service.position()) else { return };
+        match fate {
+            Fate::Open | Fate::Held => {}
+            Fate::Completed => {
+                if settings.kind == Kind::Service {
+                    self.block_dependents(service);
+                }
+                if settings.on_success == Consequence::Shutdown {
+                    self.shut_down(Outcome { code: 0, cause: Cause::Completed { service } });
+                }
+            }
+            Fate::Mixed => self.block_dependents(service),
+            Fate::Failed => {
+                self.on_service_failed(service, settings.on_failure);
+                self.block_dependents(service);
+            }
+        }
+    }
+
+    fn on_service_failed(&mut self, service: ServiceIndex, consequence: Consequence) {
+        if self.is_draining() {
+            return;
+        }
+        // Of several failed instances the last one decides; a service that was only blocked decides nothing.
+        let Some(last) = self.fleet[service].failures().max_by_key(|failure| failure.nth) else { return };
+        let Failure { instance, run, gave_up, .. } = last;
+        self.record(Fact::ServiceFailed { service });
+        if consequence == Consequence::Shutdown {
+            let code = failure_code(run.exit.status.code());
+            self.shut_down(Outcome { code, cause: Cause::Failed { instance, run, gave_up } });
+        }
+    }
+
+    /// What depends on `service` and has not started never will, and says so.
+    fn block_dependents(&mut self, service: ServiceIndex) {
+        for dependent in self.fleet[service].dependents.clone() {
+            self.block(dependent, service);
+        }
+    }
+
+    fn block(&mut self, service: ServiceIndex, dependency: ServiceIndex) {
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Waiting) {
+                let why = Stopped::Blocked { dependency };
+                self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
+            }
+        }
+    }
+
+    /// Looks at the whole: whether anything is left to run, or to stop.
+    fn settle_all(&mut self) {
+        let total = *self.fleet.total();
+        match self.phase {
+            Phase::Up if total.active == 0 && total.held == 0 => {
+                let failure = self.first_failure();
+                let code = match failure {
+                    Some((_, run, _)) => failure_code(run.exit.status.code()),
+                    None => u8::from(total.failed > 0),
+                };
+                self.shut_down(Outcome { code, cause: Cause::NothingLeft { failure } });
+            }
+            Phase::Draining(_) if total.live == 0 => self.on_all_down(),
+            Phase::Up | Phase::Draining(_) | Phase::Over => {}
+        }
+    }
+
+    /// Of the instances that rest because they have failed, the one that did so first.
+    fn first_failure(&self) -> Option<(InstanceId, Run, GaveUp)> {
+        let failures = self.fleet.service_indexes().flat_map(|service| self.fleet[service].failures());
+        failures.min_by_key(|failure| failure.nth).map(|failure| (failure.instance, failure.run, failure.gave_up))
+    }
+}
+
+/// A failure never looks like a success.
+const fn failure_code(code: u8) -> u8 {
+    if code == 0 { 1 } else { code }
+}

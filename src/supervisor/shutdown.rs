@@ -1,0 +1,198 @@
+//! The ordered end: what nobody depends on any more is stopped first, then what was left running, then keepalive ends.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::instance::{State, Stopped};
+use super::stop::Then;
+use super::{Action, Cause, Fact, Outcome, Supervisor};
+use crate::model::{Mono, ServiceIndex, Signal};
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Up,
+    Draining(Drain),
+    /// [`Action::Exit`] has been given out.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// When `shutdown_timeout` is over.
+    deadline: Mono,
+    outcome: Outcome,
+    stage: Stage,
+    /// Whether a signal to shut down has come since it began: the next one forces it.
+    signalled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The services are being stopped in order.
+    Services,
+    /// They are down; what they left has been asked to end.
+    Leftovers { until: Mono },
+    /// Everything has got SIGKILL.
+    Killed { until: Mono },
+}
+
+/// What has daemonised gets so long after SIGTERM: the default `stop_timeout`.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// After SIGKILL to all. A process that outlasts it hangs in the kernel; waiting longer would not help.
+const KILL_PATIENCE: Duration = Duration::from_millis(500);
+/// The exit code of an end that had to be forced: what it would be had the orchestrator sent the SIGKILL.
+const FORCED_CODE: u8 = 137;
+
+impl Drain {
+    /// When something is to happen without any other event.
+    pub(super) fn until(&self) -> Mono {
+        match self.stage {
+            Stage::Services => self.deadline,
+            Stage::Leftovers { until } => until.min(self.deadline),
+            Stage::Killed { until } => until,
+        }
+    }
+
+    pub(super) const fn is_forced(&self) -> bool {
+        matches!(self.stage, Stage::Killed { .. })
+    }
+}
+
+impl Supervisor {
+    /// Begins the ordered stop, unless it has begun.
+    pub(super) fn shut_down(&mut self, outcome: Outcome) {
+        if self.is_draining() {
+            return;
+        }
+        self.record(Fact::Draining { cause: outcome.cause.clone() });
+        let deadline = self.now + self.plan.shutdown_timeout;
+        self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
+        self.refuse_requests();
+        for id in self.fleet.ids() {
+            if let State::Waiting | State::BackingOff { .. } = self.fleet[id].state {
+                self.stop(id, Then::Rest(Stopped::Shutdown));
+            }
+        }
+        for service in self.fleet.service_indexes() {
+            self.stop_unneeded(service);
+        }
+        // `settle` goes round again even if no service had anything to stop.
+        if self.fleet.total().live == 0 {
+            self.on_all_down();
+        }
+    }
+
+    pub(super) fn on_stop_signal(&mut self, signal: Signal) {
+        self.shut_down(Outcome { code: 0, cause: Cause::Signal(signal) });
+        if let Phase::Draining(drain) = &mut self.phase
+            && std::mem::replace(&mut drain.signalled, true)
+            && !drain.is_forced()
+        {
+            self.force(Some(signal));
+        }
+    }
+
+    /// Stops a service once nothing is left of what depends on it, be it through others that are down themselves; then
+    /// looks at what it depends on in turn.
+    pub(super) fn stop_unneeded(&mut self, service: ServiceIndex) {
+        let plan = Rc::clone(&self.plan);
+        let mut pending = vec![service];
+        while let Some(index) = pending.pop() {
+            if self.fleet[index].released || self.fleet[index].holders > 0 {
+                continue;
+            }
+            for id in self.fleet.ids_of(index) {
+                if !matches!(self.fleet[id].state, State::Stopped { .. }) {
+                    self.stop(id, Then::Rest(Stopped::Shutdown));
+                }
+            }
+            if self.fleet[index].tally.live == 0 {
+                self.fleet[index].released = true;
+                for dependency in plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on) {
+                    self.fleet[*dependency].holders -= 1;
+                    pending.push(*dependency);
+                }
+            }
+        }
+    }
+
+    /// No service has a process any more. What they left running, however it has hidden, goes next.
+    pub(super) fn on_all_down(&mut self) {
+        let Phase::Draining(drain) = &mut self.phase else { return };
+        match drain.stage {
+            Stage::Services => {
+                drain.stage = Stage::Leftovers { until: self.now + LEFTOVERS_TIMEOUT };
+                self.act(Action::SignalAll { signal: Signal::TERM });
+                self.act(Action::SignalAll { signal: Signal::CONT });
+            }
+            // The answer, `Event::Childless`, is on its way or its deadline is.
+            Stage::Leftovers { .. } | Stage::Killed { .. } => {}
+        }
+    }
+
+    pub(super) fn on_drain_deadline(&mut self) {
+        let Phase::Draining(drain) = &mut self.phase else { return };
+        if drain.until() > self.now {
+            return;
+        }
+        match drain.stage {
+            Stage::Services => self.force(None),
+            Stage::Leftovers { .. } => {
+                self.record(Fact::LeftoversKilled);
+                self.kill_everything();
+            }
+            Stage::Killed { .. } => {
+                self.record(Fact::Abandoned);
+                self.end();
+            }
+        }
+    }
+
+    fn force(&mut self, signal: Option<Signal>) {
+        self.record(Fact::Forced { signal });
+        if let Phase::Draining(drain) = &mut self.phase {
+            drain.outcome.code = forced_code(&drain.outcome);
+        }
+        self.kill_everything();
+        self.stop_clearing();
+        for id in self.fleet.ids() {
+            if !matches!(self.fleet[id].state, State::Stopped { .. }) {
+                self.stop(id, Then::Rest(Stopped::Shutdown));
+            }
+        }
+    }
+
+    fn kill_everything(&mut self) {
+        if let Phase::Draining(drain) = &mut self.phase {
+            drain.stage = Stage::Killed { until: self.now + KILL_PATIENCE };
+        }
+        self.act(Action::SignalAll { signal: Signal::KILL });
+    }
+
+    /// keepalive has no child left.
+    pub(super) fn on_childless(&mut self) {
+        let Phase::Draining(drain) = &self.phase else { return };
+        match drain.stage {
+            Stage::Services => {}
+            Stage::Leftovers { .. } | Stage::Killed { .. } => {
+                if self.fleet.total().live == 0 {
+                    self.end();
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Phase::Draining(drain) = std::mem::replace(&mut self.phase, Phase::Over) {
+            self.act(Action::Exit(drain.outcome));
+        }
+    }
+}
+
+/// An end that was asked for was not orderly after all; any other keeps the code of what brought it about.
+const fn forced_code(outcome: &Outcome) -> u8 {
+    match outcome.cause {
+        Cause::Signal(_) | Cause::Requested => FORCED_CODE,
+        Cause::Failed { .. } | Cause::Completed { .. } | Cause::NothingLeft { .. } => outcome.code,
+    }
+}

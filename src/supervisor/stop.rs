@@ -1,0 +1,235 @@
+//! The ladder that a process is taken down: its stop signal, SIGKILL, then what it left.
+
+use std::time::Duration;
+
+use super::instance::{AfterSpawn, Next, State, Stopped};
+use super::shutdown::Phase;
+use super::{Action, Fact, Left, Outlook, Reason, Scope, Supervisor};
+use crate::model::plan::{KillMode, Stop};
+use crate::model::{InstanceId, Mono, Pid, Signal};
+
+/// How far down the ladder it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rung {
+    /// It has got its stop signal.
+    Asked,
+    /// It has got SIGKILL so many times.
+    Killed(u32),
+}
+
+/// What a stop is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It is to rest.
+    Rest(Stopped),
+    /// It is to run again.
+    Restart,
+}
+
+/// After SIGKILL: when to look again, doubled each time up to [`KILL_AGAIN_MAX`].
+const KILL_AGAIN: Duration = Duration::from_millis(200);
+const KILL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// A main process still there after so many SIGKILLs is reported as unkillable.
+const KILLS_REPORTED: u32 = 4;
+/// What a main process has left is given up after so many SIGKILLs: it must not hold up the next run for ever.
+const KILLS_OF_LEFTOVERS: u32 = 5;
+
+impl Supervisor {
+    fn stop_settings(&self, id: InstanceId) -> Stop {
+        const FALLBACK: Stop =
+            Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed };
+        self.plan.services.get(id.service.position()).map_or(FALLBACK, |service| service.stop)
+    }
+
+    /// Brings an instance down, whatever state it is in.
+    pub(super) fn stop(&mut self, id: InstanceId, then: Then) {
+        let reason = self.reason_of(then);
+        match self.fleet[id].state {
+            State::Waiting | State::BackingOff { .. } => self.stop_without_process(id, then, reason),
+            State::Spawning { .. } => {
+                self.enter(id, State::Spawning { then: AfterSpawn::Stop(then) }, reason);
+            }
+            State::Executing { pid, since } | State::Starting { pid, since, .. } | State::Running { pid, since } => {
+                self.ask(id, pid, since, then, reason);
+            }
+            State::Stopping { pid, since, rung, until, .. } => {
+                self.enter(id, State::Stopping { pid, since, rung, until, then }, reason);
+            }
+            State::Clearing { leader, rung, until, next } => {
+                // What has come to rest by itself stays completed or failed.
+                if !matches!((next, then), (Next::Rest(_), Then::Rest(_))) {
+                    let (next, _) = self.after_stop(then);
+                    self.enter(id, State::Clearing { leader, rung, until, next }, reason);
+                }
+            }
+            State::Stopped { .. } => {
+                if then == Then::Restart {
+                    self.start_or_wait(id, reason);
+                }
+            }
+        }
+    }
+
+    pub(super) const fn reason_of(&self, then: Then) -> Reason {
+        match then {
+            Then::Restart => Reason::RestartRequested,
+            Then::Rest(Stopped::Operator) => Reason::StopRequested,
+            Then::Rest(
+                Stopped::NotStarted
+                | Stopped::Shutdown
+                | Stopped::Completed
+                | Stopped::Failed { .. }
+                | Stopped::Blocked { .. },
+            ) => Reason::Shutdown,
+        }
+    }
+
+    fn stop_without_process(&mut self, id: InstanceId, then: Then, reason: Reason) {
+        match then {
+            Then::Rest(why) => self.enter(id, State::Stopped { why }, reason),
+            Then::Restart => self.start_or_wait(id, reason),
+        }
+    }
+
+    /// The first rung: the stop signal, and SIGCONT, because a stopped process must hear it.
+    fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then, reason: Reason) {
+        let stop = self.stop_settings(id);
+        if self.is_forced() {
+            let until = self.now + KILL_AGAIN;
+            self.enter(id, State::Stopping { pid, since, rung: Rung::Killed(1), until, then }, reason);
+            return self.kill(pid, stop.kill_mode);
+        }
+        let until = self.now + stop.timeout;
+        self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, reason);
+        let scope = match stop.kill_mode {
+            KillMode::Group => Scope::Group,
+            KillMode::Mixed | KillMode::Process => Scope::Main,
+        };
+        self.act(Action::Signal { pid, scope, signal: stop.signal });
+        self.act(Action::Signal { pid, scope, signal: Signal::CONT });
+    }
+
+    /// SIGKILL to a main process that has not been reaped, and to its group unless that is to be left alone.
+    fn kill(&mut self, pid: Pid, kill_mode: KillMode) {
+        let scope = match kill_mode {
+            KillMode::Mixed | KillMode::Group => Scope::Group,
+            KillMode::Process => Scope::Main,
+        };
+        self.act(Action::Signal { pid, scope, signal: Signal::KILL });
+    }
+
+    /// `stop_timeout` is over, or SIGKILL has had no effect yet.
+    pub(super) fn climb(&mut self, id: InstanceId) {
+        let State::Stopping { pid, since, rung, then, .. } = self.fleet[id].state else { return };
+        let stop = self.stop_settings(id);
+        let kills = match rung {
+            Rung::Asked => {
+                self.record(Fact::StopTimedOut { instance: id, pid, after: stop.timeout });
+                1
+            }
+            Rung::Killed(kills) => kills.saturating_add(1),
+        };
+        if kills == KILLS_REPORTED {
+            self.record(Fact::Unkillable { instance: id, pid });
+        }
+        let until = self.now + kill_again_after(kills);
+        let reason = self.reason_of(then);
+        self.enter(id, State::Stopping { pid, since, rung: Rung::Killed(kills), until, then }, reason);
+        self.kill(pid, stop.kill_mode);
+    }
+
+    /// What becomes of an instance once the process that it was told to end has.
+    pub(super) fn after_stop(&self, then: Then) -> (Next, Outlook) {
+        match then {
+            Then::Rest(why) => (Next::Rest(why), Outlook::Stay),
+            Then::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), Outlook::Stay),
+            Then::Restart => {
+                let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
+                (Next::Restart { due: self.now }, outlook)
+            }
+        }
+    }
+
+    /// The main process is gone. What it has left in its group and session goes before anything else happens, unless
+    /// `kill_mode` leaves it alone. `stopping`: how far a stop had come, and until when that rung was to last.
+    pub(super) fn end_run(
+        &mut self,
+        id: InstanceId,
+        pid: Pid,
+        left: Left,
+        next: Next,
+        reason: Reason,
+        stopping: Option<(Rung, Mono)>,
+    ) {
+        let stop = self.stop_settings(id);
+        if left == Left::Nothing || stop.kill_mode == KillMode::Process || self.is_forced() {
+            return self.conclude(id, next, reason);
+        }
+        self.record(Fact::LeftBehind { instance: id, pid });
+        let (rung, until) = match (stop.kill_mode, stopping) {
+            (KillMode::Group, Some((Rung::Asked, until))) => (Rung::Asked, until),
+            (KillMode::Group, None) => (Rung::Asked, self.now + stop.timeout),
+            (KillMode::Group | KillMode::Mixed | KillMode::Process, _) => (Rung::Killed(1), self.now + KILL_AGAIN),
+        };
+        self.enter(id, State::Clearing { leader: pid, rung, until, next }, reason);
+        match (rung, stopping) {
+            (Rung::Killed(_), _) => self.act(Action::Signal { pid, scope: Scope::Left, signal: Signal::KILL }),
+            (Rung::Asked, None) => {
+                self.act(Action::Signal { pid, scope: Scope::Left, signal: stop.signal });
+                self.act(Action::Signal { pid, scope: Scope::Left, signal: Signal::CONT });
+            }
+            // They have had the stop signal together with the main process.
+            (Rung::Asked, Some(_)) => {}
+        }
+    }
+
+    pub(super) fn on_cleared(&mut self, leader: Pid) {
+        if let Some(id) = self.leaders.get(&leader) {
+            self.finish_clearing(*id);
+        }
+    }
+
+    fn finish_clearing(&mut self, id: InstanceId) {
+        if let State::Clearing { next, .. } = self.fleet[id].state {
+            self.conclude(id, next, Reason::Cleared);
+        }
+    }
+
+    /// What the main process left is still there.
+    pub(super) fn climb_clearing(&mut self, id: InstanceId) {
+        let State::Clearing { leader, rung, next, .. } = self.fleet[id].state else { return };
+        let kills = match rung {
+            Rung::Asked => 1,
+            Rung::Killed(kills) => kills.saturating_add(1),
+        };
+        if kills > KILLS_OF_LEFTOVERS {
+            self.record(Fact::Unkillable { instance: id, pid: leader });
+            return self.finish_clearing(id);
+        }
+        let until = self.now + kill_again_after(kills);
+        self.enter(id, State::Clearing { leader, rung: Rung::Killed(kills), until, next }, Reason::Cleared);
+        self.act(Action::Signal { pid: leader, scope: Scope::Left, signal: Signal::KILL });
+    }
+
+    /// Everything has been killed: what is left of ended runs is no longer waited for one by one.
+    pub(super) fn stop_clearing(&mut self) {
+        for id in self.fleet.ids() {
+            if matches!(self.fleet[id].state, State::Clearing { .. }) {
+                self.finish_clearing(id);
+            }
+        }
+    }
+
+    pub(super) const fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining(_))
+    }
+
+    pub(super) fn is_forced(&self) -> bool {
+        matches!(&self.phase, Phase::Draining(drain) if drain.is_forced())
+    }
+}
+
+fn kill_again_after(kills: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(kills.saturating_sub(1)).unwrap_or(u32::MAX);
+    KILL_AGAIN.saturating_mul(doubled).min(KILL_AGAIN_MAX)
+}
