@@ -26,15 +26,19 @@ impl Init<'_> {
             }
             return;
         }
-        // Without a terminal somebody has stopped the child on purpose and will continue it.
-        let Some(foreground) = terminal::foreground_group() else { return };
+        // Ctrl-Z comes to us, and through us to the child, where stdin is not the terminal that it was typed on. Any other
+        // stop without a terminal is somebody's who will continue the child himself.
+        let foreground = terminal::foreground_group();
+        if foreground.is_none() && signal != Signal::TSTP {
+            return;
+        }
         let ours = process::group();
         let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
-        if wants_terminal && Some(foreground) == ours {
+        if wants_terminal && foreground == ours {
             self.resume_child();
             return;
         }
-        if foreground == self.child.led_group()
+        if foreground == Some(self.child.led_group())
             && let Some(ours) = ours
         {
             terminal::set_foreground_group(ours);

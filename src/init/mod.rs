@@ -2,7 +2,7 @@
 //!
 //! It starts the command, hands every signal on to it, reaps whatever is left to it, and ends with the command's exit
 //! code. It waits in one place (rt_sigtimedwait) and wakes for nothing else. It reads no configuration and restarts
-//! nothing. [`forward`] decides and touches nothing; [`job`] shares the terminal with the command, [`linger`] sees to
+//! nothing. [`forward`] decides and touches nothing; `job` shares the terminal with the command, `linger` sees to
 //! what the command leaves behind. Start with [`run`].
 
 pub mod forward;

@@ -110,9 +110,10 @@ fn write_asking_first(text: &[u8]) -> Result<usize, Errno> {
     const RWF_NOWAIT: c_int = 8;
     let (start, length) = (text.as_ptr().cast_mut().cast(), text.len());
     let part = libc::iovec { iov_base: start, iov_len: length };
-    let (low, high) = (WHERE_IT_STANDS, 0);
+    // As wide as the kernel's registers: what is narrower is passed on with anything in its upper half.
+    let (parts, low, high) = (1_usize, WHERE_IT_STANDS, 0_usize);
     // SAFETY: one part, of which `length` bytes may be read.
-    let written = unsafe { libc::syscall(libc::SYS_pwritev2, STDERR, &raw const part, 1, low, high, RWF_NOWAIT) };
+    let written = unsafe { libc::syscall(libc::SYS_pwritev2, STDERR, &raw const part, parts, low, high, RWF_NOWAIT) };
     match Errno::result(written) {
         Ok(written) => return Ok(usize::try_from(written).unwrap_or(0)),
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::ESPIPE) => {}

@@ -66,6 +66,7 @@ pub(crate) fn places() -> Vec<Place> {
 pub(crate) struct Run {
     pub(crate) command: Command,
     place: Place,
+    mark: Mark,
 }
 
 impl Run {
@@ -90,7 +91,11 @@ impl Run {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { command, place }
+        // Not the one of whoever runs the tests: there may be directories in it that a user may not enter.
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let mark = Mark::new();
+        command.env(Mark::NAME, &mark.0);
+        Self { command, place, mark }
     }
 
     pub(crate) fn start(mut self) -> Running {
@@ -109,7 +114,7 @@ impl Run {
             })
         });
         let stdin = child.stdin.take();
-        Running { child, place: self.place, lines, stderr, stdin, ended: false }
+        Running { child, place: self.place, lines, stderr, stdin, ended: false, mark: self.mark }
     }
 
     /// Starts it, waits for its end and gives back the exit code, and what it said on stdout and stderr.
@@ -129,6 +134,7 @@ pub(crate) struct Running {
     stderr: Option<JoinHandle<String>>,
     pub(crate) stdin: Option<ChildStdin>,
     ended: bool,
+    mark: Mark,
 }
 
 impl Running {
@@ -198,15 +204,51 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            self.child.kill().ok();
+            self.child.wait().ok();
         }
-        let own = Pid::new(self.child.id().cast_signed()).unwrap();
-        for pid in procfs::descendants(own) {
-            signal_process(pid, Signal::KILL).ok();
+        self.mark.kill_all();
+    }
+}
+
+/// What all processes that a test has started have in their environment, so that none outlives it, whatever it does.
+struct Mark(String);
+
+impl Mark {
+    const NAME: &str = "KEEPALIVE_IT_MARK";
+
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Who loses his parent comes to us, not to an init that perhaps does not reap.
+        keepalive::sys::process::become_subreaper().expect("a subreaper");
+        Self(format!("{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Until none is found: a killed process may have started another just before.
+    fn kill_all(&self) {
+        let marker = format!("{}={}", Self::NAME, self.0).into_bytes();
+        let is_marked = |pid: Pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| *entry == marker)
+        };
+        let mut killed = Vec::new();
+        loop {
+            let before = killed.len();
+            procfs::processes(|stat| {
+                if !stat.is_dead() && is_marked(stat.pid) && signal_process(stat.pid, Signal::KILL).is_ok() {
+                    killed.push(stat.pid);
+                }
+            });
+            if killed.len() == before {
+                break;
+            }
+            killed.iter().for_each(|pid| wait_for_death(*pid));
         }
-        self.child.kill().ok();
-        self.child.wait().ok();
+        // Those that have become our children; the others are somebody else's to reap. Nobody else has their ids.
+        for pid in killed {
+            keepalive::sys::wait::reap(pid).ok();
+        }
     }
 }
 

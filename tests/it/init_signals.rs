@@ -193,12 +193,17 @@ fn nothing_wakes_it_while_nothing_happens() {
         let pid = running.keepalive();
         harness::wait_for_state(pid, b'S');
         let wakes = || harness::status_field(pid, "voluntary_ctxt_switches");
-        let before = wakes();
-        // A window to watch, not a wait for something: an init that polls does so every second.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        // Windows to watch, no waits for something: an init that polls does so every second.
+        let watch = |milliseconds| std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let before = wait_until("keepalive to have gone to sleep", || {
+            let first = wakes();
+            watch(50);
+            (first == wakes()).then_some(first)
+        });
+        watch(1500);
         assert_eq!(wakes(), before, "{place:?}");
         running.send(Signal::HUP);
         running.expect("signal 1");
-        assert_ne!(wakes(), before, "the counter counts");
+        wait_until("the counter to count", || (wakes() != before).then_some(()));
     }
 }

@@ -35,8 +35,13 @@ impl Session {
 
     /// `shell keepalive OPTIONS… -- puppet VERB…`
     fn in_shell(verb: &[&str]) -> Self {
+        Self::job_of_shell(&[&[KEEPALIVE, "--", PUPPET], verb].concat())
+    }
+
+    /// `shell JOB…`
+    fn job_of_shell(job: &[&str]) -> Self {
         let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        let words = [&[PUPPET, "shell", KEEPALIVE, "--", PUPPET], verb].concat();
+        let words = [&[PUPPET, "shell"], job].concat();
         Self::start(Place::Child, &words, Some(read_end), Some(File::from(write_end)))
     }
 
@@ -132,7 +137,7 @@ fn ctrl_z_stops_the_job_and_fg_goes_on() {
     let keepalive = session.keepalive();
     for round in 0..3 {
         session.press(CTRL_Z);
-        session.running.expect("stopped 20");
+        session.running.expect("stopped 20, terminal: job");
         wait_for_state(child, b'T');
         wait_for_state(keepalive, b'T');
         session.tell_shell("fg");
@@ -150,13 +155,30 @@ fn in_the_background_a_job_that_reads_is_stopped_and_fg_goes_on() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_Z);
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: job");
     session.tell_shell("bg");
     // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: shell");
     session.tell_shell("fg");
     session.press(b"back\n");
     session.running.expect("line back");
+}
+
+// `keepalive -- program </dev/null` in a shell: the terminal is not on stdin, but what is typed comes to our group.
+#[test]
+fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
+    let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "--", PUPPET, "ignore"];
+    let mut session = Session::job_of_shell(&job);
+    let child = session.running.ready();
+    for _ in 0..2 {
+        session.press(CTRL_Z);
+        session.running.expect("stopped 20, terminal: job");
+        wait_for_state(child, b'T');
+        session.tell_shell("fg");
+        wait_for_state(child, b'S');
+    }
+    session.press(CTRL_C);
+    session.running.expect("ended 130");
 }
 
 #[test]
@@ -165,7 +187,7 @@ fn an_init_under_an_init_hands_the_terminal_on() {
     let child = session.running.ready();
     assert_eq!(session.foreground(), child.get());
     session.press(CTRL_Z);
-    session.running.expect("stopped 20");
+    session.running.expect("stopped 20, terminal: job");
     session.tell_shell("fg");
     session.press(b"hello\n");
     session.running.expect("line hello");

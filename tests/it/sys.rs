@@ -36,3 +36,12 @@ fn every_signal_comes_out_of_the_queue_whatever_was_ignored() {
         running.expect(&format!("signal {}", signal.number()));
     }
 }
+
+// A file that lands on 2 would be written to by everything that reports an error.
+#[test]
+fn no_descriptor_of_ours_lands_where_a_closed_standard_stream_was() {
+    for changes in [&["close=0"][..], &["close=1", "close=2"], &["close=0", "close=1", "close=2"]] {
+        let words = [&[PUPPET, "with"], changes, &["--", PUPPET, "sys-descriptor"]].concat();
+        assert_eq!(Run::words(Place::Child, &words).finish().0, 3, "{changes:?}");
+    }
+}

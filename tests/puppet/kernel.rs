@@ -1,5 +1,7 @@
 //! What of `sys` changes the whole process, so that it cannot be tried in a thread of a test.
 
+use std::os::fd::AsRawFd;
+
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::wait::{self, Stops};
 use keepalive::sys::{Poller, SignalQueue, procfs, signal_process, signals};
@@ -54,4 +56,10 @@ pub(super) fn queue() -> u8 {
             say(&format!("signal {}", one.signal.number()));
         }
     }
+}
+
+/// The number that the next descriptor gets.
+pub(super) fn next_descriptor() -> u8 {
+    let file = std::fs::File::open("/dev/null").expect("/dev/null");
+    u8::try_from(file.as_raw_fd()).expect("a low number")
 }

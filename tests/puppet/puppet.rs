@@ -12,7 +12,9 @@ mod shell;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::model::Signal;
@@ -24,6 +26,9 @@ keepalive::entry!(run);
 const BROKEN: u8 = 99;
 /// The longest that anything is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A pipe on whose other end somebody waits for us to be ready, or −1.
+static WHO_WAITS: AtomicI32 = AtomicI32::new(-1);
 
 fn run(arguments: Vec<OsString>) -> u8 {
     let words: Vec<String> = arguments.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
@@ -56,12 +61,14 @@ fn act(words: &[&str]) -> u8 {
         ["with-companion", rest @ ..] => with_companion(rest),
         // Does REST as another user.
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
-        // Changes something and executes a program: block=N ignore=N close=FD open=FD … -- PROGRAM ARGUMENT…
+        // Changes something and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
         ["with", rest @ ..] => with(rest),
         // Starts a program, says `started PID`, ends at the next line of stdin.
         ["parent", program @ ..] => parent(program),
         // Asks sys about children and says what it answers.
         ["sys-wait"] => kernel::wait(),
+        // Ends with the number of the next descriptor that is opened.
+        ["sys-descriptor"] => kernel::next_descriptor(),
         // As report-signals, with every signal reset and taken from a descriptor.
         ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
@@ -80,6 +87,13 @@ fn say(line: &str) {
 
 fn say_ready() {
     say(&format!("ready {}", std::process::id()));
+    let who_waits = WHO_WAITS.swap(-1, Ordering::Relaxed);
+    if who_waits >= 0 {
+        // SAFETY: a byte, for a descriptor that was left open for this.
+        unsafe { libc::write(who_waits, b"x".as_ptr().cast(), 1) };
+        // SAFETY: as above; nothing else uses it any more.
+        unsafe { libc::close(who_waits) };
+    }
 }
 
 fn number(text: &str) -> i32 {
@@ -111,7 +125,11 @@ fn report_signals() -> u8 {
     let _ = signals::take_over(signals::Depth::Quick);
     say_ready();
     loop {
-        say(&format!("signal {}", next_signal().number()));
+        let signal = next_signal();
+        // A companion's end is nobody's message.
+        if signal != Signal::CHLD {
+            say(&format!("signal {}", signal.number()));
+        }
     }
 }
 
@@ -231,18 +249,18 @@ fn orphans(count: usize) -> u8 {
     }
 }
 
-/// The daemon's parent is there until the daemon has said that it is ready: on a pipe, which it closes.
+/// We wait until the daemon says that it is ready, or has ended without.
 fn daemonise(code: u8, rest: &[&str]) -> u8 {
     let (read_end, write_end) = nix::unistd::pipe().expect("a pipe");
     let middle = fork(|| {
         nix::unistd::setsid().expect("a session");
         fork(|| {
-            nix::unistd::write(&write_end, b"x").expect("the pipe");
-            drop(write_end);
+            WHO_WAITS.store(write_end.as_raw_fd(), Ordering::Relaxed);
             act(rest)
         });
         0
     });
+    drop(write_end);
     wait_for_end(middle);
     nix::unistd::read(&read_end, &mut [0]).expect("the pipe");
     code
@@ -287,6 +305,11 @@ fn change_one(what: &str, value: i32) {
         "open" => {
             // SAFETY: a copy of stdin; nothing here owns the target.
             unsafe { libc::dup2(0, value) };
+        }
+        "null" => {
+            let null = std::fs::File::open("/dev/null").expect("/dev/null");
+            // SAFETY: nothing here owns the target.
+            unsafe { libc::dup2(null.as_raw_fd(), value) };
         }
         _ => panic!("puppet: cannot change {what}"),
     }

@@ -10,7 +10,7 @@ const CONTROL: i32 = 3;
 
 /// Becomes the leader of a session with the terminal on stdin and runs `program` as a job on it.
 ///
-/// Says `stopped N` when the job was stopped by signal N, `ended N` with its exit code when it has ended.
+/// Says `stopped N, terminal: WHOSE` when the job was stopped by signal N and who had the terminal then, `ended N` with its exit code when it has ended.
 pub(super) fn shell(program: &[&str]) -> u8 {
     // SAFETY: takes nothing.
     unsafe { libc::setsid() };
@@ -32,8 +32,14 @@ pub(super) fn shell(program: &[&str]) -> u8 {
     let control = unsafe { std::fs::File::from_raw_fd(CONTROL) };
     let mut control = BufReader::new(control).lines();
     while let Some(signal) = wait_until_stopped(job) {
+        // SAFETY: a plain number.
+        let whose = match unsafe { libc::tcgetpgrp(0) } {
+            group if group == job => "job",
+            group if group == own_group() => "shell",
+            _ => "other",
+        };
         set_foreground(own_group());
-        say(&format!("stopped {signal}"));
+        say(&format!("stopped {signal}, terminal: {whose}"));
         if control.next().expect("a command").expect("a command") == "fg" {
             set_foreground(job);
         }
