@@ -48,6 +48,8 @@ pub(crate) struct Instance {
     pub(crate) kills: u32,
     /// Which failure for good it was, if it has failed: the how manieth.
     pub(crate) failed: Option<u32>,
+    /// Something that it depends on has failed before it could start.
+    pub(crate) blocked: bool,
 }
 
 pub(crate) const fn is_active(state: StateName) -> bool {
@@ -82,6 +84,7 @@ impl Model {
             asked_at: None,
             kills: 0,
             failed: None,
+            blocked: false,
         };
         let instances = plan.services.iter().map(|service| vec![new.clone(); service.instances as usize]).collect();
         Self { plan, instances, owners: BTreeMap::new(), failures: 0 }
@@ -201,6 +204,7 @@ impl Model {
             rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
         }
         let from = std::mem::replace(&mut instance.state, to);
+        instance.blocked = matches!(reason, Reason::DependencyFailed { .. });
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
@@ -216,14 +220,16 @@ impl Model {
         }
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
-            StateName::Starting if from == StateName::Backoff => {
-                let early = instance.due.is_none_or(|due| due > now) && *reason == Reason::Due;
-                rule!(!early, "{id:?} starts before it is due");
+            StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
+                rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
             }
             StateName::Backoff => {
                 rule!(instance.due.is_some_and(|due| due > now), "{id:?} backs off until {:?}", instance.due);
             }
             _ => {}
+        }
+        if !is_active(to) {
+            instance.due = None;
         }
         if !is_live(to) {
             rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");

@@ -28,6 +28,9 @@ impl Requests {
             match verb {
                 Verb::Start | Verb::Restart => {
                     (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
+                    if instance.state == StateName::Stopping {
+                        instance.due = None;
+                    }
                 }
                 Verb::Stop => instance.held |= is_active(instance.state),
                 Verb::Signal(_) => {}
