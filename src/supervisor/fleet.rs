@@ -16,7 +16,7 @@ pub(super) struct Fleet {
 
 #[derive(Debug)]
 pub(super) struct ServiceState {
-    kind: Kind,
+    pub(super) kind: Kind,
     instances: Vec<Instance>,
     /// Who waits for this service; the reverse of `depends_on`.
     pub(super) dependents: Box<[ServiceIndex]>,

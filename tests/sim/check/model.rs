@@ -52,6 +52,9 @@ pub(crate) struct Instance {
     pub(crate) blocked: bool,
 }
 
+/// What is still left after so many SIGKILLs no longer holds anything up.
+const KILLS_OF_LEFTOVERS: u32 = 5;
+
 pub(crate) const fn is_active(state: StateName) -> bool {
     match state {
         StateName::Waiting | StateName::Starting | StateName::Running | StateName::Stopping | StateName::Backoff => {
@@ -235,6 +238,8 @@ impl Model {
             rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");
         }
         if to != StateName::Stopping {
+            let given_up = instance.kills >= KILLS_OF_LEFTOVERS || stage == Stage::Forced;
+            rule!(instance.leader.is_none() || given_up, "{id:?} goes on before what it left is gone");
             instance.leader = None;
         }
         if matches!(reason, Reason::Ended { outlook: Outlook::Fail(_), .. }) {
@@ -261,6 +266,14 @@ impl Model {
 
     pub(crate) fn is_active(&self, service: ServiceIndex) -> bool {
         self.of(service).iter().any(|instance| is_active(instance.state))
+    }
+
+    /// Whether a start of it is done: it is ready, a oneshot has succeeded.
+    pub(crate) fn is_up(&self, id: InstanceId) -> bool {
+        match self.get(id).state {
+            StateName::Running => self.plan.services[id.service.position()].kind == Kind::Service,
+            state => state == StateName::Completed,
+        }
     }
 
     /// An operator has stopped at least one instance, and may start it again.

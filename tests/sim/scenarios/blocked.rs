@@ -116,6 +116,7 @@ fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
         "web.0 failed → waiting",
         "web.0 waiting → starting",
         "spawn web.0 (0 restarts)",
+        "reply 1 done",
         "web.0 starting → running",
     ]);
 }

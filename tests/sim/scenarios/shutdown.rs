@@ -172,6 +172,25 @@ fn what_was_started_in_the_moment_of_the_end_is_stopped() {
     ]);
 }
 
+/// A thousand in a row: each waits for the one before, and goes before it.
+#[test]
+fn a_chain_of_a_thousand_starts_and_stops_in_order() {
+    let chain = |number| match number {
+        0 => service("s0"),
+        number => needing(&[number - 1], service(&format!("s{number}"))),
+    };
+    let mut stage = Stage::boot((0..1_000).map(chain).collect());
+    let starts: Vec<_> = (0..1_000).map(|number| format!("spawn s{number}.0 (0 restarts)")).collect();
+    assert_eq!(stage.only("spawn"), starts);
+    stage.signal(Signal::TERM);
+    for number in (0..1_000).rev() {
+        let name = format!("s{number}");
+        assert_eq!(stage.only("kill"), ["TERM", "CONT"].map(|signal| format!("kill {name}.0 main SIG{signal}")));
+        stage.exits(&name, 0);
+    }
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
 /// Spawning is refused and the end comes at the same time.
 #[test]
 fn a_refused_fork_does_not_hold_up_the_end() {
