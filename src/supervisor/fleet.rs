@@ -16,7 +16,7 @@ pub(super) struct Fleet {
 
 #[derive(Debug)]
 pub(super) struct ServiceState {
-    kind: Kind,
+    pub(super) kind: Kind,
     instances: Vec<Instance>,
     /// Who waits for this service; the reverse of `depends_on`.
     pub(super) dependents: Box<[ServiceIndex]>,
@@ -41,6 +41,8 @@ pub(super) struct Tally {
     pub(super) running: u32,
     pub(super) completed: u32,
     pub(super) failed: u32,
+    /// Those of the active and of the failed ones that start once something else is there.
+    pub(super) hopeful: u32,
     /// Stopped by an operator, who may start them again.
     pub(super) held: u32,
     /// Never started, or stopped because everything is.
@@ -197,7 +199,8 @@ impl Tally {
     fn of(state: &State) -> Self {
         let mut tally = Self::default();
         match state {
-            State::Waiting | State::BackingOff { .. } => tally.active = 1,
+            State::Waiting => (tally.active, tally.hopeful) = (1, 1),
+            State::BackingOff { .. } => tally.active = 1,
             State::Spawning { .. }
             | State::Executing { .. }
             | State::Starting { .. }
@@ -205,7 +208,8 @@ impl Tally {
             | State::Clearing { .. } => (tally.active, tally.live) = (1, 1),
             State::Running { .. } => (tally.active, tally.live, tally.running) = (1, 1, 1),
             State::Stopped { why: Stopped::Completed } => tally.completed = 1,
-            State::Stopped { why: Stopped::Failed { .. } | Stopped::Blocked { .. } } => tally.failed = 1,
+            State::Stopped { why: Stopped::Failed { .. } } => tally.failed = 1,
+            State::Stopped { why: Stopped::Blocked { .. } } => (tally.failed, tally.hopeful) = (1, 1),
             State::Stopped { why: Stopped::Operator } => tally.held = 1,
             State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown } => tally.idle = 1,
         }
@@ -219,6 +223,7 @@ impl Tally {
             running: self.running - gone.running + come.running,
             completed: self.completed - gone.completed + come.completed,
             failed: self.failed - gone.failed + come.failed,
+            hopeful: self.hopeful - gone.hopeful + come.hopeful,
             held: self.held - gone.held + come.held,
             idle: self.idle - gone.idle + come.idle,
         }

@@ -236,7 +236,6 @@ impl Supervisor {
             // It is being stopped already.
             return;
         };
-        self.fleet[id].refusals = 0;
         let Some(service) = self.plan.services.get(id.service.position()) else { return };
         let since = self.now;
         match service.ready {

@@ -3,6 +3,7 @@
 use super::instance::{Next, State, Stopped};
 use super::stop::Then;
 use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
+use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
 /// Tells one request from another; chosen by whoever asks.
@@ -30,11 +31,11 @@ pub enum Target {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Run it; done when it is ready. Forgets its failures.
+    /// Run it; done when it is ready, a oneshot when it has succeeded. Forgets its failures.
     Start,
     /// Stop it; done when nothing of it is left.
     Stop,
-    /// Stop it and run it again; done when it is ready. Forgets its failures.
+    /// Stop it and run it again; done when a start would be. Forgets its failures.
     Restart,
     /// Send a signal to its main processes; not possible if there is none.
     Signal(Signal),
@@ -206,6 +207,7 @@ impl Supervisor {
 
     fn instance_progress(&self, id: InstanceId, verb: Awaited) -> Progress {
         match (verb, self.state_name(id)) {
+            (Awaited::Up, StateName::Running) if self.fleet[id.service].kind == Kind::Oneshot => Progress::Underway,
             (Awaited::Up, StateName::Running | StateName::Completed)
             | (Awaited::Down, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
             (Awaited::Up, StateName::Failed) => Progress::Never(Refusal::Failed(id)),

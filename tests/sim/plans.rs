@@ -81,6 +81,12 @@ pub(crate) fn random(chance: &mut Chance) -> Plan {
     let most = chance.pick(&[1, 2, 3, 5, 8, 12]);
     let count = 1 + chance.below(most);
     let mut services: Vec<_> = (0..count).map(|index| random_service(chance, index as u32)).collect();
+    if chance.one_in(4) {
+        // Most of it waits for an operator.
+        for service in services.iter_mut().skip(1) {
+            service.autostart = chance.one_in(4);
+        }
+    }
     if chance.one_in(2) {
         // One that goes on and on, come what may.
         for service in &mut services {

@@ -6,7 +6,7 @@ use crate::run::{Failure, Tally, run};
 use crate::trace::Keep;
 
 /// What `make test` runs.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
 #[test]
 #[expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "prints figures; measures real time")]
@@ -44,6 +44,55 @@ fn every_rule_holds_after_every_step() {
         let list: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.seed, failure.message)).collect();
         panic!("{}\n{} failed:\n{}", describe(worst), failures.len(), list.join("\n"));
     }
+}
+
+/// What has to happen somewhere in so many runs, or the rules have not been put to the test.
+const DEEDS: [&str; 33] = [
+    "action Exit",
+    "backoff → starting",
+    "backoff → stopped",
+    "backoff → waiting",
+    "completed → starting",
+    "draining Completed",
+    "draining Failed",
+    "draining NothingLeft",
+    "draining Requested",
+    "draining Signal",
+    "fact Abandoned",
+    "fact LeftBehind",
+    "fact LeftoversKilled",
+    "fact ServiceFailed",
+    "fact StopTimedOut",
+    "fact Unkillable",
+    "failed → failed",
+    "failed → starting",
+    "failed → waiting",
+    "forced by signal: false",
+    "forced by signal: true",
+    "kill Group",
+    "kill Left",
+    "kill Main",
+    "refusal Failed",
+    "refusal NotRunning",
+    "refusal Overtaken",
+    "refusal ShuttingDown",
+    "starting → completed",
+    "starting → stopping",
+    "stopping → backoff",
+    "stopping → completed",
+    "waiting → failed",
+];
+
+#[test]
+fn the_seeds_lead_into_every_situation() {
+    let mut total = Tally::default();
+    for seed in 0..SEEDS {
+        if let Ok((tally, _)) = run(seed, Keep::Tail) {
+            total.add(&tally);
+        }
+    }
+    let missing: Vec<_> = DEEDS.iter().filter(|deed| !total.deeds.contains_key(**deed)).collect();
+    assert!(missing.is_empty(), "no seed leads to {missing:?}");
 }
 
 /// All that is random comes from the seed.

@@ -278,6 +278,10 @@ impl Checker {
     }
 
     fn nothing_waits_in_vain(&self) -> Verdict {
+        for (id, _) in self.model.all().filter(|(_, instance)| instance.blocked) {
+            let free = self.model.dependencies_are_satisfied(id.service);
+            rule!(!free, "{id:?} is blocked by nothing any more");
+        }
         for (id, instance) in self.model.all().filter(|(_, instance)| instance.state == StateName::Waiting) {
             rule!(!self.model.dependencies_are_satisfied(id.service), "{id:?} waits for nothing: {instance:?}");
             for dependency in &self.plan.services[id.service.position()].depends_on {

@@ -48,7 +48,12 @@ pub(crate) struct Instance {
     pub(crate) kills: u32,
     /// Which failure for good it was, if it has failed: the how manieth.
     pub(crate) failed: Option<u32>,
+    /// Something that it depends on has failed before it could start.
+    pub(crate) blocked: bool,
 }
+
+/// What is still left after so many SIGKILLs no longer holds anything up.
+const KILLS_OF_LEFTOVERS: u32 = 5;
 
 pub(crate) const fn is_active(state: StateName) -> bool {
     match state {
@@ -82,6 +87,7 @@ impl Model {
             asked_at: None,
             kills: 0,
             failed: None,
+            blocked: false,
         };
         let instances = plan.services.iter().map(|service| vec![new.clone(); service.instances as usize]).collect();
         Self { plan, instances, owners: BTreeMap::new(), failures: 0 }
@@ -201,6 +207,7 @@ impl Model {
             rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
         }
         let from = std::mem::replace(&mut instance.state, to);
+        instance.blocked = matches!(reason, Reason::DependencyFailed { .. });
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
@@ -216,19 +223,23 @@ impl Model {
         }
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
-            StateName::Starting if from == StateName::Backoff => {
-                let early = instance.due.is_none_or(|due| due > now) && *reason == Reason::Due;
-                rule!(!early, "{id:?} starts before it is due");
+            StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
+                rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
             }
             StateName::Backoff => {
                 rule!(instance.due.is_some_and(|due| due > now), "{id:?} backs off until {:?}", instance.due);
             }
             _ => {}
         }
+        if !is_active(to) {
+            instance.due = None;
+        }
         if !is_live(to) {
             rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");
         }
         if to != StateName::Stopping {
+            let given_up = instance.kills >= KILLS_OF_LEFTOVERS || stage == Stage::Forced;
+            rule!(instance.leader.is_none() || given_up, "{id:?} goes on before what it left is gone");
             instance.leader = None;
         }
         if matches!(reason, Reason::Ended { outlook: Outlook::Fail(_), .. }) {
@@ -255,6 +266,14 @@ impl Model {
 
     pub(crate) fn is_active(&self, service: ServiceIndex) -> bool {
         self.of(service).iter().any(|instance| is_active(instance.state))
+    }
+
+    /// Whether a start of it is done: it is ready, a oneshot has succeeded.
+    pub(crate) fn is_up(&self, id: InstanceId) -> bool {
+        match self.get(id).state {
+            StateName::Running => self.plan.services[id.service.position()].kind == Kind::Service,
+            state => state == StateName::Completed,
+        }
     }
 
     /// An operator has stopped at least one instance, and may start it again.

@@ -28,6 +28,9 @@ impl Requests {
             match verb {
                 Verb::Start | Verb::Restart => {
                     (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
+                    if instance.state == StateName::Stopping {
+                        instance.due = None;
+                    }
                 }
                 Verb::Stop => instance.held |= is_active(instance.state),
                 Verb::Signal(_) => {}
@@ -58,7 +61,7 @@ impl Requests {
             Ok(()) => {
                 let mut states = targets.iter().map(|target| model.get(*target).state);
                 let done = match verb {
-                    Verb::Start | Verb::Restart => states.all(is_up),
+                    Verb::Start | Verb::Restart => targets.iter().all(|target| model.is_up(*target)),
                     Verb::Stop => states.all(ends),
                     Verb::Signal(_) => targets.iter().any(|target| model.get(*target).main.is_some()),
                 };
@@ -95,7 +98,8 @@ impl Requests {
             let mut states = targets.iter().map(|target| model.get(*target).state);
             let overdue = match verb {
                 Verb::Start | Verb::Restart => {
-                    states.clone().all(is_up) || states.any(|state| state == StateName::Failed)
+                    let up = targets.iter().all(|target| model.is_up(*target));
+                    up || states.any(|state| state == StateName::Failed)
                 }
                 Verb::Stop => states.all(|state| !is_active(state)),
                 Verb::Signal(_) => true,
@@ -109,10 +113,6 @@ impl Requests {
         rule!(self.open.is_empty(), "no answer to {:?}", self.open);
         Ok(())
     }
-}
-
-fn is_up(state: StateName) -> bool {
-    matches!(state, StateName::Running | StateName::Completed)
 }
 
 fn targets(target: Target, model: &Model) -> Vec<InstanceId> {

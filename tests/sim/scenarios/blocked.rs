@@ -91,6 +91,17 @@ fn a_completed_service_blocks_too() {
     ]);
 }
 
+/// Some instances have completed, the others failed: nobody is left to wait for.
+#[test]
+fn a_service_that_has_partly_failed_blocks_too() {
+    let db = Service { instances: 2, ready: Ready::Delay(seconds(2)), ..once(service("db")) };
+    let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
+    stage.forget();
+    stage.exits("db.0", 0);
+    stage.exits("db.1", 1);
+    stage.check(&["db.0 starting → completed", "db.1 starting → failed", "web.0 waiting → failed"]);
+}
+
 /// An operator starts what had failed: what it blocked goes on.
 #[test]
 fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
@@ -105,6 +116,7 @@ fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
         "web.0 failed → waiting",
         "web.0 waiting → starting",
         "spawn web.0 (0 restarts)",
+        "reply 1 done",
         "web.0 starting → running",
     ]);
 }

@@ -106,6 +106,12 @@ impl Stage {
         self.at(self.now.since(self.begun) + time);
     }
 
+    /// Lets time pass, with a single late tick at the end of it.
+    pub(crate) fn sleep_through(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.tell(Event::Tick);
+    }
+
     /// When the supervisor wants to be woken, from now.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.wait.map(|until| until.since(self.now))

@@ -38,6 +38,18 @@ fn a_restart_is_done_when_it_is_ready_again() {
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 
+/// The start of a oneshot is answered when it has succeeded, however often that takes.
+#[test]
+fn the_start_of_a_oneshot_is_done_when_it_has_succeeded() {
+    let mut stage = Stage::boot(vec![Service { autostart: false, ..oneshot("migrate") }, service("web")]);
+    stage.start("migrate");
+    stage.exits("migrate", 1);
+    stage.after(millis(100));
+    assert_eq!(stage.only("reply"), Vec::<String>::new());
+    stage.exits("migrate", 0);
+    assert_eq!(stage.only("reply"), ["reply 1 done"]);
+}
+
 #[test]
 fn a_stop_overtakes_a_restart() {
     let mut stage = Stage::boot(vec![service("web")]);

@@ -1,8 +1,8 @@
 //! The ordered end.
 
-use keepalive::model::Signal;
 use keepalive::model::plan::{Consequence, RestartPolicy, Service};
-use keepalive::supervisor::{Event, Request};
+use keepalive::model::{ExitStatus, Signal};
+use keepalive::supervisor::{Event, Left, Request};
 
 use super::{Spawns, Stage, millis, needing, seconds};
 use crate::plans::{oneshot, plan, service};
@@ -146,6 +146,48 @@ fn nothing_is_started_during_the_stop() {
     stage.after(millis(200));
     assert_eq!(stage.only("spawn"), Vec::<String>::new());
     stage.exits("web", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// A start and the reason to stop everything fall together: what has just been made is stopped like all else.
+#[test]
+fn what_was_started_in_the_moment_of_the_end_is_stopped() {
+    let failing = Service { restart: never(), ..service("a") };
+    let mut stage = Stage::boot(vec![failing, service("web")]);
+    stage.ends("a", ExitStatus::Code(5), Left::Processes);
+    stage.at(seconds(6));
+    stage.exits("web", 1);
+    stage.forget();
+    stage.sleep_through(seconds(60));
+    stage.check(&[
+        "web.0 backoff → starting",
+        "spawn web.0 (1 restarts)",
+        "a.0 cannot be killed",
+        "a.0 stopping → failed",
+        "a failed",
+        "draining: failed",
+        "web.0 starting → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+    ]);
+}
+
+/// A thousand in a row: each waits for the one before, and goes before it.
+#[test]
+fn a_chain_of_a_thousand_starts_and_stops_in_order() {
+    let chain = |number| match number {
+        0 => service("s0"),
+        number => needing(&[number - 1], service(&format!("s{number}"))),
+    };
+    let mut stage = Stage::boot((0..1_000).map(chain).collect());
+    let starts: Vec<_> = (0..1_000).map(|number| format!("spawn s{number}.0 (0 restarts)")).collect();
+    assert_eq!(stage.only("spawn"), starts);
+    stage.signal(Signal::TERM);
+    for number in (0..1_000).rev() {
+        let name = format!("s{number}");
+        assert_eq!(stage.only("kill"), ["TERM", "CONT"].map(|signal| format!("kill {name}.0 main SIG{signal}")));
+        stage.exits(&name, 0);
+    }
     assert_eq!(stage.only("exit"), ["exit 0"]);
 }
 
