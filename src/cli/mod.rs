@@ -272,3 +272,5 @@ fn base_name(program: &OsStr) -> String {
     text.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
+#[cfg(test)]
+mod tests;

@@ -163,3 +163,36 @@ fn remote_file_systems_are_told_from_local_ones() {
     }
     assert!(!any_can_hang(format!("{}{}", line("overlay"), line("fusectl")).as_bytes()));
 }
+
+// credentials(7). Another user's process is started without sharing memory, whatever is asked for.
+#[test]
+fn the_process_runs_as_the_user_with_its_groups() {
+    let (argv, env) = (list(&["sh", "-c", "id -u; id -g; id -G"]), list(&[]));
+    let own =
+        Credentials { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups: [].into() };
+    if own.uid != 0 {
+        // Nothing changes, so that no right is needed.
+        let (_, status, _) = run(&Setup { credentials: Some(&own), ..setup(&argv, &env) }, Sharing::Memory);
+        assert_eq!(status, ExitStatus::Code(0));
+        return;
+    }
+    let other = Credentials { uid: 12_345, gid: 23_456, groups: [7, 8].into() };
+    check(&Setup { credentials: Some(&other), ..setup(&argv, &env) }, (None, 0, "12345\n23456\n23456 7 8\n"));
+}
+
+#[test]
+fn standard_streams_can_be_exchanged() {
+    // stdout is the pipe that `run` reads; what goes to stderr is sent there too.
+    let (argv, env) = (list(&["sh", "-c", "echo out; echo error >&2; cat"]), list(&[]));
+    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let setup =
+        Setup { stdio: [Some(null.as_fd()), Some(write_end.as_fd()), Some(write_end.as_fd())], ..setup(&argv, &env) };
+    let (pid, _) = Spawner::new().spawn(&setup, Sharing::Memory).unwrap();
+    drop(write_end);
+    let mut output = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();
+    assert_eq!(output, "out\nerror\n");
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(pid.get(), std::ptr::null_mut(), 0) };
+}

@@ -1,2 +1,19 @@
-//! x
-fn main() {}
+//! The real program: as a child, and as the real PID 1 of a PID namespace.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::print_stderr, clippy::disallowed_macros, reason = "a skipped test says so")]
+#![expect(clippy::disallowed_methods, reason = "tests start programs and wait for them, in threads, with a deadline")]
+
+mod harness;
+
+mod init_end;
+mod init_leftovers;
+mod init_signals;
+mod init_start;
+mod init_terminal;
+mod sys;

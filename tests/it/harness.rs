@@ -1,0 +1,305 @@
+//! Starting the real program, reading what it says, waiting with one deadline, cleaning up.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::procfs::{self, Stat};
+use keepalive::sys::signal_process;
+
+pub(crate) const KEEPALIVE: &str = env!("CARGO_BIN_EXE_keepalive");
+pub(crate) const PUPPET: &str = env!("CARGO_BIN_EXE_puppet");
+
+/// The longest that anything is waited for; a test that reaches it has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often is looked whether what is waited for has come.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// Says loudly that a test cannot run here; a failure where `KEEPALIVE_TEST_NO_SKIP=1`.
+pub(crate) fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("KEEPALIVE_TEST_NO_SKIP").is_none_or(|value| value != "1"), "{test}: {reason}");
+    eprintln!("\n*** SKIPPED: {test}: {reason} ***\n");
+}
+
+/// Whether we are root; skips otherwise.
+pub(crate) fn have_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip("this needs root");
+    }
+    root
+}
+
+/// Whether PID namespaces can be made; skips otherwise.
+pub(crate) fn have_namespaces() -> bool {
+    let probe =
+        Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).stderr(Stdio::null()).status();
+    let possible = probe.is_ok_and(|status| status.success());
+    if !possible {
+        skip("this needs PID namespaces (root, unshare)");
+    }
+    possible
+}
+
+/// Where keepalive is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// As a child of the test.
+    Child,
+    /// As PID 1 of a PID namespace.
+    Init,
+}
+
+/// All places that there are on this machine.
+pub(crate) fn places() -> Vec<Place> {
+    if have_namespaces() { vec![Place::Child, Place::Init] } else { vec![Place::Child] }
+}
+
+/// A program that is to be started.
+pub(crate) struct Run {
+    pub(crate) command: Command,
+    place: Place,
+}
+
+impl Run {
+    /// `keepalive OPTIONS… -- COMMAND…`
+    pub(crate) fn init(place: Place, options: &[&str], command: &[&str]) -> Self {
+        let words = [&[KEEPALIVE], options, &["--"], command].concat();
+        Self::words(place, &words)
+    }
+
+    /// `keepalive OPTIONS… -- puppet VERB…`
+    pub(crate) fn puppet(place: Place, options: &[&str], verb: &[&str]) -> Self {
+        Self::init(place, options, &[&[PUPPET], verb].concat())
+    }
+
+    /// These words, at this place.
+    pub(crate) fn words(place: Place, words: &[&str]) -> Self {
+        let prefix: &[&str] = match place {
+            Place::Child => &[],
+            Place::Init => &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"],
+        };
+        let words = [prefix, words].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { command, place }
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let mut child = self.command.spawn().expect("the program starts");
+        let (sender, lines) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+        }
+        let stderr = child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                stderr.read_to_string(&mut text).ok();
+                text
+            })
+        });
+        let stdin = child.stdin.take();
+        Running { child, place: self.place, lines, stderr, stdin, ended: false }
+    }
+
+    /// Starts it, waits for its end and gives back the exit code, and what it said on stdout and stderr.
+    pub(crate) fn finish(self) -> (i32, String, String) {
+        let mut running = self.start();
+        let code = running.end();
+        let lines: Vec<String> = running.lines.iter().collect();
+        (code, lines.join("\n"), running.stderr())
+    }
+}
+
+/// A program that has been started. Dropping it kills it and all below it.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    place: Place,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    pub(crate) stdin: Option<ChildStdin>,
+    ended: bool,
+}
+
+impl Running {
+    /// The next line on stdout.
+    #[track_caller]
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("another line on stdout")
+    }
+
+    /// The next line on stdout, which must be this.
+    #[track_caller]
+    pub(crate) fn expect(&self, line: &str) {
+        assert_eq!(self.line(), line);
+    }
+
+    /// Waits for `NAME NUMBER` and gives back the number.
+    #[track_caller]
+    pub(crate) fn number(&self, name: &str) -> i32 {
+        let line = self.line();
+        let number = line.strip_prefix(name).and_then(|rest| rest.trim().parse().ok());
+        number.unwrap_or_else(|| panic!("`{name} NUMBER` expected, found `{line}`"))
+    }
+
+    /// Waits for a puppet's `ready`. Its id, in its own namespace.
+    #[track_caller]
+    pub(crate) fn ready(&self) -> Pid {
+        Pid::new(self.number("ready")).unwrap()
+    }
+
+    /// The process that is keepalive, as seen from here.
+    #[track_caller]
+    pub(crate) fn keepalive(&self) -> Pid {
+        let own = Pid::new(self.child.id().cast_signed()).unwrap();
+        match self.place {
+            Place::Child => own,
+            Place::Init => wait_until("keepalive to start", || {
+                procfs::descendants(own).first().copied().filter(|pid| executable(*pid).ends_with("keepalive"))
+            }),
+        }
+    }
+
+    /// The only child of keepalive, as seen from here.
+    #[track_caller]
+    pub(crate) fn command(&self) -> Pid {
+        let keepalive = self.keepalive();
+        wait_until("keepalive's child", || procfs::descendants(keepalive).first().copied())
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&self, signal: Signal) {
+        signal_process(self.keepalive(), signal).expect("keepalive can be signalled");
+    }
+
+    /// Waits for its end and gives back the exit code. (unshare(1) passes its child's on.)
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> i32 {
+        let status = wait_until("the end of the program", || self.child.try_wait().expect("a child"));
+        self.ended = true;
+        status.code().unwrap_or_else(|| panic!("{status}"))
+    }
+
+    /// All that it said on stderr, after its end.
+    pub(crate) fn stderr(&mut self) -> String {
+        self.stderr.take().map(|reader| reader.join().unwrap()).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let own = Pid::new(self.child.id().cast_signed()).unwrap();
+        for pid in procfs::descendants(own) {
+            signal_process(pid, Signal::KILL).ok();
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Waits until `probe` gives something.
+#[track_caller]
+pub(crate) fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// Waits until `pid` is in `state`: `T` stopped, `S` sleeping.
+#[track_caller]
+pub(crate) fn wait_for_state(pid: Pid, state: u8) -> Stat {
+    wait_until(&format!("{pid} to be {}", char::from(state)), || procfs::stat(pid).filter(|stat| stat.state == state))
+}
+
+/// Waits until there is no process with this id any more.
+#[track_caller]
+pub(crate) fn wait_for_death(pid: Pid) {
+    wait_until(&format!("{pid} to be gone"), || procfs::stat(pid).is_none_or(|stat| stat.is_dead()).then_some(()));
+}
+
+fn executable(pid: Pid) -> PathBuf {
+    std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default()
+}
+
+/// A field of /proc/PID/status.
+#[track_caller]
+pub(crate) fn status_field(pid: Pid, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+}
+
+/// A pipe that is full, with nobody who reads: what is kept open, and what is to be written to.
+pub(crate) fn stalled_pipe() -> (OwnedFd, OwnedFd) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    fcntl(&write_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while nix::unistd::write(&write_end, &[b'.'; 512]).is_ok() {}
+    fcntl(&write_end, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (read_end, write_end)
+}
+
+/// As [`stalled_pipe`], with a stream socket.
+pub(crate) fn stalled_socket() -> (OwnedFd, OwnedFd) {
+    use std::io::Write;
+    let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'.'; 512]).is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    (reader.into(), writer.into())
+}
+
+/// A directory that everyone may enter, removed at the end.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("keepalive-it-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        set_mode(&path, 0o755);
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file with this mode and gives back its path.
+    pub(crate) fn file(&self, name: &str, content: &[u8], mode: u32) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        set_mode(&path, mode);
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}

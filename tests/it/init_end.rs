@@ -1,0 +1,138 @@
+//! Init mode: how it ends.
+
+use keepalive::model::Signal;
+
+use crate::harness::{Directory, Place, Run, places, wait_for_state};
+
+#[track_caller]
+fn check(options: &[&str], command: &[&str], expect: i32) {
+    for place in places() {
+        let (code, _, stderr) = Run::init(place, options, command).finish();
+        assert_eq!(code, expect, "{place:?} {options:?} {command:?}: {stderr}");
+    }
+}
+
+#[track_caller]
+fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
+    check(options, &[&[crate::harness::PUPPET], verb].concat(), expect);
+}
+
+#[test]
+fn the_childs_exit_code_is_ours() {
+    for code in ["0", "1", "3", "126", "127", "255"] {
+        check_puppet(&[], &["exit", code], code.parse().unwrap());
+    }
+}
+
+#[test]
+fn a_death_by_signal_is_128_and_its_number() {
+    // Without SIGABRT and its like: they may leave core files.
+    for signal in [1, 2, 9, 13, 15, 34, 37, 64] {
+        check_puppet(&[], &["die-of", &signal.to_string()], 128 + signal);
+    }
+}
+
+#[test]
+fn a_code_can_be_remapped_after_128_was_added() {
+    check_puppet(&["-e", "143", "-e", "3"], &["die-of", "15"], 0);
+    check_puppet(&["-e", "143", "-e", "3"], &["exit", "3"], 0);
+    check_puppet(&["-e", "143", "-e", "3"], &["exit", "15"], 15);
+}
+
+#[test]
+fn what_does_not_exist_ends_with_127() {
+    check(&[], &["no-such-program-anywhere"], 127);
+    check(&[], &["/no/such/program"], 127);
+    check(&[], &[""], 127);
+}
+
+#[test]
+fn what_cannot_be_executed_ends_with_126() {
+    check(&[], &["/etc"], 126);
+    check(&[], &["/etc/passwd"], 126);
+    check(&[], &["/etc/passwd/x"], 126);
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_named_with_the_reason() {
+    let (_, _, stderr) = Run::init(Place::Child, &[], &["no-such-program"]).finish();
+    assert!(stderr.contains("cannot run `no-such-program`: not found"), "{stderr}");
+    let (_, _, stderr) = Run::init(Place::Child, &[], &["/etc"]).finish();
+    assert!(stderr.contains("cannot run `/etc`: Permission denied"), "{stderr}");
+}
+
+// execve(2): a file that is neither a binary nor begins with #! is ENOEXEC; a garbled binary too.
+#[test]
+fn a_file_that_is_no_program_and_no_script_ends_with_126() {
+    let directory = Directory::new();
+    let path = directory.file("garbage", b"\x7fELF\x02\x01\x01\0\0\0\0\0", 0o755);
+    // /bin/sh says the same of a binary: 126, or 127 in some.
+    for place in places() {
+        let (code, _, _) = Run::init(place, &[], &[&path]).finish();
+        assert!([126, 127].contains(&code), "{code}");
+    }
+    let missing_interpreter = directory.file("script", b"#!/no/such/interpreter\n", 0o755);
+    check(&[], &[&missing_interpreter], 127);
+}
+
+// setrlimit(2) RLIMIT_NPROC: fork fails with EAGAIN.
+#[test]
+fn a_system_that_refuses_a_process_ends_it_with_71() {
+    if !crate::harness::have_root() {
+        return;
+    }
+    // The limit counts all processes of the user: one that nobody else has.
+    let directory = Directory::new();
+    let binary = directory.file("keepalive", &std::fs::read(crate::harness::KEEPALIVE).unwrap(), 0o755);
+    let user = (300_000 + std::process::id()).to_string();
+    let words = ["prlimit", "--nproc=1", "setpriv", "--reuid", &user, "--clear-groups", &binary, "--", "true"];
+    let (code, _, stderr) = Run::words(Place::Child, &words).finish();
+    assert_eq!(code, 71, "{stderr}");
+    assert!(stderr.contains("cannot start a process: "), "{stderr}");
+}
+
+#[test]
+fn after_the_grace_the_child_is_killed() {
+    for place in places() {
+        let mut running = Run::puppet(place, &["--grace", "50ms"], &["ignore", "15"]).start();
+        running.ready();
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 137);
+        assert!(running.stderr().contains("SIGKILL"));
+    }
+}
+
+#[test]
+fn the_grace_counts_from_a_rewritten_signal_too() {
+    for (options, signal) in [(["-r", "TERM:HUP"], Signal::TERM), (["-r", "USR1:TERM"], Signal::USR1)] {
+        let options = [&options[..], &["--grace", "50ms"]].concat();
+        let mut running = Run::puppet(Place::Child, &options, &["ignore", "1", "15"]).start();
+        running.ready();
+        running.send(signal);
+        assert_eq!(running.end(), 137);
+    }
+}
+
+#[test]
+fn with_group_the_grace_ends_the_whole_group() {
+    for place in places() {
+        let options = ["-g", "--grace", "50ms"];
+        let mut running = Run::puppet(place, &options, &["with-companion", "report-signals"]).start();
+        running.ready();
+        running.ready();
+        running.send(Signal::TERM);
+        // Its end is that of stdout, which both have: `finish` would wait for ever if one were left.
+        assert_eq!(running.end(), 137);
+        running.stderr();
+    }
+}
+
+#[test]
+fn a_stopped_child_is_killed_all_the_same() {
+    let mut running = Run::puppet(Place::Child, &["--grace", "50ms"], &["ignore"]).start();
+    let child = running.ready();
+    keepalive::sys::signal_process(child, Signal::STOP).unwrap();
+    wait_for_state(child, b'T');
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 137);
+}

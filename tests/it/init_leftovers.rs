@@ -1,0 +1,132 @@
+//! Init mode: what the child leaves behind.
+
+use keepalive::model::Signal;
+
+use crate::harness::{self, Place, Run, places, wait_for_death};
+
+#[test]
+fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    let (code, stdout, stderr) = Run::puppet(Place::Init, &[], &["orphans", "20000"]).finish();
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "made 20000\nnone left", ""));
+}
+
+#[test]
+fn orphans_are_adopted_and_reaped_anywhere() {
+    for place in places() {
+        let options = ["-w"];
+        let running = Run::puppet(place, &options, &["with-companion", "daemonise", "0", "report-signals"]).start();
+        running.ready();
+        running.ready();
+        let keepalive = running.keepalive();
+        let daemon = harness::wait_until("the daemon to be adopted", || {
+            let mut adopted = None;
+            keepalive::sys::procfs::processes(|stat| {
+                if stat.ppid == keepalive.get() && stat.pgrp != stat.pid.get() {
+                    adopted = Some(stat.pid);
+                }
+            });
+            adopted
+        });
+        keepalive::sys::signal_process(daemon, Signal::KILL).unwrap();
+        harness::wait_until("the daemon to be reaped", || keepalive::sys::procfs::stat(daemon).is_none().then_some(()));
+    }
+}
+
+#[test]
+fn each_adopted_zombie_is_told_of_if_that_is_wished() {
+    for place in places() {
+        let mut running = Run::puppet(place, &["-w", "--linger", "60s"], &["daemonise", "0", "exit", "0"]).start();
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        // The process between the puppet and the daemon is the puppet's own to reap.
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains("keepalive: warning: reaped zombie process "), "{stderr}");
+    }
+}
+
+#[test]
+fn without_linger_the_end_is_at_once() {
+    let mut running = Run::puppet(Place::Child, &[], &["daemonise", "3", "report-signals"]).start();
+    let daemon = running.ready();
+    assert_eq!(running.end(), 3);
+    assert!(keepalive::sys::procfs::stat(daemon).is_some(), "it outlives us where we are not PID 1");
+    keepalive::sys::signal_process(daemon, Signal::KILL).unwrap();
+    wait_for_death(daemon);
+}
+
+#[test]
+fn what_is_left_is_asked_to_end_and_waited_for() {
+    for place in places() {
+        let mut running = Run::puppet(place, &["--linger", "60s"], &["daemonise", "3", "end-on-term", "9"]).start();
+        running.ready();
+        // SIGTERM comes first; what comes after it finds nobody.
+        running.expect("signal 15");
+        assert_eq!(running.end(), 3);
+    }
+}
+
+#[test]
+fn a_stopped_process_that_is_left_hears_it() {
+    for place in places() {
+        let verb = ["with-companion", "daemonise", "0", "echo"];
+        let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
+        let (first, second) = (running.ready(), running.ready());
+        assert_ne!(first, second);
+        let keepalive = running.keepalive();
+        let mut stopped = 0;
+        for pid in keepalive::sys::procfs::descendants(keepalive) {
+            let stat = keepalive::sys::procfs::stat(pid);
+            if stat.is_some_and(|stat| stat.session == stat.pgrp && stat.pgrp != pid.get()) {
+                keepalive::sys::signal_process(pid, Signal::STOP).unwrap();
+                harness::wait_for_state(pid, b'T');
+                stopped += 1;
+            }
+        }
+        assert_eq!(stopped, 1);
+        // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
+        keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
+        assert_eq!(running.end(), 137);
+    }
+}
+
+#[test]
+fn what_does_not_listen_is_killed_when_the_time_is_over() {
+    for place in places() {
+        let verb = ["daemonise", "3", "ignore", "15"];
+        let mut running = Run::puppet(place, &["--linger", "50ms"], &verb).start();
+        let daemon = running.ready();
+        assert_eq!(running.end(), 3);
+        if place == Place::Child {
+            assert_eq!(keepalive::sys::procfs::stat(daemon), None);
+        }
+        assert!(running.stderr().contains("SIGKILL"));
+    }
+}
+
+#[test]
+fn signals_reach_what_is_left() {
+    for place in places() {
+        let verb = ["daemonise", "3", "report-signals"];
+        let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
+        running.ready();
+        running.expect("signal 15");
+        running.expect("signal 18");
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+        let keepalive = running.keepalive();
+        for pid in keepalive::sys::procfs::descendants(keepalive) {
+            keepalive::sys::signal_process(pid, Signal::KILL).unwrap();
+        }
+        assert_eq!(running.end(), 3);
+    }
+}
+
+#[test]
+fn with_nothing_left_linger_does_not_wait() {
+    for place in places() {
+        assert_eq!(Run::puppet(place, &["--linger", "60s"], &["exit", "2"]).finish().0, 2);
+    }
+}

@@ -1,0 +1,204 @@
+//! Init mode: which signal reaches whom.
+
+use std::process::Stdio;
+
+use keepalive::model::Signal;
+
+use crate::harness::{self, Place, Run, places, wait_until};
+
+fn signal(number: u8) -> Signal {
+    Signal::new(number).unwrap()
+}
+
+// signal(7): all but SIGKILL and SIGSTOP can be caught. SIGCHLD is about children.
+#[test]
+fn every_signal_that_can_be_caught_is_forwarded() {
+    for place in places() {
+        let running = Run::puppet(place, &[], &["report-signals"]).start();
+        running.ready();
+        for signal in Signal::all().filter(|signal| signal.is_catchable() && *signal != Signal::CHLD) {
+            running.send(signal);
+            running.expect(&format!("signal {}", signal.number()));
+        }
+    }
+}
+
+#[test]
+fn a_signal_is_forwarded_by_an_init_under_an_init() {
+    for place in places() {
+        let inner = [harness::KEEPALIVE, "--", harness::PUPPET, "end-on-term", "7"];
+        let mut running = Run::init(place, &[], &inner).start();
+        running.ready();
+        running.send(Signal::HUP);
+        running.expect("signal 1");
+        running.send(Signal::TERM);
+        running.expect("signal 15");
+        assert_eq!(running.end(), 7);
+    }
+}
+
+#[test]
+fn a_signal_is_rewritten_or_dropped() {
+    for place in places() {
+        let options = ["-r", "TERM:QUIT", "-r", "RTMIN+3:TERM", "-r", "HUP:0"];
+        let running = Run::puppet(place, &options, &["report-signals"]).start();
+        running.ready();
+        for (sent, received) in [(15, 3), (37, 15)] {
+            running.send(signal(sent));
+            running.expect(&format!("signal {received}"));
+        }
+        running.send(Signal::HUP);
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+    }
+}
+
+#[test]
+fn only_the_child_is_signalled() {
+    let running = Run::puppet(Place::Child, &[], &["with-companion", "report-signals"]).start();
+    running.ready();
+    running.ready();
+    running.send(Signal::USR1);
+    running.expect("signal 10");
+    running.send(Signal::USR2);
+    // Were the companion told too, there would be a second 10 before this.
+    running.expect("signal 12");
+}
+
+#[test]
+fn with_group_the_childs_whole_group_is_signalled() {
+    for place in places() {
+        let running = Run::puppet(place, &["-g"], &["with-companion", "report-signals"]).start();
+        running.ready();
+        running.ready();
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+        running.expect("signal 10");
+    }
+}
+
+// kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
+#[test]
+fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
+    if !harness::have_root() {
+        return;
+    }
+    let drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-kill", harness::KEEPALIVE, "--"];
+    let verb = [harness::PUPPET, "as-user", "1000", "echo"];
+    let mut running = Run::words(Place::Child, &[&drop[..], &verb].concat()).start();
+    running.ready();
+    running.send(Signal::TERM);
+    running.send(Signal::USR1);
+    let pid = running.keepalive();
+    wait_until("both signals to be taken", || {
+        (harness::status_field(pid, "ShdPnd") == "0000000000000000").then_some(())
+    });
+    std::mem::drop(running.stdin.take());
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(stderr.contains("cannot send SIGTERM") && stderr.contains("Operation not permitted"), "{stderr}");
+}
+
+// Our own messages must not make us wait: the reader of stderr has stopped reading.
+#[test]
+fn a_stalled_reader_of_stderr_does_not_hold_us() {
+    for place in places() {
+        for (_reader, writer) in [harness::stalled_pipe(), harness::stalled_socket()] {
+            let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
+            run.command.stderr(Stdio::from(writer));
+            let mut running = run.start();
+            running.ready();
+            for _ in 0..50 {
+                running.send(Signal::USR1);
+                running.expect("signal 10");
+            }
+            running.send(Signal::TERM);
+            assert_eq!(running.end(), 4);
+        }
+    }
+}
+
+// fcntl(2): O_NONBLOCK is a flag of the open file description, which the child shares.
+#[test]
+fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, writer) = harness::stalled_pipe();
+    let shared = writer.try_clone().unwrap();
+    let mut run = Run::puppet(Place::Child, &["-v"], &["end-on-term", "0"]);
+    run.command.stderr(Stdio::from(writer));
+    let mut running = run.start();
+    running.ready();
+    for _ in 0..3 {
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+    }
+    assert_eq!(fcntl(&shared, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits(), 0);
+    drop(shared);
+    let full = nix::unistd::read(&reader, &mut vec![0; 1 << 20]).unwrap();
+    assert!(full >= 4096, "{full}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    drop(running);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut rest).unwrap();
+    assert!(rest.starts_with("keepalive: warning: 3 messages were lost: stderr was full\n"), "{rest}");
+}
+
+// write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
+#[test]
+fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
+    for place in places() {
+        let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        drop(read_end);
+        let mut run = Run::puppet(place, &["-v"], &["end-on-term", "4"]);
+        run.command.stderr(Stdio::from(write_end));
+        let mut running = run.start();
+        running.ready();
+        for sent in [10, 12, 15] {
+            running.send(signal(sent));
+            running.expect(&format!("signal {sent}"));
+        }
+        assert_eq!(running.end(), 4);
+    }
+}
+
+// prctl(2) PR_SET_PDEATHSIG
+#[test]
+fn the_parents_death_is_told_to_the_child() {
+    let words =
+        [harness::PUPPET, "parent", harness::KEEPALIVE, "-p", "USR2", "--", harness::PUPPET, "end-on-term", "0"];
+    let mut running = Run::words(Place::Child, &words).start();
+    let (mut lines, mut keepalive) = (0, None);
+    while lines < 2 {
+        let line = running.line();
+        if let Some(pid) = line.strip_prefix("started ") {
+            keepalive = keepalive::model::Pid::new(pid.parse().unwrap());
+        }
+        lines += 1;
+    }
+    drop(running.stdin.take());
+    running.end();
+    running.expect("signal 12");
+    let keepalive = keepalive.expect("the parent says whom it has started");
+    keepalive::sys::signal_process(keepalive, Signal::TERM).unwrap();
+    running.expect("signal 15");
+    harness::wait_for_death(keepalive);
+}
+
+#[test]
+fn nothing_wakes_it_while_nothing_happens() {
+    for place in places() {
+        let running = Run::puppet(place, &[], &["report-signals"]).start();
+        running.ready();
+        let pid = running.keepalive();
+        harness::wait_for_state(pid, b'S');
+        let wakes = || harness::status_field(pid, "voluntary_ctxt_switches");
+        let before = wakes();
+        // A window to watch, not a wait for something: an init that polls does so every second.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        assert_eq!(wakes(), before, "{place:?}");
+        running.send(Signal::HUP);
+        running.expect("signal 1");
+        assert_ne!(wakes(), before, "the counter counts");
+    }
+}

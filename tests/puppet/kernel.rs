@@ -1,0 +1,57 @@
+//! What of `sys` changes the whole process, so that it cannot be tried in a thread of a test.
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::wait::{self, Stops};
+use keepalive::sys::{Poller, SignalQueue, procfs, signal_process, signals};
+
+use super::{fork, pause, say, say_ready};
+
+/// Follows one child through its life.
+pub(super) fn wait() -> u8 {
+    let _ = signals::take_over(signals::Depth::Full);
+    let look = |stops| wait::peek(stops).expect("peek");
+    say(&format!("{:?}", look(Stops::Reported)));
+    let child = Pid::new(fork(pause)).expect("a child");
+    let readable = |text: String| text.replace(&format!("Pid({child})"), "CHILD");
+    say(&format!("{:?}", look(Stops::Reported)));
+    signal_process(child, Signal::STOP).expect("kill");
+    until_in_state(child, b'T');
+    say(&readable(format!("{:?}", look(Stops::Overlooked))));
+    say(&readable(format!("{:?}", look(Stops::Reported))));
+    wait::consume_stop(child);
+    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", wait::reap(child))));
+    signal_process(child, Signal::KILL).expect("kill");
+    until_in_state(child, b'Z');
+    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", wait::reap(child).map(|ended| (ended.pid, ended.status.code())))));
+    say(&readable(format!("{:?}", wait::reap(child))));
+    0
+}
+
+fn until_in_state(pid: Pid, state: u8) {
+    while procfs::stat(pid).is_none_or(|stat| stat.state != state) {
+        std::thread::yield_now();
+    }
+}
+
+/// The way in which a supervisor waits.
+pub(super) fn queue() -> u8 {
+    let inherited = signals::take_over(signals::Depth::Full);
+    let queue = SignalQueue::new().expect("a queue");
+    let mut poller = Poller::new().expect("epoll");
+    poller.add(&queue, 1).expect("epoll");
+    let ignored: Vec<String> = inherited.ignored.iter().map(|signal| signal.number().to_string()).collect();
+    say(&format!("ignored {}", ignored.join(",")));
+    say_ready();
+    let nothing = signals::Received { signal: Signal::HUP, origin: signals::Origin::Kernel };
+    let mut received = [nothing; 4];
+    loop {
+        poller.wait(None).expect("epoll");
+        let count = queue.read(&mut received).expect("signals");
+        for one in received.iter().take(count) {
+            say(&format!("signal {}", one.signal.number()));
+        }
+    }
+}

@@ -1,2 +1,0 @@
-//! The scripted child that tests start instead of shell loops.
-fn main() {}

@@ -1,0 +1,309 @@
+//! The scripted child of the tests: `puppet VERB [ARGUMENT…]`.
+//!
+//! It says on stdout what it has come to, a line each, so that no test has to guess. `ready PID` is the first line of
+//! every verb that goes on running. It starts without the Rust runtime, so that it sees what it was really given.
+#![no_main]
+#![expect(unsafe_code, reason = "a test program that forks and changes its credentials")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test program that fails loudly")]
+#![expect(clippy::disallowed_methods, reason = "no supervisor, a test program: it may sleep and look at the clock")]
+
+mod kernel;
+mod shell;
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::{Duration, Instant};
+
+use keepalive::model::Signal;
+use keepalive::sys::{procfs, signals};
+
+keepalive::entry!(run);
+
+/// What a puppet that goes wrong ends with.
+const BROKEN: u8 = 99;
+/// The longest that anything is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn run(arguments: Vec<OsString>) -> u8 {
+    let words: Vec<String> = arguments.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
+    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    act(&words)
+}
+
+fn act(words: &[&str]) -> u8 {
+    match words {
+        // Ends with CODE.
+        ["exit", code] => code.parse().expect("an exit code"),
+        // Ends by SIGNAL.
+        ["die-of", signal] => die_of(number(signal)),
+        // Says `signal N` for every signal that it receives.
+        ["report-signals"] => report_signals(),
+        // As report-signals, and ends with CODE on SIGTERM.
+        ["end-on-term", code] => end_on_term(code.parse().expect("an exit code")),
+        // Waits until it is killed, deaf to these signals.
+        ["ignore", signals @ ..] => ignore(signals),
+        // Waits for the rest of the line from stdin, says `line TEXT`, again and again until the end of the input.
+        ["echo"] => echo(),
+        // Says what it was given: mask, dispositions, group, session, directory, descriptors.
+        ["state"] => state(),
+        // Makes N processes that lose their parent at once, and waits until none is left but us and PID 1.
+        ["orphans", count] => orphans(count.parse().expect("a count")),
+        // Starts a daemon that does REST (a process in its own session, adopted by whoever is the reaper), ends with CODE
+        // when the daemon runs.
+        ["daemonise", code, rest @ ..] => daemonise(code.parse().expect("an exit code"), rest),
+        // Starts REST in its process group and waits until it is killed.
+        ["with-companion", rest @ ..] => with_companion(rest),
+        // Does REST as another user.
+        ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
+        // Changes something and executes a program: block=N ignore=N close=FD open=FD … -- PROGRAM ARGUMENT…
+        ["with", rest @ ..] => with(rest),
+        // Starts a program, says `started PID`, ends at the next line of stdin.
+        ["parent", program @ ..] => parent(program),
+        // Asks sys about children and says what it answers.
+        ["sys-wait"] => kernel::wait(),
+        // As report-signals, with every signal reset and taken from a descriptor.
+        ["sys-queue"] => kernel::queue(),
+        // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
+        ["shell", program @ ..] => shell::shell(program),
+        _ => panic!("puppet: no such verb: {words:?}"),
+    }
+}
+
+/// A line on stdout.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes()).expect("stdout");
+    stdout.flush().expect("stdout");
+}
+
+fn say_ready() {
+    say(&format!("ready {}", std::process::id()));
+}
+
+fn number(text: &str) -> i32 {
+    text.parse().expect("a number")
+}
+
+fn pause() -> u8 {
+    loop {
+        // SAFETY: takes nothing.
+        unsafe { libc::pause() };
+    }
+}
+
+fn die_of(signal: i32) -> u8 {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(std::process::id().cast_signed(), signal) };
+    pause()
+}
+
+fn next_signal() -> Signal {
+    loop {
+        if let Some(received) = signals::wait_for(None).expect("a signal") {
+            return received.signal;
+        }
+    }
+}
+
+fn report_signals() -> u8 {
+    let _ = signals::take_over(signals::Depth::Quick);
+    say_ready();
+    loop {
+        say(&format!("signal {}", next_signal().number()));
+    }
+}
+
+fn end_on_term(code: u8) -> u8 {
+    let _ = signals::take_over(signals::Depth::Quick);
+    say_ready();
+    loop {
+        let signal = next_signal();
+        say(&format!("signal {}", signal.number()));
+        if signal == Signal::TERM {
+            return code;
+        }
+    }
+}
+
+fn ignore(numbers: &[&str]) -> u8 {
+    numbers.iter().map(|text| number(text)).for_each(ignore_signal);
+    say_ready();
+    pause()
+}
+
+fn ignore_signal(number: i32) {
+    // The kernel's struct sigaction: the handler, and nothing else. (libc's own refuses some signals.)
+    let action = [libc::SIG_IGN, 0, 0, 0, 0, 0, 0, 0];
+    let none = std::ptr::null::<usize>();
+    // SAFETY: the structure is as large as the kernel's at least.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), none, 8) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn echo() -> u8 {
+    say_ready();
+    for line in std::io::stdin().lines() {
+        say(&format!("line {}", line.expect("a line")));
+    }
+    0
+}
+
+fn state() -> u8 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    for line in status.lines().filter(|line| line.starts_with("SigBlk:") || line.starts_with("SigIgn:")) {
+        say(&line.replace(":\t", " "));
+    }
+    // SAFETY: takes nothing.
+    let group = unsafe { libc::getpgrp() };
+    // SAFETY: takes a plain number.
+    let session = unsafe { libc::getsid(0) };
+    say(&format!("leads-group {}", group == std::process::id().cast_signed()));
+    say(&format!("leads-session {}", session == std::process::id().cast_signed()));
+    say(&format!("directory {}", std::env::current_dir().expect("a directory").display()));
+    say(&format!("descriptors {}", open_descriptors()));
+    // SAFETY: takes a plain number.
+    say(&format!("foreground {}", unsafe { libc::tcgetpgrp(0) } == group));
+    0
+}
+
+/// Those that were there when we were executed: ours are close-on-exec.
+fn open_descriptors() -> String {
+    let was_given = |fd: &i32| {
+        // SAFETY: plain numbers.
+        let flags = unsafe { libc::fcntl(*fd, libc::F_GETFD) };
+        flags >= 0 && flags & libc::FD_CLOEXEC == 0
+    };
+    let open: Vec<String> = (0..64).filter(was_given).map(|fd| fd.to_string()).collect();
+    open.join(",")
+}
+
+/// fork(2): the child does `child` and ends with what it gives back.
+fn fork(child: impl FnOnce() -> u8) -> i32 {
+    // SAFETY: this program has one thread.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            let code = child();
+            // SAFETY: takes a plain number.
+            unsafe { libc::_exit(code.into()) }
+        }
+        pid => pid,
+    }
+}
+
+fn wait_for_end(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    status
+}
+
+fn orphans(count: usize) -> u8 {
+    const BATCH: usize = 500;
+    let mut made = 0;
+    while made < count {
+        let batch = BATCH.min(count - made);
+        let middle = fork(|| {
+            for _ in 0..batch {
+                fork(|| 0);
+            }
+            0
+        });
+        wait_for_end(middle);
+        made += batch;
+    }
+    say(&format!("made {made}"));
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let mut left = 0;
+        procfs::processes(|_| left += 1);
+        if left == 2 {
+            say("none left");
+            return 0;
+        }
+        if Instant::now() > end {
+            say(&format!("{left} left"));
+            return BROKEN;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The daemon's parent is there until the daemon has said that it is ready: on a pipe, which it closes.
+fn daemonise(code: u8, rest: &[&str]) -> u8 {
+    let (read_end, write_end) = nix::unistd::pipe().expect("a pipe");
+    let middle = fork(|| {
+        nix::unistd::setsid().expect("a session");
+        fork(|| {
+            nix::unistd::write(&write_end, b"x").expect("the pipe");
+            drop(write_end);
+            act(rest)
+        });
+        0
+    });
+    wait_for_end(middle);
+    nix::unistd::read(&read_end, &mut [0]).expect("the pipe");
+    code
+}
+
+fn with_companion(rest: &[&str]) -> u8 {
+    fork(|| act(rest));
+    report_signals()
+}
+
+fn as_user(id: u32, rest: &[&str]) -> u8 {
+    nix::unistd::setgid(id.into()).expect("the right to change the group");
+    nix::unistd::setuid(id.into()).expect("the right to change the user");
+    act(rest)
+}
+
+fn with(words: &[&str]) -> u8 {
+    let dashes = words.iter().position(|word| *word == "--").expect("--");
+    let (changes, program) = words.split_at(dashes);
+    // Whatever the test itself was started with is not of interest.
+    // SAFETY: plain numbers; nothing here owns a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    for change in changes {
+        let (what, value) = change.split_once('=').expect("WHAT=NUMBER");
+        change_one(what, number(value));
+    }
+    execute(program.split_first().expect("--").1)
+}
+
+fn change_one(what: &str, value: i32) {
+    match what {
+        "block" => {
+            let set: u64 = 1 << (value - 1);
+            // SAFETY: a set of 8 bytes. (libc's own would refuse some.)
+            unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const set, 0, 8) };
+        }
+        "ignore" => ignore_signal(value),
+        "close" => {
+            // SAFETY: nothing here owns the low descriptors.
+            unsafe { libc::close(value) };
+        }
+        "open" => {
+            // SAFETY: a copy of stdin; nothing here owns the target.
+            unsafe { libc::dup2(0, value) };
+        }
+        _ => panic!("puppet: cannot change {what}"),
+    }
+}
+
+fn execute(program: &[&str]) -> u8 {
+    let words: Vec<CString> = program.iter().map(|word| CString::new(*word).expect("no NUL")).collect();
+    let environment: Vec<CString> = std::env::vars_os()
+        .map(|(name, value)| CString::new([name.as_bytes(), b"=", &value.into_vec()].concat()).expect("no NUL"))
+        .collect();
+    let first = words.first().expect("a program");
+    let error = nix::unistd::execve(first, &words, &environment).expect_err("execve comes back only to fail");
+    panic!("puppet: cannot execute {program:?}: {error}");
+}
+
+fn parent(program: &[&str]) -> u8 {
+    let pid = fork(|| execute(program));
+    say(&format!("started {pid}"));
+    std::io::stdin().read_line(&mut String::new()).expect("stdin");
+    0
+}
