@@ -1,23 +1,21 @@
 //! argv → mode → exit code.
 #![no_main]
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use keepalive::cli::{self, Form, Invocation, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
-use keepalive::model::Plan;
+use keepalive::logs::own;
 use keepalive::sys::{StandardError, process};
-use keepalive::{init, sys};
+use keepalive::{init, runtime, sys};
 
 keepalive::entry!(run);
 
 /// Wrong usage.
 const USAGE: u8 = 2;
-/// sysexits(3) `EX_OSERR`.
-const SYSTEM_REFUSES: u8 = 71;
 /// sysexits(3) `EX_CONFIG`.
 const INVALID_CONFIG: u8 = 78;
 /// Where Kubernetes reads why a container ended, unless told otherwise; it takes 4096 bytes.
@@ -27,7 +25,7 @@ const TERMINATION_LOG_LIMIT: usize = 4096;
 fn run(arguments: Vec<OsString>) -> u8 {
     match cli::read(&arguments) {
         Ok(Invocation::Init { options, command }) => {
-            start_logging(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+            own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
@@ -71,14 +69,14 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
 }
 
 fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
-    start_logging(log::LevelFilter::Info);
+    own::start(log::LevelFilter::Info);
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();
             // A String takes every write.
             let _ = config::write_warnings(&warnings, &mut text);
             complain(&text);
-            run_plan(plan)
+            runtime::run(plan, process::environment().iter().map(CStr::to_owned).collect())
         }
         Err(text) => {
             complain(&text);
@@ -86,12 +84,6 @@ fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u
             INVALID_CONFIG
         }
     }
-}
-
-/// The call site of the runtime.
-fn run_plan(plan: Plan) -> u8 {
-    log::error!("cannot supervise {} services yet", plan.services.len());
-    SYSTEM_REFUSES
 }
 
 fn check(path: Option<&Path>, form: Form) -> u8 {
@@ -150,40 +142,4 @@ fn note_end(text: &str) {
         // There is nobody left to tell if this fails.
         file.write_all(end).ok();
     }
-}
-
-/// keepalive's own messages, filtered as `KEEPALIVE_LOG` says.
-struct Logger(env_filter::Filter);
-
-fn start_logging(default: log::LevelFilter) {
-    let mut builder = env_filter::Builder::new();
-    builder.filter_level(default);
-    let wish = std::env::var("KEEPALIVE_LOG").unwrap_or_default();
-    let invalid = !wish.is_empty() && builder.try_parse(&wish).is_err();
-    let filter = builder.build();
-    log::set_max_level(filter.filter());
-    // It fails only the second time.
-    let _ = log::set_boxed_logger(Box::new(Logger(filter)));
-    if invalid {
-        log::warn!("KEEPALIVE_LOG is not understood: `{wish}`; such as debug, info, warn, error, off");
-    }
-}
-
-impl log::Log for Logger {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.0.matches(record) {
-            let level = match record.level() {
-                log::Level::Error => "error: ",
-                log::Level::Warn => "warning: ",
-                log::Level::Info | log::Level::Debug | log::Level::Trace => "",
-            };
-            StandardError.write_line(format!("keepalive: {level}{}", record.args()).as_bytes());
-        }
-    }
-
-    fn flush(&self) {}
 }

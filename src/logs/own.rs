@@ -1,9 +1,7 @@
 //! keepalive's own messages: to stderr, the level by `KEEPALIVE_LOG` in the syntax of env_logger.
 
-use std::io::{self, Write};
-
-use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use env_filter::{Builder, Filter};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::sys::StandardError;
 
@@ -15,33 +13,39 @@ pub const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
 /// Has no effect if it has been called before.
 pub fn start(level: LevelFilter) {
     let mut builder = Builder::new();
-    builder.filter_level(level).parse_env(LEVEL_VARIABLE).format(format_line);
-    let started = builder.target(Target::Pipe(Box::new(Lines(StandardError)))).try_init();
+    builder.filter_level(level);
+    let wish = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
+    let is_invalid = !wish.is_empty() && builder.try_parse(&wish).is_err();
+    let filter = builder.build();
+    log::set_max_level(filter.filter());
     // A second start leaves the first as it is.
-    drop(started);
+    drop(log::set_boxed_logger(Box::new(Lines(filter))));
+    if is_invalid {
+        log::warn!("{LEVEL_VARIABLE} is not understood: `{wish}`; write debug, info, warn, error or off");
+    }
 }
 
-fn format_line(formatter: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
-    let severity = match record.level() {
-        Level::Error => "error: ",
-        Level::Warn => "warning: ",
-        Level::Debug => "debug: ",
-        Level::Trace => "trace: ",
-        Level::Info => "",
-    };
-    writeln!(formatter, "keepalive: {severity}{}", record.args())
-}
+/// One line for each message. A message that nobody can read must not stop anything.
+struct Lines(Filter);
 
-/// Takes whole lines and never fails: a message that nobody can read must not stop anything.
-struct Lines(StandardError);
-
-impl Write for Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write_line(line.strip_suffix(b"\n").unwrap_or(line));
-        Ok(line.len())
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&self, record: &Record<'_>) {
+        if !self.0.matches(record) {
+            return;
+        }
+        let severity = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Debug => "debug: ",
+            Level::Trace => "trace: ",
+            Level::Info => "",
+        };
+        StandardError.write_line(format!("keepalive: {severity}{}", record.args()).as_bytes());
     }
+
+    fn flush(&self) {}
 }

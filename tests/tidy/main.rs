@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("sys", &["model"]),
     ("logs", &["sys"]),
     ("init", &["model", "sys"]),
-    ("cli", &["model", "init"]),
+    ("cli", &["model", "config", "init"]),
     ("runtime", &["model", "supervisor", "config", "logs", "sys"]),
 ];
 

@@ -3,6 +3,7 @@
 mod faults;
 mod files;
 mod hostile;
+mod names;
 mod plans;
 
 use std::ffi::{CString, OsString};
