@@ -155,7 +155,7 @@ fn restart_text(service: &Service) -> String {
         "{when}, {delay}; after runs below {} backing off from {} by {} to {}, {limit}",
         format_duration(restart.min_uptime),
         format_duration(backoff.initial),
-        backoff.factor,
+        decimal(backoff.factor),
         format_duration(backoff.max)
     )
 }
@@ -328,9 +328,9 @@ fn restart_json(json: &mut Json, restart: &Restart) {
     milliseconds(json, "min_uptime_ms", restart.min_uptime);
     json.key("backoff").open('{');
     milliseconds(json, "initial_ms", restart.backoff.initial);
-    json.key("factor").word(&restart.backoff.factor);
+    json.key("factor").word(&decimal(restart.backoff.factor));
     milliseconds(json, "max_ms", restart.backoff.max);
-    json.key("jitter").word(&restart.backoff.jitter).close('}');
+    json.key("jitter").word(&decimal(restart.backoff.jitter)).close('}');
     json.key("max_restarts");
     match restart.max_restarts {
         Some(count) => json.word(&count),
@@ -397,6 +397,14 @@ fn process_json(json: &mut Json, process: &Process) {
     json.close('}').key("nice").optional(process.nice.as_ref().map(|nice| nice as _));
     json.key("oom_score_adj").optional(process.oom_score_adj.as_ref().map(|adj| adj as _));
     json.key("no_new_privs").word(&process.no_new_privs);
+}
+
+/// To three places, which is all that anybody gives. The standard library's way costs ten kilobytes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a factor or jitter is 0…1000")]
+fn decimal(value: f64) -> String {
+    let thousandths = (value * 1000.0 + 0.5) as u64;
+    let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn milliseconds(json: &mut Json, key: &str, duration: Duration) {

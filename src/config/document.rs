@@ -1,6 +1,6 @@
 //! A file and what it includes → plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
@@ -74,7 +74,7 @@ fn unreadable(name: String, reason: &str) -> Report {
     let source = Source { name, bytes: Vec::new() };
     let message = format!("cannot be read: {reason}");
     let fault = Fault { place: Place { source: 0, span: None }, message, hint: String::new() };
-    Report { errors: locate(vec![fault], &[&source]).0, omitted: 0, warnings: Vec::new() }
+    Report { errors: locate(&[fault], &[&source]).0, omitted: 0, warnings: Vec::new() }
 }
 
 /// A configuration on its way to a plan.
@@ -200,9 +200,11 @@ impl<'r> Reading<'r> {
             }
         };
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-        let mut names: Vec<OsString> = names.filter(|name| matches(pattern, name.as_encoded_bytes())).collect();
-        names.sort();
-        names.into_iter().map(|name| directory.join(name)).collect()
+        let mut sorted: Vec<OsString> = Vec::new();
+        for name in names.filter(|name| matches(pattern, name.as_encoded_bytes())) {
+            sorted.insert(sorted.partition_point(|other| *other < name), name);
+        }
+        sorted.into_iter().map(|name| directory.join(name)).collect()
     }
 
     fn document(&mut self, tree: &DeTable<'_>, main: Option<&[OsString]>) {
@@ -286,12 +288,13 @@ impl<'r> Reading<'r> {
         let env_files = env_files.iter().map(|file| &file.source);
         let sources: Vec<&Source> = self.documents.iter().copied().chain(env_files).collect();
         if has_syntax_errors {
-            let broken: BTreeSet<_> = self.syntax.iter().map(|fault| line_of(fault, &sources)).collect();
+            let mut broken: Vec<_> = self.syntax.iter().map(|fault| line_of(fault, &sources)).collect();
+            broken.dedup();
             errors.retain(|fault| !broken.contains(&line_of(fault, &sources)));
             errors.extend(self.syntax);
         }
-        let (errors, omitted) = locate(errors, &sources);
-        let (warnings, _) = locate(warnings, &sources);
+        let (errors, omitted) = locate(&errors, &sources);
+        let (warnings, _) = locate(&warnings, &sources);
         if !errors.is_empty() {
             return Err(Report { errors, omitted: omitted + self.omitted, warnings });
         }

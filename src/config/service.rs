@@ -1,7 +1,7 @@
 //! `[services.NAME]`: what the supervisor decides with. How the process is made is in `process.rs`.
 
 use std::ffi::OsString;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -248,6 +248,8 @@ impl Walk<'_> {
 
     fn backoff(&mut self, table: &DeTable<'_>) -> Backoff {
         const SCHEMA: Schema = Schema { keys: &["initial", "factor", "max", "jitter"], later: &[], foreign: &[] };
+        const FACTORS: (RangeInclusive<f64>, &str) = (1.0..=1000.0, "a number from 1 to 1000");
+        const JITTERS: (RangeInclusive<f64>, &str) = (0.0..=1.0, "a number from 0 to 1");
         self.check_keys(table, "`backoff`", &SCHEMA);
         let initial = self.duration(table, "initial", DEFAULT_BACKOFF.initial);
         let max = self.duration(table, "max", DEFAULT_BACKOFF.max.max(initial));
@@ -255,8 +257,8 @@ impl Walk<'_> {
             let message = "`max` is below `initial`, the delay that it limits";
             self.error(value.span(), message, "raise `max` or lower `initial`");
         }
-        let factor = self.number(table, "factor", 1.0..=f64::MAX, DEFAULT_BACKOFF.factor);
-        let jitter = self.number(table, "jitter", 0.0..=1.0, DEFAULT_BACKOFF.jitter);
+        let factor = self.number(table, "factor", FACTORS, DEFAULT_BACKOFF.factor);
+        let jitter = self.number(table, "jitter", JITTERS, DEFAULT_BACKOFF.jitter);
         Backoff { initial, factor, max, jitter }
     }
 
