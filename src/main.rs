@@ -1,16 +1,15 @@
 //! argv → mode → exit code.
 #![no_main]
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use keepalive::cli::{self, Form, Invocation, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
-use keepalive::logs::own;
 use keepalive::sys::{StandardError, process};
-use keepalive::{init, runtime, sys};
+use keepalive::{init, logs, runtime, sys};
 
 keepalive::entry!(run);
 
@@ -25,7 +24,7 @@ const TERMINATION_LOG_LIMIT: usize = 4096;
 fn run(arguments: Vec<OsString>) -> u8 {
     match cli::read(&arguments) {
         Ok(Invocation::Init { options, command }) => {
-            own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+            logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
@@ -69,14 +68,14 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
 }
 
 fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
-    own::start(log::LevelFilter::Info);
+    logs::own::start(log::LevelFilter::Info);
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();
             // A String takes every write.
             let _ = config::write_warnings(&warnings, &mut text);
             complain(&text);
-            runtime::run(plan, process::environment().iter().map(CStr::to_owned).collect())
+            runtime::run(plan, process::environment())
         }
         Err(text) => {
             complain(&text);

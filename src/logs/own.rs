@@ -6,7 +6,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::sys::StandardError;
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …
-pub const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
+const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
 
 /// Sends what is logged from now on to stderr, up to `level` unless `KEEPALIVE_LOG` says otherwise.
 ///
@@ -15,20 +15,20 @@ pub fn start(level: LevelFilter) {
     let mut builder = Builder::new();
     builder.filter_level(level);
     let wish = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
-    let is_invalid = !wish.is_empty() && builder.try_parse(&wish).is_err();
+    let invalid = !wish.is_empty() && builder.try_parse(&wish).is_err();
     let filter = builder.build();
     log::set_max_level(filter.filter());
-    // A second start leaves the first as it is.
-    drop(log::set_boxed_logger(Box::new(Lines(filter))));
-    if is_invalid {
-        log::warn!("{LEVEL_VARIABLE} is not understood: `{wish}`; write debug, info, warn, error or off");
+    // Refused the second time, as promised above.
+    log::set_boxed_logger(Box::new(OwnLines(filter))).ok();
+    if invalid {
+        log::warn!("{LEVEL_VARIABLE} is not understood: `{wish}`; such as debug, info, warn, error, off");
     }
 }
 
-/// One line for each message. A message that nobody can read must not stop anything.
-struct Lines(Filter);
+/// Writes whole lines and never waits.
+struct OwnLines(Filter);
 
-impl Log for Lines {
+impl Log for OwnLines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.0.enabled(metadata)
     }
@@ -40,9 +40,7 @@ impl Log for Lines {
         let severity = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
-            Level::Debug => "debug: ",
-            Level::Trace => "trace: ",
-            Level::Info => "",
+            Level::Info | Level::Debug | Level::Trace => "",
         };
         StandardError.write_line(format!("keepalive: {severity}{}", record.args()).as_bytes());
     }

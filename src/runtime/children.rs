@@ -1,7 +1,7 @@
 //! The processes of the instances: how they are made, what is known of them until they are reaped.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::sys::{ChildSignals, Progress, Session, Setup, Sharing, Spawner, Strin
 pub(super) struct Children {
     plan: Rc<Plan>,
     living: BTreeMap<Pid, Child>,
-    environment: Vec<CString>,
+    environment: StringList,
     null: OwnedFd,
     sharing: Sharing,
     spawner: Spawner,
@@ -50,12 +50,12 @@ impl Children {
     ///
     /// # Errors
     /// What opening /dev/null gave.
-    pub(super) fn new(plan: Rc<Plan>, mut environment: Vec<CString>, sharing: Sharing) -> Result<Self, Errno> {
-        environment.retain(|variable| !OURS_ALONE.contains(&name_of(variable)));
+    pub(super) fn new(plan: Rc<Plan>, environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
+        let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
             plan,
             living: BTreeMap::new(),
-            environment,
+            environment: passed_on.map(CStr::to_bytes).collect(),
             null: open_null()?,
             sharing,
             spawner: Spawner::new(),
@@ -140,7 +140,7 @@ impl Children {
             return;
         }
         let own = self.env.len();
-        for variable in &self.environment {
+        for variable in self.environment.iter() {
             let name = name_of(variable);
             if !self.env.iter().take(own).any(|set| name_of(set) == name) {
                 self.env.push(variable.to_bytes());

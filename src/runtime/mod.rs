@@ -11,7 +11,6 @@ mod journal;
 mod oom;
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,7 +23,8 @@ use crate::supervisor::{Action, Event, Exit, Left, Outcome, Scope, Step, Supervi
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
 use crate::sys::{
-    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, kill, procfs, signals,
+    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, procfs,
+    signals,
 };
 use children::{Child, Children};
 use oom::OomCounter;
@@ -43,7 +43,7 @@ const SIGNALS: u64 = 0;
 ///
 /// `environment` is what keepalive was started with, `NAME=value` each.
 #[must_use]
-pub fn run(plan: Plan, environment: Vec<CString>) -> u8 {
+pub fn run(plan: Plan, environment: StringList) -> u8 {
     let plan = Rc::new(plan);
     // Nothing of it is handed on: a service starts with nothing blocked and nothing ignored.
     let _inherited = signals::take_over(Depth::Full);
@@ -96,7 +96,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: Vec<CString>) -> Result<Self, Refused> {
+    fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
         let is_init = sys::process::is_init();
         if !is_init {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;

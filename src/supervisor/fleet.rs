@@ -3,6 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::instance::{Instance, State, Stopped};
+use super::{GaveUp, Run};
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, Plan, ServiceIndex};
 
@@ -24,6 +25,8 @@ pub(super) struct ServiceState {
     pub(super) seen: Standing,
     /// Whether it is in the queue of what `Supervisor::settle` has to look at.
     pub(super) queued: bool,
+    /// How many of its dependents are not released.
+    pub(super) holders: usize,
     /// While everything is being stopped: nothing is left of it, nor of anything that depends on it.
     pub(super) released: bool,
 }
@@ -67,6 +70,16 @@ pub(super) enum Fate {
     Mixed,
 }
 
+/// One instance that has failed for good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) instance: InstanceId,
+    pub(super) run: Run,
+    pub(super) gave_up: GaveUp,
+    /// Counted over all instances.
+    pub(super) nth: u32,
+}
+
 impl Fleet {
     /// Nothing has been started.
     pub(super) fn new(plan: &Plan) -> Self {
@@ -89,6 +102,7 @@ impl Fleet {
             ServiceState {
                 kind: service.kind,
                 instances,
+                holders: dependents.len(),
                 dependents: dependents.into_boxed_slice(),
                 tally,
                 seen,
@@ -137,6 +151,14 @@ fn index_at(position: usize) -> ServiceIndex {
 impl ServiceState {
     pub(super) fn instances(&self) -> &[Instance] {
         &self.instances
+    }
+
+    /// The instances that rest because they have failed, those not counted that were only blocked.
+    pub(super) fn failures(&self) -> impl Iterator<Item = Failure> {
+        self.instances.iter().filter_map(|instance| {
+            let State::Stopped { why: Stopped::Failed { gave_up, nth } } = instance.state else { return None };
+            Some(Failure { instance: instance.id, run: instance.last_run?, gave_up, nth })
+        })
     }
 
     /// Whether what depends on it may start.

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::restart::{self, Readiness};
 use super::stop::{Rung, Then};
-use super::{Action, Exit, Fact, Left, Outlook, Reason, Run, StateName, Supervisor};
+use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Reason, Run, StateName, Supervisor};
 use crate::model::plan::{Backoff, Ready};
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 
@@ -14,8 +14,10 @@ use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     pub(super) state: State,
-    /// How often it has been started again.
+    /// How often it has been started again, by whomever.
     pub(super) restarts: u32,
+    /// Whether the next start is one again: there was a run since the last.
+    has_run: bool,
     /// Consecutive unstable runs.
     pub(super) unstable: u32,
     /// Consecutive starts that the system refused.
@@ -72,8 +74,14 @@ pub(super) enum Stopped {
     Operator,
     Shutdown,
     Completed,
-    Failed { gave_up: super::GaveUp },
-    Blocked { dependency: ServiceIndex },
+    /// The how manieth failure of all it was says which was first and which last.
+    Failed {
+        gave_up: GaveUp,
+        nth: u32,
+    },
+    Blocked {
+        dependency: ServiceIndex,
+    },
 }
 
 /// Between starts that the system refused: it is out of processes, memory or descriptors, which neither an exit nor
@@ -87,6 +95,7 @@ impl Instance {
             id,
             state: State::Stopped { why: Stopped::NotStarted },
             restarts: 0,
+            has_run: false,
             unstable: 0,
             refusals: 0,
             failure: None,
@@ -142,9 +151,15 @@ impl Supervisor {
     pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
         let before = self.fleet.replace_state(id, state);
         self.timers.change(id, before.deadline(), state.deadline());
+        if let State::Clearing { leader, .. } = before {
+            self.leaders.remove(&leader);
+        }
+        if let State::Clearing { leader, .. } = state {
+            self.leaders.insert(leader, id);
+        }
         self.mark_unsettled(id.service);
         let (from, to) = (before.name(), state.name());
-        if from != to || matches!(reason, Reason::Ended { .. }) {
+        if from != to || matches!(reason, Reason::Ended { .. } | Reason::DependencyFailed { .. }) {
             let pid = state.any_pid().or(before.any_pid());
             self.record(Fact::Transition { instance: id, from, to, pid, reason });
         }
@@ -165,6 +180,9 @@ impl Supervisor {
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
         let instance = &mut self.fleet[id];
         instance.failure = None;
+        if std::mem::take(&mut instance.has_run) {
+            instance.restarts = instance.restarts.saturating_add(1);
+        }
         let restarts = instance.restarts;
         self.enter(id, State::Spawning { then: AfterSpawn::Run }, reason);
         self.act(Action::Spawn { instance: id, restarts });
@@ -176,7 +194,6 @@ impl Supervisor {
             return;
         };
         self.processes.insert(pid, id);
-        self.fleet[id].refusals = 0;
         self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked);
         if let AfterSpawn::Stop(then) = then {
             self.stop(id, then);
@@ -185,8 +202,8 @@ impl Supervisor {
 
     pub(super) fn on_spawn_refused(&mut self, id: InstanceId, errno: Errno) {
         match self.fleet[id].state {
-            State::Spawning { then: AfterSpawn::Stop(Then::Rest(why)) } => {
-                self.enter(id, State::Stopped { why }, Reason::Shutdown);
+            State::Spawning { then: AfterSpawn::Stop(then @ Then::Rest(why)) } => {
+                self.enter(id, State::Stopped { why }, self.reason_of(then));
             }
             State::Spawning { .. } => self.retry_refused(id, errno),
             // As in `on_spawned`.
@@ -219,6 +236,7 @@ impl Supervisor {
             // It is being stopped already.
             return;
         };
+        self.fleet[id].refusals = 0;
         let Some(service) = self.plan.services.get(id.service.position()) else { return };
         let since = self.now;
         match service.ready {
@@ -238,6 +256,10 @@ impl Supervisor {
     pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Left) {
         let Some(id) = self.processes.remove(&pid) else { return };
         let failure = self.fleet[id].failure;
+        if !failure.is_some_and(StartFailure::is_shortage) {
+            let instance = &mut self.fleet[id];
+            (instance.has_run, instance.refusals) = (true, 0);
+        }
         let run_since = |since: Mono| Run { exit, uptime: self.now.since(since), failure };
         match self.fleet[id].state {
             State::Executing { since, .. } | State::Starting { since, .. } => {
@@ -268,16 +290,20 @@ impl Supervisor {
         let plan = std::rc::Rc::clone(&self.plan);
         let Some(service) = plan.services.get(id.service.position()) else { return };
         let unstable = self.fleet[id].unstable;
-        let outlook = restart::decide(service, &run, readiness, unstable, &mut self.random);
+        let mut outlook = restart::decide(service, &run, readiness, unstable, &mut self.random);
+        if self.is_draining() && matches!(outlook, Outlook::Restart { .. }) {
+            outlook = Outlook::Stay;
+        }
         let next = match outlook {
             Outlook::Restart { delay, unstable, .. } => {
                 self.fleet[id].unstable = unstable;
                 Next::Restart { due: self.now + delay }
             }
-            Outlook::Complete | Outlook::Stay => Next::Rest(Stopped::Completed),
+            Outlook::Stay => Next::Rest(Stopped::Shutdown),
+            Outlook::Complete => Next::Rest(Stopped::Completed),
             Outlook::Fail(gave_up) => {
-                self.first_failure.get_or_insert((id, run, gave_up));
-                Next::Rest(Stopped::Failed { gave_up })
+                self.failures = self.failures.saturating_add(1);
+                Next::Rest(Stopped::Failed { gave_up, nth: self.failures })
             }
         };
         self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, None);
@@ -290,7 +316,6 @@ impl Supervisor {
                 self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
             }
             Next::Restart { due } if due <= self.now => {
-                self.fleet[id].restarts = self.fleet[id].restarts.saturating_add(1);
                 self.start(id, reason);
             }
             Next::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
@@ -303,12 +328,7 @@ impl Supervisor {
             State::Starting { pid, since, .. } => self.enter(id, State::Running { pid, since }, Reason::Ready),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
-            State::BackingOff { .. } => {
-                if self.fleet[id].refusals == 0 {
-                    self.fleet[id].restarts = self.fleet[id].restarts.saturating_add(1);
-                }
-                self.start(id, Reason::Due);
-            }
+            State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
             State::Waiting
             | State::Spawning { .. }

@@ -56,6 +56,8 @@ pub struct Supervisor {
     fleet: Fleet,
     /// Which instance a process is the main process of, until it has been reaped.
     processes: BTreeMap<Pid, InstanceId>,
+    /// Which instance waits until nothing is left of what a process led that has been reaped.
+    leaders: BTreeMap<Pid, InstanceId>,
     timers: Timers,
     outbox: VecDeque<Action>,
     /// Services whose instances have changed state since [`Self::settle`] last looked at them.
@@ -64,8 +66,8 @@ pub struct Supervisor {
     requests: Vec<request::Pending>,
     random: Random,
     now: Mono,
-    /// The first failure for good, which gives its code when nothing is left to run.
-    first_failure: Option<(InstanceId, Run, GaveUp)>,
+    /// How many failures for good there have been.
+    failures: u32,
 }
 
 /// Above this many entries an emptied queue gives its memory back: the burst of a start is not kept for ever.
@@ -81,6 +83,7 @@ impl Supervisor {
             fleet: Fleet::new(&plan),
             plan,
             processes: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             timers: Timers::default(),
             outbox: VecDeque::new(),
             unsettled: VecDeque::new(),
@@ -88,7 +91,7 @@ impl Supervisor {
             requests: Vec::new(),
             random: Random::new(seed),
             now: Mono::default(),
-            first_failure: None,
+            failures: 0,
         }
     }
 

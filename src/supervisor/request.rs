@@ -36,7 +36,7 @@ pub enum Verb {
     Stop,
     /// Stop it and run it again; done when it is ready. Forgets its failures.
     Restart,
-    /// Send a signal to its main processes.
+    /// Send a signal to its main processes; not possible if there is none.
     Signal(Signal),
 }
 
@@ -119,25 +119,26 @@ impl Supervisor {
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
-        for target in targets {
-            let pid = self.fleet[*target].state.live_pid().ok_or(Refusal::NotRunning(*target))?;
+        let pids: Vec<_> = targets.iter().filter_map(|target| self.fleet[*target].state.live_pid()).collect();
+        if let (Some(target), []) = (targets.first(), &pids[..]) {
+            return Err(Refusal::NotRunning(*target));
+        }
+        for pid in pids {
             self.act(Action::Signal { pid, scope: Scope::Main, signal });
         }
         Ok(())
     }
 
     fn request_start(&mut self, id: InstanceId) {
+        self.fleet[id].forgive();
         match self.fleet[id].state {
             State::Stopped { .. } => {
-                self.fleet[id].forgive();
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
-            State::BackingOff { .. } => {
-                self.fleet[id].forgive();
+            State::BackingOff { .. } | State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => {
                 self.stop(id, Then::Restart);
             }
-            State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => self.stop(id, Then::Restart),
             State::Spawning { .. }
             | State::Waiting
             | State::Executing { .. }
@@ -171,8 +172,9 @@ impl Supervisor {
     fn want_dependencies(&mut self, service: ServiceIndex) {
         let plan = std::rc::Rc::clone(&self.plan);
         for dependency in plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on) {
-            self.want(*dependency);
-            self.start_if_unblocked(*dependency);
+            for wanted in self.want(*dependency) {
+                self.start_or_block(wanted);
+            }
         }
     }
 

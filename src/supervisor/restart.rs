@@ -54,6 +54,10 @@ pub(super) fn decide(
 
 /// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter; `n` counts from 1.
 pub(super) fn backoff_delay(backoff: &Backoff, n: u32, random: &mut Random) -> Duration {
+    if backoff.initial.is_zero() {
+        // Zero times the infinity that a large exponent gives would be no number.
+        return Duration::ZERO;
+    }
     let exponent = i32::try_from(n.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = backoff.initial.as_secs_f64() * backoff.factor.powi(exponent);
     // `min` also takes the infinity that a large exponent gives down to the maximum.

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use super::fleet::Fate;
+use super::fleet::{Failure, Fate};
 use super::instance::{State, Stopped};
-use super::{Cause, Fact, Outcome, Reason, Supervisor};
-use crate::model::ServiceIndex;
+use super::shutdown::Phase;
+use super::{Cause, Fact, GaveUp, Outcome, Reason, Run, Supervisor};
 use crate::model::plan::{Consequence, Kind};
+use crate::model::{InstanceId, ServiceIndex};
 
 impl Supervisor {
     /// Starts every service that starts by itself, and whatever those depend on.
@@ -21,18 +22,30 @@ impl Supervisor {
         }
     }
 
-    /// Makes a service that rests, and everything it depends on that has never been started, wait for their start.
-    pub(super) fn want(&mut self, service: ServiceIndex) {
+    /// Makes a service that has never been started, and everything of that kind that it depends on, wait for their
+    /// start; gives back all that were looked at.
+    pub(super) fn want(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
         let plan = Rc::clone(&self.plan);
         let mut pending = vec![service];
+        let mut wanted = Vec::new();
         while let Some(index) = pending.pop() {
             for id in self.fleet.ids_of(index) {
                 if matches!(self.fleet[id].state, State::Stopped { why: Stopped::NotStarted }) {
                     self.enter(id, State::Waiting, Reason::Requested);
                 }
             }
+            wanted.push(index);
             let dependencies = plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on);
             pending.extend(dependencies.iter().filter(|dependency| self.fleet[**dependency].tally.idle > 0));
+        }
+        wanted
+    }
+
+    /// Starts the waiting instances if there is nothing to wait for any more, or says that this will never be.
+    pub(super) fn start_or_block(&mut self, service: ServiceIndex) {
+        match self.hopeless_dependency(service) {
+            Some(dependency) => self.block(service, dependency),
+            None => self.start_if_unblocked(service),
         }
     }
 
@@ -91,11 +104,12 @@ impl Supervisor {
         let seen = self.fleet[service].seen;
         let now = self.fleet[service].standing();
         self.fleet[service].seen = now;
-        if now.satisfied && !seen.satisfied {
-            self.on_satisfied(service);
-        }
+        // First what may end everything: nothing is to be started only to be stopped again.
         if now.fate != seen.fate {
             self.on_fate(service, now.fate);
+        }
+        if now.satisfied && !seen.satisfied {
+            self.on_satisfied(service);
         }
         if now.down && !seen.down && self.is_draining() {
             self.stop_unneeded(service);
@@ -147,11 +161,8 @@ impl Supervisor {
             return;
         }
         // Of several failed instances the last one decides; a service that was only blocked decides nothing.
-        let last = self.fleet[service].instances().iter().filter_map(|instance| match instance.state {
-            State::Stopped { why: Stopped::Failed { gave_up } } => Some((instance.id, instance.last_run?, gave_up)),
-            _ => None,
-        });
-        let Some((instance, run, gave_up)) = last.last() else { return };
+        let Some(last) = self.fleet[service].failures().max_by_key(|failure| failure.nth) else { return };
+        let Failure { instance, run, gave_up, .. } = last;
         self.record(Fact::ServiceFailed { service });
         if consequence == Consequence::Shutdown {
             let code = failure_code(run.exit.status.code());
@@ -162,11 +173,15 @@ impl Supervisor {
     /// What depends on `service` and has not started never will, and says so.
     fn block_dependents(&mut self, service: ServiceIndex) {
         for dependent in self.fleet[service].dependents.clone() {
-            for id in self.fleet.ids_of(dependent) {
-                if matches!(self.fleet[id].state, State::Waiting) {
-                    let why = Stopped::Blocked { dependency: service };
-                    self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency: service });
-                }
+            self.block(dependent, service);
+        }
+    }
+
+    fn block(&mut self, service: ServiceIndex, dependency: ServiceIndex) {
+        for id in self.fleet.ids_of(service) {
+            if matches!(self.fleet[id].state, State::Waiting) {
+                let why = Stopped::Blocked { dependency };
+                self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
             }
         }
     }
@@ -174,18 +189,24 @@ impl Supervisor {
     /// Looks at the whole: whether anything is left to run, or to stop.
     fn settle_all(&mut self) {
         let total = *self.fleet.total();
-        if self.is_draining() {
-            if total.live == 0 {
-                self.on_all_down();
+        match self.phase {
+            Phase::Up if total.active == 0 && total.held == 0 => {
+                let failure = self.first_failure();
+                let code = match failure {
+                    Some((_, run, _)) => failure_code(run.exit.status.code()),
+                    None => u8::from(total.failed > 0),
+                };
+                self.shut_down(Outcome { code, cause: Cause::NothingLeft { failure } });
             }
-        } else if total.active == 0 && total.held == 0 {
-            let failure = self.first_failure.filter(|_| total.failed > 0);
-            let code = match failure {
-                Some((_, run, _)) => failure_code(run.exit.status.code()),
-                None => u8::from(total.failed > 0),
-            };
-            self.shut_down(Outcome { code, cause: Cause::NothingLeft { failure } });
+            Phase::Draining(_) if total.live == 0 => self.on_all_down(),
+            Phase::Up | Phase::Draining(_) | Phase::Over => {}
         }
+    }
+
+    /// Of the instances that rest because they have failed, the one that did so first.
+    fn first_failure(&self) -> Option<(InstanceId, Run, GaveUp)> {
+        let failures = self.fleet.service_indexes().flat_map(|service| self.fleet[service].failures());
+        failures.min_by_key(|failure| failure.nth).map(|failure| (failure.instance, failure.run, failure.gave_up))
     }
 }
 

@@ -84,11 +84,11 @@ impl Supervisor {
 
     pub(super) fn on_stop_signal(&mut self, signal: Signal) {
         self.shut_down(Outcome { code: 0, cause: Cause::Signal(signal) });
-        if let Phase::Draining(drain) = &mut self.phase {
-            if std::mem::replace(&mut drain.signalled, true) && !drain.is_forced() {
-                drain.outcome.code = forced_code(drain.outcome.code);
-                self.force(Some(signal));
-            }
+        if let Phase::Draining(drain) = &mut self.phase
+            && std::mem::replace(&mut drain.signalled, true)
+            && !drain.is_forced()
+        {
+            self.force(Some(signal));
         }
     }
 
@@ -98,8 +98,7 @@ impl Supervisor {
         let plan = Rc::clone(&self.plan);
         let mut pending = vec![service];
         while let Some(index) = pending.pop() {
-            let state = &self.fleet[index];
-            if state.released || state.dependents.iter().any(|dependent| !self.fleet[*dependent].released) {
+            if self.fleet[index].released || self.fleet[index].holders > 0 {
                 continue;
             }
             for id in self.fleet.ids_of(index) {
@@ -109,8 +108,10 @@ impl Supervisor {
             }
             if self.fleet[index].tally.live == 0 {
                 self.fleet[index].released = true;
-                let dependencies = plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on);
-                pending.extend_from_slice(dependencies);
+                for dependency in plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on) {
+                    self.fleet[*dependency].holders -= 1;
+                    pending.push(*dependency);
+                }
             }
         }
     }
@@ -135,10 +136,7 @@ impl Supervisor {
             return;
         }
         match drain.stage {
-            Stage::Services => {
-                drain.outcome.code = forced_code(drain.outcome.code);
-                self.force(None);
-            }
+            Stage::Services => self.force(None),
             Stage::Leftovers { .. } => {
                 self.record(Fact::LeftoversKilled);
                 self.kill_everything();
@@ -152,6 +150,9 @@ impl Supervisor {
 
     fn force(&mut self, signal: Option<Signal>) {
         self.record(Fact::Forced { signal });
+        if let Phase::Draining(drain) = &mut self.phase {
+            drain.outcome.code = forced_code(&drain.outcome);
+        }
         self.kill_everything();
         self.stop_clearing();
         for id in self.fleet.ids() {
@@ -188,7 +189,10 @@ impl Supervisor {
     }
 }
 
-/// An end that failed keeps its code; one that was asked for was not orderly after all.
-const fn forced_code(code: u8) -> u8 {
-    if code == 0 { FORCED_CODE } else { code }
+/// An end that was asked for was not orderly after all; any other keeps the code of what brought it about.
+const fn forced_code(outcome: &Outcome) -> u8 {
+    match outcome.cause {
+        Cause::Signal(_) | Cause::Requested => FORCED_CODE,
+        Cause::Failed { .. } | Cause::Completed { .. } | Cause::NothingLeft { .. } => outcome.code,
+    }
 }

@@ -55,9 +55,12 @@ impl Supervisor {
             State::Stopping { pid, since, rung, until, .. } => {
                 self.enter(id, State::Stopping { pid, since, rung, until, then }, reason);
             }
-            State::Clearing { leader, rung, until, .. } => {
-                let (next, _) = self.after_stop(then);
-                self.enter(id, State::Clearing { leader, rung, until, next }, reason);
+            State::Clearing { leader, rung, until, next } => {
+                // What has come to rest by itself stays completed or failed.
+                if !matches!((next, then), (Next::Rest(_), Then::Rest(_))) {
+                    let (next, _) = self.after_stop(then);
+                    self.enter(id, State::Clearing { leader, rung, until, next }, reason);
+                }
             }
             State::Stopped { .. } => {
                 if then == Then::Restart {
@@ -67,7 +70,7 @@ impl Supervisor {
         }
     }
 
-    const fn reason_of(&self, then: Then) -> Reason {
+    pub(super) const fn reason_of(&self, then: Then) -> Reason {
         match then {
             Then::Restart => Reason::RestartRequested,
             Then::Rest(Stopped::Operator) => Reason::StopRequested,
@@ -139,6 +142,7 @@ impl Supervisor {
     pub(super) fn after_stop(&self, then: Then) -> (Next, Outlook) {
         match then {
             Then::Rest(why) => (Next::Rest(why), Outlook::Stay),
+            Then::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), Outlook::Stay),
             Then::Restart => {
                 let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
                 (Next::Restart { due: self.now }, outlook)
@@ -180,12 +184,8 @@ impl Supervisor {
     }
 
     pub(super) fn on_cleared(&mut self, leader: Pid) {
-        let found = self
-            .fleet
-            .ids()
-            .find(|id| matches!(self.fleet[*id].state, State::Clearing { leader: pid, .. } if pid == leader));
-        if let Some(id) = found {
-            self.finish_clearing(id);
+        if let Some(id) = self.leaders.get(&leader) {
+            self.finish_clearing(*id);
         }
     }
 

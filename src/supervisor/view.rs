@@ -89,7 +89,7 @@ pub struct InstanceView {
     pub state: StateName,
     /// Its main process, while that has not been reaped.
     pub pid: Option<Pid>,
-    /// How often it has been started again by itself.
+    /// How often it has been started again.
     pub restarts: u32,
     /// Consecutive unstable runs.
     pub unstable: u32,

@@ -18,4 +18,8 @@ mod init_leftovers;
 mod init_signals;
 mod init_start;
 mod init_terminal;
+mod services;
+mod supervise_life;
+mod supervise_process;
+mod supervise_stop;
 mod sys;

@@ -70,10 +70,11 @@ fn act(words: &[&str]) -> u8 {
     }
 }
 
-/// A line on stdout.
+/// A line on stdout, after `NAME: ` where the environment has a WHO_SAYS.
 fn say(line: &str) {
+    let name = std::env::var("WHO_SAYS").map(|name| format!("{name}: ")).unwrap_or_default();
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(format!("{line}\n").as_bytes()).expect("stdout");
+    stdout.write_all(format!("{name}{line}\n").as_bytes()).expect("stdout");
     stdout.flush().expect("stdout");
 }
 

@@ -3,7 +3,7 @@
 mod faults;
 mod files;
 mod hostile;
-mod names;
+mod meanings;
 mod plans;
 
 use std::ffi::{CString, OsString};

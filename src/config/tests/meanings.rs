@@ -1,41 +1,41 @@
-//! What is said about names that are unknown, taken or lead in a circle, word for word.
+//! What is wrong between keys and in what they name: limits, dependencies, users, variables, names.
 
 use super::{check, check_keys};
 
 #[test]
-fn exit_codes_and_signals_that_are_none_are_told() {
+fn limits_that_are_none_are_told() {
     check_keys(
-        "success_exit_codes = [256, \"15\", \"SIGTRM\", 1.0]\nno_restart_exit_codes = 125\nstop_signal = \"SIGSTOP\"\n",
+        "limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = \"8M\" }\numask = 22\n",
         r#"
-keepalive.toml:3:23: expected an exit code from 0 to 255 or a signal, found `256`
-  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
-    |                       ^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+keepalive.toml:3:12: unknown limit `nofil`
+  3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
+    |            ^^^^^
+  = did you mean `nofile`?
 
-keepalive.toml:3:28: expected an exit code from 0 to 255 or a signal, found `"15"`
-  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
-    |                            ^^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+keepalive.toml:3:30: expected a number, a size or `"unlimited"`, found `-1`
+  3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
+    |                              ^^
+  = such as `65536` or `"64MiB"`
 
-keepalive.toml:3:34: expected an exit code from 0 to 255 or a signal, found `"SIGTRM"`
-  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
-    |                                  ^^^^^^^^
-  = did you mean `SIGTERM`?
+keepalive.toml:3:40: a limit needs both `soft` and `hard`
+  3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
+    |                                        ^^^^^^^^^^^^
+  = a single value sets both
 
-keepalive.toml:3:44: expected an exit code from 0 to 255 or a signal, found `1.0`
-  3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
-    |                                            ^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+keepalive.toml:3:70: `soft` is above `hard`
+  3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
+    |                                                                      ^
+  = lower it
 
-keepalive.toml:4:25: expected an array, found `125`
-  4 | no_restart_exit_codes = 125
-    |                         ^^^
-  = such as `[0, 143, "SIGTERM"]`
+keepalive.toml:3:93: expected a number, a size or `"unlimited"`, found `"8M"`
+  3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
+    |                                                                                             ^^^^
+  = such as `65536` or `"64MiB"`
 
-keepalive.toml:5:15: SIGSTOP ends no process
-  5 | stop_signal = "SIGSTOP"
-    |               ^^^^^^^^^
-  = such as `"SIGTERM"`, `"SIGQUIT"`
+keepalive.toml:4:9: expected an octal number in quotes, 0777 at most, found `22`
+  4 | umask = 22
+    |         ^^
+  = such as `"0022"`
 
 6 errors in the configuration
 "#,
@@ -247,6 +247,77 @@ keepalive.toml:7:1: `nice` is given twice, first at keepalive.toml:6:1
   = remove or rename one of them
 
 3 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_file_without_services_is_an_error() {
+    check(
+        "",
+        r#"
+keepalive.toml: there are no services
+  = add `[services.web]` with `command = ["node", "server.js"]`
+
+1 error in the configuration
+"#,
+    );
+}
+
+#[test]
+fn types_that_do_not_fit_are_told() {
+    check(
+        "keepalive = 1\nservices.web.command = \"x\"\nservices.web.autostart = \"yes\"\nservices.web.env = []\nservices.web.env_file = 3\nservices.web.depends_on = [1]\nservices.web.ready = 2\nservices.web.backoff = 1979-05-27\nservices.web.limits = true\nservices.web.log = \"null\"\nservices.web.kill_mode = 2.5\n",
+        r#"
+keepalive.toml:1:13: expected a table, found `1`
+  1 | keepalive = 1
+    |             ^
+  = write `[keepalive]`
+
+keepalive.toml:3:26: expected `true` or `false`, found `"yes"`
+  3 | services.web.autostart = "yes"
+    |                          ^^^^^
+  = write it without quotes
+
+keepalive.toml:4:20: expected a table, found an array
+  4 | services.web.env = []
+    |                    ^^
+  = such as `{ PORT = "8080" }`
+
+keepalive.toml:5:25: expected an array, found `3`
+  5 | services.web.env_file = 3
+    |                         ^
+  = such as `[".env"]`
+
+keepalive.toml:6:28: expected the name of a service, found `1`
+  6 | services.web.depends_on = [1]
+    |                            ^
+  = such as `"db"`
+
+keepalive.toml:7:22: expected `"exec"` or `{ delay = "2s" }`, found `2`
+  7 | services.web.ready = 2
+    |                      ^
+
+keepalive.toml:8:24: expected a table, found a date
+  8 | services.web.backoff = 1979-05-27
+    |                        ^^^^^^^^^^
+  = such as `{ initial = "100ms", max = "30s" }`
+
+keepalive.toml:9:23: expected a table, found `true`
+  9 | services.web.limits = true
+    |                       ^^^^
+  = such as `{ nofile = 65536 }`
+
+keepalive.toml:10:20: expected a table, found `"null"`
+  10 | services.web.log = "null"
+     |                    ^^^^^^
+  = such as `{ stdout = "null" }`
+
+keepalive.toml:11:26: expected `"mixed"`, `"group"` or `"process"`, found `2.5`
+  11 | services.web.kill_mode = 2.5
+     |                          ^^^
+
+10 errors in the configuration
 "#,
     );
 }

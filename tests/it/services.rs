@@ -1,0 +1,61 @@
+//! Service sets for the tests of supervise mode.
+
+use std::path::Path;
+
+use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, Running};
+
+/// A configuration file of its own in a directory of its own, and a run of it.
+pub(crate) struct Set {
+    pub(crate) directory: Directory,
+    pub(crate) config: String,
+}
+
+impl Set {
+    /// `PUPPET` in `text` stands for the puppet, `DIR` for the directory; the termination log is DIR/end.
+    pub(crate) fn new(text: &str) -> Self {
+        let directory = Directory::new();
+        let end = directory.file("end", b"", 0o666);
+        let text = text.replace("PUPPET", PUPPET).replace("DIR", directory.path().to_str().unwrap());
+        let global = if text.contains("[keepalive]") { "" } else { "[keepalive]\n" };
+        let text =
+            format!("{global}{text}").replacen("[keepalive]", &format!("[keepalive]\ntermination_log = \"{end}\""), 1);
+        let config = directory.file("keepalive.toml", text.as_bytes(), 0o644);
+        Self { directory, config }
+    }
+
+    pub(crate) fn run(&self, place: Place) -> Run {
+        Run::words(place, &[KEEPALIVE, "-c", &self.config])
+    }
+
+    pub(crate) fn start(&self, place: Place) -> Running {
+        self.run(place).start()
+    }
+
+    /// What the termination log says in the end.
+    pub(crate) fn end(&self) -> String {
+        self.read("end")
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(Path::join(self.directory.path(), name)).unwrap()
+    }
+}
+
+/// keepalive's own lines with what differs from run to run made equal: `pid N`, `after T`, `retry in T`.
+pub(crate) fn normal(stderr: &str) -> String {
+    let mut lines = Vec::new();
+    for line in stderr.lines().filter_map(|line| line.strip_prefix("keepalive: ")) {
+        let mut words: Vec<String> = Vec::new();
+        for word in line.split(' ') {
+            let end = word.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric() || letter == '.');
+            let word = match words.last().map(String::as_str) {
+                Some("pid" | "(pid") => format!("N{end}"),
+                Some("after" | "in") => format!("T{end}"),
+                _ => word.to_owned(),
+            };
+            words.push(word);
+        }
+        lines.push(words.join(" "));
+    }
+    lines.join("\n")
+}

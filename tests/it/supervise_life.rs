@@ -1,0 +1,229 @@
+//! Supervise mode: starts, restarts, ends.
+
+use keepalive::model::Signal;
+
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places};
+use crate::services::{Set, normal};
+
+#[test]
+fn services_start_in_order_and_stop_in_reverse() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "end-on-term", "0"]
+        env = { WHO_SAYS = "{service}.{instance}" }
+        depends_on = ["prepare"]
+        [services.prepare]
+        type = "oneshot"
+        command = ["PUPPET", "exit", "0"]
+        depends_on = ["db"]
+        [services.db]
+        command = ["PUPPET", "end-on-term", "0"]
+        env = { WHO_SAYS = "{service}.{instance}" }
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        // Two programs that start write in no particular order; both are up after two lines.
+        let mut up = [running.line(), running.line()].map(|line| line.split(" ready").next().unwrap().to_owned());
+        up.sort();
+        assert_eq!(up, ["db.0:", "web.0:"]);
+        running.send(Signal::TERM);
+        running.expect("web.0: signal 15");
+        running.expect("db.0: signal 15");
+        assert_eq!(running.end(), 0);
+        let stderr = normal(&running.stderr());
+        let (_, from_db) = stderr.split_once('\n').unwrap();
+        let expect = "\
+db.0 starting → running (pid N)
+prepare.0 starting → running (pid N)
+prepare.0 running → completed (exit 0 after T)
+web.0 starting → running (pid N)
+received SIGTERM: stopping everything
+web.0 running → stopping
+web.0 stopping → stopped (exit 0 after T)
+db.0 running → stopping
+db.0 stopping → stopped (exit 0 after T)
+received SIGTERM: ended with exit code 0";
+        assert_eq!(from_db, expect);
+        assert_eq!(set.end(), "", "the end was asked for");
+    }
+}
+
+#[test]
+fn a_crash_loop_ends_with_the_services_own_code_and_the_reason_as_the_last_line() {
+    let set = Set::new(
+        r#"
+        [services.good]
+        command = ["PUPPET", "end-on-term", "0"]
+        [services.bad]
+        command = ["PUPPET", "exit", "42"]
+        max_restarts = 2
+        backoff = { initial = "1ms", max = "1ms" }
+        depends_on = ["good"]
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        assert_eq!(running.end(), 42);
+        let stderr = running.stderr();
+        let expect = "\
+good.0 starting → running (pid N)
+bad.0 starting → running (pid N)
+bad.0 running → backoff (exit 42 after T retry in T 1 of 2)
+bad.0 starting → running (pid N)
+bad.0 running → backoff (exit 42 after T retry in T 2 of 2)
+bad.0 starting → running (pid N)
+error: bad.0 running → failed (exit 42 after T all 2 restarts used up)
+error: bad has failed
+error: bad.0 failed: exit 42 after T all 2 restarts used up: stopping everything
+good.0 running → stopping
+good.0 stopping → stopped (SIGTERM after T)
+bad.0 failed: exit 42 after T all 2 restarts used up: ended with exit code 42";
+        // The commas belong to the words that are made equal.
+        let found = normal(&stderr).replace("T,", "T").replace("stopped (exit 0 after", "stopped (SIGTERM after");
+        assert_eq!(found.split_once('\n').unwrap().1, expect);
+        let reason = stderr.lines().last().unwrap().strip_prefix("keepalive: ").unwrap();
+        assert_eq!(set.end(), format!("{reason}\n"));
+    }
+}
+
+#[test]
+fn a_failure_that_looks_like_success_ends_with_1() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nmax_restarts = 0\n");
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 1, "{stderr}");
+}
+
+#[test]
+fn when_all_have_completed_it_ends_with_0() {
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"on-failure\"\ninstances = 3\n");
+    for place in places() {
+        let (code, _, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stderr.ends_with("nothing is left to run: ended with exit code 0\n"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_ignored_failure_gives_its_code_in_the_end() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "die-of", "9"]
+        restart = "never"
+        on_failure = "ignore"
+        [services.b]
+        command = ["PUPPET", "exit", "0"]
+        restart = "on-failure"
+        "#,
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 137, "{stderr}");
+}
+
+#[test]
+fn what_depends_on_a_failure_never_starts_and_says_so() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        type = "oneshot"
+        command = ["PUPPET", "exit", "3"]
+        restart = "never"
+        on_failure = "ignore"
+        [services.b]
+        command = ["PUPPET", "exit", "0"]
+        depends_on = ["a"]
+        "#,
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("b.0 waiting → failed (a has failed, so this will never start)"), "{stderr}");
+    assert!(!stderr.contains("b.0 starting"), "{stderr}");
+}
+
+#[test]
+fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nbackoff = { initial = \"1h\", max = \"1h\" }\n",
+    );
+    for place in places() {
+        let running = set.start(place);
+        for _ in 0..20 {
+            running.ready();
+            keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
+        }
+        running.ready();
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
+    let set = Set::new("[services.a]\ncommand = [\"DIR/nothing\"]\nrestart = \"never\"\n");
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 127, "{stderr}");
+    let reason =
+        "keepalive: a.0 failed: cannot execute its command: No such file or directory: ended with exit code 127\n";
+    assert!(stderr.ends_with(reason), "{stderr}");
+    let set = Set::new("[services.a]\ncommand = [\"DIR\"]\nrestart = \"never\"\n");
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 126, "{stderr}");
+}
+
+#[test]
+fn the_added_command_gets_stdin_and_ends_everything_with_its_code() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n");
+    for place in places() {
+        let words = [KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"];
+        let mut running = Run::words(place, &words).start();
+        let mut up = [running.line(), running.line()];
+        up.sort();
+        assert!(up[0].starts_with("a: ready"), "{up:?}");
+        use std::io::Write;
+        running.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+        running.expect("line hello");
+        drop(running.stdin.take());
+        running.expect("a: signal 15");
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn the_code_of_the_added_command_is_the_code_of_the_whole() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
+    for code in ["0", "7"] {
+        let words = [KEEPALIVE, "-c", &set.config, "--", PUPPET, "exit", code];
+        let (found, _, stderr) = Run::words(Place::Child, &words).finish();
+        assert_eq!(found.to_string(), code, "{stderr}");
+    }
+}
+
+#[test]
+fn one_service_needs_no_file() {
+    for place in places() {
+        let words =
+            [KEEPALIVE, "run", "--name", "job", "-i", "2", "--restart", "on-failure", "--", PUPPET, "exit", "0"];
+        let (code, _, stderr) = Run::words(place, &words).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stderr.contains("job.1 running → completed (exit 0"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_wrong_starts_nothing() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestrat = \"never\"\n");
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stdout.as_str()), (78, ""), "{stderr}");
+    assert!(stderr.contains("restart"), "{stderr}");
+}
+
+#[test]
+fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"orphans\", \"20000\"]\nrestart = \"never\"\n");
+    let (code, stdout, stderr) = set.run(Place::Init).finish();
+    assert_eq!((code, stdout.as_str()), (0, "made 20000\nnone left"), "{stderr}");
+}

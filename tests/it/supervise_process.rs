@@ -1,0 +1,248 @@
+//! Supervise mode: what a process of a service is given, and what it is not.
+
+use keepalive::model::Signal;
+
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places, status_field, wait_until};
+use crate::services::Set;
+
+#[test]
+fn nothing_of_keepalives_own_leaks() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"state\"]\nrestart = \"never\"\ncwd = \"DIR\"\n");
+    for place in places() {
+        let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "--"];
+        let words = [&started[..], &[KEEPALIVE, "-c", &set.config]].concat();
+        let (code, stdout, stderr) = Run::words(place, &words).finish();
+        assert_eq!(code, 0, "{stderr}");
+        let directory = set.directory.path().display();
+        let expect = format!(
+            "SigBlk: 0000000000000000\nSigIgn: 0000000000000000\nleads-group true\nleads-session true\n\
+             directory {directory}\ndescriptors 0,1,2\nforeground false"
+        );
+        assert_eq!(stdout.replace("SigBlk 0", "SigBlk: 0").replace("SigIgn 0", "SigIgn: 0"), expect);
+    }
+}
+
+#[test]
+fn the_environment_is_the_containers_and_the_services_on_top() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["/bin/sh", "-c", "env | sort | grep -E '^(A|B|C|D|KEEPALIVE_|LISTEN_|NOTIFY_|WATCHDOG_)'"]
+        instances = 2
+        env_file = "DIR/env"
+        env = { B = "own $${B} {instance}", D = "${OUTER}" }
+        restart = "never"
+        "#,
+    );
+    set.directory.file("env", b"# comment\nB=file\nC='from file'\n", 0o644);
+    let mut run = set.run(Place::Child);
+    run.command.env_clear().envs([
+        ("PATH", "/usr/bin:/bin"),
+        ("A", "inherited"),
+        ("B", "inherited"),
+        ("C", "inherited"),
+        ("OUTER", "outer"),
+        ("NOTIFY_SOCKET", "/run/x"),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_PID", "1"),
+        ("WATCHDOG_USEC", "1"),
+        ("KEEPALIVE_INSTANCE", "99"),
+    ]);
+    let (code, stdout, stderr) = run.finish();
+    assert_eq!(code, 0, "{stderr}");
+    let mut lines: Vec<&str> = stdout.lines().collect();
+    lines.sort_unstable();
+    let expect = [
+        "A=inherited",
+        "A=inherited",
+        "B=own ${B} 0",
+        "B=own ${B} 1",
+        "C=from file",
+        "C=from file",
+        "D=outer",
+        "D=outer",
+        "KEEPALIVE_INSTANCE=0",
+        "KEEPALIVE_INSTANCE=1",
+        "KEEPALIVE_RESTARTS=0",
+        "KEEPALIVE_RESTARTS=0",
+        "KEEPALIVE_SERVICE=web",
+        "KEEPALIVE_SERVICE=web",
+    ];
+    assert_eq!(lines, expect);
+}
+
+#[test]
+fn restarts_are_counted_for_the_process() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["/bin/sh", "-c", "echo $KEEPALIVE_RESTARTS; exit 1"]
+        max_restarts = 3
+        backoff = { initial = "1ms", max = "1ms" }
+        "#,
+    );
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stdout.as_str()), (1, "0\n1\n2\n3"), "{stderr}");
+}
+
+#[test]
+fn user_group_umask_limits_and_the_rest_are_set_for_real() {
+    if !harness::have_root() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "report-signals"]
+        user = "12345"
+        group = "23456"
+        groups = ["34567"]
+        umask = "0027"
+        limits = { nofile = 77, core = 0, fsize = "1MiB" }
+        nice = 5
+        oom_score_adj = 300
+        no_new_privs = true
+        "#,
+    );
+    for place in places() {
+        let running = set.start(place);
+        running.ready();
+        let pid = running.command();
+        assert_eq!(status_field(pid, "Uid"), "12345\t12345\t12345\t12345");
+        assert_eq!(status_field(pid, "Gid"), "23456\t23456\t23456\t23456");
+        assert_eq!(status_field(pid, "Groups"), "34567");
+        assert_eq!(status_field(pid, "Umask"), "0027");
+        assert_eq!(status_field(pid, "NoNewPrivs"), "1");
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        assert_eq!(read("oom_score_adj"), "300\n");
+        let limits = read("limits");
+        let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert_eq!(limit("Max open files").split_whitespace().skip(3).collect::<Vec<_>>(), ["77", "77", "files"]);
+        assert_eq!(limit("Max core file size").split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+        assert!(limit("Max file size").contains("1048576"));
+        let nice = read("stat").rsplit(')').next().unwrap().split_whitespace().nth(16).map(str::to_owned);
+        assert_eq!(nice.as_deref(), Some("5"));
+        // Nothing of it may have come over keepalive itself.
+        let keepalive = running.keepalive();
+        let own = std::fs::read_to_string(format!("/proc/{keepalive}/oom_score_adj")).unwrap();
+        assert_ne!(own, "300\n");
+    }
+}
+
+#[test]
+fn output_that_nobody_wants_goes_nowhere() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["/bin/sh", "-c", "echo out; echo err >&2"]
+        restart = "never"
+        log = { stdout = "null" }
+        "#,
+    );
+    let (_, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!(stdout, "");
+    assert!(stderr.contains("\nerr\n"), "{stderr}");
+}
+
+#[test]
+fn with_nothing_to_do_it_does_not_wake() {
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\ninstances = 100\nmin_uptime = \"100ms\"\n");
+    for place in places() {
+        let running = set.start(place);
+        for _ in 0..100 {
+            running.ready();
+        }
+        let keepalive = running.keepalive();
+        harness::wait_for_state(keepalive, b'S');
+        let switches = || {
+            let count = |name| status_field(keepalive, name).parse::<u64>().unwrap();
+            count("voluntary_ctxt_switches") + count("nonvoluntary_ctxt_switches")
+        };
+        let before = switches();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(switches(), before);
+    }
+}
+
+#[test]
+fn when_processes_run_out_starts_are_tried_again() {
+    if !harness::have_root() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "report-signals"]
+        instances = 4
+        limits = { nproc = 2 }
+        user = "54321"
+        stop_signal = "KILL"
+        "#,
+    );
+    let mut running = set.start(Place::Child);
+    let first = running.ready();
+    let _second = running.ready();
+    // Two of four run, the others are refused; one that goes makes room for one more.
+    keepalive::sys::signal_process(first, Signal::KILL).unwrap();
+    running.ready();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(stderr.contains("cannot start a process: "), "{stderr}");
+    assert!(!stderr.contains("failed"), "{stderr}");
+}
+
+#[test]
+fn a_thousand_services_start_and_stop() {
+    let mut text = String::from("[keepalive]\n");
+    for number in 0..1000 {
+        text += &format!("[services.s{number}]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
+        if number > 0 {
+            text += &format!("depends_on = [\"s{}\"]\n", number / 2);
+        }
+    }
+    let text = text.replace("depends_on = [\"s0\"]\n[services.s2]", "depends_on = [\"s0\"]\n[services.s2]");
+    let set = Set::new(&text);
+    let mut running = set.start(Place::Child);
+    for _ in 0..1000 {
+        running.ready();
+    }
+    running.send(Signal::TERM);
+    for _ in 0..1000 {
+        running.expect("signal 15");
+    }
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn a_stalled_reader_of_stderr_holds_nothing_up() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nlog = { stderr = \"null\" }\n",
+    );
+    for place in places() {
+        let (_reader, full) = harness::stalled_pipe();
+        let mut run = set.run(place);
+        run.command.stderr(full).env("KEEPALIVE_LOG", "debug");
+        let running = run.start();
+        for _ in 0..200 {
+            running.ready();
+            let pid = running.command();
+            keepalive::sys::signal_process(pid, Signal::KILL).unwrap();
+            harness::wait_for_death(pid);
+        }
+    }
+}
+
+#[test]
+fn it_runs_with_stdin_stdout_and_stderr_closed() {
+    let set = Set::new("[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"echo up > DIR/up; exec sleep 1000\"]\n");
+    for place in places() {
+        let close = [PUPPET, "with", "close=0", "close=1", "close=2", "--", KEEPALIVE, "-c", &set.config];
+        let mut running = Run::words(place, &close).start();
+        wait_until("the service", || set.directory.path().join("up").exists().then_some(()));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        std::fs::remove_file(set.directory.path().join("up")).unwrap();
+    }
+}

@@ -1,0 +1,212 @@
+//! Supervise mode: stopping what does not want to be stopped, and finding what hides.
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::{procfs, signal_process};
+
+use crate::harness::{self, Place, places, wait_for_death, wait_for_state, wait_until};
+use crate::services::{Set, normal};
+
+#[test]
+fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"50ms\"\n");
+    for place in places() {
+        let mut running = set.start(place);
+        running.ready();
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = normal(&running.stderr());
+        assert!(stderr.contains("warning: a.0 has not stopped within 50ms, killing it (pid N)"), "{stderr}");
+        assert!(stderr.contains("a.0 stopping → stopped (SIGKILL after T)"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_stopped_process_hears_its_stop_signal() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"5\"]\nstop_timeout = \"1h\"\n[keepalive]\nshutdown_timeout = \"1h\"\n",
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        running.ready();
+        let command = running.command();
+        signal_process(command, Signal::STOP).unwrap();
+        wait_for_state(command, b'T');
+        running.send(Signal::TERM);
+        running.expect("signal 15");
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn a_second_stop_signal_kills_everything_now() {
+    let set = Set::new(
+        "[keepalive]\nshutdown_timeout = \"1h\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\ninstances = 3\n",
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
+        running.send(Signal::INT);
+        // The second would be the first if the first had not been taken yet.
+        let keepalive = running.keepalive();
+        wait_until("the first signal to be taken", || (!pending(keepalive)).then_some(()));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 137);
+        if place == Place::Child {
+            pids.into_iter().for_each(wait_for_death);
+        }
+        let stderr = running.stderr();
+        assert!(stderr.contains("SIGTERM again: killing everything now"), "{stderr}");
+    }
+}
+
+fn pending(pid: Pid) -> bool {
+    u64::from_str_radix(&harness::status_field(pid, "ShdPnd"), 16).unwrap() != 0
+}
+
+#[test]
+fn after_shutdown_timeout_everything_is_killed() {
+    let set = Set::new(
+        "[keepalive]\nshutdown_timeout = \"50ms\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n",
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        running.ready();
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 137);
+        let stderr = running.stderr();
+        assert!(stderr.contains("not all stopped within 50ms: killing everything now"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_daemonised_is_found_and_asked_to_end() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"daemonise\", \"0\", \"end-on-term\", \"0\"]\nrestart = \"never\"\n",
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        let daemon = running.ready();
+        running.expect("signal 15");
+        assert_eq!(running.end(), 0);
+        if place == Place::Child {
+            wait_for_death(daemon);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_ignores_it_is_killed_in_the_end() {
+    let set = Set::new(
+        r#"
+        [keepalive]
+        shutdown_timeout = "300ms"
+        [services.a]
+        command = ["PUPPET", "daemonise", "0", "ignore", "15"]
+        restart = "never"
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        let daemon = running.ready();
+        assert_eq!(running.end(), 0);
+        if place == Place::Child {
+            wait_for_death(daemon);
+        }
+        let stderr = running.stderr();
+        assert!(stderr.contains("processes that services left running do not end: killing them"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_in_its_group_is_gone_before_the_next_run() {
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"with-companion\", \"ignore\", \"15\"]\nmin_uptime = \"0s\"\n");
+    for place in places() {
+        let running = set.start(place);
+        let keepalive = running.keepalive();
+        for _ in 0..5 {
+            running.ready();
+            running.ready();
+            let before = procfs::descendants(keepalive);
+            assert_eq!(before.len(), 2);
+            signal_process(before[0], Signal::KILL).unwrap();
+            wait_until("the next run", || {
+                let now = procfs::descendants(keepalive);
+                (now.len() == 2 && !now.contains(&before[0])).then(|| assert!(!now.contains(&before[1])))
+            });
+        }
+    }
+}
+
+#[test]
+fn kill_mode_group_signals_all_of_the_group() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "with-companion", "end-on-term", "0"]
+        kill_mode = "group"
+        stop_timeout = "500ms"
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        running.ready();
+        running.ready();
+        running.send(Signal::TERM);
+        // Both get it; the main process only tells of it and is killed in the end.
+        // And SIGCONT after it, and the end of the other one.
+        let told = [running.line(), running.line(), running.line()];
+        assert_eq!(told.iter().filter(|line| *line == "signal 15").count(), 2, "{told:?}");
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn kill_mode_process_leaves_the_rest_alone_until_the_end() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "with-companion", "end-on-term", "0"]
+        kill_mode = "process"
+        min_uptime = "0s"
+        "#,
+    );
+    for place in places() {
+        let running = set.start(place);
+        let keepalive = running.keepalive();
+        running.ready();
+        running.ready();
+        let before = procfs::descendants(keepalive);
+        signal_process(before[0], Signal::KILL).unwrap();
+        running.ready();
+        running.ready();
+        let now = procfs::descendants(keepalive);
+        assert!(now.contains(&before[1]), "{now:?} {before:?}");
+        assert_eq!(now.len(), 3);
+    }
+}
+
+#[test]
+fn signals_are_forwarded_to_the_main_processes_as_configured() {
+    let set = Set::new(
+        r#"
+        [keepalive]
+        signals = { SIGUSR2 = "ignore", SIGHUP = "forward", SIGQUIT = "forward", RTMIN = "shutdown" }
+        [services.a]
+        command = ["PUPPET", "report-signals"]
+        stop_signal = "KILL"
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        running.ready();
+        for number in [1, 10, 12, 3, 6, 64] {
+            running.send(Signal::new(number).unwrap());
+            if number != 12 {
+                running.expect(&format!("signal {number}"));
+            }
+        }
+        running.send(Signal::new(34).unwrap());
+        assert_eq!(running.end(), 0);
+    }
+}
