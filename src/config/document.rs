@@ -19,6 +19,7 @@ use super::walk::{Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
 use crate::model::Plan;
 use crate::model::plan::Service;
+use crate::model::units::format_duration;
 
 const SCHEMA: Schema = Schema {
     keys: &["keepalive", "services"],
@@ -276,6 +277,7 @@ impl<'r> Reading<'r> {
         let has_syntax_errors = !self.syntax.is_empty();
         self.walk.is_broken = has_syntax_errors;
         let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names);
+        self.compare_timeouts();
         let Walk { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
@@ -302,6 +304,21 @@ impl<'r> Reading<'r> {
         let services = self.drafts.into_iter().zip(dependencies);
         let services = services.map(|(draft, depends_on)| Service { depends_on, ..draft.service }).collect();
         Ok(Loaded { plan: Plan { shutdown_timeout, signals, termination_log, services }, warnings })
+    }
+}
+
+impl Reading<'_> {
+    /// A service that may take longer to stop than everything together will not get its time.
+    fn compare_timeouts(&mut self) {
+        let most = self.settings.shutdown_timeout;
+        for draft in &self.drafts {
+            if let Some(span) = draft.stop_timeout.clone().filter(|_| draft.service.stop.timeout > most) {
+                let message = format!("`shutdown_timeout` ends everything after {}", format_duration(most));
+                let hint = "raise it in `[keepalive]`, and the grace period of the container too".to_owned();
+                let place = Place { source: draft.source, span: Some(span) };
+                self.walk.warnings.push(Fault { place, message, hint });
+            }
+        }
     }
 }
 

@@ -198,7 +198,8 @@ impl Walk<'_> {
             if path.last() != Some(&b'/') {
                 path.push(b'/');
             }
-            path.append(beginning);
+            let rest = beginning.strip_prefix(b"./").unwrap_or(beginning);
+            path.extend_from_slice(if rest == b"." { b"" } else { rest });
             *beginning = path;
         }
         self.finished(builder, value.span())

@@ -113,6 +113,8 @@ pub(super) const SCHEMA: Schema = Schema {
 pub(super) struct Draft {
     pub(super) service: Service,
     pub(super) depends_on: Vec<(String, Range<usize>)>,
+    /// Of `stop_timeout`, if it is given.
+    pub(super) stop_timeout: Option<Range<usize>>,
     /// Position in the list of sources.
     pub(super) source: usize,
     /// Of its name.
@@ -128,7 +130,7 @@ impl Draft {
         let mut service = default_service("main", process);
         service.restart.policy = RestartPolicy::Never;
         service.on_success = Consequence::Shutdown;
-        Self { service, depends_on: Vec::new(), source: 0, span: 0..0 }
+        Self { service, depends_on: Vec::new(), stop_timeout: None, source: 0, span: 0..0 }
     }
 }
 
@@ -199,7 +201,8 @@ impl Walk<'_> {
         service.on_success = self.choice(table, "on_success", &ENDS, &[]).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
         service.ready = table.get("ready").and_then(|value| self.ready(value)).unwrap_or(Ready::Exec);
-        Draft { service, depends_on: self.depends_on(table), source: self.source, span }
+        let stop_timeout = table.get("stop_timeout").map(Value::span);
+        Draft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
     }
 
     fn instances(&mut self, table: &DeTable<'_>) -> u32 {
