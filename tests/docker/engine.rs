@@ -1,0 +1,308 @@
+//! The harness: the Docker Engine, images made from an [`Archive`], containers, and waiting for a state.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use super::archive::Archive;
+use super::host;
+use super::wait::wait_for;
+
+/// Seconds for one `docker` command.
+const COMMAND_SECONDS: &str = "120";
+
+/// A service that runs until it is asked to stop, and says what happens to it.
+pub(crate) const STEADY: &str = r#"#!/bin/sh
+me=$KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE
+trap 'echo "$me stops"; exit 0' TERM
+trap 'echo "$me hears USR1"' USR1
+trap 'echo "$me hears RTMIN+3"' 37
+echo "$me up"
+while :; do sleep 1000 & wait $!; done
+"#;
+
+/// A Docker Engine that answers, with what the tests need to make images.
+pub(crate) struct Engine {
+    busybox: Vec<u8>,
+}
+
+impl Engine {
+    /// `None` where there is none; the test then ends, and stderr says that it was skipped.
+    pub(crate) fn find() -> Option<Self> {
+        let version = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
+        if !version.is_ok_and(|output| output.status.success()) {
+            skip("no Docker Engine answers");
+            return None;
+        }
+        let Some(busybox) = host::static_busybox() else {
+            skip("busybox-static is not installed");
+            return None;
+        };
+        Some(Self { busybox })
+    }
+
+    /// An image with keepalive as its entry point, busybox, and `configuration` as /etc/keepalive.toml.
+    pub(crate) fn image(&self, configuration: &str) -> Image {
+        self.image_with(configuration, |_| ())
+    }
+
+    /// The same, and what `add` puts into it.
+    pub(crate) fn image_with(&self, configuration: &str, add: impl FnOnce(&mut Archive)) -> Image {
+        let mut archive = Archive::default();
+        add(&mut archive);
+        self.image_from(archive, configuration)
+    }
+
+    /// The same, upon what is in `archive`.
+    pub(crate) fn image_from(&self, mut archive: Archive, configuration: &str) -> Image {
+        archive.file("/sbin/keepalive", 0o755, &std::fs::read(host::keepalive()).unwrap());
+        archive.file("/bin/busybox", 0o755, &self.busybox);
+        for applet in ["cat", "echo", "env", "kill", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
+            archive.symlink(&format!("/bin/{applet}"), "busybox");
+        }
+        archive.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+        archive.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
+        archive.file("/etc/keepalive.toml", 0o644, configuration.as_bytes());
+        archive.file("/srv/steady", 0o755, STEADY.as_bytes());
+        archive.directory("/tmp", 0o1777);
+        Image::import(archive)
+    }
+}
+
+/// Ends a test that cannot run here: loudly, past the test runner's capture, or with a failure where skips are
+/// forbidden.
+pub(crate) fn skip(reason: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("KEEPALIVE_TEST_NO_SKIP").is_none_or(|value| value != "1"), "must not skip: {reason}");
+    std::io::stderr().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes()).unwrap();
+}
+
+/// Runs `docker` with `arguments`; the output as it is.
+pub(crate) fn docker(arguments: &[&str]) -> Output {
+    docker_with_input(arguments, &[])
+}
+
+fn docker_with_input(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new("timeout")
+        .args(["--kill-after=5", COMMAND_SECONDS, "docker"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// Runs `docker` with `arguments`, which must succeed; its stdout.
+#[track_caller]
+pub(crate) fn docker_ok(arguments: &[&str]) -> String {
+    let output = docker(arguments);
+    assert!(output.status.success(), "docker {}: {}", arguments.join(" "), lossy(&output.stderr));
+    lossy(&output.stdout)
+}
+
+pub(crate) fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A name that nothing else has.
+pub(crate) fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("keepalive-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An image, removed when dropped.
+pub(crate) struct Image {
+    name: String,
+}
+
+impl Image {
+    /// Takes charge of an image that exists already.
+    pub(crate) fn adopt(name: String) -> Self {
+        Self { name }
+    }
+
+    fn import(archive: Archive) -> Self {
+        let image = Self { name: unique_name() };
+        let change = "--change=ENTRYPOINT [\"/sbin/keepalive\"]";
+        let output = docker_with_input(&["import", change, "-", &image.name], &archive.finish());
+        assert!(output.status.success(), "docker import: {}", lossy(&output.stderr));
+        image
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts a container: `docker run --detach OPTIONS IMAGE ARGUMENTS`.
+    pub(crate) fn run(&self, options: &[&str], arguments: &[&str]) -> Container {
+        let container = Container { name: unique_name() };
+        let fixed = ["run", "--detach", "--name", &container.name, "--network=none"];
+        docker_ok(&[&fixed, options, &[&self.name], arguments].concat());
+        container
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        drop(docker(&["rmi", "--force", &self.name]));
+    }
+}
+
+/// What a container has written.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// One process in a container, proc_pid_stat(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) state: char,
+    pub(crate) parent: i32,
+    /// User and system time in clock ticks.
+    pub(crate) ticks: u64,
+}
+
+impl Process {
+    fn parse(line: &str) -> Option<Self> {
+        let (pid, rest) = line.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let number = |position: usize| fields.get(position)?.parse::<u64>().ok();
+        Some(Self {
+            pid: pid.parse().ok()?,
+            name: name.to_owned(),
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            ticks: number(11)? + number(12)?,
+        })
+    }
+}
+
+/// A container, removed with all that runs in it when dropped.
+pub(crate) struct Container {
+    name: String,
+}
+
+impl Container {
+    /// Takes charge of a container that is started by other means.
+    pub(crate) fn adopt(name: String) -> Self {
+        Self { name }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn logs(&self) -> Logs {
+        let output = docker(&["logs", &self.name]);
+        Logs { stdout: lossy(&output.stdout), stderr: lossy(&output.stderr) }
+    }
+
+    /// Waits until stdout has the line `text` at least `times` times.
+    #[track_caller]
+    pub(crate) fn wait_for_lines(&self, text: &str, times: usize) {
+        wait_for(
+            || format!("{times} × `{text}` on stdout\n{}", self.describe()),
+            || (self.logs().stdout.lines().filter(|line| *line == text).count() >= times).then_some(()),
+        );
+    }
+
+    /// Waits until stdout has the line `text`.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, text: &str) {
+        self.wait_for_lines(text, 1);
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        docker_ok(&["inspect", "--format={{.State.Running}}", &self.name]).trim() == "true"
+    }
+
+    /// Waits for the container to end by itself; its exit code.
+    #[track_caller]
+    pub(crate) fn wait_for_end(&self) -> i32 {
+        wait_for(|| format!("the end of the container\n{}", self.describe()), || (!self.is_running()).then_some(()));
+        self.exit_code()
+    }
+
+    /// `docker stop`, with Docker's own ten seconds until SIGKILL; the exit code, which is 137 after that.
+    #[track_caller]
+    pub(crate) fn stop(&self) -> i32 {
+        docker_ok(&["stop", &self.name]);
+        self.exit_code()
+    }
+
+    /// `docker kill --signal`.
+    #[track_caller]
+    pub(crate) fn kill(&self, signal: &str) {
+        docker_ok(&["kill", "--signal", signal, &self.name]);
+    }
+
+    fn exit_code(&self) -> i32 {
+        docker_ok(&["inspect", "--format={{.State.ExitCode}}", &self.name]).trim().parse().unwrap()
+    }
+
+    /// Runs a shell script in the container, as the container's user; its stdout.
+    #[track_caller]
+    pub(crate) fn shell(&self, script: &str) -> String {
+        docker_ok(&["exec", &self.name, "/bin/sh", "-c", script])
+    }
+
+    /// All processes of the container but those that look for them.
+    #[track_caller]
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let text = self.shell("echo $$; cat /proc/[0-9]*/stat 2>/dev/null; true");
+        let (looker, stats) = text.split_once('\n').unwrap();
+        let looker: i32 = looker.parse().unwrap();
+        stats
+            .lines()
+            .filter_map(Process::parse)
+            .filter(|process| process.pid != looker && process.parent != looker)
+            .collect()
+    }
+
+    /// The process that keepalive started for `service`'s only instance, if there is one right now.
+    #[track_caller]
+    pub(crate) fn main_process(&self, service: &str) -> Option<Process> {
+        let script = format!(
+            "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx KEEPALIVE_SERVICE={service} \
+             && echo ${{p#/proc/}}; done; true"
+        );
+        let found = self.shell(&script);
+        let pids: Vec<i32> = found.lines().filter_map(|line| line.parse().ok()).collect();
+        self.processes().into_iter().find(|process| process.parent == 1 && pids.contains(&process.pid))
+    }
+
+    /// Everything there is to know about the container, for the message of a failing test.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        let logs = self.logs();
+        let state = docker(&["inspect", "--format={{json .State}}", &self.name]);
+        let top = docker(&["top", &self.name]);
+        for (title, part) in [
+            ("stdout", logs.stdout),
+            ("stderr", logs.stderr),
+            ("state", lossy(&state.stdout)),
+            ("processes", lossy(&top.stdout)),
+        ] {
+            write!(text, "--- {title}\n{part}").unwrap();
+        }
+        text
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(docker(&["rm", "--force", "--volumes", &self.name]));
+    }
+}

@@ -1,0 +1,91 @@
+//! Ends that nobody asked for: the code and the reason are there for whoever looks after the container.
+
+use super::engine::{Engine, docker, lossy, unique_name};
+
+/// A file on this machine that a container mounts; removed when dropped.
+struct MountedFile(std::path::PathBuf);
+
+impl MountedFile {
+    fn empty() -> Self {
+        let path = std::env::temp_dir().join(unique_name());
+        std::fs::write(&path, "").unwrap();
+        Self(path)
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap()
+    }
+}
+
+impl Drop for MountedFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Contract: the code of the process that decided the end; the reason is the last line on stderr and in
+/// /dev/termination-log, which Kubernetes mounts as a file.
+#[test]
+fn a_crash_loop_ends_the_container_with_the_services_code_and_the_reason() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image(
+        r#"
+        [services.other]
+        command = "/srv/steady"
+        [services.broken]
+        command = ["sh", "-c", "exit 7"]
+        depends_on = ["other"]
+        max_restarts = 2
+        backoff = { initial = "10ms" }
+        "#,
+    );
+    let reason = MountedFile::empty();
+    let mount = format!("--volume={}:/dev/termination-log", reason.0.display());
+    let container = image.run(&[&mount], &[]);
+
+    assert_eq!(container.wait_for_end(), 7, "{}", container.describe());
+
+    let logs = container.logs();
+    let last = logs.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("broken") && last.contains("exit 7"), "{}", container.describe());
+    let reason = reason.read();
+    assert!(!reason.trim().is_empty() && last.ends_with(reason.trim()), "`{reason}` is not in `{last}`");
+    assert!(logs.stdout.lines().any(|line| line == "other.0 stops"), "{}", container.describe());
+}
+
+#[test]
+fn a_service_killed_by_a_signal_gives_128_and_its_number() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.broken]\ncommand = [\"sh\", \"-c\", \"kill -SEGV $$$$\"]\nrestart = \"never\"");
+    let container = image.run(&[], &[]);
+
+    assert_eq!(container.wait_for_end(), 139, "{}", container.describe());
+}
+
+#[test]
+fn an_invalid_configuration_ends_with_78_before_anything_has_started() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\ninstance = 2\n");
+    let container = image.run(&[], &[]);
+
+    assert_eq!(container.wait_for_end(), 78, "{}", container.describe());
+    let logs = container.logs();
+    assert_eq!(logs.stdout, "");
+    assert!(logs.stderr.contains("/etc/keepalive.toml:3:1"), "{}", logs.stderr);
+    assert!(logs.stderr.contains("instances"), "{}", logs.stderr);
+}
+
+#[test]
+fn check_finds_what_is_wrong_inside_the_image() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nuser = \"nobody\"\n");
+    let name = image.name();
+
+    let good = docker(&["run", "--rm", "--network=none", name, "check"]);
+    assert_eq!(good.status.code(), Some(0), "{}", lossy(&good.stderr));
+    assert!(lossy(&good.stdout).contains("web"), "{}", lossy(&good.stdout));
+
+    let without = docker(&["run", "--rm", "--network=none", name, "check", "-c", "/nonexistent.toml"]);
+    assert_eq!(without.status.code(), Some(78), "{}", lossy(&without.stderr));
+    assert!(lossy(&without.stderr).contains("/nonexistent.toml"), "{}", lossy(&without.stderr));
+}

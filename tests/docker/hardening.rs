@@ -1,0 +1,74 @@
+//! Containers that have been locked down: no privilege, nothing writable, closed streams.
+
+use super::engine::{Container, Engine};
+use super::wait::wait_for;
+
+const TWO_SERVICES: &str = r#"
+[services.base]
+command = "/srv/steady"
+[services.web]
+command = "/srv/steady"
+depends_on = ["base"]
+"#;
+
+/// Kills the main process of `service`, and waits until another one is in its place.
+#[track_caller]
+fn kill_and_wait_for_the_next(container: &Container, service: &str) {
+    let before = container.main_process(service).unwrap();
+    container.shell(&format!("kill -KILL {}", before.pid));
+    wait_for(
+        || container.describe(),
+        || container.main_process(service).filter(|process| process.pid != before.pid).map(drop),
+    );
+}
+
+#[test]
+fn it_needs_no_privilege_and_nothing_writable() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image(TWO_SERVICES);
+    let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];
+    let container = image.run(&locked, &[]);
+    container.wait_for_line("base.0 up");
+    container.wait_for_line("web.0 up");
+
+    kill_and_wait_for_the_next(&container, "web");
+    container.wait_for_lines("web.0 up", 2);
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+
+    let logs = container.logs();
+    assert!(logs.stdout.lines().any(|line| line == "base.0 stops"), "{}", container.describe());
+    assert!(!logs.stderr.contains("warning:") && !logs.stderr.contains("error:"), "{}", container.describe());
+}
+
+/// Starts keepalive by a shell that closes descriptors first.
+fn run_with_closed(redirections: &str) {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image(TWO_SERVICES);
+    let script = format!("exec /sbin/keepalive {redirections}");
+    let container = image.run(&["--entrypoint=/bin/sh"], &["-c", &script]);
+    wait_for(|| container.describe(), || container.main_process("web").map(drop));
+
+    kill_and_wait_for_the_next(&container, "web");
+
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}
+
+#[test]
+fn it_runs_with_stdin_closed() {
+    run_with_closed("<&-");
+}
+
+#[test]
+fn it_runs_with_stdout_closed() {
+    run_with_closed(">&-");
+}
+
+#[test]
+fn it_runs_with_stderr_closed() {
+    run_with_closed("2>&-");
+}
+
+#[test]
+fn it_runs_with_all_streams_closed() {
+    run_with_closed("<&- >&- 2>&-");
+}

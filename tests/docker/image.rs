@@ -1,0 +1,76 @@
+//! The image of `make image`: what it holds and what it is good for.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::engine::{Container, Image, docker, docker_ok, lossy, skip, unique_name};
+use super::host;
+
+/// A directory that is removed when dropped.
+struct BuildContext(std::path::PathBuf);
+
+impl BuildContext {
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        let context = Self(std::env::temp_dir().join(unique_name()));
+        std::fs::create_dir(&context.0).unwrap();
+        for (name, content) in files {
+            std::fs::write(context.0.join(name), content).unwrap();
+            std::fs::set_permissions(context.0.join(name), Permissions::from_mode(0o755)).unwrap();
+        }
+        context
+    }
+
+    fn build(&self, dockerfile: &str) -> Image {
+        let image = Image::adopt(unique_name());
+        docker_ok(&["build", "--file", dockerfile, "--tag", image.name(), self.0.to_str().unwrap()]);
+        image
+    }
+}
+
+impl Drop for BuildContext {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// What a container of `image` has in its file system; `created`, not run, so that no program is needed.
+fn files_of(image: &Image) -> Vec<String> {
+    let container = Container::adopt(unique_name());
+    docker_ok(&["create", "--name", container.name(), image.name(), "none"]);
+    let archive = docker(&["export", container.name()]).stdout;
+    // The name is at the start of each header; contents are skipped by their size, tar(5).
+    let mut names = Vec::new();
+    let mut rest = archive.as_slice();
+    while let Some(header) = rest.get(..512).filter(|header| header[0] != 0) {
+        let field = |from: usize, to: usize| lossy(&header[from..to]).trim_matches(['\0', ' ']).to_owned();
+        names.push(field(0, 100));
+        let size = usize::from_str_radix(&field(124, 136), 8).unwrap();
+        rest = &rest[512 + size.next_multiple_of(512)..];
+    }
+    names
+}
+
+#[test]
+fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
+    if !docker(&["version"]).status.success() {
+        return skip("no Docker Engine answers");
+    }
+    let binary = std::fs::read(host::keepalive()).unwrap();
+    let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
+    let image = BuildContext::with(&[("keepalive", &binary)]).build(dockerfile);
+
+    // Docker itself adds empty files and directories to mount its own things on.
+    let docker_adds = |name: &String| {
+        name == ".dockerenv" || ["dev/", "etc/", "proc/", "sys/"].iter().any(|top| name.starts_with(top))
+    };
+    let own: Vec<String> = files_of(&image).into_iter().filter(|name| !docker_adds(name)).collect();
+    assert_eq!(own, ["sbin/", "sbin/keepalive"]);
+
+    let copying = format!("FROM scratch\nCOPY --from={} /sbin/keepalive /init\nENTRYPOINT [\"/init\"]\n", image.name());
+    let context = BuildContext::with(&[("Dockerfile", copying.as_bytes())]);
+    let copy = context.build(context.0.join("Dockerfile").to_str().unwrap());
+    // Nothing else is in there, so that a command cannot be found: 127 shows that it is keepalive that has looked.
+    let output = docker(&["run", "--rm", "--network=none", copy.name(), "--", "nosuchprogram"]);
+    assert_eq!(output.status.code(), Some(127), "{}", lossy(&output.stderr));
+    assert!(lossy(&output.stderr).contains("nosuchprogram"), "{}", lossy(&output.stderr));
+}

@@ -1,0 +1,30 @@
+//! keepalive in real containers: images are built, started, stopped and killed with the `docker` command.
+//!
+//! Start with [`engine`], the harness. Every image and container has a name of its own and is removed when its value is
+//! dropped, also when a test fails. Where no Docker Engine answers the tests skip and say so on stderr, or fail if
+//! `KEEPALIVE_TEST_NO_SKIP` is 1. The binary is the one that `KEEPALIVE_DIST` names, else the one that cargo built.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test harness may wait, block and fail"
+)]
+
+#[path = "../common/terminal.rs"]
+mod pty;
+#[path = "../common/wait.rs"]
+mod wait;
+
+mod archive;
+mod engine;
+mod failure;
+mod hardening;
+mod host;
+mod image;
+mod init;
+mod real_set;
+mod shortage;
+mod stop;
+mod terminal;

@@ -1,0 +1,156 @@
+//! `docker stop` and `docker kill`: everything stops in order, whatever state it is in, before Docker loses patience.
+
+use super::engine::{Container, Engine, Image};
+use super::wait::wait_for;
+
+/// Killed by the engine after its grace period.
+const KILLED: i32 = 137;
+
+/// The position of the one line `text` on stdout.
+#[track_caller]
+fn position(stdout: &str, text: &str) -> usize {
+    let positions: Vec<usize> =
+        stdout.lines().enumerate().filter(|(_, line)| *line == text).map(|(position, _)| position).collect();
+    assert_eq!(positions.len(), 1, "`{text}` in\n{stdout}");
+    positions[0]
+}
+
+/// Contract: 0 after an orderly stop that was asked for; what depends on a service stops before it.
+#[test]
+fn docker_stop_ends_with_zero_after_stopping_in_the_reverse_of_depends_on() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image(
+        r#"
+        [services.database]
+        command = "/srv/steady"
+        [services.application]
+        command = "/srv/steady"
+        depends_on = ["database"]
+        [services.web]
+        command = "/srv/steady"
+        instances = 2
+        depends_on = ["application"]
+        "#,
+    );
+    let container = image.run(&[], &[]);
+    for line in ["database.0 up", "application.0 up", "web.0 up", "web.1 up"] {
+        container.wait_for_line(line);
+    }
+
+    let code = container.stop();
+
+    let stdout = container.logs().stdout;
+    assert_eq!(code, 0, "{}", container.describe());
+    let application = position(&stdout, "application.0 stops");
+    assert!(position(&stdout, "web.0 stops") < application, "{stdout}");
+    assert!(position(&stdout, "web.1 stops") < application, "{stdout}");
+    assert!(application < position(&stdout, "database.0 stops"), "{stdout}");
+}
+
+#[test]
+fn a_signal_that_is_not_about_stopping_reaches_the_services() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\ninstances = 2");
+    let container = image.run(&[], &[]);
+    container.wait_for_line("web.0 up");
+    container.wait_for_line("web.1 up");
+
+    container.kill("USR1");
+    container.wait_for_line("web.0 hears USR1");
+    container.wait_for_line("web.1 hears USR1");
+    container.kill("RTMIN+3");
+    container.wait_for_line("web.0 hears RTMIN+3");
+    container.wait_for_line("web.1 hears RTMIN+3");
+
+    assert!(container.is_running());
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}
+
+#[test]
+fn a_service_that_ignores_sigterm_is_killed_within_its_own_time() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image_with("[services.deaf]\ncommand = \"/srv/deaf\"\nstop_timeout = \"500ms\"", |archive| {
+        archive.file("/srv/deaf", 0o755, b"#!/bin/sh\ntrap '' TERM\necho deaf\nexec sleep 1000\n")
+    });
+    let container = image.run(&[], &[]);
+    container.wait_for_line("deaf");
+
+    assert_eq!(container.stop(), 0, "{KILLED} would be Docker's own SIGKILL\n{}", container.describe());
+}
+
+/// A stopped process does not hear SIGTERM: SIGCONT has to follow.
+#[test]
+fn a_stopped_service_hears_that_it_shall_end() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nstop_timeout = \"60s\"");
+    let container = image.run(&[], &[]);
+    container.wait_for_line("web.0 up");
+    let main = container.main_process("web").unwrap();
+    container.shell(&format!("kill -STOP {}", main.pid));
+    wait_for(
+        || container.describe(),
+        || container.main_process("web").filter(|process| process.state == 'T').map(drop),
+    );
+
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+    position(&container.logs().stdout, "web.0 stops");
+}
+
+/// Starts keepalive below another PID 1, so that what outlives it can be seen.
+const OUTER: &[u8] = br#"#!/bin/sh
+/sbin/keepalive & keepalive=$!
+trap 'kill -TERM $keepalive' TERM
+wait $keepalive
+while kill -0 $keepalive 2>/dev/null; do wait $keepalive; done
+echo "keepalive has ended"
+for process in /proc/[0-9]*; do
+    read -r stat <$process/stat && echo "left: $stat"
+done 2>/dev/null
+echo "that is all"
+"#;
+
+const DAEMONISING: &[u8] = b"#!/bin/sh\n(setsid /srv/daemon &)\nexec /srv/steady\n";
+const DEAF_DAEMON: &[u8] = b"#!/bin/sh\ntrap '' TERM HUP\necho daemon up\nexec sleep 1000\n";
+const POLITE_DAEMON: &[u8] =
+    b"#!/bin/sh\ntrap 'echo daemon stops; exit' TERM\necho daemon up\nwhile :; do sleep 1000 & wait $!; done\n";
+
+fn image_with_daemon(engine: &Engine, daemon: &[u8]) -> Image {
+    engine.image_with("[services.web]\ncommand = \"/srv/daemonising\"", |archive| {
+        archive.file("/srv/daemonising", 0o755, DAEMONISING);
+        archive.file("/srv/daemon", 0o755, daemon);
+        archive.file("/srv/outer", 0o755, OUTER);
+    })
+}
+
+fn wait_until_daemonised(container: &Container) {
+    container.wait_for_line("web.0 up");
+    container.wait_for_line("daemon up");
+}
+
+#[test]
+fn what_double_forked_and_called_setsid_does_not_outlive_keepalive() {
+    let Some(engine) = Engine::find() else { return };
+    let image = image_with_daemon(&engine, DEAF_DAEMON);
+    let container = image.run(&["--entrypoint=/srv/outer"], &[]);
+    wait_until_daemonised(&container);
+
+    container.kill("TERM");
+    container.wait_for_line("that is all");
+
+    let stdout = container.logs().stdout;
+    let left: Vec<&str> = stdout.lines().filter(|line| line.starts_with("left: ")).collect();
+    assert!(left.len() == 1 && left[0].starts_with("left: 1 (outer)"), "{}", container.describe());
+    position(&stdout, "web.0 stops");
+}
+
+#[test]
+fn what_double_forked_and_called_setsid_is_asked_to_end_after_the_services() {
+    let Some(engine) = Engine::find() else { return };
+    let image = image_with_daemon(&engine, POLITE_DAEMON);
+    let container = image.run(&[], &[]);
+    wait_until_daemonised(&container);
+
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+    let stdout = container.logs().stdout;
+    assert!(position(&stdout, "web.0 stops") < position(&stdout, "daemon stops"), "{stdout}");
+}
