@@ -271,3 +271,6 @@ fn base_name(program: &OsStr) -> String {
     let text = program.to_string_lossy();
     text.rsplit('/').next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,9 +152,17 @@ fn restart_text(service: &Service) -> String {
         "{when}, {delay}; after runs below {} backing off from {} by {} to {}, {limit}",
         format_duration(restart.min_uptime),
         format_duration(backoff.initial),
-        backoff.factor,
+        decimal(backoff.factor),
         format_duration(backoff.max)
     )
+}
+
+/// To three places, which is all that anybody gives. The standard library's way costs ten kilobytes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a factor is 1…1000")]
+fn decimal(value: f64) -> String {
+    let thousandths = (value * 1000.0 + 0.5) as u64;
+    let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Nothing if it is as anybody expects.

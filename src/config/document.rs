@@ -1,6 +1,6 @@
 //! A file and what it includes → plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,6 +19,7 @@ use super::walk::{Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
 use crate::model::Plan;
 use crate::model::plan::Service;
+use crate::model::units::format_duration;
 
 const SCHEMA: Schema = Schema {
     keys: &["keepalive", "services"],
@@ -74,7 +75,7 @@ fn unreadable(name: String, reason: &str) -> Report {
     let source = Source { name, bytes: Vec::new() };
     let message = format!("cannot be read: {reason}");
     let fault = Fault { place: Place { source: 0, span: None }, message, hint: String::new() };
-    Report { errors: locate(vec![fault], &[&source]).0, omitted: 0, warnings: Vec::new() }
+    Report { errors: locate(&[fault], &[&source]).0, omitted: 0, warnings: Vec::new() }
 }
 
 /// A configuration on its way to a plan.
@@ -200,9 +201,11 @@ impl<'r> Reading<'r> {
             }
         };
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-        let mut names: Vec<OsString> = names.filter(|name| matches(pattern, name.as_encoded_bytes())).collect();
-        names.sort();
-        names.into_iter().map(|name| directory.join(name)).collect()
+        let mut sorted: Vec<OsString> = Vec::new();
+        for name in names.filter(|name| matches(pattern, name.as_encoded_bytes())) {
+            sorted.insert(sorted.partition_point(|other| *other < name), name);
+        }
+        sorted.into_iter().map(|name| directory.join(name)).collect()
     }
 
     fn document(&mut self, tree: &DeTable<'_>, main: Option<&[OsString]>) {
@@ -274,6 +277,7 @@ impl<'r> Reading<'r> {
         let has_syntax_errors = !self.syntax.is_empty();
         self.walk.is_broken = has_syntax_errors;
         let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names);
+        self.compare_timeouts();
         let Walk { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
@@ -286,12 +290,13 @@ impl<'r> Reading<'r> {
         let env_files = env_files.iter().map(|file| &file.source);
         let sources: Vec<&Source> = self.documents.iter().copied().chain(env_files).collect();
         if has_syntax_errors {
-            let broken: BTreeSet<_> = self.syntax.iter().map(|fault| line_of(fault, &sources)).collect();
+            let mut broken: Vec<_> = self.syntax.iter().map(|fault| line_of(fault, &sources)).collect();
+            broken.dedup();
             errors.retain(|fault| !broken.contains(&line_of(fault, &sources)));
             errors.extend(self.syntax);
         }
-        let (errors, omitted) = locate(errors, &sources);
-        let (warnings, _) = locate(warnings, &sources);
+        let (errors, omitted) = locate(&errors, &sources);
+        let (warnings, _) = locate(&warnings, &sources);
         if !errors.is_empty() {
             return Err(Report { errors, omitted: omitted + self.omitted, warnings });
         }
@@ -299,6 +304,21 @@ impl<'r> Reading<'r> {
         let services = self.drafts.into_iter().zip(dependencies);
         let services = services.map(|(draft, depends_on)| Service { depends_on, ..draft.service }).collect();
         Ok(Loaded { plan: Plan { shutdown_timeout, signals, termination_log, services }, warnings })
+    }
+}
+
+impl Reading<'_> {
+    /// A service that may take longer to stop than everything together will not get its time.
+    fn compare_timeouts(&mut self) {
+        let most = self.settings.shutdown_timeout;
+        for draft in &self.drafts {
+            if let Some(span) = draft.stop_timeout.clone().filter(|_| draft.service.stop.timeout > most) {
+                let message = format!("`shutdown_timeout` ends everything after {}", format_duration(most));
+                let hint = "raise it in `[keepalive]`, and the grace period of the container too".to_owned();
+                let place = Place { source: draft.source, span: Some(span) };
+                self.walk.warnings.push(Fault { place, message, hint });
+            }
+        }
     }
 }
 

@@ -51,6 +51,11 @@ impl Walk<'_> {
         let gid = group.flatten().unwrap_or(own_group);
         let own_groups = || self.users.groups_of(known.as_ref().ok().filter(|user| !user.name.is_empty()), gid);
         let credentials = Credentials { uid, gid, groups: listed.unwrap_or_else(own_groups).into() };
+        let is_guess = self.outside.uid == 0 && table.get("group").is_none() && self.users.by_id(uid).is_none();
+        if let Some(value) = user.filter(|_| is_guess) {
+            let message = format!("user {uid} is not in /etc/passwd: its group is taken to be {gid}");
+            self.warning(value.span(), &message, "say which `group`");
+        }
         let user = known.ok().filter(|_| user.is_some());
         (self.permitted(place, credentials, groups), user)
     }

@@ -1,6 +1,5 @@
 //! How the process of a service is made: its command, environment, user and limits.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
@@ -199,7 +198,8 @@ impl Walk<'_> {
             if path.last() != Some(&b'/') {
                 path.push(b'/');
             }
-            path.append(beginning);
+            let rest = beginning.strip_prefix(b"./").unwrap_or(beginning);
+            path.extend_from_slice(if rest == b"." { b"" } else { rest });
             *beginning = path;
         }
         self.finished(builder, value.span())
@@ -226,18 +226,18 @@ impl Walk<'_> {
 
     /// The environment from lowest to highest: that of the user, `env_file`s, `env`.
     fn env(&mut self, table: &DeTable<'_>, scope: &Scope<'_>, files: &Entries, user: Option<&User>) -> Box<[Template]> {
-        let mut env: BTreeMap<Vec<u8>, Template> = BTreeMap::new();
+        let mut env = Env::default();
         if let Some(user) = user {
-            insert(&mut env, b"HOME", if user.home.is_empty() { b"/" } else { user.home.as_bytes() });
+            env.insert_fixed(b"HOME", if user.home.is_empty() { b"/" } else { user.home.as_bytes() });
             if !user.name.is_empty() {
-                insert(&mut env, b"USER", user.name.as_bytes());
-                insert(&mut env, b"LOGNAME", user.name.as_bytes());
+                env.insert_fixed(b"USER", user.name.as_bytes());
+                env.insert_fixed(b"LOGNAME", user.name.as_bytes());
             }
         }
         for (name, value) in files {
-            insert(&mut env, name, value);
+            env.insert_fixed(name, value);
         }
-        let Some(value) = table.get("env") else { return env.into_values().collect() };
+        let Some(value) = table.get("env") else { return env.finish() };
         let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
@@ -256,10 +256,10 @@ impl Walk<'_> {
             };
             let prefix = [name.as_bytes(), b"="].concat();
             if let Some(template) = text.and_then(|text| self.template_after(&prefix, value, text, scope)) {
-                env.insert(name.as_bytes().to_vec(), template);
+                env.insert(name.as_bytes(), template);
             }
         }
-        env.into_values().collect()
+        env.finish()
     }
 
     /// What all `env_file`s of a service say; the later ones win.
@@ -310,9 +310,27 @@ impl Walk<'_> {
     }
 }
 
-/// Values that are known to have no NUL byte.
-fn insert(env: &mut BTreeMap<Vec<u8>, Template>, name: &[u8], value: &[u8]) {
-    if let Ok(entry) = CString::new([name, b"=", value].concat()) {
-        env.insert(name.to_vec(), Template::Fixed(entry));
+/// Entries by name, one for each, sorted.
+#[derive(Default)]
+struct Env(Vec<(Vec<u8>, Template)>);
+
+impl Env {
+    fn insert(&mut self, name: &[u8], entry: Template) {
+        let position = self.0.partition_point(|(known, _)| known.as_slice() < name);
+        match self.0.get_mut(position) {
+            Some((known, old)) if known == name => *old = entry,
+            _ => self.0.insert(position, (name.to_vec(), entry)),
+        }
+    }
+
+    /// For a value that is known to have no NUL byte.
+    fn insert_fixed(&mut self, name: &[u8], value: &[u8]) {
+        if let Ok(entry) = CString::new([name, b"=", value].concat()) {
+            self.insert(name, Template::Fixed(entry));
+        }
+    }
+
+    fn finish(self) -> Box<[Template]> {
+        self.0.into_iter().map(|(_, entry)| entry).collect()
     }
 }

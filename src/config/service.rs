@@ -1,7 +1,7 @@
 //! `[services.NAME]`: what the supervisor decides with. How the process is made is in `process.rs`.
 
 use std::ffi::OsString;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -113,6 +113,8 @@ pub(super) const SCHEMA: Schema = Schema {
 pub(super) struct Draft {
     pub(super) service: Service,
     pub(super) depends_on: Vec<(String, Range<usize>)>,
+    /// Of `stop_timeout`, if it is given.
+    pub(super) stop_timeout: Option<Range<usize>>,
     /// Position in the list of sources.
     pub(super) source: usize,
     /// Of its name.
@@ -128,7 +130,7 @@ impl Draft {
         let mut service = default_service("main", process);
         service.restart.policy = RestartPolicy::Never;
         service.on_success = Consequence::Shutdown;
-        Self { service, depends_on: Vec::new(), source: 0, span: 0..0 }
+        Self { service, depends_on: Vec::new(), stop_timeout: None, source: 0, span: 0..0 }
     }
 }
 
@@ -199,7 +201,8 @@ impl Walk<'_> {
         service.on_success = self.choice(table, "on_success", &ENDS, &[]).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
         service.ready = table.get("ready").and_then(|value| self.ready(value)).unwrap_or(Ready::Exec);
-        Draft { service, depends_on: self.depends_on(table), source: self.source, span }
+        let stop_timeout = table.get("stop_timeout").map(Value::span);
+        Draft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
     }
 
     fn instances(&mut self, table: &DeTable<'_>) -> u32 {
@@ -248,6 +251,8 @@ impl Walk<'_> {
 
     fn backoff(&mut self, table: &DeTable<'_>) -> Backoff {
         const SCHEMA: Schema = Schema { keys: &["initial", "factor", "max", "jitter"], later: &[], foreign: &[] };
+        const FACTORS: (RangeInclusive<f64>, &str) = (1.0..=1000.0, "a number from 1 to 1000");
+        const JITTERS: (RangeInclusive<f64>, &str) = (0.0..=1.0, "a number from 0 to 1");
         self.check_keys(table, "`backoff`", &SCHEMA);
         let initial = self.duration(table, "initial", DEFAULT_BACKOFF.initial);
         let max = self.duration(table, "max", DEFAULT_BACKOFF.max.max(initial));
@@ -255,8 +260,8 @@ impl Walk<'_> {
             let message = "`max` is below `initial`, the delay that it limits";
             self.error(value.span(), message, "raise `max` or lower `initial`");
         }
-        let factor = self.number(table, "factor", 1.0..=f64::MAX, DEFAULT_BACKOFF.factor);
-        let jitter = self.number(table, "jitter", 0.0..=1.0, DEFAULT_BACKOFF.jitter);
+        let factor = self.number(table, "factor", FACTORS, DEFAULT_BACKOFF.factor);
+        let jitter = self.number(table, "jitter", JITTERS, DEFAULT_BACKOFF.jitter);
         Backoff { initial, factor, max, jitter }
     }
 

@@ -11,6 +11,8 @@
 
 mod harness;
 
+mod cli;
+
 mod init_end;
 mod init_leftovers;
 mod init_signals;

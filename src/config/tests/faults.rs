@@ -278,7 +278,7 @@ keepalive.toml:10:35: `max` is below `initial`, the delay that it limits
      |                                   ^^^^
   = raise `max` or lower `initial`
 
-keepalive.toml:10:50: expected a number of at least 1, found `0.5`
+keepalive.toml:10:50: expected a number from 1 to 1000, found `0.5`
   10 | backoff = { initial = "1m", max = "5s", factor = 0.5, jitter = 1.5 }
      |                                                  ^^^
 

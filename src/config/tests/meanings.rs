@@ -321,3 +321,26 @@ keepalive.toml:11:26: expected `"mixed"`, `"group"` or `"process"`, found `2.5`
 "#,
     );
 }
+
+#[test]
+fn what_is_odd_but_possible_is_a_warning() {
+    check(
+        "[keepalive]\nshutdown_timeout = \"20s\"\n[services.a]\ncommand = \"a\"\nstop_timeout = \"1m\"\ndepends_on = [\"b\"]\n[services.b]\ncommand = \"b\"\nautostart = false\nuser = 1000\n",
+        r#"
+warning: keepalive.toml:5:16: `shutdown_timeout` ends everything after 20s
+  5 | stop_timeout = "1m"
+    |                ^^^^
+  = raise it in `[keepalive]`, and the grace period of the container too
+
+warning: keepalive.toml:6:15: `b` does not start by itself: this one waits until somebody starts it
+  6 | depends_on = ["b"]
+    |               ^^^
+  = remove `autostart = false` there, or set it here too
+
+warning: keepalive.toml:10:8: user 1000 is not in /etc/passwd: its group is taken to be 1000
+  10 | user = 1000
+     |        ^^^^
+  = say which `group`
+"#,
+    );
+}

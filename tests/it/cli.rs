@@ -1,0 +1,268 @@
+//! The command line and `check`, with the real program.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::{Directory, KEEPALIVE};
+
+fn keepalive(scratch: &Directory, words: &[&str]) -> Command {
+    let mut command = Command::new(KEEPALIVE);
+    command.args(words).current_dir(scratch.path()).env_remove("KEEPALIVE_CONFIG").stdin(Stdio::null());
+    command
+}
+
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn check(scratch: &Directory, words: &[&str], code: i32, stdout: &str, stderr: &str) {
+    let output = keepalive(scratch, words).output().unwrap();
+    assert_eq!(told(&output), (Some(code), stdout.to_owned(), stderr.to_owned()), "{words:?}");
+}
+
+const VALID: &[u8] = br#"
+[services.web]
+command = "sleep 300{instance} 'a b'"
+instances = 2
+depends_on = ["prepare"]
+env = { PORT = "300{instance}", SECRET = "xyz" }
+ready = { delay = "2s" }
+limits = { core = 0 }
+
+[services.prepare]
+command = ["true"]
+type = "oneshot"
+success_exit_codes = [0, 3, "SIGTERM"]
+"#;
+
+#[test]
+fn check_shows_the_plan_with_everything_that_was_not_said() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", VALID, 0o644);
+    let expected = "\
+keepalive.toml is valid: 2 services, 3 instances
+
+start order (the stop order is the reverse)
+   1. prepare
+   2. web after prepare
+
+prepare
+  command    true
+  type       oneshot: what depends on it starts when it has succeeded
+  ready      when it runs
+  restart    until it succeeds, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
+  success    exit 0, exit 3, SIGTERM
+  failure    everything stops
+  completion the others go on
+  stop       SIGTERM to the main process, SIGKILL after 5s
+
+web
+  command    sleep 300{instance} 'a b'
+  instances  2
+  env        PORT SECRET and what keepalive has
+  after      prepare
+  ready      2s after it runs
+  restart    always, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
+  failure    everything stops
+  stop       SIGTERM to the main process, SIGKILL after 5s
+  limits     core 0
+
+the whole stop takes 9s at most
+";
+    check(&scratch, &["check"], 0, expected, "");
+    check(&scratch, &["-c", "keepalive.toml", "check"], 0, expected, "");
+}
+
+#[test]
+fn check_gives_the_plan_as_json() {
+    let scratch = Directory::new();
+    scratch.file("a.toml", VALID, 0o644);
+    let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &json["valid"]), (Some(0), &serde_json::json!(true)));
+    assert_eq!(json["plan"]["start_order"], serde_json::json!(["prepare", "web"]));
+    let expected = serde_json::json!({
+        "name": "web", "type": "service", "instances": 2, "command": ["sleep", "300{instance}", "a b"], "cwd": null,
+        "user": null, "group": null, "groups": [], "umask": null,
+        "env": {"PORT": "300{instance}", "SECRET": "xyz"}, "env_clear": false,
+        "log": {"stdout": "inherit", "stderr": "inherit"}, "limits": {"core": {"soft": 0, "hard": 0}},
+        "nice": null, "oom_score_adj": null, "no_new_privs": false, "depends_on": ["prepare"], "autostart": true,
+        "restart": "always", "restart_delay_ms": 0, "min_uptime_ms": 10000,
+        "backoff": {"initial_ms": 100, "factor": 2.0, "max_ms": 30000, "jitter": 0.1}, "max_restarts": 16,
+        "success_exit_codes": [0], "no_restart_exit_codes": [], "on_failure": "shutdown", "on_success": "ignore",
+        "stop_signal": "SIGTERM", "stop_timeout_ms": 5000, "kill_mode": "mixed", "ready": {"delay_ms": 2000},
+    });
+    assert_eq!(json["plan"]["services"][0], expected);
+}
+
+#[test]
+fn check_gives_errors_as_json() {
+    let scratch = Directory::new();
+    scratch.file("a.toml", b"[services.web]\ncommand = \"true\"\nrestrat = 1\n", 0o644);
+    let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = serde_json::json!({
+        "file": "a.toml", "line": 3, "column": 1, "message": "unknown key `restrat` in `[services.web]`",
+        "hint": "did you mean `restart`?",
+    });
+    let expected = serde_json::json!({"valid": false, "errors": [error], "warnings": [], "plan": null});
+    assert_eq!((output.status.code(), json), (Some(78), expected));
+}
+
+#[test]
+fn an_invalid_configuration_is_refused_alike_by_check_and_by_a_start() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = 0\n", 0o644);
+    let expected = "\
+keepalive.toml:3:13: expected a whole number from 1 to 65536, or `\"cpus\"`, found `0`
+  3 | instances = 0
+    |             ^
+
+1 error in the configuration
+";
+    check(&scratch, &["check"], 78, "", expected);
+    check(&scratch, &[], 78, "", expected);
+    check(&scratch, &["run"], 78, "", expected);
+    check(&scratch, &["-c", "keepalive.toml", "--", "true"], 78, "", expected);
+}
+
+#[test]
+fn a_missing_program_is_an_error_of_check_alone() {
+    let scratch = Directory::new();
+    let text = "[services.web]\ncommand = \"/nonexistent/x\"\nrestart = \"never\"\n";
+    scratch.file("keepalive.toml", text.as_bytes(), 0o644);
+    let expected = "\
+keepalive.toml:2:11: there is no program `/nonexistent/x`
+  2 | command = \"/nonexistent/x\"
+    |           ^^^^^^^^^^^^^^^^
+  = it is looked for from `cwd`
+
+1 error in the configuration
+";
+    check(&scratch, &["check"], 78, "", expected);
+    let output = keepalive(&scratch, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127), "{:?}", told(&output));
+}
+
+#[test]
+fn without_any_configuration_the_places_are_listed() {
+    let scratch = Directory::new();
+    if ["/etc/keepalive/keepalive.toml", "/etc/keepalive.toml"].iter().any(|path| std::path::Path::new(path).exists()) {
+        return crate::harness::skip("this machine has a configuration in /etc");
+    }
+    let expected = "\
+no configuration found; looked for
+  ./keepalive.toml
+  /etc/keepalive/keepalive.toml
+  /etc/keepalive.toml
+name another file with -c FILE or $KEEPALIVE_CONFIG, or run one command without any: keepalive -- CMD [ARG…]
+";
+    check(&scratch, &[], 78, "", expected);
+    check(&scratch, &["check"], 78, "", expected);
+    let output = keepalive(&scratch, &["check"]).env("KEEPALIVE_CONFIG", "no.toml").output().unwrap();
+    let expected = "no.toml: cannot be read: no such file or directory\n\n1 error in the configuration\n";
+    assert_eq!(told(&output), (Some(78), String::new(), expected.to_owned()));
+}
+
+#[test]
+fn a_configuration_may_come_from_a_pipe() {
+    let scratch = Directory::new();
+    let mut command = Command::new("sh");
+    let line = "printf '[services.a]\\ncommand = \"true\"\\n' | \"$0\" check -c /dev/stdin";
+    let output = command.args(["-c", line, KEEPALIVE]).current_dir(scratch.path()).output().unwrap();
+    assert!(told(&output).1.starts_with("/dev/stdin is valid: 1 service, 1 instance\n"), "{:?}", told(&output));
+}
+
+#[test]
+fn errors_of_run_point_to_the_option() {
+    let scratch = Directory::new();
+    let expected = "\
+command line:1:25: expected `\"always\"`, `\"on-failure\"` or `\"never\"`, found `\"allways\"`
+  1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
+    |                         ^^^^^^^
+  = did you mean `\"always\"`?
+
+command line:1:48: expected a duration, found `\"5\"`
+  1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
+    |                                                ^
+  = with a unit: `\"5s\"` or `\"5ms\"`
+
+command line:1:59: `{fd.NAME}` is not supported yet
+  1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
+    |                                                           ^^^^^^
+
+3 errors in the configuration
+";
+    let words = ["run", "--restart=allways", "--stop-timeout", "5", "--", "sleep", "{fd.x}"];
+    check(&scratch, &words, 78, "", expected);
+}
+
+#[test]
+fn run_starts_a_service_without_a_file() {
+    let scratch = Directory::new();
+    let script = "echo \"$0 $A ${B:-none} $KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE\"; exit 7";
+    let words = [
+        "run",
+        "--name",
+        "greet",
+        "-i",
+        "1",
+        "--restart",
+        "never",
+        "--env",
+        "A=a{instance}",
+        "--env-file",
+        "b.env",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "{service}",
+    ];
+    scratch.file("b.env", b"export B='b c' # comment\n", 0o644);
+    let output = keepalive(&scratch, &words).output().unwrap();
+    let (code, stdout, _) = told(&output);
+    assert_eq!((code, stdout.as_str()), (Some(7), "greet a0 b c greet.0\n"), "{:?}", told(&output));
+}
+
+#[test]
+fn wrong_usage_says_what_would_be_right() {
+    let scratch = Directory::new();
+    let expected = "\
+keepalive: unknown command `node`
+  to run it as a command: keepalive -g -- node app.js
+see keepalive --help
+";
+    check(&scratch, &["-g", "node", "app.js"], 2, "", expected);
+    let expected = "keepalive: `keepalive status` is not supported yet\nsee keepalive --help\n";
+    check(&scratch, &["status"], 2, "", expected);
+}
+
+#[test]
+fn version_and_help_go_to_stdout() {
+    let scratch = Directory::new();
+    check(&scratch, &["-V"], 0, concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n"), "");
+    for words in [&["--help"][..], &["run", "-h"], &["check", "--help"]] {
+        let (code, stdout, stderr) = told(&keepalive(&scratch, words).output().unwrap());
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.starts_with("keepalive"), "{stdout}");
+        assert!(stdout.lines().all(|line| line.chars().count() <= 120), "{stdout}");
+    }
+}
+
+#[test]
+fn closed_streams_are_no_reason_to_die() {
+    let scratch = Directory::new();
+    for (line, code) in [
+        ("exec \"$0\" --help >&-", 0),
+        ("exec \"$0\" --version >/dev/full", 0),
+        ("exec \"$0\" nonsense 2>&-", 2),
+        ("exec \"$0\" check -c none >&- 2>&- <&-", 78),
+        ("exec \"$0\" check -c none 2>/dev/full", 78),
+    ] {
+        let mut command = Command::new("sh");
+        let output = command.args(["-c", line, KEEPALIVE]).current_dir(scratch.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{line}: {:?}", told(&output));
+    }
+}
