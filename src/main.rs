@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use keepalive::cli::{self, Form, Invocation, show};
+use keepalive::cli::{self, Form, Invocation, json, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
 use keepalive::sys::{StandardError, process};
 use keepalive::{init, logs, runtime, sys};
@@ -95,7 +95,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
             }
         };
         match (config::load(&path, environment), form) {
-            (Ok(Loaded { plan, warnings }), Form::Json) => print(&show::plan_json(&plan, &warnings)),
+            (Ok(Loaded { plan, warnings }), Form::Json) => print(&json::plan_json(&plan, &warnings)),
             (Ok(Loaded { plan, warnings }), Form::Text) => {
                 let mut text = String::new();
                 // A String takes every write.
@@ -110,7 +110,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
 
 fn refuse(report: &Report, form: Form) -> u8 {
     match form {
-        Form::Json => print(&show::report_json(report)),
+        Form::Json => print(&json::report_json(report)),
         Form::Text => {
             complain(&report.to_string());
             0

@@ -1,90 +1,178 @@
-//! JSON, written as it comes: the output of `check` needs no tree.
+//! What `check --json` prints: the plan, or the errors.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-/// A JSON text in the making. It puts the commas; brackets are the caller's business.
-#[derive(Debug, Default)]
-pub(super) struct Json {
-    text: String,
-    wants_comma: bool,
+use serde_json::{Value, json};
+
+use super::show::{dependencies, shown};
+use crate::config::{Finding, Report, start_order};
+use crate::model::plan::{
+    Consequence, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service, SignalUse,
+};
+use crate::model::{ExitStatus, Plan, Signal};
+
+/// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
+#[must_use]
+pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
+    let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
+    let plan = json!({
+        "shutdown_timeout_ms": milliseconds(plan.shutdown_timeout),
+        "termination_log": plan.termination_log.to_string_lossy(),
+        "signals": signals(plan),
+        "start_order": order.map(|service| &*service.name).collect::<Vec<_>>(),
+        "services": plan.services.iter().map(|service| service_json(plan, service)).collect::<Vec<_>>(),
+    });
+    text(&json!({ "valid": true, "errors": [], "warnings": findings(warnings), "plan": plan }))
 }
 
-impl Json {
-    pub(super) fn finish(mut self) -> String {
-        self.text.push('\n');
-        self.text
-    }
+/// `{"valid": false, "errors": […], "warnings": […], "plan": null}`.
+#[must_use]
+pub fn report_json(report: &Report) -> String {
+    let (errors, warnings) = (findings(&report.errors), findings(&report.warnings));
+    text(&json!({ "valid": false, "errors": errors, "warnings": warnings, "plan": null }))
+}
 
-    /// `{` or `[`.
-    pub(super) fn open(&mut self, bracket: char) -> &mut Self {
-        self.separate();
-        self.text.push(bracket);
-        self.wants_comma = false;
-        self
-    }
+fn text(value: &Value) -> String {
+    format!("{value}\n")
+}
 
-    /// `}` or `]`.
-    pub(super) fn close(&mut self, bracket: char) -> &mut Self {
-        self.text.push(bracket);
-        self.wants_comma = true;
-        self
-    }
+/// Line and column are 0 where the whole file is meant.
+fn findings(findings: &[Finding]) -> Value {
+    let one = |finding: &Finding| {
+        json!({
+            "file": finding.file,
+            "line": finding.line,
+            "column": finding.column,
+            "message": finding.message,
+            "hint": finding.hint,
+        })
+    };
+    findings.iter().map(one).collect()
+}
 
-    pub(super) fn key(&mut self, name: &str) -> &mut Self {
-        self.string(name);
-        self.text.push(':');
-        self.wants_comma = false;
-        self
-    }
+/// What is not simply forwarded.
+fn signals(plan: &Plan) -> Value {
+    let word = |signal| match plan.signals.of(signal) {
+        SignalUse::Forward => None,
+        SignalUse::Reload => Some("reload"),
+        SignalUse::Shutdown => Some("shutdown"),
+        SignalUse::Ignore => Some("ignore"),
+    };
+    Signal::all().filter_map(|signal| Some((signal.to_string(), word(signal)?))).collect()
+}
 
-    pub(super) fn string(&mut self, text: &str) -> &mut Self {
-        self.separate();
-        self.text.push('"');
-        for character in text.chars() {
-            match character {
-                '"' => self.text.push_str("\\\""),
-                '\\' => self.text.push_str("\\\\"),
-                control if control < ' ' => {
-                    // A String takes every write.
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(control));
-                }
-                other => self.text.push(other),
-            }
-        }
-        self.text.push('"');
-        self
-    }
+fn service_json(plan: &Plan, service: &Service) -> Value {
+    let mut json = json!({
+        "name": service.name,
+        "type": match service.kind {
+            Kind::Service => "service",
+            Kind::Oneshot => "oneshot",
+        },
+        "instances": service.instances,
+        "depends_on": dependencies(plan, service),
+        "autostart": service.autostart,
+        "on_failure": consequence(service.on_failure),
+        "on_success": consequence(service.on_success),
+        "stop_signal": service.stop.signal.to_string(),
+        "stop_timeout_ms": milliseconds(service.stop.timeout),
+        "kill_mode": match service.stop.kill_mode {
+            KillMode::Mixed => "mixed",
+            KillMode::Group => "group",
+            KillMode::Process => "process",
+        },
+        "ready": match service.ready {
+            Ready::Exec => json!("exec"),
+            Ready::Delay(delay) => json!({ "delay_ms": milliseconds(delay) }),
+        },
+    });
+    merge(&mut json, restart_json(&service.restart));
+    merge(&mut json, process_json(&service.process));
+    json
+}
 
-    /// A number, `true`, `false` or `null`.
-    pub(super) fn word(&mut self, value: &dyn std::fmt::Display) -> &mut Self {
-        self.separate();
-        // As above.
-        let _ = write!(self.text, "{value}");
-        self
-    }
-
-    /// `null` for `None`.
-    pub(super) fn optional(&mut self, value: Option<&dyn std::fmt::Display>) -> &mut Self {
-        self.word(value.unwrap_or(&"null"))
-    }
-
-    fn separate(&mut self) {
-        if self.wants_comma {
-            self.text.push(',');
-        }
-        self.wants_comma = true;
+/// One object of two: the keys of a service are told by what they are about.
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commas_and_escapes_are_where_they_belong() {
-        let mut json = Json::default();
-        json.open('{').key("a\"\\").open('[').word(&1).string("x\ny\u{1b}ü").open('[').close(']').close(']');
-        json.key("b").optional(None).key("c").word(&true).close('}');
-        assert_eq!(json.finish(), "{\"a\\\"\\\\\":[1,\"x\\u000ay\\u001bü\",[]],\"b\":null,\"c\":true}\n");
+const fn consequence(consequence: Consequence) -> &'static str {
+    match consequence {
+        Consequence::Shutdown => "shutdown",
+        Consequence::Ignore => "ignore",
     }
+}
+
+fn restart_json(restart: &Restart) -> Value {
+    json!({
+        "restart": match restart.policy {
+            RestartPolicy::Always => "always",
+            RestartPolicy::OnFailure => "on-failure",
+            RestartPolicy::Never => "never",
+        },
+        "restart_delay_ms": milliseconds(restart.delay),
+        "min_uptime_ms": milliseconds(restart.min_uptime),
+        "backoff": {
+            "initial_ms": milliseconds(restart.backoff.initial),
+            "factor": restart.backoff.factor,
+            "max_ms": milliseconds(restart.backoff.max),
+            "jitter": restart.backoff.jitter,
+        },
+        "max_restarts": number_or_unlimited(restart.max_restarts.map(u64::from)),
+        "success_exit_codes": exits(&restart.success),
+        "no_restart_exit_codes": exits(&restart.prevent),
+    })
+}
+
+fn exits(set: &ExitSet) -> Value {
+    let one = |status| match status {
+        ExitStatus::Code(code) => json!(code),
+        ExitStatus::Signal(signal) => json!(signal.to_string()),
+    };
+    set.iter().map(one).collect()
+}
+
+fn process_json(process: &Process) -> Value {
+    let credentials = process.credentials.as_ref();
+    json!({
+        "command": process.command.iter().map(shown).collect::<Vec<_>>(),
+        "cwd": process.cwd.as_ref().map(shown),
+        "user": credentials.map(|credentials| credentials.uid),
+        "group": credentials.map(|credentials| credentials.gid),
+        "groups": credentials.map_or(&[][..], |credentials| &credentials.groups),
+        "umask": process.umask.map(|umask| format!("{umask:04o}")),
+        "env": process.env.iter().map(shown).filter_map(variable).collect::<Value>(),
+        "env_clear": !process.inherit_env,
+        "log": { "stdout": output(process.stdout), "stderr": output(process.stderr) },
+        "limits": process.limits.iter().map(limit).collect::<Value>(),
+        "nice": process.nice,
+        "oom_score_adj": process.oom_score_adj,
+        "no_new_privs": process.no_new_privs,
+    })
+}
+
+fn variable(entry: String) -> Option<(String, Value)> {
+    let (name, value) = entry.split_once('=')?;
+    Some((name.to_owned(), json!(value)))
+}
+
+const fn output(output: Output) -> &'static str {
+    match output {
+        Output::Inherit => "inherit",
+        Output::Null => "null",
+    }
+}
+
+fn limit(limit: &Limit) -> (String, Value) {
+    let (soft, hard) = (number_or_unlimited(limit.soft), number_or_unlimited(limit.hard));
+    (limit.name.to_owned(), json!({ "soft": soft, "hard": hard }))
+}
+
+fn number_or_unlimited(number: Option<u64>) -> Value {
+    number.map_or_else(|| json!("unlimited"), |number| json!(number))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

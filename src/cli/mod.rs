@@ -6,7 +6,7 @@
 
 mod help;
 mod init_options;
-mod json;
+pub mod json;
 mod run;
 pub mod show;
 

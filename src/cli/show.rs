@@ -1,17 +1,14 @@
-//! What `keepalive check` prints: the plan for people and for programs, and what is wrong as JSON.
+//! What `keepalive check` prints for people: the plan.
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
-use super::json::Json;
-use crate::config::{Finding, Report, start_order};
+use crate::config::start_order;
 use crate::model::plan::{
     Consequence, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service,
-    SignalUse,
 };
 use crate::model::units::format_duration;
-use crate::model::{ExitStatus, Plan, Signal, Template};
+use crate::model::{ExitStatus, Plan, Template};
 
 /// The plan for people. Values of the environment, which may be secrets, are not shown.
 #[must_use]
@@ -49,7 +46,7 @@ fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn dependencies<'p>(plan: &'p Plan, service: &Service) -> Vec<&'p str> {
+pub(super) fn dependencies<'p>(plan: &'p Plan, service: &Service) -> Vec<&'p str> {
     let services = service.depends_on.iter().filter_map(|index| plan.services.get(index.position()));
     services.map(|service| &*service.name).collect()
 }
@@ -107,7 +104,7 @@ fn quoted(word: &Template) -> String {
     }
 }
 
-fn shown(template: &Template) -> String {
+pub(super) fn shown(template: &Template) -> String {
     match template {
         Template::Fixed(text) => text.to_string_lossy().into_owned(),
         Template::Numbered(pieces) => {
@@ -221,184 +218,4 @@ fn settings_text(process: &Process) -> String {
         process.no_new_privs.then(|| "no new privileges".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
-#[must_use]
-pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
-    let mut json = Json::default();
-    json.open('{').key("valid").word(&true).key("errors").open('[').close(']').key("warnings");
-    findings_json(&mut json, warnings);
-    json.key("plan").open('{');
-    json.key("shutdown_timeout_ms").word(&plan.shutdown_timeout.as_millis());
-    json.key("termination_log").string(&plan.termination_log.to_string_lossy());
-    json.key("signals").open('{');
-    for signal in Signal::all() {
-        let word = match plan.signals.of(signal) {
-            SignalUse::Forward => continue,
-            SignalUse::Reload => "reload",
-            SignalUse::Shutdown => "shutdown",
-            SignalUse::Ignore => "ignore",
-        };
-        json.key(&signal.to_string()).string(word);
-    }
-    json.close('}').key("start_order").open('[');
-    for index in start_order(plan) {
-        if let Some(service) = plan.services.get(index.position()) {
-            json.string(&service.name);
-        }
-    }
-    json.close(']').key("services").open('[');
-    for service in &plan.services {
-        service_json(&mut json, plan, service);
-    }
-    json.close(']').close('}').close('}');
-    json.finish()
-}
-
-/// `{"valid": false, "errors": […], "warnings": […], "plan": null}`.
-#[must_use]
-pub fn report_json(report: &Report) -> String {
-    let mut json = Json::default();
-    json.open('{').key("valid").word(&false).key("errors");
-    findings_json(&mut json, &report.errors);
-    json.key("warnings");
-    findings_json(&mut json, &report.warnings);
-    json.key("plan").optional(None).close('}');
-    json.finish()
-}
-
-/// Line and column are 0 where the whole file is meant.
-fn findings_json(json: &mut Json, findings: &[Finding]) {
-    json.open('[');
-    for finding in findings {
-        json.open('{').key("file").string(&finding.file);
-        json.key("line").word(&finding.line).key("column").word(&finding.column);
-        json.key("message").string(&finding.message).key("hint").string(&finding.hint).close('}');
-    }
-    json.close(']');
-}
-
-fn service_json(json: &mut Json, plan: &Plan, service: &Service) {
-    let process = &service.process;
-    json.open('{').key("name").string(&service.name);
-    json.key("type").string(match service.kind {
-        Kind::Service => "service",
-        Kind::Oneshot => "oneshot",
-    });
-    json.key("instances").word(&service.instances);
-    process_json(json, process);
-    json.key("depends_on").open('[');
-    for name in dependencies(plan, service) {
-        json.string(name);
-    }
-    json.close(']').key("autostart").word(&service.autostart);
-    restart_json(json, &service.restart);
-    let word = |consequence| match consequence {
-        Consequence::Shutdown => "shutdown",
-        Consequence::Ignore => "ignore",
-    };
-    json.key("on_failure").string(word(service.on_failure)).key("on_success").string(word(service.on_success));
-    json.key("stop_signal").string(&service.stop.signal.to_string());
-    milliseconds(json, "stop_timeout_ms", service.stop.timeout);
-    json.key("kill_mode").string(match service.stop.kill_mode {
-        KillMode::Mixed => "mixed",
-        KillMode::Group => "group",
-        KillMode::Process => "process",
-    });
-    json.key("ready");
-    match service.ready {
-        Ready::Exec => json.string("exec"),
-        Ready::Delay(delay) => {
-            json.open('{');
-            milliseconds(json, "delay_ms", delay);
-            json.close('}')
-        }
-    };
-    json.close('}');
-}
-
-fn restart_json(json: &mut Json, restart: &Restart) {
-    json.key("restart").string(match restart.policy {
-        RestartPolicy::Always => "always",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::Never => "never",
-    });
-    milliseconds(json, "restart_delay_ms", restart.delay);
-    milliseconds(json, "min_uptime_ms", restart.min_uptime);
-    json.key("backoff").open('{');
-    milliseconds(json, "initial_ms", restart.backoff.initial);
-    json.key("factor").word(&restart.backoff.factor);
-    milliseconds(json, "max_ms", restart.backoff.max);
-    json.key("jitter").word(&restart.backoff.jitter).close('}');
-    json.key("max_restarts");
-    match restart.max_restarts {
-        Some(count) => json.word(&count),
-        None => json.string("unlimited"),
-    };
-    for (key, set) in [("success_exit_codes", &restart.success), ("no_restart_exit_codes", &restart.prevent)] {
-        json.key(key).open('[');
-        for status in set.iter() {
-            match status {
-                ExitStatus::Code(code) => json.word(&code),
-                ExitStatus::Signal(signal) => json.string(&signal.to_string()),
-            };
-        }
-        json.close(']');
-    }
-}
-
-fn process_json(json: &mut Json, process: &Process) {
-    json.key("command").open('[');
-    for word in &process.command {
-        json.string(&shown(word));
-    }
-    json.close(']').key("cwd");
-    match &process.cwd {
-        Some(path) => json.string(&shown(path)),
-        None => json.optional(None),
-    };
-    let credentials = process.credentials.as_ref();
-    json.key("user").optional(credentials.map(|credentials| &credentials.uid as _));
-    json.key("group").optional(credentials.map(|credentials| &credentials.gid as _));
-    json.key("groups").open('[');
-    for group in credentials.map_or(&[][..], |credentials| &credentials.groups) {
-        json.word(group);
-    }
-    json.close(']').key("umask");
-    match process.umask {
-        Some(umask) => json.string(&format!("{umask:04o}")),
-        None => json.optional(None),
-    };
-    json.key("env").open('{');
-    for entry in process.env.iter().map(shown) {
-        let (name, value) = entry.split_once('=').unwrap_or((&entry, ""));
-        json.key(name).string(value);
-    }
-    json.close('}').key("env_clear").word(&!process.inherit_env).key("log").open('{');
-    for (key, output) in [("stdout", process.stdout), ("stderr", process.stderr)] {
-        json.key(key).string(match output {
-            Output::Inherit => "inherit",
-            Output::Null => "null",
-        });
-    }
-    json.close('}').key("limits").open('{');
-    for limit in &process.limits {
-        json.key(limit.name).open('{');
-        for (key, amount) in [("soft", limit.soft), ("hard", limit.hard)] {
-            json.key(key);
-            match amount {
-                Some(amount) => json.word(&amount),
-                None => json.string("unlimited"),
-            };
-        }
-        json.close('}');
-    }
-    json.close('}').key("nice").optional(process.nice.as_ref().map(|nice| nice as _));
-    json.key("oom_score_adj").optional(process.oom_score_adj.as_ref().map(|adj| adj as _));
-    json.key("no_new_privs").word(&process.no_new_privs);
-}
-
-fn milliseconds(json: &mut Json, key: &str, duration: Duration) {
-    json.key(key).word(&duration.as_millis());
 }

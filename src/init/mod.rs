@@ -107,6 +107,7 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
         nice: None,
         oom_score_adj: None,
         no_new_privs: false,
+        death_signal: None,
         signals: ChildSignals::AsFound(inherited),
     };
     // There is nothing else to do meanwhile, so that sharing the memory is all gain.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::model::plan::{Input, KillMode, Output, Service};
 use crate::model::{InstanceId, Pid, Plan};
-use crate::sys::{ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
+use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
@@ -19,6 +19,8 @@ pub(super) struct Children {
     environment: StringList,
     null: OwnedFd,
     sharing: Sharing,
+    /// The kernel ends everything with PID 1; anywhere else the services are told when we die.
+    is_init: bool,
     spawner: Spawner,
     // Kept from one start to the next, so that a restart allocates nothing.
     argv: StringList,
@@ -58,6 +60,7 @@ impl Children {
             environment: passed_on.map(CStr::to_bytes).collect(),
             null: open_null()?,
             sharing,
+            is_init: sys::process::is_init(),
             spawner: Spawner::new(),
             argv: StringList::new(),
             env: StringList::new(),
@@ -111,6 +114,7 @@ impl Children {
             nice: process.nice,
             oom_score_adj: process.oom_score_adj,
             no_new_privs: process.no_new_privs,
+            death_signal: (!self.is_init).then_some(service.stop.signal),
             signals: ChildSignals::Default,
         };
         let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;

@@ -1,6 +1,6 @@
 //! Does. The one loop: what becomes readable is made an event, what the supervisor decides is made to happen.
 //!
-//! This room must not decide anything about services. Nothing in it waits but [`Runtime::turn`], and nothing in it
+//! This room must not decide anything about services. Nothing in it waits but `Runtime::turn`, and nothing in it
 //! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
 //! between. Start with [`run`].
 

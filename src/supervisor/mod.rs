@@ -4,7 +4,7 @@
 //! [`Event`]s, decisions leave as [`Action`]s, and every transition is told as one [`Record`]. The same events at the
 //! same times with the same seed give the same actions, which is what `tests/sim` lives on.
 //!
-//! The life of an instance ([`State`]):
+//! The life of an instance (`State`):
 //!
 //! ```text
 //!              dependencies ready          execve done             ready

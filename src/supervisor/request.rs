@@ -1,6 +1,6 @@
 //! What an operator asks for, and when it is done.
 
-use super::instance::{State, Stopped};
+use super::instance::{Next, State, Stopped};
 use super::stop::Then;
 use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
 use crate::model::{InstanceId, ServiceIndex, Signal};
@@ -210,10 +210,10 @@ impl Supervisor {
             | (Awaited::Down, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
             (Awaited::Up, StateName::Failed) => Progress::Never(Refusal::Failed(id)),
             (Awaited::Up, StateName::Stopped) => Progress::Never(Refusal::Overtaken(id)),
-            (Awaited::Up, StateName::Stopping) if self.is_stopping_to_rest(id) => {
+            (Awaited::Down, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
                 Progress::Never(Refusal::Overtaken(id))
             }
-            (Awaited::Down, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
+            (_, StateName::Stopping) if self.is_stopping_for_another(id, verb) => {
                 Progress::Never(Refusal::Overtaken(id))
             }
             (Awaited::Up, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
@@ -221,8 +221,31 @@ impl Supervisor {
         }
     }
 
-    fn is_stopping_to_rest(&self, id: InstanceId) -> bool {
-        matches!(self.fleet[id].state, State::Stopping { then: Then::Rest(_), .. })
+    /// Whether an operator has meanwhile asked for the opposite of `verb`, so that it will not come to that.
+    fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
+        match (&self.fleet[id].state, verb) {
+            (
+                State::Stopping { then: Then::Rest(_), .. }
+                | State::Clearing { next: Next::Rest(Stopped::Operator), .. },
+                Awaited::Up,
+            )
+            | (
+                State::Stopping { then: Then::Restart, .. } | State::Clearing { next: Next::Restart { .. }, .. },
+                Awaited::Down,
+            ) => true,
+            (
+                State::Waiting
+                | State::Spawning { .. }
+                | State::Executing { .. }
+                | State::Starting { .. }
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Clearing { .. }
+                | State::BackingOff { .. }
+                | State::Stopped { .. },
+                Awaited::Up | Awaited::Down,
+            ) => false,
+        }
     }
 
     /// Everything is being stopped: no request will be done any more.

@@ -15,7 +15,7 @@ use super::signals::ChildSignals;
 use super::spawn_child::{self, Job};
 use super::strings::StringList;
 use crate::model::plan::{Credentials, Limit};
-use crate::model::{Pid, StartFailure, StartStep};
+use crate::model::{Pid, Signal, StartFailure, StartStep};
 
 /// What the child's half needs at most; it has no deep calls and no large locals. (It lies in our own stack frame.)
 const CHILD_STACK: usize = 16 * 1024;
@@ -45,6 +45,8 @@ pub struct Setup<'a> {
     pub oom_score_adj: Option<i16>,
     /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
+    /// What it gets when we die without having ended it; `None`: nothing. prctl(2) `PR_SET_PDEATHSIG`
+    pub death_signal: Option<Signal>,
     /// Mask and dispositions.
     pub signals: ChildSignals,
 }

@@ -42,6 +42,8 @@ const LISTEN_PID_SIZE: usize = 24;
 /// Everything that the child needs, prepared.
 pub(super) struct Job<'a> {
     setup: &'a Setup<'a>,
+    /// Our own id, the child's parent.
+    parent: c_long,
     stdio: [c_int; 3],
     search: Search,
     listen_pid: Option<usize>,
@@ -62,6 +64,7 @@ impl<'a> Job<'a> {
     pub(super) fn new(setup: &'a Setup<'a>, search: Search, listen_pid: Option<usize>) -> Self {
         Self {
             setup,
+            parent: super::process::id().get().into(),
             stdio: setup.stdio.map(|source| source.map_or(-1, |source| source.as_raw_fd())),
             search,
             listen_pid,
@@ -138,6 +141,14 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
         let result =
             unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1_usize, 0_usize, 0_usize, 0_usize) };
         Errno::result(result).map_err(at(step::NO_NEW_PRIVS))?;
+    }
+    if let Some(signal) = setup.death_signal {
+        // After the change of user, which would undo it. Signals are numbers that the kernel knows: it cannot fail.
+        call(libc::SYS_prctl, [c_long::from(libc::PR_SET_PDEATHSIG), c_long::from(signal.number()), 0]).ok();
+        if call(libc::SYS_getppid, [0; 3]) != Ok(job.parent) {
+            // Too late: whom it was to hear of has gone.
+            return Err(at(step::SESSION)(Errno::ESRCH));
+        }
     }
     restore_signals(setup.signals);
     Ok(())

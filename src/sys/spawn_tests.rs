@@ -22,6 +22,7 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
         nice: None,
         oom_score_adj: None,
         no_new_privs: false,
+        death_signal: None,
         signals: ChildSignals::AsFound(Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY }),
     }
 }
@@ -135,8 +136,8 @@ fn listen_pid_becomes_the_childs_if_it_was_ours() {
 #[test]
 fn mask_and_dispositions_are_as_they_were_found() {
     let mut inherited = Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY };
-    inherited.mask.insert(crate::model::Signal::new(33).unwrap());
-    inherited.ignored.insert(crate::model::Signal::CHLD);
+    inherited.mask.insert(Signal::new(33).unwrap());
+    inherited.ignored.insert(Signal::CHLD);
     let (argv, env) = (list(&["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]), list(&[]));
     let (_, _, output) =
         run(&Setup { signals: ChildSignals::AsFound(inherited), ..setup(&argv, &env) }, Sharing::Memory);

@@ -210,3 +210,16 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
         assert_eq!(running.end(), 0);
     }
 }
+
+// Where keepalive is PID 1 the kernel ends everything with it.
+#[test]
+fn services_hear_of_it_when_keepalive_itself_is_killed() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\ninstances = 3\n");
+    let running = set.start(Place::Child);
+    let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
+    running.send(Signal::KILL);
+    for pid in pids {
+        running.expect("signal 15");
+        wait_for_death(pid);
+    }
+}

@@ -1,0 +1,334 @@
+//! Checks every step against the rules, which are computed here anew from what the supervisor has been told.
+//!
+//! `model` is what there is to know about each instance and service, fed by events and records alone; `restarts`
+//! knows what has to follow the end of a run, `shutdown` how the end has to go, `requests` who has to get an answer,
+//! `waits` what a deadline is needed for.
+
+mod model;
+mod requests;
+mod restarts;
+mod shutdown;
+mod waits;
+
+use std::rc::Rc;
+
+use keepalive::model::plan::{KillMode, Kind, Ready};
+use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
+use keepalive::supervisor::{Action, Event, Fact, Reason, Scope, StateName, View};
+
+use crate::world::World;
+use model::Model;
+use requests::Requests;
+use shutdown::End;
+
+/// A rule that has been broken.
+#[derive(Debug)]
+pub(crate) struct Violation(pub(crate) String);
+
+pub(crate) type Verdict = Result<(), Violation>;
+
+/// `rule!(condition, "what is wrong: {}", detail)`
+macro_rules! rule {
+    ($holds:expr, $($message:tt)+) => {
+        if !$holds {
+            return Err($crate::check::Violation(format!($($message)+)));
+        }
+    };
+}
+pub(crate) use rule;
+
+#[derive(Debug)]
+pub(crate) struct Checker {
+    plan: Rc<Plan>,
+    model: Model,
+    requests: Requests,
+    end: End,
+    now: Mono,
+    event: Option<Event>,
+    /// Actions since the last event.
+    actions: usize,
+    /// Signals that have to come next.
+    owed: Vec<Action>,
+    turn: Turn,
+}
+
+/// What has happened since the last wait.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The deadline has come and nothing else has.
+    deadline_alone: bool,
+    actions: usize,
+    /// Turns without a step of time or an event.
+    idle: usize,
+    began: Option<Mono>,
+}
+
+impl Checker {
+    pub(crate) fn new(plan: Rc<Plan>) -> Self {
+        Self {
+            model: Model::new(Rc::clone(&plan)),
+            requests: Requests::default(),
+            end: End::default(),
+            plan,
+            now: Mono::default(),
+            event: None,
+            actions: 0,
+            owed: Vec::new(),
+            turn: Turn::default(),
+        }
+    }
+
+    pub(crate) fn turn_begins(&mut self, now: Mono, until: Option<Mono>) {
+        let idle = if self.turn.began == Some(now) { self.turn.idle + 1 } else { 0 };
+        let deadline_alone = until.is_some_and(|until| until <= now);
+        self.turn = Turn { deadline_alone, actions: 0, idle, began: Some(now) };
+    }
+
+    /// What the supervisor is about to be told.
+    pub(crate) fn hears(&mut self, now: Mono, event: &Event) -> Verdict {
+        self.now = now;
+        self.actions = 0;
+        self.event = Some(event.clone());
+        if !matches!(event, Event::Tick) {
+            self.turn.deadline_alone = false;
+            self.turn.idle = 0;
+        }
+        match event {
+            Event::Boot | Event::Tick | Event::Childless => {}
+            Event::Spawned { instance, pid } => self.model.spawned(*instance, *pid, now),
+            Event::SpawnRefused { instance, errno } => self.model.refused(*instance, *errno),
+            Event::Executed { pid } => self.model.executed(*pid, now),
+            Event::ExecFailed { pid, failure } => self.model.exec_failed(*pid, *failure),
+            Event::Exited { pid, exit, left } => {
+                self.model.exited(*pid, *exit, *left, now, self.end.stage());
+            }
+            Event::Cleared { pid } => self.model.cleared(*pid),
+            Event::Signal(signal) => self.end.hears_signal(*signal, &self.plan),
+            Event::Request { id, request } => {
+                self.requests.hears(*id, *request, &mut self.model, self.end.stage())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the supervisor wants done.
+    pub(crate) fn sees(&mut self, action: &Action, world: &World) -> Verdict {
+        self.actions += 1;
+        self.turn.actions += 1;
+        let limit = 100 + 20 * self.model.len();
+        rule!(self.actions <= limit, "{} actions for one event", self.actions);
+        rule!(!self.end.exited(), "after the exit: {action:?}");
+        if let Some(owed) = self.owed.pop() {
+            rule!(owed == *action, "{owed:?} should have come, not {action:?}");
+        }
+        match action {
+            Action::Spawn { instance, restarts } => self.sees_spawn(*instance, *restarts)?,
+            Action::Signal { pid, scope, signal } => self.sees_signal(*pid, *scope, *signal, world)?,
+            Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
+            Action::Record(record) => {
+                rule!(record.at == self.now, "a record of another time");
+                self.sees_fact(&record.fact)?;
+            }
+            Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
+            Action::Exit(outcome) => {
+                self.requests.all_are_answered()?;
+                self.end.sees_exit(outcome, &self.model, world, self.now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sees_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
+        let instance = self.model.get(id);
+        rule!(instance.main.is_none(), "{id:?} has a process already");
+        rule!(instance.state == StateName::Starting, "{id:?} is spawned while {:?}", instance.state);
+        rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, it has had {} runs", instance.runs);
+        rule!(self.end.may_spawn(), "{id:?} is spawned during the drain");
+        Ok(())
+    }
+
+    fn sees_signal(&mut self, pid: Pid, scope: Scope, signal: Signal, world: &World) -> Verdict {
+        let Some(id) = self.model.owner(pid) else {
+            return Err(Violation(format!("a signal to {pid}, which was never ours")));
+        };
+        let service = &self.plan.services[id.service.position()];
+        let instance = self.model.get(id);
+        let forced = self.end.is_forced();
+        match scope {
+            Scope::Main | Scope::Group => {
+                rule!(world.is_unreaped(pid), "{signal} to {pid}, which has been reaped");
+                rule!(instance.main == Some(pid), "{signal} to {pid}, a former process of {id:?}");
+                let asked = matches!(self.event, Some(Event::Request { .. } | Event::Signal(_)));
+                if signal == Signal::KILL && instance.state != StateName::Stopping {
+                    rule!(asked, "SIGKILL to {id:?}, which is {:?}", instance.state);
+                } else if signal == Signal::KILL {
+                    let due = instance.asked_at.map(|at| at + service.stop.timeout);
+                    let early = due.is_none_or(|due| due > self.now) && !forced && !asked;
+                    rule!(!early, "SIGKILL to {id:?} before its stop_timeout");
+                    self.model.get_mut(id).kills += 1;
+                }
+                let spares = service.stop.kill_mode == KillMode::Process;
+                rule!(scope == Scope::Main || !spares, "kill_mode is process, yet the group is signalled");
+            }
+            Scope::Left => {
+                rule!(!world.is_unreaped(pid), "what {pid} left is signalled before it was reaped");
+                rule!(instance.leader == Some(pid), "{id:?} is not waiting for what {pid} left");
+                rule!(service.stop.kill_mode != KillMode::Process, "kill_mode is process, yet leftovers are signalled");
+                self.model.get_mut(id).kills += u32::from(signal == Signal::KILL);
+            }
+        }
+        Ok(())
+    }
+
+    fn sees_fact(&mut self, fact: &Fact) -> Verdict {
+        match fact {
+            Fact::Transition { instance, from, to, reason, pid: _ } => {
+                self.sees_transition(*instance, *from, *to, reason)
+            }
+            Fact::Draining { cause } => {
+                self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
+            }
+            Fact::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
+            Fact::LeftoversKilled => self.end.sees_leftovers_killed(&self.model, self.now),
+            Fact::ServiceFailed { service } => {
+                rule!(self.model.has_failed(*service), "{service:?} has not failed");
+                Ok(())
+            }
+            Fact::StopTimedOut { instance, .. } => {
+                rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
+                Ok(())
+            }
+            Fact::LeftBehind { .. }
+            | Fact::Unkillable { .. }
+            | Fact::SignalForwarded { .. }
+            | Fact::SignalIgnored { .. }
+            | Fact::ReloadUnsupported { .. }
+            | Fact::Abandoned => Ok(()),
+        }
+    }
+
+    fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
+        let last = self.model.get(id).state;
+        rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
+        let at_rest =
+            matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
+        if to == StateName::Starting && at_rest {
+            rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
+        }
+        if let Reason::DependencyFailed { dependency } = reason {
+            rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
+        }
+        if to == StateName::Stopping && *reason == Reason::Shutdown && !self.end.is_forced() {
+            let holder = self.model.live_dependent(id.service);
+            rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
+        }
+        self.model.follow(id, to, reason, self.now, self.end.stage())?;
+        if to == StateName::Stopping && self.model.get(id).main.is_some() {
+            self.owe_stop_signal(id);
+        }
+        Ok(())
+    }
+
+    /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
+    fn owe_stop_signal(&mut self, id: InstanceId) {
+        let stop = self.plan.services[id.service.position()].stop;
+        let Some(pid) = self.model.get(id).main else { return };
+        let (asks, kills) = match stop.kill_mode {
+            KillMode::Mixed => (Scope::Main, Scope::Group),
+            KillMode::Group => (Scope::Group, Scope::Group),
+            KillMode::Process => (Scope::Main, Scope::Main),
+        };
+        self.owed = if self.end.is_forced() {
+            vec![Action::Signal { pid, scope: kills, signal: Signal::KILL }]
+        } else {
+            vec![
+                Action::Signal { pid, scope: asks, signal: Signal::CONT },
+                Action::Signal { pid, scope: asks, signal: stop.signal },
+            ]
+        };
+    }
+
+    /// Everything that follows from an event has been done.
+    pub(crate) fn step_ended(&mut self, view: View<'_>, world: &World) -> Verdict {
+        rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
+        for instance in view.instances() {
+            let model = self.model.get(instance.id);
+            let id = instance.id;
+            rule!(model.expected.is_none(), "{id:?}: nothing has followed {:?}", model.expected);
+            rule!(instance.state == model.state, "{id:?} is {:?}, its records say {:?}", instance.state, model.state);
+            rule!(instance.pid == model.main, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.main);
+            let alive = instance.pid.is_none_or(|pid| world.is_unreaped(pid));
+            rule!(alive, "{id:?} shows a process that has been reaped");
+            rule!(
+                instance.unstable == model.unstable,
+                "{id:?}: {} unstable, not {}",
+                instance.unstable,
+                model.unstable
+            );
+        }
+        if self.end.exited() {
+            return Ok(());
+        }
+        self.requests.none_is_overdue(&self.model)?;
+        if self.end.begun() {
+            return self.end.everything_unneeded_is_stopped(&self.model);
+        }
+        self.end.ought_not_to_have_begun(&self.model, &self.plan)?;
+        self.nothing_waits_in_vain()
+    }
+
+    fn nothing_waits_in_vain(&self) -> Verdict {
+        for (id, instance) in self.model.all().filter(|(_, instance)| instance.state == StateName::Waiting) {
+            rule!(!self.model.dependencies_are_satisfied(id.service), "{id:?} waits for nothing: {instance:?}");
+            for dependency in &self.plan.services[id.service.position()].depends_on {
+                let satisfied = self.model.is_satisfied(*dependency);
+                let hopeless = self.model.is_hopeless(*dependency);
+                rule!(!hopeless, "{id:?} waits for {dependency:?}, which will never come");
+                let may_come = satisfied || self.model.is_active(*dependency) || self.model.is_held(*dependency);
+                rule!(may_come, "{id:?} waits for {dependency:?}, which nobody starts");
+            }
+        }
+        Ok(())
+    }
+
+    /// The supervisor goes to sleep.
+    pub(crate) fn turn_ended(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
+        rule!(self.turn.idle <= 4 * self.model.len() + 8, "it spins: {} turns without anything", self.turn.idle);
+        let futile = self.turn.deadline_alone && self.turn.actions == 0;
+        rule!(!futile, "it was woken by a stale deadline");
+        for service in view.services() {
+            let expect = self.model.is_satisfied(service.index);
+            rule!(service.satisfied == expect, "{:?} is satisfied: {}", service.index, service.satisfied);
+        }
+        waits::check(until, self.now, &self.model, &self.end, &self.plan)?;
+        let childless = world.is_empty() && self.end.begun() && !self.model.any_active();
+        rule!(!childless, "the last process is gone, and no exit");
+        for (id, instance) in self.model.all() {
+            if let Some(leader) = instance.leader {
+                let unheard = world.owes_cleared(leader);
+                rule!(unheard, "{id:?} waits for what {leader} has left, which is gone");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checker {
+    /// Whether a oneshot is done: used by the model, which shares these rules.
+    fn is_satisfied(kind: Kind, states: impl Iterator<Item = StateName> + Clone) -> bool {
+        match kind {
+            Kind::Oneshot => states.clone().all(|state| state == StateName::Completed),
+            Kind::Service => {
+                states.clone().any(|state| state == StateName::Running)
+                    && states.clone().all(|state| state == StateName::Running || !model::is_active(state))
+            }
+        }
+    }
+
+    const fn ready_delay(ready: Ready) -> Option<std::time::Duration> {
+        match ready {
+            Ready::Exec => None,
+            Ready::Delay(delay) => Some(delay),
+        }
+    }
+}

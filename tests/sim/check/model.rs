@@ -1,0 +1,316 @@
+//! What there is to know about each instance and service.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use keepalive::model::plan::{KillMode, Kind};
+use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
+use keepalive::supervisor::{Exit, Left, Outlook, Reason, StateName};
+use nix::errno::Errno;
+
+use super::restarts::{self, Expected};
+use super::shutdown::Stage;
+use super::{Checker, Verdict, rule};
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    plan: Rc<Plan>,
+    instances: Vec<Vec<Instance>>,
+    owners: BTreeMap<Pid, InstanceId>,
+    /// Failures so far, to know the first and the last.
+    failures: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) state: StateName,
+    /// An operator has stopped it.
+    pub(crate) held: bool,
+    /// Its main process, not reaped.
+    pub(crate) main: Option<Pid>,
+    /// The one it had, whose leftovers are being ended.
+    pub(crate) leader: Option<Pid>,
+    pub(crate) since: Mono,
+    pub(crate) failure: Option<StartFailure>,
+    pub(crate) unstable: u32,
+    pub(crate) refusals: u32,
+    /// Runs so far, those not counted that the system was too short for.
+    pub(crate) runs: u32,
+    pub(crate) last_exit: Option<Exit>,
+    /// What has to be said next.
+    pub(crate) expected: Option<Expected>,
+    /// When it is to go on from `backoff`.
+    pub(crate) due: Option<Mono>,
+    /// When it is to be ready.
+    pub(crate) ready_at: Option<Mono>,
+    /// When it got its stop signal.
+    pub(crate) asked_at: Option<Mono>,
+    pub(crate) kills: u32,
+    /// Which failure for good it was, if it has failed: the how manieth.
+    pub(crate) failed: Option<u32>,
+}
+
+pub(crate) const fn is_active(state: StateName) -> bool {
+    match state {
+        StateName::Waiting | StateName::Starting | StateName::Running | StateName::Stopping | StateName::Backoff => {
+            true
+        }
+        StateName::Stopped | StateName::Completed | StateName::Failed => false,
+    }
+}
+
+pub(crate) const fn is_live(state: StateName) -> bool {
+    matches!(state, StateName::Starting | StateName::Running | StateName::Stopping)
+}
+
+impl Model {
+    pub(crate) fn new(plan: Rc<Plan>) -> Self {
+        let new = Instance {
+            state: StateName::Stopped,
+            held: false,
+            main: None,
+            leader: None,
+            since: Mono::default(),
+            failure: None,
+            unstable: 0,
+            refusals: 0,
+            runs: 0,
+            last_exit: None,
+            expected: None,
+            due: None,
+            ready_at: None,
+            asked_at: None,
+            kills: 0,
+            failed: None,
+        };
+        let instances = plan.services.iter().map(|service| vec![new.clone(); service.instances as usize]).collect();
+        Self { plan, instances, owners: BTreeMap::new(), failures: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.instances.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn get(&self, id: InstanceId) -> &Instance {
+        &self.instances[id.service.position()][id.number as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, id: InstanceId) -> &mut Instance {
+        &mut self.instances[id.service.position()][id.number as usize]
+    }
+
+    pub(crate) fn of(&self, service: ServiceIndex) -> &[Instance] {
+        &self.instances[service.position()]
+    }
+
+    pub(crate) fn owner(&self, pid: Pid) -> Option<InstanceId> {
+        self.owners.get(&pid).copied()
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
+        (0..self.instances.len() as u32).map(ServiceIndex)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.services().flat_map(|service| {
+            self.of(service).iter().zip(0..).map(move |(instance, number)| (InstanceId { service, number }, instance))
+        })
+    }
+
+    pub(crate) fn any_active(&self) -> bool {
+        self.all().any(|(_, instance)| is_active(instance.state))
+    }
+
+    // What the supervisor has been told.
+
+    pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, now: Mono) {
+        self.owners.insert(pid, id);
+        let instance = self.get_mut(id);
+        instance.main = Some(pid);
+        instance.since = now;
+        instance.failure = None;
+        instance.ready_at = None;
+    }
+
+    pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
+        let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
+        let delay = Checker::ready_delay(self.plan.services[id.service.position()].ready);
+        let instance = self.get_mut(id);
+        if instance.state == StateName::Starting {
+            instance.refusals = 0;
+            instance.since = now;
+            instance.ready_at = Some(delay.map_or(now, |delay| now + delay));
+        }
+    }
+
+    pub(crate) fn exec_failed(&mut self, pid: Pid, failure: StartFailure) {
+        if let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) {
+            self.get_mut(id).failure = Some(failure);
+        }
+    }
+
+    pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Left, now: Mono, stage: Stage) {
+        let Some(id) = self.owner(pid) else { return };
+        let plan = Rc::clone(&self.plan);
+        let service = &plan.services[id.service.position()];
+        let clears = left == Left::Processes && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
+        let instance = self.get_mut(id);
+        instance.expected = Some(restarts::after(service, instance, exit, now, stage));
+        instance.main = None;
+        instance.leader = clears.then_some(pid);
+        instance.last_exit = Some(exit);
+        instance.ready_at = None;
+        (instance.asked_at, instance.kills) = (None, 0);
+        let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
+        if !shortage {
+            instance.runs += 1;
+            instance.refusals = 0;
+        }
+    }
+
+    pub(crate) fn cleared(&mut self, pid: Pid) {
+        if let Some(id) = self.owner(pid).filter(|id| self.get(*id).leader == Some(pid)) {
+            self.get_mut(id).leader = None;
+        }
+    }
+
+    pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) {
+        self.get_mut(id).expected = Some(Expected::Refusal { errno });
+    }
+
+    // What the supervisor has said.
+
+    pub(crate) fn follow(
+        &mut self,
+        id: InstanceId,
+        to: StateName,
+        reason: &Reason,
+        now: Mono,
+        stage: Stage,
+    ) -> Verdict {
+        let failures = self.failures;
+        let instance = self.get_mut(id);
+        if let Some(expected) = instance.expected.take() {
+            let expected = match expected {
+                Expected::Refusal { .. } if stage != Stage::Up => Expected::Rest,
+                expected => expected,
+            };
+            restarts::agrees(&expected, reason, to, instance)?;
+        } else {
+            let unfounded = matches!(reason, Reason::Ended { .. } | Reason::Refused { .. });
+            rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
+        }
+        let from = std::mem::replace(&mut instance.state, to);
+        match reason {
+            Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
+                instance.due = Some(now + *delay);
+                if from != StateName::Stopping {
+                    instance.unstable = *unstable;
+                }
+            }
+            Reason::Refused { retry_in, attempt, .. } => {
+                instance.due = Some(now + *retry_in);
+                instance.refusals = *attempt;
+            }
+            _ => {}
+        }
+        match to {
+            StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
+            StateName::Starting if from == StateName::Backoff => {
+                let early = instance.due.is_none_or(|due| due > now) && *reason == Reason::Due;
+                rule!(!early, "{id:?} starts before it is due");
+            }
+            StateName::Backoff => {
+                rule!(instance.due.is_some_and(|due| due > now), "{id:?} backs off until {:?}", instance.due);
+            }
+            _ => {}
+        }
+        if !is_live(to) {
+            rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");
+        }
+        if to != StateName::Stopping {
+            instance.leader = None;
+        }
+        if matches!(reason, Reason::Ended { outlook: Outlook::Fail(_), .. }) {
+            instance.failed = Some(failures);
+            self.failures += 1;
+        } else if !matches!(to, StateName::Stopping | StateName::Failed)
+            || matches!(reason, Reason::DependencyFailed { .. })
+        {
+            instance.failed = None;
+        }
+        Ok(())
+    }
+
+    // What follows from it.
+
+    pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
+        let kind = self.plan.services[service.position()].kind;
+        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| instance.state))
+    }
+
+    pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
+        self.plan.services[service.position()].depends_on.iter().all(|dependency| self.is_satisfied(*dependency))
+    }
+
+    pub(crate) fn is_active(&self, service: ServiceIndex) -> bool {
+        self.of(service).iter().any(|instance| is_active(instance.state))
+    }
+
+    /// An operator has stopped at least one instance, and may start it again.
+    pub(crate) fn is_held(&self, service: ServiceIndex) -> bool {
+        self.of(service).iter().any(|instance| instance.state == StateName::Stopped && instance.held)
+    }
+
+    /// It is not there, and will not be by itself.
+    pub(crate) fn is_hopeless(&self, service: ServiceIndex) -> bool {
+        let ended = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);
+        self.of(service).iter().all(ended) && !self.is_satisfied(service)
+    }
+
+    /// Whether it has failed by itself: each instance, and at least one for another reason than its dependencies.
+    pub(crate) fn has_failed(&self, service: ServiceIndex) -> bool {
+        let instances = self.of(service);
+        let ended = instances.iter().all(|instance| matches!(instance.state, StateName::Completed | StateName::Failed));
+        let any = |state| instances.iter().any(|instance| instance.state == state);
+        let oneshot = self.plan.services[service.position()].kind == Kind::Oneshot;
+        ended
+            && any(StateName::Failed)
+            && (oneshot || !any(StateName::Completed))
+            && instances.iter().any(|instance| instance.failed.is_some())
+    }
+
+    /// Something that depends on `service`, however far off, and still has a process.
+    pub(crate) fn live_dependent(&self, service: ServiceIndex) -> Option<ServiceIndex> {
+        let mut seen = vec![service];
+        let mut position = 0;
+        while let Some(index) = seen.get(position).copied() {
+            position += 1;
+            for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
+                if self.plan.services[dependent.position()].depends_on.contains(&index) {
+                    if self.of(dependent).iter().any(|instance| is_live(instance.state)) {
+                        return Some(dependent);
+                    }
+                    seen.push(dependent);
+                }
+            }
+        }
+        None
+    }
+
+    /// The code of the first failure that still stands, 1 if there were blocked ones alone, else 0.
+    pub(crate) fn code_when_nothing_is_left(&self) -> u8 {
+        let failed = self.all().filter(|(_, instance)| instance.state == StateName::Failed);
+        let Some((_, first)) = failed.min_by_key(|(_, instance)| instance.failed.unwrap_or(u32::MAX)) else {
+            return 0;
+        };
+        if first.failed.is_some() { first.failure_code() } else { 1 }
+    }
+}
+
+impl Instance {
+    /// A failure never looks like a success.
+    pub(crate) fn failure_code(&self) -> u8 {
+        self.last_exit.map_or(1, |exit| exit.status.code()).max(1)
+    }
+}

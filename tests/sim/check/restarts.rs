@@ -1,0 +1,123 @@
+//! What has to follow the end of a run, computed from the rules alone.
+
+use std::time::Duration;
+
+use keepalive::model::Mono;
+use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
+use keepalive::supervisor::{Exit, GaveUp, Outlook, Reason, StateName};
+use nix::errno::Errno;
+
+use super::model::Instance;
+use super::shutdown::Stage;
+use super::{Verdict, rule};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Expected {
+    /// It is tried again: the system was short of something.
+    Refusal { errno: Errno },
+    /// It is restarted after a delay within these bounds.
+    Restart { least: Duration, most: Duration, unstable: u32 },
+    /// It succeeded or failed for good.
+    End(Outlook),
+    /// It was being stopped.
+    Stopped,
+    /// It was never made, because everything is being stopped.
+    Rest,
+}
+
+/// Rounding of the delay, which is computed in seconds.
+const ROUNDING: Duration = Duration::from_micros(2);
+
+pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
+    if instance.state == StateName::Stopping {
+        return Expected::Stopped;
+    }
+    if let Some(failure) = instance.failure.filter(|failure| failure.is_shortage()) {
+        return if stage != Stage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
+    }
+    match decide(service, instance, exit, now) {
+        Expected::Restart { .. } if stage != Stage::Up => Expected::End(Outlook::Stay),
+        expected => expected,
+    }
+}
+
+fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expected {
+    let restart = &service.restart;
+    let ran = instance.failure.is_none();
+    let success = ran && restart.success.contains(exit.status);
+    if ran && restart.prevent.contains(exit.status) {
+        return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Prevented) });
+    }
+    let again = match (restart.policy, service.kind) {
+        (RestartPolicy::Never, _) => false,
+        (RestartPolicy::Always, Kind::Service) => true,
+        (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => !success,
+    };
+    if !again {
+        return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Policy) });
+    }
+    if instance.state == StateName::Running && now.since(instance.since) >= restart.min_uptime {
+        return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
+    }
+    let unstable = instance.unstable + 1;
+    if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit) {
+        return Expected::End(Outlook::Fail(GaveUp::Limit(limit)));
+    }
+    let (least, most) = bounds(&restart.backoff, unstable);
+    Expected::Restart { least: restart.delay + least, most: restart.delay + most, unstable }
+}
+
+/// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter, by repeated multiplication.
+fn bounds(backoff: &Backoff, n: u32) -> (Duration, Duration) {
+    let max = backoff.max.as_secs_f64();
+    let mut delay = backoff.initial.as_secs_f64();
+    for _ in 1..n {
+        delay *= backoff.factor;
+        if delay >= max || backoff.factor <= 1.0 {
+            break;
+        }
+    }
+    let delay = Duration::from_secs_f64(delay.min(max));
+    (delay.mul_f64(1.0 - backoff.jitter).saturating_sub(ROUNDING), delay.mul_f64(1.0 + backoff.jitter) + ROUNDING)
+}
+
+/// Between starts that the system refuses.
+fn refusal_bounds(attempt: u32) -> (Duration, Duration) {
+    let backoff =
+        Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
+    bounds(&backoff, attempt)
+}
+
+/// Whether what the supervisor says of the end is what has to follow.
+pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instance: &Instance) -> Verdict {
+    match (expected, reason) {
+        (Expected::Refusal { errno: expect }, Reason::Refused { errno, retry_in, attempt }) => {
+            let (least, most) = refusal_bounds(*attempt);
+            rule!(errno == expect && *attempt == instance.refusals + 1, "{reason:?} after {instance:?}");
+            rule!((least..=most).contains(retry_in), "{reason:?} is not within {least:?} and {most:?}");
+        }
+        (
+            Expected::Restart { least, most, unstable: expect },
+            Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. },
+        ) => {
+            rule!(unstable == expect, "{unstable} unstable runs, not {expect}");
+            rule!((*least..=*most).contains(delay), "{delay:?} is not within {least:?} and {most:?}");
+        }
+        (Expected::End(expect), Reason::Ended { outlook, .. }) => {
+            rule!(expect == outlook, "{outlook:?}, not {expect:?}");
+        }
+        (Expected::Stopped, Reason::Ended { outlook, .. }) => {
+            let fits = match outlook {
+                Outlook::Stay => matches!(to, StateName::Stopped | StateName::Stopping),
+                Outlook::Restart { delay, .. } => {
+                    delay.is_zero() && matches!(to, StateName::Starting | StateName::Stopping)
+                }
+                Outlook::Complete | Outlook::Fail(_) => false,
+            };
+            rule!(fits, "{outlook:?} and {to:?} after a stop");
+        }
+        (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),
+        (expected, reason) => rule!(false, "{reason:?} does not follow from {expected:?}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! What comes from outside: operators, signals, shortages, at random and at the worst moments.
+
+use std::time::Duration;
+
+use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex, Signal};
+use keepalive::supervisor::{Action, Event, Fact, Request, RequestId, Scope, StateName, Target, Verb};
+
+use crate::chance::Chance;
+use crate::world::World;
+
+#[derive(Debug)]
+pub(crate) struct Operator {
+    chance: Chance,
+    services: Vec<u32>,
+    next_request: u64,
+    /// One in so many moments is taken to interfere.
+    nerves: u64,
+    /// How often it may still interfere.
+    patience: u32,
+}
+
+impl Operator {
+    pub(crate) fn new(plan: &Plan, mut chance: Chance) -> Self {
+        let nerves = chance.pick(&[u64::MAX, 200, 30, 8]);
+        let patience = chance.pick(&[20, 100, 300]);
+        let services = plan.services.iter().map(|service| service.instances).collect();
+        Self { chance, services, next_request: 0, nerves, patience }
+    }
+
+    /// Writes down what is to come from outside until `horizon`, the end included.
+    pub(crate) fn plan(&mut self, world: &mut World, horizon: Duration) {
+        let start = world.now;
+        let most = self.chance.pick(&[0, 3, 20, 60]);
+        for _ in 0..self.chance.below(most + 1) {
+            let at = start + self.chance.up_to(horizon);
+            let burst = if self.chance.one_in(5) { 1 + self.chance.below(5) } else { 1 };
+            for _ in 0..burst {
+                let event = self.random_event();
+                world.plan_outside(at, event);
+            }
+        }
+        let shortages = self.chance.pick(&[0, 0, 1, 5]);
+        for _ in 0..shortages {
+            let at = start + self.chance.up_to(horizon);
+            world.plan_shortage(at, self.chance.millis(1, 60_000));
+        }
+        self.plan_end(world, start + horizon);
+    }
+
+    /// Signals go on until they have helped: a third one comes after any shutdown timeout.
+    fn plan_end(&mut self, world: &mut World, at: Mono) {
+        let event = if self.chance.one_in(4) { self.request(Request::Shutdown) } else { Event::Signal(Signal::TERM) };
+        world.plan_outside(at, event);
+        if self.chance.one_in(3) {
+            world.plan_outside(at + self.chance.up_to(Duration::from_secs(12)), Event::Signal(Signal::INT));
+        }
+        for hours in [12, 13] {
+            world.plan_outside(at + Duration::from_secs(hours * 3_600), Event::Signal(Signal::TERM));
+        }
+    }
+
+    /// Interferes right after the supervisor has done something, now and then.
+    pub(crate) fn watch(&mut self, world: &mut World, action: &Action) {
+        let delicate = match action {
+            Action::Spawn { .. } | Action::Exit(_) => false,
+            Action::Signal { scope, .. } => matches!(scope, Scope::Left) || self.chance.one_in(3),
+            Action::SignalAll { .. } | Action::Reply { .. } => true,
+            Action::Record(record) => match &record.fact {
+                Fact::Transition { to, .. } => *to != StateName::Waiting,
+                _ => true,
+            },
+        };
+        if !delicate || self.patience == 0 || self.nerves == u64::MAX || !self.chance.one_in(self.nerves) {
+            return;
+        }
+        self.patience -= 1;
+        let at = world.now + if self.chance.one_in(2) { Duration::ZERO } else { self.chance.millis(0, 400) };
+        let event = self.random_event();
+        world.plan_outside(at, event);
+    }
+
+    fn random_event(&mut self) -> Event {
+        match self.chance.below(1_000) {
+            0..=2 => self.request(Request::Shutdown),
+            3..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT])),
+            9..=100 => {
+                let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(37).unwrap()];
+                Event::Signal(self.chance.pick(&signals))
+            }
+            _ => {
+                let target = self.target();
+                let verb = match self.chance.below(10) {
+                    0..=2 => Verb::Start,
+                    3..=5 => Verb::Stop,
+                    6..=8 => Verb::Restart,
+                    _ => Verb::Signal(self.chance.pick(&[Signal::USR1, Signal::STOP, Signal::CONT, Signal::KILL])),
+                };
+                self.request(Request::About(target, verb))
+            }
+        }
+    }
+
+    fn target(&mut self) -> Target {
+        let service = self.chance.below(self.services.len() as u64) as u32;
+        let index = ServiceIndex(service);
+        if self.chance.one_in(2) {
+            return Target::Service(index);
+        }
+        let number = self.chance.below(u64::from(self.services[service as usize])) as u32;
+        Target::Instance(InstanceId { service: index, number })
+    }
+
+    fn request(&mut self, request: Request) -> Event {
+        self.next_request += 1;
+        Event::Request { id: RequestId(self.next_request), request }
+    }
+}

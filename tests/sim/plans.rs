@@ -1,0 +1,167 @@
+//! Plans: drawn by lot for the simulation, written by hand for the scenarios.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keepalive::model::plan::{
+    Backoff, Consequence, Input, KillMode, Kind, Output, Process, Ready, Restart, RestartPolicy, Service, SignalUse,
+    SignalUses, Stop,
+};
+use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
+
+use crate::chance::Chance;
+
+/// A service as the defaults of the configuration file have it.
+pub(crate) fn service(name: &str) -> Service {
+    Service {
+        name: name.into(),
+        kind: Kind::Service,
+        instances: 1,
+        depends_on: Box::default(),
+        autostart: true,
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            delay: Duration::ZERO,
+            min_uptime: Duration::from_secs(10),
+            backoff: Backoff {
+                initial: Duration::from_millis(100),
+                factor: 2.0,
+                max: Duration::from_secs(30),
+                jitter: 0.0,
+            },
+            max_restarts: Some(16),
+            success: [ExitStatus::Code(0)].into_iter().collect(),
+            prevent: [].into_iter().collect(),
+        },
+        on_failure: Consequence::Shutdown,
+        on_success: Consequence::Ignore,
+        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        ready: Ready::Exec,
+        process: process(),
+    }
+}
+
+/// A oneshot as the defaults of the configuration file have it.
+pub(crate) fn oneshot(name: &str) -> Service {
+    Service { kind: Kind::Oneshot, ..service(name) }
+}
+
+pub(crate) fn plan(services: Vec<Service>) -> Plan {
+    Plan {
+        shutdown_timeout: Duration::from_secs(9),
+        signals: SignalUses::default(),
+        termination_log: PathBuf::from("/dev/termination-log"),
+        services,
+    }
+}
+
+fn process() -> Process {
+    Process {
+        command: Box::new([Template::Fixed(c"puppet".to_owned())]),
+        cwd: None,
+        credentials: None,
+        umask: None,
+        env: Box::default(),
+        inherit_env: true,
+        input: Input::Null,
+        stdout: Output::Inherit,
+        stderr: Output::Inherit,
+        limits: Box::default(),
+        nice: None,
+        oom_score_adj: None,
+        no_new_privs: false,
+    }
+}
+
+/// Longer than any run lasts: for timeouts that are never to come.
+pub(crate) const AGES: Duration = Duration::from_secs(40 * 365 * 86_400);
+
+/// A plan drawn by lot.
+pub(crate) fn random(chance: &mut Chance) -> Plan {
+    let most = chance.pick(&[1, 2, 3, 5, 8, 12]);
+    let count = 1 + chance.below(most);
+    let mut services: Vec<_> = (0..count).map(|index| random_service(chance, index as u32)).collect();
+    if chance.one_in(2) {
+        // One that goes on and on, come what may.
+        for service in &mut services {
+            (service.on_failure, service.on_success) = (Consequence::Ignore, Consequence::Ignore);
+        }
+    }
+    let shutdown_timeout = match chance.below(10) {
+        0 => Duration::ZERO,
+        1 => AGES,
+        2 => Duration::MAX,
+        3 => chance.millis(0, 500),
+        _ => chance.millis(1_000, 30_000),
+    };
+    let mut plan = Plan { shutdown_timeout, ..plan(services) };
+    if chance.one_in(4) {
+        plan.signals.set(Signal::USR1, SignalUse::Ignore);
+        plan.signals.set(Signal::HUP, SignalUse::Forward);
+        plan.signals.set(Signal::USR2, SignalUse::Shutdown);
+    }
+    plan
+}
+
+fn random_service(chance: &mut Chance, index: u32) -> Service {
+    let kind = if chance.one_in(3) { Kind::Oneshot } else { Kind::Service };
+    let depends_on: Vec<_> = (0..index).filter(|_| chance.below(u64::from(index) + 1) < 2).map(ServiceIndex).collect();
+    Service {
+        name: format!("s{index}").into(),
+        kind,
+        instances: chance.pick(&[1, 1, 1, 2, 3, 5]),
+        depends_on: depends_on.into(),
+        autostart: !chance.one_in(5),
+        restart: random_restart(chance),
+        on_failure: if chance.one_in(3) { Consequence::Shutdown } else { Consequence::Ignore },
+        on_success: if chance.one_in(12) { Consequence::Shutdown } else { Consequence::Ignore },
+        stop: Stop {
+            signal: chance.pick(&[Signal::TERM, Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1]),
+            timeout: match chance.below(8) {
+                0 => Duration::ZERO,
+                1 => AGES,
+                _ => chance.millis(1, 8_000),
+            },
+            kill_mode: chance.pick(&[KillMode::Mixed, KillMode::Mixed, KillMode::Group, KillMode::Process]),
+        },
+        ready: match chance.below(6) {
+            0 => Ready::Delay(Duration::ZERO),
+            1 => Ready::Delay(chance.millis(1, 3_000)),
+            2 if chance.one_in(6) => Ready::Delay(AGES),
+            _ => Ready::Exec,
+        },
+        process: process(),
+    }
+}
+
+fn random_restart(chance: &mut Chance) -> Restart {
+    let initial = chance.pick(&[0, 1, 100, 100, 1_000]);
+    let max = initial + chance.pick(&[0, 1, 5_000, 30_000, 4_000_000]);
+    let mut success: keepalive::model::plan::ExitSet = [ExitStatus::Code(0)].into_iter().collect();
+    let mut prevent = keepalive::model::plan::ExitSet::default();
+    if chance.one_in(4) {
+        success.insert(ExitStatus::Signal(Signal::TERM));
+    }
+    if chance.one_in(3) {
+        prevent.insert(ExitStatus::Code(chance.pick(&[0, 3, 125, 126])));
+    }
+    Restart {
+        policy: chance.pick(&[
+            RestartPolicy::Always,
+            RestartPolicy::Always,
+            RestartPolicy::OnFailure,
+            RestartPolicy::Never,
+        ]),
+        delay: chance.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_millis(7), Duration::from_secs(3)]),
+        min_uptime: chance.pick(&[Duration::ZERO, Duration::from_millis(500), Duration::from_secs(10), AGES]),
+        backoff: Backoff {
+            initial: Duration::from_millis(initial),
+            factor: chance.pick(&[1.0, 1.5, 2.0, 10.0]),
+            max: Duration::from_millis(max),
+            jitter: chance.pick(&[0.0, 0.1, 0.5, 1.0]),
+        },
+        max_restarts: chance.pick(&[Some(0), Some(1), Some(3), Some(16), None, None]),
+        success,
+        prevent,
+    }
+}

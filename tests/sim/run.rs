@@ -1,0 +1,247 @@
+//! One seed: a plan, a world, an operator, the real supervisor, and somebody who checks all of it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use keepalive::model::{Mono, Plan, Signal};
+use keepalive::supervisor::{Action, Event, Fact, Record, Step, Supervisor};
+
+use crate::chance::Chance;
+use crate::check::{Checker, Violation};
+use crate::operator::Operator;
+use crate::plans;
+use crate::trace::{Keep, Trace};
+use crate::world::World;
+
+/// After so many steps the end is brought about, whatever the horizon was: crash loops make many.
+const STEPS: u64 = 4_000;
+/// An end that takes more is no end.
+const STEPS_OF_THE_END: u64 = 40_000;
+
+/// What a run has shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) simulated: Duration,
+    pub(crate) steps: u64,
+    /// How often which kind of thing was done.
+    pub(crate) deeds: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.simulated += other.simulated;
+        self.steps += other.steps;
+        for (deed, count) in &other.deeds {
+            *self.deeds.entry(deed.clone()).or_default() += count;
+        }
+    }
+
+    fn count(&mut self, action: &Action) {
+        let deed = match action {
+            Action::Record(Record { fact: Fact::Transition { from, to, .. }, .. }) => {
+                format!("{} → {}", from.as_str(), to.as_str())
+            }
+            Action::Record(Record { fact: Fact::Draining { cause }, .. }) => first_word("draining", cause),
+            Action::Record(Record { fact: Fact::Forced { signal }, .. }) => {
+                format!("forced by signal: {}", signal.is_some())
+            }
+            Action::Record(Record { fact, .. }) => first_word("fact", fact),
+            Action::Signal { scope, signal: Signal::KILL, .. } => first_word("kill", scope),
+            Action::Reply { result: Err(refusal), .. } => first_word("refusal", refusal),
+            action => first_word("action", action),
+        };
+        *self.deeds.entry(deed).or_default() += 1;
+    }
+}
+
+/// The name of a variant.
+fn first_word(kind: &str, value: &impl Debug) -> String {
+    let text = format!("{value:?}");
+    let name = text.split([' ', '(']).next().unwrap_or_default();
+    format!("{kind} {name}")
+}
+
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) seed: u64,
+    pub(crate) message: String,
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) trace: String,
+}
+
+/// Runs one seed to its end.
+pub(crate) fn run(seed: u64, keep: Keep) -> Result<(Tally, String), Failure> {
+    let trace = Rc::new(RefCell::new(Trace::new(keep)));
+    let mut chance = Chance::new(seed);
+    let plan = Rc::new(plans::random(&mut chance));
+    let result = catch_unwind(AssertUnwindSafe(|| Run::new(&plan, chance, seed, Rc::clone(&trace)).finish()));
+    let message = match result {
+        Ok(Ok(tally)) => return Ok((tally, trace.borrow().text())),
+        Ok(Err(Violation(message))) => message,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+        }
+    };
+    let trace = trace.borrow().text();
+    Err(Failure { seed, message, plan, trace })
+}
+
+struct Run {
+    supervisor: Supervisor,
+    world: World,
+    operator: Operator,
+    checker: Checker,
+    trace: Rc<RefCell<Trace>>,
+    chance: Chance,
+    begun: Mono,
+    tally: Tally,
+    over: bool,
+    /// Most milliseconds by which the supervisor is woken late.
+    sloth: u64,
+}
+
+impl Run {
+    fn new(plan: &Rc<Plan>, mut chance: Chance, seed: u64, trace: Rc<RefCell<Trace>>) -> Self {
+        let mut world = World::new(plan, Chance::new(chance.next()));
+        let mut operator = Operator::new(plan, Chance::new(chance.next()));
+        let hour = Duration::from_secs(3_600);
+        let longest = chance.pick(&[Duration::from_secs(2), Duration::from_secs(60), hour, 48 * hour]);
+        let horizon = chance.up_to(longest);
+        operator.plan(&mut world, horizon);
+        let sloth = chance.pick(&[0, 0, 5, 3_000]);
+        Self {
+            supervisor: Supervisor::new(Rc::clone(plan), seed),
+            checker: Checker::new(Rc::clone(plan)),
+            begun: world.now,
+            world,
+            operator,
+            trace,
+            chance,
+            tally: Tally::default(),
+            over: false,
+            sloth,
+        }
+    }
+
+    fn finish(mut self) -> Result<Tally, Violation> {
+        self.tell(Event::Boot)?;
+        let mut until = self.turn_ends()?;
+        let mut hurried = false;
+        while !self.over {
+            if self.tally.steps > STEPS && !hurried {
+                hurried = true;
+                self.operator.plan(&mut self.world, Duration::ZERO);
+            }
+            if self.tally.steps > STEPS_OF_THE_END {
+                return Err(Violation("it does not come to an end".into()));
+            }
+            until = self.turn(until)?;
+        }
+        self.after_the_end()?;
+        self.tally.simulated = self.world.now.since(self.begun);
+        Ok(self.tally)
+    }
+
+    /// Sleeps until something is due, tells what has happened meanwhile, then that time has passed.
+    fn turn(&mut self, until: Option<Mono>) -> Result<Option<Mono>, Violation> {
+        let wake = until.into_iter().chain(self.world.next()).min();
+        let Some(mut wake) = wake.filter(|wake| *wake < NEVER) else {
+            return Err(Violation("nothing will ever happen again, and no exit".into()));
+        };
+        let spurious = self.chance.one_in(10);
+        if spurious && wake > self.world.now {
+            wake = self.world.now + self.chance.up_to(wake.since(self.world.now));
+        } else if self.chance.one_in(4) {
+            wake = wake + self.chance.millis(0, self.sloth);
+        }
+        self.world.now = self.world.now.max(wake);
+        self.checker.turn_begins(self.world.now, until);
+        while let Some(events) = self.world.happen() {
+            for event in events {
+                self.tell(event)?;
+            }
+            if self.over {
+                return Ok(None);
+            }
+        }
+        self.turn_ends()
+    }
+
+    fn turn_ends(&mut self) -> Result<Option<Mono>, Violation> {
+        if self.over {
+            return Ok(None);
+        }
+        let until = self.tell(Event::Tick)?;
+        if !self.over {
+            self.trace.borrow_mut().waits(self.world.now, until);
+            self.checker.turn_ended(until, self.supervisor.view(), &self.world)?;
+        }
+        Ok(until)
+    }
+
+    /// One event, everything that follows from it, and everything that has to be true then.
+    fn tell(&mut self, event: Event) -> Result<Option<Mono>, Violation> {
+        let mut events = VecDeque::from([event]);
+        let mut until = None;
+        while let Some(event) = events.pop_front() {
+            if self.over {
+                break;
+            }
+            self.tally.steps += 1;
+            self.trace.borrow_mut().heard(self.world.now, &event);
+            self.checker.hears(self.world.now, &event)?;
+            self.supervisor.handle(self.world.now, event);
+            until = self.drain()?;
+        }
+        Ok(until)
+    }
+
+    fn drain(&mut self) -> Result<Option<Mono>, Violation> {
+        loop {
+            match self.supervisor.poll() {
+                Step::Wait { until } => {
+                    self.checker.step_ended(self.supervisor.view(), &self.world)?;
+                    return Ok(until);
+                }
+                Step::Do(action) => {
+                    self.trace.borrow_mut().did(self.world.now, &action);
+                    self.checker.sees(&action, &self.world)?;
+                    self.operator.watch(&mut self.world, &action);
+                    self.tally.count(&action);
+                    if matches!(action, Action::Exit(_)) {
+                        self.over = true;
+                    }
+                    // The answers come before anything else is done.
+                    for answer in self.world.perform(&action) {
+                        if !self.over {
+                            self.trace.borrow_mut().heard(self.world.now, &answer);
+                            self.checker.hears(self.world.now, &answer)?;
+                            self.supervisor.handle(self.world.now, answer);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// After its exit the supervisor says no more, whatever it is told.
+    fn after_the_end(&mut self) -> Result<(), Violation> {
+        let signal = Event::Signal(Signal::TERM);
+        for event in [Event::Tick, Event::Childless, signal, Event::Tick] {
+            self.trace.borrow_mut().heard(self.world.now, &event);
+            self.supervisor.handle(self.world.now, event);
+            let step = self.supervisor.poll();
+            if step != (Step::Wait { until: None }) {
+                return Err(Violation(format!("after the exit: {step:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+const NEVER: Mono = Mono::from_nanos(u64::MAX);

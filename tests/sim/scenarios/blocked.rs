@@ -1,0 +1,201 @@
+//! What the fate of a service means to others, and to the whole.
+
+use keepalive::model::plan::{Consequence, Ready, RestartPolicy, Service};
+
+use super::{Stage, millis, needing, seconds};
+use crate::plans::{oneshot, service};
+
+fn once(service: Service) -> Service {
+    let mut service = Service { on_failure: Consequence::Ignore, ..service };
+    service.restart.policy = RestartPolicy::Never;
+    service
+}
+
+/// "`waiting` (for what it depends on)": until a service is ready.
+#[test]
+fn a_dependent_starts_when_what_it_needs_is_ready_and_no_sooner() {
+    let db = Service { ready: Ready::Delay(seconds(2)), ..service("db") };
+    let mut stage = Stage::boot(vec![needing(&[1], service("web")), db]);
+    stage.forget();
+    stage.at(millis(1_999));
+    stage.check(&[]);
+    stage.at(seconds(2));
+    stage.check(&[
+        "db.0 starting → running",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+    ]);
+}
+
+/// "A service has failed when each of its instances has."
+#[test]
+fn a_service_fails_with_the_last_of_its_instances() {
+    let mut web = service("web");
+    (web.instances, web.restart.policy) = (3, RestartPolicy::Never);
+    let mut stage = Stage::boot(vec![web]);
+    stage.forget();
+    stage.exits("web.2", 2);
+    stage.exits("web.0", 3);
+    stage.check(&["web.2 running → failed", "web.0 running → failed"]);
+    stage.exits("web.1", 5);
+    assert_eq!(stage.only("exit"), ["exit 5"]);
+}
+
+/// "`shutdown` ends with the code of the failed process (1 if that was 0)."
+#[test]
+fn a_failure_never_looks_like_a_success() {
+    let mut web = service("web");
+    web.restart.max_restarts = Some(0);
+    let mut stage = Stage::boot(vec![web]);
+    stage.exits("web", 0);
+    assert_eq!(stage.only("exit"), ["exit 1"]);
+}
+
+/// "What depends on it and has not started never will, and says so."
+#[test]
+fn a_failed_dependency_blocks_everything_behind_it() {
+    let services = vec![
+        once(oneshot("migrate")),
+        needing(&[0], service("web")),
+        needing(&[1], service("proxy")),
+        service("other"),
+    ];
+    let mut stage = Stage::boot(services);
+    stage.forget();
+    stage.exits("migrate", 9);
+    stage.check(&[
+        "migrate.0 running → failed",
+        "migrate failed",
+        "web.0 waiting → failed",
+        "proxy.0 waiting → failed",
+    ]);
+    stage.after(seconds(3_600));
+    stage.check(&[]);
+}
+
+/// A service that has completed before what depends on it started will never be ready.
+#[test]
+fn a_completed_service_blocks_too() {
+    let db = Service { ready: Ready::Delay(seconds(2)), ..once(service("db")) };
+    let mut stage = Stage::boot(vec![db, needing(&[0], service("web"))]);
+    stage.forget();
+    stage.exits("db", 0);
+    stage.check(&[
+        "db.0 starting → completed",
+        "web.0 waiting → failed",
+        "draining: nothingleft",
+        "kill all SIGTERM",
+        "kill all SIGCONT",
+        "exit 1",
+    ]);
+}
+
+/// An operator starts what had failed: what it blocked goes on.
+#[test]
+fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
+    let services = vec![once(oneshot("migrate")), needing(&[0], service("web")), service("other")];
+    let mut stage = Stage::boot(services);
+    stage.exits("migrate", 9);
+    stage.start("migrate");
+    stage.forget();
+    stage.exits("migrate", 0);
+    stage.check(&[
+        "migrate.0 running → completed",
+        "web.0 failed → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+    ]);
+}
+
+/// "0 if all completed."
+#[test]
+fn it_ends_by_itself_when_all_have_completed() {
+    let mut stage = Stage::boot(vec![oneshot("a"), oneshot("b")]);
+    stage.exits("a", 0);
+    stage.exits("b", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// "Else the first failure's code."
+#[test]
+fn the_first_failure_gives_the_code() {
+    let mut stage = Stage::boot(vec![once(service("a")), once(service("b")), once(service("c"))]);
+    stage.exits("b", 3);
+    stage.exits("a", 2);
+    stage.exits("c", 0);
+    assert_eq!(stage.only("exit"), ["exit 3"]);
+}
+
+/// A failure that has been mended is none.
+#[test]
+fn a_failure_that_was_mended_gives_no_code() {
+    let mut stage = Stage::boot(vec![once(service("a")), once(service("b"))]);
+    stage.exits("a", 3);
+    stage.start("a");
+    stage.exits("a", 0);
+    stage.exits("b", 4);
+    assert_eq!(stage.only("exit"), ["exit 4"]);
+}
+
+/// "on_success = shutdown: when it has completed", and the processes that are left are stopped first.
+#[test]
+fn a_completed_job_ends_it_all_before_its_dependents_start() {
+    let job = Service { on_success: Consequence::Shutdown, ..oneshot("job") };
+    let mut stage = Stage::boot(vec![job, needing(&[0], service("web")), service("side")]);
+    stage.forget();
+    stage.exits("job", 0);
+    stage.check(&[
+        "job.0 running → completed",
+        "draining: completed",
+        "web.0 waiting → stopped",
+        "side.0 running → stopping",
+        "kill side.0 main SIGTERM",
+        "kill side.0 main SIGCONT",
+    ]);
+    stage.exits("side", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// `autostart = false`: unless something that starts depends on it.
+#[test]
+fn a_dependency_is_pulled_in_whatever_its_autostart() {
+    let mut services =
+        vec![service("db"), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
+    for service in &mut services[..2] {
+        service.autostart = false;
+    }
+    services[3].autostart = false;
+    let mut stage = Stage::boot(services);
+    assert_eq!(stage.only("spawn"), ["db.0", "cache.0", "web.0"].map(|name| format!("spawn {name} (0 restarts)")));
+}
+
+/// The same for what an operator starts, through any number of others.
+#[test]
+fn a_start_pulls_in_dependencies_of_dependencies() {
+    let mut services =
+        vec![service("db"), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
+    for service in &mut services[..3] {
+        service.autostart = false;
+    }
+    let mut stage = Stage::boot(services);
+    stage.forget();
+    stage.start("web");
+    assert_eq!(stage.only("spawn"), ["db.0", "cache.0", "web.0"].map(|name| format!("spawn {name} (0 restarts)")));
+}
+
+/// And when one of them has failed long ago, it says so instead of waiting for ever.
+#[test]
+fn a_start_behind_a_failed_dependency_of_a_dependency_is_refused() {
+    let mut services =
+        vec![once(service("db")), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
+    for service in &mut services[1..3] {
+        service.autostart = false;
+    }
+    let mut stage = Stage::boot(services);
+    stage.exits("db", 1);
+    stage.forget();
+    stage.start("web");
+    stage.check(&["cache.0 stopped → waiting", "cache.0 waiting → failed", "web.0 stopped → failed", "reply 1 Failed"]);
+}

@@ -1,0 +1,313 @@
+//! Written by hand: a plan, what happens when, and every single thing the supervisor does about it.
+//!
+//! A [`Stage`] makes processes at once (as vfork does) unless it is told otherwise, and shows what the supervisor does
+//! as short lines, in order:
+//!
+//! ```text
+//! web.0 running → backoff          a transition
+//! spawn web.0 (2 restarts)         an action
+//! kill web.0 main SIGTERM          main, group or left
+//! ```
+
+mod blocked;
+mod requests;
+mod restarts;
+mod shutdown;
+mod stops;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::time::Duration;
+
+use keepalive::model::plan::Service;
+use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, StartFailure, StartStep};
+use keepalive::supervisor::{
+    Action, Cause, Event, Exit, Fact, Left, Request, RequestId, Step, Supervisor, Target, Verb,
+};
+use nix::errno::Errno;
+
+use crate::plans;
+
+/// How the next processes are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spawns {
+    /// They run their program at once.
+    Executed,
+    /// Their program is told to run later, with [`Stage::executes`].
+    Pending,
+    Refused(Errno),
+    /// They fail before exec; [`Stage::ends`] has to follow.
+    Failing(StartFailure),
+}
+
+pub(crate) struct Stage {
+    supervisor: Supervisor,
+    plan: Rc<Plan>,
+    begun: Mono,
+    now: Mono,
+    wait: Option<Mono>,
+    last_pid: i32,
+    pids: BTreeMap<InstanceId, Pid>,
+    lines: Vec<String>,
+    pub(crate) spawns: Spawns,
+    /// Whether nothing but what the supervisor started itself is there: then it hears that it is childless.
+    pub(crate) strays: bool,
+    requests: u64,
+}
+
+impl Stage {
+    /// The services, booted.
+    pub(crate) fn boot(services: Vec<Service>) -> Self {
+        let mut stage = Self::new(plans::plan(services));
+        stage.tell(Event::Boot);
+        stage
+    }
+
+    pub(crate) fn new(plan: Plan) -> Self {
+        let plan = Rc::new(plan);
+        let begun = Mono::from_nanos(1_000_000_000_000);
+        Self {
+            supervisor: Supervisor::new(Rc::clone(&plan), 0),
+            plan,
+            begun,
+            now: begun,
+            wait: None,
+            last_pid: 100,
+            pids: BTreeMap::new(),
+            lines: Vec::new(),
+            spawns: Spawns::Executed,
+            strays: false,
+            requests: 0,
+        }
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.supervisor.handle(self.now, event);
+        self.drain();
+        self.supervisor.handle(self.now, Event::Tick);
+        self.drain();
+    }
+
+    /// Lets time pass up to `at` after the boot, with a tick at each deadline on the way.
+    pub(crate) fn at(&mut self, at: Duration) {
+        let at = self.begun + at;
+        while let Some(until) = self.wait.filter(|until| *until <= at) {
+            assert!(until > self.now, "it spins");
+            self.now = until;
+            self.supervisor.handle(self.now, Event::Tick);
+            self.drain();
+        }
+        self.now = at;
+    }
+
+    /// Lets time pass.
+    pub(crate) fn after(&mut self, time: Duration) {
+        self.at(self.now.since(self.begun) + time);
+    }
+
+    /// When the supervisor wants to be woken, from now.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.wait.map(|until| until.since(self.now))
+    }
+
+    pub(crate) fn exits(&mut self, name: &str, code: u8) {
+        self.ends(name, ExitStatus::Code(code), Left::Nothing);
+    }
+
+    pub(crate) fn dies(&mut self, name: &str, signal: Signal) {
+        self.ends(name, ExitStatus::Signal(signal), Left::Nothing);
+    }
+
+    pub(crate) fn ends(&mut self, name: &str, status: ExitStatus, left: Left) {
+        let pid = self.pids.remove(&self.id(name)).expect("a process");
+        self.supervisor.handle(self.now, Event::Exited { pid, exit: Exit { status, oom_killed: false }, left });
+        self.drain();
+        if left == Left::Processes {
+            self.strays = true;
+        }
+        self.tell(Event::Tick);
+        if self.is_childless() {
+            self.tell(Event::Childless);
+        }
+    }
+
+    pub(crate) fn executes(&mut self, name: &str) {
+        let pid = self.pids[&self.id(name)];
+        self.tell(Event::Executed { pid });
+    }
+
+    /// What `leader` has left is gone.
+    pub(crate) fn cleared(&mut self, leader: i32) {
+        self.strays = false;
+        self.tell(Event::Cleared { pid: Pid::new(leader).unwrap() });
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.tell(Event::Signal(signal));
+    }
+
+    pub(crate) fn start(&mut self, name: &str) {
+        self.ask(name, Verb::Start);
+    }
+
+    pub(crate) fn stop(&mut self, name: &str) {
+        self.ask(name, Verb::Stop);
+    }
+
+    pub(crate) fn restart(&mut self, name: &str) {
+        self.ask(name, Verb::Restart);
+    }
+
+    pub(crate) fn ask(&mut self, name: &str, verb: Verb) {
+        let target = if name.contains('.') {
+            Target::Instance(self.id(name))
+        } else {
+            Target::Service(self.id(&format!("{name}.0")).service)
+        };
+        self.request(Request::About(target, verb));
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        self.requests += 1;
+        self.tell(Event::Request { id: RequestId(self.requests), request });
+    }
+
+    /// What has been done since the last time, and nothing else.
+    #[track_caller]
+    pub(crate) fn check(&mut self, expect: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.lines), expect);
+    }
+
+    /// Forgets what has been done so far.
+    pub(crate) fn forget(&mut self) {
+        self.lines.clear();
+    }
+
+    /// The lines since the last time that begin with `beginning`.
+    pub(crate) fn only(&mut self, beginning: &str) -> Vec<String> {
+        let lines = std::mem::take(&mut self.lines);
+        lines.into_iter().filter(|line| line.starts_with(beginning)).collect()
+    }
+
+    pub(crate) fn unstable(&self, name: &str) -> u32 {
+        let id = self.id(name);
+        self.supervisor.view().instances().find(|instance| instance.id == id).expect("an instance").unstable
+    }
+
+    fn is_childless(&self) -> bool {
+        self.pids.is_empty() && !self.strays
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.supervisor.poll() {
+                Step::Wait { until } => {
+                    self.wait = until;
+                    return;
+                }
+                Step::Do(action) => self.perform(&action),
+            }
+        }
+    }
+
+    fn perform(&mut self, action: &Action) {
+        match action {
+            Action::Spawn { instance, restarts } => {
+                self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
+                self.spawn(*instance);
+            }
+            Action::Signal { pid, scope, signal } => {
+                let (pid, scope) = (self.owner(*pid), lower(scope));
+                self.lines.push(format!("kill {pid} {scope} {signal}"));
+            }
+            Action::SignalAll { signal } => {
+                self.lines.push(format!("kill all {signal}"));
+                if self.is_childless() {
+                    self.supervisor.handle(self.now, Event::Childless);
+                }
+            }
+            Action::Record(record) => self.tell_fact(&record.fact),
+            Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
+            Action::Reply { id, result: Err(refusal) } => {
+                let word = format!("{refusal:?}");
+                self.lines.push(format!("reply {} {}", id.0, word.split('(').next().unwrap_or_default()));
+            }
+            Action::Exit(outcome) => self.lines.push(format!("exit {}", outcome.code)),
+        }
+    }
+
+    fn spawn(&mut self, instance: InstanceId) {
+        if let Spawns::Refused(errno) = self.spawns {
+            return self.supervisor.handle(self.now, Event::SpawnRefused { instance, errno });
+        }
+        self.last_pid += 1;
+        let pid = Pid::new(self.last_pid).unwrap();
+        assert_eq!(self.pids.insert(instance, pid), None, "two processes at once");
+        self.supervisor.handle(self.now, Event::Spawned { instance, pid });
+        match self.spawns {
+            Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { pid }),
+            Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { pid, failure }),
+            Spawns::Pending | Spawns::Refused(_) => {}
+        }
+    }
+
+    fn tell_fact(&mut self, fact: &Fact) {
+        let line = match fact {
+            Fact::Transition { instance, from, to, .. } => {
+                format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
+            }
+            Fact::Draining { cause } => format!("draining: {}", lower_cause(cause)),
+            Fact::Forced { .. } => "forced".into(),
+            Fact::LeftBehind { instance, .. } => format!("{} leaves processes", self.name(*instance)),
+            Fact::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
+            Fact::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
+            Fact::ServiceFailed { service } => format!("{} failed", self.plan.services[service.position()].name),
+            Fact::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
+            Fact::SignalIgnored { .. } | Fact::ReloadUnsupported { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
+                lower(fact)
+            }
+        };
+        self.lines.push(line);
+    }
+
+    fn owner(&self, pid: Pid) -> String {
+        self.pids.iter().find(|(_, owned)| **owned == pid).map_or_else(|| pid.to_string(), |(id, _)| self.name(*id))
+    }
+
+    fn name(&self, id: InstanceId) -> String {
+        format!("{}.{}", self.plan.services[id.service.position()].name, id.number)
+    }
+
+    fn id(&self, name: &str) -> InstanceId {
+        let (service, number) = name.split_once('.').unwrap_or((name, "0"));
+        let position = self.plan.services.iter().position(|other| &*other.name == service).expect("a service");
+        InstanceId { service: ServiceIndex(position as u32), number: number.parse().expect("a number") }
+    }
+}
+
+fn lower(value: &impl Debug) -> String {
+    let text = format!("{value:?}").to_lowercase();
+    text.split([' ', '(']).next().unwrap_or_default().to_owned()
+}
+
+fn lower_cause(cause: &Cause) -> String {
+    let text = format!("{cause:?}").to_lowercase();
+    text.split([' ', '(']).next().unwrap_or_default().to_owned()
+}
+
+pub(crate) const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// No such program.
+pub(crate) const MISSING: StartFailure = StartFailure { step: StartStep::Exec, errno: Errno::ENOENT };
+
+/// `service` depending on the services at `positions`.
+pub(crate) fn needing(positions: &[u32], service: Service) -> Service {
+    Service { depends_on: positions.iter().copied().map(ServiceIndex).collect(), ..service }
+}

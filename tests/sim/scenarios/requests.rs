@@ -1,0 +1,154 @@
+//! What operators ask for, at bad moments too.
+
+use keepalive::model::plan::{Consequence, KillMode, RestartPolicy, Service};
+use keepalive::model::{ExitStatus, Signal};
+use keepalive::supervisor::{Event, Left, Verb};
+
+use super::{Stage, millis, needing, seconds};
+use crate::plans::{oneshot, service};
+
+/// "A service stopped by an operator holds it open."
+#[test]
+fn what_an_operator_stopped_holds_keepalive_open() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.forget();
+    stage.stop("web");
+    stage.exits("web", 0);
+    stage.tell(Event::Childless);
+    stage.after(seconds(86_400));
+    stage.check(&[
+        "web.0 running → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+        "web.0 stopping → stopped",
+        "reply 1 done",
+    ]);
+    stage.start("web");
+    stage.check(&["web.0 stopped → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
+}
+
+/// A restart is answered when it runs again.
+#[test]
+fn a_restart_is_done_when_it_is_ready_again() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.forget();
+    stage.restart("web");
+    assert_eq!(stage.only("reply"), Vec::<String>::new());
+    stage.exits("web", 1);
+    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+}
+
+#[test]
+fn a_stop_overtakes_a_restart() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.restart("web");
+    stage.forget();
+    stage.stop("web");
+    stage.check(&["reply 1 Overtaken"]);
+    stage.exits("web", 0);
+    stage.check(&["web.0 stopping → stopped", "reply 2 done"]);
+}
+
+#[test]
+fn a_start_overtakes_a_stop() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.stop("web");
+    stage.forget();
+    stage.start("web");
+    stage.check(&["reply 1 Overtaken"]);
+    stage.exits("web", 0);
+    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
+}
+
+#[test]
+fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.forget();
+    stage.restart("web");
+    stage.check(&[]);
+    stage.cleared(101);
+    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+}
+
+/// A oneshot that has succeeded has done so, even if it is stopped while what it left goes.
+#[test]
+fn a_stop_while_leftovers_go_does_not_undo_a_success() {
+    let mut stage = Stage::boot(vec![oneshot("job"), needing(&[0], service("web"))]);
+    stage.ends("job", ExitStatus::Code(0), Left::Processes);
+    stage.forget();
+    stage.stop("job");
+    stage.cleared(101);
+    stage.check(&[
+        "job.0 stopping → completed",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "reply 1 done",
+        "web.0 starting → running",
+    ]);
+}
+
+/// Start and restart forget the failures so far.
+#[test]
+fn a_start_during_the_backoff_starts_at_once_and_counts_afresh() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    for _ in 0..3 {
+        stage.exits("web", 1);
+        stage.after(stage.next().unwrap());
+    }
+    stage.exits("web", 1);
+    stage.forget();
+    stage.start("web");
+    stage.check(&["web.0 backoff → starting", "spawn web.0 (4 restarts)", "web.0 starting → running", "reply 1 done"]);
+    stage.exits("web", 1);
+    assert_eq!(stage.next(), Some(millis(100)));
+}
+
+/// A signal reaches the instances that run, and is refused if there is none.
+#[test]
+fn a_signal_reaches_the_instances_that_run() {
+    let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
+    stage.exits("web.1", 1);
+    stage.forget();
+    stage.ask("web", Verb::Signal(Signal::USR1));
+    stage.check(&["kill web.0 main SIGUSR1", "kill web.2 main SIGUSR1", "reply 1 done"]);
+    stage.ask("web.1", Verb::Signal(Signal::USR1));
+    stage.check(&["reply 2 NotRunning"]);
+}
+
+/// Every other signal goes to the main processes.
+#[test]
+fn signals_are_forwarded_to_what_runs() {
+    let mut stage = Stage::boot(vec![service("a"), service("b"), service("c")]);
+    stage.exits("b", 1);
+    stage.forget();
+    stage.signal(Signal::WINCH);
+    stage.check(&["kill a.0 main SIGWINCH", "kill c.0 main SIGWINCH", "SIGWINCH forwarded to 2"]);
+}
+
+/// A start that fails for good is answered.
+#[test]
+fn a_start_that_fails_is_answered() {
+    let mut web = Service { on_failure: Consequence::Ignore, autostart: false, ..service("web") };
+    (web.restart.policy, web.ready) = (RestartPolicy::Never, keepalive::model::plan::Ready::Delay(seconds(1)));
+    web.stop.kill_mode = KillMode::Process;
+    let mut stage = Stage::boot(vec![web, service("other")]);
+    stage.start("web");
+    stage.forget();
+    stage.exits("web", 1);
+    stage.check(&["web.0 starting → failed", "web failed", "reply 1 Failed"]);
+}
+
+/// No request is left without an answer.
+#[test]
+fn the_end_refuses_what_is_still_open() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.restart("web");
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.check(&["draining: signal", "reply 1 ShuttingDown"]);
+    stage.start("web");
+    stage.check(&["reply 2 ShuttingDown"]);
+    stage.exits("web", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}

@@ -1,0 +1,185 @@
+//! The ordered end.
+
+use keepalive::model::Signal;
+use keepalive::model::plan::{Consequence, RestartPolicy, Service};
+use keepalive::supervisor::{Event, Request};
+
+use super::{Spawns, Stage, millis, needing, seconds};
+use crate::plans::{oneshot, plan, service};
+
+/// "SIGTERM: the ordered stop", in reverse order, and "it ends the moment the last process is gone".
+#[test]
+fn a_stop_goes_in_reverse_order_and_ends_with_the_last_process() {
+    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.check(&[
+        "draining: signal",
+        "web.0 running → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+    ]);
+    stage.exits("web", 0);
+    stage.check(&[
+        "web.0 stopping → stopped",
+        "db.0 running → stopping",
+        "kill db.0 main SIGTERM",
+        "kill db.0 main SIGCONT",
+    ]);
+    stage.dies("db", Signal::TERM);
+    stage.check(&["db.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT", "exit 0"]);
+}
+
+/// The order holds through what has completed long ago, too.
+#[test]
+fn a_dependency_of_a_completed_oneshot_outlives_what_the_oneshot_was_for() {
+    let services = vec![service("db"), needing(&[0], oneshot("migrate")), needing(&[1], service("web"))];
+    let mut stage = Stage::boot(services);
+    stage.exits("migrate", 0);
+    stage.forget();
+    stage.signal(Signal::INT);
+    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    stage.exits("web", 0);
+    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+}
+
+/// "A second one: SIGKILL to all now."
+#[test]
+fn a_second_term_kills_at_once() {
+    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
+    stage.signal(Signal::TERM);
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.check(&["forced", "kill all SIGKILL", "db.0 running → stopping", "kill db.0 group SIGKILL"]);
+    stage.dies("db", Signal::KILL);
+    stage.forget();
+    stage.dies("web", Signal::KILL);
+    stage.check(&["web.0 stopping → stopped", "exit 137"]);
+}
+
+/// The first signal after an end that began by itself is only the first.
+#[test]
+fn one_signal_during_an_end_that_was_not_asked_for_does_not_force_it() {
+    let failing = Service { restart: never(), ..service("a") };
+    let mut stage = Stage::boot(vec![failing, service("b")]);
+    stage.exits("a", 5);
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.check(&[]);
+    stage.signal(Signal::TERM);
+    assert_eq!(stage.only("forced"), ["forced"]);
+    stage.dies("b", Signal::KILL);
+    assert_eq!(stage.only("exit"), ["exit 5"]);
+}
+
+/// "`shutdown_timeout`: the whole ordered stop; then SIGKILL to all that is left."
+#[test]
+fn the_shutdown_timeout_kills_all_that_is_left() {
+    let mut services = vec![service("db"), needing(&[0], service("web"))];
+    for service in &mut services {
+        service.stop.timeout = seconds(60);
+    }
+    let mut stage = Stage::boot(services);
+    stage.at(seconds(100));
+    stage.signal(Signal::QUIT);
+    stage.forget();
+    stage.after(millis(8_999));
+    stage.check(&[]);
+    stage.after(millis(1));
+    assert_eq!(stage.only("kill"), ["kill all SIGKILL", "kill db.0 group SIGKILL"]);
+    stage.dies("web", Signal::KILL);
+    stage.dies("db", Signal::KILL);
+    assert_eq!(stage.only("exit"), ["exit 137"]);
+}
+
+/// What completed keeps its code even if something else had to be killed for it.
+#[test]
+fn a_job_that_is_done_keeps_its_code_when_a_sidecar_will_not_go() {
+    let job = Service { on_success: Consequence::Shutdown, ..oneshot("job") };
+    let mut side = service("side");
+    side.stop.timeout = seconds(60);
+    let mut stage = Stage::boot(vec![job, side]);
+    stage.exits("job", 0);
+    stage.forget();
+    stage.after(seconds(9));
+    assert_eq!(stage.only("forced"), ["forced"]);
+    stage.dies("side", Signal::KILL);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// A process that hangs in the kernel does not hang keepalive.
+#[test]
+fn what_outlasts_sigkill_is_abandoned() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.signal(Signal::TERM);
+    stage.signal(Signal::TERM);
+    stage.after(millis(499));
+    assert_eq!(stage.only("exit"), Vec::<String>::new());
+    stage.after(millis(1));
+    assert_eq!(stage.only("exit"), ["exit 137"]);
+}
+
+/// "Nothing outlives keepalive: what daemonised is found and stopped too."
+#[test]
+fn a_daemon_that_left_its_group_is_asked_then_killed() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.strays = true;
+    stage.signal(Signal::TERM);
+    stage.forget();
+    stage.exits("web", 0);
+    stage.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT"]);
+    stage.after(seconds(5));
+    stage.check(&["leftoverskilled", "kill all SIGKILL"]);
+    stage.tell(Event::Childless);
+    stage.check(&["exit 0"]);
+}
+
+/// Nothing is started, and nothing restarted, while everything is being stopped.
+#[test]
+fn nothing_is_started_during_the_stop() {
+    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web")), service("slow")]);
+    stage.exits("slow", 1);
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.exits("db", 1);
+    stage.start("slow");
+    stage.after(millis(200));
+    assert_eq!(stage.only("spawn"), Vec::<String>::new());
+    stage.exits("web", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// Spawning is refused and the end comes at the same time.
+#[test]
+fn a_refused_fork_does_not_hold_up_the_end() {
+    let mut stage = Stage::new(plan(vec![service("web")]));
+    stage.spawns = Spawns::Refused(nix::errno::Errno::EAGAIN);
+    stage.tell(Event::Boot);
+    stage.forget();
+    stage.request(Request::Shutdown);
+    stage.check(&[
+        "reply 1 done",
+        "draining: requested",
+        "web.0 backoff → stopped",
+        "kill all SIGTERM",
+        "kill all SIGCONT",
+        "exit 0",
+    ]);
+}
+
+/// After the exit there is nothing, whatever happens.
+#[test]
+fn after_the_exit_nothing_follows() {
+    let mut stage = Stage::boot(vec![oneshot("job")]);
+    stage.exits("job", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+    stage.signal(Signal::TERM);
+    stage.tell(Event::Childless);
+    stage.after(seconds(60));
+    stage.check(&[]);
+    assert_eq!(stage.next(), None);
+}
+
+fn never() -> keepalive::model::plan::Restart {
+    keepalive::model::plan::Restart { policy: RestartPolicy::Never, ..service("").restart }
+}

@@ -1,0 +1,146 @@
+//! The ladder that one process is taken down.
+
+use keepalive::model::plan::{KillMode, Service, Stop};
+use keepalive::model::{ExitStatus, Signal};
+use keepalive::supervisor::Left;
+
+use super::{Spawns, Stage, millis, seconds};
+use crate::plans::service;
+
+fn stopped_by(kill_mode: KillMode) -> Service {
+    Service { stop: Stop { signal: Signal::INT, timeout: seconds(2), kill_mode }, ..service("web") }
+}
+
+fn stopping(kill_mode: KillMode) -> Stage {
+    let mut stage = Stage::boot(vec![stopped_by(kill_mode)]);
+    stage.forget();
+    stage.stop("web");
+    stage
+}
+
+/// "stop_signal to the main process, SIGKILL to what it leaves"; "SIGCONT: a stopped process must hear it".
+#[test]
+fn mixed_asks_the_main_process_and_kills_the_group() {
+    let mut stage = stopping(KillMode::Mixed);
+    stage.check(&["web.0 running → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
+    stage.after(millis(1_999));
+    stage.check(&[]);
+    stage.after(millis(1));
+    stage.check(&["web.0 ignores its stop", "kill web.0 group SIGKILL"]);
+    stage.after(millis(200));
+    stage.check(&["kill web.0 group SIGKILL"]);
+}
+
+#[test]
+fn group_asks_the_group_and_kills_the_group() {
+    let mut stage = stopping(KillMode::Group);
+    stage.check(&["web.0 running → stopping", "kill web.0 group SIGINT", "kill web.0 group SIGCONT"]);
+    stage.after(seconds(2));
+    stage.check(&["web.0 ignores its stop", "kill web.0 group SIGKILL"]);
+}
+
+#[test]
+fn process_asks_and_kills_the_main_process_alone() {
+    let mut stage = stopping(KillMode::Process);
+    stage.check(&["web.0 running → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
+    stage.after(seconds(2));
+    stage.check(&["web.0 ignores its stop", "kill web.0 main SIGKILL"]);
+}
+
+/// SIGKILL is repeated, more and more seldom, and what outlasts it is reported once.
+#[test]
+fn what_cannot_be_killed_is_reported_once() {
+    let mut stage = stopping(KillMode::Mixed);
+    stage.after(seconds(3_600));
+    assert_eq!(stage.only("web.0 cannot"), ["web.0 cannot be killed"]);
+    stage.after(seconds(3_600));
+    assert_eq!(stage.only("kill").len(), 60);
+}
+
+/// "What a dead instance left behind in its process group or session is killed before the next run starts."
+#[test]
+fn leftovers_are_killed_before_the_next_run() {
+    let mut stage = Stage::boot(vec![stopped_by(KillMode::Mixed)]);
+    stage.at(seconds(60));
+    stage.forget();
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.check(&["web.0 leaves processes", "web.0 running → stopping", "kill 101 left SIGKILL"]);
+    stage.after(millis(100));
+    stage.cleared(101);
+    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+}
+
+#[test]
+fn with_group_leftovers_are_asked_first() {
+    let mut stage = Stage::boot(vec![stopped_by(KillMode::Group)]);
+    stage.at(seconds(60));
+    stage.forget();
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.check(&[
+        "web.0 leaves processes",
+        "web.0 running → stopping",
+        "kill 101 left SIGINT",
+        "kill 101 left SIGCONT",
+    ]);
+    stage.after(seconds(2));
+    stage.check(&["kill 101 left SIGKILL"]);
+}
+
+/// They heard the stop signal together with the main process and have what is left of its time.
+#[test]
+fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
+    let mut stage = stopping(KillMode::Group);
+    stage.after(seconds(1));
+    stage.forget();
+    stage.ends("web", ExitStatus::Code(0), Left::Processes);
+    stage.check(&["web.0 leaves processes", "web.0 stopping → stopping"]);
+    stage.after(seconds(1));
+    stage.check(&["kill 101 left SIGKILL"]);
+    stage.cleared(101);
+    stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
+}
+
+#[test]
+fn with_process_leftovers_are_left_alone() {
+    let mut stage = Stage::boot(vec![stopped_by(KillMode::Process)]);
+    stage.at(seconds(60));
+    stage.forget();
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+}
+
+/// Leftovers that hang in the kernel hold up the next run for a while only.
+#[test]
+fn leftovers_that_cannot_be_killed_are_given_up() {
+    let mut stage = Stage::boot(vec![stopped_by(KillMode::Mixed)]);
+    stage.at(seconds(60));
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.forget();
+    stage.after(seconds(60));
+    let kill = "kill 101 left SIGKILL";
+    stage.check(&[
+        kill,
+        kill,
+        kill,
+        kill,
+        "web.0 cannot be killed",
+        "web.0 stopping → starting",
+        "spawn web.0 (1 restarts)",
+        "web.0 starting → running",
+    ]);
+}
+
+/// A process that is told to end before it runs its program has ended all the same.
+#[test]
+fn a_stop_between_fork_and_exec_is_a_stop() {
+    let mut stage = Stage::new(crate::plans::plan(vec![stopped_by(KillMode::Mixed)]));
+    stage.spawns = Spawns::Pending;
+    stage.tell(keepalive::supervisor::Event::Boot);
+    stage.forget();
+    stage.stop("web");
+    stage.check(&["web.0 starting → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
+    stage.executes("web");
+    stage.check(&[]);
+    stage.dies("web", Signal::INT);
+    stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
+}

@@ -1,0 +1,68 @@
+//! Many seeds, or one.
+
+use std::time::Duration;
+
+use crate::run::{Failure, Tally, run};
+use crate::trace::Keep;
+
+/// What `make test` runs.
+const SEEDS: u64 = 1_000;
+
+#[test]
+#[expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "prints figures; measures real time")]
+fn every_rule_holds_after_every_step() {
+    if let Some(seed) = number("SEED") {
+        let text = run(seed, Keep::All).map_or_else(|failure| describe(&failure), |(_, trace)| trace);
+        println!("{text}");
+    }
+    let count = number("SEEDS").unwrap_or(SEEDS);
+    let first = number("SEED").or(number("FIRST")).unwrap_or(0);
+    let count = if number("SEED").is_some() { 1 } else { count };
+    let begun = std::time::Instant::now();
+    let mut total = Tally::default();
+    let mut failures = Vec::new();
+    for seed in first..first + count {
+        match run(seed, Keep::Tail) {
+            Ok((tally, _)) => total.add(&tally),
+            Err(failure) => failures.push(failure),
+        }
+        if failures.len() == 20 {
+            break;
+        }
+    }
+    let took = begun.elapsed().max(Duration::from_nanos(1));
+    println!(
+        "{count} seeds: {:.0} simulated hours, {} steps in {took:.1?}: {:.0} steps per second",
+        total.simulated.as_secs_f64() / 3_600.0,
+        total.steps,
+        total.steps as f64 / took.as_secs_f64(),
+    );
+    for (deed, count) in &total.deeds {
+        println!("{count:>10} {deed}");
+    }
+    if let Some(worst) = failures.first() {
+        let list: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.seed, failure.message)).collect();
+        panic!("{}\n{} failed:\n{}", describe(worst), failures.len(), list.join("\n"));
+    }
+}
+
+/// All that is random comes from the seed.
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..20 {
+        let [first, second] = [(), ()].map(|()| match run(seed, Keep::All) {
+            Ok((_, trace)) => trace,
+            Err(failure) => panic!("{}", describe(&failure)),
+        });
+        assert!(first == second, "seed {seed} gives two different traces");
+    }
+}
+
+fn describe(failure: &Failure) -> String {
+    let Failure { seed, message, plan, trace } = failure;
+    format!("{trace}\n{plan:?}\nseed {seed}: {message}\nreplay: SEED={seed} cargo test --test sim seeds -- --nocapture")
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
