@@ -18,7 +18,7 @@ run: build ## Build keepalive and run examples/quickstart with it, as PID 1 of a
 	@sh examples/quickstart/run.sh $(BINARY)
 
 test: build ## All tests; what needs root or a Docker Engine says so where it cannot run
-	KEEPALIVE_DIST=$(CURDIR)/$(BINARY) $(CARGO) test --locked
+	KEEPALIVE_DIST=$(CURDIR)/$(BINARY) $(CARGO) test --locked --no-fail-fast
 
 build: ## dist/keepalive: the release binary, static and stripped
 	@tools/need rust linker target
@@ -38,7 +38,7 @@ clippy:
 
 doc:
 	@tools/need rust linker target
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items
 
 # cargo-deny knows the advisories too. It takes longer to build than all the rest of the checks, so that it is used
 # where it is, and the test is what everybody runs: licences, sources, duplicates, a reason for each dependency.
