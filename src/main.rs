@@ -22,6 +22,7 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 const TERMINATION_LOG_LIMIT: usize = 4096;
 
 fn run(arguments: Vec<OsString>) -> u8 {
+    logs::bug::end_on_panic();
     match cli::read(&arguments) {
         Ok(Invocation::Init { options, command }) => {
             logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });

@@ -1,5 +1,6 @@
-//! Carries lines to where they are read. So far these are keepalive's own, [`own`].
+//! Carries lines to where they are read. So far these are keepalive's own, [`own`], and its very last, [`bug`].
 //!
 //! Nothing here may wait for a reader: a line that cannot be written is dropped and counted.
 
+pub mod bug;
 pub mod own;

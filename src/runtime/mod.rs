@@ -45,10 +45,12 @@ const SIGNALS: u64 = 0;
 #[must_use]
 pub fn run(plan: Plan, environment: StringList) -> u8 {
     let plan = Rc::new(plan);
-    // Nothing of it is handed on: a service starts with nothing blocked and nothing ignored.
-    let _inherited = signals::take_over(Depth::Full);
+    let inherited = signals::take_over(Depth::Full);
     let outcome = match Runtime::new(Rc::clone(&plan), environment) {
-        Ok(mut runtime) => runtime.run(),
+        Ok(mut runtime) => {
+            runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
+            runtime.run()
+        }
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno.desc());
             ending::tell(&plan, &reason);
@@ -83,6 +85,10 @@ struct Runtime {
     oom: OomCounter,
     stops: Stops,
     is_init: bool,
+    /// We were started with SIGHUP ignored, by nohup(1).
+    outlives_terminal: bool,
+    /// We have been stopped together with our terminal, and the SIGCONT that ended it is still to be taken.
+    suspended: bool,
     now: Mono,
     /// Found by the last wait: signals are there to be taken.
     signalled: bool,
@@ -120,6 +126,8 @@ impl Runtime {
             oom: OomCounter::new(),
             stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
             is_init,
+            outlives_terminal: false,
+            suspended: false,
             now,
             signalled: false,
             started: Vec::new(),
@@ -246,19 +254,21 @@ impl Runtime {
         for Received { signal, origin } in received.into_iter().take(count) {
             match (signal, origin) {
                 (Signal::CHLD, _) => self.reap_due = true,
+                // It was for the job that we are, and has continued it.
+                (Signal::CONT, _) if std::mem::take(&mut self.suspended) => {}
                 // A terminal sends these to everyone whom they concern; a service in a session of its own is not.
                 (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
                 (Signal::TSTP, Origin::Kernel) => self.suspend(),
+                (Signal::HUP, Origin::Kernel) if self.outlives_terminal => {}
+                (Signal::HUP, Origin::Kernel) => self.tell(Event::HungUp),
                 _ => self.tell(Event::Signal(signal)),
             }
         }
     }
 
     /// Ctrl-Z on a developer's terminal: the shell wants it back.
-    fn suspend(&self) {
-        if !self.is_init {
-            signals::suspend_self();
-        }
+    fn suspend(&mut self) {
+        self.suspended = !self.is_init && signals::suspend_self();
     }
 
     fn reap(&mut self) {
@@ -325,7 +335,7 @@ impl Runtime {
     fn on_stopped(&mut self, pid: Pid, signal: Signal) {
         wait::consume_stop(pid);
         if self.children.get(pid).is_some_and(|child| child.input == Input::Terminal) {
-            foreground::on_stopped(pid, signal);
+            self.suspended = foreground::on_stopped(pid, signal);
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Event {
     },
     /// keepalive has received a signal that somebody sent to it.
     Signal(Signal),
+    /// The terminal that keepalive was started on has gone.
+    HungUp,
     /// An operator wants something.
     Request {
         /// Goes back with the one [`Action::Reply`].

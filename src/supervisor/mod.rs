@@ -110,6 +110,7 @@ impl Supervisor {
             Event::Exited { pid, exit, left } => self.on_exited(pid, exit, left),
             Event::Cleared { pid } => self.on_cleared(pid),
             Event::Signal(signal) => self.on_signal(signal),
+            Event::HungUp => self.on_hung_up(),
             Event::Request { id, request } => self.on_request(id, request),
             Event::Childless => self.on_childless(),
             Event::Tick => self.on_tick(),
@@ -156,6 +157,14 @@ impl Supervisor {
             SignalUse::Shutdown => self.on_stop_signal(signal),
             SignalUse::Reload => self.record(Fact::ReloadUnsupported { signal }),
             SignalUse::Ignore => self.record(Fact::SignalIgnored { signal }),
+        }
+    }
+
+    /// A closed terminal ends what runs on it, as it ends any program; nobody has asked for a reload.
+    fn on_hung_up(&mut self) {
+        match self.plan.signals.of(Signal::HUP) {
+            SignalUse::Ignore => self.record(Fact::SignalIgnored { signal: Signal::HUP }),
+            SignalUse::Reload | SignalUse::Shutdown | SignalUse::Forward => self.on_stop_signal(Signal::HUP),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{Directory, Place, Run, places, wait_for_state};
+use crate::harness::{Directory, PUPPET, Place, Run, places, wait_for_state};
 
 #[track_caller]
 fn check(options: &[&str], command: &[&str], expect: i32) {
@@ -14,7 +14,19 @@ fn check(options: &[&str], command: &[&str], expect: i32) {
 
 #[track_caller]
 fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
-    check(options, &[&[crate::harness::PUPPET], verb].concat(), expect);
+    check(options, &[&[PUPPET], verb].concat(), expect);
+}
+
+// sysexits(3): EX_SOFTWARE, 70. As a process of a bug that is not there yet, the puppet.
+#[test]
+fn a_bug_in_keepalive_is_told_and_ends_with_70() {
+    for place in places() {
+        let (code, _, stderr) = Run::words(place, &[PUPPET, "panic"]).finish();
+        assert_eq!(code, 70, "{stderr}");
+        let line = concat!("keepalive: error: this is a bug in keepalive ", env!("CARGO_PKG_VERSION"));
+        assert!(stderr.starts_with(line), "{stderr}");
+        assert!(stderr.contains("please report it: on purpose at tests/puppet/puppet.rs:"), "{stderr}");
+    }
 }
 
 #[test]

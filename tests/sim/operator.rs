@@ -82,7 +82,8 @@ impl Operator {
     fn random_event(&mut self) -> Event {
         match self.chance.below(1_000) {
             0..=2 => self.request(Request::Shutdown),
-            3..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT])),
+            3..=4 => Event::HungUp,
+            5..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT])),
             9..=100 => {
                 let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(37).unwrap()];
                 Event::Signal(self.chance.pick(&signals))

@@ -104,6 +104,7 @@ impl Checker {
             }
             Event::Cleared { pid } => self.model.cleared(*pid),
             Event::Signal(signal) => self.end.hears_signal(*signal, &self.plan),
+            Event::HungUp => self.end.hears_hang_up(&self.plan),
             Event::Request { id, request } => {
                 self.requests.hears(*id, *request, &mut self.model, self.end.stage())?;
             }

@@ -76,6 +76,13 @@ impl End {
         }
     }
 
+    /// Unless SIGHUP is to be ignored, the loss of the terminal is a signal to end.
+    pub(crate) fn hears_hang_up(&mut self, plan: &Plan) {
+        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalUse::Ignore) {
+            drain.signals += 1;
+        }
+    }
+
     pub(crate) fn sees_draining(
         &mut self,
         cause: &Cause,
@@ -87,8 +94,11 @@ impl End {
         rule!(self.drain.is_none(), "it is draining already");
         let (code, signals) = match cause {
             Cause::Signal(signal) => {
-                let heard = event == Some(&Event::Signal(*signal));
-                rule!(heard && plan.signals.of(*signal) == SignalUse::Shutdown, "nobody sent {signal}");
+                let sent = event == Some(&Event::Signal(*signal));
+                let heard = sent && plan.signals.of(*signal) == SignalUse::Shutdown;
+                let hung_up = event == Some(&Event::HungUp) && *signal == Signal::HUP;
+                let matters = plan.signals.of(Signal::HUP) != SignalUse::Ignore;
+                rule!(heard || hung_up && matters, "nobody sent {signal}");
                 (0, 1)
             }
             Cause::Requested => {
@@ -125,7 +135,8 @@ impl End {
         let Some(drain) = &mut self.drain else { return Err(Violation("forced, and no drain".into())) };
         match signal {
             Some(signal) => {
-                rule!(event == Some(&Event::Signal(signal)), "nobody sent {signal}");
+                let hung_up = event == Some(&Event::HungUp) && signal == Signal::HUP;
+                rule!(hung_up || event == Some(&Event::Signal(signal)), "nobody sent {signal}");
                 rule!(drain.signals >= 2, "it is forced by the first signal");
             }
             None => rule!(drain.deadline <= now, "it is forced before shutdown_timeout is over"),

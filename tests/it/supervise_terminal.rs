@@ -1,0 +1,91 @@
+//! Supervise mode on a terminal.
+
+use std::fs::File;
+
+use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_until};
+use crate::services::Set;
+use crate::session::{CTRL_C, CTRL_Z, Session};
+
+const ONE_SERVICE: &str = "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n";
+
+/// `keepalive -c CONFIG WORDS…` as the leader of the terminal's session, as under `docker run -it`.
+fn in_container(set: &Set, words: &[&str]) -> Session {
+    let words = [&["setsid", "--ctty", KEEPALIVE, "-c", &set.config], words].concat();
+    Session::start(Place::Init, &words, None, None)
+}
+
+#[test]
+fn ctrl_c_stops_everything_in_order() {
+    let set = Set::new(ONE_SERVICE);
+    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config]);
+    assert!(session.running.line().starts_with("a: ready"));
+    session.press(CTRL_C);
+    // The service is in a session of its own and hears of the end from keepalive alone.
+    session.running.expect("a: signal 15");
+    session.running.expect("ended 0");
+}
+
+#[test]
+fn ctrl_c_stops_everything_in_a_container_too() {
+    if !have_namespaces() {
+        return;
+    }
+    let set = Set::new(ONE_SERVICE);
+    let mut session = in_container(&set, &[]);
+    assert!(session.running.line().starts_with("a: ready"));
+    session.press(CTRL_C);
+    session.running.expect("a: signal 15");
+    assert_eq!(session.running.end(), 0);
+}
+
+#[test]
+fn the_added_command_has_the_terminal() {
+    if !have_namespaces() {
+        return;
+    }
+    let set = Set::new(ONE_SERVICE);
+    let mut session = in_container(&set, &["--", PUPPET, "echo"]);
+    let mut up = [session.running.line(), session.running.line()];
+    up.sort();
+    assert!(up[0].starts_with("a: ready") && up[1].starts_with("ready"), "{up:?}");
+    session.press(b"hello\n");
+    session.running.expect("line hello");
+    // There is no shell to go back to.
+    session.press(CTRL_Z);
+    session.press(b"still here\n");
+    session.running.expect("line still here");
+    session.press(CTRL_C);
+    session.running.expect("a: signal 15");
+    assert_eq!(session.running.end(), 130);
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
+    let set = Set::new(ONE_SERVICE);
+    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
+    session.running.line();
+    session.running.line();
+    session.press(CTRL_Z);
+    session.running.expect("stopped 20, terminal: job");
+    session.tell_shell("fg");
+    session.press(b"hello\n");
+    session.running.expect("line hello");
+    session.press(b"\x04");
+    session.running.expect("a: signal 15");
+    session.running.expect("ended 0");
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_what_runs_on_it() {
+    if !have_namespaces() {
+        return;
+    }
+    let set = Set::new(
+        "[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"trap 'echo told > DIR/told; exit 0' TERM; echo up; sleep 1000 & wait\"]\n",
+    );
+    let mut session = in_container(&set, &[]);
+    session.running.expect("up");
+    session.keyboard = File::open("/dev/null").unwrap();
+    wait_until("the service to be told", || set.directory.path().join("told").exists().then_some(()));
+    assert_eq!(session.running.end(), 0);
+}
