@@ -111,6 +111,10 @@ impl Supervisor {
         if now.satisfied && !seen.satisfied {
             self.on_satisfied(service);
         }
+        // What it waits for may have gone and come again before anyone looked.
+        if self.fleet[service].tally.hopeful > 0 && !self.is_draining() {
+            self.start_or_block(service);
+        }
         if now.down && !seen.down && self.is_draining() {
             self.stop_unneeded(service);
         }

@@ -211,3 +211,37 @@ fn a_start_behind_a_failed_dependency_of_a_dependency_is_refused() {
     stage.start("web");
     stage.check(&["cache.0 stopped → waiting", "cache.0 waiting → failed", "web.0 stopped → failed", "reply 1 Failed"]);
 }
+
+/// Seed 1118093: one instance of `cache` runs, the other is pulled in and blocked in the same step, in the middle of
+/// which `web` began to wait. It went on waiting for something that was there.
+#[test]
+fn what_begins_to_wait_while_its_dependency_wavers_still_starts() {
+    let mut services = vec![
+        once(service("db")),
+        Service { instances: 2, ..needing(&[0], service("cache")) },
+        needing(&[1], service("web")),
+        needing(&[2], service("proxy")),
+        service("other"),
+    ];
+    for service in &mut services[1..4] {
+        service.autostart = false;
+    }
+    let mut stage = Stage::boot(services);
+    stage.start("cache.1");
+    stage.exits("db", 1);
+    stage.forget();
+    stage.start("proxy");
+    stage.check(&[
+        "web.0 stopped → waiting",
+        "cache.0 stopped → waiting",
+        "cache.0 waiting → failed",
+        "proxy.0 stopped → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+        "proxy.0 waiting → starting",
+        "spawn proxy.0 (0 restarts)",
+        "proxy.0 starting → running",
+        "reply 2 done",
+    ]);
+}
