@@ -109,7 +109,9 @@ fn the_same_seed_gives_the_same_trace() {
 
 fn describe(failure: &Failure) -> String {
     let Failure { seed, message, plan, trace } = failure;
-    format!("{trace}\n{plan:?}\nseed {seed}: {message}\nreplay: SEED={seed} cargo test --test sim seeds -- --nocapture")
+    format!(
+        "{trace}\n{plan:?}\nseed {seed}: {message}\nreplay: SEED={seed} cargo test --test sim every_rule -- --nocapture"
+    )
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -215,6 +215,9 @@ impl Checker {
         if to == StateName::Starting && at_rest {
             rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
         }
+        if self.event == Some(Event::Boot) {
+            rule!(self.model.starts_by_itself(id.service), "{id:?} starts, and nobody wants it");
+        }
         if let Reason::DependencyFailed { dependency } = reason {
             rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
         }
@@ -250,6 +253,11 @@ impl Checker {
 
     /// Everything that follows from an event has been done.
     pub(crate) fn step_ended(&mut self, view: View<'_>, world: &World) -> Verdict {
+        if self.event == Some(Event::Boot) {
+            let idle = |id: InstanceId| self.model.get(id).state == StateName::Stopped;
+            let forgotten = self.model.all().find(|(id, _)| self.model.starts_by_itself(id.service) && idle(*id));
+            rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
+        }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
         for instance in view.instances() {
             let model = self.model.get(instance.id);

@@ -226,6 +226,10 @@ impl Model {
             StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
                 rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
             }
+            StateName::Running => {
+                let ready = instance.ready_at.is_some_and(|at| at <= now);
+                rule!(ready, "{id:?} is ready at {now:?}, not at {:?}", instance.ready_at);
+            }
             StateName::Backoff => {
                 rule!(instance.due.is_some_and(|due| due > now), "{id:?} backs off until {:?}", instance.due);
             }
@@ -297,6 +301,13 @@ impl Model {
             && any(StateName::Failed)
             && (oneshot || !any(StateName::Completed))
             && instances.iter().any(|instance| instance.failed.is_some())
+    }
+
+    /// Whether it starts by itself, or something that does depends on it, however far off.
+    pub(crate) fn starts_by_itself(&self, service: ServiceIndex) -> bool {
+        let needs = |other: &ServiceIndex| self.plan.services[other.position()].depends_on.contains(&service);
+        let wanted = self.plan.services[service.position()].autostart;
+        wanted || self.services().filter(needs).any(|dependent| self.starts_by_itself(dependent))
     }
 
     /// Something that depends on `service`, however far off, and still has a process.
