@@ -36,6 +36,7 @@ clippy:
 	@tools/need rust linker target clippy
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
+# Descriptions of rooms link to what is private in them: these pages are for people who work on keepalive.
 doc:
 	@tools/need rust linker target
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items
@@ -52,7 +53,7 @@ size: build ## The size of dist/keepalive, which must stay below 1 MiB, and that
 
 sim: ## The supervisor in the simulator, as many seeds as you like: make sim SEEDS=100000
 	@tools/need rust linker target
-	SEEDS=$(SEEDS) $(CARGO) test --release --locked --test sim -- --nocapture
+	SEEDS=$(SEEDS) $(CARGO) test --profile sim --locked --test sim seeds:: -- --nocapture
 
 image: build ## A Docker image, named keepalive, that holds nothing but /sbin/keepalive
 	@tools/need docker

@@ -23,7 +23,7 @@ impl Drop for MountedFile {
     }
 }
 
-/// Contract: the code of the process that decided the end; the reason is the last line on stderr and in
+/// README: the code of the process that decided the end; the reason is the last line on stderr and in
 /// /dev/termination-log, which Kubernetes mounts as a file.
 #[test]
 fn a_crash_loop_ends_the_container_with_the_services_code_and_the_reason() {

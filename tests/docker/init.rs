@@ -9,7 +9,7 @@ fn run(image: &Image, options: &[&str], arguments: &[&str]) -> (Option<i32>, Str
     (output.status.code(), lossy(&output.stderr))
 }
 
-/// Contract: the code of the process that decided the end, 128+N when signal N killed it, 127 not found, 126 found
+/// README: the code of the process that decided the end, 128+N when signal N killed it, 127 not found, 126 found
 /// but not executable.
 #[test]
 fn the_container_ends_with_the_code_of_the_command() {

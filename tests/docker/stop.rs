@@ -15,7 +15,7 @@ fn position(stdout: &str, text: &str) -> usize {
     positions[0]
 }
 
-/// Contract: 0 after an orderly stop that was asked for; what depends on a service stops before it.
+/// README: 0 after an orderly stop that was asked for; what depends on a service stops before it.
 #[test]
 fn docker_stop_ends_with_zero_after_stopping_in_the_reverse_of_depends_on() {
     let Some(engine) = Engine::find() else { return };

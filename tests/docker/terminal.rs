@@ -51,7 +51,7 @@ fn a_shell_in_init_mode_has_the_terminal() {
     use_the_shell(terminal);
 }
 
-/// Contract: `keepalive -c FILE -- CMD`: CMD gets the terminal if there is one, its exit ends the container with its
+/// README: `keepalive -c FILE -- CMD`: CMD gets the terminal if there is one, its exit ends the container with its
 /// code.
 #[test]
 fn a_shell_beside_a_service_set_has_the_terminal() {
