@@ -45,7 +45,7 @@ impl Walk<'_> {
             self.signal_uses(value, &mut settings.signals);
         }
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
-            settings.termination_log = path;
+            settings.termination_log = self.directory.join(path);
         }
         settings
     }

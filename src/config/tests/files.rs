@@ -32,6 +32,14 @@ fn included_files_come_in_the_order_of_their_names() {
     assert_eq!(*process.env, [Template::Fixed(c"B=1".to_owned())]);
 }
 
+// README: "Relative paths are relative to the file they stand in."
+#[test]
+fn a_relative_termination_log_is_beside_the_file() {
+    let scratch = Scratch::new();
+    let path = scratch.write("d/main.toml", b"keepalive.termination_log = \"log\"\nservices.a.command = \"x\"\n");
+    assert_eq!(scratch.load_with(&path, &[]).unwrap().plan.termination_log, scratch.0.join("d/log"));
+}
+
 #[test]
 fn errors_of_all_files_are_told_together() {
     let scratch = Scratch::new();
