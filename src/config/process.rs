@@ -96,7 +96,9 @@ impl Walk<'_> {
             return Box::default();
         };
         let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
-            (self.split(value, text, scope), text.trim().is_empty())
+            // A string of blanks and comments has no word either.
+            let words = shlex::bytes::split(text.as_bytes());
+            (self.split(value, text, scope), words.is_some_and(|words| words.is_empty()))
         } else if let Some(words) = value.get_ref().as_array() {
             let words = words.iter();
             let templates = words.clone().filter_map(|word| {
@@ -145,6 +147,9 @@ impl Walk<'_> {
 
     /// The command of a command line: the shell has expanded its variables, only placeholders are left.
     fn words(&mut self, words: Words<'_>, scope: &Scope<'_>) -> Box<[Template]> {
+        if let Some((_, span)) = words.first().filter(|(program, _)| program.is_empty()) {
+            self.error(span.clone(), "the command is empty", "such as `node server.js`");
+        }
         let words = words.iter().filter_map(|(word, span)| {
             let mut builder = Builder::default();
             match expand(word, scope, &mut builder) {

@@ -266,3 +266,9 @@ fn closed_streams_are_no_reason_to_die() {
         assert_eq!(output.status.code(), Some(code), "{line}: {:?}", told(&output));
     }
 }
+
+#[test]
+fn run_refuses_an_empty_command() {
+    let expected = "command line:1:18: the command is empty\n  1 | keepalive run -- \n    |                  ^\n  = such as `node server.js`\n\n1 error in the configuration\n";
+    check(&Directory::new(), &["run", "--", ""], 78, "", expected);
+}

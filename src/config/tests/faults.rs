@@ -330,3 +330,18 @@ keepalive.toml:5:15: SIGSTOP ends no process
 "#,
     );
 }
+
+#[test]
+fn a_command_that_is_only_a_comment_is_empty() {
+    check(
+        "services.a.command = \"# soon\"\n",
+        r##"
+keepalive.toml:1:22: the command is empty
+  1 | services.a.command = "# soon"
+    |                      ^^^^^^^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+1 error in the configuration
+"##,
+    );
+}
