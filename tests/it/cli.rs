@@ -272,3 +272,18 @@ fn run_refuses_an_empty_command() {
     let expected = "command line:1:18: the command is empty\n  1 | keepalive run -- \n    |                  ^\n  = such as `node server.js`\n\n1 error in the configuration\n";
     check(&Directory::new(), &["run", "--", ""], 78, "", expected);
 }
+
+// README: "`false`: it starts only if something that starts depends on it".
+#[test]
+fn check_tells_what_does_not_start_by_itself() {
+    let scratch = Directory::new();
+    let services = "services.a = { command = \"true\", autostart = false }\n\
+                    services.b = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n\
+                    services.c = { command = \"true\", depends_on = [\"b\"] }\n\
+                    services.d = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n";
+    scratch.file("keepalive.toml", services.as_bytes(), 0o644);
+    let (code, stdout, stderr) = told(&keepalive(&scratch, &["check"]).output().unwrap());
+    let order: Vec<&str> = stdout.lines().skip(3).take(4).collect();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(order, ["   1. a", "   2. b after a", "   3. c after b", "   4. d after a (does not start by itself)"]);
+}
