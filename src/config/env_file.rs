@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::ops::Range;
 
+use super::RESERVED;
 use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
 
 /// Name and value, in the order of the file.
@@ -49,7 +50,7 @@ impl Parser<'_> {
             self.skip_line();
             return Ok(());
         }
-        if self.rest().starts_with(b"export ") {
+        if self.rest().starts_with(b"export ") || self.rest().starts_with(b"export\t") {
             self.position += b"export ".len();
             self.skip_blanks();
         }
@@ -60,6 +61,10 @@ impl Parser<'_> {
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
             return Err(Flaw { at: self.line_from(start), message, hint: "a comment begins with `#`".to_owned() });
+        }
+        if RESERVED.iter().any(|reserved| reserved.as_bytes() == name) {
+            let message = format!("`{}` is set by keepalive itself", String::from_utf8_lossy(&name));
+            return Err(Flaw { at: start..start + length, message, hint: "remove it".to_owned() });
         }
         self.position += length;
         self.skip_blanks();
@@ -219,7 +224,7 @@ mod tests {
     fn lines_are_read_as_compose_reads_them() {
         check("VAR=VAL", &["VAR=VAL"]);
         check("VAR: VAL\nA = b ", &["VAR=VAL", "A=b"]);
-        check("\n# c\n  # d\nexport A=b\r\n", &["A=b"]);
+        check("\n# c\n  # d\nexport A=b\r\nexport\tC=d", &["A=b", "C=d"]);
         check("A=VAL # comment\nB=VAL# no comment\nC=#x", &["A=VAL", "B=VAL# no comment", "C="]);
         check("A=\"VAL # no comment\" # comment\nB='x'", &["A=VAL # no comment", "B=x"]);
         check("A='Let\\'s go!'\nB=\"{\\\"hello\\\": \\\"json\\\"}\"", &["A=Let's go!", "B={\"hello\": \"json\"}"]);
@@ -241,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_and_the_rest_is_read() {
-        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2");
+        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2\nKEEPALIVE_SERVICE=x");
         assert_eq!(entries, ["B=1", "G=1"]);
         assert_eq!(
             flaws,
@@ -252,6 +257,7 @@ mod tests {
                 "26..27 text after the closing quote",
                 "30..37 variable `NONE` is not set",
                 "42..46 expected `NAME=value`",
+                "47..64 `KEEPALIVE_SERVICE` is set by keepalive itself",
             ]
         );
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::RESERVED;
 use super::env_file::{self, Entries};
 use super::expand::{Builder, Placeholders, Scope, expand};
 use super::read::read;
@@ -20,8 +21,6 @@ use crate::model::plan::{Input, Output, Process};
 /// The words of a command line with their places.
 pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
 
-/// What keepalive itself tells each process.
-const RESERVED: [&str; 3] = ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS"];
 /// Words that mean something to a shell, but nothing to a program.
 const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
 

@@ -182,7 +182,7 @@ fn sort(order: &mut [((usize, usize), usize)]) {
 
 fn locate_one(fault: &Fault, sources: &[&Source]) -> Finding {
     let Fault { place, message, hint } = fault;
-    let (message, hint) = (message.clone(), hint.clone());
+    let (message, hint) = (visible(message.as_bytes()), visible(hint.as_bytes()));
     let source = sources.get(place.source);
     let (mut line, mut column, mut excerpt) = (0, 0, String::new());
     if let (Some(source), Some(span)) = (source, &place.span) {
@@ -226,6 +226,14 @@ mod tests {
     #[test]
     fn a_span_over_several_lines_is_marked_to_the_end_of_the_first() {
         check(b"a = [\n1]\n", 4..8, "a.toml:1:5: wrong\n  1 | a = [\n    |     ^\n  = right\n");
+    }
+
+    #[test]
+    fn control_characters_of_names_do_not_reach_the_terminal() {
+        let (message, hint) = ("`\x1b[2J`".to_owned(), "`\x07`\n".to_owned());
+        let source = Source { name: "a.toml".to_owned(), bytes: Vec::new() };
+        let (findings, _) = locate(&[Fault { place: Place { source: 0, span: None }, message, hint }], &[&source]);
+        assert_eq!(findings[0].to_string(), "a.toml: `\u{fffd}[2J`\n  = `\u{fffd}`\u{fffd}\n");
     }
 
     #[test]
