@@ -14,6 +14,9 @@ use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
 /// Name and value, in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// All arguments and variables of a program together: execve(2) takes three quarters of the stack's eight megabytes.
+const TOTAL_LIMIT: usize = 6 << 20;
+
 /// A line that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
@@ -24,13 +27,22 @@ pub(super) struct Flaw {
 
 /// Reads all lines; what is wrong goes to `flaws`, and reading goes on with the next line.
 pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<Flaw>) -> Entries {
-    let mut parser = Parser { text, inherited, position: 0, entries: Vec::new() };
+    let mut parser = Parser { text, inherited, position: 0, entries: Vec::new(), total: 0 };
     while parser.position < text.len() {
         let start = parser.position;
         if let Err(flaw) = parser.line() {
             flaws.push(flaw);
             parser.position = start;
             parser.skip_line();
+        }
+        if parser.total > TOTAL_LIMIT {
+            let message = format!("the variables up to here take more than {} MiB", TOTAL_LIMIT >> 20);
+            flaws.push(Flaw {
+                at: parser.line_from(start),
+                message,
+                hint: "no program can be given as much".to_owned(),
+            });
+            break;
         }
     }
     parser.entries
@@ -41,6 +53,8 @@ struct Parser<'p> {
     inherited: &'p [(OsString, OsString)],
     position: usize,
     entries: Entries,
+    /// Bytes of all values.
+    total: usize,
 }
 
 impl Parser<'_> {
@@ -77,6 +91,7 @@ impl Parser<'_> {
             Some(b'=' | b':') => {
                 self.position += 1;
                 let value = self.value()?;
+                self.total += value.len();
                 self.entries.push((name, value));
             }
             Some(_) => {
@@ -242,6 +257,20 @@ mod tests {
         check("A=1\nB=${A}2\nC=\"${HOME}/x\"\nD='${A}'\nE=${NONE:-d}", &["A=1", "B=12", "C=/root/x", "D=${A}", "E=d"]);
         check("A=pa$$word\nB=pa$word\nC=\"\\${A}\"", &["A=pa$word", "B=pa$word", "C=${A}"]);
         check("HOME\nNONE", &["HOME=/root"]);
+    }
+
+    #[test]
+    fn variables_that_multiply_each_other_have_an_end() {
+        let mut text = "A0=xxxxxxxxxx\n".to_owned();
+        for line in 1..10 {
+            text.push_str(&format!("A{line}={}\n", format!("${{A{}}}", line - 1).repeat(10)));
+        }
+        let (entries, flaws) = parsed(&text);
+        assert_eq!(entries.len(), 5);
+        assert!(flaws[0].ends_with("longer than 128 KiB, which no program can be given"), "{flaws:?}");
+        let (entries, flaws) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
+        assert_eq!(entries.len(), 63);
+        assert_eq!(flaws, ["100430..100436 the variables up to here take more than 6 MiB"]);
     }
 
     #[test]

@@ -129,10 +129,32 @@ impl Source {
         let after = after.trim_end();
         let shown: String = after.chars().take(EXCERPT_LIMIT).collect();
         let cut = if shown.len() < after.len() { "…" } else { "" };
-        let padding: String = before.chars().map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-        let carets = "^".repeat(marked.min(shown.chars().count().max(1)));
+        let padding: String =
+            before.chars().map(|character| if character == '\t' { "\t" } else { blanks(character) }).collect();
+        let carets =
+            "^".repeat(shown.chars().take(marked).map(|character| blanks(character).len()).sum::<usize>().max(1));
         let gutter = " ".repeat(line.to_string().len());
         format!("  {line} | {before}{shown}{cut}\n  {gutter} | {padding}{carets}\n")
+    }
+}
+
+/// Blanks as wide as `character` is on a terminal: two for ideographs and emoji, none for marks that stand on another.
+fn blanks(character: char) -> &'static str {
+    match character {
+        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' => "",
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{303e}'
+        | '\u{3041}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1f64f}'
+        | '\u{1f680}'..='\u{1f6ff}'
+        | '\u{1f900}'..='\u{1f9ff}'
+        | '\u{20000}'..='\u{3fffd}' => "  ",
+        _ => " ",
     }
 }
 
@@ -214,6 +236,16 @@ mod tests {
     #[test]
     fn tabs_and_wide_characters_before_the_place_keep_the_caret_in_line() {
         check("\tü = x\r\n".as_bytes(), 6..7, "a.toml:1:6: wrong\n  1 | \tü = x\n    | \t    ^\n  = right\n");
+    }
+
+    // Unicode Standard Annex #11: W and F take two columns.
+    #[test]
+    fn characters_of_two_columns_and_of_none_keep_the_caret_in_line() {
+        check(
+            "日本e\u{301} = 😀x".as_bytes(),
+            12..17,
+            "a.toml:1:8: wrong\n  1 | 日本e\u{301} = 😀x\n    |         ^^^\n  = right\n",
+        );
     }
 
     #[test]

@@ -345,3 +345,33 @@ keepalive.toml:1:22: the command is empty
 "##,
     );
 }
+
+#[test]
+fn a_place_in_a_text_of_several_lines_is_found() {
+    check(
+        "[services.a]\ncommand = [\"sh\", \"-c\", \"\"\"\necho 1\n  ${A}\n\"\"\", \'\'\'${B}\'\'\', \'\'\'\r\nx\r\n${C}\'\'\', \"\"\"\\t\n${D}\"\"\"]\n",
+        r#"
+keepalive.toml:4:3: variable `A` is not set
+  4 |   ${A}
+    |   ^^^^
+  = set it, or give a default: `${A:-default}`
+
+keepalive.toml:5:9: variable `B` is not set
+  5 | """, '''${B}''', '''
+    |         ^^^^
+  = set it, or give a default: `${B:-default}`
+
+keepalive.toml:7:1: variable `C` is not set
+  7 | ${C}''', """\t
+    | ^^^^
+  = set it, or give a default: `${C:-default}`
+
+keepalive.toml:7:10: variable `D` is not set
+  7 | ${C}''', """\t
+    |          ^^^^^
+  = set it, or give a default: `${D:-default}`
+
+4 errors in the configuration
+"#,
+    );
+}
