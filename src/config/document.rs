@@ -371,9 +371,14 @@ fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, Stri
     if is_bare_word(source, span) {
         let hint = match name.to_ascii_lowercase().as_str() {
             lower @ ("true" | "false") => format!("write `{lower}`"),
+            "yes" | "on" => format!("write `true`, or `\"{name}\"` if it is a text"),
+            "no" | "off" => format!("write `false`, or `\"{name}\"` if it is a text"),
             _ => format!("write `\"{}\"`", name.escape_debug()),
         };
         return (format!("expected a value, found `{}`", name.escape_debug()), hint);
+    }
+    if message == "unexpected leading zero, expected nothing" {
+        return ("a number cannot begin with a zero".to_owned(), "remove the zero".to_owned());
     }
     if message != "duplicate key" {
         return (message.to_owned(), String::new());

@@ -196,6 +196,7 @@ impl Walk<'_> {
         let beginning = builder.beginning();
         if text.is_empty() {
             self.error(value.span(), "the path is empty", "leave `cwd` out to stay where keepalive is");
+            return None;
         } else if beginning.first() != Some(&b'/') {
             let base = self.outside.directory.join(self.directory);
             let mut path = base.as_os_str().as_bytes().to_vec();

@@ -167,7 +167,10 @@ impl<'w> Walk<'w> {
                 i64::MAX => format!("a whole number of at least {}{or}", range.start()),
                 end => format!("a whole number from {} to {end}{or}", range.start()),
             };
-            self.unexpected(value, &expected, "");
+            let quoted =
+                value.get_ref().as_str().filter(|text| text.parse().is_ok_and(|number| range.contains(&number)));
+            let hint = quoted.map_or_else(String::new, |text| format!("write it without quotes: `{text}`"));
+            self.unexpected(value, &expected, &hint);
         }
         number
     }

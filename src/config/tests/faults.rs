@@ -147,7 +147,7 @@ keepalive.toml:6:1: `listen` is not supported yet
 keepalive.toml:7:9: `"notify"` is not supported yet
   7 | ready = "notify"
     |         ^^^^^^^^
-  = so far: `"exec"`
+  = so far: `"exec"` or `{ delay = "2s" }`
 
 keepalive.toml:8:18: `"prefix"` is not supported yet
   8 | log = { stdout = "prefix", file = "x" }
@@ -372,6 +372,50 @@ keepalive.toml:7:10: variable `D` is not set
   = set it, or give a default: `${D:-default}`
 
 4 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn the_remedy_fits_what_was_probably_meant() {
+    check_keys(
+        "autostart = yes\nno_new_privs = off\ninstances = \"4\"\nnice = \"40\"\nmax_restarts = 03\nready = \"2s\"\ncwd = \"\"\n",
+        r#"
+keepalive.toml:3:13: expected a value, found `yes`
+  3 | autostart = yes
+    |             ^^^
+  = write `true`, or `"yes"` if it is a text
+
+keepalive.toml:4:16: expected a value, found `off`
+  4 | no_new_privs = off
+    |                ^^^
+  = write `false`, or `"off"` if it is a text
+
+keepalive.toml:5:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"4"`
+  5 | instances = "4"
+    |             ^^^
+  = write it without quotes: `4`
+
+keepalive.toml:6:8: expected a whole number from -20 to 19, found `"40"`
+  6 | nice = "40"
+    |        ^^^^
+
+keepalive.toml:7:16: a number cannot begin with a zero
+  7 | max_restarts = 03
+    |                ^
+  = remove the zero
+
+keepalive.toml:8:9: expected `"exec"` or `{ delay = "2s" }`, found `"2s"`
+  8 | ready = "2s"
+    |         ^^^^
+  = write `{ delay = "2s" }`
+
+keepalive.toml:9:7: the path is empty
+  9 | cwd = ""
+    |       ^^
+  = leave `cwd` out to stay where keepalive is
+
+7 errors in the configuration
 "#,
     );
 }
