@@ -15,6 +15,8 @@ keepalive::entry!(run);
 
 /// Wrong usage.
 const USAGE: u8 = 2;
+/// sysexits(3) `EX_OSERR`.
+const REFUSED: u8 = 71;
 /// sysexits(3) `EX_CONFIG`.
 const INVALID_CONFIG: u8 = 78;
 /// Where Kubernetes reads why a container ended, unless told otherwise; it takes 4096 bytes.
@@ -91,7 +93,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
         let path = match config::find(path, environment) {
             Ok(path) => path,
             Err(missing) => {
-                complain(&missing.to_string());
+                tell(&missing.to_string());
                 return INVALID_CONFIG;
             }
         };
@@ -101,7 +103,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
                 let mut text = String::new();
                 // A String takes every write.
                 let _ = config::write_warnings(&warnings, &mut text);
-                complain(&text);
+                tell(&text);
                 print(&show::plan_text(&path, &plan))
             }
             (Err(report), form) => refuse(&report, form),
@@ -113,18 +115,29 @@ fn refuse(report: &Report, form: Form) -> u8 {
     match form {
         Form::Json => print(&json::report_json(report)),
         Form::Text => {
-            complain(&report.to_string());
+            tell(&report.to_string());
             0
         }
     };
     INVALID_CONFIG
 }
 
-/// To stdout. That nobody reads it is no failure of ours.
+/// To stdout. That nobody reads it is no failure of ours, but a plan that is cut off must not look like a whole one.
 fn print(text: &str) -> u8 {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
-    0
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            tell(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
+            REFUSED
+        }
+        Ok(()) | Err(_) => 0,
+    }
+}
+
+/// To stderr, all of it: where somebody asks for nothing else, a slow terminal is waited for.
+fn tell(text: &str) {
+    // There is nobody left to tell if this fails.
+    io::stderr().write_all(text.as_bytes()).ok();
 }
 
 /// To stderr, where a full pipe must not keep us from ending.

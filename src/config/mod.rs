@@ -36,6 +36,7 @@ pub use document::{load, load_with_main};
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
+pub use read::describe;
 pub use report::{Finding, Report, write_warnings};
 pub(crate) use walk::{nearest, nearest_signal};
 

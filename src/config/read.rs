@@ -28,7 +28,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// What the system says, without its number.
-pub(super) fn describe(error: &std::io::Error) -> String {
+#[must_use]
+pub fn describe(error: &std::io::Error) -> String {
     let description = error.raw_os_error().map_or("it is unusable", |number| Errno::from_raw(number).desc());
     let mut characters = description.chars();
     characters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + characters.as_str())
