@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep};
+use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template};
 use crate::supervisor::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Run, StateName};
 
 /// Writes the line for `fact`.
@@ -80,10 +80,10 @@ impl Display for Line<'_> {
                     (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
                     (Reason::Ended { run, .. }, _, StateName::Stopping) => {
                         formatter.write_str(" (")?;
-                        write_run(formatter, run)?;
+                        write_run(formatter, plan, *instance, run)?;
                         formatter.write_str(", ending what it left behind)")
                     }
-                    _ => write_reason(formatter, plan, reason),
+                    _ => write_reason(formatter, plan, *instance, reason),
                 }
             }
             Fact::StopTimedOut { instance, pid, after } => {
@@ -125,7 +125,7 @@ impl Display for Line<'_> {
     }
 }
 
-fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> fmt::Result {
+fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, reason: &Reason) -> fmt::Result {
     match reason {
         Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared => Ok(()),
         Reason::Requested => formatter.write_str(" (start requested)"),
@@ -140,16 +140,16 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> 
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
-            write_run(formatter, run)?;
+            write_run(formatter, plan, instance, run)?;
             write_outlook(formatter, outlook)?;
             formatter.write_str(")")
         }
     }
 }
 
-fn write_run(formatter: &mut Formatter<'_>, run: &Run) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, run: &Run) -> fmt::Result {
     match run.failure {
-        Some(failure) => Failure(failure).fmt(formatter),
+        Some(failure) => Failure(plan, instance, failure).fmt(formatter),
         None => {
             write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
             if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
@@ -192,7 +192,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, run)?;
+            write_run(formatter, plan, *instance, run)?;
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
@@ -210,15 +210,16 @@ impl Display for Ending<'_> {
     }
 }
 
-/// `cannot change to its directory: no such file or directory`.
-struct Failure(StartFailure);
+/// ``cannot change to its `cwd` `/app`: No such file or directory``.
+struct Failure<'a>(&'a Plan, InstanceId, StartFailure);
 
-impl Display for Failure {
+impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let step = match self.0.step {
+        let Self(plan, instance, failure) = self;
+        let step = match failure.step {
             StartStep::Session => "cannot make its session",
             StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
-            StartStep::Limit(_) => "cannot set its `limits`",
+            StartStep::Limit(_) => "cannot set its limit",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
             StartStep::Groups => "cannot set its `groups`",
@@ -226,9 +227,32 @@ impl Display for Failure {
             StartStep::User => "cannot become its `user`",
             StartStep::Directory => "cannot change to its `cwd`",
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
-            StartStep::Exec => "cannot execute its command",
+            StartStep::Exec => "cannot execute",
         };
-        write!(formatter, "{step}: {}", self.0.errno.desc())
+        formatter.write_str(step)?;
+        if let Some(operand) = operand(plan, *instance, failure.step) {
+            write!(formatter, " `{}`", operand.escape_debug())?;
+        }
+        write!(formatter, ": {}", failure.errno.desc())
+    }
+}
+
+/// What could not be executed, entered or set, if the plan has a name for it.
+fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String> {
+    let process = &plan.services.get(instance.service.position())?.process;
+    let expanded = |template: &Template| template.expand(instance.number).to_string_lossy().into_owned();
+    match step {
+        StartStep::Exec => process.command.first().map(expanded),
+        StartStep::Directory => process.cwd.as_ref().map(expanded),
+        StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
+        StartStep::Session
+        | StartStep::Stdio
+        | StartStep::Nice
+        | StartStep::OomScoreAdj
+        | StartStep::Groups
+        | StartStep::Group
+        | StartStep::User
+        | StartStep::NoNewPrivs => None,
     }
 }
 

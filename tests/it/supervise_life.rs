@@ -160,15 +160,28 @@ fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
 
 #[test]
 fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
-    let set = Set::new("[services.a]\ncommand = [\"DIR/nothing\"]\nrestart = \"never\"\n");
+    let set = Set::new("[services.a]\ncommand = [\"/nothing{instance}\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
     let reason =
-        "keepalive: a.0 failed: cannot execute its command: No such file or directory: ended with exit code 127\n";
+        "keepalive: a.0 failed: cannot execute `/nothing0`: No such file or directory: ended with exit code 127\n";
     assert!(stderr.ends_with(reason), "{stderr}");
     let set = Set::new("[services.a]\ncommand = [\"DIR\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 126, "{stderr}");
+}
+
+#[test]
+fn what_could_not_be_set_or_entered_is_named() {
+    for (keys, told) in [
+        ("cwd = \"/none{instance}\"", "cannot change to its `cwd` `/none0`: No such file or directory"),
+        ("limits = { core = 0, nofile = 99999999999 }", "cannot set its limit `nofile`: Operation not permitted"),
+    ] {
+        let set = Set::new(&format!("[services.a]\ncommand = [\"true\"]\nrestart = \"never\"\n{keys}\n"));
+        let (code, _, stderr) = set.run(Place::Child).finish();
+        assert_eq!(code, 126, "{stderr}");
+        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: ended with exit code 126\n")), "{stderr}");
+    }
 }
 
 #[test]
