@@ -84,14 +84,11 @@ struct Runtime {
     probe: IdProbe,
     oom: OomCounter,
     stops: Stops,
-    is_init: bool,
     /// We were started with SIGHUP ignored, by nohup(1).
     outlives_terminal: bool,
     /// We have been stopped together with our terminal, and the SIGCONT that ended it is still to be taken.
     suspended: bool,
     now: Mono,
-    /// Found by the last wait: signals are there to be taken.
-    signalled: bool,
     /// Found by the last wait: of these starts the result is there.
     started: Vec<Pid>,
     /// Dead children may be waiting to be reaped.
@@ -103,8 +100,7 @@ struct Runtime {
 
 impl Runtime {
     fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
-        let is_init = sys::process::is_init();
-        if !is_init {
+        if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
         let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
@@ -125,11 +121,9 @@ impl Runtime {
             probe: IdProbe::new().map_err(refused("open an event descriptor"))?,
             oom: OomCounter::new(),
             stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
-            is_init,
             outlives_terminal: false,
             suspended: false,
             now,
-            signalled: false,
             started: Vec::new(),
             reap_due: true,
             sweeping: None,
@@ -157,11 +151,11 @@ impl Runtime {
             Acted::NothingToDo { .. } if self.reap_due => Some(Duration::ZERO),
             Acted::NothingToDo { until } => until.map(|until| until.since(sys::now())),
         };
-        self.wait(timeout);
+        let signalled = self.wait(timeout);
         for pid in std::mem::take(&mut self.started) {
             self.look_at_start(pid);
         }
-        if std::mem::take(&mut self.signalled) {
+        if signalled {
             self.take_signals();
         }
         if self.reap_due {
@@ -171,16 +165,18 @@ impl Runtime {
         None
     }
 
-    /// The one place that waits. Notes what has become ready.
-    fn wait(&mut self, timeout: Option<Duration>) {
+    /// The one place that waits. Notes of which starts the result is there; whether signals are there to be taken.
+    fn wait(&mut self, timeout: Option<Duration>) -> bool {
+        let mut signalled = false;
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
-                SIGNALS => self.signalled = true,
+                SIGNALS => signalled = true,
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
         }
         self.now = sys::now();
+        signalled
     }
 
     fn tell(&mut self, event: Event) {
@@ -268,7 +264,7 @@ impl Runtime {
 
     /// Ctrl-Z on a developer's terminal: the shell wants it back.
     fn suspend(&mut self) {
-        self.suspended = !self.is_init && signals::suspend_self();
+        self.suspended = !sys::process::is_init() && signals::suspend_self();
     }
 
     fn reap(&mut self) {
@@ -391,7 +387,7 @@ impl Runtime {
     }
 
     fn sweep(&self, signal: Signal) {
-        if self.is_init {
+        if sys::process::is_init() {
             kill::signal_everyone(signal).ok();
             return;
         }
