@@ -207,9 +207,12 @@ impl Runtime {
             Ok(started) => started,
             Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
         };
-        // The number belongs to a new process now.
-        self.uncleared.retain(|leader| *leader != pid);
         self.tell(Event::Spawned { instance, pid });
+        // That it could be given out again says that nothing is left of whom the number was before.
+        if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
+            self.uncleared.swap_remove(position);
+            self.tell(Event::Cleared { pid });
+        }
         self.on_progress(pid, progress);
     }
 
@@ -337,6 +340,8 @@ impl Runtime {
 
     fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
         let result = match scope {
+            // Between the decision and now it may have been reaped: its number may be another's.
+            Scope::Main | Scope::Group if self.children.get(pid).is_none() => Err(Errno::ESRCH),
             Scope::Main => kill::signal_process(pid, signal),
             // In the moment between fork and setsid the group is not there yet.
             Scope::Group => match kill::signal_group(pid.led_group(), signal) {
@@ -394,8 +399,9 @@ impl Runtime {
         for pid in self.children.pids() {
             kill::signal_group(pid.led_group(), signal).ok();
         }
-        for pid in procfs::descendants(sys::process::id()) {
-            kill::signal_exactly(pid, signal, |pid| procfs::stat(pid).is_some()).ok();
+        let own = sys::process::id();
+        for pid in procfs::descendants(own) {
+            kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
         }
     }
 }
