@@ -33,6 +33,9 @@ use oom::OomCounter;
 const ACTIONS_PER_TURN: u32 = 32;
 /// So many dead children are reaped before everything else is looked at.
 const DEATHS_PER_TURN: u32 = 256;
+/// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
+/// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
+const BACKLOG_FOR_EACH: usize = 4;
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
@@ -96,6 +99,8 @@ struct Runtime {
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
     orphans: u64,
+    /// With more actions waiting than this no signals are taken.
+    most_backlog: usize,
 }
 
 impl Runtime {
@@ -109,6 +114,7 @@ impl Runtime {
         let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
         let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
+        let instances: usize = plan.services.iter().map(|service| service.instances as usize).sum();
         let now = sys::now();
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
@@ -128,6 +134,7 @@ impl Runtime {
             reap_due: true,
             sweeping: None,
             orphans: 0,
+            most_backlog: BACKLOG_FOR_EACH * instances,
         })
     }
 
@@ -155,7 +162,7 @@ impl Runtime {
         for pid in std::mem::take(&mut self.started) {
             self.look_at_start(pid);
         }
-        if signalled {
+        if signalled && self.supervisor.backlog() <= self.most_backlog {
             self.take_signals();
         }
         if self.reap_due {
