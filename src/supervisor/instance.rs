@@ -160,7 +160,11 @@ impl Supervisor {
         }
         self.mark_unsettled(id.service);
         let (from, to) = (before.name(), state.name());
-        if from != to || matches!(reason, Reason::Ended { .. } | Reason::DependencyFailed { .. }) {
+        let is_news = matches!(
+            reason,
+            Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
+        );
+        if from != to || is_news {
             let pid = state.any_pid().or(before.any_pid());
             self.record(Fact::Transition { instance: id, from, to, pid, reason });
         }
@@ -171,8 +175,7 @@ impl Supervisor {
         if self.dependencies_are_satisfied(id.service) {
             self.start(id, reason);
         } else if let Some(dependency) = self.hopeless_dependency(id.service) {
-            let why = Stopped::Blocked { dependency };
-            self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
+            self.block_instance(id, dependency);
         } else {
             self.enter(id, State::Waiting, reason);
         }
