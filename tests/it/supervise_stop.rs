@@ -3,7 +3,7 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{Place, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
