@@ -38,10 +38,8 @@ impl Init<'_> {
             self.resume_child();
             return;
         }
-        if foreground == Some(self.child.led_group())
-            && let Some(ours) = ours
-        {
-            terminal::set_foreground_group(ours);
+        if let Some(ours) = ours {
+            terminal::hand_over(self.child.led_group(), ours);
         }
         self.suspended = signals::suspend_self();
         if !self.suspended && !wants_terminal {
@@ -61,9 +59,8 @@ impl Init<'_> {
 
     /// Hands the terminal on if it is ours, and continues the child's group.
     fn resume_child(&self) {
-        let foreground = terminal::foreground_group();
-        if foreground.is_some() && foreground == process::group() {
-            terminal::set_foreground_group(self.child.led_group());
+        if let Some(ours) = process::group() {
+            terminal::hand_over(ours, self.child.led_group());
         }
         self.send_to_group(Signal::CONT).ok();
     }

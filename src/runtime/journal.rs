@@ -30,7 +30,9 @@ fn level_of(fact: &Fact) -> Level {
 
 fn level_of_transition(to: StateName, reason: &Reason) -> Level {
     match reason {
-        Reason::Ended { outlook: Outlook::Fail(_), .. } | Reason::DependencyFailed { .. } => Level::Error,
+        Reason::Ended { outlook: Outlook::Fail(_), .. }
+        | Reason::DependencyCompleted { .. }
+        | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
         // The first says it; that it goes on is no news.
@@ -134,6 +136,9 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId
         Reason::Shutdown => Ok(()),
         Reason::Refused { errno, retry_in, .. } => {
             write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
+        }
+        Reason::DependencyCompleted { dependency } => {
+            write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::DependencyFailed { dependency } => {
             write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))

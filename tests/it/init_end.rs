@@ -21,11 +21,14 @@ fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
 #[test]
 fn a_bug_in_keepalive_is_told_and_ends_with_70() {
     for place in places() {
-        let (code, _, stderr) = Run::words(place, &[PUPPET, "panic"]).finish();
+        let directory = Directory::new();
+        let file = directory.file("end", b"what was there before", 0o644);
+        let (code, _, stderr) = Run::words(place, &[PUPPET, "panic", &file]).finish();
         assert_eq!(code, 70, "{stderr}");
         let line = concat!("keepalive: error: this is a bug in keepalive ", env!("CARGO_PKG_VERSION"));
         assert!(stderr.starts_with(line), "{stderr}");
         assert!(stderr.contains("please report it: on purpose at tests/puppet/puppet.rs:"), "{stderr}");
+        assert_eq!(format!("keepalive: error: {}", std::fs::read_to_string(&file).unwrap()), stderr);
     }
 }
 

@@ -3,7 +3,7 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, places, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{Place, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -60,7 +60,7 @@ fn a_second_stop_signal_kills_everything_now() {
 }
 
 fn pending(pid: Pid) -> bool {
-    u64::from_str_radix(&harness::status_field(pid, "ShdPnd"), 16).unwrap() != 0
+    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap() != 0
 }
 
 #[test]
@@ -209,6 +209,27 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
         running.send(Signal::new(34).unwrap());
         assert_eq!(running.end(), 0);
     }
+}
+
+// "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
+#[test]
+fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same() {
+    const MOST_KIBIBYTES: u64 = 16 * 1024;
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"64\"]\ninstances = 100\nstop_signal = \"KILL\"\n");
+    let mut running = set.start(Place::Child);
+    for _ in 0..100 {
+        running.ready();
+    }
+    let keepalive = running.keepalive();
+    for _ in 0..20_000 {
+        signal_process(keepalive, Signal::new(64).unwrap()).unwrap();
+    }
+    let peak = status_field(keepalive, "VmHWM");
+    let kibibytes: u64 = peak.trim_end_matches(" kB").trim().parse().unwrap();
+    assert!(kibibytes < MOST_KIBIBYTES, "{kibibytes} KiB");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
 }
 
 // Where keepalive is PID 1 the kernel ends everything with it.

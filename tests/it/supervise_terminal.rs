@@ -2,7 +2,10 @@
 
 use std::fs::File;
 
-use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_until};
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
+use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_for_state, wait_until};
 use crate::services::Set;
 use crate::session::{CTRL_C, CTRL_Z, Session};
 
@@ -73,6 +76,40 @@ fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
     session.press(b"\x04");
     session.running.expect("a: signal 15");
     session.running.expect("ended 0");
+}
+
+#[test]
+fn in_the_background_the_terminal_is_left_to_the_shell() {
+    let set = Set::new(ONE_SERVICE);
+    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
+    session.running.line();
+    session.running.line();
+    session.press(CTRL_Z);
+    session.running.expect("stopped 20, terminal: job");
+    session.tell_shell("bg");
+    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
+    session.running.expect("stopped 20, terminal: shell");
+    session.tell_shell("fg");
+    session.press(b"back\n");
+    session.running.expect("line back");
+}
+
+// A debugger, or an operator who wants a look at it: keepalive goes on.
+#[test]
+fn without_a_terminal_a_stopped_command_stops_nobody_else() {
+    let set = Set::new(ONE_SERVICE);
+    let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "report-signals"];
+    let session = Session::job_of_shell(&job);
+    let up = [session.running.line(), session.running.line()];
+    let main = up.iter().find_map(|line| line.strip_prefix("ready ")?.parse().ok()).and_then(Pid::new).unwrap();
+    signal_process(main, Signal::STOP).unwrap();
+    wait_for_state(main, b'T');
+    // What comes next would be the shell's `stopped`, had keepalive stopped as well.
+    let keepalive = session.keepalive();
+    signal_process(keepalive, Signal::USR1).unwrap();
+    session.running.expect("a: signal 10");
+    signal_process(main, Signal::CONT).unwrap();
+    session.running.expect("signal 10");
 }
 
 #[test]

@@ -73,9 +73,9 @@ fn act(words: &[&str]) -> u8 {
         ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
         ["shell", program @ ..] => shell::shell(program),
-        // Does what keepalive does when it finds a bug in itself.
-        ["panic"] => {
-            keepalive::logs::bug::end_on_panic();
+        // Does what keepalive does when it finds a bug in itself; the reason goes to FILE, too.
+        ["panic", file] => {
+            keepalive::logs::bug::end_on_panic(std::path::PathBuf::from(file).leak());
             panic!("on purpose");
         }
         _ => panic!("puppet: no such verb: {words:?}"),
