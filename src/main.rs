@@ -2,7 +2,6 @@
 #![no_main]
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -138,7 +137,7 @@ fn complain(text: &str) {
 fn note_end(text: &str) {
     let start = text.len().saturating_sub(TERMINATION_LOG_LIMIT);
     let end = text.as_bytes().get(start..).unwrap_or_default();
-    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(TERMINATION_LOG) {
+    if let Ok(mut file) = sys::overwrite(Path::new(TERMINATION_LOG)) {
         // There is nobody left to tell if this fails.
         file.write_all(end).ok();
     }

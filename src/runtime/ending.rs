@@ -1,12 +1,11 @@
 //! The last words: why keepalive ended, where people and orchestrators look for it.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 
 use super::journal::Ending;
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
-use crate::sys::StandardError;
+use crate::sys::{self, StandardError};
 
 /// The exit code when the system refuses what keepalive cannot do without.
 pub(super) const REFUSED: u8 = 71;
@@ -27,7 +26,7 @@ pub(super) fn tell(plan: &Plan, reason: &str) {
     log::logger().flush();
     StandardError.write_last(format!("keepalive: {reason}").as_bytes());
     // Made by the orchestrator where it wants to hear; nobody else's file is created.
-    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(&plan.termination_log)
+    if let Ok(mut file) = sys::overwrite(&plan.termination_log)
         && let Err(error) = writeln!(file, "{reason}")
     {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
