@@ -29,8 +29,8 @@ use crate::sys::{
 use children::{Child, Children};
 use oom::OomCounter;
 
-/// So many actions are done before what has happened meanwhile is looked at.
-const ACTIONS_PER_TURN: u32 = 32;
+/// So many actions are done before everything that has happened meanwhile is looked at.
+const ACTIONS_PER_TURN: u32 = 64;
 /// So many dead children are reaped before everything else is looked at.
 const DEATHS_PER_TURN: u32 = 256;
 /// So many signals are taken from the kernel at once.
@@ -46,6 +46,7 @@ const SIGNALS: u64 = 0;
 pub fn run(plan: Plan, environment: StringList) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::take_over(Depth::Full);
+    sys::process::hide_descriptors();
     let outcome = match Runtime::new(Rc::clone(&plan), environment) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
@@ -84,14 +85,16 @@ struct Runtime {
     probe: IdProbe,
     oom: OomCounter,
     stops: Stops,
-    is_init: bool,
     /// We were started with SIGHUP ignored, by nohup(1).
     outlives_terminal: bool,
     /// We have been stopped together with our terminal, and the SIGCONT that ended it is still to be taken.
     suspended: bool,
     now: Mono,
-    /// Found by the last wait: signals are there to be taken.
-    signalled: bool,
+    /// How many actions may still be done in this turn.
+    budget: u32,
+    /// When the supervisor wants to be woken; true as long as the budget is not spent.
+    until: Option<Mono>,
+    outcome: Option<Outcome>,
     /// Found by the last wait: of these starts the result is there.
     started: Vec<Pid>,
     /// Dead children may be waiting to be reaped.
@@ -103,8 +106,7 @@ struct Runtime {
 
 impl Runtime {
     fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
-        let is_init = sys::process::is_init();
-        if !is_init {
+        if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
         let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
@@ -125,11 +127,12 @@ impl Runtime {
             probe: IdProbe::new().map_err(refused("open an event descriptor"))?,
             oom: OomCounter::new(),
             stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
-            is_init,
             outlives_terminal: false,
             suspended: false,
             now,
-            signalled: false,
+            budget: 0,
+            until: None,
+            outcome: None,
             started: Vec::new(),
             reap_due: true,
             sweeping: None,
@@ -143,56 +146,72 @@ impl Runtime {
         log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
         self.tell(Event::Boot);
         loop {
-            if let Some(outcome) = self.turn() {
+            self.budget = ACTIONS_PER_TURN;
+            self.act();
+            if let Some(outcome) = self.outcome.take() {
                 return outcome;
             }
+            self.turn();
         }
     }
 
-    /// Does what is to be done, waits once, takes in what has happened.
-    fn turn(&mut self) -> Option<Outcome> {
-        let timeout = match self.act() {
-            Acted::End(outcome) => return Some(outcome),
-            Acted::BudgetSpent => Some(Duration::ZERO),
-            Acted::NothingToDo { .. } if self.reap_due => Some(Duration::ZERO),
-            Acted::NothingToDo { until } => until.map(|until| until.since(sys::now())),
+    /// Waits once, takes in what has happened, does at once what follows from it.
+    fn turn(&mut self) {
+        let timeout = if self.budget == 0 || self.reap_due {
+            Some(Duration::ZERO)
+        } else {
+            self.until.map(|until| until.since(sys::now()))
         };
-        self.wait(timeout);
+        let signals_are_pending = self.wait(timeout);
         for pid in std::mem::take(&mut self.started) {
             self.look_at_start(pid);
+            self.act();
         }
-        if std::mem::take(&mut self.signalled) {
+        if signals_are_pending {
             self.take_signals();
         }
         if self.reap_due {
             self.reap();
         }
-        self.tell(Event::Tick);
-        None
+        self.happened(Event::Tick);
     }
 
-    /// The one place that waits. Notes what has become ready.
-    fn wait(&mut self, timeout: Option<Duration>) {
+    /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
+    fn wait(&mut self, timeout: Option<Duration>) -> bool {
+        let mut signals_are_pending = false;
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
-                SIGNALS => self.signalled = true,
+                SIGNALS => signals_are_pending = true,
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
         }
         self.now = sys::now();
+        signals_are_pending
     }
 
+    /// Tells the supervisor, and does at once what follows.
+    fn happened(&mut self, event: Event) {
+        self.tell(event);
+        self.act();
+    }
+
+    /// Only tells the supervisor: for the answer to one of its actions, which [`Self::act`] is doing.
     fn tell(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
     }
 
-    /// The one place that matches on actions.
-    fn act(&mut self) -> Acted {
-        for _ in 0..ACTIONS_PER_TURN {
+    /// Does what is to be done, as far as the budget of this turn allows. The one place that matches on actions.
+    fn act(&mut self) {
+        while self.budget > 0 && self.outcome.is_none() {
+            self.budget -= 1;
             match self.supervisor.poll() {
-                Step::Wait { until } => return Acted::NothingToDo { until },
-                Step::Do(Action::Exit(outcome)) => return Acted::End(outcome),
+                Step::Wait { until } => {
+                    self.budget += 1;
+                    self.until = until;
+                    return;
+                }
+                Step::Do(Action::Exit(outcome)) => self.outcome = Some(outcome),
                 Step::Do(Action::Spawn { instance, restarts }) => self.spawn(instance, restarts),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
@@ -201,7 +220,6 @@ impl Runtime {
                 Step::Do(Action::Reply { .. }) => {}
             }
         }
-        Acted::BudgetSpent
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32) {
@@ -260,15 +278,15 @@ impl Runtime {
                 (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
                 (Signal::TSTP, Origin::Kernel) => self.suspend(),
                 (Signal::HUP, Origin::Kernel) if self.outlives_terminal => {}
-                (Signal::HUP, Origin::Kernel) => self.tell(Event::HungUp),
-                _ => self.tell(Event::Signal(signal)),
+                (Signal::HUP, Origin::Kernel) => self.happened(Event::HungUp),
+                _ => self.happened(Event::Signal(signal)),
             }
         }
     }
 
     /// Ctrl-Z on a developer's terminal: the shell wants it back.
     fn suspend(&mut self) {
-        self.suspended = !self.is_init && signals::suspend_self();
+        self.suspended = !sys::process::is_init() && signals::suspend_self();
     }
 
     fn reap(&mut self) {
@@ -279,7 +297,7 @@ impl Runtime {
                 Ok(Found::NoChildren) => {
                     self.reap_due = false;
                     self.look_at_uncleared();
-                    return self.tell(Event::Childless);
+                    return self.happened(Event::Childless);
                 }
                 Ok(Found::Nothing) | Err(_) => {
                     self.reap_due = false;
@@ -308,7 +326,7 @@ impl Runtime {
         let left = self.what_is_left(pid, child);
         let killed = ended.status == ExitStatus::Signal(Signal::KILL);
         let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
-        self.tell(Event::Exited { pid, exit, left });
+        self.happened(Event::Exited { pid, exit, left });
     }
 
     fn what_is_left(&mut self, pid: Pid, child: Child) -> Left {
@@ -320,14 +338,9 @@ impl Runtime {
     }
 
     fn look_at_uncleared(&mut self) {
-        let mut position = 0;
-        while let Some(pid) = self.uncleared.get(position).copied() {
-            if self.probe.is_in_use(pid) {
-                position += 1;
-            } else {
-                self.uncleared.swap_remove(position);
-                self.tell(Event::Cleared { pid });
-            }
+        let probe = &self.probe;
+        for pid in self.uncleared.extract_if(.., |pid| !probe.is_in_use(*pid)).collect::<Vec<_>>() {
+            self.happened(Event::Cleared { pid });
         }
     }
 
@@ -340,7 +353,10 @@ impl Runtime {
     }
 
     fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
+        let is_reaped = self.children.get(pid).is_none();
         let result = match scope {
+            // It was reaped after this was decided: its id may be another's by now.
+            Scope::Main | Scope::Group if is_reaped => return,
             Scope::Main => kill::signal_process(pid, signal),
             // In the moment between fork and setsid the group is not there yet.
             Scope::Group => match kill::signal_group(pid.led_group(), signal) {
@@ -359,8 +375,9 @@ impl Runtime {
     /// What is in the group or session that `leader` led. It has been reaped, but as long as something is left the
     /// number cannot become another's.
     fn signal_left(&mut self, leader: Pid, signal: Signal) -> Result<(), Errno> {
-        self.look_at_uncleared();
-        if !self.uncleared.contains(&leader) {
+        if !self.probe.is_in_use(leader) {
+            // Its end will be found, and told, with the next round of reaping.
+            self.reap_due = true;
             return Ok(());
         }
         let mut result = Ok(());
@@ -391,7 +408,7 @@ impl Runtime {
     }
 
     fn sweep(&self, signal: Signal) {
-        if self.is_init {
+        if sys::process::is_init() {
             kill::signal_everyone(signal).ok();
             return;
         }
@@ -402,11 +419,4 @@ impl Runtime {
             kill::signal_exactly(pid, signal, |pid| procfs::stat(pid).is_some()).ok();
         }
     }
-}
-
-/// Why [`Runtime::act`] has come back.
-enum Acted {
-    End(Outcome),
-    BudgetSpent,
-    NothingToDo { until: Option<Mono> },
 }

@@ -131,6 +131,19 @@ pub fn release_start(kept: &[RawFd]) {
     close_range(first, RawFd::MAX);
 }
 
+/// Keeps every descriptor from 3 on that we were started with from those whom we start.
+pub fn hide_descriptors() {
+    // SAFETY: nothing is closed before an execve.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if Errno::result(result).is_ok() {
+        return;
+    }
+    for fd in open_descriptors(3, RawFd::MAX) {
+        // SAFETY: takes plain numbers; a descriptor that is closed by now is an EBADF.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
 fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;
@@ -145,11 +158,14 @@ fn close_range(first: RawFd, last: RawFd) {
 
 /// For kernels before 5.9 and sandboxes that refuse close_range(2).
 fn close_each(first: RawFd, last: RawFd) {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-    let open: Vec<RawFd> = numbers.filter(|fd| (first..=last).contains(fd)).collect();
-    for fd in open {
+    for fd in open_descriptors(first, last) {
         // SAFETY: as in `close_range`; that the directory's own descriptor is closed already makes this an EBADF.
         unsafe { libc::close(fd) };
     }
+}
+
+fn open_descriptors(first: RawFd, last: RawFd) -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    numbers.filter(|fd| (first..=last).contains(fd)).collect()
 }

@@ -9,7 +9,7 @@ use crate::services::Set;
 fn nothing_of_keepalives_own_leaks() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"state\"]\nrestart = \"never\"\ncwd = \"DIR\"\n");
     for place in places() {
-        let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "--"];
+        let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "open=7", "--"];
         let words = [&started[..], &[KEEPALIVE, "-c", &set.config]].concat();
         let (code, stdout, stderr) = Run::words(place, &words).finish();
         assert_eq!(code, 0, "{stderr}");
