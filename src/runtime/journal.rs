@@ -50,6 +50,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
 }
 
 /// `web.2`.
+#[derive(Clone, Copy)]
 pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
 
 impl Display for Name<'_> {
@@ -80,10 +81,10 @@ impl Display for Line<'_> {
                     (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
                     (Reason::Ended { run, .. }, _, StateName::Stopping) => {
                         formatter.write_str(" (")?;
-                        write_run(formatter, run)?;
+                        write_run(formatter, Name(plan, *instance), run)?;
                         formatter.write_str(", ending what it left behind)")
                     }
-                    _ => write_reason(formatter, plan, reason),
+                    _ => write_reason(formatter, Name(plan, *instance), reason),
                 }
             }
             Fact::StopTimedOut { instance, pid, after } => {
@@ -125,7 +126,7 @@ impl Display for Line<'_> {
     }
 }
 
-fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> fmt::Result {
+fn write_reason(formatter: &mut Formatter<'_>, whose: Name<'_>, reason: &Reason) -> fmt::Result {
     match reason {
         Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared => Ok(()),
         Reason::Requested => formatter.write_str(" (start requested)"),
@@ -136,20 +137,20 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, reason: &Reason) -> 
             write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
         }
         Reason::DependencyFailed { dependency } => {
-            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
+            write!(formatter, " ({} has failed, so this will never start)", service_name(whose.0, *dependency))
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
-            write_run(formatter, run)?;
+            write_run(formatter, whose, run)?;
             write_outlook(formatter, outlook)?;
             formatter.write_str(")")
         }
     }
 }
 
-fn write_run(formatter: &mut Formatter<'_>, run: &Run) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, whose: Name<'_>, run: &Run) -> fmt::Result {
     match run.failure {
-        Some(failure) => Failure(failure).fmt(formatter),
+        Some(failure) => Failure(whose, failure).fmt(formatter),
         None => {
             write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
             if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
@@ -192,7 +193,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, run)?;
+            write_run(formatter, Name(plan, *instance), run)?;
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
@@ -210,25 +211,36 @@ impl Display for Ending<'_> {
     }
 }
 
-/// `cannot change to its directory: no such file or directory`.
-struct Failure(StartFailure);
+/// ``cannot change to its `cwd` /srv: No such file or directory``.
+struct Failure<'a>(Name<'a>, StartFailure);
 
-impl Display for Failure {
+impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let step = match self.0.step {
+        let Self(Name(plan, instance), failure) = self;
+        let step = match failure.step {
             StartStep::Session => "cannot make its session",
             StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
             StartStep::Limit(_) => "cannot set its `limits`",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
-            StartStep::Groups => "cannot set its `groups`",
+            StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
             StartStep::Group => "cannot become its `group`",
             StartStep::User => "cannot become its `user`",
             StartStep::Directory => "cannot change to its `cwd`",
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
-            StartStep::Exec => "cannot execute its command",
+            StartStep::Exec => "cannot execute",
         };
-        write!(formatter, "{step}: {}", self.0.errno.desc())
+        formatter.write_str(step)?;
+        let process = plan.services.get(instance.service.position()).map(|service| &service.process);
+        let path = if failure.step == StartStep::Exec {
+            process.and_then(|process| process.command.first())
+        } else {
+            process.and_then(|process| process.cwd.as_ref()).filter(|_| failure.step == StartStep::Directory)
+        };
+        if let Some(path) = path {
+            write!(formatter, " {}", path.expand(instance.number).to_string_lossy().escape_debug())?;
+        }
+        write!(formatter, ": {}", failure.errno.desc())
     }
 }
 

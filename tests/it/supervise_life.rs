@@ -173,12 +173,27 @@ fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
     let set = Set::new("[services.a]\ncommand = [\"DIR/nothing\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
-    let reason =
-        "keepalive: a.0 failed: cannot execute its command: No such file or directory: ended with exit code 127\n";
-    assert!(stderr.ends_with(reason), "{stderr}");
+    let path = set.directory.path().join("nothing");
+    let reason = format!(
+        "keepalive: a.0 failed: cannot execute {}: No such file or directory: ended with exit code 127\n",
+        path.display()
+    );
+    assert!(stderr.ends_with(&reason), "{stderr}");
     let set = Set::new("[services.a]\ncommand = [\"DIR\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 126, "{stderr}");
+}
+
+#[test]
+fn a_directory_that_has_gone_is_named() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"never\"\ncwd = \"DIR/gone{instance}\"\n",
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 126, "{stderr}");
+    let path = set.directory.path().join("gone0");
+    let reason = format!("a.0 failed: cannot change to its `cwd` {}: No such file or directory: ", path.display());
+    assert!(stderr.contains(&reason), "{stderr}");
 }
 
 #[test]
