@@ -52,6 +52,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
 }
 
 /// `web.2`.
+#[derive(Clone, Copy)]
 pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
 
 impl Display for Name<'_> {
@@ -141,7 +142,7 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId
             write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::DependencyFailed { dependency } => {
-            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
+            write!(formatter, " ({} has failed, so this will never start)", service_name(whose.0, *dependency))
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
@@ -227,7 +228,7 @@ impl Display for Failure<'_> {
             StartStep::Limit(_) => "cannot set its limit",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
-            StartStep::Groups => "cannot set its `groups`",
+            StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
             StartStep::Group => "cannot become its `group`",
             StartStep::User => "cannot become its `user`",
             StartStep::Directory => "cannot change to its `cwd`",

@@ -232,14 +232,29 @@ fn become_user(credentials: &Credentials) -> Result<(), Failed> {
     let number = |call_number| call(call_number, [0; 3]).unwrap_or(-1);
     let (uid, gid) = (c_long::from(credentials.uid), c_long::from(credentials.gid));
     let user = number(libc::SYS_geteuid);
-    if user != 0 && user == uid && number(libc::SYS_getegid) == gid {
+    let same = user == uid && number(libc::SYS_getegid) == gid;
+    if same && user != 0 {
         return Ok(());
     }
     let groups = [credentials.groups.len() as c_long, credentials.groups.as_ptr() as c_long, 0];
-    call(libc::SYS_setgroups, groups).map_err(at(step::GROUPS))?;
+    match call(libc::SYS_setgroups, groups) {
+        // Root without capabilities.
+        Err(Errno::EPERM) if same && has_groups(&credentials.groups, credentials.gid) => return Ok(()),
+        other => other.map_err(at(step::GROUPS))?,
+    };
     call(libc::SYS_setgid, [gid, 0, 0]).map_err(at(step::GROUP))?;
     call(libc::SYS_setuid, [uid, 0, 0]).map_err(at(step::USER))?;
     Ok(())
+}
+
+/// Whether our supplementary groups are these, leaving `gid` aside, which we have either way.
+fn has_groups(wanted: &[u32], gid: u32) -> bool {
+    let mut groups = [gid; 64];
+    let (size, start) = (groups.len() as c_long, groups.as_mut_ptr());
+    // SAFETY: the kernel may write as many numbers as the array has; if there are more, it fails.
+    let count = Errno::result(unsafe { libc::syscall(libc::SYS_getgroups, size, start) });
+    let ours = || groups.iter().filter(|group| **group != gid);
+    count.is_ok() && ours().all(|group| wanted.contains(group)) && wanted.iter().all(|group| groups.contains(group))
 }
 
 fn restore_signals(signals: ChildSignals) {

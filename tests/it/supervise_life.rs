@@ -96,6 +96,16 @@ fn a_failure_that_looks_like_success_ends_with_1() {
 }
 
 #[test]
+fn a_fifo_that_nobody_reads_in_place_of_the_termination_log_does_not_hold_up_the_end() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"5\"]\nrestart = \"never\"\n");
+    let path = set.directory.path().join("end");
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 5, "{stderr}");
+}
+
+#[test]
 fn when_all_have_completed_it_ends_with_0() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"on-failure\"\ninstances = 3\n");
