@@ -4,7 +4,7 @@ use super::journal::Ending;
 use crate::logs::end;
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
-use crate::sys::{self, StandardError};
+use crate::sys::StandardError;
 
 /// The exit code when the system refuses what keepalive cannot do without.
 pub(super) const REFUSED: u8 = 71;

@@ -142,7 +142,7 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId
             write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::DependencyFailed { dependency } => {
-            write!(formatter, " ({} has failed, so this will never start)", service_name(whose.0, *dependency))
+            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
