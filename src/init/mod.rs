@@ -212,10 +212,12 @@ impl Init<'_> {
         sys::signal_process(self.child, signal)
     }
 
-    /// A child that has joined another group is signalled alone.
+    /// A child that has joined another group hears it as well as those that it has left in its own.
     fn send_to_group(&self, signal: Signal) -> Result<(), Errno> {
-        match sys::signal_group(self.child.led_group(), signal) {
-            Err(Errno::ESRCH) => self.send_to_child(signal),
+        let group = self.child.led_group();
+        let has_left = process::group_of(self.child) != Some(group);
+        match sys::signal_group(group, signal) {
+            Ok(()) | Err(Errno::ESRCH) if has_left => self.send_to_child(signal),
             other => other,
         }
     }
