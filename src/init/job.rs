@@ -44,7 +44,8 @@ impl Init<'_> {
             terminal::set_foreground_group(ours);
         }
         self.suspended = signals::suspend_self();
-        if !self.suspended && !wants_terminal {
+        // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
+        if !self.suspended && signal == Signal::TSTP {
             self.resume_child();
         }
     }
@@ -57,6 +58,16 @@ impl Init<'_> {
             self.resume_child();
         }
         was_suspended
+    }
+
+    /// The child has ended. What comes after us on the terminal, in a script for instance, finds itself in its foreground
+    /// as it would without us; and what is typed while we linger comes to us.
+    pub(super) fn reclaim_terminal(&self) {
+        if self.child_has_terminal()
+            && let Some(ours) = process::group()
+        {
+            terminal::set_foreground_group(ours);
+        }
     }
 
     /// Hands the terminal on if it is ours, and continues the child's group.

@@ -149,6 +149,7 @@ impl Init<'_> {
         loop {
             let timeout = match self.reap()? {
                 Round::Ended(status) => {
+                    self.reclaim_terminal();
                     if let Some(limit) = self.options.linger {
                         linger::linger(self.options, self.place, limit)?;
                     }
