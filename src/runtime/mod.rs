@@ -402,7 +402,7 @@ impl Runtime {
             kill::signal_group(pid.led_group(), signal).ok();
         }
         for pid in procfs::descendants(sys::process::id()) {
-            kill::signal_exactly(pid, signal, |pid| procfs::stat(pid).is_some()).ok();
+            kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, sys::process::id())).ok();
         }
     }
 }
