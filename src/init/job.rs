@@ -20,6 +20,7 @@ impl Init<'_> {
     /// The child has been stopped.
     pub(super) fn on_stopped(&mut self, signal: Signal) {
         log::debug!("`{}` has been stopped by {signal}", self.child);
+        self.stopped = true;
         if self.place == Place::Init {
             if signal == Signal::TSTP {
                 self.resume_child();
@@ -71,7 +72,8 @@ impl Init<'_> {
     }
 
     /// Hands the terminal on if it is ours, and continues the child's group.
-    fn resume_child(&self) {
+    fn resume_child(&mut self) {
+        self.stopped = false;
         let foreground = terminal::foreground_group();
         if foreground.is_some() && foreground == process::group() {
             terminal::set_foreground_group(self.child.led_group());

@@ -73,7 +73,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     };
     process::release_start(&[]);
-    let init = Init { options, place, child, grace: Grace::new(options.grace), suspended: false };
+    let init = Init { options, place, child, grace: Grace::new(options.grace), stopped: false, suspended: false };
     match init.attend() {
         Ok(status) => forward::exit_code(options, status),
         Err(errno) => {
@@ -139,6 +139,8 @@ struct Init<'a> {
     place: Place,
     child: Pid,
     grace: Grace,
+    /// The child has been stopped, and not continued by us.
+    stopped: bool,
     /// We have stopped ourselves as the child was stopped, and have not been continued yet.
     suspended: bool,
 }
@@ -194,10 +196,17 @@ impl Init<'_> {
         let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
         let Some(signal) = forward::route(self.options, received, terminal) else { return };
         log::debug!("{} received, {signal} sent to `{}`", received.signal, self.child);
-        if forward::asks_to_end(received.signal) || forward::asks_to_end(signal) {
+        let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
+        if asked_to_end {
             self.grace.start(sys::now);
         }
         self.send(signal);
+        if signal == Signal::CONT {
+            self.stopped = false;
+        } else if asked_to_end && std::mem::take(&mut self.stopped) {
+            // Who is stopped must hear it.
+            self.send(Signal::CONT);
+        }
     }
 
     /// Sends `signal` to the child, or with `-g` to its group. That this is not possible is never the end: a child that
