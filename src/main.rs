@@ -69,6 +69,7 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
 
 fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
     logs::own::start(log::LevelFilter::Info);
+    sys::signals::hold_if_init();
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();

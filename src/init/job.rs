@@ -20,6 +20,7 @@ impl Init<'_> {
     /// The child has been stopped.
     pub(super) fn on_stopped(&mut self, signal: Signal) {
         log::debug!("`{}` has been stopped by {signal}", self.child);
+        self.stopped = true;
         if self.place == Place::Init {
             if signal == Signal::TSTP {
                 self.resume_child();
@@ -42,7 +43,8 @@ impl Init<'_> {
             terminal::hand_over(self.child.led_group(), ours);
         }
         self.suspended = signals::suspend_self();
-        if !self.suspended && !wants_terminal {
+        // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
+        if !self.suspended && signal == Signal::TSTP {
             self.resume_child();
         }
     }
@@ -57,8 +59,17 @@ impl Init<'_> {
         was_suspended
     }
 
+    /// The child has ended. What comes after us on the terminal, in a script for instance, finds itself in its foreground
+    /// as it would without us; and what is typed while we linger comes to us.
+    pub(super) fn reclaim_terminal(&self) {
+        if let Some(ours) = process::group() {
+            terminal::hand_over(self.child.led_group(), ours);
+        }
+    }
+
     /// Hands the terminal on if it is ours, and continues the child's group.
-    fn resume_child(&self) {
+    fn resume_child(&mut self) {
+        self.stopped = false;
         if let Some(ours) = process::group() {
             terminal::hand_over(ours, self.child.led_group());
         }

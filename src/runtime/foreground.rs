@@ -26,10 +26,19 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
     }
     terminal::hand_over(group, own);
     let suspended = signals::suspend_self();
-    if suspended || !wants_terminal {
+    // Where there is no shell to go back to, nothing has happened. A SIGSTOP is somebody's who will continue it himself.
+    if suspended || signal == Signal::TSTP {
         resume(own, group);
     }
     suspended
+}
+
+/// The main process that had the terminal has ended: what is typed from now on comes to keepalive, and what comes after
+/// it on the terminal finds itself in the foreground.
+pub(super) fn on_ended(pid: Pid) {
+    if let Some(own) = process::group() {
+        terminal::hand_over(pid.led_group(), own);
+    }
 }
 
 /// In the background the terminal is the shell's, and stays so.

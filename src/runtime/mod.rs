@@ -333,6 +333,9 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        if child.input == Input::Terminal {
+            foreground::on_ended(pid);
+        }
         let left = self.what_is_left(pid, child);
         let killed = ended.status == ExitStatus::Signal(Signal::KILL);
         let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };

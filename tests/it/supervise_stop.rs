@@ -3,7 +3,7 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{Place, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{self, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -243,4 +243,26 @@ fn services_hear_of_it_when_keepalive_itself_is_killed() {
         running.expect("signal 15");
         wait_for_death(pid);
     }
+}
+
+// pid_namespaces(7): PID 1 loses what it neither handles nor blocks. `docker stop` may come that early.
+#[test]
+fn a_stop_that_comes_while_the_configuration_is_read_is_not_lost() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if !harness::have_namespaces() {
+        return;
+    }
+    let directory = harness::Directory::new();
+    let path = directory.path().join("keepalive.toml");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut running = Run::words(Place::Init, &[harness::KEEPALIVE, "-c", path.to_str().unwrap()]).start();
+    // Opens only when somebody reads.
+    let mut config = wait_until("keepalive to read its configuration", || {
+        std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()
+    });
+    running.send(Signal::TERM);
+    writeln!(config, "[services.a]\ncommand = [\"{}\", \"end-on-term\", \"0\"]", harness::PUPPET).unwrap();
+    drop(config);
+    assert_eq!(running.end(), 0);
 }
