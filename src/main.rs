@@ -2,12 +2,12 @@
 #![no_main]
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use keepalive::cli::{self, Form, Invocation, json, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
+use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
 use keepalive::{init, logs, runtime, sys};
 
@@ -19,12 +19,9 @@ const USAGE: u8 = 2;
 const REFUSED: u8 = 71;
 /// sysexits(3) `EX_CONFIG`.
 const INVALID_CONFIG: u8 = 78;
-/// Where Kubernetes reads why a container ended, unless told otherwise; it takes 4096 bytes.
-const TERMINATION_LOG: &str = "/dev/termination-log";
-const TERMINATION_LOG_LIMIT: usize = 4096;
 
 fn run(arguments: Vec<OsString>) -> u8 {
-    logs::bug::end_on_panic();
+    logs::bug::end_on_panic(Path::new(TERMINATION_LOG));
     match cli::read(&arguments) {
         Ok(Invocation::Init { options, command }) => {
             logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
@@ -72,6 +69,7 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
 
 fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
     logs::own::start(log::LevelFilter::Info);
+    sys::signals::hold_if_init();
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();
@@ -81,8 +79,9 @@ fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u
             runtime::run(plan, process::environment())
         }
         Err(text) => {
+            // There is nobody else left to tell if this fails.
+            logs::end::leave(Path::new(TERMINATION_LOG), &text).ok();
             complain(&text);
-            note_end(&text);
             INVALID_CONFIG
         }
     }
@@ -144,15 +143,5 @@ fn tell(text: &str) {
 fn complain(text: &str) {
     if !text.is_empty() {
         StandardError.write_last(text.trim_end_matches('\n').as_bytes());
-    }
-}
-
-/// Leaves the reason where Kubernetes looks for it, if that file exists.
-fn note_end(text: &str) {
-    let start = text.len().saturating_sub(TERMINATION_LOG_LIMIT);
-    let end = text.as_bytes().get(start..).unwrap_or_default();
-    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(TERMINATION_LOG) {
-        // There is nobody left to tell if this fails.
-        file.write_all(end).ok();
     }
 }

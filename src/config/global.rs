@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{SignalUse, SignalUses};
+use crate::model::plan::{SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -31,7 +31,7 @@ impl Default for Settings {
         Self {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalUses::default(),
-            termination_log: PathBuf::from("/dev/termination-log"),
+            termination_log: PathBuf::from(TERMINATION_LOG),
         }
     }
 }

@@ -44,6 +44,10 @@ impl Walk<'_> {
             return (None, None);
         }
         let known = match wanted {
+            // Who is not root and is not in /etc/passwd has whatever group it was started with.
+            Some(Some(user)) if user.name.is_empty() && user.uid == self.outside.uid && user.uid != 0 => {
+                Ok(User { gid: self.outside.gid, ..user })
+            }
             Some(Some(user)) => Ok(user),
             _ => self.users.by_id(self.outside.uid).ok_or(()),
         };

@@ -30,7 +30,9 @@ fn level_of(fact: &Fact) -> Level {
 
 fn level_of_transition(to: StateName, reason: &Reason) -> Level {
     match reason {
-        Reason::Ended { outlook: Outlook::Fail(_), .. } | Reason::DependencyFailed { .. } => Level::Error,
+        Reason::Ended { outlook: Outlook::Fail(_), .. }
+        | Reason::DependencyCompleted { .. }
+        | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
         // The first says it; that it goes on is no news.
@@ -50,6 +52,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
 }
 
 /// `web.2`.
+#[derive(Clone, Copy)]
 pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
 
 impl Display for Name<'_> {
@@ -134,6 +137,9 @@ fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId
         Reason::Shutdown => Ok(()),
         Reason::Refused { errno, retry_in, .. } => {
             write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
+        }
+        Reason::DependencyCompleted { dependency } => {
+            write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::DependencyFailed { dependency } => {
             write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
@@ -222,7 +228,7 @@ impl Display for Failure<'_> {
             StartStep::Limit(_) => "cannot set its limit",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
-            StartStep::Groups => "cannot set its `groups`",
+            StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
             StartStep::Group => "cannot become its `group`",
             StartStep::User => "cannot become its `user`",
             StartStep::Directory => "cannot change to its `cwd`",

@@ -137,6 +137,7 @@ impl Supervisor {
         }
         match drain.stage {
             Stage::Services => self.force(None),
+            Stage::Leftovers { .. } if drain.deadline <= self.now => self.force(None),
             Stage::Leftovers { .. } => {
                 self.record(Fact::LeftoversKilled);
                 self.kill_everything();

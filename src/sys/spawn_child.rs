@@ -20,9 +20,9 @@ use crate::model::process::is_shortage;
 mod step {
     pub(super) const SESSION: u8 = 0;
     pub(super) const STDIO: u8 = 1;
-    pub(super) const LIMIT: u8 = 2;
-    pub(super) const NICE: u8 = 3;
-    pub(super) const OOM_SCORE_ADJ: u8 = 4;
+    pub(super) const OOM_SCORE_ADJ: u8 = 2;
+    pub(super) const LIMIT: u8 = 3;
+    pub(super) const NICE: u8 = 4;
     pub(super) const GROUPS: u8 = 5;
     pub(super) const GROUP: u8 = 6;
     pub(super) const USER: u8 = 7;
@@ -117,15 +117,16 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
     let at = |step| move |errno| Failed { step, detail: 0, errno };
     enter_session(setup.session).map_err(at(step::SESSION))?;
     connect_stdio(job.stdio).map_err(at(step::STDIO))?;
+    // It opens a file, which a low `nofile` would not let it.
+    if let Some(score) = setup.oom_score_adj {
+        set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
+    }
     for (detail, limit) in (0_u8..).zip(setup.limits) {
         set_limit(limit).map_err(|errno| Failed { step: step::LIMIT, detail, errno })?;
     }
     if let Some(nice) = setup.nice {
         let process = c_long::from(libc::PRIO_PROCESS);
         call(libc::SYS_setpriority, [process, 0, c_long::from(nice)]).map_err(at(step::NICE))?;
-    }
-    if let Some(score) = setup.oom_score_adj {
-        set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
     }
     if let Some(umask) = setup.umask {
         call(libc::SYS_umask, [c_long::from(umask), 0, 0]).map_err(at(step::USER))?;
@@ -231,14 +232,29 @@ fn become_user(credentials: &Credentials) -> Result<(), Failed> {
     let number = |call_number| call(call_number, [0; 3]).unwrap_or(-1);
     let (uid, gid) = (c_long::from(credentials.uid), c_long::from(credentials.gid));
     let user = number(libc::SYS_geteuid);
-    if user != 0 && user == uid && number(libc::SYS_getegid) == gid {
+    let same = user == uid && number(libc::SYS_getegid) == gid;
+    if same && user != 0 {
         return Ok(());
     }
     let groups = [credentials.groups.len() as c_long, credentials.groups.as_ptr() as c_long, 0];
-    call(libc::SYS_setgroups, groups).map_err(at(step::GROUPS))?;
+    match call(libc::SYS_setgroups, groups) {
+        // Root without capabilities.
+        Err(Errno::EPERM) if same && has_groups(&credentials.groups, credentials.gid) => return Ok(()),
+        other => other.map_err(at(step::GROUPS))?,
+    };
     call(libc::SYS_setgid, [gid, 0, 0]).map_err(at(step::GROUP))?;
     call(libc::SYS_setuid, [uid, 0, 0]).map_err(at(step::USER))?;
     Ok(())
+}
+
+/// Whether our supplementary groups are these, leaving `gid` aside, which we have either way.
+fn has_groups(wanted: &[u32], gid: u32) -> bool {
+    let mut groups = [gid; 64];
+    let (size, start) = (groups.len() as c_long, groups.as_mut_ptr());
+    // SAFETY: the kernel may write as many numbers as the array has; if there are more, it fails.
+    let count = Errno::result(unsafe { libc::syscall(libc::SYS_getgroups, size, start) });
+    let ours = || groups.iter().filter(|group| **group != gid);
+    count.is_ok() && ours().all(|group| wanted.contains(group)) && wanted.iter().all(|group| groups.contains(group))
 }
 
 fn restore_signals(signals: ChildSignals) {

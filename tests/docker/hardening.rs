@@ -40,6 +40,26 @@ fn it_needs_no_privilege_and_nothing_writable() {
     assert!(!logs.stderr.contains("warning:") && !logs.stderr.contains("error:"), "{}", container.describe());
 }
 
+/// What root is already needs no right that root does not have.
+#[test]
+fn root_without_capabilities_can_be_asked_for_by_name() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nuser = 0\n");
+    let container = image.run(&["--cap-drop=ALL"], &[]);
+    container.wait_for_line("web.0 up");
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}
+
+#[test]
+fn another_user_cannot_be_had_without_capabilities() {
+    let Some(engine) = Engine::find() else { return };
+    for user in ["user = 1000\ngroup = 1000", "user = 0\ngroups = [7]"] {
+        let image = engine.image(&format!("[services.web]\ncommand = \"/srv/steady\"\n{user}\nrestart = \"never\"\n"));
+        let container = image.run(&["--cap-drop=ALL"], &[]);
+        assert_eq!(container.wait_for_end(), 126, "{}", container.describe());
+    }
+}
+
 /// Starts keepalive by a shell that closes descriptors first.
 fn run_with_closed(redirections: &str) {
     let Some(engine) = Engine::find() else { return };

@@ -96,6 +96,16 @@ fn a_failure_that_looks_like_success_ends_with_1() {
 }
 
 #[test]
+fn a_fifo_that_nobody_reads_in_place_of_the_termination_log_does_not_hold_up_the_end() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"5\"]\nrestart = \"never\"\n");
+    let path = set.directory.path().join("end");
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 5, "{stderr}");
+}
+
+#[test]
 fn when_all_have_completed_it_ends_with_0() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"on-failure\"\ninstances = 3\n");
@@ -141,6 +151,44 @@ fn what_depends_on_a_failure_never_starts_and_says_so() {
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("b.0 waiting → failed (a has failed, so this will never start)"), "{stderr}");
     assert!(!stderr.contains("b.0 starting"), "{stderr}");
+}
+
+// An end that is no success is one that nobody asked for: its reason is the last line, whatever the level of messages.
+#[test]
+fn what_waits_for_a_completed_service_never_starts_and_the_end_says_so() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "exit", "0"]
+        ready = { delay = "1h" }
+        restart = "on-failure"
+        [services.b]
+        command = ["PUPPET", "exit", "0"]
+        depends_on = ["a"]
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    run.command.env("KEEPALIVE_LOG", "error");
+    let (code, _, stderr) = run.finish();
+    let expect = "\
+keepalive: error: b.0 waiting → failed (a has completed, so this will never start)
+keepalive: nothing is left to run: ended with exit code 1
+";
+    assert_eq!((code, stderr.as_str()), (1, expect));
+    assert_eq!(set.end(), "nothing is left to run: ended with exit code 1\n");
+}
+
+// "PID 1 never blocks": nobody reads this FIFO.
+#[test]
+fn a_termination_log_that_nobody_reads_does_not_hold_up_the_end() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"42\"]\nrestart = \"never\"\n");
+    let file = set.directory.path().join("end");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    for place in places() {
+        let (code, _, stderr) = set.run(place).finish();
+        assert_eq!(code, 42, "{stderr}");
+    }
 }
 
 #[test]

@@ -43,6 +43,21 @@ keepalive.toml:8:20: expected a duration, found `""`
 }
 
 #[test]
+fn the_limit_of_instances_holds_for_all_services_together() {
+    check(
+        "[services.a]\ncommand = \"a\"\ninstances = 65536\n[services.b]\ncommand = \"b\"\n[services.c]\ncommand = \"c\"\n",
+        r#"
+keepalive.toml:4:11: with this there are 65537 instances, 65536 at most
+  4 | [services.b]
+    |           ^
+  = lower `instances`
+
+1 error in the configuration
+"#,
+    );
+}
+
+#[test]
 fn errors_of_syntax_and_of_meaning_stand_together() {
     check(
         "[services.web]\ncommand = node\ninstances = 0\n[services.db\nx = 1\n",

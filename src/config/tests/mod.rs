@@ -50,7 +50,8 @@ impl Scratch {
             cpus: &|| 3,
             hard_limit: &|_| Some(1024),
             uid,
-            gid: uid,
+            // Whom /etc/passwd does not know has any group at all.
+            gid: if uid == 0 { 0 } else { 7 },
             purpose,
         })
     }

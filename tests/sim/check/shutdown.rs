@@ -155,6 +155,7 @@ impl End {
         let Some(drain) = &mut self.drain else {
             return Err(Violation("leftovers are killed without a drain".into()));
         };
+        rule!(now < drain.deadline, "shutdown_timeout is over, and that counts as in time");
         drain.killed_at = Some(now);
         Ok(())
     }

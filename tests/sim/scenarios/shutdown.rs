@@ -134,6 +134,25 @@ fn a_daemon_that_left_its_group_is_asked_then_killed() {
     stage.check(&["exit 0"]);
 }
 
+/// "137: a stop that had to be forced: `shutdown_timeout` was over", whoever it was that did not go in time.
+#[test]
+fn a_daemon_that_outlasts_the_shutdown_timeout_makes_the_stop_a_forced_one() {
+    let mut slow = service("web");
+    slow.stop.timeout = seconds(60);
+    let mut stage = Stage::boot(vec![slow]);
+    stage.strays = true;
+    stage.signal(Signal::TERM);
+    stage.after(seconds(6));
+    stage.exits("web", 0);
+    stage.forget();
+    stage.after(millis(2_999));
+    stage.check(&[]);
+    stage.after(millis(1));
+    stage.check(&["forced", "kill all SIGKILL"]);
+    stage.tell(Event::Childless);
+    stage.check(&["exit 137"]);
+}
+
 /// Nothing is started, and nothing restarted, while everything is being stopped.
 #[test]
 fn nothing_is_started_during_the_stop() {
