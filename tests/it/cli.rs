@@ -309,7 +309,11 @@ fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
     let mut child = keepalive(&scratch, &["check"]).stderr(write_end).spawn().unwrap();
     harness::wait_for_state(keepalive::model::Pid::new(child.id().cast_signed()).unwrap(), b'S');
     // Byte by byte, so that there is never room for all of it.
-    let text: Vec<u8> = std::fs::File::from(read_end).bytes().map_while(Result::ok).collect();
+    let mut reader = std::fs::File::from(read_end);
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while reader.read(&mut byte).unwrap() > 0 {
+        text.extend_from_slice(&byte);
+    }
     assert_eq!(child.wait().unwrap().code(), Some(78));
     assert!(text.ends_with(&whole));
 }
