@@ -28,10 +28,10 @@ fn run(arguments: Vec<OsString>) -> u8 {
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
-            supervise(|environment| load(config.as_deref(), main.as_deref(), environment))
+            supervise(INVALID_CONFIG, |environment| load(config.as_deref(), main.as_deref(), environment))
         }
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(|environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
+            supervise(USAGE, |environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Help(text)) => print(text),
@@ -67,7 +67,8 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
     loaded.map_err(|report| report.to_string())
 }
 
-fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
+/// `invalid`: the exit code if there is nothing to run.
+fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
     logs::own::start(log::LevelFilter::Info);
     sys::signals::hold_if_init();
     match with_environment(Purpose::Run, read) {
@@ -82,7 +83,7 @@ fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u
             // There is nobody else left to tell if this fails.
             logs::end::leave(Path::new(TERMINATION_LOG), &text).ok();
             complain(&text);
-            INVALID_CONFIG
+            invalid
         }
     }
 }

@@ -60,6 +60,9 @@ pub struct Finding {
     pub excerpt: String,
 }
 
+/// What stands in place of a file's name for options of `run`.
+pub(super) const COMMAND_LINE: &str = "command line";
+
 /// Everything that is wrong with a configuration, in the order of files and lines. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -89,12 +92,12 @@ impl fmt::Display for Report {
         for error in &self.errors {
             writeln!(formatter, "{error}")?;
         }
+        let is_inline = self.errors.iter().all(|error| error.file == COMMAND_LINE);
+        let place = if is_inline { "on the command line" } else { "in the configuration" };
         match self.errors.len() + self.omitted {
-            1 => formatter.write_str("1 error in the configuration\n"),
-            count if self.omitted == 0 => writeln!(formatter, "{count} errors in the configuration"),
-            count => {
-                writeln!(formatter, "{count} errors in the configuration, {} of them shown", self.errors.len())
-            }
+            1 => writeln!(formatter, "1 error {place}"),
+            count if self.omitted == 0 => writeln!(formatter, "{count} errors {place}"),
+            count => writeln!(formatter, "{count} errors {place}, {} of them shown", self.errors.len()),
         }
     }
 }

@@ -393,11 +393,15 @@ impl Runtime {
             self.reap_due = true;
             return Ok(());
         }
-        let mut result = Ok(());
-        for pid in procfs::members(leader) {
-            let sent = kill::signal_exactly(pid, signal, |pid| {
-                procfs::stat(pid).is_some_and(|stat| stat.pgrp == leader.get() || stat.session == leader.get())
-            });
+        // The number is in use, so the group, if that is what has it, is still the one that the reaped process led.
+        let mut result = match kill::signal_group(leader.led_group(), signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            other => other,
+        };
+        // Of those who left the group but not the session /proc tells.
+        for pid in procfs::strays(leader) {
+            let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_stray_of(leader));
+            let sent = kill::signal_exactly(pid, signal, is_stray);
             if sent != Err(Errno::ESRCH) {
                 result = result.and(sent);
             }

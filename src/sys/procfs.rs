@@ -35,6 +35,12 @@ impl Stat {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
 
+    /// Whether it lives in the session that `leader` led, but not in its process group.
+    #[must_use]
+    pub const fn is_stray_of(&self, leader: Pid) -> bool {
+        self.session == leader.get() && self.pgrp != leader.get() && !self.is_dead()
+    }
+
     /// Reads the text of /proc/PID/stat.
     fn parse(text: &[u8]) -> Option<Self> {
         let open = text.iter().position(|byte| *byte == b'(')?;
@@ -116,12 +122,12 @@ pub fn is_descendant(pid: Pid, of: Pid) -> bool {
     std::iter::successors(Some(pid), parent).take(DEEPEST).skip(1).any(|ancestor| ancestor == of)
 }
 
-/// All processes whose group or session is the one that `leader` leads or led, without zombies.
+/// All processes of the session that `leader` led which have left its process group, without zombies.
 #[must_use]
-pub fn members(leader: Pid) -> Vec<Pid> {
+pub fn strays(leader: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
     processes(|stat| {
-        if !stat.is_dead() && (stat.pgrp == leader.get() || stat.session == leader.get()) {
+        if stat.is_stray_of(leader) {
             found.push(stat.pid);
         }
     });

@@ -192,10 +192,10 @@ command line:1:59: `{fd.NAME}` is not supported yet
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
     |                                                           ^^^^^^
 
-3 errors in the configuration
+3 errors on the command line
 ";
     let words = ["run", "--restart=allways", "--stop-timeout", "5", "--", "sleep", "{fd.x}"];
-    check(&scratch, &words, 78, "", expected);
+    check(&scratch, &words, 2, "", expected);
 }
 
 #[test]
@@ -268,8 +268,8 @@ fn closed_streams_are_no_reason_to_die() {
 
 #[test]
 fn run_refuses_an_empty_command() {
-    let expected = "command line:1:18: the command is empty\n  1 | keepalive run -- \n    |                  ^\n  = such as `node server.js`\n\n1 error in the configuration\n";
-    check(&Directory::new(), &["run", "--", ""], 78, "", expected);
+    let expected = "command line:1:18: the command is empty\n  1 | keepalive run -- \n    |                  ^\n  = such as `node server.js`\n\n1 error on the command line\n";
+    check(&Directory::new(), &["run", "--", ""], 2, "", expected);
 }
 
 // README: "`false`: it starts only if something that starts depends on it".

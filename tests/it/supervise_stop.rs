@@ -139,6 +139,27 @@ fn what_a_crash_leaves_in_its_group_is_gone_before_the_next_run() {
 }
 
 #[test]
+fn what_has_left_the_group_but_not_the_session_is_gone_before_the_next_run() {
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"with-stray\", \"ignore\", \"15\"]\nmin_uptime = \"0s\"\n");
+    for place in places() {
+        let running = set.start(place);
+        let keepalive = running.keepalive();
+        for _ in 0..3 {
+            running.ready();
+            running.ready();
+            let before = procfs::descendants(keepalive);
+            assert_eq!(before.len(), 2);
+            signal_process(before[0], Signal::KILL).unwrap();
+            wait_until("the next run", || {
+                let now = procfs::descendants(keepalive);
+                (now.len() == 2 && !now.contains(&before[0])).then(|| assert!(!now.contains(&before[1])))
+            });
+        }
+    }
+}
+
+#[test]
 fn kill_mode_group_signals_all_of_the_group() {
     let set = Set::new(
         r#"

@@ -64,6 +64,8 @@ fn act(words: &[&str]) -> u8 {
         // On SIGUSR1 it leaves N zombies to its parent, which is stopped meanwhile, and says so; on SIGUSR2 it stops its
         // parent and says how many of them are left.
         ["zombies", count] => zombies(count.parse().expect("a count")),
+        // Starts REST in a process group of its own, in the same session, and waits until it is killed.
+        ["with-stray", rest @ ..] => with_stray(rest),
         // Does REST as another user.
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
         // Changes something and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
@@ -316,6 +318,15 @@ fn zombies(count: usize) -> u8 {
             say(&format!("left {left}"));
         }
     }
+}
+
+fn with_stray(rest: &[&str]) -> u8 {
+    fork(|| {
+        let own = nix::unistd::Pid::from_raw(0);
+        nix::unistd::setpgid(own, own).expect("a group");
+        act(rest)
+    });
+    report_signals()
 }
 
 fn as_user(id: u32, rest: &[&str]) -> u8 {
