@@ -9,7 +9,7 @@ pub mod forward;
 mod job;
 mod linger;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
-        env: &process::environment(),
+        env: &environment(),
         cwd: None,
         session: Session::Foreground,
         stdio: [None; 3],
@@ -117,6 +117,17 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
         log::error!("cannot run `{}`: {}", program.display(), describe(failure.errno));
     }
     Ok(child)
+}
+
+/// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
+/// which sd_listen_fds(3) compares where it is told, would say that they are not the child's.
+fn environment() -> StringList {
+    let inherited = process::environment();
+    let meant_for = inherited.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"LISTEN_PID="));
+    if meant_for.is_none_or(|id| id != process::id().to_string().as_bytes()) {
+        return inherited;
+    }
+    inherited.iter().map(CStr::to_bytes).filter(|entry| !entry.starts_with(b"LISTEN_PIDFDID=")).collect()
 }
 
 fn describe(errno: Errno) -> &'static str {
