@@ -70,7 +70,6 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
 /// `invalid`: the exit code if there is nothing to run.
 fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
     logs::own::start(log::LevelFilter::Info);
-    sys::signals::hold_if_init();
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();

@@ -226,7 +226,11 @@ fn value(parser: &mut Parser) -> Result<OsString, UsageError> {
 }
 
 fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
-    value(parser).map(PathBuf::from)
+    let path = PathBuf::from(value(parser)?);
+    if path.as_os_str().is_empty() {
+        return Err(UsageError::new("`-c` needs a file, found an empty name", "is a variable not set?"));
+    }
+    Ok(path)
 }
 
 /// The value of the option `name`, which must be text.

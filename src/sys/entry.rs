@@ -29,6 +29,7 @@ macro_rules! entry {
 /// `arguments` points to `count` NUL-terminated strings, as the C runtime passes them.
 #[must_use]
 pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(Vec<OsString>) -> u8) -> c_int {
+    super::signals::hold_if_init();
     occupy_standard_descriptors();
     let count = usize::try_from(count).unwrap_or(0);
     let mut words = Vec::with_capacity(count);

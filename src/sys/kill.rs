@@ -91,7 +91,7 @@ impl IdProbe {
     }
 
     /// Whether any process, process group or session has this number: so, after `pid` was reaped, whether anything is
-    /// left in the group or session that it led. fcntl(2) `F_SETOWN_EX`
+    /// left in the group or session that it led. fcntl(2) `F_SETOWN_EX`; where that is refused, kill(2) for the group alone
     #[must_use]
     pub fn is_in_use(&self, pid: Pid) -> bool {
         #[repr(C)]
@@ -104,7 +104,13 @@ impl IdProbe {
         let owner = Owner { kind: F_OWNER_PGRP, id: pid.get() };
         // SAFETY: the structure is the kernel's struct f_owner_ex. Nobody asks for signals from this descriptor.
         let answer = unsafe { libc::fcntl(self.0.as_raw_fd(), F_SETOWN_EX, &raw const owner) };
-        Errno::result(answer) != Err(Errno::ESRCH)
+        match Errno::result(answer) {
+            Ok(_) => true,
+            Err(Errno::ESRCH) => false,
+            // A sandbox without it: the group at least can be asked for.
+            // SAFETY: takes plain numbers; signal 0 is sent to nobody.
+            Err(_) => Errno::result(unsafe { libc::kill(-pid.get(), 0) }) != Err(Errno::ESRCH),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -81,7 +82,8 @@ pub enum ChildSignals {
 /// dropped where signals are received.
 #[must_use]
 pub fn take_over(depth: Depth) -> Inherited {
-    let mask = set_mask(SignalSet::ALL);
+    let blocked = set_mask(SignalSet::ALL);
+    let mask = if HELD.load(Ordering::Relaxed) { SignalSet(MASK_BEFORE.load(Ordering::Relaxed)) } else { blocked };
     let mut ignored = SignalSet::EMPTY;
     match depth {
         Depth::Quick => {
@@ -100,11 +102,17 @@ pub fn take_over(depth: Depth) -> Inherited {
     Inherited { mask, ignored }
 }
 
-/// As PID 1, blocks every signal, for [`take_over`] to find what has come meanwhile: what finds PID 1 without handler
-/// and not blocked is lost. Anywhere else it ends us, which is right as long as nothing has been started.
-pub fn hold_if_init() {
+/// Whether [`hold_if_init`] has blocked all signals, and which were blocked before.
+static HELD: AtomicBool = AtomicBool::new(false);
+static MASK_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// As PID 1, blocks every signal from the very start, for [`take_over`] to find what has come meanwhile: what finds
+/// PID 1 without handler and not blocked is lost. Anywhere else it ends us, which is right as long as nothing has been
+/// started.
+pub(super) fn hold_if_init() {
     if super::process::is_init() {
-        set_mask(SignalSet::ALL);
+        MASK_BEFORE.store(set_mask(SignalSet::ALL).bits(), Ordering::Relaxed);
+        HELD.store(true, Ordering::Relaxed);
     }
 }
 

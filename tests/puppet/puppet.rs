@@ -33,7 +33,17 @@ static WHO_WAITS: AtomicI32 = AtomicI32::new(-1);
 fn run(arguments: Vec<OsString>) -> u8 {
     let words: Vec<String> = arguments.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
     let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    unblock_all();
     act(&words)
+}
+
+/// As PID 1 we were started with all signals held, for an init to take them.
+fn unblock_all() {
+    if std::process::id() == 1 {
+        let none: u64 = 0;
+        // SAFETY: a set of 8 bytes. (libc's own would leave some out.)
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8) };
+    }
 }
 
 fn act(words: &[&str]) -> u8 {
