@@ -113,7 +113,7 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
             wait_for_death(daemon);
         }
         let stderr = running.stderr();
-        assert!(stderr.contains("processes that services left running do not end: killing them"), "{stderr}");
+        assert!(stderr.contains("not all stopped within 300ms: killing everything now"), "{stderr}");
     }
 }
 
