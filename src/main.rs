@@ -7,6 +7,7 @@ use std::path::Path;
 
 use keepalive::cli::{self, Form, Invocation, json, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
+use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
 use keepalive::{init, logs, runtime, sys};
 
@@ -14,24 +15,23 @@ keepalive::entry!(run);
 
 /// Wrong usage.
 const USAGE: u8 = 2;
+/// sysexits(3) `EX_OSERR`.
+const REFUSED: u8 = 71;
 /// sysexits(3) `EX_CONFIG`.
 const INVALID_CONFIG: u8 = 78;
-/// Where Kubernetes reads why a container ended, unless told otherwise; it takes 4096 bytes.
-const TERMINATION_LOG: &str = "/dev/termination-log";
-const TERMINATION_LOG_LIMIT: usize = 4096;
 
 fn run(arguments: Vec<OsString>) -> u8 {
-    logs::bug::end_on_panic();
+    logs::bug::end_on_panic(Path::new(TERMINATION_LOG));
     match cli::read(&arguments) {
         Ok(Invocation::Init { options, command }) => {
             logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
-            supervise(|environment| load(config.as_deref(), main.as_deref(), environment))
+            supervise(INVALID_CONFIG, |environment| load(config.as_deref(), main.as_deref(), environment))
         }
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(|environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
+            supervise(USAGE, |environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Help(text)) => print(text),
@@ -67,8 +67,10 @@ fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environmen
     loaded.map_err(|report| report.to_string())
 }
 
-fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
+/// `invalid`: the exit code if there is nothing to run.
+fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
     logs::own::start(log::LevelFilter::Info);
+    sys::signals::hold_if_init();
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
             let mut text = String::new();
@@ -78,9 +80,10 @@ fn supervise(read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u
             runtime::run(plan, process::environment())
         }
         Err(text) => {
+            // There is nobody else left to tell if this fails.
+            logs::end::leave(Path::new(TERMINATION_LOG), &text).ok();
             complain(&text);
-            note_end(&text);
-            INVALID_CONFIG
+            invalid
         }
     }
 }
@@ -90,7 +93,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
         let path = match config::find(path, environment) {
             Ok(path) => path,
             Err(missing) => {
-                complain(&missing.to_string());
+                tell(&missing.to_string());
                 return INVALID_CONFIG;
             }
         };
@@ -100,7 +103,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
                 let mut text = String::new();
                 // A String takes every write.
                 let _ = config::write_warnings(&warnings, &mut text);
-                complain(&text);
+                tell(&text);
                 print(&show::plan_text(&path, &plan))
             }
             (Err(report), form) => refuse(&report, form),
@@ -112,33 +115,34 @@ fn refuse(report: &Report, form: Form) -> u8 {
     match form {
         Form::Json => print(&json::report_json(report)),
         Form::Text => {
-            complain(&report.to_string());
+            tell(&report.to_string());
             0
         }
     };
     INVALID_CONFIG
 }
 
-/// To stdout. That nobody reads it is no failure of ours.
+/// To stdout. That nobody reads it is no failure of ours, but a plan that is cut off must not look like a whole one.
 fn print(text: &str) -> u8 {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
-    0
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            tell(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
+            REFUSED
+        }
+        Ok(()) | Err(_) => 0,
+    }
+}
+
+/// To stderr, all of it: where somebody asks for nothing else, a slow terminal is waited for.
+fn tell(text: &str) {
+    // There is nobody left to tell if this fails.
+    io::stderr().write_all(text.as_bytes()).ok();
 }
 
 /// To stderr, where a full pipe must not keep us from ending.
 fn complain(text: &str) {
     if !text.is_empty() {
         StandardError.write_last(text.trim_end_matches('\n').as_bytes());
-    }
-}
-
-/// Leaves the reason where Kubernetes looks for it, if that file exists.
-fn note_end(text: &str) {
-    let start = text.len().saturating_sub(TERMINATION_LOG_LIMIT);
-    let end = text.as_bytes().get(start..).unwrap_or_default();
-    if let Ok(mut file) = sys::overwrite(Path::new(TERMINATION_LOG)) {
-        // There is nobody left to tell if this fails.
-        file.write_all(end).ok();
     }
 }

@@ -1,5 +1,6 @@
 //! What `keepalive check` prints for people: the plan.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use crate::model::plan::{
     Consequence, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service,
 };
 use crate::model::units::format_duration;
-use crate::model::{ExitStatus, Plan, Template};
+use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
 
 /// The plan for people. Values of the environment, which may be secrets, are not shown.
 #[must_use]
@@ -22,10 +23,12 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     );
     let order = start_order(plan);
     let services = || order.iter().filter_map(|index| plan.services.get(index.position()));
+    let starting = starting(plan, &order);
     for (position, service) in services().enumerate() {
         let after = dependencies(plan, service);
         let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
-        let idle = if service.autostart { "" } else { " (does not start by itself)" };
+        let is_starting = order.get(position).is_some_and(|index| starting.contains(index));
+        let idle = if is_starting { "" } else { " (does not start by itself)" };
         push(&mut text, format_args!("{:>4}. {}{after}{idle}\n", position + 1, service.name));
     }
     for service in services() {
@@ -35,6 +38,20 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     push(&mut text, format_args!("\nthe whole stop takes {} at most", format_duration(plan.shutdown_timeout)));
     text.push('\n');
     text
+}
+
+/// The services that start by themselves, and whatever those depend on.
+fn starting(plan: &Plan, order: &[ServiceIndex]) -> BTreeSet<ServiceIndex> {
+    let mut starting = BTreeSet::new();
+    // Backwards: what depends on a service is met before it.
+    for index in order.iter().rev() {
+        let Some(service) = plan.services.get(index.position()) else { continue };
+        if service.autostart || starting.contains(index) {
+            starting.insert(*index);
+            starting.extend(service.depends_on.iter().copied());
+        }
+    }
+    starting
 }
 
 /// A String takes every write.

@@ -13,7 +13,7 @@ use super::graph;
 use super::process::Words;
 use super::read::{describe, read, text};
 use super::report::{FAULT_LIMIT, Fault, Place, Report, Source, locate};
-use super::service::Draft;
+use super::service::{Draft, INSTANCE_LIMIT};
 use super::users::Users;
 use super::walk::{Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
@@ -278,6 +278,7 @@ impl<'r> Reading<'r> {
         self.walk.is_broken = has_syntax_errors;
         let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names);
         self.compare_timeouts();
+        self.count_instances();
         let Walk { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
@@ -317,6 +318,20 @@ impl Reading<'_> {
                 let hint = "raise it in `[keepalive]`, and the grace period of the container too".to_owned();
                 let place = Place { source: draft.source, span: Some(span) };
                 self.walk.warnings.push(Fault { place, message, hint });
+            }
+        }
+    }
+
+    /// The limit of one service is that of the machine, so it holds for all of them together.
+    fn count_instances(&mut self) {
+        let mut all = 0_i64;
+        for draft in &self.drafts {
+            all += i64::from(draft.service.instances);
+            if all > INSTANCE_LIMIT {
+                let message = format!("with this there are {all} instances, {INSTANCE_LIMIT} at most");
+                let place = Place { source: draft.source, span: Some(draft.span.clone()) };
+                self.walk.errors.push(Fault { place, message, hint: "lower `instances`".to_owned() });
+                return;
             }
         }
     }
@@ -371,9 +386,14 @@ fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, Stri
     if is_bare_word(source, span) {
         let hint = match name.to_ascii_lowercase().as_str() {
             lower @ ("true" | "false") => format!("write `{lower}`"),
+            "yes" | "on" => format!("write `true`, or `\"{name}\"` if it is a text"),
+            "no" | "off" => format!("write `false`, or `\"{name}\"` if it is a text"),
             _ => format!("write `\"{}\"`", name.escape_debug()),
         };
         return (format!("expected a value, found `{}`", name.escape_debug()), hint);
+    }
+    if message == "unexpected leading zero, expected nothing" {
+        return ("a number cannot begin with a zero".to_owned(), "remove the zero".to_owned());
     }
     if message != "duplicate key" {
         return (message.to_owned(), String::new());

@@ -8,10 +8,14 @@
 use std::ffi::OsString;
 use std::ops::Range;
 
+use super::RESERVED;
 use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
 
 /// Name and value, in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// All arguments and variables of a program together: execve(2) takes three quarters of the stack's eight megabytes.
+const TOTAL_LIMIT: usize = 6 << 20;
 
 /// A line that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,13 +27,22 @@ pub(super) struct Flaw {
 
 /// Reads all lines; what is wrong goes to `flaws`, and reading goes on with the next line.
 pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<Flaw>) -> Entries {
-    let mut parser = Parser { text, inherited, position: 0, entries: Vec::new() };
+    let mut parser = Parser { text, inherited, position: 0, entries: Vec::new(), total: 0 };
     while parser.position < text.len() {
         let start = parser.position;
         if let Err(flaw) = parser.line() {
             flaws.push(flaw);
             parser.position = start;
             parser.skip_line();
+        }
+        if parser.total > TOTAL_LIMIT {
+            let message = format!("the variables up to here take more than {} MiB", TOTAL_LIMIT >> 20);
+            flaws.push(Flaw {
+                at: parser.line_from(start),
+                message,
+                hint: "no program can be given as much".to_owned(),
+            });
+            break;
         }
     }
     parser.entries
@@ -40,6 +53,8 @@ struct Parser<'p> {
     inherited: &'p [(OsString, OsString)],
     position: usize,
     entries: Entries,
+    /// Bytes of all values.
+    total: usize,
 }
 
 impl Parser<'_> {
@@ -49,7 +64,7 @@ impl Parser<'_> {
             self.skip_line();
             return Ok(());
         }
-        if self.rest().starts_with(b"export ") {
+        if self.rest().starts_with(b"export ") || self.rest().starts_with(b"export\t") {
             self.position += b"export ".len();
             self.skip_blanks();
         }
@@ -60,6 +75,10 @@ impl Parser<'_> {
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
             return Err(Flaw { at: self.line_from(start), message, hint: "a comment begins with `#`".to_owned() });
+        }
+        if RESERVED.iter().any(|reserved| reserved.as_bytes() == name) {
+            let message = format!("`{}` is set by keepalive itself", String::from_utf8_lossy(&name));
+            return Err(Flaw { at: start..start + length, message, hint: "remove it".to_owned() });
         }
         self.position += length;
         self.skip_blanks();
@@ -72,6 +91,7 @@ impl Parser<'_> {
             Some(b'=' | b':') => {
                 self.position += 1;
                 let value = self.value()?;
+                self.total += value.len();
                 self.entries.push((name, value));
             }
             Some(_) => {
@@ -219,7 +239,7 @@ mod tests {
     fn lines_are_read_as_compose_reads_them() {
         check("VAR=VAL", &["VAR=VAL"]);
         check("VAR: VAL\nA = b ", &["VAR=VAL", "A=b"]);
-        check("\n# c\n  # d\nexport A=b\r\n", &["A=b"]);
+        check("\n# c\n  # d\nexport A=b\r\nexport\tC=d", &["A=b", "C=d"]);
         check("A=VAL # comment\nB=VAL# no comment\nC=#x", &["A=VAL", "B=VAL# no comment", "C="]);
         check("A=\"VAL # no comment\" # comment\nB='x'", &["A=VAL # no comment", "B=x"]);
         check("A='Let\\'s go!'\nB=\"{\\\"hello\\\": \\\"json\\\"}\"", &["A=Let's go!", "B={\"hello\": \"json\"}"]);
@@ -240,8 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_multiply_each_other_have_an_end() {
+        let mut text = "A0=xxxxxxxxxx\n".to_owned();
+        for line in 1..10 {
+            text.push_str(&format!("A{line}={}\n", format!("${{A{}}}", line - 1).repeat(10)));
+        }
+        let (entries, flaws) = parsed(&text);
+        assert_eq!(entries.len(), 5);
+        assert!(flaws[0].ends_with("longer than 128 KiB, which no program can be given"), "{flaws:?}");
+        let (entries, flaws) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
+        assert_eq!(entries.len(), 63);
+        assert_eq!(flaws, ["100430..100436 the variables up to here take more than 6 MiB"]);
+    }
+
+    #[test]
     fn what_cannot_be_read_is_told_and_the_rest_is_read() {
-        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2");
+        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2\nKEEPALIVE_SERVICE=x");
         assert_eq!(entries, ["B=1", "G=1"]);
         assert_eq!(
             flaws,
@@ -252,6 +286,7 @@ mod tests {
                 "26..27 text after the closing quote",
                 "30..37 variable `NONE` is not set",
                 "42..46 expected `NAME=value`",
+                "47..64 `KEEPALIVE_SERVICE` is set by keepalive itself",
             ]
         );
     }

@@ -11,6 +11,11 @@ use crate::model::Template;
 /// How deep `${A:-${B:-…}}` may go.
 const NESTING_LIMIT: u32 = 16;
 
+/// `MAX_ARG_STRLEN` of execve(2), the NUL byte at the end included: the kernel takes no longer argument or variable.
+const LENGTH_LIMIT: usize = 128 << 10;
+/// Longest name in `{fd.NAME}` that is looked for.
+const SOCKET_NAME_LIMIT: usize = 64;
+
 /// Which placeholders stand for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placeholders {
@@ -109,6 +114,10 @@ impl Expansion<'_> {
                 b'{' => self.brace(rest, position)?,
                 _ => self.literal(byte),
             };
+            if self.output.current.len() >= LENGTH_LIMIT {
+                let message = format!("longer than {} KiB, which no program can be given", LENGTH_LIMIT >> 10);
+                return Err(flaw(0, self.text.len(), message, "let the program read it from a file"));
+            }
         }
         Ok(())
     }
@@ -137,7 +146,10 @@ impl Expansion<'_> {
             self.output.push_instance();
             return Ok(INSTANCE.len());
         }
-        let socket = rest.strip_prefix(b"{fd.").and_then(|name| Some(name.iter().position(|byte| *byte == b'}')? + 5));
+        let socket = rest.strip_prefix(b"{fd.").and_then(|name| {
+            let length = name.iter().take(SOCKET_NAME_LIMIT + 1).position(|byte| *byte == b'}')?;
+            Some(length + b"{fd.}".len())
+        });
         match socket {
             Some(length) => Err(flaw(position, length, "`{fd.NAME}` is not supported yet".to_owned(), "")),
             None => Ok(self.literal(b'{')),
@@ -280,6 +292,13 @@ mod tests {
         check_flaw("${}", 0..3, "`${}` is neither `${VAR}` nor `${VAR:-default}`");
         check_flaw("x{fd.http}", 1..10, "`{fd.NAME}` is not supported yet");
         check_flaw("${A:-${B}}", 5..9, "variable `B` is not set");
+    }
+
+    // execve(2): "the limit per string is 32 pages (the kernel constant MAX_ARG_STRLEN)".
+    #[test]
+    fn what_the_kernel_would_refuse_is_told() {
+        check(&"x".repeat(131_071), "x".repeat(131_071).as_bytes());
+        check_flaw(&"x".repeat(131_072), 0..131_072, "longer than 128 KiB, which no program can be given");
     }
 
     #[test]

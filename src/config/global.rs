@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{SignalUse, SignalUses};
+use crate::model::plan::{SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -31,7 +31,7 @@ impl Default for Settings {
         Self {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalUses::default(),
-            termination_log: PathBuf::from("/dev/termination-log"),
+            termination_log: PathBuf::from(TERMINATION_LOG),
         }
     }
 }
@@ -45,7 +45,7 @@ impl Walk<'_> {
             self.signal_uses(value, &mut settings.signals);
         }
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
-            settings.termination_log = path;
+            settings.termination_log = self.directory.join(path);
         }
         settings
     }

@@ -26,12 +26,6 @@ pub(super) fn resolve(
                     (format!("`{name}` is given twice"), "remove one of them".to_owned())
                 }
                 Some(to) => {
-                    if drafts.get(to).is_some_and(|needed| draft.service.autostart && !needed.service.autostart) {
-                        let message =
-                            format!("`{name}` does not start by itself: this one waits until somebody starts it");
-                        let hint = "remove `autostart = false` there, or set it here too".to_owned();
-                        walk.warnings.push(fault(draft, span, message, hint));
-                    }
                     resolved.push(Edge { to, span: span.clone() });
                     continue;
                 }

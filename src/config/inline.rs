@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::document::Reading;
+use super::report::COMMAND_LINE;
 use super::report::{Report, Source};
 use super::users::Users;
 use super::{Environment, Loaded};
@@ -44,7 +45,7 @@ pub struct InlineOption {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn assemble(inline: &Inline, environment: &Environment<'_>) -> Result<Loaded, Report> {
-    let source = Source { name: "command line".to_owned(), bytes: inline.text.clone().into_bytes() };
+    let source = Source { name: COMMAND_LINE.to_owned(), bytes: inline.text.clone().into_bytes() };
     let users = Users::read(environment.root);
     let mut reading = Reading::new(environment, &users, Path::new(""));
     reading.enter(&source);

@@ -1,6 +1,8 @@
 //! What `check` looks at besides the text: whether the program and the directory are there.
 
 use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,6 +17,9 @@ use crate::model::plan::Process;
 
 /// Where programs are looked for without a `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of a script the kernel looks at, `BINPRM_BUF_SIZE`.
+const INTERPRETER_LIMIT: u64 = 256;
 
 impl Walk<'_> {
     /// Notes what would keep `process` from starting here and now; `program` is where its command stands.
@@ -75,7 +80,9 @@ fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (Strin
     let mut found = None;
     for candidate in candidates {
         match std::fs::metadata(&candidate) {
-            Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => return Ok(()),
+            Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
+                return interpreter_flaw(&candidate, directory).map_or(Ok(()), Err);
+            }
             Ok(_) => found = found.or(Some(candidate)),
             Err(_) => {}
         }
@@ -93,4 +100,27 @@ fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (Strin
             Err((format!("there is no program `{shown}` in PATH"), hint))
         }
     }
+}
+
+/// Whether the program that `#!` names is missing, which execve(2) reports as if the script were.
+fn interpreter_flaw(script: &Path, directory: &Path) -> Option<(String, String)> {
+    let mut start = Vec::new();
+    File::open(script).and_then(|file| file.take(INTERPRETER_LIMIT).read_to_end(&mut start)).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let name = line.split(is_blank).find(|word| !word.is_empty())?;
+    let interpreter = OsStr::from_bytes(name);
+    if directory.join(interpreter).exists() {
+        return None;
+    }
+    let hint = if name.ends_with(b"\r") {
+        "its first line ends with CR LF: LF alone is right"
+    } else {
+        "install it, or correct its first line"
+    };
+    let shown = interpreter.to_string_lossy();
+    Some((
+        format!("`{}` is to be run by `{}`, which is not there", script.display(), shown.escape_debug()),
+        hint.to_owned(),
+    ))
 }

@@ -186,11 +186,11 @@ impl Walk<'_> {
         amount.map(Some)
     }
 
-    /// Root may raise a hard limit, others will not get what they ask for.
+    /// With CAP_SYS_RESOURCE, which root in a container seldom has, a hard limit can be raised; setrlimit(2).
     fn compare_hard_limit(&mut self, value: &Value<'_>, name: &str, resource: u32, wanted: Option<u64>) {
         let Some(most) = (self.outside.hard_limit)(resource) else { return };
         if self.outside.purpose == Purpose::Check && wanted.is_none_or(|wanted| wanted > most) {
-            let message = format!("the hard limit for `{name}` is {most} here, and only root can raise it");
+            let message = format!("the hard limit for `{name}` is {most} here, and raising it takes CAP_SYS_RESOURCE");
             self.warning(value.span(), &message, "lower it, or raise the container's limit");
         }
     }

@@ -36,8 +36,12 @@ pub use document::{load, load_with_main};
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
+pub use read::describe;
 pub use report::{Finding, Report, write_warnings};
 pub(crate) use walk::{nearest, nearest_signal};
+
+/// What keepalive itself tells each process.
+const RESERVED: [&str; 3] = ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS"];
 
 /// What reading a configuration needs to know of the world.
 #[derive(Clone, Copy)]

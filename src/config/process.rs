@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::RESERVED;
 use super::env_file::{self, Entries};
 use super::expand::{Builder, Placeholders, Scope, expand};
 use super::read::read;
@@ -20,8 +21,6 @@ use crate::model::plan::{Input, Output, Process};
 /// The words of a command line with their places.
 pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
 
-/// What keepalive itself tells each process.
-const RESERVED: [&str; 3] = ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS"];
 /// Words that mean something to a shell, but nothing to a program.
 const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
 
@@ -96,7 +95,9 @@ impl Walk<'_> {
             return Box::default();
         };
         let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
-            (self.split(value, text, scope), text.trim().is_empty())
+            // A string of blanks and comments has no word either.
+            let words = shlex::bytes::split(text.as_bytes());
+            (self.split(value, text, scope), words.is_some_and(|words| words.is_empty()))
         } else if let Some(words) = value.get_ref().as_array() {
             let words = words.iter();
             let templates = words.clone().filter_map(|word| {
@@ -145,6 +146,9 @@ impl Walk<'_> {
 
     /// The command of a command line: the shell has expanded its variables, only placeholders are left.
     fn words(&mut self, words: Words<'_>, scope: &Scope<'_>) -> Box<[Template]> {
+        if let Some((_, span)) = words.first().filter(|(program, _)| program.is_empty()) {
+            self.error(span.clone(), "the command is empty", "such as `node server.js`");
+        }
         let words = words.iter().filter_map(|(word, span)| {
             let mut builder = Builder::default();
             match expand(word, scope, &mut builder) {
@@ -192,6 +196,7 @@ impl Walk<'_> {
         let beginning = builder.beginning();
         if text.is_empty() {
             self.error(value.span(), "the path is empty", "leave `cwd` out to stay where keepalive is");
+            return None;
         } else if beginning.first() != Some(&b'/') {
             let base = self.outside.directory.join(self.directory);
             let mut path = base.as_os_str().as_bytes().to_vec();

@@ -1,23 +1,40 @@
 //! Files into memory, within limits.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::report::{Fault, Place, Source};
+use crate::model::units::format_duration;
 
 /// No configuration file and no `env_file` is larger: a thousand services take a quarter of a megabyte.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
+
+/// How long a pipe may keep silent: as long as `docker stop` would wait for us.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The content of `path`, or why it cannot be had.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| describe(&error))?;
+    read_within(path, PATIENCE)
+}
+
+fn read_within(path: &Path, patience: Duration) -> Result<Vec<u8>, String> {
+    let file = open(path, patience).map_err(|error| describe(&error))?;
     let mut bytes = Vec::new();
-    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut {
+            return format!("it is a pipe, and for {} nobody wrote to it", format_duration(patience));
+        }
+        describe(&error)
+    })?;
     if bytes.len() as u64 > SIZE_LIMIT {
         return Err(format!("larger than {} MiB", SIZE_LIMIT >> 20));
     }
@@ -27,8 +44,39 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Opens without waiting: a FIFO that nobody writes to would hold PID 1 for ever, which no signal ends so early.
+fn open(path: &Path, patience: Duration) -> io::Result<Box<dyn io::Read>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.file_type().is_fifo() {
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+        return Ok(Box::new(file));
+    }
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(&file, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+    let patience = EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::MAX);
+    Ok(Box::new(Pipe { file, epoll, patience }))
+}
+
+/// What another program writes, such as that of `<(command)`.
+struct Pipe {
+    file: File,
+    epoll: Epoll,
+    /// How long it may keep silent.
+    patience: EpollTimeout,
+}
+
+impl io::Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.epoll.wait(&mut [EpollEvent::empty()], self.patience)? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.file.read(buffer),
+        }
+    }
+}
+
 /// What the system says, without its number.
-pub(super) fn describe(error: &std::io::Error) -> String {
+#[must_use]
+pub fn describe(error: &io::Error) -> String {
     let description = error.raw_os_error().map_or("it is unusable", |number| Errno::from_raw(number).desc());
     let mut characters = description.chars();
     characters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + characters.as_str())
@@ -46,4 +94,38 @@ pub(super) fn text(source: &Source, number: usize) -> Result<&str, Fault> {
         let message = format!("not UTF-8: byte {offset} is 0x{byte:02x}");
         Fault { place: Place { source: number, span: Some(offset..offset + 1) }, message, hint: hint.to_owned() }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fifo(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("keepalive-{name}-{}", std::process::id()));
+        std::fs::remove_file(&path).ok();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_pipe_to_which_nobody_writes_is_not_waited_for_without_end() {
+        let path = fifo("silent");
+        let told = read_within(&path, Duration::from_millis(20));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(told, Err("it is a pipe, and for 20ms nobody wrote to it".to_owned()));
+    }
+
+    #[test]
+    fn a_pipe_with_a_writer_is_read_to_its_end() {
+        let path = fifo("written");
+        // Read and write, fifo(7): so that nobody waits for the other end.
+        let mut writer = File::options().read(true).write(true).open(&path).unwrap();
+        io::Write::write_all(&mut writer, b"[services]").unwrap();
+        let mut opened = open(&path, PATIENCE).unwrap();
+        drop(writer);
+        let mut bytes = Vec::new();
+        opened.read_to_end(&mut bytes).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(bytes, b"[services]");
+    }
 }

@@ -60,6 +60,9 @@ pub struct Finding {
     pub excerpt: String,
 }
 
+/// What stands in place of a file's name for options of `run`.
+pub(super) const COMMAND_LINE: &str = "command line";
+
 /// Everything that is wrong with a configuration, in the order of files and lines. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -89,12 +92,12 @@ impl fmt::Display for Report {
         for error in &self.errors {
             writeln!(formatter, "{error}")?;
         }
+        let is_inline = self.errors.iter().all(|error| error.file == COMMAND_LINE);
+        let place = if is_inline { "on the command line" } else { "in the configuration" };
         match self.errors.len() + self.omitted {
-            1 => formatter.write_str("1 error in the configuration\n"),
-            count if self.omitted == 0 => writeln!(formatter, "{count} errors in the configuration"),
-            count => {
-                writeln!(formatter, "{count} errors in the configuration, {} of them shown", self.errors.len())
-            }
+            1 => writeln!(formatter, "1 error {place}"),
+            count if self.omitted == 0 => writeln!(formatter, "{count} errors {place}"),
+            count => writeln!(formatter, "{count} errors {place}, {} of them shown", self.errors.len()),
         }
     }
 }
@@ -129,10 +132,32 @@ impl Source {
         let after = after.trim_end();
         let shown: String = after.chars().take(EXCERPT_LIMIT).collect();
         let cut = if shown.len() < after.len() { "…" } else { "" };
-        let padding: String = before.chars().map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-        let carets = "^".repeat(marked.min(shown.chars().count().max(1)));
+        let padding: String =
+            before.chars().map(|character| if character == '\t' { "\t" } else { blanks(character) }).collect();
+        let carets =
+            "^".repeat(shown.chars().take(marked).map(|character| blanks(character).len()).sum::<usize>().max(1));
         let gutter = " ".repeat(line.to_string().len());
         format!("  {line} | {before}{shown}{cut}\n  {gutter} | {padding}{carets}\n")
+    }
+}
+
+/// Blanks as wide as `character` is on a terminal: two for ideographs and emoji, none for marks that stand on another.
+fn blanks(character: char) -> &'static str {
+    match character {
+        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' => "",
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{303e}'
+        | '\u{3041}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1f64f}'
+        | '\u{1f680}'..='\u{1f6ff}'
+        | '\u{1f900}'..='\u{1f9ff}'
+        | '\u{20000}'..='\u{3fffd}' => "  ",
+        _ => " ",
     }
 }
 
@@ -182,7 +207,7 @@ fn sort(order: &mut [((usize, usize), usize)]) {
 
 fn locate_one(fault: &Fault, sources: &[&Source]) -> Finding {
     let Fault { place, message, hint } = fault;
-    let (message, hint) = (message.clone(), hint.clone());
+    let (message, hint) = (visible(message.as_bytes()), visible(hint.as_bytes()));
     let source = sources.get(place.source);
     let (mut line, mut column, mut excerpt) = (0, 0, String::new());
     if let (Some(source), Some(span)) = (source, &place.span) {
@@ -216,6 +241,16 @@ mod tests {
         check("\tü = x\r\n".as_bytes(), 6..7, "a.toml:1:6: wrong\n  1 | \tü = x\n    | \t    ^\n  = right\n");
     }
 
+    // Unicode Standard Annex #11: W and F take two columns.
+    #[test]
+    fn characters_of_two_columns_and_of_none_keep_the_caret_in_line() {
+        check(
+            "日本e\u{301} = 😀x".as_bytes(),
+            12..17,
+            "a.toml:1:8: wrong\n  1 | 日本e\u{301} = 😀x\n    |         ^^^\n  = right\n",
+        );
+    }
+
     #[test]
     fn a_place_at_the_end_and_one_beyond_it_are_shown() {
         check(b"a", 1..1, "a.toml:1:2: wrong\n  1 | a\n    |  ^\n  = right\n");
@@ -226,6 +261,14 @@ mod tests {
     #[test]
     fn a_span_over_several_lines_is_marked_to_the_end_of_the_first() {
         check(b"a = [\n1]\n", 4..8, "a.toml:1:5: wrong\n  1 | a = [\n    |     ^\n  = right\n");
+    }
+
+    #[test]
+    fn control_characters_of_names_do_not_reach_the_terminal() {
+        let (message, hint) = ("`\x1b[2J`".to_owned(), "`\x07`\n".to_owned());
+        let source = Source { name: "a.toml".to_owned(), bytes: Vec::new() };
+        let (findings, _) = locate(&[Fault { place: Place { source: 0, span: None }, message, hint }], &[&source]);
+        assert_eq!(findings[0].to_string(), "a.toml: `\u{fffd}[2J`\n  = `\u{fffd}`\u{fffd}\n");
     }
 
     #[test]

@@ -12,10 +12,10 @@ use super::walk::{Schema, Value, Walk, as_integer};
 use crate::model::plan::{
     Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Restart, RestartPolicy, Service, Stop,
 };
-use crate::model::{ExitStatus, Signal, Template};
+use crate::model::{ExitStatus, Signal, Template, units};
 
-/// More instances of one service than any machine has processes for.
-const INSTANCE_LIMIT: i64 = 65_536;
+/// More instances, of one service and in all, than any machine has processes for.
+pub(super) const INSTANCE_LIMIT: i64 = 65_536;
 /// Longest name of a service, in bytes: it becomes part of file names, labels and log lines.
 const NAME_LIMIT: usize = 64;
 
@@ -300,11 +300,23 @@ impl Walk<'_> {
 
     fn ready(&mut self, value: &Value<'_>) -> Option<Ready> {
         const SCHEMA: Schema = Schema { keys: &["delay"], later: &["fd", "tcp", "http", "file", "exec"], foreign: &[] };
-        if value.get_ref().is_str() {
-            return self.choice_of(value, &["exec"], &["notify", "ipc"]).map(|_| Ready::Exec);
+        const EXPECTED: &str = "`\"exec\"` or `{ delay = \"2s\" }`";
+        if let Some(text) = value.get_ref().as_str() {
+            match text {
+                "exec" => return Some(Ready::Exec),
+                "notify" | "ipc" => {
+                    let message = format!("`\"{text}\"` is not supported yet");
+                    self.error(value.span(), &message, &format!("so far: {EXPECTED}"));
+                }
+                _ if units::parse_duration(text).is_some() => {
+                    self.unexpected(value, EXPECTED, &format!("write `{{ delay = \"{text}\" }}`"));
+                }
+                _ => self.unexpected(value, EXPECTED, ""),
+            }
+            return None;
         }
         let Some(table) = value.get_ref().as_table() else {
-            self.unexpected(value, "`\"exec\"` or `{ delay = \"2s\" }`", "");
+            self.unexpected(value, EXPECTED, "");
             return None;
         };
         self.check_keys(table, "`ready`", &SCHEMA);

@@ -167,7 +167,10 @@ impl<'w> Walk<'w> {
                 i64::MAX => format!("a whole number of at least {}{or}", range.start()),
                 end => format!("a whole number from {} to {end}{or}", range.start()),
             };
-            self.unexpected(value, &expected, "");
+            let quoted =
+                value.get_ref().as_str().filter(|text| text.parse().is_ok_and(|number| range.contains(&number)));
+            let hint = quoted.map_or_else(String::new, |text| format!("write it without quotes: `{text}`"));
+            self.unexpected(value, &expected, &hint);
         }
         number
     }
@@ -238,20 +241,21 @@ impl<'w> Walk<'w> {
         signal
     }
 
-    /// Where in the document the part `at` of the string `value` stands; the whole of it where escapes or several
-    /// lines make that uncertain.
+    /// Where in the document the part `at` of the string `value` stands; the whole of it where escapes make that
+    /// uncertain.
     pub(super) fn part(&self, value: &Value<'_>, at: &Range<usize>) -> Range<usize> {
         let whole = value.span();
         let text = value.get_ref().as_str().unwrap_or_default();
         let raw = self.text.get(whole.clone()).unwrap_or_default();
-        let quotes = match raw.len().checked_sub(text.len()) {
-            Some(2) => 1,
-            Some(0) => 0,
+        // Lengths of the opening quotes: none, those of one line, those of several, and the newline after these.
+        let is_content = |quotes: usize| raw.get(quotes..quotes + text.len()) == Some(text.as_bytes());
+        let widths: &[usize] = match raw {
+            [b'"', b'"', b'"', ..] | [b'\'', b'\'', b'\'', ..] if text.len() + 6 <= raw.len() => &[5, 4, 3],
+            [b'"' | b'\'', ..] if text.len() + 2 == raw.len() => &[1],
+            _ if text.len() == raw.len() => &[0],
             _ => return whole,
         };
-        if raw.get(quotes..quotes + text.len()) != Some(text.as_bytes()) {
-            return whole;
-        }
+        let Some(quotes) = widths.iter().copied().find(|quotes| is_content(*quotes)) else { return whole };
         whole.start + quotes + at.start..whole.start + quotes + at.end
     }
 

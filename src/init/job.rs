@@ -20,6 +20,7 @@ impl Init<'_> {
     /// The child has been stopped.
     pub(super) fn on_stopped(&mut self, signal: Signal) {
         log::debug!("`{}` has been stopped by {signal}", self.child);
+        self.stopped = true;
         if self.place == Place::Init {
             if signal == Signal::TSTP {
                 self.resume_child();
@@ -38,13 +39,12 @@ impl Init<'_> {
             self.resume_child();
             return;
         }
-        if foreground == Some(self.child.led_group())
-            && let Some(ours) = ours
-        {
-            terminal::set_foreground_group(ours);
+        if let Some(ours) = ours {
+            terminal::hand_over(self.child.led_group(), ours);
         }
         self.suspended = signals::suspend_self();
-        if !self.suspended && !wants_terminal {
+        // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
+        if !self.suspended && signal == Signal::TSTP {
             self.resume_child();
         }
     }
@@ -59,11 +59,19 @@ impl Init<'_> {
         was_suspended
     }
 
+    /// The child has ended. What comes after us on the terminal, in a script for instance, finds itself in its foreground
+    /// as it would without us; and what is typed while we linger comes to us.
+    pub(super) fn reclaim_terminal(&self) {
+        if let Some(ours) = process::group() {
+            terminal::hand_over(self.child.led_group(), ours);
+        }
+    }
+
     /// Hands the terminal on if it is ours, and continues the child's group.
-    fn resume_child(&self) {
-        let foreground = terminal::foreground_group();
-        if foreground.is_some() && foreground == process::group() {
-            terminal::set_foreground_group(self.child.led_group());
+    fn resume_child(&mut self) {
+        self.stopped = false;
+        if let Some(ours) = process::group() {
+            terminal::hand_over(ours, self.child.led_group());
         }
         self.send_to_group(Signal::CONT).ok();
     }

@@ -9,7 +9,7 @@ pub mod forward;
 mod job;
 mod linger;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     };
     process::release_start(&[]);
-    let init = Init { options, place, child, grace: Grace::new(options.grace), suspended: false };
+    let init = Init { options, place, child, grace: Grace::new(options.grace), stopped: false, suspended: false };
     match init.attend() {
         Ok(status) => forward::exit_code(options, status),
         Err(errno) => {
@@ -97,7 +97,7 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
-        env: &process::environment(),
+        env: &environment(),
         cwd: None,
         session: Session::Foreground,
         stdio: [None; 3],
@@ -117,6 +117,17 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
         log::error!("cannot run `{}`: {}", program.display(), describe(failure.errno));
     }
     Ok(child)
+}
+
+/// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
+/// which sd_listen_fds(3) compares where it is told, would say that they are not the child's.
+fn environment() -> StringList {
+    let inherited = process::environment();
+    let meant_for = inherited.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"LISTEN_PID="));
+    if meant_for.is_none_or(|id| id != process::id().to_string().as_bytes()) {
+        return inherited;
+    }
+    inherited.iter().map(CStr::to_bytes).filter(|entry| !entry.starts_with(b"LISTEN_PIDFDID=")).collect()
 }
 
 fn describe(errno: Errno) -> &'static str {
@@ -139,6 +150,8 @@ struct Init<'a> {
     place: Place,
     child: Pid,
     grace: Grace,
+    /// The child has been stopped, and not continued by us.
+    stopped: bool,
     /// We have stopped ourselves as the child was stopped, and have not been continued yet.
     suspended: bool,
 }
@@ -149,6 +162,7 @@ impl Init<'_> {
         loop {
             let timeout = match self.reap()? {
                 Round::Ended(status) => {
+                    self.reclaim_terminal();
                     if let Some(limit) = self.options.linger {
                         linger::linger(self.options, self.place, limit)?;
                     }
@@ -193,10 +207,17 @@ impl Init<'_> {
         let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
         let Some(signal) = forward::route(self.options, received, terminal) else { return };
         log::debug!("{} received, {signal} sent to `{}`", received.signal, self.child);
-        if forward::asks_to_end(received.signal) || forward::asks_to_end(signal) {
+        let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
+        if asked_to_end {
             self.grace.start(sys::now);
         }
         self.send(signal);
+        if signal == Signal::CONT {
+            self.stopped = false;
+        } else if asked_to_end && std::mem::take(&mut self.stopped) {
+            // Who is stopped must hear it.
+            self.send(Signal::CONT);
+        }
     }
 
     /// Sends `signal` to the child, or with `-g` to its group. That this is not possible is never the end: a child that
@@ -212,10 +233,12 @@ impl Init<'_> {
         sys::signal_process(self.child, signal)
     }
 
-    /// A child that has joined another group is signalled alone.
+    /// A child that has joined another group hears it as well as those that it has left in its own.
     fn send_to_group(&self, signal: Signal) -> Result<(), Errno> {
-        match sys::signal_group(self.child.led_group(), signal) {
-            Err(Errno::ESRCH) => self.send_to_child(signal),
+        let group = self.child.led_group();
+        let has_left = process::group_of(self.child) != Some(group);
+        match sys::signal_group(group, signal) {
+            Ok(()) | Err(Errno::ESRCH) if has_left => self.send_to_child(signal),
             other => other,
         }
     }

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use super::{ExitStatus, ServiceIndex, Signal, Template};
 
+/// Where Kubernetes reads why a container has ended, unless it is told otherwise.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
 /// A service set, ready to be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {

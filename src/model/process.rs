@@ -121,12 +121,12 @@ pub enum StartStep {
     Session,
     /// dup2(2) of stdin, stdout or stderr.
     Stdio,
+    /// Writing /proc/self/oom_score_adj.
+    OomScoreAdj,
     /// setrlimit(2); the position in `limits`.
     Limit(u8),
     /// setpriority(2).
     Nice,
-    /// Writing /proc/self/oom_score_adj.
-    OomScoreAdj,
     /// setgroups(2).
     Groups,
     /// setgid(2).

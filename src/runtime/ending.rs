@@ -1,11 +1,10 @@
 //! The last words: why keepalive ended, where people and orchestrators look for it.
 
-use std::io::Write;
-
 use super::journal::Ending;
+use crate::logs::end;
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
-use crate::sys::{self, StandardError};
+use crate::sys::StandardError;
 
 /// The exit code when the system refuses what keepalive cannot do without.
 pub(super) const REFUSED: u8 = 71;
@@ -15,6 +14,8 @@ pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
     let reason = Ending(plan, outcome);
     match outcome.cause {
         Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => tell(plan, &reason.to_string()),
+        // Nothing has failed, but something waits for what has completed without ever having been ready.
+        Cause::NothingLeft { failure: None } if outcome.code != 0 => tell(plan, &reason.to_string()),
         Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
             log::info!("{reason}");
         }
@@ -23,12 +24,8 @@ pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
 
 /// Tells the reason of an unrecoverable end, whatever the level of messages.
 pub(super) fn tell(plan: &Plan, reason: &str) {
-    log::logger().flush();
-    StandardError.write_last(format!("keepalive: {reason}").as_bytes());
-    // Made by the orchestrator where it wants to hear; nobody else's file is created.
-    if let Ok(mut file) = sys::overwrite(&plan.termination_log)
-        && let Err(error) = writeln!(file, "{reason}")
-    {
+    if let Err(error) = end::leave(&plan.termination_log, &format!("{reason}\n")) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }
+    StandardError.write_last(format!("keepalive: {reason}").as_bytes());
 }

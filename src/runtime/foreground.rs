@@ -1,12 +1,13 @@
 //! Job control for the one service that has the terminal.
 
-use crate::model::{Pid, Signal};
+use crate::model::{Pgid, Pid, Signal};
 use crate::sys::{kill, process, signals, terminal};
 
-/// The terminal, or the process itself, has stopped the main process that has the terminal.
+/// The terminal, or somebody else, has stopped the main process that has the terminal.
 ///
 /// Under a shell keepalive stops as well, so that the shell gets its terminal back, and goes on together with the
 /// process. As PID 1 there is nobody to go back to: Ctrl-Z then does what it does to a PID 1 without an init, nothing.
+/// Without a terminal whoever has stopped the process continues it himself.
 ///
 /// Whether keepalive has been stopped, and continued.
 pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
@@ -17,13 +18,31 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
         }
         return false;
     }
-    if let Some(own) = process::group() {
-        terminal::set_foreground_group(own);
+    let (Some(own), Some(foreground)) = (process::group(), terminal::foreground_group()) else { return false };
+    let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
+    if wants_terminal && foreground == own {
+        resume(own, group);
+        return false;
     }
+    terminal::hand_over(group, own);
     let suspended = signals::suspend_self();
-    if suspended {
-        terminal::set_foreground_group(group);
-        kill::signal_group(group, Signal::CONT).ok();
+    // Where there is no shell to go back to, nothing has happened. A SIGSTOP is somebody's who will continue it himself.
+    if suspended || signal == Signal::TSTP {
+        resume(own, group);
     }
     suspended
+}
+
+/// The main process that had the terminal has ended: what is typed from now on comes to keepalive, and what comes after
+/// it on the terminal finds itself in the foreground.
+pub(super) fn on_ended(pid: Pid) {
+    if let Some(own) = process::group() {
+        terminal::hand_over(pid.led_group(), own);
+    }
+}
+
+/// In the background the terminal is the shell's, and stays so.
+fn resume(own: Pgid, group: Pgid) {
+    terminal::hand_over(own, group);
+    kill::signal_group(group, Signal::CONT).ok();
 }

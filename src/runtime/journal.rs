@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep};
+use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template};
 use crate::supervisor::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Run, StateName};
 
 /// Writes the line for `fact`.
@@ -30,7 +30,9 @@ fn level_of(fact: &Fact) -> Level {
 
 fn level_of_transition(to: StateName, reason: &Reason) -> Level {
     match reason {
-        Reason::Ended { outlook: Outlook::Fail(_), .. } | Reason::DependencyFailed { .. } => Level::Error,
+        Reason::Ended { outlook: Outlook::Fail(_), .. }
+        | Reason::DependencyCompleted { .. }
+        | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
         // The first says it; that it goes on is no news.
@@ -81,10 +83,10 @@ impl Display for Line<'_> {
                     (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
                     (Reason::Ended { run, .. }, _, StateName::Stopping) => {
                         formatter.write_str(" (")?;
-                        write_run(formatter, Name(plan, *instance), run)?;
+                        write_run(formatter, plan, *instance, run)?;
                         formatter.write_str(", ending what it left behind)")
                     }
-                    _ => write_reason(formatter, Name(plan, *instance), reason),
+                    _ => write_reason(formatter, plan, *instance, reason),
                 }
             }
             Fact::StopTimedOut { instance, pid, after } => {
@@ -126,7 +128,7 @@ impl Display for Line<'_> {
     }
 }
 
-fn write_reason(formatter: &mut Formatter<'_>, whose: Name<'_>, reason: &Reason) -> fmt::Result {
+fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, reason: &Reason) -> fmt::Result {
     match reason {
         Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared => Ok(()),
         Reason::Requested => formatter.write_str(" (start requested)"),
@@ -136,21 +138,24 @@ fn write_reason(formatter: &mut Formatter<'_>, whose: Name<'_>, reason: &Reason)
         Reason::Refused { errno, retry_in, .. } => {
             write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
         }
+        Reason::DependencyCompleted { dependency } => {
+            write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
+        }
         Reason::DependencyFailed { dependency } => {
-            write!(formatter, " ({} has failed, so this will never start)", service_name(whose.0, *dependency))
+            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
         }
         Reason::Ended { run, outlook } => {
             formatter.write_str(" (")?;
-            write_run(formatter, whose, run)?;
+            write_run(formatter, plan, instance, run)?;
             write_outlook(formatter, outlook)?;
             formatter.write_str(")")
         }
     }
 }
 
-fn write_run(formatter: &mut Formatter<'_>, whose: Name<'_>, run: &Run) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, run: &Run) -> fmt::Result {
     match run.failure {
-        Some(failure) => Failure(whose, failure).fmt(formatter),
+        Some(failure) => Failure(plan, instance, failure).fmt(formatter),
         None => {
             write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
             if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
@@ -193,7 +198,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, Name(plan, *instance), run)?;
+            write_run(formatter, plan, *instance, run)?;
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
@@ -211,16 +216,16 @@ impl Display for Ending<'_> {
     }
 }
 
-/// ``cannot change to its `cwd` /srv: No such file or directory``.
-struct Failure<'a>(Name<'a>, StartFailure);
+/// ``cannot change to its `cwd` `/app`: No such file or directory``.
+struct Failure<'a>(&'a Plan, InstanceId, StartFailure);
 
 impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(Name(plan, instance), failure) = self;
+        let Self(plan, instance, failure) = self;
         let step = match failure.step {
             StartStep::Session => "cannot make its session",
             StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
-            StartStep::Limit(_) => "cannot set its `limits`",
+            StartStep::Limit(_) => "cannot set its limit",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
             StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
@@ -231,16 +236,29 @@ impl Display for Failure<'_> {
             StartStep::Exec => "cannot execute",
         };
         formatter.write_str(step)?;
-        let process = plan.services.get(instance.service.position()).map(|service| &service.process);
-        let path = if failure.step == StartStep::Exec {
-            process.and_then(|process| process.command.first())
-        } else {
-            process.and_then(|process| process.cwd.as_ref()).filter(|_| failure.step == StartStep::Directory)
-        };
-        if let Some(path) = path {
-            write!(formatter, " {}", path.expand(instance.number).to_string_lossy().escape_debug())?;
+        if let Some(operand) = operand(plan, *instance, failure.step) {
+            write!(formatter, " `{}`", operand.escape_debug())?;
         }
         write!(formatter, ": {}", failure.errno.desc())
+    }
+}
+
+/// What could not be executed, entered or set, if the plan has a name for it.
+fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String> {
+    let process = &plan.services.get(instance.service.position())?.process;
+    let expanded = |template: &Template| template.expand(instance.number).to_string_lossy().into_owned();
+    match step {
+        StartStep::Exec => process.command.first().map(expanded),
+        StartStep::Directory => process.cwd.as_ref().map(expanded),
+        StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
+        StartStep::Session
+        | StartStep::Stdio
+        | StartStep::Nice
+        | StartStep::OomScoreAdj
+        | StartStep::Groups
+        | StartStep::Group
+        | StartStep::User
+        | StartStep::NoNewPrivs => None,
     }
 }
 

@@ -33,6 +33,9 @@ use oom::OomCounter;
 const ACTIONS_PER_TURN: u32 = 64;
 /// So many dead children are reaped before everything else is looked at.
 const DEATHS_PER_TURN: u32 = 256;
+/// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
+/// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
+const BACKLOG_FOR_EACH: usize = 4;
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
@@ -102,6 +105,8 @@ struct Runtime {
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
     orphans: u64,
+    /// With more actions waiting than this no signals are taken.
+    most_backlog: usize,
 }
 
 impl Runtime {
@@ -115,6 +120,7 @@ impl Runtime {
         let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
         let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
+        let instances: usize = plan.services.iter().map(|service| service.instances as usize).sum();
         let now = sys::now();
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
@@ -137,6 +143,7 @@ impl Runtime {
             reap_due: true,
             sweeping: None,
             orphans: 0,
+            most_backlog: BACKLOG_FOR_EACH * instances,
         })
     }
 
@@ -162,12 +169,12 @@ impl Runtime {
         } else {
             self.until.map(|until| until.since(sys::now()))
         };
-        let signals_are_pending = self.wait(timeout);
+        let signalled = self.wait(timeout);
         for pid in std::mem::take(&mut self.started) {
             self.look_at_start(pid);
             self.act();
         }
-        if signals_are_pending {
+        if signalled && self.supervisor.backlog() <= self.most_backlog {
             self.take_signals();
         }
         if self.reap_due {
@@ -178,16 +185,16 @@ impl Runtime {
 
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
-        let mut signals_are_pending = false;
+        let mut signalled = false;
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
-                SIGNALS => signals_are_pending = true,
+                SIGNALS => signalled = true,
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
         }
         self.now = sys::now();
-        signals_are_pending
+        signalled
     }
 
     /// Tells the supervisor, and does at once what follows.
@@ -229,9 +236,12 @@ impl Runtime {
             Ok(started) => started,
             Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
         };
-        // The number belongs to a new process now.
-        self.uncleared.retain(|leader| *leader != pid);
         self.tell(Event::Spawned { instance, pid });
+        // That it could be given out again says that nothing is left of whom the number was before.
+        if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
+            self.uncleared.swap_remove(position);
+            self.tell(Event::Cleared { pid });
+        }
         self.on_progress(pid, progress);
     }
 
@@ -323,6 +333,9 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        if child.input == Input::Terminal {
+            foreground::on_ended(pid);
+        }
         let left = self.what_is_left(pid, child);
         let killed = ended.status == ExitStatus::Signal(Signal::KILL);
         let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
@@ -380,11 +393,15 @@ impl Runtime {
             self.reap_due = true;
             return Ok(());
         }
-        let mut result = Ok(());
-        for pid in procfs::members(leader) {
-            let sent = kill::signal_exactly(pid, signal, |pid| {
-                procfs::stat(pid).is_some_and(|stat| stat.pgrp == leader.get() || stat.session == leader.get())
-            });
+        // The number is in use, so the group, if that is what has it, is still the one that the reaped process led.
+        let mut result = match kill::signal_group(leader.led_group(), signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            other => other,
+        };
+        // Of those who left the group but not the session /proc tells.
+        for pid in procfs::strays(leader) {
+            let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_stray_of(leader));
+            let sent = kill::signal_exactly(pid, signal, is_stray);
             if sent != Err(Errno::ESRCH) {
                 result = result.and(sent);
             }
@@ -415,8 +432,9 @@ impl Runtime {
         for pid in self.children.pids() {
             kill::signal_group(pid.led_group(), signal).ok();
         }
-        for pid in procfs::descendants(sys::process::id()) {
-            kill::signal_exactly(pid, signal, |pid| procfs::stat(pid).is_some()).ok();
+        let own = sys::process::id();
+        for pid in procfs::descendants(own) {
+            kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
         }
     }
 }

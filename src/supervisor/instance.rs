@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::restart::{self, Readiness};
-use super::stop::{Rung, Then};
+use super::stop::{Rung, Then, reason_of};
 use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Reason, Run, StateName, Supervisor};
 use crate::model::plan::{Backoff, Ready};
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
@@ -54,7 +54,8 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterSpawn {
     Run,
-    Stop(Then),
+    /// It is to end at once, and then to rest.
+    Rest(Stopped),
 }
 
 /// What follows when nothing of the last run is left.
@@ -159,7 +160,11 @@ impl Supervisor {
         }
         self.mark_unsettled(id.service);
         let (from, to) = (before.name(), state.name());
-        if from != to || matches!(reason, Reason::Ended { .. } | Reason::DependencyFailed { .. }) {
+        let is_news = matches!(
+            reason,
+            Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
+        );
+        if from != to || is_news {
             let pid = state.any_pid().or(before.any_pid());
             self.record(Fact::Transition { instance: id, from, to, pid, reason });
         }
@@ -170,8 +175,7 @@ impl Supervisor {
         if self.dependencies_are_satisfied(id.service) {
             self.start(id, reason);
         } else if let Some(dependency) = self.hopeless_dependency(id.service) {
-            let why = Stopped::Blocked { dependency };
-            self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
+            self.block_instance(id, dependency);
         } else {
             self.enter(id, State::Waiting, reason);
         }
@@ -194,18 +198,18 @@ impl Supervisor {
             return;
         };
         self.processes.insert(pid, id);
-        self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked);
-        if let AfterSpawn::Stop(then) = then {
-            self.stop(id, then);
+        match then {
+            AfterSpawn::Run => self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked),
+            AfterSpawn::Rest(why) => self.ask(id, pid, self.now, Then::Rest(why)),
         }
     }
 
     pub(super) fn on_spawn_refused(&mut self, id: InstanceId, errno: Errno) {
         match self.fleet[id].state {
-            State::Spawning { then: AfterSpawn::Stop(then @ Then::Rest(why)) } => {
-                self.enter(id, State::Stopped { why }, self.reason_of(then));
+            State::Spawning { then: AfterSpawn::Rest(why) } => {
+                self.enter(id, State::Stopped { why }, reason_of(Then::Rest(why)));
             }
-            State::Spawning { .. } => self.retry_refused(id, errno),
+            State::Spawning { then: AfterSpawn::Run } => self.retry_refused(id, errno),
             // As in `on_spawned`.
             State::Waiting
             | State::Executing { .. }

@@ -130,6 +130,13 @@ impl Supervisor {
         Step::Wait { until: self.next_deadline() }
     }
 
+    /// How many actions [`Self::poll`] has still to give out. One event may become an action for each instance: who
+    /// can leave such events where they are does so while this is large.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// The state, for status, metrics and tests.
     #[must_use]
     pub fn view(&self) -> View<'_> {

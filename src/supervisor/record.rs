@@ -129,7 +129,12 @@ pub enum Reason {
     RestartRequested,
     /// Everything is being stopped.
     Shutdown,
-    /// What it depends on will never be ready.
+    /// What it depends on has completed without being ready now, and will not run again.
+    DependencyCompleted {
+        /// Which.
+        dependency: ServiceIndex,
+    },
+    /// What it depends on has failed for good.
     DependencyFailed {
         /// Which.
         dependency: ServiceIndex,

@@ -1,6 +1,6 @@
 //! What an operator asks for, and when it is done.
 
-use super::instance::{Next, State, Stopped};
+use super::instance::{AfterSpawn, Next, State, Stopped};
 use super::stop::Then;
 use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
 use crate::model::plan::Kind;
@@ -137,10 +137,13 @@ impl Supervisor {
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
-            State::BackingOff { .. } | State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => {
+            State::BackingOff { .. }
+            | State::Spawning { then: AfterSpawn::Rest(_) }
+            | State::Stopping { then: Then::Rest(_), .. }
+            | State::Clearing { .. } => {
                 self.stop(id, Then::Restart);
             }
-            State::Spawning { .. }
+            State::Spawning { then: AfterSpawn::Run }
             | State::Waiting
             | State::Executing { .. }
             | State::Starting { .. }
@@ -227,7 +230,8 @@ impl Supervisor {
     fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
         match (&self.fleet[id].state, verb) {
             (
-                State::Stopping { then: Then::Rest(_), .. }
+                State::Spawning { then: AfterSpawn::Rest(_) }
+                | State::Stopping { then: Then::Rest(_), .. }
                 | State::Clearing { next: Next::Rest(Stopped::Operator), .. },
                 Awaited::Up,
             )

@@ -188,10 +188,17 @@ impl Supervisor {
     fn block(&mut self, service: ServiceIndex, dependency: ServiceIndex) {
         for id in self.fleet.ids_of(service) {
             if matches!(self.fleet[id].state, State::Waiting) {
-                let why = Stopped::Blocked { dependency };
-                self.enter(id, State::Stopped { why }, Reason::DependencyFailed { dependency });
+                self.block_instance(id, dependency);
             }
         }
+    }
+
+    pub(super) fn block_instance(&mut self, id: InstanceId, dependency: ServiceIndex) {
+        let reason = match self.fleet[dependency].standing().fate {
+            Fate::Completed => Reason::DependencyCompleted { dependency },
+            Fate::Open | Fate::Held | Fate::Failed | Fate::Mixed => Reason::DependencyFailed { dependency },
+        };
+        self.enter(id, State::Stopped { why: Stopped::Blocked { dependency } }, reason);
     }
 
     /// Looks at the whole: whether anything is left to run, or to stop.

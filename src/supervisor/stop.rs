@@ -43,14 +43,19 @@ impl Supervisor {
 
     /// Brings an instance down, whatever state it is in.
     pub(super) fn stop(&mut self, id: InstanceId, then: Then) {
-        let reason = self.reason_of(then);
+        let reason = reason_of(then);
         match self.fleet[id].state {
             State::Waiting | State::BackingOff { .. } => self.stop_without_process(id, then, reason),
             State::Spawning { .. } => {
-                self.enter(id, State::Spawning { then: AfterSpawn::Stop(then) }, reason);
+                // Nothing has run yet that a restart could end.
+                let then = match then {
+                    Then::Rest(why) => AfterSpawn::Rest(why),
+                    Then::Restart => AfterSpawn::Run,
+                };
+                self.enter(id, State::Spawning { then }, reason);
             }
             State::Executing { pid, since } | State::Starting { pid, since, .. } | State::Running { pid, since } => {
-                self.ask(id, pid, since, then, reason);
+                self.ask(id, pid, since, then);
             }
             State::Stopping { pid, since, rung, until, .. } => {
                 self.enter(id, State::Stopping { pid, since, rung, until, then }, reason);
@@ -70,20 +75,6 @@ impl Supervisor {
         }
     }
 
-    pub(super) const fn reason_of(&self, then: Then) -> Reason {
-        match then {
-            Then::Restart => Reason::RestartRequested,
-            Then::Rest(Stopped::Operator) => Reason::StopRequested,
-            Then::Rest(
-                Stopped::NotStarted
-                | Stopped::Shutdown
-                | Stopped::Completed
-                | Stopped::Failed { .. }
-                | Stopped::Blocked { .. },
-            ) => Reason::Shutdown,
-        }
-    }
-
     fn stop_without_process(&mut self, id: InstanceId, then: Then, reason: Reason) {
         match then {
             Then::Rest(why) => self.enter(id, State::Stopped { why }, reason),
@@ -92,7 +83,8 @@ impl Supervisor {
     }
 
     /// The first rung: the stop signal, and SIGCONT, because a stopped process must hear it.
-    fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then, reason: Reason) {
+    pub(super) fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then) {
+        let reason = reason_of(then);
         let stop = self.stop_settings(id);
         if self.is_forced() {
             let until = self.now + KILL_AGAIN;
@@ -133,7 +125,7 @@ impl Supervisor {
             self.record(Fact::Unkillable { instance: id, pid });
         }
         let until = self.now + kill_again_after(kills);
-        let reason = self.reason_of(then);
+        let reason = reason_of(then);
         self.enter(id, State::Stopping { pid, since, rung: Rung::Killed(kills), until, then }, reason);
         self.kill(pid, stop.kill_mode);
     }
@@ -226,6 +218,20 @@ impl Supervisor {
 
     pub(super) fn is_forced(&self) -> bool {
         matches!(&self.phase, Phase::Draining(drain) if drain.is_forced())
+    }
+}
+
+pub(super) const fn reason_of(then: Then) -> Reason {
+    match then {
+        Then::Restart => Reason::RestartRequested,
+        Then::Rest(Stopped::Operator) => Reason::StopRequested,
+        Then::Rest(
+            Stopped::NotStarted
+            | Stopped::Shutdown
+            | Stopped::Completed
+            | Stopped::Failed { .. }
+            | Stopped::Blocked { .. },
+        ) => Reason::Shutdown,
     }
 }
 

@@ -5,10 +5,7 @@
 //! line that gets through says how many were lost.
 
 use std::ffi::c_int;
-use std::fs::{File, OpenOptions};
 use std::os::fd::RawFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -64,16 +61,6 @@ impl StandardError {
         wait_for_room(LAST_LINE_MILLISECONDS);
         self.write_line(line);
     }
-}
-
-/// Opens a file that exists, to write it anew. Whatever stands in its place, be it a FIFO that nobody reads, neither
-/// this nor what is written to it makes us wait.
-///
-/// # Errors
-/// As open(2): ENOENT, EACCES, EROFS; ENXIO for a FIFO without a reader.
-pub fn overwrite(path: &Path) -> std::io::Result<File> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().write(true).truncate(true).custom_flags(flags).open(path)
 }
 
 /// The descriptor that has been opened for messages, if any; what closes all others leaves it open.

@@ -25,7 +25,7 @@ pub mod wait;
 
 pub use clock::{now, wall};
 pub use kill::{IdProbe, signal_everyone, signal_exactly, signal_group, signal_process};
-pub use message::{StandardError, overwrite};
+pub use message::StandardError;
 pub use poll::Poller;
 pub use signals::{ChildSignals, Depth, Inherited, Origin, Received, SignalQueue, SignalSet};
 pub use spawn::{Progress, Session, Setup, Sharing, Spawner};

@@ -32,6 +32,13 @@ pub fn group() -> Option<Pgid> {
     Pgid::new(nix::unistd::getpgrp().as_raw())
 }
 
+/// The process group of a child that has not been reaped. getpgid(2)
+#[must_use]
+pub fn group_of(child: Pid) -> Option<Pgid> {
+    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(child.get()))).ok()?;
+    Pgid::new(group.as_raw())
+}
+
 /// The user whose rights we have. geteuid(2)
 #[must_use]
 pub fn effective_user() -> u32 {

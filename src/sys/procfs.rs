@@ -21,15 +21,24 @@ pub struct Stat {
     pub session: i32,
     /// `R` running, `S` sleeping, `D` waiting for a device, `T` stopped, `Z` zombie, `X` dead.
     pub state: u8,
+    /// How many threads it has.
+    pub threads: i32,
     /// When it was started, in clock ticks since boot: with the id, this names one process for ever.
     pub start: u64,
 }
 
 impl Stat {
-    /// Whether it has ended and only waits to be reaped.
+    /// Whether it has ended and only waits to be reaped. A process whose first thread alone has ended looks the same but
+    /// for the number of its threads.
     #[must_use]
     pub const fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+    }
+
+    /// Whether it lives in the session that `leader` led, but not in its process group.
+    #[must_use]
+    pub const fn is_stray_of(&self, leader: Pid) -> bool {
+        self.session == leader.get() && self.pgrp != leader.get() && !self.is_dead()
     }
 
     /// Reads the text of /proc/PID/stat.
@@ -43,9 +52,10 @@ impl Stat {
         let state = *fields.next()?.first()?;
         let mut next = || number(fields.next()?);
         let (ppid, pgrp, session) = (next()?, next()?, next()?);
-        // Field 22 of the manual's count; the session was number 6.
-        let start = str::from_utf8(fields.nth(15)?).ok()?.parse().ok()?;
-        Some(Self { pid: Pid::new(pid)?, ppid, pgrp, session, state, start })
+        // Fields 20 and 22 of the manual's count; the session was number 6.
+        let threads = number(fields.nth(13)?)?;
+        let start = str::from_utf8(fields.nth(1)?).ok()?.parse().ok()?;
+        Some(Self { pid: Pid::new(pid)?, ppid, pgrp, session, state, threads, start })
     }
 }
 
@@ -112,12 +122,12 @@ pub fn is_descendant(pid: Pid, of: Pid) -> bool {
     std::iter::successors(Some(pid), parent).take(DEEPEST).skip(1).any(|ancestor| ancestor == of)
 }
 
-/// All processes whose group or session is the one that `leader` leads or led, without zombies.
+/// All processes of the session that `leader` led which have left its process group, without zombies.
 #[must_use]
-pub fn members(leader: Pid) -> Vec<Pid> {
+pub fn strays(leader: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
     processes(|stat| {
-        if !stat.is_dead() && (stat.pgrp == leader.get() || stat.session == leader.get()) {
+        if stat.is_stray_of(leader) {
             found.push(stat.pid);
         }
     });
@@ -129,14 +139,22 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, ppid: i32, state: u8) -> Stat {
-        Stat { pid: Pid::new(pid).unwrap(), ppid, pgrp: pid, session: pid, state, start: 0 }
+        Stat { pid: Pid::new(pid).unwrap(), ppid, pgrp: pid, session: pid, state, threads: 1, start: 0 }
     }
 
     #[test]
     fn a_name_may_contain_blanks_and_parentheses() {
-        let text = b"42 (a) S (b c) T 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 31337 1000 10\n";
-        let expect = Stat { pid: Pid::new(42).unwrap(), ppid: 1, pgrp: 40, session: 39, state: b'T', start: 31337 };
+        let text = b"42 (a) S (b c) T 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 31337 1000 10\n";
+        let pid = Pid::new(42).unwrap();
+        let expect = Stat { pid, ppid: 1, pgrp: 40, session: 39, state: b'T', threads: 3, start: 31337 };
         assert_eq!(Stat::parse(text), Some(expect));
+    }
+
+    // pthreads(7): the first thread may end before the others; proc_pid_stat(5) then shows the process as a zombie.
+    #[test]
+    fn a_process_lives_until_its_last_thread_has_ended() {
+        assert!(process(5, 1, b'Z').is_dead());
+        assert!(!Stat { threads: 2, ..process(5, 1, b'Z') }.is_dead());
     }
 
     #[test]

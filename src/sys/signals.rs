@@ -100,6 +100,14 @@ pub fn take_over(depth: Depth) -> Inherited {
     Inherited { mask, ignored }
 }
 
+/// As PID 1, blocks every signal, for [`take_over`] to find what has come meanwhile: what finds PID 1 without handler
+/// and not blocked is lost. Anywhere else it ends us, which is right as long as nothing has been started.
+pub fn hold_if_init() {
+    if super::process::is_init() {
+        set_mask(SignalSet::ALL);
+    }
+}
+
 /// What happens when a signal is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disposition {

@@ -220,9 +220,9 @@ fn decode_failure(failure: u64) -> StartFailure {
     let step = match step {
         1 => StartStep::Session,
         2 => StartStep::Stdio,
-        3 => StartStep::Limit(detail),
-        4 => StartStep::Nice,
-        5 => StartStep::OomScoreAdj,
+        3 => StartStep::OomScoreAdj,
+        4 => StartStep::Limit(detail),
+        5 => StartStep::Nice,
         6 => StartStep::Groups,
         7 => StartStep::Group,
         8 => StartStep::User,

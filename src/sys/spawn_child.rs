@@ -20,9 +20,9 @@ use crate::model::process::is_shortage;
 mod step {
     pub(super) const SESSION: u8 = 0;
     pub(super) const STDIO: u8 = 1;
-    pub(super) const LIMIT: u8 = 2;
-    pub(super) const NICE: u8 = 3;
-    pub(super) const OOM_SCORE_ADJ: u8 = 4;
+    pub(super) const OOM_SCORE_ADJ: u8 = 2;
+    pub(super) const LIMIT: u8 = 3;
+    pub(super) const NICE: u8 = 4;
     pub(super) const GROUPS: u8 = 5;
     pub(super) const GROUP: u8 = 6;
     pub(super) const USER: u8 = 7;
@@ -117,15 +117,16 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
     let at = |step| move |errno| Failed { step, detail: 0, errno };
     enter_session(setup.session).map_err(at(step::SESSION))?;
     connect_stdio(job.stdio).map_err(at(step::STDIO))?;
+    // It opens a file, which a low `nofile` would not let it.
+    if let Some(score) = setup.oom_score_adj {
+        set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
+    }
     for (detail, limit) in (0_u8..).zip(setup.limits) {
         set_limit(limit).map_err(|errno| Failed { step: step::LIMIT, detail, errno })?;
     }
     if let Some(nice) = setup.nice {
         let process = c_long::from(libc::PRIO_PROCESS);
         call(libc::SYS_setpriority, [process, 0, c_long::from(nice)]).map_err(at(step::NICE))?;
-    }
-    if let Some(score) = setup.oom_score_adj {
-        set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
     }
     if let Some(umask) = setup.umask {
         call(libc::SYS_umask, [c_long::from(umask), 0, 0]).map_err(at(step::USER))?;

@@ -124,6 +124,14 @@ fn directory_umask_limits_and_niceness_are_set() {
     check(&setup, (None, 0, "/usr\n0027\n33\n5\n321\nNoNewPrivs:\t1\n"));
 }
 
+// getrlimit(2): RLIMIT_NOFILE is "a value one greater than the maximum file descriptor number that can be opened".
+#[test]
+fn a_low_limit_of_descriptors_keeps_no_step_from_being_done() {
+    let (argv, env) = (list(&["sh", "-c", "ulimit -n"]), list(&[]));
+    let limits = [Limit { name: "nofile", resource: 7, soft: Some(4), hard: Some(64) }];
+    check(&Setup { limits: &limits, oom_score_adj: Some(321), ..setup(&argv, &env) }, (None, 0, "4\n"));
+}
+
 // sd_listen_fds(3): LISTEN_PID is the process that the descriptors are meant for.
 #[test]
 fn listen_pid_becomes_the_childs_if_it_was_ours() {
@@ -151,7 +159,7 @@ fn mask_and_dispositions_are_as_they_were_found() {
 
 #[test]
 fn a_failure_survives_its_eight_bytes() {
-    let encoded = encode_failure(2, 7, Errno::EPERM as i32);
+    let encoded = encode_failure(3, 7, Errno::EPERM as i32);
     assert_eq!(decode_failure(encoded), StartFailure { step: StartStep::Limit(7), errno: Errno::EPERM });
     assert_ne!(encode_failure(0, 0, 0), 0);
 }

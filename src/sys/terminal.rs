@@ -13,10 +13,12 @@ pub fn foreground_group() -> Option<Pgid> {
     foreground_number().and_then(Pgid::new)
 }
 
-/// Makes `group` the foreground process group of the terminal on stdin. Whether that was possible: not where there is
-/// none, where it is another session's, or where the group has gone.
-pub fn set_foreground_group(group: Pgid) -> bool {
-    set_foreground_number(group.get())
+/// Makes `to` the foreground process group of the terminal on stdin if `from` is it now.
+pub fn hand_over(from: Pgid, to: Pgid) {
+    if foreground_group() == Some(from) {
+        // It can only fail if the terminal or the group has gone meanwhile.
+        set_foreground_number(to.get());
+    }
 }
 
 /// As [`foreground_group`], for the child's half of a start: one system call.
@@ -27,7 +29,8 @@ pub(super) fn foreground_number() -> Option<c_int> {
     (result == 0).then_some(group)
 }
 
-/// As [`set_foreground_group`], for the child's half of a start: one system call.
+/// Makes `group` the foreground process group of the terminal on stdin: one system call. Whether that was possible: not
+/// where there is none, where it is another session's, or where the group has gone.
 pub(super) fn set_foreground_number(group: c_int) -> bool {
     // SAFETY: the kernel only reads `group`; on anything but a terminal this is an error.
     unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSPGRP, &raw const group) == 0 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Directory, KEEPALIVE};
+use crate::harness::{self, Directory, KEEPALIVE};
 
 fn keepalive(scratch: &Directory, words: &[&str]) -> Command {
     let mut command = Command::new(KEEPALIVE);
@@ -149,7 +149,7 @@ keepalive.toml:2:11: there is no program `/nonexistent/x`
 fn without_any_configuration_the_places_are_listed() {
     let scratch = Directory::new();
     if ["/etc/keepalive/keepalive.toml", "/etc/keepalive.toml"].iter().any(|path| std::path::Path::new(path).exists()) {
-        return crate::harness::skip("this machine has a configuration in /etc");
+        return harness::skip("this machine has a configuration in /etc");
     }
     let expected = "\
 no configuration found; looked for
@@ -192,10 +192,10 @@ command line:1:59: `{fd.NAME}` is not supported yet
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
     |                                                           ^^^^^^
 
-3 errors in the configuration
+3 errors on the command line
 ";
     let words = ["run", "--restart=allways", "--stop-timeout", "5", "--", "sleep", "{fd.x}"];
-    check(&scratch, &words, 78, "", expected);
+    check(&scratch, &words, 2, "", expected);
 }
 
 #[test]
@@ -256,7 +256,6 @@ fn closed_streams_are_no_reason_to_die() {
     let scratch = Directory::new();
     for (line, code) in [
         ("exec \"$0\" --help >&-", 0),
-        ("exec \"$0\" --version >/dev/full", 0),
         ("exec \"$0\" nonsense 2>&-", 2),
         ("exec \"$0\" check -c none >&- 2>&- <&-", 78),
         ("exec \"$0\" check -c none 2>/dev/full", 78),
@@ -265,4 +264,56 @@ fn closed_streams_are_no_reason_to_die() {
         let output = command.args(["-c", line, KEEPALIVE]).current_dir(scratch.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{line}: {:?}", told(&output));
     }
+}
+
+#[test]
+fn run_refuses_an_empty_command() {
+    let expected = "command line:1:18: the command is empty\n  1 | keepalive run -- \n    |                  ^\n  = such as `node server.js`\n\n1 error on the command line\n";
+    check(&Directory::new(), &["run", "--", ""], 2, "", expected);
+}
+
+// README: "`false`: it starts only if something that starts depends on it".
+#[test]
+fn check_tells_what_does_not_start_by_itself() {
+    let scratch = Directory::new();
+    let services = "services.a = { command = \"true\", autostart = false }\n\
+                    services.b = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n\
+                    services.c = { command = \"true\", depends_on = [\"b\"] }\n\
+                    services.d = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n";
+    scratch.file("keepalive.toml", services.as_bytes(), 0o644);
+    let (code, stdout, stderr) = told(&keepalive(&scratch, &["check"]).output().unwrap());
+    let order: Vec<&str> = stdout.lines().skip(3).take(4).collect();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(order, ["   1. a", "   2. b after a", "   3. c after b", "   4. d after a (does not start by itself)"]);
+}
+
+#[test]
+fn a_plan_that_cannot_be_written_is_no_success() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", VALID, 0o644);
+    for words in [&["check"][..], &["check", "--json"], &["--help"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = keepalive(&scratch, words).stdout(full).output().unwrap();
+        let expected = "keepalive: cannot write to stdout: no space left on device\n".to_owned();
+        assert_eq!(told(&output), (Some(71), String::new(), expected), "{words:?}");
+    }
+}
+
+#[test]
+fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
+    use std::io::Read as _;
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", "[services.a]\nx = 1\n[services.b]\n".repeat(2000).as_bytes(), 0o644);
+    let whole = keepalive(&scratch, &["check"]).output().unwrap().stderr;
+    let (read_end, write_end) = harness::stalled_pipe();
+    let mut child = keepalive(&scratch, &["check"]).stderr(write_end).spawn().unwrap();
+    harness::wait_for_state(keepalive::model::Pid::new(child.id().cast_signed()).unwrap(), b'S');
+    // Byte by byte, so that there is never room for all of it.
+    let mut reader = std::fs::File::from(read_end);
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while reader.read(&mut byte).unwrap() > 0 {
+        text.extend_from_slice(&byte);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(78));
+    assert!(text.ends_with(&whole));
 }

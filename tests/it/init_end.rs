@@ -1,8 +1,8 @@
 //! Init mode: how it ends.
 
-use keepalive::model::Signal;
+use keepalive::model::{Pid, Signal};
 
-use crate::harness::{Directory, PUPPET, Place, Run, places, wait_for_state};
+use crate::harness::{self, Directory, PUPPET, Place, Run, places, wait_for_state, wait_until};
 
 #[track_caller]
 fn check(options: &[&str], command: &[&str], expect: i32) {
@@ -21,11 +21,14 @@ fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
 #[test]
 fn a_bug_in_keepalive_is_told_and_ends_with_70() {
     for place in places() {
-        let (code, _, stderr) = Run::words(place, &[PUPPET, "panic"]).finish();
+        let directory = Directory::new();
+        let file = directory.file("end", b"what was there before", 0o644);
+        let (code, _, stderr) = Run::words(place, &[PUPPET, "panic", &file]).finish();
         assert_eq!(code, 70, "{stderr}");
         let line = concat!("keepalive: error: this is a bug in keepalive ", env!("CARGO_PKG_VERSION"));
         assert!(stderr.starts_with(line), "{stderr}");
         assert!(stderr.contains("please report it: on purpose at tests/puppet/puppet.rs:"), "{stderr}");
+        assert_eq!(format!("keepalive: error: {}", std::fs::read_to_string(&file).unwrap()), stderr);
     }
 }
 
@@ -90,12 +93,12 @@ fn a_file_that_is_no_program_and_no_script_ends_with_126() {
 // setrlimit(2) RLIMIT_NPROC: fork fails with EAGAIN.
 #[test]
 fn a_system_that_refuses_a_process_ends_it_with_71() {
-    if !crate::harness::have_root() {
+    if !harness::have_root() {
         return;
     }
     // The limit counts all processes of the user: one that nobody else has.
     let directory = Directory::new();
-    let binary = directory.file("keepalive", &std::fs::read(crate::harness::KEEPALIVE).unwrap(), 0o755);
+    let binary = directory.file("keepalive", &std::fs::read(harness::KEEPALIVE).unwrap(), 0o755);
     let user = (300_000 + std::process::id()).to_string();
     let words = ["prlimit", "--nproc=1", "setpriv", "--reuid", &user, "--clear-groups", &binary, "--", "true"];
     let (code, _, stderr) = Run::words(Place::Child, &words).finish();
@@ -141,10 +144,31 @@ fn with_group_the_grace_ends_the_whole_group() {
 
 #[test]
 fn a_stopped_child_is_killed_all_the_same() {
-    let mut running = Run::puppet(Place::Child, &["--grace", "50ms"], &["ignore"]).start();
+    let mut running = Run::puppet(Place::Child, &["--grace", "50ms"], &["ignore", "15", "18"]).start();
     let child = running.ready();
     keepalive::sys::signal_process(child, Signal::STOP).unwrap();
     wait_for_state(child, b'T');
     running.send(Signal::TERM);
     assert_eq!(running.end(), 137);
+}
+
+// signal(7): a stopped process takes nothing but SIGKILL until it is continued.
+#[test]
+fn a_stopped_child_hears_that_it_is_to_end() {
+    for place in places() {
+        let mut running = Run::puppet(place, &[], &["end-on-term", "6"]).start();
+        running.ready();
+        let child = running.command();
+        keepalive::sys::signal_process(child, Signal::STOP).unwrap();
+        wait_for_state(child, b'T');
+        // SIGCHLD has a higher number, so that SIGTERM may be taken first: the second comes after it.
+        running.send(Signal::USR2);
+        wait_until("keepalive to have looked", || (!pending(running.keepalive())).then_some(()));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 6);
+    }
+}
+
+fn pending(pid: Pid) -> bool {
+    harness::status_field(pid, "ShdPnd") != "0000000000000000"
 }

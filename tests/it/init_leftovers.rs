@@ -1,6 +1,7 @@
 //! Init mode: what the child leaves behind.
 
 use keepalive::model::Signal;
+use keepalive::sys::signal_process;
 
 use crate::harness::{self, Place, Run, places, wait_for_death};
 
@@ -11,6 +12,28 @@ fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
     }
     let (code, stdout, stderr) = Run::puppet(Place::Init, &[], &["orphans", "20000"]).finish();
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "made 20000\nnone left", ""));
+}
+
+// As many processes as there may be at once: a signal does not wait until all of them have been reaped.
+#[test]
+fn a_signal_is_heard_between_two_batches_of_zombies() {
+    let running = Run::puppet(Place::Child, &["-r", "RTMAX:USR2"], &["zombies", "4000"]).start();
+    let child = running.ready();
+    let keepalive = running.keepalive();
+    // The child stops keepalive when it hears the signal, but that takes a moment, in which more are reaped.
+    let mut attempts = (0..10).map(|_| {
+        signal_process(keepalive, Signal::STOP).unwrap();
+        harness::wait_for_state(keepalive, b'T');
+        signal_process(child, Signal::USR1).unwrap();
+        running.expect("made 4000");
+        // Told after SIGCHLD, as its number is higher.
+        signal_process(keepalive, Signal::new(64).unwrap()).unwrap();
+        signal_process(keepalive, Signal::CONT).unwrap();
+        let left = running.number("left");
+        signal_process(keepalive, Signal::CONT).unwrap();
+        left
+    });
+    assert!(attempts.any(|left| left > 0), "all zombies had been reaped before the signal was handed on");
 }
 
 #[test]
@@ -30,7 +53,7 @@ fn orphans_are_adopted_and_reaped_anywhere() {
             });
             adopted
         });
-        keepalive::sys::signal_process(daemon, Signal::KILL).unwrap();
+        signal_process(daemon, Signal::KILL).unwrap();
         harness::wait_until("the daemon to be reaped", || keepalive::sys::procfs::stat(daemon).is_none().then_some(()));
     }
 }
@@ -53,7 +76,7 @@ fn without_linger_the_end_is_at_once() {
     let daemon = running.ready();
     assert_eq!(running.end(), 3);
     assert!(keepalive::sys::procfs::stat(daemon).is_some(), "it outlives us where we are not PID 1");
-    keepalive::sys::signal_process(daemon, Signal::KILL).unwrap();
+    signal_process(daemon, Signal::KILL).unwrap();
     wait_for_death(daemon);
 }
 
@@ -80,14 +103,14 @@ fn a_stopped_process_that_is_left_hears_it() {
         for pid in keepalive::sys::procfs::descendants(keepalive) {
             let stat = keepalive::sys::procfs::stat(pid);
             if stat.is_some_and(|stat| stat.session == stat.pgrp && stat.pgrp != pid.get()) {
-                keepalive::sys::signal_process(pid, Signal::STOP).unwrap();
+                signal_process(pid, Signal::STOP).unwrap();
                 harness::wait_for_state(pid, b'T');
                 stopped += 1;
             }
         }
         assert_eq!(stopped, 1);
         // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
-        keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
+        signal_process(running.command(), Signal::KILL).unwrap();
         assert_eq!(running.end(), 137);
     }
 }
@@ -118,7 +141,7 @@ fn signals_reach_what_is_left() {
         running.expect("signal 10");
         let keepalive = running.keepalive();
         for pid in keepalive::sys::procfs::descendants(keepalive) {
-            keepalive::sys::signal_process(pid, Signal::KILL).unwrap();
+            signal_process(pid, Signal::KILL).unwrap();
         }
         assert_eq!(running.end(), 3);
     }

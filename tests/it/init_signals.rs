@@ -77,6 +77,31 @@ fn with_group_the_childs_whole_group_is_signalled() {
     }
 }
 
+#[test]
+fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
+    for place in places() {
+        let running = Run::puppet(place, &["-g"], &["leave-group", "report-signals"]).start();
+        running.ready();
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+        running.send(Signal::USR2);
+        running.expect("signal 12");
+    }
+}
+
+#[test]
+fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
+    for place in places() {
+        let verb = ["with-companion", "report-signals", "AND", "leave-group", "report-signals"];
+        let running = Run::puppet(place, &["-g"], &verb).start();
+        running.ready();
+        running.ready();
+        running.send(Signal::USR1);
+        running.expect("signal 10");
+        running.expect("signal 10");
+    }
+}
+
 // kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
 #[test]
 fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {

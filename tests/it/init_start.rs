@@ -135,9 +135,9 @@ fn listening_sockets_meant_for_us_are_the_childs() {
     if !harness::have_namespaces() {
         return;
     }
-    let script = "test $LISTEN_PID = $$ && echo mine";
+    let script = "test $LISTEN_PID = $$ && test -z \"$LISTEN_PIDFDID\" && echo mine";
     let mut run = Run::init(Place::Init, &[], &["sh", "-c", script]);
-    run.command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    run.command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_PIDFDID", "7");
     assert_eq!(run.finish().1, "mine");
 }
 

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use keepalive::model::Signal;
-use keepalive::sys::procfs;
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::{procfs, signal_process};
 
 use crate::harness::{self, KEEPALIVE, PUPPET, Place, wait_for_state, wait_until};
 use crate::session::{CTRL_C, CTRL_Z, Session};
@@ -31,9 +31,9 @@ fn ctrl_c_reaches_the_child_once() {
     let child = session.running.ready();
     session.press(CTRL_C);
     session.running.expect("signal 2");
-    keepalive::sys::signal_process(session.keepalive(), Signal::HUP).unwrap();
+    signal_process(session.keepalive(), Signal::HUP).unwrap();
     session.running.expect("signal 1");
-    keepalive::sys::signal_process(child, Signal::KILL).unwrap();
+    signal_process(child, Signal::KILL).unwrap();
     session.running.expect("ended 137");
 }
 
@@ -157,4 +157,47 @@ fn in_a_container_a_hangup_reaches_the_child() {
     assert_eq!(procfs::stat(keepalive).map(|stat| stat.session), Some(keepalive.get()));
     session.keyboard = File::open("/dev/null").unwrap();
     session.running.expect("signal 1");
+}
+
+// Without an init, what follows in a script reads from the terminal as what came before it did.
+#[test]
+fn what_follows_in_a_script_has_the_terminal_again() {
+    let script = format!("{KEEPALIVE} -- true; read word; echo read $word; {KEEPALIVE} -- {PUPPET} echo");
+    let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);
+    session.press(b"first\n");
+    session.running.expect("read first");
+    session.running.ready();
+    session.press(b"second\n");
+    session.running.expect("line second");
+    session.press(CTRL_C);
+    session.running.expect("ended 130");
+}
+
+// A SIGSTOP is meant. Only Ctrl-Z where there is no shell to go back to is undone.
+#[test]
+fn who_was_stopped_on_purpose_stays_stopped_where_there_is_no_shell() {
+    let words = ["setsid", "--ctty", KEEPALIVE, "-v", "--", PUPPET, "end-on-term", "4"];
+    let mut session = Session::start(Place::Child, &words, None, None);
+    let child = session.running.ready();
+    signal_process(child, Signal::STOP).unwrap();
+    wait_for_state(child, b'T');
+    let keepalive = Pid::new(procfs::stat(child).unwrap().ppid).unwrap();
+    // Two signals, one after the other: when the second has been taken the first has been dealt with.
+    for signal in [Signal::USR1, Signal::USR2] {
+        signal_process(keepalive, signal).unwrap();
+        wait_until("the signal to reach the child", || pending(child).contains(&signal).then_some(()));
+    }
+    assert_eq!(procfs::stat(child).map(|stat| stat.state), Some(b'T'));
+    signal_process(child, Signal::CONT).unwrap();
+    for number in [10, 12, 18] {
+        session.running.expect(&format!("signal {number}"));
+    }
+    signal_process(keepalive, Signal::TERM).unwrap();
+    session.running.expect("signal 15");
+    assert_eq!(session.running.end(), 4);
+}
+
+fn pending(pid: Pid) -> Vec<Signal> {
+    let bits = u64::from_str_radix(&harness::status_field(pid, "ShdPnd"), 16).unwrap();
+    Signal::all().filter(|signal| bits & signal.bit() != 0).collect()
 }

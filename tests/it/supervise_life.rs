@@ -153,6 +153,44 @@ fn what_depends_on_a_failure_never_starts_and_says_so() {
     assert!(!stderr.contains("b.0 starting"), "{stderr}");
 }
 
+// An end that is no success is one that nobody asked for: its reason is the last line, whatever the level of messages.
+#[test]
+fn what_waits_for_a_completed_service_never_starts_and_the_end_says_so() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "exit", "0"]
+        ready = { delay = "1h" }
+        restart = "on-failure"
+        [services.b]
+        command = ["PUPPET", "exit", "0"]
+        depends_on = ["a"]
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    run.command.env("KEEPALIVE_LOG", "error");
+    let (code, _, stderr) = run.finish();
+    let expect = "\
+keepalive: error: b.0 waiting → failed (a has completed, so this will never start)
+keepalive: nothing is left to run: ended with exit code 1
+";
+    assert_eq!((code, stderr.as_str()), (1, expect));
+    assert_eq!(set.end(), "nothing is left to run: ended with exit code 1\n");
+}
+
+// "PID 1 never blocks": nobody reads this FIFO.
+#[test]
+fn a_termination_log_that_nobody_reads_does_not_hold_up_the_end() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"42\"]\nrestart = \"never\"\n");
+    let file = set.directory.path().join("end");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    for place in places() {
+        let (code, _, stderr) = set.run(place).finish();
+        assert_eq!(code, 42, "{stderr}");
+    }
+}
+
 #[test]
 fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
     let set = Set::new(
@@ -170,30 +208,28 @@ fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
 
 #[test]
 fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
-    let set = Set::new("[services.a]\ncommand = [\"DIR/nothing\"]\nrestart = \"never\"\n");
+    let set = Set::new("[services.a]\ncommand = [\"/nothing{instance}\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
-    let path = set.directory.path().join("nothing");
-    let reason = format!(
-        "keepalive: a.0 failed: cannot execute {}: No such file or directory: ended with exit code 127\n",
-        path.display()
-    );
-    assert!(stderr.ends_with(&reason), "{stderr}");
+    let reason =
+        "keepalive: a.0 failed: cannot execute `/nothing0`: No such file or directory: ended with exit code 127\n";
+    assert!(stderr.ends_with(reason), "{stderr}");
     let set = Set::new("[services.a]\ncommand = [\"DIR\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 126, "{stderr}");
 }
 
 #[test]
-fn a_directory_that_has_gone_is_named() {
-    let set = Set::new(
-        "[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"never\"\ncwd = \"DIR/gone{instance}\"\n",
-    );
-    let (code, _, stderr) = set.run(Place::Child).finish();
-    assert_eq!(code, 126, "{stderr}");
-    let path = set.directory.path().join("gone0");
-    let reason = format!("a.0 failed: cannot change to its `cwd` {}: No such file or directory: ", path.display());
-    assert!(stderr.contains(&reason), "{stderr}");
+fn what_could_not_be_set_or_entered_is_named() {
+    for (keys, told) in [
+        ("cwd = \"/none{instance}\"", "cannot change to its `cwd` `/none0`: No such file or directory"),
+        ("limits = { core = 0, nofile = 99999999999 }", "cannot set its limit `nofile`: Operation not permitted"),
+    ] {
+        let set = Set::new(&format!("[services.a]\ncommand = [\"true\"]\nrestart = \"never\"\n{keys}\n"));
+        let (code, _, stderr) = set.run(Place::Child).finish();
+        assert_eq!(code, 126, "{stderr}");
+        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: ended with exit code 126\n")), "{stderr}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, places, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{self, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -60,7 +60,7 @@ fn a_second_stop_signal_kills_everything_now() {
 }
 
 fn pending(pid: Pid) -> bool {
-    u64::from_str_radix(&harness::status_field(pid, "ShdPnd"), 16).unwrap() != 0
+    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap() != 0
 }
 
 #[test]
@@ -119,8 +119,19 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
 
 #[test]
 fn what_a_crash_leaves_in_its_group_is_gone_before_the_next_run() {
-    let set =
-        Set::new("[services.a]\ncommand = [\"PUPPET\", \"with-companion\", \"ignore\", \"15\"]\nmin_uptime = \"0s\"\n");
+    check_that_the_rest_goes_with(&["with-companion", "ignore", "15"]);
+}
+
+#[test]
+fn what_has_left_the_group_but_not_the_session_is_gone_before_the_next_run() {
+    check_that_the_rest_goes_with(&["with-stray", "ignore", "15"]);
+}
+
+/// `verb` makes two processes. When the first is killed, the second is never seen beside those of the next run.
+#[track_caller]
+fn check_that_the_rest_goes_with(verb: &[&str]) {
+    let words = verb.join("\", \"");
+    let set = Set::new(&format!("[services.a]\ncommand = [\"PUPPET\", \"{words}\"]\nmin_uptime = \"0s\"\n"));
     for place in places() {
         let running = set.start(place);
         let keepalive = running.keepalive();
@@ -211,6 +222,27 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
     }
 }
 
+// "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
+#[test]
+fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same() {
+    const MOST_KIBIBYTES: u64 = 16 * 1024;
+    let set =
+        Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"64\"]\ninstances = 100\nstop_signal = \"KILL\"\n");
+    let mut running = set.start(Place::Child);
+    for _ in 0..100 {
+        running.ready();
+    }
+    let keepalive = running.keepalive();
+    for _ in 0..20_000 {
+        signal_process(keepalive, Signal::new(64).unwrap()).unwrap();
+    }
+    let peak = status_field(keepalive, "VmHWM");
+    let kibibytes: u64 = peak.trim_end_matches(" kB").trim().parse().unwrap();
+    assert!(kibibytes < MOST_KIBIBYTES, "{kibibytes} KiB");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
 // Where keepalive is PID 1 the kernel ends everything with it.
 #[test]
 fn services_hear_of_it_when_keepalive_itself_is_killed() {
@@ -222,4 +254,26 @@ fn services_hear_of_it_when_keepalive_itself_is_killed() {
         running.expect("signal 15");
         wait_for_death(pid);
     }
+}
+
+// pid_namespaces(7): PID 1 loses what it neither handles nor blocks. `docker stop` may come that early.
+#[test]
+fn a_stop_that_comes_while_the_configuration_is_read_is_not_lost() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if !harness::have_namespaces() {
+        return;
+    }
+    let directory = harness::Directory::new();
+    let path = directory.path().join("keepalive.toml");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut running = Run::words(Place::Init, &[harness::KEEPALIVE, "-c", path.to_str().unwrap()]).start();
+    // Opens only when somebody reads.
+    let mut config = wait_until("keepalive to read its configuration", || {
+        std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()
+    });
+    running.send(Signal::TERM);
+    writeln!(config, "[services.a]\ncommand = [\"{}\", \"end-on-term\", \"0\"]", harness::PUPPET).unwrap();
+    drop(config);
+    assert_eq!(running.end(), 0);
 }

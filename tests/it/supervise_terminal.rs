@@ -2,7 +2,10 @@
 
 use std::fs::File;
 
-use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_until};
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
+use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_for_state, wait_until};
 use crate::services::Set;
 use crate::session::{CTRL_C, CTRL_Z, Session};
 
@@ -76,6 +79,40 @@ fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
 }
 
 #[test]
+fn in_the_background_the_terminal_is_left_to_the_shell() {
+    let set = Set::new(ONE_SERVICE);
+    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
+    session.running.line();
+    session.running.line();
+    session.press(CTRL_Z);
+    session.running.expect("stopped 20, terminal: job");
+    session.tell_shell("bg");
+    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
+    session.running.expect("stopped 20, terminal: shell");
+    session.tell_shell("fg");
+    session.press(b"back\n");
+    session.running.expect("line back");
+}
+
+// A debugger, or an operator who wants a look at it: keepalive goes on.
+#[test]
+fn without_a_terminal_a_stopped_command_stops_nobody_else() {
+    let set = Set::new(ONE_SERVICE);
+    let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "report-signals"];
+    let session = Session::job_of_shell(&job);
+    let up = [session.running.line(), session.running.line()];
+    let main = up.iter().find_map(|line| line.strip_prefix("ready ")?.parse().ok()).and_then(Pid::new).unwrap();
+    signal_process(main, Signal::STOP).unwrap();
+    wait_for_state(main, b'T');
+    // What comes next would be the shell's `stopped`, had keepalive stopped as well.
+    let keepalive = session.keepalive();
+    signal_process(keepalive, Signal::USR1).unwrap();
+    session.running.expect("a: signal 10");
+    signal_process(main, Signal::CONT).unwrap();
+    session.running.expect("signal 10");
+}
+
+#[test]
 fn a_terminal_that_is_closed_ends_what_runs_on_it() {
     if !have_namespaces() {
         return;
@@ -88,4 +125,55 @@ fn a_terminal_that_is_closed_ends_what_runs_on_it() {
     session.keyboard = File::open("/dev/null").unwrap();
     wait_until("the service to be told", || set.directory.path().join("told").exists().then_some(()));
     assert_eq!(session.running.end(), 0);
+}
+
+#[test]
+fn in_the_background_the_terminal_stays_the_shells() {
+    let set = Set::new(ONE_SERVICE);
+    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
+    session.running.line();
+    session.running.line();
+    session.press(CTRL_Z);
+    session.running.expect("stopped 20, terminal: job");
+    session.tell_shell("bg");
+    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
+    session.running.expect("stopped 20, terminal: shell");
+    session.tell_shell("fg");
+    session.press(b"back\n");
+    session.running.expect("line back");
+    session.press(CTRL_C);
+    session.running.expect("a: signal 15");
+    session.running.expect("ended 130");
+}
+
+// Not on the terminal it is no job: whoever has stopped it will continue it. The services go on, and so must keepalive.
+#[test]
+fn a_main_process_that_is_stopped_elsewhere_does_not_stop_keepalive() {
+    let set = Set::new(ONE_SERVICE);
+    let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "ignore", "10", "12"];
+    let session = Session::job_of_shell(&job);
+    let mut up = [session.running.line(), session.running.line()];
+    up.sort();
+    let main = up[1].strip_prefix("ready ").and_then(|pid| Pid::new(pid.parse().ok()?)).unwrap();
+    signal_process(main, Signal::STOP).unwrap();
+    wait_for_state(main, b'T');
+    for signal in [Signal::USR1, Signal::USR2] {
+        signal_process(session.keepalive(), signal).unwrap();
+        session.running.expect(&format!("a: signal {}", signal.number()));
+    }
+    signal_process(session.keepalive(), Signal::TERM).unwrap();
+    session.running.expect("a: signal 15");
+    session.running.expect("ended 0");
+}
+
+#[test]
+fn what_follows_in_a_script_has_the_terminal_again() {
+    let set = Set::new(ONE_SERVICE);
+    let script = format!("{KEEPALIVE} -c {} -- true; read word; echo read $word", set.config);
+    let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);
+    session.press(b"hello\n");
+    let said = [session.running.line(), session.running.line(), session.running.line()];
+    assert!(said[0].starts_with("a: ready") && said[1] == "a: signal 15", "{said:?}");
+    assert_eq!(said[2], "read hello");
+    session.running.expect("ended 0");
 }

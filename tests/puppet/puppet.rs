@@ -57,8 +57,15 @@ fn act(words: &[&str]) -> u8 {
         // Starts a daemon that does REST (a process in its own session, adopted by whoever is the reaper), ends with CODE
         // when the daemon runs.
         ["daemonise", code, rest @ ..] => daemonise(code.parse().expect("an exit code"), rest),
-        // Starts REST in its process group and waits until it is killed.
+        // Starts REST in its process group, and does as report-signals itself; or what comes after AND.
         ["with-companion", rest @ ..] => with_companion(rest),
+        // Joins the process group of a new child that does nothing, and does REST.
+        ["leave-group", rest @ ..] => leave_group(rest),
+        // On SIGUSR1 it leaves N zombies to its parent, which is stopped meanwhile, and says so; on SIGUSR2 it stops its
+        // parent and says how many of them are left.
+        ["zombies", count] => zombies(count.parse().expect("a count")),
+        // Starts REST in a process group of its own, in the same session, and waits until it is killed.
+        ["with-stray", rest @ ..] => with_stray(rest),
         // Does REST as another user.
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
         // Changes something and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
@@ -73,9 +80,9 @@ fn act(words: &[&str]) -> u8 {
         ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
         ["shell", program @ ..] => shell::shell(program),
-        // Does what keepalive does when it finds a bug in itself.
-        ["panic"] => {
-            keepalive::logs::bug::end_on_panic();
+        // Does what keepalive does when it finds a bug in itself; the reason goes to FILE, too.
+        ["panic", file] => {
+            keepalive::logs::bug::end_on_panic(std::path::PathBuf::from(file).leak());
             panic!("on purpose");
         }
         _ => panic!("puppet: no such verb: {words:?}"),
@@ -271,8 +278,54 @@ fn daemonise(code: u8, rest: &[&str]) -> u8 {
     code
 }
 
+/// REST AND REST: the second is for us.
 fn with_companion(rest: &[&str]) -> u8 {
-    fork(|| act(rest));
+    let end = rest.iter().position(|word| *word == "AND").unwrap_or(rest.len());
+    let (companion, ours) = rest.split_at(end);
+    fork(|| act(companion));
+    ours.split_first().map_or_else(report_signals, |(_, ours)| act(ours))
+}
+
+fn leave_group(rest: &[&str]) -> u8 {
+    let leader = fork(pause);
+    for who in [leader, 0] {
+        // SAFETY: plain numbers.
+        let result = unsafe { libc::setpgid(who, leader) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+    act(rest)
+}
+
+fn zombies(count: usize) -> u8 {
+    let _ = signals::take_over(signals::Depth::Quick);
+    let parent = nix::unistd::getppid().as_raw();
+    say_ready();
+    loop {
+        let signal = next_signal();
+        if signal == Signal::USR1 {
+            wait_for_end(fork(|| {
+                for _ in 0..count {
+                    fork(|| 0);
+                }
+                0
+            }));
+            say(&format!("made {count}"));
+        } else if signal == Signal::USR2 {
+            // SAFETY: plain numbers.
+            unsafe { libc::kill(parent, libc::SIGSTOP) };
+            let mut left = 0;
+            procfs::processes(|stat| left += usize::from(stat.ppid == parent && stat.is_dead()));
+            say(&format!("left {left}"));
+        }
+    }
+}
+
+fn with_stray(rest: &[&str]) -> u8 {
+    fork(|| {
+        let own = nix::unistd::Pid::from_raw(0);
+        nix::unistd::setpgid(own, own).expect("a group");
+        act(rest)
+    });
     report_signals()
 }
 

@@ -43,6 +43,21 @@ keepalive.toml:8:20: expected a duration, found `""`
 }
 
 #[test]
+fn the_limit_of_instances_holds_for_all_services_together() {
+    check(
+        "[services.a]\ncommand = \"a\"\ninstances = 65536\n[services.b]\ncommand = \"b\"\n[services.c]\ncommand = \"c\"\n",
+        r#"
+keepalive.toml:4:11: with this there are 65537 instances, 65536 at most
+  4 | [services.b]
+    |           ^
+  = lower `instances`
+
+1 error in the configuration
+"#,
+    );
+}
+
+#[test]
 fn errors_of_syntax_and_of_meaning_stand_together() {
     check(
         "[services.web]\ncommand = node\ninstances = 0\n[services.db\nx = 1\n",
@@ -147,7 +162,7 @@ keepalive.toml:6:1: `listen` is not supported yet
 keepalive.toml:7:9: `"notify"` is not supported yet
   7 | ready = "notify"
     |         ^^^^^^^^
-  = so far: `"exec"`
+  = so far: `"exec"` or `{ delay = "2s" }`
 
 keepalive.toml:8:18: `"prefix"` is not supported yet
   8 | log = { stdout = "prefix", file = "x" }
@@ -327,6 +342,95 @@ keepalive.toml:5:15: SIGSTOP ends no process
   = such as `"SIGTERM"`, `"SIGQUIT"`
 
 6 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_command_that_is_only_a_comment_is_empty() {
+    check(
+        "services.a.command = \"# soon\"\n",
+        r##"
+keepalive.toml:1:22: the command is empty
+  1 | services.a.command = "# soon"
+    |                      ^^^^^^^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+1 error in the configuration
+"##,
+    );
+}
+
+#[test]
+fn a_place_in_a_text_of_several_lines_is_found() {
+    check(
+        "[services.a]\ncommand = [\"sh\", \"-c\", \"\"\"\necho 1\n  ${A}\n\"\"\", \'\'\'${B}\'\'\', \'\'\'\r\nx\r\n${C}\'\'\', \"\"\"\\t\n${D}\"\"\"]\n",
+        r#"
+keepalive.toml:4:3: variable `A` is not set
+  4 |   ${A}
+    |   ^^^^
+  = set it, or give a default: `${A:-default}`
+
+keepalive.toml:5:9: variable `B` is not set
+  5 | """, '''${B}''', '''
+    |         ^^^^
+  = set it, or give a default: `${B:-default}`
+
+keepalive.toml:7:1: variable `C` is not set
+  7 | ${C}''', """\t
+    | ^^^^
+  = set it, or give a default: `${C:-default}`
+
+keepalive.toml:7:10: variable `D` is not set
+  7 | ${C}''', """\t
+    |          ^^^^^
+  = set it, or give a default: `${D:-default}`
+
+4 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn the_remedy_fits_what_was_probably_meant() {
+    check_keys(
+        "autostart = yes\nno_new_privs = off\ninstances = \"4\"\nnice = \"40\"\nmax_restarts = 03\nready = \"2s\"\ncwd = \"\"\n",
+        r#"
+keepalive.toml:3:13: expected a value, found `yes`
+  3 | autostart = yes
+    |             ^^^
+  = write `true`, or `"yes"` if it is a text
+
+keepalive.toml:4:16: expected a value, found `off`
+  4 | no_new_privs = off
+    |                ^^^
+  = write `false`, or `"off"` if it is a text
+
+keepalive.toml:5:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"4"`
+  5 | instances = "4"
+    |             ^^^
+  = write it without quotes: `4`
+
+keepalive.toml:6:8: expected a whole number from -20 to 19, found `"40"`
+  6 | nice = "40"
+    |        ^^^^
+
+keepalive.toml:7:16: a number cannot begin with a zero
+  7 | max_restarts = 03
+    |                ^
+  = remove the zero
+
+keepalive.toml:8:9: expected `"exec"` or `{ delay = "2s" }`, found `"2s"`
+  8 | ready = "2s"
+    |         ^^^^
+  = write `{ delay = "2s" }`
+
+keepalive.toml:9:7: the path is empty
+  9 | cwd = ""
+    |       ^^
+  = leave `cwd` out to stay where keepalive is
+
+7 errors in the configuration
 "#,
     );
 }

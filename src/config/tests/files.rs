@@ -32,6 +32,14 @@ fn included_files_come_in_the_order_of_their_names() {
     assert_eq!(*process.env, [Template::Fixed(c"B=1".to_owned())]);
 }
 
+// README: "Relative paths are relative to the file they stand in."
+#[test]
+fn a_relative_termination_log_is_beside_the_file() {
+    let scratch = Scratch::new();
+    let path = scratch.write("d/main.toml", b"keepalive.termination_log = \"log\"\nservices.a.command = \"x\"\n");
+    assert_eq!(scratch.load_with(&path, &[]).unwrap().plan.termination_log, scratch.0.join("d/log"));
+}
+
 #[test]
 fn errors_of_all_files_are_told_together() {
     let scratch = Scratch::new();
@@ -192,7 +200,7 @@ fn check_looks_for_programs_and_directories() {
     assert_eq!(
         told.trim_end(),
         r#"
-warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024 here, and only root can raise it
+warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024 here, and raising it takes CAP_SYS_RESOURCE
   11 | limits = { nofile = 4096, core = 1 }
      |                     ^^^^
   = lower it, or raise the container's limit
@@ -261,4 +269,31 @@ fn the_configuration_is_the_first_that_is_there() {
     assert_eq!(find(&named, None), Ok(PathBuf::from("named.toml")));
     assert_eq!(find(&named, Some(Path::new("given.toml"))), Ok(PathBuf::from("given.toml")));
     assert_eq!(find(&[("KEEPALIVE_CONFIG".into(), "".into())], None), Ok(PathBuf::from("keepalive.toml")));
+}
+
+// execve(2), ENOENT: "The file pathname or a script or ELF interpreter does not exist."
+#[test]
+fn check_misses_the_interpreter_of_a_script() {
+    let scratch = Scratch::new();
+    for (name, line) in [("a", "#! /none/bash -e\n"), ("b", "#!/bin/sh\r\n"), ("c", "#!/bin/sh -e\n"), ("d", "#!\n")] {
+        let path = scratch.write(name, line.as_bytes());
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let services = ["a", "b", "c", "d"].map(|name| format!("services.{name}.command = \"./{name}\"\n"));
+    scratch.write("keepalive.toml", services.concat().as_bytes());
+    let told = scratch.told(scratch.load_as(Purpose::Check, 0));
+    let expected = r#"
+keepalive.toml:1:22: `./a` is to be run by `/none/bash`, which is not there
+  1 | services.a.command = "./a"
+    |                      ^^^^^
+  = install it, or correct its first line
+
+keepalive.toml:2:22: `./b` is to be run by `/bin/sh\r`, which is not there
+  2 | services.b.command = "./b"
+    |                      ^^^^^
+  = its first line ends with CR LF: LF alone is right
+
+2 errors in the configuration
+"#;
+    assert_eq!(told.trim_end(), expected.trim());
 }

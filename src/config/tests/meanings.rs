@@ -332,11 +332,6 @@ warning: keepalive.toml:5:16: `shutdown_timeout` ends everything after 20s
     |                ^^^^
   = raise it in `[keepalive]`, and the grace period of the container too
 
-warning: keepalive.toml:6:15: `b` does not start by itself: this one waits until somebody starts it
-  6 | depends_on = ["b"]
-    |               ^^^
-  = remove `autostart = false` there, or set it here too
-
 warning: keepalive.toml:10:8: user 1000 is not in /etc/passwd: its group is taken to be 1000
   10 | user = 1000
      |        ^^^^

@@ -219,7 +219,7 @@ impl Checker {
         if self.event == Some(Event::Boot) {
             rule!(self.model.starts_by_itself(id.service), "{id:?} starts, and nobody wants it");
         }
-        if let Reason::DependencyFailed { dependency } = reason {
+        if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
             rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
         }
         if to == StateName::Stopping && *reason == Reason::Shutdown && !self.end.is_forced() {

@@ -207,7 +207,7 @@ impl Model {
             rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
         }
         let from = std::mem::replace(&mut instance.state, to);
-        instance.blocked = matches!(reason, Reason::DependencyFailed { .. });
+        instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
@@ -250,7 +250,7 @@ impl Model {
             instance.failed = Some(failures);
             self.failures += 1;
         } else if !matches!(to, StateName::Stopping | StateName::Failed)
-            || matches!(reason, Reason::DependencyFailed { .. })
+            || matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. })
         {
             instance.failed = None;
         }

@@ -64,6 +64,13 @@ impl Stage {
         stage
     }
 
+    /// The services, booted, their first processes asked for and not made yet.
+    pub(crate) fn unborn(services: Vec<Service>) -> Self {
+        let mut stage = Self::new(plans::plan(services));
+        stage.supervisor.handle(stage.now, Event::Boot);
+        stage
+    }
+
     pub(crate) fn new(plan: Plan) -> Self {
         let plan = Rc::new(plan);
         let begun = Mono::from_nanos(1_000_000_000_000);
@@ -166,17 +173,31 @@ impl Stage {
     }
 
     pub(crate) fn ask(&mut self, name: &str, verb: Verb) {
-        let target = if name.contains('.') {
+        self.request(Request::About(self.target(name), verb));
+    }
+
+    /// As [`Self::ask`], but nothing is done about it yet.
+    pub(crate) fn asks(&mut self, name: &str, verb: Verb) {
+        let event = self.next_request(Request::About(self.target(name), verb));
+        self.supervisor.handle(self.now, event);
+    }
+
+    fn target(&self, name: &str) -> Target {
+        if name.contains('.') {
             Target::Instance(self.id(name))
         } else {
             Target::Service(self.id(&format!("{name}.0")).service)
-        };
-        self.request(Request::About(target, verb));
+        }
     }
 
     pub(crate) fn request(&mut self, request: Request) {
+        let event = self.next_request(request);
+        self.tell(event);
+    }
+
+    fn next_request(&mut self, request: Request) -> Event {
         self.requests += 1;
-        self.tell(Event::Request { id: RequestId(self.requests), request });
+        Event::Request { id: RequestId(self.requests), request }
     }
 
     /// What has been done since the last time, and nothing else.

@@ -164,3 +164,50 @@ fn the_end_refuses_what_is_still_open() {
     stage.exits("web", 0);
     assert_eq!(stage.only("exit"), ["exit 0"]);
 }
+
+/// What was asked for last counts, also while the process is only just being made.
+#[test]
+fn a_stop_before_the_process_is_there_is_done_when_it_has_gone() {
+    let mut stage = Stage::unborn(vec![service("web")]);
+    stage.stop("web");
+    stage.check(&[
+        "web.0 stopped → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+    ]);
+    stage.dies("web", Signal::TERM);
+    stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
+}
+
+#[test]
+fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
+    let mut stage = Stage::unborn(vec![service("web")]);
+    stage.asks("web", Verb::Stop);
+    stage.start("web");
+    stage.check(&[
+        "web.0 stopped → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → stopping",
+        "web.0 stopping → starting",
+        "reply 1 Overtaken",
+        "web.0 starting → running",
+        "reply 2 done",
+    ]);
+}
+
+#[test]
+fn a_restart_before_the_process_is_there_is_no_other_start() {
+    let mut stage = Stage::unborn(vec![service("web")]);
+    stage.restart("web");
+    stage.check(&[
+        "web.0 stopped → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+        "reply 1 done",
+    ]);
+}
