@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use crate::puppet::{self, Character, Exec, Habits, Stops, Temper};
 
 /// Tells processes apart for ever, as pids do not.
-type Serial = u64;
+pub(crate) type Serial = u64;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -355,7 +355,12 @@ impl World {
 
     /// Whether `pid` is a main process that the supervisor has not been told the end of.
     pub(crate) fn is_unreaped(&self, pid: Pid) -> bool {
-        self.owners.get(&pid).is_some_and(|serial| self.processes.contains_key(serial))
+        self.serial(pid).is_some()
+    }
+
+    /// The main process that has `pid` and that the supervisor has not been told the end of.
+    pub(crate) fn serial(&self, pid: Pid) -> Option<Serial> {
+        self.owners.get(&pid).copied().filter(|serial| self.processes.contains_key(serial))
     }
 
     /// Whether nothing is left at all.
