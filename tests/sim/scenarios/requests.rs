@@ -205,7 +205,7 @@ fn a_restart_before_the_process_is_there_is_no_other_start() {
     ]);
 }
 
-/// What was reaped while a signal to it waited may be another by now: seed 24 made one with the same id in between.
+/// What was reaped while a signal to it waited may be another by now.
 #[test]
 fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
     let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
