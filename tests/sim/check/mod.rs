@@ -318,11 +318,21 @@ impl Checker {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
+        if to != StateName::Stopping && self.is_cleared_since(id) {
+            // The signals to it that were passed over are not counted, so that giving it up would look premature.
+            self.model.get_mut(id).leader = None;
+        }
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.owe_stop_signal(id);
         }
         Ok(())
+    }
+
+    /// Whether the supervisor has been told, after what is being looked at was decided, that nothing is left of it.
+    fn is_cleared_since(&self, id: InstanceId) -> bool {
+        let Some(leader) = self.model.get(id).leader else { return false };
+        self.steps.iter().skip(1).any(|step| step.event == Event::Cleared { pid: leader })
     }
 
     /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
