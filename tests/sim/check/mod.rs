@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use keepalive::model::plan::{KillMode, Kind, Ready};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, InstanceView, Reason, Scope, StateName, View};
+use keepalive::supervisor::{Action, Event, Fact, InstanceView, Left, Reason, Scope, StateName, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -72,8 +72,8 @@ struct Step {
     reaped: Option<InstanceId>,
     /// Which process it tells of.
     process: Option<Serial>,
-    /// Whether no process was there any more.
-    childless: bool,
+    /// Whether any process was there then, whosever.
+    left: Left,
 }
 
 /// What has happened since the last wait.
@@ -118,8 +118,9 @@ impl Checker {
         let shown: Vec<_> = view.instances().collect();
         let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
         let reaped = reaped.map(|instance| instance.id);
+        let left = if world.is_empty() { Left::Nothing } else { Left::Processes };
         let process = if let Event::Spawned { pid, .. } = event { world.serial(pid) } else { None };
-        let step = Step { at, event, actions, shown, reaped, process, childless: world.is_empty() };
+        let step = Step { at, event, actions, shown, reaped, process, left };
         self.steps.push_back(step);
         if self.steps.len() == 1 { self.begin_step() } else { Ok(()) }
     }
@@ -150,8 +151,8 @@ impl Checker {
             return Err(Violation(format!("{action:?} does not follow from anything")));
         };
         step.actions -= 1;
-        let childless = step.childless;
-        self.judge(action, world, childless)?;
+        let left = step.left;
+        self.judge(action, world, left)?;
         if self.end_step()? && !self.end.exited() { self.begin_step() } else { Ok(()) }
     }
 
@@ -203,7 +204,7 @@ impl Checker {
         Ok(())
     }
 
-    fn judge(&mut self, action: &Action, world: &World, childless: bool) -> Verdict {
+    fn judge(&mut self, action: &Action, world: &World, left: Left) -> Verdict {
         self.actions += 1;
         self.turn.actions += 1;
         let limit = 100 + 20 * self.model.len();
@@ -223,7 +224,7 @@ impl Checker {
             Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;
-                self.end.sees_exit(outcome, &self.model, childless, self.now)?;
+                self.end.sees_exit(outcome, &self.model, left, self.now)?;
             }
         }
         Ok(())
