@@ -86,6 +86,11 @@ impl Display for Line<'_> {
                         write_run(formatter, plan, *instance, run)?;
                         formatter.write_str(", ending what it left behind)")
                     }
+                    (Reason::Ended { run, .. }, _, StateName::Waiting) => {
+                        formatter.write_str(" (")?;
+                        write_run(formatter, plan, *instance, run)?;
+                        formatter.write_str(", restart when what it depends on is ready)")
+                    }
                     _ => write_reason(formatter, plan, *instance, reason),
                 }
             }

@@ -368,7 +368,7 @@ impl Runtime {
     fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
         let is_reaped = self.children.get(pid).is_none();
         let result = match scope {
-            // It was reaped after this was decided: its id may be another's by now.
+            // Its id may be another's by now. The supervisor passes over what has waited for too long; this is certain.
             Scope::Main | Scope::Group if is_reaped => return,
             Scope::Main => kill::signal_process(pid, signal),
             // In the moment between fork and setsid the group is not there yet.

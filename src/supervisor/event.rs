@@ -89,7 +89,7 @@ pub enum Left {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start the instance's process; answered by [`Event::Spawned`] or [`Event::SpawnRefused`] before anything else
-    /// is handled.
+    /// is handled. Until it is given out it can be called off.
     Spawn {
         /// Which.
         instance: InstanceId,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::outbox::Place;
 use super::restart::{self, Readiness};
-use super::stop::{Rung, Then, reason_of};
-use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Reason, Run, StateName, Supervisor};
+use super::stop::{Rung, Then};
+use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
 use crate::model::plan::{Backoff, Ready};
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 
@@ -32,8 +33,8 @@ pub(super) struct Instance {
 pub(super) enum State {
     /// For what it depends on.
     Waiting,
-    /// [`Action::Spawn`] is on its way.
-    Spawning { then: AfterSpawn },
+    /// [`Action::Spawn`] waits for its turn at this place or later: no process has been made yet.
+    Spawning { from: Place },
     /// The process exists and is about to run its program.
     Executing { pid: Pid, since: Mono },
     /// The program runs and is not ready yet.
@@ -50,14 +51,6 @@ pub(super) enum State {
     Stopped { why: Stopped },
 }
 
-/// What becomes of a process that is only just being made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterSpawn {
-    Run,
-    /// It is to end at once, and then to rest.
-    Rest(Stopped),
-}
-
 /// What follows when nothing of the last run is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -65,6 +58,8 @@ pub(super) enum Next {
     Restart {
         due: Mono,
     },
+    /// Another run because an operator wants it, once what it depends on is there.
+    Start,
     Rest(Stopped),
 }
 
@@ -188,28 +183,22 @@ impl Supervisor {
             instance.restarts = instance.restarts.saturating_add(1);
         }
         let restarts = instance.restarts;
-        self.enter(id, State::Spawning { then: AfterSpawn::Run }, reason);
+        self.enter(id, State::Spawning { from: self.outbox.end() }, reason);
         self.act(Action::Spawn { instance: id, restarts });
     }
 
     pub(super) fn on_spawned(&mut self, id: InstanceId, pid: Pid) {
-        let State::Spawning { then } = self.fleet[id].state else {
-            // Every spawn is asked for in `start`, and nothing leaves `Spawning` before its answer.
+        let State::Spawning { .. } = self.fleet[id].state else {
+            // Every spawn is asked for in `start`, and is not given out after `Spawning` has been left.
             return;
         };
-        self.processes.insert(pid, id);
-        match then {
-            AfterSpawn::Run => self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked),
-            AfterSpawn::Rest(why) => self.ask(id, pid, self.now, Then::Rest(why)),
-        }
+        self.processes.insert(pid, Process { instance: id, from: self.outbox.end() });
+        self.enter(id, State::Executing { pid, since: self.now }, Reason::Unblocked);
     }
 
     pub(super) fn on_spawn_refused(&mut self, id: InstanceId, errno: Errno) {
         match self.fleet[id].state {
-            State::Spawning { then: AfterSpawn::Rest(why) } => {
-                self.enter(id, State::Stopped { why }, reason_of(Then::Rest(why)));
-            }
-            State::Spawning { then: AfterSpawn::Run } => self.retry_refused(id, errno),
+            State::Spawning { .. } => self.retry_refused(id, errno),
             // As in `on_spawned`.
             State::Waiting
             | State::Executing { .. }
@@ -235,7 +224,7 @@ impl Supervisor {
     }
 
     pub(super) fn on_executed(&mut self, pid: Pid) {
-        let Some(id) = self.processes.get(&pid).copied() else { return };
+        let Some(Process { instance: id, .. }) = self.processes.get(&pid).copied() else { return };
         let State::Executing { .. } = self.fleet[id].state else {
             // It is being stopped already.
             return;
@@ -251,13 +240,13 @@ impl Supervisor {
     }
 
     pub(super) fn on_exec_failed(&mut self, pid: Pid, failure: StartFailure) {
-        if let Some(id) = self.processes.get(&pid) {
-            self.fleet[*id].failure = Some(failure);
+        if let Some(Process { instance, .. }) = self.processes.get(&pid) {
+            self.fleet[*instance].failure = Some(failure);
         }
     }
 
     pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Left) {
-        let Some(id) = self.processes.remove(&pid) else { return };
+        let Some(Process { instance: id, .. }) = self.processes.remove(&pid) else { return };
         let failure = self.fleet[id].failure;
         if !failure.is_some_and(StartFailure::is_shortage) {
             let instance = &mut self.fleet[id];
@@ -315,13 +304,16 @@ impl Supervisor {
     /// Nothing of the last run is left: on to what follows it.
     pub(super) fn conclude(&mut self, id: InstanceId, next: Next, reason: Reason) {
         match next {
-            Next::Restart { .. } if self.is_draining() => {
+            Next::Restart { .. } | Next::Start if self.is_draining() => {
                 self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
             }
             Next::Restart { due } if due <= self.now => {
                 self.start(id, reason);
             }
             Next::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
+            Next::Start if self.dependencies_are_satisfied(id.service) => self.start(id, reason),
+            // Should they never be, that comes out when this is settled: first comes how the run has ended.
+            Next::Start => self.enter(id, State::Waiting, reason),
             Next::Rest(why) => self.enter(id, State::Stopped { why }, reason),
         }
     }

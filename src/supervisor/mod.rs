@@ -22,6 +22,7 @@
 mod event;
 mod fleet;
 mod instance;
+mod outbox;
 mod random;
 mod record;
 mod request;
@@ -45,6 +46,7 @@ pub use view::{InstanceView, ServiceView, StateName, View};
 
 use fleet::Fleet;
 use instance::State;
+use outbox::{Outbox, Place};
 use random::Random;
 use shutdown::Phase;
 use timers::Timers;
@@ -55,11 +57,11 @@ pub struct Supervisor {
     plan: Rc<Plan>,
     fleet: Fleet,
     /// Which instance a process is the main process of, until it has been reaped.
-    processes: BTreeMap<Pid, InstanceId>,
+    processes: BTreeMap<Pid, Process>,
     /// Which instance waits until nothing is left of what a process led that has been reaped.
     leaders: BTreeMap<Pid, InstanceId>,
     timers: Timers,
-    outbox: VecDeque<Action>,
+    outbox: Outbox,
     /// Services whose instances have changed state since [`Self::settle`] last looked at them.
     unsettled: VecDeque<ServiceIndex>,
     phase: Phase,
@@ -70,8 +72,13 @@ pub struct Supervisor {
     failures: u32,
 }
 
-/// Above this many entries an emptied queue gives its memory back: the burst of a start is not kept for ever.
-const OUTBOX_KEPT: usize = 64;
+/// The main process of an instance.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    instance: InstanceId,
+    /// What was decided earlier is not meant for it.
+    from: Place,
+}
 
 impl Supervisor {
     /// A supervisor that has started nothing yet; [`Event::Boot`] begins.
@@ -85,7 +92,7 @@ impl Supervisor {
             processes: BTreeMap::new(),
             leaders: BTreeMap::new(),
             timers: Timers::default(),
-            outbox: VecDeque::new(),
+            outbox: Outbox::default(),
             unsettled: VecDeque::new(),
             phase: Phase::Up,
             requests: Vec::new(),
@@ -99,7 +106,7 @@ impl Supervisor {
     pub fn handle(&mut self, now: Mono, event: Event) {
         self.now = now;
         if matches!(self.phase, Phase::Over) {
-            return;
+            return self.on_event_after_the_end(&event);
         }
         match event {
             Event::Boot => self.on_boot(),
@@ -118,19 +125,26 @@ impl Supervisor {
         self.settle();
     }
 
-    /// What to do next. [`Step::Wait`] comes only when nothing is left to do, so that no caller sleeps on a stale
-    /// deadline.
-    pub fn poll(&mut self) -> Step {
-        if let Some(action) = self.outbox.pop_front() {
-            return Step::Do(action);
+    /// Nothing follows from it any more, but what was decided before may still be on its way: not to the dead.
+    fn on_event_after_the_end(&mut self, event: &Event) {
+        if let Event::Exited { pid, .. } = event {
+            self.processes.remove(pid);
         }
-        if self.outbox.capacity() > OUTBOX_KEPT {
-            self.outbox.shrink_to(OUTBOX_KEPT);
-        }
-        Step::Wait { until: self.next_deadline() }
     }
 
-    /// How many actions [`Self::poll`] has still to give out. One event may become an action for each instance: who
+    /// What to do next. [`Step::Wait`] comes only when nothing is left to do, so that no caller sleeps on a stale
+    /// deadline.
+    ///
+    /// An action may wait while other things happen. A start that has been called off meanwhile, and a signal whose
+    /// receiver has been reaped, are not given out any more.
+    pub fn poll(&mut self) -> Step {
+        match self.next_action() {
+            Some(action) => Step::Do(action),
+            None => Step::Wait { until: self.next_deadline() },
+        }
+    }
+
+    /// How many actions [`Self::poll`] has still to give out, or to pass over. One event may become an action for each instance: who
     /// can leave such events where they are does so while this is large.
     #[must_use]
     pub fn backlog(&self) -> usize {
@@ -189,7 +203,7 @@ impl Supervisor {
     }
 
     fn act(&mut self, action: Action) {
-        self.outbox.push_back(action);
+        self.outbox.push(action);
     }
 
     fn record(&mut self, fact: Fact) {

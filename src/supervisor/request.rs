@@ -1,6 +1,6 @@
 //! What an operator asks for, and when it is done.
 
-use super::instance::{AfterSpawn, Next, State, Stopped};
+use super::instance::{Next, State, Stopped};
 use super::stop::Then;
 use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
 use crate::model::plan::Kind;
@@ -137,13 +137,10 @@ impl Supervisor {
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
-            State::BackingOff { .. }
-            | State::Spawning { then: AfterSpawn::Rest(_) }
-            | State::Stopping { then: Then::Rest(_), .. }
-            | State::Clearing { .. } => {
+            State::BackingOff { .. } | State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => {
                 self.stop(id, Then::Restart);
             }
-            State::Spawning { then: AfterSpawn::Run }
+            State::Spawning { .. }
             | State::Waiting
             | State::Executing { .. }
             | State::Starting { .. }
@@ -230,13 +227,13 @@ impl Supervisor {
     fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
         match (&self.fleet[id].state, verb) {
             (
-                State::Spawning { then: AfterSpawn::Rest(_) }
-                | State::Stopping { then: Then::Rest(_), .. }
+                State::Stopping { then: Then::Rest(_), .. }
                 | State::Clearing { next: Next::Rest(Stopped::Operator), .. },
                 Awaited::Up,
             )
             | (
-                State::Stopping { then: Then::Restart, .. } | State::Clearing { next: Next::Restart { .. }, .. },
+                State::Stopping { then: Then::Restart, .. }
+                | State::Clearing { next: Next::Restart { .. } | Next::Start, .. },
                 Awaited::Down,
             ) => true,
             (

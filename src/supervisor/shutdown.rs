@@ -69,7 +69,7 @@ impl Supervisor {
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
         self.refuse_requests();
         for id in self.fleet.ids() {
-            if let State::Waiting | State::BackingOff { .. } = self.fleet[id].state {
+            if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.fleet[id].state {
                 self.stop(id, Then::Rest(Stopped::Shutdown));
             }
         }

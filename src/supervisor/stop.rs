@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::instance::{AfterSpawn, Next, State, Stopped};
+use super::instance::{Next, State, Stopped};
 use super::shutdown::Phase;
 use super::{Action, Fact, Left, Outlook, Reason, Scope, Supervisor};
 use crate::model::plan::{KillMode, Stop};
@@ -22,7 +22,7 @@ pub(super) enum Rung {
 pub(super) enum Then {
     /// It is to rest.
     Rest(Stopped),
-    /// It is to run again.
+    /// It is to run again: an operator wants that.
     Restart,
 }
 
@@ -45,14 +45,10 @@ impl Supervisor {
     pub(super) fn stop(&mut self, id: InstanceId, then: Then) {
         let reason = reason_of(then);
         match self.fleet[id].state {
-            State::Waiting | State::BackingOff { .. } => self.stop_without_process(id, then, reason),
-            State::Spawning { .. } => {
-                // Nothing has run yet that a restart could end.
-                let then = match then {
-                    Then::Rest(why) => AfterSpawn::Rest(why),
-                    Then::Restart => AfterSpawn::Run,
-                };
-                self.enter(id, State::Spawning { then }, reason);
+            // Nothing has run yet that a restart could end.
+            State::Spawning { .. } if then == Then::Restart => {}
+            State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
+                self.stop_without_process(id, then, reason);
             }
             State::Executing { pid, since } | State::Starting { pid, since, .. } | State::Running { pid, since } => {
                 self.ask(id, pid, since, then);
@@ -83,7 +79,7 @@ impl Supervisor {
     }
 
     /// The first rung: the stop signal, and SIGCONT, because a stopped process must hear it.
-    pub(super) fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then) {
+    fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then) {
         let reason = reason_of(then);
         let stop = self.stop_settings(id);
         if self.is_forced() {
@@ -137,7 +133,7 @@ impl Supervisor {
             Then::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), Outlook::Stay),
             Then::Restart => {
                 let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
-                (Next::Restart { due: self.now }, outlook)
+                (Next::Start, outlook)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::fleet::Fleet;
-use super::instance::{AfterSpawn, Instance, State, Stopped};
+use super::instance::{Instance, State, Stopped};
 use crate::model::{InstanceId, Pid, Plan, ServiceIndex};
 
 /// The states that users see.
@@ -48,13 +48,9 @@ impl State {
     pub(super) const fn name(&self) -> StateName {
         match self {
             Self::Waiting => StateName::Waiting,
-            Self::Spawning { then: AfterSpawn::Run } | Self::Executing { .. } | Self::Starting { .. } => {
-                StateName::Starting
-            }
+            Self::Spawning { .. } | Self::Executing { .. } | Self::Starting { .. } => StateName::Starting,
             Self::Running { .. } => StateName::Running,
-            Self::Spawning { then: AfterSpawn::Rest(_) } | Self::Stopping { .. } | Self::Clearing { .. } => {
-                StateName::Stopping
-            }
+            Self::Stopping { .. } | Self::Clearing { .. } => StateName::Stopping,
             Self::BackingOff { .. } => StateName::Backoff,
             Self::Stopped { why } => match why {
                 Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown => StateName::Stopped,

@@ -1,7 +1,7 @@
 //! One seed: a plan, a world, an operator, the real supervisor, and somebody who checks all of it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -103,6 +103,22 @@ struct Run {
     over: bool,
     /// Most milliseconds by which the supervisor is woken late.
     sloth: u64,
+    /// So many actions are done in a turn.
+    budget: u32,
+    /// So many more in this one.
+    left: u32,
+}
+
+/// What comes after some actions.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// The budget is spent: what has happened meanwhile comes first.
+    Busy,
+    /// There are no more.
+    Sleep {
+        until: Option<Mono>,
+    },
+    Over,
 }
 
 impl Run {
@@ -114,6 +130,7 @@ impl Run {
         let horizon = chance.up_to(longest);
         operator.plan(&mut world, horizon);
         let sloth = chance.pick(&[0, 0, 5, 3_000]);
+        let budget = chance.pick(&[u32::MAX, u32::MAX, u32::MAX, 1, 2, 7, 64]);
         Self {
             supervisor: Supervisor::new(Rc::clone(plan), seed),
             checker: Checker::new(Rc::clone(plan)),
@@ -125,12 +142,13 @@ impl Run {
             tally: Tally::default(),
             over: false,
             sloth,
+            budget,
+            left: 0,
         }
     }
 
     fn finish(mut self) -> Result<Tally, Violation> {
-        self.tell(Event::Boot)?;
-        let mut until = self.turn_ends()?;
+        self.hear(Event::Boot)?;
         let mut hurried = false;
         while !self.over {
             if self.tally.steps > STEPS && !hurried {
@@ -140,15 +158,42 @@ impl Run {
             if self.tally.steps > STEPS_OF_THE_END {
                 return Err(Violation("it does not come to an end".into()));
             }
-            until = self.turn(until)?;
+            self.turn()?;
         }
         self.after_the_end()?;
         self.tally.simulated = self.world.now.since(self.begun);
         Ok(self.tally)
     }
 
-    /// Sleeps until something is due, tells what has happened meanwhile, then that time has passed.
-    fn turn(&mut self, until: Option<Mono>) -> Result<Option<Mono>, Violation> {
+    /// As the loop of the runtime has it: does what waits to be done, as far as the budget allows; sleeps if that was
+    /// all; takes in what has happened, doing at once what follows, as far as the budget still allows.
+    fn turn(&mut self) -> Result<(), Violation> {
+        self.left = self.budget;
+        match self.act()? {
+            Next::Over => return Ok(()),
+            Next::Busy => self.while_busy(),
+            Next::Sleep { until } => self.sleep(until)?,
+        }
+        while let Some(events) = self.world.happen() {
+            for event in events {
+                self.hear(event)?;
+                if matches!(self.act()?, Next::Over) {
+                    return Ok(());
+                }
+            }
+            // Deaths and signals come in batches, too.
+            if self.left == 0 && self.chance.one_in(3) {
+                break;
+            }
+        }
+        self.hear(Event::Tick)?;
+        self.act().map(drop)
+    }
+
+    /// Until something is due.
+    fn sleep(&mut self, until: Option<Mono>) -> Result<(), Violation> {
+        self.trace.borrow_mut().waits(self.world.now, until);
+        self.checker.turn_ended(until, self.supervisor.view(), &self.world)?;
         let wake = until.into_iter().chain(self.world.next()).min();
         let Some(mut wake) = wake.filter(|wake| *wake < NEVER) else {
             return Err(Violation("nothing will ever happen again, and no exit".into()));
@@ -161,72 +206,60 @@ impl Run {
         }
         self.world.now = self.world.now.max(wake);
         self.checker.turn_begins(self.world.now, until);
-        while let Some(events) = self.world.happen() {
-            for event in events {
-                self.tell(event)?;
-            }
-            if self.over {
-                return Ok(None);
-            }
-        }
-        self.turn_ends()
+        Ok(())
     }
 
-    fn turn_ends(&mut self) -> Result<Option<Mono>, Violation> {
-        if self.over {
-            return Ok(None);
+    /// Actions still wait, and what was done has taken its time.
+    fn while_busy(&mut self) {
+        if self.chance.one_in(3) {
+            self.world.now = self.world.now + self.chance.millis(0, self.sloth.max(20));
         }
-        let until = self.tell(Event::Tick)?;
-        if !self.over {
-            self.trace.borrow_mut().waits(self.world.now, until);
-            self.checker.turn_ended(until, self.supervisor.view(), &self.world)?;
-        }
-        Ok(until)
     }
 
-    /// One event, everything that follows from it, and everything that has to be true then.
-    fn tell(&mut self, event: Event) -> Result<Option<Mono>, Violation> {
-        let mut events = VecDeque::from([event]);
-        let mut until = None;
-        while let Some(event) = events.pop_front() {
-            if self.over {
-                break;
+    fn hear(&mut self, event: Event) -> Result<(), Violation> {
+        self.tally.steps += 1;
+        self.trace.borrow_mut().heard(self.world.now, &event);
+        let before = self.supervisor.backlog();
+        self.supervisor.handle(self.world.now, event.clone());
+        let actions = self.supervisor.backlog() - before;
+        self.checker.heard(self.world.now, event, actions, self.supervisor.view(), &self.world)
+    }
+
+    /// Does what the supervisor wants, as far as the budget of this turn allows.
+    fn act(&mut self) -> Result<Next, Violation> {
+        while !self.over {
+            if self.left == 0 {
+                return Ok(Next::Busy);
             }
-            self.tally.steps += 1;
-            self.trace.borrow_mut().heard(self.world.now, &event);
-            self.checker.hears(self.world.now, &event)?;
-            self.supervisor.handle(self.world.now, event);
-            until = self.drain()?;
-        }
-        Ok(until)
-    }
-
-    fn drain(&mut self) -> Result<Option<Mono>, Violation> {
-        loop {
-            match self.supervisor.poll() {
+            let before = self.supervisor.backlog();
+            let step = self.supervisor.poll();
+            let gone = before - self.supervisor.backlog();
+            match step {
                 Step::Wait { until } => {
-                    self.checker.step_ended(self.supervisor.view(), &self.world)?;
-                    return Ok(until);
+                    self.checker.passed_over(gone, &self.world)?;
+                    return Ok(Next::Sleep { until });
                 }
                 Step::Do(action) => {
-                    self.trace.borrow_mut().did(self.world.now, &action);
-                    self.checker.sees(&action, &self.world)?;
-                    self.operator.watch(&mut self.world, &action);
-                    self.tally.count(&action);
-                    if matches!(action, Action::Exit(_)) {
-                        self.over = true;
-                    }
-                    // The answers come before anything else is done.
-                    for answer in self.world.perform(&action) {
-                        if !self.over {
-                            self.trace.borrow_mut().heard(self.world.now, &answer);
-                            self.checker.hears(self.world.now, &answer)?;
-                            self.supervisor.handle(self.world.now, answer);
-                        }
-                    }
+                    self.checker.passed_over(gone - 1, &self.world)?;
+                    self.perform(&action)?;
                 }
             }
         }
+        Ok(Next::Over)
+    }
+
+    fn perform(&mut self, action: &Action) -> Result<(), Violation> {
+        self.left -= 1;
+        self.trace.borrow_mut().did(self.world.now, action);
+        self.checker.sees(action, &self.world)?;
+        self.operator.watch(&mut self.world, action);
+        self.tally.count(action);
+        self.over = matches!(action, Action::Exit(_));
+        // The answers come before anything else is done.
+        for answer in self.world.perform(action) {
+            self.hear(answer)?;
+        }
+        Ok(())
     }
 
     /// After its exit the supervisor says no more, whatever it is told.

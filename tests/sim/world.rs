@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use crate::puppet::{self, Character, Exec, Habits, Stops, Temper};
 
 /// Tells processes apart for ever, as pids do not.
-type Serial = u64;
+pub(crate) type Serial = u64;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -33,6 +33,8 @@ pub(crate) struct World {
     full_until: Mono,
     pid_limit: i32,
     last_pid: i32,
+    /// Whether the id that was freed last is given out next, as when they have all been gone through meanwhile.
+    reuses_at_once: bool,
     stop_signals: Vec<Signal>,
 }
 
@@ -106,6 +108,7 @@ impl World {
             full_until: Mono::default(),
             pid_limit,
             last_pid: 1,
+            reuses_at_once: chance.one_in(4),
             stop_signals: plan.services.iter().map(|service| service.stop.signal).collect(),
             chance,
         }
@@ -318,6 +321,9 @@ impl World {
     }
 
     fn free_pid(&mut self) -> Pid {
+        if self.reuses_at_once {
+            self.last_pid = 1;
+        }
         loop {
             self.last_pid = if self.last_pid >= self.pid_limit { 2 } else { self.last_pid + 1 };
             let pid = Pid::new(self.last_pid).unwrap();
@@ -355,7 +361,12 @@ impl World {
 
     /// Whether `pid` is a main process that the supervisor has not been told the end of.
     pub(crate) fn is_unreaped(&self, pid: Pid) -> bool {
-        self.owners.get(&pid).is_some_and(|serial| self.processes.contains_key(serial))
+        self.serial(pid).is_some()
+    }
+
+    /// The main process that has `pid` and that the supervisor has not been told the end of.
+    pub(crate) fn serial(&self, pid: Pid) -> Option<Serial> {
+        self.owners.get(&pid).copied().filter(|serial| self.processes.contains_key(serial))
     }
 
     /// Whether nothing is left at all.

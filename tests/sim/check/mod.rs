@@ -1,5 +1,9 @@
 //! Checks every step against the rules, which are computed here anew from what the supervisor has been told.
 //!
+//! A step is one event and the actions that follow from it. Other events may come before these are done: they are taken
+//! account of only when all actions before theirs have been seen, so that each action is judged by what was known when
+//! it was decided.
+//!
 //! `model` is what there is to know about each instance and service, fed by events and records alone; `restarts`
 //! knows what has to follow the end of a run, `shutdown` how the end has to go, `requests` who has to get an answer,
 //! `waits` what a deadline is needed for.
@@ -10,13 +14,14 @@ mod restarts;
 mod shutdown;
 mod waits;
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use keepalive::model::plan::{KillMode, Kind, Ready};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, Reason, Scope, StateName, View};
+use keepalive::supervisor::{Action, Event, Fact, InstanceView, Left, Reason, Scope, StateName, View};
 
-use crate::world::World;
+use crate::world::{Serial, World};
 use model::Model;
 use requests::Requests;
 use shutdown::End;
@@ -43,6 +48,8 @@ pub(crate) struct Checker {
     model: Model,
     requests: Requests,
     end: End,
+    /// The first one is being looked at, the others come when it is done.
+    steps: VecDeque<Step>,
     now: Mono,
     event: Option<Event>,
     /// Actions since the last event.
@@ -50,6 +57,23 @@ pub(crate) struct Checker {
     /// Signals that have to come next.
     owed: Vec<Action>,
     turn: Turn,
+}
+
+/// An event that the supervisor has been told.
+#[derive(Debug)]
+struct Step {
+    at: Mono,
+    event: Event,
+    /// How many of the actions that follow from it have not been seen.
+    actions: usize,
+    /// What the supervisor has shown right after it.
+    shown: Vec<InstanceView>,
+    /// Which instance of those had a process that had been reaped.
+    reaped: Option<InstanceId>,
+    /// Which process it tells of.
+    process: Option<Serial>,
+    /// Whether any process was there then, whosever.
+    left: Left,
 }
 
 /// What has happened since the last wait.
@@ -69,6 +93,7 @@ impl Checker {
             model: Model::new(Rc::clone(&plan)),
             requests: Requests::default(),
             end: End::default(),
+            steps: VecDeque::new(),
             plan,
             now: Mono::default(),
             event: None,
@@ -84,19 +109,86 @@ impl Checker {
         self.turn = Turn { deadline_alone, actions: 0, idle, began: Some(now) };
     }
 
-    /// What the supervisor is about to be told.
-    pub(crate) fn hears(&mut self, now: Mono, event: &Event) -> Verdict {
-        self.now = now;
-        self.actions = 0;
-        self.event = Some(event.clone());
+    /// What the supervisor has been told, and how many actions follow from it.
+    pub(crate) fn heard(&mut self, at: Mono, event: Event, actions: usize, view: View<'_>, world: &World) -> Verdict {
         if !matches!(event, Event::Tick) {
             self.turn.deadline_alone = false;
             self.turn.idle = 0;
         }
+        let shown: Vec<_> = view.instances().collect();
+        let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
+        let reaped = reaped.map(|instance| instance.id);
+        let left = if world.is_empty() { Left::Nothing } else { Left::Processes };
+        let process = if let Event::Spawned { pid, .. } = event { world.serial(pid) } else { None };
+        let step = Step { at, event, actions, shown, reaped, process, left };
+        self.steps.push_back(step);
+        if self.steps.len() == 1 { self.begin_step() } else { Ok(()) }
+    }
+
+    /// Goes on to where the next action belongs.
+    fn begin_step(&mut self) -> Verdict {
+        while let Some(step) = self.steps.front() {
+            let (at, event, process) = (step.at, step.event.clone(), step.process);
+            self.hears(at, &event, process)?;
+            if !self.end_step()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the step has been seen to its end.
+    fn end_step(&mut self) -> Result<bool, Violation> {
+        let Some(step) = self.steps.pop_front_if(|step| step.actions == 0) else { return Ok(false) };
+        rule!(step.reaped.is_none(), "{:?} shows a process that has been reaped", step.reaped);
+        self.step_ended(&step.shown)?;
+        Ok(true)
+    }
+
+    /// What the supervisor wants done.
+    pub(crate) fn sees(&mut self, action: &Action, world: &World) -> Verdict {
+        let Some(step) = self.steps.front_mut() else {
+            return Err(Violation(format!("{action:?} does not follow from anything")));
+        };
+        step.actions -= 1;
+        let left = step.left;
+        self.judge(action, world, left)?;
+        if self.end_step()? && !self.end.exited() { self.begin_step() } else { Ok(()) }
+    }
+
+    /// So many actions have been overtaken by what has happened since they were decided. What they were is not told:
+    /// what would have been needed all the same is found missing.
+    pub(crate) fn passed_over(&mut self, count: usize, world: &World) -> Verdict {
+        for _ in 0..count {
+            let Some(step) = self.steps.front_mut() else {
+                return Err(Violation("overtaken, and it did not follow from anything".into()));
+            };
+            step.actions -= 1;
+            if let Some(Action::Signal { pid, .. }) = self.owed.pop() {
+                let process = self.model.owner(pid).and_then(|id| self.model.get(id).process);
+                rule!(process != world.serial(pid), "{pid} gets no signal, and it is there");
+            }
+            if self.end_step()? {
+                self.begin_step()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hears(&mut self, now: Mono, event: &Event, process: Option<Serial>) -> Verdict {
+        self.now = now;
+        self.actions = 0;
+        self.event = Some(event.clone());
         match event {
             Event::Boot | Event::Tick | Event::Childless => {}
-            Event::Spawned { instance, pid } => self.model.spawned(*instance, *pid, now),
-            Event::SpawnRefused { instance, errno } => self.model.refused(*instance, *errno),
+            Event::Spawned { instance, pid } => {
+                rule!(self.end.may_spawn(), "{instance:?} gets a process during the drain");
+                self.model.spawned(*instance, *pid, process, now)?;
+            }
+            Event::SpawnRefused { instance, errno } => {
+                rule!(self.end.may_spawn(), "{instance:?} is to get a process during the drain");
+                self.model.refused(*instance, *errno)?;
+            }
             Event::Executed { pid } => self.model.executed(*pid, now),
             Event::ExecFailed { pid, failure } => self.model.exec_failed(*pid, *failure),
             Event::Exited { pid, exit, left } => {
@@ -112,8 +204,7 @@ impl Checker {
         Ok(())
     }
 
-    /// What the supervisor wants done.
-    pub(crate) fn sees(&mut self, action: &Action, world: &World) -> Verdict {
+    fn judge(&mut self, action: &Action, world: &World, left: Left) -> Verdict {
         self.actions += 1;
         self.turn.actions += 1;
         let limit = 100 + 20 * self.model.len();
@@ -133,7 +224,7 @@ impl Checker {
             Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;
-                self.end.sees_exit(outcome, &self.model, world, self.now)?;
+                self.end.sees_exit(outcome, &self.model, left, self.now)?;
             }
         }
         Ok(())
@@ -157,8 +248,10 @@ impl Checker {
         let forced = self.end.is_forced();
         match scope {
             Scope::Main | Scope::Group => {
-                rule!(world.is_unreaped(pid), "{signal} to {pid}, which has been reaped");
                 rule!(instance.main == Some(pid), "{signal} to {pid}, a former process of {id:?}");
+                let receiver = world.serial(pid);
+                rule!(receiver.is_some(), "{signal} to {pid}, which has been reaped");
+                rule!(receiver == instance.process, "{signal} to {pid}, which is another process now");
                 let asked = matches!(self.event, Some(Event::Request { .. } | Event::Signal(_)));
                 if signal == Signal::KILL && instance.state != StateName::Stopping {
                     rule!(asked, "SIGKILL to {id:?}, which is {:?}", instance.state);
@@ -213,7 +306,7 @@ impl Checker {
         rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
         let at_rest =
             matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
-        if to == StateName::Starting && at_rest {
+        if to == StateName::Starting && (at_rest || self.model.get(id).wanted) {
             rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
         }
         if self.event == Some(Event::Boot) {
@@ -226,11 +319,21 @@ impl Checker {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
+        if to != StateName::Stopping && self.is_cleared_since(id) {
+            // The signals to it that were passed over are not counted, so that giving it up would look premature.
+            self.model.get_mut(id).leader = None;
+        }
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.owe_stop_signal(id);
         }
         Ok(())
+    }
+
+    /// Whether the supervisor has been told, after what is being looked at was decided, that nothing is left of it.
+    fn is_cleared_since(&self, id: InstanceId) -> bool {
+        let Some(leader) = self.model.get(id).leader else { return false };
+        self.steps.iter().skip(1).any(|step| step.event == Event::Cleared { pid: leader })
     }
 
     /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
@@ -252,22 +355,20 @@ impl Checker {
         };
     }
 
-    /// Everything that follows from an event has been done.
-    pub(crate) fn step_ended(&mut self, view: View<'_>, world: &World) -> Verdict {
+    /// Everything that follows from an event has been seen.
+    fn step_ended(&mut self, shown: &[InstanceView]) -> Verdict {
         if self.event == Some(Event::Boot) {
             let idle = |id: InstanceId| self.model.get(id).state == StateName::Stopped;
             let forgotten = self.model.all().find(|(id, _)| self.model.starts_by_itself(id.service) && idle(*id));
             rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
         }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
-        for instance in view.instances() {
+        for instance in shown {
             let model = self.model.get(instance.id);
             let id = instance.id;
             rule!(model.expected.is_none(), "{id:?}: nothing has followed {:?}", model.expected);
             rule!(instance.state == model.state, "{id:?} is {:?}, its records say {:?}", instance.state, model.state);
             rule!(instance.pid == model.main, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.main);
-            let alive = instance.pid.is_none_or(|pid| world.is_unreaped(pid));
-            rule!(alive, "{id:?} shows a process that has been reaped");
             rule!(
                 instance.unstable == model.unstable,
                 "{id:?}: {} unstable, not {}",
@@ -306,6 +407,7 @@ impl Checker {
 
     /// The supervisor goes to sleep.
     pub(crate) fn turn_ended(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
+        rule!(self.steps.is_empty(), "{:?} have not been followed", self.steps);
         rule!(self.turn.idle <= 4 * self.model.len() + 8, "it spins: {} turns without anything", self.turn.idle);
         let futile = self.turn.deadline_alone && self.turn.actions == 0;
         rule!(!futile, "it was woken by a stale deadline");
@@ -317,6 +419,8 @@ impl Checker {
         let childless = world.is_empty() && self.end.begun() && !self.model.any_active();
         rule!(!childless, "the last process is gone, and no exit");
         for (id, instance) in self.model.all() {
+            let made = instance.state != StateName::Starting || instance.main.is_some();
+            rule!(made, "{id:?} is said to start, and nothing has been made");
             if let Some(leader) = instance.leader {
                 let unheard = world.owes_cleared(leader);
                 rule!(unheard, "{id:?} waits for what {leader} has left, which is gone");

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
 use super::{Checker, Verdict, rule};
+use crate::world::Serial;
 
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -26,8 +27,12 @@ pub(crate) struct Instance {
     pub(crate) state: StateName,
     /// An operator has stopped it.
     pub(crate) held: bool,
+    /// It is being stopped, and an operator wants it to run again.
+    pub(crate) wanted: bool,
     /// Its main process, not reaped.
     pub(crate) main: Option<Pid>,
+    /// The process that this is: another may have the same id later.
+    pub(crate) process: Option<Serial>,
     /// The one it had, whose leftovers are being ended.
     pub(crate) leader: Option<Pid>,
     pub(crate) since: Mono,
@@ -73,7 +78,9 @@ impl Model {
         let new = Instance {
             state: StateName::Stopped,
             held: false,
+            wanted: false,
             main: None,
+            process: None,
             leader: None,
             since: Mono::default(),
             failure: None,
@@ -129,13 +136,15 @@ impl Model {
 
     // What the supervisor has been told.
 
-    pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, now: Mono) {
+    pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, process: Option<Serial>, now: Mono) -> Verdict {
         self.owners.insert(pid, id);
         let instance = self.get_mut(id);
-        instance.main = Some(pid);
+        rule!(instance.state == StateName::Starting, "{id:?} gets a process while {:?}", instance.state);
+        (instance.main, instance.process) = (Some(pid), process);
         instance.since = now;
         instance.failure = None;
         instance.ready_at = None;
+        Ok(())
     }
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
@@ -180,8 +189,11 @@ impl Model {
         }
     }
 
-    pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) {
-        self.get_mut(id).expected = Some(Expected::Refusal { errno });
+    pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) -> Verdict {
+        let instance = self.get_mut(id);
+        rule!(instance.state == StateName::Starting, "{id:?} is to get a process while {:?}", instance.state);
+        instance.expected = Some(Expected::Refusal { errno });
+        Ok(())
     }
 
     // What the supervisor has said.
@@ -242,6 +254,7 @@ impl Model {
             rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");
         }
         if to != StateName::Stopping {
+            instance.wanted = false;
             let given_up = instance.kills >= KILLS_OF_LEFTOVERS || stage == Stage::Forced;
             rule!(instance.leader.is_none() || given_up, "{id:?} goes on before what it left is gone");
             instance.leader = None;

@@ -28,11 +28,16 @@ impl Requests {
             match verb {
                 Verb::Start | Verb::Restart => {
                     (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
+                    let again = verb == Verb::Restart && instance.main.is_some();
+                    instance.wanted = again || instance.state == StateName::Stopping;
                     if instance.state == StateName::Stopping {
                         instance.due = None;
                     }
                 }
-                Verb::Stop => instance.held |= is_active(instance.state),
+                Verb::Stop => {
+                    instance.held |= is_active(instance.state);
+                    instance.wanted = false;
+                }
                 Verb::Signal(_) => {}
             }
         }

@@ -110,7 +110,7 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             let fits = match outlook {
                 Outlook::Stay => matches!(to, StateName::Stopped | StateName::Stopping),
                 Outlook::Restart { delay, .. } => {
-                    delay.is_zero() && matches!(to, StateName::Starting | StateName::Stopping)
+                    delay.is_zero() && matches!(to, StateName::Starting | StateName::Stopping | StateName::Waiting)
                 }
                 Outlook::Complete | Outlook::Fail(_) => false,
             };

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Consequence, SignalUse};
 use keepalive::model::{Mono, Plan, Signal};
-use keepalive::supervisor::{Cause, Event, Outcome, Request, StateName};
+use keepalive::supervisor::{Cause, Event, Left, Outcome, Request, StateName};
 
 use super::model::{Model, is_active, is_live};
 use super::{Verdict, Violation, rule};
-use crate::world::World;
 
 /// The shortest patience after SIGKILL to all before keepalive ends regardless.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -170,11 +169,11 @@ impl End {
         Ok(())
     }
 
-    pub(crate) fn sees_exit(&mut self, outcome: &Outcome, model: &Model, world: &World, now: Mono) -> Verdict {
+    pub(crate) fn sees_exit(&mut self, outcome: &Outcome, model: &Model, left: Left, now: Mono) -> Verdict {
         let Some(drain) = &self.drain else { return Err(Violation("an exit without a drain".into())) };
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
         rule!(outcome.code == drain.code, "it ends with {}, not {}", outcome.code, drain.code);
-        if !world.is_empty() || model.any_active() {
+        if left == Left::Processes || model.any_active() {
             let patient = drain.killed_at.is_some_and(|at| at + PATIENCE <= now);
             rule!(patient, "it ends while processes are still there");
         }

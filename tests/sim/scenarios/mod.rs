@@ -179,7 +179,38 @@ impl Stage {
     /// As [`Self::ask`], but nothing is done about it yet.
     pub(crate) fn asks(&mut self, name: &str, verb: Verb) {
         let event = self.next_request(Request::About(self.target(name), verb));
+        self.hears(event);
+    }
+
+    /// As [`Self::tell`], but nothing is done about it yet.
+    pub(crate) fn hears(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
+    }
+
+    /// As [`Self::exits`], but nothing is done about it yet.
+    pub(crate) fn reaped(&mut self, name: &str) {
+        self.is_reaped(name, Left::Nothing);
+    }
+
+    /// It ends and leaves others, but nothing is done about it yet.
+    pub(crate) fn leaves(&mut self, name: &str) {
+        self.is_reaped(name, Left::Processes);
+    }
+
+    fn is_reaped(&mut self, name: &str, left: Left) {
+        let pid = self.pids.remove(&self.id(name)).expect("a process");
+        self.hears(Event::Exited { pid, exit: Exit { status: ExitStatus::Code(0), oom_killed: false }, left });
+    }
+
+    /// Time passes, a tick comes at the end of it, but nothing is done about it yet.
+    pub(crate) fn sleeps(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.hears(Event::Tick);
+    }
+
+    /// The next process gets this id.
+    pub(crate) fn spawns_next(&mut self, pid: i32) {
+        self.last_pid = pid - 1;
     }
 
     fn target(&self, name: &str) -> Target {

@@ -1,7 +1,7 @@
 //! What operators ask for, at bad moments too.
 
 use keepalive::model::plan::{Consequence, KillMode, RestartPolicy, Service};
-use keepalive::model::{ExitStatus, Signal};
+use keepalive::model::{ExitStatus, Pid, Signal};
 use keepalive::supervisor::{Event, Left, Verb};
 
 use super::{Stage, millis, needing, seconds};
@@ -165,21 +165,14 @@ fn the_end_refuses_what_is_still_open() {
     assert_eq!(stage.only("exit"), ["exit 0"]);
 }
 
-/// What was asked for last counts, also while the process is only just being made.
+/// Seed 9: a start that waits for its turn is called off. The process was made only to be asked to end.
 #[test]
-fn a_stop_before_the_process_is_there_is_done_when_it_has_gone() {
+fn a_stop_before_the_process_is_there_calls_its_start_off() {
     let mut stage = Stage::unborn(vec![service("web")]);
     stage.stop("web");
-    stage.check(&[
-        "web.0 stopped → waiting",
-        "web.0 waiting → starting",
-        "spawn web.0 (0 restarts)",
-        "web.0 starting → stopping",
-        "kill web.0 main SIGTERM",
-        "kill web.0 main SIGCONT",
-    ]);
-    stage.dies("web", Signal::TERM);
-    stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
+    stage.check(&["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → stopped", "reply 1 done"]);
+    stage.start("web");
+    stage.check(&["web.0 stopped → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
 #[test]
@@ -190,10 +183,10 @@ fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
     stage.check(&[
         "web.0 stopped → waiting",
         "web.0 waiting → starting",
+        "web.0 starting → stopped",
+        "reply 1 done",
+        "web.0 stopped → starting",
         "spawn web.0 (0 restarts)",
-        "web.0 starting → stopping",
-        "web.0 stopping → starting",
-        "reply 1 Overtaken",
         "web.0 starting → running",
         "reply 2 done",
     ]);
@@ -210,4 +203,86 @@ fn a_restart_before_the_process_is_there_is_no_other_start() {
         "web.0 starting → running",
         "reply 1 done",
     ]);
+}
+
+/// What was reaped while a signal to it waited may be another by now.
+#[test]
+fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
+    let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
+    stage.forget();
+    stage.asks("other", Verb::Start);
+    stage.asks("web", Verb::Stop);
+    stage.reaped("web");
+    stage.spawns_next(101);
+    stage.tell(Event::Tick);
+    stage.check(&[
+        "other.0 stopped → starting",
+        "spawn other.0 (0 restarts)",
+        "web.0 running → stopping",
+        "web.0 stopping → stopped",
+        "reply 2 done",
+        "other.0 starting → running",
+        "reply 1 done",
+    ]);
+}
+
+/// The same for what it had left behind.
+#[test]
+fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
+    let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
+    stage.forget();
+    stage.asks("other", Verb::Start);
+    stage.leaves("web");
+    stage.hears(Event::Cleared { pid: Pid::new(101).unwrap() });
+    stage.spawns_next(101);
+    stage.tell(Event::Tick);
+    assert_eq!(stage.only("kill"), Vec::<String>::new());
+}
+
+/// "`waiting` (for what it depends on)": what an operator restarts looks at it anew.
+#[test]
+fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
+    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
+    stage.stop("db");
+    stage.exits("db", 0);
+    stage.restart("web");
+    stage.forget();
+    stage.exits("web", 0);
+    stage.check(&["web.0 stopping → waiting"]);
+    stage.start("db");
+    stage.check(&[
+        "db.0 stopped → starting",
+        "spawn db.0 (1 restarts)",
+        "db.0 starting → running",
+        "web.0 waiting → starting",
+        "spawn web.0 (1 restarts)",
+        "reply 3 done",
+        "web.0 starting → running",
+        "reply 2 done",
+    ]);
+}
+
+/// And where that has failed for good, it says so after it has said how the run ended.
+#[test]
+fn a_restart_that_was_asked_for_is_refused_if_what_it_depends_on_has_failed() {
+    let mut db = Service { on_failure: Consequence::Ignore, ..service("db") };
+    db.restart.policy = RestartPolicy::Never;
+    let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
+    stage.exits("db", 1);
+    stage.restart("web");
+    stage.forget();
+    stage.exits("web", 0);
+    stage.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
+}
+
+/// A crash is no such restart.
+#[test]
+fn a_restart_after_a_crash_does_not_wait() {
+    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
+    stage.stop("db");
+    stage.exits("db", 0);
+    stage.at(seconds(20));
+    stage.forget();
+    stage.exits("web", 1);
+    stage.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
 }

@@ -168,9 +168,9 @@ fn nothing_is_started_during_the_stop() {
     assert_eq!(stage.only("exit"), ["exit 0"]);
 }
 
-/// A start and the reason to stop everything fall together: what has just been made is stopped like all else.
+/// A start and the reason to stop everything fall together: what has not been made is not made any more.
 #[test]
-fn what_was_started_in_the_moment_of_the_end_is_stopped() {
+fn what_was_to_start_in_the_moment_of_the_end_does_not() {
     let failing = Service { restart: never(), ..service("a") };
     let mut stage = Stage::boot(vec![failing, service("web")]);
     stage.ends("a", ExitStatus::Code(5), Left::Processes);
@@ -180,14 +180,59 @@ fn what_was_started_in_the_moment_of_the_end_is_stopped() {
     stage.sleep_through(seconds(60));
     stage.check(&[
         "web.0 backoff → starting",
-        "spawn web.0 (1 restarts)",
         "a.0 cannot be killed",
         "a.0 stopping → failed",
         "a failed",
         "draining: failed",
-        "web.0 starting → stopping",
-        "kill web.0 main SIGTERM",
-        "kill web.0 main SIGCONT",
+        "web.0 starting → stopped",
+        "kill all SIGTERM",
+        "kill all SIGCONT",
+    ]);
+}
+
+/// "None while draining": seeds 24 and 25. What still waits for its turn is not started only to be stopped again, be
+/// it that others depend on it.
+#[test]
+fn the_end_calls_off_the_starts_that_wait() {
+    let services = vec![service("db"), Service { instances: 2, ..service("web") }, needing(&[0, 1], service("proxy"))];
+    let mut stage = Stage::unborn(services);
+    stage.signal(Signal::TERM);
+    stage.check(&[
+        "db.0 stopped → waiting",
+        "web.0 stopped → waiting",
+        "web.1 stopped → waiting",
+        "proxy.0 stopped → waiting",
+        "db.0 waiting → starting",
+        "web.0 waiting → starting",
+        "web.1 waiting → starting",
+        "draining: signal",
+        "db.0 starting → stopped",
+        "web.0 starting → stopped",
+        "web.1 starting → stopped",
+        "proxy.0 waiting → stopped",
+        "kill all SIGTERM",
+        "kill all SIGCONT",
+        "exit 0",
+    ]);
+}
+
+/// Seed 4030: the end has been decided, and a signal decided before it waits. Who was to get it has been reaped.
+#[test]
+fn a_signal_that_waits_while_the_end_is_decided_does_not_reach_the_reaped() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.forget();
+    stage.hears(Event::Signal(Signal::TERM));
+    stage.hears(Event::Signal(Signal::TERM));
+    stage.sleeps(seconds(1));
+    stage.reaped("web");
+    stage.tell(Event::Tick);
+    stage.check(&[
+        "draining: signal",
+        "web.0 running → stopping",
+        "forced",
+        "kill all SIGKILL",
+        "abandoned",
+        "exit 137",
     ]);
 }
 
