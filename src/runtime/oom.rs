@@ -13,7 +13,8 @@ pub(super) struct OomCounter {
 
 impl OomCounter {
     pub(super) fn new() -> Self {
-        let file = candidates().into_iter().find(|path| read(path).is_some());
+        let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let file = candidates(&membership).into_iter().find(|path| read(path).is_some());
         let seen = file.as_ref().and_then(read).unwrap_or(0);
         Self { file, seen }
     }
@@ -25,9 +26,9 @@ impl OomCounter {
     }
 }
 
-/// Our own group as a host shows it and as a container does, in version 2 and version 1 of cgroups(7).
-fn candidates() -> Vec<PathBuf> {
-    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+/// Our own group as a host shows it and as a container does, in version 2 and version 1 of cgroups(7), where
+/// `membership` is /proc/PID/cgroup.
+fn candidates(membership: &str) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -43,8 +44,41 @@ fn candidates() -> Vec<PathBuf> {
     paths
 }
 
-/// The line `oom_kill N`.
+/// `None` if the file is not there or has no such counter.
 fn read(path: &PathBuf) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
+    parse(&fs::read_to_string(path).ok()?)
+}
+
+/// The line `oom_kill N`.
+fn parse(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Documentation/admin-guide/cgroup-v2.rst: memory.events; cgroup-v1/memory.rst: memory.oom_control.
+    #[test]
+    fn the_counter_is_read_in_both_versions() {
+        assert_eq!(parse("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
+        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn our_own_group_comes_before_the_mounts() {
+        let check = |membership: &str, expect: &[&str]| {
+            assert_eq!(candidates(membership), expect.iter().map(PathBuf::from).collect::<Vec<_>>());
+        };
+        check("0::/\n", &["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory.events"]);
+        check(
+            "0::/kubepods/pod1/c2\n",
+            &["/sys/fs/cgroup/kubepods/pod1/c2/memory.events", "/sys/fs/cgroup/memory.events"],
+        );
+        check(
+            "9:name=systemd:/x\n4:hugetlb,memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n",
+            &["/sys/fs/cgroup/memory/docker/abc/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"],
+        );
+    }
 }

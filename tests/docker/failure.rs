@@ -89,3 +89,24 @@ fn check_finds_what_is_wrong_inside_the_image() {
     assert_eq!(without.status.code(), Some(78), "{}", lossy(&without.stderr));
     assert!(lossy(&without.stderr).contains("/nonexistent.toml"), "{}", lossy(&without.stderr));
 }
+
+/// The kernel ends a process by SIGKILL, as anybody else may; that it was for want of memory is only in its counter.
+#[test]
+fn what_the_kernel_has_killed_for_want_of_memory_is_told_as_such() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.hog]\ncommand = [\"busybox\", \"tail\", \"/dev/zero\"]\nrestart = \"never\"");
+    let container = image.run(&["--memory=40m"], &[]);
+    assert_eq!(container.wait_for_end(), 137, "{}", container.describe());
+    let logs = container.logs();
+    let last = logs.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("hog.0 failed: SIGKILL") && last.contains("out of memory"), "{}", container.describe());
+}
+
+#[test]
+fn what_somebody_has_killed_is_not_told_as_out_of_memory() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.hog]\ncommand = [\"sh\", \"-c\", \"kill -9 $$$$\"]\nrestart = \"never\"");
+    let container = image.run(&["--memory=40m"], &[]);
+    assert_eq!(container.wait_for_end(), 137, "{}", container.describe());
+    assert!(!container.logs().stderr.contains("out of memory"), "{}", container.describe());
+}
