@@ -224,7 +224,7 @@ fn a_stalled_reader_of_stderr_holds_nothing_up() {
         let mut run = set.run(place);
         run.command.stderr(full).env("KEEPALIVE_LOG", "debug");
         let running = run.start();
-        for _ in 0..200 {
+        for _ in 0..20 {
             running.ready();
             let pid = running.command();
             keepalive::sys::signal_process(pid, Signal::KILL).unwrap();
