@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from peers import MOST, STOP
+from peers import MOST, MOST_QUICK, STOP
 from run import COUNT, DONE, END, EXEC, GO, STAMPS, TREE_CPU, Failed, Run, wait_until
 
 BATCH = 20_000
@@ -59,6 +59,11 @@ class Measures:
 
     def _pick(self, quick, full):
         return quick if self.quick else full
+
+    def _able(self, size):
+        """The supervisors that are asked for so many services."""
+        most = self._pick(MOST_QUICK, MOST)
+        return [name for name in self.peers.supervisors if size <= most.get(name, size)]
 
     def _init(self, name, mode, **settings):
         return Run(self.peers.child, lambda _: self.peers.init(name, mode), **settings)
@@ -121,9 +126,7 @@ class Measures:
         """Size -> peer -> nanoseconds to start and stop, CPU of the whole tree, KiB."""
         result = {}
         for size in SIZES:
-            able = [name for name in self.peers.supervisors if size <= MOST.get(name, size)]
-            if self.quick and size > 10:
-                able = [name for name in able if name not in MOST]
+            able = self._able(size)
             light = [name for name in able if name in ("keepalive", "C loop")]
             samples = self._turns(able, 1, lambda name, size=size: self._set(name, size))
             again = self._turns(light, self._pick(4, 14), lambda name, size=size: self._set(name, size))
@@ -209,13 +212,11 @@ class Measures:
 
     def batch(self):
         """20,000 dead orphans that PID 1 gets in one moment."""
-        return self._reaping("batch", BATCH, self._pick(1, 5))
+        return self._reaping("batch", BATCH, self._pick(3, 7))
 
     def wakeups(self):
         """How often a supervisor of idle services gets a CPU; all of them side by side, as they are idle."""
-        able = [name for name in self.peers.supervisors if IDLE_SERVICES <= MOST.get(name, IDLE_SERVICES)]
-        if self.quick:
-            able = [name for name in able if name not in MOST]
+        able = self._able(IDLE_SERVICES)
         runs, seconds = {}, self._pick(10, 60)
         try:
             for name in able:

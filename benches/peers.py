@@ -22,6 +22,7 @@ PROGRAMS = {
 }
 # How many services a peer is asked for at most: beyond that it takes minutes, or gigabytes.
 MOST = {"PM2": 100, "forever": 10}
+MOST_QUICK = {"PM2": 10, "forever": 1, "supervisord": 100}
 # What asks for an orderly stop. runsvdir does not wait for its services, forever does not stop them.
 STOP = {"s6": signal.SIGTERM, "supervisord": signal.SIGTERM, "keepalive": signal.SIGTERM, "C loop": signal.SIGTERM}
 

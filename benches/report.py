@@ -23,6 +23,11 @@ def plain(value):
     return f"{value:,.0f}"
 
 
+def many(size):
+    """So many services."""
+    return f"{size:,} service" if size == 1 else f"{size:,} services"
+
+
 def dig(figures, *path):
     """The figure at a path, or nothing."""
     for step in path:
@@ -75,7 +80,7 @@ def supervisor_table(figures, names):
     sets, fast = figures["sets"], figures["restarts"]
     seconds = next((found["seconds"] for found in figures["wakeups"].values()), 0)
     return table(["supervisor (ratio to the C loop)", *names], [
-        *[line(f"{size:,} services: PSS", sets[size], "pss", memory) for size in sets],
+        *[line(f"{many(size)}: PSS", sets[size], "pss", memory) for size in sets],
         line("death to next start, p50", {**figures["slow_restarts"], **fast[10]}, "p50", micro),
         line("death to next start, p99", fast[10], "p99", micro),
         line("CPU of PID 1 for each restart", fast[10], "cpu", micro),
@@ -98,7 +103,7 @@ def goals(figures):
     yield "init mode: PSS", of("init_memory", own, "pss"), of("init_memory", "tini-static", "pss"), 1, memory
     yield "init mode: private dirty", of("init_memory", own, "dirty"), 64, 1, memory
     for size, most in ((1, 1024), (10, 1024), (100, 1229), (1000, 3072)):
-        yield f"{size:,} services: PSS", dig(sets[size], own, "pss"), most, 1, memory
+        yield f"{many(size)}: PSS", dig(sets[size], own, "pss"), most, 1, memory
     yield "orphans in a stream, CPU each", of("stream", own, "cpu"), of("stream", "tini", "cpu"), 1.05, micro
     yield "orphans in a batch, CPU each", of("batch", own, "cpu"), of("batch", "tini", "cpu"), 1.05, micro
     yield "most orphans waiting", of("stream", own, "peak"), 300, 1, plain
