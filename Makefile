@@ -9,7 +9,7 @@ IMAGE     ?= keepalive
 BUILT      = $${CARGO_TARGET_DIR:-target}/$(TARGET)/release/keepalive
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check fmt clippy doc deny size sim image clean
+.PHONY: help run test build check fmt clippy doc deny size sim bench image clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,10 @@ size: build ## The size of dist/keepalive, which must stay below 1 MiB, and that
 sim: ## The supervisor in the simulator, as many seeds as you like: make sim SEEDS=100000
 	@tools/need rust linker target
 	SEEDS=$(SEEDS) $(CARGO) test --profile sim --locked --test sim seeds:: -- --nocapture
+
+bench: build ## Measure against the peers that are installed, as root: make bench QUICK=1 takes some two minutes
+	@tools/need linker python
+	@QUICK=$(QUICK) python3 -B benches/bench.py $(BINARY)
 
 image: build ## A Docker image, named keepalive, that holds nothing but /sbin/keepalive
 	@tools/need docker

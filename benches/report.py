@@ -1,0 +1,148 @@
+"""Figures -> Markdown: one table for inits, one for supervisors, one for the goals."""
+
+MISSING = "–"
+
+
+def micro(value):
+    """Nanoseconds as µs."""
+    return f"{value / 1000:.1f} µs" if value < 100_000 else f"{value / 1000:,.0f} µs"
+
+
+def milli(value):
+    """Nanoseconds as ms."""
+    return f"{value / 1e6:,.1f} ms"
+
+
+def memory(kib):
+    """KiB as people say it."""
+    return f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:.1f} MiB"
+
+
+def plain(value):
+    """A count."""
+    return f"{value:,.0f}"
+
+
+def many(size):
+    """So many services."""
+    return f"{size:,} service" if size == 1 else f"{size:,} services"
+
+
+def dig(figures, *path):
+    """The figure at a path, or nothing."""
+    for step in path:
+        figures = figures.get(step) if figures else None
+    return figures
+
+
+def table(head, rows):
+    """Markdown, the figures to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def row(title, figures, names, key, show, base):
+    """One measure for all peers, each with its ratio to `base`."""
+    reference = dig(figures, base, key)
+    cells = []
+    for name in names:
+        value = dig(figures, name, key)
+        cell = MISSING if value is None else show(value)
+        if value is not None and reference and name != base:
+            cell += f" ({value / reference:.2f})"
+        cells.append(cell)
+    return [title, *cells]
+
+
+def init_table(figures, names):
+    """What an init costs; ratios to tini-static."""
+    def line(title, measure, key, show):
+        return row(title, figures[measure], names, key, show, "tini-static")
+
+    return table(["init (ratio to tini-static)", *names], [
+        line("cold start, p50", "cold_start", "p50", micro),
+        line("cold start, p99", "cold_start", "p99", micro),
+        line("idle: PSS", "init_memory", "pss", memory),
+        line("idle: private dirty", "init_memory", "dirty", memory),
+        line("signal to handler, p50", "signals", "p50", micro),
+        line("signal to handler, p99", "signals", "p99", micro),
+        line("orphans in a stream, CPU each", "stream", "cpu", micro),
+        line("most of them waiting", "stream", "peak", plain),
+        line("20,000 orphans in a batch, CPU each", "batch", "cpu", micro),
+    ])
+
+
+def supervisor_table(figures, names):
+    """What a supervisor costs; ratios to the C loop."""
+    def line(title, found, key, show):
+        return row(title, found, names, key, show, "C loop")
+
+    sets, fast = figures["sets"], figures["restarts"]
+    seconds = next((found["seconds"] for found in figures["wakeups"].values()), 0)
+    return table(["supervisor (ratio to the C loop)", *names], [
+        *[line(f"{many(size)}: PSS", sets[size], "pss", memory) for size in sets],
+        line("death to next start, p50", {**figures["slow_restarts"], **fast[10]}, "p50", micro),
+        line("death to next start, p99", fast[10], "p99", micro),
+        line("CPU of PID 1 for each restart", fast[10], "cpu", micro),
+        line("the same with 1,000 services, p50", fast[1000], "p50", micro),
+        line("CPU of PID 1 for each, 1,000 services", fast[1000], "cpu", micro),
+        line("start of 1,000 services", sets[1000], "start", milli),
+        line("stop of 1,000 services", sets[1000], "stop", milli),
+        line("CPU of both, services included", sets[1000], "cpu", milli),
+        line(f"wake-ups in {seconds} s, 100 services", figures["wakeups"], "count", plain),
+    ])
+
+
+def goals(figures):
+    """Each goal: what, the figure, what it is compared with, how many times that it may be."""
+    def of(measure, name, key):
+        return dig(figures, measure, name, key)
+
+    sets, fast, own = figures["sets"], figures["restarts"], "keepalive"
+    yield "cold start, p50", of("cold_start", own, "p50"), of("cold_start", "tini-static", "p50"), 1.05, micro
+    yield "init mode: PSS", of("init_memory", own, "pss"), of("init_memory", "tini-static", "pss"), 1, memory
+    yield "init mode: private dirty", of("init_memory", own, "dirty"), 64, 1, memory
+    for size, most in ((1, 1024), (10, 1024), (100, 1229), (1000, 3072)):
+        yield f"{many(size)}: PSS", dig(sets[size], own, "pss"), most, 1, memory
+    yield "orphans in a stream, CPU each", of("stream", own, "cpu"), of("stream", "tini", "cpu"), 1.05, micro
+    yield "orphans in a batch, CPU each", of("batch", own, "cpu"), of("batch", "tini", "cpu"), 1.05, micro
+    yield "most orphans waiting", of("stream", own, "peak"), 300, 1, plain
+    for key in ("p50", "p99"):
+        yield f"signal to handler, {key}", of("signals", own, key), of("signals", "dumb-init", key), 1, micro
+    for key in ("p50", "p99", "cpu"):
+        title = "CPU for each restart" if key == "cpu" else f"restart, {key}"
+        yield title, dig(fast[10], own, key), dig(fast[10], "C loop", key), 1.3, micro
+    for key, title in (("start", "start of 1,000"), ("stop", "stop of 1,000"), ("cpu", "CPU of both")):
+        yield title, dig(sets[1000], own, key), dig(sets[1000], "C loop", key), 1.3, milli
+        yield f"{title}, below s6", dig(sets[1000], own, key), dig(sets[1000], "s6", key), 1, milli
+    yield "idle wake-ups", of("wakeups", own, "count"), 0, 1, plain
+    for key in ("p50", "cpu"):
+        yield f"restart at 1,000 against 10 services, {key}", dig(fast[1000], own, key), dig(fast[10], own, key), 1.2, micro
+
+
+def goal_table(figures):
+    """What keepalive wants to reach, and does or does not."""
+    rows = []
+    for title, value, reference, factor, show in goals(figures):
+        if value is None or reference is None:
+            rows.append([title, MISSING, MISSING, MISSING, "not measured"])
+            continue
+        ratio = f"{value / reference:.2f}" if reference else MISSING
+        reached = "yes" if value <= reference * factor else "no"
+        rows.append([title, show(value), f"{factor:g} × {show(reference)}", ratio, reached])
+    return table(["goal", "keepalive", "at most", "ratio", "reached"], rows)
+
+
+def report(result, peers):
+    """All of it."""
+    figures = result["figures"]
+    command = "make bench QUICK=1" if result["quick"] else "make bench"
+    parts = [
+        f"`{command}`, {result['machine']}, {result['seconds']} s.",
+        init_table(figures, peers.inits),
+        supervisor_table(figures, peers.supervisors),
+        goal_table(figures),
+        "Missing: " + (", ".join(result["missing"]) or "nobody") + ".",
+        *[f"Failed: {failure}" for failure in result["failed"]],
+    ]
+    return "\n\n".join(parts)
