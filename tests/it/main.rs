@@ -9,6 +9,7 @@
 #![expect(clippy::print_stderr, clippy::disallowed_macros, reason = "a skipped test says so")]
 #![expect(clippy::disallowed_methods, reason = "tests start programs and wait for them, in threads, with a deadline")]
 
+#[path = "../common/harness.rs"]
 mod harness;
 
 mod cli;
