@@ -2,7 +2,7 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{PUPPET, Place, Run, places, status_field, wait_until};
+use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_state, wait_until};
 use crate::subject::Subject;
 
 /// Exit code, stdout, stderr of `tini WORDS…`.
@@ -305,4 +305,54 @@ fn the_parents_death_is_told() {
         drop_stdin(&mut running);
         running.expect("signal 12");
     }
+}
+
+// write(2): EPIPE raises SIGPIPE, which is nobody's but the writer's; a full pipe holds tini for ever.
+#[test]
+fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
+    let tini = Subject::ours("tini");
+    for place in places() {
+        let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        drop(reader);
+        let (_reader, stalled) = crate::harness::stalled_pipe();
+        for stderr in [closed, stalled] {
+            let mut run = tini.puppet(place, &["-s", "-vvv"], &["end-on-term", "4"]);
+            run.command.stderr(std::process::Stdio::from(stderr));
+            let mut running = run.start();
+            running.ready();
+            running.send(Signal::HUP);
+            running.expect("signal 1");
+            running.send(Signal::TERM);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 4);
+        }
+    }
+}
+
+// On purpose: stopped by a signal that was sent through the init, a child stays stopped; it is woken to hear SIGTERM,
+// for which tini's would wait.
+#[test]
+fn a_stop_that_was_sent_through_the_init_stops_the_child() {
+    for tini in everyone() {
+        for place in places() {
+            let mut running = tini.puppet(place, &["-s"], &["echo"]).start();
+            running.ready();
+            let child = running.command();
+            running.send(Signal::TSTP);
+            wait_for_state(child, b'T');
+            running.send(Signal::USR1);
+            wait_until("the signal to reach the child", || (pending(child) & 1 << 9 != 0).then_some(()));
+            wait_for_state(child, b'T');
+            if tini.is_ours {
+                running.send(Signal::TERM);
+                assert_ne!(running.end(), 0);
+            } else {
+                running.send(Signal::KILL);
+            }
+        }
+    }
+}
+
+fn pending(pid: keepalive::model::Pid) -> u64 {
+    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap()
 }
