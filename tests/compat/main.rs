@@ -16,5 +16,9 @@
 #[expect(dead_code, reason = "other test binaries use more of it")]
 mod harness;
 
+#[path = "../common/session.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod session;
 mod subject;
 mod tini;
+mod tini_terminal;

@@ -20,6 +20,7 @@ mod init_signals;
 mod init_start;
 mod init_terminal;
 mod services;
+#[path = "../common/session.rs"]
 mod session;
 mod supervise_life;
 mod supervise_process;
