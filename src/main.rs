@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use keepalive::cli::{self, Form, Invocation, json, show};
+use keepalive::cli::drop_in::{self, Surroundings};
+use keepalive::cli::{self, Form, Invocation, Stream, json, show};
 use keepalive::config::{self, Environment, Loaded, Purpose, Report};
+use keepalive::init::Dialect;
 use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
 use keepalive::{init, logs, runtime, sys};
@@ -22,9 +24,14 @@ const INVALID_CONFIG: u8 = 78;
 
 fn run(arguments: Vec<OsString>) -> u8 {
     logs::bug::end_on_panic(Path::new(TERMINATION_LOG));
-    match cli::read(&arguments) {
+    let surroundings = Surroundings { variable: &|name| std::env::var_os(name), id: process::id().get() };
+    match drop_in::read(&arguments, &surroundings).map_or_else(|| cli::read(&arguments), Ok) {
         Ok(Invocation::Init { options, command }) => {
-            logs::own::start(if options.verbosity > 0 { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+            logs::own::start(if options.dialect == Dialect::Native && options.verbosity > 0 {
+                log::LevelFilter::Debug
+            } else {
+                log::LevelFilter::Warn
+            });
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
@@ -34,6 +41,11 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(USAGE, |environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
+        Ok(Invocation::Say { stream: Stream::Stdout, text, code }) => print(&text).max(code),
+        Ok(Invocation::Say { stream: Stream::Stderr, text, code }) => {
+            tell(&text);
+            code
+        }
         Ok(Invocation::Help(text)) => print(text),
         Ok(Invocation::Version) => print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {

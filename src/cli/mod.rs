@@ -2,8 +2,9 @@
 //!
 //! It reads words and nothing else: no file, no environment, no output. What is wrong with the words is a
 //! [`UsageError`] that says what would be right. Start reading at [`read`]; `run` has its options in `run.rs`, init
-//! mode in `init_options.rs`. How `check` shows a plan is in [`show`].
+//! mode in `init_options.rs`. Started by another init's name it is that one: [`drop_in`]. How `check` shows a plan is in [`show`].
 
+pub mod drop_in;
 mod help;
 mod init_options;
 pub mod json;
@@ -46,10 +47,28 @@ pub enum Invocation {
         /// For whom to print it.
         form: Form,
     },
+    /// What another init says in place of running a command.
+    Say {
+        /// Where.
+        stream: Stream,
+        /// Whole lines.
+        text: String,
+        /// The exit code.
+        code: u8,
+    },
     /// A text to be read.
     Help(&'static str),
     /// `--version`.
     Version,
+}
+
+/// Where something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// To whoever asked for it.
+    Stdout,
+    /// To whoever has to hear of it.
+    Stderr,
 }
 
 /// How something is printed.

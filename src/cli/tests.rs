@@ -65,6 +65,7 @@ fn a_command_alone_is_init_mode() {
         linger: Some(Duration::from_millis(1500)),
         warn_on_reap: true,
         verbosity: 2,
+        ..Options::default()
     };
     let short = "-gwvv -r TERM:QUIT -rSIGTERM:3 -r RTMIN+3:0 -e 143 -e0 -p KILL --grace=1m30s --linger 1.5s -- sleep 5";
     check(short, init(options.clone()));

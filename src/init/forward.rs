@@ -42,6 +42,12 @@ pub fn asks_to_end(signal: Signal) -> bool {
     [Signal::TERM, Signal::INT, Signal::QUIT].contains(&signal)
 }
 
+/// Whether `signal` stops who does not care: SIGTSTP, SIGTTIN, SIGTTOU.
+#[must_use]
+pub fn asks_to_stop(signal: Signal) -> bool {
+    [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
+}
+
 /// The exit code that is reported for how the child has ended.
 #[must_use]
 pub fn exit_code(options: &Options, status: ExitStatus) -> u8 {

@@ -7,7 +7,7 @@
 //! As PID 1, or where no shell is left to continue us, the kernel does not let Ctrl-Z stop us; the child is continued
 //! at once then, so that Ctrl-Z does what it does without an init: nothing.
 
-use super::{Init, Place};
+use super::{Dialect, Init, Place};
 use crate::model::Signal;
 use crate::sys::{process, signals, terminal};
 
@@ -21,6 +21,10 @@ impl Init<'_> {
     pub(super) fn on_stopped(&mut self, signal: Signal) {
         log::debug!("`{}` has been stopped by {signal}", self.child);
         self.stopped = true;
+        // Elsewhere a stop that somebody has sent through the init is meant.
+        if std::mem::take(&mut self.asked_to_stop) && self.options.dialect != Dialect::Native {
+            return;
+        }
         if self.place == Place::Init {
             if signal == Signal::TSTP {
                 self.resume_child();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::forward::{self, Terminal};
-use super::{Options, Place, REAP_BATCH, report_orphan};
+use super::notice::{self, Notice};
+use super::{Options, Place, REAP_BATCH};
 use crate::model::{Mono, Pid, Signal};
 use crate::sys::wait::{self, Reaped};
 use crate::sys::{self, process, procfs, signals};
@@ -48,7 +49,7 @@ impl Leftovers<'_> {
     fn reap(&self) -> Result<bool, Errno> {
         for _ in 0..REAP_BATCH {
             match wait::reap_any()? {
-                Reaped::Ended(ended) => report_orphan(self.options, ended),
+                Reaped::Ended(ended) => notice::tell(self.options, Notice::OrphanEnded(ended)),
                 Reaped::Stopped(..) => {}
                 Reaped::Nothing => return Ok(false),
                 Reaped::NoChildren => return Ok(true),

@@ -8,6 +8,7 @@
 pub mod forward;
 mod job;
 mod linger;
+mod notice;
 
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +23,7 @@ use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
 use crate::sys::wait::{self, Reaped};
 use crate::sys::{self, StringList, process};
 use forward::{Grace, Terminal};
+use notice::Notice;
 
 /// sysexits(3) `EX_OSERR`: the system refuses what we cannot do without.
 const SYSTEM_REFUSES: u8 = 71;
@@ -46,8 +48,53 @@ pub struct Options {
     pub linger: Option<Duration>,
     /// `-w`: a line for each adopted zombie.
     pub warn_on_reap: bool,
-    /// `-v`: how much to tell. For whoever sets up the logger.
+    /// `-v`: how much to tell; of [`Dialect::Native`] for whoever sets up the logger.
     pub verbosity: u8,
+    /// Whose messages and exit codes.
+    pub dialect: Dialect,
+    /// Whose processes that have lost their parent are, if we are not PID 1.
+    pub orphans: Orphans,
+}
+
+/// In whose words we speak, and with whose exit codes we say that a command could not be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// keepalive's own.
+    #[default]
+    Native,
+    /// tini's.
+    Tini,
+}
+
+impl Dialect {
+    /// How the process that could not execute the command counts as having ended; `status` is how it has.
+    #[must_use]
+    pub const fn cannot_execute(self, errno: Errno, status: ExitStatus) -> ExitStatus {
+        match (self, errno) {
+            (Self::Native, _) => status,
+            (Self::Tini, Errno::ENOENT) => ExitStatus::Code(127),
+            (Self::Tini, Errno::EACCES) => ExitStatus::Code(126),
+            (Self::Tini, _) => ExitStatus::Code(1),
+        }
+    }
+
+    /// The exit code where the system refuses what we cannot do without.
+    const fn system_refuses(self) -> u8 {
+        match self {
+            Self::Native => SYSTEM_REFUSES,
+            Self::Tini => 1,
+        }
+    }
+}
+
+/// Who adopts what loses its parent below us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Orphans {
+    /// We do, as a child subreaper.
+    #[default]
+    Ours,
+    /// Whoever stands above us, unless we are PID 1.
+    Others,
 }
 
 /// Runs `command` until it ends and gives back the exit code for ourselves.
@@ -55,30 +102,31 @@ pub struct Options {
 pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
     let inherited = signals::take_over(Depth::Quick);
     let place = if process::is_init() { Place::Init } else { Place::Subreaper };
-    if place == Place::Subreaper
-        && let Err(errno) = process::become_subreaper()
-    {
-        log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+    if place == Place::Subreaper {
+        adopt_orphans(options);
     }
     if let Some(signal) = options.parent_death_signal
         && let Err(errno) = process::set_parent_death_signal(signal)
     {
         log::warn!("cannot ask for {signal} at the death of the parent: {}", errno.desc());
     }
-    let child = match start(command, inherited) {
-        Ok(child) => child,
+    let (child, failed) = match start(options, command, inherited) {
+        Ok(started) => started,
         Err(errno) => {
-            log::error!("cannot start a process: {}", errno.desc());
-            return SYSTEM_REFUSES;
+            notice::tell(options, Notice::CannotStart(errno));
+            return options.dialect.system_refuses();
         }
     };
     process::release_start(&[]);
-    let init = Init { options, place, child, grace: Grace::new(options.grace), stopped: false, suspended: false };
+    let init = Init::new(options, place, child);
     match init.attend() {
-        Ok(status) => forward::exit_code(options, status),
+        Ok(status) => {
+            let status = failed.map_or(status, |errno| options.dialect.cannot_execute(errno, status));
+            forward::exit_code(options, status)
+        }
         Err(errno) => {
             log::error!("cannot wait for `{child}`: {}", errno.desc());
-            SYSTEM_REFUSES
+            options.dialect.system_refuses()
         }
     }
 }
@@ -92,8 +140,19 @@ enum Place {
     Subreaper,
 }
 
-/// Starts the command. A command that cannot be executed is reported here; its process ends with the right code.
-fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
+fn adopt_orphans(options: &Options) {
+    match options.orphans {
+        Orphans::Others => notice::tell(options, Notice::NoReaper),
+        Orphans::Ours => {
+            if let Err(errno) = process::become_subreaper() {
+                log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+            }
+        }
+    }
+}
+
+/// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
+fn start(options: &Options, command: Vec<OsString>, inherited: Inherited) -> Result<(Pid, Option<Errno>), Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
@@ -112,11 +171,13 @@ fn start(command: Vec<OsString>, inherited: Inherited) -> Result<Pid, Errno> {
     };
     // There is nothing else to do meanwhile, so that sharing the memory is all gain.
     let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
+    let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
     if let Progress::Failed(failure) = progress {
-        let program = command.first().map(OsString::as_os_str).unwrap_or_default();
-        log::error!("cannot run `{}`: {}", program.display(), describe(failure.errno));
+        notice::tell(options, Notice::CannotExecute(&program, child, failure.errno));
+        return Ok((child, Some(failure.errno)));
     }
-    Ok(child)
+    notice::tell(options, Notice::Started(&program, child));
+    Ok((child, None))
 }
 
 /// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
@@ -154,6 +215,15 @@ struct Init<'a> {
     stopped: bool,
     /// We have stopped ourselves as the child was stopped, and have not been continued yet.
     suspended: bool,
+    /// A signal that stops has been sent to the child by us.
+    asked_to_stop: bool,
+}
+
+impl<'a> Init<'a> {
+    fn new(options: &'a Options, place: Place, child: Pid) -> Self {
+        let grace = Grace::new(options.grace);
+        Self { options, place, child, grace, stopped: false, suspended: false, asked_to_stop: false }
+    }
 }
 
 impl Init<'_> {
@@ -186,10 +256,10 @@ impl Init<'_> {
         for _ in 0..REAP_BATCH {
             match wait::reap_any()? {
                 Reaped::Ended(ended) if ended.pid == self.child => {
-                    log::debug!("`{}` has ended: {}", ended.pid, ended.status);
+                    notice::tell(self.options, Notice::ChildEnded(ended));
                     return Ok(Round::Ended(ended.status));
                 }
-                Reaped::Ended(ended) => report_orphan(self.options, ended),
+                Reaped::Ended(ended) => notice::tell(self.options, Notice::OrphanEnded(ended)),
                 Reaped::Stopped(pid, signal) if pid == self.child => self.on_stopped(signal),
                 Reaped::Stopped(..) => {}
                 Reaped::Nothing => return Ok(Round::Done),
@@ -206,7 +276,8 @@ impl Init<'_> {
         }
         let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
         let Some(signal) = forward::route(self.options, received, terminal) else { return };
-        log::debug!("{} received, {signal} sent to `{}`", received.signal, self.child);
+        notice::tell(self.options, Notice::Forwarded(received.signal, signal, self.child));
+        self.asked_to_stop |= forward::asks_to_stop(signal);
         let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
         if asked_to_end {
             self.grace.start(sys::now);
@@ -225,7 +296,7 @@ impl Init<'_> {
     fn send(&self, signal: Signal) {
         let result = if self.options.group { self.send_to_group(signal) } else { self.send_to_child(signal) };
         if let Err(errno) = result {
-            log::warn!("cannot send {signal} to `{}`: {}", self.child, errno.desc());
+            notice::tell(self.options, Notice::CannotSend(signal, self.child, errno));
         }
     }
 
@@ -241,14 +312,5 @@ impl Init<'_> {
             Ok(()) | Err(Errno::ESRCH) if has_left => self.send_to_child(signal),
             other => other,
         }
-    }
-}
-
-/// For every adopted process that was reaped.
-fn report_orphan(options: &Options, ended: wait::Ended) {
-    if options.warn_on_reap {
-        log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);
-    } else {
-        log::debug!("reaped zombie process {} ({})", ended.pid, ended.status);
     }
 }

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stderr, clippy::disallowed_macros, reason = "a skipped test says so")]
 #![expect(clippy::disallowed_methods, reason = "tests start programs and wait for them, in threads, with a deadline")]
 
+#[path = "../common/harness.rs"]
 mod harness;
 
 mod cli;
@@ -19,6 +20,7 @@ mod init_signals;
 mod init_start;
 mod init_terminal;
 mod services;
+#[path = "../common/session.rs"]
 mod session;
 mod supervise_life;
 mod supervise_process;

@@ -171,7 +171,8 @@ impl Running {
         match self.place {
             Place::Child => own,
             Place::Init => wait_until("keepalive to start", || {
-                procfs::descendants(own).first().copied().filter(|pid| executable(*pid).ends_with("keepalive"))
+                let started = |pid: &Pid| !executable(*pid).ends_with("unshare") && executable(*pid) != PathBuf::new();
+                procfs::descendants(own).first().copied().filter(started)
             }),
         }
     }

@@ -1,0 +1,100 @@
+//! What the words of other inits come to.
+
+use super::*;
+use crate::init::{Dialect, Orphans};
+use crate::model::plan::ExitSet;
+use crate::model::{ExitStatus, Signal};
+
+fn read_with(words: &[&str], variables: &[(&str, &str)]) -> Option<Invocation> {
+    let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+    let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    read(&arguments, &Surroundings { variable: &variable, id: 7 })
+}
+
+#[track_caller]
+fn tini(words: &[&str], variables: &[(&str, &str)]) -> (Options, Vec<OsString>) {
+    match read_with(&[&["/sbin/tini"], words].concat(), variables) {
+        Some(Invocation::Init { options, command }) => (options, command),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn said(words: &[&str]) -> (Stream, String, u8) {
+    match read_with(words, &[]) {
+        Some(Invocation::Say { stream, text, code }) => (stream, text, code),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn quiet() -> Options {
+    Options { dialect: Dialect::Tini, orphans: Orphans::Others, verbosity: 1, ..Options::default() }
+}
+
+#[test]
+fn the_name_decides_who_is_meant() {
+    for name in ["tini", "/sbin/tini", "tini-static", "/x/docker-init", "podman-init"] {
+        let found = read_with(&[name, "--", "true"], &[]);
+        let expect = Invocation::Init { options: quiet(), command: vec!["true".into()] };
+        assert_eq!(found, Some(expect), "{name}");
+    }
+    for name in ["keepalive", "/tini/keepalive", "init", "martini", ""] {
+        assert_eq!(read_with(&[name, "--", "true"], &[]), None, "{name}");
+    }
+    assert_eq!(read_with(&[], &[]), None);
+}
+
+#[test]
+fn the_options_of_tini_are_read_as_getopt_does() {
+    let (options, command) =
+        tini(&["-vgws", "-pSIGUSR1", "-p", "SIGKILL", "-e143", "-e", " +7", "-e", "", "ls", "-l"], &[]);
+    let expect = Options {
+        group: true,
+        warn_on_reap: true,
+        verbosity: 2,
+        orphans: Orphans::Ours,
+        parent_death_signal: Some(Signal::KILL),
+        remap_exit: [143, 7, 0].map(ExitStatus::Code).into_iter().collect::<ExitSet>(),
+        ..quiet()
+    };
+    assert_eq!((options, command), (expect, vec!["ls".into(), "-l".into()]));
+    assert_eq!(tini(&["--", "--"], &[]).1, ["--"]);
+    assert_eq!(tini(&["-"], &[]).1, ["-"]);
+}
+
+#[test]
+fn the_environment_of_tini_wins() {
+    let options = |variables: &[_]| tini(&["-vvv", "true"], variables).0;
+    assert_eq!(options(&[("TINI_SUBREAPER", "")]), Options { orphans: Orphans::Ours, verbosity: 4, ..quiet() });
+    assert_eq!(options(&[("TINI_KILL_PROCESS_GROUP", "0")]), Options { group: true, verbosity: 4, ..quiet() });
+    for (text, verbosity) in [("0", 0), ("junk", 0), ("", 0), (" 3x", 3), ("-1", 255), ("999", 255)] {
+        assert_eq!(options(&[("TINI_VERBOSITY", text)]), Options { verbosity, ..quiet() }, "{text}");
+    }
+}
+
+#[test]
+fn what_tini_refuses_is_refused_in_its_words() {
+    let fatal = |text: &str| (Stream::Stderr, format!("[FATAL tini (7)] Not a valid option for {text}\n"), 1);
+    for signal in ["TERM", "15", "sigterm", "SIGRTMIN", "SIGIO", "SIGPOLL", "SIGPWR", "SIGSTKFLT", ""] {
+        assert_eq!(said(&["tini", "-p", signal, "true"]), fatal(&format!("-p: {signal}")));
+    }
+    for code in ["256", "-1", "x", "1x", " ", "99999999999999999999"] {
+        assert_eq!(said(&["tini", "-e", code, "true"]), fatal(&format!("-e: {code}")));
+    }
+    let usage = said(&["tini"]);
+    assert_eq!((usage.0, usage.2), (Stream::Stderr, 1));
+    for (words, line) in [
+        (["/a/tini", "-z"].as_slice(), "/a/tini: invalid option -- 'z'\n"),
+        (&["tini", "--version", "x"], "tini: invalid option -- '-'\n"),
+        (&["tini", "-sp"], "tini: option requires an argument -- 'p'\n"),
+    ] {
+        assert_eq!(said(words), (Stream::Stderr, format!("{line}{}", usage.1), 1), "{words:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_said_on_stdout() {
+    assert_eq!(said(&["docker-init", "--version"]), (Stream::Stdout, "tini version 0.19.0\n".to_owned(), 0));
+    assert_eq!(said(&["tini", "-h", "-z"]), (Stream::Stdout, said(&["tini"]).1, 0));
+    assert_eq!(said(&["tini", "-l"]), (Stream::Stdout, LICENCE.to_owned(), 0));
+}

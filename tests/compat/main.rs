@@ -1,0 +1,24 @@
+//! keepalive by the names of other inits, and those inits themselves: one suite for both.
+//!
+//! What is asserted of everyone is what images rely on. Where keepalive is better on purpose, a test says so and asserts
+//! both. `INIT_UNDER_TEST=keepalive` or `=tini` leaves the others out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::print_stderr, clippy::disallowed_macros, reason = "a skipped test says so")]
+#![expect(clippy::disallowed_methods, reason = "tests start programs and wait for them, in threads, with a deadline")]
+
+#[path = "../common/harness.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod harness;
+
+#[path = "../common/session.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod session;
+mod subject;
+mod tini;
+mod tini_terminal;

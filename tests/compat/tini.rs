@@ -1,0 +1,358 @@
+//! tini 0.19, which is docker-init too.
+
+use keepalive::model::Signal;
+
+use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_state, wait_until};
+use crate::subject::Subject;
+
+/// Exit code, stdout, stderr of `tini WORDS…`.
+fn run(subject: &Subject, words: &[&str]) -> (i32, String, String) {
+    subject.run(Place::Child, words).finish()
+}
+
+fn everyone() -> Vec<Subject> {
+    Subject::all("tini")
+}
+
+#[test]
+fn the_version_is_said_on_stdout_and_only_if_nothing_else_is_asked() {
+    for tini in everyone() {
+        assert_eq!(run(&tini, &["--version"]), (0, "tini version 0.19.0".to_owned(), String::new()));
+        let (code, stdout, stderr) = run(&tini, &["--version", "x"]);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("invalid option -- '-'\n"), "{stderr}");
+    }
+}
+
+// daemon/info_unix.go of moby: "docker-init --version", split at " - ", "tini version " taken off.
+#[test]
+fn docker_and_podman_find_tini_by_the_names_that_they_give_it() {
+    for name in ["docker-init", "podman-init", "tini-static"] {
+        let ours = Subject::ours(name);
+        assert_eq!(run(&ours, &["--version"]).1, "tini version 0.19.0", "{name}");
+        assert_eq!(run(&ours, &["-s", "--", PUPPET, "exit", "7"]), (7, String::new(), String::new()), "{name}");
+    }
+}
+
+#[test]
+fn the_usage_is_the_same_to_the_letter() {
+    let texts: Vec<_> = everyone()
+        .iter()
+        .map(|tini| {
+            let (code, usage, stderr) = run(tini, &["-h"]);
+            assert_eq!((code, stderr.as_str()), (0, ""));
+            let (code, stdout, on_stderr) = run(tini, &[]);
+            assert_eq!((code, stdout.as_str(), on_stderr.trim_end()), (1, "", usage.trim_end()));
+            usage
+        })
+        .collect();
+    assert!(texts.windows(2).all(|pair| pair[0] == pair[1]), "{texts:?}");
+    assert!(texts.iter().all(|text| text.starts_with("tini (tini version 0.19.0)\nUsage: tini [OPTIONS] PROGRAM")));
+}
+
+#[test]
+fn the_licence_is_said_on_stdout() {
+    for tini in everyone() {
+        let (code, stdout, stderr) = run(&tini, &["-l"]);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert!(stdout.contains("Permission is hereby granted, free of charge"), "{stdout}");
+        assert_eq!(stdout.contains("Thomas Orozco"), !tini.is_ours);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_ends_with_1() {
+    for tini in everyone() {
+        for (words, message) in [
+            (["-z", "true"].as_slice(), "invalid option -- 'z'\n"),
+            (&["-p"], "option requires an argument -- 'p'\n"),
+            (&["-p", "TERM", "true"], "Not a valid option for -p: TERM\n"),
+            (&["-p", "15", "true"], "Not a valid option for -p: 15\n"),
+            (&["-p", "sigterm", "true"], "Not a valid option for -p: sigterm\n"),
+            (&["-p", "SIGIO", "true"], "Not a valid option for -p: SIGIO\n"),
+            (&["-e", "256", "true"], "Not a valid option for -e: 256\n"),
+            (&["-e", "-1", "true"], "Not a valid option for -e: -1\n"),
+            (&["-e", "x", "true"], "Not a valid option for -e: x\n"),
+            (&["-s", "--"], "Usage: tini"),
+        ] {
+            let (code, stdout, stderr) = run(&tini, words);
+            assert_eq!((code, stdout.as_str()), (1, ""), "{words:?}");
+            assert!(stderr.contains(message), "{words:?}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_childs_or_128_and_its_signal() {
+    for tini in everyone() {
+        for place in places() {
+            for (verb, code) in
+                [(["exit", "0"], 0), (["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)]
+            {
+                assert_eq!(tini.puppet(place, &["-s"], &verb).finish().0, code, "{verb:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_ends_with_127_126_or_1() {
+    for tini in everyone() {
+        for (command, code, reason) in [
+            ("nosuchprogram", 127, "No such file or directory"),
+            ("", 127, "No such file or directory"),
+            ("/etc/passwd", 126, "Permission denied"),
+            ("/etc", 126, "Permission denied"),
+            ("/etc/passwd/x", 1, "Not a directory"),
+        ] {
+            let (found, stdout, stderr) = run(&tini, &["-s", "--", command]);
+            assert_eq!((found, stdout.as_str()), (code, ""), "{command}: {stderr}");
+            assert!(stderr.starts_with("[FATAL tini ("), "{stderr}");
+            assert!(stderr.ends_with(&format!(")] exec {command} failed: {reason}\n")), "{stderr}");
+        }
+        assert_eq!(run(&tini, &["-s", "--", "--", "true"]).0, 127);
+    }
+}
+
+#[test]
+fn a_code_is_remapped_to_0_whatever_it_comes_from() {
+    for tini in everyone() {
+        let code = |options: &[&str], command: &[&str]| run(&tini, &[&["-s"], options, command].concat()).0;
+        assert_eq!(code(&["-e", "143"], &[PUPPET, "die-of", "15"]), 0);
+        assert_eq!(code(&["-e", "3", "-e4"], &[PUPPET, "exit", "4"]), 0);
+        assert_eq!(code(&["-e", "3"], &[PUPPET, "exit", "4"]), 4);
+        assert_eq!(code(&["-e", " +7"], &[PUPPET, "exit", "7"]), 0);
+        assert_eq!(code(&["-e", ""], &[PUPPET, "exit", "7"]), 7);
+        assert_eq!(code(&["-e", "127"], &["nosuchprogram"]), 0);
+    }
+}
+
+#[test]
+fn without_a_way_to_reap_it_warns() {
+    const WARNING: &str = "zombie reaping won't work";
+    for tini in everyone() {
+        let warned = |options: &[&str], variable: Option<(&str, &str)>| {
+            let mut run = tini.puppet(Place::Child, options, &["exit", "0"]);
+            run.command.envs(variable);
+            let (code, stdout, stderr) = run.finish();
+            assert_eq!((code, stdout.as_str()), (0, ""));
+            stderr.starts_with("[WARN  tini (") && stderr.contains(WARNING)
+        };
+        assert!(warned(&[], None));
+        assert!(!warned(&["-s"], None));
+        assert!(!warned(&[], Some(("TINI_SUBREAPER", ""))));
+        assert!(!warned(&[], Some(("TINI_VERBOSITY", "0"))));
+        assert!(!warned(&["-v"], Some(("TINI_VERBOSITY", "junk"))));
+        for place in places().into_iter().filter(|place| *place == Place::Init) {
+            assert_eq!(tini.puppet(place, &[], &["exit", "0"]).finish().2, "");
+        }
+    }
+}
+
+#[test]
+fn zombies_are_reaped_and_told_of_with_w() {
+    for tini in everyone() {
+        for place in places().into_iter().filter(|place| *place == Place::Init) {
+            let (code, _, stderr) = tini.puppet(place, &["-s", "-w"], &["orphans", "3"]).finish();
+            assert_eq!(code, 0, "{stderr}");
+            assert!(stderr.lines().count() >= 3, "{stderr}");
+            let is_told =
+                |line: &str| line.starts_with("[WARN  tini (") && line.contains(")] Reaped zombie process with pid=");
+            assert!(stderr.lines().all(is_told), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn signals_reach_the_child_alone_and_with_g_its_group() {
+    for tini in everyone() {
+        for place in places() {
+            for (options, variable) in
+                [(["-s"].as_slice(), None), (&["-sg"], None), (&["-s"], Some(("TINI_KILL_PROCESS_GROUP", "")))]
+            {
+                let mut run = tini.puppet(place, options, &["with-companion", "report-signals"]);
+                run.command.envs(variable);
+                let running = run.start();
+                running.ready();
+                running.ready();
+                running.send(Signal::USR1);
+                running.expect("signal 10");
+                if options == ["-sg"] || variable.is_some() {
+                    running.expect("signal 10");
+                }
+                running.send(Signal::USR2);
+                running.expect("signal 12");
+            }
+        }
+    }
+}
+
+// On purpose: tini leaves those of faults to their default action, which PID 1 never hears and others die of, and keeps
+// SIGTTIN and SIGTTOU to itself.
+#[test]
+fn every_signal_is_forwarded_by_us_and_most_by_tini() {
+    for tini in everyone() {
+        let running = tini.puppet(Place::Child, &["-s"], &["report-signals"]).start();
+        running.ready();
+        let kept_by_tini = [4, 5, 6, 7, 8, 11, 21, 22, 31, 32, 33];
+        for signal in Signal::all().filter(|signal| signal.is_catchable() && *signal != Signal::CHLD) {
+            let number = signal.number();
+            if kept_by_tini.contains(&number) && !tini.is_ours {
+                continue;
+            }
+            running.send(signal);
+            running.expect(&format!("signal {number}"));
+        }
+        if !tini.is_ours {
+            let mut running = running;
+            running.send(Signal::ABRT);
+            wait_until("tini to die of it", || running.child.try_wait().unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
+    for tini in everyone() {
+        for place in places() {
+            let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
+            let (code, state, stderr) = tini.puppet_after(place, &changes, &["-s"], &["state"]).finish();
+            assert_eq!(code, 0, "{stderr}");
+            let field = |name: &str| {
+                let line = state.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                line.unwrap_or_else(|| panic!("no {name} in {state}"))
+            };
+            let bits = |name: &str| u64::from_str_radix(field(name), 16).unwrap();
+            assert_eq!(bits("SigBlk"), 1 << 9 | 1 << 21);
+            let asked = 1 | 1 << 12 | 1 << 20;
+            assert_eq!(bits("SigIgn") & asked, asked);
+            assert_eq!((field("leads-group"), field("leads-session")), ("true", "false"));
+            assert_eq!(field("descriptors"), "0,1,2");
+        }
+    }
+}
+
+// wait(2): an ignored SIGCHLD lets the kernel reap. tini waits for ever then.
+#[test]
+fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
+    for tini in everyone() {
+        let mut running = tini.puppet_after(Place::Child, &["ignore=17"], &["-s"], &["end-on-term", "5"]).start();
+        running.ready();
+        running.send(Signal::TERM);
+        running.expect("signal 15");
+        if tini.is_ours {
+            assert_eq!(running.end(), 5);
+        } else {
+            // Dropped: killed.
+            assert_eq!(running.child.try_wait().unwrap(), None);
+        }
+    }
+}
+
+// kill(2): EPERM. tini ends, and with it the container.
+#[test]
+fn a_child_out_of_reach_is_the_end_of_tini_and_not_ours() {
+    if !crate::harness::have_root() {
+        return;
+    }
+    for tini in everyone() {
+        let drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-kill", tini.path(), "-s", "--"];
+        let mut running = Run::words(Place::Child, &[&drop[..], &[PUPPET, "as-user", "1000", "echo"]].concat()).start();
+        running.ready();
+        running.send(Signal::TERM);
+        if tini.is_ours {
+            let pid = running.keepalive();
+            wait_until("the signal to be taken", || (status_field(pid, "ShdPnd") == "0000000000000000").then_some(()));
+            drop_stdin(&mut running);
+            assert_eq!(running.end(), 0);
+        } else {
+            assert_eq!(running.end(), 1);
+            drop_stdin(&mut running);
+        }
+        let stderr = running.stderr();
+        assert!(stderr.contains("Unexpected error when forwarding signal: 'Operation not permitted'"), "{stderr}");
+    }
+}
+
+fn drop_stdin(running: &mut crate::harness::Running) {
+    drop(running.stdin.take());
+}
+
+// On purpose: what follows the program's name is the program's, whatever libc tini was built with. And what is told with
+// -v does not get into the program's output.
+#[test]
+fn ours_are_the_words_before_the_program_and_never_its_stdout() {
+    for tini in everyone() {
+        let (code, stdout, _) = run(&tini, &["-s", "ls", "-l", "/dev/null"]);
+        assert_eq!((code, stdout.contains("Permission is hereby granted")), (0, !tini.is_ours), "{stdout}");
+        let (code, stdout, stderr) = run(&tini, &["-s", "-vvv", "--", PUPPET, "die-of", "9"]);
+        assert_eq!(code, 137);
+        let told = if tini.is_ours { &stderr } else { &stdout };
+        assert!(
+            told.contains("[INFO  tini (") && told.contains(&format!(")] Spawned child process '{PUPPET}' with pid '"))
+        );
+        assert!(told.contains(")] Main child exited with signal (with signal 'Killed')"), "{told}");
+    }
+}
+
+#[test]
+fn the_parents_death_is_told() {
+    for tini in everyone() {
+        let words = [PUPPET, "parent", tini.path(), "-s", "-p", "SIGUSR2", "--", PUPPET, "report-signals"];
+        let mut running = Run::words(Place::Child, &words).start();
+        let lines = [running.line(), running.line()];
+        assert!(lines.iter().any(|line| line.starts_with("started ")), "{lines:?}");
+        drop_stdin(&mut running);
+        running.expect("signal 12");
+    }
+}
+
+// write(2): EPIPE raises SIGPIPE, which is nobody's but the writer's; a full pipe holds tini for ever.
+#[test]
+fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
+    let tini = Subject::ours("tini");
+    for place in places() {
+        let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        drop(reader);
+        let (_reader, stalled) = crate::harness::stalled_pipe();
+        for stderr in [closed, stalled] {
+            let mut run = tini.puppet(place, &["-s", "-vvv"], &["end-on-term", "4"]);
+            run.command.stderr(std::process::Stdio::from(stderr));
+            let mut running = run.start();
+            running.ready();
+            running.send(Signal::HUP);
+            running.expect("signal 1");
+            running.send(Signal::TERM);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 4);
+        }
+    }
+}
+
+// On purpose: stopped by a signal that was sent through the init, a child stays stopped; it is woken to hear SIGTERM,
+// for which tini's would wait.
+#[test]
+fn a_stop_that_was_sent_through_the_init_stops_the_child() {
+    for tini in everyone() {
+        for place in places() {
+            let mut running = tini.puppet(place, &["-s"], &["echo"]).start();
+            running.ready();
+            let child = running.command();
+            running.send(Signal::TSTP);
+            wait_for_state(child, b'T');
+            running.send(Signal::USR1);
+            wait_until("the signal to reach the child", || (pending(child) & 1 << 9 != 0).then_some(()));
+            wait_for_state(child, b'T');
+            if tini.is_ours {
+                running.send(Signal::TERM);
+                assert_ne!(running.end(), 0);
+            } else {
+                running.send(Signal::KILL);
+            }
+        }
+    }
+}
+
+fn pending(pid: keepalive::model::Pid) -> u64 {
+    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap()
+}

@@ -1,0 +1,55 @@
+//! tini on a terminal: a real pty, and a puppet in the place of the shell.
+
+use crate::harness::{self, PUPPET, Place, wait_for_state, wait_until};
+use crate::session::{CTRL_C, CTRL_Z, Session};
+use crate::subject::Subject;
+
+fn in_shell(tini: &Subject) -> Session {
+    Session::job_of_shell(&[tini.path(), "-s", "--", PUPPET, "echo"])
+}
+
+#[test]
+fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
+    for tini in Subject::all("tini") {
+        let mut session = in_shell(&tini);
+        let child = session.running.ready();
+        wait_until("the child to have the terminal", || (session.foreground() == child.get()).then_some(()));
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        session.running.expect("ended 130");
+    }
+}
+
+// As `docker run --init -it`: PID 1 leads the session of the terminal.
+#[test]
+fn as_pid_1_it_hands_the_terminal_on() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    for tini in Subject::all("tini") {
+        let words = ["setsid", "--ctty", tini.path(), "--", PUPPET, "echo"];
+        let mut session = Session::start(Place::Init, &words, None, None);
+        session.running.ready();
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        assert_eq!(session.running.end(), 130);
+    }
+}
+
+// On purpose: under tini the child alone is stopped, and the shell waits for ever.
+#[test]
+fn ctrl_z_stops_our_whole_job_and_fg_goes_on() {
+    let tini = Subject::ours("tini");
+    let mut session = in_shell(&tini);
+    let child = session.running.ready();
+    session.press(CTRL_Z);
+    session.running.expect("stopped 20, terminal: job");
+    wait_for_state(child, b'T');
+    session.tell_shell("fg");
+    session.press(b"back\n");
+    session.running.expect("line back");
+    session.press(CTRL_C);
+    session.running.expect("ended 130");
+}
