@@ -2,7 +2,7 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_state, wait_until};
+use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::subject::Subject;
 
 /// Exit code, stdout, stderr of `tini WORDS…`.
@@ -237,12 +237,19 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
 fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
     for tini in everyone() {
         let mut running = tini.puppet_after(Place::Child, &["ignore=17"], &["-s"], &["end-on-term", "5"]).start();
-        running.ready();
+        let child = running.ready();
         running.send(Signal::TERM);
         running.expect("signal 15");
         if tini.is_ours {
             assert_eq!(running.end(), 5);
         } else {
+            wait_for_death(child);
+            // Two rounds of its loop, in which it looks for its child.
+            for _ in 0..2 {
+                running.send(Signal::USR1);
+                let tini = running.keepalive();
+                wait_until("the signal to be taken", || (pending(tini) == 0).then_some(()));
+            }
             // Dropped: killed.
             assert_eq!(running.child.try_wait().unwrap(), None);
         }
