@@ -7,20 +7,14 @@ use std::path::Path;
 
 use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Environment, Loaded, Purpose, Report};
+use keepalive::config::{self, Environment, Finding, Loaded, Purpose, Report};
 use keepalive::init::Dialect;
+use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
 use keepalive::{init, logs, runtime, sys};
 
 keepalive::entry!(run);
-
-/// Wrong usage.
-const USAGE: u8 = 2;
-/// sysexits(3) `EX_OSERR`.
-const REFUSED: u8 = 71;
-/// sysexits(3) `EX_CONFIG`.
-const INVALID_CONFIG: u8 = 78;
 
 fn run(arguments: Vec<OsString>) -> u8 {
     logs::bug::end_on_panic(Path::new(TERMINATION_LOG));
@@ -84,10 +78,7 @@ fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, 
     logs::own::start(log::LevelFilter::Info);
     match with_environment(Purpose::Run, read) {
         Ok(Loaded { plan, warnings }) => {
-            let mut text = String::new();
-            // A String takes every write.
-            let _ = config::write_warnings(&warnings, &mut text);
-            complain(&text);
+            complain(&in_words(&warnings));
             runtime::run(plan, process::environment())
         }
         Err(text) => {
@@ -97,6 +88,13 @@ fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, 
             invalid
         }
     }
+}
+
+fn in_words(warnings: &[Finding]) -> String {
+    let mut text = String::new();
+    // A String takes every write.
+    let _ = config::write_warnings(warnings, &mut text);
+    text
 }
 
 fn check(path: Option<&Path>, form: Form) -> u8 {
@@ -111,10 +109,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
         match (config::load(&path, environment), form) {
             (Ok(Loaded { plan, warnings }), Form::Json) => print(&json::plan_json(&plan, &warnings)),
             (Ok(Loaded { plan, warnings }), Form::Text) => {
-                let mut text = String::new();
-                // A String takes every write.
-                let _ = config::write_warnings(&warnings, &mut text);
-                tell(&text);
+                tell(&in_words(&warnings));
                 print(&show::plan_text(&path, &plan))
             }
             (Err(report), form) => refuse(&report, form),
@@ -139,7 +134,7 @@ fn print(text: &str) -> u8 {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             tell(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
-            REFUSED
+            SYSTEM_REFUSES
         }
         Ok(()) | Err(_) => 0,
     }

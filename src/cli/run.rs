@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use lexopt::Parser;
 
 use super::{Invocation, UsageError, base_name, help, next, path, shown, text, unknown_option};
-use crate::config::{Inline, InlineOption};
+use crate::config::{Inline, InlineOption, NAME_LIMIT};
 
 /// Options and the keys that they stand for.
 const OPTIONS: [(&str, &str); 15] = [
@@ -28,9 +28,6 @@ const OPTIONS: [(&str, &str); 15] = [
     ("--on-success", "on_success"),
     ("--listen", "listen"),
 ];
-
-/// A name is this long at most.
-const NAME_LIMIT: usize = 64;
 
 pub(super) fn read(
     mut parser: Parser,

@@ -14,12 +14,11 @@ use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
 /// The plan for people. Values of the environment, which may be secrets, are not shown.
 #[must_use]
 pub fn plan_text(path: &Path, plan: &Plan) -> String {
-    let instances: u64 = plan.services.iter().map(|service| u64::from(service.instances)).sum();
     let mut text = format!(
         "{} is valid: {}, {}\n\nstart order (the stop order is the reverse)\n",
         path.display(),
         counted(plan.services.len() as u64, "service"),
-        counted(instances, "instance"),
+        counted(plan.instances().into(), "instance"),
     );
     let order = start_order(plan);
     let services = || order.iter().filter_map(|index| plan.services.get(index.position()));

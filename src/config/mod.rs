@@ -38,6 +38,7 @@ pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
 pub use read::describe;
 pub use report::{Finding, Report, write_warnings};
+pub(crate) use service::NAME_LIMIT;
 pub(crate) use walk::{nearest, nearest_signal};
 
 /// What keepalive itself tells each process.

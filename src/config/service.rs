@@ -17,7 +17,7 @@ use crate::model::{ExitStatus, Signal, Template, units};
 /// More instances, of one service and in all, than any machine has processes for.
 pub(super) const INSTANCE_LIMIT: i64 = 65_536;
 /// Longest name of a service, in bytes: it becomes part of file names, labels and log lines.
-const NAME_LIMIT: usize = 64;
+pub(crate) const NAME_LIMIT: usize = 64;
 
 pub(super) const SCHEMA: Schema = Schema {
     keys: &[

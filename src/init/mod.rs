@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal};
 use crate::sys::signals::{self, ChildSignals, Depth, Inherited, Received};
@@ -25,8 +26,6 @@ use crate::sys::{self, StringList, process};
 use forward::{Grace, Terminal};
 use notice::Notice;
 
-/// sysexits(3) `EX_OSERR`: the system refuses what we cannot do without.
-const SYSTEM_REFUSES: u8 = 71;
 /// How many children are reaped before signals are looked at again: somebody who makes processes faster than that
 /// cannot keep a SIGTERM from being heard.
 const REAP_BATCH: u32 = 128;

@@ -24,6 +24,14 @@ pub struct Plan {
     pub services: Vec<Service>,
 }
 
+impl Plan {
+    /// How many instances all services have together.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        self.services.iter().map(|service| service.instances).sum()
+    }
+}
+
 /// What a signal to keepalive makes it do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalUse {

@@ -5,7 +5,7 @@ use std::num::NonZeroI32;
 
 use nix::errno::Errno;
 
-use super::Signal;
+use super::{Signal, exit_code};
 
 /// The id of one process; never zero or negative, so that kill(2) cannot take it for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,22 +142,21 @@ pub enum StartStep {
 }
 
 impl StartFailure {
-    /// The exit code that shells and inits give to it: 127 not found, 126 found but not executable, also for every
-    /// other step.
+    /// The exit code of the process: 127 not found, 71 if the system was out of something, 126 for everything else.
     #[must_use]
     pub fn exit_code(self) -> u8 {
-        if self.step == StartStep::Exec && self.errno == Errno::ENOENT { 127 } else { 126 }
+        if self.is_shortage() {
+            exit_code::SYSTEM_REFUSES
+        } else if self.step == StartStep::Exec && self.errno == Errno::ENOENT {
+            exit_code::NOT_FOUND
+        } else {
+            exit_code::NOT_EXECUTABLE
+        }
     }
 
     /// Whether the system was out of something, so that the same start may well succeed a moment later.
     #[must_use]
     pub fn is_shortage(self) -> bool {
-        is_shortage(self.errno)
+        matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
     }
-}
-
-/// Whether `errno` says that the system is out of processes, memory or descriptors.
-#[must_use]
-pub fn is_shortage(errno: Errno) -> bool {
-    matches!(errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
 }

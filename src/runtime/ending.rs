@@ -6,9 +6,6 @@ use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
 use crate::sys::StandardError;
 
-/// The exit code when the system refuses what keepalive cannot do without.
-pub(super) const REFUSED: u8 = 71;
-
 /// Tells how it ended. The reason of an end that nobody asked for is the last line on stderr and in the termination log.
 pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
     let reason = Ending(plan, outcome);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
 use crate::supervisor::{Action, Event, Exit, Left, Outcome, Scope, Step, Supervisor};
@@ -58,7 +59,7 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno.desc());
             ending::tell(&plan, &reason);
-            return ending::REFUSED;
+            return SYSTEM_REFUSES;
         }
     };
     ending::conclude(&plan, &outcome);
@@ -120,10 +121,10 @@ impl Runtime {
         let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
         let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
-        let instances: usize = plan.services.iter().map(|service| service.instances as usize).sum();
         let now = sys::now();
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
+            most_backlog: BACKLOG_FOR_EACH * plan.instances() as usize,
             plan,
             children,
             starts: BTreeMap::new(),
@@ -143,12 +144,11 @@ impl Runtime {
             reap_due: true,
             sweeping: None,
             orphans: 0,
-            most_backlog: BACKLOG_FOR_EACH * instances,
         })
     }
 
     fn run(&mut self) -> Outcome {
-        let instances: u32 = self.plan.services.iter().map(|service| service.instances).sum();
+        let instances = self.plan.instances();
         let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
         log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
         self.tell(Event::Boot);

@@ -215,7 +215,7 @@ pub(super) const fn encode_failure(step: u8, detail: u8, errno: i32) -> u64 {
     (step as u64 + 1) << 40 | (detail as u64) << 32 | errno.unsigned_abs() as u64
 }
 
-fn decode_failure(failure: u64) -> StartFailure {
+pub(super) fn decode_failure(failure: u64) -> StartFailure {
     let [_, _, step, detail, errno @ ..] = failure.to_be_bytes();
     let step = match step {
         1 => StartStep::Session,

@@ -12,9 +12,8 @@ use nix::errno::Errno;
 
 use super::path_search::Search;
 use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
-use super::spawn::{Failure, Session, Setup, encode_failure};
+use super::spawn::{Failure, Session, Setup, decode_failure, encode_failure};
 use crate::model::plan::{Credentials, Limit};
-use crate::model::process::is_shortage;
 
 /// The steps by the numbers that [`encode_failure`] takes, in the order in which they are taken.
 mod step {
@@ -30,11 +29,6 @@ mod step {
     pub(super) const NO_NEW_PRIVS: u8 = 9;
     pub(super) const EXEC: u8 = 10;
 }
-
-/// Exit codes of a child that never got to run its program.
-const NOT_EXECUTABLE: c_int = 126;
-const NOT_FOUND: c_int = 127;
-const SYSTEM_REFUSES: c_int = 71;
 
 /// `LISTEN_PID=` and the longest id with its NUL.
 const LISTEN_PID_SIZE: usize = 24;
@@ -100,13 +94,7 @@ pub(super) extern "C" fn run(job: *mut c_void) -> c_int {
         // SAFETY: the array is as long as said. Eight bytes fit into the empty pipe in one piece.
         unsafe { libc::write(job.pipe, bytes.as_ptr().cast(), bytes.len()) };
     }
-    let code = if is_shortage(failed.errno) {
-        SYSTEM_REFUSES
-    } else if failed.step == step::EXEC && failed.errno == Errno::ENOENT {
-        NOT_FOUND
-    } else {
-        NOT_EXECUTABLE
-    };
+    let code = c_int::from(decode_failure(record).exit_code());
     // SAFETY: ends the process without running anything of the parent's.
     unsafe { libc::_exit(code) }
 }

@@ -78,22 +78,6 @@ fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
     session.running.expect("ended 0");
 }
 
-#[test]
-fn in_the_background_the_terminal_is_left_to_the_shell() {
-    let set = Set::new(ONE_SERVICE);
-    let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
-    session.running.line();
-    session.running.line();
-    session.press(CTRL_Z);
-    session.running.expect("stopped 20, terminal: job");
-    session.tell_shell("bg");
-    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
-    session.running.expect("stopped 20, terminal: shell");
-    session.tell_shell("fg");
-    session.press(b"back\n");
-    session.running.expect("line back");
-}
-
 // A debugger, or an operator who wants a look at it: keepalive goes on.
 #[test]
 fn without_a_terminal_a_stopped_command_stops_nobody_else() {
