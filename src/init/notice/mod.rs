@@ -1,11 +1,13 @@
-//! What there is to tell, in the words of each [`Dialect`]. Nothing is decided here.
+//! What there is to tell, in the words of each [`Dialect`]: keepalive's own here, a file for each other. Nothing is
+//! decided here.
+
+mod tini;
 
 use nix::errno::Errno;
 
 use super::{Dialect, Options, describe};
-use crate::model::{ExitStatus, Pid, Signal};
+use crate::model::{Pid, Signal};
 use crate::sys::wait::Ended;
-use crate::sys::{StandardError, process};
 
 /// Something that has happened.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +34,7 @@ pub(super) enum Notice<'a> {
 pub(super) fn tell(options: &Options, notice: Notice<'_>) {
     match options.dialect {
         Dialect::Native => tell_native(options, notice),
-        Dialect::Tini => {
-            let Some((severity, text)) = in_tini_words(options, notice) else { return };
-            if options.verbosity < severity.least_verbosity() {
-                return;
-            }
-            // That a command cannot be executed is said by the process that was to be it.
-            let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
-            StandardError.write_line(format!("[{} tini ({id})] {text}", severity.name()).as_bytes());
-        }
+        Dialect::Tini => tini::tell(options, notice),
     }
 }
 
@@ -58,69 +52,6 @@ fn tell_native(options: &Options, notice: Notice<'_>) {
         Notice::OrphanEnded(ended) => log::debug!("reaped zombie process {} ({})", ended.pid, ended.status),
     }
 }
-
-/// tini's levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Severity {
-    Fatal,
-    Warn,
-    Info,
-    Debug,
-}
-
-impl Severity {
-    const fn least_verbosity(self) -> u8 {
-        match self {
-            Self::Fatal => 0,
-            Self::Warn => 1,
-            Self::Info => 2,
-            Self::Debug => 3,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Fatal => "FATAL",
-            Self::Warn => "WARN ",
-            Self::Info => "INFO ",
-            Self::Debug => "DEBUG",
-        }
-    }
-}
-
-fn in_tini_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)> {
-    Some(match notice {
-        Notice::NoReaper => (Severity::Warn, NO_REAPER.to_owned()),
-        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno.desc())),
-        Notice::Started(program, child) => {
-            (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
-        }
-        Notice::CannotExecute(program, _, errno) => {
-            (Severity::Fatal, format!("exec {program} failed: {}", errno.desc()))
-        }
-        Notice::Forwarded(_, sent, _) => (Severity::Debug, format!("Passing signal: '{}'", description(sent))),
-        Notice::CannotSend(_, _, Errno::ESRCH) => (Severity::Warn, "Child was dead when forwarding signal".to_owned()),
-        Notice::CannotSend(_, _, errno) => {
-            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno.desc()))
-        }
-        Notice::ChildEnded(Ended { status: ExitStatus::Code(code), .. }) => {
-            (Severity::Info, format!("Main child exited normally (with status '{code}')"))
-        }
-        Notice::ChildEnded(Ended { status: ExitStatus::Signal(signal), .. }) => {
-            (Severity::Info, format!("Main child exited with signal (with signal '{}')", description(signal)))
-        }
-        Notice::OrphanEnded(ended) if options.warn_on_reap => {
-            (Severity::Warn, format!("Reaped zombie process with pid={}", ended.pid))
-        }
-        Notice::OrphanEnded(ended) => (Severity::Debug, format!("Reaped child with pid: '{}'", ended.pid)),
-    })
-}
-
-const NO_REAPER: &str = "\
-Tini is not running as PID 1 and isn't registered as a child subreaper.
-Zombie processes will not be re-parented to Tini, so zombie reaping won't work.
-To fix the problem, use the -s option or set the environment variable TINI_SUBREAPER to register Tini as a child \
-                         subreaper, or run Tini as PID 1.";
 
 /// What strsignal(3) of glibc says; position = number − 1.
 const DESCRIPTIONS: [&str; 31] = [

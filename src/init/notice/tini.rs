@@ -1,0 +1,82 @@
+//! What tini says, and at which of its levels.
+
+use super::{Notice, description};
+use crate::init::Options;
+use crate::model::ExitStatus;
+use crate::sys::wait::Ended;
+use crate::sys::{StandardError, process};
+use nix::errno::Errno;
+
+/// Tells it, to those who want to know.
+pub(super) fn tell(options: &Options, notice: Notice<'_>) {
+    let Some((severity, text)) = in_words(options, notice) else { return };
+    if options.verbosity < severity.least_verbosity() {
+        return;
+    }
+    // That a command cannot be executed is said by the process that was to be it.
+    let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
+    StandardError.write_line(format!("[{} tini ({id})] {text}", severity.name()).as_bytes());
+}
+
+/// tini's levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    Fatal,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Severity {
+    const fn least_verbosity(self) -> u8 {
+        match self {
+            Self::Fatal => 0,
+            Self::Warn => 1,
+            Self::Info => 2,
+            Self::Debug => 3,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Fatal => "FATAL",
+            Self::Warn => "WARN ",
+            Self::Info => "INFO ",
+            Self::Debug => "DEBUG",
+        }
+    }
+}
+
+fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)> {
+    Some(match notice {
+        Notice::NoReaper => (Severity::Warn, NO_REAPER.to_owned()),
+        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno.desc())),
+        Notice::Started(program, child) => {
+            (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
+        }
+        Notice::CannotExecute(program, _, errno) => {
+            (Severity::Fatal, format!("exec {program} failed: {}", errno.desc()))
+        }
+        Notice::Forwarded(_, sent, _) => (Severity::Debug, format!("Passing signal: '{}'", description(sent))),
+        Notice::CannotSend(_, _, Errno::ESRCH) => (Severity::Warn, "Child was dead when forwarding signal".to_owned()),
+        Notice::CannotSend(_, _, errno) => {
+            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno.desc()))
+        }
+        Notice::ChildEnded(Ended { status: ExitStatus::Code(code), .. }) => {
+            (Severity::Info, format!("Main child exited normally (with status '{code}')"))
+        }
+        Notice::ChildEnded(Ended { status: ExitStatus::Signal(signal), .. }) => {
+            (Severity::Info, format!("Main child exited with signal (with signal '{}')", description(signal)))
+        }
+        Notice::OrphanEnded(ended) if options.warn_on_reap => {
+            (Severity::Warn, format!("Reaped zombie process with pid={}", ended.pid))
+        }
+        Notice::OrphanEnded(ended) => (Severity::Debug, format!("Reaped child with pid: '{}'", ended.pid)),
+    })
+}
+
+const NO_REAPER: &str = "\
+Tini is not running as PID 1 and isn't registered as a child subreaper.
+Zombie processes will not be re-parented to Tini, so zombie reaping won't work.
+To fix the problem, use the -s option or set the environment variable TINI_SUBREAPER to register Tini as a child \
+                         subreaper, or run Tini as PID 1.";
