@@ -1,12 +1,10 @@
 # Everything a person or a CI machine does with keepalive. `make help` lists it.
 
-TARGET    := x86_64-unknown-linux-musl
 CARGO     ?= cargo
 BINARY    := dist/keepalive
 SIZE_MAX  := 1048576
 SEEDS     ?= 10000
 IMAGE     ?= keepalive
-BUILT      = $${CARGO_TARGET_DIR:-target}/$(TARGET)/release/keepalive
 
 .DEFAULT_GOAL := help
 .PHONY: help run test build check fmt clippy doc deny size sim bench image clean
@@ -21,10 +19,8 @@ test: build ## All tests; what needs root or a Docker Engine says so where it ca
 	KEEPALIVE_DIST=$(CURDIR)/$(BINARY) $(CARGO) test --locked --no-fail-fast
 
 build: ## dist/keepalive: the release binary, static and stripped
-	@tools/need rust linker target
-	$(CARGO) build --release --locked --target $(TARGET) --bin keepalive
-	@mkdir -p dist
-	@install -m 0755 "$(BUILT)" $(BINARY)
+	@tools/need rust linker target source
+	CARGO=$(CARGO) tools/build dist
 
 check: fmt clippy doc deny size ## Formatting, lints, documentation, dependencies, size: what CI wants to see besides `make test`
 

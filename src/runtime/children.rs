@@ -76,6 +76,10 @@ impl Children {
         self.living.remove(&pid);
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.living.len()
+    }
+
     pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
         self.living.keys().copied()
     }

@@ -9,6 +9,7 @@ mod ending;
 mod foreground;
 mod journal;
 mod oom;
+mod search;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +30,7 @@ use crate::sys::{
 };
 use children::{Child, Children};
 use oom::OomCounter;
+use search::Search;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
 const ACTIONS_PER_TURN: u32 = 64;
@@ -101,8 +103,7 @@ struct Runtime {
     outcome: Option<Outcome>,
     /// Found by the last wait: of these starts the result is there.
     started: Vec<Pid>,
-    /// Dead children may be waiting to be reaped.
-    reap_due: bool,
+    search: Search,
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
     orphans: u64,
@@ -141,7 +142,7 @@ impl Runtime {
             until: None,
             outcome: None,
             started: Vec::new(),
-            reap_due: true,
+            search: Search::new(),
             sweeping: None,
             orphans: 0,
         })
@@ -164,10 +165,11 @@ impl Runtime {
 
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
-        let timeout = if self.budget == 0 || self.reap_due {
+        let timeout = if self.budget == 0 {
             Some(Duration::ZERO)
         } else {
-            self.until.map(|until| until.since(sys::now()))
+            let wake = [self.until, self.search.due(self.children.count())].into_iter().flatten().min();
+            wake.map(|wake| wake.since(sys::now()))
         };
         let signalled = self.wait(timeout);
         for pid in std::mem::take(&mut self.started) {
@@ -177,9 +179,7 @@ impl Runtime {
         if signalled && self.supervisor.backlog() <= self.most_backlog {
             self.take_signals();
         }
-        if self.reap_due {
-            self.reap();
-        }
+        self.reap();
         self.happened(Event::Tick);
     }
 
@@ -281,7 +281,8 @@ impl Runtime {
         let count = self.signals.read(&mut received).unwrap_or(0);
         for Received { signal, origin } in received.into_iter().take(count) {
             match (signal, origin) {
-                (Signal::CHLD, _) => self.reap_due = true,
+                (Signal::CHLD, Origin::Child(pid)) => self.search.want(Some(pid)),
+                (Signal::CHLD, _) => self.search.want(None),
                 // It was for the job that we are, and has continued it.
                 (Signal::CONT, _) if std::mem::take(&mut self.suspended) => {}
                 // A terminal sends these to everyone whom they concern; a service in a session of its own is not.
@@ -300,17 +301,27 @@ impl Runtime {
     }
 
     fn reap(&mut self) {
+        if let Some(pid) = self.search.take_named() {
+            match wait::peek_at(pid, self.stops) {
+                Ok(Found::Dead(pid)) => self.on_dead(pid),
+                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
+                Ok(Found::Nothing | Found::NoChildren) | Err(_) => {}
+            }
+        }
+        if self.search.due(self.children.count()).is_none_or(|due| due > self.now) {
+            return;
+        }
         for _ in 0..DEATHS_PER_TURN {
             match wait::peek(self.stops) {
                 Ok(Found::Dead(pid)) => self.on_dead(pid),
                 Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
                 Ok(Found::NoChildren) => {
-                    self.reap_due = false;
+                    self.search.done(self.now);
                     self.look_at_uncleared();
                     return self.happened(Event::Childless);
                 }
                 Ok(Found::Nothing) | Err(_) => {
-                    self.reap_due = false;
+                    self.search.done(self.now);
                     self.sweep_again();
                     return self.look_at_uncleared();
                 }
@@ -390,7 +401,7 @@ impl Runtime {
     fn signal_left(&mut self, leader: Pid, signal: Signal) -> Result<(), Errno> {
         if !self.probe.is_in_use(leader) {
             // Its end will be found, and told, with the next round of reaping.
-            self.reap_due = true;
+            self.search.want(None);
             return Ok(());
         }
         // The number is in use, so the group, if that is what has it, is still the one that the reaped process led.

@@ -168,8 +168,11 @@ pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
 pub enum Origin {
     /// kill(2) and its relatives; `None` if the sender is in another PID namespace.
     Process(Option<Pid>),
-    /// The kernel: a terminal, the end of a child.
+    /// The kernel: a terminal, a fault.
     Kernel,
+    /// The kernel, as this child has ended, stopped or continued. Others may have done so too: a SIGCHLD that is pending
+    /// when theirs comes stands for all of them.
+    Child(Pid),
 }
 
 /// A signal that was received.
@@ -186,7 +189,11 @@ impl Received {
     fn new(number: i64, code: i32, sender: i32) -> Option<Self> {
         let signal = Signal::new(u8::try_from(number).ok()?)?;
         // Codes above zero are the kernel's own (SI_KERNEL, CLD_…, faults); zero and below come from system calls.
-        let origin = if code > 0 { Origin::Kernel } else { Origin::Process(Pid::new(sender)) };
+        let origin = match Pid::new(sender) {
+            sender if code <= 0 => Origin::Process(sender),
+            Some(child) if signal == Signal::CHLD => Origin::Child(child),
+            _ => Origin::Kernel,
+        };
         if signal == Signal::PIPE && origin == Origin::Process(Some(super::process::id())) {
             return None;
         }
@@ -329,8 +336,10 @@ mod tests {
         assert_eq!(Received::new(2, libc::SI_QUEUE, 7), Some(queued));
         let typed = Received { signal: Signal::INT, origin: Origin::Kernel };
         assert_eq!(Received::new(2, libc::SI_KERNEL, 0), Some(typed));
-        let child = Received { signal: Signal::CHLD, origin: Origin::Kernel };
+        let child = Received { signal: Signal::CHLD, origin: Origin::Child(Pid::new(7).unwrap()) };
         assert_eq!(Received::new(17, libc::CLD_EXITED, 7), Some(child));
+        let pretended = Received { signal: Signal::CHLD, origin: Origin::Process(Pid::new(7)) };
+        assert_eq!(Received::new(17, libc::SI_QUEUE, 7), Some(pretended));
     }
 
     #[test]

@@ -53,13 +53,26 @@ pub enum Stops {
 
 /// Looks for a dead child without reaping it. waitid(2) `WNOWAIT`
 ///
-/// With [`Stops::Reported`] the same stopped child is found again and again, until [`consume_stop`].
+/// The kernel goes through all children for it. With [`Stops::Reported`] the same stopped child is found again and
+/// again, until [`consume_stop`].
 ///
 /// # Errors
 /// None that the manual knows of.
 pub fn peek(stops: Stops) -> Result<Found, Errno> {
+    look(libc::P_ALL, 0, stops)
+}
+
+/// As [`peek`], at this child alone, whose number nobody else makes dearer.
+///
+/// # Errors
+/// None that the manual knows of.
+pub fn peek_at(child: Pid, stops: Stops) -> Result<Found, Errno> {
+    look(libc::P_PID, child.get().unsigned_abs(), stops)
+}
+
+fn look(kind: libc::idtype_t, id: libc::id_t, stops: Stops) -> Result<Found, Errno> {
     let stopped = if stops == Stops::Reported { libc::WSTOPPED } else { 0 };
-    match wait_id(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stopped) {
+    match wait_id(kind, id, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stopped) {
         Err(Errno::ECHILD) => Ok(Found::NoChildren),
         Err(errno) => Err(errno),
         Ok(None) => Ok(Found::Nothing),

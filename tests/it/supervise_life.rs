@@ -1,8 +1,9 @@
 //! Supervise mode: starts, restarts, ends.
 
 use keepalive::model::Signal;
+use keepalive::sys::procfs;
 
-use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places};
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -203,6 +204,41 @@ fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
             keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
         }
         running.ready();
+    }
+}
+
+/// The kernel tells of them all by one signal, which names one of them.
+#[test]
+fn services_that_die_in_the_same_moment_all_come_back() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["sleep", "1000"]
+        instances = 250
+        min_uptime = "0s"
+        max_restarts = "unlimited"
+        "#,
+    );
+    for place in places() {
+        let running = set.start(place);
+        let keepalive = running.keepalive();
+        let complete = || Some(procfs::descendants(keepalive)).filter(|pids| pids.len() == 250);
+        let mut before = wait_until("all instances", complete);
+        for _ in 0..5 {
+            // As long as it is stopped it cannot hear of one after the other.
+            keepalive::sys::signal_process(keepalive, Signal::STOP).unwrap();
+            wait_for_state(keepalive, b'T');
+            for pid in &before {
+                keepalive::sys::signal_process(*pid, Signal::KILL).unwrap();
+            }
+            for pid in &before {
+                wait_for_state(*pid, b'Z');
+            }
+            keepalive::sys::signal_process(keepalive, Signal::CONT).unwrap();
+            before = wait_until("all to be replaced", || {
+                complete().filter(|pids| pids.iter().all(|pid| !before.contains(pid)))
+            });
+        }
     }
 }
 
