@@ -51,7 +51,7 @@ class Measures:
         """Measure -> peer -> figures."""
         figures = {}
         for name in ("cold_start", "init_memory", "sets", "restarts", "slow_restarts", "signals", "stream", "batch",
-                     "wakeups"):
+                     "reaps", "wakeups"):
             began = time.monotonic()
             figures[name] = getattr(self, name)()
             print(f"bench: {name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
@@ -213,6 +213,26 @@ class Measures:
     def batch(self):
         """20,000 dead orphans that PID 1 gets in one moment."""
         return self._reaping("batch", BATCH, self._pick(3, 7))
+
+    def _reaps(self, name, idle, count):
+        with self._supervisor(name, ["still"] * idle + ["stream"], count=count) as run:
+            run.wait_for(DONE, idle)
+            run.wait_for(COUNT, 1)
+            run.words[DONE] = 0
+            alone, cpu = run.population(), run.cpu()
+            run.words[GO] = 1
+            run.wait_for(DONE, 1)
+            wait_until("all orphans to be reaped", lambda: run.population() == alone, 0.01)
+            return (run.cpu() - cpu) / count
+
+    def reaps(self):
+        """Services -> peer -> CPU of PID 1 in nanoseconds for each orphan of a stream."""
+        names = [(name, size) for size in (10, 1000) for name in ("keepalive", "C loop")]
+        samples = self._turns(names, self._pick(3, 9), lambda peer: self._reaps(peer[0], peer[1] - 1, 1000))
+        result = {10: {}, 1000: {}}
+        for (name, size), values in samples.items():
+            result[size][name] = {"cpu": statistics.median(values)}
+        return result
 
     def wakeups(self):
         """How often a supervisor of idle services gets a CPU; all of them side by side, as they are idle."""

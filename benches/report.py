@@ -86,6 +86,8 @@ def supervisor_table(figures, names):
         line("CPU of PID 1 for each restart", fast[10], "cpu", micro),
         line("the same with 1,000 services, p50", fast[1000], "p50", micro),
         line("CPU of PID 1 for each, 1,000 services", fast[1000], "cpu", micro),
+        line("CPU of PID 1 for each orphan, 10 services", figures["reaps"][10], "cpu", micro),
+        line("CPU of PID 1 for each, 1,000 services", figures["reaps"][1000], "cpu", micro),
         line("start of 1,000 services", sets[1000], "start", milli),
         line("stop of 1,000 services", sets[1000], "stop", milli),
         line("CPU of both, services included", sets[1000], "cpu", milli),
@@ -118,6 +120,8 @@ def goals(figures):
     yield "idle wake-ups", of("wakeups", own, "count"), 0, 1, plain
     for key in ("p50", "cpu"):
         yield f"restart at 1,000 against 10 services, {key}", dig(fast[1000], own, key), dig(fast[10], own, key), 1.2, micro
+    reaps = figures["reaps"]
+    yield "reaping at 1,000 against 10 services, CPU", dig(reaps[1000], own, "cpu"), dig(reaps[10], own, "cpu"), 1.2, micro
 
 
 def goal_table(figures):

@@ -308,12 +308,15 @@ impl Runtime {
                 Ok(Found::Nothing | Found::NoChildren) | Err(_) => {}
             }
         }
-        if self.search.due(self.children.count()).is_none_or(|due| due > self.now) {
+        if !self.search.is_due(self.children.count(), self.now) {
             return;
         }
         for _ in 0..DEATHS_PER_TURN {
             match wait::peek(self.stops) {
-                Ok(Found::Dead(pid)) => self.on_dead(pid),
+                Ok(Found::Dead(pid)) => {
+                    self.search.found();
+                    self.on_dead(pid);
+                }
                 Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
                 Ok(Found::NoChildren) => {
                     self.search.done(self.now);
