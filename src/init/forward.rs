@@ -27,8 +27,14 @@ pub fn route(options: &Options, received: Received, terminal: impl FnOnce() -> T
     if origin == Origin::Kernel && goes_to_foreground_group(signal) && terminal() == Terminal::Childs {
         return None;
     }
-    let rewritten = options.rewrite.iter().rev().find(|(from, _)| *from == signal);
-    rewritten.map_or(Some(signal), |(_, to)| *to)
+    rewritten(options, signal)
+}
+
+/// What is sent in place of `signal`; `None`: nothing.
+#[must_use]
+pub fn rewritten(options: &Options, signal: Signal) -> Option<Signal> {
+    let rewrite = options.rewrite.iter().rev().find(|(from, _)| *from == signal);
+    rewrite.map_or(Some(signal), |(_, to)| *to)
 }
 
 /// What a terminal sends to its whole foreground group. (SIGHUP and the SIGCONT after it go to the session's leader.)

@@ -7,9 +7,31 @@
 //! As PID 1, or where no shell is left to continue us, the kernel does not let Ctrl-Z stop us; the child is continued
 //! at once then, so that Ctrl-Z does what it does without an init: nothing.
 
-use super::{Dialect, Init, Place};
+use super::notice::{self, Notice};
+use super::{Dialect, Init, Options, Place, Placement};
 use crate::model::Signal;
+use crate::sys::signals::SignalSet;
 use crate::sys::{process, signals, terminal};
+
+/// Lets go of the terminal if the command is to have it for its own. The signals that come from that to ourselves.
+pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
+    let mut coming = SignalSet::EMPTY;
+    if options.placement != Placement::OwnSession {
+        return coming;
+    }
+    match terminal::let_go() {
+        Ok(()) => {
+            let leader = process::leads_session();
+            if leader {
+                coming.insert(Signal::HUP);
+                coming.insert(Signal::CONT);
+            }
+            notice::tell(options, Notice::Detached { leader });
+        }
+        Err(errno) => notice::tell(options, Notice::CannotDetach(errno)),
+    }
+    coming
+}
 
 impl Init<'_> {
     /// Whether what is typed is told to the child by the kernel.
@@ -19,6 +41,9 @@ impl Init<'_> {
 
     /// The child has been stopped.
     pub(super) fn on_stopped(&mut self, signal: Signal) {
+        if self.options.placement != Placement::Foreground {
+            return;
+        }
         log::debug!("`{}` has been stopped by {signal}", self.child);
         self.stopped = true;
         // Elsewhere a stop that somebody has sent through the init is meant.

@@ -19,9 +19,9 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal};
-use crate::sys::signals::{self, ChildSignals, Depth, Inherited, Received};
+use crate::sys::signals::{self, ChildSignals, Depth, Received, SignalSet};
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
-use crate::sys::wait::{self, Reaped};
+use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
 use crate::sys::{self, StringList, process};
 use forward::{Grace, Terminal};
 use notice::Notice;
@@ -53,6 +53,14 @@ pub struct Options {
     pub dialect: Dialect,
     /// Whose processes that have lost their parent are, if we are not PID 1.
     pub orphans: Orphans,
+    /// Where the command runs.
+    pub placement: Placement,
+    /// After SIGTSTP, SIGTTIN or SIGTTOU we stop ourselves. (The kernel does not stop PID 1.)
+    pub suspends: bool,
+    /// What the child's group gets when the child has ended; with [`Self::rewrite`] applied.
+    pub farewell: Option<Signal>,
+    /// What is told at the start, in dialects that do.
+    pub opening: Vec<&'static str>,
 }
 
 /// In whose words we speak, and with whose exit codes we say that a command could not be run.
@@ -63,6 +71,8 @@ pub enum Dialect {
     Native,
     /// tini's.
     Tini,
+    /// dumb-init's.
+    DumbInit,
 }
 
 impl Dialect {
@@ -74,6 +84,7 @@ impl Dialect {
             (Self::Tini, Errno::ENOENT) => ExitStatus::Code(127),
             (Self::Tini, Errno::EACCES) => ExitStatus::Code(126),
             (Self::Tini, _) => ExitStatus::Code(1),
+            (Self::DumbInit, _) => ExitStatus::Code(2),
         }
     }
 
@@ -81,7 +92,7 @@ impl Dialect {
     const fn system_refuses(self) -> u8 {
         match self {
             Self::Native => SYSTEM_REFUSES,
-            Self::Tini => 1,
+            Self::Tini | Self::DumbInit => 1,
         }
     }
 }
@@ -92,14 +103,35 @@ pub enum Orphans {
     /// We do, as a child subreaper.
     #[default]
     Ours,
-    /// Whoever stands above us, unless we are PID 1.
+    /// Whoever stands above us, unless we are PID 1; we say so.
     Others,
+    /// The same, and nothing is said.
+    NotOurs,
+}
+
+/// The session and process group of the command, and the terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// A group of its own in our session. If we are in the terminal's foreground it takes that place, and job control is
+    /// shared between us: see `job`.
+    #[default]
+    Foreground,
+    /// A session of its own, with the terminal on stdin as its own. We let go of it.
+    OwnSession,
+    /// Our session and our group.
+    Ours,
 }
 
 /// Runs `command` until it ends and gives back the exit code for ourselves.
 #[must_use]
 pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
-    let inherited = signals::take_over(Depth::Quick);
+    for line in &options.opening {
+        notice::tell(options, Notice::Opening(line));
+    }
+    // A session of its own is a new beginning; otherwise the command finds what we have found.
+    let inherits = options.dialect != Dialect::DumbInit;
+    let found = signals::take_over(if inherits { Depth::Quick } else { Depth::Full });
+    let signals = if inherits { ChildSignals::AsFound(found) } else { ChildSignals::Default };
     let place = if process::is_init() { Place::Init } else { Place::Subreaper };
     if place == Place::Subreaper {
         adopt_orphans(options);
@@ -109,7 +141,8 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
     {
         log::warn!("cannot ask for {signal} at the death of the parent: {}", errno.desc());
     }
-    let (child, failed) = match start(options, command, inherited) {
+    let hand_off = job::let_go_of_terminal(options);
+    let (child, failed) = match start(options, command, signals) {
         Ok(started) => started,
         Err(errno) => {
             notice::tell(options, Notice::CannotStart(errno));
@@ -117,11 +150,12 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     };
     process::release_start(&[]);
-    let init = Init::new(options, place, child);
+    let init = Init::new(options, place, child, failed, hand_off);
     match init.attend() {
         Ok(status) => {
-            let status = failed.map_or(status, |errno| options.dialect.cannot_execute(errno, status));
-            forward::exit_code(options, status)
+            let code = forward::exit_code(options, status);
+            notice::tell(options, Notice::Leaving(code));
+            code
         }
         Err(errno) => {
             log::error!("cannot wait for `{child}`: {}", errno.desc());
@@ -141,6 +175,7 @@ enum Place {
 
 fn adopt_orphans(options: &Options) {
     match options.orphans {
+        Orphans::NotOurs => {}
         Orphans::Others => notice::tell(options, Notice::NoReaper),
         Orphans::Ours => {
             if let Err(errno) = process::become_subreaper() {
@@ -151,13 +186,17 @@ fn adopt_orphans(options: &Options) {
 }
 
 /// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
-fn start(options: &Options, command: Vec<OsString>, inherited: Inherited) -> Result<(Pid, Option<Errno>), Errno> {
+fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Result<(Pid, Option<Errno>), Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
         env: &environment(),
         cwd: None,
-        session: Session::Foreground,
+        session: match options.placement {
+            Placement::Foreground => Session::Foreground,
+            Placement::OwnSession => Session::NewSessionOnTerminal,
+            Placement::Ours => Session::Same,
+        },
         stdio: [None; 3],
         credentials: None,
         umask: None,
@@ -166,17 +205,17 @@ fn start(options: &Options, command: Vec<OsString>, inherited: Inherited) -> Res
         oom_score_adj: None,
         no_new_privs: false,
         death_signal: None,
-        signals: ChildSignals::AsFound(inherited),
+        signals,
     };
     // There is nothing else to do meanwhile, so that sharing the memory is all gain.
     let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
     let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
-    if let Progress::Failed(failure) = progress {
-        notice::tell(options, Notice::CannotExecute(&program, child, failure.errno));
-        return Ok((child, Some(failure.errno)));
-    }
-    notice::tell(options, Notice::Started(&program, child));
-    Ok((child, None))
+    let failed = match progress {
+        Progress::Failed(failure) => Some(failure.errno),
+        Progress::Executed | Progress::Pending(_) => None,
+    };
+    notice::tell_of_start(options, &program, child, failed);
+    Ok((child, failed))
 }
 
 /// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
@@ -216,20 +255,35 @@ struct Init<'a> {
     suspended: bool,
     /// A signal that stops has been sent to the child by us.
     asked_to_stop: bool,
+    /// Why the child could not become the command.
+    failed: Option<Errno>,
+    /// The next of each of these comes from our letting go of the terminal.
+    hand_off: SignalSet,
 }
 
 impl<'a> Init<'a> {
-    fn new(options: &'a Options, place: Place, child: Pid) -> Self {
-        let grace = Grace::new(options.grace);
-        Self { options, place, child, grace, stopped: false, suspended: false, asked_to_stop: false }
+    fn new(options: &'a Options, place: Place, child: Pid, failed: Option<Errno>, hand_off: SignalSet) -> Self {
+        Self {
+            options,
+            place,
+            child,
+            grace: Grace::new(options.grace),
+            stopped: false,
+            suspended: false,
+            asked_to_stop: false,
+            failed,
+            hand_off,
+        }
     }
 }
 
 impl Init<'_> {
-    /// The loop: reap, wait, forward. It ends when the command has ended and what it left has been seen to.
+    /// The loop: wait, forward, reap. It ends when the command has ended and what it left has been seen to.
     fn attend(mut self) -> Result<ExitStatus, Errno> {
+        // Whoever was before us in this process may have left us zombies, of which no SIGCHLD tells any more.
+        let mut round = Round::Full;
         loop {
-            let timeout = match self.reap()? {
+            let timeout = match round {
                 Round::Ended(status) => {
                     self.reclaim_terminal();
                     if let Some(limit) = self.options.linger {
@@ -241,22 +295,26 @@ impl Init<'_> {
                 Round::Done => self.grace.due().map(|due| due.since(sys::now())),
             };
             // If the child is dead by now it has not been reaped yet: its id is still its own.
+            let mut is_due = matches!(round, Round::Full);
             if let Some(received) = signals::wait_for(timeout)? {
+                is_due |= received.signal == Signal::CHLD;
                 self.on_signal(received);
             }
             if self.grace.due().is_some() && self.grace.is_over(sys::now()) {
                 log::warn!("`{}` has not ended in time: SIGKILL", self.child);
                 self.send(Signal::KILL);
             }
+            round = if is_due { self.reap()? } else { Round::Done };
         }
     }
 
     fn reap(&mut self) -> Result<Round, Errno> {
         for _ in 0..REAP_BATCH {
-            match wait::reap_any()? {
-                Reaped::Ended(ended) if ended.pid == self.child => {
-                    notice::tell(self.options, Notice::ChildEnded(ended));
-                    return Ok(Round::Ended(ended.status));
+            match self.next_dead()? {
+                Reaped::Ended(Ended { pid, status }) if pid == self.child => {
+                    let status = self.failed.map_or(status, |errno| self.options.dialect.cannot_execute(errno, status));
+                    self.on_ended(Ended { pid, status });
+                    return Ok(Round::Ended(status));
                 }
                 Reaped::Ended(ended) => notice::tell(self.options, Notice::OrphanEnded(ended)),
                 Reaped::Stopped(pid, signal) if pid == self.child => self.on_stopped(signal),
@@ -269,13 +327,65 @@ impl Init<'_> {
         Ok(Round::Full)
     }
 
+    /// Reaps one, and before it is the child bids farewell to the child's group: until the child is reaped, nobody else's
+    /// group can have its number.
+    fn next_dead(&self) -> Result<Reaped, Errno> {
+        if self.options.farewell.is_none() {
+            return wait::reap_any();
+        }
+        Ok(match wait::peek(Stops::Overlooked)? {
+            Found::Dead(pid) => {
+                if pid == self.child && self.options.group {
+                    self.bid_farewell();
+                }
+                Reaped::Ended(wait::reap(pid)?)
+            }
+            Found::Nothing | Found::Stopped(..) => Reaped::Nothing,
+            Found::NoChildren => Reaped::NoChildren,
+        })
+    }
+
+    fn bid_farewell(&self) {
+        if let Some(signal) = self.options.farewell.and_then(|farewell| forward::rewritten(self.options, farewell)) {
+            sys::signal_group(self.child.led_group(), signal).ok();
+        }
+    }
+
+    fn on_ended(&self, ended: Ended) {
+        notice::tell(self.options, Notice::ChildEnded(ended));
+        if let Some(farewell) = self.options.farewell {
+            self.tell_where_to(farewell, forward::rewritten(self.options, farewell));
+        }
+    }
+
+    fn tell_where_to(&self, received: Signal, sent: Option<Signal>) {
+        if self.options.rewrite.iter().any(|(from, _)| *from == received) {
+            notice::tell(self.options, Notice::Rewritten(received, sent));
+        }
+        notice::tell(self.options, sent.map_or(Notice::Dropped, |sent| Notice::Forwarded(received, sent, self.child)));
+    }
+
     fn on_signal(&mut self, received: Received) {
-        if received.signal == Signal::CONT && self.on_continued() {
+        notice::tell(self.options, Notice::Received(received.signal));
+        if self.hand_off.remove(received.signal) {
+            return notice::tell(self.options, Notice::HandedOff(received.signal));
+        }
+        if received.signal == Signal::CHLD || (received.signal == Signal::CONT && self.on_continued()) {
             return;
         }
+        self.forward(received);
+        if self.options.suspends && forward::asks_to_stop(received.signal) {
+            notice::tell(self.options, Notice::Suspending);
+            process::raise(Signal::STOP);
+        }
+    }
+
+    fn forward(&mut self, received: Received) {
         let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
-        let Some(signal) = forward::route(self.options, received, terminal) else { return };
-        notice::tell(self.options, Notice::Forwarded(received.signal, signal, self.child));
+        let Some(signal) = forward::route(self.options, received, terminal) else {
+            return self.tell_where_to(received.signal, None);
+        };
+        self.tell_where_to(received.signal, Some(signal));
         self.asked_to_stop |= forward::asks_to_stop(signal);
         let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
         if asked_to_end {

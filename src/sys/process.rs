@@ -32,6 +32,12 @@ pub fn group() -> Option<Pgid> {
     Pgid::new(nix::unistd::getpgrp().as_raw())
 }
 
+/// Whether we lead our session. getsid(2)
+#[must_use]
+pub fn leads_session() -> bool {
+    nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
+}
+
 /// The process group of a child that has not been reaped. getpgid(2)
 #[must_use]
 pub fn group_of(child: Pid) -> Option<Pgid> {

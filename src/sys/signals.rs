@@ -30,6 +30,13 @@ impl SignalSet {
         self.0 & signal.bit() != 0
     }
 
+    /// Takes it out; whether it was in.
+    pub const fn remove(&mut self, signal: Signal) -> bool {
+        let was_in = self.contains(signal);
+        self.0 &= !signal.bit();
+        was_in
+    }
+
     /// Adds `signal`.
     pub const fn insert(&mut self, signal: Signal) {
         self.0 |= signal.bit();

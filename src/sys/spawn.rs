@@ -56,6 +56,11 @@ pub struct Setup<'a> {
 pub enum Session {
     /// A session of its own, without a terminal. setsid(2)
     NewSession,
+    /// As `NewSession`, with the terminal on stdin as its controlling one, if there is one and it is nobody's.
+    /// ioctl_tty(2) `TIOCSCTTY`
+    NewSessionOnTerminal,
+    /// Ours, and our group.
+    Same,
     /// A process group of its own in our session. setpgid(2)
     NewGroup,
     /// As `NewGroup`; and if stdin is our terminal and we are its foreground group, it takes that place. tcsetpgrp(3)

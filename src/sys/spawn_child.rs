@@ -152,6 +152,12 @@ fn call(number: c_long, [first, second, third]: [c_long; 3]) -> Result<c_long, E
 fn enter_session(session: Session) -> Result<(), Errno> {
     match session {
         Session::NewSession => call(libc::SYS_setsid, [0; 3]).map(drop),
+        Session::NewSessionOnTerminal => {
+            call(libc::SYS_setsid, [0; 3])?;
+            super::terminal::acquire();
+            Ok(())
+        }
+        Session::Same => Ok(()),
         Session::NewGroup => call(libc::SYS_setpgid, [0; 3]).map(drop),
         Session::Foreground => {
             let foreground = super::terminal::foreground_number();

@@ -4,6 +4,8 @@
 
 use std::ffi::c_int;
 
+use nix::errno::Errno;
+
 use crate::model::Pgid;
 
 /// The foreground process group of the terminal on stdin; `None` if stdin is no terminal, not our session's, or the
@@ -34,4 +36,31 @@ pub(super) fn foreground_number() -> Option<c_int> {
 pub(super) fn set_foreground_number(group: c_int) -> bool {
     // SAFETY: the kernel only reads `group`; on anything but a terminal this is an error.
     unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSPGRP, &raw const group) == 0 }
+}
+
+/// Makes the terminal on stdin that of the calling process, a session's leader: one system call. It is not where there
+/// is none, or it is another session's.
+pub(super) fn acquire() {
+    // SAFETY: the argument is a number; on anything but a terminal this is an error.
+    unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+}
+
+/// Lets go of the terminal on stdin; if we are our session's leader, the session does, and its foreground group gets
+/// SIGHUP and SIGCONT. ioctl_tty(2) `TIOCNOTTY`
+///
+/// # Errors
+/// ENOTTY: stdin is no terminal, or not ours. EBADF: there is no stdin.
+pub fn let_go() -> Result<(), Errno> {
+    // SAFETY: there is no argument; on anything but a terminal this is an error.
+    Errno::result(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCNOTTY) }).map(drop)
+}
+
+/// Whether stdin is a terminal.
+///
+/// # Errors
+/// ENOTTY: it is something else. EBADF: there is no stdin.
+pub fn is_there() -> Result<(), Errno> {
+    let mut settings = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: the kernel may write the settings there; nobody reads them.
+    Errno::result(unsafe { libc::tcgetattr(libc::STDIN_FILENO, settings.as_mut_ptr()) }).map(drop)
 }

@@ -1,9 +1,10 @@
 //! Drop-ins: started by the name of another init, keepalive takes that program's words.
 //!
 //! It reads words and the variables that it is given, and prints nothing. The texts are those that scripts match;
-//! what they say of options, variables and exit codes is that program's. A file for each: `tini.rs`; how
-//! all of them read options is in `getopt.rs`.
+//! what they say of options, variables and exit codes is that program's. A file for each; how all of
+//! them read options is in `getopt.rs`.
 
+mod dumb_init;
 mod getopt;
 mod tini;
 
@@ -35,6 +36,7 @@ pub fn read(arguments: &[OsString], surroundings: &Surroundings<'_>) -> Option<I
     let name = super::base_name(OsStr::new(&*program));
     let answer = match name.as_str() {
         "docker-init" | "podman-init" => tini::read(&program, words, surroundings),
+        "dumb-init" => dumb_init::read(&program, words, surroundings),
         name if name.starts_with("tini") => tini::read(&program, words, surroundings),
         _ => return None,
     };

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use super::getopt::{Getopt, Opt, leading_number};
+use super::getopt::{Getopt, Known, Opt, leading_number};
 use super::{Answer, Instead, LICENCE, Surroundings};
 use crate::init::{Dialect, Options, Orphans};
 use crate::model::{ExitStatus, Signal};
@@ -15,6 +15,7 @@ const VERSION: &str = "tini version 0.19.0";
 const SUBREAPER: &str = "TINI_SUBREAPER";
 const VERBOSITY: &str = "TINI_VERBOSITY";
 const GROUP: &str = "TINI_KILL_PROCESS_GROUP";
+const KNOWN: Known = Known { letters: "p:hvwgle:s", names: &[], permutes: false };
 /// Warnings are told, nothing else.
 const DEFAULT_VERBOSITY: u8 = 1;
 
@@ -30,7 +31,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         verbosity: DEFAULT_VERBOSITY,
         ..Options::default()
     };
-    let mut getopt = Getopt::new(program, "p:hvwgle:s", words);
+    let mut getopt = Getopt::new(program, KNOWN, words);
     while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + &usage(program)))? {
         set(&mut options, &option, program, surroundings)?;
     }
@@ -39,7 +40,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         return Err(Instead::wrong(usage(program)));
     }
     heed_environment(&mut options, surroundings);
-    Ok((options, command.to_vec()))
+    Ok((options, command))
 }
 
 fn set(options: &mut Options, option: &Opt, program: &str, surroundings: &Surroundings<'_>) -> Result<(), Instead> {

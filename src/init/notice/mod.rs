@@ -1,17 +1,32 @@
 //! What there is to tell, in the words of each [`Dialect`]: keepalive's own here, a file for each other. Nothing is
 //! decided here.
 
+mod dumb_init;
 mod tini;
 
 use nix::errno::Errno;
 
-use super::{Dialect, Options, describe};
+use super::{Dialect, Options, Placement, describe};
 use crate::model::{Pid, Signal};
+use crate::sys::terminal;
 use crate::sys::wait::Ended;
 
 /// Something that has happened.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notice<'a> {
+    /// What the reading of the options has found worth telling.
+    Opening(&'static str),
+    /// We have let go of our terminal; `leader`: and with us our session, which is told so by SIGHUP and SIGCONT.
+    Detached {
+        /// We are the session's leader.
+        leader: bool,
+    },
+    /// We have no terminal, or it is not on stdin.
+    CannotDetach(Errno),
+    /// Nor has the command.
+    CannotAttach(Errno),
+    /// The command has a session of its own.
+    InSession,
     /// We are neither PID 1 nor to be a subreaper.
     NoReaper,
     /// No process can be made.
@@ -20,6 +35,16 @@ pub(super) enum Notice<'a> {
     Started(&'a str, Pid),
     /// It could not be executed by this process.
     CannotExecute(&'a str, Pid, Errno),
+    /// It has come.
+    Received(Signal),
+    /// It has come because we let go of our terminal, and is for nobody.
+    HandedOff(Signal),
+    /// The second is sent in place of the first, if any.
+    Rewritten(Signal, Option<Signal>),
+    /// It is not sent on.
+    Dropped,
+    /// We stop ourselves, as the command has been told to stop.
+    Suspending,
     /// The first was received, the second sent.
     Forwarded(Signal, Signal, Pid),
     /// It could not be sent.
@@ -28,6 +53,8 @@ pub(super) enum Notice<'a> {
     ChildEnded(Ended),
     /// So has somebody who had lost his parent.
     OrphanEnded(Ended),
+    /// We end, with this code.
+    Leaving(u8),
 }
 
 /// Tells it, to those who want to know.
@@ -35,12 +62,28 @@ pub(super) fn tell(options: &Options, notice: Notice<'_>) {
     match options.dialect {
         Dialect::Native => tell_native(options, notice),
         Dialect::Tini => tini::tell(options, notice),
+        Dialect::DumbInit => dumb_init::tell(options, notice),
+    }
+}
+
+/// The command runs, or could not be executed by this process.
+pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed: Option<Errno>) {
+    if options.dialect == Dialect::DumbInit || failed.is_none() {
+        tell(options, Notice::Started(program, child));
+    }
+    if options.placement == Placement::OwnSession {
+        if let Err(errno) = terminal::is_there() {
+            tell(options, Notice::CannotAttach(errno));
+        }
+        tell(options, Notice::InSession);
+    }
+    if let Some(errno) = failed {
+        tell(options, Notice::CannotExecute(program, child, errno));
     }
 }
 
 fn tell_native(options: &Options, notice: Notice<'_>) {
     match notice {
-        Notice::NoReaper | Notice::Started(..) => {}
         Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno.desc()),
         Notice::CannotExecute(program, _, errno) => log::error!("cannot run `{program}`: {}", describe(errno)),
         Notice::Forwarded(received, sent, child) => log::debug!("{received} received, {sent} sent to `{child}`"),
@@ -50,6 +93,19 @@ fn tell_native(options: &Options, notice: Notice<'_>) {
             log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);
         }
         Notice::OrphanEnded(ended) => log::debug!("reaped zombie process {} ({})", ended.pid, ended.status),
+        Notice::NoReaper
+        | Notice::Opening(_)
+        | Notice::Detached { .. }
+        | Notice::CannotDetach(_)
+        | Notice::CannotAttach(_)
+        | Notice::InSession
+        | Notice::Started(..)
+        | Notice::Received(_)
+        | Notice::HandedOff(_)
+        | Notice::Rewritten(..)
+        | Notice::Dropped
+        | Notice::Suspending
+        | Notice::Leaving(_) => {}
     }
 }
 

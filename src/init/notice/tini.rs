@@ -2,7 +2,7 @@
 
 use super::{Notice, description};
 use crate::init::Options;
-use crate::model::ExitStatus;
+use crate::model::{ExitStatus, Signal};
 use crate::sys::wait::Ended;
 use crate::sys::{StandardError, process};
 use nix::errno::Errno;
@@ -72,6 +72,18 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
             (Severity::Warn, format!("Reaped zombie process with pid={}", ended.pid))
         }
         Notice::OrphanEnded(ended) => (Severity::Debug, format!("Reaped child with pid: '{}'", ended.pid)),
+        Notice::Received(Signal::CHLD) => (Severity::Debug, "Received SIGCHLD".to_owned()),
+        Notice::Opening(_)
+        | Notice::Detached { .. }
+        | Notice::CannotDetach(_)
+        | Notice::CannotAttach(_)
+        | Notice::InSession
+        | Notice::Received(_)
+        | Notice::HandedOff(_)
+        | Notice::Rewritten(..)
+        | Notice::Dropped
+        | Notice::Suspending
+        | Notice::Leaving(_) => return None,
     })
 }
 
