@@ -9,6 +9,7 @@ pub mod forward;
 mod job;
 mod linger;
 mod notice;
+mod pause;
 
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -73,6 +74,8 @@ pub enum Dialect {
     Tini,
     /// dumb-init's.
     DumbInit,
+    /// catatonit's.
+    Catatonit,
 }
 
 impl Dialect {
@@ -85,6 +88,7 @@ impl Dialect {
             (Self::Tini, Errno::EACCES) => ExitStatus::Code(126),
             (Self::Tini, _) => ExitStatus::Code(1),
             (Self::DumbInit, _) => ExitStatus::Code(2),
+            (Self::Catatonit, _) => ExitStatus::Code(1),
         }
     }
 
@@ -92,7 +96,7 @@ impl Dialect {
     const fn system_refuses(self) -> u8 {
         match self {
             Self::Native => SYSTEM_REFUSES,
-            Self::Tini | Self::DumbInit => 1,
+            Self::Tini | Self::DumbInit | Self::Catatonit => 1,
         }
     }
 }
@@ -120,6 +124,8 @@ pub enum Placement {
     OwnSession,
     /// Our session and our group.
     Ours,
+    /// There is no command: we reap, until SIGTERM or SIGINT ends us with 0.
+    Nowhere,
 }
 
 /// Runs `command` until it ends and gives back the exit code for ourselves.
@@ -133,13 +139,15 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
     let found = signals::take_over(if inherits { Depth::Quick } else { Depth::Full });
     let signals = if inherits { ChildSignals::AsFound(found) } else { ChildSignals::Default };
     let place = if process::is_init() { Place::Init } else { Place::Subreaper };
-    if place == Place::Subreaper {
-        adopt_orphans(options);
+    if let Err(refusal) = prepare(options, place) {
+        notice::tell(options, refusal);
+        if options.dialect != Dialect::Native {
+            return options.dialect.system_refuses();
+        }
     }
-    if let Some(signal) = options.parent_death_signal
-        && let Err(errno) = process::set_parent_death_signal(signal)
-    {
-        log::warn!("cannot ask for {signal} at the death of the parent: {}", errno.desc());
+    if options.placement == Placement::Nowhere {
+        process::release_start(&[]);
+        return pause::pause(options).map_or(options.dialect.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
     let (child, failed) = match start(options, command, signals) {
@@ -173,16 +181,20 @@ enum Place {
     Subreaper,
 }
 
-fn adopt_orphans(options: &Options) {
-    match options.orphans {
-        Orphans::NotOurs => {}
-        Orphans::Others => notice::tell(options, Notice::NoReaper),
-        Orphans::Ours => {
-            if let Err(errno) = process::become_subreaper() {
-                log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
-            }
+/// What we want from the system for ourselves.
+fn prepare(options: &Options, place: Place) -> Result<(), Notice<'static>> {
+    if let Some(signal) = options.parent_death_signal {
+        process::set_parent_death_signal(signal).map_err(Notice::CannotHearOfParent)?;
+    }
+    match (place, options.orphans) {
+        (Place::Init, _) | (_, Orphans::NotOurs) => {}
+        (Place::Subreaper, Orphans::Others) => notice::tell(options, Notice::NoReaper),
+        (Place::Subreaper, Orphans::Ours) => {
+            process::become_subreaper().map_err(Notice::CannotAdopt)?;
+            notice::tell(options, Notice::Adopting);
         }
     }
+    Ok(())
 }
 
 /// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
@@ -195,7 +207,7 @@ fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Re
         session: match options.placement {
             Placement::Foreground => Session::Foreground,
             Placement::OwnSession => Session::NewSessionOnTerminal,
-            Placement::Ours => Session::Same,
+            Placement::Ours | Placement::Nowhere => Session::Same,
         },
         stdio: [None; 3],
         credentials: None,
@@ -353,6 +365,9 @@ impl Init<'_> {
 
     fn on_ended(&self, ended: Ended) {
         notice::tell(self.options, Notice::ChildEnded(ended));
+        if self.options.dialect == Dialect::Catatonit && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
+            notice::tell(self.options, Notice::Childless);
+        }
         if let Some(farewell) = self.options.farewell {
             self.tell_where_to(farewell, forward::rewritten(self.options, farewell));
         }

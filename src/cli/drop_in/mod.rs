@@ -4,6 +4,7 @@
 //! what they say of options, variables and exit codes is that program's. A file for each; how all of
 //! them read options is in `getopt.rs`.
 
+mod catatonit;
 mod dumb_init;
 mod getopt;
 mod tini;
@@ -36,6 +37,7 @@ pub fn read(arguments: &[OsString], surroundings: &Surroundings<'_>) -> Option<I
     let name = super::base_name(OsStr::new(&*program));
     let answer = match name.as_str() {
         "docker-init" | "podman-init" => tini::read(&program, words, surroundings),
+        "catatonit" => catatonit::read(&program, words, surroundings),
         "dumb-init" => dumb_init::read(&program, words, surroundings),
         name if name.starts_with("tini") => tini::read(&program, words, surroundings),
         _ => return None,

@@ -43,7 +43,12 @@ fn in_words(notice: Notice<'_>) -> Option<String> {
             }
         },
         Notice::Leaving(code) => format!("Child exited with status {code}. Goodbye."),
-        Notice::NoReaper | Notice::CannotSend(..) => return None,
+        Notice::NoReaper
+        | Notice::CannotAdopt(_)
+        | Notice::CannotHearOfParent(_)
+        | Notice::CannotSend(..)
+        | Notice::Adopting
+        | Notice::Childless => return None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What there is to tell, in the words of each [`Dialect`]: keepalive's own here, a file for each other. Nothing is
 //! decided here.
 
+mod catatonit;
 mod dumb_init;
 mod tini;
 
@@ -29,6 +30,10 @@ pub(super) enum Notice<'a> {
     InSession,
     /// We are neither PID 1 nor to be a subreaper.
     NoReaper,
+    /// We cannot be a subreaper.
+    CannotAdopt(Errno),
+    /// We cannot be told of our parent's death.
+    CannotHearOfParent(Errno),
     /// No process can be made.
     CannotStart(Errno),
     /// The command runs.
@@ -53,6 +58,10 @@ pub(super) enum Notice<'a> {
     ChildEnded(Ended),
     /// So has somebody who had lost his parent.
     OrphanEnded(Ended),
+    /// We are a subreaper.
+    Adopting,
+    /// The command has ended, and nobody else is left.
+    Childless,
     /// We end, with this code.
     Leaving(u8),
 }
@@ -63,12 +72,13 @@ pub(super) fn tell(options: &Options, notice: Notice<'_>) {
         Dialect::Native => tell_native(options, notice),
         Dialect::Tini => tini::tell(options, notice),
         Dialect::DumbInit => dumb_init::tell(options, notice),
+        Dialect::Catatonit => catatonit::tell(options, notice),
     }
 }
 
 /// The command runs, or could not be executed by this process.
 pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed: Option<Errno>) {
-    if options.dialect == Dialect::DumbInit || failed.is_none() {
+    if options.dialect != Dialect::Native || failed.is_none() {
         tell(options, Notice::Started(program, child));
     }
     if options.placement == Placement::OwnSession {
@@ -84,6 +94,12 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
 
 fn tell_native(options: &Options, notice: Notice<'_>) {
     match notice {
+        Notice::CannotAdopt(errno) => {
+            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+        }
+        Notice::CannotHearOfParent(errno) => {
+            log::warn!("cannot ask for a signal at the death of the parent: {}", errno.desc());
+        }
         Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno.desc()),
         Notice::CannotExecute(program, _, errno) => log::error!("cannot run `{program}`: {}", describe(errno)),
         Notice::Forwarded(received, sent, child) => log::debug!("{received} received, {sent} sent to `{child}`"),
@@ -105,6 +121,8 @@ fn tell_native(options: &Options, notice: Notice<'_>) {
         | Notice::Rewritten(..)
         | Notice::Dropped
         | Notice::Suspending
+        | Notice::Adopting
+        | Notice::Childless
         | Notice::Leaving(_) => {}
     }
 }

@@ -2,19 +2,28 @@
 
 use super::{Notice, description};
 use crate::init::Options;
-use crate::model::{ExitStatus, Signal};
+use crate::model::{ExitStatus, Pid, Signal};
 use crate::sys::wait::Ended;
 use crate::sys::{StandardError, process};
 use nix::errno::Errno;
 
 /// Tells it, to those who want to know.
 pub(super) fn tell(options: &Options, notice: Notice<'_>) {
+    if let Notice::ChildEnded(ended) = notice
+        && options.verbosity >= Severity::Debug.least_verbosity()
+    {
+        write(Severity::Debug, process::id(), &format!("Reaped child with pid: '{}'", ended.pid));
+    }
     let Some((severity, text)) = in_words(options, notice) else { return };
     if options.verbosity < severity.least_verbosity() {
         return;
     }
     // That a command cannot be executed is said by the process that was to be it.
     let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
+    write(severity, id, &text);
+}
+
+fn write(severity: Severity, id: Pid, text: &str) {
     StandardError.write_line(format!("[{} tini ({id})] {text}", severity.name()).as_bytes());
 }
 
@@ -25,6 +34,7 @@ enum Severity {
     Warn,
     Info,
     Debug,
+    Trace,
 }
 
 impl Severity {
@@ -34,6 +44,7 @@ impl Severity {
             Self::Warn => 1,
             Self::Info => 2,
             Self::Debug => 3,
+            Self::Trace => 4,
         }
     }
 
@@ -43,6 +54,7 @@ impl Severity {
             Self::Warn => "WARN ",
             Self::Info => "INFO ",
             Self::Debug => "DEBUG",
+            Self::Trace => "TRACE",
         }
     }
 }
@@ -50,6 +62,12 @@ impl Severity {
 fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)> {
     Some(match notice {
         Notice::NoReaper => (Severity::Warn, NO_REAPER.to_owned()),
+        Notice::CannotAdopt(errno) => {
+            (Severity::Fatal, format!("Failed to register as child subreaper: {}", errno.desc()))
+        }
+        Notice::CannotHearOfParent(_) => (Severity::Fatal, "Failed to set up parent death signal".to_owned()),
+        Notice::Adopting => (Severity::Trace, "Registered as child subreaper".to_owned()),
+        Notice::Leaving(_) => (Severity::Trace, "Exiting: child has exited".to_owned()),
         Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno.desc())),
         Notice::Started(program, child) => {
             (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
@@ -83,7 +101,7 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
         | Notice::Rewritten(..)
         | Notice::Dropped
         | Notice::Suspending
-        | Notice::Leaving(_) => return None,
+        | Notice::Childless => return None,
     })
 }
 

@@ -1,0 +1,64 @@
+//! catatonit.
+
+use std::ffi::OsString;
+
+use super::getopt::{Getopt, Known, Opt};
+use super::{Answer, Instead, LICENCE, Stream, Surroundings};
+use crate::init::{Dialect, Options, Orphans, Placement};
+use crate::model::Signal;
+
+/// What it says to be, which `docker info` reads.
+const VERSION: &str = "tini version 0.2.1_catatonit\n";
+const LETTERS: &str = "ghLPV";
+const NAMES: &[(&str, u8)] = &[("version", b'V')];
+/// What a terminal stops programs with is for the command alone.
+const NEVER_FORWARDED: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
+const USAGE: &str = "usage: catatonit [-ghLPV] [--] <progname> [<arguments>...]\n";
+const HELP: &str = "
+options:
+  -g              Forward signals to pid1's process group.
+  -h              Print this help page.
+  -L              Print license information.
+  -P              Run in pause mode (no program is run and quit on SIGINT).
+  -V, --version   Print version information.
+
+The source code can be found at <https://github.com/openSUSE/catatonit/>.
+For bug reporting instructions, please see: <https://bugs.opensuse.org/>.
+";
+
+pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
+    let variable = surroundings.variable;
+    let error = |what: &str| format!("ERROR (catatonit:{}): {what}\n", surroundings.id);
+    if variable("CATATONIT_LOG").is_some() {
+        return Err(Instead::wrong(error("CATATONIT_LOG is reserved for future use")));
+    }
+    let mut options = Options {
+        dialect: Dialect::Catatonit,
+        orphans: Orphans::Ours,
+        rewrite: NEVER_FORWARDED.map(|signal| (signal, None)).to_vec(),
+        verbosity: u8::from(variable("CATATONIT_DEBUG").is_some()),
+        ..Options::default()
+    };
+    let known = Known { letters: LETTERS, names: NAMES, permutes: variable("POSIXLY_CORRECT").is_none() };
+    let mut getopt = Getopt::new(program, known, words);
+    while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + USAGE))? {
+        set(&mut options, &option)?;
+    }
+    let command = getopt.rest();
+    if command.is_empty() && options.placement != Placement::Nowhere {
+        return Err(Instead::wrong(error("missing program name") + USAGE));
+    }
+    Ok((options, command))
+}
+
+fn set(options: &mut Options, option: &Opt) -> Result<(), Instead> {
+    match option.letter {
+        b'g' => options.group = true,
+        b'P' => options.placement = Placement::Nowhere,
+        b'h' => return Err(Instead { stream: Stream::Stderr, text: format!("{USAGE}{HELP}"), code: 0 }),
+        b'L' => return Err(Instead::asked_for(LICENCE)),
+        b'V' => return Err(Instead::asked_for(VERSION)),
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! What catatonit says: errors and warnings, and where it is told to debug, everything.
+
+use nix::errno::Errno;
+
+use super::Notice;
+use crate::init::Options;
+use crate::model::ExitStatus;
+use crate::sys::{StandardError, process};
+
+/// Tells it, to those who want to know.
+pub(super) fn tell(options: &Options, notice: Notice<'_>) {
+    let Some((severity, text)) = in_words(notice) else { return };
+    if severity == DEBUG && options.verbosity == 0 {
+        return;
+    }
+    // That a command cannot be executed is said by the process that was to be it.
+    let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
+    StandardError.write_line(format!("{severity} (catatonit:{id}): {text}").as_bytes());
+}
+
+const DEBUG: &str = "DEBUG";
+const WARN: &str = "WARN";
+const ERROR: &str = "ERROR";
+
+fn in_words(notice: Notice<'_>) -> Option<(&'static str, String)> {
+    Some(match notice {
+        Notice::CannotAdopt(errno) => (ERROR, format!("failed to set child-reaper as non-pid1: {}", errno.desc())),
+        Notice::CannotStart(errno) => (ERROR, format!("failed to fork child: {}", errno.desc())),
+        Notice::CannotExecute(_, _, errno) => (ERROR, format!("failed to exec pid1: {}", errno.desc())),
+        Notice::Started(program, child) => (DEBUG, format!("pid1 ({child}) spawned: {program}")),
+        Notice::CannotSend(signal, child, errno) if errno != Errno::ESRCH => {
+            (WARN, format!("forwarding of signal {} to pid1 ({child}) failed: {}", signal.number(), errno.desc()))
+        }
+        Notice::Dropped => (DEBUG, "ignoring kernel attempting to stop us: tty has TOSTOP set".to_owned()),
+        Notice::OrphanEnded(ended) => {
+            let how = match ended.status {
+                ExitStatus::Code(code) => format!("exited with code {code}"),
+                ExitStatus::Signal(signal) => format!("exited due to signal {}", signal.number()),
+            };
+            (DEBUG, format!("child process {} {how}", ended.pid))
+        }
+        Notice::Childless => (DEBUG, "got ECHILD: no children left to monitor".to_owned()),
+        Notice::NoReaper
+        | Notice::Opening(_)
+        | Notice::Detached { .. }
+        | Notice::CannotDetach(_)
+        | Notice::CannotAttach(_)
+        | Notice::InSession
+        | Notice::Received(_)
+        | Notice::HandedOff(_)
+        | Notice::Rewritten(..)
+        | Notice::Forwarded(..)
+        | Notice::CannotSend(..)
+        | Notice::Suspending
+        | Notice::ChildEnded(_)
+        | Notice::Adopting
+        | Notice::CannotHearOfParent(_)
+        | Notice::Leaving(_) => return None,
+    })
+}
