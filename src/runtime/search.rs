@@ -2,17 +2,20 @@
 //!
 //! SIGCHLD names a child that has ended, and looking at that one costs the same however many there are. It may stand for
 //! more than one, though, so all have to be looked through as well; the kernel takes some 0.1 µs for each of them, which
-//! with a thousand was half of what a restart cost. So after a search of many that was in vain the next one waits until
-//! it is worth it. Nothing is lost: a dead child can wait, and the search that is due is never forgotten.
+//! with a thousand was half of what a restart cost. So in a row of searches that are in vain each waits longer than the
+//! one before, until it is worth it. Nothing is lost: a dead child can wait, and the search that is due is never
+//! forgotten.
 
 use std::time::Duration;
 
 use crate::model::{Mono, Pid};
 
-/// A search of so many children that was in vain is worth a millisecond of waiting; fewer are looked through at once.
+/// A search of so many children is worth a millisecond of waiting; fewer are looked through at once.
 const CHILDREN_A_MILLISECOND: usize = 10;
 /// The longest that a dead child waits.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// A search in vain that comes so long after the last one begins a new row.
+const END_OF_ROW: Duration = Duration::from_millis(200);
 
 /// The search for dead children.
 #[derive(Debug)]
@@ -20,14 +23,15 @@ pub(super) struct Search {
     named: Option<Pid>,
     due: bool,
     has_found: bool,
-    /// When the last one was in vain; `None` if it was not.
-    in_vain: Option<Mono>,
+    last: Mono,
+    /// How many were in vain, in a row.
+    in_vain: u32,
 }
 
 impl Search {
     /// Due at once: what was there before us may have left us dead children.
     pub(super) const fn new() -> Self {
-        Self { named: None, due: true, has_found: false, in_vain: None }
+        Self { named: None, due: true, has_found: false, last: Mono::from_nanos(0), in_vain: 0 }
     }
 
     /// A child has ended, this one if it is named; perhaps others have too.
@@ -48,8 +52,12 @@ impl Search {
 
     /// When all `children` are to be looked through; `None`: none has ended.
     pub(super) fn due(&self, children: usize) -> Option<Mono> {
-        let wait = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(LONGEST_WAIT, Duration::from_millis);
-        let due = self.in_vain.map_or(Mono::from_nanos(0), |last| last + wait.min(LONGEST_WAIT));
+        let worth = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(LONGEST_WAIT, Duration::from_millis);
+        let wait = match self.in_vain {
+            0 => Duration::ZERO,
+            row => Duration::from_millis(1 << (row - 1).min(16)).min(worth).min(LONGEST_WAIT),
+        };
+        let due = self.last + wait;
         self.due.then_some(due)
     }
 
@@ -60,8 +68,13 @@ impl Search {
 
     /// All have been looked through; nobody else is dead.
     pub(super) fn done(&mut self, now: Mono) {
-        self.in_vain = if std::mem::take(&mut self.has_found) { None } else { Some(now) };
-        self.due = false;
+        let goes_on = now.since(self.last) < END_OF_ROW;
+        self.in_vain = match std::mem::take(&mut self.has_found) {
+            true => 0,
+            false if goes_on => self.in_vain.saturating_add(1),
+            false => 1,
+        };
+        (self.due, self.last) = (false, now);
     }
 }
 
@@ -73,38 +86,46 @@ mod tests {
         Mono::from_nanos(milliseconds * 1_000_000)
     }
 
+    fn after(times: &[u64]) -> Search {
+        let mut search = Search::new();
+        for time in times {
+            search.want(Pid::new(7));
+            search.done(at(*time));
+        }
+        search.want(None);
+        search
+    }
+
     #[test]
     fn the_first_search_and_that_of_few_are_due_at_once() {
-        let mut search = Search::new();
-        assert!(search.due(100_000).is_some_and(|due| due <= at(0)));
+        assert!(Search::new().is_due(100_000, at(0)));
+        assert!(after(&[1_000, 1_001, 1_002]).is_due(9, at(1_002)));
+        let mut search = after(&[]);
         search.done(at(5));
-        assert_eq!(search.due(9), None);
-        search.want(None);
-        assert_eq!(search.due(9), Some(at(5)));
+        assert_eq!(search.due(9), None, "nobody has ended since");
     }
 
     #[test]
-    fn a_search_of_many_comes_a_while_after_the_last_one() {
-        let mut search = Search::new();
-        search.done(at(5));
-        search.want(Pid::new(7));
-        search.want(None);
-        assert_eq!(search.due(1_000), Some(at(105)));
-        assert_eq!(search.due(9), Some(at(5)), "when there are fewer it need not wait");
-        assert_eq!(search.due(1_000_000), Some(at(105)));
-        assert_eq!((search.take_named(), search.take_named()), (Pid::new(7), None));
-        assert_eq!(search.due(1_000), Some(at(105)), "it does not depend on the one that was named");
+    fn in_a_row_in_vain_each_waits_longer() {
+        for (times, wait) in [(vec![1_000], 1), (vec![1_000, 1_001], 2), (vec![1_000, 1_001, 1_003], 4)] {
+            let last = *times.last().unwrap();
+            assert_eq!(after(&times).due(1_000), Some(at(last + wait)), "{times:?}");
+        }
+        let many: Vec<u64> = (1_000..1_100).collect();
+        assert_eq!(after(&many).due(1_000), Some(at(1_199)));
+        assert_eq!(after(&many).due(100_000), Some(at(1_199)), "there is a longest wait");
+        assert_eq!(after(&many).due(300), Some(at(1_129)), "of fewer it is worth less");
+        assert_eq!(after(&[1_000, 1_001, 1_300]).due(1_000), Some(at(1_301)), "a new row");
     }
 
     #[test]
-    fn after_one_that_was_not_in_vain_the_next_is_due_at_once() {
-        let mut search = Search::new();
+    fn one_that_was_not_in_vain_ends_the_row() {
+        let mut search = after(&[1_000, 1_001, 1_002]);
         search.found();
-        search.done(at(5));
+        search.done(at(1_003));
         search.want(Pid::new(7));
-        assert!(search.is_due(1_000, at(5)));
-        search.done(at(6));
-        search.want(Pid::new(8));
-        assert!(!search.is_due(500, at(55)) && search.is_due(500, at(56)));
+        assert!(search.is_due(1_000, at(1_003)));
+        assert_eq!((search.take_named(), search.take_named()), (Pid::new(7), None));
+        assert!(search.is_due(1_000, at(1_003)), "it does not depend on the one that was named");
     }
 }
