@@ -80,21 +80,31 @@ impl Engine {
         Image::import(&self.client, archive)
     }
 
-    /// Adds what is in every image.
+    /// An image that has never heard of keepalive: busybox, and what is in `archive`.
+    pub(crate) fn base_image(&self, mut archive: Archive) -> Image {
+        Self::add_base(&mut archive, &self.busybox);
+        Image::import(&self.client, archive)
+    }
+
+    /// Adds keepalive by all its names, busybox, and `configuration` as /etc/keepalive.toml.
     pub(crate) fn furnish(archive: &mut Archive, busybox: &[u8], configuration: &str) {
         archive.file("/sbin/keepalive", 0o755, &std::fs::read(host::keepalive()).unwrap());
         for name in drop_in::NAMES {
             archive.symlink(&format!("/usr/local/bin/{name}"), "/sbin/keepalive");
         }
+        archive.file("/etc/keepalive.toml", 0o644, configuration.as_bytes());
+        archive.file("/srv/steady", 0o755, STEADY.as_bytes());
+        archive.file("/srv/polite", 0o755, POLITE.as_bytes());
+        Self::add_base(archive, busybox);
+    }
+
+    fn add_base(archive: &mut Archive, busybox: &[u8]) {
         archive.file("/bin/busybox", 0o755, busybox);
-        for applet in ["cat", "echo", "env", "kill", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
+        for applet in ["cat", "echo", "env", "kill", "ln", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
             archive.symlink(&format!("/bin/{applet}"), "busybox");
         }
         archive.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
         archive.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
-        archive.file("/etc/keepalive.toml", 0o644, configuration.as_bytes());
-        archive.file("/srv/steady", 0o755, STEADY.as_bytes());
-        archive.file("/srv/polite", 0o755, POLITE.as_bytes());
         archive.directory("/tmp", 0o1777);
     }
 }

@@ -10,8 +10,18 @@ use super::scratch::Scratch;
 /// Builds an image of what is in `context`.
 pub(crate) fn build(context: &Path, words: &[&str]) -> Image {
     let image = Image::adopt(unique_name());
-    docker_ok(&[&["build", "--tag", image.name()], words, &[context.to_str().unwrap()]].concat());
+    // Nothing is fetched, and the classic builder is where nothing could be.
+    let client = Client::new(&["docker"], &[("DOCKER_BUILDKIT", "0")]);
+    let fixed = ["build", "--network=none", "--tag", image.name()];
+    client.ok(&[&fixed, words, &[context.to_str().unwrap()]].concat());
     image
+}
+
+/// The image of `make image`.
+pub(crate) fn keepalive_image() -> Image {
+    let binary = std::fs::read(host::keepalive()).unwrap();
+    let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
+    build(Scratch::with(&[("keepalive", &binary)]).path(), &["--file", dockerfile])
 }
 
 /// What a container of `image` has in its file system; `created`, not run, so that no program is needed.
@@ -36,9 +46,7 @@ fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
     if !docker(&["version"]).status.success() {
         return skip("no Docker Engine answers");
     }
-    let binary = std::fs::read(host::keepalive()).unwrap();
-    let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
-    let image = build(Scratch::with(&[("keepalive", &binary)]).path(), &["--file", dockerfile]);
+    let image = keepalive_image();
 
     // Docker itself adds empty files and directories to mount its own things on.
     let docker_adds = |name: &String| {
