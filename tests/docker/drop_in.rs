@@ -43,6 +43,7 @@ fn the_container_ends_with_the_code_that_the_other_init_would_give() {
     }
 }
 
+/// SIGABRT too, which tini and catatonit let fall.
 #[test]
 fn a_drop_in_reaps_and_forwards() {
     let Some(engine) = Engine::find() else { return };
@@ -63,7 +64,7 @@ fn a_drop_in_below_another_init_reaps_and_forwards() {
         // tini warns there, unless it is told to be the reaper; that is what its users match.
         let options = ["--init", "--env=TINI_SUBREAPER=1", &format!("--entrypoint={name}")];
         let container = image.run(&options, &["--", "/srv/polite"]);
-        // An init above that is tini lets SIGABRT fall.
+        // The init above lets SIGABRT fall.
         check_polite(&container, 4, "USR1");
     }
 }

@@ -21,14 +21,15 @@ echo "$me up"
 while :; do sleep 1000 & wait $!; done
 "#;
 
-/// A program that leaves orphans, and ends in its own way when it is asked to.
+/// A program that leaves orphans, and ends in its own way when it is asked to. It does not say that a signal to its
+/// process group has killed its sleep.
 const POLITE: &str = "#!/bin/sh
 trap 'echo bye; exit 3' TERM
 trap 'echo interrupted; exit 4' INT
 for signal in ABRT USR1; do trap 'echo heard '$signal $signal; done
 for i in 1 2 3 4 5 6 7 8 9; do (true &); done
 echo up
-while :; do sleep 1000 & wait $!; done
+while :; do { sleep 1000 & wait $!; } 2>/dev/null; done
 ";
 
 /// A Docker Engine that answers, with what the tests need to make images.
