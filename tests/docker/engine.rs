@@ -2,16 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use super::archive::Archive;
+use super::client::{Client, lossy};
+use super::drop_in;
 use super::host;
 use super::wait::wait_for;
-
-/// Seconds for one `docker` command.
-const COMMAND_SECONDS: &str = "120";
 
 /// A service that runs until it is asked to stop, and says what happens to it.
 pub(crate) const STEADY: &str = r#"#!/bin/sh
@@ -23,24 +21,46 @@ echo "$me up"
 while :; do sleep 1000 & wait $!; done
 "#;
 
+/// A program that leaves orphans, and ends in its own way when it is asked to. It does not say that a signal to its
+/// process group has killed its sleep.
+const POLITE: &str = "#!/bin/sh
+trap 'echo bye; exit 3' TERM
+trap 'echo interrupted; exit 4' INT
+for signal in ABRT USR1; do trap 'echo heard '$signal $signal; done
+for i in 1 2 3 4 5 6 7 8 9; do (true &); done
+echo up
+while :; do { sleep 1000 & wait $!; } 2>/dev/null; done
+";
+
 /// A Docker Engine that answers, with what the tests need to make images.
 pub(crate) struct Engine {
+    client: Client,
     busybox: Vec<u8>,
 }
 
 impl Engine {
     /// `None` where there is none; the test then ends, and stderr says that it was skipped.
     pub(crate) fn find() -> Option<Self> {
-        let version = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
-        if !version.is_ok_and(|output| output.status.success()) {
+        let client = Client::default();
+        if !client.answers() {
             skip("no Docker Engine answers");
             return None;
         }
-        let Some(busybox) = host::static_busybox() else {
+        Self::of(client)
+    }
+
+    /// The engine that `client` speaks to, which answers. `None`: the test is skipped, as above.
+    pub(crate) fn of(client: Client) -> Option<Self> {
+        Some(Self { client, busybox: Self::busybox()? })
+    }
+
+    /// `None` where it is not installed; the test is skipped then.
+    pub(crate) fn busybox() -> Option<Vec<u8>> {
+        let busybox = host::static_busybox();
+        if busybox.is_none() {
             skip("busybox-static is not installed");
-            return None;
-        };
-        Some(Self { busybox })
+        }
+        busybox
     }
 
     /// An image with keepalive as its entry point, busybox, and `configuration` as /etc/keepalive.toml.
@@ -57,17 +77,36 @@ impl Engine {
 
     /// The same, upon what is in `archive`.
     pub(crate) fn image_from(&self, mut archive: Archive, configuration: &str) -> Image {
+        Self::furnish(&mut archive, &self.busybox, configuration);
+        Image::import(&self.client, archive)
+    }
+
+    /// An image that has never heard of keepalive: busybox, and what is in `archive`.
+    pub(crate) fn base_image(&self, mut archive: Archive) -> Image {
+        Self::add_base(&mut archive, &self.busybox);
+        Image::import(&self.client, archive)
+    }
+
+    /// Adds keepalive by all its names, busybox, and `configuration` as /etc/keepalive.toml.
+    pub(crate) fn furnish(archive: &mut Archive, busybox: &[u8], configuration: &str) {
         archive.file("/sbin/keepalive", 0o755, &std::fs::read(host::keepalive()).unwrap());
-        archive.file("/bin/busybox", 0o755, &self.busybox);
-        for applet in ["cat", "echo", "env", "kill", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
+        for name in drop_in::NAMES {
+            archive.symlink(&format!("/usr/local/bin/{name}"), "/sbin/keepalive");
+        }
+        archive.file("/etc/keepalive.toml", 0o644, configuration.as_bytes());
+        archive.file("/srv/steady", 0o755, STEADY.as_bytes());
+        archive.file("/srv/polite", 0o755, POLITE.as_bytes());
+        Self::add_base(archive, busybox);
+    }
+
+    fn add_base(archive: &mut Archive, busybox: &[u8]) {
+        archive.file("/bin/busybox", 0o755, busybox);
+        for applet in ["cat", "echo", "env", "kill", "ln", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
             archive.symlink(&format!("/bin/{applet}"), "busybox");
         }
         archive.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
         archive.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
-        archive.file("/etc/keepalive.toml", 0o644, configuration.as_bytes());
-        archive.file("/srv/steady", 0o755, STEADY.as_bytes());
         archive.directory("/tmp", 0o1777);
-        Image::import(archive)
     }
 }
 
@@ -79,38 +118,6 @@ pub(crate) fn skip(reason: &str) {
     std::io::stderr().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes()).unwrap();
 }
 
-/// Runs `docker` with `arguments`; the output as it is.
-pub(crate) fn docker(arguments: &[&str]) -> Output {
-    docker_with_input(arguments, &[])
-}
-
-fn docker_with_input(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new("timeout")
-        .args(["--kill-after=5", COMMAND_SECONDS, "docker"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input).unwrap();
-    drop(stdin);
-    child.wait_with_output().unwrap()
-}
-
-/// Runs `docker` with `arguments`, which must succeed; its stdout.
-#[track_caller]
-pub(crate) fn docker_ok(arguments: &[&str]) -> String {
-    let output = docker(arguments);
-    assert!(output.status.success(), "docker {}: {}", arguments.join(" "), lossy(&output.stderr));
-    lossy(&output.stdout)
-}
-
-pub(crate) fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// A name that nothing else has.
 pub(crate) fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -119,19 +126,20 @@ pub(crate) fn unique_name() -> String {
 
 /// An image, removed when dropped.
 pub(crate) struct Image {
+    client: Client,
     name: String,
 }
 
 impl Image {
     /// Takes charge of an image that exists already.
     pub(crate) fn adopt(name: String) -> Self {
-        Self { name }
+        Self { client: Client::default(), name }
     }
 
-    fn import(archive: Archive) -> Self {
-        let image = Self { name: unique_name() };
+    fn import(client: &Client, archive: Archive) -> Self {
+        let image = Self { client: client.clone(), name: unique_name() };
         let change = "--change=ENTRYPOINT [\"/sbin/keepalive\"]";
-        let output = docker_with_input(&["import", change, "-", &image.name], &archive.finish());
+        let output = client.run_with_input(&["import", change, "-", &image.name], &archive.finish());
         assert!(output.status.success(), "docker import: {}", lossy(&output.stderr));
         image
     }
@@ -142,16 +150,13 @@ impl Image {
 
     /// Starts a container: `docker run --detach OPTIONS IMAGE ARGUMENTS`.
     pub(crate) fn run(&self, options: &[&str], arguments: &[&str]) -> Container {
-        let container = Container { name: unique_name() };
-        let fixed = ["run", "--detach", "--name", &container.name, "--network=none"];
-        docker_ok(&[&fixed, options, &[&self.name], arguments].concat());
-        container
+        Container::start(&self.client, &[options, &[&self.name], arguments].concat())
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        drop(docker(&["rmi", "--force", &self.name]));
+        drop(self.client.run(&["rmi", "--force", &self.name]));
     }
 }
 
@@ -191,13 +196,23 @@ impl Process {
 
 /// A container, removed with all that runs in it when dropped.
 pub(crate) struct Container {
+    client: Client,
     name: String,
 }
 
 impl Container {
     /// Takes charge of a container that is started by other means.
-    pub(crate) fn adopt(name: String) -> Self {
-        Self { name }
+    pub(crate) fn adopt(client: &Client, name: String) -> Self {
+        Self { client: client.clone(), name }
+    }
+
+    /// Starts a container: `run --detach`, with a name and without a network, and `words`.
+    #[track_caller]
+    pub(crate) fn start(client: &Client, words: &[&str]) -> Self {
+        let container = Self::adopt(client, unique_name());
+        let fixed = ["run", "--detach", "--name", &container.name, "--network=none"];
+        client.ok(&[&fixed, words].concat());
+        container
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -205,7 +220,7 @@ impl Container {
     }
 
     pub(crate) fn logs(&self) -> Logs {
-        let output = docker(&["logs", &self.name]);
+        let output = self.client.run(&["logs", &self.name]);
         Logs { stdout: lossy(&output.stdout), stderr: lossy(&output.stderr) }
     }
 
@@ -225,7 +240,7 @@ impl Container {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        docker_ok(&["inspect", "--format={{.State.Running}}", &self.name]).trim() == "true"
+        self.client.ok(&["inspect", "--format={{.State.Running}}", &self.name]).trim() == "true"
     }
 
     /// Waits for the container to end by itself; its exit code.
@@ -238,24 +253,24 @@ impl Container {
     /// `docker stop`, with Docker's own ten seconds until SIGKILL; the exit code, which is 137 after that.
     #[track_caller]
     pub(crate) fn stop(&self) -> i32 {
-        docker_ok(&["stop", &self.name]);
+        self.client.ok(&["stop", &self.name]);
         self.exit_code()
     }
 
     /// `docker kill --signal`.
     #[track_caller]
     pub(crate) fn kill(&self, signal: &str) {
-        docker_ok(&["kill", "--signal", signal, &self.name]);
+        self.client.ok(&["kill", "--signal", signal, &self.name]);
     }
 
     fn exit_code(&self) -> i32 {
-        docker_ok(&["inspect", "--format={{.State.ExitCode}}", &self.name]).trim().parse().unwrap()
+        self.client.ok(&["inspect", "--format={{.State.ExitCode}}", &self.name]).trim().parse().unwrap()
     }
 
     /// Runs a shell script in the container, as the container's user; its stdout.
     #[track_caller]
     pub(crate) fn shell(&self, script: &str) -> String {
-        docker_ok(&["exec", &self.name, "/bin/sh", "-c", script])
+        self.client.ok(&["exec", &self.name, "/bin/sh", "-c", script])
     }
 
     /// All processes of the container but those that look for them.
@@ -287,8 +302,8 @@ impl Container {
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
         let logs = self.logs();
-        let state = docker(&["inspect", "--format={{json .State}}", &self.name]);
-        let top = docker(&["top", &self.name]);
+        let state = self.client.run(&["inspect", "--format={{json .State}}", &self.name]);
+        let top = self.client.run(&["top", &self.name]);
         for (title, part) in [
             ("stdout", logs.stdout),
             ("stderr", logs.stderr),
@@ -303,6 +318,6 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        drop(docker(&["rm", "--force", "--volumes", &self.name]));
+        drop(self.client.run(&["rm", "--force", "--volumes", &self.name]));
     }
 }

@@ -1,6 +1,7 @@
 //! Ends that nobody asked for: the code and the reason are there for whoever looks after the container.
 
-use super::engine::{Engine, docker, lossy, unique_name};
+use super::client::{docker, lossy};
+use super::engine::{Engine, unique_name};
 
 /// A file on this machine that a container mounts; removed when dropped.
 struct MountedFile(std::path::PathBuf);

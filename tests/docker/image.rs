@@ -1,41 +1,32 @@
 //! The image of `make image`: what it holds and what it is good for.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use super::engine::{Container, Image, docker, docker_ok, lossy, skip, unique_name};
+use super::client::{Client, docker, docker_ok, lossy};
+use super::engine::{Container, Image, skip, unique_name};
 use super::host;
+use super::scratch::Scratch;
 
-/// A directory that is removed when dropped.
-struct BuildContext(std::path::PathBuf);
-
-impl BuildContext {
-    fn with(files: &[(&str, &[u8])]) -> Self {
-        let context = Self(std::env::temp_dir().join(unique_name()));
-        std::fs::create_dir(&context.0).unwrap();
-        for (name, content) in files {
-            std::fs::write(context.0.join(name), content).unwrap();
-            std::fs::set_permissions(context.0.join(name), Permissions::from_mode(0o755)).unwrap();
-        }
-        context
-    }
-
-    fn build(&self, dockerfile: &str) -> Image {
-        let image = Image::adopt(unique_name());
-        docker_ok(&["build", "--file", dockerfile, "--tag", image.name(), self.0.to_str().unwrap()]);
-        image
-    }
+/// Builds an image of what is in `context`.
+pub(crate) fn build(context: &Path, words: &[&str]) -> Image {
+    let image = Image::adopt(unique_name());
+    // Nothing is fetched, and the classic builder is where nothing could be.
+    let client = Client::new(&["docker"], &[("DOCKER_BUILDKIT", "0")]);
+    let fixed = ["build", "--network=none", "--tag", image.name()];
+    client.ok(&[&fixed, words, &[context.to_str().unwrap()]].concat());
+    image
 }
 
-impl Drop for BuildContext {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+/// The image of `make image`.
+pub(crate) fn keepalive_image() -> Image {
+    let binary = std::fs::read(host::keepalive()).unwrap();
+    let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
+    build(Scratch::with(&[("keepalive", &binary)]).path(), &["--file", dockerfile])
 }
 
 /// What a container of `image` has in its file system; `created`, not run, so that no program is needed.
 fn files_of(image: &Image) -> Vec<String> {
-    let container = Container::adopt(unique_name());
+    let container = Container::adopt(&Client::default(), unique_name());
     docker_ok(&["create", "--name", container.name(), image.name(), "none"]);
     let archive = docker(&["export", container.name()]).stdout;
     // The name is at the start of each header; contents are skipped by their size, tar(5).
@@ -55,9 +46,7 @@ fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
     if !docker(&["version"]).status.success() {
         return skip("no Docker Engine answers");
     }
-    let binary = std::fs::read(host::keepalive()).unwrap();
-    let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
-    let image = BuildContext::with(&[("keepalive", &binary)]).build(dockerfile);
+    let image = keepalive_image();
 
     // Docker itself adds empty files and directories to mount its own things on.
     let docker_adds = |name: &String| {
@@ -67,8 +56,7 @@ fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
     assert_eq!(own, ["sbin/", "sbin/keepalive"]);
 
     let copying = format!("FROM scratch\nCOPY --from={} /sbin/keepalive /init\nENTRYPOINT [\"/init\"]\n", image.name());
-    let context = BuildContext::with(&[("Dockerfile", copying.as_bytes())]);
-    let copy = context.build(context.0.join("Dockerfile").to_str().unwrap());
+    let copy = build(Scratch::with(&[("Dockerfile", copying.as_bytes())]).path(), &[]);
     // Nothing else is in there, so that a command cannot be found: 127 shows that it is keepalive that has looked.
     let output = docker(&["run", "--rm", "--network=none", copy.name(), "--", "nosuchprogram"]);
     assert_eq!(output.status.code(), Some(127), "{}", lossy(&output.stderr));

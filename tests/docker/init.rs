@@ -1,6 +1,7 @@
 //! Init mode as the entry point of an image: `ENTRYPOINT ["/sbin/keepalive", "--"]` or `docker run IMAGE -- CMD`.
 
-use super::engine::{Engine, Image, docker, lossy};
+use super::client::{docker, lossy};
+use super::engine::{Engine, Image};
 use super::wait::wait_for;
 
 /// Exit code of `docker run IMAGE ARGUMENTS`, and what it wrote to stderr.

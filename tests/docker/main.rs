@@ -17,14 +17,21 @@ mod pty;
 #[path = "../common/wait.rs"]
 mod wait;
 
+mod above;
 mod archive;
+mod client;
+mod drop_in;
 mod engine;
+mod examples;
 mod failure;
 mod hardening;
 mod host;
 mod image;
 mod init;
+mod own_engine;
+mod podman;
 mod real_set;
+mod scratch;
 mod shortage;
 mod stop;
 mod terminal;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::archive::Archive;
-use super::engine::{Container, Engine, Process, docker, lossy, skip};
+use super::client::{docker, lossy};
+use super::engine::{Container, Engine, Process, skip};
 use super::host;
 use super::wait::wait_for;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::engine::{Container, Engine, docker_ok};
+use super::client::docker_ok;
+use super::engine::{Container, Engine};
 use super::wait::wait_for;
 
 /// Clock ticks in a second, sysconf(3) `_SC_CLK_TCK`: 100 on every Linux platform that keepalive is built for.

@@ -1,26 +1,32 @@
 //! `docker run -it`: the terminal behaves as it does without an init.
 
-use std::process::Command;
-
-use super::engine::{Container, Engine, Image, unique_name};
+use super::client::Client;
+use super::drop_in;
+use super::engine::{Container, Engine, unique_name};
 use super::pty::{CTRL_C, Terminal};
 
 const CTRL_Z: &str = "\x1a";
 
-/// `docker run --interactive --tty` on a pseudo-terminal, and the container that it starts.
-fn run_interactively(image: &Image, arguments: &[&str]) -> (Terminal, Container) {
-    let container = Container::adopt(unique_name());
-    let terminal = Terminal::start(
-        Command::new("docker")
-            .args(["run", "--interactive", "--tty", "--network=none", "--name", container.name(), image.name()])
-            .args(arguments),
-    );
+/// `run --interactive --tty WORDS` on a pseudo-terminal, and the container that it starts.
+pub(crate) fn run_on_terminal(client: &Client, words: &[&str]) -> (Terminal, Container) {
+    let container = Container::adopt(client, unique_name());
+    let fixed = ["run", "--interactive", "--tty", "--network=none", "--name", container.name()];
+    let terminal = Terminal::start(&mut client.command(&[&fixed, words].concat()));
     (terminal, container)
+}
+
+/// The same of a shell, which must find that it has the terminal, and all that comes of that.
+#[track_caller]
+fn check_shell(words: &[&str]) {
+    let (mut terminal, _container) = run_on_terminal(&Client::default(), words);
+    terminal.wait_for_text("# ");
+    assert!(!terminal.seen.contains("job control"), "{words:?}: {}", terminal.seen);
+    use_the_shell(terminal);
 }
 
 /// A shell with job control, an interrupted program and a suspended one.
 #[track_caller]
-fn use_the_shell(mut terminal: Terminal) {
+pub(crate) fn use_the_shell(mut terminal: Terminal) {
     terminal.type_in("echo $((40 + 2))\n");
     terminal.wait_for_text("\n42");
     terminal.type_in("echo sleep''ing; sleep 1000; echo code=$?\n");
@@ -41,14 +47,47 @@ fn use_the_shell(mut terminal: Terminal) {
     assert_eq!(code, Some(5), "{rest}");
 }
 
+/// Ctrl-C while /srv/polite has the terminal.
+#[track_caller]
+pub(crate) fn interrupt(mut terminal: Terminal) {
+    terminal.wait_for_text("up");
+    terminal.type_in(CTRL_C);
+    terminal.wait_for_text("interrupted");
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!(code, Some(4), "{rest}");
+}
+
 #[test]
 fn a_shell_in_init_mode_has_the_terminal() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
-    let (mut terminal, _container) = run_interactively(&image, &["--", "sh"]);
-    terminal.wait_for_text("# ");
-    assert!(!terminal.seen.contains("job control"), "{}", terminal.seen);
-    use_the_shell(terminal);
+    check_shell(&[image.name(), "--", "sh"]);
+    let (terminal, _container) = run_on_terminal(&Client::default(), &[image.name(), "--", "/srv/polite"]);
+    interrupt(terminal);
+}
+
+/// `docker run --init`, with the engine's own init.
+#[test]
+fn a_shell_below_another_init_has_the_terminal() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    check_shell(&["--init", image.name(), "--", "sh"]);
+    let words = ["--init", image.name(), "--", "/srv/polite"];
+    let (terminal, _container) = run_on_terminal(&Client::default(), &words);
+    interrupt(terminal);
+}
+
+#[test]
+fn a_shell_below_a_drop_in_has_the_terminal() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    for name in drop_in::NAMES {
+        let entry_point = format!("--entrypoint={name}");
+        check_shell(&[&entry_point, image.name(), "--", "sh"]);
+        let words = [&entry_point, image.name(), "--", "/srv/polite"];
+        let (terminal, _container) = run_on_terminal(&Client::default(), &words);
+        interrupt(terminal);
+    }
 }
 
 /// README: `keepalive -c FILE -- CMD`: CMD gets the terminal if there is one, its exit ends the container with its
@@ -57,10 +96,7 @@ fn a_shell_in_init_mode_has_the_terminal() {
 fn a_shell_beside_a_service_set_has_the_terminal() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\n");
-    let (mut terminal, _container) = run_interactively(&image, &["-c", "/etc/keepalive.toml", "--", "sh"]);
-    terminal.wait_for_text("# ");
-    assert!(!terminal.seen.contains("job control"), "{}", terminal.seen);
-    use_the_shell(terminal);
+    check_shell(&[image.name(), "-c", "/etc/keepalive.toml", "--", "sh"]);
 }
 
 #[test]
@@ -75,7 +111,7 @@ fn ctrl_c_stops_a_service_set_in_order() {
         depends_on = ["base"]
         "#,
     );
-    let (mut terminal, _container) = run_interactively(&image, &[]);
+    let (mut terminal, _container) = run_on_terminal(&Client::default(), &[image.name()]);
     terminal.wait_for_text("web.0 up");
     terminal.type_in(CTRL_C);
     terminal.wait_for_text("web.0 stops");

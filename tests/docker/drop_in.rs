@@ -1,0 +1,94 @@
+//! keepalive as the entry point of an image by the name of another init.
+
+use super::client::{docker, lossy};
+use super::engine::{Container, Engine, Image};
+use super::wait::wait_for;
+
+/// The inits that it stands in for, by the names of their programs.
+pub(crate) const NAMES: [&str; 2] = ["tini", "docker-init"];
+
+/// What `name` as the entry point makes of `command`: exit code and stderr.
+fn run(image: &Image, name: &str, options: &[&str], command: &[&str]) -> (Option<i32>, String) {
+    let entry_point = format!("--entrypoint={name}");
+    let fixed = ["run", "--rm", "--network=none", &entry_point];
+    let output = docker(&[&fixed, options, &[image.name(), "--"], command].concat());
+    (output.status.code(), lossy(&output.stderr))
+}
+
+/// The exit code of `name` for a command that is not there, and for one that is not executable.
+fn codes_for_what_cannot_be_started(name: &str) -> (i32, i32) {
+    match name {
+        "dumb-init" => (2, 2),
+        "catatonit" => (1, 1),
+        _ => (127, 126),
+    }
+}
+
+#[test]
+fn the_container_ends_with_the_code_that_the_other_init_would_give() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    for name in NAMES {
+        let (missing, forbidden) = codes_for_what_cannot_be_started(name);
+        for (command, code) in [
+            (&["sh", "-c", "exit 0"] as &[&str], 0),
+            (&["sh", "-c", "exit 7"], 7),
+            (&["sh", "-c", "kill -KILL $$"], 137),
+            (&["nosuchprogram"], missing),
+            (&["/etc/passwd"], forbidden),
+        ] {
+            let (found, stderr) = run(&image, name, &[], command);
+            assert_eq!(found, Some(code), "{name} {command:?}: {stderr}");
+        }
+    }
+}
+
+/// SIGABRT too, which tini and catatonit let fall.
+#[test]
+fn a_drop_in_reaps_and_forwards() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    for name in NAMES {
+        let container = image.run(&[&format!("--entrypoint={name}")], &["--", "/srv/polite"]);
+        check_polite(&container, 3, "ABRT");
+    }
+}
+
+/// Below the engine's own init, where it is not the first process, and has no business to say so: the engine's init
+/// reaps what is orphaned.
+#[test]
+fn a_drop_in_below_another_init_reaps_and_forwards() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    for name in NAMES {
+        // tini warns there, unless it is told to be the reaper; that is what its users match.
+        let options = ["--init", "--env=TINI_SUBREAPER=1", &format!("--entrypoint={name}")];
+        let container = image.run(&options, &["--", "/srv/polite"]);
+        // The init above lets SIGABRT fall.
+        check_polite(&container, 4, "USR1");
+    }
+}
+
+/// A container of /srv/polite, with `processes` in it when its orphans are gone, which hears `signal`.
+#[track_caller]
+fn check_polite(container: &Container, processes: usize, signal: &str) {
+    container.wait_for_line("up");
+    wait_for(|| container.describe(), || (container.processes().len() == processes).then_some(()));
+    container.kill(signal);
+    container.wait_for_line(&format!("heard {signal}"));
+
+    assert_eq!(container.stop(), 3, "{}", container.describe());
+    assert!(container.logs().stdout.ends_with("bye\n"), "{}", container.describe());
+    assert_eq!(container.logs().stderr, "");
+}
+
+#[test]
+fn a_drop_in_needs_no_privilege_and_nothing_writable_either() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("");
+    let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];
+    for name in NAMES {
+        let (code, stderr) = run(&image, name, &locked, &["sh", "-c", "exit 9"]);
+        assert_eq!((code, stderr.as_str()), (Some(9), ""), "{name}");
+    }
+}

@@ -1,0 +1,127 @@
+//! podman with a store of the test's own, and keepalive as what its `--init` starts.
+//!
+//! podman asks for limits as high as they may be for root. Where even root may not raise limits, as in a container, the
+//! runtime would refuse; so it is given a configuration without them, by a wrapper around it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::archive::Archive;
+use super::client::{Client, lossy};
+use super::engine::{skip, unique_name};
+use super::host;
+use super::scratch::Scratch;
+
+const CONFIGURATION: &str = r#"
+[containers]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+"#;
+
+const RUNTIME: &str = r#"#!/usr/bin/python3 -I
+import json, os, sys
+words = sys.argv[1:]
+def without_limits(path, part):
+    with open(path) as file:
+        configuration = json.load(file)
+    part(configuration).pop("rlimits", None)
+    with open(path, "w") as file:
+        json.dump(configuration, file)
+if "create" in words:
+    bundle = words[words.index("--bundle") + 1]
+    without_limits(os.path.join(bundle, "config.json"), lambda whole: whole["process"])
+elif "exec" in words:
+    without_limits(words[words.index("--process") + 1], lambda process: process)
+os.execv("RUNC", ["RUNC", "--root", "STATE", *words])
+"#;
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Until a cgroup that something is still in is left to the machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything of it is gone when it is dropped; its containers must have been dropped before.
+pub(crate) struct Podman {
+    directory: Scratch,
+    cgroup: String,
+    pub(crate) client: Client,
+}
+
+impl Podman {
+    /// `None` where there is no podman; the test is skipped then.
+    pub(crate) fn with(root: Archive) -> Option<Self> {
+        let (Some(_), Some(runc)) = (host::find("podman"), host::find("runc")) else {
+            skip("podman and runc are not installed");
+            return None;
+        };
+        let directory = Scratch::new();
+        symlink(host::keepalive(), directory.join("podman-init")).unwrap();
+        let runtime = RUNTIME.replace("RUNC", runc.to_str().unwrap()).replace("STATE", &directory.join("runc"));
+        let runtime = directory.file("runtime", runtime.as_bytes());
+        let configuration = directory.file("containers.conf", CONFIGURATION.as_bytes());
+        let [store, state, temporary] = ["store", "state", "temporary"].map(|name| directory.join(name));
+        let client = Client::new(
+            &["podman", "--root", &store, "--runroot", &state, "--tmpdir", &temporary, "--runtime", &runtime]
+                .into_iter()
+                .chain(["--storage-driver=vfs"])
+                .collect::<Vec<_>>(),
+            &[("CONTAINERS_CONF", &configuration)],
+        );
+        unpack(root, &directory);
+        Some(Self { directory, cgroup: unique_name(), client })
+    }
+
+    /// The words between `run` and a command: keepalive above it, on the file system that was given.
+    pub(crate) fn words(&self) -> Vec<String> {
+        vec![
+            "--init".to_owned(),
+            format!("--init-path={}", self.directory.join("podman-init")),
+            format!("--cgroup-parent=/{}", self.cgroup),
+            "--rootfs".to_owned(),
+            self.directory.join("root"),
+        ]
+    }
+}
+
+fn unpack(archive: Archive, directory: &Scratch) {
+    let tar = directory.file("root.tar", &archive.finish());
+    let root = directory.join("root");
+    fs::create_dir(&root).unwrap();
+    let output = Command::new("tar").args(["-C", &root, "-xf", &tar]).output().unwrap();
+    assert!(output.status.success(), "tar: {}", lossy(&output.stderr));
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        // The monitor of a container leaves its cgroup a moment after the container is gone.
+        let end = Instant::now() + PATIENCE;
+        while !remove_cgroups(&self.cgroup) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Removes the cgroup `name` of each hierarchy; false if one is still there.
+fn remove_cgroups(name: &str) -> bool {
+    let mut tops = vec![Path::new(CGROUPS).join(name)];
+    tops.extend(directories_in(Path::new(CGROUPS)).map(|hierarchy| hierarchy.join(name)));
+    tops.into_iter().filter(|top| top.is_dir()).all(|top| remove_tree(&top))
+}
+
+fn remove_tree(cgroup: &Path) -> bool {
+    for below in directories_in(cgroup) {
+        remove_tree(&below);
+    }
+    fs::remove_dir(cgroup).is_ok()
+}
+
+fn directories_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
