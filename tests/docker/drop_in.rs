@@ -5,7 +5,7 @@ use super::engine::{Container, Engine, Image};
 use super::wait::wait_for;
 
 /// The inits that it stands in for, by the names of their programs.
-pub(crate) const NAMES: [&str; 2] = ["tini", "docker-init"];
+pub(crate) const NAMES: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
 
 /// What `name` as the entry point makes of `command`: exit code and stderr.
 fn run(image: &Image, name: &str, options: &[&str], command: &[&str]) -> (Option<i32>, String) {
