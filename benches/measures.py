@@ -143,7 +143,8 @@ class Measures:
             run.wait_for(COUNT, 1)
             cpu = run.cpu()
             run.words[GO] = 1
-            run.wait_for(COUNT, count + 1)
+            for births in range(2, count + 2):
+                run.wait_for(COUNT, births)
             # The births and deaths of one after the other; the last birth is without a death.
             latencies = [run.words[STAMPS + 2 * index + 2] - run.words[STAMPS + 2 * index + 1] for index in range(count)]
             return latencies, (run.cpu() - cpu) / count

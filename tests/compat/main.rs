@@ -1,7 +1,7 @@
 //! keepalive by the names of other inits, and those inits themselves: one suite for both.
 //!
 //! What is asserted of everyone is what images rely on. Where keepalive is better on purpose, a test says so and asserts
-//! both. `INIT_UNDER_TEST=keepalive` or `=tini` leaves the others out.
+//! both. `INIT_UNDER_TEST=keepalive`, or `=tini` and so on, leaves the others out.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,6 +19,11 @@ mod harness;
 #[path = "../common/session.rs"]
 #[expect(dead_code, reason = "other test binaries use more of it")]
 mod session;
+
+mod cases;
+mod catatonit;
+mod dumb_init;
+mod dumb_init_terminal;
 mod subject;
 mod tini;
 mod tini_terminal;

@@ -3,7 +3,9 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, skip};
+use keepalive::model::Pid;
+
+use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, skip, status_field};
 
 /// A program that answers to the name of an init.
 pub(crate) struct Subject {
@@ -55,6 +57,13 @@ impl Subject {
         Run::words(place, &[&[self.path()], words].concat())
     }
 
+    /// `sh -c SCRIPT`, with the init as `$INIT` and the puppet as `$PUPPET`.
+    pub(crate) fn script(&self, place: Place, script: &str) -> Run {
+        let mut run = Run::words(place, &["sh", "-c", script]);
+        run.command.env("INIT", self.path()).env("PUPPET", PUPPET);
+        run
+    }
+
     /// `INIT OPTIONS… -- puppet VERB…`
     pub(crate) fn puppet(&self, place: Place, options: &[&str], verb: &[&str]) -> Run {
         self.run(place, &[options, &["--", PUPPET], verb].concat())
@@ -65,4 +74,23 @@ impl Subject {
         let init = [&["--", self.path()], options, &["--", PUPPET], verb].concat();
         Run::words(place, &[&[PUPPET, "with"], changes, &init].concat())
     }
+}
+
+/// A field of what `puppet state` says.
+#[track_caller]
+pub(crate) fn field<'a>(state: &'a str, name: &str) -> &'a str {
+    let line = state.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {state}"))
+}
+
+/// A field of signals: the lowest bit is that of signal 1.
+#[track_caller]
+pub(crate) fn signal_bits(state: &str, name: &str) -> u64 {
+    u64::from_str_radix(field(state, name), 16).unwrap()
+}
+
+/// The signals that wait for a process.
+#[track_caller]
+pub(crate) fn pending(pid: Pid) -> u64 {
+    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap()
 }

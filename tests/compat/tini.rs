@@ -3,7 +3,7 @@
 use keepalive::model::Signal;
 
 use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
-use crate::subject::Subject;
+use crate::subject::{Subject, field, pending, signal_bits};
 
 /// Exit code, stdout, stderr of `tini WORDS…`.
 fn run(subject: &Subject, words: &[&str]) -> (i32, String, String) {
@@ -218,16 +218,11 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
             let (code, state, stderr) = tini.puppet_after(place, &changes, &["-s"], &["state"]).finish();
             assert_eq!(code, 0, "{stderr}");
-            let field = |name: &str| {
-                let line = state.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-                line.unwrap_or_else(|| panic!("no {name} in {state}"))
-            };
-            let bits = |name: &str| u64::from_str_radix(field(name), 16).unwrap();
-            assert_eq!(bits("SigBlk"), 1 << 9 | 1 << 21);
+            assert_eq!(signal_bits(&state, "SigBlk"), 1 << 9 | 1 << 21);
             let asked = 1 | 1 << 12 | 1 << 20;
-            assert_eq!(bits("SigIgn") & asked, asked);
-            assert_eq!((field("leads-group"), field("leads-session")), ("true", "false"));
-            assert_eq!(field("descriptors"), "0,1,2");
+            assert_eq!(signal_bits(&state, "SigIgn") & asked, asked);
+            assert_eq!((field(&state, "leads-group"), field(&state, "leads-session")), ("true", "false"));
+            assert_eq!(field(&state, "descriptors"), "0,1,2");
         }
     }
 }
@@ -358,8 +353,4 @@ fn a_stop_that_was_sent_through_the_init_stops_the_child() {
             }
         }
     }
-}
-
-fn pending(pid: keepalive::model::Pid) -> u64 {
-    u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap()
 }

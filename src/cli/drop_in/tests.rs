@@ -1,7 +1,7 @@
 //! What the words of other inits come to.
 
 use super::*;
-use crate::init::{Dialect, Orphans};
+use crate::init::{Dialect, Orphans, Placement};
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Signal};
 
@@ -13,7 +13,12 @@ fn read_with(words: &[&str], variables: &[(&str, &str)]) -> Option<Invocation> {
 
 #[track_caller]
 fn tini(words: &[&str], variables: &[(&str, &str)]) -> (Options, Vec<OsString>) {
-    match read_with(&[&["/sbin/tini"], words].concat(), variables) {
+    understood(&[&["/sbin/tini"], words].concat(), variables)
+}
+
+#[track_caller]
+fn understood(words: &[&str], variables: &[(&str, &str)]) -> (Options, Vec<OsString>) {
+    match read_with(words, variables) {
         Some(Invocation::Init { options, command }) => (options, command),
         other => panic!("{words:?}: {other:?}"),
     }
@@ -97,4 +102,72 @@ fn what_is_asked_for_is_said_on_stdout() {
     assert_eq!(said(&["docker-init", "--version"]), (Stream::Stdout, "tini version 0.19.0\n".to_owned(), 0));
     assert_eq!(said(&["tini", "-h", "-z"]), (Stream::Stdout, said(&["tini"]).1, 0));
     assert_eq!(said(&["tini", "-l"]), (Stream::Stdout, LICENCE.to_owned(), 0));
+}
+
+/// What dumb-init does with these rewrites, besides those that it has of its own.
+#[track_caller]
+fn rewrites(words: &[&str]) -> Vec<(u8, u8)> {
+    let (options, command) = understood(&[&["dumb-init", "-c"], words, &["true"]].concat(), &[]);
+    assert_eq!(command, ["true"], "{words:?}");
+    options.rewrite.iter().map(|(from, to)| (from.number(), to.map_or(0, Signal::number))).collect()
+}
+
+#[test]
+fn the_names_of_options_may_be_cut_short() {
+    for words in [["-r", "15:3"].as_slice(), &["-r15:3"], &["--rewrite", "15:3"], &["--rewrite=15:3"], &["--r=15:3"]] {
+        assert_eq!(rewrites(words), [(15, 3)], "{words:?}");
+    }
+    for (words, line) in [
+        (["dumb-init", "--ver"].as_slice(), "option '--ver' is ambiguous; possibilities: '--verbose' '--version'"),
+        (&["dumb-init", "--foo=1"], "unrecognized option '--foo=1'"),
+        (&["dumb-init", "--rewrite"], "option '--rewrite' requires an argument"),
+        (&["dumb-init", "--verb=1", "x"], "option '--verbose' doesn't allow an argument"),
+        (&["dumb-init", "--rewrite="], "Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and 31."),
+    ] {
+        let (stream, text, code) = said(words);
+        assert_eq!((stream, code), (Stream::Stderr, 1), "{words:?}");
+        assert!(text.contains(line), "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn a_rewrite_is_two_numbers_as_sscanf_reads_them() {
+    assert_eq!(rewrites(&["-r", " 15: 3x", "-r", "+1:31", "-r", "2:0"]), [(15, 3), (1, 31), (2, 0)]);
+    for wrong in ["", ":", "15", "15:", ":3", "15 :3", "a:1", "1:a", "0:1", "32:1", "1:32", "1:-1", "-1:1", "TERM:QUIT"]
+    {
+        assert!(said(&["dumb-init", "-r", wrong, "true"]).1.starts_with("Usage: -r"), "{wrong}");
+    }
+    let far = "99999999999999999999:1";
+    assert!(said(&["dumb-init", "-r", far, "true"]).1.starts_with("Usage: -r"));
+}
+
+#[test]
+fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
+    let (options, _) = understood(&["dumb-init", "-r", "20:12", "true"], &[]);
+    let found: Vec<_> = options.rewrite.iter().map(|(from, to)| (from.number(), to.map(Signal::number))).collect();
+    assert_eq!(found, [(20, Some(12)), (22, Some(19)), (21, Some(19))]);
+    assert_eq!((options.placement, options.group), (Placement::OwnSession, true));
+    for variables in [[("DUMB_INIT_SETSID", "0")].as_slice(), &[("DUMB_INIT_SETSID", "0"), ("DUMB_INIT_DEBUG", "1")]] {
+        let (options, _) = understood(&["dumb-init", "true"], variables);
+        assert_eq!((options.placement, options.group, options.rewrite.len()), (Placement::Ours, false, 0));
+        assert_eq!(usize::from(options.verbosity), variables.len() - 1);
+    }
+    for value in ["false", "", "00"] {
+        assert_eq!(
+            understood(&["dumb-init", "true"], &[("DUMB_INIT_SETSID", value)]).0.placement,
+            Placement::OwnSession
+        );
+    }
+}
+
+#[test]
+fn catatonit_looks_for_options_everywhere_before_the_dashes() {
+    let command = |words: &[&str], variables: &[_]| understood(&[&["catatonit"], words].concat(), variables).1;
+    assert_eq!(command(&["ls", "-g", "--", "-l"], &[]), ["ls", "-l"]);
+    assert_eq!(command(&["--", "ls", "-l"], &[]), ["ls", "-l"]);
+    assert_eq!(command(&["ls", "-l"], &[("POSIXLY_CORRECT", "")]), ["ls", "-l"]);
+    assert!(said(&["catatonit", "ls", "-l"]).1.contains("invalid option -- 'l'"));
+    let (options, command) = understood(&["catatonit", "-P"], &[("CATATONIT_DEBUG", "")]);
+    assert_eq!((options.placement, options.verbosity, command.len()), (Placement::Nowhere, 1, 0));
+    assert_eq!(said(&["catatonit", "--v"]), (Stream::Stdout, "tini version 0.2.1_catatonit\n".to_owned(), 0));
 }

@@ -1,0 +1,213 @@
+//! catatonit 0.2.1; what Debian has may be older, where that shows a test says so.
+
+use std::path::PathBuf;
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::procfs;
+
+use crate::harness::{PUPPET, Place, Running, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::session::{CTRL_C, Session};
+use crate::subject::{Subject, field, pending, signal_bits};
+
+fn everyone() -> Vec<Subject> {
+    Subject::all("catatonit")
+}
+
+#[test]
+fn signals_reach_the_child_alone_and_with_g_its_group() {
+    for init in everyone() {
+        for place in places() {
+            for (options, count) in [([].as_slice(), 1), (&["-g"], 2)] {
+                let running = init.puppet(place, options, &["with-companion", "report-signals"]).start();
+                running.ready();
+                running.ready();
+                for signal in [Signal::USR1, Signal::USR2] {
+                    running.send(signal);
+                    (0..count).for_each(|_| running.expect(&format!("signal {}", signal.number())));
+                }
+            }
+        }
+    }
+}
+
+// On purpose: catatonit leaves those of faults to their default action, which PID 1 never hears.
+#[test]
+fn signals_are_forwarded_but_those_of_the_terminal() {
+    for init in everyone() {
+        for place in places() {
+            let running = init.puppet(place, &[], &["report-signals"]).start();
+            running.ready();
+            for stop in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
+                running.send(stop);
+            }
+            let held = [Signal::CHLD, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+            let of_faults = [4, 5, 6, 7, 8, 11, 31, 32, 33];
+            for signal in Signal::all().filter(|signal| signal.is_catchable() && !held.contains(signal)) {
+                if init.is_ours || !of_faults.contains(&signal.number()) {
+                    running.send(signal);
+                    running.expect(&format!("signal {}", signal.number()));
+                } else if place == Place::Init {
+                    // Dropped: the next line is of the next one.
+                    running.send(signal);
+                }
+            }
+        }
+    }
+}
+
+// On purpose: catatonit leaves SIGTSTP, SIGTTIN and SIGTTOU blocked in the child.
+#[test]
+fn the_child_has_mask_dispositions_group_and_descriptors_as_catatonit_found_them() {
+    for init in everyone() {
+        for place in places() {
+            let changes = ["block=10", "block=12", "ignore=1", "ignore=13"];
+            let (code, state, stderr) = init.puppet_after(place, &changes, &[], &["state"]).finish();
+            assert_eq!(code, 0, "{stderr}");
+            let stops = 1 << 19 | 1 << 20 | 1 << 21;
+            let found = 1 << 9 | 1 << 11;
+            assert_eq!(signal_bits(&state, "SigBlk"), if init.is_ours { found } else { found | stops });
+            let asked = 1 | 1 << 12;
+            assert_eq!(signal_bits(&state, "SigIgn") & asked, asked);
+            assert_eq!((field(&state, "leads-group"), field(&state, "leads-session")), ("true", "false"));
+            assert_eq!(field(&state, "descriptors"), "0,1,2");
+        }
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_childs_or_128_and_its_signal() {
+    for init in everyone() {
+        for place in places() {
+            for (verb, code) in [(["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)] {
+                assert_eq!(init.puppet(place, &[], &verb).finish().0, code, "{verb:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn orphans_are_reaped() {
+    for init in everyone() {
+        for place in places().into_iter().filter(|place| *place == Place::Init) {
+            let (code, said, stderr) = init.puppet(place, &[], &["orphans", "1200"]).finish();
+            assert_eq!((code, said.as_str()), (0, "made 1200\nnone left"), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn paused_it_reaps_and_waits_for_an_end() {
+    for init in everyone() {
+        for place in places() {
+            for end in [Signal::TERM, Signal::INT] {
+                let mut run = init.script(place, "\"$PUPPET\" echo <&0 & exec \"$INIT\" -P -- x y");
+                run.command.current_dir("/tmp");
+                let mut running = run.start();
+                running.ready();
+                let pid = running.keepalive();
+                wait_until("it to hold signals", || holds_signals(&init, pid).then_some(()));
+                for signal in [Signal::HUP, Signal::USR1, Signal::QUIT, Signal::TSTP] {
+                    running.send(signal);
+                }
+                drop(running.stdin.take());
+                wait_until("the child to be reaped", || procfs::descendants(pid).is_empty().then_some(()));
+                running.send(end);
+                assert_eq!(running.end(), 0);
+                assert_eq!(running.stderr(), "");
+            }
+        }
+    }
+}
+
+// wait(2): an ignored SIGCHLD lets the kernel reap. catatonit waits for ever then.
+#[test]
+fn an_ignored_sigchld_hides_the_childs_end_from_catatonit_and_not_from_us() {
+    for init in everyone() {
+        let mut running = init.puppet_after(Place::Child, &["ignore=17"], &[], &["end-on-term", "5"]).start();
+        let child = running.ready();
+        running.send(Signal::TERM);
+        running.expect("signal 15");
+        if init.is_ours {
+            assert_eq!(running.end(), 5);
+        } else {
+            wait_for_death(child);
+            // A round of its loop.
+            running.send(Signal::USR1);
+            let pid = running.keepalive();
+            wait_until("the signal to be taken", || (pending(pid) == 0).then_some(()));
+            wait_for_state(pid, b'S');
+            assert_eq!(running.child.try_wait().unwrap(), None);
+        }
+    }
+}
+
+// On purpose: write(2) raises SIGPIPE, which catatonit forwards.
+#[test]
+fn a_stderr_that_is_closed_kills_the_child_of_catatonit_and_not_ours() {
+    for init in everyone() {
+        let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        drop(reader);
+        let mut run = init.puppet(Place::Child, &[], &["echo"]);
+        run.command.stderr(std::process::Stdio::from(closed)).env("CATATONIT_DEBUG", "1");
+        let mut running = run.start();
+        if init.is_ours {
+            running.ready();
+            drop(running.stdin.take());
+            assert_eq!(running.end(), 0);
+        } else {
+            assert_eq!(running.end(), 141);
+        }
+    }
+}
+
+// That of 0.2.1; before, it stayed where it had been started.
+#[test]
+fn our_directory_is_the_root_and_not_the_childs() {
+    let init = Subject::ours("catatonit");
+    let mut run = init.puppet(Place::Child, &[], &["echo"]);
+    run.command.current_dir("/tmp");
+    let running = run.start();
+    let child = running.ready();
+    let own = running.keepalive();
+    wait_until("it to leave", || (directory(own).to_str() == Some("/")).then_some(()));
+    assert_eq!(directory(child).to_str(), Some("/tmp"));
+}
+
+fn directory(pid: Pid) -> PathBuf {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap()
+}
+
+/// Ours waits in rt_sigtimedwait(2), while which nothing counts as held; to leave its directory is the last that it does
+/// before.
+fn holds_signals(init: &Subject, pid: Pid) -> bool {
+    if init.is_ours { directory(pid).to_str() == Some("/") } else { status_field(pid, "SigBlk") != "0000000000000000" }
+}
+
+#[test]
+fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
+    for init in everyone() {
+        let mut session = Session::job_of_shell(&[init.path(), "--", PUPPET, "echo"]);
+        let child = session.running.ready();
+        wait_until("the child to have the terminal", || (session.foreground() == child.get()).then_some(()));
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        session.running.expect("ended 130");
+    }
+}
+
+#[test]
+fn the_death_of_its_child_is_seen_among_many() {
+    for init in everyone() {
+        for place in places() {
+            let mut running: Running = init.puppet(place, &[], &["end-on-term", "9"]).start();
+            running.ready();
+            for _ in 0..50 {
+                running.send(Signal::CHLD);
+            }
+            running.send(Signal::TERM);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 9);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! dumb-init on a terminal.
+
+use crate::harness::{self, PUPPET, Place, wait_for_state};
+use crate::session::{CTRL_C, CTRL_Z, Session};
+use crate::subject::Subject;
+
+// As `docker run -it`: PID 1 leads the session of the terminal, and lets go of it. The kernel tells the session so, by
+// SIGHUP and SIGCONT, which are not for the child.
+#[test]
+fn as_pid_1_it_hands_the_terminal_on() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    for init in Subject::all("dumb-init") {
+        let words = ["setsid", "--ctty", init.path(), "-v", "--", PUPPET, "echo"];
+        let mut session = Session::start(Place::Init, &words, None, None);
+        session.running.ready();
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        assert_eq!(session.running.end(), 130);
+        let told = session.running.stderr();
+        for line in [
+            "Detached from controlling tty, ignoring the first SIGHUP and SIGCONT we receive.",
+            "Ignoring tty hand-off signal 1.",
+            "Ignoring tty hand-off signal 18.",
+        ] {
+            assert!(told.contains(&format!("[dumb-init] {line}\n")), "{told}");
+        }
+    }
+}
+
+#[test]
+fn as_a_job_of_a_shell_it_is_told_and_tells_its_child() {
+    for init in Subject::all("dumb-init") {
+        for options in [["--"].as_slice(), &["-c", "--"]] {
+            let words = [&[init.path()], options, &[PUPPET, "echo"]].concat();
+            let mut session = Session::job_of_shell(&words);
+            let child = session.running.ready();
+            session.press(b"hello\n");
+            session.running.expect("line hello");
+            session.press(CTRL_Z);
+            session.running.expect("stopped 19, terminal: job");
+            wait_for_state(child, b'T');
+            session.tell_shell("fg");
+            session.press(b"back\n");
+            session.running.expect("line back");
+            session.press(CTRL_C);
+            session.running.expect("ended 130");
+        }
+    }
+}
