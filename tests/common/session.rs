@@ -22,7 +22,9 @@ impl Session {
     /// Starts `words` with the terminal as stdin; what is said comes on a pipe, so that no echo is in it.
     pub(crate) fn start(place: Place, words: &[&str], commands: Option<OwnedFd>, control: Option<File>) -> Self {
         let (master, slave) = open_pty();
-        let mut run = Run::words(place, words);
+        // As log-in programs do: whoever runs the tests in the background has them started with these ignored.
+        let words = [&["env", "--default-signal=HUP,INT,QUIT"], words].concat();
+        let mut run = Run::words(place, &words);
         run.command.stdin(Stdio::from(slave));
         let commands = commands.map(|fd| (fd.as_raw_fd(), fd));
         if let Some((raw, _)) = &commands {

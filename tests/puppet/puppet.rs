@@ -130,6 +130,9 @@ fn pause() -> u8 {
 }
 
 fn die_of(signal: i32) -> u8 {
+    // Perhaps we were started with it ignored.
+    // SAFETY: plain numbers.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
     // SAFETY: plain numbers.
     unsafe { libc::kill(std::process::id().cast_signed(), signal) };
     pause()
