@@ -1,8 +1,8 @@
 //! dumb-init on a terminal.
 
-use crate::harness::{self, PUPPET, Place, wait_for_state};
+use crate::harness::{self, PUPPET, Place, wait_for_state, wait_until};
 use crate::session::{CTRL_C, CTRL_Z, Session};
-use crate::subject::Subject;
+use crate::subject::{Subject, pending};
 
 // As `docker run -it`: PID 1 leads the session of the terminal, and lets go of it. The kernel tells the session so, by
 // SIGHUP and SIGCONT, which are not for the child.
@@ -17,6 +17,8 @@ fn as_pid_1_it_hands_the_terminal_on() {
         session.running.ready();
         session.press(b"hello\n");
         session.running.expect("line hello");
+        let own = session.running.keepalive();
+        wait_until("both signals to be taken", || (pending(own) == 0).then_some(()));
         session.press(CTRL_C);
         assert_eq!(session.running.end(), 130);
         let told = session.running.stderr();
