@@ -22,6 +22,7 @@ fn level_of(fact: &Fact) -> Level {
         | Fact::Forced { .. }
         | Fact::LeftoversKilled
         | Fact::Abandoned => Level::Warn,
+        Fact::Scaled { .. } => Level::Info,
         Fact::ServiceFailed { .. } | Fact::Draining { cause: Cause::Failed { .. } } => Level::Error,
         Fact::Draining { .. } => Level::Info,
         Fact::LeftBehind { .. } | Fact::SignalForwarded { .. } | Fact::SignalIgnored { .. } => Level::Debug,
@@ -107,6 +108,9 @@ impl Display for Line<'_> {
                     formatter,
                     "{name} is still there after SIGKILL (pid {pid}): not permitted, or stuck in the kernel"
                 )
+            }
+            Fact::Scaled { service, from, to } => {
+                write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
             }
             Fact::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
             Fact::SignalForwarded { signal, receivers } => {
