@@ -236,11 +236,11 @@ impl Mark {
         let mut killed = Vec::new();
         loop {
             let before = killed.len();
-            procfs::processes(|stat| {
+            for stat in procfs::processes() {
                 if !stat.is_dead() && is_marked(stat.pid) && signal_process(stat.pid, Signal::KILL).is_ok() {
                     killed.push(stat.pid);
                 }
-            });
+            }
             if killed.len() == before {
                 break;
             }
