@@ -20,7 +20,7 @@ const MOST_HEADERS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After the answer, so long is waited for the client to close: data that it has sent and nobody has read would make
 /// the kernel throw the answer away.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a client has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) struct Client {
     /// When it is given up, or a request that it waits for is.
     pub(super) deadline: Option<Mono>,
     pub(super) interest: Interest,
+    /// It is not to be here, and this is to be said to it.
+    pub(super) refusal: Option<(u16, String)>,
     out: Vec<u8>,
     sent: usize,
     /// There is more to be read than the request.
@@ -80,6 +82,13 @@ pub(super) enum Incoming {
     Closed,
 }
 
+/// Whether all could be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    None,
+}
+
 /// What is to become of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -96,6 +105,7 @@ impl Client {
             stage: Stage::Reading(Vec::new()),
             deadline: Some(now + PATIENCE),
             interest: Interest::Input,
+            refusal: None,
             out: Vec::new(),
             sent: 0,
             lingers: false,
@@ -165,29 +175,35 @@ impl Client {
 
     /// Sends what there is room for, and makes the next piece when all has gone.
     pub(super) fn send(&mut self, scene: &Scene<'_>) -> Fate {
-        loop {
+        match self.transmit() {
+            Ok(Room::Enough) => {
+                self.deadline = Some(scene.now + PATIENCE);
+                self.after_sending(scene)
+            }
+            Ok(Room::None) => {
+                self.interest = Interest::Output;
+                Fate::Stays
+            }
+            Err(_) => Fate::Over,
+        }
+    }
+
+    /// Sends all that there is, as far as there is room for it now.
+    pub(super) fn flush(&mut self, scene: &Scene<'_>) {
+        while self.transmit() == Ok(Room::Enough) && self.after_sending(scene) == Fate::Stays && !self.out.is_empty() {}
+    }
+
+    fn transmit(&mut self) -> Result<Room, Errno> {
+        while self.sent < self.out.len() {
             match socket::transmit(self.fd.as_fd(), self.out.get(self.sent..).unwrap_or_default()) {
-                Ok(0) if self.sent < self.out.len() => return Fate::Over,
                 Ok(count) => self.sent += count,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    self.interest = Interest::Output;
-                    return Fate::Stays;
-                }
-                Err(_) => return Fate::Over,
-            }
-            if self.sent == self.out.len() {
-                break;
+                Err(Errno::EAGAIN) => return Ok(Room::None),
+                Err(errno) => return Err(errno),
             }
         }
         (self.out, self.sent) = (Vec::new(), 0);
-        self.deadline = Some(scene.now + PATIENCE);
-        self.after_sending(scene)
-    }
-
-    /// Sends all that there is, as far as there is room for it.
-    pub(super) fn flush(&mut self, scene: &Scene<'_>) {
-        while self.send(scene) == Fate::Stays && self.sent == 0 && !self.out.is_empty() {}
+        Ok(Room::Enough)
     }
 
     /// A piece has gone out: makes the next one, which goes with the next turn.

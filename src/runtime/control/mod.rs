@@ -37,6 +37,8 @@ const HTTP: u64 = FIRST_TOKEN + 1;
 
 /// So many clients may be connected at each entrance.
 const MOST_CLIENTS: usize = 32;
+/// So many more may be there to hear that they are refused.
+const MOST_REFUSED: usize = 8;
 /// So many clients are looked at in one turn.
 const CLIENTS_PER_TURN: usize = 8;
 /// Without descriptors for another connection, none is taken for so long.
@@ -128,26 +130,28 @@ impl Runtime {
         };
         let mut client = Client::new(fd, entrance, self.now);
         let present = self.server.clients.values().filter(|other| other.entrance == entrance).count();
-        if present >= MOST_CLIENTS {
-            self.turn_away(&mut client, 503, &format!("{MOST_CLIENTS} clients are connected already"));
-        } else if let Some(uid) = stranger(&client) {
-            self.turn_away(&mut client, 403, &format!("user {uid} is neither root nor keepalive's own user"));
-        } else {
-            self.server.last_token = self.server.last_token.max(HTTP) + 1;
-            let token = self.server.last_token;
-            if self.poller.add(client.fd.as_fd(), token).is_ok() {
-                self.server.clients.insert(token, client);
-                self.attend(token);
-            }
+        if let Some(uid) = stranger(&client) {
+            self.turn_away(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
+        } else if present >= MOST_CLIENTS {
+            self.turn_away(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
+        }
+        if present >= MOST_CLIENTS + MOST_REFUSED {
+            return;
+        }
+        self.server.last_token = self.server.last_token.max(HTTP) + 1;
+        let token = self.server.last_token;
+        if self.poller.add(client.fd.as_fd(), token).is_ok() {
+            self.server.clients.insert(token, client);
+            self.attend(token);
         }
     }
 
-    /// Says why, if it can be said at once.
-    fn turn_away(&mut self, client: &mut Client, status: u16, reason: &str) {
+    /// Whatever it asks for, it is told why not.
+    fn turn_away(&mut self, client: &mut Client, status: u16, reason: String) {
         self.counts.dropped_clients += 1;
-        self.happens(What::RefusedClient { reason: reason.to_owned() });
-        client.answer(plain(status, "forbidden", reason), self.now);
-        client.send(&self.scene());
+        self.happens(What::RefusedClient { reason: reason.clone() });
+        client.refusal = Some((status, reason));
+        client.deadline = Some(self.now + client::FAREWELL);
     }
 
     /// Goes on with one client.
@@ -202,6 +206,10 @@ impl Runtime {
 
     /// Begins with the answer; what has to be done first is given back.
     fn begin(&mut self, client: &mut Client, head: &Head) -> Option<crate::supervisor::Request> {
+        if let Some((status, reason)) = client.refusal.take() {
+            client.answer(plain(status, "forbidden", &reason), self.now);
+            return None;
+        }
         let route = match route::route(&head.method, &head.target, &self.plan) {
             Ok(route) => route,
             Err(Invalid(status, reason)) => {
