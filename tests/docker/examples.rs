@@ -10,12 +10,12 @@ use super::host;
 use super::image::{build, keepalive_image};
 use super::wait::wait_for;
 
-fn examples() -> PathBuf {
+pub(crate) fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
 /// The argument of a build that names `image`.
-fn argument(name: &str, image: &Image) -> String {
+pub(crate) fn argument(name: &str, image: &Image) -> String {
     format!("--build-arg={name}={}", image.name())
 }
 
