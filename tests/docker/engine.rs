@@ -101,9 +101,7 @@ impl Engine {
 
     fn add_base(archive: &mut Archive, busybox: &[u8]) {
         archive.file("/bin/busybox", 0o755, busybox);
-        for applet in
-            ["cat", "echo", "env", "kill", "ln", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true", "wget"]
-        {
+        for applet in ["cat", "echo", "env", "kill", "ln", "ls", "nc", "ps", "setsid", "sh", "sleep", "tr", "true"] {
             archive.symlink(&format!("/bin/{applet}"), "busybox");
         }
         archive.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
