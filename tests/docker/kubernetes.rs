@@ -160,3 +160,30 @@ fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
     assert_eq!(pod.stop(&program), 0, "{}", program.describe());
     position(&program.logs().stdout, "program stops");
 }
+
+/// What it has started does not stay behind with the program's processes.
+#[test]
+fn killed_beside_a_program_it_leaves_nothing_and_the_container_comes_back() {
+    let Some(pod) = Pod::play("sidecar.yaml", |manifest| manifest) else { return };
+    let (program, helpers) = (pod.container("program"), pod.container("helpers"));
+    program.wait_for_line("program up");
+    let lines = ["shipper.0 up", "exporter.0 up"];
+    lines.iter().for_each(|line| helpers.wait_for_line(line));
+    let keepalive =
+        |processes: &[Process]| processes.iter().find(|process| process.name == "keepalive").map(|it| it.pid);
+    let first = keepalive(&program.processes()).unwrap();
+
+    program.shell(&format!("kill -KILL {first}"));
+    lines.iter().for_each(|line| helpers.wait_for_lines(line, 2));
+    wait_for(
+        || format!("{:?}\n{}", program.processes(), helpers.describe()),
+        || {
+            let processes = program.processes();
+            let count = |name: &str| processes.iter().filter(|process| process.name == name).count();
+            // The program and two services, each with an orphan and what it waits for.
+            let complete = ["app", "sleep", "keepalive", "catatonit"].map(count) == [3, 6, 1, 1];
+            (complete && keepalive(&processes) != Some(first)).then_some(())
+        },
+    );
+    assert!(program.is_running(), "{}", program.describe());
+}

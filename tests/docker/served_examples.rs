@@ -116,8 +116,8 @@ fn compose_starts_the_next_container_when_all_services_of_the_first_are_ready() 
 const REQUEST: &str =
     r#"exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.1\r\nHost: pod\r\n\r\n' "$2" >&3 && cat <&3"#;
 
-/// Whether an `httpGet` probe of the manifest succeeds, and the whole answer. As by the kubelet, which asks from the node,
-/// nothing of the container is needed.
+/// Whether an `httpGet` probe of the manifest succeeds, and the whole answer. As by the kubelet, which asks from the
+/// node, nothing of the container is needed.
 fn ask(pod: &Pod, container: &Container, probe: &str) -> (bool, String) {
     let manifest = manifest("pod.yaml");
     let section = format!("      {probe}:");
