@@ -1,15 +1,15 @@
 //! What is counted for the metrics.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::by_instance::ByInstance;
 use crate::model::{ExitStatus, InstanceId, Mono};
 use crate::supervisor::{Fact, Reason, Record, StateName};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    instances: BTreeMap<InstanceId, Count>,
+    instances: ByInstance<Count>,
     /// Dead processes that no service had started.
     pub(super) orphans: u64,
     /// Of the loop.
@@ -32,12 +32,12 @@ pub(super) struct Count {
 
 impl Counts {
     pub(super) fn of(&self, id: InstanceId) -> Option<&Count> {
-        self.instances.get(&id)
+        self.instances.get(id)
     }
 
     pub(super) fn record(&mut self, record: &Record) {
         let Fact::Transition { instance, from, to, reason, .. } = &record.fact else { return };
-        let count = self.instances.entry(*instance).or_default();
+        let Some(count) = self.instances.entry(*instance) else { return };
         if let Reason::Ended { run, .. } = reason {
             count.exited(run.exit.status);
         }
@@ -50,7 +50,7 @@ impl Counts {
     }
 
     pub(super) fn executed(&mut self, id: InstanceId, now: Mono) {
-        if let Some(count) = self.instances.get_mut(&id) {
+        if let Some(count) = self.instances.entry(id) {
             count.start = count.begun.map(|begun| now.since(begun));
         }
     }

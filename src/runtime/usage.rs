@@ -3,9 +3,9 @@
 //! /proc is looked through in pieces, so that nothing else waits for it long, and no more often than once a second,
 //! however many ask.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::by_instance::ByInstance;
 use crate::model::{InstanceId, Mono};
 use crate::sys::procfs::{self, Processes, Stat};
 
@@ -20,7 +20,7 @@ const DEEPEST: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     taken: Option<Mono>,
-    instances: BTreeMap<InstanceId, Use>,
+    instances: ByInstance<Use>,
     search: Option<(Processes, Vec<Stat>)>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Use {
 
 impl Usage {
     pub(super) fn of(&self, id: InstanceId) -> Use {
-        self.instances.get(&id).copied().unwrap_or_default()
+        self.instances.get(id).copied().unwrap_or_default()
     }
 
     /// Whether it is known what is used `now`. If not, a search begins, unless one is underway.
@@ -54,35 +54,43 @@ impl Usage {
 
     /// Looks at some processes more. Whether that was all; `main` then tells of which instance a process is the main
     /// process.
-    pub(super) fn go_on(&mut self, now: Mono, mains: impl FnOnce() -> HashMap<i32, InstanceId>) -> bool {
+    pub(super) fn go_on(&mut self, now: Mono, mains: impl FnOnce() -> Vec<(i32, InstanceId)>) -> bool {
         let Some((processes, found)) = &mut self.search else { return false };
         let before = found.len();
         found.extend(processes.take(PROCESSES_PER_TURN));
         if found.len() == before + PROCESSES_PER_TURN {
             return false;
         }
-        self.instances = add_up(found, &mains());
+        found.sort_unstable_by_key(|stat| stat.pid);
+        let mut mains = mains();
+        mains.sort_unstable();
+        self.instances = add_up(found, &mains);
         self.search = None;
         self.taken = Some(now);
         true
     }
 }
 
-/// A process belongs to the instance whose main process it is, leads its session, or is above it.
-fn add_up(found: &[Stat], mains: &HashMap<i32, InstanceId>) -> BTreeMap<InstanceId, Use> {
-    let parents: HashMap<i32, (i32, i32)> =
-        found.iter().map(|stat| (stat.pid.get(), (stat.ppid, stat.session))).collect();
-    let mut instances: BTreeMap<InstanceId, Use> = BTreeMap::new();
+/// A process belongs to the instance whose main process it is, leads its session, or is above it. Both lists are in the
+/// order of the pids.
+fn add_up(found: &[Stat], mains: &[(i32, InstanceId)]) -> ByInstance<Use> {
+    let owner_of = |pid: i32| {
+        let position = mains.binary_search_by_key(&pid, |(main, _)| *main).ok()?;
+        mains.get(position).map(|(_, id)| *id)
+    };
+    let find = |pid: i32| {
+        let position = found.binary_search_by_key(&pid, |stat| stat.pid.get()).ok()?;
+        found.get(position)
+    };
+    let mut instances: ByInstance<Use> = ByInstance::default();
     for stat in found.iter().filter(|stat| !stat.is_dead()) {
-        let mut pid = stat.pid.get();
+        let mut next = Some(stat);
         let owner = (0..DEEPEST).find_map(|_| {
-            let (parent, session) = *parents.get(&pid)?;
-            let owner = mains.get(&pid).or_else(|| mains.get(&session));
-            pid = parent;
-            owner
+            let stat = next?;
+            next = find(stat.ppid);
+            owner_of(stat.pid.get()).or_else(|| owner_of(stat.session))
         });
-        if let Some(owner) = owner {
-            let one = instances.entry(*owner).or_default();
+        if let Some(one) = owner.and_then(|owner| instances.entry(owner)) {
             one.processes += 1;
             one.memory += procfs::pages_to_bytes(stat.pages);
             one.milliseconds += procfs::ticks_to_milliseconds(stat.ticks);
@@ -104,7 +112,7 @@ mod tests {
     #[test]
     fn a_process_belongs_to_whom_it_descends_from_or_whose_session_it_is_in() {
         let web = |number| InstanceId { service: ServiceIndex(0), number };
-        let mains = HashMap::from([(10, web(0)), (20, web(1))]);
+        let mains = [(10, web(0)), (20, web(1))];
         let found = [
             process(1, 0, 1),
             process(10, 1, 10),
@@ -113,14 +121,14 @@ mod tests {
             process(13, 12, 12),
             process(20, 1, 20),
             process(21, 1, 20),
-            process(30, 1, 30),
             Stat { state: b'Z', ..process(22, 20, 20) },
+            process(30, 1, 30),
             process(40, 41, 40),
             process(41, 40, 40),
         ];
         let used = add_up(&found, &mains);
-        let counts: Vec<_> = used.iter().map(|(id, used)| (id.number, used.processes, used.milliseconds)).collect();
-        assert_eq!(counts, [(0, 4, 40), (1, 2, 20)]);
+        let counts = [0, 1].map(|number| used.get(web(number)).map(|used| (used.processes, used.milliseconds)));
+        assert_eq!(counts, [Some((4, 40)), Some((2, 20))]);
     }
 
     #[test]
@@ -130,7 +138,7 @@ mod tests {
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
         let mut usage = Usage::default();
         assert!(!usage.is_fresh(at(5)) && usage.is_searching());
-        while !usage.go_on(at(5), || HashMap::from([(own, id)])) {}
+        while !usage.go_on(at(5), || vec![(own, id)]) {}
         assert!(usage.is_fresh(at(6)) && !usage.is_searching());
         assert!(usage.of(id).processes >= 1 && usage.of(id).memory > 0);
         assert!(!usage.is_fresh(at(7)) && usage.is_searching());

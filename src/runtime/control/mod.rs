@@ -12,7 +12,6 @@ mod metrics;
 mod route;
 mod scene;
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -49,7 +48,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     control: Option<(OwnedFd, SocketFile)>,
     http: Option<OwnedFd>,
-    clients: BTreeMap<u64, Client>,
+    /// Each with its token. There are few.
+    clients: Vec<(u64, Client)>,
     last_token: u64,
     /// What the last wait has found.
     ready: Vec<u64>,
@@ -67,8 +67,18 @@ impl Server {
 
     /// When it has to go on without anything happening.
     pub(super) fn due(&self) -> Option<Mono> {
-        let deadlines = self.clients.values().filter_map(|client| client.deadline);
+        let deadlines = self.clients.iter().filter_map(|(_, client)| client.deadline);
         deadlines.chain(self.paused_until).min()
+    }
+
+    fn take(&mut self, token: u64) -> Option<Client> {
+        let position = self.clients.iter().position(|(other, _)| *other == token)?;
+        Some(self.clients.swap_remove(position).1)
+    }
+
+    /// The tokens of those of whom this is true.
+    fn tokens(&self, mut is_meant: impl FnMut(&Client) -> bool) -> Vec<u64> {
+        self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(token, _)| *token).collect()
     }
 
     fn listener(&self, entrance: Entrance) -> Option<&OwnedFd> {
@@ -129,7 +139,7 @@ impl Runtime {
             Err(_) => return,
         };
         let mut client = Client::new(fd, entrance, self.now);
-        let present = self.server.clients.values().filter(|other| other.entrance == entrance).count();
+        let present = self.server.clients.iter().filter(|(_, other)| other.entrance == entrance).count();
         if let Some(uid) = stranger(&client) {
             self.turn_away(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
         } else if present >= MOST_CLIENTS {
@@ -141,7 +151,7 @@ impl Runtime {
         self.server.last_token = self.server.last_token.max(HTTP) + 1;
         let token = self.server.last_token;
         if self.poller.add(client.fd.as_fd(), token).is_ok() {
-            self.server.clients.insert(token, client);
+            self.server.clients.push((token, client));
             self.attend(token);
         }
     }
@@ -156,7 +166,7 @@ impl Runtime {
 
     /// Goes on with one client.
     fn attend(&mut self, token: u64) {
-        let Some(mut client) = self.server.clients.remove(&token) else { return };
+        let Some(mut client) = self.server.take(token) else { return };
         let before = client.interest;
         let mut request = None;
         let fate = match &client.stage {
@@ -201,7 +211,7 @@ impl Runtime {
         if client.interest != before {
             self.poller.change(client.fd.as_fd(), token, client.interest).ok();
         }
-        self.server.clients.insert(token, client);
+        self.server.clients.push((token, client));
     }
 
     /// Begins with the answer; what has to be done first is given back.
@@ -257,10 +267,8 @@ impl Runtime {
         if !self.usage.go_on(self.now, mains) {
             return;
         }
-        let is_waiting = |(_, client): &(&u64, &Client)| matches!(client.stage, Stage::Measuring(_));
-        let waiting: Vec<u64> = self.server.clients.iter().filter(is_waiting).map(|(token, _)| *token).collect();
-        for token in waiting {
-            let Some(mut client) = self.server.clients.remove(&token) else { continue };
+        for token in self.server.tokens(|client| matches!(client.stage, Stage::Measuring(_))) {
+            let Some(mut client) = self.server.take(token) else { continue };
             let before = client.interest;
             if let Stage::Measuring(page) = mem::replace(&mut client.stage, Stage::Leaving) {
                 client.page(page, &self.scene());
@@ -271,7 +279,7 @@ impl Runtime {
 
     /// A request has been done or refused.
     pub(super) fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
-        let Some(mut client) = self.server.clients.remove(&id.0) else { return };
+        let Some(mut client) = self.server.take(id.0) else { return };
         let before = client.interest;
         if let Stage::Awaiting(request, _) = client.stage {
             client.answer(answer::result(&self.scene(), request, result), self.now);
@@ -298,10 +306,8 @@ impl Runtime {
         if self.server.paused_until.take_if(|until| *until <= self.now).is_some() {
             self.server.listen_for(&self.poller, Interest::Input);
         }
-        let is_due = |(_, client): &(&u64, &Client)| client.deadline.is_some_and(|deadline| deadline <= self.now);
-        let due: Vec<u64> = self.server.clients.iter().filter(is_due).map(|(token, _)| *token).collect();
-        for token in due {
-            let Some(mut client) = self.server.clients.remove(&token) else { continue };
+        for token in self.server.tokens(|client| client.deadline.is_some_and(|deadline| deadline <= self.now)) {
+            let Some(mut client) = self.server.take(token) else { continue };
             let before = client.interest;
             let fate = match &client.stage {
                 Stage::Awaiting(request, patience) => {
@@ -357,5 +363,5 @@ fn stranger(client: &Client) -> Option<String> {
 
 const NOT_LOGGED: &str = "nothing is logged through keepalive: what services write goes where keepalive's own goes";
 /// The page loads nothing from elsewhere.
-const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'\r\nX-Content-Type-Options: nosniff\r\n";
-const PAGE: &[u8] = b"<!doctype html><title>keepalive</title>";
+const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
+const PAGE: &[u8] = include_bytes!("../../control/page.html");
