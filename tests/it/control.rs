@@ -269,8 +269,8 @@ fn without_a_place_for_the_socket_keepalive_goes_on_without() {
     run.command.env("KEEPALIVE_SOCKET", directory.path().join("no/such/place"));
     let (code, _, stderr) = run.finish();
     assert_eq!(code, 0);
-    assert!(stderr.contains("warning: cannot make the control socket"), "{stderr}");
-    assert!(stderr.contains("/no/such/place: No such file or directory"), "{stderr}");
+    assert!(stderr.contains("warning: cannot make the control socket at "), "{stderr}");
+    assert!(stderr.contains("/no/such/place (No such file or directory): clients cannot reach"), "{stderr}");
     let text = format!("[keepalive]\ncontrol = false\n{}", "[services.a]\ncommand = \"true\"\nrestart = \"never\"\n");
     let set = Set::new(&text);
     let (code, _, stderr) = set.run(Place::Child).finish();

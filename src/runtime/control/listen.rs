@@ -1,5 +1,6 @@
 //! Where clients come in: made at the start, taken away at the end.
 
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -27,8 +28,15 @@ impl Server {
             Control::Off => {}
             Control::At(path) => match claim(path) {
                 Ok(claimed) => server.control = Some(claimed),
-                Err(Obstacle::Live) => log::error!("{}", Obstacle::Live.at(path)),
-                Err(obstacle) => log::warn!("{}", obstacle.at(path)),
+                Err(Obstacle::Live) => {
+                    let path = path.display();
+                    log::error!(
+                        "another keepalive answers at the control socket {path}: give this one another `control`"
+                    );
+                }
+                Err(Obstacle::Other(reason)) => {
+                    log::warn!("cannot make the control socket {}: {reason}", path.display());
+                }
             },
             Control::Usual => server.control = usual(),
         }
@@ -75,9 +83,8 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
             Err(obstacle) => obstacles.push((path, obstacle)),
         }
     }
-    for (path, obstacle) in obstacles {
-        log::warn!("{}", obstacle.at(&path));
-    }
+    let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
+    log::warn!("cannot make the control socket {}: clients cannot reach this keepalive", tried.join(" nor "));
     None
 }
 
@@ -89,14 +96,11 @@ enum Obstacle {
     Other(String),
 }
 
-impl Obstacle {
-    fn at(&self, path: &Path) -> String {
-        let path = path.display();
+impl Display for Obstacle {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Live => {
-                format!("another keepalive answers at the control socket {path}: give this one another `control`")
-            }
-            Self::Other(reason) => format!("cannot make the control socket {path}: {reason}"),
+            Self::Live => formatter.write_str("another keepalive answers there"),
+            Self::Other(reason) => formatter.write_str(reason),
         }
     }
 }
