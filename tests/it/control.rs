@@ -230,7 +230,7 @@ fn a_socket_that_nobody_answers_at_is_replaced_and_any_other_file_is_left_alone(
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
     let expect = format!(
-        "keepalive: warning: cannot make the control socket {}: a file that is no socket is there",
+        "keepalive: warning: cannot make the control socket at {} (a file that is no socket is there): clients",
         set.socket().display()
     );
     assert!(stderr.contains(&expect), "{stderr}");
