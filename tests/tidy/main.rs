@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 const LINES_AT_MOST: usize = 500;
 
 /// Which rooms each room may use. A room that is not listed here is a mistake.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("config", &["model"]),
     ("supervisor", &["model"]),
     ("sys", &["model"]),
     ("logs", &["sys"]),
     ("init", &["model", "sys"]),
-    ("cli", &["model", "config", "init"]),
+    ("cli", &["model", "config", "control", "init"]),
+    ("control", &["model", "sys"]),
     ("runtime", &["model", "supervisor", "config", "logs", "sys"]),
 ];
 
