@@ -13,6 +13,11 @@
 mod harness;
 
 mod cli;
+mod client;
+mod client_broken;
+mod client_shells;
+mod client_top;
+mod fake_server;
 
 mod init_end;
 mod init_leftovers;
@@ -27,3 +32,7 @@ mod supervise_process;
 mod supervise_stop;
 mod supervise_terminal;
 mod sys;
+#[path = "../common/terminal.rs"]
+mod terminal;
+#[path = "../common/wait.rs"]
+mod wait;
