@@ -189,8 +189,8 @@ fn done(what: &str, value: &Value) -> String {
 
 fn show_status(client: &Client, names: &[String]) -> Outcome {
     let Some((body, status)) = client.status()? else { return Ok(NO) };
-    let chosen = match status::chosen(&status, names) {
-        Ok(chosen) => chosen,
+    let status = match status::chosen(status, names) {
+        Ok(status) => status,
         Err(unknown) => {
             tell(&format!("status: there is no `{unknown}` here"));
             return Ok(NO);
@@ -198,11 +198,11 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
     };
     match client.form {
         Form::Json if names.is_empty() => print(&body)?,
-        Form::Json => print(format!("{chosen}\n"))?,
+        Form::Json => print(format!("{status}\n"))?,
         Form::Text if names.is_empty() => {
             print(format!("{}\n{}", status::summary(&status), status::table(&status, client.style)))?;
         }
-        Form::Text => print(status::table(&chosen, client.style))?,
+        Form::Text => print(status::table(&status, client.style))?,
     }
     Ok(0)
 }

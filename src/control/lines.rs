@@ -61,7 +61,7 @@ fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
         match (lost(&value), value) {
-            (Some(count), _) => tell(&format!("{count} {what} were lost: this reader was too slow")),
+            (Some(count), _) => tell(&format!("{what}: {count} lines were lost, as this reader was too slow")),
             // What we do not understand may still be of use.
             (None, Value::Null) => words.push_str(&harmless(&String::from_utf8_lossy(line))),
             (None, value) => words.push_str(&show(&value, colour)),

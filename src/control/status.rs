@@ -1,6 +1,5 @@
 //! What runs, as a table.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -28,16 +27,15 @@ pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
 ///
 /// # Errors
 /// The first name that names nothing.
-pub(super) fn chosen<'n>(status: &Value, names: &'n [String]) -> Result<Value, &'n str> {
+pub(super) fn chosen(mut status: Value, names: &[String]) -> Result<Value, &str> {
     let is_all = |name: &String| name == "all";
-    if let Some(unknown) = names.iter().find(|name| !is_all(name) && !is_known(status, name)) {
+    if let Some(unknown) = names.iter().find(|name| !is_all(name) && !is_known(&status, name)) {
         return Err(unknown);
     }
-    let mut chosen = status.clone();
     if names.is_empty() || names.iter().any(is_all) {
-        return Ok(chosen);
+        return Ok(status);
     }
-    if let Some(services) = chosen.get_mut("services").and_then(Value::as_array_mut) {
+    if let Some(services) = status.get_mut("services").and_then(Value::as_array_mut) {
         for service in services.iter_mut() {
             let whole = names.iter().any(|name| name == text(service, "name"));
             if let Some(instances) = service.get_mut("instances").and_then(Value::as_array_mut)
@@ -50,7 +48,7 @@ pub(super) fn chosen<'n>(status: &Value, names: &'n [String]) -> Result<Value, &
             names.iter().any(|name| name == text(service, "name")) || !list(service, "instances").is_empty()
         });
     }
-    Ok(chosen)
+    Ok(status)
 }
 
 fn is_known(status: &Value, name: &str) -> bool {
@@ -84,13 +82,17 @@ pub(super) fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 
 /// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`
 pub(super) fn summary(status: &Value) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    // There are eight states at most.
+    let mut counts: Vec<(&str, usize)> = Vec::new();
     for instance in list(status, "services").iter().flat_map(|service| list(service, "instances")) {
-        *counts.entry(text(instance, "state")).or_default() += 1;
+        let state = text(instance, "state");
+        match counts.iter_mut().find(|(known, _)| *known == state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((state, 1)),
+        }
     }
-    // The most first, so that what is normal comes first.
-    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    // The most first: what is normal.
+    counts.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
     let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let state = if text(status, "state") == "stopping" { ", stopping" } else { "" };
     format!(

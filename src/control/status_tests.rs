@@ -67,7 +67,7 @@ fn no_line_is_wider_than_the_screen() {
 fn a_name_chooses_a_service_or_an_instance() {
     let ids = |names: &[&str]| -> Result<Vec<String>, String> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let chosen = chosen(&sample(), &names).map_err(str::to_owned)?;
+        let chosen = chosen(sample(), &names).map_err(str::to_owned)?;
         Ok(instances(&chosen).map(|instance| cells(instance)[0].clone()).collect())
     };
     let all = ["migrate.0", "web.0", "web.1", "idle"].map(str::to_owned).to_vec();

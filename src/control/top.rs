@@ -1,11 +1,10 @@
 //! A table that is kept up to date, the busiest first.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
 use super::output::{Colour, Style, is_dumb, is_terminal, print};
@@ -45,17 +44,18 @@ pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
 struct Sample {
     at: Mono,
     status: Value,
-    /// By name of the instance: its main process and the time it has spent with all below it, in milliseconds.
-    spent: BTreeMap<String, (Option<u64>, u64)>,
+    /// By instance and main process: the time it has spent with all below it, in milliseconds.
+    spent: Map<String, Value>,
 }
 
 impl Sample {
     fn new(at: Mono, status: Value) -> Self {
-        let one = |instance: &Value| {
-            let spent = (number(instance, "pid"), number(instance, "cpu_ms").unwrap_or(0));
-            (text(instance, "id").to_owned(), spent)
-        };
-        let spent = status::instances(&status).map(one).collect();
+        let mut spent = Map::new();
+        for instance in status::instances(&status) {
+            if let Some(process) = process(instance) {
+                spent.insert(process, number(instance, "cpu_ms").into());
+            }
+        }
         Self { at, status, spent }
     }
 
@@ -66,14 +66,16 @@ impl Sample {
 
     /// What share of a processor `instance` had since `before`, in thousandths. After a restart: since then.
     fn share(&self, before: &Self, instance: &Value) -> Option<u64> {
-        let id = text(instance, "id");
-        let (pid, spent) = self.spent.get(id)?;
-        pid.as_ref()?;
-        let spent_before = before.spent.get(id).filter(|(pid_before, _)| pid_before == pid);
-        let spent = spent.saturating_sub(spent_before.map_or(0, |(_, spent)| *spent));
+        let spent_before = before.spent.get(&process(instance)?).and_then(Value::as_u64).unwrap_or(0);
+        let spent = number(instance, "cpu_ms")?.saturating_sub(spent_before);
         let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
         spent.checked_mul(1000)?.checked_div(elapsed)
     }
+}
+
+/// What tells a process of an instance from those before it; `None`: there is none.
+fn process(instance: &Value) -> Option<String> {
+    number(instance, "pid").map(|pid| format!("{} {pid}", text(instance, "id")))
 }
 
 /// Two looks, and what they come to.

@@ -120,7 +120,7 @@ fn logs_are_lines_with_the_name_of_their_instance() {
     let server = FakeServer::start(move |_, mut stream| {
         write!(stream, "{STREAM}{line}\n{{\"lost\":3}}\n{line}\n").ok();
     });
-    let told = "keepalive: 3 logs were lost: this reader was too slow\n";
+    let told = "keepalive: logs: 3 lines were lost, as this reader was too slow\n";
     server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
     server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"lost\":3}}\n{line}"), "");
     server.check(&["logs", "-f", "-n=all"], 0, "web.0 | hello\nweb.0 | hello", told);

@@ -62,6 +62,23 @@ fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
     assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
 }
 
+#[test]
+fn a_suspension_gives_the_terminal_back_meanwhile() {
+    let server = serve();
+    let mut command = Command::new("setsid");
+    command.args([KEEPALIVE, "top"]).env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    // In a session of its own nobody is left to continue it, so that the kernel does not stop it.
+    signal_process(id(&terminal), Signal::TSTP).unwrap();
+    terminal.wait_for_text(LEAVE);
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    terminal.type_in("q");
+    assert_eq!(terminal.wait_for_end().0, Some(0));
+}
+
 fn id(terminal: &Terminal) -> Pid {
     Pid::new(terminal.program.id().cast_signed()).unwrap()
 }
