@@ -1,7 +1,7 @@
 //! Speaks: what a client says to a running keepalive, and how the answer is shown.
 //!
 //! The protocol is HTTP/1.1 over a unix socket, one request for each connection; bodies are JSON, streams are lines of
-//! JSON. This room is the client's half and [`places`], which the server shares. It holds no state of services, knows
+//! JSON. This room is the client's half and [`places()`], which the server shares. It holds no state of services, knows
 //! nothing of the supervisor, and is never used by PID 1 itself but for the places. Start reading at [`perform`];
 //! `http.rs` is the wire, `status.rs` and `top.rs` the tables, `lines.rs` what is streamed.
 
