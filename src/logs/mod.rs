@@ -6,3 +6,4 @@
 pub mod bug;
 pub mod end;
 pub mod own;
+pub mod stamp;

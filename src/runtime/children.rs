@@ -31,6 +31,7 @@ pub(super) struct Children {
 /// A main process that has not been reaped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Child {
+    pub(super) instance: InstanceId,
     pub(super) kill_mode: KillMode,
     pub(super) input: Input,
 }
@@ -122,7 +123,7 @@ impl Children {
             signals: ChildSignals::Default,
         };
         let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;
-        let child = Child { kill_mode: service.stop.kill_mode, input: process.input };
+        let child = Child { instance, kill_mode: service.stop.kill_mode, input: process.input };
         self.living.insert(pid, child);
         Ok((pid, progress))
     }

@@ -12,6 +12,27 @@ const BATCH: usize = 64;
 /// A descriptor that is ready: `data()` is its token.
 pub type Ready = EpollEvent;
 
+/// What is waited for. That its peer has closed it is told in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing else.
+    Nothing,
+    /// That it can be read.
+    Input,
+    /// That it can be written.
+    Output,
+}
+
+impl Interest {
+    const fn flags(self) -> EpollFlags {
+        match self {
+            Self::Nothing => EpollFlags::empty(),
+            Self::Input => EpollFlags::EPOLLIN,
+            Self::Output => EpollFlags::EPOLLOUT,
+        }
+    }
+}
+
 /// A set of descriptors that are waited for, level-triggered.
 #[derive(Debug)]
 pub struct Poller {
@@ -35,6 +56,14 @@ impl Poller {
     /// EEXIST, ENOMEM, ENOSPC; EPERM for a regular file, which is always ready.
     pub fn add(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+    }
+
+    /// From now on waits for something else of `fd`, which is in the set.
+    ///
+    /// # Errors
+    /// ENOENT, ENOMEM.
+    pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
+        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
     }
 
     /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.

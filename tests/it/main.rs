@@ -17,7 +17,10 @@ mod client;
 mod client_broken;
 mod client_shells;
 mod client_top;
+mod control;
 mod fake_server;
+mod http;
+mod metrics;
 
 mod init_end;
 mod init_leftovers;

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("init", &["model", "sys"]),
     ("cli", &["model", "config", "control", "init"]),
     ("control", &["model", "sys"]),
-    ("runtime", &["model", "supervisor", "config", "logs", "sys"]),
+    ("runtime", &["model", "supervisor", "config", "control", "logs", "sys"]),
 ];
 
 #[test]
