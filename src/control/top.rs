@@ -128,9 +128,9 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let table = Table { head, rows: rows.collect() }.render(style.columns, style.colour);
     let shares: u64 = instances.iter().filter_map(|instance| share(instance)).sum();
     let memory: u64 = instances.iter().filter_map(|instance| number(instance, "rss_bytes")).sum();
-    let total = format!("; CPU {}%, memory {}", human::percent(shares), human::bytes(memory));
-    let summary = status::summary(&sample.status) + if before.is_some() { &total } else { "" };
-    format!("{}\n{table}", shortened(&summary, style.columns))
+    let summary = shortened(&status::summary(&sample.status), style.columns);
+    let cpu = if before.is_some() { human::percent(shares) } else { "-".to_owned() };
+    format!("{summary}\nCPU {cpu}%, memory {}\n{table}", human::bytes(memory))
 }
 
 /// `picture` as it fits on the screen, in place of what was there.

@@ -19,7 +19,8 @@ fn the_busiest_comes_first() {
     let before = sample(0, (7, 100), (8, 900));
     let now = sample(2_000, (7, 1_100), (8, 902));
     let expected = "\
-keepalive 0.1.0, pid 1, up 5s: 2 running; CPU 50.1%, memory 2.0M
+keepalive 0.1.0, pid 1, up 5s: 2 running
+CPU 50.1%, memory 2.0M
 NAME   STATE    PID  CPU%  MEMORY  PROCS  RESTARTS  UPTIME
 web.0  running    7  50.0    1.0M      1         0      1s
 db.0   running    8   0.1    1.0M      1         0      1s
