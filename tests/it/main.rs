@@ -15,6 +15,7 @@ mod harness;
 mod cli;
 mod client;
 mod client_broken;
+mod client_real;
 mod client_shells;
 mod client_top;
 mod control;
