@@ -8,7 +8,7 @@
 //! at once then, so that Ctrl-Z does what it does without an init: nothing.
 
 use super::notice::{self, Notice};
-use super::{Dialect, Init, Options, Place, Placement};
+use super::{Course, Dialect, Init, Options, Place, Placement};
 use crate::model::Signal;
 use crate::sys::signals::SignalSet;
 use crate::sys::{process, signals, terminal};
@@ -45,7 +45,12 @@ impl Init<'_> {
             return;
         }
         log::debug!("`{}` has been stopped by {signal}", self.child);
-        self.stopped = true;
+        // It must hear it. Once: a stop that comes later is meant.
+        if std::mem::take(&mut self.asked_to_end) {
+            self.resume_child();
+            return;
+        }
+        self.course = Course::Stopped;
         // Elsewhere a stop that somebody has sent through the init is meant.
         if std::mem::take(&mut self.asked_to_stop) && self.options.dialect != Dialect::Native {
             return;
@@ -71,9 +76,10 @@ impl Init<'_> {
         if let Some(ours) = ours {
             terminal::hand_over(self.child.led_group(), ours);
         }
-        self.suspended = signals::suspend_self();
-        // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
-        if !self.suspended && signal == Signal::TSTP {
+        if signals::suspend_self() {
+            self.course = Course::Suspended;
+        } else if signal == Signal::TSTP {
+            // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
             self.resume_child();
         }
     }
@@ -81,7 +87,7 @@ impl Init<'_> {
     /// We have received SIGCONT. Whether it was for the job and the child has been continued; otherwise it is a signal
     /// as any other.
     pub(super) fn on_continued(&mut self) -> bool {
-        let was_suspended = std::mem::take(&mut self.suspended);
+        let was_suspended = self.course == Course::Suspended;
         if was_suspended {
             self.resume_child();
         }
@@ -98,7 +104,7 @@ impl Init<'_> {
 
     /// Hands the terminal on if it is ours, and continues the child's group.
     fn resume_child(&mut self) {
-        self.stopped = false;
+        self.course = Course::Running;
         if let Some(ours) = process::group() {
             terminal::hand_over(ours, self.child.led_group());
         }

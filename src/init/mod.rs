@@ -255,18 +255,28 @@ enum Round {
     Full,
 }
 
+/// Whether the child goes on, as far as we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// It does.
+    Running,
+    /// It has been stopped, and not continued by us.
+    Stopped,
+    /// We have stopped ourselves as it was stopped, and have not been continued yet.
+    Suspended,
+}
+
 /// An init at work.
 struct Init<'a> {
     options: &'a Options,
     place: Place,
     child: Pid,
     grace: Grace,
-    /// The child has been stopped, and not continued by us.
-    stopped: bool,
-    /// We have stopped ourselves as the child was stopped, and have not been continued yet.
-    suspended: bool,
+    course: Course,
     /// A signal that stops has been sent to the child by us.
     asked_to_stop: bool,
+    /// One that asks to end has, and the child has not been stopped since then.
+    asked_to_end: bool,
     /// Why the child could not become the command.
     failed: Option<Errno>,
     /// The next of each of these comes from our letting go of the terminal.
@@ -280,9 +290,9 @@ impl<'a> Init<'a> {
             place,
             child,
             grace: Grace::new(options.grace),
-            stopped: false,
-            suspended: false,
+            course: Course::Running,
             asked_to_stop: false,
+            asked_to_end: false,
             failed,
             hand_off,
         }
@@ -405,13 +415,19 @@ impl Init<'_> {
         let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
         if asked_to_end {
             self.grace.start(sys::now);
+            self.asked_to_end |= forward::outlasts_a_stop(received.origin);
         }
         self.send(signal);
-        if signal == Signal::CONT {
-            self.stopped = false;
-        } else if asked_to_end && std::mem::take(&mut self.stopped) {
+        match self.course {
+            Course::Stopped if signal == Signal::CONT => self.course = Course::Running,
             // Who is stopped must hear it.
-            self.send(Signal::CONT);
+            Course::Stopped if asked_to_end => {
+                self.course = Course::Running;
+                self.send(Signal::CONT);
+            }
+            // The SIGCONT for ourselves is still to come.
+            Course::Suspended if asked_to_end => self.send(Signal::CONT),
+            Course::Running | Course::Stopped | Course::Suspended => {}
         }
     }
 
