@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal};
-use crate::sys::signals::{self, ChildSignals, Depth, Received, SignalSet};
+use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
 use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
 use crate::sys::{self, StringList, process};
@@ -150,7 +150,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         return pause::pause(options).map_or(options.dialect.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
-    let (child, failed) = match start(options, command, signals) {
+    let started = match start(options, command, signals) {
         Ok(started) => started,
         Err(errno) => {
             notice::tell(options, Notice::CannotStart(errno));
@@ -158,7 +158,8 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     };
     process::release_start(&[]);
-    let init = Init::new(options, place, child, failed, hand_off);
+    let child = started.child;
+    let init = Init::new(options, place, started, hand_off);
     match init.attend() {
         Ok(status) => {
             let code = forward::exit_code(options, status);
@@ -197,8 +198,18 @@ fn prepare(options: &Options, place: Place) -> Result<(), Notice<'static>> {
     Ok(())
 }
 
+/// A command that has been started.
+struct Started {
+    child: Pid,
+    /// Why the child could not become the command.
+    failed: Option<Errno>,
+    /// What had come to us by then. The child has had the terminal only from then on: it has not been told of what was
+    /// typed before.
+    untold: SignalSet,
+}
+
 /// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
-fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Result<(Pid, Option<Errno>), Errno> {
+fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals) -> Result<Started, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
@@ -217,17 +228,19 @@ fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Re
         oom_score_adj: None,
         no_new_privs: false,
         death_signal: None,
-        signals,
+        signals: child_signals,
     };
-    // There is nothing else to do meanwhile, so that sharing the memory is all gain.
+    // There is nothing else to do meanwhile, so that sharing the memory is all gain; and the child has taken the terminal
+    // when we go on.
     let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
+    let untold = signals::pending();
     let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
     let failed = match progress {
         Progress::Failed(failure) => Some(failure.errno),
         Progress::Executed | Progress::Pending(_) => None,
     };
     notice::tell_of_start(options, &program, child, failed);
-    Ok((child, failed))
+    Ok(Started { child, failed, untold })
 }
 
 /// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
@@ -273,7 +286,7 @@ struct Init<'a> {
     child: Pid,
     grace: Grace,
     course: Course,
-    /// A signal that stops has been sent to the child by us.
+    /// A signal that stops, and that was not typed, has been sent to the child by us.
     asked_to_stop: bool,
     /// One that asks to end has, and the child has not been stopped since then.
     asked_to_end: bool,
@@ -281,10 +294,13 @@ struct Init<'a> {
     failed: Option<Errno>,
     /// The next of each of these comes from our letting go of the terminal.
     hand_off: SignalSet,
+    /// The next of each of these came before the child had the terminal.
+    untold: SignalSet,
 }
 
 impl<'a> Init<'a> {
-    fn new(options: &'a Options, place: Place, child: Pid, failed: Option<Errno>, hand_off: SignalSet) -> Self {
+    fn new(options: &'a Options, place: Place, started: Started, hand_off: SignalSet) -> Self {
+        let Started { child, failed, untold } = started;
         Self {
             options,
             place,
@@ -295,6 +311,7 @@ impl<'a> Init<'a> {
             asked_to_end: false,
             failed,
             hand_off,
+            untold,
         }
     }
 }
@@ -406,12 +423,13 @@ impl Init<'_> {
     }
 
     fn forward(&mut self, received: Received) {
-        let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
+        let untold = self.untold.remove(received.signal);
+        let terminal = || if !untold && self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
         let Some(signal) = forward::route(self.options, received, terminal) else {
             return self.tell_where_to(received.signal, None);
         };
         self.tell_where_to(received.signal, Some(signal));
-        self.asked_to_stop |= forward::asks_to_stop(signal);
+        self.asked_to_stop |= forward::asks_to_stop(signal) && received.origin != Origin::Kernel;
         let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
         if asked_to_end {
             self.grace.start(sys::now);

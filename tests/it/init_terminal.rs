@@ -37,6 +37,29 @@ fn ctrl_c_reaches_the_child_once() {
     session.running.expect("ended 137");
 }
 
+// What is typed comes to us until the child has taken the terminal; that by the time we look the child has it does not
+// mean that it has been told. Pending signals survive an execve(2).
+#[test]
+fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+    for (key, number) in [(CTRL_C, 2), (b"\x1c", 3), (CTRL_Z, 20)] {
+        let blocks = [PUPPET, "with", "block=2", "block=3", "block=20", "--"];
+        let waits = ["/bin/sh", "-c", "echo ready $$; read line; exec \"$@\"", "sh"];
+        let job = [&blocks[..], &waits, &[KEEPALIVE, "--", PUPPET, "report-signals"]].concat();
+        let mut session = Session::job_of_shell(&job);
+        session.running.ready();
+        session.press(key);
+        session.press(b"\n");
+        let child = session.running.ready();
+        assert_eq!(session.foreground(), child.get());
+        session.running.expect(&format!("signal {number}"));
+        // And from now on by the terminal itself, once.
+        session.press(key);
+        session.running.expect(&format!("signal {number}"));
+        signal_process(session.keepalive(), Signal::HUP).unwrap();
+        session.running.expect("signal 1");
+    }
+}
+
 #[test]
 fn ctrl_c_ends_a_program_that_does_not_care() {
     let mut session = Session::in_shell(&["echo"]);
