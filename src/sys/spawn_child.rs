@@ -1,8 +1,7 @@
 //! The child's half of a start, between clone(2) and execve(2).
 //!
-//! It may share the parent's memory and runs on a piece of its stack. So it makes system calls and nothing else: no
-//! allocation, no lock, nothing that can panic, no function of libc that knows of threads or signals (musl's setuid
-//! asks other threads to do the same).
+//! It may share the parent's memory. So it makes system calls and nothing else: no allocation, no lock, nothing that can
+//! panic, no function of libc that knows of threads or signals (musl's setuid asks other threads to do the same).
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::AsRawFd;
