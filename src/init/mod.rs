@@ -22,6 +22,7 @@ use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal};
 use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
+use crate::sys::terminal::Reach;
 use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
 use crate::sys::{self, StringList, process};
 use forward::{Grace, Terminal};
@@ -216,7 +217,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         env: &environment(),
         cwd: None,
         session: match options.placement {
-            Placement::Foreground => Session::Foreground,
+            Placement::Foreground => Session::Foreground(job::first_reach(options.dialect)),
             Placement::OwnSession => Session::NewSessionOnTerminal,
             Placement::Ours | Placement::Nowhere => Session::Same,
         },
@@ -286,6 +287,8 @@ struct Init<'a> {
     child: Pid,
     grace: Grace,
     course: Course,
+    /// Which terminal is shared with the child.
+    reach: Reach,
     /// A signal that stops, and that was not typed, has been sent to the child by us.
     asked_to_stop: bool,
     /// One that asks to end has, and the child has not been stopped since then.
@@ -307,6 +310,7 @@ impl<'a> Init<'a> {
             child,
             grace: Grace::new(options.grace),
             course: Course::Running,
+            reach: job::first_reach(options.dialect),
             asked_to_stop: false,
             asked_to_end: false,
             failed,

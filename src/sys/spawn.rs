@@ -14,6 +14,7 @@ use super::path_search::{self, Search};
 use super::signals::ChildSignals;
 use super::spawn_child::{self, Job};
 use super::strings::StringList;
+use super::terminal::Reach;
 use crate::model::plan::{Credentials, Limit};
 use crate::model::{Pid, Signal, StartFailure, StartStep};
 
@@ -70,8 +71,9 @@ pub enum Session {
     Same,
     /// A process group of its own in our session. setpgid(2)
     NewGroup,
-    /// As `NewGroup`; and if stdin is our terminal and we are its foreground group, it takes that place. tcsetpgrp(3)
-    Foreground,
+    /// As `NewGroup`; and if there is a terminal within reach and we are its foreground group, it takes that place.
+    /// tcsetpgrp(3)
+    Foreground(Reach),
 }
 
 /// What parent and child have in common until the child executes its program.

@@ -158,14 +158,14 @@ fn enter_session(session: Session) -> Result<(), Errno> {
         }
         Session::Same => Ok(()),
         Session::NewGroup => call(libc::SYS_setpgid, [0; 3]).map(drop),
-        Session::Foreground => {
-            let foreground = super::terminal::foreground_number();
+        Session::Foreground(reach) => {
+            let foreground = super::terminal::foreground_number(reach);
             let ours = foreground.is_some() && foreground == own_group();
             call(libc::SYS_setpgid, [0; 3])?;
             if ours && let Some(group) = own_group() {
                 // Signals are blocked here, SIGTTOU too, without which this would stop us. It can fail only if the
                 // terminal has gone meanwhile.
-                super::terminal::set_foreground_number(group);
+                super::terminal::set_foreground_number(reach, group);
             }
             Ok(())
         }

@@ -196,6 +196,22 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
     }
 }
 
+// It opens /dev/tty, and takes stdin where it cannot.
+#[test]
+fn the_child_has_the_terminal_wherever_stdin_is() {
+    for init in everyone() {
+        let words = [PUPPET, "with", "null=0", "--", init.path(), "--"];
+        let reads = ["/bin/sh", "-c", "exec \"$@\" </dev/tty", "sh", PUPPET, "echo"];
+        let mut session = Session::job_of_shell(&[&words[..], &reads].concat());
+        let child = session.running.ready();
+        assert_eq!(session.foreground(), child.get());
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        session.running.expect("ended 130");
+    }
+}
+
 #[test]
 fn the_death_of_its_child_is_seen_among_many() {
     for init in everyone() {

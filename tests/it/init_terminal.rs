@@ -119,6 +119,43 @@ fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
     session.running.expect("ended 130");
 }
 
+/// Reads a line from the terminal, wherever stdin is.
+const ASKS: [&str; 3] = ["/bin/sh", "-c", "read line </dev/tty; echo got $line"];
+
+// `echo x | keepalive -- less` in a shell: who reads from the terminal that is not on stdin is given it.
+#[test]
+fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
+    let job = [&[PUPPET, "with", "null=0", "--", KEEPALIVE, "--"][..], &ASKS].concat();
+    let mut session = Session::job_of_shell(&job);
+    session.press(b"hello\n");
+    session.running.expect("got hello");
+    session.running.expect("ended 0");
+}
+
+#[test]
+fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    let without_stdin = ["/bin/sh", "-c", "exec \"$@\" </dev/null", "sh"];
+    let words = [&["setsid", "--ctty"][..], &without_stdin, &[KEEPALIVE, "--"], &ASKS].concat();
+    let mut session = Session::start(Place::Init, &words, None, None);
+    session.press(b"hello\n");
+    session.running.expect("got hello");
+    assert_eq!(session.running.end(), 0);
+}
+
+// The others in a pipeline are in our group: they would be stopped if the child took the terminal without need.
+#[test]
+fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
+    let mut session = Session::job_of_shell(&["/bin/sh", "-c", &format!("{PUPPET} echo | {KEEPALIVE} -- cat")]);
+    session.running.ready();
+    session.press(b"hello\n");
+    session.running.expect("line hello");
+    session.press(b"\x04");
+    session.running.expect("ended 0");
+}
+
 #[test]
 fn an_init_under_an_init_hands_the_terminal_on() {
     let mut session = Session::in_shell(&["with", "--", KEEPALIVE, "--", PUPPET, "echo"]);
