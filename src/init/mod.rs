@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
-use crate::model::{ExitStatus, Pid, Signal};
+use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
 use crate::sys::terminal::Reach;
@@ -168,7 +168,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
             code
         }
         Err(errno) => {
-            log::error!("cannot wait for `{child}`: {}", errno.desc());
+            log::error!("cannot wait for `{child}`: {}", errno::words(errno));
             options.dialect.system_refuses()
         }
     }
@@ -256,7 +256,7 @@ fn environment() -> StringList {
 }
 
 fn describe(errno: Errno) -> &'static str {
-    if errno == Errno::ENOENT { "not found" } else { errno.desc() }
+    if errno == Errno::ENOENT { "not found" } else { errno::words(errno) }
 }
 
 /// What a round of reaping has come to.

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Exit, Left, Outcome, Scope, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
@@ -59,7 +59,7 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
             runtime.run()
         }
         Err(Refused { operation, errno }) => {
-            let reason = format!("cannot {operation}: {}", errno.desc());
+            let reason = format!("cannot {operation}: {}", errno::words(errno));
             ending::tell(&plan, &reason);
             return SYSTEM_REFUSES;
         }
@@ -394,8 +394,10 @@ impl Runtime {
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) if signal == Signal::CONT => log::debug!("cannot send {signal} to pid {pid}: {}", errno.desc()),
-            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno.desc()),
+            Err(errno) if signal == Signal::CONT => {
+                log::debug!("cannot send {signal} to pid {pid}: {}", errno::words(errno))
+            }
+            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno::words(errno)),
         }
     }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{PUPPET, Place, Running, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{
+    PUPPET, Place, Running, have_root, places, status_field, wait_for_death, wait_for_state, wait_until,
+};
 use crate::session::{CTRL_C, Session};
 use crate::subject::{Subject, field, pending, signal_bits};
 
@@ -82,6 +84,22 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
                 assert_eq!(init.puppet(place, &[], &verb).finish().0, code, "{verb:?}");
             }
         }
+    }
+}
+
+// fork(2): EAGAIN, RLIMIT_NPROC.
+#[test]
+fn where_no_process_can_be_made_it_says_so_twice() {
+    if !have_root() {
+        return;
+    }
+    for init in everyone() {
+        let script = "exec prlimit --nproc=1 setpriv --reuid=12345 \"$INIT\" -- true";
+        let (code, _, stderr) = init.script(Place::Child, script).finish();
+        let (fork, spawn) = ("failed to fork child", "failed to spawn pid1");
+        let said: Vec<_> = stderr.lines().filter_map(|line| line.split_once("): ")).map(|(_, text)| text).collect();
+        let expected = [fork, spawn].map(|what| format!("{what}: Resource temporarily unavailable"));
+        assert_eq!((code, said), (1, expected.each_ref().map(String::as_str).to_vec()), "{stderr}");
     }
 }
 

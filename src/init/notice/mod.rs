@@ -8,7 +8,7 @@ mod tini;
 use nix::errno::Errno;
 
 use super::{Dialect, Options, Placement, describe};
-use crate::model::{Pid, Signal};
+use crate::model::{Pid, Signal, errno};
 use crate::sys::terminal;
 use crate::sys::wait::Ended;
 
@@ -95,15 +95,17 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
 fn tell_native(options: &Options, notice: Notice<'_>) {
     match notice {
         Notice::CannotAdopt(errno) => {
-            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno::words(errno));
         }
         Notice::CannotHearOfParent(errno) => {
-            log::warn!("cannot ask for a signal at the death of the parent: {}", errno.desc());
+            log::warn!("cannot ask for a signal at the death of the parent: {}", errno::words(errno));
         }
-        Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno.desc()),
+        Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno::words(errno)),
         Notice::CannotExecute(program, _, errno) => log::error!("cannot run `{program}`: {}", describe(errno)),
         Notice::Forwarded(received, sent, child) => log::debug!("{received} received, {sent} sent to `{child}`"),
-        Notice::CannotSend(signal, child, errno) => log::warn!("cannot send {signal} to `{child}`: {}", errno.desc()),
+        Notice::CannotSend(signal, child, errno) => {
+            log::warn!("cannot send {signal} to `{child}`: {}", errno::words(errno))
+        }
         Notice::ChildEnded(ended) => log::debug!("`{}` has ended: {}", ended.pid, ended.status),
         Notice::OrphanEnded(ended) if options.warn_on_reap => {
             log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);

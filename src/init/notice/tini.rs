@@ -2,7 +2,7 @@
 
 use super::{Notice, description};
 use crate::init::Options;
-use crate::model::{ExitStatus, Pid, Signal};
+use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::wait::Ended;
 use crate::sys::{StandardError, process};
 use nix::errno::Errno;
@@ -63,22 +63,22 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
     Some(match notice {
         Notice::NoReaper => (Severity::Warn, NO_REAPER.to_owned()),
         Notice::CannotAdopt(errno) => {
-            (Severity::Fatal, format!("Failed to register as child subreaper: {}", errno.desc()))
+            (Severity::Fatal, format!("Failed to register as child subreaper: {}", errno::words(errno)))
         }
         Notice::CannotHearOfParent(_) => (Severity::Fatal, "Failed to set up parent death signal".to_owned()),
         Notice::Adopting => (Severity::Trace, "Registered as child subreaper".to_owned()),
         Notice::Leaving(_) => (Severity::Trace, "Exiting: child has exited".to_owned()),
-        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno.desc())),
+        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno::words(errno))),
         Notice::Started(program, child) => {
             (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
         }
         Notice::CannotExecute(program, _, errno) => {
-            (Severity::Fatal, format!("exec {program} failed: {}", errno.desc()))
+            (Severity::Fatal, format!("exec {program} failed: {}", errno::words(errno)))
         }
         Notice::Forwarded(_, sent, _) => (Severity::Debug, format!("Passing signal: '{}'", description(sent))),
         Notice::CannotSend(_, _, Errno::ESRCH) => (Severity::Warn, "Child was dead when forwarding signal".to_owned()),
         Notice::CannotSend(_, _, errno) => {
-            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno.desc()))
+            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno::words(errno)))
         }
         Notice::ChildEnded(Ended { status: ExitStatus::Code(code), .. }) => {
             (Severity::Info, format!("Main child exited normally (with status '{code}')"))
