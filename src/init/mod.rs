@@ -396,7 +396,7 @@ impl Init<'_> {
 
     fn on_ended(&self, ended: Ended) {
         notice::tell(self.options, Notice::ChildEnded(ended));
-        if self.options.dialect == Dialect::Catatonit && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
+        if notice::tells_of_childless(self.options) && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
             notice::tell(self.options, Notice::Childless);
         }
         if let Some(farewell) = self.options.farewell {

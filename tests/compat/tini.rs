@@ -371,3 +371,16 @@ fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
         }
     }
 }
+
+// tini says it on stdout, where it is lost unless that is a terminal.
+#[test]
+fn told_to_say_all_it_says_that_there_is_no_terminal() {
+    let tini = Subject::ours("tini");
+    for (verbosity, is_said) in [("2", false), ("3", true)] {
+        let mut run = tini.run(Place::Child, &["-s", "--", "true"]);
+        run.command.env("TINI_VERBOSITY", verbosity);
+        let (code, _, stderr) = run.finish();
+        assert_eq!(code, 0);
+        assert_eq!(stderr.contains("] tcsetpgrp failed: no tty (ok to proceed)\n"), is_said, "{stderr}");
+    }
+}

@@ -44,6 +44,8 @@ fn in_words(notice: Notice<'_>) -> Option<String> {
         },
         Notice::Leaving(code) => format!("Child exited with status {code}. Goodbye."),
         Notice::NoReaper
+        | Notice::NoSessionTerminal(..)
+        | Notice::NoTerminal(..)
         | Notice::CannotAdopt(_)
         | Notice::CannotHearOfParent(_)
         | Notice::CannotSend(..)

@@ -18,9 +18,18 @@ pub(super) fn tell(options: &Options, notice: Notice<'_>) {
     if options.verbosity < severity.least_verbosity() {
         return;
     }
-    // That a command cannot be executed is said by the process that was to be it.
-    let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
+    let id = notice.said_by_child().unwrap_or_else(process::id);
     write(severity, id, &text);
+}
+
+/// Whether it is told that there is no terminal.
+pub(super) const fn tells_of_terminal(options: &Options) -> bool {
+    options.verbosity >= Severity::Debug.least_verbosity()
+}
+
+/// Whether it is told that nobody is left.
+pub(super) const fn tells_of_childless(options: &Options) -> bool {
+    options.verbosity >= Severity::Trace.least_verbosity()
 }
 
 fn write(severity: Severity, id: Pid, text: &str) {
@@ -75,6 +84,8 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
         Notice::CannotExecute(program, _, errno) => {
             (Severity::Fatal, format!("exec {program} failed: {}", errno::words(errno)))
         }
+        Notice::NoTerminal(..) => (Severity::Debug, "tcsetpgrp failed: no tty (ok to proceed)".to_owned()),
+        Notice::Childless => (Severity::Trace, "No child to wait".to_owned()),
         Notice::Forwarded(_, sent, _) => (Severity::Debug, format!("Passing signal: '{}'", description(sent))),
         Notice::CannotSend(_, _, Errno::ESRCH) => (Severity::Warn, "Child was dead when forwarding signal".to_owned()),
         Notice::CannotSend(_, _, errno) => {
@@ -101,7 +112,7 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
         | Notice::Rewritten(..)
         | Notice::Dropped
         | Notice::Suspending
-        | Notice::Childless => return None,
+        | Notice::NoSessionTerminal(..) => return None,
     })
 }
 
