@@ -103,6 +103,52 @@ fn where_no_process_can_be_made_it_says_so_twice() {
     }
 }
 
+// Two processes say it, in pieces, so that lines of the original may be torn: it is asked until they are whole.
+#[test]
+fn told_to_debug_it_says_what_it_does_and_that_there_is_no_terminal() {
+    let no_terminal = [
+        "DEBUG: setting foreground process failed: no tty present: Inappropriate ioctl for device",
+        "INFO: using stdin as tty fd: could not open /dev/tty: No such device or address",
+    ];
+    let nobody = "DEBUG: got ECHILD: no children left to monitor";
+    let executed = ["DEBUG: pid1 (#) spawned: true", nobody];
+    let failed =
+        ["DEBUG: pid1 (#) spawned: /nonexistent", "ERROR: failed to exec pid1: No such file or directory", nobody];
+    for init in everyone() {
+        for (program, told) in [("true", &executed[..]), ("/nonexistent", &failed)] {
+            let mut expected = [&no_terminal[..], told].concat();
+            expected.sort_unstable();
+            let told = || {
+                let mut run = init.script(Place::Child, &format!("exec setsid -w \"$INIT\" -- {program}"));
+                run.command.env("CATATONIT_DEBUG", "");
+                without_ids(&run.finish().2)
+            };
+            if init.is_ours {
+                assert_eq!(told(), expected);
+            } else {
+                wait_until("lines that are whole", || (told() == expected).then_some(()));
+            }
+        }
+    }
+}
+
+/// Its lines in order, `SEVERITY: TEXT`, with `(#)` for every number in parentheses.
+fn without_ids(said: &str) -> Vec<String> {
+    let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mut lines = Vec::new();
+    for line in said.lines() {
+        let (severity, text) = line.split_once(" (catatonit:").unwrap_or_default();
+        let text = text.split_once("): ").map_or("", |(_, text)| text);
+        let parts = text.split('(').map(|part| match part.split_once(')') {
+            Some((id, rest)) if is_id(id) => format!("#){rest}"),
+            _ => part.to_owned(),
+        });
+        lines.push(format!("{severity}: {}", parts.collect::<Vec<_>>().join("(")));
+    }
+    lines.sort_unstable();
+    lines
+}
+
 #[test]
 fn orphans_are_reaped() {
     for init in everyone() {
