@@ -8,11 +8,16 @@
 #![allow(unsafe_code, reason = "this is the one room that talks to the kernel")]
 
 pub mod clock;
+pub mod counters;
 pub mod cpus;
 pub mod entry;
+pub mod fork;
 pub mod kill;
 pub mod message;
+pub mod outlet;
+pub mod packet;
 mod path_search;
+pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;

@@ -12,6 +12,30 @@ const BATCH: usize = 64;
 /// A descriptor that is ready: `data()` is its token.
 pub type Ready = EpollEvent;
 
+/// What a descriptor is waited for; that its peer has gone is always told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Something can be read.
+    Read,
+    /// Something can be written.
+    Write,
+    /// Either.
+    Both,
+    /// That its peer has gone, alone.
+    End,
+}
+
+impl Interest {
+    const fn flags(self) -> EpollFlags {
+        match self {
+            Self::Read => EpollFlags::EPOLLIN,
+            Self::Write => EpollFlags::EPOLLOUT,
+            Self::Both => EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT),
+            Self::End => EpollFlags::empty(),
+        }
+    }
+}
+
 /// A set of descriptors that are waited for, level-triggered.
 #[derive(Debug)]
 pub struct Poller {
@@ -35,6 +59,22 @@ impl Poller {
     /// EEXIST, ENOMEM, ENOSPC; EPERM for a regular file, which is always ready.
     pub fn add(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+    }
+
+    /// As [`Poller::add`], for what `interest` says.
+    ///
+    /// # Errors
+    /// As [`Poller::add`].
+    pub fn watch(&self, fd: impl AsFd, interest: Interest, token: u64) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(interest.flags(), token))
+    }
+
+    /// Changes what is waited for at `fd`, which is in the set.
+    ///
+    /// # Errors
+    /// ENOENT: it is not. ENOMEM.
+    pub fn rewatch(&self, fd: impl AsFd, interest: Interest, token: u64) -> Result<(), Errno> {
+        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
     }
 
     /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.
