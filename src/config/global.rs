@@ -9,12 +9,12 @@ use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{SignalUse, SignalUses, TERMINATION_LOG};
+use crate::model::plan::{LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
-    keys: &["include", "shutdown_timeout", "signals", "termination_log"],
-    later: &["control", "http", "log"],
+    keys: &["include", "shutdown_timeout", "signals", "termination_log", "log"],
+    later: &["control", "http"],
     foreign: &[("includes", "include"), ("stop_timeout", "shutdown_timeout"), ("timeout", "shutdown_timeout")],
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) shutdown_timeout: Duration,
     pub(super) signals: SignalUses,
     pub(super) termination_log: PathBuf,
+    pub(super) log: LogStyle,
 }
 
 impl Default for Settings {
@@ -32,7 +33,17 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalUses::default(),
             termination_log: PathBuf::from(TERMINATION_LOG),
+            log: LogStyle::default(),
         }
+    }
+}
+
+/// Where the output of a service goes that does not say it: as it is to keepalive's own. Who asks for JSON or for the
+/// time wants it of the services first of all.
+pub(super) const fn default_output(style: LogStyle) -> Output {
+    match style {
+        LogStyle { format: LogFormat::Text, timestamps: false } => Output::Inherit,
+        LogStyle { format: LogFormat::Text | LogFormat::Json, .. } => Output::Prefix,
     }
 }
 
@@ -47,7 +58,26 @@ impl Walk<'_> {
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
             settings.termination_log = self.directory.join(path);
         }
+        if let Some(value) = table.get("log") {
+            settings.log = self.log_style(value);
+            self.default_output = default_output(settings.log);
+        }
         settings
+    }
+
+    fn log_style(&mut self, value: &Value<'_>) -> LogStyle {
+        const SCHEMA: Schema = Schema {
+            keys: &["format", "timestamps"],
+            later: &[],
+            foreign: &[("type", "format"), ("timestamp", "timestamps"), ("time", "timestamps")],
+        };
+        const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let mut style = LogStyle::default();
+        let Some(table) = self.table(value, "such as `{ format = \"json\" }`") else { return style };
+        self.check_keys(table, "`log` of `[keepalive]`", &SCHEMA);
+        style.format = self.choice(table, "format", &FORMATS, &[]).unwrap_or_default();
+        style.timestamps = self.boolean(table, "timestamps").unwrap_or_default();
+        style
     }
 
     fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {

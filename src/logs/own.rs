@@ -1,9 +1,12 @@
-//! keepalive's own messages: to stderr, the level by `KEEPALIVE_LOG` in the syntax of env_logger.
+//! keepalive's own messages: to the logger, and to stderr where there is none; the level by `KEEPALIVE_LOG` in the
+//! syntax of env_logger.
 
 use env_filter::{Builder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::sys::StandardError;
+use super::line::Stamp;
+use super::link;
+use crate::sys::{self, StandardError};
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …
 const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
@@ -37,13 +40,35 @@ impl Log for OwnLines {
         if !self.0.matches(record) {
             return;
         }
-        let severity = match record.level() {
-            Level::Error => "error: ",
-            Level::Warn => "warning: ",
-            Level::Info | Level::Debug | Level::Trace => "",
-        };
-        StandardError.write_line(format!("keepalive: {severity}{}", record.args()).as_bytes());
+        write(record.level(), record.args().to_string(), StandardError::write_line);
     }
 
     fn flush(&self) {}
+}
+
+/// The very last line, whatever the level of messages: to stderr, after everything else. As it is the reason of an
+/// end, text has no severity before it.
+pub fn write_last(reason: &str) {
+    let mut style = link::style();
+    // Where there are names before lines this one has none, so that whoever looks for it finds the same everywhere.
+    style.width = None;
+    let level = if style.style.format == crate::model::plan::LogFormat::Json { Level::Error } else { Level::Info };
+    let mut line = Vec::new();
+    style.write(&stamp(), level, reason, &mut line);
+    line.pop();
+    StandardError.write_last(&line);
+}
+
+fn stamp() -> Stamp {
+    Stamp::at(u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX))
+}
+
+fn write(level: Level, message: String, to_stderr: impl FnOnce(&StandardError, &[u8])) {
+    let stamp = stamp();
+    let Err(message) = link::own_line(level, stamp.milliseconds(), message) else { return };
+    let mut line = Vec::new();
+    link::style().write(&stamp, level, &message, &mut line);
+    // It brings its own newline.
+    line.pop();
+    to_stderr(&StandardError, &line);
 }

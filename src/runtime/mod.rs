@@ -8,6 +8,7 @@ mod children;
 mod ending;
 mod foreground;
 mod journal;
+mod logging;
 mod oom;
 mod search;
 
@@ -21,7 +22,7 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
-use crate::supervisor::{Action, Event, Exit, Left, Outcome, Scope, Step, Supervisor};
+use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Scope, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
 use crate::sys::{
@@ -29,6 +30,7 @@ use crate::sys::{
     signals,
 };
 use children::{Child, Children};
+use logging::Logging;
 use oom::OomCounter;
 use search::Search;
 
@@ -42,7 +44,7 @@ const BACKLOG_FOR_EACH: usize = 4;
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
-/// The token of the signal queue; start pipes have the pid of their process.
+/// The token of the signal queue; start pipes have the pid of their process, the logger's are beyond all pids.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -56,7 +58,9 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
     let outcome = match Runtime::new(Rc::clone(&plan), environment) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
-            runtime.run()
+            let outcome = runtime.run();
+            runtime.logging.finish();
+            outcome
         }
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno.desc());
@@ -82,6 +86,7 @@ struct Runtime {
     plan: Rc<Plan>,
     supervisor: Supervisor,
     children: Children,
+    logging: Logging,
     /// Starts whose result is not known yet.
     starts: BTreeMap<Pid, OwnedFd>,
     /// Main processes that were reaped and have left others in their group or session.
@@ -123,11 +128,13 @@ impl Runtime {
         let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let now = sys::now();
+        let logging = Logging::new(Rc::clone(&plan), &poller);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             most_backlog: BACKLOG_FOR_EACH * plan.instances() as usize,
             plan,
             children,
+            logging,
             starts: BTreeMap::new(),
             uncleared: Vec::new(),
             signals,
@@ -168,7 +175,8 @@ impl Runtime {
         let timeout = if self.budget == 0 {
             Some(Duration::ZERO)
         } else {
-            let wake = [self.until, self.search.due(self.children.count())].into_iter().flatten().min();
+            let wake =
+                [self.until, self.search.due(self.children.count()), self.logging.due()].into_iter().flatten().min();
             wake.map(|wake| wake.since(sys::now()))
         };
         let signalled = self.wait(timeout);
@@ -180,16 +188,19 @@ impl Runtime {
             self.take_signals();
         }
         self.reap();
+        self.logging.look(&self.poller, self.now);
         self.happened(Event::Tick);
     }
 
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut signalled = false;
+        self.logging.wait_for_room(&self.poller);
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
                 SIGNALS => signalled = true,
+                logging::LIFE | logging::ROOM => self.logging.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
         }
@@ -222,7 +233,12 @@ impl Runtime {
                 Step::Do(Action::Spawn { instance, restarts }) => self.spawn(instance, restarts),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
-                Step::Do(Action::Record(record)) => journal::write(&self.plan, &record.fact),
+                Step::Do(Action::Record(record)) => {
+                    if matches!(record.fact, Fact::Draining { .. }) {
+                        self.logging.on_draining(self.now);
+                    }
+                    journal::write(&self.plan, &record.fact);
+                }
                 // Requests come with the control socket; nothing makes them yet, so nobody waits for an answer.
                 Step::Do(Action::Reply { .. }) => {}
             }
@@ -230,7 +246,7 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32) {
-        let result = self.children.spawn(instance, restarts);
+        let result = self.children.spawn(instance, restarts, &mut self.logging);
         self.now = sys::now();
         let (pid, progress) = match result {
             Ok(started) => started,
@@ -347,6 +363,7 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        self.logging.on_ended(child.instance);
         if child.input == Input::Terminal {
             foreground::on_ended(pid);
         }
@@ -438,8 +455,11 @@ impl Runtime {
         }
     }
 
-    fn sweep(&self, signal: Signal) {
+    fn sweep(&mut self, signal: Signal) {
         if sys::process::is_init() {
+            if signal == Signal::KILL {
+                self.logging.on_massacre();
+            }
             kill::signal_everyone(signal).ok();
             return;
         }
@@ -447,7 +467,7 @@ impl Runtime {
             kill::signal_group(pid.led_group(), signal).ok();
         }
         let own = sys::process::id();
-        for pid in procfs::descendants(own) {
+        for pid in procfs::descendants(own).into_iter().filter(|pid| !self.logging.is_logger(*pid)) {
             kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
         }
     }

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("config", &["model"]),
     ("supervisor", &["model"]),
     ("sys", &["model"]),
-    ("logs", &["sys"]),
+    ("logs", &["model", "sys"]),
     ("init", &["model", "sys"]),
     ("cli", &["model", "config", "init"]),
     ("runtime", &["model", "supervisor", "config", "logs", "sys"]),
