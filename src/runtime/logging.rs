@@ -368,10 +368,8 @@ impl Logging {
         let left = self.draining_since.map_or(LAST_WORDS, |since| {
             self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(LAST_WORDS_AT_LEAST, LAST_WORDS)
         });
-        self.write_the_rest(now + left, left).ok();
-        if let Some(running) = self.running.take()
-            && !matches!(wait::reap_quiet(running.pid), Ok(Some(_)))
-        {
+        self.write_the_rest(now + left).ok();
+        if let Some(running) = self.running.take() {
             // It is ours and not reaped: the number is its own.
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
@@ -379,27 +377,43 @@ impl Logging {
         self.way = None;
     }
 
-    fn write_the_rest(&mut self, by: Mono, left: Duration) -> Result<(), Errno> {
+    /// With as many loggers as it takes.
+    fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
         let mut poller = Poller::new()?;
-        match &self.running {
-            Some(running) => poller.add(&running.life, LIFE)?,
-            None => self.try_start(&poller)?,
+        if let Some(running) = &self.running {
+            poller.add(&running.life, LIFE)?;
         }
-        let within = u64::try_from(left.as_millis()).unwrap_or(0);
-        link::tell(Message::End { within }, None);
         self.waits_for_room = false;
-        // It keeps to the time itself; a moment more, so that it can.
-        let by = by + LAST_WORDS_AT_LEAST;
+        let mut is_told = false;
         loop {
-            self.wait_for_room(&poller);
             let now = sys::now();
-            if now >= by {
+            // It keeps to the time itself; a moment more, so that it can.
+            if now >= by + LAST_WORDS_AT_LEAST {
                 return Err(Errno::ETIMEDOUT);
             }
-            if poller.wait(Some(by.since(now)))?.iter().any(|ready: &Ready| ready.data() == LIFE) {
+            if self.running.is_none() {
+                self.try_start(&poller)?;
+                is_told = false;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
+                link::tell(Message::End { within }, None);
+            }
+            self.wait_for_room(&poller);
+            let ready = poller.wait(Some((by + LAST_WORDS_AT_LEAST).since(now)))?;
+            if ready.iter().any(|ready: &Ready| ready.data() == LIFE) && self.reap_last(&poller) == Some(true) {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the logger has ended by itself; `None`: it has not ended yet.
+    fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
+        let running = self.running.as_ref()?;
+        let status = wait::reap_quiet(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
+        poller.remove(&running.life).ok();
+        self.running = None;
+        Some(status == ExitStatus::Code(0))
     }
 
     /// Allows us the descriptors that so many instances need.

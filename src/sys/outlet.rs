@@ -45,6 +45,15 @@ impl Outlet {
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
+    /// Whether both are the same pipe, terminal, socket or file.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |outlet: &Self| {
+            nix::sys::stat::fstat(outlet.descriptor()).map(|status| (status.st_dev, status.st_ino, status.st_rdev))
+        };
+        matches!((identity(self), identity(other)), (Ok(ours), Ok(theirs)) if ours == theirs)
+    }
+
     /// isatty(3)
     #[must_use]
     pub fn is_terminal(&self) -> bool {

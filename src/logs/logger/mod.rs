@@ -44,6 +44,8 @@ pub const LOST_MESSAGES: usize = 0;
 /// The position of the counter of readers of the log that were refused.
 pub const REFUSED_CLIENTS: usize = 1;
 
+/// The position of what [`Sink`] leaves to the next logger, stdout's and stderr's.
+const TORN: usize = 2;
 /// What a pipe is read into; as much as the largest holds.
 const BUFFER: usize = 256 << 10;
 /// So many packets are taken before anything else is looked at.
@@ -139,10 +141,12 @@ impl Logger {
         let outlets = [1, 2].map(Outlet::of);
         let colours = outlets.map(|outlet| colour == Colour::With && outlet.is_terminal());
         let [stdout, stderr] = outlets;
+        let are_one = stdout.is_same(&stderr);
         let outputs = Outputs {
             style: OwnStyle { style, width: Some(width) },
-            stdout: Sink::new("stdout", stdout, STDOUT),
-            stderr: Sink::new("stderr", stderr, STDERR),
+            stdout: Sink::new("stdout", stdout, STDOUT, counters.get(TORN)),
+            stderr: Sink::new("stderr", stderr, STDERR, counters.get(TORN + 1)),
+            are_one,
             files: Vec::new(),
             ring: Ring::default(),
             lost: 0,

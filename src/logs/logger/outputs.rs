@@ -37,6 +37,8 @@ pub(super) struct Outputs {
     pub(super) style: OwnStyle,
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
+    /// Both are one, so that one buffer keeps the lines of both whole, and in order.
+    pub(super) are_one: bool,
     pub(super) files: Vec<LogFile>,
     pub(super) ring: Ring,
     /// Of keepalive's own, as stderr was full.
@@ -46,8 +48,8 @@ pub(super) struct Outputs {
 impl Outputs {
     pub(super) const fn sink(&mut self, stream: Stream) -> &mut Sink {
         match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+            Stream::Stderr if !self.are_one => &mut self.stderr,
+            Stream::Stdout | Stream::Stderr => &mut self.stdout,
         }
     }
 
@@ -90,15 +92,18 @@ impl Outputs {
         let meta = Meta { key: OWN, milliseconds: stamp.milliseconds(), mark: mark.unwrap_or(0) };
         self.ring.push(meta, message.as_bytes());
         // The services' lines have filled it up to there at most, so that some of ours still fit.
-        if self.stderr.waiting() > 2 * ENOUGH {
+        let (style, lost) = (self.style, self.lost);
+        let sink = self.sink(Stream::Stderr);
+        if sink.waiting() > 2 * ENOUGH {
             self.lost += 1;
             return;
         }
-        if self.lost > 0 {
-            let told = format!("{} messages were lost: stderr was full", std::mem::take(&mut self.lost));
-            self.style.write(stamp, Level::Warn, &told, &mut self.stderr.buffer);
+        if lost > 0 {
+            let told = format!("{lost} messages were lost: stderr was full");
+            style.write(stamp, Level::Warn, &told, &mut sink.buffer);
         }
-        self.style.write(stamp, level, message, &mut self.stderr.buffer);
+        style.write(stamp, level, message, &mut sink.buffer);
+        self.lost = 0;
     }
 
     /// Writes what can be written; which sinks have room again is seen by [`Sink::has_room`].

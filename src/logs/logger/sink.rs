@@ -1,6 +1,7 @@
 //! keepalive's own stdout and stderr: whole lines, many at once, and nobody waits for a reader but those who write to
 //! just this one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -31,10 +32,14 @@ pub(super) struct Sink {
     trouble: Option<Errno>,
     /// The last thing that was written was no whole line, and its rest is lost.
     torn: bool,
+    /// Not 0 while what has been written so far ends within a line: for the logger that comes after us.
+    mark: Option<&'static AtomicU64>,
 }
 
 impl Sink {
-    pub(super) fn new(name: &'static str, outlet: Outlet, token: u64) -> Self {
+    /// `mark` is what the logger before us has left, if there was one.
+    pub(super) fn new(name: &'static str, outlet: Outlet, token: u64, mark: Option<&'static AtomicU64>) -> Self {
+        let torn = mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0);
         Self {
             name,
             outlet,
@@ -44,7 +49,8 @@ impl Sink {
             full_since: None,
             paused: Vec::new(),
             trouble: None,
-            torn: false,
+            torn,
+            mark,
         }
     }
 
@@ -108,7 +114,10 @@ impl Sink {
         let mut total = 0;
         if self.torn {
             match self.outlet.write(b"\n") {
-                Ok(_) => self.torn = false,
+                Ok(_) => {
+                    self.torn = false;
+                    self.leave_mark();
+                }
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(errno) => return Err(errno),
             }
@@ -119,6 +128,7 @@ impl Sink {
                 Ok(written) => {
                     self.written += written;
                     total += written;
+                    self.leave_mark();
                 }
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
@@ -130,6 +140,13 @@ impl Sink {
             self.written = 0;
         }
         Ok(total)
+    }
+
+    fn leave_mark(&self) {
+        let last = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
+        if let Some(mark) = self.mark {
+            mark.store(u64::from(last.is_some_and(|byte| *byte != b'\n')), Ordering::Relaxed);
+        }
     }
 
     fn empty(&mut self) {
