@@ -11,9 +11,10 @@ use super::line::OwnStyle;
 use super::message::Message;
 use crate::sys::packet;
 
-/// So many lines of keepalive's own may wait; further ones are dropped and counted. What the logger must know always
-/// finds a place: there are never more of these than starts, ends and clients.
+/// So many lines of keepalive's own may wait; further ones are dropped and counted.
 const OWN_LINES_AT_MOST: usize = 1_000;
+/// With so much waiting the logger hears no more of what it can do without: ends, which only give lines their order.
+const WAITING_AT_MOST: usize = 8_000;
 
 static STATE: Mutex<State> =
     Mutex::new(State { style: None, way: None, queue: VecDeque::new(), own: 0, lost: 0, lost_ever: 0 });
@@ -85,8 +86,16 @@ pub fn lost() -> u64 {
 /// Tells the logger something, in its order.
 pub fn tell(message: Message, descriptor: Option<OwnedFd>) {
     let mut state = state();
-    state.queue.push_back((message, descriptor));
+    if state.queue.len() < WAITING_AT_MOST || !matches!(message, Message::Ended { .. }) {
+        state.queue.push_back((message, descriptor));
+    }
     state.flush();
+}
+
+/// Whether so much waits already that nobody new should be sent that way.
+#[must_use]
+pub fn is_crowded() -> bool {
+    state().queue.len() >= OWN_LINES_AT_MOST
 }
 
 /// A line of keepalive's own.
@@ -138,5 +147,74 @@ impl State {
             self.own -= usize::from(matches!(message, Message::Own { .. }));
             self.queue.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::packet::{pair, receive};
+
+    fn received(socket: &OwnedFd) -> Vec<Message> {
+        let mut buffer = vec![0; 32 << 10];
+        let next = || receive(socket, &mut buffer).ok().and_then(|(length, _)| Message::decode(&buffer[..length]));
+        std::iter::from_fn(next).collect()
+    }
+
+    fn own(text: &str) -> Message {
+        Message::Own { level: Level::Info, milliseconds: 7, text: text.to_owned() }
+    }
+
+    // One test, as there is one way.
+    #[test]
+    fn what_is_told_arrives_in_order_and_what_is_too_much_is_counted() {
+        let say = |text: &str| own_line(Level::Info, 7, text.to_owned());
+        assert_eq!(say("nobody is there"), Err("nobody is there".to_owned()));
+        let (near_end, far_end) = pair().unwrap();
+        connect(near_end);
+        let ended = |slot| Message::Ended { slot, until: [1, 2] };
+        tell(ended(1), None);
+        assert_eq!(say("one"), Ok(()));
+        tell(ended(2), None);
+        assert_eq!(received(&far_end), [ended(1), own("one"), ended(2)]);
+        assert!(!flush(), "nothing waits");
+
+        let before = lost();
+        let long = "x".repeat(10_000);
+        let mut said = 0;
+        while lost() == before {
+            say(&long).unwrap();
+            said += 1;
+        }
+        assert!(flush() && is_crowded());
+        for slot in 0..20_000 {
+            tell(ended(slot), None);
+        }
+        let (mut lines, mut ends) = (0, 0);
+        loop {
+            let some = received(&far_end);
+            if some.is_empty() {
+                break;
+            }
+            lines += some.iter().filter(|message| **message == own(&long)).count();
+            ends += some.iter().filter(|message| matches!(message, Message::Ended { .. })).count();
+            flush();
+        }
+        assert_eq!(lines, said - 1, "all but the one that is counted");
+        assert!(ends < WAITING_AT_MOST, "{ends}");
+        say("at last").unwrap();
+        let lost = Message::Own {
+            level: Level::Warn,
+            milliseconds: 7,
+            text: "1 messages were lost: the logger was busy".to_owned(),
+        };
+        assert_eq!(received(&far_end), [lost, own("at last")]);
+        divert();
+        assert!(say("diverted").is_err());
+        resume();
+        say("resumed").unwrap();
+        disconnect();
+        assert!(say("nobody is there any more").is_err());
+        assert_eq!(received(&far_end), [own("resumed")]);
     }
 }

@@ -441,7 +441,7 @@ impl Logging {
     /// # Errors
     /// The connection: there is no logger at the moment.
     pub(super) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
-        if self.running.is_none() {
+        if self.running.is_none() || link::is_crowded() {
             return Err(client);
         }
         link::tell(Message::Client(query), Some(client));

@@ -165,3 +165,126 @@ impl Client {
         names.get(&key).is_some_and(|known| wanted.iter().any(|name| *name == known.service || *name == known.instance))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::Name;
+    use super::super::ring::Meta;
+    use super::*;
+    use crate::logs::line::{Label, Stream};
+
+    struct World {
+        ring: Ring,
+        names: Names,
+        poller: Poller,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut names = Names::new();
+            for (key, service) in [(0, "web"), (2, "db")] {
+                let label = Label::new(service, 0, Stream::Stdout, 0, None);
+                names.insert(key, Name { service: service.to_owned(), instance: format!("{service}.0"), label });
+            }
+            Self { ring: Ring::default(), names, poller: Poller::new().unwrap() }
+        }
+
+        fn push(&mut self, key: u64, text: &str) {
+            self.ring.push(Meta { key, milliseconds: 0, mark: 0 }, text.as_bytes());
+        }
+
+        fn client(&self, query: LogsQuery) -> (Client, UnixStream) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let client = Client::new(ours.into(), 16, query, &self.ring, &self.names);
+            self.poller.watch(client.descriptor(), Interest::Read, 16).unwrap();
+            (client, theirs)
+        }
+
+        fn pump(&self, client: &mut Client) -> bool {
+            client.pump(&self.ring, &self.names, &self.poller)
+        }
+    }
+
+    /// `message` or `lost` of each object after the head.
+    fn messages(text: &str) -> Vec<String> {
+        let body = text.strip_prefix(str::from_utf8(HEAD).unwrap()).unwrap_or(text);
+        let one = |line: &str| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object["message"].as_str().map_or_else(|| format!("lost {}", object["lost"]), str::to_owned)
+        };
+        body.lines().map(one).collect()
+    }
+
+    #[track_caller]
+    fn check(names: &[&str], lines: Option<usize>, expect: &[&str]) {
+        let mut world = World::new();
+        for (key, text) in [(0, "w1"), (2, "d1"), (OWN, "k1"), (0, "w2"), (OWN, "k2"), (2, "d2")] {
+            world.push(key, text);
+        }
+        let wanted = names.iter().map(|name| (*name).to_owned()).collect();
+        let (mut client, mut theirs) = world.client(LogsQuery { names: wanted, lines, follow: false });
+        world.push(0, "too late");
+        assert!(!world.pump(&mut client), "that is all");
+        drop(client);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(messages(&text), expect, "{names:?} {lines:?}");
+    }
+
+    #[test]
+    fn the_last_lines_of_those_who_are_asked_for() {
+        check(&[], None, &["w1", "d1", "k1", "w2", "k2", "d2"]);
+        check(&[], Some(2), &["k2", "d2"]);
+        check(&[], Some(0), &[]);
+        check(&["web"], None, &["w1", "w2"]);
+        check(&["db.0", "keepalive"], Some(3), &["k1", "k2", "d2"]);
+        check(&["web.1"], Some(9), &[]);
+    }
+
+    #[test]
+    fn who_follows_hears_what_comes_until_it_goes() {
+        let mut world = World::new();
+        world.push(0, "before");
+        let (mut client, mut theirs) =
+            world.client(LogsQuery { names: vec!["web".to_owned()], lines: Some(0), follow: true });
+        assert!(world.pump(&mut client));
+        world.push(2, "another's");
+        world.push(0, "now");
+        assert!(world.pump(&mut client));
+        let mut buffer = [0; 1_024];
+        let count = theirs.read(&mut buffer).unwrap();
+        assert_eq!(messages(str::from_utf8(&buffer[..count]).unwrap()), ["now"]);
+        assert!(client.listens());
+        drop(theirs);
+        assert!(!client.listens());
+        world.push(0, "to nobody");
+        assert!(!world.pump(&mut client));
+    }
+
+    #[test]
+    fn who_is_slow_is_told_how_much_it_has_missed() {
+        let mut world = World::new();
+        let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        let long = "x".repeat(16_000);
+        for _ in 0..2_000 {
+            world.push(0, &long);
+            assert!(world.pump(&mut client), "it is not waited for, and not thrown out");
+        }
+        world.push(OWN, "the end");
+        theirs.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"\"the end\",\"partial\":false,\"level\":\"error\"}\n") {
+            theirs.read_to_end(&mut text).ok();
+            assert!(world.pump(&mut client));
+        }
+        let messages = messages(str::from_utf8(&text).unwrap());
+        let lost: Vec<u64> = messages.iter().filter_map(|line| line.strip_prefix("lost ")?.parse().ok()).collect();
+        let got = messages.iter().filter(|line| **line == long).count() as u64;
+        assert_eq!((lost.len(), lost.iter().sum::<u64>() + got), (1, 2_000));
+        assert!(got > 200 && lost[0] > 1_000, "{got} lines, {lost:?} lost");
+    }
+}
