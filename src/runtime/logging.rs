@@ -20,7 +20,7 @@ use crate::model::plan::{Limit, Output, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, Side};
-use crate::sys::poll::{Interest, Ready};
+use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, packet, pipe, process, wait};
 
 /// The token by which the loop hears of the logger's end.
@@ -269,9 +269,11 @@ impl Logging {
             return;
         }
         self.waits_for_room = waits;
-        link::with_socket(|socket| {
-            if waits { poller.watch(socket, Interest::Write, ROOM).ok() } else { poller.remove(socket).ok() }
-        });
+        link::with_socket(
+            |socket| {
+                if waits { poller.add_output(socket, ROOM).ok() } else { poller.remove(socket).ok() }
+            },
+        );
     }
 
     /// Sees to what has happened to the logger.

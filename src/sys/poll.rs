@@ -12,26 +12,26 @@ const BATCH: usize = 64;
 /// A descriptor that is ready: `data()` is its token.
 pub type Ready = EpollEvent;
 
-/// What a descriptor is waited for; that its peer has gone is always told.
+/// What is waited for. That its peer has closed it is told in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Something can be read.
-    Read,
-    /// Something can be written.
-    Write,
-    /// Either.
-    Both,
-    /// That its peer has gone, alone.
-    End,
+    /// Nothing else.
+    Nothing,
+    /// That it can be read.
+    Input,
+    /// That it can be written.
+    Output,
+    /// Either of them.
+    Either,
 }
 
 impl Interest {
     const fn flags(self) -> EpollFlags {
         match self {
-            Self::Read => EpollFlags::EPOLLIN,
-            Self::Write => EpollFlags::EPOLLOUT,
-            Self::Both => EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT),
-            Self::End => EpollFlags::empty(),
+            Self::Nothing => EpollFlags::empty(),
+            Self::Input => EpollFlags::EPOLLIN,
+            Self::Output => EpollFlags::EPOLLOUT,
+            Self::Either => EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT),
         }
     }
 }
@@ -61,20 +61,20 @@ impl Poller {
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
-    /// As [`Poller::add`], for what `interest` says.
+    /// From now on waits for something else of `fd`, which is in the set.
+    ///
+    /// # Errors
+    /// ENOENT, ENOMEM.
+    pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
+        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
+    }
+
+    /// Waits for `fd` to have room from now on; otherwise as [`Poller::add`].
     ///
     /// # Errors
     /// As [`Poller::add`].
-    pub fn watch(&self, fd: impl AsFd, interest: Interest, token: u64) -> Result<(), Errno> {
-        self.epoll.add(fd, EpollEvent::new(interest.flags(), token))
-    }
-
-    /// Changes what is waited for at `fd`, which is in the set.
-    ///
-    /// # Errors
-    /// ENOENT: it is not. ENOMEM.
-    pub fn rewatch(&self, fd: impl AsFd, interest: Interest, token: u64) -> Result<(), Errno> {
-        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
+    pub fn add_output(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token))
     }
 
     /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.

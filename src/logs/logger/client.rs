@@ -92,7 +92,7 @@ impl Client {
                 Ok(false) => {
                     if !self.waits_for_room {
                         self.waits_for_room = true;
-                        poller.rewatch(&self.socket, Interest::Both, self.token).ok();
+                        poller.change(&self.socket, self.token, Interest::Either).ok();
                     }
                     return true;
                 }
@@ -100,7 +100,7 @@ impl Client {
             }
             if self.waits_for_room {
                 self.waits_for_room = false;
-                poller.rewatch(&self.socket, Interest::Read, self.token).ok();
+                poller.change(&self.socket, self.token, Interest::Input).ok();
             }
         }
     }
@@ -199,7 +199,7 @@ mod tests {
         fn client(&self, query: LogsQuery) -> (Client, UnixStream) {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let client = Client::new(ours.into(), 16, query, &self.ring, &self.names);
-            self.poller.watch(client.descriptor(), Interest::Read, 16).unwrap();
+            self.poller.add(client.descriptor(), 16).unwrap();
             (client, theirs)
         }
 

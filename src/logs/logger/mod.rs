@@ -32,7 +32,7 @@ use crate::model::Mono;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::outlet::Outlet;
-use crate::sys::poll::{Interest, Ready};
+use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// The position of the first counter of a slot: lines and bytes of stdout, lines and bytes of stderr.
@@ -289,7 +289,7 @@ impl Logger {
             return client::refuse(&socket);
         };
         let client = Client::new(socket, token, query, &self.outputs.ring, &self.names);
-        if self.poller.watch(client.descriptor(), Interest::Read, token).is_ok() {
+        if self.poller.add(client.descriptor(), token).is_ok() {
             self.clients.push(client);
         }
     }

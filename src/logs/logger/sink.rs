@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use crate::model::Mono;
 use crate::sys::Poller;
 use crate::sys::outlet::Outlet;
-use crate::sys::poll::Interest;
 
 /// With so much waiting, nothing more is read that would come here.
 pub(super) const ENOUGH: usize = 128 << 10;
@@ -83,7 +82,7 @@ impl Sink {
             Ok(written) if self.waiting() > 0 => {
                 if !was_full {
                     // Only what can be full can be waited for.
-                    poller.watch(self.outlet.descriptor(), Interest::Write, self.token).ok();
+                    poller.add_output(self.outlet.descriptor(), self.token).ok();
                 }
                 self.full_since = self.full_since.filter(|_| written == 0).or(Some(now));
                 return None;
