@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::show::{dependencies, shown};
 use crate::config::{Finding, Report, start_order};
 use crate::model::plan::{
-    Consequence, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Process, Ready, Restart, RestartPolicy, Service,
-    SignalUse,
+    Consequence, Control, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Process, Ready, Restart, RestartPolicy,
+    Service, SignalUse,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -19,6 +19,12 @@ pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
     let plan = json!({
         "shutdown_timeout_ms": milliseconds(plan.shutdown_timeout),
         "termination_log": plan.termination_log.to_string_lossy(),
+        "control": match &plan.control {
+            Control::Usual => Value::Bool(true),
+            Control::At(path) => Value::String(path.to_string_lossy().into_owned()),
+            Control::Off => Value::Bool(false),
+        },
+        "http": plan.http.map(|address| address.to_string()),
         "signals": signals(plan),
         "log": {
             "format": match plan.log.format {

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::config::start_order;
 use crate::model::plan::{
-    Consequence, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service,
+    Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy,
+    Service,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -34,8 +35,15 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
         push(&mut text, format_args!("\n{}\n", service.name));
         describe(plan, service, &mut text);
     }
-    push(&mut text, format_args!("\nthe whole stop takes {} at most", format_duration(plan.shutdown_timeout)));
-    text.push('\n');
+    push(&mut text, format_args!("\nthe whole stop takes {} at most\n", format_duration(plan.shutdown_timeout)));
+    match &plan.control {
+        Control::Usual => {}
+        Control::At(path) => push(&mut text, format_args!("the control socket is {}\n", path.display())),
+        Control::Off => text.push_str("there is no control socket\n"),
+    }
+    if let Some(address) = plan.http {
+        push(&mut text, format_args!("read-only HTTP is served at {address}\n"));
+    }
     text
 }
 

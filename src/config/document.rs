@@ -302,10 +302,11 @@ impl<'r> Reading<'r> {
         if !errors.is_empty() {
             return Err(Report { errors, omitted: omitted + self.omitted, warnings });
         }
-        let Settings { shutdown_timeout, signals, termination_log, log } = self.settings;
+        let Settings { shutdown_timeout, signals, termination_log, log, control, http } = self.settings;
         let services = self.drafts.into_iter().zip(dependencies);
         let services = services.map(|(draft, depends_on)| Service { depends_on, ..draft.service }).collect();
-        Ok(Loaded { plan: Plan { shutdown_timeout, signals, termination_log, log, services }, warnings })
+        let plan = Plan { shutdown_timeout, signals, termination_log, log, control, http, services };
+        Ok(Loaded { plan, warnings })
     }
 }
 

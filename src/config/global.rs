@@ -1,6 +1,7 @@
 //! `[keepalive]`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +10,20 @@ use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
+use crate::model::plan::{Control, LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
-    keys: &["include", "shutdown_timeout", "signals", "termination_log", "log"],
-    later: &["control", "http"],
-    foreign: &[("includes", "include"), ("stop_timeout", "shutdown_timeout"), ("timeout", "shutdown_timeout")],
+    keys: &["include", "control", "http", "shutdown_timeout", "signals", "termination_log", "log"],
+    later: &[],
+    foreign: &[
+        ("includes", "include"),
+        ("socket", "control"),
+        ("listen", "http"),
+        ("port", "http"),
+        ("stop_timeout", "shutdown_timeout"),
+        ("timeout", "shutdown_timeout"),
+    ],
 };
 
 /// What `[keepalive]` says, without `include`.
@@ -25,6 +33,8 @@ pub(super) struct Settings {
     pub(super) signals: SignalUses,
     pub(super) termination_log: PathBuf,
     pub(super) log: LogStyle,
+    pub(super) control: Control,
+    pub(super) http: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -34,6 +44,8 @@ impl Default for Settings {
             signals: SignalUses::default(),
             termination_log: PathBuf::from(TERMINATION_LOG),
             log: LogStyle::default(),
+            control: Control::Usual,
+            http: None,
         }
     }
 }
@@ -62,6 +74,8 @@ impl Walk<'_> {
             settings.log = self.log_style(value);
             self.default_output = default_output(settings.log);
         }
+        settings.control = table.get("control").and_then(|value| self.control(value)).unwrap_or_default();
+        settings.http = table.get("http").and_then(|value| self.http(value));
         settings
     }
 
@@ -78,6 +92,39 @@ impl Walk<'_> {
         style.format = self.choice(table, "format", &FORMATS, &[]).unwrap_or_default();
         style.timestamps = self.boolean(table, "timestamps").unwrap_or_default();
         style
+    }
+
+    fn control(&mut self, value: &Value<'_>) -> Option<Control> {
+        /// `sun_path` of unix(7), with its final NUL.
+        const LONGEST: usize = 108;
+        match (value.get_ref().as_bool(), value.get_ref().as_str()) {
+            (Some(true), _) => Some(Control::Usual),
+            (Some(false), _) => Some(Control::Off),
+            (None, None) => {
+                self.unexpected(value, "a path or `false`", "such as `\"/run/keepalive.sock\"`");
+                None
+            }
+            (None, Some(_)) => {
+                let path = self.directory.join(self.global_path(value)?);
+                if path.as_os_str().len() >= LONGEST {
+                    let hint = "choose a shorter one, such as `/run/keepalive.sock`";
+                    self.error(value.span(), "the path of a socket has 107 bytes at most", hint);
+                }
+                Some(Control::At(path))
+            }
+        }
+    }
+
+    fn http(&mut self, value: &Value<'_>) -> Option<SocketAddr> {
+        let hint = "such as `\"0.0.0.0:9100\"` or `\"[::1]:9100\"`; names are not looked up";
+        let text = self.string(value, "an address and a port", hint)?;
+        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: self.variables(&[]) };
+        let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
+        let address = text.to_str().ok().and_then(|text| text.parse().ok());
+        if address.is_none() {
+            self.error(value.span(), "this is no address with a port", hint);
+        }
+        address
     }
 
     fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {

@@ -11,3 +11,4 @@ pub mod link;
 pub mod logger;
 pub mod message;
 pub mod own;
+pub mod stamp;

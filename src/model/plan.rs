@@ -3,6 +3,7 @@
 //! Everything that can be checked before a start has been checked when a [`Plan`] exists: names are unique, what
 //! `depends_on` names exists and has no cycle, users are numbers.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ pub struct Plan {
     pub termination_log: PathBuf,
     /// How lines look that go through keepalive, and its own.
     pub log: LogStyle,
+    /// Where clients reach keepalive.
+    pub control: Control,
+    /// `http`: where the read-only part is served; `None`: nowhere.
+    pub http: Option<SocketAddr>,
     /// In the order of the file; [`ServiceIndex`] is a position here. Never empty.
     pub services: Vec<Service>,
 }
@@ -57,6 +62,18 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+/// `control`: the control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// At the usual place, which clients find by themselves.
+    #[default]
+    Usual,
+    /// Here.
+    At(PathBuf),
+    /// There is none.
+    Off,
 }
 
 /// What a signal to keepalive makes it do.

@@ -22,6 +22,7 @@ fn level_of(fact: &Fact) -> Level {
         | Fact::Forced { .. }
         | Fact::LeftoversKilled
         | Fact::Abandoned => Level::Warn,
+        Fact::Scaled { .. } => Level::Info,
         Fact::ServiceFailed { .. } | Fact::Draining { cause: Cause::Failed { .. } } => Level::Error,
         Fact::Draining { .. } => Level::Info,
         Fact::LeftBehind { .. } | Fact::SignalForwarded { .. } | Fact::SignalIgnored { .. } => Level::Debug,
@@ -61,13 +62,14 @@ impl Display for Name<'_> {
     }
 }
 
-fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
+pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
     plan.services.get(service.position()).map_or("?", |service| &service.name)
 }
 
-struct Line<'a> {
-    plan: &'a Plan,
-    fact: &'a Fact,
+/// A fact in words.
+pub(super) struct Line<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) fact: &'a Fact,
 }
 
 impl Display for Line<'_> {
@@ -79,19 +81,11 @@ impl Display for Line<'_> {
                 if from != to {
                     write!(formatter, " → {}", to.as_str())?;
                 }
-                match (reason, pid, to) {
-                    (Reason::Ready, Some(pid), _) => write!(formatter, " (pid {pid})"),
-                    (Reason::Ended { run, .. }, _, StateName::Stopping) => {
-                        formatter.write_str(" (")?;
-                        write_run(formatter, plan, *instance, run)?;
-                        formatter.write_str(", ending what it left behind)")
-                    }
-                    (Reason::Ended { run, .. }, _, StateName::Waiting) => {
-                        formatter.write_str(" (")?;
-                        write_run(formatter, plan, *instance, run)?;
-                        formatter.write_str(", restart when what it depends on is ready)")
-                    }
-                    _ => write_reason(formatter, plan, *instance, reason),
+                let why = Why { plan, instance: *instance, to: *to, reason };
+                match (reason, pid) {
+                    (Reason::Ready, Some(pid)) => write!(formatter, " (pid {pid})"),
+                    _ if why.is_silent() => Ok(()),
+                    _ => write!(formatter, " ({why})"),
                 }
             }
             Fact::StopTimedOut { instance, pid, after } => {
@@ -107,6 +101,9 @@ impl Display for Line<'_> {
                     formatter,
                     "{name} is still there after SIGKILL (pid {pid}): not permitted, or stuck in the kernel"
                 )
+            }
+            Fact::Scaled { service, from, to } => {
+                write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
             }
             Fact::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
             Fact::SignalForwarded { signal, receivers } => {
@@ -133,27 +130,52 @@ impl Display for Line<'_> {
     }
 }
 
-fn write_reason(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, reason: &Reason) -> fmt::Result {
-    match reason {
-        Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared => Ok(()),
-        Reason::Requested => formatter.write_str(" (start requested)"),
-        Reason::StopRequested => formatter.write_str(" (stop requested)"),
-        Reason::RestartRequested => formatter.write_str(" (restart requested)"),
-        Reason::Shutdown => Ok(()),
-        Reason::Refused { errno, retry_in, .. } => {
-            write!(formatter, " (cannot start a process: {}, retry in {})", errno.desc(), Span(*retry_in))
-        }
-        Reason::DependencyCompleted { dependency } => {
-            write!(formatter, " ({} has completed, so this will never start)", service_name(plan, *dependency))
-        }
-        Reason::DependencyFailed { dependency } => {
-            write!(formatter, " ({} has failed, so this will never start)", service_name(plan, *dependency))
-        }
-        Reason::Ended { run, outlook } => {
-            formatter.write_str(" (")?;
-            write_run(formatter, plan, instance, run)?;
-            write_outlook(formatter, outlook)?;
-            formatter.write_str(")")
+/// Why an instance is in its state: `exit 1 after 20ms, retry in 100ms, 1 of 16`.
+pub(super) struct Why<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) instance: InstanceId,
+    /// The state.
+    pub(super) to: StateName,
+    pub(super) reason: &'a Reason,
+}
+
+impl Why<'_> {
+    /// There is nothing to say that the state does not say.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.reason, Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown)
+    }
+}
+
+impl Display for Why<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Why { plan, instance, to, reason } = self;
+        match reason {
+            Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
+            Reason::Requested => formatter.write_str("start requested"),
+            Reason::StopRequested => formatter.write_str("stop requested"),
+            Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::Refused { errno, retry_in, .. } => {
+                write!(formatter, "cannot start a process: {}, retry in {}", errno.desc(), Span(*retry_in))
+            }
+            Reason::DependencyCompleted { dependency } => {
+                write!(formatter, "{} has completed, so this will never start", service_name(plan, *dependency))
+            }
+            Reason::DependencyFailed { dependency } => {
+                write!(formatter, "{} has failed, so this will never start", service_name(plan, *dependency))
+            }
+            Reason::Ended { run, outlook } => {
+                write_run(formatter, plan, *instance, run)?;
+                match to {
+                    StateName::Stopping => formatter.write_str(", ending what it left behind"),
+                    StateName::Waiting => formatter.write_str(", restart when what it depends on is ready"),
+                    StateName::Starting
+                    | StateName::Running
+                    | StateName::Stopped
+                    | StateName::Backoff
+                    | StateName::Completed
+                    | StateName::Failed => write_outlook(formatter, outlook),
+                }
+            }
         }
     }
 }

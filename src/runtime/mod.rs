@@ -4,13 +4,19 @@
 //! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
 //! between. Start with [`run`].
 
+mod by_instance;
 mod children;
+mod control;
+mod counts;
 mod ending;
+mod events;
 mod foreground;
 mod journal;
+mod kills;
 mod logging;
 mod oom;
 mod search;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,17 +28,20 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
-use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Scope, Step, Supervisor};
+use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
 use crate::sys::{
-    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, procfs,
-    signals,
+    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
 };
 use children::{Child, Children};
+use control::Server;
+use counts::Counts;
+use events::{Events, What};
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
+use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
 const ACTIONS_PER_TURN: u32 = 64;
@@ -41,10 +50,13 @@ const DEATHS_PER_TURN: u32 = 256;
 /// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
 /// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
 const BACKLOG_FOR_EACH: usize = 4;
+/// Adopted processes that have been reaped are told of no more often than that, together.
+const BETWEEN_ORPHANS: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
-/// The token of the signal queue; start pipes have the pid of their process, the logger's are beyond all pids.
+/// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
+/// the last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -59,6 +71,7 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
+            runtime.close();
             runtime.logging.finish();
             outcome
         }
@@ -111,9 +124,15 @@ struct Runtime {
     search: Search,
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
-    orphans: u64,
-    /// With more actions waiting than this no signals are taken.
-    most_backlog: usize,
+    /// Of so many orphans it has been told, then.
+    told_orphans: (u64, Mono),
+    counts: Counts,
+    events: Events,
+    usage: Usage,
+    server: Server,
+    begun: Mono,
+    /// The same moment, since 1970.
+    begun_at: Duration,
 }
 
 impl Runtime {
@@ -131,7 +150,7 @@ impl Runtime {
         let logging = Logging::new(Rc::clone(&plan), &poller);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
-            most_backlog: BACKLOG_FOR_EACH * plan.instances() as usize,
+            server: Server::new(&plan.control, plan.http, &poller),
             plan,
             children,
             logging,
@@ -151,7 +170,12 @@ impl Runtime {
             started: Vec::new(),
             search: Search::new(),
             sweeping: None,
-            orphans: 0,
+            told_orphans: (0, Mono::default()),
+            counts: Counts::default(),
+            events: Events::default(),
+            usage: Usage::default(),
+            begun: now,
+            begun_at: sys::wall(),
         })
     }
 
@@ -172,24 +196,33 @@ impl Runtime {
 
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
-        let timeout = if self.budget == 0 {
+        self.wake_followers();
+        let timeout = if self.budget == 0 || self.usage.is_searching() {
             Some(Duration::ZERO)
         } else {
-            let wake =
-                [self.until, self.search.due(self.children.count()), self.logging.due()].into_iter().flatten().min();
-            wake.map(|wake| wake.since(sys::now()))
+            let wakes = [self.until, self.search.due(self.children.count()), self.server.due(), self.orphans_due()];
+            let wakes = wakes.into_iter().chain([self.logging.due()]);
+            wakes.flatten().min().map(|wake| wake.since(sys::now()))
         };
         let signalled = self.wait(timeout);
+        self.counts.turns += 1;
         for pid in std::mem::take(&mut self.started) {
             self.look_at_start(pid);
             self.act();
         }
-        if signalled && self.supervisor.backlog() <= self.most_backlog {
+        if signalled && self.is_at_leisure() {
             self.take_signals();
         }
         self.reap();
         self.logging.look(&self.poller, self.now);
+        self.tell_of_orphans();
+        self.serve();
         self.happened(Event::Tick);
+    }
+
+    /// Whether what makes many actions may come.
+    fn is_at_leisure(&self) -> bool {
+        self.supervisor.backlog() <= BACKLOG_FOR_EACH * self.supervisor.instances() as usize
     }
 
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
@@ -201,6 +234,7 @@ impl Runtime {
             match token {
                 SIGNALS => signalled = true,
                 logging::LIFE | logging::ROOM => self.logging.is_ready(token),
+                control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
         }
@@ -233,15 +267,37 @@ impl Runtime {
                 Step::Do(Action::Spawn { instance, restarts }) => self.spawn(instance, restarts),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
-                Step::Do(Action::Record(record)) => {
-                    if matches!(record.fact, Fact::Draining { .. }) {
-                        self.logging.on_draining(self.now);
-                    }
-                    journal::write(&self.plan, &record.fact);
-                }
-                // Requests come with the control socket; nothing makes them yet, so nobody waits for an answer.
-                Step::Do(Action::Reply { .. }) => {}
+                Step::Do(Action::Record(record)) => self.record(record),
+                Step::Do(Action::Reply { id, result }) => self.reply(id, result),
             }
+        }
+    }
+
+    /// One fact is a line, a count and an event.
+    fn record(&mut self, record: Record) {
+        self.counts.record(&record);
+        if matches!(record.fact, Fact::Draining { .. }) {
+            self.logging.on_draining(self.now);
+        }
+        journal::write(&self.plan, &record.fact);
+        self.happens(What::Fact(record.fact));
+    }
+
+    fn happens(&mut self, what: What) {
+        self.events.push(sys::wall(), what);
+    }
+
+    /// When it is time to tell of those that have been reaped since the last time.
+    fn orphans_due(&self) -> Option<Mono> {
+        let (told, at) = self.told_orphans;
+        (told < self.counts.orphans).then_some(at + BETWEEN_ORPHANS)
+    }
+
+    fn tell_of_orphans(&mut self) {
+        if self.orphans_due().is_some_and(|due| due <= self.now) {
+            let total = self.counts.orphans;
+            self.happens(What::Orphans { count: total - self.told_orphans.0, total });
+            self.told_orphans = (total, self.now);
         }
     }
 
@@ -263,17 +319,24 @@ impl Runtime {
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {
         match progress {
-            Progress::Executed => self.tell(Event::Executed { pid }),
+            Progress::Executed => self.executed(pid),
             Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
             Progress::Pending(pipe) => {
                 let token = u64::from(pid.get().unsigned_abs());
                 match self.poller.add(pipe.as_fd(), token) {
                     Ok(()) => drop(self.starts.insert(pid, pipe)),
                     // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
-                    Err(_) => self.tell(Event::Executed { pid }),
+                    Err(_) => self.executed(pid),
                 }
             }
         }
+    }
+
+    fn executed(&mut self, pid: Pid) {
+        if let Some(child) = self.children.get(pid) {
+            self.counts.executed(child.instance, self.now);
+        }
+        self.tell(Event::Executed { pid });
     }
 
     fn look_at_start(&mut self, pid: Pid) {
@@ -351,8 +414,8 @@ impl Runtime {
     /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
     fn on_dead(&mut self, pid: Pid) {
         let Some(child) = self.children.get(pid) else {
-            self.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.orphans);
+            self.counts.orphans += 1;
+            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
             wait::reap(pid).ok();
             return;
         };
@@ -393,82 +456,6 @@ impl Runtime {
         wait::consume_stop(pid);
         if self.children.get(pid).is_some_and(|child| child.input == Input::Terminal) {
             self.suspended = foreground::on_stopped(pid, signal);
-        }
-    }
-
-    fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
-        let is_reaped = self.children.get(pid).is_none();
-        let result = match scope {
-            // Its id may be another's by now. The supervisor passes over what has waited for too long; this is certain.
-            Scope::Main | Scope::Group if is_reaped => return,
-            Scope::Main => kill::signal_process(pid, signal),
-            // In the moment between fork and setsid the group is not there yet.
-            Scope::Group => match kill::signal_group(pid.led_group(), signal) {
-                Err(Errno::ESRCH) => kill::signal_process(pid, signal),
-                other => other,
-            },
-            Scope::Left => self.signal_left(pid, signal),
-        };
-        match result {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) if signal == Signal::CONT => log::debug!("cannot send {signal} to pid {pid}: {}", errno.desc()),
-            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno.desc()),
-        }
-    }
-
-    /// What is in the group or session that `leader` led. It has been reaped, but as long as something is left the
-    /// number cannot become another's.
-    fn signal_left(&mut self, leader: Pid, signal: Signal) -> Result<(), Errno> {
-        if !self.probe.is_in_use(leader) {
-            // Its end will be found, and told, with the next round of reaping.
-            self.search.want(None);
-            return Ok(());
-        }
-        // The number is in use, so the group, if that is what has it, is still the one that the reaped process led.
-        let mut result = match kill::signal_group(leader.led_group(), signal) {
-            Err(Errno::ESRCH) => Ok(()),
-            other => other,
-        };
-        // Of those who left the group but not the session /proc tells.
-        for pid in procfs::strays(leader) {
-            let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_stray_of(leader));
-            let sent = kill::signal_exactly(pid, signal, is_stray);
-            if sent != Err(Errno::ESRCH) {
-                result = result.and(sent);
-            }
-        }
-        result
-    }
-
-    fn signal_all(&mut self, signal: Signal) {
-        if matches!(wait::peek(Stops::Overlooked), Ok(Found::NoChildren)) {
-            return self.tell(Event::Childless);
-        }
-        self.sweeping = Some(signal);
-        self.sweep(signal);
-    }
-
-    /// While everything is being killed, what was forked in the meantime goes as well.
-    fn sweep_again(&mut self) {
-        if self.sweeping == Some(Signal::KILL) {
-            self.sweep(Signal::KILL);
-        }
-    }
-
-    fn sweep(&mut self, signal: Signal) {
-        if sys::process::is_init() {
-            if signal == Signal::KILL {
-                self.logging.on_massacre();
-            }
-            kill::signal_everyone(signal).ok();
-            return;
-        }
-        for pid in self.children.pids() {
-            kill::signal_group(pid.led_group(), signal).ok();
-        }
-        let own = sys::process::id();
-        for pid in procfs::descendants(own).into_iter().filter(|pid| !self.logging.is_logger(*pid)) {
-            kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Event {
         /// What.
         request: Request,
     },
+    /// Nobody waits for the answer to this request any more: there will be none. What it has begun goes on.
+    Withdrawn(RequestId),
     /// keepalive has no child at all any more, in answer to [`Action::SignalAll`] or later.
     Childless,
     /// Time has passed. Comes after every wait; more of them do no harm.

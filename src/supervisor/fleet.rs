@@ -17,7 +17,10 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) struct ServiceState {
     pub(super) kind: Kind,
+    /// 0…n−1, and perhaps more that are surplus: they are on their way down, and go when they have come to rest.
     instances: Vec<Instance>,
+    /// How many there are to be.
+    pub(super) wanted: u32,
     /// Who waits for this service; the reverse of `depends_on`.
     pub(super) dependents: Box<[ServiceIndex]>,
     pub(super) tally: Tally,
@@ -104,6 +107,7 @@ impl Fleet {
             ServiceState {
                 kind: service.kind,
                 instances,
+                wanted: service.instances,
                 holders: dependents.len(),
                 dependents: dependents.into_boxed_slice(),
                 tally,
@@ -119,7 +123,7 @@ impl Fleet {
         (0..self.services.len()).map(index_at)
     }
 
-    /// The instances of one service. Holds no borrow, so that they can be changed meanwhile.
+    /// The instances of one service, surplus ones too. Holds no borrow, so that they can be changed meanwhile.
     pub(super) fn ids_of(&self, service: ServiceIndex) -> impl Iterator<Item = InstanceId> + use<> {
         let count = u32::try_from(self[service].instances.len()).unwrap_or(u32::MAX);
         (0..count).map(move |number| InstanceId { service, number })
@@ -129,6 +133,40 @@ impl Fleet {
     pub(super) fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
         let counts: Vec<_> = self.service_indexes().map(|index| (index, self.ids_of(index))).collect();
         counts.into_iter().flat_map(|(_, ids)| ids)
+    }
+
+    /// `None`: there is no such instance, or no more.
+    pub(super) fn find(&self, id: InstanceId) -> Option<&Instance> {
+        self.services.get(id.service.position())?.instances.get(id.number as usize)
+    }
+
+    /// Whether it is one of the service's, and no surplus.
+    pub(super) fn has(&self, id: InstanceId) -> bool {
+        self.services.get(id.service.position()).is_some_and(|service| id.number < service.wanted)
+    }
+
+    /// From now on there are to be so many; those that are missing are made, and have not been started.
+    pub(super) fn resize(&mut self, index: ServiceIndex, wanted: u32) {
+        let service = &mut self[index];
+        service.wanted = wanted;
+        let first = u32::try_from(service.instances.len()).unwrap_or(u32::MAX);
+        service.instances.extend((first..wanted).map(|number| Instance::new(InstanceId { service: index, number })));
+        let made = Tally { idle: wanted.saturating_sub(first), ..Tally::default() };
+        service.tally = service.tally.changed(&Tally::default(), &made);
+        self.total = self.total.changed(&Tally::default(), &made);
+    }
+
+    /// Lets go of surplus instances that have come to rest.
+    pub(super) fn drop_surplus(&mut self, index: ServiceIndex) {
+        let service = &mut self[index];
+        let mut gone = Tally::default();
+        while service.instances.len() > service.wanted as usize
+            && let Some(last) = service.instances.pop_if(|last| matches!(last.state, State::Stopped { .. }))
+        {
+            gone = gone.changed(&Tally::default(), &Tally::of(&last.state));
+        }
+        service.tally = service.tally.changed(&gone, &Tally::default());
+        self.total = self.total.changed(&gone, &Tally::default());
     }
 
     pub(super) const fn total(&self) -> &Tally {
@@ -195,6 +233,11 @@ impl ServiceState {
 }
 
 impl Tally {
+    /// All of them.
+    pub(super) const fn instances(&self) -> u32 {
+        self.active + self.completed + self.failed + self.held + self.idle
+    }
+
     /// The counts of a single instance.
     fn of(state: &State) -> Self {
         let mut tally = Self::default();
@@ -230,7 +273,8 @@ impl Tally {
     }
 }
 
-// Indexes come from the plan that the fleet was made of, so they are always in range.
+// Services are those of the plan that the fleet was made of. Of instances only those at rest ever go, and what may still
+// name one of these asks `find` first.
 #[expect(clippy::indexing_slicing, reason = "the only place; see above")]
 mod by_index {
     use super::{Fleet, Index, IndexMut, Instance, InstanceId, ServiceIndex, ServiceState};

@@ -26,6 +26,8 @@ pub(super) struct Instance {
     /// Why the present run never got to its program, if so.
     failure: Option<StartFailure>,
     pub(super) last_run: Option<Run>,
+    /// Why it is in its state.
+    pub(super) reason: Option<Reason>,
 }
 
 /// Where an instance is in its life. The fields exist only where they mean something.
@@ -96,6 +98,7 @@ impl Instance {
             refusals: 0,
             failure: None,
             last_run: None,
+            reason: None,
         }
     }
 
@@ -136,6 +139,21 @@ impl State {
         }
     }
 
+    /// Since when that process exists.
+    pub(super) const fn since(&self) -> Option<Mono> {
+        match self {
+            Self::Executing { since, .. }
+            | Self::Starting { since, .. }
+            | Self::Running { since, .. }
+            | Self::Stopping { since, .. } => Some(*since),
+            Self::Waiting
+            | Self::Spawning { .. }
+            | Self::Clearing { .. }
+            | Self::BackingOff { .. }
+            | Self::Stopped { .. } => None,
+        }
+    }
+
     /// The main process, reaped or not.
     const fn any_pid(&self) -> Option<Pid> {
         if let Self::Clearing { leader, .. } = self { Some(*leader) } else { self.live_pid() }
@@ -160,6 +178,7 @@ impl Supervisor {
             Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
         );
         if from != to || is_news {
+            self.fleet[id].reason = Some(reason.clone());
             let pid = state.any_pid().or(before.any_pid());
             self.record(Fact::Transition { instance: id, from, to, pid, reason });
         }

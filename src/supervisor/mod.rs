@@ -119,6 +119,7 @@ impl Supervisor {
             Event::Signal(signal) => self.on_signal(signal),
             Event::HungUp => self.on_hung_up(),
             Event::Request { id, request } => self.on_request(id, request),
+            Event::Withdrawn(id) => self.requests.retain(|pending| !pending.is(id)),
             Event::Childless => self.on_childless(),
             Event::Tick => self.on_tick(),
         }
@@ -151,10 +152,16 @@ impl Supervisor {
         self.outbox.len()
     }
 
+    /// How many instances there are.
+    #[must_use]
+    pub const fn instances(&self) -> u32 {
+        self.fleet.total().instances()
+    }
+
     /// The state, for status, metrics and tests.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        View::new(&self.plan, &self.fleet)
+        View { plan: &self.plan, fleet: &self.fleet, is_stopping: !matches!(self.phase, Phase::Up) }
     }
 
     fn next_deadline(&self) -> Option<Mono> {

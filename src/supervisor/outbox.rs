@@ -63,7 +63,8 @@ impl Supervisor {
     fn still_holds(&self, place: Place, action: &Action) -> bool {
         match action {
             Action::Spawn { instance, .. } => {
-                matches!(self.fleet[*instance].state, State::Spawning { from } if from <= place)
+                let state = self.fleet.find(*instance).map(|instance| instance.state);
+                matches!(state, Some(State::Spawning { from }) if from <= place)
             }
             // A process that has got the same id since is another.
             Action::Signal { pid, scope: Scope::Main | Scope::Group, .. } => {

@@ -56,6 +56,15 @@ pub enum Fact {
         /// The main process.
         pid: Pid,
     },
+    /// An operator wants another number of instances.
+    Scaled {
+        /// Of which service.
+        service: ServiceIndex,
+        /// How many there were to be,
+        from: u32,
+        /// and how many now.
+        to: u32,
+    },
     /// Each of a service's instances has failed, or for a oneshot: it has not succeeded and will not.
     ServiceFailed {
         /// Which.

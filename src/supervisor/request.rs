@@ -2,7 +2,7 @@
 
 use super::instance::{Next, State, Stopped};
 use super::stop::Then;
-use super::{Action, Cause, Outcome, Reason, Scope, StateName, Supervisor};
+use super::{Action, Cause, Fact, Outcome, Reason, Scope, StateName, Supervisor};
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
@@ -15,13 +15,17 @@ pub struct RequestId(pub u64);
 pub enum Request {
     /// Something about one service or instance.
     About(Target, Verb),
+    /// Another number of instances, at least 1: done when these are ready and the surplus is gone. Not of a oneshot.
+    Scale(ServiceIndex, u32),
     /// The ordered stop of everything. Answered at once.
     Shutdown,
 }
 
-/// Whom it is about. Must exist in the plan.
+/// Whom it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
+    /// All instances of all services.
+    All,
     /// All instances of it.
     Service(ServiceIndex),
     /// This one alone.
@@ -52,14 +56,24 @@ pub enum Refusal {
     Failed(InstanceId),
     /// Another request has taken it elsewhere meanwhile.
     Overtaken(InstanceId),
+    /// There is no such instance, or no more.
+    Unknown(InstanceId),
+    /// A oneshot has as many instances as its configuration says.
+    Oneshot(ServiceIndex),
 }
 
 /// A request whose answer is still out.
 #[derive(Debug)]
 pub(super) struct Pending {
     id: RequestId,
-    verb: Awaited,
-    instances: Vec<InstanceId>,
+    up: Vec<InstanceId>,
+    down: Vec<InstanceId>,
+}
+
+impl Pending {
+    pub(super) fn is(&self, id: RequestId) -> bool {
+        self.id == id
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,38 +99,61 @@ impl Supervisor {
                 self.reply(id, Ok(()));
                 self.shut_down(Outcome { code: 0, cause: Cause::Requested });
             }
+            Request::About(Target::Instance(instance), _) if !self.fleet.has(instance) => {
+                self.reply(id, Err(Refusal::Unknown(instance)));
+            }
             Request::About(target, verb) => {
                 let targets: Vec<_> = match target {
+                    Target::All => self.fleet.ids().collect(),
                     Target::Service(service) => self.fleet.ids_of(service).collect(),
                     Target::Instance(instance) => vec![instance],
                 };
-                self.on_verb(id, verb, &targets);
+                // What is surplus is on its way down anyway, and nothing else is to become of it.
+                let is_meant = |target: &InstanceId| self.fleet.has(*target);
+                let targets = targets.into_iter().filter(is_meant).collect();
+                self.on_verb(id, verb, targets);
             }
+            Request::Scale(service, wanted) => self.scale(id, service, wanted),
         }
     }
 
-    fn on_verb(&mut self, id: RequestId, verb: Verb, targets: &[InstanceId]) {
-        let verb = match verb {
+    fn on_verb(&mut self, id: RequestId, verb: Verb, targets: Vec<InstanceId>) {
+        let pending = match verb {
             Verb::Signal(signal) => {
-                let result = self.signal_targets(signal, targets);
+                let result = self.signal_targets(signal, &targets);
                 return self.reply(id, result);
             }
-            Verb::Start => Awaited::Up,
-            Verb::Stop => Awaited::Down,
+            Verb::Start => {
+                targets.iter().for_each(|target| self.request_start(*target));
+                Pending { id, up: targets, down: Vec::new() }
+            }
+            Verb::Stop => {
+                targets.iter().for_each(|target| self.request_stop(*target));
+                Pending { id, up: Vec::new(), down: targets }
+            }
             Verb::Restart => {
-                for target in targets {
-                    self.request_restart(*target);
-                }
-                Awaited::Up
+                targets.iter().for_each(|target| self.request_restart(*target));
+                targets.iter().for_each(|target| self.request_start(*target));
+                Pending { id, up: targets, down: Vec::new() }
             }
         };
-        for target in targets {
-            match verb {
-                Awaited::Up => self.request_start(*target),
-                Awaited::Down => self.request_stop(*target),
-            }
+        self.requests.push(pending);
+    }
+
+    fn scale(&mut self, id: RequestId, service: ServiceIndex, wanted: u32) {
+        if self.fleet[service].kind == Kind::Oneshot {
+            return self.reply(id, Err(Refusal::Oneshot(service)));
         }
-        self.requests.push(Pending { id, verb, instances: targets.to_vec() });
+        let from = self.fleet[service].wanted;
+        self.fleet.resize(service, wanted);
+        self.mark_unsettled(service);
+        if from != wanted {
+            self.record(Fact::Scaled { service, from, to: wanted });
+        }
+        let (up, down): (Vec<_>, Vec<_>) = self.fleet.ids_of(service).partition(|id| self.fleet.has(*id));
+        up.iter().for_each(|id| self.request_start(*id));
+        down.iter().for_each(|id| self.request_stop(*id));
+        self.requests.push(Pending { id, up, down });
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
@@ -195,8 +232,9 @@ impl Supervisor {
 
     fn progress(&self, pending: &Pending) -> Progress {
         let mut progress = Progress::Done;
-        for id in &pending.instances {
-            match self.instance_progress(*id, pending.verb) {
+        let up = pending.up.iter().map(|id| (id, Awaited::Up));
+        for (id, verb) in up.chain(pending.down.iter().map(|id| (id, Awaited::Down))) {
+            match self.instance_progress(*id, verb) {
                 Progress::Done => {}
                 Progress::Underway => progress = Progress::Underway,
                 Progress::Never(refusal) => return Progress::Never(refusal),
@@ -206,6 +244,12 @@ impl Supervisor {
     }
 
     fn instance_progress(&self, id: InstanceId, verb: Awaited) -> Progress {
+        if self.fleet.find(id).is_none() {
+            return match verb {
+                Awaited::Up => Progress::Never(Refusal::Overtaken(id)),
+                Awaited::Down => Progress::Done,
+            };
+        }
         match (verb, self.state_name(id)) {
             (Awaited::Up, StateName::Running) if self.fleet[id.service].kind == Kind::Oneshot => Progress::Underway,
             (Awaited::Up, StateName::Running | StateName::Completed)

@@ -101,6 +101,7 @@ impl Supervisor {
     }
 
     fn settle_service(&mut self, service: ServiceIndex) {
+        self.fleet.drop_surplus(service);
         let seen = self.fleet[service].seen;
         let now = self.fleet[service].standing();
         self.fleet[service].seen = now;

@@ -1,9 +1,9 @@
 //! The state as others may see it.
 
-use super::Run;
 use super::fleet::Fleet;
 use super::instance::{Instance, State, Stopped};
-use crate::model::{InstanceId, Pid, Plan, ServiceIndex};
+use super::{Reason, Run};
+use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 
 /// The states that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +64,10 @@ impl State {
 /// Everything there is to see.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    plan: &'a Plan,
-    fleet: &'a Fleet,
+    pub(super) plan: &'a Plan,
+    pub(super) fleet: &'a Fleet,
+    /// Everything is being stopped.
+    pub is_stopping: bool,
 }
 
 /// One service.
@@ -77,12 +79,14 @@ pub struct ServiceView<'a> {
     pub name: &'a str,
     /// Whether what depends on it may start: it is ready, or as a oneshot has succeeded.
     pub satisfied: bool,
+    /// How many instances there are to be.
+    pub wanted: u32,
     fleet: &'a Fleet,
 }
 
 /// One instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InstanceView {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InstanceView<'a> {
     /// Which.
     pub id: InstanceId,
     /// Its state.
@@ -95,13 +99,13 @@ pub struct InstanceView {
     pub unstable: u32,
     /// How its last run was.
     pub last_run: Option<Run>,
+    /// Since when its main process exists, while that has not been reaped.
+    pub since: Option<Mono>,
+    /// Why it is in this state; `None`: it has never been in another.
+    pub reason: Option<&'a Reason>,
 }
 
 impl<'a> View<'a> {
-    pub(super) const fn new(plan: &'a Plan, fleet: &'a Fleet) -> Self {
-        Self { plan, fleet }
-    }
-
     /// The services, in the order of the plan.
     pub fn services(self) -> impl Iterator<Item = ServiceView<'a>> {
         let fleet = self.fleet;
@@ -109,25 +113,26 @@ impl<'a> View<'a> {
             index,
             name: &service.name,
             satisfied: fleet[index].is_satisfied(),
+            wanted: fleet[index].wanted,
             fleet,
         })
     }
 
     /// All instances of all services.
-    pub fn instances(self) -> impl Iterator<Item = InstanceView> {
+    pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.services().flat_map(ServiceView::instances)
     }
 }
 
-impl ServiceView<'_> {
-    /// Its instances, 0…n−1.
-    pub fn instances(self) -> impl Iterator<Item = InstanceView> {
+impl<'a> ServiceView<'a> {
+    /// Its instances, 0…n−1, and those above that are on their way down since there are to be fewer.
+    pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.fleet[self.index].instances().iter().map(Instance::view)
     }
 }
 
 impl Instance {
-    fn view(&self) -> InstanceView {
+    fn view(&self) -> InstanceView<'_> {
         InstanceView {
             id: self.id,
             state: self.state.name(),
@@ -135,6 +140,8 @@ impl Instance {
             restarts: self.restarts,
             unstable: self.unstable,
             last_run: self.last_run,
+            since: self.state.since(),
+            reason: self.reason.as_ref(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What is read may be out of date as soon as it has been read; where it decides about a signal, use
 //! [`super::signal_exactly`].
 
-use std::fs::File;
+use std::fs::{File, ReadDir};
 use std::io::Read;
 
 use crate::model::Pid;
@@ -25,6 +25,10 @@ pub struct Stat {
     pub threads: i32,
     /// When it was started, in clock ticks since boot: with the id, this names one process for ever.
     pub start: u64,
+    /// Processor time, its own and that of the children it has waited for, in clock ticks.
+    pub ticks: u64,
+    /// Resident memory, in pages.
+    pub pages: u64,
 }
 
 impl Stat {
@@ -52,15 +56,26 @@ impl Stat {
         let state = *fields.next()?.first()?;
         let mut next = || number(fields.next()?);
         let (ppid, pgrp, session) = (next()?, next()?, next()?);
-        // Fields 20 and 22 of the manual's count; the session was number 6.
-        let threads = number(fields.nth(13)?)?;
-        let start = str::from_utf8(fields.nth(1)?).ok()?.parse().ok()?;
-        Some(Self { pid: Pid::new(pid)?, ppid, pgrp, session, state, threads, start })
+        // Fields 14 to 17, 20, 22 and 24 of the manual's count; the session was number 6.
+        let mut ticks: u64 = count(fields.nth(7)?)?;
+        for _ in 0..3 {
+            ticks = ticks.saturating_add(count(fields.next()?)?);
+        }
+        let threads = number(fields.nth(2)?)?;
+        let start = count(fields.nth(1)?)?;
+        let pages = count(fields.nth(1)?)?;
+        Some(Self { pid: Pid::new(pid)?, ppid, pgrp, session, state, threads, start, ticks, pages })
     }
 }
 
 fn number(text: &[u8]) -> Option<i32> {
     str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The children's times can be negative for a moment, while they are being added up.
+fn count(text: &[u8]) -> Option<u64> {
+    let number: i128 = str::from_utf8(text).ok()?.parse().ok()?;
+    u64::try_from(number.max(0)).ok()
 }
 
 /// One process; `None` if it has gone or /proc cannot be read.
@@ -73,24 +88,49 @@ pub fn stat(pid: Pid) -> Option<Stat> {
     Stat::parse(buffer.get(..length)?)
 }
 
-/// Visits every process that /proc shows, zombies too. Nothing at all if it cannot be read.
-pub fn processes(mut visit: impl FnMut(Stat)) {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    for entry in entries.flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new);
-        if let Some(stat) = pid.and_then(stat) {
-            visit(stat);
+/// Every process that /proc shows, zombies too, each read when it is asked for. Nothing at all if it cannot be read.
+#[derive(Debug)]
+pub struct Processes(Option<ReadDir>);
+
+/// Begins to look through all processes.
+#[must_use]
+pub fn processes() -> Processes {
+    Processes(std::fs::read_dir("/proc").ok())
+}
+
+impl Iterator for Processes {
+    type Item = Stat;
+
+    fn next(&mut self) -> Option<Stat> {
+        loop {
+            // An error repeated for ever would be asked for for ever.
+            let entry = self.0.as_mut()?.next()?.ok()?;
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new);
+            if let Some(stat) = pid.and_then(stat) {
+                return Some(stat);
+            }
         }
     }
+}
+
+/// Clock ticks of [`Stat`] in milliseconds. The kernel counts a hundred a second for everyone, whatever its own are.
+#[must_use]
+pub const fn ticks_to_milliseconds(ticks: u64) -> u64 {
+    ticks.saturating_mul(10)
+}
+
+/// Pages of [`Stat`] in bytes.
+#[must_use]
+pub fn pages_to_bytes(pages: u64) -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    pages.saturating_mul(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
 }
 
 /// All processes below `of`, the nearest first; zombies are left out, what is below one that has not been reaped yet
 /// is not.
 #[must_use]
 pub fn descendants(of: Pid) -> Vec<Pid> {
-    let mut all = Vec::new();
-    processes(|stat| all.push(stat));
-    below(of, all)
+    below(of, processes().collect())
 }
 
 fn below(of: Pid, mut all: Vec<Stat>) -> Vec<Pid> {
@@ -125,13 +165,7 @@ pub fn is_descendant(pid: Pid, of: Pid) -> bool {
 /// All processes of the session that `leader` led which have left its process group, without zombies.
 #[must_use]
 pub fn strays(leader: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
-    processes(|stat| {
-        if stat.is_stray_of(leader) {
-            found.push(stat.pid);
-        }
-    });
-    found
+    processes().filter(|stat| stat.is_stray_of(leader)).map(|stat| stat.pid).collect()
 }
 
 #[cfg(test)]
@@ -139,14 +173,25 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, ppid: i32, state: u8) -> Stat {
-        Stat { pid: Pid::new(pid).unwrap(), ppid, pgrp: pid, session: pid, state, threads: 1, start: 0 }
+        Stat {
+            pid: Pid::new(pid).unwrap(),
+            ppid,
+            pgrp: pid,
+            session: pid,
+            state,
+            threads: 1,
+            start: 0,
+            ticks: 0,
+            pages: 0,
+        }
     }
 
     #[test]
     fn a_name_may_contain_blanks_and_parentheses() {
         let text = b"42 (a) S (b c) T 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 31337 1000 10\n";
         let pid = Pid::new(42).unwrap();
-        let expect = Stat { pid, ppid: 1, pgrp: 40, session: 39, state: b'T', threads: 3, start: 31337 };
+        let expect =
+            Stat { pid, ppid: 1, pgrp: 40, session: 39, state: b'T', threads: 3, start: 31337, ticks: 26, pages: 10 };
         assert_eq!(Stat::parse(text), Some(expect));
     }
 
@@ -166,9 +211,7 @@ mod tests {
     #[test]
     fn we_are_among_the_processes() {
         let own = super::super::process::id();
-        let mut seen = 0;
-        processes(|stat| seen += usize::from(stat.pid == own));
-        assert_eq!(seen, 1);
+        assert_eq!(processes().filter(|stat| stat.pid == own).count(), 1);
         assert_eq!(stat(own).map(|stat| stat.pid), Some(own));
     }
 

@@ -95,6 +95,7 @@ impl Run {
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let mark = Mark::new();
         command.env(Mark::NAME, &mark.0);
+        command.env("KEEPALIVE_SOCKET", mark.socket());
         Self { command, place, mark }
     }
 
@@ -210,6 +211,8 @@ impl Drop for Running {
             self.child.wait().ok();
         }
         self.mark.kill_all();
+        // keepalive takes it away itself, unless it was killed.
+        std::fs::remove_file(self.mark.socket()).ok();
     }
 }
 
@@ -226,6 +229,11 @@ impl Mark {
         Self(format!("{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// The control socket, which may not be that of another test.
+    fn socket(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("keepalive-{}sock", self.0))
+    }
+
     /// Until none is found: a killed process may have started another just before.
     fn kill_all(&self) {
         let marker = format!("{}={}", Self::NAME, self.0).into_bytes();
@@ -236,11 +244,11 @@ impl Mark {
         let mut killed = Vec::new();
         loop {
             let before = killed.len();
-            procfs::processes(|stat| {
+            for stat in procfs::processes() {
                 if !stat.is_dead() && is_marked(stat.pid) && signal_process(stat.pid, Signal::KILL).is_ok() {
                     killed.push(stat.pid);
                 }
-            });
+            }
             if killed.len() == before {
                 break;
             }

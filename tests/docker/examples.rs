@@ -1,21 +1,25 @@
-//! Each Dockerfile of examples/, built and run as its README says; upon an image made of programs of this machine.
+//! examples/: Dockerfiles, built and run as their README says, upon an image made of programs of this machine; and the rest
+//! by the programs that it is for.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::archive::Archive;
-use super::client::{docker, docker_ok, lossy};
+use super::client::{Client, docker, docker_ok, lossy};
 use super::drop_in;
 use super::engine::{Container, Engine, Image, Process, skip};
 use super::host;
 use super::image::{build, keepalive_image};
 use super::wait::wait_for;
 
-fn examples() -> PathBuf {
+pub(crate) fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
 /// The argument of a build that names `image`.
-fn argument(name: &str, image: &Image) -> String {
+pub(crate) fn argument(name: &str, image: &Image) -> String {
     format!("--build-arg={name}={}", image.name())
 }
 
@@ -114,4 +118,56 @@ fn observe(image: &Image) -> Vec<String> {
 fn without_numbers(text: &str) -> String {
     let letters: String = text.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).collect();
     letters.split("##").collect::<Vec<_>>().join("#")
+}
+
+/// The scrape configuration is one that Prometheus takes, and the alerts come when they should, by their own tests.
+#[test]
+fn prometheus_takes_the_example_and_its_alerts_come_when_they_should() {
+    let Some(promtool) = host::find("promtool") else { return skip("promtool is not installed") };
+    for words in [["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]] {
+        let directory = examples().join("prometheus");
+        let output = Command::new(&promtool).args(words).current_dir(directory).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}{}", lossy(&output.stdout), lossy(&output.stderr));
+    }
+}
+
+/// Answers one request after the other with these statuses; the bodies that have come.
+fn answer(listener: &TcpListener, statuses: &[&str]) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for status in statuses {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(client.try_clone().unwrap());
+        let mut length = 0;
+        for line in reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+            if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                length = text.parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        bodies.push(lossy(&body));
+        write!(client, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    }
+    bodies
+}
+
+#[test]
+fn the_webhook_posts_each_event_as_it_is_and_says_what_was_not_delivered() {
+    if host::find("curl").is_none() {
+        return skip("curl is not installed");
+    }
+    let events = [r#"{"seq":1,"message":"100 %s \\ \"x\""}"#, r#"{"seq":2}"#, r#"{"seq":3}"#];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || answer(&listener, &["200 OK", "404 Not Found", "204 No Content"]));
+
+    let script = examples().join("events").join("webhook.sh");
+    let webhook = Client::new(&["sh", script.to_str().unwrap(), &url], &[]);
+    let output = webhook.run_with_input(&[], format!("{}\n", events.join("\n")).as_bytes());
+
+    let stderr = lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(server.join().unwrap(), events);
+    let complaints: Vec<&str> = stderr.lines().filter(|line| line.starts_with("webhook: ")).collect();
+    assert_eq!(complaints, [format!("webhook: not delivered: {}", events[1])]);
 }

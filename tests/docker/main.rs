@@ -28,6 +28,7 @@ mod hardening;
 mod host;
 mod image;
 mod init;
+mod kubernetes;
 mod own_engine;
 mod podman;
 mod real_set;

@@ -23,6 +23,7 @@ log_driver = "k8s-file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
+infra_image = "PAUSE"
 "#;
 
 const RUNTIME: &str = r#"#!/usr/bin/python3 -I
@@ -42,7 +43,12 @@ elif "exec" in words:
 os.execv("RUNC", ["RUNC", "--root", "STATE", *words])
 "#;
 
+/// The image of the container that holds a pod together.
+pub(crate) const PAUSE: &str = "localhost/keepalive-pause";
+
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where podman puts the cgroups of pods.
+const PODS: &str = "libpod_parent";
 /// Until a cgroup that something is still in is left to the machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,8 +60,15 @@ pub(crate) struct Podman {
 }
 
 impl Podman {
-    /// `None` where there is no podman; the test is skipped then.
+    /// For containers on the file system `root`. `None` where there is no podman; the test is skipped then.
     pub(crate) fn with(root: Archive) -> Option<Self> {
+        let podman = Self::new()?;
+        unpack(root, &podman.directory);
+        Some(podman)
+    }
+
+    /// The same without a file system: images are to be loaded.
+    pub(crate) fn new() -> Option<Self> {
         let (Some(_), Some(runc)) = (host::find("podman"), host::find("runc")) else {
             skip("podman and runc are not installed");
             return None;
@@ -64,17 +77,22 @@ impl Podman {
         symlink(host::keepalive(), directory.join("podman-init")).unwrap();
         let runtime = RUNTIME.replace("RUNC", runc.to_str().unwrap()).replace("STATE", &directory.join("runc"));
         let runtime = directory.file("runtime", runtime.as_bytes());
-        let configuration = directory.file("containers.conf", CONFIGURATION.as_bytes());
+        let configuration = directory.file("containers.conf", CONFIGURATION.replace("PAUSE", PAUSE).as_bytes());
         let [store, state, temporary] = ["store", "state", "temporary"].map(|name| directory.join(name));
         let client = Client::new(
             &["podman", "--root", &store, "--runroot", &state, "--tmpdir", &temporary, "--runtime", &runtime]
                 .into_iter()
                 .chain(["--storage-driver=vfs"])
                 .collect::<Vec<_>>(),
-            &[("CONTAINERS_CONF", &configuration)],
+            // Health checks are run by systemd, which is not there, or by whoever asks for it.
+            &[("CONTAINERS_CONF", &configuration), ("DISABLE_HC_SYSTEMD", "true")],
         );
-        unpack(root, &directory);
         Some(Self { directory, cgroup: unique_name(), client })
+    }
+
+    /// Takes charge of what the pod `id` leaves behind.
+    pub(crate) fn has_pod(&mut self, id: &str) {
+        self.cgroup = format!("{PODS}/{id}");
     }
 
     /// The words between `run` and a command: keepalive above it, on the file system that was given.
@@ -104,14 +122,19 @@ impl Drop for Podman {
         while !remove_cgroups(&self.cgroup) && Instant::now() < end {
             thread::sleep(Duration::from_millis(50));
         }
+        // Fails, as it should, while another pod is there.
+        hierarchies().for_each(|hierarchy| drop(fs::remove_dir(hierarchy.join(PODS))));
     }
 }
 
 /// Removes the cgroup `name` of each hierarchy; false if one is still there.
 fn remove_cgroups(name: &str) -> bool {
-    let mut tops = vec![Path::new(CGROUPS).join(name)];
-    tops.extend(directories_in(Path::new(CGROUPS)).map(|hierarchy| hierarchy.join(name)));
-    tops.into_iter().filter(|top| top.is_dir()).all(|top| remove_tree(&top))
+    hierarchies().map(|hierarchy| hierarchy.join(name)).filter(|top| top.is_dir()).all(|top| remove_tree(&top))
+}
+
+/// The one of version 2, and those of version 1.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    std::iter::once(PathBuf::from(CGROUPS)).chain(directories_in(Path::new(CGROUPS)))
 }
 
 fn remove_tree(cgroup: &Path) -> bool {

@@ -7,6 +7,7 @@ use crate::harness::{self, Directory, KEEPALIVE};
 fn keepalive(scratch: &Directory, words: &[&str]) -> Command {
     let mut command = Command::new(KEEPALIVE);
     command.args(words).current_dir(scratch.path()).env_remove("KEEPALIVE_CONFIG").stdin(Stdio::null());
+    command.env("KEEPALIVE_SOCKET", scratch.path().join("control"));
     command
 }
 

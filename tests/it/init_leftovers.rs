@@ -45,13 +45,9 @@ fn orphans_are_adopted_and_reaped_anywhere() {
         running.ready();
         let keepalive = running.keepalive();
         let daemon = harness::wait_until("the daemon to be adopted", || {
-            let mut adopted = None;
-            keepalive::sys::procfs::processes(|stat| {
-                if stat.ppid == keepalive.get() && stat.pgrp != stat.pid.get() {
-                    adopted = Some(stat.pid);
-                }
-            });
-            adopted
+            let mut processes = keepalive::sys::procfs::processes();
+            let adopted = processes.find(|stat| stat.ppid == keepalive.get() && stat.pgrp != stat.pid.get());
+            adopted.map(|stat| stat.pid)
         });
         signal_process(daemon, Signal::KILL).unwrap();
         harness::wait_until("the daemon to be reaped", || keepalive::sys::procfs::stat(daemon).is_none().then_some(()));

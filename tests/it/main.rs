@@ -13,6 +13,9 @@
 mod harness;
 
 mod cli;
+mod control;
+mod http;
+mod metrics;
 
 mod init_end;
 mod init_leftovers;

@@ -1,6 +1,6 @@
 //! Service sets for the tests of supervise mode.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, Running};
 
@@ -24,7 +24,14 @@ impl Set {
     }
 
     pub(crate) fn run(&self, place: Place) -> Run {
-        Run::words(place, &[KEEPALIVE, "-c", &self.config])
+        let mut run = Run::words(place, &[KEEPALIVE, "-c", &self.config]);
+        run.command.env("KEEPALIVE_SOCKET", self.socket());
+        run
+    }
+
+    /// Its control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("control")
     }
 
     pub(crate) fn start(&self, place: Place) -> Running {

@@ -265,8 +265,7 @@ fn orphans(count: usize) -> u8 {
     say(&format!("made {made}"));
     let end = Instant::now() + DEADLINE;
     loop {
-        let mut left = 0;
-        procfs::processes(|_| left += 1);
+        let left = procfs::processes().count();
         if left == 2 {
             say("none left");
             return 0;
@@ -331,8 +330,7 @@ fn zombies(count: usize) -> u8 {
         } else if signal == Signal::USR2 {
             // SAFETY: plain numbers.
             unsafe { libc::kill(parent, libc::SIGSTOP) };
-            let mut left = 0;
-            procfs::processes(|stat| left += usize::from(stat.ppid == parent && stat.is_dead()));
+            let left = procfs::processes().filter(|stat| stat.ppid == parent && stat.is_dead()).count();
             say(&format!("left {left}"));
         }
     }

@@ -88,6 +88,13 @@ impl Operator {
                 let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(37).unwrap()];
                 Event::Signal(self.chance.pick(&signals))
             }
+            101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),
+            131..=250 => {
+                let service = self.chance.below(self.services.len() as u64) as u32;
+                let most = 2 * u64::from(self.services[service as usize]) + 2;
+                let wanted = 1 + self.chance.below(most) as u32;
+                self.request(Request::Scale(ServiceIndex(service), wanted))
+            }
             _ => {
                 let target = self.target();
                 let verb = match self.chance.below(10) {
@@ -104,10 +111,13 @@ impl Operator {
     fn target(&mut self) -> Target {
         let service = self.chance.below(self.services.len() as u64) as u32;
         let index = ServiceIndex(service);
+        if self.chance.one_in(10) {
+            return Target::All;
+        }
         if self.chance.one_in(2) {
             return Target::Service(index);
         }
-        let number = self.chance.below(u64::from(self.services[service as usize])) as u32;
+        let number = self.chance.below(u64::from(self.services[service as usize]) + 2) as u32;
         Target::Instance(InstanceId { service: index, number })
     }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Consequence, Input, KillMode, Kind, LogStyle, Output, Process, Ready, Restart, RestartPolicy, Service,
-    SignalUse, SignalUses, Stop,
+    Backoff, Consequence, Control, Input, KillMode, Kind, LogStyle, Output, Process, Ready, Restart, RestartPolicy,
+    Service, SignalUse, SignalUses, Stop,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -52,6 +52,8 @@ pub(crate) fn plan(services: Vec<Service>) -> Plan {
         signals: SignalUses::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
         log: LogStyle::default(),
+        control: Control::Usual,
+        http: None,
         services,
     }
 }

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 33] = [
+const DEEDS: [&str; 36] = [
     "action Exit",
     "backoff → starting",
     "backoff → stopped",
@@ -61,6 +61,7 @@ const DEEDS: [&str; 33] = [
     "fact Abandoned",
     "fact LeftBehind",
     "fact LeftoversKilled",
+    "fact Scaled",
     "fact ServiceFailed",
     "fact StopTimedOut",
     "fact Unkillable",
@@ -74,8 +75,10 @@ const DEEDS: [&str; 33] = [
     "kill Main",
     "refusal Failed",
     "refusal NotRunning",
+    "refusal Oneshot",
     "refusal Overtaken",
     "refusal ShuttingDown",
+    "refusal Unknown",
     "starting → completed",
     "starting → stopping",
     "stopping → backoff",

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 const LINES_AT_MOST: usize = 500;
 
 /// Which rooms each room may use. A room that is not listed here is a mistake.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("config", &["model"]),
     ("supervisor", &["model"]),
     ("sys", &["model"]),
     ("logs", &["model", "sys"]),
+    ("control", &["model", "sys"]),
     ("init", &["model", "sys"]),
     ("cli", &["model", "config", "init"]),
     ("runtime", &["model", "supervisor", "config", "logs", "sys"]),

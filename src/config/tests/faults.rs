@@ -138,13 +138,8 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 #[test]
 fn keys_of_later_versions_are_refused_as_such() {
     check(
-        "[keepalive]\nhttp = \"x\"\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nwatch = { }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
+        "[keepalive]\n\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nwatch = { }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
         r#"
-keepalive.toml:2:1: `http` is not supported yet
-  2 | http = "x"
-    | ^^^^
-  = remove it
-
 keepalive.toml:3:22: `"reload"` is not supported yet
   3 | signals = { SIGHUP = "reload" }
     |                      ^^^^^^^^
@@ -179,7 +174,7 @@ keepalive.toml:12:1: `reload` is not supported yet
      | ^^^^^^
   = remove it
 
-8 errors in the configuration
+7 errors in the configuration
 "#,
     );
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::ExitStatus;
 use crate::model::plan::{
-    Backoff, Credentials, ExitSet, KillMode, Kind, Limit, LogStyle, Output, Process, Restart, Service, SignalUses, Stop,
+    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, LogStyle, Output, Process, Restart, Service,
+    SignalUses, Stop,
 };
 
 fn fixed(text: &str) -> Template {
@@ -76,6 +77,8 @@ fn what_is_not_said_is_completed() {
         signals: SignalUses::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
         log: LogStyle::default(),
+        control: Control::Usual,
+        http: None,
         services: vec![minimal()],
     };
     assert_eq!(plan("services.web.command = [\"node\"]"), expected);
@@ -248,4 +251,21 @@ fn the_command_after_the_dashes_is_the_service_main() {
     let expected = "keepalive.toml:1:11: service `main` is the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \
                     = rename it\n\n1 error in the configuration\n";
     assert_eq!(scratch.told(scratch.load_with(&path, &command)), expected);
+}
+
+#[test]
+fn the_control_socket_is_at_its_usual_place_at_another_or_nowhere() {
+    let control = |setting: &str| plan(&format!("[keepalive]\n{setting}\n[services.a]\ncommand = \"a\"\n")).control;
+    assert_eq!(control(""), Control::Usual);
+    assert_eq!(control("control = true"), Control::Usual);
+    assert_eq!(control("control = false"), Control::Off);
+    assert_eq!(control("control = \"/t/${PORT}.sock\""), Control::At(PathBuf::from("/t/80.sock")));
+}
+
+#[test]
+fn http_is_an_address_with_a_port() {
+    let http = |address: &str| plan(&format!("keepalive.http = \"{address}\"\nservices.a.command = \"a\"\n")).http;
+    for address in ["0.0.0.0:9100", "[::1]:9100", "127.0.0.1:${PORT}"] {
+        assert_eq!(http(address), Some(address.replace("${PORT}", "80").parse().unwrap()));
+    }
 }

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use keepalive::model::plan::{KillMode, Kind, Ready};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, InstanceView, Left, Reason, Scope, StateName, View};
+use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, Scope, StateName, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -67,13 +67,22 @@ struct Step {
     /// How many of the actions that follow from it have not been seen.
     actions: usize,
     /// What the supervisor has shown right after it.
-    shown: Vec<InstanceView>,
+    shown: Vec<Shown>,
     /// Which instance of those had a process that had been reaped.
     reaped: Option<InstanceId>,
     /// Which process it tells of.
     process: Option<Serial>,
     /// Whether any process was there then, whosever.
     left: Left,
+}
+
+/// What the supervisor has shown of one instance.
+#[derive(Debug)]
+struct Shown {
+    id: InstanceId,
+    state: StateName,
+    pid: Option<Pid>,
+    unstable: u32,
 }
 
 /// What has happened since the last wait.
@@ -115,7 +124,13 @@ impl Checker {
             self.turn.deadline_alone = false;
             self.turn.idle = 0;
         }
-        let shown: Vec<_> = view.instances().collect();
+        let shown = view.instances().map(|instance| Shown {
+            id: instance.id,
+            state: instance.state,
+            pid: instance.pid,
+            unstable: instance.unstable,
+        });
+        let shown: Vec<_> = shown.collect();
         let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
         let reaped = reaped.map(|instance| instance.id);
         let left = if world.is_empty() { Left::Nothing } else { Left::Processes };
@@ -198,8 +213,9 @@ impl Checker {
             Event::Signal(signal) => self.end.hears_signal(*signal, &self.plan),
             Event::HungUp => self.end.hears_hang_up(&self.plan),
             Event::Request { id, request } => {
-                self.requests.hears(*id, *request, &mut self.model, self.end.stage())?;
+                self.requests.hears(*id, *request, &mut self.model, self.end.stage());
             }
+            Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())
     }
@@ -288,6 +304,11 @@ impl Checker {
                 rule!(self.model.has_failed(*service), "{service:?} has not failed");
                 Ok(())
             }
+            Fact::Scaled { service, to, .. } => {
+                let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
+                rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
+                Ok(())
+            }
             Fact::StopTimedOut { instance, .. } => {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
@@ -356,13 +377,15 @@ impl Checker {
     }
 
     /// Everything that follows from an event has been seen.
-    fn step_ended(&mut self, shown: &[InstanceView]) -> Verdict {
+    fn step_ended(&mut self, shown: &[Shown]) -> Verdict {
         if self.event == Some(Event::Boot) {
             let idle = |id: InstanceId| self.model.get(id).state == StateName::Stopped;
             let forgotten = self.model.all().find(|(id, _)| self.model.starts_by_itself(id.service) && idle(*id));
             rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
         }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
+        let expected = self.model.all().map(|(id, _)| id);
+        rule!(shown.iter().map(|instance| instance.id).eq(expected), "it shows others than there are: {shown:?}");
         for instance in shown {
             let model = self.model.get(instance.id);
             let id = instance.id;

@@ -16,7 +16,9 @@ use crate::world::Serial;
 #[derive(Debug)]
 pub(crate) struct Model {
     plan: Rc<Plan>,
+    /// Those that are surplus too, until they have come to rest.
     instances: Vec<Vec<Instance>>,
+    wanted: Vec<u32>,
     owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
@@ -75,29 +77,9 @@ pub(crate) const fn is_live(state: StateName) -> bool {
 
 impl Model {
     pub(crate) fn new(plan: Rc<Plan>) -> Self {
-        let new = Instance {
-            state: StateName::Stopped,
-            held: false,
-            wanted: false,
-            main: None,
-            process: None,
-            leader: None,
-            since: Mono::default(),
-            failure: None,
-            unstable: 0,
-            refusals: 0,
-            runs: 0,
-            last_exit: None,
-            expected: None,
-            due: None,
-            ready_at: None,
-            asked_at: None,
-            kills: 0,
-            failed: None,
-            blocked: false,
-        };
-        let instances = plan.services.iter().map(|service| vec![new.clone(); service.instances as usize]).collect();
-        Self { plan, instances, owners: BTreeMap::new(), failures: 0 }
+        let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
+        let instances = wanted.iter().map(|count| vec![Instance::new(); *count as usize]).collect();
+        Self { plan, instances, wanted, owners: BTreeMap::new(), failures: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -112,12 +94,39 @@ impl Model {
         &mut self.instances[id.service.position()][id.number as usize]
     }
 
+    /// `None`: there is no such instance, or no more.
+    pub(crate) fn find(&self, id: InstanceId) -> Option<&Instance> {
+        self.of(id.service).get(id.number as usize)
+    }
+
+    pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
+        self.wanted[service.position()]
+    }
+
+    pub(crate) fn is_oneshot(&self, service: ServiceIndex) -> bool {
+        self.plan.services[service.position()].kind == Kind::Oneshot
+    }
+
+    pub(crate) fn scale(&mut self, service: ServiceIndex, wanted: u32) {
+        self.wanted[service.position()] = wanted;
+        let instances = &mut self.instances[service.position()];
+        instances.resize(instances.len().max(wanted as usize), Instance::new());
+        self.drop_surplus(service);
+    }
+
+    fn drop_surplus(&mut self, service: ServiceIndex) {
+        let wanted = self.wanted(service) as usize;
+        let instances = &mut self.instances[service.position()];
+        while instances.len() > wanted && instances.pop_if(|last| !is_active(last.state)).is_some() {}
+    }
+
     pub(crate) fn of(&self, service: ServiceIndex) -> &[Instance] {
         &self.instances[service.position()]
     }
 
+    /// Whose main process it is, or was; `None`: nobody's, or of what is there no more.
     pub(crate) fn owner(&self, pid: Pid) -> Option<InstanceId> {
-        self.owners.get(&pid).copied()
+        self.owners.get(&pid).copied().filter(|id| self.find(*id).is_some())
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
@@ -267,6 +276,7 @@ impl Model {
         {
             instance.failed = None;
         }
+        self.drop_surplus(id.service);
         Ok(())
     }
 
@@ -285,9 +295,10 @@ impl Model {
         self.of(service).iter().any(|instance| is_active(instance.state))
     }
 
-    /// Whether a start of it is done: it is ready, a oneshot has succeeded.
+    /// Whether a start of it is done: it is there and ready, a oneshot has succeeded.
     pub(crate) fn is_up(&self, id: InstanceId) -> bool {
-        match self.get(id).state {
+        let Some(instance) = self.find(id) else { return false };
+        match instance.state {
             StateName::Running => self.plan.services[id.service.position()].kind == Kind::Service,
             state => state == StateName::Completed,
         }
@@ -352,6 +363,30 @@ impl Model {
 }
 
 impl Instance {
+    const fn new() -> Self {
+        Self {
+            state: StateName::Stopped,
+            held: false,
+            wanted: false,
+            main: None,
+            process: None,
+            leader: None,
+            since: Mono::from_nanos(0),
+            failure: None,
+            unstable: 0,
+            refusals: 0,
+            runs: 0,
+            last_exit: None,
+            expected: None,
+            due: None,
+            ready_at: None,
+            asked_at: None,
+            kills: 0,
+            failed: None,
+            blocked: false,
+        }
+    }
+
     /// A failure never looks like a success.
     pub(crate) fn failure_code(&self) -> u8 {
         self.last_exit.map_or(1, |exit| exit.status.code()).max(1)

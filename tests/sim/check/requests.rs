@@ -11,37 +11,46 @@ use super::{Verdict, Violation, rule};
 
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    open: BTreeMap<RequestId, Request>,
-    heard_while_draining: Option<RequestId>,
+    open: BTreeMap<RequestId, Open>,
+}
+
+/// A request that has not been answered.
+#[derive(Debug)]
+struct Open {
+    request: Request,
+    /// What is to be started, or to get a signal.
+    up: Vec<InstanceId>,
+    /// What is to be stopped.
+    down: Vec<InstanceId>,
+    /// It cannot be: the answer has to be this.
+    refusal: Option<Refusal>,
 }
 
 impl Requests {
-    pub(crate) fn hears(&mut self, id: RequestId, request: Request, model: &mut Model, stage: Stage) -> Verdict {
-        self.open.insert(id, request);
-        if stage != Stage::Up {
-            self.heard_while_draining = Some(id);
-            return Ok(());
-        }
-        let Request::About(target, verb) = request else { return Ok(()) };
-        for target in targets(target, model) {
-            let instance = model.get_mut(target);
-            match verb {
-                Verb::Start | Verb::Restart => {
-                    (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
-                    let again = verb == Verb::Restart && instance.main.is_some();
-                    instance.wanted = again || instance.state == StateName::Stopping;
-                    if instance.state == StateName::Stopping {
-                        instance.due = None;
+    pub(crate) fn hears(&mut self, id: RequestId, request: Request, model: &mut Model, stage: Stage) {
+        let refusal = if stage == Stage::Up { refusal(request, model) } else { Some(Refusal::ShuttingDown) };
+        let mut open = Open { request, up: Vec::new(), down: Vec::new(), refusal };
+        if refusal.is_none() {
+            match request {
+                Request::About(target, verb) => open.about(targets(target, model), verb, model),
+                Request::Scale(service, wanted) => {
+                    let before = model.of(service).len() as u32;
+                    let id = |number| InstanceId { service, number };
+                    open.down = (wanted..before).map(id).collect();
+                    for id in &open.down {
+                        stop(*id, model);
                     }
+                    model.scale(service, wanted);
+                    open.about((0..wanted).map(id).collect(), Verb::Start, model);
                 }
-                Verb::Stop => {
-                    instance.held |= is_active(instance.state);
-                    instance.wanted = false;
-                }
-                Verb::Signal(_) => {}
+                Request::Shutdown => {}
             }
         }
-        Ok(())
+        self.open.insert(id, open);
+    }
+
+    pub(crate) fn withdrawn(&mut self, id: RequestId) {
+        self.open.remove(&id);
     }
 
     pub(crate) fn sees_reply(
@@ -51,65 +60,41 @@ impl Requests {
         model: &Model,
         stage: Stage,
     ) -> Verdict {
-        let Some(request) = self.open.remove(&id) else { return Err(Violation(format!("another reply to {id:?}"))) };
-        if self.heard_while_draining.take_if(|heard| *heard == id).is_some() {
-            rule!(result == Err(Refusal::ShuttingDown), "{result:?} during the drain");
+        let Some(open) = self.open.remove(&id) else { return Err(Violation(format!("another reply to {id:?}"))) };
+        let request = open.request;
+        if let Some(refusal) = open.refusal {
+            rule!(result == Err(refusal), "{request:?}: {result:?}");
             return Ok(());
         }
-        let ends = |state| !is_active(state);
-        let Request::About(target, verb) = request else {
-            rule!(result == Ok(()), "the end is refused: {result:?}");
-            return Ok(());
-        };
-        let targets = targets(target, model);
+        let is_signal = matches!(request, Request::About(_, Verb::Signal(_)));
+        let running =
+            || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
         match result {
-            Ok(()) => {
-                let mut states = targets.iter().map(|target| model.get(*target).state);
-                let done = match verb {
-                    Verb::Start | Verb::Restart => targets.iter().all(|target| model.is_up(*target)),
-                    Verb::Stop => states.all(ends),
-                    Verb::Signal(_) => targets.iter().any(|target| model.get(*target).main.is_some()),
-                };
-                rule!(done, "{request:?} is said to be done");
-            }
+            Ok(()) => rule!(if is_signal { running() } else { open.is_done(model) }, "{request:?} is said to be done"),
             Err(Refusal::ShuttingDown) => rule!(stage != Stage::Up, "it is not shutting down"),
-            Err(Refusal::NotRunning(instance)) => {
-                let running = targets.iter().any(|target| model.get(*target).main.is_some());
-                rule!(matches!(verb, Verb::Signal(_)) && !running, "{instance:?} does run");
-            }
+            Err(Refusal::NotRunning(instance)) => rule!(is_signal && !running(), "{instance:?} does run"),
             Err(Refusal::Failed(instance)) => {
-                rule!(model.get(instance).state == StateName::Failed, "{instance:?} has not failed");
+                let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
+                rule!(failed && open.up.contains(&instance), "{instance:?} has not failed");
             }
             Err(Refusal::Overtaken(instance)) => {
-                let state = model.get(instance).state;
-                let fits = match verb {
-                    Verb::Start | Verb::Restart => matches!(state, StateName::Stopped | StateName::Stopping),
-                    Verb::Stop => is_active(state),
-                    Verb::Signal(_) => false,
-                };
-                rule!(fits, "{request:?} is not overtaken: {instance:?} is {state:?}");
+                let state = model.find(instance).map(|instance| instance.state);
+                let up = open.up.contains(&instance)
+                    && matches!(state, None | Some(StateName::Stopped | StateName::Stopping));
+                let down = open.down.contains(&instance) && state.is_some_and(is_active);
+                rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
             }
+            Err(Refusal::Unknown(_) | Refusal::Oneshot(_)) => rule!(false, "{request:?} is refused: {result:?}"),
         }
         Ok(())
     }
 
     /// No answer is out that could be given.
     pub(crate) fn none_is_overdue(&self, model: &Model) -> Verdict {
-        for (id, request) in &self.open {
-            let Request::About(target, verb) = *request else {
-                return Err(Violation(format!("{id:?} is not answered")));
-            };
-            let targets = targets(target, model);
-            let mut states = targets.iter().map(|target| model.get(*target).state);
-            let overdue = match verb {
-                Verb::Start | Verb::Restart => {
-                    let up = targets.iter().all(|target| model.is_up(*target));
-                    up || states.any(|state| state == StateName::Failed)
-                }
-                Verb::Stop => states.all(|state| !is_active(state)),
-                Verb::Signal(_) => true,
-            };
-            rule!(!overdue, "{id:?} could be answered: {request:?}");
+        for (id, open) in &self.open {
+            let at_once = matches!(open.request, Request::Shutdown | Request::About(_, Verb::Signal(_)));
+            let overdue = at_once || open.refusal.is_some() || open.is_done(model) || open.has_failed(model);
+            rule!(!overdue, "{id:?} could be answered: {open:?}");
         }
         Ok(())
     }
@@ -120,11 +105,62 @@ impl Requests {
     }
 }
 
+impl Open {
+    fn about(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
+        match verb {
+            Verb::Start | Verb::Restart => {
+                for target in &targets {
+                    let instance = model.get_mut(*target);
+                    (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
+                    let again = verb == Verb::Restart && instance.main.is_some();
+                    instance.wanted = again || instance.state == StateName::Stopping;
+                    if instance.state == StateName::Stopping {
+                        instance.due = None;
+                    }
+                }
+                self.up = targets;
+            }
+            Verb::Stop => {
+                targets.iter().for_each(|target| stop(*target, model));
+                self.down = targets;
+            }
+            Verb::Signal(_) => self.up = targets,
+        }
+    }
+
+    fn is_done(&self, model: &Model) -> bool {
+        let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
+        self.up.iter().all(|id| model.is_up(*id)) && self.down.iter().all(is_down)
+    }
+
+    fn has_failed(&self, model: &Model) -> bool {
+        let mut instances = self.up.iter().filter_map(|id| model.find(*id));
+        instances.any(|instance| instance.state == StateName::Failed)
+    }
+}
+
+fn stop(id: InstanceId, model: &mut Model) {
+    let instance = model.get_mut(id);
+    instance.held |= is_active(instance.state);
+    instance.wanted = false;
+}
+
+/// Why it cannot be, as far as is known at once.
+fn refusal(request: Request, model: &Model) -> Option<Refusal> {
+    match request {
+        Request::About(Target::Instance(id), _) => {
+            (id.number >= model.wanted(id.service)).then_some(Refusal::Unknown(id))
+        }
+        Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
+        Request::About(Target::All | Target::Service(_), _) | Request::Shutdown => None,
+    }
+}
+
 fn targets(target: Target, model: &Model) -> Vec<InstanceId> {
+    let of = |service| (0..model.wanted(service)).map(move |number| InstanceId { service, number });
     match target {
         Target::Instance(id) => vec![id],
-        Target::Service(service) => {
-            (0..model.of(service).len() as u32).map(|number| InstanceId { service, number }).collect()
-        }
+        Target::Service(service) => of(service).collect(),
+        Target::All => model.services().flat_map(of).collect(),
     }
 }

@@ -12,6 +12,7 @@
 mod blocked;
 mod requests;
 mod restarts;
+mod scale;
 mod shutdown;
 mod stops;
 
@@ -176,6 +177,10 @@ impl Stage {
         self.request(Request::About(self.target(name), verb));
     }
 
+    pub(crate) fn scale(&mut self, name: &str, wanted: u32) {
+        self.request(Request::Scale(self.id(name).service, wanted));
+    }
+
     /// As [`Self::ask`], but nothing is done about it yet.
     pub(crate) fn asks(&mut self, name: &str, verb: Verb) {
         let event = self.next_request(Request::About(self.target(name), verb));
@@ -321,6 +326,9 @@ impl Stage {
             Fact::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
             Fact::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
             Fact::ServiceFailed { service } => format!("{} failed", self.plan.services[service.position()].name),
+            Fact::Scaled { service, from, to } => {
+                format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
+            }
             Fact::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             Fact::SignalIgnored { .. } | Fact::ReloadUnsupported { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
                 lower(fact)

@@ -1,0 +1,55 @@
+//! Points in time as people and programs read them, RFC 3339 in UTC.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+/// `2026-11-21T08:00:00.123Z`: so long after the beginning of 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp(pub Duration);
+
+impl Display for Stamp {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let milliseconds = self.0.subsec_millis();
+        write!(formatter, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+///
+/// Years are counted from March on, so that the odd day of a leap year is the last one of a year.
+const fn date(day: u64) -> (u64, u64, u64) {
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    // From the first of March of the year 0 to the beginning of 1970.
+    let day = day + 719_468;
+    let (era, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // 153 days for each five months from March on.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    (era * 400 + year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(seconds: u64, expect: &str) {
+        assert_eq!(Stamp(Duration::from_millis(seconds * 1000 + 7)).to_string(), expect);
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        check(0, "1970-01-01T00:00:00.007Z");
+        check(951_782_400, "2000-02-29T00:00:00.007Z");
+        check(1_709_164_799, "2024-02-28T23:59:59.007Z");
+        check(1_709_251_199, "2024-02-29T23:59:59.007Z");
+        check(1_795_248_000, "2026-11-21T08:00:00.007Z");
+        check(4_107_542_400, "2100-03-01T00:00:00.007Z");
+        check(253_402_300_799, "9999-12-31T23:59:59.007Z");
+    }
+}

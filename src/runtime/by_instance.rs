@@ -1,0 +1,27 @@
+//! Something for each instance.
+
+use crate::model::InstanceId;
+
+/// One `T` for each instance that has been given one.
+#[derive(Debug, Default)]
+pub(super) struct ByInstance<T>(Vec<Vec<T>>);
+
+impl<T: Default> ByInstance<T> {
+    pub(super) fn get(&self, id: InstanceId) -> Option<&T> {
+        self.0.get(id.service.position())?.get(id.number as usize)
+    }
+
+    /// That of `id`, made if there is none.
+    pub(super) fn entry(&mut self, id: InstanceId) -> Option<&mut T> {
+        let services = id.service.position() + 1;
+        if self.0.len() < services {
+            self.0.resize_with(services, Vec::new);
+        }
+        let of_service = self.0.get_mut(id.service.position())?;
+        let count = id.number as usize + 1;
+        if of_service.len() < count {
+            of_service.resize_with(count, T::default);
+        }
+        of_service.get_mut(id.number as usize)
+    }
+}

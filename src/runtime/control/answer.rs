@@ -1,0 +1,227 @@
+//! Answers that are made in one go: results of requests, and whether all is well.
+
+use std::time::Duration;
+
+use super::json::Object;
+use super::scene::{Scene, is_ready, reason_of, state_of};
+use crate::model::plan::Kind;
+use crate::runtime::journal::{Name, Span, service_name};
+use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
+
+/// So many instances are listed in an answer.
+const LISTED: usize = 1_000;
+/// So many are named in a sentence.
+const NAMED: usize = 5;
+
+/// An answer: the HTTP status and a body of JSON.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// `{"result": …, "reason": …}`.
+pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
+    let mut body = Vec::new();
+    let mut object = Object::new(&mut body);
+    object.text("result", result);
+    object.text("reason", reason);
+    object.end();
+    body.push(b'\n');
+    Answer { status, body }
+}
+
+/// The answer to a request that was done or refused.
+pub(super) fn result(scene: &Scene<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
+    let (status, word, reason) = match result {
+        Ok(()) => (200, "done", done(scene, request)),
+        Err(refusal @ Refusal::Unknown(_)) => (404, "unknown", refused(scene, request, refusal)),
+        Err(refusal) => (409, "refused", refused(scene, request, refusal)),
+    };
+    with_instances(scene, request, status, word, &reason)
+}
+
+/// The answer to a request that was not done in time: what is still going on.
+pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> Answer {
+    let is_underway = |instance: &InstanceView<'_>| match request {
+        Request::About(_, Verb::Stop) => is_active(instance.state),
+        Request::About(..) | Request::Scale(..) | Request::Shutdown => !is_ready(instance),
+    };
+    let underway: Vec<_> = targets(scene, request).filter(is_underway).collect();
+    let named = underway.iter().take(NAMED).map(|instance| sentence(instance, scene)).collect::<Vec<_>>().join("; ");
+    let more = match underway.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let reason = format!("not done within {}, and goes on: {named}{more}", Span(after));
+    with_instances(scene, request, 504, "timeout", &reason)
+}
+
+fn with_instances(scene: &Scene<'_>, request: Request, status: u16, result: &str, reason: &str) -> Answer {
+    let mut body = Vec::new();
+    let mut object = Object::new(&mut body);
+    object.text("result", result);
+    object.text("reason", reason);
+    let list = object.value("instances");
+    list.push(b'[');
+    for (position, instance) in targets(scene, request).take(LISTED).enumerate() {
+        if position > 0 {
+            list.push(b',');
+        }
+        let mut one = Object::new(list);
+        one.shown("id", Name(scene.plan, instance.id));
+        one.text("state", instance.state.as_str());
+        one.end();
+    }
+    list.push(b']');
+    object.end();
+    body.push(b'\n');
+    Answer { status, body }
+}
+
+fn targets<'s>(scene: &Scene<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
+    let is_meant = move |instance: &InstanceView<'_>| match request {
+        Request::About(Target::All, _) => true,
+        Request::About(Target::Service(service), _) | Request::Scale(service, _) => instance.id.service == service,
+        Request::About(Target::Instance(id), _) => instance.id == id,
+        Request::Shutdown => false,
+    };
+    scene.view.instances().filter(is_meant)
+}
+
+fn target_name(scene: &Scene<'_>, target: Target) -> String {
+    match target {
+        Target::All => "all".to_owned(),
+        Target::Service(service) => service_name(scene.plan, service).to_owned(),
+        Target::Instance(id) => Name(scene.plan, id).to_string(),
+    }
+}
+
+fn done(scene: &Scene<'_>, request: Request) -> String {
+    match request {
+        Request::Shutdown => "everything is being stopped".to_owned(),
+        Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(scene.plan, service)),
+        Request::About(target, verb) => {
+            let name = target_name(scene, target);
+            match verb {
+                Verb::Start => format!("{name} started"),
+                Verb::Stop => format!("{name} stopped"),
+                Verb::Restart => format!("{name} restarted"),
+                Verb::Signal(signal) => format!("{signal} sent to {name}"),
+            }
+        }
+    }
+}
+
+fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
+    let find = |id| scene.view.instances().find(|instance| instance.id == id);
+    match refusal {
+        Refusal::ShuttingDown => "everything is being stopped".to_owned(),
+        Refusal::NotRunning(id) => match request {
+            Request::About(target, _) => format!("{} is not running", target_name(scene, target)),
+            Request::Scale(..) | Request::Shutdown => format!("{} is not running", Name(scene.plan, id)),
+        },
+        Refusal::Failed(id) => match find(id) {
+            Some(instance) => sentence(&instance, scene),
+            None => format!("{} has failed", Name(scene.plan, id)),
+        },
+        Refusal::Overtaken(id) => {
+            format!("another request has decided otherwise about {} meanwhile", Name(scene.plan, id))
+        }
+        Refusal::Unknown(id) => {
+            let wanted =
+                scene.view.services().find(|service| service.index == id.service).map_or(0, |service| service.wanted);
+            let last = wanted.saturating_sub(1);
+            let name = service_name(scene.plan, id.service);
+            format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(scene.plan, id))
+        }
+        Refusal::Oneshot(service) => {
+            let name = service_name(scene.plan, service);
+            format!("{name} is a oneshot: it has as many instances as its configuration says")
+        }
+    }
+}
+
+const fn is_active(state: StateName) -> bool {
+    !matches!(state, StateName::Stopped | StateName::Completed | StateName::Failed)
+}
+
+/// `web.0 is in backoff (exit 1 after 20ms, retry in 400ms, 2 of 16)`.
+fn sentence(instance: &InstanceView<'_>, scene: &Scene<'_>) -> String {
+    let name = Name(scene.plan, instance.id);
+    let is = match instance.state {
+        StateName::Waiting => "is waiting for what it depends on",
+        StateName::Starting => "is starting",
+        StateName::Running => "is running",
+        StateName::Stopping => "is stopping",
+        StateName::Stopped => "is stopped",
+        StateName::Backoff => "is backing off",
+        StateName::Completed => "has completed",
+        StateName::Failed => "has failed",
+    };
+    let reason = reason_of(instance, scene.plan);
+    if reason.is_empty() { format!("{name} {is}") } else { format!("{name} {is} ({reason})") }
+}
+
+/// `{"ready": …, "reason": …, "services": {"web": {"ready": …, "state": …}}}`: 200 if all that should be ready are, else
+/// 503.
+pub(super) fn readiness(scene: &Scene<'_>, target: Target) -> Answer {
+    let is_meant = |service: &ServiceView<'_>| match target {
+        Target::All => true,
+        Target::Service(index) => service.index == index,
+        Target::Instance(id) => service.index == id.service,
+    };
+    let services: Vec<_> = scene.view.services().filter(is_meant).collect();
+    let missing: Vec<String> = match target {
+        Target::Instance(id) => {
+            let instance = scene.view.instances().find(|instance| instance.id == id);
+            match instance {
+                Some(instance) if is_ready(&instance) => Vec::new(),
+                Some(instance) => vec![sentence(&instance, scene)],
+                None => vec![format!("there is no {}", Name(scene.plan, id))],
+            }
+        }
+        Target::All | Target::Service(_) => {
+            services.iter().filter_map(|service| what_is_missing(*service, scene, target)).collect()
+        }
+    };
+    let ready = missing.is_empty() && !scene.view.is_stopping;
+    let reason = match &missing[..] {
+        _ if scene.view.is_stopping => "everything is being stopped".to_owned(),
+        [] => "ready".to_owned(),
+        [..] => {
+            let more = missing.len().saturating_sub(NAMED);
+            let named = missing.get(..NAMED).unwrap_or(&missing).join("; ");
+            if more > 0 { format!("{named}; and {more} more") } else { named }
+        }
+    };
+    let mut body = Vec::new();
+    let mut object = Object::new(&mut body);
+    object.plain("ready", ready);
+    object.text("reason", &reason);
+    let mut inner = Object::new(object.value("services"));
+    for service in services.into_iter().take(LISTED) {
+        let mut one = Object::new(inner.value(service.name));
+        one.plain("ready", service.satisfied);
+        one.text("state", state_of(service).as_str());
+        one.end();
+    }
+    inner.end();
+    object.end();
+    body.push(b'\n');
+    Answer { status: if ready { 200 } else { 503 }, body }
+}
+
+/// What keeps a service from being ready that should be; one that nobody has started need not be unless it is asked for
+/// by name.
+fn what_is_missing(service: ServiceView<'_>, scene: &Scene<'_>, target: Target) -> Option<String> {
+    let kind = scene.plan.services.get(service.index.position())?.kind;
+    let state = state_of(service);
+    let never_started =
+        service.instances().all(|instance| instance.state == StateName::Stopped && instance.reason.is_none());
+    let done = kind == Kind::Service && state == StateName::Completed;
+    if service.satisfied || ((never_started || done) && target == Target::All) {
+        return None;
+    }
+    let worst = service.instances().find(|instance| instance.state == state)?;
+    Some(sentence(&worst, scene))
+}

@@ -1,0 +1,79 @@
+//! JSON written as it goes, without a tree of it in memory first.
+
+use std::fmt::{Arguments, Display};
+use std::io::Write as _;
+
+/// An object that is being written.
+pub(in crate::runtime) struct Object<'o> {
+    out: &'o mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl<'o> Object<'o> {
+    pub(in crate::runtime) fn new(out: &'o mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, is_empty: true }
+    }
+
+    /// The place of the value of `name`: it has to be written next.
+    pub(in crate::runtime) fn value(&mut self, name: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+        text(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    pub(in crate::runtime) fn text(&mut self, name: &str, value: &str) {
+        text(self.value(name), value);
+    }
+
+    pub(in crate::runtime) fn shown(&mut self, name: &str, value: impl Display) {
+        text(self.value(name), &value.to_string());
+    }
+
+    /// A number, `true`, `false` or `null`.
+    pub(in crate::runtime) fn plain(&mut self, name: &str, value: impl Display) {
+        push(self.value(name), format_args!("{value}"));
+    }
+
+    pub(in crate::runtime) fn optional(&mut self, name: &str, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.plain(name, value),
+            None => self.plain(name, "null"),
+        }
+    }
+
+    pub(in crate::runtime) fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// A string.
+pub(in crate::runtime) fn text(out: &mut Vec<u8>, value: &str) {
+    // A string can always be written.
+    out.extend(serde_json::to_string(value).unwrap_or_default().into_bytes());
+}
+
+/// A Vec takes every write.
+pub(in crate::runtime) fn push(out: &mut Vec<u8>, arguments: Arguments<'_>) {
+    out.write_fmt(arguments).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_json() {
+        let mut out = Vec::new();
+        let mut object = Object::new(&mut out);
+        object.text("a", "say \"hi\"\n\u{1}");
+        object.plain("b", 5);
+        object.optional("c", None::<u32>);
+        Object::new(object.value("d")).end();
+        object.end();
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a":"say \"hi\"\n\u0001","b":5,"c":null,"d":{}}"#);
+    }
+}

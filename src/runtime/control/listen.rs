@@ -1,0 +1,154 @@
+//! Where clients come in: made at the start, taken away at the end.
+
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::{CONTROL, HTTP, Server};
+use crate::model::plan::Control;
+use crate::sys::{Poller, process, socket};
+
+/// The file of our control socket, by which it is known again at the end.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Server {
+    /// Listens where the plan says. What cannot be had is warned about, and keepalive goes on without it.
+    pub(in crate::runtime) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
+        let mut server = Self::default();
+        match control {
+            Control::Off => {}
+            Control::At(path) => match claim(path) {
+                Ok(claimed) => server.control = Some(claimed),
+                Err(Obstacle::Live) => {
+                    let path = path.display();
+                    log::error!(
+                        "another keepalive answers at the control socket {path}: give this one another `control`"
+                    );
+                }
+                Err(Obstacle::Other(reason)) => {
+                    log::warn!("cannot make the control socket {}: {reason}", path.display());
+                }
+            },
+            Control::Usual => server.control = usual(),
+        }
+        if let Some(address) = http {
+            match socket::listen_tcp(address) {
+                Ok(listener) => server.http = Some(listener),
+                Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno.desc()),
+            }
+        }
+        let listeners = [(server.control.as_ref().map(|(fd, _)| fd), CONTROL), (server.http.as_ref(), HTTP)];
+        for (listener, token) in listeners {
+            let added = listener.map_or(Ok(()), |listener| poller.add(listener.as_fd(), token));
+            if let Err(errno) = added {
+                log::warn!("cannot wait for clients: {}", errno.desc());
+            }
+        }
+        server
+    }
+
+    /// Takes the control socket away, if it is still ours.
+    pub(in crate::runtime) fn close(&mut self) {
+        if let Some((listener, file)) = self.control.take() {
+            if identity(&file.path).ok() == Some(file.identity) {
+                std::fs::remove_file(&file.path).ok();
+            }
+            drop(listener);
+        }
+    }
+}
+
+/// The first of the usual places that can be had.
+fn usual() -> Option<(OwnedFd, SocketFile)> {
+    let mut obstacles: Vec<(PathBuf, Obstacle)> = Vec::new();
+    for path in places() {
+        match claim(&path) {
+            Ok(claimed) => {
+                // Clients would find the other one.
+                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, Obstacle::Live)) {
+                    let (own, other) = (path.display(), other.display());
+                    log::warn!("another keepalive answers at {other}; this one does at {own} (`--socket {own}`)");
+                }
+                return Some(claimed);
+            }
+            Err(obstacle) => obstacles.push((path, obstacle)),
+        }
+    }
+    let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
+    log::warn!("cannot make the control socket {}: clients cannot reach this keepalive", tried.join(" nor "));
+    None
+}
+
+/// Why there is no control socket at a path.
+#[derive(Debug)]
+enum Obstacle {
+    /// Another keepalive's is there.
+    Live,
+    Other(String),
+}
+
+impl Display for Obstacle {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live => formatter.write_str("another keepalive answers there"),
+            Self::Other(reason) => formatter.write_str(reason),
+        }
+    }
+}
+
+/// Where clients look for the control socket: `$KEEPALIVE_SOCKET` alone if it is set.
+fn places() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable("KEEPALIVE_SOCKET") {
+        return vec![path];
+    }
+    let mut places = vec![PathBuf::from("/run/keepalive.sock")];
+    places.extend(variable("XDG_RUNTIME_DIR").map(|directory| directory.join("keepalive.sock")));
+    places.push(PathBuf::from(format!("/tmp/keepalive-{}.sock", process::effective_user())));
+    places
+}
+
+/// Makes the socket, in place of one that nobody answers at any more.
+fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), Obstacle> {
+    let listener = match socket::listen_unix(path) {
+        Err(Errno::EADDRINUSE) => {
+            replace(path)?;
+            socket::listen_unix(path)
+        }
+        other => other,
+    };
+    let listener = listener.map_err(|errno| Obstacle::Other(errno.desc().to_owned()))?;
+    let identity = identity(path).map_err(|error| Obstacle::Other(error.to_string()))?;
+    Ok((listener, SocketFile { path: path.to_owned(), identity }))
+}
+
+/// Takes away what was left behind by somebody who has gone.
+fn replace(path: &Path) -> Result<(), Obstacle> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if !is_socket {
+        return Err(Obstacle::Other("a file that is no socket is there".to_owned()));
+    }
+    match socket::connect_unix(path) {
+        Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Obstacle::Other(format!("a socket that nobody answers at is in the way: {error}"))),
+        },
+        Err(Errno::ENOENT) => Ok(()),
+        Ok(_) | Err(_) => Err(Obstacle::Live),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}

@@ -1,0 +1,262 @@
+//! The metrics, in Prometheus' text format.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use super::json::push;
+use super::scene::{Cursor, Scene, is_full, is_ready};
+use crate::runtime::journal::Name;
+use crate::supervisor::{InstanceView, ServiceView, StateName};
+
+/// All samples of one name.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    samples: Samples,
+}
+
+/// Where they come from.
+enum Samples {
+    /// One for keepalive itself.
+    Own(fn(&Scene<'_>) -> Value),
+    Version,
+    /// One for each service.
+    Service(fn(ServiceView<'_>) -> Value),
+    /// One for each instance; `None`: nothing is known yet.
+    Instance(fn(&InstanceView<'_>, &Scene<'_>) -> Option<Value>),
+    /// One for each instance and state.
+    States,
+    /// One for each instance and way to end that has occurred.
+    Exits,
+}
+
+enum Value {
+    Count(u64),
+    Seconds(Duration),
+}
+
+impl From<bool> for Value {
+    fn from(is: bool) -> Self {
+        Self::Count(is.into())
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(formatter),
+            Self::Seconds(duration) => write!(formatter, "{}.{:06}", duration.as_secs(), duration.subsec_micros()),
+        }
+    }
+}
+
+const STATES: [StateName; 8] = [
+    StateName::Waiting,
+    StateName::Starting,
+    StateName::Running,
+    StateName::Stopping,
+    StateName::Stopped,
+    StateName::Backoff,
+    StateName::Completed,
+    StateName::Failed,
+];
+
+const FAMILIES: [Family; 18] = [
+    Family {
+        name: "keepalive_up",
+        kind: "gauge",
+        help: "1; 0 while everything is being stopped.",
+        samples: Samples::Own(|scene| Value::from(!scene.view.is_stopping)),
+    },
+    Family {
+        name: "keepalive_build_info",
+        kind: "gauge",
+        help: "1, with the version as a label.",
+        samples: Samples::Version,
+    },
+    Family {
+        name: "keepalive_start_time_seconds",
+        kind: "gauge",
+        help: "When keepalive was started, in seconds since 1970.",
+        samples: Samples::Own(|scene| Value::Seconds(scene.begun_at)),
+    },
+    Family {
+        name: "keepalive_zombies_reaped_total",
+        kind: "counter",
+        help: "Dead processes reaped that no service had started.",
+        samples: Samples::Own(|scene| Value::Count(scene.counts.orphans)),
+    },
+    Family {
+        name: "keepalive_loop_turns_total",
+        kind: "counter",
+        help: "How often keepalive has woken up.",
+        samples: Samples::Own(|scene| Value::Count(scene.counts.turns)),
+    },
+    Family {
+        name: "keepalive_clients_dropped_total",
+        kind: "counter",
+        help: "Clients that were turned away, or given up because they kept keepalive waiting.",
+        samples: Samples::Own(|scene| Value::Count(scene.counts.dropped_clients)),
+    },
+    Family {
+        name: "keepalive_events_total",
+        kind: "counter",
+        help: "Events so far.",
+        samples: Samples::Own(|scene| Value::Count(scene.events.latest())),
+    },
+    Family {
+        name: "keepalive_service_instances",
+        kind: "gauge",
+        help: "How many instances there are to be.",
+        samples: Samples::Service(|service| Value::Count(service.wanted.into())),
+    },
+    Family {
+        name: "keepalive_service_ready",
+        kind: "gauge",
+        help: "Whether what depends on the service may start.",
+        samples: Samples::Service(|service| Value::from(service.satisfied)),
+    },
+    Family {
+        name: "keepalive_instance_up",
+        kind: "gauge",
+        help: "Whether the instance has a process.",
+        samples: Samples::Instance(|instance, _| Some(Value::from(instance.pid.is_some()))),
+    },
+    Family {
+        name: "keepalive_instance_ready",
+        kind: "gauge",
+        help: "Whether the instance is ready; a oneshot: whether it has succeeded.",
+        samples: Samples::Instance(|instance, _| Some(Value::from(is_ready(instance)))),
+    },
+    Family {
+        name: "keepalive_instance_state",
+        kind: "gauge",
+        help: "1 for the state that the instance is in, 0 for all others.",
+        samples: Samples::States,
+    },
+    Family {
+        name: "keepalive_instance_restarts_total",
+        kind: "counter",
+        help: "How often the instance has been started again.",
+        samples: Samples::Instance(|instance, _| Some(Value::Count(instance.restarts.into()))),
+    },
+    Family {
+        name: "keepalive_instance_exits_total",
+        kind: "counter",
+        help: "How the instance's runs have ended: an exit code, or the name of the signal.",
+        samples: Samples::Exits,
+    },
+    Family {
+        name: "keepalive_instance_start_duration_seconds",
+        kind: "gauge",
+        help: "From the last decision to start until the program was executed.",
+        samples: Samples::Instance(|instance, scene| scene.counts.of(instance.id)?.start.map(Value::Seconds)),
+    },
+    Family {
+        name: "keepalive_instance_ready_duration_seconds",
+        kind: "gauge",
+        help: "From the last decision to start until the instance was ready.",
+        samples: Samples::Instance(|instance, scene| scene.counts.of(instance.id)?.ready.map(Value::Seconds)),
+    },
+    Family {
+        name: "keepalive_instance_cpu_seconds_total",
+        kind: "counter",
+        help: "Processor time of the present run's processes.",
+        samples: Samples::Instance(|instance, scene| {
+            let used = scene.usage.of(instance.id);
+            instance.pid.map(|_| Value::Seconds(Duration::from_millis(used.milliseconds)))
+        }),
+    },
+    Family {
+        name: "keepalive_instance_memory_bytes",
+        kind: "gauge",
+        help: "Resident memory of the instance's processes.",
+        samples: Samples::Instance(|instance, scene| {
+            instance.pid.map(|_| Value::Count(scene.usage.of(instance.id).memory))
+        }),
+    },
+];
+
+/// Writes the next piece. Whether it was the last one.
+pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    while let Some(next) = FAMILIES.get(*family) {
+        if !next.go_on(cursor, scene, out) {
+            return false;
+        }
+        (*family, *cursor) = (*family + 1, Cursor::default());
+    }
+    true
+}
+
+impl Family {
+    fn go_on(&self, cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+        let Self { name, kind, help, samples } = self;
+        if !cursor.begun {
+            push(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            cursor.begun = true;
+        }
+        match samples {
+            Samples::Own(value) => push(out, format_args!("{name} {}\n", value(scene))),
+            Samples::Version => push(out, format_args!("{name}{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))),
+            Samples::Service(_) | Samples::Instance(_) | Samples::States | Samples::Exits => {
+                for service in scene.view.services().skip(cursor.service) {
+                    if is_full(out) || !self.write_service(service, cursor, scene, out) {
+                        return false;
+                    }
+                    (cursor.service, cursor.number) = (cursor.service + 1, 0);
+                }
+            }
+        }
+        true
+    }
+
+    fn write_service(
+        &self,
+        service: ServiceView<'_>,
+        cursor: &mut Cursor,
+        scene: &Scene<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if let Samples::Service(value) = self.samples {
+            push(out, format_args!("{}{{service=\"{}\"}} {}\n", self.name, service.name, value(service)));
+            return true;
+        }
+        for instance in service.instances().skip(cursor.number) {
+            if is_full(out) {
+                return false;
+            }
+            self.write_instance(service.name, &instance, scene, out);
+            cursor.number += 1;
+        }
+        true
+    }
+
+    fn write_instance(&self, service: &str, instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
+        // No name has a character in it that would have to be escaped.
+        let name = self.name;
+        let labels = format!("service=\"{service}\",instance=\"{}\"", Name(scene.plan, instance.id));
+        match self.samples {
+            Samples::Instance(value) => {
+                if let Some(value) = value(instance, scene) {
+                    push(out, format_args!("{name}{{{labels}}} {value}\n"));
+                }
+            }
+            Samples::States => {
+                for state in STATES {
+                    let is = u8::from(state == instance.state);
+                    push(out, format_args!("{name}{{{labels},state=\"{}\"}} {is}\n", state.as_str()));
+                }
+            }
+            Samples::Exits => {
+                let exits = scene.counts.of(instance.id).map_or(&[][..], |count| &count.exits);
+                for (status, count) in exits {
+                    let code = status.to_string();
+                    let code = code.strip_prefix("exit ").unwrap_or(&code);
+                    push(out, format_args!("{name}{{{labels},code=\"{code}\"}} {count}\n"));
+                }
+            }
+            Samples::Own(_) | Samples::Version | Samples::Service(_) => {}
+        }
+    }
+}

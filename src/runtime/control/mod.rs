@@ -1,0 +1,367 @@
+//! The control server: HTTP/1.1 on the control socket, and the part of it that changes nothing on a TCP port.
+//!
+//! It lives in the one loop. A client costs no more than its share of a turn, whatever it does: requests are short,
+//! answers are made piece by piece as they are taken, and who keeps us waiting is given up. One request to a connection.
+//! Start with `Runtime::serve`; `route` says what can be asked, `answer` and `scene` what comes back, `client` how.
+
+mod answer;
+mod client;
+pub(super) mod json;
+mod listen;
+mod metrics;
+mod route;
+mod scene;
+
+use std::mem;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::Runtime;
+use super::events::What;
+use crate::model::Mono;
+use crate::supervisor::{Event, Refusal, RequestId};
+use crate::sys::{self, Interest, Poller, socket};
+use answer::plain;
+use client::{Client, Entrance, Fate, Head, Incoming, Stage};
+use listen::SocketFile;
+use route::{Invalid, Route};
+use scene::{Cursor, Page, Scene};
+
+/// All tokens from here on are ours; below are the ids of processes.
+pub(super) const FIRST_TOKEN: u64 = 1 << 32;
+const CONTROL: u64 = FIRST_TOKEN;
+const HTTP: u64 = FIRST_TOKEN + 1;
+
+/// So many clients may be connected at each entrance.
+const MOST_CLIENTS: usize = 32;
+/// So many more may be there to hear that they are refused.
+const MOST_REFUSED: usize = 8;
+/// So many clients are looked at in one turn.
+const CLIENTS_PER_TURN: usize = 8;
+/// Without descriptors for another connection, none is taken for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The server's side of all connections.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    control: Option<(OwnedFd, SocketFile)>,
+    http: Option<OwnedFd>,
+    /// Each with its token. There are few.
+    clients: Vec<(u64, Client)>,
+    last_token: u64,
+    /// What the last wait has found.
+    ready: Vec<u64>,
+    /// No connections are taken until then: there are no descriptors.
+    paused_until: Option<Mono>,
+    /// Up to this event everybody who follows has been woken.
+    announced: u64,
+}
+
+impl Server {
+    /// Something is to be read or written.
+    pub(super) fn is_ready(&mut self, token: u64) {
+        self.ready.push(token);
+    }
+
+    /// When it has to go on without anything happening.
+    pub(super) fn due(&self) -> Option<Mono> {
+        let deadlines = self.clients.iter().filter_map(|(_, client)| client.deadline);
+        deadlines.chain(self.paused_until).min()
+    }
+
+    fn take(&mut self, token: u64) -> Option<Client> {
+        let position = self.clients.iter().position(|(other, _)| *other == token)?;
+        Some(self.clients.swap_remove(position).1)
+    }
+
+    /// The tokens of those of whom this is true.
+    fn tokens(&self, mut is_meant: impl FnMut(&Client) -> bool) -> Vec<u64> {
+        self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(token, _)| *token).collect()
+    }
+
+    fn listener(&self, entrance: Entrance) -> Option<&OwnedFd> {
+        match entrance {
+            Entrance::Control => self.control.as_ref().map(|(listener, _)| listener),
+            Entrance::Http => self.http.as_ref(),
+        }
+    }
+
+    /// Takes no connections for a while, or takes them again.
+    fn listen_for(&self, poller: &Poller, interest: Interest) {
+        for (entrance, token) in [(Entrance::Control, CONTROL), (Entrance::Http, HTTP)] {
+            if let Some(listener) = self.listener(entrance) {
+                poller.change(listener.as_fd(), token, interest).ok();
+            }
+        }
+    }
+}
+
+impl Runtime {
+    /// Takes in what clients want, gives out what there is for them, a bounded part of it in each turn.
+    /// They have to wait while the supervisor has much to do.
+    pub(super) fn serve(&mut self) {
+        let ready = mem::take(&mut self.server.ready);
+        let share = if self.is_at_leisure() { CLIENTS_PER_TURN } else { 0 };
+        // Whatever is left over is found again by the next wait.
+        for token in ready.into_iter().take(share) {
+            match token {
+                CONTROL => self.welcome(Entrance::Control),
+                HTTP => self.welcome(Entrance::Http),
+                token => self.attend(token),
+            }
+        }
+        self.measure();
+        self.look_at_deadlines();
+    }
+
+    /// Before the end: those who follow get what there is room for.
+    pub(super) fn close(&mut self) {
+        self.server.close();
+        for (_, mut client) in mem::take(&mut self.server.clients) {
+            if matches!(client.stage, Stage::Following(_)) {
+                client.flush(&self.scene());
+            }
+        }
+    }
+
+    fn welcome(&mut self, entrance: Entrance) {
+        let Some(listener) = self.server.listener(entrance) else { return };
+        let fd = match socket::accept(listener) {
+            Ok(fd) => fd,
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
+                log::warn!("cannot take a connection: {}", errno.desc());
+                self.server.paused_until = Some(self.now + PAUSE);
+                return self.server.listen_for(&self.poller, Interest::Nothing);
+            }
+            // It has gone, or was none.
+            Err(_) => return,
+        };
+        let mut client = Client::new(fd, entrance, self.now);
+        let present = self.server.clients.iter().filter(|(_, other)| other.entrance == entrance).count();
+        if let Some(uid) = stranger(&client) {
+            self.turn_away(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
+        } else if present >= MOST_CLIENTS {
+            self.turn_away(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
+        }
+        if present >= MOST_CLIENTS + MOST_REFUSED {
+            return;
+        }
+        self.server.last_token = self.server.last_token.max(HTTP) + 1;
+        let token = self.server.last_token;
+        if self.poller.add(client.fd.as_fd(), token).is_ok() {
+            self.server.clients.push((token, client));
+            self.attend(token);
+        }
+    }
+
+    /// Whatever it asks for, it is told why not.
+    fn turn_away(&mut self, client: &mut Client, status: u16, reason: String) {
+        self.counts.dropped_clients += 1;
+        self.happens(What::RefusedClient { reason: reason.clone() });
+        client.refusal = Some((status, reason));
+        client.deadline = Some(self.now + client::FAREWELL);
+    }
+
+    /// Goes on with one client.
+    fn attend(&mut self, token: u64) {
+        let Some(mut client) = self.server.take(token) else { return };
+        let before = client.interest;
+        let mut request = None;
+        let fate = match &client.stage {
+            Stage::Reading(_) => match client.read() {
+                Incoming::Part => Fate::Stays,
+                Incoming::Closed => Fate::Over,
+                Incoming::Malformed(status, reason) => {
+                    client.answer(plain(status, "invalid", reason), self.now);
+                    client.send(&self.scene())
+                }
+                Incoming::Request(head) => {
+                    request = self.begin(&mut client, &head);
+                    if matches!(client.stage, Stage::Sending(_) | Stage::Following(_)) {
+                        client.send(&self.scene())
+                    } else {
+                        Fate::Stays
+                    }
+                }
+            },
+            Stage::Sending(_) => client.send(&self.scene()),
+            Stage::Following(_) if client.interest == Interest::Input => client.discard(),
+            Stage::Following(_) => client.send(&self.scene()),
+            Stage::Leaving => client.discard(),
+            // Nothing is waited for but that it closes.
+            Stage::Measuring(_) => Fate::Over,
+            Stage::Awaiting(..) => {
+                self.happened(Event::Withdrawn(RequestId(token)));
+                Fate::Over
+            }
+        };
+        self.put_back(token, client, before, fate);
+        if let Some(request) = request {
+            self.happened(Event::Request { id: RequestId(token), request });
+        }
+    }
+
+    fn put_back(&mut self, token: u64, client: Client, before: Interest, fate: Fate) {
+        if fate == Fate::Over {
+            self.poller.remove(client.fd.as_fd()).ok();
+            return;
+        }
+        if client.interest != before {
+            self.poller.change(client.fd.as_fd(), token, client.interest).ok();
+        }
+        self.server.clients.push((token, client));
+    }
+
+    /// Begins with the answer; what has to be done first is given back.
+    fn begin(&mut self, client: &mut Client, head: &Head) -> Option<crate::supervisor::Request> {
+        if let Some((status, reason)) = client.refusal.take() {
+            client.answer(plain(status, "forbidden", &reason), self.now);
+            return None;
+        }
+        let route = match route::route(&head.method, &head.target, &self.plan) {
+            Ok(route) => route,
+            Err(Invalid(status, reason)) => {
+                let result = if status == 404 { "unknown" } else { "invalid" };
+                client.answer(plain(status, result, &reason), self.now);
+                return None;
+            }
+        };
+        match route {
+            Route::Livez => client.document("application/json", "", b"{\"status\":\"ok\"}\n", self.now),
+            Route::Readyz(target) => client.answer(answer::readiness(&self.scene(), target), self.now),
+            Route::Page => client.document("text/html; charset=utf-8", POLICY, PAGE, self.now),
+            Route::Status => self.begin_page(client, Page::Status(Cursor::default())),
+            Route::Metrics => self.begin_page(client, Page::Metrics { family: 0, cursor: Cursor::default() }),
+            Route::Events { follow: true } => client.follow(self.now),
+            Route::Events { follow: false } => self.begin_page(client, Page::Events { after: 0 }),
+            Route::Logs { .. } => client.answer(plain(409, "refused", NOT_LOGGED), self.now),
+            Route::Change(..) if client.entrance == Entrance::Http => {
+                let reason = "nothing can be changed here; use the control socket";
+                client.answer(plain(403, "forbidden", reason), self.now);
+            }
+            Route::Change(request, patience) => {
+                client.stage = Stage::Awaiting(request, patience);
+                client.deadline = Some(self.now + patience);
+                client.interest = Interest::Nothing;
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    fn begin_page(&mut self, client: &mut Client, page: Page) {
+        if page.needs_usage() && !self.usage.is_fresh(self.now) {
+            client.stage = Stage::Measuring(page);
+            client.interest = Interest::Nothing;
+        } else {
+            client.page(page, &self.scene());
+        }
+    }
+
+    /// Goes on with finding out what the instances use, and then with those who wait for it.
+    fn measure(&mut self) {
+        let view = self.supervisor.view();
+        let mains = || view.instances().filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
+        if !self.usage.go_on(self.now, mains) {
+            return;
+        }
+        for token in self.server.tokens(|client| matches!(client.stage, Stage::Measuring(_))) {
+            let Some(mut client) = self.server.take(token) else { continue };
+            let before = client.interest;
+            if let Stage::Measuring(page) = mem::replace(&mut client.stage, Stage::Leaving) {
+                client.page(page, &self.scene());
+            }
+            self.put_back(token, client, before, Fate::Stays);
+        }
+    }
+
+    /// A request has been done or refused.
+    pub(super) fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
+        let Some(mut client) = self.server.take(id.0) else { return };
+        let before = client.interest;
+        if let Stage::Awaiting(request, _) = client.stage {
+            client.answer(answer::result(&self.scene(), request, result), self.now);
+        }
+        let fate = client.send(&self.scene());
+        self.put_back(id.0, client, before, fate);
+    }
+
+    /// There are events that those who follow do not have.
+    pub(super) fn wake_followers(&mut self) {
+        let latest = self.events.latest();
+        if mem::replace(&mut self.server.announced, latest) == latest {
+            return;
+        }
+        for (token, client) in &mut self.server.clients {
+            if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest == Interest::Input {
+                client.interest = Interest::Output;
+                self.poller.change(client.fd.as_fd(), *token, Interest::Output).ok();
+            }
+        }
+    }
+
+    fn look_at_deadlines(&mut self) {
+        if self.server.paused_until.take_if(|until| *until <= self.now).is_some() {
+            self.server.listen_for(&self.poller, Interest::Input);
+        }
+        for token in self.server.tokens(|client| client.deadline.is_some_and(|deadline| deadline <= self.now)) {
+            let Some(mut client) = self.server.take(token) else { continue };
+            let before = client.interest;
+            let fate = match &client.stage {
+                Stage::Awaiting(request, patience) => {
+                    let answer = answer::timeout(&self.scene(), *request, *patience);
+                    client.answer(answer, self.now);
+                    let fate = client.send(&self.scene());
+                    self.happened(Event::Withdrawn(RequestId(token)));
+                    fate
+                }
+                Stage::Reading(_) => {
+                    self.counts.dropped_clients += 1;
+                    client.answer(plain(408, "timeout", "the request was not complete in time"), self.now);
+                    client.send(&self.scene());
+                    Fate::Over
+                }
+                Stage::Leaving => Fate::Over,
+                Stage::Measuring(_) | Stage::Sending(_) | Stage::Following(_) => {
+                    self.counts.dropped_clients += 1;
+                    Fate::Over
+                }
+            };
+            self.put_back(token, client, before, fate);
+        }
+    }
+
+    /// Everything that pages are made of.
+    fn scene(&self) -> Scene<'_> {
+        Scene {
+            plan: &self.plan,
+            view: self.supervisor.view(),
+            usage: &self.usage,
+            counts: &self.counts,
+            events: &self.events,
+            pid: sys::process::id(),
+            now: self.now,
+            begun: self.begun,
+            begun_at: self.begun_at,
+        }
+    }
+}
+
+/// Who may not be here.
+fn stranger(client: &Client) -> Option<String> {
+    if client.entrance == Entrance::Http {
+        return None;
+    }
+    match socket::peer_uid(client.fd.as_fd()) {
+        Some(uid) if uid == 0 || uid == sys::process::effective_user() => None,
+        Some(uid) => Some(uid.to_string()),
+        None => Some("unknown".to_owned()),
+    }
+}
+
+const NOT_LOGGED: &str = "nothing is logged through keepalive: what services write goes where keepalive's own goes";
+/// The page loads nothing from elsewhere.
+const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
+const PAGE: &[u8] = include_bytes!("../../control/page.html");

@@ -1,0 +1,167 @@
+//! What a request asks for: from the first line of HTTP to something that can be done.
+
+use std::time::Duration;
+
+use crate::model::units::parse_duration;
+use crate::model::{InstanceId, Plan, ServiceIndex, Signal};
+use crate::supervisor::{Request, Target, Verb};
+
+/// How long a change is waited for, unless the request says otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a request may ask for.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+/// As the configuration has it.
+const MOST_INSTANCES: u32 = 65_536;
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// The page for browsers.
+    Page,
+    /// Whether the loop is alive.
+    Livez,
+    /// Whether all, or these, are ready.
+    Readyz(Target),
+    Metrics,
+    Status,
+    Events {
+        follow: bool,
+    },
+    Logs {
+        /// `web`, `db.0`, `keepalive`; none: all.
+        names: Vec<String>,
+        /// So many of the last; `None`: all that are kept.
+        lines: Option<usize>,
+        follow: bool,
+    },
+    /// Something is to be changed, and the answer comes when it has been, or after this time.
+    Change(Request, Duration),
+}
+
+/// Why a request cannot be understood: the HTTP status and the reason.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Invalid(pub(super) u16, pub(super) String);
+
+impl Invalid {
+    fn because(reason: impl Into<String>) -> Self {
+        Self(400, reason.into())
+    }
+}
+
+/// What `method` on `target`, a path with a query, asks for.
+///
+/// # Errors
+/// 400: a parameter is missing or wrong; 404: there is no such path, service or instance; 405: not with this method.
+pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, Invalid> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let query = Query(query);
+    let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let expected = if matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown"]) { "POST" } else { "GET" };
+    let route = match words[..] {
+        [""] => Route::Page,
+        ["livez"] => Route::Livez,
+        ["readyz"] => Route::Readyz(query.get("service").map_or(Ok(Target::All), |name| find(&name, plan))?),
+        ["metrics"] => Route::Metrics,
+        ["v1", "status"] => Route::Status,
+        ["v1", "events"] => Route::Events { follow: query.flag("follow")? },
+        ["v1", "logs"] => logs(&query, plan)?,
+        ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
+        ["v1", "services", name, verb] => Route::Change(change(&decoded(name), verb, &query, plan)?, query.timeout()?),
+        _ => return Err(Invalid(404, format!("there is no {path}"))),
+    };
+    if method == expected { Ok(route) } else { Err(Invalid(405, format!("{path} is for {expected}, not {method}"))) }
+}
+
+fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Request, Invalid> {
+    let target = find(name, plan)?;
+    let verb = match verb {
+        "start" => Verb::Start,
+        "stop" => Verb::Stop,
+        "restart" => Verb::Restart,
+        "signal" => {
+            let text = query.get("signal").ok_or_else(|| Invalid::because("which one? ?signal=SIGUSR1"))?;
+            let signal = Signal::parse(&text);
+            Verb::Signal(signal.ok_or_else(|| Invalid::because(format!("`{text}` is not a signal")))?)
+        }
+        "scale" => return scale(target, query),
+        _ => {
+            let reason = format!("there is no `{verb}`: start, stop, restart, signal or scale");
+            return Err(Invalid(404, reason));
+        }
+    };
+    Ok(Request::About(target, verb))
+}
+
+fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
+    let Target::Service(service) = target else {
+        return Err(Invalid::because("instances are those of one service: /v1/services/NAME/scale?instances=N"));
+    };
+    let text = query.get("instances").ok_or_else(|| Invalid::because("how many? ?instances=N"))?;
+    let wanted = text.parse().ok().filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
+    let reason = || format!("`{text}` is not a number of instances: 1 to {MOST_INSTANCES}; to have none, stop it");
+    Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
+}
+
+/// `?service=web,db.0&lines=20&follow=1`. `keepalive` is a name too.
+fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
+    let names = query.get("service").unwrap_or_default();
+    let names: Vec<String> = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    for name in names.iter().filter(|name| *name != "keepalive") {
+        find(name, plan)?;
+    }
+    let lines = match query.get("lines") {
+        Some(text) => Some(text.parse().map_err(|_| Invalid::because(format!("`{text}` is not a number of lines")))?),
+        None => None,
+    };
+    Ok(Route::Logs { names, lines, follow: query.flag("follow")? })
+}
+
+/// `web`, `web.2` or `all`.
+fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
+    if name == "all" {
+        return Ok(Target::All);
+    }
+    let (service, number) = name.split_once('.').map_or((name, None), |(service, number)| (service, Some(number)));
+    let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service);
+    let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
+    let Some(text) = number else { return Ok(Target::Service(service)) };
+    let number = text.parse().map_err(|_| Invalid(404, format!("there is no `{name}`: instances are numbered")))?;
+    Ok(Target::Instance(InstanceId { service, number }))
+}
+
+fn unknown(name: &str, plan: &Plan) -> Invalid {
+    /// More are not named.
+    const NAMED: usize = 10;
+    let names: Vec<&str> = plan.services.iter().map(|service| &*service.name).collect();
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    let known = names.get(..NAMED).unwrap_or(&names).join(", ");
+    Invalid(404, format!("there is no service `{name}`: there are {known}{more}"))
+}
+
+fn decoded(text: &str) -> String {
+    // As the name of a parameter, it is decoded like any other.
+    form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+}
+
+/// What stands behind the `?`.
+struct Query<'q>(&'q str);
+
+impl Query<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(self.0.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Invalid> {
+        match self.get(name).as_deref() {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true" | "") => Ok(true),
+            Some(other) => Err(Invalid::because(format!("`{name}` is 1 or 0, not `{other}`"))),
+        }
+    }
+
+    fn timeout(&self) -> Result<Duration, Invalid> {
+        let Some(text) = self.get("timeout") else { return Ok(PATIENCE) };
+        let timeout = parse_duration(&text).map(|timeout| timeout.min(LONGEST_PATIENCE));
+        timeout.ok_or_else(|| Invalid::because(format!("`{text}` is not a duration, such as 30s")))
+    }
+}

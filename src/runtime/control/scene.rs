@@ -1,0 +1,185 @@
+//! What there is to be seen, and the pages that show it, piece by piece: however large the service set is, one piece is
+//! what is in memory and what one turn of the loop makes.
+
+use std::time::Duration;
+
+use super::json::{Object, push};
+use super::metrics;
+use crate::model::plan::Kind;
+use crate::model::{Mono, Pid, Plan};
+use crate::runtime::counts::Counts;
+use crate::runtime::events::{Events, write_exit, write_lost};
+use crate::runtime::journal::{Name, Why};
+use crate::runtime::usage::Usage;
+use crate::supervisor::{InstanceView, ServiceView, StateName, View};
+
+/// A piece is finished when it is this long, or a little longer.
+const PIECE: usize = 32 << 10;
+
+/// Everything that pages are made of.
+pub(in crate::runtime) struct Scene<'a> {
+    pub(in crate::runtime) plan: &'a Plan,
+    pub(in crate::runtime) view: View<'a>,
+    pub(in crate::runtime) usage: &'a Usage,
+    pub(in crate::runtime) counts: &'a Counts,
+    pub(in crate::runtime) events: &'a Events,
+    pub(in crate::runtime) pid: Pid,
+    pub(in crate::runtime) now: Mono,
+    pub(in crate::runtime) begun: Mono,
+    /// The same moment, since 1970.
+    pub(in crate::runtime) begun_at: Duration,
+}
+
+/// A page that is being made, and how far it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    Status(Cursor),
+    Metrics {
+        family: usize,
+        cursor: Cursor,
+    },
+    /// Events after this number.
+    Events {
+        after: u64,
+    },
+}
+
+/// The instance that comes next, or the service if its number is 0. Larger than any: at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) service: usize,
+    pub(super) number: usize,
+    /// Something has been written.
+    pub(super) begun: bool,
+}
+
+impl Page {
+    pub(super) const fn content_type(&self) -> &'static str {
+        match self {
+            Self::Status(_) => "application/json",
+            Self::Metrics { .. } => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Events { .. } => "application/x-ndjson",
+        }
+    }
+
+    /// Whether it shows what the instances use.
+    pub(super) const fn needs_usage(&self) -> bool {
+        matches!(self, Self::Status(_) | Self::Metrics { .. })
+    }
+
+    /// Writes the next piece. Whether it was the last one.
+    pub(super) fn go_on(&mut self, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Status(cursor) => status(cursor, scene, out),
+            Self::Metrics { family, cursor } => metrics::go_on(family, cursor, scene, out),
+            Self::Events { after } => events(after, scene, out),
+        }
+    }
+}
+
+pub(super) fn is_full(out: &[u8]) -> bool {
+    out.len() >= PIECE
+}
+
+fn events(after: &mut u64, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    while let Some(event) = scene.events.next(*after) {
+        if is_full(out) {
+            return false;
+        }
+        // At the very beginning nothing is lost that this client could have had.
+        if *after > 0 && event.number() > *after + 1 {
+            write_lost(event.number() - *after - 1, out);
+        }
+        event.write_to(scene.plan, out);
+        *after = event.number();
+    }
+    true
+}
+
+fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    if !cursor.begun {
+        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", scene.pid, env!("CARGO_PKG_VERSION")));
+        push(out, format_args!(",\"uptime_ms\":{}", scene.now.since(scene.begun).as_millis()));
+        let state = if scene.view.is_stopping { "stopping" } else { "running" };
+        push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
+        cursor.begun = true;
+    }
+    for service in scene.view.services().skip(cursor.service) {
+        if cursor.number == 0 {
+            if cursor.service > 0 {
+                out.push(b',');
+            }
+            begin_service(service, scene, out);
+        }
+        for instance in service.instances().skip(cursor.number) {
+            if is_full(out) {
+                return false;
+            }
+            if cursor.number > 0 {
+                out.push(b',');
+            }
+            write_instance(&instance, scene, out);
+            cursor.number += 1;
+        }
+        out.extend(b"]}");
+        (cursor.service, cursor.number) = (cursor.service + 1, 0);
+    }
+    out.extend(b"]}\n");
+    true
+}
+
+/// Up to and with the `[` of its instances.
+fn begin_service(service: ServiceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
+    let kind = scene.plan.services.get(service.index.position()).map(|service| service.kind);
+    let mut object = Object::new(out);
+    object.text("name", service.name);
+    object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
+    object.text("state", state_of(service).as_str());
+    object.plain("ready", service.satisfied);
+    object.plain("wanted", service.wanted);
+    object.value("instances").push(b'[');
+}
+
+/// The state of the instance that matters most.
+pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
+    const ORDER: [StateName; 8] = [
+        StateName::Failed,
+        StateName::Backoff,
+        StateName::Stopping,
+        StateName::Starting,
+        StateName::Waiting,
+        StateName::Running,
+        StateName::Stopped,
+        StateName::Completed,
+    ];
+    let rank = |state: StateName| ORDER.iter().position(|other| *other == state);
+    service.instances().map(|instance| instance.state).min_by_key(|state| rank(*state)).unwrap_or(StateName::Stopped)
+}
+
+/// Why an instance is in its state, if that is not plain.
+pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
+    let why = |reason| Why { plan, instance: instance.id, to: instance.state, reason }.to_string();
+    instance.reason.map(why).unwrap_or_default()
+}
+
+fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
+    let used = scene.usage.of(instance.id);
+    let mut object = Object::new(out);
+    object.shown("id", Name(scene.plan, instance.id));
+    object.text("state", instance.state.as_str());
+    object.optional("pid", instance.pid);
+    object.plain("ready", is_ready(instance));
+    object.plain("restarts", instance.restarts);
+    object.optional("uptime_ms", instance.since.map(|since| scene.now.since(since).as_millis()));
+    write_exit(instance.last_run.map(|run| run.exit), &mut object);
+    object.text("reason", &reason_of(instance, scene.plan));
+    let alive = instance.pid.is_some();
+    object.plain("rss_bytes", if alive { used.memory } else { 0 });
+    object.plain("cpu_ms", if alive { used.milliseconds } else { 0 });
+    object.plain("processes", if alive { used.processes } else { 0 });
+    object.end();
+}
+
+pub(super) const fn is_ready(instance: &InstanceView<'_>) -> bool {
+    matches!(instance.state, StateName::Running | StateName::Completed)
+}

@@ -1,0 +1,66 @@
+//! What is counted for the metrics.
+
+use std::time::Duration;
+
+use super::by_instance::ByInstance;
+use crate::model::{ExitStatus, InstanceId, Mono};
+use crate::supervisor::{Fact, Reason, Record, StateName};
+
+/// Counts since keepalive has started.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    instances: ByInstance<Count>,
+    /// Dead processes that no service had started.
+    pub(super) orphans: u64,
+    /// Of the loop.
+    pub(super) turns: u64,
+    /// Clients that were turned away, or given up because they kept us waiting.
+    pub(super) dropped_clients: u64,
+}
+
+/// Counts of one instance.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    /// How its runs have ended, how often. As many ways as there are exit codes and signals at most.
+    pub(super) exits: Vec<(ExitStatus, u64)>,
+    begun: Option<Mono>,
+    /// From the decision to start until its program was executed, the last time.
+    pub(super) start: Option<Duration>,
+    /// From the decision to start until it was ready, the last time.
+    pub(super) ready: Option<Duration>,
+}
+
+impl Counts {
+    pub(super) fn of(&self, id: InstanceId) -> Option<&Count> {
+        self.instances.get(id)
+    }
+
+    pub(super) fn record(&mut self, record: &Record) {
+        let Fact::Transition { instance, from, to, reason, .. } = &record.fact else { return };
+        let Some(count) = self.instances.entry(*instance) else { return };
+        if let Reason::Ended { run, .. } = reason {
+            count.exited(run.exit.status);
+        }
+        if *to == StateName::Starting {
+            count.begun = Some(record.at);
+        }
+        if *from == StateName::Starting && *to == StateName::Running {
+            count.ready = count.begun.map(|begun| record.at.since(begun));
+        }
+    }
+
+    pub(super) fn executed(&mut self, id: InstanceId, now: Mono) {
+        if let Some(count) = self.instances.entry(id) {
+            count.start = count.begun.map(|begun| now.since(begun));
+        }
+    }
+}
+
+impl Count {
+    fn exited(&mut self, status: ExitStatus) {
+        match self.exits.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, count)) => *count += 1,
+            None => self.exits.push((status, 1)),
+        }
+    }
+}

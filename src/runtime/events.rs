@@ -1,0 +1,208 @@
+//! What has happened lately, for whoever asks or follows: the last thousand events, numbered.
+//!
+//! An event is kept as what it is and put into words when somebody reads it: most are never read.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::control::json::Object;
+use super::journal::{Line, Name, Why, service_name};
+use crate::logs::stamp::Stamp;
+use crate::model::{ExitStatus, Plan};
+use crate::supervisor::{Cause, Exit, Fact, Reason};
+
+/// So many are kept.
+const KEPT: usize = 1_000;
+
+/// The ring of events.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    ring: VecDeque<Event>,
+    /// How many there have been.
+    count: u64,
+}
+
+/// One event.
+#[derive(Debug)]
+pub(super) struct Event {
+    /// From 1 on, without a gap.
+    number: u64,
+    /// The time since 1970.
+    at: Duration,
+    what: What,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(super) enum What {
+    /// Something that the supervisor has recorded.
+    Fact(Fact),
+    /// Dead processes have been reaped that no service had started.
+    Orphans { count: u64, total: u64 },
+    /// A client was turned away, for this reason.
+    RefusedClient { reason: String },
+}
+
+impl Events {
+    pub(super) fn push(&mut self, at: Duration, what: What) {
+        if self.ring.len() == KEPT {
+            self.ring.pop_front();
+        }
+        self.count += 1;
+        self.ring.push_back(Event { number: self.count, at, what });
+    }
+
+    /// The number of the latest event, 0 if there is none.
+    pub(super) const fn latest(&self) -> u64 {
+        self.count
+    }
+
+    /// The first event after number `after` that is still there.
+    pub(super) fn next(&self, after: u64) -> Option<&Event> {
+        let oldest = self.ring.front()?.number;
+        let position = (after + 1).saturating_sub(oldest);
+        self.ring.get(usize::try_from(position).ok()?)
+    }
+}
+
+impl Event {
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Writes it as one line of JSON.
+    pub(super) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
+        let mut object = Object::new(out);
+        object.plain("seq", self.number);
+        object.shown("time", Stamp(self.at));
+        match &self.what {
+            What::Fact(fact) => write_fact(plan, fact, &mut object),
+            What::Orphans { count, total } => {
+                object.text("event", "orphans");
+                object.plain("count", count);
+                object.plain("total", total);
+                object.shown("message", format_args!("reaped {count} that no service had started, {total} so far"));
+            }
+            What::RefusedClient { reason } => {
+                object.text("event", "refused_client");
+                object.text("reason", reason);
+                object.shown("message", format_args!("a client was refused: {reason}"));
+            }
+        }
+        object.end();
+        out.push(b'\n');
+    }
+}
+
+/// Says that `count` events are not there any more.
+pub(super) fn write_lost(count: u64, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    object.text("event", "lost");
+    object.plain("count", count);
+    object.end();
+    out.push(b'\n');
+}
+
+fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
+    object.text("event", name(fact));
+    match fact {
+        Fact::Transition { instance, from, to, pid, reason } => {
+            object.text("service", service_name(plan, instance.service));
+            object.shown("instance", Name(plan, *instance));
+            object.text("from", from.as_str());
+            object.text("to", to.as_str());
+            object.optional("pid", *pid);
+            let why = Why { plan, instance: *instance, to: *to, reason };
+            if *reason == Reason::Ready {
+                object.text("reason", "ready")
+            } else {
+                object.shown("reason", why)
+            }
+            if let Reason::Ended { run, .. } = reason {
+                write_exit(Some(run.exit), object);
+                object.plain("uptime_ms", run.uptime.as_millis());
+            }
+        }
+        Fact::StopTimedOut { instance, pid, .. }
+        | Fact::LeftBehind { instance, pid }
+        | Fact::Unkillable { instance, pid } => {
+            object.text("service", service_name(plan, instance.service));
+            object.shown("instance", Name(plan, *instance));
+            object.plain("pid", pid);
+        }
+        Fact::Scaled { service, from, to } => {
+            object.text("service", service_name(plan, *service));
+            object.plain("from", from);
+            object.plain("to", to);
+        }
+        Fact::ServiceFailed { service } => object.text("service", service_name(plan, *service)),
+        Fact::SignalForwarded { signal, .. }
+        | Fact::SignalIgnored { signal }
+        | Fact::ReloadUnsupported { signal }
+        | Fact::Forced { signal: Some(signal) } => object.shown("signal", signal),
+        Fact::Draining { cause } => {
+            object.text(
+                "cause",
+                match cause {
+                    Cause::Signal(_) => "signal",
+                    Cause::Requested => "requested",
+                    Cause::Failed { .. } => "failed",
+                    Cause::Completed { .. } => "completed",
+                    Cause::NothingLeft { .. } => "nothing_left",
+                },
+            );
+        }
+        Fact::Forced { signal: None } | Fact::LeftoversKilled | Fact::Abandoned => {}
+    }
+    object.shown("message", Line { plan, fact });
+}
+
+const fn name(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::Transition { .. } => "transition",
+        Fact::StopTimedOut { .. } => "stop_timed_out",
+        Fact::LeftBehind { .. } => "left_behind",
+        Fact::Unkillable { .. } => "unkillable",
+        Fact::Scaled { .. } => "scaled",
+        Fact::ServiceFailed { .. } => "service_failed",
+        Fact::SignalForwarded { .. } => "signal_forwarded",
+        Fact::SignalIgnored { .. } | Fact::ReloadUnsupported { .. } => "signal_ignored",
+        Fact::Draining { .. } => "shutdown",
+        Fact::Forced { .. } => "shutdown_forced",
+        Fact::LeftoversKilled => "leftovers_killed",
+        Fact::Abandoned => "abandoned",
+    }
+}
+
+/// `"exit": {"code": 1}`, `{"signal": "SIGKILL"}` or null, and `oom_killed`.
+pub(super) fn write_exit(exit: Option<Exit>, object: &mut Object<'_>) {
+    let Some(exit) = exit else {
+        object.plain("exit", "null");
+        return object.plain("oom_killed", false);
+    };
+    let mut inner = Object::new(object.value("exit"));
+    match exit.status {
+        ExitStatus::Code(code) => inner.plain("code", code),
+        ExitStatus::Signal(signal) => inner.shown("signal", signal),
+    }
+    inner.end();
+    object.plain("oom_killed", exit.oom_killed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_thousand_are_kept_and_numbered() {
+        let mut events = Events::default();
+        assert!(events.next(0).is_none());
+        for total in 1..=1_500 {
+            events.push(Duration::ZERO, What::Orphans { count: 1, total });
+        }
+        let numbers = |after| events.next(after).map(Event::number);
+        assert_eq!(events.latest(), 1_500);
+        assert_eq!((numbers(0), numbers(500), numbers(501)), (Some(501), Some(501), Some(502)));
+        assert_eq!((numbers(1_499), numbers(1_500)), (Some(1_500), None));
+    }
+}

@@ -1,0 +1,146 @@
+//! Processor time and memory of each instance's whole process tree.
+//!
+//! /proc is looked through in pieces, so that nothing else waits for it long, and no more often than once a second,
+//! however many ask.
+
+use std::time::Duration;
+
+use super::by_instance::ByInstance;
+use crate::model::{InstanceId, Mono};
+use crate::sys::procfs::{self, Processes, Stat};
+
+/// What was found so long ago is still good enough.
+const FRESH: Duration = Duration::from_secs(1);
+/// So many processes are looked at in one turn of the loop: about half a millisecond.
+const PROCESSES_PER_TURN: usize = 50;
+/// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
+const DEEPEST: usize = 256;
+
+/// What the instances use.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    taken: Option<Mono>,
+    instances: ByInstance<Use>,
+    search: Option<(Processes, Vec<Stat>)>,
+}
+
+/// What one instance uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Use {
+    pub(super) processes: u32,
+    /// Resident memory; pages that processes share count for each.
+    pub(super) memory: u64,
+    /// Processor time so far, that of children that have ended and been waited for included, in milliseconds.
+    pub(super) milliseconds: u64,
+}
+
+impl Usage {
+    pub(super) fn of(&self, id: InstanceId) -> Use {
+        self.instances.get(id).copied().unwrap_or_default()
+    }
+
+    /// Whether it is known what is used `now`. If not, a search begins, unless one is underway.
+    pub(super) fn is_fresh(&mut self, now: Mono) -> bool {
+        let fresh = self.taken.is_some_and(|taken| now.since(taken) <= FRESH);
+        if !fresh && self.search.is_none() {
+            self.search = Some((procfs::processes(), Vec::new()));
+        }
+        fresh
+    }
+
+    pub(super) const fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Looks at some processes more. Whether that was all; `main` then tells of which instance a process is the main
+    /// process.
+    pub(super) fn go_on(&mut self, now: Mono, mains: impl FnOnce() -> Vec<(i32, InstanceId)>) -> bool {
+        let Some((processes, found)) = &mut self.search else { return false };
+        let before = found.len();
+        found.extend(processes.take(PROCESSES_PER_TURN));
+        if found.len() == before + PROCESSES_PER_TURN {
+            return false;
+        }
+        found.sort_unstable_by_key(|stat| stat.pid);
+        let mut mains = mains();
+        mains.sort_unstable();
+        self.instances = add_up(found, &mains);
+        self.search = None;
+        self.taken = Some(now);
+        true
+    }
+}
+
+/// A process belongs to the instance whose main process it is, leads its session, or is above it. Both lists are in the
+/// order of the pids.
+fn add_up(found: &[Stat], mains: &[(i32, InstanceId)]) -> ByInstance<Use> {
+    let owner_of = |pid: i32| {
+        let position = mains.binary_search_by_key(&pid, |(main, _)| *main).ok()?;
+        mains.get(position).map(|(_, id)| *id)
+    };
+    let find = |pid: i32| {
+        let position = found.binary_search_by_key(&pid, |stat| stat.pid.get()).ok()?;
+        found.get(position)
+    };
+    let mut instances: ByInstance<Use> = ByInstance::default();
+    for stat in found.iter().filter(|stat| !stat.is_dead()) {
+        let mut next = Some(stat);
+        let owner = (0..DEEPEST).find_map(|_| {
+            let stat = next?;
+            next = find(stat.ppid);
+            owner_of(stat.pid.get()).or_else(|| owner_of(stat.session))
+        });
+        if let Some(one) = owner.and_then(|owner| instances.entry(owner)) {
+            one.processes += 1;
+            one.memory += procfs::pages_to_bytes(stat.pages);
+            one.milliseconds += procfs::ticks_to_milliseconds(stat.ticks);
+        }
+    }
+    instances
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Pid, ServiceIndex};
+
+    fn process(pid: i32, ppid: i32, session: i32) -> Stat {
+        let pid = Pid::new(pid).unwrap();
+        Stat { pid, ppid, pgrp: session, session, state: b'S', threads: 1, start: 0, ticks: 1, pages: 1 }
+    }
+
+    #[test]
+    fn a_process_belongs_to_whom_it_descends_from_or_whose_session_it_is_in() {
+        let web = |number| InstanceId { service: ServiceIndex(0), number };
+        let mains = [(10, web(0)), (20, web(1))];
+        let found = [
+            process(1, 0, 1),
+            process(10, 1, 10),
+            process(11, 10, 10),
+            process(12, 11, 12),
+            process(13, 12, 12),
+            process(20, 1, 20),
+            process(21, 1, 20),
+            Stat { state: b'Z', ..process(22, 20, 20) },
+            process(30, 1, 30),
+            process(40, 41, 40),
+            process(41, 40, 40),
+        ];
+        let used = add_up(&found, &mains);
+        let counts = [0, 1].map(|number| used.get(web(number)).map(|used| (used.processes, used.milliseconds)));
+        assert_eq!(counts, [Some((4, 40)), Some((2, 20))]);
+    }
+
+    #[test]
+    fn it_is_found_out_piece_by_piece_and_no_more_often_than_needed() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let id = InstanceId { service: ServiceIndex(0), number: 0 };
+        let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
+        let mut usage = Usage::default();
+        assert!(!usage.is_fresh(at(5)) && usage.is_searching());
+        while !usage.go_on(at(5), || vec![(own, id)]) {}
+        assert!(usage.is_fresh(at(6)) && !usage.is_searching());
+        assert!(usage.of(id).processes >= 1 && usage.of(id).memory > 0);
+        assert!(!usage.is_fresh(at(7)) && usage.is_searching());
+    }
+}

@@ -1,0 +1,125 @@
+//! Listening sockets and what comes in by them: socket(2), unix(7), accept(2), send(2).
+//!
+//! Nothing here waits: all sockets are close-on-exec and non-blocking.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
+    listen, recv, send, shutdown, socket, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
+
+/// So many connections may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
+const AT_ONCE: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// Makes a stream socket at `path`, for its owner alone (0600).
+///
+/// # Errors
+/// EADDRINUSE: something is there already; what bind(2) says of the directory: ENOENT, EACCES, EROFS; ENAMETOOLONG;
+/// EMFILE.
+pub fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
+    let listener = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    // The file that bind makes has the mode of the socket: at no moment may others connect.
+    fchmod(&listener, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&listener, Backlog::new(BACKLOG)?)?;
+    Ok(listener)
+}
+
+/// Connects to the stream socket at `path`.
+///
+/// # Errors
+/// ECONNREFUSED: nobody listens there any more; ENOENT, EACCES; EAGAIN: too many wait already.
+pub fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
+    let client = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    connect(client.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(client)
+}
+
+/// Listens on a TCP port.
+///
+/// # Errors
+/// EADDRINUSE, EADDRNOTAVAIL, EACCES (a port below 1024), EMFILE.
+pub fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw);
+    let listener = TcpListener::bind(address).map_err(errno)?;
+    listener.set_nonblocking(true).map_err(errno)?;
+    Ok(listener.into())
+}
+
+/// Takes the next connection.
+///
+/// # Errors
+/// EAGAIN: there is none; ECONNABORTED and what else accept(2) says of a connection that has gone; EMFILE, ENFILE, ENOMEM:
+/// it cannot be taken now and stays where it is.
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
+    let fd = accept4(listener.as_fd().as_raw_fd(), FLAGS)?;
+    // SAFETY: just made by accept4, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The effective user of whoever connected to a unix socket, `SO_PEERCRED`. `None`: the kernel does not say.
+#[must_use]
+pub fn peer_uid(connection: impl AsFd) -> Option<u32> {
+    getsockopt(&connection.as_fd(), sockopt::PeerCredentials).ok().map(|credentials| credentials.uid())
+}
+
+/// What has come in, 0 bytes at its end.
+///
+/// # Errors
+/// EAGAIN: nothing yet; ECONNRESET.
+pub fn receive(connection: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    recv(connection.as_fd().as_raw_fd(), buffer, AT_ONCE)
+}
+
+/// Sends as much as there is room for.
+///
+/// # Errors
+/// EAGAIN: there is no room; EPIPE, ECONNRESET: nobody reads it any more. No SIGPIPE.
+pub fn transmit(connection: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    send(connection.as_fd().as_raw_fd(), bytes, AT_ONCE)
+}
+
+/// Says that nothing more will be sent.
+pub fn finish(connection: impl AsFd) {
+    // It may have gone already.
+    shutdown(connection.as_fd().as_raw_fd(), Shutdown::Write).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_for_its_owner_alone_and_knows_who_connects() {
+        let path = std::env::temp_dir().join(format!("keepalive-socket-{}", std::process::id()));
+        let listener = listen_unix(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(listen_unix(&path).err(), Some(Errno::EADDRINUSE));
+        assert_eq!(accept(&listener).err(), Some(Errno::EAGAIN));
+        let client = connect_unix(&path).unwrap();
+        let server = accept(&listener).unwrap();
+        assert_eq!(peer_uid(&server), Some(nix::unistd::geteuid().as_raw()));
+        let mut buffer = [0; 8];
+        assert_eq!(receive(&server, &mut buffer), Err(Errno::EAGAIN));
+        assert_eq!(transmit(&client, b"hello"), Ok(5));
+        assert_eq!(receive(&server, &mut buffer), Ok(5));
+        finish(&client);
+        assert_eq!(receive(&server, &mut buffer), Ok(0));
+        drop(client);
+        assert_eq!(transmit(&server, b"x"), Err(Errno::EPIPE), "and no signal");
+        drop(listener);
+        assert_eq!(connect_unix(&path).err(), Some(Errno::ECONNREFUSED));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(connect_unix(&path).err(), Some(Errno::ENOENT));
+    }
+}

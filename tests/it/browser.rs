@@ -1,0 +1,169 @@
+//! A headless Chromium, told what to do by the DevTools protocol over two pipes: JSON messages that end with a NUL.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Directory, Place, Run, Running, skip};
+
+/// The longest that an answer of the browser, or a state of the page, is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a page.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Chromium reads on descriptor 3 and writes on 4; its own streams are of no interest.
+const ON_PIPES: &str = r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
+/// Where Debian and others have it.
+const PROGRAMS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+
+/// One tab of a browser of its own. What it runs on is ended, and removed, when it is dropped.
+pub(crate) struct Browser {
+    commands: File,
+    messages: Receiver<Value>,
+    session: String,
+    last: u64,
+    /// What the page has thrown, and what the browser complained of on its behalf.
+    complaints: Vec<String>,
+    // In this order: the directory is removed when the browser has ended.
+    _running: Running,
+    _directory: Directory,
+}
+
+impl Browser {
+    /// `None` where there is none; the test is skipped then.
+    pub(crate) fn start() -> Option<Self> {
+        let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
+            skip("chromium is not installed");
+            return None;
+        };
+        let directory = Directory::new();
+        let profile = format!("--user-data-dir={}", directory.path().display());
+        // No sandbox: it cannot be had in most containers, nor by root. Nothing of the network is asked for.
+        let options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+        let quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update"];
+        let pipes = ["--remote-debugging-pipe", profile.as_str(), "about:blank"];
+        let words = [&["sh", "-c", ON_PIPES, "sh", program][..], &options, &quiet, &pipes].concat();
+        let mut run = Run::words(Place::Child, &words);
+        let (commands_end, commands) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let (messages_end, answers) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        run.command.env("HOME", directory.path());
+        run.command.stdin(Stdio::from(commands_end)).stdout(Stdio::from(answers)).stderr(Stdio::null());
+        let running = run.start();
+        let messages = read_messages(File::from(messages_end));
+        let (commands, session) = (File::from(commands), String::new());
+        let (last, complaints) = (0, Vec::new());
+        let mut browser =
+            Self { commands, messages, session, last, complaints, _running: running, _directory: directory };
+        browser.open_tab();
+        Some(browser)
+    }
+
+    fn open_tab(&mut self) {
+        let tab = self.ask("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached = self.ask("Target.attachToTarget", json!({ "targetId": tab["targetId"], "flatten": true }));
+        attached["sessionId"].as_str().unwrap().clone_into(&mut self.session);
+        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            self.ask(domain, json!({}));
+        }
+    }
+
+    /// Sends a command; the answer. What else is told meanwhile is looked through for complaints.
+    #[track_caller]
+    fn ask(&mut self, method: &str, parameters: Value) -> Value {
+        self.last += 1;
+        let mut command = json!({ "id": self.last, "method": method, "params": parameters });
+        if !self.session.is_empty() {
+            command["sessionId"] = self.session.as_str().into();
+        }
+        self.commands.write_all(format!("{command}\0").as_bytes()).unwrap();
+        loop {
+            let mut message = self.messages.recv_timeout(PATIENCE).expect("an answer of the browser");
+            if message["id"] == self.last {
+                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
+                return message["result"].take();
+            }
+            self.note(&message);
+        }
+    }
+
+    fn note(&mut self, message: &Value) {
+        match message["method"].as_str() {
+            Some("Runtime.exceptionThrown") => self.complaints.push(message["params"]["exceptionDetails"].to_string()),
+            Some("Log.entryAdded") if message["params"]["entry"]["level"] == "error" => {
+                self.complaints.push(message["params"]["entry"]["text"].to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// Opens a page, and waits until it is there.
+    #[track_caller]
+    pub(crate) fn open(&mut self, address: &str) {
+        let answer = self.ask("Page.navigate", json!({ "url": address }));
+        assert!(answer["errorText"].is_null(), "{address}: {answer}");
+        self.wait_for("document.readyState", |state| state == "complete");
+    }
+
+    /// How large the window is, in pixels, and which colours the reader prefers: `light` or `dark`.
+    pub(crate) fn look(&mut self, width: u32, height: u32, scheme: &str) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.ask("Emulation.setDeviceMetricsOverride", size);
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.ask("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
+    }
+
+    /// What `expression` gives in the page; if that is a promise, what it comes to.
+    #[track_caller]
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        let question = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let mut answer = self.ask("Runtime.evaluate", question);
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        answer["result"]["value"].take()
+    }
+
+    /// Waits until `expression` gives something that `fits`.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, expression: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = self.value(expression);
+            if fits(&found) {
+                return found;
+            }
+            assert!(Instant::now() < end, "`{expression}` is still {found:#}; complaints: {:?}", self.complaints);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// What the page and the browser have complained of so far.
+    pub(crate) fn complaints(&mut self) -> &[String] {
+        // All that was told before this answer has been read with it.
+        self.value("1");
+        &self.complaints
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // It has many processes, which go with it when it is asked, and have no environment left to find them by.
+        self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").ok();
+        while self.messages.recv_timeout(PATIENCE).is_ok() {}
+    }
+}
+
+fn read_messages(pipe: File) -> Receiver<Value> {
+    let (sender, messages) = channel();
+    std::thread::spawn(move || {
+        for message in BufReader::new(pipe).split(0).map_while(Result::ok) {
+            let message = serde_json::from_slice(&message).expect("JSON of the browser");
+            if sender.send(message).is_err() {
+                break;
+            }
+        }
+    });
+    messages
+}

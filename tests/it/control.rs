@@ -1,0 +1,400 @@
+//! The control socket: what it shows, what it does, and who cannot hold it up.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+use serde_json::json;
+
+use crate::harness::{self, KEEPALIVE, Place, Run, Running, places, status_field, wait_for_death, wait_until};
+use crate::http::{Control, free_port, http};
+use crate::services::Set;
+
+fn begin(set: &Set, place: Place) -> (Running, Control) {
+    let running = set.start(place);
+    (running, Control::at(&set.socket()))
+}
+
+fn pid(instance: &serde_json::Value) -> Pid {
+    instance["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
+}
+
+#[test]
+fn status_shows_services_and_instances() {
+    let set = Set::new(concat!(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n",
+        "[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
+        "[services.idle]\ncommand = \"true\"\nautostart = false\n",
+    ));
+    for place in places() {
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("job.0", "completed");
+        control.wait_for("web.1", "running");
+        let answer = control.get("/v1/status");
+        let status = answer.json();
+        assert_eq!(answer.status, 200);
+        assert!(answer.head.contains("Content-Type: application/json"), "{}", answer.head);
+        assert_eq!((&status["state"], &status["version"]), (&json!("running"), &json!(env!("CARGO_PKG_VERSION"))));
+        assert!(status["pid"].as_i64() == Some(1) || place == Place::Child, "{status}");
+        let names: Vec<_> = status["services"].as_array().unwrap().iter().map(|service| &service["name"]).collect();
+        assert_eq!(names, ["web", "job", "idle"]);
+        let web = &status["services"][0];
+        assert_eq!((&web["type"], &web["state"], &web["ready"]), (&json!("service"), &json!("running"), &json!(true)));
+        let first = &web["instances"][0];
+        assert_eq!((&first["id"], &first["restarts"], &first["exit"]), (&json!("web.0"), &json!(0), &json!(null)));
+        assert!(first["uptime_ms"].is_u64() && first["rss_bytes"].as_u64() > Some(10_000), "{first}");
+        assert_eq!((&first["processes"], &first["cpu_ms"].is_u64()), (&json!(1), &true));
+        assert_eq!(status["services"][1]["instances"][0]["exit"], json!({"code": 0}));
+        assert_eq!(status["services"][2]["state"], "stopped");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_answered_when_it_is_done() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n");
+    for place in places() {
+        let (mut running, control) = begin(&set, place);
+        let before = pid(&control.instance("web.1"));
+        let answer = control.post("/v1/services/web.1/restart");
+        assert_eq!((answer.status, answer.reason()), (200, "web.1 restarted".to_owned()));
+        assert_eq!(answer.json()["instances"], json!([{"id": "web.1", "state": "running"}]));
+        let after = control.instance("web.1");
+        assert_eq!((&after["restarts"], &after["exit"]), (&json!(1), &json!({"signal": "SIGTERM"})));
+        assert_ne!(pid(&after), before);
+        assert_eq!(control.post("/v1/services/web/stop?timeout=50s").reason(), "web stopped");
+        assert_eq!((control.state("web.0"), control.state("web.1")), ("stopped".to_owned(), "stopped".to_owned()));
+        let answer = control.post("/v1/services/web/signal?signal=usr1");
+        assert_eq!((answer.status, answer.reason()), (409, "web is not running".to_owned()));
+        assert_eq!(control.post("/v1/services/all/start").reason(), "all started");
+        let answer = control.post("/v1/services/web/scale?instances=4");
+        assert_eq!((answer.status, answer.json()["instances"].as_array().unwrap().len()), (200, 4));
+        let surplus = pid(&control.instance("web.3"));
+        assert_eq!(control.post("/v1/services/web/scale?instances=1").reason(), "web has 1 instances");
+        if place == Place::Child {
+            wait_for_death(surplus);
+        }
+        let answer = control.post("/v1/services/web.3/stop");
+        assert_eq!((answer.status, answer.reason()), (404, "there is no web.3: web has 1, web.0 to web.0".to_owned()));
+        assert_eq!(control.post("/v1/services/web.0/signal?signal=SIGKILL").reason(), "SIGKILL sent to web.0");
+        wait_until("the restart", || (control.instance("web.0")["restarts"].as_u64() >= Some(2)).then_some(()));
+        let answer = control.post("/v1/shutdown");
+        assert_eq!((answer.status, answer.reason()), (200, "everything is being stopped".to_owned()));
+        assert_eq!(running.end(), 0);
+        assert!(!set.socket().exists(), "the socket has been taken away");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_says_why() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
+    );
+    let (_running, control) = begin(&set, Place::Child);
+    let cases = [
+        ("GET", "/nowhere", 404, "there is no /nowhere"),
+        ("POST", "/v1/services/wbe/stop", 404, "there is no service `wbe`: there are web, job"),
+        ("POST", "/v1/services/web.x/stop", 404, "there is no `web.x`: instances are numbered"),
+        ("POST", "/v1/services/web/jump", 404, "there is no `jump`: start, stop, restart, signal or scale"),
+        ("POST", "/v1/services/web/signal", 400, "which one? ?signal=SIGUSR1"),
+        ("POST", "/v1/services/web/signal?signal=SIGFOO", 400, "`SIGFOO` is not a signal"),
+        ("POST", "/v1/services/web/scale", 400, "how many? ?instances=N"),
+        (
+            "POST",
+            "/v1/services/web/scale?instances=0",
+            400,
+            "`0` is not a number of instances: 1 to 65536; to have none, stop it",
+        ),
+        (
+            "POST",
+            "/v1/services/web.0/scale?instances=2",
+            400,
+            "instances are those of one service: /v1/services/NAME/scale?instances=N",
+        ),
+        (
+            "POST",
+            "/v1/services/job/scale?instances=2",
+            409,
+            "job is a oneshot: it has as many instances as its configuration says",
+        ),
+        ("POST", "/v1/services/web/stop?timeout=5", 400, "`5` is not a duration, such as 30s"),
+        ("GET", "/v1/services/web/stop", 405, "/v1/services/web/stop is for POST, not GET"),
+        ("POST", "/v1/status", 405, "/v1/status is for GET, not POST"),
+        ("GET", "/v1/events?follow=maybe", 400, "`follow` is 1 or 0, not `maybe`"),
+        ("GET", "/readyz?service=wbe", 404, "there is no service `wbe`: there are web, job"),
+    ];
+    for (method, target, status, reason) in cases {
+        let answer = if method == "GET" { control.get(target) } else { control.post(target) };
+        assert_eq!((answer.status, answer.reason()), (status, reason.to_owned()), "{method} {target}");
+    }
+    let garbage = control.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 what\r\n\r\n");
+    assert_eq!((garbage.status, garbage.reason()), (400, "this is no HTTP request".to_owned()));
+    let huge = control.say(format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000)).as_bytes());
+    assert_eq!((huge.status, huge.reason()), (431, "the request is longer than 8 KiB".to_owned()));
+    let headers = "X: y\r\n".repeat(100);
+    let many = control.say(format!("GET /livez HTTP/1.1\r\n{headers}\r\n").as_bytes());
+    assert_eq!((many.status, many.reason()), (431, "the request has more than 64 headers".to_owned()));
+    // A body that nobody wants does not cost the client its answer.
+    let body = "x".repeat(50_000);
+    let request = format!("POST /v1/services/web/start HTTP/1.1\r\nContent-Length: 50000\r\n\r\n{body}");
+    assert_eq!(control.say(request.as_bytes()).status, 200);
+}
+
+#[test]
+fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n[services.other]\ncommand = [\"PUPPET\", \"ignore\"]\n",
+    );
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    running.ready();
+    let answer = control.post("/v1/services/all/stop?timeout=50ms");
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.reason(), "not done within 50ms, and goes on: web.0 is stopping (stop requested)");
+    assert_eq!(answer.json()["result"], "timeout");
+    // Who goes away does not wait any more: nothing is kept for them.
+    for _ in 0..100 {
+        drop(control.ask("POST", "/v1/services/web/stop"));
+    }
+    let web = pid(&control.instance("web.0"));
+    let waiting = control.ask("POST", "/v1/services/web/stop");
+    signal_process(web, Signal::KILL).unwrap();
+    let mut text = String::new();
+    (&waiting).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("web stopped"), "{text}");
+}
+
+/// What was asked for before the end is refused then, not forgotten.
+#[test]
+fn the_end_answers_everybody() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"300ms\"\n");
+    let (mut running, control) = begin(&set, Place::Child);
+    running.ready();
+    let mut waiting = control.ask("POST", "/v1/services/web/restart");
+    control.wait_for("web.0", "stopping");
+    let mut events = control.stream("/v1/events?follow=1");
+    running.send(Signal::TERM);
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 409 ") && text.contains("everything is being stopped"), "{text}");
+    assert_eq!(running.end(), 0);
+    let last = events.by_ref().last().expect("events");
+    assert_eq!((&last["instance"], &last["to"]), (&json!("web.0"), &json!("stopped")), "{last}");
+}
+
+#[test]
+fn the_socket_is_for_its_owner_alone() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (running, control) = begin(&set, Place::Child);
+    let mode = std::fs::metadata(set.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    if !harness::have_root() {
+        return;
+    }
+    // Even if somebody opens the door.
+    std::fs::set_permissions(set.socket(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(set.directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                  s.sendall(b'POST /v1/shutdown HTTP/1.1\\r\\n\\r\\n'); print(s.recv(9999).decode().splitlines()[-1])";
+    let socket = set.socket();
+    let words = ["setpriv", "--reuid=65534", "--clear-groups", "python3", "-c", script, socket.to_str().unwrap()];
+    let (code, stdout, stderr) = Run::words(Place::Child, &words).finish();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, "{\"result\":\"forbidden\",\"reason\":\"user 65534 is neither root nor keepalive's own user\"}");
+    let events = control.get("/v1/events").body;
+    assert!(events.contains("\"event\":\"refused_client\""), "{events}");
+    assert_eq!(control.state("web.0"), "running");
+    drop(running);
+}
+
+#[test]
+fn a_socket_that_nobody_answers_at_is_replaced_and_any_other_file_is_left_alone() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    drop(UnixListener::bind(set.socket()).unwrap());
+    let (mut running, _) = begin(&set, Place::Child);
+    // It is its own successor's now.
+    std::fs::remove_file(set.socket()).unwrap();
+    let successor = UnixListener::bind(set.socket()).unwrap();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    assert!(set.socket().exists(), "another's socket is not taken away");
+    drop(successor);
+    std::fs::remove_file(set.socket()).unwrap();
+    std::fs::write(set.socket(), "precious").unwrap();
+    let mut running = set.start(Place::Child);
+    running.ready();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let expect = format!(
+        "keepalive: warning: cannot make the control socket at {} (a file that is no socket is there): clients",
+        set.socket().display()
+    );
+    assert!(stderr.contains(&expect), "{stderr}");
+    assert_eq!(std::fs::read_to_string(set.socket()).unwrap(), "precious");
+}
+
+#[test]
+fn the_socket_of_another_keepalive_is_refused() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (first, control) = begin(&set, Place::Child);
+    let at = format!(
+        "[keepalive]\ncontrol = \"{}\"\n[services.b]\ncommand = [\"PUPPET\", \"ignore\"]\n",
+        set.socket().display()
+    );
+    let other = Set::new(&at);
+    let mut second = other.start(Place::Child);
+    second.ready();
+    second.send(Signal::TERM);
+    assert_eq!(second.end(), 0);
+    let stderr = second.stderr();
+    let expect = format!(
+        "keepalive: error: another keepalive answers at the control socket {}: give this one another `control`",
+        set.socket().display()
+    );
+    assert!(stderr.contains(&expect), "{stderr}");
+    assert_eq!(control.get("/v1/status").json()["services"][0]["name"], "web");
+    drop(first);
+}
+
+#[test]
+fn without_a_place_for_the_socket_keepalive_goes_on_without() {
+    let directory = harness::Directory::new();
+    let config =
+        directory.file("keepalive.toml", b"services.a.command = \"true\"\nservices.a.restart = \"never\"\n", 0o644);
+    let mut run = Run::words(Place::Child, &[KEEPALIVE, "-c", &config]);
+    run.command.env("KEEPALIVE_SOCKET", directory.path().join("no/such/place"));
+    let (code, _, stderr) = run.finish();
+    assert_eq!(code, 0);
+    assert!(stderr.contains("warning: cannot make the control socket at "), "{stderr}");
+    assert!(stderr.contains("/no/such/place (No such file or directory): clients cannot reach"), "{stderr}");
+    let text = format!("[keepalive]\ncontrol = false\n{}", "[services.a]\ncommand = \"true\"\nrestart = \"never\"\n");
+    let set = Set::new(&text);
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stderr.contains("control socket"), set.socket().exists()), (0, false, false));
+}
+
+/// Somebody who connects and says nothing, half of something, or reads nothing costs nobody anything but himself.
+#[test]
+fn clients_that_stall_hold_nobody_up() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.loop]\ncommand = \"true\"\nmin_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n",
+    );
+    let (mut running, control) = begin(&set, Place::Child);
+    running.ready();
+    let silent: Vec<UnixStream> = (0..10).map(|_| control.connect()).collect();
+    let halves: Vec<UnixStream> = (0..10).map(|_| control.connect()).collect();
+    halves.iter().for_each(|mut half| half.write_all(b"GET /v1/sta").unwrap());
+    // A thousand events a second and nobody who reads them.
+    let deaf: Vec<UnixStream> = (0..10).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
+    let restarts = || control.instance("loop.0")["restarts"].as_u64().unwrap();
+    let before = restarts();
+    wait_until("a thousand restarts more", || (restarts() > before + 1_000).then_some(()));
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    // Each place is taken by somebody: the next one is told so. Those that are read to their end give theirs back.
+    let more: Vec<UnixStream> = (0..2).map(|_| control.connect()).collect();
+    let full = control.get("/livez");
+    assert_eq!((full.status, full.reason()), (503, "32 clients are connected already".to_owned()));
+    drop(silent);
+    wait_until("a free place", || (control.get("/livez").status == 200).then_some(()));
+    let metrics = control.get("/metrics").body;
+    assert!(metrics.contains("\nkeepalive_clients_dropped_total "), "{metrics}");
+    // Who comes back to read has lost some, and knows how many.
+    let mut text = vec![0; 1 << 20];
+    let mut lost = false;
+    while !lost {
+        let length = (&deaf[0]).read(&mut text).expect("events");
+        assert!(length > 0, "it was not closed");
+        lost = String::from_utf8_lossy(&text[..length]).contains("{\"event\":\"lost\",\"count\":");
+    }
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    drop((more, halves, deaf));
+}
+
+#[test]
+fn half_a_request_is_given_up_after_a_while() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (_running, control) = begin(&set, Place::Child);
+    let answer = control.say(b"GET /livez HTTP/1.1\r\nHost: ");
+    assert_eq!((answer.status, answer.reason()), (408, "the request was not complete in time".to_owned()));
+    assert!(control.get("/metrics").body.contains("\nkeepalive_clients_dropped_total 1\n"));
+}
+
+#[test]
+fn nothing_wakes_keepalive_for_those_who_only_follow() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 10\n");
+    let (running, control) = begin(&set, Place::Child);
+    for _ in 0..10 {
+        running.ready();
+    }
+    let mut events = control.stream("/v1/events?follow=1");
+    let last = events.find(|event| event["instance"] == "web.9" && event["to"] == "running");
+    assert!(last.is_some());
+    let switches = || status_field(running.keepalive(), "voluntary_ctxt_switches");
+    let settled = wait_until("keepalive to come to rest", || {
+        let before = switches();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        (switches() == before).then_some(before)
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(switches(), settled);
+    control.post("/v1/services/web.3/signal?signal=SIGKILL");
+    let next = events.next().expect("an event");
+    assert_eq!((&next["instance"], &next["exit"]), (&json!("web.3"), &json!({"signal": "SIGKILL"})));
+}
+
+#[test]
+fn http_shows_everything_and_changes_nothing() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
+    ));
+    for place in places() {
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("bad.0", "failed");
+        assert_eq!(http(port, "GET", "/livez").json(), json!({"status": "ok"}));
+        let ready = http(port, "GET", "/readyz");
+        assert_eq!(ready.status, 503);
+        assert!(ready.reason().starts_with("bad.0 has failed (exit 1 after "), "{}", ready.reason());
+        assert_eq!(ready.json()["services"]["web"], json!({"ready": true, "state": "running"}));
+        assert_eq!(http(port, "GET", "/readyz?service=web").json()["reason"], "ready");
+        assert_eq!(http(port, "GET", "/readyz?service=web.0").status, 200);
+        assert_eq!(http(port, "GET", "/v1/status").json()["services"][0]["name"], "web");
+        assert!(http(port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
+        let page = http(port, "GET", "/");
+        assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
+        let refused = http(port, "POST", "/v1/shutdown");
+        assert_eq!((refused.status, &refused.json()["result"]), (403, &json!("forbidden")));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+/// A thousand instances take more than one piece.
+#[test]
+fn large_answers_are_whole() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 400\n");
+    let (running, control) = begin(&set, Place::Child);
+    for _ in 0..400 {
+        running.ready();
+    }
+    let status = control.get("/v1/status").json();
+    let instances = status["services"][0]["instances"].as_array().unwrap();
+    let ids: Vec<String> = instances.iter().map(|instance| instance["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, (0..400).map(|number| format!("web.{number}")).collect::<Vec<_>>());
+    assert!(instances.iter().all(|instance| instance["processes"] == 1), "{status}");
+    let metrics = control.get("/metrics").body;
+    let ups = metrics.lines().filter(|line| line.starts_with("keepalive_instance_up{") && line.ends_with(" 1"));
+    assert_eq!(ups.count(), 400);
+    let events = control.get("/v1/events").body;
+    let numbers: Vec<u64> = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers.len(), 1_000);
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+}

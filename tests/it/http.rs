@@ -1,0 +1,122 @@
+//! A client of the control socket and of read-only HTTP, so simple that it hides nothing.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::wait_until;
+
+/// No answer takes longer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    #[track_caller]
+    pub(crate) fn reason(&self) -> String {
+        self.json()["reason"].as_str().expect("a reason").to_owned()
+    }
+
+    fn read(mut stream: impl Read) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("an answer");
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+        assert!(length.is_none_or(|length: usize| length == body.len()), "{head}, but {} bytes", body.len());
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+}
+
+/// The control socket at a path.
+pub(crate) struct Control(PathBuf);
+
+impl Control {
+    /// Waits until somebody listens there.
+    pub(crate) fn at(path: &Path) -> Self {
+        let control = Self(path.to_owned());
+        wait_until("the control socket", || UnixStream::connect(path).ok());
+        control
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.0).expect("the control socket");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// Sends the head of a request and leaves the answer to be read.
+    pub(crate) fn ask(&self, method: &str, target: &str) -> UnixStream {
+        let mut stream = self.connect();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
+        stream
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        Answer::read(self.ask("GET", target))
+    }
+
+    pub(crate) fn post(&self, target: &str) -> Answer {
+        Answer::read(self.ask("POST", target))
+    }
+
+    /// What the server says to these bytes.
+    pub(crate) fn say(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // The server may have answered, and closed, before all has been said.
+        stream.write_all(bytes).ok();
+        Answer::read(stream)
+    }
+
+    /// The lines of a streamed answer, as they come.
+    pub(crate) fn stream(&self, target: &str) -> impl Iterator<Item = Value> + use<> {
+        let lines = BufReader::new(self.ask("GET", target)).lines().map(|line| line.expect("a line"));
+        lines.skip_while(|line| !line.is_empty()).skip(1).map(|line| serde_json::from_str(&line).expect("JSON"))
+    }
+
+    /// The state of an instance, in one word.
+    pub(crate) fn state(&self, id: &str) -> String {
+        self.instance(id)["state"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn instance(&self, id: &str) -> Value {
+        let status = self.get("/v1/status").json();
+        let services = status["services"].as_array().unwrap().clone();
+        let mut instances = services.iter().flat_map(|service| service["instances"].as_array().unwrap().clone());
+        instances.find(|instance| instance["id"] == id).unwrap_or_else(|| panic!("no {id} in {status}"))
+    }
+
+    pub(crate) fn wait_for(&self, id: &str, state: &str) {
+        wait_until(&format!("{id} to be {state}"), || (self.state(id) == state).then_some(()));
+    }
+}
+
+/// A request to a TCP port of this machine.
+pub(crate) fn http(port: u16, method: &str, target: &str) -> Answer {
+    let mut stream = wait_until("the port", || TcpStream::connect(("127.0.0.1", port)).ok());
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
+    Answer::read(stream)
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,104 @@
+//! The metrics, read as Prometheus and promtool read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keepalive::model::Signal;
+
+use crate::harness::Place;
+use crate::http::Control;
+use crate::services::Set;
+
+/// All samples by their name and labels, and every rule of the text format and of `promtool check metrics` that a
+/// parser can check.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(|letter: char| letter.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let mut samples = BTreeMap::new();
+    let mut kinds: BTreeMap<String, String> = BTreeMap::new();
+    let mut helped = BTreeSet::new();
+    let mut current = String::new();
+    assert!(text.ends_with('\n'), "the last line is whole");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a name and a help");
+            assert!(is_name(name) && name.starts_with("keepalive_") && !help.is_empty(), "{line}");
+            assert!(helped.insert(name.to_owned()), "{name} comes twice");
+            name.clone_into(&mut current);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            assert_eq!(name, current, "TYPE follows its HELP");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            let unit = ["_milliseconds", "_ms", "_kilobytes", "_percent"].iter().find(|unit| name.ends_with(**unit));
+            assert_eq!(unit, None, "{name}: base units");
+            kinds.insert(name.to_owned(), kind.to_owned());
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a sample");
+            let (name, labels) = series.split_once('{').map_or((series, None), |(name, labels)| (name, Some(labels)));
+            assert_eq!(name, current, "the samples of a name stand together, after its TYPE");
+            assert!(kinds.contains_key(name), "{line}");
+            if let Some(labels) = labels {
+                let labels = labels.strip_suffix('}').expect("a closing brace");
+                for pair in labels.split(',') {
+                    let (label, value) = pair.split_once('=').expect("a label");
+                    assert!(is_name(label) && !label.starts_with("__"), "{line}");
+                    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("quotes");
+                    assert!(!value.contains(['"', '\\', '\n']), "{line}");
+                }
+            }
+            let number: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+            assert_eq!(samples.insert(series.to_owned(), number), None, "{series} comes twice");
+        }
+    }
+    samples
+}
+
+#[test]
+fn they_are_what_prometheus_expects_and_tell_the_truth() {
+    let set = Set::new(concat!(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n",
+        "[services.flaky]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\non_failure = \"ignore\"\nmax_restarts = 2\n",
+        "backoff = { initial = \"1ms\" }\n",
+    ));
+    let running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("flaky.0", "failed");
+    control.post("/v1/services/web.0/signal?signal=SIGKILL");
+    let restarted = || control.instance("web.0")["restarts"].as_u64() == Some(1) && control.state("web.0") == "running";
+    crate::harness::wait_until("the restart", || restarted().then_some(()));
+    let samples = parse(&control.get("/metrics").body);
+    let sample = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("no {series} in {samples:#?}"));
+    assert!((sample("keepalive_up") - 1.0).abs() < f64::EPSILON);
+    let whole = [
+        ("keepalive_service_instances{service=\"web\"}", 2),
+        ("keepalive_service_ready{service=\"web\"}", 1),
+        ("keepalive_service_ready{service=\"flaky\"}", 0),
+        ("keepalive_instance_up{service=\"web\",instance=\"web.1\"}", 1),
+        ("keepalive_instance_up{service=\"flaky\",instance=\"flaky.0\"}", 0),
+        ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"failed\"}", 1),
+        ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"running\"}", 0),
+        ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\"}", 2),
+        ("keepalive_instance_exits_total{service=\"flaky\",instance=\"flaky.0\",code=\"3\"}", 3),
+        ("keepalive_instance_exits_total{service=\"web\",instance=\"web.0\",code=\"SIGKILL\"}", 1),
+        ("keepalive_clients_dropped_total", 0),
+    ];
+    for (series, expect) in whole {
+        assert!((sample(series) - f64::from(expect)).abs() < f64::EPSILON, "{series} is {}", sample(series));
+    }
+    let some = [
+        "keepalive_start_time_seconds",
+        "keepalive_loop_turns_total",
+        "keepalive_events_total",
+        "keepalive_instance_memory_bytes{service=\"web\",instance=\"web.1\"}",
+        "keepalive_instance_start_duration_seconds{service=\"web\",instance=\"web.1\"}",
+        "keepalive_instance_ready_duration_seconds{service=\"web\",instance=\"web.1\"}",
+    ];
+    for series in some {
+        assert!(sample(series) > 0.0, "{series} is {}", sample(series));
+    }
+    assert!(sample("keepalive_instance_cpu_seconds_total{service=\"web\",instance=\"web.1\"}") >= 0.0);
+    running.send(Signal::TERM);
+}

@@ -1,0 +1,212 @@
+//! The page that `keepalive.http` serves at `/`, in a real browser and with the real program behind it.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use keepalive::model::{Pid, Signal};
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::harness::{Place, Running, wait_until};
+use crate::services::Set;
+
+const PAGE: &str = include_str!("../../src/control/page.html");
+/// It is part of the binary, which stays below 1 MiB.
+const SIZE_AT_MOST: usize = 24 * 1024;
+/// What a service may say to harm whoever looks at it.
+const MARKUP: &str = "<img src=x onerror='window.hit = 1'><script>window.hit = 2</script>";
+
+/// Instance and state of each row, and whole lines for services with more instances than one.
+const ROWS: &str = "[...document.querySelectorAll('#rows tr')]\
+    .map(row => [...row.cells].slice(0, 2).map(cell => cell.textContent).join(' ')).sort()";
+const STATE: &str = "document.getElementById('state').textContent";
+const EVENTS: &str = "[...document.querySelectorAll('#events li')].map(line => line.textContent)";
+const LOGS: &str = "[...document.querySelectorAll('#logs li')].map(line => line.textContent)";
+
+/// A service set, with its page in a browser.
+struct Scene {
+    browser: Browser,
+    // In this order: the directory is removed when keepalive has ended.
+    running: Running,
+    set: Set,
+}
+
+impl Scene {
+    /// `HTTP` in `text` stands for an address of its own. `None` where there is no browser.
+    fn of(text: &str) -> Option<Self> {
+        let browser = Browser::start()?;
+        let address = format!("127.0.0.1:{}", free_port());
+        let set = Set::new(&text.replace("HTTP", &address));
+        let running = set.start(Place::Child);
+        let mut scene = Self { browser, running, set };
+        wait_until("keepalive to listen", || TcpStream::connect(&address).ok());
+        scene.browser.open(&format!("http://{address}/"));
+        Some(scene)
+    }
+
+    #[track_caller]
+    fn wait_for_rows(&mut self, rows: &[&str]) {
+        let rows = json!(rows);
+        self.browser.wait_for(ROWS, |found| *found == rows);
+    }
+
+    /// Waits for a line with all of `parts`.
+    #[track_caller]
+    fn wait_for_line(&mut self, lines: &str, parts: &[&str]) {
+        let fits = |line: &Value| parts.iter().all(|part| line.as_str().is_some_and(|line| line.contains(part)));
+        self.browser.wait_for(lines, |found| found.as_array().is_some_and(|lines| lines.iter().any(fits)));
+    }
+
+    /// The cell of an instance under a heading of the table.
+    #[track_caller]
+    fn wait_for_cell(&mut self, instance: &str, heading: &str, fits: impl Fn(&str) -> bool) -> String {
+        let cell = format!(
+            "(() => {{ const row = [...document.querySelectorAll('#rows tr')]\
+             .find(row => row.cells[0].textContent === '{instance}');\
+             const column = [...document.querySelectorAll('thead th')]\
+             .findIndex(head => head.textContent.trim() === '{heading}');\
+             return row && column >= 0 ? row.cells[column].textContent : null; }})()"
+        );
+        let found = self.browser.wait_for(&cell, |found| found.as_str().is_some_and(&fits));
+        found.as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn click(&mut self, id: &str) {
+        self.browser.value(&format!("document.getElementById('{id}').click()"));
+    }
+}
+
+/// A port that nothing listens on, of those that the kernel does not hand out by itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 4000 + u16::try_from(std::process::id() % 2500).unwrap() * 10;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed)).take(1000).find(is_free).unwrap()
+}
+
+const WEB_AND_BROKEN: &str = r#"
+    [keepalive]
+    http = "HTTP"
+    control = "DIR/control"
+
+    [services.web]
+    command = ["PUPPET", "end-on-term", "0"]
+    instances = 2
+    min_uptime = "0s"
+    env = { WHO_SAYS = "MARKUP" }
+    log = { stdout = "prefix", stderr = "prefix" }
+
+    [services.broken]
+    command = ["PUPPET", "exit", "3"]
+    restart = "never"
+    on_failure = "ignore"
+    log = { stdout = "prefix", stderr = "prefix" }
+"#;
+
+#[test]
+fn the_page_shows_services_events_and_logs_as_they_change() {
+    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
+    scene.wait_for_rows(&["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"]);
+    scene.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
+    scene.wait_for_cell("broken.0", "Reason", |reason| reason.contains("exit 3"));
+    scene.wait_for_cell("web.0", "Memory", |memory| memory.ends_with('B'));
+    scene.wait_for_cell("web.0", "CPU", |share| share.ends_with('%'));
+    scene.wait_for_line(EVENTS, &["broken.0", "running → failed", "exit 3"]);
+    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    scene.wait_for_line(LOGS, &["web.1", "ready"]);
+
+    let pid = scene.wait_for_cell("web.0", "PID", |pid| !pid.is_empty());
+    keepalive::sys::signal_process(Pid::new(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    scene.wait_for_cell("web.0", "PID", |now| !now.is_empty() && now != pid);
+    scene.wait_for_cell("web.0", "Restarts", |restarts| restarts == "1");
+    scene.wait_for_line(EVENTS, &["web.0", "SIGKILL"]);
+    assert_eq!(scene.browser.complaints(), [""; 0]);
+}
+
+/// Output of services is not to be trusted.
+#[test]
+fn what_a_service_says_is_shown_as_text() {
+    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
+    scene.wait_for_line(LOGS, &["web.0", MARKUP, "ready"]);
+    assert_eq!(scene.browser.value("document.querySelectorAll('img, li script').length"), 0);
+    assert_eq!(scene.browser.value("'hit' in window"), false);
+    let policy = scene.browser.value("fetch('').then(page => page.headers.get('content-security-policy'))");
+    let policy = policy.as_str().unwrap_or_default();
+    assert!(policy.starts_with("default-src 'none';") && policy.contains("connect-src 'self'"), "{policy}");
+    assert_eq!(scene.browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn logs_can_be_of_one_service_and_can_be_paused() {
+    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    let choose = "(() => { const list = document.getElementById('service'); list.value = 'broken';\
+                  list.dispatchEvent(new Event('change')); return list.value; })()";
+    assert_eq!(scene.browser.value(choose), "broken");
+    scene.browser.wait_for(LOGS, |lines| *lines == json!([]));
+    assert_eq!(scene.browser.value(&choose.replace("'broken'", "'web'")), "web");
+    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+
+    let lines = format!("{LOGS}.length");
+    scene.click("pause");
+    let before = scene.browser.wait_for(&lines, |_| true);
+    let pid = scene.wait_for_cell("web.1", "PID", |pid| !pid.is_empty());
+    keepalive::sys::signal_process(Pid::new(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    scene.wait_for_cell("web.1", "Restarts", |restarts| restarts == "1");
+    assert_eq!(scene.browser.value(&lines), before);
+    scene.click("pause");
+    scene.browser.wait_for(&lines, |now| now.as_u64() > before.as_u64());
+}
+
+#[test]
+fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
+    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    let rows = ["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"];
+    scene.wait_for_rows(&rows);
+    scene.running.send(Signal::TERM);
+    assert_eq!(scene.running.end(), 0);
+    scene.browser.wait_for(STATE, |state| state.as_str().unwrap().contains("does not answer"));
+    let gone = scene.wait_for_cell("web.0", "PID", |_| true);
+
+    scene.running = scene.set.start(Place::Child);
+    scene.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
+    scene.wait_for_rows(&rows);
+    scene.wait_for_cell("web.0", "PID", |pid| !pid.is_empty() && pid != gone);
+    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+}
+
+#[test]
+fn without_logs_the_page_says_why() {
+    let text = WEB_AND_BROKEN.replace("MARKUP", "web").replace("\"prefix\"", "\"inherit\"");
+    let Some(mut scene) = Scene::of(&text) else { return };
+    let note = "document.getElementById('logs-note').textContent";
+    scene.browser.wait_for(note, |note| note.as_str().unwrap().contains("inherit"));
+}
+
+#[test]
+fn the_page_fits_a_narrow_window_in_either_scheme() {
+    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    for scheme in ["light", "dark"] {
+        for (width, height) in [(400, 800), (900, 1200), (1400, 900)] {
+            scene.browser.look(width, height, scheme);
+            assert_eq!(scene.browser.value("document.documentElement.scrollWidth <= innerWidth"), true, "{width}");
+        }
+    }
+    let back = "getComputedStyle(document.body).backgroundColor";
+    let dark = scene.browser.value(back);
+    scene.browser.look(400, 800, "light");
+    assert_ne!(scene.browser.value(back), dark);
+}
+
+#[test]
+fn the_page_is_one_small_file_that_needs_nothing_else() {
+    assert!(PAGE.len() < SIZE_AT_MOST, "{} bytes", PAGE.len());
+    for word in ["http://", "https://", "src=", "@import", "url(", "import(", "innerHTML", "outerHTML", "eval("] {
+        assert!(!PAGE.contains(word), "{word}");
+    }
+    for word in ["insertAdjacentHTML", "document.write", "new Function", "method:", "POST"] {
+        assert!(!PAGE.contains(word), "{word}");
+    }
+}

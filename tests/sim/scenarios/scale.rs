@@ -1,0 +1,154 @@
+//! Another number of instances, at bad moments too.
+
+use keepalive::model::Signal;
+use keepalive::model::plan::{Consequence, Ready, RestartPolicy, Service};
+use keepalive::supervisor::{Event, RequestId, Verb};
+
+use super::{Stage, needing, seconds};
+use crate::plans::{oneshot, service};
+
+fn two(name: &str) -> Service {
+    Service { instances: 2, ..service(name) }
+}
+
+/// Done when the new ones are ready.
+#[test]
+fn more_instances_are_started_and_awaited() {
+    let mut stage = Stage::boot(vec![Service { ready: Ready::Delay(seconds(1)), ..two("web") }]);
+    stage.after(seconds(1));
+    stage.forget();
+    stage.scale("web", 3);
+    stage.check(&["web scaled 2 → 3", "web.2 stopped → starting", "spawn web.2 (0 restarts)"]);
+    stage.after(seconds(1));
+    stage.check(&["web.2 starting → running", "reply 1 done"]);
+}
+
+/// The highest numbers go; done when they are gone.
+#[test]
+fn fewer_instances_are_stopped_and_forgotten() {
+    let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
+    stage.forget();
+    stage.scale("web", 1);
+    stage.check(&[
+        "web scaled 3 → 1",
+        "web.1 running → stopping",
+        "kill web.1 main SIGTERM",
+        "kill web.1 main SIGCONT",
+        "web.2 running → stopping",
+        "kill web.2 main SIGTERM",
+        "kill web.2 main SIGCONT",
+    ]);
+    stage.exits("web.1", 0);
+    stage.check(&["web.1 stopping → stopped"]);
+    stage.exits("web.2", 0);
+    stage.check(&["web.2 stopping → stopped", "reply 1 done"]);
+    stage.ask("web.1", Verb::Start);
+    stage.check(&["reply 2 Unknown"]);
+    stage.exits("web.0", 1);
+    stage.after(seconds(1));
+    stage.forget();
+    stage.scale("web", 2);
+    stage.check(&[
+        "web scaled 1 → 2",
+        "web.1 stopped → starting",
+        "spawn web.1 (0 restarts)",
+        "web.1 starting → running",
+        "reply 3 done",
+    ]);
+}
+
+#[test]
+fn what_is_on_its_way_down_and_wanted_again_is_started_again() {
+    let mut stage = Stage::boot(vec![two("web")]);
+    stage.scale("web", 1);
+    stage.forget();
+    stage.scale("web", 2);
+    stage.check(&["web scaled 1 → 2", "reply 1 Overtaken"]);
+    stage.exits("web.1", 0);
+    stage.check(&["web.1 stopping → starting", "spawn web.1 (1 restarts)", "web.1 starting → running", "reply 2 done"]);
+}
+
+/// Surplus that is on its way down is nobody's to start.
+#[test]
+fn surplus_cannot_be_started() {
+    let mut stage = Stage::boot(vec![two("web")]);
+    stage.scale("web", 1);
+    stage.forget();
+    stage.ask("web.1", Verb::Start);
+    stage.restart("web.1");
+    stage.check(&["reply 2 Unknown", "reply 3 Unknown"]);
+    stage.start("web");
+    stage.check(&["reply 4 done"]);
+}
+
+#[test]
+fn the_number_that_there_is_already_is_done_at_once() {
+    let mut stage = Stage::boot(vec![two("web")]);
+    stage.forget();
+    stage.scale("web", 2);
+    stage.check(&["reply 1 done"]);
+}
+
+#[test]
+fn a_oneshot_has_its_number() {
+    let mut stage = Stage::boot(vec![oneshot("job"), service("web")]);
+    stage.forget();
+    stage.scale("job", 2);
+    stage.check(&["reply 1 Oneshot"]);
+}
+
+/// A service is ready when all that it is to have are: those that wait for it wait for the new ones too.
+#[test]
+fn new_instances_count_for_what_depends_on_it() {
+    let db = Service { ready: Ready::Delay(seconds(1)), ..service("db") };
+    let mut stage = Stage::boot(vec![db, needing(&[0], service("web"))]);
+    stage.scale("db", 2);
+    stage.forget();
+    stage.after(seconds(1));
+    stage.check(&[
+        "db.0 starting → running",
+        "db.1 starting → running",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "reply 1 done",
+        "web.0 starting → running",
+    ]);
+}
+
+/// Everything that there is to be has failed, although what is surplus still runs for a while.
+#[test]
+fn a_service_without_its_surplus_may_have_failed() {
+    let mut web = Service { on_failure: Consequence::Shutdown, ..two("web") };
+    web.restart.policy = RestartPolicy::Never;
+    let mut stage = Stage::boot(vec![web]);
+    stage.scale("web", 1);
+    stage.exits("web.0", 3);
+    stage.forget();
+    stage.exits("web.1", 0);
+    assert_eq!(stage.only("draining"), ["draining: failed"]);
+}
+
+#[test]
+fn the_end_comes_over_a_scale() {
+    let mut stage = Stage::boot(vec![two("web")]);
+    stage.scale("web", 1);
+    stage.signal(Signal::TERM);
+    stage.forget();
+    stage.exits("web.1", 0);
+    stage.exits("web.0", 0);
+    assert_eq!(stage.only("exit"), ["exit 0"]);
+}
+
+/// What was begun goes on; it is not answered.
+#[test]
+fn a_request_that_nobody_waits_for_is_not_answered() {
+    let mut stage = Stage::boot(vec![two("web")]);
+    stage.scale("web", 1);
+    stage.tell(Event::Withdrawn(RequestId(1)));
+    stage.forget();
+    stage.exits("web.1", 0);
+    stage.check(&["web.1 stopping → stopped"]);
+    stage.tell(Event::Withdrawn(RequestId(1)));
+    stage.tell(Event::Withdrawn(RequestId(77)));
+    stage.check(&[]);
+}
