@@ -47,7 +47,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
 
 /// What went through one stream of an instance.
-#[allow(dead_code, reason = "the control server is not built yet")]
+#[allow(dead_code, reason = "metrics and scaling do not use all of it yet")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) lines: u64,
@@ -431,7 +431,7 @@ impl Logging {
 }
 
 /// What the control server asks for.
-#[allow(dead_code, reason = "the control server is not built yet")]
+#[allow(dead_code, reason = "metrics and scaling do not use all of it yet")]
 impl Logging {
     /// Whether there is a logger, now or soon.
     pub(super) const fn is_on(&self) -> bool {

@@ -25,6 +25,7 @@ mod init_terminal;
 mod logs_files;
 mod logs_flow;
 mod logs_lines;
+mod logs_read;
 mod services;
 #[path = "../common/session.rs"]
 mod session;
