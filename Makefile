@@ -7,7 +7,7 @@ SEEDS     ?= 10000
 IMAGE     ?= keepalive
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check fmt clippy doc deny size sim bench image clean
+.PHONY: help run test build man check fmt clippy doc deny size sim bench image clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,6 +21,9 @@ test: build ## All tests; what needs root or a Docker Engine says so where it ca
 build: ## dist/keepalive: the release binary, static and stripped
 	@tools/need rust linker target source
 	CARGO=$(CARGO) tools/build dist
+
+man: build ## dist/keepalive.1: the manual page
+	$(BINARY) completions man >dist/keepalive.1
 
 check: fmt clippy doc deny size ## Formatting, lints, documentation, dependencies, size: what CI wants to see besides `make test`
 

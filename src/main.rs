@@ -12,7 +12,7 @@ use keepalive::init::Dialect;
 use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
-use keepalive::{init, logs, runtime, sys};
+use keepalive::{control, init, logs, runtime, sys};
 
 keepalive::entry!(run);
 
@@ -40,11 +40,16 @@ fn run(arguments: Vec<OsString>) -> u8 {
             tell(&text);
             code
         }
-        Ok(Invocation::Help(text)) => print(text),
+        Ok(Invocation::Ask(request)) => {
+            let surroundings =
+                control::Surroundings { variable: surroundings.variable, user: process::effective_user() };
+            control::perform(&request, &surroundings)
+        }
+        Ok(Invocation::Help(text)) => print(&text),
         Ok(Invocation::Version) => print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             complain(&error.to_string());
-            USAGE
+            error.code()
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The texts of `--help`.
 
-pub(super) const GENERAL: &str = "\
+use std::fmt::Write as _;
+
+use super::definitions::{self, Definition, Opt};
+
+const INTRODUCTION: &str = "\
 keepalive: container init and supervisor
 
 One command, as a tiny init runs it (reaps zombies, forwards signals, passes the exit code on):
@@ -10,23 +14,10 @@ A set of services from keepalive.toml, started in order, restarted, stopped in o
   keepalive [-c FILE]
   keepalive -c FILE -- CMD [ARG…]     and CMD beside it: not restarted, its end is the end of all
 
-One command as a service, restarted when it dies (keepalive run --help):
-  keepalive run [OPTIONS] -- CMD [ARG…]
+Each of these has its own --help:
+";
 
-Is the configuration right, and what does it come to? (keepalive check --help):
-  keepalive check [-c FILE] [--json]
-
-Options for one command:
-  -g, --group                    signals go to the command's process group
-  -r, --rewrite FROM:TO          send TO in place of FROM (TERM:QUIT); TO 0 drops it; repeatable
-  -e, --remap-exit CODE          report exit code CODE as 0; repeatable
-  -p, --parent-death-signal SIG  what keepalive gets when its parent dies
-      --grace DURATION           SIGKILL so long after the first SIGTERM, SIGINT or SIGQUIT (5s, 1m30s)
-      --linger DURATION          wait so long for what the command left behind
-  -w, --warn-on-reap             a line for each orphan that is reaped
-  -v, --verbose                  more detail
-  -h, --help    -V, --version
-
+pub(super) const CONCLUSION: &str = "
 The configuration is the first of: -c FILE, $KEEPALIVE_CONFIG, ./keepalive.toml,
 /etc/keepalive/keepalive.toml, /etc/keepalive.toml. For example:
 
@@ -39,43 +30,65 @@ The configuration is the first of: -c FILE, $KEEPALIVE_CONFIG, ./keepalive.toml,
   depends_on = [\"db\"]
 
 Own messages go to stderr; KEEPALIVE_LOG=debug (info, warn, error, off) says how many.
+A running keepalive is found at --socket PATH, $KEEPALIVE_SOCKET, or the first that is there of
+/run/keepalive.sock, $XDG_RUNTIME_DIR/keepalive.sock, /tmp/keepalive-UID.sock.
 Exit codes: that of the process that decided the end, 128+N if signal N killed it; 0 after an orderly stop;
 2 wrong usage; 70 a bug; 71 refused by the system; 78 invalid configuration; 126 not executable; 127 not found.
+Of commands to a running keepalive: 0 done; 1 the answer is no; 2 wrong usage; 3 nothing answers.
 ";
 
-pub(super) const RUN: &str = "\
-keepalive run: a set of services
+/// Column where the explanation of a command begins.
+const COMMAND_WIDTH: usize = 42;
 
-  keepalive run [-c FILE]              those of keepalive.toml, the same as keepalive [-c FILE]
-  keepalive run -c FILE -- CMD [ARG…]  and CMD beside them
-  keepalive run [OPTIONS] -- CMD       CMD alone, without a file
+/// `keepalive --help`.
+pub(super) fn general() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for definition in definitions::commands() {
+        let form = definition.forms.last().map_or("", |(form, _)| form);
+        line(&mut text, form, COMMAND_WIDTH, definition.summary);
+    }
+    options(&mut text, &definitions::PROGRAM);
+    text.push_str(CONCLUSION);
+    text
+}
 
-Options for CMD alone; each is the key of that name in [services.NAME]:
-      --name NAME            default: the program's name
-  -i, --instances N          how many, or cpus; {instance} in the command is the number, from 0
-      --restart POLICY       always (default), on-failure, never
-      --restart-delay D      before every restart (0s)
-      --min-uptime D         a shorter run is unstable (10s)
-      --max-restarts N       unstable restarts in a row until it has failed (16), or unlimited
-      --ready WHEN           exec (default) or delay=2s
-      --cwd DIR              where it runs
-      --user USER            name or number
-      --env NAME=VALUE       repeatable
-      --env-file FILE        repeatable
-      --stop-signal SIG      SIGTERM
-      --stop-timeout D       then SIGKILL (5s)
-      --on-failure WHAT      shutdown (default) or ignore
-      --on-success WHAT      ignore (default) or shutdown
+/// `keepalive NAME --help`.
+pub(super) fn of(definition: &Definition) -> String {
+    let mut text = format!("keepalive {}: {}\n\n", definition.name, definition.summary);
+    let width = definition.forms.iter().map(|(form, _)| form.chars().count()).max().unwrap_or(0) + 2;
+    for (form, meaning) in definition.forms {
+        line(&mut text, form, width, meaning);
+    }
+    options(&mut text, definition);
+    if !definition.text.is_empty() {
+        text.push('\n');
+        text.push_str(definition.text);
+    }
+    text
+}
 
-For example: keepalive run -i 4 --env PORT=300{instance} -- node server.js
-";
+fn options(text: &mut String, definition: &Definition) {
+    // A String takes every write.
+    let _ = write!(text, "\n{}\n", definition.options_title);
+    let width = definition.options().map(|option| spelt(option).chars().count()).max().unwrap_or(0) + 2;
+    for option in definition.options() {
+        line(text, &spelt(option), width, option.help);
+    }
+}
 
-pub(super) const CHECK: &str = "\
-keepalive check: is the configuration right, and what does it come to?
+fn line(text: &mut String, left: &str, width: usize, right: &str) {
+    let blank = " ".repeat(width.saturating_sub(left.chars().count()));
+    let line = format!("  {left}{blank}{right}");
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
 
-  keepalive check [-c FILE] [--json]
-
-Prints every error with its place and what would be right, or else the plan: the order of starts and each service
-with all that it does not say completed. Looks for programs, users, directories and env files, too. Starts nothing.
-Exit code: 0 valid, 78 invalid.
-";
+/// `-n, --lines LINES`
+pub(super) fn spelt(option: &Opt) -> String {
+    let names = match (option.short, option.long) {
+        ("", long) => format!("    {long}"),
+        (short, "") => short.to_owned(),
+        (short, long) => format!("{short}, {long}"),
+    };
+    format!("{names} {}", option.value).trim_end().to_owned()
+}

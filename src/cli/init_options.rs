@@ -4,25 +4,12 @@ use std::ffi::OsString;
 
 use lexopt::Parser;
 
+use super::definitions::PROGRAM;
 use super::{UsageError, shown, text, unknown_option};
 use crate::config::nearest_signal;
 use crate::init::Options;
 use crate::model::units::parse_duration;
 use crate::model::{ExitStatus, Signal};
-
-const NAMES: [&str; 11] = [
-    "--config",
-    "--grace",
-    "--group",
-    "--help",
-    "--linger",
-    "--parent-death-signal",
-    "--remap-exit",
-    "--rewrite",
-    "--verbose",
-    "--version",
-    "--warn-on-reap",
-];
 
 /// What has been chosen so far.
 #[derive(Debug, Default)]
@@ -45,7 +32,7 @@ impl InitOptions {
             }
             "--grace" => self.chosen.grace = Some(duration(name, &text(name, parser)?)?),
             "--linger" => self.chosen.linger = Some(duration(name, &text(name, parser)?)?),
-            _ => return Err(unknown_option(name, &NAMES)),
+            _ => return Err(unknown_option(name, &PROGRAM.option_names())),
         }
         self.first.get_or_insert_with(|| name.to_owned());
         Ok(())
@@ -88,7 +75,7 @@ fn rewrite(name: &str, text: &str) -> Result<(Signal, Option<Signal>), UsageErro
     Ok((from, to))
 }
 
-fn signal(name: &str, text: &str) -> Result<Signal, UsageError> {
+pub(super) fn signal(name: &str, text: &str) -> Result<Signal, UsageError> {
     Signal::parse(text).ok_or_else(|| {
         let remedy = nearest_signal(text).unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3".to_owned());
         UsageError::new(format!("`{name}` needs a signal, found `{text}`"), remedy)
@@ -104,7 +91,7 @@ fn exit_code(name: &str, text: &str) -> Result<ExitStatus, UsageError> {
     })
 }
 
-fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
+pub(super) fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
     parse_duration(text).ok_or_else(|| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let remedy = if is_number { format!("with a unit: {name}={text}s") } else { format!("such as {name}=5s") };

@@ -2,12 +2,18 @@
 //!
 //! It reads words and nothing else: no file, no environment, no output. What is wrong with the words is a
 //! [`UsageError`] that says what would be right. Start reading at [`read`]; `run` has its options in `run.rs`, init
-//! mode in `init_options.rs`. Started by another init's name it is that one: [`drop_in`]. How `check` shows a plan is in [`show`].
+//! mode in `init_options.rs`, the commands of a running keepalive in `client.rs`. What there is to write on the command
+//! line is listed in `definitions.rs`, of which help, completions and the manual page are made. Started by another init's
+//! name it is that one: [`drop_in`]. How `check` shows a plan is in [`show`].
 
+mod client;
+mod completions;
+mod definitions;
 pub mod drop_in;
 mod help;
 mod init_options;
 pub mod json;
+mod man;
 mod run;
 pub mod show;
 
@@ -18,8 +24,13 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser};
 
 use crate::config::{Inline, nearest};
+use crate::control::{NO, Request as ControlRequest};
 use crate::init::Options;
+use crate::model::exit_code::USAGE;
+use definitions::Definition;
 use init_options::InitOptions;
+
+pub use crate::control::Form;
 
 /// What the user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +67,10 @@ pub enum Invocation {
         /// The exit code.
         code: u8,
     },
+    /// Something that is asked of a running keepalive.
+    Ask(ControlRequest),
     /// A text to be read.
-    Help(&'static str),
+    Help(String),
     /// `--version`.
     Version,
 }
@@ -71,15 +84,6 @@ pub enum Stream {
     Stderr,
 }
 
-/// How something is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// For people.
-    Text,
-    /// `--json`.
-    Json,
-}
-
 /// The words make no sense; exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
@@ -87,30 +91,22 @@ pub struct UsageError {
     pub message: String,
     /// What would be right; may be empty.
     pub remedy: String,
+    /// The command whose help says more; empty: the general one.
+    pub command: &'static str,
 }
 
-/// Commands of a running keepalive, and others of later versions.
-const LATER: [&str; 15] = [
-    "status",
-    "start",
-    "stop",
-    "restart",
-    "reload",
-    "scale",
-    "signal",
-    "logs",
-    "events",
-    "top",
-    "health",
-    "shutdown",
-    "reexec",
-    "import",
-    "completions",
-];
+/// Commands of later versions.
+const LATER: [&str; 3] = ["reload", "reexec", "import"];
 
 impl UsageError {
     fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { message: message.into(), remedy: remedy.into() }
+        Self { message: message.into(), remedy: remedy.into(), command: "" }
+    }
+
+    /// The exit code: 2, but for a probe 1, as HEALTHCHECK has no other for no.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        if self.command == "health" { NO } else { USAGE }
     }
 }
 
@@ -121,7 +117,8 @@ impl fmt::Display for UsageError {
         if !self.remedy.is_empty() {
             writeln!(formatter, "  {}", self.remedy.replace('\n', "\n  "))?;
         }
-        formatter.write_str("see keepalive --help\n")
+        let blank = if self.command.is_empty() { "" } else { " " };
+        writeln!(formatter, "see keepalive {}{blank}--help", self.command)
     }
 }
 
@@ -154,7 +151,7 @@ impl Request<'_> {
         let mut config = None;
         while let Some(argument) = next(&mut parser)? {
             match argument.as_str() {
-                "-h" | "--help" => return Ok(Invocation::Help(help::GENERAL)),
+                "-h" | "--help" => return Ok(Invocation::Help(help::general())),
                 "-V" | "--version" => return Ok(Invocation::Version),
                 "-c" | "--config" => config = Some(path(&mut parser)?),
                 name if name.starts_with('-') => options.set(name, &mut parser)?,
@@ -166,7 +163,19 @@ impl Request<'_> {
                     options.refuse_with("check")?;
                     return check(parser, config, self.command);
                 }
-                word => return Err(self.unknown_word(word, &mut parser)),
+                word => {
+                    let Some(definition) = Definition::find(word).filter(|definition| !definition.name.is_empty())
+                    else {
+                        return Err(self.unknown_word(word, &mut parser));
+                    };
+                    options.refuse_with(word)?;
+                    if config.is_some() {
+                        let remedy =
+                            format!("keepalive {word} talks to the one that runs; --socket PATH names another");
+                        return Err(UsageError::new(format!("`-c` says nothing to `{word}`"), remedy));
+                    }
+                    return client::read(definition, parser, self.command);
+                }
             }
         }
         match (config, self.command) {
@@ -195,7 +204,7 @@ impl Request<'_> {
             given.extend_from_slice(command);
         }
         let form = format!("to run it as a command: {} -- {}", shown("keepalive", options), shown("", &given));
-        let remedy = match nearest(word, LATER.into_iter().chain(["run", "check"])) {
+        let remedy = match nearest(word, definitions::commands().map(|definition| definition.name)) {
             Some(known) => format!("did you mean `keepalive {known}`?\n{form}"),
             None => form,
         };
@@ -211,7 +220,7 @@ fn check(
     let mut form = Form::Text;
     while let Some(argument) = next(&mut parser)? {
         match argument.as_str() {
-            "-h" | "--help" => return Ok(Invocation::Help(help::CHECK)),
+            "-h" | "--help" => return Ok(Invocation::Help(help_of("check"))),
             "-c" | "--config" => config = Some(path(&mut parser)?),
             "--json" => form = Form::Json,
             "-V" | "--version" => return Ok(Invocation::Version),
@@ -244,10 +253,19 @@ fn value(parser: &mut Parser) -> Result<OsString, UsageError> {
     parser.value().map_err(|error| UsageError::new(plain(&error), ""))
 }
 
+fn help_of(command: &str) -> String {
+    Definition::find(command).map(help::of).unwrap_or_default()
+}
+
 fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    path_of("-c", parser)
+}
+
+/// The value of the option `name`, a file.
+fn path_of(name: &str, parser: &mut Parser) -> Result<PathBuf, UsageError> {
     let path = PathBuf::from(value(parser)?);
     if path.as_os_str().is_empty() {
-        return Err(UsageError::new("`-c` needs a file, found an empty name", "is a variable not set?"));
+        return Err(UsageError::new(format!("`{name}` needs a file, found an empty name"), "is a variable not set?"));
     }
     Ok(path)
 }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use lexopt::Parser;
 
-use super::{Invocation, UsageError, base_name, help, next, path, shown, text, unknown_option};
+use super::{Invocation, UsageError, base_name, help_of, next, path, shown, text, unknown_option};
 use crate::config::{Inline, InlineOption, NAME_LIMIT};
 
 /// Options and the keys that they stand for.
-const OPTIONS: [(&str, &str); 15] = [
+pub(super) const OPTIONS: [(&str, &str); 15] = [
     ("--instances", "instances"),
     ("--restart", "restart"),
     ("--restart-delay", "restart_delay"),
@@ -40,7 +40,7 @@ pub(super) fn read(
     let mut first = None;
     while let Some(argument) = next(&mut parser)? {
         match argument.as_str() {
-            "-h" | "--help" => return Ok(Invocation::Help(help::RUN)),
+            "-h" | "--help" => return Ok(Invocation::Help(help_of("run"))),
             "-V" | "--version" => return Ok(Invocation::Version),
             "-c" | "--config" => {
                 config = Some(path(&mut parser)?);

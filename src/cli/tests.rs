@@ -84,10 +84,10 @@ fn what_follows_the_dashes_is_left_alone() {
 
 #[test]
 fn help_and_version_are_found_where_people_type_them() {
-    check("--help", Invocation::Help(help::GENERAL));
-    check("-gh", Invocation::Help(help::GENERAL));
-    check("run --help", Invocation::Help(help::RUN));
-    check("check -h", Invocation::Help(help::CHECK));
+    check("--help", Invocation::Help(help::general()));
+    check("-gh", Invocation::Help(help::general()));
+    check("run --help", Invocation::Help(help_of("run")));
+    check("check -h", Invocation::Help(help_of("check")));
     check("-V", Invocation::Version);
     check("check --version", Invocation::Version);
 }
@@ -151,7 +151,7 @@ fn a_command_without_the_dashes_is_shown_with_them() {
 
 #[test]
 fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
-    check_error("status", "`keepalive status` is not supported yet", "");
+    check_error("reload", "`keepalive reload` is not supported yet", "");
     let remedy = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
     check_error("chekc", "unknown command `chekc`", remedy);
     check_error("run --listen http=tcp://0:80 -- x", "`--listen` is not supported yet", "");
@@ -206,3 +206,6 @@ fn every_later_command_is_refused_as_such() {
         assert_eq!(read(&words(&[command, "web"])), Err(UsageError::new(message, "")));
     }
 }
+
+#[path = "client_tests.rs"]
+mod client;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code, reason = "this is the one room that talks to the kernel")]
 
 pub mod clock;
+pub mod connect;
 pub mod counters;
 pub mod cpus;
 pub mod entry;
@@ -21,6 +22,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+pub mod screen;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
@@ -30,6 +32,7 @@ pub mod terminal;
 pub mod wait;
 
 pub use clock::{now, wall};
+pub use connect::connect;
 pub use kill::{IdProbe, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;
 pub use poll::{Interest, Poller};

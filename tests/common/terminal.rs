@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::{OFlag, open};
+use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{self, Signal};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::wait::wait_for;
@@ -31,15 +33,12 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts `command` with the terminal as its standard streams.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(Some(&size), None).unwrap();
+        let (keyboard, slave) = open_pty();
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let slave = &pty.slave;
-        let program = command.stdin(stdio(slave)).stdout(stdio(slave)).stderr(stdio(slave)).spawn().unwrap();
+        let program = command.stdin(stdio(&slave)).stdout(stdio(&slave)).stderr(stdio(&slave)).spawn().unwrap();
         // The command keeps copies of the slave, as long as it lives.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        drop(pty.slave);
-        let keyboard = File::from(pty.master);
+        drop(slave);
         let mut master = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
         // Ends with EIO when the last of the other side is closed.
@@ -80,6 +79,28 @@ impl Terminal {
         }
         (status.code(), std::mem::take(&mut self.seen))
     }
+}
+
+/// Both sides of a new terminal of 24 rows and 200 columns, close-on-exec from the beginning: a child of another test
+/// that had the program's side would keep the screen from ending.
+fn open_pty() -> (File, OwnedFd) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname_r(&master).unwrap();
+    let slave = open(name.as_str(), flags, Mode::empty()).unwrap();
+    let master = File::from(OwnedFd::from(master));
+    set_size(&master);
+    (master, slave)
+}
+
+#[expect(unsafe_code, reason = "nix has no function for it")]
+fn set_size(terminal: &File) {
+    let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel only reads `size`; on anything but a terminal this is an error.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    assert_eq!(result, 0, "the size of a terminal");
 }
 
 impl Drop for Terminal {

@@ -398,3 +398,24 @@ fn large_answers_are_whole() {
     assert_eq!(numbers.len(), 1_000);
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
 }
+
+/// Without descriptors clients wait; services do not, and nothing spins.
+#[test]
+fn without_descriptors_clients_wait() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let script = format!("ulimit -n 16; exec {KEEPALIVE} -c {}", set.config);
+    let mut run = Run::words(Place::Child, &["sh", "-c", &script]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let mut running = run.start();
+    let control = Control::at(&set.socket());
+    let first = running.ready();
+    let clients: Vec<UnixStream> = (0..20).map(|_| control.connect()).collect();
+    signal_process(first, Signal::KILL).unwrap();
+    running.ready();
+    drop(clients);
+    assert_eq!(control.state("web.0"), "running");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert_eq!(stderr.matches("cannot take connections for now: Too many open files").count(), 1, "{stderr}");
+}

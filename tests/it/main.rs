@@ -13,7 +13,13 @@
 mod harness;
 
 mod cli;
+mod client;
+mod client_broken;
+mod client_real;
+mod client_shells;
+mod client_top;
 mod control;
+mod fake_server;
 mod http;
 mod metrics;
 
@@ -34,3 +40,7 @@ mod supervise_process;
 mod supervise_stop;
 mod supervise_terminal;
 mod sys;
+#[path = "../common/terminal.rs"]
+mod terminal;
+#[path = "../common/wait.rs"]
+mod wait;

@@ -16,10 +16,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("supervisor", &["model"]),
     ("sys", &["model"]),
     ("logs", &["model", "sys"]),
-    ("control", &["model", "sys"]),
     ("init", &["model", "sys"]),
-    ("cli", &["model", "config", "init"]),
-    ("runtime", &["model", "supervisor", "config", "logs", "sys"]),
+    ("cli", &["model", "config", "control", "init"]),
+    ("control", &["model", "sys"]),
+    ("runtime", &["model", "supervisor", "config", "control", "logs", "sys"]),
 ];
 
 #[test]

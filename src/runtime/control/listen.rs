@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::{CONTROL, HTTP, Server};
+use crate::control::{Place, places};
 use crate::model::plan::Control;
 use crate::sys::{Poller, process, socket};
 
@@ -70,7 +71,8 @@ impl Server {
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
     let mut obstacles: Vec<(PathBuf, Obstacle)> = Vec::new();
-    for path in places() {
+    let places = places(&|name| std::env::var_os(name), process::effective_user());
+    for Place { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.
@@ -103,18 +105,6 @@ impl Display for Obstacle {
             Self::Other(reason) => formatter.write_str(reason),
         }
     }
-}
-
-/// Where clients look for the control socket: `$KEEPALIVE_SOCKET` alone if it is set.
-fn places() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = variable("KEEPALIVE_SOCKET") {
-        return vec![path];
-    }
-    let mut places = vec![PathBuf::from("/run/keepalive.sock")];
-    places.extend(variable("XDG_RUNTIME_DIR").map(|directory| directory.join("keepalive.sock")));
-    places.push(PathBuf::from(format!("/tmp/keepalive-{}.sock", process::effective_user())));
-    places
 }
 
 /// Makes the socket, in place of one that nobody answers at any more.

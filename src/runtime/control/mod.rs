@@ -56,6 +56,8 @@ pub(super) struct Server {
     ready: Vec<u64>,
     /// No connections are taken until then: there are no descriptors.
     paused_until: Option<Mono>,
+    /// The last connection could not be taken, and that has been said.
+    is_short: bool,
     /// Up to this event everybody who follows has been woken.
     announced: u64,
 }
@@ -132,13 +134,16 @@ impl Runtime {
         let fd = match socket::accept(listener) {
             Ok(fd) => fd,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
-                log::warn!("cannot take a connection: {}", errno.desc());
+                if !mem::replace(&mut self.server.is_short, true) {
+                    log::warn!("cannot take connections for now: {}", errno.desc());
+                }
                 self.server.paused_until = Some(self.now + PAUSE);
                 return self.server.listen_for(&self.poller, Interest::Nothing);
             }
             // It has gone, or was none.
             Err(_) => return,
         };
+        self.server.is_short = false;
         let mut client = Client::new(fd, entrance, self.now);
         let present = self.server.clients.iter().filter(|(_, other)| other.entrance == entrance).count();
         if let Some(uid) = stranger(&client) {

@@ -173,10 +173,11 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
     object.optional("uptime_ms", instance.since.map(|since| scene.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, scene.plan));
-    let alive = instance.pid.is_some();
-    object.plain("rss_bytes", if alive { used.memory } else { 0 });
-    object.plain("cpu_ms", if alive { used.milliseconds } else { 0 });
-    object.plain("processes", if alive { used.processes } else { 0 });
+    // It may be younger than what is known.
+    let used = Some(used).filter(|used| instance.pid.is_some() && used.processes > 0);
+    object.optional("rss_bytes", used.map(|used| used.memory));
+    object.optional("cpu_ms", used.map(|used| used.milliseconds));
+    object.optional("processes", used.map(|used| used.processes));
     object.end();
 }
 

@@ -1,0 +1,193 @@
+//! The commands of a running keepalive: words → [`Request`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::Parser;
+
+use super::definitions::{Definition, Opt, SHELLS};
+use super::{Invocation, UsageError, completions, help, init_options, man, next, path_of, text, unknown_option};
+use crate::config::nearest;
+use crate::control::{Change, Follow, Form, LOG_LINES, Request, Task};
+
+/// What was found on the command line, by the names of options.
+#[derive(Debug, Default)]
+struct Words {
+    flags: Vec<&'static str>,
+    values: Vec<(&'static str, String)>,
+    socket: Option<PathBuf>,
+    operands: Vec<String>,
+}
+
+/// Reads the words after a command of this kind.
+pub(super) fn read(
+    definition: &'static Definition,
+    parser: Parser,
+    command: Option<Vec<OsString>>,
+) -> Result<Invocation, UsageError> {
+    let found = read_words(definition, parser, command).and_then(|words| match words {
+        Some(words) => invocation(definition, words),
+        None => Ok(Invocation::Help(help::of(definition))),
+    });
+    found.map_err(|error| UsageError { command: definition.name, ..error })
+}
+
+/// `None`: help is wanted.
+fn read_words(
+    definition: &'static Definition,
+    mut parser: Parser,
+    command: Option<Vec<OsString>>,
+) -> Result<Option<Words>, UsageError> {
+    let mut words = Words::default();
+    while let Some(argument) = next(&mut parser)? {
+        if !argument.starts_with('-') {
+            words.operands.push(argument);
+            continue;
+        }
+        let Some(option) = definition.options().find(|option| option.spellings().any(|name| name == argument)) else {
+            return Err(unknown_option(&argument, &definition.option_names()));
+        };
+        match option {
+            Opt { long: "--help", .. } => return Ok(None),
+            Opt { long: "--socket", .. } => words.socket = Some(path_of("--socket", &mut parser)?),
+            Opt { value: "", .. } => words.flags.push(option.name()),
+            Opt { .. } => words.values.push((option.name(), text(&argument, &mut parser)?)),
+        }
+    }
+    match command {
+        None => Ok(Some(words)),
+        Some(_) => {
+            let message = format!("`keepalive {}` takes no command after `--`", definition.name);
+            Err(UsageError::new(message, form(definition)))
+        }
+    }
+}
+
+fn form(definition: &Definition) -> &'static str {
+    definition.forms.first().map_or("", |(form, _)| form)
+}
+
+fn invocation(definition: &'static Definition, words: Words) -> Result<Invocation, UsageError> {
+    let timeout = words.value("--timeout").map(timeout).transpose()?;
+    let form = if words.has("--json") { Form::Json } else { Form::Text };
+    let socket = words.socket.clone();
+    let ask = |task| Ok(Invocation::Ask(Request { task, socket, form, timeout }));
+    let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
+    match definition.name {
+        "status" => ask(Task::Status(words.names()?)),
+        "start" => ask(Task::Change(Change::Start, words.some_names(definition)?)),
+        "stop" => ask(Task::Change(Change::Stop, words.some_names(definition)?)),
+        "restart" => ask(Task::Change(Change::Restart, words.some_names(definition)?)),
+        "scale" => {
+            let [name, instances] = words.exactly(definition)?;
+            ask(Task::Scale(name_of(name)?, count("scale", instances)?))
+        }
+        "signal" => {
+            let [name, signal] = words.exactly(definition)?;
+            ask(Task::Signal(name_of(name)?, init_options::signal("keepalive signal", signal)?))
+        }
+        "logs" => {
+            let lines = match words.value("--lines") {
+                None => Some(LOG_LINES),
+                Some("all") => None,
+                Some(number) => Some(count("-n", number)?),
+            };
+            ask(Task::Logs { names: words.names()?, lines, follow })
+        }
+        "events" => words.none(definition).and_then(|()| ask(Task::Events(follow))),
+        "top" => words.none(definition).and_then(|()| ask(Task::Top)),
+        "health" => match words.operands.as_slice() {
+            [] if words.has("--ready") => ask(Task::Ready(None)),
+            [] => ask(Task::Alive),
+            [name] => ask(Task::Ready(Some(name_of(name)?))),
+            [_, more, ..] => Err(unexpected(definition, more)),
+        },
+        "shutdown" => words.none(definition).and_then(|()| ask(Task::Shutdown)),
+        _ => match words.exactly(definition)? {
+            ["names"] => ask(Task::Names),
+            ["man"] => Ok(Invocation::Help(man::page())),
+            ["bash"] => Ok(Invocation::Help(completions::bash())),
+            ["zsh"] => Ok(Invocation::Help(completions::zsh())),
+            ["fish"] => Ok(Invocation::Help(completions::fish())),
+            [shell] => Err(unknown_shell(shell)),
+        },
+    }
+}
+
+impl Words {
+    fn has(&self, name: &str) -> bool {
+        self.flags.contains(&name)
+    }
+
+    /// The last one counts.
+    fn value(&self, name: &str) -> Option<&str> {
+        self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn names(&self) -> Result<Vec<String>, UsageError> {
+        self.operands.iter().map(|name| name_of(name)).collect()
+    }
+
+    fn some_names(&self, definition: &Definition) -> Result<Vec<String>, UsageError> {
+        if self.operands.is_empty() {
+            return Err(missing(definition));
+        }
+        self.names()
+    }
+
+    fn none(&self, definition: &Definition) -> Result<(), UsageError> {
+        self.operands.first().map_or(Ok(()), |word| Err(unexpected(definition, word)))
+    }
+
+    fn exactly<const N: usize>(&self, definition: &Definition) -> Result<[&str; N], UsageError> {
+        let words: Vec<&str> = self.operands.iter().map(String::as_str).collect();
+        match (words.get(N), <[&str; N]>::try_from(words.as_slice())) {
+            (Some(more), _) => Err(unexpected(definition, more)),
+            (None, Ok(words)) => Ok(words),
+            (None, Err(_)) => Err(missing(definition)),
+        }
+    }
+}
+
+fn missing(definition: &Definition) -> UsageError {
+    let what = match definition.name {
+        "scale" => "a service and a number",
+        "signal" => "a name and a signal",
+        "completions" => "a shell",
+        _ => "a name: web, web.2 or all",
+    };
+    UsageError::new(format!("`keepalive {}` needs {what}", definition.name), form(definition))
+}
+
+fn unexpected(definition: &Definition, word: &str) -> UsageError {
+    UsageError::new(format!("unexpected word `{word}`"), form(definition))
+}
+
+fn name_of(word: &str) -> Result<String, UsageError> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if word.is_empty() || !word.bytes().all(valid) {
+        return Err(UsageError::new(format!("`{word}` is no name"), "such as web, web.2 or all"));
+    }
+    Ok(word.to_owned())
+}
+
+fn count(what: &str, word: &str) -> Result<u32, UsageError> {
+    word.parse().map_err(|_| UsageError::new(format!("`{what}` needs a whole number, found `{word}`"), ""))
+}
+
+fn timeout(word: &str) -> Result<Duration, UsageError> {
+    let duration = init_options::duration("--timeout", word)?;
+    if duration < Duration::from_millis(1) {
+        return Err(UsageError::new(format!("`--timeout` needs some time, found `{word}`"), "such as --timeout=5s"));
+    }
+    Ok(duration)
+}
+
+fn unknown_shell(shell: &str) -> UsageError {
+    let remedy = match nearest(shell, SHELLS.into_iter()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("one of {}", SHELLS.join(", ")),
+    };
+    UsageError::new(format!("there are no completions for `{shell}`"), remedy)
+}

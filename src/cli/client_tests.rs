@@ -1,0 +1,165 @@
+//! The commands of a running keepalive.
+
+use super::*;
+use crate::control::{Change, Follow, Request, Task};
+
+fn request(task: Task) -> Request {
+    Request { task, socket: None, form: Form::Text, timeout: None }
+}
+
+#[track_caller]
+fn check_task(line: &str, task: Task) {
+    check(line, Invocation::Ask(request(task)));
+}
+
+#[track_caller]
+fn check_refused(command: &'static str, line: &str, message: &str, remedy: &str) {
+    let split: Vec<&str> = line.split_whitespace().collect();
+    let expected = UsageError { command, ..UsageError::new(message, remedy) };
+    assert_eq!(read(&words(&split)), Err(expected), "{line}");
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn each_command_is_read() {
+    check_task("status", Task::Status(vec![]));
+    check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
+    check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
+    check_task("stop web", Task::Change(Change::Stop, names(&["web"])));
+    check_task("restart web.2", Task::Change(Change::Restart, names(&["web.2"])));
+    check_task("scale web 4", Task::Scale("web".to_owned(), 4));
+    check_task("logs", Task::Logs { names: vec![], lines: Some(100), follow: Follow::No });
+    let follow = |lines| Task::Logs { names: names(&["web"]), lines, follow: Follow::Yes };
+    check_task("logs -fn0 web", follow(Some(0)));
+    check_task("logs web --lines=all --follow", follow(None));
+    check_task("events", Task::Events(Follow::No));
+    check_task("events -f", Task::Events(Follow::Yes));
+    check_task("top", Task::Top);
+    check_task("health", Task::Alive);
+    check_task("health --ready", Task::Ready(None));
+    check_task("health web", Task::Ready(Some("web".to_owned())));
+    check_task("health web --ready", Task::Ready(Some("web".to_owned())));
+    check_task("shutdown", Task::Shutdown);
+    check_task("completions names", Task::Names);
+}
+
+#[test]
+fn signals_have_names_and_numbers() {
+    for word in ["SIGUSR1", "USR1", "usr1", "10"] {
+        check_task(&format!("signal web {word}"), Task::Signal("web".to_owned(), Signal::USR1));
+    }
+    check_task("signal all RTMIN+3", Task::Signal("all".to_owned(), Signal::parse("37").unwrap()));
+    check_refused(
+        "signal",
+        "signal web TREM",
+        "`keepalive signal` needs a signal, found `TREM`",
+        "did you mean `SIGTERM`?",
+    );
+}
+
+#[test]
+fn common_options_stand_anywhere_after_the_command() {
+    let expected = Request {
+        socket: Some("/s".into()),
+        form: Form::Json,
+        timeout: Some(Duration::from_secs(90)),
+        ..request(Task::Change(Change::Stop, names(&["a", "b"])))
+    };
+    check("stop --json a --socket /s b --timeout=1m30s", Invocation::Ask(expected.clone()));
+    check("stop a b --socket=/s --timeout 90s --json", Invocation::Ask(expected));
+}
+
+#[test]
+fn wrong_words_say_what_would_be_right() {
+    check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2 or all", "keepalive stop NAME…");
+    check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
+    check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
+    check_refused("scale", "scale web 1 2", "unexpected word `2`", "keepalive scale NAME N");
+    check_refused("top", "top web", "unexpected word `web`", "keepalive top");
+    check_refused("status", "status a/b", "`a/b` is no name", "such as web, web.2 or all");
+    check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
+    check_refused("logs", "logs -n x", "`-n` needs a whole number, found `x`", "");
+    check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "with a unit: --timeout=5s");
+    check_refused("stop", "stop a --timeout 0", "`--timeout` needs some time, found `0`", "such as --timeout=5s");
+    check_refused("status", "status --json=x", "`--json` takes no value, but there is `x`", "");
+    let message = "`keepalive status` takes no command after `--`";
+    check_refused("status", "status -- web", message, "keepalive status [NAME…]");
+    check_refused("completions", "completions zhs", "there are no completions for `zhs`", "did you mean `zsh`?");
+    check_refused("completions", "completions tcsh", "there are no completions for `tcsh`", "one of bash, zsh, fish");
+    let socket = words(&["status", "--socket", ""]);
+    let error = UsageError::new("`--socket` needs a file, found an empty name", "is a variable not set?");
+    assert_eq!(read(&socket), Err(UsageError { command: "status", ..error }));
+}
+
+#[test]
+fn options_of_other_modes_say_where_they_belong() {
+    let form = "keepalive [OPTIONS] -- CMD [ARG…]";
+    check_error("-g status", "`-g` is for one command without a configuration, not for `status`", form);
+    let remedy = "keepalive status talks to the one that runs; --socket PATH names another";
+    check_error("-c a.toml status", "`-c` says nothing to `status`", remedy);
+}
+
+#[test]
+fn a_probe_has_no_other_exit_code_than_one() {
+    let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
+    assert_eq!(code(&["health", "--raedy"]), 1);
+    assert_eq!(code(&["status", "--raedy"]), 2);
+    let error = read(&words(&["health", "a", "b"])).unwrap_err();
+    let expected = "keepalive: unexpected word `b`\n  keepalive health [--ready] [NAME]\nsee keepalive health --help\n";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn every_command_has_a_help_that_fits_the_screen() {
+    for definition in definitions::commands() {
+        let help = help::of(definition);
+        check(&format!("{} --help", definition.name), Invocation::Help(help.clone()));
+        for line in help.lines() {
+            assert!(line.chars().count() <= 96, "{}: {line}", definition.name);
+        }
+        let named = format!("keepalive {}", definition.name);
+        assert!(definition.forms.iter().all(|(form, _)| form.starts_with(&named)), "{named}");
+        assert!(help::general().contains(definition.summary), "{named}");
+    }
+}
+
+#[test]
+fn what_is_defined_is_what_is_read() {
+    for option in definitions::PROGRAM.options().filter(|option| option.long != "--config") {
+        let value = match option.value {
+            "FROM:TO" => "TERM:INT",
+            "CODE" => "1",
+            "DURATION" => "1s",
+            _ => "TERM",
+        };
+        for name in option.spellings() {
+            let mut line = vec![name];
+            line.extend((!option.value.is_empty()).then_some(value));
+            line.extend(["--", "x"]);
+            assert!(read(&words(&line)).is_ok(), "{line:?}");
+        }
+    }
+    for option in Definition::find("run").into_iter().flat_map(Definition::options) {
+        for name in option.spellings().filter(|_| !option.value.is_empty() && option.long != "--config") {
+            let line = ["run", name, "a=b", "--", "x"];
+            assert!(matches!(read(&words(&line)), Ok(Invocation::SuperviseOne(_))), "{line:?}");
+        }
+    }
+    let run = Definition::find("run").unwrap().option_names();
+    assert!(run::OPTIONS.iter().all(|(name, _)| run.contains(name) || *name == "--listen"), "{run:?}");
+}
+
+#[test]
+fn the_manual_page_has_every_command_and_option() {
+    let page = man::page();
+    for definition in definitions::commands() {
+        assert!(page.contains(&format!("\n.SS keepalive {}\n", definition.name)), "{}", definition.name);
+        for option in definition.options() {
+            assert!(page.contains(&format!("\\fB{}\\fR", option.name().replace('-', "\\-"))), "{}", option.name());
+        }
+    }
+    check("completions man", Invocation::Help(page));
+}

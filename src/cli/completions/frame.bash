@@ -1,0 +1,62 @@
+# What bash completes after `keepalive`: source <(keepalive completions bash)
+
+# These work on variables of _keepalive.
+_keepalive_words() { COMPREPLY=($(compgen -W "$1" -- "$current")); }
+_keepalive_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$current")); }
+_keepalive_directories() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$current")); }
+_keepalive_users() { COMPREPLY=($(compgen -u -- "$current")); }
+_keepalive_instances() { _keepalive_words "$("${COMP_WORDS[0]}" completions names 2>/dev/null)"; }
+
+# Completes the value of the option $2 of the command $1; fails if it takes none.
+_keepalive_value() {
+    case "$1 $2" in
+@VALUES@
+    *) return 1 ;;
+    esac
+    return 0
+}
+
+_keepalive() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command= operands=0 word i
+    # bash has `--option=value` as three words.
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == -- ]]; then
+            if ((i + 1 == COMP_CWORD)); then COMPREPLY=($(compgen -c -- "$current")); else _keepalive_files; fi
+            return
+        elif [[ $word == = ]]; then
+            ((i++))
+        elif [[ $word == -* ]]; then
+            if [[ ${COMP_WORDS[i + 1]} != = ]] && _keepalive_value "$command" "$word"; then
+                ((i++))
+            fi
+        elif [[ -z $command ]]; then
+            command=$word
+        else
+            ((operands++))
+        fi
+    done
+
+    COMPREPLY=()
+    if [[ $previous == -* ]] && _keepalive_value "$command" "$previous"; then
+        return
+    fi
+    if [[ $current == -* ]]; then
+        case $command in
+@OPTIONS@
+        esac
+    else
+        case "$command $operands" in
+@OPERANDS@
+        esac
+    fi
+}
+
+complete -F _keepalive keepalive

@@ -1,0 +1,26 @@
+//! What is in the scripts; that the shells understand them is tested with the shells.
+
+use super::*;
+
+#[test]
+fn every_command_and_option_is_in_every_script() {
+    let scripts = [bash(), zsh(), fish()];
+    for definition in commands() {
+        for script in &scripts {
+            assert!(script.contains(definition.name), "{} is missing in\n{script}", definition.name);
+            for option in definition.options() {
+                let long = option.long.trim_start_matches('-');
+                assert!(script.contains(long), "{long} is missing in\n{script}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_mark_is_left() {
+    for script in [bash(), zsh(), fish()] {
+        for mark in ["@VALUES@", "@OPTIONS@", "@OPERANDS@", "@COMMANDS@", "@CASES@", "@LINES@", "@VALUED@"] {
+            assert!(!script.contains(mark), "{mark} in\n{script}");
+        }
+    }
+}

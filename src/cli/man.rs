@@ -1,0 +1,147 @@
+//! The manual page, keepalive(1), in the language of man(7).
+
+use std::fmt::Write as _;
+
+use super::definitions::{Definition, PROGRAM, commands};
+use super::help::CONCLUSION;
+
+const DESCRIPTION: &str = "\
+.SH DESCRIPTION
+keepalive is PID 1 of a container, or of anything else. It runs one command as a tiny init does: it reaps zombies,
+forwards signals and passes the exit code on. Or it runs a set of services from one file: started in order, restarted
+with backoff when they die, stopped in order, with the exit code that says what happened. The commands below that name
+it are for a keepalive that runs already.
+";
+
+const END: &str = "\
+.SH EXIT STATUS
+That of the process that decided the end, 128+N if signal N killed it; 0 after an orderly stop that was asked for; 2 wrong
+usage; 70 a bug in keepalive; 71 the system refuses what keepalive cannot do without; 78 the configuration cannot be read
+or is invalid; 126 the command is not executable; 127 it was not found.
+.PP
+Of commands to a running keepalive: 0 done; 1 the answer is no: refused, unknown, not in time, not healthy; 2 wrong usage;
+3 nothing answers. Of
+.B keepalive health
+0 and 1 alone.
+.SH ENVIRONMENT
+.TP
+.B KEEPALIVE_CONFIG
+The configuration, where there is no \\fB\\-c\\fR.
+.TP
+.B KEEPALIVE_SOCKET
+Where keepalive listens, where there is no \\fB\\-\\-socket\\fR.
+.TP
+.B KEEPALIVE_LOG
+How many of its own messages keepalive writes to stderr: error, warn, info, debug, off.
+.TP
+.B NO_COLOR
+If it is set and not empty, tables have no colours.
+.SH FILES
+.TP
+.I ./keepalive.toml\\fR, \\fI/etc/keepalive/keepalive.toml\\fR, \\fI/etc/keepalive.toml
+The configuration: the first that is there.
+.TP
+.I /run/keepalive.sock\\fR, \\fI$XDG_RUNTIME_DIR/keepalive.sock\\fR, \\fI/tmp/keepalive\\-UID.sock
+Where a running keepalive listens: the first that is there.
+.TP
+.I /dev/termination\\-log
+Where it exists, the reason of an end that nobody asked for is written there.
+";
+
+/// All of it.
+pub(super) fn page() -> String {
+    let mut text =
+        format!(".TH KEEPALIVE 1 \"\" \"keepalive {}\" \"keepalive\"\n.SH NAME\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "keepalive \\- {}\n.SH SYNOPSIS\n.nf", escaped(PROGRAM.summary));
+    let clients = commands().map(|definition| definition.forms);
+    for (form, _) in std::iter::once(PROGRAM.forms).chain(clients).flatten() {
+        let _ = writeln!(text, "{}", escaped(form));
+    }
+    text.push_str(".fi\n");
+    text.push_str(DESCRIPTION);
+    text.push_str(".SH OPTIONS FOR ONE COMMAND\n");
+    options(&mut text, &PROGRAM);
+    text.push_str(".SH COMMANDS\n");
+    commands().for_each(|definition| section(&mut text, definition));
+    text.push_str(END);
+    text.push_str(".SH EXAMPLES\n");
+    let example = CONCLUSION
+        .lines()
+        .skip_while(|line| !line.starts_with("  "))
+        .take_while(|line| line.is_empty() || line.starts_with("  "));
+    lines(&mut text, example);
+    text
+}
+
+fn section(text: &mut String, definition: &Definition) {
+    let _ = writeln!(text, ".SS keepalive {}\n{}", definition.name, sentence(definition.summary));
+    for (form, meaning) in definition.forms {
+        let _ = match *meaning {
+            "" => writeln!(text, ".PP\n.B {}", escaped(form)),
+            meaning => writeln!(text, ".TP\n.B {}\n{}", escaped(form), sentence(meaning)),
+        };
+    }
+    if !definition.text.is_empty() {
+        paragraph(text);
+    }
+    lines(text, definition.text.lines());
+    options(text, definition);
+}
+
+/// Paragraphs, and examples as they are.
+fn lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
+    let mut in_example = false;
+    for line in lines {
+        let is_example = line.starts_with("  ") || (in_example && line.is_empty());
+        match (in_example, is_example) {
+            (false, true) => {
+                paragraph(text);
+                text.push_str(".nf\n.RS\n");
+            }
+            (true, false) => {
+                text.push_str(".RE\n.fi\n");
+                paragraph(text);
+            }
+            (false, false) | (true, true) => {}
+        }
+        in_example = is_example;
+        let line = if is_example { line.strip_prefix("  ").unwrap_or(line) } else { line };
+        match line {
+            "" if is_example => text.push_str(".sp\n"),
+            "" => paragraph(text),
+            line => {
+                let _ = writeln!(text, "{}", escaped(line));
+            }
+        }
+    }
+    if in_example {
+        text.push_str(".RE\n.fi\n");
+    }
+}
+
+fn options(text: &mut String, definition: &Definition) {
+    for option in definition.options() {
+        let names: Vec<String> = option.spellings().map(|name| format!("\\fB{}\\fR", escaped(name))).collect();
+        let value = if option.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escaped(option.value)) };
+        let _ = writeln!(text, ".TP\n{}{value}\n{}", names.join(", "), sentence(option.help));
+    }
+}
+
+/// Begins one, unless that has just been done.
+fn paragraph(text: &mut String) {
+    if ![".PP\n", ".SH EXAMPLES\n"].iter().any(|begun| text.ends_with(begun)) {
+        text.push_str(".PP\n");
+    }
+}
+
+/// `text` with its end.
+fn sentence(text: &str) -> String {
+    let end = if text.ends_with(['?', '.']) { "" } else { "." };
+    escaped(text) + end
+}
+
+/// `text` as it is to be seen: minus signs, backslashes, and no request by accident.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "\\&...").replace('’', "\\(cq");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}

@@ -1,0 +1,103 @@
+//! Numbers for people, six characters at most.
+
+/// `512B`, `12.3M`, `987M`.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    // In tenths, so that no float is needed.
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    let unit = UNITS.get(unit).copied().unwrap_or('P');
+    if tenths < 1_000 { format!("{}.{}{unit}", tenths / 10, tenths % 10) } else { format!("{}{unit}", tenths / 10) }
+}
+
+/// The time something has been there: `5s`, `2m10s`, `3h05m`, `12d3h`, `400d`.
+pub(super) fn age(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{minutes}m{:02}s", seconds % 60),
+        3_600..86_400 => format!("{hours}h{:02}m", minutes % 60),
+        86_400..8_640_000 => format!("{days}d{}h", hours % 24),
+        _ => format!("{days}d"),
+    }
+}
+
+/// Time that a processor has spent: `0.05s`, `12.3s`, and then as [`age`].
+pub(super) fn spent(milliseconds: u64) -> String {
+    match milliseconds {
+        0..10_000 => format!("{}.{:02}s", milliseconds / 1000, milliseconds % 1000 / 10),
+        10_000..60_000 => format!("{}.{}s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => age(milliseconds),
+    }
+}
+
+/// Thousandths of a processor as per cent: `0.3`, `99.9`, `250`.
+pub(super) fn percent(thousandths: u64) -> String {
+    if thousandths < 1_000 {
+        format!("{}.{}", thousandths / 10, thousandths % 10)
+    } else {
+        format!("{}", thousandths / 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_decimal_while_they_are_small() {
+        let check = |number, expect| assert_eq!(bytes(number), expect, "{number}");
+        check(0, "0B");
+        check(1023, "1023B");
+        check(1024, "1.0K");
+        check(1536, "1.5K");
+        check(102_400, "100K");
+        check(1_048_575, "1023K");
+        check(1_048_576, "1.0M");
+        check(13 << 20, "13.0M");
+        check(1 << 40, "1.0T");
+        check(u64::MAX, "16383P");
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        let check = |seconds: u64, expect| assert_eq!(age(seconds * 1000), expect, "{seconds}");
+        check(0, "0s");
+        check(59, "59s");
+        check(60, "1m00s");
+        check(130, "2m10s");
+        check(3_600, "1h00m");
+        check(86_399, "23h59m");
+        check(86_400, "1d0h");
+        check(99 * 86_400 + 23 * 3_600, "99d23h");
+        check(100 * 86_400, "100d");
+    }
+
+    #[test]
+    fn time_spent_is_finer() {
+        let check = |milliseconds, expect| assert_eq!(spent(milliseconds), expect, "{milliseconds}");
+        check(0, "0.00s");
+        check(56, "0.05s");
+        check(9_999, "9.99s");
+        check(12_345, "12.3s");
+        check(130_000, "2m10s");
+    }
+
+    #[test]
+    fn shares_of_processors_have_a_decimal_below_one() {
+        let check = |thousandths, expect| assert_eq!(percent(thousandths), expect, "{thousandths}");
+        check(0, "0.0");
+        check(3, "0.3");
+        check(999, "99.9");
+        check(1_000, "100");
+        check(2_505, "250");
+    }
+}

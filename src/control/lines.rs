@@ -1,0 +1,150 @@
+//! What is streamed: logs and events, line by line as they come.
+
+use serde_json::Value;
+
+use super::client::{Client, Outcome, encoded};
+use super::output::{Colour, harmless, is_terminal, print, tell};
+use super::status::{number, text};
+use super::{Follow, Form};
+
+/// Colours (SGR) that names of instances have.
+const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+
+/// What `names` have written; no name: all.
+pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> Outcome {
+    let mut query = Vec::new();
+    if !names.is_empty() && names.iter().all(|name| name != "all") {
+        query.push(format!("service={}", names.iter().map(|name| encoded(name)).collect::<Vec<_>>().join(",")));
+    }
+    query.extend(lines.map(|lines| format!("lines={lines}")));
+    query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
+    let target = format!("/v1/logs?{}", query.join("&"));
+    stream(client, "logs", &target, follow, client.form, log_line)
+}
+
+/// What has happened. Whoever is no terminal gets JSON.
+pub(super) fn events(client: &Client, follow: Follow) -> Outcome {
+    let form = if is_terminal() { client.form } else { Form::Json };
+    let target = match follow {
+        Follow::Yes => "/v1/events?follow=1",
+        Follow::No => "/v1/events",
+    };
+    stream(client, "events", target, follow, form, |line, _| event_line(line))
+}
+
+fn stream(
+    client: &Client,
+    what: &str,
+    target: &str,
+    follow: Follow,
+    form: Form,
+    show: fn(&Value, Colour) -> String,
+) -> Outcome {
+    let mut answer = client.look(target)?;
+    if answer.status != 200 {
+        return client.refused(what, answer);
+    }
+    if follow == Follow::Yes {
+        answer.wait_for_ever();
+    }
+    while let Some(lines) = answer.lines()? {
+        match form {
+            Form::Json => print(&lines)?,
+            Form::Text => print(in_words(&lines, what, client.style.colour, show))?,
+        }
+    }
+    Ok(0)
+}
+
+fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -> String) -> String {
+    let mut words = String::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
+        match (lost(&value), value) {
+            (Some(count), _) => tell(&format!("{what}: {count} lines were lost, as this reader was too slow")),
+            // What we do not understand may still be of use.
+            (None, Value::Null) => words.push_str(&harmless(&String::from_utf8_lossy(line))),
+            (None, value) => words.push_str(&show(&value, colour)),
+        }
+        if !words.is_empty() && !words.ends_with('\n') {
+            words.push('\n');
+        }
+    }
+    words
+}
+
+/// How many lines the server had to leave out here.
+fn lost(value: &Value) -> Option<u64> {
+    number(value, "lost").or_else(|| number(value, "count").filter(|_| text(value, "event") == "lost"))
+}
+
+/// `web.0 | text`
+fn log_line(line: &Value, colour: Colour) -> String {
+    let name = who(line);
+    let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    let code = PALETTE.get(sum % PALETTE.len()).copied().unwrap_or_default();
+    format!("{} {}\n", colour.paint(code, &format!("{name} |")), text(line, "message"))
+}
+
+/// `12:00:00.123 web.0 starting → running: ready`
+fn event_line(event: &Value) -> String {
+    let time = text(event, "time");
+    let time = time.split_once('T').map_or(time, |(_, time)| time.trim_end_matches('Z'));
+    let (from, to) = (text(event, "from"), text(event, "to"));
+    let (kind, reason) = (text(event, "event"), text(event, "reason"));
+    let message = text(event, "message");
+    let line = if to.is_empty() {
+        format!("{time} {}: {}", who(event), if message.is_empty() { kind } else { message })
+    } else {
+        let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        format!("{time} {} {from} → {to}{reason}", who(event))
+    };
+    harmless(&line)
+}
+
+fn who(line: &Value) -> &str {
+    let names = [text(line, "instance"), text(line, "service")];
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or("keepalive")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_event(json: &str, expect: &str) {
+        assert_eq!(in_words(json.as_bytes(), "events", Colour::No, |line, _| event_line(line)), expect);
+    }
+
+    #[test]
+    fn a_transition_is_told_with_its_reason() {
+        check_event(
+            r#"{"seq":7,"time":"2026-11-21T08:00:00.123Z","event":"transition","service":"web","instance":"web.0","from":"starting","to":"running","reason":"ready"}"#,
+            "08:00:00.123 web.0 starting → running: ready\n",
+        );
+    }
+
+    #[test]
+    fn another_event_is_told_by_its_message() {
+        check_event(
+            r#"{"time":"2026-11-21T08:00:00.123Z","event":"shutdown","message":"stopping: SIGTERM"}"#,
+            "08:00:00.123 keepalive: stopping: SIGTERM\n",
+        );
+        check_event(r#"{"time":"","event":"orphans","service":"web"}"#, " web: orphans\n");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_shown_without_what_steers_a_terminal() {
+        check_event("no json\x1b[2J\n\n{\"event\":\"lost\",\"count\":3}\n", "no json [2J\n");
+    }
+
+    #[test]
+    fn a_log_line_has_the_name_of_its_instance_before_it() {
+        let line =
+            r#"{"time":"","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
+        let shown = in_words(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, log_line);
+        assert_eq!(shown, "web.0 | hello\nweb.0 | hello\n");
+        let shown = in_words(line.as_bytes(), "logs", Colour::Yes, log_line);
+        assert!(shown.starts_with("\x1b[") && shown.ends_with("mweb.0 |\x1b[0m hello\n"), "{shown:?}");
+    }
+}

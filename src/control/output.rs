@@ -1,0 +1,85 @@
+//! stdout and stderr of a client.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+
+use nix::errno::Errno;
+
+use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::sys::screen;
+
+/// How wide a table may be where nobody knows better.
+const COLUMNS: usize = 80;
+/// No table can be narrower.
+const COLUMNS_AT_LEAST: usize = 40;
+
+/// How stdout is to be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Style {
+    pub(super) colour: Colour,
+    pub(super) columns: usize,
+}
+
+/// Whether there are colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colour {
+    Yes,
+    No,
+}
+
+impl Style {
+    /// As stdout and the environment want it.
+    pub(super) fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb(variable);
+        let columns = screen::size().map_or(COLUMNS, |size| size.columns.max(COLUMNS_AT_LEAST));
+        Self { colour: if is_terminal() && !unwanted { Colour::Yes } else { Colour::No }, columns }
+    }
+}
+
+/// Whether stdout is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether the terminal takes nothing but text.
+pub(super) fn is_dumb(variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    variable("TERM").is_some_and(|value| value == "dumb")
+}
+
+impl Colour {
+    /// `text` in the colour of `code` (SGR).
+    pub(super) fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Yes if !code.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Yes | Self::No => text.to_owned(),
+        }
+    }
+}
+
+/// To stdout, at once.
+pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_ref())?;
+    output.flush()
+}
+
+/// One line to stderr.
+pub(super) fn tell(line: &str) {
+    // There is nobody left to tell if this fails.
+    io::stderr().write_all(format!("keepalive: {line}\n").as_bytes()).ok();
+}
+
+/// The exit code when stdout cannot be written to: that nobody reads any more is no failure of ours.
+pub(super) fn unwritten(error: &io::Error) -> u8 {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return 0;
+    }
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    tell(&format!("cannot write to stdout: {}", errno.desc()));
+    SYSTEM_REFUSES
+}
+
+/// `text` without what could steer a terminal.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}

@@ -1,0 +1,286 @@
+//! A table that is kept up to date, the busiest first.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, Outcome, Stop, Surroundings};
+use super::output::{Colour, Style, is_dumb, is_terminal, print};
+use super::status::{self, number, text};
+use super::table::{Side, Table, shortened};
+use super::{Form, NO, human};
+use crate::model::{Mono, Signal};
+use crate::sys::screen::{SingleKeys, Size, size};
+use crate::sys::{self, Depth, Origin, Poller, Received, SignalQueue, signals};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Where nobody knows the size of the terminal.
+const SIZE: Size = Size { columns: 80, rows: 24 };
+/// The alternate screen, without a cursor; and back.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+const HOME: &str = "\x1b[H";
+const END_OF_LINE: &str = "\x1b[K";
+const END_OF_SCREEN: &str = "\x1b[J";
+const CTRL_D: u8 = 4;
+/// Tokens of what is waited for.
+const SIGNALS: u64 = 0;
+const KEYS: u64 = 1;
+
+/// On a terminal until somebody ends it; elsewhere once.
+pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
+    if client.form == Form::Json || !is_terminal() || is_dumb(surroundings.variable) {
+        once(client)
+    } else {
+        live(client)
+    }
+}
+
+/// What ran at a moment.
+#[derive(Debug)]
+struct Sample {
+    at: Mono,
+    status: Value,
+    /// By instance and main process: the time it has spent with all below it, in milliseconds.
+    spent: Map<String, Value>,
+}
+
+impl Sample {
+    fn new(at: Mono, status: Value) -> Self {
+        let mut spent = Map::new();
+        for instance in status::instances(&status) {
+            if let Some(process) = process(instance) {
+                spent.insert(process, number(instance, "cpu_ms").into());
+            }
+        }
+        Self { at, status, spent }
+    }
+
+    /// `None`: the answer was no.
+    fn take(client: &Client) -> Result<Option<Self>, Stop> {
+        Ok(client.status()?.map(|(_, status)| Self::new(sys::now(), status)))
+    }
+
+    /// What share of a processor `instance` had since `before`, in thousandths. After a restart: since then.
+    fn share(&self, before: &Self, instance: &Value) -> Option<u64> {
+        let spent_before = before.spent.get(&process(instance)?).and_then(Value::as_u64).unwrap_or(0);
+        let spent = number(instance, "cpu_ms")?.saturating_sub(spent_before);
+        let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
+        spent.checked_mul(1000)?.checked_div(elapsed)
+    }
+}
+
+/// What tells a process of an instance from those before it; `None`: there is none.
+fn process(instance: &Value) -> Option<String> {
+    number(instance, "pid").map(|pid| format!("{} {pid}", text(instance, "id")))
+}
+
+/// Two looks, and what they come to.
+fn once(client: &Client) -> Outcome {
+    let Some(before) = Sample::take(client)? else { return Ok(NO) };
+    let mut poller = Poller::new().map_err(broken)?;
+    poller.wait(Some(INTERVAL)).map_err(broken)?;
+    let Some(sample) = Sample::take(client)? else { return Ok(NO) };
+    match client.form {
+        Form::Json => print(format!("{}\n", with_shares(sample, &before)))?,
+        Form::Text => print(picture(&sample, Some(&before), client.style))?,
+    }
+    Ok(0)
+}
+
+/// The status with `cpu_percent` for each instance.
+fn with_shares(sample: Sample, before: &Sample) -> Value {
+    let mut status = sample.status.clone();
+    let services = status.get_mut("services").and_then(Value::as_array_mut).into_iter().flatten();
+    for instance in services.filter_map(|service| service.get_mut("instances")?.as_array_mut()).flatten() {
+        let share = sample.share(before, instance).map(|share| f64::from(u32::try_from(share).unwrap_or(u32::MAX)));
+        if let Some(members) = instance.as_object_mut() {
+            members.insert("cpu_percent".to_owned(), json!(share.map(|share| share / 10.0)));
+        }
+    }
+    status
+}
+
+/// All of it, for people.
+fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
+    let share = |instance| before.and_then(|before| sample.share(before, instance));
+    let mut instances: Vec<&Value> = status::instances(&sample.status).collect();
+    instances.sort_by_key(|instance| std::cmp::Reverse((share(instance), number(instance, "rss_bytes"))));
+    let rows = instances.iter().map(|instance| {
+        let [name, state, pid, uptime, restarts, _, memory] = status::cells(instance);
+        let cpu = share(instance).map_or_else(|| "-".to_owned(), human::percent);
+        let processes = number(instance, "processes").map_or_else(|| "-".to_owned(), |count| count.to_string());
+        status::row(instance, [name, state, pid, cpu, memory, processes, restarts, uptime])
+    });
+    let head = [
+        ("NAME", Side::Left),
+        ("STATE", Side::Left),
+        ("PID", Side::Right),
+        ("CPU%", Side::Right),
+        ("MEMORY", Side::Right),
+        ("PROCS", Side::Right),
+        ("RESTARTS", Side::Right),
+        ("UPTIME", Side::Right),
+    ];
+    let table = Table { head, rows: rows.collect() }.render(style.columns, style.colour);
+    let shares: u64 = instances.iter().filter_map(|instance| share(instance)).sum();
+    let memory: u64 = instances.iter().filter_map(|instance| number(instance, "rss_bytes")).sum();
+    let summary = shortened(&status::summary(&sample.status), style.columns);
+    let cpu = if before.is_some() { human::percent(shares) } else { "-".to_owned() };
+    format!("{summary}\nCPU {cpu}%, memory {}\n{table}", human::bytes(memory))
+}
+
+/// `picture` as it fits on the screen, in place of what was there.
+fn frame(picture: &str, rows: usize) -> String {
+    let mut frame = String::from(HOME);
+    let all = picture.lines().count();
+    let room = if all > rows { rows.saturating_sub(1) } else { all };
+    for (position, line) in picture.lines().take(room).enumerate() {
+        if position > 0 {
+            frame.push_str("\r\n");
+        }
+        frame.push_str(line);
+        frame.push_str(END_OF_LINE);
+    }
+    if all > room {
+        frame.push_str(&format!("\r\n… {} lines more{END_OF_LINE}", all - room));
+    }
+    frame.push_str(END_OF_SCREEN);
+    frame
+}
+
+/// What ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    /// The time is over, or the terminal has another size.
+    Draw,
+    Suspend,
+    Quit,
+}
+
+fn live(client: &Client) -> Outcome {
+    let Some(mut sample) = Sample::take(client)? else { return Ok(NO) };
+    let mut before: Option<Sample> = None;
+    // Nothing is started from here on that would have to inherit what was before.
+    let _inherited = signals::take_over(Depth::Quick);
+    let mut screen = Screen::open().map_err(broken)?;
+    screen.enter()?;
+    loop {
+        screen.draw(&sample, before.as_ref(), client.style.colour)?;
+        match screen.wait(sample.at + INTERVAL).map_err(broken)? {
+            Woken::Quit => return Ok(0),
+            Woken::Suspend => screen.suspend()?,
+            Woken::Draw => {}
+        }
+        if sys::now() >= sample.at + INTERVAL {
+            match Sample::take(client)? {
+                Some(next) => before = Some(std::mem::replace(&mut sample, next)),
+                None => return Ok(NO),
+            }
+        }
+    }
+}
+
+fn broken(errno: Errno) -> Stop {
+    Stop::Unwritten(io::Error::from(errno))
+}
+
+/// The terminal; it is as before when this is dropped.
+#[derive(Debug)]
+struct Screen {
+    poller: Poller,
+    queue: SignalQueue,
+    /// Keys, where stdin is a terminal.
+    keys: Option<SingleKeys>,
+    entered: bool,
+}
+
+impl Screen {
+    fn open() -> Result<Self, Errno> {
+        let poller = Poller::new()?;
+        let queue = SignalQueue::new()?;
+        poller.add(&queue, SIGNALS)?;
+        let keys = SingleKeys::begin().ok();
+        if keys.is_some() {
+            poller.add(io::stdin(), KEYS)?;
+        }
+        Ok(Self { poller, queue, keys, entered: false })
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        self.entered = true;
+        print(ENTER)
+    }
+
+    fn leave(&mut self) {
+        if self.entered {
+            self.entered = false;
+            // A terminal that has gone needs nothing.
+            print(LEAVE).ok();
+        }
+    }
+
+    fn draw(&self, sample: &Sample, before: Option<&Sample>, colour: Colour) -> io::Result<()> {
+        let size = size().unwrap_or(SIZE);
+        let style = Style { colour, columns: size.columns };
+        print(frame(&picture(sample, before, style), size.rows))
+    }
+
+    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued.
+    fn suspend(&mut self) -> io::Result<()> {
+        self.leave();
+        let had_keys = self.keys.take().is_some();
+        signals::suspend_self();
+        if had_keys {
+            self.keys = SingleKeys::begin().ok();
+        }
+        self.enter()
+    }
+
+    fn wait(&mut self, until: Mono) -> Result<Woken, Errno> {
+        let ready = self.poller.wait(Some(until.since(sys::now())))?;
+        let tokens: Vec<u64> = ready.iter().map(sys::poll::Ready::data).collect();
+        let by_signal = if tokens.contains(&SIGNALS) { self.by_signal()? } else { Woken::Draw };
+        if by_signal == Woken::Draw && tokens.contains(&KEYS) { Ok(self.by_key()) } else { Ok(by_signal) }
+    }
+
+    fn by_signal(&self) -> Result<Woken, Errno> {
+        let mut received = [Received { signal: Signal::CONT, origin: Origin::Kernel }; 8];
+        let count = self.queue.read(&mut received)?;
+        let has = |wanted: Signal| received.iter().take(count).any(|received| received.signal == wanted);
+        Ok(if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].into_iter().any(has) {
+            Woken::Quit
+        } else if has(Signal::TSTP) {
+            Woken::Suspend
+        } else {
+            Woken::Draw
+        })
+    }
+
+    fn by_key(&self) -> Woken {
+        let mut keys = [0; 64];
+        let count = self.keys.as_ref().map_or(Ok(0), |single| single.read(&mut keys));
+        match count {
+            Ok(count @ 1..) => {
+                let pressed = keys.get(..count).unwrap_or_default();
+                if pressed.iter().any(|key| matches!(key, b'q' | b'Q' | &CTRL_D)) { Woken::Quit } else { Woken::Draw }
+            }
+            Err(Errno::EINTR) => Woken::Draw,
+            // The terminal has gone.
+            Ok(0) | Err(_) => Woken::Quit,
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+#[path = "top_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! What is on the screen.
+
+use super::*;
+
+fn sample(milliseconds: u64, web: (u64, u64), database: (u64, u64)) -> Sample {
+    let instance = |id: &str, (pid, spent): (u64, u64)| {
+        json!({"id": id, "state": "running", "pid": pid, "ready": true, "restarts": 0, "uptime_ms": 1000,
+               "rss_bytes": 1 << 20, "cpu_ms": spent, "processes": 1})
+    };
+    let services = json!([
+        {"name": "db", "instances": [instance("db.0", database)]}, {"name": "web", "instances": [instance("web.0", web)]},
+    ]);
+    let status = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5000, "services": services});
+    Sample::new(Mono::from_nanos(milliseconds * 1_000_000), status)
+}
+
+#[test]
+fn the_busiest_comes_first() {
+    let before = sample(0, (7, 100), (8, 900));
+    let now = sample(2_000, (7, 1_100), (8, 902));
+    let expected = "\
+keepalive 0.1.0, pid 1, up 5s: 2 running
+CPU 50.1%, memory 2.0M
+NAME   STATE    PID  CPU%  MEMORY  PROCS  RESTARTS  UPTIME
+web.0  running    7  50.0    1.0M      1         0      1s
+db.0   running    8   0.1    1.0M      1         0      1s
+";
+    assert_eq!(picture(&now, Some(&before), Style { colour: Colour::No, columns: 80 }), expected);
+}
+
+#[test]
+fn a_new_process_begins_at_nothing() {
+    let before = sample(0, (7, 50_000), (8, 0));
+    let now = sample(1_000, (9, 300), (8, 0));
+    let status = with_shares(now, &before);
+    let share = |service: usize| status["services"][service]["instances"][0]["cpu_percent"].as_f64();
+    assert_eq!((share(0), share(1)), (Some(0.0), Some(30.0)));
+}
+
+#[test]
+fn a_frame_fits_the_screen_and_says_how_much_does_not() {
+    assert_eq!(frame("a\nb\n", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
+    assert_eq!(frame("a\nb\nc\nd\n", 3), "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n… 2 lines more\x1b[K\x1b[J");
+}

@@ -1,0 +1,168 @@
+//! The commands of a running keepalive, with one that says what the protocol wants it to say.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::fake_server::{FakeServer, STREAM, status};
+
+const TABLE: &str = "\
+NAME   STATE    PID  UPTIME  RESTARTS    CPU  MEMORY
+web.0  running   12   1m39s         3  1.25s   13.0M
+web.1  backoff    -       -         2      -       -
+  exit 1 after 20ms, retry in 400ms, 2 of 16";
+
+fn show_status() -> FakeServer {
+    FakeServer::answering(|_| (200, status()))
+}
+
+#[test]
+fn status_is_a_table_and_says_why_something_does_not_run() {
+    let server = show_status();
+    let summary = "keepalive 0.1.0, pid 1, up 2m10s: 2 running, 1 backoff";
+    let database = "db.0   running   11   2m10s         0  9.00s    1.0M";
+    server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
+    server.check(&["status", "web"], 0, TABLE, "");
+    assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
+    server.check(&["status", "wbe"], 1, "", "keepalive: status: there is no `wbe` here\n");
+}
+
+#[test]
+fn status_as_json_is_what_the_server_says() {
+    let server = show_status();
+    server.check(&["status", "--json"], 0, &status().to_string(), "");
+    let (code, stdout, _) = server.client(&["--json", "status"]).finish();
+    assert_eq!((code, stdout.as_str()), (2, ""), "options stand after the command");
+    let (code, stdout, _) = server.client(&["status", "web.1", "--json"]).finish();
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, found["services"][0]["instances"][0]["id"].as_str()), (0, Some("web.1")));
+    assert_eq!(found["services"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_socket_is_named_by_option_or_variable() {
+    let server = show_status();
+    let socket = server.path.to_str().unwrap();
+    let mut run = server.client(&["status", "web", "--socket", socket]);
+    run.command.env("KEEPALIVE_SOCKET", "/nowhere/else.sock");
+    assert_eq!(run.finish(), (0, TABLE.to_owned(), String::new()));
+}
+
+#[test]
+fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
+    let server = FakeServer::answering(|request| match request {
+        "POST /v1/services/b/stop?timeout=1m" => {
+            (409, json!({"result": "refused", "reason": "it is being reloaded", "instances": []}))
+        }
+        "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "unknown", "reason": "there is no `c.1`"})),
+        _ => (200, json!({"result": "done", "reason": "", "instances": [{"id": "a.0", "state": "stopped"}]})),
+    });
+    let told = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
+    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", told);
+    let targets: Vec<String> = server.requests();
+    let asked = ["a", "b", "c.1", "a"].map(|name| format!("POST /v1/services/{name}/stop?timeout=1m"));
+    assert_eq!(targets, asked);
+}
+
+#[test]
+fn what_is_not_done_in_time_is_told_with_json_too() {
+    let body = json!({"instances": [], "reason": "web.0 is still stopping", "result": "timeout"});
+    let answer = body.clone();
+    let server = FakeServer::answering(move |_| (504, answer.clone()));
+    let told = "keepalive: restart web: web.0 is still stopping\n";
+    server.check(&["restart", "web", "--json", "--timeout", "2s"], 1, &body.to_string(), told);
+    assert_eq!(server.requests(), ["POST /v1/services/web/restart?timeout=2s"]);
+}
+
+#[test]
+fn each_change_is_asked_for_by_its_own_request() {
+    let server = FakeServer::answering(|_| (200, json!({"result": "done", "reason": "", "instances": []})));
+    server.check(&["start", "web.2"], 0, "start web.2: done", "");
+    server.check(&["scale", "web", "4"], 0, "scale web: done", "");
+    server.check(&["signal", "all", "RTMIN+3"], 0, "signal all: done", "");
+    server.check(&["shutdown", "--timeout=5s"], 0, "shutdown: done", "");
+    let asked = [
+        "POST /v1/services/web.2/start?timeout=1m",
+        "POST /v1/services/web/scale?instances=4&timeout=1m",
+        "POST /v1/services/all/signal?signal=SIGRTMIN%2B3&timeout=1m",
+        "POST /v1/shutdown?timeout=5s",
+    ];
+    assert_eq!(server.requests(), asked);
+}
+
+#[test]
+fn who_is_not_permitted_hears_why() {
+    let reason = "only root and the user that keepalive runs as may do this";
+    let server = FakeServer::answering(move |_| (403, json!({"result": "forbidden", "reason": reason})));
+    server.check(&["status"], 1, "", &format!("keepalive: status: {reason}\n"));
+    server.check(&["top"], 1, "", &format!("keepalive: status: {reason}\n"));
+    server.check(&["logs", "-f"], 1, "", &format!("keepalive: logs: {reason}\n"));
+}
+
+#[test]
+fn health_answers_with_zero_or_one_and_the_reason() {
+    let server = FakeServer::answering(|request| match request {
+        "GET /livez" => (200, json!({"status": "ok"})),
+        "GET /readyz?service=db" => (200, json!({"ready": true})),
+        "GET /readyz?service=x" => (404, json!({"result": "unknown", "reason": "there is no `x`"})),
+        _ => (503, json!({"ready": false, "reason": "web is starting; db.1 is backing off"})),
+    });
+    server.check(&["health"], 0, "alive", "");
+    server.check(&["health", "db"], 0, "ready", "");
+    server.check(&["health", "--ready"], 1, "", "keepalive: not ready: web is starting; db.1 is backing off\n");
+    server.check(&["health", "x"], 1, "", "keepalive: not ready: there is no `x`\n");
+    server.check(&["health", "--json"], 0, "{\"status\":\"ok\"}", "");
+}
+
+#[test]
+fn logs_are_lines_with_the_name_of_their_instance() {
+    let line = r#"{"time":"2026-11-21T08:00:00.1Z","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
+    let server = FakeServer::start(move |_, mut stream| {
+        write!(stream, "{STREAM}{line}\n{{\"lost\":3}}\n{line}\n").ok();
+    });
+    let told = "keepalive: logs: 3 lines were lost, as this reader was too slow\n";
+    server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
+    server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"lost\":3}}\n{line}"), "");
+    server.check(&["logs", "-f", "-n=all"], 0, "web.0 | hello\nweb.0 | hello", told);
+    let asked = ["GET /v1/logs?service=web,db.0&lines=7", "GET /v1/logs?lines=100", "GET /v1/logs?follow=1"];
+    assert_eq!(server.requests(), asked);
+}
+
+#[test]
+fn each_event_is_passed_on_as_soon_as_it_comes() {
+    let (sender, next) = std::sync::mpsc::channel::<&str>();
+    let server = FakeServer::start(move |_, mut stream| {
+        stream.write_all(STREAM.as_bytes()).ok();
+        next.iter().try_for_each(|part| stream.write_all(part.as_bytes())).ok();
+    });
+    let mut running = server.client(&["events", "-f"]).start();
+    sender.send("{\"seq\":1}\n{\"seq\"").unwrap();
+    running.expect("{\"seq\":1}");
+    sender.send(":2}\n").unwrap();
+    running.expect("{\"seq\":2}");
+    drop(sender);
+    assert_eq!((running.end(), running.stderr().as_str()), (0, ""));
+    assert_eq!(server.requests(), ["GET /v1/events?follow=1"]);
+}
+
+#[test]
+fn what_can_be_named_is_listed_for_completions() {
+    let server = show_status();
+    server.check(&["completions", "names"], 0, "web\nweb.0\nweb.1\ndb\nall", "");
+    server.check(&["completions", "names", "--socket", "/nowhere/else.sock"], 0, "", "");
+}
+
+#[test]
+fn a_thousand_services_are_shown_whole() {
+    let one = |number: u64| {
+        json!({"name": format!("worker-{number}"), "state": "running", "instances": [
+            {"id": format!("worker-{number}.0"), "state": "running", "pid": number + 10, "ready": true, "restarts": 0,
+             "uptime_ms": number, "reason": "ready", "rss_bytes": 4096, "cpu_ms": 1}]})
+    };
+    let services: Vec<Value> = (0..1_000).map(one).collect();
+    let body = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5, "services": services});
+    let server = FakeServer::answering(move |_| (200, body.clone()));
+    let (code, stdout, stderr) = server.client(&["status"]).finish();
+    assert_eq!((code, stdout.lines().count(), stderr.as_str()), (0, 1_002, ""));
+    assert!(stdout.lines().all(|line| line.chars().count() <= 80));
+}

@@ -1,0 +1,178 @@
+//! Where nothing answers, or what answers is not what it should be: exit code 3, one line, and never for ever.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+
+use keepalive::model::Signal;
+use nix::sys::stat::Mode;
+
+use crate::fake_server::{FakeServer, STREAM};
+use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
+
+#[test]
+fn where_nothing_answers_the_places_and_the_remedy_are_named() {
+    let scratch = Directory::new();
+    let remedy = "is keepalive running here? (--socket PATH or KEEPALIVE_SOCKET names another)";
+    let runtime = scratch.path().to_str().unwrap();
+    let mut run = Run::words(Place::Child, &[KEEPALIVE, "status"]);
+    // Another user has no keepalive that listens at the usual places.
+    run.command.env_remove("KEEPALIVE_SOCKET").env("XDG_RUNTIME_DIR", runtime);
+    let (code, stdout, stderr) = run.finish();
+    let user = nix::unistd::geteuid();
+    let places = format!("/run/keepalive.sock or {runtime}/keepalive.sock or /tmp/keepalive-{user}.sock");
+    let expected = format!("keepalive: nothing answers at {places}: {remedy}\n");
+    assert_eq!((code, stdout.as_str(), stderr), (3, "", expected));
+    let stale = scratch.path().join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let stale = stale.to_str().unwrap();
+    let expected = format!("keepalive: nothing answers at {stale}: {remedy}\n");
+    let stop = Run::words(Place::Child, &[KEEPALIVE, "stop", "web", "--socket", stale]);
+    assert_eq!(stop.finish(), (3, String::new(), expected.clone()));
+    let health = Run::words(Place::Child, &[KEEPALIVE, "health", "--socket", stale]);
+    assert_eq!(health.finish(), (1, String::new(), expected));
+}
+
+#[test]
+fn who_may_not_connect_hears_that_plainly() {
+    if !have_root() {
+        return;
+    }
+    let scratch = Directory::new();
+    let path = scratch.path().join("closed.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, &path, Mode::S_IRUSR, nix::sys::stat::FchmodatFlags::FollowSymlink)
+        .unwrap();
+    let path = path.to_str().unwrap();
+    let mut run = Run::words(Place::Child, &["/proc/self/fd/0", "status", "--socket", path]);
+    run.command.uid(54_321).stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
+    let told =
+        format!("keepalive: permission denied at {path}: only root and the user that keepalive runs as may connect\n");
+    assert_eq!(run.finish(), (3, String::new(), told));
+}
+
+#[test]
+fn what_somebody_else_has_put_into_tmp_is_not_asked() {
+    if !have_root() {
+        return;
+    }
+    let path = "/tmp/keepalive-54322.sock";
+    std::fs::remove_file(path).ok();
+    let listener = UnixListener::bind(path).unwrap();
+    let mut run = Run::words(Place::Child, &["/proc/self/fd/0", "status"]);
+    run.command.uid(54_322).stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
+    run.command.env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
+    let found = run.finish();
+    drop(listener);
+    std::fs::remove_file(path).unwrap();
+    let told = format!("keepalive: {path} belongs to another user and is not trusted (--socket names it)\n");
+    assert_eq!(found, (3, String::new(), told));
+}
+
+#[track_caller]
+fn check_nonsense(bytes: &'static [u8], what: &str) {
+    let server = FakeServer::sending(bytes);
+    server.check(&["status"], 3, "", &format!("keepalive: what answers at SOCKET is not keepalive: {what}\n"));
+}
+
+#[test]
+fn an_answer_that_is_none_is_told_from_one() {
+    check_nonsense(b"+PONG\r\n", "its answer is no HTTP");
+    check_nonsense(b"\0\xff\0", "its answer is no HTTP");
+    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "its answer is no JSON");
+    check_nonsense(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "its answer is no JSON");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "it sends in chunks");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "its answer has no length that is a number");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "its answer is too large");
+}
+
+#[test]
+fn an_answer_without_end_is_not_taken_in() {
+    let endless = |head: &'static str, filling: &'static str| {
+        FakeServer::start(move |_, mut stream| {
+            stream.write_all(head.as_bytes()).ok();
+            while stream.write_all(filling.repeat(4096).as_bytes()).is_ok() {}
+        })
+    };
+    let told = |what| format!("keepalive: what answers at SOCKET is not keepalive: {what}\n");
+    let head = endless("HTTP/1.1 200 OK\r\nX: ", "x");
+    head.check(&["status"], 3, "", &told("the head of its answer does not end"));
+    let body = endless("HTTP/1.1 200 OK\r\n\r\n", " ");
+    body.check(&["status"], 3, "", &told("its answer is too large"));
+    let line = endless(STREAM, "x");
+    line.check(&["events", "-f"], 3, "", &told("a line of its answer does not end"));
+}
+
+#[test]
+fn a_connection_that_ends_too_early_is_told_of() {
+    let told = "keepalive: the connection to SOCKET ended before the answer did\n";
+    for bytes in [&b""[..], b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\":"] {
+        FakeServer::sending(bytes).check(&["status"], 3, "", told);
+    }
+    let server = FakeServer::start(|_, mut stream| {
+        write!(stream, "{STREAM}{{\"seq\":1}}\n{{\"se").ok();
+    });
+    server.check(&["events"], 3, "{\"seq\":1}", told);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_waited_for_no_longer_than_was_said() {
+    let silent = || {
+        FakeServer::start(|_, mut stream| {
+            // Until the client has gone.
+            stream.read_to_end(&mut Vec::new()).ok();
+        })
+    };
+    let told = "keepalive: no answer at SOCKET within 50ms\n";
+    silent().check(&["status", "--timeout", "50ms"], 3, "", told);
+    silent().check(&["events", "-f", "--timeout", "50ms"], 3, "", told);
+    silent().check(&["health", "--timeout", "50ms"], 1, "", told);
+    let slow = FakeServer::start(|_, mut stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{{").ok();
+        stream.read_to_end(&mut Vec::new()).ok();
+    });
+    slow.check(&["status", "--timeout", "50ms"], 3, "", told);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_stream_in_silence() {
+    let server = FakeServer::start(|_, mut stream| {
+        stream.write_all(STREAM.as_bytes()).ok();
+        while stream.write_all(b"{\"seq\":1}\n").is_ok() {}
+    });
+    let socket = server.path.to_str().unwrap();
+    // Both for SIGPIPE as it is, and for a program that has it ignored.
+    for trap in ["", "trap '' PIPE;"] {
+        let line = format!("{trap} \"$0\" events -f --socket \"$1\" | head -n 1");
+        let run = Run::words(Place::Child, &["bash", "-o", "pipefail", "-c", &line, KEEPALIVE, socket]);
+        let (code, stdout, stderr) = run.finish();
+        assert_eq!((stdout.as_str(), stderr.as_str()), ("{\"seq\":1}", ""), "{code}");
+        assert_eq!(code, if trap.is_empty() { 141 } else { 0 });
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_stream_as_it_ends_any_program() {
+    let server = FakeServer::start(|_, mut stream| {
+        stream.write_all(STREAM.as_bytes()).ok();
+        stream.write_all(b"{\"seq\":1}\n").ok();
+        stream.read_to_end(&mut Vec::new()).ok();
+    });
+    let mut run = Run::words(Place::Child, &["env", "--default-signal=INT", KEEPALIVE, "events", "-f"]);
+    run.command.env("KEEPALIVE_SOCKET", &server.path);
+    let mut running = run.start();
+    running.expect("{\"seq\":1}");
+    keepalive::sys::signal_process(running.keepalive(), Signal::INT).unwrap();
+    let status = wait_until("the end", || running.child.try_wait().unwrap());
+    assert_eq!((status.to_string().as_str(), running.stderr().as_str()), ("signal: 2 (SIGINT)", ""));
+}
+
+#[test]
+fn a_full_disk_is_told_of() {
+    let server = FakeServer::sending(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n");
+    let mut run = server.client(&["status", "--json"]);
+    run.command.stdout(Stdio::from(std::fs::File::create("/dev/full").unwrap()));
+    let told = "keepalive: cannot write to stdout: No space left on device\n".to_owned();
+    assert_eq!(run.finish(), (71, String::new(), told));
+}

@@ -1,0 +1,102 @@
+//! The commands and a keepalive that runs, together.
+
+use keepalive::model::Signal;
+
+use crate::harness::{KEEPALIVE, Place, Run, places, wait_until};
+use crate::services::Set;
+
+/// Two instances and a job.
+const TEXT: &str = "\
+[services.web]
+command = [\"PUPPET\", \"ignore\", \"10\"]
+instances = 2
+[services.job]
+type = \"oneshot\"
+command = \"true\"
+[services.idle]
+command = [\"PUPPET\", \"ignore\"]
+autostart = false
+";
+
+fn client(set: &Set, words: &[&str]) -> (i32, String, String) {
+    let mut run = Run::words(Place::Child, &[&[KEEPALIVE], words].concat());
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    run.finish()
+}
+
+#[track_caller]
+fn check(set: &Set, words: &[&str], stdout: &str) {
+    assert_eq!(client(set, words), (0, stdout.to_owned(), String::new()), "{words:?}");
+}
+
+/// Until everything is ready that should be.
+fn wait_for_ready(set: &Set) {
+    wait_until("all to be ready", || (client(set, &["health", "--ready"]).0 == 0).then_some(()));
+}
+
+#[test]
+fn a_set_is_looked_at_and_steered_from_beside_it() {
+    let set = Set::new(TEXT);
+    for place in places() {
+        let mut running = set.start(place);
+        wait_for_ready(&set);
+        check(&set, &["health", "--ready"], "ready");
+        check(&set, &["health", "web"], "ready");
+        check(&set, &["stop", "web.1"], "web.1 stopped");
+        let (code, stdout, _) = client(&set, &["status"]);
+        let rows: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+        let expected = [
+            ["keepalive", &format!("{},", env!("CARGO_PKG_VERSION"))],
+            ["NAME", "STATE"],
+            ["web.0", "running"],
+            ["web.1", "stopped"],
+        ];
+        assert_eq!((code, &rows[..4]), (0, &expected.map(Vec::from)[..]), "{stdout}");
+        assert!(stdout.contains("job.0   completed") && stdout.contains("idle.0  stopped"), "{stdout}");
+        check(&set, &["start", "web", "idle"], "web.0 running\nweb.1 running\nidle.0 running");
+        check(&set, &["scale", "web", "3"], "web.0 running\nweb.1 running\nweb.2 running");
+        check(&set, &["restart", "web.2", "--timeout", "50s"], "web.2 running");
+        check(&set, &["signal", "web.0", "usr1"], "web.0 running");
+        check(&set, &["completions", "names"], "web\nweb.0\nweb.1\nweb.2\njob\nidle\nall");
+        let (code, stdout, _) = client(&set, &["events"]);
+        assert_eq!(code, 0);
+        assert!(stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{stdout}");
+        assert!(stdout.contains("\"instance\":\"web.2\""), "{stdout}");
+        let (code, _, stderr) = client(&set, &["shutdown"]);
+        assert_eq!((code, stderr.as_str(), running.end()), (0, "", 0));
+        let (code, _, stderr) = client(&set, &["status"]);
+        assert!(code == 3 && stderr.starts_with("keepalive: nothing answers at "), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
+    let set = Set::new(TEXT);
+    let mut running = set.start(Place::Child);
+    wait_for_ready(&set);
+    for words in [&["stop", "wbe"][..], &["restart", "web.7"], &["health", "wbe"], &["status", "wbe"], &["logs", "wbe"]]
+    {
+        let (code, stdout, stderr) = client(&set, words);
+        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (1, "", 1), "{words:?}: {stderr}");
+        assert!(stderr.starts_with("keepalive: "), "{stderr}");
+    }
+    let (code, stdout, _) = client(&set, &["stop", "wbe", "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["result"]), (1, &serde_json::json!("unknown")));
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn events_are_followed_and_end_with_keepalive() {
+    let set = Set::new(TEXT);
+    let mut running = set.start(Place::Child);
+    wait_for_ready(&set);
+    let mut run = Run::words(Place::Child, &[KEEPALIVE, "events", "-f"]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let mut follower = run.start();
+    while !follower.line().contains("\"event\":\"transition\"") {}
+    running.send(Signal::TERM);
+    while !follower.line().contains("\"to\":\"stopped\"") {}
+    assert_eq!((running.end(), follower.end(), follower.stderr().as_str()), (0, 0, ""));
+}

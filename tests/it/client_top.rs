@@ -1,0 +1,134 @@
+//! `keepalive top`, on a terminal and elsewhere.
+
+use std::process::Command;
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
+use crate::fake_server::{FakeServer, status};
+use crate::harness::KEEPALIVE;
+use crate::terminal::{CTRL_C, Terminal};
+
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
+fn serve() -> FakeServer {
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    FakeServer::answering(move |_| {
+        let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut status = status();
+        status["services"][0]["instances"][0]["cpu_ms"] = (1_250 + 700 * look).into();
+        (200, status)
+    })
+}
+
+fn on_a_terminal(server: &FakeServer) -> Terminal {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
+    command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    terminal
+}
+
+#[test]
+fn it_is_kept_up_to_date_until_q() {
+    let server = serve();
+    let mut terminal = on_a_terminal(&server);
+    terminal.wait_for_text("web.0");
+    // The second picture has shares of the processor, and begins where the first did.
+    terminal.wait_for_text("\x1b[H");
+    terminal.wait_for_text("CPU ");
+    terminal.wait_for_text("\x1b[32mrunning");
+    terminal.type_in("xq");
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(rest.ends_with(LEAVE), "{rest:?}");
+}
+
+#[test]
+fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
+    let server = serve();
+    let mut terminal = on_a_terminal(&server);
+    // No job control here: the terminal is nobody's, so that the key is only a key. What a shell would send, we do.
+    terminal.type_in(CTRL_C);
+    signal_process(id(&terminal), Signal::INT).unwrap();
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
+    let terminal = on_a_terminal(&server);
+    signal_process(id(&terminal), Signal::TERM).unwrap();
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
+}
+
+#[test]
+fn a_suspension_gives_the_terminal_back_meanwhile() {
+    let server = serve();
+    let mut command = Command::new("setsid");
+    command.args([KEEPALIVE, "top"]).env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    // In a session of its own nobody is left to continue it, so that the kernel does not stop it.
+    signal_process(id(&terminal), Signal::TSTP).unwrap();
+    terminal.wait_for_text(LEAVE);
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    terminal.type_in("q");
+    assert_eq!(terminal.wait_for_end().0, Some(0));
+}
+
+fn id(terminal: &Terminal) -> Pid {
+    Pid::new(terminal.program.id().cast_signed()).unwrap()
+}
+
+#[test]
+fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
+    let server = serve();
+    let terminal = on_a_terminal(&server);
+    drop(server);
+    let (code, rest) = terminal.wait_for_end();
+    let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
+    assert_eq!((code, after.starts_with("keepalive: nothing answers at ")), (Some(3), true), "{after}");
+}
+
+#[test]
+fn elsewhere_it_is_one_table_after_two_looks() {
+    let server = serve();
+    let (code, stdout, stderr) = server.client(&["top"]).finish();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], "keepalive 0.1.0, pid 1, up 2m10s: 2 running, 1 backoff");
+    assert!(lines[1].starts_with("CPU ") && lines[1].ends_with("%, memory 14.0M"), "{stdout}");
+    assert_eq!(lines[2], "NAME   STATE    PID  CPU%  MEMORY  PROCS  RESTARTS  UPTIME");
+    assert!(lines[3].starts_with("web.0  running   12"), "the busiest comes first: {stdout}");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn as_json_it_is_the_status_with_shares() {
+    let server = serve();
+    let (code, stdout, stderr) = server.client(&["top", "--json"]).finish();
+    let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let share = |service: usize, instance: usize| &status["services"][service]["instances"][instance]["cpu_percent"];
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(share(0, 0).as_f64().is_some_and(|share| share > 0.0), "{stdout}");
+    assert_eq!((share(0, 1).is_null(), share(1, 0).as_f64()), (true, Some(0.0)));
+}
+
+#[test]
+fn a_table_on_a_terminal_has_colours_unless_they_are_unwanted() {
+    let server = serve();
+    let shown = |variable: &str, value: &str| {
+        let mut command = Command::new(KEEPALIVE);
+        command.args(["status"]).env("KEEPALIVE_SOCKET", &server.path);
+        command.env("TERM", "xterm").env("NO_COLOR", "").env(variable, value);
+        let (code, screen) = Terminal::start(&mut command).wait_for_end();
+        assert_eq!(code, Some(0), "{screen}");
+        screen.contains("\x1b[")
+    };
+    assert!(shown("LANG", "C"));
+    assert!(!shown("NO_COLOR", "1"));
+    assert!(!shown("TERM", "dumb"));
+}
