@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(say("nobody is there"), Err("nobody is there".to_owned()));
         let (near_end, far_end) = pair().unwrap();
         connect(near_end);
-        let ended = |slot| Message::Ended { slot, until: [1, 2] };
+        let ended = |slot| Message::Ended { slot };
         tell(ended(1), None);
         assert_eq!(say("one"), Ok(()));
         tell(ended(2), None);

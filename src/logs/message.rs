@@ -11,8 +11,7 @@ use super::line::Stream;
 /// Longer messages of keepalive's own are cut.
 pub(super) const TEXT_LIMIT: usize = 16 << 10;
 /// No packet is longer.
-#[cfg(test)]
-const PACKET_LIMIT: usize = TEXT_LIMIT + (4 << 10);
+pub(super) const PACKET_LIMIT: usize = TEXT_LIMIT + (4 << 10);
 
 /// A pipe that is read: whose it is, and where its lines go. The descriptor of its reading end belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +83,6 @@ pub enum Message {
     Ended {
         /// The instance.
         slot: u32,
-        /// It has written so many bytes of each stream since the beginning.
-        until: [u64; 2],
     },
     /// With the connection.
     Client(LogsQuery),
@@ -111,9 +108,9 @@ impl Message {
                 let end = text.floor_char_boundary(TEXT_LIMIT);
                 packet.bytes(text.get(..end).unwrap_or_default().as_bytes());
             }
-            Self::Ended { slot, until: [stdout, stderr] } => {
+            Self::Ended { slot } => {
                 packet.byte(3);
-                [u64::from(*slot), *stdout, *stderr].into_iter().for_each(|number| packet.number(number));
+                packet.number((*slot).into());
             }
             Self::Client(LogsQuery { names, lines, follow }) => {
                 packet.byte(4);
@@ -137,7 +134,7 @@ impl Message {
                 let level = Level::iter().nth(usize::from(rest.byte()?).checked_sub(1)?)?;
                 Self::Own { level, milliseconds: rest.number()?, text: rest.string()? }
             }
-            3 => Self::Ended { slot: rest.small()?, until: [rest.number()?, rest.number()?] },
+            3 => Self::Ended { slot: rest.small()? },
             4 => {
                 let follow = rest.byte()? != 0;
                 let lines = usize::try_from(rest.number()?).ok().filter(|lines| *lines != usize::MAX);
@@ -255,7 +252,7 @@ mod tests {
             Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(Some(file)) }),
             Message::Own { level: Level::Error, milliseconds: 12, text: "→ b".to_owned() },
             Message::Own { level: Level::Trace, milliseconds: 12, text: String::new() },
-            Message::Ended { slot: 1, until: [2, u64::MAX] },
+            Message::Ended { slot: 1 },
             Message::Client(LogsQuery { names, lines: Some(0), follow: true }),
             Message::Client(LogsQuery::default()),
             Message::End { within: 2_000 },

@@ -1,12 +1,15 @@
 //! keepalive's own messages: to the logger, and to stderr where there is none; the level by `KEEPALIVE_LOG` in the
 //! syntax of env_logger.
 
+use std::os::fd::OwnedFd;
+
 use env_filter::{Builder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::line::Stamp;
 use super::link;
-use crate::sys::{self, StandardError};
+use super::message::{Message, PACKET_LIMIT};
+use crate::sys::{self, StandardError, packet};
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …
 const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
@@ -40,7 +43,7 @@ impl Log for OwnLines {
         if !self.0.matches(record) {
             return;
         }
-        write(record.level(), record.args().to_string(), StandardError::write_line);
+        write(record.level(), record.args().to_string());
     }
 
     fn flush(&self) {}
@@ -59,16 +62,33 @@ pub fn write_last(reason: &str) {
     StandardError.write_last(&line);
 }
 
+/// Writes to stderr what no logger has read from `far_end`, the other end of the way to it, as none ever will.
+pub fn write_unread(far_end: &OwnedFd) {
+    let mut packet = vec![0; PACKET_LIMIT];
+    loop {
+        link::flush();
+        let Ok((length @ 1.., _)) = packet::receive(far_end, &mut packet) else { return };
+        if let Some(Message::Own { level, milliseconds, text }) = packet.get(..length).and_then(Message::decode) {
+            write_to_stderr(&Stamp::at(milliseconds), level, &text);
+        }
+    }
+}
+
 fn stamp() -> Stamp {
     Stamp::at(u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX))
 }
 
-fn write(level: Level, message: String, to_stderr: impl FnOnce(&StandardError, &[u8])) {
+fn write(level: Level, message: String) {
     let stamp = stamp();
-    let Err(message) = link::own_line(level, stamp.milliseconds(), message) else { return };
+    if let Err(message) = link::own_line(level, stamp.milliseconds(), message) {
+        write_to_stderr(&stamp, level, &message);
+    }
+}
+
+fn write_to_stderr(stamp: &Stamp, level: Level, message: &str) {
     let mut line = Vec::new();
-    link::style().write(&stamp, level, &message, &mut line);
-    // It brings its own newline.
+    link::style().write(stamp, level, message, &mut line);
+    // stderr brings its own newline.
     line.pop();
-    to_stderr(&StandardError, &line);
+    StandardError.write_line(&line);
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
-use crate::logs::link;
 use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
 use crate::logs::message::{FileTarget, LogsQuery, Message, Source, Target};
+use crate::logs::{link, own};
 use crate::model::plan::{Limit, Output, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
 use crate::sys::counters::SharedCounters;
@@ -46,7 +46,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
 
-/// What went through one stream of an instance.
+/// What went through one stream.
 #[allow(dead_code, reason = "metrics and scaling do not use all of it yet")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
@@ -79,7 +79,6 @@ struct Way {
     counters: &'static SharedCounters,
 }
 
-/// See above.
 pub(super) struct Logging {
     plan: Rc<Plan>,
     /// `None`: no output goes through keepalive.
@@ -235,16 +234,9 @@ impl Logging {
 
     /// The process of `instance` has ended: what it has written is out before what is logged from now on.
     pub(super) fn on_ended(&self, instance: InstanceId) {
-        let Some(slot) = self.slots.get(&instance) else { return };
-        let mut until = [0; 2];
-        for ((pipe, until), stream) in slot.pipes.iter().zip(&mut until).zip([0, 1]) {
-            if let Some(pipe) = pipe {
-                // In this order: what is read in between is counted twice, not left out. Nobody waits for what is not there.
-                *until = pipe::waiting(&pipe.read_end);
-                *until += self.counter(slot_counter(slot.number, stream) + 1);
-            }
+        if let Some(slot) = self.slots.get(&instance) {
+            link::tell(Message::Ended { slot: slot.number }, None);
         }
-        link::tell(Message::Ended { slot: slot.number, until }, None);
     }
 
     /// The ordered stop has begun.
@@ -290,7 +282,7 @@ impl Logging {
         let Some(running) = &self.running else { return };
         let status = match wait::reap_quiet(running.pid) {
             // It closes its descriptors just before it can be reaped. The next turn, which comes at once, finds it.
-            Ok(None) => return kill::signal_process(running.pid, Signal::KILL).unwrap_or_default(),
+            Ok(None) => return,
             Ok(status) => status,
             Err(_) => None,
         };
@@ -375,8 +367,10 @@ impl Logging {
             // It is ours and not reaped: the number is its own.
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
+        if let Some(way) = self.way.take() {
+            own::write_unread(&way.far_end);
+        }
         link::disconnect();
-        self.way = None;
     }
 
     /// With as many loggers as it takes.

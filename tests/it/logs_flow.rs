@@ -30,7 +30,8 @@ fn everything_is_out_at_the_end() {
         let text = String::from_utf8(text).unwrap();
         assert_eq!(code, 0);
         assert!(numbers(&text, "a.0       | ").eq(1..=100_000));
-        let completed = text.find(" a.0 running → completed").unwrap();
+        let completed =
+            text.find(" a.0 running → completed").unwrap_or_else(|| panic!("{}", &text[text.len() - 400..]));
         assert!(text.find("line 00100000\n").unwrap() < completed);
     }
 }
@@ -147,7 +148,8 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         assert_eq!(got.last(), Some(&LINES));
         let gaps = got.windows(2).filter(|pair| pair[1] - pair[0] > 1).count();
         assert!(gaps <= 3, "{gaps} gaps");
-        assert!(text.lines().all(|line| line.matches(" | ").count() <= 1), "no line is continued by another");
+        let joined: Vec<&str> = text.lines().filter(|line| line.matches(" | ").count() > 1).collect();
+        assert!(joined.is_empty(), "lines that another continues: {joined:?}");
         // A line has some 14 bytes; the logger holds a buffer in and a buffer out.
         let lost = LINES - got.len() as u64;
         assert!(lost <= 3 * (256 + 128 + 256) * 1_024 / 14, "{lost} lost");
@@ -242,4 +244,19 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         assert!(text.trim_end().ends_with("received SIGTERM: ended with exit code 137"), "{text}");
         assert!(!text.contains("was started again"), "{text}");
     }
+}
+
+#[test]
+fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    let mut running = set.start(Place::Child);
+    assert!(running.line().contains("| ready"));
+    let logger = logger_of(running.keepalive()).unwrap();
+    signal_process(logger, Signal::STOP).unwrap();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let last: Vec<&str> = stderr.lines().rev().take(4).collect();
+    assert_eq!(last[0], "keepalive | received SIGTERM: ended with exit code 0", "{stderr}");
+    assert!(last.contains(&"keepalive | received SIGTERM: stopping everything"), "{stderr}");
 }

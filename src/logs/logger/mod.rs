@@ -106,7 +106,8 @@ pub fn run(beginning: Beginning) -> ! {
     let code = match Logger::new(beginning) {
         Ok(mut logger) => {
             logger.run();
-            0
+            // Nothing is dropped: its end is seen when it is there, not before.
+            process::exit_now(0)
         }
         Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
     };
@@ -241,7 +242,7 @@ impl Logger {
             (Message::Own { level, milliseconds, text }, _) => {
                 self.pending.push_back(Pending::Own { level, milliseconds, text });
             }
-            (Message::Ended { slot, until }, _) => self.pending.push_back(Pending::Ended { slot, until }),
+            (Message::Ended { slot }, _) => self.on_ended(slot),
             (Message::End { within }, _) => self.end(within),
             (Message::Pipe(_) | Message::Client(_), None) => {}
         }
@@ -252,9 +253,15 @@ impl Logger {
         self.ends_by = Some(self.now + Duration::from_millis(within));
         let slots: std::collections::BTreeSet<u32> = self.pipes.values().map(|pipe| pipe.source.slot).collect();
         for slot in slots {
-            let until = [0, 1].map(|stream| self.pipes.get(&(u64::from(slot) * 2 + stream)).map_or(0, Pipe::written));
-            self.pending.push_back(Pending::Ended { slot, until });
+            self.on_ended(slot);
         }
+    }
+
+    /// What stands in its pipes now comes before what PID 1 tells from now on.
+    fn on_ended(&mut self, slot: u32) {
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let until = streams.map(|stream| self.pipes.get(&key(slot, stream)).map_or(0, Pipe::written));
+        self.pending.push_back(Pending::Ended { slot, until });
     }
 
     fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
@@ -299,6 +306,9 @@ impl Logger {
         while let Some(first) = self.pending.pop_front() {
             match first {
                 Pending::Own { level, milliseconds, text } => {
+                    if !self.has_room(Stream::Stderr) && self.pending.len() < PENDING_AT_MOST {
+                        return self.pending.push_front(Pending::Own { level, milliseconds, text });
+                    }
                     let lost = self.outputs.lost;
                     self.outputs.put_own(&Stamp::at(milliseconds), level, &text);
                     if self.outputs.lost > lost
@@ -314,6 +324,15 @@ impl Logger {
                 }
             }
         }
+    }
+
+    /// Whether a line of keepalive's own can be put out: there is room, or nobody who reads has been there for some time.
+    fn has_room(&mut self, stream: Stream) -> bool {
+        if !self.outputs.sink(stream).has_room() {
+            self.outputs.flush(&self.poller, self.now, &self.stamp);
+        }
+        let sink = self.outputs.sink(stream);
+        sink.has_room() || sink.stuck_at().is_some_and(|stuck| stuck <= self.now)
     }
 
     /// Reads what the process of `slot` has written before it ended; false: there is no room for it yet.

@@ -111,12 +111,13 @@ impl Sink {
     /// How much was written.
     fn write(&mut self) -> Result<usize, Errno> {
         let mut total = 0;
+        // Whoever is killed in the middle has not said how far it came.
+        if let Some(mark) = self.mark {
+            mark.store(1, Ordering::Relaxed);
+        }
         if self.torn {
             match self.outlet.write(b"\n") {
-                Ok(_) => {
-                    self.torn = false;
-                    self.leave_mark();
-                }
+                Ok(_) => self.torn = false,
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(errno) => return Err(errno),
             }
@@ -127,16 +128,17 @@ impl Sink {
                 Ok(written) => {
                     self.written += written;
                     total += written;
-                    self.leave_mark();
                 }
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
         }
+        self.leave_mark();
         if self.written > ENOUGH {
-            self.buffer.drain(..self.written);
-            self.written = 0;
+            // The last byte stays, for what has been written so far to tell whether it ends a line.
+            self.buffer.drain(..self.written - 1);
+            self.written = 1;
         }
         Ok(total)
     }
@@ -144,7 +146,7 @@ impl Sink {
     fn leave_mark(&self) {
         let last = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
         if let Some(mark) = self.mark {
-            mark.store(u64::from(last.is_some_and(|byte| *byte != b'\n')), Ordering::Relaxed);
+            mark.store(u64::from(last.map_or(self.torn, |byte| *byte != b'\n')), Ordering::Relaxed);
         }
     }
 
