@@ -39,7 +39,7 @@ fn it_needs_no_privilege_and_nothing_writable() {
     assert!(logs.stdout.lines().any(|line| line == "base.0 stops"), "{}", container.describe());
     let is_trouble = |line: &&str| line.contains("warning:") || line.contains("error:");
     let trouble: Vec<&str> = logs.stderr.lines().filter(is_trouble).collect();
-    let expect = "keepalive: warning: cannot make the control socket at /run/keepalive.sock (Read-only file system) \
+    let expect = "keepalive: warning: cannot make the control socket at /run/keepalive.sock (No such file or directory) \
                   nor at /tmp/keepalive-1000.sock (Read-only file system): clients cannot reach this keepalive";
     assert_eq!(trouble, [expect], "{}", container.describe());
 }

@@ -94,14 +94,9 @@ fn position(stdout: &str, line: &str) -> usize {
     stdout.lines().position(|found| found == line).unwrap_or_else(|| panic!("`{line}` in\n{stdout}"))
 }
 
-/// The server is not there yet: the set runs without it.
-fn without_server(manifest: String) -> String {
-    manifest.lines().filter(|line| !line.trim().starts_with("http = ")).map(|line| format!("{line}\n")).collect()
-}
-
 #[test]
 fn several_services_in_a_pod_start_and_stop_in_order() {
-    let Some(pod) = Pod::play("pod.yaml", without_server) else { return };
+    let Some(pod) = Pod::play("pod.yaml", std::convert::identity) else { return };
     let shop = pod.container("shop");
     for line in ["prepared", "web.0 up", "web.1 up", "worker.0 up"] {
         shop.wait_for_line(line);

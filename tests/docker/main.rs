@@ -33,6 +33,7 @@ mod own_engine;
 mod podman;
 mod real_set;
 mod scratch;
+mod served_examples;
 mod shortage;
 mod stop;
 mod terminal;

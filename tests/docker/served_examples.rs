@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::archive::Archive;
 use super::client::{Client, docker, docker_ok, lossy};
-use super::engine::{Container, Engine, Image, skip, unique_name};
+use super::engine::{Container, Engine, Image, Process, skip, unique_name};
 use super::examples::{argument, examples};
 use super::host;
 use super::image::{build, keepalive_image};
@@ -143,7 +143,9 @@ fn the_probes_of_the_pod_tell_what_the_kubelet_has_to_know() {
     shop.wait_for_line("worker.0 up");
 
     // A crash is no matter of liveness, and one of readiness only until it is over.
-    let web = shop.processes().into_iter().find(|process| process.name == "app" && process.parent == 1).unwrap();
+    let is_main = |process: &Process| process.name == "app" && process.parent == 1;
+    // It was started before the worker.
+    let web = shop.processes().into_iter().filter(is_main).min_by_key(|process| process.pid).unwrap();
     shop.shell(&format!("kill -KILL {}", web.pid));
     wait_for(|| shop.describe(), || (!ask(&pod, &shop, "readinessProbe").0).then_some(()));
     assert!(ask(&pod, &shop, "livenessProbe").0, "{}", shop.describe());

@@ -12,6 +12,7 @@
 #[path = "../common/harness.rs"]
 mod harness;
 
+mod browser;
 mod cli;
 mod client;
 mod client_broken;
@@ -32,6 +33,7 @@ mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
+mod page;
 mod services;
 #[path = "../common/session.rs"]
 mod session;

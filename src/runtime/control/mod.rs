@@ -381,7 +381,7 @@ fn stranger(client: &Client) -> Option<String> {
     }
 }
 
-const NOT_LOGGED: &str = "nothing is logged through keepalive: what services write goes where keepalive's own goes";
+const NOT_LOGGED: &str = "nothing is logged through keepalive: services inherit its stdout and stderr; log = { stdout = \"prefix\", stderr = \"prefix\" } changes that";
 /// The page loads nothing from elsewhere.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 const PAGE: &[u8] = include_bytes!("../../control/page.html");
