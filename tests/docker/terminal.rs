@@ -120,3 +120,22 @@ fn ctrl_c_stops_a_service_set_in_order() {
     let (code, rest) = terminal.wait_for_end();
     assert_eq!(code, Some(0), "{rest}");
 }
+
+/// `docker exec -it`: the table is kept up to date, and `q` gives the terminal back.
+#[test]
+fn top_has_a_terminal_by_exec() {
+    let Some(engine) = Engine::find() else { return };
+    let image =
+        engine.image("[keepalive]\ncontrol = \"/k\"\n[services.web]\ncommand = \"/srv/steady\"\ninstances = 2\n");
+    let container = image.run(&[], &[]);
+    container.wait_for_line("web.1 up");
+    let words = ["exec", "--interactive", "--tty", container.name(), "/sbin/keepalive", "top", "--socket", "/k"];
+    let mut terminal = Terminal::start(&mut Client::default().command(&words));
+    terminal.wait_for_text("web.1");
+    container.shell("/sbin/keepalive stop web.1 --socket /k");
+    terminal.wait_for_text("stopped");
+    terminal.type_in("q");
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!(code, Some(0), "{rest}");
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}
