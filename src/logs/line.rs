@@ -1,9 +1,8 @@
 //! How a line looks: text with the name of its instance before it, or JSON. Appends to a buffer and does nothing else.
 
-use std::io::Write as _;
-
 use log::Level;
 
+use super::stamp::Stamp;
 use crate::model::plan::{LogFormat, LogStyle};
 
 /// What keepalive's own lines have in the place of a service.
@@ -39,56 +38,6 @@ pub enum Piece {
     Whole,
     /// More of the same line follows.
     Cut,
-}
-
-/// An instant as RFC 3339 writes it, in UTC with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    milliseconds: u64,
-    text: [u8; 24],
-}
-
-impl Stamp {
-    /// `milliseconds` since 1970. Years after 9999 are shown as 9999.
-    #[must_use]
-    pub fn at(milliseconds: u64) -> Self {
-        const LAST_SECOND: u64 = 253_402_300_799;
-        let seconds = (milliseconds / 1_000).min(LAST_SECOND);
-        let (year, month, day) = date(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-        let mut text = *b"1970-01-01T00:00:00.000Z";
-        let mut room = text.as_mut_slice();
-        // It has the length of the array.
-        let fraction = milliseconds % 1_000;
-        write!(room, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z").ok();
-        Self { milliseconds, text }
-    }
-
-    /// Since 1970.
-    #[must_use]
-    pub const fn milliseconds(&self) -> u64 {
-        self.milliseconds
-    }
-
-    /// `2026-11-21T08:00:00.123Z`
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8] {
-        &self.text
-    }
-}
-
-/// Year, month and day of the day that is `days` after 1970-01-01, in the Gregorian calendar: in eras of 400 years that
-/// begin in March, so that the leap day is the last.
-const fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
 }
 
 /// Whether a stream is shown in colour.

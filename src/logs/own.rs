@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use env_filter::{Builder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::line::Stamp;
 use super::link;
 use super::message::{Message, PACKET_LIMIT};
+use super::stamp::Stamp;
 use crate::sys::{self, StandardError, packet};
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …

@@ -1,19 +1,46 @@
 //! Points in time as people and programs read them, RFC 3339 in UTC.
 
-use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
+use std::io::Write as _;
 
-/// `2026-11-21T08:00:00.123Z`: so long after the beginning of 1970.
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp(pub Duration);
+/// An instant as RFC 3339 writes it, in UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    milliseconds: u64,
+    text: [u8; 24],
+}
 
-impl Display for Stamp {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
+impl Stamp {
+    /// `milliseconds` since 1970. Years after 9999 are shown as 9999.
+    #[must_use]
+    pub fn at(milliseconds: u64) -> Self {
+        const LAST_SECOND: u64 = 253_402_300_799;
+        let seconds = (milliseconds / 1_000).min(LAST_SECOND);
         let (year, month, day) = date(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-        let milliseconds = self.0.subsec_millis();
-        write!(formatter, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
+        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+        let mut text = *b"1970-01-01T00:00:00.000Z";
+        let mut room = text.as_mut_slice();
+        // It has the length of the array.
+        let fraction = milliseconds % 1_000;
+        write!(room, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z").ok();
+        Self { milliseconds, text }
+    }
+
+    /// Since 1970.
+    #[must_use]
+    pub const fn milliseconds(&self) -> u64 {
+        self.milliseconds
+    }
+
+    /// `2026-11-21T08:00:00.123Z`
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The same, as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.text).unwrap_or_default()
     }
 }
 
@@ -39,7 +66,7 @@ mod tests {
     use super::*;
 
     fn check(seconds: u64, expect: &str) {
-        assert_eq!(Stamp(Duration::from_millis(seconds * 1000 + 7)).to_string(), expect);
+        assert_eq!(Stamp::at(seconds * 1_000 + 7).as_str(), expect);
     }
 
     #[test]
@@ -51,5 +78,6 @@ mod tests {
         check(1_795_248_000, "2026-11-21T08:00:00.007Z");
         check(4_107_542_400, "2100-03-01T00:00:00.007Z");
         check(253_402_300_799, "9999-12-31T23:59:59.007Z");
+        check(253_402_300_800, "9999-12-31T23:59:59.007Z");
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Events {
 pub(super) struct Event {
     /// From 1 on, without a gap.
     number: u64,
-    /// The time since 1970.
-    at: Duration,
+    /// Milliseconds since 1970.
+    at: u64,
     what: What,
 }
 
@@ -47,6 +47,7 @@ pub(super) enum What {
 
 impl Events {
     pub(super) fn push(&mut self, at: Duration, what: What) {
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         if self.ring.len() == KEPT {
             self.ring.pop_front();
         }
@@ -76,7 +77,7 @@ impl Event {
     pub(super) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
-        object.shown("time", Stamp(self.at));
+        object.text("time", Stamp::at(self.at).as_str());
         match &self.what {
             What::Fact(fact) => write_fact(plan, fact, &mut object),
             What::Orphans { count, total } => {

@@ -7,8 +7,9 @@ use nix::errno::Errno;
 
 use super::Names;
 use super::ring::{Cursor, Next, OWN, Ring};
-use crate::logs::line::{OWN_NAME, Piece, Stamp, write_own_json};
+use crate::logs::line::{OWN_NAME, Piece, write_own_json};
 use crate::logs::message::LogsQuery;
+use crate::logs::stamp::Stamp;
 use crate::sys::Poller;
 use crate::sys::pipe::{receive_now, send_now};
 use crate::sys::poll::Interest;

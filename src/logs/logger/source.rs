@@ -7,8 +7,9 @@ use nix::errno::Errno;
 
 use super::outputs::{Outputs, Route};
 use super::split::Splitter;
-use crate::logs::line::{Label, Stamp};
+use crate::logs::line::Label;
 use crate::logs::message::{Source, Target};
+use crate::logs::stamp::Stamp;
 use crate::sys::pipe::waiting;
 
 /// What reading gave.
