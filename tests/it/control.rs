@@ -399,6 +399,21 @@ fn large_answers_are_whole() {
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
 }
 
+/// Pieces end wherever they are long enough, which is between two services too.
+#[test]
+fn the_status_of_many_services_is_whole() {
+    let idle = |number| format!("[services.s{number}]\ncommand = \"true\"\nautostart = false\n");
+    let idle: String = (0..500).map(idle).collect();
+    let set = Set::new(&format!("{idle}[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let status = control.get("/v1/status").json();
+    let services = status["services"].as_array().unwrap();
+    let names: Vec<_> = services.iter().map(|service| service["name"].as_str().unwrap()).collect();
+    let expected: Vec<_> = (0..500).map(|number| format!("s{number}")).chain(["web".to_owned()]).collect();
+    assert_eq!(names, expected);
+}
+
 /// Without descriptors clients wait; services do not, and nothing spins.
 #[test]
 fn without_descriptors_clients_wait() {

@@ -108,16 +108,20 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
     }
     for service in scene.view.services().skip(cursor.service) {
         if cursor.number == 0 {
+            if is_full(out) {
+                return false;
+            }
             if cursor.service > 0 {
                 out.push(b',');
             }
             begin_service(service, scene, out);
         }
         for instance in service.instances().skip(cursor.number) {
-            if is_full(out) {
-                return false;
-            }
+            // What a service begins with and its first instance are in one piece: the cursor knows no place between.
             if cursor.number > 0 {
+                if is_full(out) {
+                    return false;
+                }
                 out.push(b',');
             }
             write_instance(&instance, scene, out);
