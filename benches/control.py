@@ -1,0 +1,115 @@
+"""What it costs to ask keepalive, and whether what it does suffers from being asked."""
+
+import os
+import socket
+import time
+
+from run import COUNT, DRAINED, ERRORS, GO, STAMPS, Failed, Run, shared_words
+from samples import Sampler, spread
+
+SERVICES = 1000
+# So many keepalives are asked in turns: each must find out anew what its services use, which it does once a second.
+SETS = 4
+STALE = 1.05
+
+
+def free_port():
+    """A port of 127.0.0.1 at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ControlMeasures(Sampler):
+    """The control socket and HTTP."""
+
+    names = ("status", "metrics")
+
+    def _ask(self, run):
+        """`GET /v1/status`: nanoseconds from before the connection until the answer has ended."""
+        began = time.monotonic_ns()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(run.socket)
+            client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            length = 0
+            start = part = client.recv(1 << 18)
+            while part:
+                length += len(part)
+                part = client.recv(1 << 18)
+        took = time.monotonic_ns() - began
+        if not start.startswith(b"HTTP/1.1 200") or length < SERVICES * 100:
+            raise Failed(f"status: {length} bytes: {start[:100]}")
+        return took
+
+    def _command(self, run):
+        """`keepalive status`: nanoseconds from before its start until it has been waited for."""
+        output = os.path.join(run.folder, "status")
+        into = (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        words, environment = ["keepalive", "status"], {"KEEPALIVE_SOCKET": run.socket}
+        began = time.monotonic_ns()
+        process = os.posix_spawn(self.peers.path["keepalive"], words, environment, file_actions=[into])
+        _, status = os.waitpid(process, 0)
+        took = time.monotonic_ns() - began
+        with open(output, "rb") as file:
+            lines = file.read().count(b"\n")
+        if status or lines < SERVICES:
+            raise Failed(f"keepalive status: {lines} lines, status {status}")
+        return took
+
+    def status(self):
+        """Who asks -> nanoseconds, with 1,000 services: what they use is found out for it, or was a moment ago."""
+        runs, samples = [], {"command": [], "request": [], "command again": [], "request again": []}
+        kinds = {"command": self._command, "request": self._ask}
+        try:
+            for _ in range(SETS):
+                runs.append(self._supervisor("keepalive", ["service"] * SERVICES))
+                runs[-1].wait_for(COUNT, SERVICES)
+            for number in range(self._pick(8, 50)):
+                time.sleep(STALE)
+                for turn, run in enumerate(runs):
+                    kind = list(kinds)[(number + turn) % 2]
+                    samples[kind].append(kinds[kind](run))
+                    samples[f"{kind} again"].append(kinds[kind](run))
+        finally:
+            for run in runs:
+                run.__exit__()
+        return {name: spread(values) for name, values in samples.items()}
+
+    def metrics(self):
+        """Case -> nanoseconds of restarts with 10 services, without and with 1,000 requests in a second for /metrics.
+
+        `asks` has how long the requests took, from the instant at which each was due: one that waits for another has
+        waited. What is asked over the control socket or over TCP is the same.
+        """
+        port = free_port()
+        with Run(self.peers.child,
+                 lambda folder: self.peers.keepalive(folder, ["still"] * 9 + ["die"], http=f"127.0.0.1:{port}"),
+                 life=1000, count=1 << 14) as run:
+            run.wait_for(COUNT, 1)
+            time.sleep(0.3)
+            targets = {"socket": run.socket, "http": str(port)}
+            restarts, asks = {"none": [], **{name: [] for name in targets}}, {name: [] for name in targets}
+            for _ in range(self._pick(2, 10)):
+                for name in restarts:
+                    restarts[name] += self._restart_while(run, targets.get(name), asks.get(name))
+        return {"restarts": {name: spread(values) for name, values in restarts.items()},
+                "asks": {name: spread(values) for name, values in asks.items()}}
+
+    def _restart_while(self, run, target, asks):
+        """Restarts of a second, while somebody asks 1,000 times."""
+        count, begin = 1000, run.words[COUNT]
+        run.words[GO] = 1
+        if target:
+            path = os.path.join(run.folder, "asker")
+            words = shared_words(path)
+            asker = run.help(self.peers.child, "ask", path, count=count, target=target)
+            asker.wait()
+            if words[ERRORS] or words[COUNT] != count or words[DRAINED] < count * 1000:
+                raise Failed(f"/metrics at {target}: {words[COUNT]} answers, {words[ERRORS]} of them bad")
+            asks += words[STAMPS:STAMPS + count].tolist()
+        else:
+            time.sleep(1.0)
+        end = run.words[COUNT]
+        run.words[GO] = 0
+        time.sleep(0.05)
+        return run.restart_latencies(begin, end)
