@@ -163,6 +163,9 @@ fn wrong_options_say_what_would_be_right() {
     check_error("-x", "unknown option `-x`", "");
     check_error("--grace=5 -- x", "`--grace` needs a duration, found `5`", "with a unit: --grace=5s");
     check_error("--linger soon -- x", "`--linger` needs a duration, found `soon`", "such as --linger=5s");
+    let too_long = "99999999999999999999s";
+    let reason = format!("`--grace` is too long: `{too_long}`");
+    check_error(&format!("--grace {too_long} -- x"), &reason, "the longest is 213503d");
     check_error("-r TERM -- x", "`-r` needs two signals, found `TERM`", "such as -r TERM:QUIT, or -r HUP:0 to drop it");
     check_error("-r TREM:INT -- x", "`-r` needs a signal, found `TREM`", "did you mean `SIGTERM`?");
     check_error("-r KILL:INT -- x", "SIGKILL cannot be rewritten: no process can catch it", "");

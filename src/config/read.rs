@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::report::{Fault, Place, Source};
+use crate::model::errno;
 use crate::model::units::format_duration;
 
 /// No configuration file and no `env_file` is larger: a thousand services take a quarter of a megabyte.
@@ -77,7 +78,7 @@ impl io::Read for Pipe {
 /// What the system says, without its number.
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
-    let description = error.raw_os_error().map_or("it is unusable", |number| Errno::from_raw(number).desc());
+    let description = error.raw_os_error().map_or("it is unusable", |number| errno::words(Errno::from_raw(number)));
     let mut characters = description.chars();
     characters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + characters.as_str())
 }

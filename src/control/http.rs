@@ -15,8 +15,8 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::places::Place;
-use crate::model::Mono;
 use crate::model::units::format_duration;
+use crate::model::{Mono, errno};
 use crate::sys;
 
 /// No head of ours is larger than a few hundred bytes.
@@ -66,7 +66,9 @@ impl fmt::Display for Failure {
             Self::Strange(place) => {
                 write!(formatter, "{} belongs to another user and is not trusted (--socket names it)", place.display())
             }
-            Self::Broken(place, errno) => write!(formatter, "cannot talk to {}: {}", place.display(), errno.desc()),
+            Self::Broken(place, errno) => {
+                write!(formatter, "cannot talk to {}: {}", place.display(), errno::words(*errno))
+            }
             Self::Late(place, patience) => {
                 write!(formatter, "no answer at {} within {}", place.display(), format_duration(*patience))
             }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
 use nix::errno::Errno;
 
+use crate::model::errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::sys::screen;
 
@@ -75,7 +76,7 @@ pub(super) fn unwritten(error: &io::Error) -> u8 {
         return 0;
     }
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    tell(&format!("cannot write to stdout: {}", errno.desc()));
+    tell(&format!("cannot write to stdout: {}", errno::words(errno)));
     SYSTEM_REFUSES
 }
 

@@ -48,6 +48,19 @@ pub fn asks_to_end(signal: Signal) -> bool {
     [Signal::TERM, Signal::INT, Signal::QUIT].contains(&signal)
 }
 
+/// Whether a request to end from there is heard by a child that is found stopped only after it was sent.
+///
+/// The stop may have come before it (SIGTERM is taken before the SIGCHLD that tells of a stop) or before the child has
+/// taken it. Ctrl-C and Ctrl-Z are typed one after the other by one person, who means the second: a program that goes
+/// on after Ctrl-C can still be stopped.
+#[must_use]
+pub fn outlasts_a_stop(origin: Origin) -> bool {
+    match origin {
+        Origin::Process(_) => true,
+        Origin::Kernel | Origin::Child(_) => false,
+    }
+}
+
 /// Whether `signal` stops who does not care: SIGTSTP, SIGTTIN, SIGTTOU.
 #[must_use]
 pub fn asks_to_stop(signal: Signal) -> bool {
@@ -150,6 +163,13 @@ mod tests {
             assert_eq!(to_the_child, (!twice).then_some(signal), "{signal}");
             assert_eq!(route(&options(&[]), typed, || Terminal::NotChilds), Some(signal), "{signal}");
         }
+    }
+
+    #[test]
+    fn a_request_to_end_outlasts_a_stop_unless_it_was_typed() {
+        assert!(outlasts_a_stop(ENGINE));
+        assert!(outlasts_a_stop(Origin::Process(Pid::new(9))));
+        assert!(!outlasts_a_stop(KERNEL));
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! child stopped (Ctrl-Z) ─► take the terminal back ─► stop ourselves ─► the shell goes on
 //! `fg`: SIGCONT ─► hand the terminal to the child ─► SIGCONT to its group
 //! ```
+//! With stdin elsewhere (`echo x | keepalive -- less`) the child has the terminal only from when it asks for it: the rest
+//! of a pipeline, which is in our group, may be reading from it.
+//!
 //! As PID 1, or where no shell is left to continue us, the kernel does not let Ctrl-Z stop us; the child is continued
 //! at once then, so that Ctrl-Z does what it does without an init: nothing.
 
 use super::notice::{self, Notice};
-use super::{Dialect, Init, Options, Place, Placement};
+use super::{Course, Dialect, Init, Options, Place, Placement};
 use crate::model::Signal;
 use crate::sys::signals::SignalSet;
-use crate::sys::{process, signals, terminal};
+use crate::sys::terminal::{self, Reach};
+use crate::sys::{process, signals};
 
 /// Lets go of the terminal if the command is to have it for its own. The signals that come from that to ourselves.
 pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
@@ -33,10 +37,18 @@ pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
     coming
 }
 
+/// Which terminal the command is to have from the beginning.
+pub(super) const fn first_reach(dialect: Dialect) -> Reach {
+    match dialect {
+        Dialect::Catatonit => Reach::Session,
+        Dialect::Native | Dialect::Tini | Dialect::DumbInit => Reach::Stdin,
+    }
+}
+
 impl Init<'_> {
     /// Whether what is typed is told to the child by the kernel.
     pub(super) fn child_has_terminal(&self) -> bool {
-        terminal::foreground_group() == Some(self.child.led_group())
+        terminal::foreground_group(self.reach) == Some(self.child.led_group())
     }
 
     /// The child has been stopped.
@@ -45,9 +57,24 @@ impl Init<'_> {
             return;
         }
         log::debug!("`{}` has been stopped by {signal}", self.child);
-        self.stopped = true;
+        // It must hear it. Once: a stop that comes later is meant.
+        if std::mem::take(&mut self.asked_to_end) {
+            self.resume_child();
+            return;
+        }
+        self.course = Course::Stopped;
         // Elsewhere a stop that somebody has sent through the init is meant.
         if std::mem::take(&mut self.asked_to_stop) && self.options.dialect != Dialect::Native {
+            return;
+        }
+        let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
+        if wants_terminal && self.options.dialect == Dialect::Native {
+            self.reach = Reach::Session;
+        }
+        let foreground = terminal::foreground_group(self.reach);
+        let ours = process::group();
+        if wants_terminal && foreground.is_some() && foreground == ours {
+            self.resume_child();
             return;
         }
         if self.place == Place::Init {
@@ -56,24 +83,18 @@ impl Init<'_> {
             }
             return;
         }
-        // Ctrl-Z comes to us, and through us to the child, where stdin is not the terminal that it was typed on. Any other
-        // stop without a terminal is somebody's who will continue the child himself.
-        let foreground = terminal::foreground_group();
+        // Ctrl-Z comes to us, and through us to the child, where it does not have the terminal that it was typed on. Any
+        // other stop without a terminal is somebody's who will continue the child himself.
         if foreground.is_none() && signal != Signal::TSTP {
             return;
         }
-        let ours = process::group();
-        let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
-        if wants_terminal && foreground == ours {
-            self.resume_child();
-            return;
-        }
         if let Some(ours) = ours {
-            terminal::hand_over(self.child.led_group(), ours);
+            terminal::hand_over(self.reach, self.child.led_group(), ours);
         }
-        self.suspended = signals::suspend_self();
-        // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
-        if !self.suspended && signal == Signal::TSTP {
+        if signals::suspend_self() {
+            self.course = Course::Suspended;
+        } else if signal == Signal::TSTP {
+            // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
             self.resume_child();
         }
     }
@@ -81,7 +102,7 @@ impl Init<'_> {
     /// We have received SIGCONT. Whether it was for the job and the child has been continued; otherwise it is a signal
     /// as any other.
     pub(super) fn on_continued(&mut self) -> bool {
-        let was_suspended = std::mem::take(&mut self.suspended);
+        let was_suspended = self.course == Course::Suspended;
         if was_suspended {
             self.resume_child();
         }
@@ -92,15 +113,15 @@ impl Init<'_> {
     /// as it would without us; and what is typed while we linger comes to us.
     pub(super) fn reclaim_terminal(&self) {
         if let Some(ours) = process::group() {
-            terminal::hand_over(self.child.led_group(), ours);
+            terminal::hand_over(self.reach, self.child.led_group(), ours);
         }
     }
 
     /// Hands the terminal on if it is ours, and continues the child's group.
     fn resume_child(&mut self) {
-        self.stopped = false;
+        self.course = Course::Running;
         if let Some(ours) = process::group() {
-            terminal::hand_over(ours, self.child.led_group());
+            terminal::hand_over(self.reach, ours, self.child.led_group());
         }
         self.send_to_group(Signal::CONT).ok();
     }

@@ -19,9 +19,10 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
-use crate::model::{ExitStatus, Pid, Signal};
-use crate::sys::signals::{self, ChildSignals, Depth, Received, SignalSet};
+use crate::model::{ExitStatus, Pid, Signal, errno};
+use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
+use crate::sys::terminal::Reach;
 use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
 use crate::sys::{self, StringList, process};
 use forward::{Grace, Terminal};
@@ -150,7 +151,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         return pause::pause(options).map_or(options.dialect.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
-    let (child, failed) = match start(options, command, signals) {
+    let started = match start(options, command, signals) {
         Ok(started) => started,
         Err(errno) => {
             notice::tell(options, Notice::CannotStart(errno));
@@ -158,7 +159,8 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     };
     process::release_start(&[]);
-    let init = Init::new(options, place, child, failed, hand_off);
+    let child = started.child;
+    let init = Init::new(options, place, started, hand_off);
     match init.attend() {
         Ok(status) => {
             let code = forward::exit_code(options, status);
@@ -166,7 +168,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
             code
         }
         Err(errno) => {
-            log::error!("cannot wait for `{child}`: {}", errno.desc());
+            log::error!("cannot wait for `{child}`: {}", errno::words(errno));
             options.dialect.system_refuses()
         }
     }
@@ -197,15 +199,25 @@ fn prepare(options: &Options, place: Place) -> Result<(), Notice<'static>> {
     Ok(())
 }
 
+/// A command that has been started.
+struct Started {
+    child: Pid,
+    /// Why the child could not become the command.
+    failed: Option<Errno>,
+    /// What had come to us by then. The child has had the terminal only from then on: it has not been told of what was
+    /// typed before.
+    untold: SignalSet,
+}
+
 /// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
-fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Result<(Pid, Option<Errno>), Errno> {
+fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals) -> Result<Started, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let setup = Setup {
         argv: &argv,
         env: &environment(),
         cwd: None,
         session: match options.placement {
-            Placement::Foreground => Session::Foreground,
+            Placement::Foreground => Session::Foreground(job::first_reach(options.dialect)),
             Placement::OwnSession => Session::NewSessionOnTerminal,
             Placement::Ours | Placement::Nowhere => Session::Same,
         },
@@ -217,17 +229,19 @@ fn start(options: &Options, command: Vec<OsString>, signals: ChildSignals) -> Re
         oom_score_adj: None,
         no_new_privs: false,
         death_signal: None,
-        signals,
+        signals: child_signals,
     };
-    // There is nothing else to do meanwhile, so that sharing the memory is all gain.
+    // There is nothing else to do meanwhile, so that sharing the memory is all gain; and the child has taken the terminal
+    // when we go on.
     let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
+    let untold = signals::pending();
     let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
     let failed = match progress {
         Progress::Failed(failure) => Some(failure.errno),
         Progress::Executed | Progress::Pending(_) => None,
     };
     notice::tell_of_start(options, &program, child, failed);
-    Ok((child, failed))
+    Ok(Started { child, failed, untold })
 }
 
 /// What we were started with. Sockets that were passed to us are passed on to the child, by its id: that of our pidfd,
@@ -242,7 +256,7 @@ fn environment() -> StringList {
 }
 
 fn describe(errno: Errno) -> &'static str {
-    if errno == Errno::ENOENT { "not found" } else { errno.desc() }
+    if errno == Errno::ENOENT { "not found" } else { errno::words(errno) }
 }
 
 /// What a round of reaping has come to.
@@ -255,36 +269,53 @@ enum Round {
     Full,
 }
 
+/// Whether the child goes on, as far as we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// It does.
+    Running,
+    /// It has been stopped, and not continued by us.
+    Stopped,
+    /// We have stopped ourselves as it was stopped, and have not been continued yet.
+    Suspended,
+}
+
 /// An init at work.
 struct Init<'a> {
     options: &'a Options,
     place: Place,
     child: Pid,
     grace: Grace,
-    /// The child has been stopped, and not continued by us.
-    stopped: bool,
-    /// We have stopped ourselves as the child was stopped, and have not been continued yet.
-    suspended: bool,
-    /// A signal that stops has been sent to the child by us.
+    course: Course,
+    /// Which terminal is shared with the child.
+    reach: Reach,
+    /// A signal that stops, and that was not typed, has been sent to the child by us.
     asked_to_stop: bool,
+    /// One that asks to end has, and the child has not been stopped since then.
+    asked_to_end: bool,
     /// Why the child could not become the command.
     failed: Option<Errno>,
     /// The next of each of these comes from our letting go of the terminal.
     hand_off: SignalSet,
+    /// The next of each of these came before the child had the terminal.
+    untold: SignalSet,
 }
 
 impl<'a> Init<'a> {
-    fn new(options: &'a Options, place: Place, child: Pid, failed: Option<Errno>, hand_off: SignalSet) -> Self {
+    fn new(options: &'a Options, place: Place, started: Started, hand_off: SignalSet) -> Self {
+        let Started { child, failed, untold } = started;
         Self {
             options,
             place,
             child,
             grace: Grace::new(options.grace),
-            stopped: false,
-            suspended: false,
+            course: Course::Running,
+            reach: job::first_reach(options.dialect),
             asked_to_stop: false,
+            asked_to_end: false,
             failed,
             hand_off,
+            untold,
         }
     }
 }
@@ -365,7 +396,7 @@ impl Init<'_> {
 
     fn on_ended(&self, ended: Ended) {
         notice::tell(self.options, Notice::ChildEnded(ended));
-        if self.options.dialect == Dialect::Catatonit && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
+        if notice::tells_of_childless(self.options) && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
             notice::tell(self.options, Notice::Childless);
         }
         if let Some(farewell) = self.options.farewell {
@@ -396,22 +427,29 @@ impl Init<'_> {
     }
 
     fn forward(&mut self, received: Received) {
-        let terminal = || if self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
+        let untold = self.untold.remove(received.signal);
+        let terminal = || if !untold && self.child_has_terminal() { Terminal::Childs } else { Terminal::NotChilds };
         let Some(signal) = forward::route(self.options, received, terminal) else {
             return self.tell_where_to(received.signal, None);
         };
         self.tell_where_to(received.signal, Some(signal));
-        self.asked_to_stop |= forward::asks_to_stop(signal);
+        self.asked_to_stop |= forward::asks_to_stop(signal) && received.origin != Origin::Kernel;
         let asked_to_end = forward::asks_to_end(received.signal) || forward::asks_to_end(signal);
         if asked_to_end {
             self.grace.start(sys::now);
+            self.asked_to_end |= forward::outlasts_a_stop(received.origin);
         }
         self.send(signal);
-        if signal == Signal::CONT {
-            self.stopped = false;
-        } else if asked_to_end && std::mem::take(&mut self.stopped) {
+        match self.course {
+            Course::Stopped if signal == Signal::CONT => self.course = Course::Running,
             // Who is stopped must hear it.
-            self.send(Signal::CONT);
+            Course::Stopped if asked_to_end => {
+                self.course = Course::Running;
+                self.send(Signal::CONT);
+            }
+            // The SIGCONT for ourselves is still to come.
+            Course::Suspended if asked_to_end => self.send(Signal::CONT),
+            Course::Running | Course::Stopped | Course::Suspended => {}
         }
     }
 

@@ -47,6 +47,21 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
+/// The longest duration, in whole days.
+pub const LONGEST_DURATION: &str = "213503d";
+
+/// Whether `text`, which [`parse_duration`] refuses, is a duration but for its numbers, which are too large.
+#[must_use]
+pub fn is_too_long(text: &str) -> bool {
+    let mut small = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !(character.is_ascii_digit() && small.ends_with('1')) {
+            small.push(if character.is_ascii_digit() { '1' } else { character });
+        }
+    }
+    parse_duration(text).is_none() && parse_duration(&small).is_some()
+}
+
 /// Reads `64KiB`, `512MiB`, `1.5GiB`, `10MB`, `100B`, `0`; `None` for anything else, a number without a unit too.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
@@ -113,6 +128,17 @@ mod tests {
         check("1d", Some(86_400_000));
         check("0", Some(0));
         check("0s", Some(0));
+    }
+
+    #[test]
+    fn what_is_too_long_is_told_from_what_is_no_duration() {
+        for text in ["213504d", "99999999999999999999s", "1000000000000000ms".repeat(2).as_str(), "1m99999999999d"] {
+            assert!(is_too_long(text), "{text}");
+        }
+        for text in ["", "5", "5 s", "99999999999999999999", "99999999999999999999x", LONGEST_DURATION, "5s"] {
+            assert!(!is_too_long(text), "{text}");
+        }
+        assert!(parse_duration(LONGEST_DURATION).is_some());
     }
 
     #[test]

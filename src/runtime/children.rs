@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::model::plan::{Input, KillMode, Output, Service};
 use crate::model::{InstanceId, Pid, Plan};
+use crate::sys::terminal::Reach;
 use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
@@ -106,7 +107,7 @@ impl Children {
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: match process.input {
                 Input::Null => Session::NewSession,
-                Input::Terminal => Session::Foreground,
+                Input::Terminal => Session::Foreground(Reach::Stdin),
             },
             stdio: [
                 (process.input == Input::Null).then_some(null),

@@ -1,7 +1,8 @@
 //! Job control for the one service that has the terminal.
 
 use crate::model::{Pgid, Pid, Signal};
-use crate::sys::{kill, process, signals, terminal};
+use crate::sys::terminal::{self, Reach};
+use crate::sys::{kill, process, signals};
 
 /// The terminal, or somebody else, has stopped the main process that has the terminal.
 ///
@@ -18,13 +19,15 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
         }
         return false;
     }
-    let (Some(own), Some(foreground)) = (process::group(), terminal::foreground_group()) else { return false };
+    let (Some(own), Some(foreground)) = (process::group(), terminal::foreground_group(Reach::Stdin)) else {
+        return false;
+    };
     let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
     if wants_terminal && foreground == own {
         resume(own, group);
         return false;
     }
-    terminal::hand_over(group, own);
+    terminal::hand_over(Reach::Stdin, group, own);
     let suspended = signals::suspend_self();
     // Where there is no shell to go back to, nothing has happened. A SIGSTOP is somebody's who will continue it himself.
     if suspended || signal == Signal::TSTP {
@@ -37,12 +40,12 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
 /// it on the terminal finds itself in the foreground.
 pub(super) fn on_ended(pid: Pid) {
     if let Some(own) = process::group() {
-        terminal::hand_over(pid.led_group(), own);
+        terminal::hand_over(Reach::Stdin, pid.led_group(), own);
     }
 }
 
 /// In the background the terminal is the shell's, and stays so.
 fn resume(own: Pgid, group: Pgid) {
-    terminal::hand_over(own, group);
+    terminal::hand_over(Reach::Stdin, own, group);
     kill::signal_group(group, Signal::CONT).ok();
 }

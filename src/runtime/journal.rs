@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template};
+use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Run, StateName};
 
 /// Writes the line for `fact`.
@@ -155,7 +155,7 @@ impl Display for Why<'_> {
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
             Reason::Refused { errno, retry_in, .. } => {
-                write!(formatter, "cannot start a process: {}, retry in {}", errno.desc(), Span(*retry_in))
+                write!(formatter, "cannot start a process: {}, retry in {}", errno::words(*errno), Span(*retry_in))
             }
             Reason::DependencyCompleted { dependency } => {
                 write!(formatter, "{} has completed, so this will never start", service_name(plan, *dependency))
@@ -266,7 +266,7 @@ impl Display for Failure<'_> {
         if let Some(operand) = operand(plan, *instance, failure.step) {
             write!(formatter, " `{}`", operand.escape_debug())?;
         }
-        write!(formatter, ": {}", failure.errno.desc())
+        write!(formatter, ": {}", errno::words(failure.errno))
     }
 }
 

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::Runtime;
-use crate::model::{Pid, Signal};
+use crate::model::{Pid, Signal, errno};
 use crate::supervisor::{Event, Scope};
 use crate::sys::wait::{self, Stops};
 use crate::sys::{self, Found, kill, procfs};
@@ -24,8 +24,10 @@ impl Runtime {
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) if signal == Signal::CONT => log::debug!("cannot send {signal} to pid {pid}: {}", errno.desc()),
-            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno.desc()),
+            Err(errno) if signal == Signal::CONT => {
+                log::debug!("cannot send {signal} to pid {pid}: {}", errno::words(errno))
+            }
+            Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno::words(errno)),
         }
     }
 

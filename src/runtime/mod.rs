@@ -26,7 +26,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Exit, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
@@ -72,7 +72,7 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
             outcome
         }
         Err(Refused { operation, errno }) => {
-            let reason = format!("cannot {operation}: {}", errno.desc());
+            let reason = format!("cannot {operation}: {}", errno::words(errno));
             ending::tell(&plan, &reason);
             return SYSTEM_REFUSES;
         }

@@ -4,9 +4,9 @@
 //! (`spawn_child.rs`) is system calls alone.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
@@ -14,11 +14,19 @@ use super::path_search::{self, Search};
 use super::signals::ChildSignals;
 use super::spawn_child::{self, Job};
 use super::strings::StringList;
+use super::terminal::Reach;
 use crate::model::plan::{Credentials, Limit};
 use crate::model::{Pid, Signal, StartFailure, StartStep};
 
-/// What the child's half needs at most; it has no deep calls and no large locals. (It lies in our own stack frame.)
+/// What the child's half needs at most, in bytes; it has no deep calls and no large locals.
 const CHILD_STACK: usize = 16 * 1024;
+
+#[repr(align(16))]
+struct Stack([u8; CHILD_STACK]);
+
+/// The child's stack. Not a piece of our own, which may be all but used up by a low `RLIMIT_STACK`; only the pages at its
+/// top are ever touched. Held by one start at a time.
+static STACK: Mutex<Stack> = Mutex::new(Stack([0; CHILD_STACK]));
 
 /// How a process is to be started.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +71,9 @@ pub enum Session {
     Same,
     /// A process group of its own in our session. setpgid(2)
     NewGroup,
-    /// As `NewGroup`; and if stdin is our terminal and we are its foreground group, it takes that place. tcsetpgrp(3)
-    Foreground,
+    /// As `NewGroup`; and if there is a terminal within reach and we are its foreground group, it takes that place.
+    /// tcsetpgrp(3)
+    Foreground(Reach),
 }
 
 /// What parent and child have in common until the child executes its program.
@@ -200,16 +209,14 @@ fn failure_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 fn clone(job: &Job<'_>, flags: i32) -> Result<Pid, Errno> {
-    #[repr(align(16))]
-    struct Stack(MaybeUninit<[u8; CHILD_STACK]>);
-    let mut stack = Stack(MaybeUninit::uninit());
+    let mut stack = STACK.lock().unwrap_or_else(PoisonError::into_inner);
     let start: *mut c_void = stack.0.as_mut_ptr().cast();
     // SAFETY: one past the end of the array.
     let top = unsafe { start.byte_add(CHILD_STACK) };
     let argument = std::ptr::from_ref(job).cast_mut().cast();
     // SAFETY: the stack is large enough, aligned, and grows down from `top` on every architecture that we build for.
-    // It and `job` outlive their use: without CLONE_VM the child has copies, with it (and CLONE_VFORK) we do not return
-    // from here before the child has executed or ended. `run` is made for this: it only makes system calls.
+    // It is ours alone while we hold it. It and `job` outlive their use: without CLONE_VM the child has copies, with it (and
+    // CLONE_VFORK) we do not return from here before the child has executed or ended. `run` is made for this: it only makes system calls.
     let pid = unsafe { libc::clone(spawn_child::run, top, flags | libc::SIGCHLD, argument) };
     let pid = Errno::result(pid)?;
     Pid::new(pid).ok_or(Errno::EAGAIN)

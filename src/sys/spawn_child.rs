@@ -1,8 +1,7 @@
 //! The child's half of a start, between clone(2) and execve(2).
 //!
-//! It may share the parent's memory and runs on a piece of its stack. So it makes system calls and nothing else: no
-//! allocation, no lock, nothing that can panic, no function of libc that knows of threads or signals (musl's setuid
-//! asks other threads to do the same).
+//! It may share the parent's memory. So it makes system calls and nothing else: no allocation, no lock, nothing that can
+//! panic, no function of libc that knows of threads or signals (musl's setuid asks other threads to do the same).
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::AsRawFd;
@@ -159,14 +158,14 @@ fn enter_session(session: Session) -> Result<(), Errno> {
         }
         Session::Same => Ok(()),
         Session::NewGroup => call(libc::SYS_setpgid, [0; 3]).map(drop),
-        Session::Foreground => {
-            let foreground = super::terminal::foreground_number();
+        Session::Foreground(reach) => {
+            let foreground = super::terminal::foreground_number(reach);
             let ours = foreground.is_some() && foreground == own_group();
             call(libc::SYS_setpgid, [0; 3])?;
             if ours && let Some(group) = own_group() {
                 // Signals are blocked here, SIGTTOU too, without which this would stop us. It can fail only if the
                 // terminal has gone meanwhile.
-                super::terminal::set_foreground_number(group);
+                super::terminal::set_foreground_number(reach, group);
             }
             Ok(())
         }

@@ -1,6 +1,8 @@
 //! Starting real processes. Signals are not blocked here as they are in the program: the tests run in threads, and the
 //! children of these tests end by themselves.
 
+use std::mem::MaybeUninit;
+
 use super::super::{Inherited, SignalSet, wait};
 use super::*;
 use crate::model::ExitStatus;

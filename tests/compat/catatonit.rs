@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{PUPPET, Place, Running, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{
+    PUPPET, Place, Running, have_root, places, status_field, wait_for_death, wait_for_state, wait_until,
+};
 use crate::session::{CTRL_C, Session};
 use crate::subject::{Subject, field, pending, signal_bits};
 
@@ -83,6 +85,68 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
             }
         }
     }
+}
+
+// fork(2): EAGAIN, RLIMIT_NPROC.
+#[test]
+fn where_no_process_can_be_made_it_says_so_twice() {
+    if !have_root() {
+        return;
+    }
+    for init in everyone() {
+        let script = "exec prlimit --nproc=1 setpriv --reuid=12345 \"$INIT\" -- true";
+        let (code, _, stderr) = init.script(Place::Child, script).finish();
+        let (fork, spawn) = ("failed to fork child", "failed to spawn pid1");
+        let said: Vec<_> = stderr.lines().filter_map(|line| line.split_once("): ")).map(|(_, text)| text).collect();
+        let expected = [fork, spawn].map(|what| format!("{what}: Resource temporarily unavailable"));
+        assert_eq!((code, said), (1, expected.each_ref().map(String::as_str).to_vec()), "{stderr}");
+    }
+}
+
+// Two processes say it, in pieces, so that lines of the original may be torn: it is asked until they are whole.
+#[test]
+fn told_to_debug_it_says_what_it_does_and_that_there_is_no_terminal() {
+    let no_terminal = [
+        "DEBUG: setting foreground process failed: no tty present: Inappropriate ioctl for device",
+        "INFO: using stdin as tty fd: could not open /dev/tty: No such device or address",
+    ];
+    let nobody = "DEBUG: got ECHILD: no children left to monitor";
+    let executed = ["DEBUG: pid1 (#) spawned: true", nobody];
+    let failed =
+        ["DEBUG: pid1 (#) spawned: /nonexistent", "ERROR: failed to exec pid1: No such file or directory", nobody];
+    for init in everyone() {
+        for (program, told) in [("true", &executed[..]), ("/nonexistent", &failed)] {
+            let mut expected = [&no_terminal[..], told].concat();
+            expected.sort_unstable();
+            let told = || {
+                let mut run = init.script(Place::Child, &format!("exec setsid -w \"$INIT\" -- {program}"));
+                run.command.env("CATATONIT_DEBUG", "");
+                without_ids(&run.finish().2)
+            };
+            if init.is_ours {
+                assert_eq!(told(), expected);
+            } else {
+                wait_until("lines that are whole", || (told() == expected).then_some(()));
+            }
+        }
+    }
+}
+
+/// Its lines in order, `SEVERITY: TEXT`, with `(#)` for every number in parentheses.
+fn without_ids(said: &str) -> Vec<String> {
+    let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mut lines = Vec::new();
+    for line in said.lines() {
+        let (severity, text) = line.split_once(" (catatonit:").unwrap_or_default();
+        let text = text.split_once("): ").map_or("", |(_, text)| text);
+        let parts = text.split('(').map(|part| match part.split_once(')') {
+            Some((id, rest)) if is_id(id) => format!("#){rest}"),
+            _ => part.to_owned(),
+        });
+        lines.push(format!("{severity}: {}", parts.collect::<Vec<_>>().join("(")));
+    }
+    lines.sort_unstable();
+    lines
 }
 
 #[test]
@@ -189,6 +253,22 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
         let mut session = Session::job_of_shell(&[init.path(), "--", PUPPET, "echo"]);
         let child = session.running.ready();
         wait_until("the child to have the terminal", || (session.foreground() == child.get()).then_some(()));
+        session.press(b"hello\n");
+        session.running.expect("line hello");
+        session.press(CTRL_C);
+        session.running.expect("ended 130");
+    }
+}
+
+// It opens /dev/tty, and takes stdin where it cannot.
+#[test]
+fn the_child_has_the_terminal_wherever_stdin_is() {
+    for init in everyone() {
+        let words = [PUPPET, "with", "null=0", "--", init.path(), "--"];
+        let reads = ["/bin/sh", "-c", "exec \"$@\" </dev/tty", "sh", PUPPET, "echo"];
+        let mut session = Session::job_of_shell(&[&words[..], &reads].concat());
+        let child = session.running.ready();
+        assert_eq!(session.foreground(), child.get());
         session.press(b"hello\n");
         session.running.expect("line hello");
         session.press(CTRL_C);

@@ -1,6 +1,7 @@
 //! tini 0.19, which is docker-init too.
 
 use keepalive::model::Signal;
+use keepalive::sys::signal_process;
 
 use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::subject::{Subject, field, pending, signal_bits};
@@ -352,5 +353,34 @@ fn a_stop_that_was_sent_through_the_init_stops_the_child() {
                 running.send(Signal::KILL);
             }
         }
+    }
+}
+
+// On purpose: the originals leave it stopped. The init is asked as soon as the command has been told to stop.
+#[test]
+fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
+    for name in ["tini", "catatonit"] {
+        let init = Subject::ours(name);
+        for _ in 0..40 {
+            let mut running = init.puppet(Place::Child, &[], &["end-on-term", "5"]).start();
+            let command = running.ready();
+            signal_process(command, Signal::STOP).unwrap();
+            running.send(Signal::TERM);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 5, "{name}");
+        }
+    }
+}
+
+// tini says it on stdout, where it is lost unless that is a terminal.
+#[test]
+fn told_to_say_all_it_says_that_there_is_no_terminal() {
+    let tini = Subject::ours("tini");
+    for (verbosity, is_said) in [("2", false), ("3", true)] {
+        let mut run = tini.run(Place::Child, &["-s", "--", "true"]);
+        run.command.env("TINI_VERBOSITY", verbosity);
+        let (code, _, stderr) = run.finish();
+        assert_eq!(code, 0);
+        assert_eq!(stderr.contains("] tcsetpgrp failed: no tty (ok to proceed)\n"), is_said, "{stderr}");
     }
 }

@@ -21,6 +21,22 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
     }
 }
 
+// The next that tini takes from its queue is forwarded, whoever has the terminal by then.
+#[test]
+fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+    for tini in Subject::all("tini") {
+        let script = "echo ready $$; read line; exec \"$@\"";
+        let before = [PUPPET, "with", "block=2", "--", "/bin/sh", "-c", script, "sh"];
+        let job = [&before[..], &[tini.path(), "-s", "--", PUPPET, "report-signals"]].concat();
+        let mut session = Session::job_of_shell(&job);
+        session.running.ready();
+        session.press(CTRL_C);
+        session.press(b"\n");
+        session.running.ready();
+        session.running.expect("signal 2");
+    }
+}
+
 // As `docker run --init -it`: PID 1 leads the session of the terminal.
 #[test]
 fn as_pid_1_it_hands_the_terminal_on() {

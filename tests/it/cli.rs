@@ -324,3 +324,26 @@ fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
     assert_eq!(child.wait().unwrap().code(), Some(78));
     assert!(text.ends_with(&whole));
 }
+
+// README: a value that is no level is warned of; env_logger takes any word for a module that it does not know.
+#[test]
+fn a_level_that_is_not_understood_is_warned_of() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = Directory::new();
+    let warning = |value: &str| {
+        let such_as = "such as debug, info, warn, error, off";
+        format!("keepalive: warning: KEEPALIVE_LOG is not understood: `{value}`; {such_as}\n")
+    };
+    for (value, expected) in [
+        (&b"!!"[..], warning("!!")),
+        (b"\xff", warning("\u{fffd}")),
+        (b"keepalive=lots", warning("keepalive=lots")),
+        (b"", String::new()),
+        (b"info,keepalive::init=warn", String::new()),
+    ] {
+        let mut command = keepalive(&scratch, &["--", "true"]);
+        let output = command.env("KEEPALIVE_LOG", OsStr::from_bytes(value)).output().unwrap();
+        assert_eq!(told(&output), (Some(0), String::new(), expected));
+    }
+}

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use keepalive::model::Signal;
+use keepalive::sys::{procfs, signal_process};
 
 use crate::harness::{self, Place, Run, places, wait_until};
 
@@ -100,6 +101,50 @@ fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
         running.expect("signal 10");
         running.expect("signal 10");
     }
+}
+
+// README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM, of a
+// lower number than SIGCHLD, is taken before we can know of the stop.
+#[test]
+fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
+    for place in places() {
+        for options in [["-r", "CONT:0"].as_slice(), &["-r", "CONT:0", "-g"]] {
+            let mut running = Run::puppet(place, options, &["end-on-term", "5"]).start();
+            running.ready();
+            let (init, command) = (running.keepalive(), running.command());
+            // It finds both when it goes on.
+            signal_process(init, Signal::STOP).unwrap();
+            harness::wait_for_state(init, b'T');
+            signal_process(command, Signal::STOP).unwrap();
+            harness::wait_for_state(command, b'T');
+            running.send(Signal::TERM);
+            running.send(Signal::CONT);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 5, "{place:?} {options:?}");
+        }
+    }
+}
+
+// A stop is undone once for a request to end; who stops the command after that means it.
+#[test]
+fn who_is_stopped_while_he_ends_is_continued_once() {
+    let running = Run::puppet(Place::Child, &[], &["report-signals"]).start();
+    let command = running.ready();
+    running.send(Signal::TERM);
+    running.expect("signal 15");
+    signal_process(command, Signal::STOP).unwrap();
+    running.expect("signal 18");
+    signal_process(command, Signal::STOP).unwrap();
+    harness::wait_for_state(command, b'T');
+    // Two signals, one after the other: when the second has been taken the stop has been dealt with.
+    for signal in [Signal::USR1, Signal::USR2] {
+        running.send(signal);
+        wait_until("the signal to wait for the command", || {
+            let pending = u64::from_str_radix(&harness::status_field(command, "ShdPnd"), 16).unwrap();
+            (pending & signal.bit() != 0).then_some(())
+        });
+    }
+    assert_eq!(procfs::stat(command).map(|stat| stat.state), Some(b'T'));
 }
 
 // kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
@@ -205,7 +250,7 @@ fn the_parents_death_is_told_to_the_child() {
     running.end();
     running.expect("signal 12");
     let keepalive = keepalive.expect("the parent says whom it has started");
-    keepalive::sys::signal_process(keepalive, Signal::TERM).unwrap();
+    signal_process(keepalive, Signal::TERM).unwrap();
     running.expect("signal 15");
     harness::wait_for_death(keepalive);
 }

@@ -33,6 +33,16 @@ fn the_child_has_the_mask_that_we_were_started_with() {
     }
 }
 
+// getrlimit(2) RLIMIT_STACK: the arguments and our own calls must fit in, the child's half of the start lies elsewhere.
+#[test]
+fn a_stack_of_24_kibibytes_is_enough() {
+    for place in places() {
+        let words = ["prlimit", "--stack=24576:24576", KEEPALIVE, "--", "/bin/true"];
+        let (code, _, stderr) = Run::words(place, &words).finish();
+        assert_eq!(code, 0, "{stderr}");
+    }
+}
+
 #[test]
 fn the_child_ignores_what_we_were_started_to_ignore() {
     for place in places() {

@@ -37,6 +37,29 @@ fn ctrl_c_reaches_the_child_once() {
     session.running.expect("ended 137");
 }
 
+// What is typed comes to us until the child has taken the terminal; that by the time we look the child has it does not
+// mean that it has been told. Pending signals survive an execve(2).
+#[test]
+fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+    for (key, number) in [(CTRL_C, 2), (b"\x1c", 3), (CTRL_Z, 20)] {
+        let blocks = [PUPPET, "with", "block=2", "block=3", "block=20", "--"];
+        let waits = ["/bin/sh", "-c", "echo ready $$; read line; exec \"$@\"", "sh"];
+        let job = [&blocks[..], &waits, &[KEEPALIVE, "--", PUPPET, "report-signals"]].concat();
+        let mut session = Session::job_of_shell(&job);
+        session.running.ready();
+        session.press(key);
+        session.press(b"\n");
+        let child = session.running.ready();
+        assert_eq!(session.foreground(), child.get());
+        session.running.expect(&format!("signal {number}"));
+        // And from now on by the terminal itself, once.
+        session.press(key);
+        session.running.expect(&format!("signal {number}"));
+        signal_process(session.keepalive(), Signal::HUP).unwrap();
+        session.running.expect("signal 1");
+    }
+}
+
 #[test]
 fn ctrl_c_ends_a_program_that_does_not_care() {
     let mut session = Session::in_shell(&["echo"]);
@@ -94,6 +117,43 @@ fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
     }
     session.press(CTRL_C);
     session.running.expect("ended 130");
+}
+
+/// Reads a line from the terminal, wherever stdin is.
+const ASKS: [&str; 3] = ["/bin/sh", "-c", "read line </dev/tty; echo got $line"];
+
+// `echo x | keepalive -- less` in a shell: who reads from the terminal that is not on stdin is given it.
+#[test]
+fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
+    let job = [&[PUPPET, "with", "null=0", "--", KEEPALIVE, "--"][..], &ASKS].concat();
+    let mut session = Session::job_of_shell(&job);
+    session.press(b"hello\n");
+    session.running.expect("got hello");
+    session.running.expect("ended 0");
+}
+
+#[test]
+fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
+    if !harness::have_namespaces() {
+        return;
+    }
+    let without_stdin = ["/bin/sh", "-c", "exec \"$@\" </dev/null", "sh"];
+    let words = [&["setsid", "--ctty"][..], &without_stdin, &[KEEPALIVE, "--"], &ASKS].concat();
+    let mut session = Session::start(Place::Init, &words, None, None);
+    session.press(b"hello\n");
+    session.running.expect("got hello");
+    assert_eq!(session.running.end(), 0);
+}
+
+// The others in a pipeline are in our group: they would be stopped if the child took the terminal without need.
+#[test]
+fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
+    let mut session = Session::job_of_shell(&["/bin/sh", "-c", &format!("{PUPPET} echo | {KEEPALIVE} -- cat")]);
+    session.running.ready();
+    session.press(b"hello\n");
+    session.running.expect("line hello");
+    session.press(b"\x04");
+    session.running.expect("ended 0");
 }
 
 #[test]

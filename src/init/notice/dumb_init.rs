@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::Notice;
 use crate::init::Options;
-use crate::model::{ExitStatus, Signal};
+use crate::model::{ExitStatus, Signal, errno};
 use crate::sys::StandardError;
 
 /// Tells it, to those who want to know.
@@ -28,7 +28,7 @@ fn in_words(notice: Notice<'_>) -> Option<String> {
         Notice::CannotAttach(errno) => format!("Unable to attach to controlling tty ({}).", numbered(errno)),
         Notice::InSession => "setsid complete.".to_owned(),
         Notice::CannotStart(_) => "Unable to fork. Exiting.".to_owned(),
-        Notice::CannotExecute(program, _, errno) => format!("{program}: {}", words(errno)),
+        Notice::CannotExecute(program, _, errno) => format!("{program}: {}", errno::words(errno)),
         Notice::Started(_, child) => format!("Child spawned with PID {child}."),
         Notice::Received(signal) => format!("Received signal {}.", signal.number()),
         Notice::HandedOff(signal) => format!("Ignoring tty hand-off signal {}.", signal.number()),
@@ -44,6 +44,8 @@ fn in_words(notice: Notice<'_>) -> Option<String> {
         },
         Notice::Leaving(code) => format!("Child exited with status {code}. Goodbye."),
         Notice::NoReaper
+        | Notice::NoSessionTerminal(..)
+        | Notice::NoTerminal(..)
         | Notice::CannotAdopt(_)
         | Notice::CannotHearOfParent(_)
         | Notice::CannotSend(..)
@@ -57,16 +59,5 @@ fn number(signal: Option<Signal>) -> u8 {
 }
 
 fn numbered(errno: Errno) -> String {
-    format!("errno={} {}", errno as i32, words(errno))
-}
-
-/// As strerror(3) of glibc has it.
-fn words(errno: Errno) -> &'static str {
-    if errno == Errno::ENOTTY {
-        "Inappropriate ioctl for device"
-    } else if errno == Errno::EBADF {
-        "Bad file descriptor"
-    } else {
-        errno.desc()
-    }
+    format!("errno={} {}", errno as i32, errno::words(errno))
 }

@@ -8,7 +8,7 @@ mod tini;
 use nix::errno::Errno;
 
 use super::{Dialect, Options, Placement, describe};
-use crate::model::{Pid, Signal};
+use crate::model::{Pid, Signal, errno};
 use crate::sys::terminal;
 use crate::sys::wait::Ended;
 
@@ -38,6 +38,10 @@ pub(super) enum Notice<'a> {
     CannotStart(Errno),
     /// The command runs.
     Started(&'a str, Pid),
+    /// This process, which was to be the command, has found that our session has no terminal to open.
+    NoSessionTerminal(Pid, Errno),
+    /// The same has found that there is none on stdin.
+    NoTerminal(Pid, Errno),
     /// It could not be executed by this process.
     CannotExecute(&'a str, Pid, Errno),
     /// It has come.
@@ -66,6 +70,17 @@ pub(super) enum Notice<'a> {
     Leaving(u8),
 }
 
+impl Notice<'_> {
+    /// The id of the process that was to be the command, if it is that one that tells it.
+    const fn said_by_child(self) -> Option<Pid> {
+        if let Self::CannotExecute(_, child, _) | Self::NoSessionTerminal(child, _) | Self::NoTerminal(child, _) = self
+        {
+            return Some(child);
+        }
+        None
+    }
+}
+
 /// Tells it, to those who want to know.
 pub(super) fn tell(options: &Options, notice: Notice<'_>) {
     match options.dialect {
@@ -81,6 +96,9 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
     if options.dialect != Dialect::Native || failed.is_none() {
         tell(options, Notice::Started(program, child));
     }
+    if options.placement == Placement::Foreground {
+        tell_of_terminal(options, child);
+    }
     if options.placement == Placement::OwnSession {
         if let Err(errno) = terminal::is_there() {
             tell(options, Notice::CannotAttach(errno));
@@ -92,18 +110,44 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
     }
 }
 
+/// What the child has found, asked again for those alone who want to know.
+fn tell_of_terminal(options: &Options, child: Pid) {
+    match options.dialect {
+        Dialect::Tini if tini::tells_of_terminal(options) => {}
+        Dialect::Catatonit if options.verbosity > 0 => match terminal::sessions_is_there() {
+            Ok(()) => return,
+            Err(errno) => tell(options, Notice::NoSessionTerminal(child, errno)),
+        },
+        Dialect::Native | Dialect::Tini | Dialect::DumbInit | Dialect::Catatonit => return,
+    }
+    if let Err(errno) = terminal::is_there() {
+        tell(options, Notice::NoTerminal(child, errno));
+    }
+}
+
+/// Whether it is told that nobody is left, which has to be asked for.
+pub(super) const fn tells_of_childless(options: &Options) -> bool {
+    match options.dialect {
+        Dialect::Tini => tini::tells_of_childless(options),
+        Dialect::Catatonit => options.verbosity > 0,
+        Dialect::Native | Dialect::DumbInit => false,
+    }
+}
+
 fn tell_native(options: &Options, notice: Notice<'_>) {
     match notice {
         Notice::CannotAdopt(errno) => {
-            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno.desc());
+            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno::words(errno));
         }
         Notice::CannotHearOfParent(errno) => {
-            log::warn!("cannot ask for a signal at the death of the parent: {}", errno.desc());
+            log::warn!("cannot ask for a signal at the death of the parent: {}", errno::words(errno));
         }
-        Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno.desc()),
+        Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno::words(errno)),
         Notice::CannotExecute(program, _, errno) => log::error!("cannot run `{program}`: {}", describe(errno)),
         Notice::Forwarded(received, sent, child) => log::debug!("{received} received, {sent} sent to `{child}`"),
-        Notice::CannotSend(signal, child, errno) => log::warn!("cannot send {signal} to `{child}`: {}", errno.desc()),
+        Notice::CannotSend(signal, child, errno) => {
+            log::warn!("cannot send {signal} to `{child}`: {}", errno::words(errno))
+        }
         Notice::ChildEnded(ended) => log::debug!("`{}` has ended: {}", ended.pid, ended.status),
         Notice::OrphanEnded(ended) if options.warn_on_reap => {
             log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);
@@ -116,6 +160,8 @@ fn tell_native(options: &Options, notice: Notice<'_>) {
         | Notice::CannotAttach(_)
         | Notice::InSession
         | Notice::Started(..)
+        | Notice::NoSessionTerminal(..)
+        | Notice::NoTerminal(..)
         | Notice::Received(_)
         | Notice::HandedOff(_)
         | Notice::Rewritten(..)

@@ -2,7 +2,7 @@
 
 use super::{Notice, description};
 use crate::init::Options;
-use crate::model::{ExitStatus, Pid, Signal};
+use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::wait::Ended;
 use crate::sys::{StandardError, process};
 use nix::errno::Errno;
@@ -18,9 +18,18 @@ pub(super) fn tell(options: &Options, notice: Notice<'_>) {
     if options.verbosity < severity.least_verbosity() {
         return;
     }
-    // That a command cannot be executed is said by the process that was to be it.
-    let id = if let Notice::CannotExecute(_, child, _) = notice { child } else { process::id() };
+    let id = notice.said_by_child().unwrap_or_else(process::id);
     write(severity, id, &text);
+}
+
+/// Whether it is told that there is no terminal.
+pub(super) const fn tells_of_terminal(options: &Options) -> bool {
+    options.verbosity >= Severity::Debug.least_verbosity()
+}
+
+/// Whether it is told that nobody is left.
+pub(super) const fn tells_of_childless(options: &Options) -> bool {
+    options.verbosity >= Severity::Trace.least_verbosity()
 }
 
 fn write(severity: Severity, id: Pid, text: &str) {
@@ -63,22 +72,24 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
     Some(match notice {
         Notice::NoReaper => (Severity::Warn, NO_REAPER.to_owned()),
         Notice::CannotAdopt(errno) => {
-            (Severity::Fatal, format!("Failed to register as child subreaper: {}", errno.desc()))
+            (Severity::Fatal, format!("Failed to register as child subreaper: {}", errno::words(errno)))
         }
         Notice::CannotHearOfParent(_) => (Severity::Fatal, "Failed to set up parent death signal".to_owned()),
         Notice::Adopting => (Severity::Trace, "Registered as child subreaper".to_owned()),
         Notice::Leaving(_) => (Severity::Trace, "Exiting: child has exited".to_owned()),
-        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno.desc())),
+        Notice::CannotStart(errno) => (Severity::Fatal, format!("fork failed: {}", errno::words(errno))),
         Notice::Started(program, child) => {
             (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
         }
         Notice::CannotExecute(program, _, errno) => {
-            (Severity::Fatal, format!("exec {program} failed: {}", errno.desc()))
+            (Severity::Fatal, format!("exec {program} failed: {}", errno::words(errno)))
         }
+        Notice::NoTerminal(..) => (Severity::Debug, "tcsetpgrp failed: no tty (ok to proceed)".to_owned()),
+        Notice::Childless => (Severity::Trace, "No child to wait".to_owned()),
         Notice::Forwarded(_, sent, _) => (Severity::Debug, format!("Passing signal: '{}'", description(sent))),
         Notice::CannotSend(_, _, Errno::ESRCH) => (Severity::Warn, "Child was dead when forwarding signal".to_owned()),
         Notice::CannotSend(_, _, errno) => {
-            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno.desc()))
+            (Severity::Warn, format!("Unexpected error when forwarding signal: '{}'", errno::words(errno)))
         }
         Notice::ChildEnded(Ended { status: ExitStatus::Code(code), .. }) => {
             (Severity::Info, format!("Main child exited normally (with status '{code}')"))
@@ -101,7 +112,7 @@ fn in_words(options: &Options, notice: Notice<'_>) -> Option<(Severity, String)>
         | Notice::Rewritten(..)
         | Notice::Dropped
         | Notice::Suspending
-        | Notice::Childless => return None,
+        | Notice::NoSessionTerminal(..) => return None,
     })
 }
 

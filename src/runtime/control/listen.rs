@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::{CONTROL, HTTP, Server};
 use crate::control::{Place, places};
+use crate::model::errno;
 use crate::model::plan::Control;
 use crate::sys::{Poller, process, socket};
 
@@ -44,14 +45,14 @@ impl Server {
         if let Some(address) = http {
             match socket::listen_tcp(address) {
                 Ok(listener) => server.http = Some(listener),
-                Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno.desc()),
+                Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno::words(errno)),
             }
         }
         let listeners = [(server.control.as_ref().map(|(fd, _)| fd), CONTROL), (server.http.as_ref(), HTTP)];
         for (listener, token) in listeners {
             let added = listener.map_or(Ok(()), |listener| poller.add(listener.as_fd(), token));
             if let Err(errno) = added {
-                log::warn!("cannot wait for clients: {}", errno.desc());
+                log::warn!("cannot wait for clients: {}", errno::words(errno));
             }
         }
         server
@@ -116,7 +117,7 @@ fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), Obstacle> {
         }
         other => other,
     };
-    let listener = listener.map_err(|errno| Obstacle::Other(errno.desc().to_owned()))?;
+    let listener = listener.map_err(|errno| Obstacle::Other(errno::words(errno).to_owned()))?;
     let identity = identity(path).map_err(|error| Obstacle::Other(error.to_string()))?;
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }

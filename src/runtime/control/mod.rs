@@ -20,7 +20,7 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::What;
-use crate::model::Mono;
+use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
 use crate::sys::{self, Interest, Poller, socket};
 use answer::plain;
@@ -134,7 +134,7 @@ impl Runtime {
             Ok(fd) => fd,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
                 if !mem::replace(&mut self.server.is_short, true) {
-                    log::warn!("cannot take connections for now: {}", errno.desc());
+                    log::warn!("cannot take connections for now: {}", errno::words(errno));
                 }
                 self.server.paused_until = Some(self.now + PAUSE);
                 return self.server.listen_for(&self.poller, Interest::Nothing);
