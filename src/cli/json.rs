@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::show::{dependencies, shown};
 use crate::config::{Finding, Report, start_order};
 use crate::model::plan::{
-    Consequence, Control, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy, Service,
-    SignalUse,
+    Consequence, Control, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Process, Ready, Restart, RestartPolicy,
+    Service, SignalUse,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -26,6 +26,13 @@ pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
         },
         "http": plan.http.map(|address| address.to_string()),
         "signals": signals(plan),
+        "log": {
+            "format": match plan.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+            "timestamps": plan.log.timestamps,
+        },
         "start_order": order.map(|service| &*service.name).collect::<Vec<_>>(),
         "services": plan.services.iter().map(|service| service_json(plan, service)).collect::<Vec<_>>(),
     });
@@ -151,7 +158,7 @@ fn process_json(process: &Process) -> Value {
         "umask": process.umask.map(|umask| format!("{umask:04o}")),
         "env": process.env.iter().map(shown).filter_map(variable).collect::<Value>(),
         "env_clear": !process.inherit_env,
-        "log": { "stdout": output(process.stdout), "stderr": output(process.stderr) },
+        "log": log_json(process),
         "limits": process.limits.iter().map(limit).collect::<Value>(),
         "nice": process.nice,
         "oom_score_adj": process.oom_score_adj,
@@ -164,10 +171,20 @@ fn variable(entry: String) -> Option<(String, Value)> {
     Some((name.to_owned(), json!(value)))
 }
 
+fn log_json(process: &Process) -> Value {
+    let mut json = json!({ "stdout": output(process.stdout), "stderr": output(process.stderr) });
+    if let Some(file) = &process.log_file {
+        let (path, size, files) = (shown(&file.path), file.max_size, file.max_files);
+        merge(&mut json, json!({ "file": path, "max_size_bytes": size, "max_files": files }));
+    }
+    json
+}
+
 const fn output(output: Output) -> &'static str {
     match output {
         Output::Inherit => "inherit",
         Output::Null => "null",
+        Output::Prefix => "prefix",
     }
 }
 

@@ -227,11 +227,16 @@ fn output_text(process: &Process) -> String {
     let to = |output| match output {
         Output::Inherit => "to keepalive's",
         Output::Null => "dropped",
+        Output::Prefix => "by line to keepalive's",
     };
-    if process.stdout == Output::Inherit && process.stderr == Output::Inherit {
+    if process.stdout == Output::Inherit && process.stderr == Output::Inherit && process.log_file.is_none() {
         return String::new();
     }
-    format!("stdout {}, stderr {}", to(process.stdout), to(process.stderr))
+    let file = process.log_file.as_ref().map_or_else(String::new, |file| {
+        let (path, size, count) = (shown(&file.path), file.max_size, file.max_files);
+        format!(", both to {path} ({size} bytes, then renamed, the last {count} kept)")
+    });
+    format!("stdout {}, stderr {}{file}", to(process.stdout), to(process.stderr))
 }
 
 fn limit_text(limit: &Limit) -> String {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::global::Settings;
+use super::global::{Settings, default_output};
 use super::graph;
 use super::process::Words;
 use super::read::{describe, read, text};
@@ -18,7 +18,7 @@ use super::users::Users;
 use super::walk::{Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
 use crate::model::Plan;
-use crate::model::plan::Service;
+use crate::model::plan::{LogStyle, Service};
 use crate::model::units::format_duration;
 
 const SCHEMA: Schema = Schema {
@@ -102,6 +102,7 @@ impl<'r> Reading<'r> {
             text: &[],
             directory,
             expands_variables: true,
+            default_output: default_output(LogStyle::default()),
             errors: Vec::new(),
             warnings: Vec::new(),
             env_files: Vec::new(),
@@ -301,10 +302,11 @@ impl<'r> Reading<'r> {
         if !errors.is_empty() {
             return Err(Report { errors, omitted: omitted + self.omitted, warnings });
         }
-        let Settings { shutdown_timeout, signals, termination_log, control, http } = self.settings;
+        let Settings { shutdown_timeout, signals, termination_log, log, control, http } = self.settings;
         let services = self.drafts.into_iter().zip(dependencies);
         let services = services.map(|(draft, depends_on)| Service { depends_on, ..draft.service }).collect();
-        Ok(Loaded { plan: Plan { shutdown_timeout, signals, termination_log, control, http, services }, warnings })
+        let plan = Plan { shutdown_timeout, signals, termination_log, log, control, http, services };
+        Ok(Loaded { plan, warnings })
     }
 }
 

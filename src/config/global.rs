@@ -10,12 +10,12 @@ use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{Control, SignalUse, SignalUses, TERMINATION_LOG};
+use crate::model::plan::{Control, LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
-    keys: &["include", "control", "http", "shutdown_timeout", "signals", "termination_log"],
-    later: &["log"],
+    keys: &["include", "control", "http", "shutdown_timeout", "signals", "termination_log", "log"],
+    later: &[],
     foreign: &[
         ("includes", "include"),
         ("socket", "control"),
@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) shutdown_timeout: Duration,
     pub(super) signals: SignalUses,
     pub(super) termination_log: PathBuf,
+    pub(super) log: LogStyle,
     pub(super) control: Control,
     pub(super) http: Option<SocketAddr>,
 }
@@ -42,9 +43,19 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalUses::default(),
             termination_log: PathBuf::from(TERMINATION_LOG),
+            log: LogStyle::default(),
             control: Control::Usual,
             http: None,
         }
+    }
+}
+
+/// Where the output of a service goes that does not say it: as it is to keepalive's own. Who asks for JSON or for the
+/// time wants it of the services first of all.
+pub(super) const fn default_output(style: LogStyle) -> Output {
+    match style {
+        LogStyle { format: LogFormat::Text, timestamps: false } => Output::Inherit,
+        LogStyle { format: LogFormat::Text | LogFormat::Json, .. } => Output::Prefix,
     }
 }
 
@@ -59,9 +70,28 @@ impl Walk<'_> {
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
             settings.termination_log = self.directory.join(path);
         }
+        if let Some(value) = table.get("log") {
+            settings.log = self.log_style(value);
+            self.default_output = default_output(settings.log);
+        }
         settings.control = table.get("control").and_then(|value| self.control(value)).unwrap_or_default();
         settings.http = table.get("http").and_then(|value| self.http(value));
         settings
+    }
+
+    fn log_style(&mut self, value: &Value<'_>) -> LogStyle {
+        const SCHEMA: Schema = Schema {
+            keys: &["format", "timestamps"],
+            later: &[],
+            foreign: &[("type", "format"), ("timestamp", "timestamps"), ("time", "timestamps")],
+        };
+        const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let mut style = LogStyle::default();
+        let Some(table) = self.table(value, "such as `{ format = \"json\" }`") else { return style };
+        self.check_keys(table, "`log` of `[keepalive]`", &SCHEMA);
+        style.format = self.choice(table, "format", &FORMATS, &[]).unwrap_or_default();
+        style.timestamps = self.boolean(table, "timestamps").unwrap_or_default();
+        style
     }
 
     fn control(&mut self, value: &Value<'_>) -> Option<Control> {

@@ -16,6 +16,7 @@ mod graph;
 mod inline;
 mod inspect;
 mod limits;
+mod log;
 mod process;
 mod read;
 mod report;

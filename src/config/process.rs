@@ -14,7 +14,7 @@ use super::read::read;
 use super::report::{Fault, Place, Source};
 use super::service;
 use super::users::User;
-use super::walk::{EnvFile, Schema, Value, Walk, entries};
+use super::walk::{EnvFile, Value, Walk, entries};
 use crate::model::Template;
 use crate::model::plan::{Input, Output, Process};
 
@@ -36,6 +36,7 @@ pub(super) fn default_process() -> Process {
         input: Input::Null,
         stdout: Output::Inherit,
         stderr: Output::Inherit,
+        log_file: None,
         limits: Box::default(),
         nice: None,
         oom_score_adj: None,
@@ -54,19 +55,22 @@ impl Walk<'_> {
         let files = self.env_files(service, table);
         let scope = Scope { service, placeholders: Placeholders::All, variables: self.variables(&files) };
         let (credentials, user) = self.credentials(table);
-        let (stdout, stderr) = table.get("log").map_or((None, None), |value| self.outputs(value));
+        let log = table.get("log").map(|value| self.log(value, &scope)).unwrap_or_default();
         let process = Process {
             command: match words {
                 Some(words) => self.words(words, &scope),
                 None => self.command(service, span, table, &scope),
             },
-            cwd: table.get("cwd").and_then(|value| self.directory(value, &scope)),
+            cwd: table
+                .get("cwd")
+                .and_then(|value| self.absolute_path(value, &scope, "leave `cwd` out to stay where keepalive is")),
             credentials,
             umask: table.get("umask").and_then(|value| self.umask(value)),
             env: self.env(table, &scope, &files, user.as_ref()),
             inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
-            stdout: stdout.unwrap_or(Output::Inherit),
-            stderr: stderr.unwrap_or(Output::Inherit),
+            stdout: log.stdout.unwrap_or(self.default_output),
+            stderr: log.stderr.unwrap_or(self.default_output),
+            log_file: log.file,
             limits: table.get("limits").map_or_else(Box::default, |value| self.limits(value)),
             nice: self.integer(table, "nice", -20..=19).and_then(|nice| i8::try_from(nice).ok()),
             oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),
@@ -185,8 +189,8 @@ impl Walk<'_> {
         template
     }
 
-    /// A directory, made absolute: relative to that of the file.
-    fn directory(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Template> {
+    /// A path, made absolute: relative to the directory of the file.
+    pub(super) fn absolute_path(&mut self, value: &Value<'_>, scope: &Scope<'_>, if_empty: &str) -> Option<Template> {
         let text = self.string(value, "a path", "such as `\"/app\"`")?;
         let mut builder = Builder::default();
         if let Err(flaw) = expand(text.as_bytes(), scope, &mut builder) {
@@ -195,7 +199,7 @@ impl Walk<'_> {
         }
         let beginning = builder.beginning();
         if text.is_empty() {
-            self.error(value.span(), "the path is empty", "leave `cwd` out to stay where keepalive is");
+            self.error(value.span(), "the path is empty", if_empty);
             return None;
         } else if beginning.first() != Some(&b'/') {
             let base = self.outside.directory.join(self.directory);
@@ -218,15 +222,6 @@ impl Walk<'_> {
             self.unexpected(value, "an octal number in quotes, 0777 at most", "such as `\"0022\"`");
         }
         umask
-    }
-
-    fn outputs(&mut self, value: &Value<'_>) -> (Option<Output>, Option<Output>) {
-        const SCHEMA: Schema =
-            Schema { keys: &["stdout", "stderr"], later: &["file", "max_size", "max_files"], foreign: &[] };
-        const WORDS: [(&str, Output); 2] = [("inherit", Output::Inherit), ("null", Output::Null)];
-        let Some(table) = self.table(value, "such as `{ stdout = \"null\" }`") else { return (None, None) };
-        self.check_keys(table, "`log`", &SCHEMA);
-        (self.choice(table, "stdout", &WORDS, &["prefix"]), self.choice(table, "stderr", &WORDS, &["prefix"]))
     }
 
     /// The environment from lowest to highest: that of the user, `env_file`s, `env`.

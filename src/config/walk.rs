@@ -12,6 +12,7 @@ use super::expand::Variables;
 use super::report::{Fault, Place, Source, order_of};
 use super::users::Users;
 use super::{Environment, expand};
+use crate::model::plan::Output;
 use crate::model::{Signal, units};
 
 /// A value with its place.
@@ -51,6 +52,8 @@ pub(super) struct Walk<'w> {
     pub(super) directory: &'w Path,
     /// Whether `${VAR}` is expanded; on a command line that is the shell's business.
     pub(super) expands_variables: bool,
+    /// Where the output of a service goes that does not say it.
+    pub(super) default_output: Output,
     pub(super) errors: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     /// The `env_file`s read so far; their sources come after the `documents` in the list of sources.
@@ -157,6 +160,14 @@ impl<'w> Walk<'w> {
             self.unexpected(value, "a duration", &hint);
         }
         duration
+    }
+
+    pub(super) fn size_of(&mut self, value: &Value<'_>) -> Option<u64> {
+        let size = value.get_ref().as_str().and_then(units::parse_size);
+        if size.is_none() {
+            self.unexpected(value, "a size", "such as `\"64KiB\"`, `\"512MiB\"`");
+        }
+        size
     }
 
     pub(super) fn integer(&mut self, table: &DeTable<'_>, key: &str, range: RangeInclusive<i64>) -> Option<i64> {

@@ -1,9 +1,15 @@
-//! keepalive's own messages: to stderr, the level by `KEEPALIVE_LOG` in the syntax of env_logger.
+//! keepalive's own messages: to the logger, and to stderr where there is none; the level by `KEEPALIVE_LOG` in the
+//! syntax of env_logger.
+
+use std::os::fd::OwnedFd;
 
 use env_filter::{Builder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::sys::StandardError;
+use super::line::Stamp;
+use super::link;
+use super::message::{Message, PACKET_LIMIT};
+use crate::sys::{self, StandardError, packet};
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …
 const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
@@ -48,15 +54,54 @@ impl Log for OwnLines {
         if !self.0.matches(record) {
             return;
         }
-        let severity = match record.level() {
-            Level::Error => "error: ",
-            Level::Warn => "warning: ",
-            Level::Info | Level::Debug | Level::Trace => "",
-        };
-        StandardError.write_line(format!("keepalive: {severity}{}", record.args()).as_bytes());
+        write(record.level(), record.args().to_string());
     }
 
     fn flush(&self) {}
+}
+
+/// The very last line, whatever the level of messages: to stderr, after everything else. As it is the reason of an
+/// end, text has no severity before it.
+pub fn write_last(reason: &str) {
+    let mut style = link::style();
+    // Where there are names before lines this one has none, so that whoever looks for it finds the same everywhere.
+    style.width = None;
+    let level = if style.style.format == crate::model::plan::LogFormat::Json { Level::Error } else { Level::Info };
+    let mut line = Vec::new();
+    style.write(&stamp(), level, reason, &mut line);
+    line.pop();
+    StandardError.write_last(&line);
+}
+
+/// Writes to stderr what no logger has read from `far_end`, the other end of the way to it, as none ever will.
+pub fn write_unread(far_end: &OwnedFd) {
+    let mut packet = vec![0; PACKET_LIMIT];
+    loop {
+        link::flush();
+        let Ok((length @ 1.., _)) = packet::receive(far_end, &mut packet) else { return };
+        if let Some(Message::Own { level, milliseconds, text }) = packet.get(..length).and_then(Message::decode) {
+            write_to_stderr(&Stamp::at(milliseconds), level, &text);
+        }
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp::at(u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX))
+}
+
+fn write(level: Level, message: String) {
+    let stamp = stamp();
+    if let Err(message) = link::own_line(level, stamp.milliseconds(), message) {
+        write_to_stderr(&stamp, level, &message);
+    }
+}
+
+fn write_to_stderr(stamp: &Stamp, level: Level, message: &str) {
+    let mut line = Vec::new();
+    link::style().write(stamp, level, message, &mut line);
+    // stderr brings its own newline.
+    line.pop();
+    StandardError.write_line(&line);
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct Plan {
     pub signals: SignalUses,
     /// Where the reason of an unrecoverable end is written, if the file exists.
     pub termination_log: PathBuf,
+    /// How lines look that go through keepalive, and its own.
+    pub log: LogStyle,
     /// Where clients reach keepalive.
     pub control: Control,
     /// `http`: where the read-only part is served; `None`: nowhere.
@@ -30,11 +32,36 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether any output goes through keepalive.
+    #[must_use]
+    pub fn carries_logs(&self) -> bool {
+        self.services.iter().any(|service| service.process.carries_logs())
+    }
+
     /// How many instances all services have together.
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.services.iter().map(|service| service.instances).sum()
     }
+}
+
+/// `[keepalive] log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStyle {
+    /// `format`.
+    pub format: LogFormat,
+    /// `timestamps`: whether lines of text begin with the time. JSON always has it.
+    pub timestamps: bool,
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
 }
 
 /// `control`: the control socket.
@@ -281,6 +308,8 @@ pub struct Process {
     pub stdout: Output,
     /// `log.stderr`.
     pub stderr: Output,
+    /// `log.file`, which gets both besides.
+    pub log_file: Option<LogFile>,
     /// `limits`.
     pub limits: Box<[Limit]>,
     /// `nice`; `None`: keepalive's own.
@@ -289,6 +318,14 @@ pub struct Process {
     pub oom_score_adj: Option<i16>,
     /// `no_new_privs`.
     pub no_new_privs: bool,
+}
+
+impl Process {
+    /// Whether any of its output goes through keepalive.
+    #[must_use]
+    pub fn carries_logs(&self) -> bool {
+        self.log_file.is_some() || self.stdout == Output::Prefix || self.stderr == Output::Prefix
+    }
 }
 
 /// Who a process runs as, in numbers.
@@ -318,6 +355,19 @@ pub enum Output {
     Inherit,
     /// /dev/null.
     Null,
+    /// Through keepalive, each line with the name of the instance before it, or in JSON.
+    Prefix,
+}
+
+/// A file that grows to a limit, is then renamed and begun anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// `file`; absolute.
+    pub path: Template,
+    /// `max_size` in bytes, at least 1 KiB.
+    pub max_size: u64,
+    /// `max_files`: how many old ones are kept, `NAME.1` being the newest.
+    pub max_files: u32,
 }
 
 /// One resource limit, setrlimit(2).

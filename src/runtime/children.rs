@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use crate::model::plan::{Input, KillMode, Output, Service};
+use super::logging::Logging;
+use crate::model::plan::{Input, KillMode, Limit, Output, Service};
 use crate::model::{InstanceId, Pid, Plan};
 use crate::sys::terminal::Reach;
 use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
@@ -27,6 +28,7 @@ pub(super) struct Children {
     argv: StringList,
     env: StringList,
     cwd: Vec<u8>,
+    limits: Vec<Limit>,
 }
 
 /// A main process that has not been reaped.
@@ -67,6 +69,7 @@ impl Children {
             argv: StringList::new(),
             env: StringList::new(),
             cwd: Vec::new(),
+            limits: Vec::new(),
         })
     }
 
@@ -90,7 +93,12 @@ impl Children {
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
-    pub(super) fn spawn(&mut self, instance: InstanceId, restarts: u32) -> Result<(Pid, Progress), Errno> {
+    pub(super) fn spawn(
+        &mut self,
+        instance: InstanceId,
+        restarts: u32,
+        logging: &mut Logging,
+    ) -> Result<(Pid, Progress), Errno> {
         let plan = Rc::clone(&self.plan);
         let service = plan.services.get(instance.service.position()).ok_or(Errno::EINVAL)?;
         self.fill_argv(service, instance.number);
@@ -100,7 +108,11 @@ impl Children {
         if let Some(cwd) = &process.cwd {
             cwd.write_to(instance.number, &mut self.cwd);
         }
+        self.limits.clear();
+        self.limits.extend_from_slice(&process.limits);
+        self.limits.extend(logging.limit_of_services(process));
         let null = self.null.as_fd();
+        let [stdout, stderr] = logging.outputs(instance, service);
         let setup = Setup {
             argv: &self.argv,
             env: &self.env,
@@ -111,12 +123,12 @@ impl Children {
             },
             stdio: [
                 (process.input == Input::Null).then_some(null),
-                sink(process.stdout, null),
-                sink(process.stderr, null),
+                stdout.or_else(|| sink(process.stdout, null)),
+                stderr.or_else(|| sink(process.stderr, null)),
             ],
             credentials: process.credentials.as_ref(),
             umask: process.umask,
-            limits: &process.limits,
+            limits: &self.limits,
             nice: process.nice,
             oom_score_adj: process.oom_score_adj,
             no_new_privs: process.no_new_privs,
@@ -161,7 +173,7 @@ impl Children {
 
 fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
     match output {
-        Output::Inherit => None,
+        Output::Inherit | Output::Prefix => None,
         Output::Null => Some(null),
     }
 }

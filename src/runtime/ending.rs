@@ -1,10 +1,9 @@
 //! The last words: why keepalive ended, where people and orchestrators look for it.
 
 use super::journal::Ending;
-use crate::logs::end;
+use crate::logs::{end, own};
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
-use crate::sys::StandardError;
 
 /// Tells how it ended. The reason of an end that nobody asked for is the last line on stderr and in the termination log.
 pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
@@ -24,5 +23,5 @@ pub(super) fn tell(plan: &Plan, reason: &str) {
     if let Err(error) = end::leave(&plan.termination_log, &format!("{reason}\n")) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }
-    StandardError.write_last(format!("keepalive: {reason}").as_bytes());
+    own::write_last(reason);
 }

@@ -39,6 +39,8 @@ pub(super) enum What {
     Fact(Fact),
     /// Dead processes have been reaped that no service had started.
     Orphans { count: u64, total: u64 },
+    /// The logger has ended, and another one has taken its place or will.
+    LoggerRestarted,
     /// A client was turned away, for this reason.
     RefusedClient { reason: String },
 }
@@ -82,6 +84,10 @@ impl Event {
                 object.plain("count", count);
                 object.plain("total", total);
                 object.shown("message", format_args!("reaped {count} that no service had started, {total} so far"));
+            }
+            What::LoggerRestarted => {
+                object.text("event", "logger_restarted");
+                object.text("message", "the logger has ended and is started again");
             }
             What::RefusedClient { reason } => {
                 object.text("event", "refused_client");

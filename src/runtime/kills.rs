@@ -70,8 +70,11 @@ impl Runtime {
         }
     }
 
-    fn sweep(&self, signal: Signal) {
+    fn sweep(&mut self, signal: Signal) {
         if sys::process::is_init() {
+            if signal == Signal::KILL {
+                self.logging.on_massacre();
+            }
             kill::signal_everyone(signal).ok();
             return;
         }
@@ -79,7 +82,7 @@ impl Runtime {
             kill::signal_group(pid.led_group(), signal).ok();
         }
         let own = sys::process::id();
-        for pid in procfs::descendants(own) {
+        for pid in procfs::descendants(own).into_iter().filter(|pid| !self.logging.is_logger(*pid)) {
             kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
         }
     }

@@ -13,6 +13,7 @@ mod events;
 mod foreground;
 mod journal;
 mod kills;
+mod logging;
 mod oom;
 mod search;
 mod usage;
@@ -27,7 +28,7 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
-use crate::supervisor::{Action, Event, Exit, Left, Outcome, Record, Step, Supervisor};
+use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
 use crate::sys::{
@@ -37,6 +38,7 @@ use children::{Child, Children};
 use control::Server;
 use counts::Counts;
 use events::{Events, What};
+use logging::Logging;
 use oom::OomCounter;
 use search::Search;
 use usage::Usage;
@@ -53,7 +55,8 @@ const BETWEEN_ORPHANS: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
-/// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger.
+/// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
+/// the last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -69,6 +72,7 @@ pub fn run(plan: Plan, environment: StringList) -> u8 {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
             runtime.close();
+            runtime.logging.finish();
             outcome
         }
         Err(Refused { operation, errno }) => {
@@ -95,6 +99,7 @@ struct Runtime {
     plan: Rc<Plan>,
     supervisor: Supervisor,
     children: Children,
+    logging: Logging,
     /// Starts whose result is not known yet.
     starts: BTreeMap<Pid, OwnedFd>,
     /// Main processes that were reaped and have left others in their group or session.
@@ -142,11 +147,13 @@ impl Runtime {
         let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let now = sys::now();
+        let logging = Logging::new(Rc::clone(&plan), &poller);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
             plan,
             children,
+            logging,
             starts: BTreeMap::new(),
             uncleared: Vec::new(),
             signals,
@@ -194,7 +201,8 @@ impl Runtime {
             Some(Duration::ZERO)
         } else {
             let wakes = [self.until, self.search.due(self.children.count()), self.server.due(), self.orphans_due()];
-            wakes.into_iter().flatten().min().map(|wake| wake.since(sys::now()))
+            let wakes = wakes.into_iter().chain([self.logging.due()]);
+            wakes.flatten().min().map(|wake| wake.since(sys::now()))
         };
         let signalled = self.wait(timeout);
         self.counts.turns += 1;
@@ -206,6 +214,11 @@ impl Runtime {
             self.take_signals();
         }
         self.reap();
+        let restarts = self.logging.restarts();
+        self.logging.look(&self.poller, self.now);
+        if self.logging.restarts() > restarts {
+            self.happens(What::LoggerRestarted);
+        }
         self.tell_of_orphans();
         self.serve();
         self.happened(Event::Tick);
@@ -219,10 +232,12 @@ impl Runtime {
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut signalled = false;
+        self.logging.wait_for_room(&self.poller);
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
                 SIGNALS => signalled = true,
+                logging::LIFE | logging::ROOM => self.logging.is_ready(token),
                 control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
@@ -265,6 +280,12 @@ impl Runtime {
     /// One fact is a line, a count and an event.
     fn record(&mut self, record: Record) {
         self.counts.record(&record);
+        if matches!(record.fact, Fact::Draining { .. }) {
+            self.logging.on_draining(self.now);
+        }
+        if let Fact::Scaled { service, from, to } = record.fact {
+            (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
+        }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));
     }
@@ -288,7 +309,7 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32) {
-        let result = self.children.spawn(instance, restarts);
+        let result = self.children.spawn(instance, restarts, &mut self.logging);
         self.now = sys::now();
         let (pid, progress) = match result {
             Ok(started) => started,
@@ -412,6 +433,7 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        self.logging.on_ended(child.instance);
         if child.input == Input::Terminal {
             foreground::on_ended(pid);
         }

@@ -9,11 +9,16 @@
 
 pub mod clock;
 pub mod connect;
+pub mod counters;
 pub mod cpus;
 pub mod entry;
+pub mod fork;
 pub mod kill;
 pub mod message;
+pub mod outlet;
+pub mod packet;
 mod path_search;
+pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;

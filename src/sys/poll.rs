@@ -21,6 +21,8 @@ pub enum Interest {
     Input,
     /// That it can be written.
     Output,
+    /// Either of them.
+    Either,
 }
 
 impl Interest {
@@ -29,6 +31,7 @@ impl Interest {
             Self::Nothing => EpollFlags::empty(),
             Self::Input => EpollFlags::EPOLLIN,
             Self::Output => EpollFlags::EPOLLOUT,
+            Self::Either => EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT),
         }
     }
 }
@@ -64,6 +67,14 @@ impl Poller {
     /// ENOENT, ENOMEM.
     pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
         self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
+    }
+
+    /// Waits for `fd` to have room from now on; otherwise as [`Poller::add`].
+    ///
+    /// # Errors
+    /// As [`Poller::add`].
+    pub fn add_output(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token))
     }
 
     /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.

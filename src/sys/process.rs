@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
+use nix::sys::resource::Resource;
 
 use super::StringList;
 use crate::model::{Pgid, Pid, Signal};
@@ -65,6 +66,24 @@ pub fn hard_limit(resource: u32) -> Option<u64> {
     // SAFETY: the kernel may write to `limit`, which is a valid rlimit.
     let answer = unsafe { libc::getrlimit(resource, &raw mut limit) };
     (answer == 0 && limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max)
+}
+
+/// The `RLIMIT_` number of the limit of open descriptors.
+pub const OPEN_DESCRIPTORS: u32 = libc::RLIMIT_NOFILE.cast_unsigned();
+
+/// Our own soft and hard limit of open descriptors. getrlimit(2)
+#[must_use]
+pub fn descriptor_limits() -> (u64, u64) {
+    nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX))
+}
+
+/// Allows us so many descriptors, the hard limit at most. setrlimit(2)
+///
+/// # Errors
+/// None that the manual knows of.
+pub fn allow_descriptors(soft: u64) -> Result<(), Errno> {
+    let (_, hard) = descriptor_limits();
+    nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)
 }
 
 /// What loses its parent below us becomes our child. prctl(2) `PR_SET_CHILD_SUBREAPER`

@@ -92,6 +92,19 @@ pub fn reap(pid: Pid) -> Result<Ended, Errno> {
     }
 }
 
+/// Reaps `child`, which was made by [`super::fork::fork_quietly`] and which nothing else here sees; `None`: it is not dead.
+/// waitid(2) `__WALL`
+///
+/// # Errors
+/// ECHILD: it is no child of ours.
+pub fn reap_quiet(child: Pid) -> Result<Option<ExitStatus>, Errno> {
+    let change = wait_id(libc::P_PID, child.get().unsigned_abs(), libc::WEXITED | libc::WNOHANG | libc::__WALL)?;
+    Ok(change.and_then(|change| match change.what {
+        What::Ended(status) => Some(status),
+        What::Stopped(_) => None,
+    }))
+}
+
 /// Takes note of the stop of `pid`, so that [`peek`] does not find it for that again.
 pub fn consume_stop(pid: Pid) {
     wait_id(libc::P_PID, pid.get().unsigned_abs(), libc::WSTOPPED | libc::WNOHANG).ok();

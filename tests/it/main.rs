@@ -28,6 +28,10 @@ mod init_leftovers;
 mod init_signals;
 mod init_start;
 mod init_terminal;
+mod logs_files;
+mod logs_flow;
+mod logs_lines;
+mod logs_read;
 mod services;
 #[path = "../common/session.rs"]
 mod session;

@@ -4,10 +4,11 @@
 //! every verb that goes on running. It starts without the Rust runtime, so that it sees what it was really given.
 #![no_main]
 #![expect(unsafe_code, reason = "a test program that forks and changes its credentials")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test program that fails loudly")]
+#![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test program that fails loudly")]
 #![expect(clippy::disallowed_methods, reason = "no supervisor, a test program: it may sleep and look at the clock")]
 
 mod kernel;
+mod output;
 mod shell;
 
 use std::ffi::{CString, OsString};
@@ -60,6 +61,10 @@ fn act(words: &[&str]) -> u8 {
         ["ignore", signals @ ..] => ignore(signals),
         // Waits for the rest of the line from stdin, says `line TEXT`, again and again until the end of the input.
         ["echo"] => echo(),
+        // Writes bytes: OUT TEXT, ERR TEXT, … and then does what comes after THEN.
+        ["put", rest @ ..] => output::put(rest),
+        // Writes `line 00000001` to `line COUNT`, and then does REST, if any.
+        ["lines", count, rest @ ..] => output::lines(count.parse().expect("a count"), rest),
         // Says what it was given: mask, dispositions, group, session, directory, descriptors.
         ["state"] => state(),
         // Makes N processes that lose their parent at once, and waits until none is left but us and PID 1.

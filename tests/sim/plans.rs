@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Consequence, Control, Input, KillMode, Kind, Output, Process, Ready, Restart, RestartPolicy, Service,
-    SignalUse, SignalUses, Stop,
+    Backoff, Consequence, Control, Input, KillMode, Kind, LogStyle, Output, Process, Ready, Restart, RestartPolicy,
+    Service, SignalUse, SignalUses, Stop,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -51,6 +51,7 @@ pub(crate) fn plan(services: Vec<Service>) -> Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalUses::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
+        log: LogStyle::default(),
         control: Control::Usual,
         http: None,
         services,
@@ -68,6 +69,7 @@ fn process() -> Process {
         input: Input::Null,
         stdout: Output::Inherit,
         stderr: Output::Inherit,
+        log_file: None,
         limits: Box::default(),
         nice: None,
         oom_score_adj: None,

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("config", &["model"]),
     ("supervisor", &["model"]),
     ("sys", &["model"]),
-    ("logs", &["sys"]),
+    ("logs", &["model", "sys"]),
     ("init", &["model", "sys"]),
     ("cli", &["model", "config", "control", "init"]),
     ("control", &["model", "sys"]),

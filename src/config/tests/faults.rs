@@ -138,7 +138,7 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 #[test]
 fn keys_of_later_versions_are_refused_as_such() {
     check(
-        "[keepalive]\n\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nlog = { stdout = \"prefix\", file = \"x\" }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
+        "[keepalive]\n\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nwatch = { }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
         r#"
 keepalive.toml:3:22: `"reload"` is not supported yet
   3 | signals = { SIGHUP = "reload" }
@@ -159,14 +159,9 @@ keepalive.toml:7:9: `"notify"` is not supported yet
     |         ^^^^^^^^
   = so far: `"exec"` or `{ delay = "2s" }`
 
-keepalive.toml:8:18: `"prefix"` is not supported yet
-  8 | log = { stdout = "prefix", file = "x" }
-    |                  ^^^^^^^^
-  = so far: `"inherit"` or `"null"`
-
-keepalive.toml:8:28: `file` is not supported yet
-  8 | log = { stdout = "prefix", file = "x" }
-    |                            ^^^^
+keepalive.toml:8:1: `watch` is not supported yet
+  8 | watch = { }
+    | ^^^^^
   = remove it
 
 keepalive.toml:11:11: `tcp` is not supported yet
@@ -179,7 +174,7 @@ keepalive.toml:12:1: `reload` is not supported yet
      | ^^^^^^
   = remove it
 
-8 errors in the configuration
+7 errors in the configuration
 "#,
     );
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod files;
 mod hostile;
+mod logs;
 mod meanings;
 mod plans;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::ExitStatus;
 use crate::model::plan::{
-    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Restart, Service, SignalUses, Stop,
+    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, LogStyle, Output, Process, Restart, Service,
+    SignalUses, Stop,
 };
 
 fn fixed(text: &str) -> Template {
@@ -51,6 +52,7 @@ fn minimal() -> Service {
             input: Input::Null,
             stdout: Output::Inherit,
             stderr: Output::Inherit,
+            log_file: None,
             limits: Box::default(),
             nice: None,
             oom_score_adj: None,
@@ -74,6 +76,7 @@ fn what_is_not_said_is_completed() {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalUses::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
+        log: LogStyle::default(),
         control: Control::Usual,
         http: None,
         services: vec![minimal()],

@@ -63,6 +63,8 @@ pub(super) enum Stage {
     Following(u64),
     /// Everything has been sent.
     Leaving,
+    /// It is the logger's.
+    HandedOver,
 }
 
 /// A complete request.
@@ -236,9 +238,12 @@ impl Client {
                 self.interest = Interest::Input;
                 Fate::Stays
             }
-            Stage::Sending(None) | Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => {
-                Fate::Over
-            }
+            Stage::Sending(None)
+            | Stage::Reading(_)
+            | Stage::Measuring(_)
+            | Stage::Awaiting(..)
+            | Stage::Leaving
+            | Stage::HandedOver => Fate::Over,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::json::push;
 use super::scene::{Cursor, Scene, is_full, is_ready};
 use crate::runtime::journal::Name;
+use crate::runtime::logging::Count;
 use crate::supervisor::{InstanceView, ServiceView, StateName};
 
 /// All samples of one name.
@@ -29,6 +30,8 @@ enum Samples {
     States,
     /// One for each instance and way to end that has occurred.
     Exits,
+    /// One for each instance and stream; none without a logger.
+    Streams(fn(Count) -> u64),
 }
 
 enum Value {
@@ -62,7 +65,7 @@ const STATES: [StateName; 8] = [
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 22] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
@@ -97,7 +100,19 @@ const FAMILIES: [Family; 18] = [
         name: "keepalive_clients_dropped_total",
         kind: "counter",
         help: "Clients that were turned away, or given up because they kept keepalive waiting.",
-        samples: Samples::Own(|scene| Value::Count(scene.counts.dropped_clients)),
+        samples: Samples::Own(|scene| Value::Count(scene.counts.dropped_clients + scene.logging.refused_clients())),
+    },
+    Family {
+        name: "keepalive_logger_restarts_total",
+        kind: "counter",
+        help: "How often the logger has ended and was started again.",
+        samples: Samples::Own(|scene| Value::Count(scene.logging.restarts())),
+    },
+    Family {
+        name: "keepalive_own_lines_dropped_total",
+        kind: "counter",
+        help: "Lines of keepalive's own that were dropped because nobody took them.",
+        samples: Samples::Own(|scene| Value::Count(scene.logging.dropped_lines())),
     },
     Family {
         name: "keepalive_events_total",
@@ -176,6 +191,18 @@ const FAMILIES: [Family; 18] = [
             instance.pid.map(|_| Value::Count(scene.usage.of(instance.id).memory))
         }),
     },
+    Family {
+        name: "keepalive_log_lines_total",
+        kind: "counter",
+        help: "Lines of the instance that have gone through the logger.",
+        samples: Samples::Streams(|count| count.lines),
+    },
+    Family {
+        name: "keepalive_log_bytes_total",
+        kind: "counter",
+        help: "Bytes of the instance that have gone through the logger.",
+        samples: Samples::Streams(|count| count.bytes),
+    },
 ];
 
 /// Writes the next piece. Whether it was the last one.
@@ -199,7 +226,7 @@ impl Family {
         match samples {
             Samples::Own(value) => push(out, format_args!("{name} {}\n", value(scene))),
             Samples::Version => push(out, format_args!("{name}{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))),
-            Samples::Service(_) | Samples::Instance(_) | Samples::States | Samples::Exits => {
+            Samples::Service(_) | Samples::Instance(_) | Samples::States | Samples::Exits | Samples::Streams(_) => {
                 for service in scene.view.services().skip(cursor.service) {
                     if is_full(out) || !self.write_service(service, cursor, scene, out) {
                         return false;
@@ -256,7 +283,12 @@ impl Family {
                     push(out, format_args!("{name}{{{labels},code=\"{code}\"}} {count}\n"));
                 }
             }
-            Samples::Own(_) | Samples::Version | Samples::Service(_) => {}
+            Samples::Streams(value) if scene.logging.is_on() => {
+                for (stream, count) in ["stdout", "stderr"].into_iter().zip(scene.logging.counts(instance.id)) {
+                    push(out, format_args!("{name}{{{labels},stream=\"{stream}\"}} {}\n", value(count)));
+                }
+            }
+            Samples::Streams(_) | Samples::Own(_) | Samples::Version | Samples::Service(_) => {}
         }
     }
 }

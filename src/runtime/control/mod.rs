@@ -20,6 +20,7 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::What;
+use crate::logs::message::LogsQuery;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
 use crate::sys::{self, Interest, Poller, socket};
@@ -184,10 +185,10 @@ impl Runtime {
                 }
                 Incoming::Request(head) => {
                     request = self.begin(&mut client, &head);
-                    if matches!(client.stage, Stage::Sending(_) | Stage::Following(_)) {
-                        client.send(&self.scene())
-                    } else {
-                        Fate::Stays
+                    match client.stage {
+                        Stage::Sending(_) | Stage::Following(_) => client.send(&self.scene()),
+                        Stage::HandedOver => Fate::Over,
+                        Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => Fate::Stays,
                     }
                 }
             },
@@ -196,7 +197,7 @@ impl Runtime {
             Stage::Following(_) => client.send(&self.scene()),
             Stage::Leaving => client.discard(),
             // Nothing is waited for but that it closes.
-            Stage::Measuring(_) => Fate::Over,
+            Stage::Measuring(_) | Stage::HandedOver => Fate::Over,
             Stage::Awaiting(..) => {
                 self.happened(Event::Withdrawn(RequestId(token)));
                 Fate::Over
@@ -205,6 +206,19 @@ impl Runtime {
         self.put_back(token, client, before, fate);
         if let Some(request) = request {
             self.happened(Event::Request { id: RequestId(token), request });
+        }
+    }
+
+    /// Has the logger answer, which has the lines.
+    fn hand_over(&self, client: &mut Client, query: LogsQuery) {
+        if !self.logging.is_on() {
+            return client.answer(plain(409, "refused", NOT_LOGGED), self.now);
+        }
+        // Of the two descriptors of the connection ours is closed as soon as this is over.
+        let handed = client.fd.try_clone().ok().and_then(|copy| self.logging.hand_over(copy, query).ok());
+        match handed {
+            Some(()) => client.stage = Stage::HandedOver,
+            None => client.answer(plain(503, "refused", "there is no logger at the moment"), self.now),
         }
     }
 
@@ -241,7 +255,7 @@ impl Runtime {
             Route::Metrics => self.begin_page(client, Page::Metrics { family: 0, cursor: Cursor::default() }),
             Route::Events { follow: true } => client.follow(self.now),
             Route::Events { follow: false } => self.begin_page(client, Page::Events { after: 0 }),
-            Route::Logs { .. } => client.answer(plain(409, "refused", NOT_LOGGED), self.now),
+            Route::Logs { names, lines, follow } => self.hand_over(client, LogsQuery { names, lines, follow }),
             Route::Change(..) if client.entrance == Entrance::Http => {
                 let reason = "nothing can be changed here; use the control socket";
                 client.answer(plain(403, "forbidden", reason), self.now);
@@ -328,7 +342,7 @@ impl Runtime {
                     client.send(&self.scene());
                     Fate::Over
                 }
-                Stage::Leaving => Fate::Over,
+                Stage::Leaving | Stage::HandedOver => Fate::Over,
                 Stage::Measuring(_) | Stage::Sending(_) | Stage::Following(_) => {
                     self.counts.dropped_clients += 1;
                     Fate::Over
@@ -345,6 +359,7 @@ impl Runtime {
             view: self.supervisor.view(),
             usage: &self.usage,
             counts: &self.counts,
+            logging: &self.logging,
             events: &self.events,
             pid: sys::process::id(),
             now: self.now,

@@ -10,6 +10,7 @@ use crate::model::{Mono, Pid, Plan};
 use crate::runtime::counts::Counts;
 use crate::runtime::events::{Events, write_exit, write_lost};
 use crate::runtime::journal::{Name, Why};
+use crate::runtime::logging::Logging;
 use crate::runtime::usage::Usage;
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 
@@ -22,6 +23,7 @@ pub(in crate::runtime) struct Scene<'a> {
     pub(in crate::runtime) view: View<'a>,
     pub(in crate::runtime) usage: &'a Usage,
     pub(in crate::runtime) counts: &'a Counts,
+    pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) events: &'a Events,
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,

@@ -1,0 +1,75 @@
+//! `log` of a service: where its output goes.
+
+use toml::de::DeTable;
+
+use super::expand::Scope;
+use super::walk::{Schema, Value, Walk};
+use crate::model::plan::{LogFile, Output};
+
+/// What a file may grow to before it is renamed, unless `max_size` says otherwise.
+const MAX_SIZE: u64 = 10 << 20;
+/// Smaller, and the log would be renames more than lines.
+const SMALLEST_SIZE: u64 = 1 << 10;
+/// How many renamed files are kept, unless `max_files` says otherwise.
+const MAX_FILES: u32 = 5;
+/// Each is renamed each time.
+const MOST_FILES: i64 = 1_000;
+
+/// What `log` says; `None`: nothing.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) stdout: Option<Output>,
+    pub(super) stderr: Option<Output>,
+    pub(super) file: Option<LogFile>,
+}
+
+impl Walk<'_> {
+    pub(super) fn log(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Log {
+        const SCHEMA: Schema = Schema {
+            keys: &["stdout", "stderr", "file", "max_size", "max_files"],
+            later: &[],
+            foreign: &[
+                ("path", "file"),
+                ("size", "max_size"),
+                ("maxbytes", "max_size"),
+                ("backups", "max_files"),
+                ("keep", "max_files"),
+            ],
+        };
+        const WORDS: [(&str, Output); 3] =
+            [("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
+        let Some(table) = self.table(value, "such as `{ stdout = \"prefix\" }`") else { return Log::default() };
+        self.check_keys(table, "`log`", &SCHEMA);
+        Log {
+            stdout: self.choice(table, "stdout", &WORDS, &[]),
+            stderr: self.choice(table, "stderr", &WORDS, &[]),
+            file: self.log_file(table, scope),
+        }
+    }
+
+    fn log_file(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Option<LogFile> {
+        let max_size = match table.get("max_size").map(|value| (value, self.size_of(value))) {
+            Some((value, Some(size))) if size < SMALLEST_SIZE => {
+                self.unexpected(value, "a size of at least 1 KiB", "");
+                MAX_SIZE
+            }
+            Some((_, size)) => size.unwrap_or(MAX_SIZE),
+            None => MAX_SIZE,
+        };
+        let max_files = self.integer(table, "max_files", 0..=MOST_FILES);
+        let Some(value) = table.get("file") else {
+            for key in ["max_size", "max_files"] {
+                if let Some((key, _)) = table.get_key_value(key) {
+                    let message = format!("`{}` without `file` means nothing", key.get_ref());
+                    self.error(key.span(), &message, "add `file`, or remove it");
+                }
+            }
+            return None;
+        };
+        Some(LogFile {
+            path: self.absolute_path(value, scope, "leave `file` out to write none")?,
+            max_size,
+            max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(MAX_FILES),
+        })
+    }
+}

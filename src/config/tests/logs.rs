@@ -1,0 +1,96 @@
+//! `log`, of a service and of all.
+
+use super::*;
+use crate::model::plan::{LogFile, LogFormat, LogStyle, Output, Process};
+
+fn process(text: &str) -> Process {
+    plan(text).services.remove(0).process
+}
+
+/// What `log` of a service comes to.
+#[track_caller]
+fn check_log(log: &str, stdout: Output, stderr: Output, file: Option<(&str, u64, u32)>) {
+    let process = process(&format!("[services.web]\ncommand = \"x\"\nlog = {log}\n"));
+    let path = |file: &LogFile| file.path.expand(3).into_string().unwrap();
+    let found = process.log_file.as_ref().map(|file| (path(file), file.max_size, file.max_files));
+    assert_eq!((process.stdout, process.stderr), (stdout, stderr), "{log}");
+    assert_eq!(found, file.map(|(path, size, count)| (path.to_owned(), size, count)), "{log}");
+}
+
+#[test]
+fn outputs_and_files_are_independent() {
+    use Output::{Inherit, Null, Prefix};
+    check_log("{}", Inherit, Inherit, None);
+    check_log("{ stdout = \"prefix\" }", Prefix, Inherit, None);
+    check_log("{ file = \"/v/{service}-{instance}.log\" }", Inherit, Inherit, Some(("/v/web-3.log", 10 << 20, 5)));
+    check_log(
+        "{ stdout = \"null\", stderr = \"prefix\", file = \"/v/a\", max_size = \"1KiB\", max_files = 0 }",
+        Null,
+        Prefix,
+        Some(("/v/a", 1_024, 0)),
+    );
+}
+
+#[test]
+fn a_relative_file_is_beside_the_configuration() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlog.file = \"log/w\"\n");
+    let mut loaded = scratch.load_as(Purpose::Run, 0).unwrap();
+    let file = loaded.plan.services.remove(0).process.log_file.unwrap();
+    assert_eq!(file.path.expand(0).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
+}
+
+#[test]
+fn who_asks_for_json_or_the_time_has_every_line_go_through_keepalive() {
+    let check = |log: &str, format, timestamps, stdout| {
+        let text = format!("[keepalive]\nlog = {log}\n[services.web]\ncommand = \"x\"\nlog.stderr = \"inherit\"\n");
+        assert_eq!(plan(&text).log, LogStyle { format, timestamps });
+        let process = process(&text);
+        assert_eq!((process.stdout, process.stderr), (stdout, Output::Inherit), "{log}");
+    };
+    check("{}", LogFormat::Text, false, Output::Inherit);
+    check("{ format = \"text\", timestamps = false }", LogFormat::Text, false, Output::Inherit);
+    check("{ timestamps = true }", LogFormat::Text, true, Output::Prefix);
+    check("{ format = \"json\" }", LogFormat::Json, false, Output::Prefix);
+}
+
+#[test]
+fn what_is_wrong_with_a_log_is_told() {
+    check(
+        "[keepalive]\nlog = { format = \"xml\", timestamp = true }\n[services.a]\ncommand = \"x\"\nlog = { stdout = \"file\", max_size = \"1MiB\" }\n[services.b]\ncommand = \"x\"\nlog = { file = \"\", max_size = \"10B\", max_files = -1 }\n",
+        r#"
+keepalive.toml:2:18: expected `"text"` or `"json"`, found `"xml"`
+  2 | log = { format = "xml", timestamp = true }
+    |                  ^^^^^
+
+keepalive.toml:2:25: unknown key `timestamp` in `log` of `[keepalive]`
+  2 | log = { format = "xml", timestamp = true }
+    |                         ^^^^^^^^^
+  = did you mean `timestamps`?
+
+keepalive.toml:5:18: expected `"prefix"`, `"inherit"` or `"null"`, found `"file"`
+  5 | log = { stdout = "file", max_size = "1MiB" }
+    |                  ^^^^^^
+
+keepalive.toml:5:26: `max_size` without `file` means nothing
+  5 | log = { stdout = "file", max_size = "1MiB" }
+    |                          ^^^^^^^^
+  = add `file`, or remove it
+
+keepalive.toml:8:16: the path is empty
+  8 | log = { file = "", max_size = "10B", max_files = -1 }
+    |                ^^
+  = leave `file` out to write none
+
+keepalive.toml:8:31: expected a size of at least 1 KiB, found `"10B"`
+  8 | log = { file = "", max_size = "10B", max_files = -1 }
+    |                               ^^^^^
+
+keepalive.toml:8:50: expected a whole number from 0 to 1000, found `-1`
+  8 | log = { file = "", max_size = "10B", max_files = -1 }
+    |                                                  ^^
+
+7 errors in the configuration
+"#,
+    );
+}

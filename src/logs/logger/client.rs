@@ -1,0 +1,290 @@
+//! Somebody who reads the log over the control socket: `GET /v1/logs`, answered here. A slow one loses lines, is told
+//! how many, and holds up nobody.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::Names;
+use super::ring::{Cursor, Next, OWN, Ring};
+use crate::logs::line::{OWN_NAME, Piece, Stamp, write_own_json};
+use crate::logs::message::LogsQuery;
+use crate::sys::Poller;
+use crate::sys::pipe::{receive_now, send_now};
+use crate::sys::poll::Interest;
+
+/// So many at a time.
+pub(super) const CLIENTS_AT_MOST: usize = 16;
+/// What is got ready for one at once.
+const ENOUGH: usize = 64 << 10;
+
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
+    Connection: close\r\n\r\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+    Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many read the log already\"}\n";
+
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: OwnedFd,
+    token: u64,
+    query: LogsQuery,
+    cursor: Cursor,
+    /// So many lines that are asked for come before the last ones that are wanted.
+    skip: usize,
+    /// There were so many lines when it came: without `follow` that is all.
+    until: u64,
+    buffer: Vec<u8>,
+    sent: usize,
+    waits_for_room: bool,
+}
+
+/// Tells one too many that it is.
+pub(super) fn refuse(socket: &OwnedFd) {
+    // Whoever does not take so little has gone.
+    send_now(socket, TOO_MANY).ok();
+}
+
+impl Client {
+    pub(super) fn new(socket: OwnedFd, token: u64, query: LogsQuery, ring: &Ring, names: &Names) -> Self {
+        let mut client = Self {
+            socket,
+            token,
+            query,
+            cursor: ring.begin(),
+            skip: 0,
+            until: ring.lines(),
+            buffer: HEAD.to_vec(),
+            sent: 0,
+            waits_for_room: false,
+        };
+        if let Some(lines) = client.query.lines {
+            let (mut cursor, mut known) = (client.cursor, 0_usize);
+            while let Next::Line(meta, _) = ring.next(&mut cursor) {
+                known += usize::from(client.wants(meta.key, names));
+            }
+            client.skip = known.saturating_sub(lines);
+        }
+        client
+    }
+
+    pub(super) const fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether it is still there: what it says is of no interest.
+    pub(super) fn listens(&self) -> bool {
+        !matches!(receive_now(&self.socket, &mut [0; 512]), Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE))
+    }
+
+    /// Sends what there is, as far as it is taken. Whether it goes on.
+    pub(super) fn pump(&mut self, ring: &Ring, names: &Names, poller: &Poller) -> bool {
+        loop {
+            let is_done = self.fill(ring, names);
+            if self.buffer.is_empty() {
+                return !is_done;
+            }
+            match self.send() {
+                Ok(true) => {}
+                Ok(false) => {
+                    if !self.waits_for_room {
+                        self.waits_for_room = true;
+                        poller.change(&self.socket, self.token, Interest::Either).ok();
+                    }
+                    return true;
+                }
+                Err(_) => return false,
+            }
+            if self.waits_for_room {
+                self.waits_for_room = false;
+                poller.change(&self.socket, self.token, Interest::Input).ok();
+            }
+        }
+    }
+
+    /// Whether everything has been sent.
+    fn send(&mut self) -> Result<bool, Errno> {
+        while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match send_now(&self.socket, rest) {
+                Ok(count) => self.sent += count,
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.buffer.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// Gets the next lines ready; whether there will be no more.
+    fn fill(&mut self, ring: &Ring, names: &Names) -> bool {
+        while self.buffer.len() < ENOUGH {
+            if !self.query.follow && self.cursor.line() >= self.until {
+                return true;
+            }
+            match ring.next(&mut self.cursor) {
+                Next::End => return !self.query.follow,
+                Next::Lost(lost) => {
+                    self.skip = self.skip.saturating_sub(usize::try_from(lost).unwrap_or(usize::MAX));
+                    self.buffer.extend_from_slice(format!("{{\"lost\":{lost}}}\n").as_bytes());
+                }
+                Next::Line(meta, text) => {
+                    if !self.wants(meta.key, names) {
+                        continue;
+                    }
+                    if self.skip > 0 {
+                        self.skip -= 1;
+                        continue;
+                    }
+                    let stamp = Stamp::at(meta.milliseconds);
+                    if meta.key == OWN {
+                        let level = log::Level::iter().nth(usize::from(meta.mark)).unwrap_or(log::Level::Info);
+                        write_own_json(&stamp, level, &String::from_utf8_lossy(text), &mut self.buffer);
+                    } else if let Some(name) = names.get(&meta.key) {
+                        let piece = if meta.mark == 0 { Piece::Whole } else { Piece::Cut };
+                        name.label.write_json(&stamp, text, piece, &mut self.buffer);
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn wants(&self, key: u64, names: &Names) -> bool {
+        let wanted = &self.query.names;
+        if wanted.is_empty() {
+            return true;
+        }
+        if key == OWN {
+            return wanted.iter().any(|name| name == OWN_NAME);
+        }
+        names.get(&key).is_some_and(|known| wanted.iter().any(|name| *name == known.service || *name == known.instance))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::Name;
+    use super::super::ring::Meta;
+    use super::*;
+    use crate::logs::line::{Label, Stream};
+
+    struct World {
+        ring: Ring,
+        names: Names,
+        poller: Poller,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut names = Names::new();
+            for (key, service) in [(0, "web"), (2, "db")] {
+                let label = Label::new(service, 0, Stream::Stdout, 0, None);
+                names.insert(key, Name { service: service.to_owned(), instance: format!("{service}.0"), label });
+            }
+            Self { ring: Ring::default(), names, poller: Poller::new().unwrap() }
+        }
+
+        fn push(&mut self, key: u64, text: &str) {
+            self.ring.push(Meta { key, milliseconds: 0, mark: 0 }, text.as_bytes());
+        }
+
+        fn client(&self, query: LogsQuery) -> (Client, UnixStream) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let client = Client::new(ours.into(), 16, query, &self.ring, &self.names);
+            self.poller.add(client.descriptor(), 16).unwrap();
+            (client, theirs)
+        }
+
+        fn pump(&self, client: &mut Client) -> bool {
+            client.pump(&self.ring, &self.names, &self.poller)
+        }
+    }
+
+    /// `message` or `lost` of each object after the head.
+    fn messages(text: &str) -> Vec<String> {
+        let body = text.strip_prefix(str::from_utf8(HEAD).unwrap()).unwrap_or(text);
+        let one = |line: &str| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object["message"].as_str().map_or_else(|| format!("lost {}", object["lost"]), str::to_owned)
+        };
+        body.lines().map(one).collect()
+    }
+
+    #[track_caller]
+    fn check(names: &[&str], lines: Option<usize>, expect: &[&str]) {
+        let mut world = World::new();
+        for (key, text) in [(0, "w1"), (2, "d1"), (OWN, "k1"), (0, "w2"), (OWN, "k2"), (2, "d2")] {
+            world.push(key, text);
+        }
+        let wanted = names.iter().map(|name| (*name).to_owned()).collect();
+        let (mut client, mut theirs) = world.client(LogsQuery { names: wanted, lines, follow: false });
+        world.push(0, "too late");
+        assert!(!world.pump(&mut client), "that is all");
+        drop(client);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(messages(&text), expect, "{names:?} {lines:?}");
+    }
+
+    #[test]
+    fn the_last_lines_of_those_who_are_asked_for() {
+        check(&[], None, &["w1", "d1", "k1", "w2", "k2", "d2"]);
+        check(&[], Some(2), &["k2", "d2"]);
+        check(&[], Some(0), &[]);
+        check(&["web"], None, &["w1", "w2"]);
+        check(&["db.0", "keepalive"], Some(3), &["k1", "k2", "d2"]);
+        check(&["web.1"], Some(9), &[]);
+    }
+
+    #[test]
+    fn who_follows_hears_what_comes_until_it_goes() {
+        let mut world = World::new();
+        world.push(0, "before");
+        let (mut client, mut theirs) =
+            world.client(LogsQuery { names: vec!["web".to_owned()], lines: Some(0), follow: true });
+        assert!(world.pump(&mut client));
+        world.push(2, "another's");
+        world.push(0, "now");
+        assert!(world.pump(&mut client));
+        let mut buffer = [0; 1_024];
+        let count = theirs.read(&mut buffer).unwrap();
+        assert_eq!(messages(str::from_utf8(&buffer[..count]).unwrap()), ["now"]);
+        assert!(client.listens());
+        drop(theirs);
+        assert!(!client.listens());
+        world.push(0, "to nobody");
+        assert!(!world.pump(&mut client));
+    }
+
+    #[test]
+    fn who_is_slow_is_told_how_much_it_has_missed() {
+        let mut world = World::new();
+        let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        let long = "x".repeat(16_000);
+        for _ in 0..2_000 {
+            world.push(0, &long);
+            assert!(world.pump(&mut client), "it is not waited for, and not thrown out");
+        }
+        world.push(OWN, "the end");
+        theirs.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"\"the end\",\"partial\":false,\"level\":\"error\"}\n") {
+            theirs.read_to_end(&mut text).ok();
+            assert!(world.pump(&mut client));
+        }
+        let messages = messages(str::from_utf8(&text).unwrap());
+        let lost: Vec<u64> = messages.iter().filter_map(|line| line.strip_prefix("lost ")?.parse().ok()).collect();
+        let got = messages.iter().filter(|line| **line == long).count() as u64;
+        assert_eq!((lost.len(), lost.iter().sum::<u64>() + got), (1, 2_000));
+        assert!(got > 200 && lost[0] > 1_000, "{got} lines, {lost:?} lost");
+    }
+}

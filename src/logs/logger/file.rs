@@ -1,0 +1,364 @@
+//! A log file: grows to its limit, is renamed and begun anew. What cannot be written is lost, told once, and nobody
+//! waits for it. (A hung file system holds the logger, and in time those who write; PID 1 it cannot hold.)
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::logs::message::FileTarget;
+use crate::model::{Mono, errno};
+
+/// How often a file that cannot be opened is tried again, and it is looked whether somebody else has renamed it.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// With so much waiting it is written at once.
+pub(super) const ENOUGH: usize = 128 << 10;
+
+#[derive(Debug)]
+pub(super) struct LogFile {
+    target: FileTarget,
+    file: Option<File>,
+    size: u64,
+    /// Whole lines, but for the end.
+    pub(super) buffer: Vec<u8>,
+    looked: Option<Mono>,
+    has_trouble: bool,
+    lost_bytes: u64,
+    /// The pipe whose line, cut, is at the end.
+    open_line: Option<u64>,
+    torn: bool,
+}
+
+impl LogFile {
+    pub(super) const fn new(target: FileTarget) -> Self {
+        Self {
+            target,
+            file: None,
+            size: 0,
+            buffer: Vec::new(),
+            looked: None,
+            has_trouble: false,
+            lost_bytes: 0,
+            open_line: None,
+            torn: false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.target.path
+    }
+
+    /// Begins a line of the pipe `key`; whether it goes on with the piece before it.
+    pub(super) fn begin_line(&mut self, key: u64) -> bool {
+        match self.open_line.take() {
+            Some(open) if open == key => true,
+            Some(_) => {
+                self.buffer.push(b'\n');
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The line of the pipe `key` goes on.
+    pub(super) const fn leave_open(&mut self, key: u64) {
+        self.open_line = Some(key);
+    }
+
+    /// Writes the buffer. What there is to tell: that it cannot be written, or can again.
+    pub(super) fn flush(&mut self, now: Mono) -> Option<String> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut written = 0;
+        let result = self.write(&buffer, &mut written, now);
+        let lost = buffer.len() - written;
+        self.buffer = buffer;
+        self.buffer.clear();
+        self.lost_bytes += lost as u64;
+        let path = self.target.path.display().to_string();
+        match (self.has_trouble, result) {
+            (false, Err(error)) => {
+                self.has_trouble = true;
+                Some(format!("cannot write to {path}: {}, so lines are lost", describe(&error)))
+            }
+            (true, Ok(())) => {
+                self.has_trouble = false;
+                let lost = std::mem::take(&mut self.lost_bytes);
+                Some(format!("{path} can be written to again, {lost} bytes were lost"))
+            }
+            (false, Ok(())) | (true, Err(_)) => None,
+        }
+    }
+
+    fn write(&mut self, buffer: &[u8], written: &mut usize, now: Mono) -> io::Result<()> {
+        self.look(now)?;
+        if self.torn {
+            self.append(b"\n")?;
+            self.torn = false;
+        }
+        while let Some(rest) = buffer.get(*written..).filter(|rest| !rest.is_empty()) {
+            let fits = fitting(rest, self.target.max_size.saturating_sub(self.size));
+            if fits == 0 && self.size > 0 {
+                self.rotate()?;
+                continue;
+            }
+            // A line that is longer than the limit stands in a file of its own.
+            let part = if fits == 0 { first_line(rest) } else { fits };
+            let mut left = rest.get(..part).unwrap_or_default();
+            while !left.is_empty() {
+                let count = match self.append(left) {
+                    Ok(count) => count,
+                    Err(error) => {
+                        self.torn = left.len() < part;
+                        return Err(error);
+                    }
+                };
+                *written += count;
+                left = left.get(count..).unwrap_or_default();
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(file) = &mut self.file else { return Err(Errno::EBADF.into()) };
+        let count = match file.write(bytes) {
+            Ok(0) => return Err(Errno::EIO.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            other => other?,
+        };
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    /// Opens it if it is not open, or is no longer what is found at its path.
+    fn look(&mut self, now: Mono) -> io::Result<()> {
+        if self.looked.is_some_and(|looked| now.since(looked) < INTERVAL) {
+            return if self.file.is_some() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
+        }
+        self.looked = Some(now);
+        let same = |file: &File| {
+            let (Ok(ours), Ok(theirs)) = (file.metadata(), fs::symlink_metadata(&self.target.path)) else {
+                return false;
+            };
+            (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+        };
+        if !self.file.as_ref().is_some_and(same) {
+            self.open()?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        self.file = None;
+        let mut options = OpenOptions::new();
+        // Nobody is followed to another place or waited for, whatever is found there.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        options.append(true).create(true).mode(0o640).custom_flags(flags.bits());
+        let path = &self.target.path;
+        let file = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(directory) = path.parent() {
+                    fs::create_dir_all(directory)?;
+                }
+                options.open(path)?
+            }
+            other => other?,
+        };
+        let metadata: Metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        (self.file, self.size) = (Some(file), metadata.len());
+        Ok(())
+    }
+
+    /// `web.log` → `web.log.1` → … → `web.log.N` → gone.
+    fn rotate(&mut self) -> io::Result<()> {
+        let path = &self.target.path;
+        for number in (1..self.target.max_files).rev() {
+            // Not all of them are there in the beginning.
+            fs::rename(numbered(path, number), numbered(path, number + 1)).ok();
+        }
+        let result = match self.target.max_files {
+            0 => fs::remove_file(path),
+            _ => fs::rename(path, numbered(path, 1)),
+        };
+        match result {
+            // It grows on, and is tried again after as much.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.size = 0,
+            Ok(()) | Err(_) => self.open()?,
+        }
+        Ok(())
+    }
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// How much of `text`, in whole lines, fits into so many bytes.
+fn fitting(text: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if text.len() <= room {
+        return text.len();
+    }
+    let window = text.get(..room).unwrap_or_default();
+    window.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+fn first_line(text: &[u8]) -> usize {
+    text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1)
+}
+
+fn describe(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |number| errno::words(Errno::from_raw(number)).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("keepalive-log-{}-{number}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, max_size: u64, max_files: u32) -> LogFile {
+            LogFile::new(FileTarget { path: self.0.join("a.log"), max_size, max_files })
+        }
+
+        /// All files: name and content.
+        fn content(&self) -> Vec<(String, String)> {
+            let entries = fs::read_dir(&self.0).unwrap().map(Result::unwrap);
+            let read = |entry: fs::DirEntry| {
+                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
+            };
+            let mut files: Vec<_> = entries.map(read).collect();
+            files.sort();
+            files
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    const fn at(seconds: u64) -> Mono {
+        Mono::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn put(file: &mut LogFile, text: &str, seconds: u64) -> Option<String> {
+        file.buffer.extend_from_slice(text.as_bytes());
+        file.flush(at(seconds))
+    }
+
+    #[track_caller]
+    fn expect(scratch: &Scratch, files: &[(&str, &str)]) {
+        let content = scratch.content();
+        let content: Vec<_> = content.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(content, files);
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_between_lines_and_the_oldest_goes() {
+        let scratch = Scratch::new();
+        let mut file = scratch.file(10, 2);
+        assert_eq!(put(&mut file, "one\ntwo\nthree\nfour\n", 0), None);
+        expect(&scratch, &[("a.log", "three\nfour\n"[6..].into()), ("a.log.1", "three\n"), ("a.log.2", "one\ntwo\n")]);
+        assert_eq!(put(&mut file, "five\nsix and more than that\nseven\n", 0), None);
+        expect(&scratch, &[("a.log", "seven\n"), ("a.log.1", "six and more than that\n"), ("a.log.2", "four\nfive\n")]);
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777 & !0o640, 0);
+        let mut none_kept = scratch.file(10, 0);
+        assert_eq!(put(&mut none_kept, "eight\nnine\n", 0), None);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "nine\n");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_continued_up_to_its_limit() {
+        let scratch = Scratch::new();
+        fs::write(scratch.0.join("a.log"), "before\n").unwrap();
+        assert_eq!(put(&mut scratch.file(10, 1), "ab\n", 0), None);
+        expect(&scratch, &[("a.log", "before\nab\n")]);
+        assert_eq!(put(&mut scratch.file(10, 1), "cd\n", 0), None);
+        expect(&scratch, &[("a.log", "cd\n"), ("a.log.1", "before\nab\n")]);
+    }
+
+    #[test]
+    fn what_somebody_else_has_renamed_is_begun_anew() {
+        let scratch = Scratch::new();
+        let mut file = scratch.file(1 << 20, 1);
+        put(&mut file, "one\n", 0);
+        fs::rename(scratch.0.join("a.log"), scratch.0.join("moved")).unwrap();
+        put(&mut file, "two\n", 2);
+        expect(&scratch, &[("a.log", "two\n"), ("moved", "one\n")]);
+    }
+
+    #[test]
+    fn trouble_is_told_once_and_its_end_too() {
+        let scratch = Scratch::new();
+        let mut file = scratch.file(1 << 20, 1);
+        // A directory that cannot be entered would stop no root.
+        fs::write(scratch.0.join("x"), "").unwrap();
+        file.target.path = scratch.0.join("x/a.log");
+        let path = file.path().display().to_string();
+        let told = put(&mut file, "one\n", 0);
+        assert_eq!(told, Some(format!("cannot write to {path}: Not a directory, so lines are lost")));
+        assert_eq!((put(&mut file, "two\n", 0), put(&mut file, "two\n", 5)), (None, None));
+        fs::remove_file(scratch.0.join("x")).unwrap();
+        assert_eq!(put(&mut file, "three\n", 5), None, "it is not tried again so soon");
+        let told = put(&mut file, "four\n", 7);
+        assert_eq!(told, Some(format!("{path} can be written to again, 18 bytes were lost")));
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "four\n");
+    }
+
+    #[test]
+    fn links_and_what_is_no_file_are_refused() {
+        let scratch = Scratch::new();
+        symlink(scratch.0.join("else"), scratch.0.join("a.log")).unwrap();
+        assert!(put(&mut scratch.file(100, 1), "one\n", 0).is_some());
+        assert!(!scratch.0.join("else").exists());
+        fs::remove_file(scratch.0.join("a.log")).unwrap();
+        nix::unistd::mkfifo(&scratch.0.join("a.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(put(&mut scratch.file(100, 1), "one\n", 0).is_some(), "nobody reads it");
+        fs::remove_file(scratch.0.join("a.log")).unwrap();
+        let mut null = scratch.file(100, 1);
+        null.target.path = "/dev/null".into();
+        let told = put(&mut null, "one\n", 0).unwrap();
+        assert_eq!(told, "cannot write to /dev/null: it is no regular file, so lines are lost");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_goes_on_unless_another_comes_between() {
+        let scratch = Scratch::new();
+        let mut file = scratch.file(1 << 20, 1);
+        for (key, text, is_cut) in [(1, "one", true), (1, " and one\n", false), (1, "one", true), (2, "two\n", false)] {
+            file.begin_line(key);
+            file.buffer.extend_from_slice(text.as_bytes());
+            if is_cut {
+                file.leave_open(key);
+            }
+        }
+        file.flush(at(0));
+        expect(&scratch, &[("a.log", "one and one\none\ntwo\n")]);
+    }
+}

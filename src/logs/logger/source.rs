@@ -1,0 +1,103 @@
+//! A pipe that is read: bytes in, lines out.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+
+use super::outputs::{Outputs, Route};
+use super::split::Splitter;
+use crate::logs::line::{Label, Stamp};
+use crate::logs::message::{Source, Target};
+use crate::sys::pipe::waiting;
+
+/// What reading gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// As much as there was room for; perhaps there is more.
+    Some,
+    /// All that there was.
+    All,
+    /// There was nothing.
+    Nothing,
+    /// Nobody can write to it any more.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) source: Source,
+    descriptor: OwnedFd,
+    splitter: Splitter,
+    pub(super) route: Route,
+    lines: Option<&'static AtomicU64>,
+    /// Bytes since the beginning, over all loggers that there have been.
+    bytes: Option<&'static AtomicU64>,
+}
+
+impl Pipe {
+    pub(super) fn new(
+        source: Source,
+        descriptor: OwnedFd,
+        key: u64,
+        label: Label,
+        file: Option<usize>,
+        [lines, bytes]: [Option<&'static AtomicU64>; 2],
+    ) -> Self {
+        let route = Route { key, label, stream: source.stream, target: source.target, file };
+        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// How many bytes have been read since the beginning.
+    pub(super) fn seen(&self) -> u64 {
+        // Without a counter nothing is ever waited for.
+        self.bytes.map_or(u64::MAX, |bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes have been written since the beginning.
+    pub(super) fn written(&self) -> u64 {
+        self.seen().saturating_add(waiting(&self.descriptor))
+    }
+
+    /// Reads once, and hands on the lines.
+    pub(super) fn read(&mut self, buffer: &mut [u8], stamp: &Stamp, outputs: &mut Outputs) -> Read {
+        let count = match nix::unistd::read(&self.descriptor, buffer) {
+            Ok(0) => return Read::Closed,
+            Ok(count) => count,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Read::Nothing,
+            Err(_) => return Read::Closed,
+        };
+        let chunk = buffer.get(..count).unwrap_or_default();
+        if let Some(bytes) = self.bytes {
+            bytes.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        if self.route.target == Target::Raw {
+            outputs.sink(self.route.stream).buffer.extend_from_slice(chunk);
+        }
+        let (route, mut lines) = (&self.route, 0);
+        self.splitter.feed(chunk, |text, piece| {
+            outputs.put(route, stamp, text, piece);
+            lines += 1;
+        });
+        if let Some(counter) = self.lines.filter(|_| lines > 0) {
+            counter.fetch_add(lines, Ordering::Relaxed);
+        }
+        if count == buffer.len() { Read::Some } else { Read::All }
+    }
+
+    /// Puts out a line that has no end, as its writer has ended.
+    pub(super) fn finish_line(&mut self, stamp: &Stamp, outputs: &mut Outputs) {
+        let (route, mut lines) = (&self.route, 0);
+        self.splitter.end(|text, piece| {
+            outputs.put(route, stamp, text, piece);
+            lines += 1;
+        });
+        if let Some(counter) = self.lines.filter(|_| lines > 0) {
+            counter.fetch_add(lines, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! The logger as PID 1 has it: the pipes of all instances, both ends, so that none breaks when the logger does; and the
+//! logger's own life.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
+use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
+use crate::logs::message::{FileTarget, LogsQuery, Message, Source, Target};
+use crate::logs::{link, own};
+use crate::model::plan::{Limit, Output, Process, Service};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::sys::counters::SharedCounters;
+use crate::sys::fork::{self, Side};
+use crate::sys::poll::Ready;
+use crate::sys::{self, Poller, kill, packet, pipe, process, wait};
+
+/// The token by which the loop hears of the logger's end.
+pub(super) const LIFE: u64 = u64::MAX;
+/// The token of the way to the logger, when there is room on it again.
+pub(super) const ROOM: u64 = u64::MAX - 1;
+
+/// More slots than the configuration allows instances.
+const SLOTS_AT_MOST: usize = 1 << 16;
+/// A pipe holds so much where that is permitted, so that who writes much is not stopped at each turn.
+const PIPE_SIZE: i32 = 256 << 10;
+/// So many pipes at most: what all pipes of a user hold together is limited, and smaller ones are made beyond that.
+const LARGE_PIPES: usize = 32;
+/// What keepalive needs besides four descriptors for each instance.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// With so many ends of the logger in so much time the next start waits.
+const ENDS_AT_MOST: usize = 5;
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// The first wait; each is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// What is left to be written at the very end has so much time, less if the whole stop has.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
+
+/// What went through one stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) lines: u64,
+    pub(super) bytes: u64,
+}
+
+/// Both ends of a pipe, and what the logger is to know of it.
+struct Pipe {
+    source: Source,
+    read_end: OwnedFd,
+    write_end: OwnedFd,
+}
+
+struct Slot {
+    number: u32,
+    pipes: [Option<Pipe>; 2],
+}
+
+struct Running {
+    pid: Pid,
+    /// Closed by its end.
+    life: OwnedFd,
+}
+
+/// The way to a logger, which outlives each logger.
+struct Way {
+    /// The logger's end of the socket: what it has not read yet waits for the next one.
+    far_end: OwnedFd,
+    counters: &'static SharedCounters,
+}
+
+pub(super) struct Logging {
+    plan: Rc<Plan>,
+    /// `None`: no output goes through keepalive.
+    way: Option<Way>,
+    slots: BTreeMap<InstanceId, Slot>,
+    /// Numbers of slots are not used again: the ring knows lines by them.
+    next_slot: u32,
+    large_pipes: usize,
+    running: Option<Running>,
+    ends: Vec<Mono>,
+    wait: Duration,
+    start_at: Option<Mono>,
+    restarts: u64,
+    has_ended: bool,
+    waits_for_room: bool,
+    draining_since: Option<Mono>,
+    /// Everything below us is being killed, the logger too: the next one comes when that is over.
+    is_massacre: bool,
+    /// What services get, as we have allowed ourselves more.
+    original_limits: Option<(u64, u64)>,
+    /// Why a pipe could not be made; told once.
+    pipe_trouble: Option<Errno>,
+}
+
+impl Logging {
+    /// Starts the logger if the plan needs one. Where that is impossible outputs are inherited.
+    pub(super) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
+        let is_needed = plan.carries_logs();
+        let width = is_needed.then(|| longest_name(&plan));
+        link::set_style(OwnStyle { style: plan.log, width });
+        let mut logging = Self {
+            plan,
+            way: None,
+            slots: BTreeMap::new(),
+            next_slot: 0,
+            large_pipes: 0,
+            running: None,
+            ends: Vec::new(),
+            wait: FIRST_WAIT,
+            start_at: None,
+            restarts: 0,
+            has_ended: false,
+            waits_for_room: false,
+            draining_since: None,
+            is_massacre: false,
+            original_limits: None,
+            pipe_trouble: None,
+        };
+        if is_needed {
+            match Way::new() {
+                Ok(way) => {
+                    logging.way = Some(way);
+                    logging.make_room(logging.plan.instances().into());
+                    logging.start(poller, sys::now());
+                }
+                Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
+            }
+        }
+        logging
+    }
+
+    fn counter(&self, position: usize) -> u64 {
+        let counter = self.way.as_ref().and_then(|way| way.counters.get(position));
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is the logger, which ends last.
+    pub(super) fn is_logger(&self, pid: Pid) -> bool {
+        self.running.as_ref().is_some_and(|running| running.pid == pid)
+    }
+
+    /// When something is due.
+    pub(super) const fn due(&self) -> Option<Mono> {
+        self.start_at
+    }
+
+    /// What services get in the place of the limit of descriptors that we have raised for ourselves.
+    pub(super) fn limit_of_services(&self, of: &Process) -> Option<Limit> {
+        let (soft, hard) = self.original_limits?;
+        let is_set = of.limits.iter().any(|limit| limit.resource == process::OPEN_DESCRIPTORS);
+        (!is_set).then_some(Limit {
+            name: "nofile",
+            resource: process::OPEN_DESCRIPTORS,
+            soft: Some(soft),
+            hard: Some(hard),
+        })
+    }
+
+    /// Where stdout and stderr of `instance` go that go through the logger.
+    pub(super) fn outputs(&mut self, instance: InstanceId, service: &Service) -> [Option<BorrowedFd<'_>>; 2] {
+        if self.way.is_none() || !service.process.carries_logs() {
+            return [None, None];
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Err(errno) = self.ensure_pipe(instance, service, stream)
+                && self.pipe_trouble.replace(errno) != Some(errno)
+            {
+                log::warn!(
+                    "cannot make a pipe for {}: {}, so outputs are inherited",
+                    service.name,
+                    errno::words(errno)
+                );
+            }
+        }
+        let pipes = self.slots.get(&instance).map(|slot| &slot.pipes);
+        [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
+    }
+
+    fn ensure_pipe(&mut self, instance: InstanceId, service: &Service, stream: Stream) -> Result<(), Errno> {
+        let process = &service.process;
+        let (position, output) = match stream {
+            Stream::Stdout => (0, process.stdout),
+            Stream::Stderr => (1, process.stderr),
+        };
+        let target = match output {
+            Output::Prefix => Target::Lines,
+            Output::Inherit if process.log_file.is_some() => Target::Raw,
+            Output::Null if process.log_file.is_some() => Target::Nowhere,
+            Output::Inherit | Output::Null => return Ok(()),
+        };
+        if !self.slots.contains_key(&instance) {
+            if self.next_slot as usize >= SLOTS_AT_MOST {
+                return Err(Errno::EMFILE);
+            }
+            self.slots.insert(instance, Slot { number: self.next_slot, pipes: [None, None] });
+            self.next_slot += 1;
+            self.make_room(self.slots.len() as u64);
+        }
+        let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
+        let Some(place) = slot.pipes.get_mut(position).filter(|place| place.is_none()) else { return Ok(()) };
+        let file = process.log_file.as_ref().map(|file| FileTarget {
+            path: PathBuf::from(OsString::from_vec(file.path.expand(instance.number).into_bytes())),
+            max_size: file.max_size,
+            max_files: file.max_files,
+        });
+        let source = Source {
+            slot: slot.number,
+            stream,
+            service: service.name.to_string(),
+            instance: instance.number,
+            turn: u32::try_from(instance.service.position()).unwrap_or(0),
+            target,
+            file,
+        };
+        let (read_end, write_end) = pipe::pipe()?;
+        if self.large_pipes < LARGE_PIPES {
+            pipe::widen(&read_end, PIPE_SIZE);
+            self.large_pipes += 1;
+        }
+        if self.running.is_some() {
+            let copy = read_end.try_clone().map_err(|_| Errno::EMFILE)?;
+            link::tell(Message::Pipe(source.clone()), Some(copy));
+        }
+        *place = Some(Pipe { source, read_end, write_end });
+        Ok(())
+    }
+
+    /// The process of `instance` has ended: what it has written is out before what is logged from now on.
+    pub(super) fn on_ended(&self, instance: InstanceId) {
+        if let Some(slot) = self.slots.get(&instance) {
+            link::tell(Message::Ended { slot: slot.number }, None);
+        }
+    }
+
+    /// The ordered stop has begun.
+    pub(super) fn on_draining(&mut self, now: Mono) {
+        self.draining_since = self.draining_since.or(Some(now));
+    }
+
+    /// Everything is being killed, the logger with it.
+    pub(super) const fn on_massacre(&mut self) {
+        self.is_massacre = true;
+    }
+
+    /// What a token of ours said: [`Self::look`] will see to it.
+    pub(super) const fn is_ready(&mut self, token: u64) {
+        self.has_ended |= token == LIFE;
+    }
+
+    /// Has the loop wake when there is room on the way to the logger, if something waits for that.
+    pub(super) fn wait_for_room(&mut self, poller: &Poller) {
+        let waits = self.way.is_some() && link::flush();
+        if waits == self.waits_for_room {
+            return;
+        }
+        self.waits_for_room = waits;
+        link::with_socket(
+            |socket| {
+                if waits { poller.add_output(socket, ROOM).ok() } else { poller.remove(socket).ok() }
+            },
+        );
+    }
+
+    /// Sees to what has happened to the logger.
+    pub(super) fn look(&mut self, poller: &Poller, now: Mono) {
+        if std::mem::take(&mut self.has_ended) {
+            self.on_end(poller, now);
+        }
+        if self.start_at.is_some_and(|due| due <= now) {
+            self.start(poller, now);
+        }
+    }
+
+    fn on_end(&mut self, poller: &Poller, now: Mono) {
+        let Some(running) = &self.running else { return };
+        let status = match wait::reap_quiet(running.pid) {
+            // It closes its descriptors just before it can be reaped. The next turn, which comes at once, finds it.
+            Ok(None) => return,
+            Ok(status) => status,
+            Err(_) => None,
+        };
+        poller.remove(&running.life).ok();
+        self.running = None;
+        if self.is_massacre {
+            return;
+        }
+        self.ends.retain(|end| now.since(*end) < ENDS_WITHIN);
+        self.ends.push(now);
+        let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
+        if self.ends.len() <= ENDS_AT_MOST {
+            self.restarts += 1;
+            self.start(poller, now);
+            log::warn!("the logger has ended{how} and was started again");
+            return;
+        }
+        self.restarts += 1;
+        link::divert();
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        self.start_at = Some(now + wait);
+        log::warn!("the logger ends again and again{how}: the next one starts in {}s", wait.as_secs());
+    }
+
+    fn start(&mut self, poller: &Poller, now: Mono) {
+        self.start_at = None;
+        if let Err(errno) = self.try_start(poller) {
+            link::divert();
+            let wait = self.wait;
+            self.wait = (wait * 2).min(LONGEST_WAIT);
+            self.start_at = Some(now + wait);
+            if wait == FIRST_WAIT {
+                log::warn!("cannot start the logger: {}, it is tried again", errno::words(errno));
+            }
+            return;
+        }
+        link::resume();
+    }
+
+    fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
+        let (life, held) = pipe::pipe()?;
+        match fork::fork_quietly()? {
+            Side::Child => self.become_logger(held),
+            Side::Parent(pid) => {
+                poller.add(&life, LIFE)?;
+                self.running = Some(Running { pid, life });
+                Ok(())
+            }
+        }
+    }
+
+    /// In the copy of us, whose values are its own.
+    fn become_logger(&mut self, life: OwnedFd) -> ! {
+        let Some(Way { far_end, counters }) = self.way.take() else { process::exit_now(1) };
+        let pipes = std::mem::take(&mut self.slots).into_values().flat_map(|slot| slot.pipes).flatten();
+        logger::run(Beginning {
+            socket: far_end,
+            life,
+            pipes: pipes.map(|pipe| (pipe.source, pipe.read_end)).collect(),
+            style: self.plan.log,
+            width: longest_name(&self.plan),
+            colour: match std::env::var_os("NO_COLOR") {
+                Some(wish) if !wish.is_empty() => Colour::Without,
+                Some(_) | None => Colour::With,
+            },
+            counters,
+        })
+    }
+
+    /// At the very end: waits until everything is written, so long at most as there is time.
+    pub(super) fn finish(&mut self) {
+        if self.way.is_none() {
+            return;
+        }
+        let now = sys::now();
+        let left = self.draining_since.map_or(LAST_WORDS, |since| {
+            self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(LAST_WORDS_AT_LEAST, LAST_WORDS)
+        });
+        self.write_the_rest(now + left).ok();
+        if let Some(running) = self.running.take() {
+            // It is ours and not reaped: the number is its own.
+            kill::signal_process(running.pid, Signal::KILL).ok();
+        }
+        if let Some(way) = self.way.take() {
+            own::write_unread(&way.far_end);
+        }
+        link::disconnect();
+    }
+
+    /// With as many loggers as it takes.
+    fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
+        let mut poller = Poller::new()?;
+        if let Some(running) = &self.running {
+            poller.add(&running.life, LIFE)?;
+        }
+        self.waits_for_room = false;
+        let mut is_told = false;
+        loop {
+            let now = sys::now();
+            // It keeps to the time itself; a moment more, so that it can.
+            if now >= by + LAST_WORDS_AT_LEAST {
+                return Err(Errno::ETIMEDOUT);
+            }
+            if self.running.is_none() {
+                self.try_start(&poller)?;
+                is_told = false;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
+                link::tell(Message::End { within }, None);
+            }
+            self.wait_for_room(&poller);
+            let ready = poller.wait(Some((by + LAST_WORDS_AT_LEAST).since(now)))?;
+            if ready.iter().any(|ready: &Ready| ready.data() == LIFE) && self.reap_last(&poller) == Some(true) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the logger has ended by itself; `None`: it has not ended yet.
+    fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
+        let running = self.running.as_ref()?;
+        let status = wait::reap_quiet(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
+        poller.remove(&running.life).ok();
+        self.running = None;
+        Some(status == ExitStatus::Code(0))
+    }
+
+    /// Allows us the descriptors that so many instances need.
+    fn make_room(&mut self, instances: u64) {
+        let (soft, hard) = process::descriptor_limits();
+        if instances * 4 + OTHER_DESCRIPTORS <= soft || soft >= hard || self.original_limits.is_some() {
+            return;
+        }
+        if process::allow_descriptors(hard).is_ok() {
+            self.original_limits = Some((soft, hard));
+        }
+    }
+}
+
+/// What the control server asks for.
+impl Logging {
+    /// Whether there is a logger, now or soon.
+    pub(super) const fn is_on(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Hands the connection of somebody who wants to read the log over to the logger, which answers all of it.
+    ///
+    /// # Errors
+    /// The connection: there is no logger at the moment.
+    pub(super) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
+        if self.running.is_none() || link::is_crowded() {
+            return Err(client);
+        }
+        link::tell(Message::Client(query), Some(client));
+        Ok(())
+    }
+
+    /// What has gone through stdout and stderr of `instance`; zero for what does not go through the logger.
+    pub(super) fn counts(&self, instance: InstanceId) -> [Count; 2] {
+        let Some(slot) = self.slots.get(&instance) else { return [Count::default(); 2] };
+        [0, 1].map(|stream| Count {
+            lines: self.counter(slot_counter(slot.number, stream)),
+            bytes: self.counter(slot_counter(slot.number, stream) + 1),
+        })
+    }
+
+    /// How often a logger was started in the place of one that had ended.
+    pub(super) const fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// How many lines of keepalive's own were dropped because nobody took them.
+    pub(super) fn dropped_lines(&self) -> u64 {
+        link::lost() + self.counter(LOST_MESSAGES)
+    }
+
+    /// How many readers of the log were refused as there were too many.
+    pub(super) fn refused_clients(&self) -> u64 {
+        self.counter(REFUSED_CLIENTS)
+    }
+
+    /// An instance that there is not to be any more. What is in its pipes is still written; should there be one of its
+    /// name again, it goes on counting.
+    pub(super) fn forget(&mut self, instance: InstanceId) {
+        if let Some(slot) = self.slots.get_mut(&instance) {
+            slot.pipes = [None, None];
+        }
+    }
+}
+
+impl Way {
+    fn new() -> Result<Self, Errno> {
+        let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + SLOTS_AT_MOST * COUNTERS_FOR_EACH)?;
+        let (near_end, far_end) = packet::pair()?;
+        link::connect(near_end);
+        Ok(Self { far_end, counters: Box::leak(Box::new(counters)) })
+    }
+}
+
+/// The position of the counter of lines; that of bytes follows.
+const fn slot_counter(slot: u32, stream: usize) -> usize {
+    COUNTERS_BEFORE_SLOTS + slot as usize * COUNTERS_FOR_EACH + stream * 2
+}
+
+fn longest_name(plan: &Plan) -> usize {
+    let name = |service: &Service| format!("{}.{}", service.name, service.instances.saturating_sub(1)).len();
+    plan.services.iter().map(name).max().unwrap_or(0).max(OWN_NAME.len())
+}

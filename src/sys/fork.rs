@@ -1,0 +1,39 @@
+//! A copy of ourselves that does one thing until it ends: clone(2) without execve(2), prctl(2) `PR_SET_NAME`.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+
+use crate::model::Pid;
+
+/// Who returns from [`fork_quietly`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The copy. It owns none of the values that it has a copy of, must not drop them and must not return.
+    Child,
+    /// We, and this is the copy.
+    Parent(Pid),
+}
+
+/// Makes a copy of this process whose end sends no SIGCHLD and which no wait but [`super::wait::reap_quiet`] sees: it is
+/// not one of those whom an init waits for.
+///
+/// For a program with one thread. The copy has all signals blocked as we have.
+///
+/// # Errors
+/// EAGAIN, ENOMEM: no process could be made.
+pub fn fork_quietly() -> Result<Side, Errno> {
+    const NO_EXIT_SIGNAL: usize = 0;
+    let none = 0_usize;
+    // SAFETY: as fork(2), of a process with one thread: no lock can be held by another. Without a stack of its own the
+    // child goes on with a copy of ours.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, NO_EXIT_SIGNAL, none, none, none, none) })?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::new);
+    Ok(pid.map_or(Side::Child, Side::Parent))
+}
+
+/// What ps(1) and top(1) call us; 15 bytes at most.
+pub fn set_name(name: &CStr) {
+    // SAFETY: a NUL-terminated string that the kernel copies.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0_usize, 0_usize, 0_usize) };
+}

@@ -1,0 +1,117 @@
+//! The logger's files.
+
+use std::path::Path;
+
+use keepalive::model::Signal;
+
+use crate::harness::{self, KEEPALIVE, Place, Run, places, wait_until};
+use crate::services::Set;
+
+fn numbers(text: &str) -> Vec<u64> {
+    text.lines().map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn files_are_renamed_at_their_limit_and_the_oldest_go() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "lines", "2000"]
+        instances = 2
+        restart = "never"
+        log = { stdout = "null", file = "DIR/log/{service}-{instance}.log", max_size = "4KiB", max_files = 2 }
+        "#,
+    );
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        for instance in 0..2 {
+            let read = |end: &str| set.read(&format!("log/web-{instance}.log{end}"));
+            let parts = [".2", ".1", ""].map(read);
+            assert!(parts.iter().all(|part| part.len() <= 4_096));
+            let kept = numbers(&parts.concat());
+            let expect: Vec<u64> = (2_001 - kept.len() as u64..=2_000).collect();
+            assert_eq!(kept, expect, "the last ones are there, in order");
+            assert!(kept.len() > 600, "{}", kept.len());
+        }
+        let names = std::fs::read_dir(set.directory.path().join("log")).unwrap().count();
+        assert_eq!(names, 6);
+        std::fs::remove_dir_all(set.directory.path().join("log")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_has_both_streams_and_stdout_has_its_own() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "put", "OUT", "one\\n", "OUT", "z*20000", "ERR", "two\\n"]
+        restart = "never"
+        log = { stderr = "prefix", file = "DIR/a.log" }
+        "#,
+    );
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout, format!("one\n{}", "z".repeat(20_000)), "inherited, byte by byte");
+    assert!(stderr.contains("a.0       | two\n"), "{stderr}");
+    let mut lines: Vec<String> = set.read("a.log").lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    // It may have been cut where a line of stderr came between.
+    assert_eq!(lines.first().map(String::as_str), Some("one"));
+    assert_eq!(lines.get(1).map(String::as_str), Some("two"));
+    assert_eq!(lines[2..].concat(), "z".repeat(20_000));
+}
+
+#[test]
+fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "lines", "5000"]
+        restart = "never"
+        log = { stdout = "prefix", file = "DIR/end/a.log" }
+        "#,
+    );
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(stdout.lines().count(), 5_000);
+        let told: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot write to")).collect();
+        let path = set.directory.path().display();
+        assert_eq!(
+            told,
+            [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory, so lines are lost")]
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_stops_nobody() {
+    if !harness::have_root() || !harness::have_namespaces() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "lines", "20000", "end-on-term", "0"]
+        log = { stdout = "prefix", file = "DIR/full/a.log" }
+        "#,
+    );
+    std::fs::create_dir(Path::join(set.directory.path(), "full")).unwrap();
+    let mount = format!("mount -t tmpfs -o size=64k none {}/full", set.directory.path().display());
+    let script = format!("{mount} && exec {KEEPALIVE} -c {}", set.config);
+    let mut running = Run::words(Place::Child, &["unshare", "--mount", "sh", "-c", &script]).start();
+    for number in 1..=20_000 {
+        running.expect(&format!("a.0       | line {number:08}"));
+    }
+    assert!(running.line().starts_with("a.0       | ready"));
+    let keepalive = running.keepalive();
+    let file = format!("/proc/{keepalive}/root{}/full/a.log", set.directory.path().display());
+    let size = wait_until("the file to be full", || std::fs::metadata(&file).ok().map(|file| file.len()));
+    assert!((60_000..=65_536).contains(&size), "{size}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let told = stderr.lines().filter(|line| line.contains("No space left on device, so lines are lost")).count();
+    assert_eq!(told, 1, "{stderr}");
+}

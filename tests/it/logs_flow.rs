@@ -1,0 +1,264 @@
+//! The logger: what is blocked, killed or ended holds up nobody and loses nothing that it need not lose.
+
+use std::io::{BufRead, BufReader, Read};
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::{pipe, procfs, signal_process};
+
+use crate::harness::{Place, places, wait_for_death, wait_until};
+use crate::logs_lines::{finish_merged, logger_of, start_merged};
+use crate::services::Set;
+
+/// The numbers of `PREFIX line N` that are whole.
+fn numbers<'t>(text: &'t str, prefix: &'t str) -> impl Iterator<Item = u64> + 't {
+    let number = move |line: &'t str| line.strip_prefix(prefix)?.strip_prefix("line ").filter(|text| text.len() == 8);
+    text.lines().filter_map(move |line| number(line)?.parse().ok())
+}
+
+#[test]
+fn everything_is_out_at_the_end() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "lines", "100000"]
+        restart = "never"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let (code, text) = finish_merged(set.run(place));
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(code, 0);
+        assert!(numbers(&text, "a.0       | ").eq(1..=100_000));
+        let completed =
+            text.find(" a.0 running → completed").unwrap_or_else(|| panic!("{}", &text[text.len() - 400..]));
+        assert!(text.find("line 00100000\n").unwrap() < completed);
+    }
+}
+
+#[test]
+fn many_instances_have_lines_of_their_own() {
+    let set = Set::new(
+        r#"
+        [services.many]
+        command = ["PUPPET", "lines", "100"]
+        instances = 300
+        restart = "never"
+        log = { stdout = "prefix", stderr = "prefix" }
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    // More descriptors than are allowed at first; services are given what there was.
+    run.command.env("KEEPALIVE_LOG", "warn");
+    let (code, text) = finish_merged(run);
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(code, 0, "{text}");
+    for instance in 0..300 {
+        let prefix = format!("{:<9} | ", format!("many.{instance}"));
+        assert!(numbers(&text, &prefix).eq(1..=100), "{prefix}");
+    }
+    assert_eq!(text.lines().count(), 30_000);
+}
+
+#[test]
+fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
+    let set = Set::new(
+        r#"
+        [keepalive]
+        shutdown_timeout = "3s"
+        [services.flood]
+        command = ["PUPPET", "lines", "1000000"]
+        restart = "never"
+        log = { stdout = "prefix" }
+        [services.other]
+        command = ["PUPPET", "put", "ERR", "I go on\\n", "THEN", "end-on-term", "0"]
+        log = { stdout = "null", stderr = "prefix" }
+        depends_on = ["later"]
+        [services.later]
+        command = ["PUPPET", "end-on-term", "0"]
+        log = { stdout = "null" }
+        ready = { delay = "500ms" }
+        "#,
+    );
+    for place in places() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (errors, error_writer) = std::io::pipe().unwrap();
+        let mut run = set.run(place);
+        run.command.stdout(writer).stderr(error_writer);
+        let mut running = run.start();
+        let mut errors = BufReader::new(errors).lines().map(Result::unwrap);
+        // Nobody reads stdout, and stderr tells what starts and what is said there.
+        assert!(errors.any(|line| line == "other.0   | I go on"));
+        let keepalive = running.keepalive();
+        // The writer has written what fits into the pipes and the logger's buffer, and waits.
+        let flood = wait_until("the flood", || {
+            let is_flood = |pid: &Pid| {
+                std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.ends_with(b"lines\x001000000\0"))
+            };
+            procfs::descendants(keepalive).into_iter().find(is_flood)
+        });
+        wait_until("the flood to stand still", || {
+            let wchan = std::fs::read_to_string(format!("/proc/{flood}/wchan")).unwrap_or_default();
+            (wchan.contains("pipe") || procfs::stat(flood)?.state == b'S').then_some(())
+        });
+        let waiting = pipe::waiting(&reader);
+        assert!(waiting >= 60_000, "{waiting}");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0, "it ends in time, with what nobody reads");
+        let mut text = Vec::new();
+        BufReader::new(reader).read_to_end(&mut text).unwrap();
+        // What has come before is not torn. The end is, since nobody has read it in time.
+        let text = String::from_utf8(text).unwrap();
+        let got: Vec<u64> = numbers(&text[..text.rfind('\n').unwrap()], "flood.0   | ").collect();
+        assert!(got.iter().copied().eq(1..=got.len() as u64));
+        assert!(errors.last().unwrap().ends_with("received SIGTERM: ended with exit code 0"));
+    }
+}
+
+#[test]
+fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
+    const LINES: u64 = 400_000;
+    let set = Set::new(&format!(
+        r#"
+        [services.a]
+        command = ["PUPPET", "lines", "{LINES}"]
+        restart = "never"
+        log = {{ stdout = "prefix" }}
+        "#
+    ));
+    for place in places() {
+        let (mut running, reader) = start_merged(set.run(place));
+        let keepalive = running.keepalive();
+        let mut reader = BufReader::new(reader);
+        let mut text = Vec::new();
+        for part in 1..=3_u64 {
+            let enough = format!("line {:08}\n", part * LINES / 5);
+            while !text.ends_with(enough.as_bytes()) {
+                assert!(reader.read_until(b'\n', &mut text).unwrap() > 0, "line {enough} has never come");
+            }
+            let logger = wait_until("a logger", || logger_of(keepalive));
+            signal_process(logger, Signal::KILL).unwrap();
+            wait_for_death(logger);
+        }
+        reader.read_to_end(&mut text).unwrap();
+        assert_eq!(running.end(), 0);
+        let text = String::from_utf8(text).unwrap();
+        let got: Vec<u64> = numbers(&text, "a.0       | ").collect();
+        assert!(got.is_sorted_by(|one, next| one < next), "nothing comes twice, nothing in another order");
+        assert_eq!(got.last(), Some(&LINES));
+        let gaps = got.windows(2).filter(|pair| pair[1] - pair[0] > 1).count();
+        assert!(gaps <= 3, "{gaps} gaps");
+        let joined: Vec<&str> = text.lines().filter(|line| line.matches(" | ").count() > 1).collect();
+        assert!(joined.is_empty(), "lines that another continues: {joined:?}");
+        // A line has some 14 bytes; the logger holds a buffer in and a buffer out.
+        let lost = LINES - got.len() as u64;
+        assert!(lost <= 3 * (256 + 128 + 256) * 1_024 / 14, "{lost} lost");
+        let told = text.lines().filter(|line| line.contains("the logger has ended (SIGKILL) and was started again"));
+        // What tells of one may be what the next one held.
+        assert!((1..=3).contains(&told.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
+    }
+}
+
+#[test]
+fn a_logger_that_ends_again_and_again_is_waited_with() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    let mut running = set.start(Place::Child);
+    assert!(running.line().contains("| ready"));
+    let keepalive = running.keepalive();
+    let mut before = None;
+    for _ in 0..6 {
+        let logger = wait_until("another logger", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
+        signal_process(logger, Signal::KILL).unwrap();
+        before = Some(logger);
+    }
+    wait_until("one after a while", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
+    running.send(Signal::TERM);
+    running.expect("a.0       | signal 15");
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert_eq!(stderr.lines().filter(|line| line.contains("and was started again")).count(), 5, "{stderr}");
+    assert_eq!(stderr.lines().filter(|line| line.contains("the next one starts in 1s")).count(), 1, "{stderr}");
+}
+
+#[test]
+fn restarts_leak_no_descriptor() {
+    let set = Set::new(
+        r#"
+        [services.crash]
+        command = ["PUPPET", "put", "OUT", "x", "ERR", "y", "THEN", "exit", "0"]
+        instances = 2
+        restart = "always"
+        min_uptime = "0s"
+        log = { stdout = "prefix", stderr = "prefix", file = "DIR/{instance}.log" }
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    run.command.env("KEEPALIVE_LOG", "warn");
+    let mut running = run.start();
+    let keepalive = running.keepalive();
+    let logger = wait_until("the logger", || logger_of(keepalive));
+    let count = |pid: Pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let mut lines = 0;
+    let mut next = || {
+        lines += 1;
+        running.line()
+    };
+    // What the next run writes at once may come to stand on the same line.
+    let is_x = |line: String| line.rsplit("| ").next().unwrap().bytes().all(|byte| byte == b'x');
+    (0..50).for_each(|_| assert!(is_x(next())));
+    // One of them may be about to start.
+    let before = (count(keepalive), count(logger));
+    (0..500).for_each(|_| drop(next()));
+    let after = (count(keepalive), count(logger));
+    assert!(after.0 <= before.0 + 2 && after.1 <= before.1, "{before:?} → {after:?} after {lines}");
+    running.send(Signal::TERM);
+    running.end();
+}
+
+#[test]
+fn what_is_killed_at_the_end_has_been_read_before() {
+    // As PID 1 the last SIGKILL hits everybody, the logger too.
+    let set = Set::new(
+        r#"
+        [keepalive]
+        shutdown_timeout = "1s"
+        [services.deaf]
+        command = ["PUPPET", "put", "OUT", "before\\n", "THEN", "ignore", "15"]
+        stop_timeout = "1s"
+        log = { stdout = "prefix", stderr = "prefix" }
+        [services.daemon]
+        command = ["PUPPET", "daemonise", "0", "ignore", "15"]
+        type = "oneshot"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let (mut running, reader) = start_merged(set.run(place));
+        let mut reader = BufReader::new(reader);
+        let mut text = String::new();
+        while text.matches("| ready").count() < 2 {
+            reader.read_line(&mut text).unwrap();
+        }
+        running.send(Signal::TERM);
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(running.end(), 137, "{text}");
+        assert!(text.contains("deaf.0    | before\n"), "{text}");
+        assert!(text.trim_end().ends_with("received SIGTERM: ended with exit code 137"), "{text}");
+        assert!(!text.contains("was started again"), "{text}");
+    }
+}
+
+#[test]
+fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    let mut running = set.start(Place::Child);
+    assert!(running.line().contains("| ready"));
+    let logger = logger_of(running.keepalive()).unwrap();
+    signal_process(logger, Signal::STOP).unwrap();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let last: Vec<&str> = stderr.lines().rev().take(4).collect();
+    assert_eq!(last[0], "keepalive | received SIGTERM: ended with exit code 0", "{stderr}");
+    assert!(last.contains(&"keepalive | received SIGTERM: stopping everything"), "{stderr}");
+}

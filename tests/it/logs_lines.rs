@@ -1,0 +1,235 @@
+//! The logger: how lines look, and their order.
+
+use std::io::{PipeReader, Read};
+
+use keepalive::model::Pid;
+use keepalive::sys::procfs;
+use serde_json::{Value, json};
+
+use crate::harness::{Place, Run, Running, places, wait_until};
+use crate::services::Set;
+
+/// stdout and stderr as one pipe, so that their order can be seen.
+pub(crate) fn start_merged(mut run: Run) -> (Running, PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    run.command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    (run.start(), reader)
+}
+
+/// All that was said, after the end.
+pub(crate) fn finish_merged(run: Run) -> (i32, Vec<u8>) {
+    let (mut running, mut reader) = start_merged(run);
+    let mut text = Vec::new();
+    reader.read_to_end(&mut text).unwrap();
+    (running.end(), text)
+}
+
+/// The logger of `keepalive`, if it has one.
+pub(crate) fn logger_of(keepalive: Pid) -> Option<Pid> {
+    let is_logger =
+        |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-log\n");
+    procfs::descendants(keepalive).into_iter().find(is_logger)
+}
+
+#[test]
+fn each_line_has_the_name_of_its_instance_before_it() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "put", "OUT", "one\\n\\ntw", "OUT", "o\\n", "ERR", "three\\n"]
+        restart = "never"
+        log = { stdout = "prefix", stderr = "prefix" }
+        [services.longer]
+        command = ["PUPPET", "put", "OUT", "four"]
+        instances = 11
+        restart = "never"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        let (of_a, mut lines): (Vec<&str>, Vec<&str>) = stdout.lines().partition(|line| line.starts_with("a."));
+        assert_eq!(of_a, ["a.0       | one", "a.0       | ", "a.0       | two"]);
+        lines.sort_unstable();
+        let mut expect: Vec<String> =
+            (0..11).map(|number| format!("{:<9} | four", format!("longer.{number}"))).collect();
+        expect.sort_unstable();
+        assert_eq!(lines, expect);
+        let others: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("keepalive")).collect();
+        assert_eq!(others, ["a.0       | three"]);
+        assert!(stderr.lines().next().unwrap().starts_with("keepalive | version "), "{stderr}");
+    }
+}
+
+#[test]
+fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_none() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "put", "OUT", "hello\\n", "ERR", "problem\\n", "OUT", "last words", "THEN", "exit", "3"]
+        instances = 4
+        max_restarts = 5
+        backoff = { initial = "100ms", max = "100ms" }
+        log = { stdout = "prefix", stderr = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let (code, text) = finish_merged(set.run(place));
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(code, 3, "{text}");
+        for instance in 0..4 {
+            let end = format!(" web.{instance} running → ");
+            let prefix = format!("web.{instance}     | ");
+            let of_instance = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(&prefix).or_else(|| line.contains(&end).then_some("THE END")));
+            let lines: Vec<&str> = of_instance.collect();
+            // What is written to two pipes has no order among itself.
+            let runs: Vec<Vec<&str>> = lines.split_inclusive(|line| *line == "THE END").map(<[&str]>::to_vec).collect();
+            assert_eq!(runs.len(), 6, "{text}");
+            for mut run in runs {
+                assert_eq!(run.pop(), Some("THE END"));
+                assert_eq!(
+                    run.iter().filter(|line| **line != "problem").collect::<Vec<_>>(),
+                    [&"hello", &"last words"]
+                );
+                assert_eq!(run.len(), 3, "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn long_lines_are_cut_and_bytes_that_are_no_letters_pass() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "put", "OUT", "x*16384", "OUT", "\\n", "OUT", "y*40000", "OUT", "\\n\\xff\\x00\\xc3\\n"]
+        restart = "never"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    let (code, text) = finish_merged(set.run(Place::Child));
+    assert_eq!(code, 0);
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"a.0"));
+    let expect = [
+        format!("a.0       | {}", "x".repeat(16_384)).into_bytes(),
+        format!("a.0       + {}", "y".repeat(16_384)).into_bytes(),
+        format!("a.0       + {}", "y".repeat(16_384)).into_bytes(),
+        format!("a.0       | {}", "y".repeat(40_000 - 2 * 16_384)).into_bytes(),
+        b"a.0       | \xff\0\xc3".to_vec(),
+    ];
+    assert!(lines.eq(expect.iter().map(Vec::as_slice)), "{}", String::from_utf8_lossy(&text));
+}
+
+#[test]
+fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
+    let set = Set::new(
+        r#"
+        [keepalive]
+        log = { format = "json" }
+        [services.web]
+        command = ["PUPPET", "put", "OUT", "a \"b\"\\n\\xff\\n", "ERR", "e*16385", "THEN", "exit", "7"]
+        restart = "never"
+        "#,
+    );
+    let (code, text) = finish_merged(set.run(Place::Child));
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(code, 7, "{text}");
+    let mut objects: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for object in &mut objects {
+        let time = object.as_object_mut().unwrap().remove("time").unwrap();
+        let time = time.as_str().unwrap().to_owned();
+        assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    }
+    let last = objects.last().unwrap();
+    assert_eq!((&last["service"], &last["level"]), (&json!("keepalive"), &json!("error")));
+    assert!(last["message"].as_str().unwrap().ends_with("ended with exit code 7"), "{last}");
+    let line = |stream: &str, message: &str, partial: bool| json!({ "service": "web", "instance": "web.0", "stream": stream, "message": message, "partial": partial });
+    objects.retain(|object| object["service"] == "web");
+    objects.sort_by_key(|object| object["stream"] != "stdout");
+    let expect = [
+        line("stdout", "a \"b\"", false),
+        line("stdout", "\u{fffd}", false),
+        line("stderr", &"e".repeat(16_384), true),
+        line("stderr", "e", false),
+    ];
+    assert_eq!(objects, expect);
+}
+
+#[test]
+fn timestamps_stand_before_the_names() {
+    let set = Set::new(
+        r#"
+        [keepalive]
+        log = { timestamps = true }
+        [services.a]
+        command = ["PUPPET", "put", "OUT", "one\\n"]
+        restart = "never"
+        "#,
+    );
+    let (code, text) = finish_merged(set.run(Place::Child));
+    assert_eq!(code, 0);
+    let text = String::from_utf8(text).unwrap();
+    let ends: Vec<&str> = text.lines().map(|line| line.split_once("Z ").unwrap().1).collect();
+    assert!(ends.contains(&"a.0       | one"), "{text}");
+    assert!(text.lines().all(|line| line.starts_with("20") && line.as_bytes()[23] == b'Z'), "{text}");
+}
+
+#[test]
+fn without_a_log_setting_there_is_no_logger() {
+    for (log, expect) in [("{ stdout = \"inherit\", stderr = \"null\" }", false), ("{ stderr = \"prefix\" }", true)] {
+        let set = Set::new(&format!("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = {log}\n"));
+        for place in places() {
+            let mut running = set.start(place);
+            running.ready();
+            let keepalive = running.keepalive();
+            assert_eq!(logger_of(keepalive).is_some(), expect, "{log}");
+            let children = procfs::descendants(keepalive).len();
+            assert_eq!(children, 1 + usize::from(expect));
+            running.send(keepalive::model::Signal::TERM);
+            assert_eq!(running.end(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "state"]
+        restart = "never"
+        log = { stdout = "prefix", stderr = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stdout.contains("a.0       | descriptors 0,1,2\n"), "{stdout}");
+    }
+}
+
+#[test]
+fn the_logger_lets_go_of_everything_but_its_own() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\", stderr = \"prefix\" }\n",
+    );
+    let mut running = set.start(Place::Child);
+    assert!(running.line().contains("| ready "));
+    let logger = logger_of(running.keepalive()).unwrap();
+    let mut kinds = wait_until("the logger's descriptors", || {
+        let entries = std::fs::read_dir(format!("/proc/{logger}/fd")).ok()?;
+        let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let kinds: Vec<String> =
+            links.map(|link| link.to_string_lossy().split(':').next().unwrap().to_owned()).collect();
+        // stdin, stdout, stderr, both opened anew, the life, two pipes; the socket, the epoll.
+        (kinds.len() <= 10).then_some(kinds)
+    });
+    kinds.sort_unstable();
+    let expect = ["anon_inode", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "socket"];
+    assert_eq!(kinds, expect);
+    running.send(keepalive::model::Signal::TERM);
+    assert_eq!(running.end(), 0);
+}

@@ -1,0 +1,127 @@
+//! The log over the control socket: the server hands the connection over, and the logger answers.
+
+use keepalive::model::Signal;
+use keepalive::sys::signal_process;
+use serde_json::{Value, json};
+
+use crate::harness::{places, wait_until};
+use crate::http::Control;
+use crate::logs_lines::logger_of;
+use crate::services::Set;
+
+fn messages(lines: impl Iterator<Item = Value>) -> Vec<String> {
+    lines.map(|line| line["message"].as_str().unwrap_or("?").to_owned()).collect()
+}
+
+#[test]
+fn the_last_lines_are_answered_by_the_logger() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "put", "OUT", "one\\ntwo\\n", "ERR", "three\\n", "THEN", "end-on-term", "0"]
+        log = { stdout = "prefix", stderr = "null", file = "DIR/web.log" }
+        [services.db]
+        command = ["PUPPET", "put", "OUT", "four\\n", "THEN", "end-on-term", "0"]
+        log = { stdout = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        let control = Control::at(&set.socket());
+        let (mut ready, mut said) = (0, Vec::new());
+        while ready < 2 {
+            said.push(running.line());
+            ready += usize::from(said.last().unwrap().contains("| ready"));
+        }
+        let of = |names: &str| messages(control.stream(&format!("/v1/logs?{names}")));
+        wait_until("all lines", || (of("service=web").len() == 4).then_some(()));
+        let mut web = of("service=web.0");
+        web.retain(|line| !line.starts_with("ready"));
+        web.sort_unstable();
+        assert_eq!(web, ["one", "three", "two"]);
+        assert_eq!(of("service=db&lines=1").len(), 1);
+        assert_eq!(of("service=db&lines=0"), [""; 0]);
+        let both = of("service=db,keepalive");
+        assert!(both.contains(&"four".to_owned()) && both[0].starts_with("version "), "{both:?}");
+        let line = control.stream("/v1/logs?service=db").next().unwrap();
+        let expect = json!({
+            "time": line["time"], "service": "db", "instance": "db.0", "stream": "stdout", "message": "four",
+            "partial": false,
+        });
+        assert_eq!(line, expect);
+        assert_eq!(control.get("/v1/logs?service=nobody").status, 404);
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn who_follows_hears_the_rest_to_the_end() {
+    let set =
+        Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    for place in places() {
+        let mut running = set.start(place);
+        let control = Control::at(&set.socket());
+        assert!(running.line().contains("| ready"));
+        let mut follower = control.stream("/v1/logs?service=web&follow=1");
+        assert!(follower.next().unwrap()["message"].as_str().unwrap().starts_with("ready "));
+        running.send(Signal::TERM);
+        assert_eq!(messages(follower), ["signal 15"], "and then it closes");
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn too_many_are_refused_and_the_others_go_on() {
+    let set =
+        Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    let mut running = set.start(crate::harness::Place::Child);
+    let control = Control::at(&set.socket());
+    assert!(running.line().contains("| ready"));
+    let mut followers: Vec<_> = (0..16).map(|_| control.stream("/v1/logs?service=web&follow=1")).collect();
+    for follower in &mut followers {
+        assert!(follower.next().is_some());
+    }
+    let refused = control.get("/v1/logs");
+    assert_eq!((refused.status, refused.reason().as_str()), (503, "too many read the log already"));
+    // One goes, another may come.
+    followers.pop();
+    wait_until("a free place", || (control.get("/v1/logs?lines=1").status == 200).then_some(()));
+    running.send(Signal::TERM);
+    assert!(followers.into_iter().all(|follower| messages(follower) == ["signal 15"]));
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn readers_of_a_logger_that_is_killed_hear_its_end_and_may_ask_the_next() {
+    let set =
+        Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
+    let mut running = set.start(crate::harness::Place::Child);
+    let control = Control::at(&set.socket());
+    assert!(running.line().contains("| ready"));
+    let mut follower = control.stream("/v1/logs?service=web&follow=1");
+    // A connection that no logger has taken yet would go to the next one.
+    assert!(follower.next().is_some());
+    let logger = logger_of(running.keepalive()).unwrap();
+    signal_process(logger, Signal::KILL).unwrap();
+    assert_eq!(messages(follower), [""; 0]);
+    wait_until("the next one", || {
+        let lines = messages(control.stream("/v1/logs?service=keepalive"));
+        lines.iter().any(|line| line.contains("was started again")).then_some(())
+    });
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn without_a_logger_the_answer_is_a_reason() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
+    let mut running = set.start(crate::harness::Place::Child);
+    let control = Control::at(&set.socket());
+    running.ready();
+    let answer = control.get("/v1/logs");
+    assert_eq!(answer.status, 409);
+    assert!(answer.reason().starts_with("nothing is logged through keepalive"), "{}", answer.reason());
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
