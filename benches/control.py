@@ -5,7 +5,7 @@ import socket
 import time
 
 from run import COUNT, DRAINED, ERRORS, GO, STAMPS, Failed, Run, shared_words
-from samples import Sampler, spread
+from samples import Sampler, interleaved, spread
 
 SERVICES = 1000
 # So many keepalives are asked in turns: each must find out anew what its services use, which it does once a second.
@@ -78,22 +78,26 @@ class ControlMeasures(Sampler):
     def metrics(self):
         """Case -> nanoseconds of restarts with 10 services, without and with 1,000 requests in a second for /metrics.
 
+        `other`: another keepalive with the same services is asked, so that the load of the machine is the same.
         `asks` has how long the requests took, from the instant at which each was due: one that waits for another has
-        waited. What is asked over the control socket or over TCP is the same.
+        waited.
         """
-        port = free_port()
-        with Run(self.peers.child,
-                 lambda folder: self.peers.keepalive(folder, ["still"] * 9 + ["die"], http=f"127.0.0.1:{port}"),
-                 life=1000, count=1 << 14) as run:
-            run.wait_for(COUNT, 1)
+        ports = [free_port(), free_port()]
+        with self._asked(ports[0]) as run, self._asked(ports[1]) as other:
+            for each in (run, other):
+                each.wait_for(COUNT, 1)
             time.sleep(0.3)
-            targets = {"socket": run.socket, "http": str(port)}
+            targets = {"other": other.socket, "socket": run.socket, "http": str(ports[0])}
             restarts, asks = {"none": [], **{name: [] for name in targets}}, {name: [] for name in targets}
-            for _ in range(self._pick(2, 10)):
-                for name in restarts:
-                    restarts[name] += self._restart_while(run, targets.get(name), asks.get(name))
+            for name in interleaved(list(restarts), self._pick(2, 10)):
+                restarts[name] += self._restart_while(run, targets.get(name), asks.get(name))
         return {"restarts": {name: spread(values) for name, values in restarts.items()},
                 "asks": {name: spread(values) for name, values in asks.items()}}
+
+    def _asked(self, port):
+        modes = ["still"] * 9 + ["die"]
+        return Run(self.peers.child, lambda folder: self.peers.keepalive(folder, modes, http=f"127.0.0.1:{port}"),
+                   life=1000, count=1 << 14)
 
     def _restart_while(self, run, target, asks):
         """Restarts of a second, while somebody asks 1,000 times."""
