@@ -76,23 +76,25 @@ class ControlMeasures(Sampler):
         return {name: spread(values) for name, values in samples.items()}
 
     def metrics(self):
-        """Case -> nanoseconds of restarts with 10 services, without and with 1,000 requests in a second for /metrics.
+        """Way -> case -> nanoseconds of restarts with 10 services, with 1,000 requests in a second for /metrics.
 
-        `other`: another keepalive with the same services is asked, so that the load of the machine is the same.
-        `asks` has how long the requests took, from the instant at which each was due: one that waits for another has
-        waited.
+        `own`: it is asked itself; `other`: another keepalive with the same services is, so that the load of the machine
+        is the same; `none`: nobody is. `asks` has how long the requests took, from the instant at which each was due: one
+        that waits for another has waited.
         """
         ports = [free_port(), free_port()]
         with self._asked(ports[0]) as run, self._asked(ports[1]) as other:
             for each in (run, other):
                 each.wait_for(COUNT, 1)
             time.sleep(0.3)
-            targets = {"other": other.socket, "socket": run.socket, "http": str(ports[0])}
-            restarts, asks = {"none": [], **{name: [] for name in targets}}, {name: [] for name in targets}
-            for name in interleaved(list(restarts), self._pick(2, 10)):
-                restarts[name] += self._restart_while(run, targets.get(name), asks.get(name))
-        return {"restarts": {name: spread(values) for name, values in restarts.items()},
-                "asks": {name: spread(values) for name, values in asks.items()}}
+            ways = {"socket": {"none": None, "other": other.socket, "own": run.socket},
+                    "http": {"none": None, "other": str(ports[1]), "own": str(ports[0])}}
+            cases = [(way, case) for way, targets in ways.items() for case in targets]
+            restarts, asks = {case: [] for case in cases}, {case: [] for case in cases}
+            for way, case in interleaved(cases, self._pick(2, 8)):
+                restarts[way, case] += self._restart_while(run, ways[way][case], asks[way, case])
+        return {way: {case: spread(restarts[way, case]) for case in targets} for way, targets in ways.items()} | {
+            "asks": {way: {case: spread(asks[way, case]) for case in ("other", "own")} for way in ways}}
 
     def _asked(self, port):
         modes = ["still"] * 9 + ["die"]
