@@ -1,6 +1,7 @@
 """`make bench`: keepalive and its peers, interleaved, each as PID 1 of a fresh PID namespace.
 
 Reads QUICK from the environment. Prints Markdown tables; dist/bench.json has every figure.
+ONLY="flood status" measures those alone, and prints nothing but their figures.
 """
 
 import json
@@ -10,6 +11,8 @@ import sys
 import tempfile
 import time
 
+from control import ControlMeasures
+from logs import LogMeasures
 from measures import Measures
 from peers import Peers
 from report import report
@@ -39,21 +42,28 @@ def main():
         sys.exit("bench: it makes PID namespaces and reads other processes' memory: run it as root")
     keepalive = os.path.abspath(sys.argv[1])
     quick = os.environ.get("QUICK", "") not in ("", "0")
+    only = os.environ.get("ONLY", "").split()
     began = time.monotonic()
+    figures, failed = {}, []
     with tempfile.TemporaryDirectory(prefix="keepalive-bench-") as tools:
         build_tools(os.path.dirname(os.path.abspath(__file__)), tools)
         peers = Peers(keepalive, tools)
-        measures = Measures(peers, quick)
-        figures = measures.all()
+        logs = LogMeasures(peers, quick)
+        for measures in (Measures(peers, quick), logs, ControlMeasures(peers, quick)):
+            figures.update(measures.all(only))
+            failed += measures.failed
+    if only:
+        print(json.dumps({"failed": failed, **figures}, indent=1))
+        return
     result = {
         "machine": machine(),
         "quick": quick,
         "seconds": round(time.monotonic() - began),
-        "missing": peers.missing,
-        "failed": measures.failed,
+        "missing": peers.missing + logs.loggers.missing,
+        "failed": failed,
         "figures": figures,
     }
-    print(report(result, peers))
+    print(report(result, peers, logs.loggers))
     with open(os.path.join(os.path.dirname(keepalive), "bench.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
 

@@ -8,10 +8,16 @@
  *   child die           once GO is set: a birth, BENCH_LIFE microseconds, a death; idle after BENCH_COUNT of them
  *   child signal        stamps each SIGUSR1 that arrives
  *   child stream|batch  leaves BENCH_COUNT orphans to PID 1, one by one or all at once
+ *   child write         while FLOW is 1: lines of 100 bytes to stdout, BENCH_BLOCK bytes at a time; when it is 2: the
+ *                       last line, which has a mark in it
+ *   child drain         reads what comes on stdin, and says when it has found a mark
+ *   child ask           BENCH_COUNT requests for /metrics to BENCH_TARGET, one in each millisecond; stamps how long after
+ *                       it was due each was answered
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,12 +29,16 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-/* The words of the shared file; bench.py has the same list. */
-enum { EXEC, COUNT, PID, END, TREE_CPU, GO, DONE, STAMPS, WORDS = 1 << 16 };
+/* The words of the shared file; run.py has the same list. */
+enum { EXEC, COUNT, PID, END, TREE_CPU, GO, DONE, FLOW, WRITERS, WRITTEN, MARKS, LAST, DRAINED, ERRORS, STAMPS,
+       WORDS = 1 << 16 };
+enum { LINE = 100, MARK = '~', MILLISECOND = 1000000 };
 static _Atomic uint64_t *shared;
 
 static uint64_t now(void) {
@@ -138,6 +148,91 @@ static void orphans(uint64_t times, uint64_t each) {
     idle();
 }
 
+static void put(const char *text, size_t length) {
+    shared[WRITTEN] += length;
+    while (length) {
+        ssize_t written = write(STDOUT_FILENO, text, length);
+        if (written == -1 && errno != EINTR) die("write");
+        if (written > 0) text += written, length -= (size_t)written;
+    }
+}
+
+static void write_lines(size_t block) {
+    static const char line[] = "GET /articles/2026/11/21/a-quick-brown-fox?page=1 HTTP/1.1 200 5316 "
+                               "\"https://example.org/articles/\"\n";
+    _Static_assert(sizeof line == LINE + 1, "a line has 100 bytes");
+    /* From each place in a line there is a block to write. */
+    char *lines = malloc(block + LINE), last[LINE];
+    if (!lines) die("malloc");
+    for (size_t i = 0; i < block + LINE; i++) lines[i] = line[i % LINE];
+    signal(SIGUSR1, SIG_IGN);
+    shared[WRITERS]++;
+    size_t place = 0;
+    while (shared[FLOW] != 2) {
+        if (!shared[FLOW]) {
+            nap(2000);
+            continue;
+        }
+        put(lines + place, block);
+        place = (place + block) % LINE;
+    }
+    if (place) put(lines + place, LINE - place);
+    memcpy(last, line, LINE);
+    last[LINE - 2] = MARK;
+    put(last, LINE);
+    idle();
+}
+
+static int drain(void) {
+    static char text[1 << 18];
+    ssize_t length;
+    while ((length = read(STDIN_FILENO, text, sizeof text)) != 0) {
+        if (length == -1 && errno != EINTR) die("read");
+        char *rest = text, *end = text + (length > 0 ? length : 0);
+        shared[DRAINED] += (uint64_t)(end - text);
+        while ((rest = memchr(rest, MARK, (size_t)(end - rest)))) {
+            rest++;
+            shared[LAST] = now();
+            shared[MARKS]++;
+        }
+    }
+    return 0;
+}
+
+/* Whether the answer to one request is a good one. */
+static int request(const char *target) {
+    static const char get[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    struct sockaddr_in port = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    strncpy(path.sun_path, target, sizeof path.sun_path - 1);
+    port.sin_port = htons((uint16_t)atoi(target));
+    int local = *target == '/', fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd == -1) die("socket");
+    static char answer[1 << 16];
+    ssize_t length = -1, got = 0;
+    if (!connect(fd, local ? (struct sockaddr *)&path : (struct sockaddr *)&port, local ? sizeof path : sizeof port) &&
+        write(fd, get, sizeof get - 1) == sizeof get - 1)
+        while ((length = read(fd, answer + got, sizeof answer - (size_t)got)) > 0) got += length;
+    close(fd);
+    shared[DRAINED] += (uint64_t)got;
+    return length == 0 && got > 12 && !memcmp(answer, "HTTP/1.1 200", 12);
+}
+
+static int ask(uint64_t count, const char *target) {
+    prctl(PR_SET_TIMERSLACK, 1);
+    uint64_t start = now();
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t due = start + i * MILLISECOND;
+        struct timespec t = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
+        }
+        if (!request(target)) shared[ERRORS]++;
+        stamp(STAMPS + i, now() - due);
+        shared[COUNT]++;
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
     uint64_t born = now();
     const char *what = count > 1 ? words[1] : "", *slash = strrchr(what, '/');
@@ -165,6 +260,9 @@ int main(int count, char **words) {
     }
     if (!strcmp(what, "stream")) orphans(number("BENCH_COUNT"), 1);
     if (!strcmp(what, "batch")) orphans(1, number("BENCH_COUNT"));
+    if (!strcmp(what, "write")) write_lines(number("BENCH_BLOCK"));
+    if (!strcmp(what, "drain")) return drain();
+    if (!strcmp(what, "ask")) return ask(number("BENCH_COUNT"), getenv("BENCH_TARGET"));
     fputs("child: usage: see benches/child.c\n", stderr);
     return 2;
 }

@@ -1,14 +1,11 @@
-"""The measurements. Each takes samples of all its peers in turns (A B C, B C A, ...) and gives peer -> figures."""
+"""What inits and supervisors cost: start, memory, signals, restarts, orphans. Each gives peer -> figures."""
 
-import math
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import time
 
 from peers import MOST, MOST_QUICK, STOP
+from samples import Sampler, medians, spread
 from run import COUNT, DONE, END, EXEC, GO, STAMPS, TREE_CPU, Failed, Run, wait_until
 
 BATCH = 20_000
@@ -21,44 +18,11 @@ SLOW_LIFE = 1_100_000
 FAST_LIFE = 1_000
 
 
-def percentile(samples, share):
-    """The smallest sample that so many of them do not exceed."""
-    ordered = sorted(samples)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+class Measures(Sampler):
+    """Inits and supervisors."""
 
-
-def spread(samples):
-    """Median and p99, in the unit of the samples."""
-    return {"p50": statistics.median(samples), "p99": percentile(samples, 0.99), "samples": len(samples)}
-
-
-def interleaved(peers, rounds):
-    """The peers, `rounds` times, each round beginning with another one."""
-    for number in range(rounds):
-        shift = number % len(peers) if peers else 0
-        yield from peers[shift:] + peers[:shift]
-
-
-class Measures:
-    """All measurements of one `make bench`."""
-
-    def __init__(self, peers, quick):
-        self.peers = peers
-        self.quick = quick
-        self.failed = []
-
-    def all(self):
-        """Measure -> peer -> figures."""
-        figures = {}
-        for name in ("cold_start", "init_memory", "sets", "restarts", "slow_restarts", "signals", "stream", "batch",
-                     "reaps", "wakeups"):
-            began = time.monotonic()
-            figures[name] = getattr(self, name)()
-            print(f"bench: {name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-        return figures
-
-    def _pick(self, quick, full):
-        return quick if self.quick else full
+    names = ("cold_start", "init_memory", "sets", "restarts", "slow_restarts", "signals", "stream", "batch", "reaps",
+             "wakeups")
 
     def _able(self, size):
         """The supervisors that are asked for so many services."""
@@ -67,22 +31,6 @@ class Measures:
 
     def _init(self, name, mode, **settings):
         return Run(self.peers.child, lambda _: self.peers.init(name, mode), **settings)
-
-    def _supervisor(self, name, modes, **settings):
-        return Run(self.peers.child, lambda folder: self.peers.supervisor(name, folder, modes), **settings)
-
-    def _turns(self, peers, rounds, sample):
-        """peer -> what `sample(peer)` gave, in each round; a peer that fails is named and left out."""
-        results = {name: [] for name in peers}
-        for name in interleaved(peers, rounds):
-            if results[name] is None:
-                continue
-            try:
-                results[name].append(sample(name))
-            except (Failed, OSError, subprocess.TimeoutExpired) as error:
-                results[name] = None
-                self.failed.append(f"{name}, {sys._getframe(1).f_code.co_name}: {error}")
-        return {name: samples for name, samples in results.items() if samples}
 
     def cold_start(self):
         """Nanoseconds from the exec of PID 1 to the first instruction of its child."""
@@ -132,8 +80,7 @@ class Measures:
             again = self._turns(light, self._pick(4, 14), lambda name, size=size: self._set(name, size))
             for name, values in again.items():
                 samples.setdefault(name, []).extend(values)
-            result[size] = {name: {key: statistics.median(value[key] for value in values) for key in values[0]}
-                            for name, values in samples.items()}
+            result[size] = {name: medians(values) for name, values in samples.items()}
         return result
 
     def _restarts(self, name, idle, count, life):
@@ -145,9 +92,7 @@ class Measures:
             run.words[GO] = 1
             for births in range(2, count + 2):
                 run.wait_for(COUNT, births)
-            # The births and deaths of one after the other; the last birth is without a death.
-            latencies = [run.words[STAMPS + 2 * index + 2] - run.words[STAMPS + 2 * index + 1] for index in range(count)]
-            return latencies, (run.cpu() - cpu) / count
+            return run.restart_latencies(1, count + 1), (run.cpu() - cpu) / count
 
     def restarts(self):
         """Services -> peer -> nanoseconds from a death to the next birth, CPU of PID 1 for each restart."""
@@ -172,20 +117,11 @@ class Measures:
             for run in runs.values():
                 run.wait_for(COUNT, 1)
             time.sleep(0.3)
-            samples = self._turns(self.peers.inits, self._pick(2000, 20000), lambda name: self._signal(runs[name]))
+            samples = self._turns(self.peers.inits, self._pick(2000, 20000), lambda name: runs[name].signal_latency())
         finally:
             for run in runs.values():
                 run.__exit__()
         return {name: spread(values) for name, values in samples.items()}
-
-    @staticmethod
-    def _signal(run):
-        pid, before = run.words[2], run.words[COUNT]
-        sent = time.monotonic_ns()
-        os.kill(pid, signal.SIGUSR1)
-        time.sleep(0.0003)
-        run.wait_for(COUNT, before + 1)
-        return run.words[STAMPS] - sent
 
     def _orphans(self, name, mode, count):
         with self._init(name, mode, count=count) as run:

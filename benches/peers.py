@@ -50,10 +50,18 @@ class Peers:
         return getattr(self, "_" + name.replace(" ", "_").lower())(folder, modes)
 
     def _keepalive(self, folder, modes):
+        return self.keepalive(folder, modes)
+
+    def keepalive(self, folder, modes, log=None, http=None):
+        """The same for our own, which can be told to carry the services' lines, and to listen at an address."""
         path = os.path.join(folder, "keepalive.toml")
         with open(path, "w", encoding="utf-8") as file:
+            if http:
+                file.write(f'[keepalive]\nhttp = "{http}"\n')
             for number, mode in enumerate(modes):
                 file.write(f'[services.s{number}]\ncommand = ["{self.child}", "{mode}"]\n')
+                if log:
+                    file.write(f'log = {{ stdout = "{log}" }}\n')
                 if mode == "die":
                     file.write('min_uptime = "0s"\nmax_restarts = "unlimited"\n')
         return [self.path["keepalive"], "-c", path]

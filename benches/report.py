@@ -1,6 +1,8 @@
-"""Figures -> Markdown: one table for inits, one for supervisors, one for the goals."""
+"""Figures -> Markdown: tables for inits, supervisors, logs, load and questions, and one for the goals."""
 
 MISSING = "–"
+# How /metrics is asked for.
+WAYS = (("socket", "socket"), ("http", "TCP"))
 
 
 def micro(value):
@@ -16,6 +18,16 @@ def milli(value):
 def memory(kib):
     """KiB as people say it."""
     return f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:.1f} MiB"
+
+
+def megabytes(value):
+    """MB in a second."""
+    return f"{value:,.0f} MB/s"
+
+
+def seconds(value):
+    """CPU seconds for a GB."""
+    return f"{value:.2f} s"
 
 
 def plain(value):
@@ -95,6 +107,41 @@ def supervisor_table(figures, names):
     ])
 
 
+def log_table(figures, names):
+    """What it costs to carry lines; ratios to cat."""
+    rows = []
+    for title, found in figures["throughput"].items():
+        rows.append(row(title, found, names, "rate", megabytes, "cat"))
+        rows.append(row(f"{title}: CPU for a GB", found, names, "cpu", seconds, "cat"))
+    return table(["lines of 100 bytes (ratio to cat)", *names], rows)
+
+
+def load_table(figures):
+    """What signals and restarts take while something else goes on; ratios to nothing of the kind."""
+    def lines(title, cases, base, *path):
+        return [row(f"{title}, {key}", dig(figures, *path) or {}, cases, key, micro, base) for key in ("p50", "p99")]
+
+    cases = ("none", "other", "own")
+    floods = [*lines("signal to handler", cases, "other", "flood", "signal"),
+              *lines("death to next start", cases, "other", "flood", "restart")]
+    asked = [line for way, title in WAYS for line in
+             (*lines(f"death to next start, {title}", cases, "other", "metrics", way),
+              *lines(f"request answered, {title}", cases, "other", "metrics", "asks", way))]
+    return "\n\n".join([
+        table(["a service floods stdout (ratio to the other keepalive's)", "none", "of the other one", "its own"], floods),
+        table(["1,000 requests for /metrics in a second (ratio to the other one)", "none", "to the other one",
+               "to this one"], asked),
+    ])
+
+
+def status_table(figures):
+    """How long it takes to ask for the status."""
+    kinds = ("command", "request", "command again", "request again")
+    return table(["status of 1,000 services", "`keepalive status`", "`GET /v1/status`", "`keepalive status` again",
+                  "`GET /v1/status` again"],
+                 [row(key, figures["status"], kinds, key, milli, None) for key in ("p50", "p99")])
+
+
 def goals(figures):
     """Each goal: what, the figure, what it is compared with, how many times that it may be."""
     def of(measure, name, key):
@@ -120,8 +167,25 @@ def goals(figures):
     yield "idle wake-ups", of("wakeups", own, "count"), 0, 1, plain
     for key in ("p50", "cpu"):
         yield f"restart at 1,000 against 10 services, {key}", dig(fast[1000], own, key), dig(fast[10], own, key), 1.2, micro
+    yield from goals_under_load(figures)
     reaps = figures["reaps"]
     yield "reaping at 1,000 against 10 services, CPU", dig(reaps[1000], own, "cpu"), dig(reaps[10], own, "cpu"), 1.2, micro
+
+
+def goals_under_load(figures):
+    """The same for logs and for those who ask."""
+    for what, title in (("signal", "signal to handler"), ("restart", "restart")):
+        for key in ("p50", "p99"):
+            found = dig(figures, "flood", what)
+            yield f"{title} beside a flood, {key}", dig(found, "own", key), dig(found, "other", key), 1.2, micro
+    for kind, title in (("command", "`keepalive status`"), ("request", "`GET /v1/status`")):
+        for key in ("p50", "p99"):
+            yield f"{title} of 1,000 services, {key}", dig(figures, "status", kind, key), 20e6, 1, milli
+    for way, title in WAYS:
+        for key in ("p50", "p99"):
+            found = dig(figures, "metrics", way)
+            yield (f"restart while /metrics is asked for, {title}, {key}", dig(found, "own", key),
+                   dig(found, "other", key), 1.2, micro)
 
 
 def goal_table(figures):
@@ -137,7 +201,7 @@ def goal_table(figures):
     return table(["goal", "keepalive", "at most", "ratio", "reached"], rows)
 
 
-def report(result, peers):
+def report(result, peers, loggers):
     """All of it."""
     figures = result["figures"]
     command = "make bench QUICK=1" if result["quick"] else "make bench"
@@ -145,6 +209,9 @@ def report(result, peers):
         f"`{command}`, {result['machine']}, {result['seconds']} s.",
         init_table(figures, peers.inits),
         supervisor_table(figures, peers.supervisors),
+        log_table(figures, list(loggers.path)),
+        load_table(figures),
+        status_table(figures),
         goal_table(figures),
         "Missing: " + (", ".join(result["missing"]) or "nobody") + ".",
         *[f"Failed: {failure}" for failure in result["failed"]],

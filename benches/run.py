@@ -9,7 +9,8 @@ import tempfile
 import time
 
 # The words of the shared file, as child.c has them.
-EXEC, COUNT, PID, END, TREE_CPU, GO, DONE, STAMPS = range(8)
+(EXEC, COUNT, PID, END, TREE_CPU, GO, DONE, FLOW, WRITERS, WRITTEN, MARKS, LAST, DRAINED, ERRORS,
+ STAMPS) = range(15)
 WORDS = 1 << 16
 DEADLINE = 20.0
 
@@ -27,14 +28,41 @@ def wait_until(what, condition, pause=0.0005):
         time.sleep(pause)
 
 
-class Run:
-    """`with Run(peers, command) as run`: whatever happens, nothing of it is left afterwards."""
+def cpu_of(process):
+    """CPU that all threads of a process have used, in nanoseconds."""
+    total = 0
+    for task in os.listdir(f"{process}/task"):
+        with open(f"{process}/task/{task}/schedstat", encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total
 
-    def __init__(self, child, make_command, **settings):
+
+def shared_words(path):
+    """The words of a new shared file."""
+    with open(path, "w+b") as file:
+        file.truncate(WORDS * 8)
+        return memoryview(mmap.mmap(file.fileno(), WORDS * 8)).cast("Q")
+
+
+def variables(path, settings):
+    """The environment of a child: where its words are, and what it is told besides."""
+    return {"BENCH_SHM": path, **{f"BENCH_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+class Run:
+    """`with Run(peers, command) as run`: whatever happens, nothing of it is left afterwards.
+
+    What it writes to stdout is thrown away, or, as `drained`, read by a process outside of the namespace.
+    """
+
+    def __init__(self, child, make_command, drained=False, **settings):
+        self.helpers = []
+        self.drained = drained
         self.folder = tempfile.mkdtemp(prefix="keepalive-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         try:
             self._start(child, make_command, settings)
         except BaseException:
+            self._end_helpers()
             shutil.rmtree(self.folder)
             raise
 
@@ -43,21 +71,34 @@ class Run:
         path = os.path.join(self.folder, "shared")
         work = os.path.join(self.folder, "work")
         os.mkdir(work)
-        with open(path, "w+b") as file:
-            file.truncate(WORDS * 8)
-            self.words = memoryview(mmap.mmap(file.fileno(), WORDS * 8)).cast("Q")
+        self.words = shared_words(path)
+        self.socket = os.path.join(self.folder, "keepalive.sock")
         environment = {
             "PATH": os.environ["PATH"],
-            "BENCH_SHM": path,
             "HOME": self.folder,
+            "KEEPALIVE_SOCKET": self.socket,
             "PM2_HOME": self.folder,
             "FOREVER_ROOT": self.folder,
-            **{f"BENCH_{name.upper()}": str(value) for name, value in settings.items()},
+            **variables(path, settings),
         }
         null = subprocess.DEVNULL
+        reader = self.help(child, "drain", path, stdin=subprocess.PIPE) if self.drained else None
         with open(os.path.join(self.folder, "output"), "wb") as output:
             self.launcher = subprocess.Popen([child, "pid1", *make_command(work)], env=environment, stdin=null,
-                                             stdout=null, stderr=output)
+                                             stdout=reader.stdin if reader else null, stderr=output)
+        if reader:
+            reader.stdin.close()
+
+    def help(self, child, mode, path, stdin=subprocess.DEVNULL, **settings):
+        """A child outside of the namespace whose words are in the file `path`; it ends with the run."""
+        helper = subprocess.Popen([child, mode], env=variables(path, settings), stdin=stdin)
+        self.helpers.append(helper)
+        return helper
+
+    def _end_helpers(self):
+        for helper in self.helpers:
+            helper.kill()
+            helper.wait()
 
     def __enter__(self):
         return self
@@ -70,6 +111,7 @@ class Run:
             else:
                 self.launcher.kill()
         self.launcher.wait()
+        self._end_helpers()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def output(self):
@@ -91,18 +133,31 @@ class Run:
         wait_until("PID 1", lambda: self.words[PID])
         return self.words[PID]
 
+    def signal_latency(self):
+        """Nanoseconds from a kill(2) of PID 1 to the handler of its child."""
+        pid, before = self.words[PID], self.words[COUNT]
+        sent = time.monotonic_ns()
+        os.kill(pid, signal.SIGUSR1)
+        time.sleep(0.0003)
+        self.wait_for(COUNT, before + 1)
+        return self.words[STAMPS] - sent
+
+    def restart_latencies(self, begin, end):
+        """Nanoseconds from each death to the birth after it, of the births with the numbers `begin` to `end`."""
+        # Births and deaths of one after the other; the first birth has the number 0.
+        return [self.words[STAMPS + 2 * birth] - self.words[STAMPS + 2 * birth - 1] for birth in range(begin, end)]
+
     def end(self):
         """Waits for the end that has been asked for, or comes by itself."""
         self.launcher.wait(DEADLINE)
 
     def cpu(self):
         """CPU that PID 1 has used, in nanoseconds."""
-        total = 0
-        tasks = f"/proc/{self.pid()}/task"
-        for task in os.listdir(tasks):
-            with open(f"{tasks}/{task}/schedstat", encoding="ascii") as file:
-                total += int(file.read().split()[0])
-        return total
+        return cpu_of(f"/proc/{self.pid()}")
+
+    def cpu_of_all(self, child):
+        """CPU that all processes but the measured children have used, in nanoseconds."""
+        return sum(cpu_of(process) for process in self._own(child))
 
     def population(self):
         """How many processes the namespace has, zombies included."""
