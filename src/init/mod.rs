@@ -24,7 +24,7 @@ use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet
 use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
 use crate::sys::terminal::Reach;
 use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
-use crate::sys::{self, StringList, process};
+use crate::sys::{self, StringList, memory, process};
 use forward::{Grace, Terminal};
 use notice::Notice;
 
@@ -148,6 +148,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
     }
     if options.placement == Placement::Nowhere {
         process::release_start(&[]);
+        memory::release_code();
         return pause::pause(options).map_or(options.dialect.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
@@ -325,6 +326,7 @@ impl Init<'_> {
     fn attend(mut self) -> Result<ExitStatus, Errno> {
         // Whoever was before us in this process may have left us zombies, of which no SIGCHLD tells any more.
         let mut round = Round::Full;
+        let mut is_settled = false;
         loop {
             let timeout = match round {
                 Round::Ended(status) => {
@@ -335,7 +337,12 @@ impl Init<'_> {
                     return Ok(status);
                 }
                 Round::Full => Some(Duration::ZERO),
-                Round::Done => self.grace.due().map(|due| due.since(sys::now())),
+                Round::Done => {
+                    if !std::mem::replace(&mut is_settled, true) {
+                        memory::release_code();
+                    }
+                    self.grace.due().map(|due| due.since(sys::now()))
+                }
             };
             // If the child is dead by now it has not been reaped yet: its id is still its own.
             let mut is_due = matches!(round, Round::Full);

@@ -50,6 +50,8 @@ const DEATHS_PER_TURN: u32 = 256;
 /// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
 /// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
 const BACKLOG_FOR_EACH: usize = 4;
+/// Who waits so long has nothing to do.
+const A_WHILE: Duration = Duration::from_secs(1);
 /// Adopted processes that have been reaped are told of no more often than that, together.
 const BETWEEN_ORPHANS: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
@@ -126,6 +128,8 @@ struct Runtime {
     sweeping: Option<Signal>,
     /// Of so many orphans it has been told, then.
     told_orphans: (u64, Mono),
+    /// There has been nothing to do for the first time.
+    is_settled: bool,
     counts: Counts,
     events: Events,
     usage: Usage,
@@ -171,6 +175,7 @@ impl Runtime {
             search: Search::new(),
             sweeping: None,
             told_orphans: (0, Mono::default()),
+            is_settled: false,
             counts: Counts::default(),
             events: Events::default(),
             usage: Usage::default(),
@@ -204,6 +209,10 @@ impl Runtime {
             let wakes = wakes.into_iter().chain([self.logging.due()]);
             wakes.flatten().min().map(|wake| wake.since(sys::now()))
         };
+        if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
+            self.is_settled = true;
+            sys::memory::release_code();
+        }
         let signalled = self.wait(timeout);
         self.counts.turns += 1;
         for pid in std::mem::take(&mut self.started) {

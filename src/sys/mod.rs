@@ -14,6 +14,7 @@ pub mod cpus;
 pub mod entry;
 pub mod fork;
 pub mod kill;
+pub mod memory;
 pub mod message;
 pub mod outlet;
 pub mod packet;
