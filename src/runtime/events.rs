@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::control::json::Object;
 use super::journal::{Line, Name, Why, service_name};
 use crate::logs::stamp::Stamp;
-use crate::model::{ExitStatus, Plan};
+use crate::model::{ExitStatus, Mono, Plan};
 use crate::supervisor::{Cause, Exit, Fact, Reason};
 
 /// So many are kept.
 const KEPT: usize = 1_000;
+/// Between two events of what is told together.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The ring of events.
 #[derive(Debug, Default)]
@@ -20,6 +22,28 @@ pub(super) struct Events {
     ring: VecDeque<Event>,
     /// How many there have been.
     count: u64,
+}
+
+/// What may happen very often is told of together, no more often than once a second.
+#[derive(Debug, Default)]
+pub(super) struct Digest {
+    told: u64,
+    at: Mono,
+}
+
+impl Digest {
+    /// When it is time to tell, if it has happened `total` times.
+    pub(super) fn due(&self, total: u64) -> Option<Mono> {
+        (self.told < total).then_some(self.at + BETWEEN)
+    }
+
+    /// How often it has happened that has not been told yet, if it is time to.
+    pub(super) fn take(&mut self, total: u64, now: Mono) -> Option<u64> {
+        self.due(total).filter(|due| *due <= now)?;
+        let count = total - self.told;
+        (self.told, self.at) = (total, now);
+        Some(count)
+    }
 }
 
 /// One event.
@@ -41,8 +65,8 @@ pub(super) enum What {
     Orphans { count: u64, total: u64 },
     /// The logger has ended, and another one has taken its place or will.
     LoggerRestarted,
-    /// A client was turned away, for this reason.
-    RefusedClient { reason: String },
+    /// Clients were turned away, the last one for this reason.
+    RefusedClients { count: u64, reason: String },
 }
 
 impl Events {
@@ -90,10 +114,12 @@ impl Event {
                 object.text("event", "logger_restarted");
                 object.text("message", "the logger has ended and is started again");
             }
-            What::RefusedClient { reason } => {
+            What::RefusedClients { count, reason } => {
                 object.text("event", "refused_client");
+                object.plain("count", count);
                 object.text("reason", reason);
-                object.shown("message", format_args!("a client was refused: {reason}"));
+                let noun = if *count == 1 { "client" } else { "clients" };
+                object.shown("message", format_args!("{count} {noun} refused: {reason}"));
             }
         }
         object.end();
@@ -199,6 +225,16 @@ pub(super) fn write_exit(exit: Option<Exit>, object: &mut Object<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_happens_often_is_told_once_a_second() {
+        let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
+        let mut digest = Digest::default();
+        assert_eq!((digest.due(0), digest.take(0, at(5))), (None, None));
+        assert_eq!(digest.take(3, at(5)), Some(3));
+        assert_eq!((digest.take(7, at(5)), digest.due(7)), (None, Some(at(6))));
+        assert_eq!((digest.take(9, at(6)), digest.due(9)), (Some(6), None));
+    }
 
     #[test]
     fn the_last_thousand_are_kept_and_numbered() {

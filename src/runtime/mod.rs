@@ -37,7 +37,7 @@ use crate::sys::{
 use children::{Child, Children};
 use control::Server;
 use counts::Counts;
-use events::{Events, What};
+use events::{Digest, Events, What};
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
@@ -52,8 +52,6 @@ const DEATHS_PER_TURN: u32 = 256;
 const BACKLOG_FOR_EACH: usize = 4;
 /// Who waits so long has nothing to do.
 const A_WHILE: Duration = Duration::from_secs(1);
-/// Adopted processes that have been reaped are told of no more often than that, together.
-const BETWEEN_ORPHANS: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
@@ -126,8 +124,7 @@ struct Runtime {
     search: Search,
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
-    /// Of so many orphans it has been told, then.
-    told_orphans: (u64, Mono),
+    told_orphans: Digest,
     /// There has been nothing to do for the first time.
     is_settled: bool,
     counts: Counts,
@@ -174,7 +171,7 @@ impl Runtime {
             started: Vec::new(),
             search: Search::new(),
             sweeping: None,
-            told_orphans: (0, Mono::default()),
+            told_orphans: Digest::default(),
             is_settled: false,
             counts: Counts::default(),
             events: Events::default(),
@@ -202,10 +199,15 @@ impl Runtime {
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
         self.wake_followers();
-        let timeout = if self.budget == 0 || self.usage.is_searching() {
+        let timeout = if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() {
             Some(Duration::ZERO)
         } else {
-            let wakes = [self.until, self.search.due(self.children.count()), self.server.due(), self.orphans_due()];
+            let wakes = [
+                self.until,
+                self.search.due(self.children.count()),
+                self.server.due(),
+                self.told_orphans.due(self.counts.orphans),
+            ];
             let wakes = wakes.into_iter().chain([self.logging.due()]);
             wakes.flatten().min().map(|wake| wake.since(sys::now()))
         };
@@ -303,17 +305,10 @@ impl Runtime {
         self.events.push(sys::wall(), what);
     }
 
-    /// When it is time to tell of those that have been reaped since the last time.
-    fn orphans_due(&self) -> Option<Mono> {
-        let (told, at) = self.told_orphans;
-        (told < self.counts.orphans).then_some(at + BETWEEN_ORPHANS)
-    }
-
     fn tell_of_orphans(&mut self) {
-        if self.orphans_due().is_some_and(|due| due <= self.now) {
-            let total = self.counts.orphans;
-            self.happens(What::Orphans { count: total - self.told_orphans.0, total });
-            self.told_orphans = (total, self.now);
+        let total = self.counts.orphans;
+        if let Some(count) = self.told_orphans.take(total, self.now) {
+            self.happens(What::Orphans { count, total });
         }
     }
 

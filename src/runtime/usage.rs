@@ -27,6 +27,8 @@ pub(super) struct Usage {
 /// What one instance uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Use {
+    /// The main process, by which one run is told from another.
+    main: i32,
     pub(super) processes: u32,
     /// Resident memory; pages that processes share count for each.
     pub(super) memory: u64,
@@ -64,7 +66,15 @@ impl Usage {
         found.sort_unstable_by_key(|stat| stat.pid);
         let mut mains = mains();
         mains.sort_unstable();
-        self.instances = add_up(found, &mains);
+        let mut used = add_up(found, &mains);
+        for (main, id) in mains {
+            let before = self.of(id);
+            if let Some(now) = used.entry(id).filter(|now| now.main == main && before.main == main) {
+                // What nobody has waited for takes its time with it.
+                now.milliseconds = now.milliseconds.max(before.milliseconds);
+            }
+        }
+        self.instances = used;
         self.search = None;
         self.taken = Some(now);
         true
@@ -83,7 +93,12 @@ fn add_up(found: &[Stat], mains: &[(i32, InstanceId)]) -> ByInstance<Use> {
         found.get(position)
     };
     let mut instances: ByInstance<Use> = ByInstance::default();
-    for stat in found.iter().filter(|stat| !stat.is_dead()) {
+    for (main, id) in mains {
+        if let Some(one) = instances.entry(*id) {
+            one.main = *main;
+        }
+    }
+    for stat in found {
         let mut next = Some(stat);
         let owner = (0..DEEPEST).find_map(|_| {
             let stat = next?;
@@ -91,7 +106,7 @@ fn add_up(found: &[Stat], mains: &[(i32, InstanceId)]) -> ByInstance<Use> {
             owner_of(stat.pid.get()).or_else(|| owner_of(stat.session))
         });
         if let Some(one) = owner.and_then(|owner| instances.entry(owner)) {
-            one.processes += 1;
+            one.processes += u32::from(!stat.is_dead());
             one.memory += procfs::pages_to_bytes(stat.pages);
             one.milliseconds += procfs::ticks_to_milliseconds(stat.ticks);
         }
@@ -128,7 +143,7 @@ mod tests {
         ];
         let used = add_up(&found, &mains);
         let counts = [0, 1].map(|number| used.get(web(number)).map(|used| (used.processes, used.milliseconds)));
-        assert_eq!(counts, [Some((4, 40)), Some((2, 20))]);
+        assert_eq!(counts, [Some((4, 40)), Some((2, 30))], "a dead one has no memory, but its time counts");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum Request {
     About(Target, Verb),
     /// Another number of instances, at least 1: done when these are ready and the surplus is gone. Not of a oneshot.
     Scale(ServiceIndex, u32),
-    /// The ordered stop of everything. Answered at once.
+    /// The ordered stop of everything. Answered at once, also if it has begun already.
     Shutdown,
 }
 
@@ -92,7 +92,8 @@ enum Progress {
 impl Supervisor {
     pub(super) fn on_request(&mut self, id: RequestId, request: Request) {
         if self.is_draining() {
-            return self.reply(id, Err(Refusal::ShuttingDown));
+            let is_so = request == Request::Shutdown;
+            return self.reply(id, if is_so { Ok(()) } else { Err(Refusal::ShuttingDown) });
         }
         match request {
             Request::Shutdown => {

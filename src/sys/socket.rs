@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, recv, send, shutdown, socket, sockopt,
+    listen, recv, send, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 
@@ -51,6 +51,11 @@ pub fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw);
     let listener = TcpListener::bind(address).map_err(errno)?;
     listener.set_nonblocking(true).map_err(errno)?;
+    // Connections inherit it: who has vanished without a word is found out within some two minutes.
+    setsockopt(&listener, sockopt::KeepAlive, &true)?;
+    setsockopt(&listener, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(&listener, sockopt::TcpKeepCount, &4)?;
     Ok(listener.into())
 }
 

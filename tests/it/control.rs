@@ -12,7 +12,7 @@ use crate::harness::{self, KEEPALIVE, Place, Run, Running, places, status_field,
 use crate::http::{Control, free_port, http};
 use crate::services::Set;
 
-fn begin(set: &Set, place: Place) -> (Running, Control) {
+pub(crate) fn begin(set: &Set, place: Place) -> (Running, Control) {
     let running = set.start(place);
     (running, Control::at(&set.socket()))
 }
@@ -98,6 +98,8 @@ fn what_cannot_be_understood_says_why() {
         ("GET", "/nowhere", 404, "there is no /nowhere"),
         ("POST", "/v1/services/wbe/stop", 404, "there is no service `wbe`: there are web, job"),
         ("POST", "/v1/services/web.x/stop", 404, "there is no `web.x`: instances are numbered"),
+        ("POST", "/v1/services/web.00/stop", 404, "there is no `web.00`: instances are numbered"),
+        ("POST", "/v1/services/web=x/stop", 404, "there is no service `web=x`: there are web, job"),
         ("POST", "/v1/services/web/jump", 404, "there is no `jump`: start, stop, restart, signal or scale"),
         ("POST", "/v1/services/web/signal", 400, "which one? ?signal=SIGUSR1"),
         ("POST", "/v1/services/web/signal?signal=SIGFOO", 400, "`SIGFOO` is not a signal"),
@@ -412,25 +414,4 @@ fn the_status_of_many_services_is_whole() {
     let names: Vec<_> = services.iter().map(|service| service["name"].as_str().unwrap()).collect();
     let expected: Vec<_> = (0..500).map(|number| format!("s{number}")).chain(["web".to_owned()]).collect();
     assert_eq!(names, expected);
-}
-
-/// Without descriptors clients wait; services do not, and nothing spins.
-#[test]
-fn without_descriptors_clients_wait() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
-    let script = format!("ulimit -n 16; exec {KEEPALIVE} -c {}", set.config);
-    let mut run = Run::words(Place::Child, &["sh", "-c", &script]);
-    run.command.env("KEEPALIVE_SOCKET", set.socket());
-    let mut running = run.start();
-    let control = Control::at(&set.socket());
-    let first = running.ready();
-    let clients: Vec<UnixStream> = (0..20).map(|_| control.connect()).collect();
-    signal_process(first, Signal::KILL).unwrap();
-    running.ready();
-    drop(clients);
-    assert_eq!(control.state("web.0"), "running");
-    running.send(Signal::TERM);
-    assert_eq!(running.end(), 0);
-    let stderr = running.stderr();
-    assert_eq!(stderr.matches("cannot take connections for now: Too many open files").count(), 1, "{stderr}");
 }

@@ -20,6 +20,7 @@ mod client_real;
 mod client_shells;
 mod client_top;
 mod control;
+mod control_edges;
 mod fake_server;
 mod http;
 mod metrics;

@@ -44,7 +44,7 @@ pub(super) fn result(scene: &Scene<'_>, request: Request, result: Result<(), Ref
 pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
         Request::About(_, Verb::Stop) => is_active(instance.state),
-        Request::About(..) | Request::Scale(..) | Request::Shutdown => !is_ready(instance),
+        Request::About(..) | Request::Scale(..) | Request::Shutdown => !is_ready(instance, scene.plan),
     };
     let underway: Vec<_> = targets(scene, request).filter(is_underway).collect();
     let named = underway.iter().take(NAMED).map(|instance| sentence(instance, scene)).collect::<Vec<_>>().join("; ");
@@ -52,7 +52,12 @@ pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> A
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let reason = format!("not done within {}, and goes on: {named}{more}", Span(after));
+    let after = Span(after);
+    let reason = if named.is_empty() {
+        format!("not done within {after}")
+    } else {
+        format!("not done within {after}, and goes on: {named}{more}")
+    };
     with_instances(scene, request, 504, "timeout", &reason)
 }
 
@@ -175,7 +180,7 @@ pub(super) fn readiness(scene: &Scene<'_>, target: Target) -> Answer {
         Target::Instance(id) => {
             let instance = scene.view.instances().find(|instance| instance.id == id);
             match instance {
-                Some(instance) if is_ready(&instance) => Vec::new(),
+                Some(instance) if is_ready(&instance, scene.plan) => Vec::new(),
                 Some(instance) => vec![sentence(&instance, scene)],
                 None => vec![format!("there is no {}", Name(scene.plan, id))],
             }
@@ -211,15 +216,17 @@ pub(super) fn readiness(scene: &Scene<'_>, target: Target) -> Answer {
     Answer { status: if ready { 200 } else { 503 }, body }
 }
 
-/// What keeps a service from being ready that should be; one that nobody has started need not be unless it is asked for
-/// by name.
+/// What keeps a service from being ready that should be. Unless it is asked for by name, that is each that has been
+/// started, until it has completed; one that does not start by itself until it is stopped.
 fn what_is_missing(service: ServiceView<'_>, scene: &Scene<'_>, target: Target) -> Option<String> {
-    let kind = scene.plan.services.get(service.index.position())?.kind;
+    let planned = scene.plan.services.get(service.index.position())?;
     let state = state_of(service);
-    let never_started =
-        service.instances().all(|instance| instance.state == StateName::Stopped && instance.reason.is_none());
-    let done = kind == Kind::Service && state == StateName::Completed;
-    if service.satisfied || ((never_started || done) && target == Target::All) {
+    let is_idle = |instance: &InstanceView<'_>| {
+        instance.state == StateName::Stopped && (instance.reason.is_none() || !planned.autostart)
+    };
+    let idle = service.instances().all(|instance| is_idle(&instance));
+    let done = planned.kind == Kind::Service && state == StateName::Completed;
+    if service.satisfied || ((idle || done) && target == Target::All) {
         return None;
     }
     let worst = service.instances().find(|instance| instance.state == state)?;

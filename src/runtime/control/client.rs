@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::answer::Answer;
+use super::answer::{self, Answer};
 use super::json::push;
 use super::scene::{Page, Scene};
 use crate::model::Mono;
@@ -18,6 +18,8 @@ const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 64;
 /// A request has to be complete, and every piece of an answer taken, within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So much of what nobody wants to know is read.
+const MOST_DISCARDED: usize = 256 << 10;
 /// After the answer, so long is waited for the client to close: data that it has sent and nobody has read would make
 /// the kernel throw the answer away.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
@@ -42,10 +44,14 @@ pub(super) struct Client {
     pub(super) interest: Interest,
     /// It is not to be here, and this is to be said to it.
     pub(super) refusal: Option<(u16, String)>,
+    /// It has asked for the head of the answer alone.
+    pub(super) wants_head: bool,
     out: Vec<u8>,
     sent: usize,
     /// There is more to be read than the request.
     lingers: bool,
+    /// So much of it has been.
+    discarded: usize,
 }
 
 /// How far a connection is.
@@ -108,9 +114,11 @@ impl Client {
             deadline: Some(now + PATIENCE),
             interest: Interest::Input,
             refusal: None,
+            wants_head: false,
             out: Vec::new(),
             sent: 0,
             lingers: false,
+            discarded: 0,
         }
     }
 
@@ -138,8 +146,13 @@ impl Client {
 
     /// From now on this is to be sent.
     pub(super) fn answer(&mut self, answer: Answer, now: Mono) {
+        self.answer_with(answer, "", now);
+    }
+
+    /// The same, with more lines in the head.
+    pub(super) fn answer_with(&mut self, answer: Answer, extra: &str, now: Mono) {
         let length = answer.body.len();
-        self.out = head(answer.status, "application/json", Some(length), "");
+        self.out = head(answer.status, "application/json", Some(length), extra);
         self.out.extend(answer.body);
         self.begin(None, now);
     }
@@ -165,11 +178,33 @@ impl Client {
     pub(super) fn follow(&mut self, now: Mono) {
         self.out = head(200, "application/x-ndjson", None, "");
         self.begin(None, now);
-        self.stage = Stage::Following(0);
+        if !self.wants_head {
+            self.stage = Stage::Following(0);
+        }
+    }
+
+    /// Says why it is not to be here, if so.
+    pub(super) fn say_refusal(&mut self, now: Mono) -> bool {
+        let Some((status, reason)) = self.refusal.take() else { return false };
+        let result = if status == 403 { "forbidden" } else { "refused" };
+        self.answer(answer::plain(status, result, &reason), now);
+        true
+    }
+
+    /// The same, without having heard what it wants, as far as it can be said at once.
+    pub(super) fn refuse_at_once(mut self, scene: &Scene<'_>) {
+        if self.say_refusal(scene.now) {
+            self.discard();
+            self.send(scene);
+        }
     }
 
     fn begin(&mut self, rest: Option<Page>, now: Mono) {
-        self.stage = Stage::Sending(rest);
+        if self.wants_head {
+            let end = self.out.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |position| position + 4);
+            self.out.truncate(end);
+        }
+        self.stage = Stage::Sending(rest.filter(|_| !self.wants_head));
         self.sent = 0;
         self.deadline = Some(now + PATIENCE);
         self.interest = Interest::Output;
@@ -247,12 +282,30 @@ impl Client {
         }
     }
 
-    /// Reads what nobody wants to know. Whether the client has closed.
+    /// Reads what nobody wants to know, up to a limit, until the client has closed.
     pub(super) fn discard(&mut self) -> Fate {
         let mut buffer = [0; 4 << 10];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Fate::Stays,
-            Ok(0) | Err(_) => Fate::Over,
+            Ok(length @ 1..) if self.discarded < MOST_DISCARDED => {
+                self.discarded += length;
+                Fate::Stays
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Fate::Stays,
+            Ok(_) | Err(_) => Fate::Over,
+        }
+    }
+
+    /// Something has come from somebody who only follows: more than the request is nonsense, and the end of what it says
+    /// is the end of it, on a socket that tells when the other side is closed as well.
+    pub(super) fn listen(&mut self) -> Fate {
+        let mut buffer = [0; 16];
+        match socket::receive(self.fd.as_fd(), &mut buffer) {
+            Ok(0) if self.entrance == Entrance::Control && self.interest == Interest::Input => {
+                self.interest = Interest::Nothing;
+                Fate::Stays
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Fate::Stays,
+            Ok(_) | Err(_) => Fate::Over,
         }
     }
 }

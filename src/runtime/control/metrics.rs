@@ -142,7 +142,7 @@ const FAMILIES: [Family; 22] = [
         name: "keepalive_instance_ready",
         kind: "gauge",
         help: "Whether the instance is ready; a oneshot: whether it has succeeded.",
-        samples: Samples::Instance(|instance, _| Some(Value::from(is_ready(instance)))),
+        samples: Samples::Instance(|instance, scene| Some(Value::from(is_ready(instance, scene.plan)))),
     },
     Family {
         name: "keepalive_instance_state",

@@ -12,6 +12,7 @@ mod metrics;
 mod route;
 mod scene;
 
+use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Runtime;
-use super::events::What;
+use super::events::{Digest, What};
 use crate::logs::message::LogsQuery;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
@@ -37,6 +38,8 @@ const HTTP: u64 = FIRST_TOKEN + 1;
 
 /// So many clients may be connected at each entrance.
 const MOST_CLIENTS: usize = 32;
+/// So many of them may follow what happens: there is room for others then.
+const MOST_FOLLOWERS: usize = 24;
 /// So many more may be there to hear that they are refused.
 const MOST_REFUSED: usize = 8;
 /// So many clients are looked at in one turn.
@@ -52,8 +55,11 @@ pub(super) struct Server {
     /// Each with its token. There are few.
     clients: Vec<(u64, Client)>,
     last_token: u64,
-    /// What the last wait has found.
-    ready: Vec<u64>,
+    /// Who is to be looked at, each in its turn.
+    ready: VecDeque<u64>,
+    refusals: u64,
+    last_refusal: String,
+    told_refusals: Digest,
     /// No connections are taken until then: there are no descriptors.
     paused_until: Option<Mono>,
     /// The last connection could not be taken, and that has been said.
@@ -65,13 +71,20 @@ pub(super) struct Server {
 impl Server {
     /// Something is to be read or written.
     pub(super) fn is_ready(&mut self, token: u64) {
-        self.ready.push(token);
+        if !self.ready.contains(&token) {
+            self.ready.push_back(token);
+        }
     }
 
     /// When it has to go on without anything happening.
     pub(super) fn due(&self) -> Option<Mono> {
         let deadlines = self.clients.iter().filter_map(|(_, client)| client.deadline);
-        deadlines.chain(self.paused_until).min()
+        deadlines.chain(self.paused_until).chain(self.told_refusals.due(self.refusals)).min()
+    }
+
+    /// Some have not had their turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     fn take(&mut self, token: u64) -> Option<Client> {
@@ -82,6 +95,11 @@ impl Server {
     /// The tokens of those of whom this is true.
     fn tokens(&self, mut is_meant: impl FnMut(&Client) -> bool) -> Vec<u64> {
         self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(token, _)| *token).collect()
+    }
+
+    fn followers(&self, entrance: Entrance) -> usize {
+        let follows = |client: &Client| client.entrance == entrance && matches!(client.stage, Stage::Following(_));
+        self.clients.iter().filter(|(_, client)| follows(client)).count()
     }
 
     fn listener(&self, entrance: Entrance) -> Option<&OwnedFd> {
@@ -105,18 +123,23 @@ impl Runtime {
     /// Takes in what clients want, gives out what there is for them, a bounded part of it in each turn.
     /// They have to wait while the supervisor has much to do.
     pub(super) fn serve(&mut self) {
-        let ready = mem::take(&mut self.server.ready);
-        let share = if self.is_at_leisure() { CLIENTS_PER_TURN } else { 0 };
-        // Whatever is left over is found again by the next wait.
-        for token in ready.into_iter().take(share) {
-            match token {
-                CONTROL => self.welcome(Entrance::Control),
-                HTTP => self.welcome(Entrance::Http),
-                token => self.attend(token),
+        for _ in 0..CLIENTS_PER_TURN {
+            if !self.is_at_leisure() {
+                break;
+            }
+            match self.server.ready.pop_front() {
+                None => break,
+                Some(CONTROL) => self.welcome(Entrance::Control),
+                Some(HTTP) => self.welcome(Entrance::Http),
+                Some(token) => self.attend(token),
             }
         }
         self.measure();
         self.look_at_deadlines();
+        if let Some(count) = self.server.told_refusals.take(self.server.refusals, self.now) {
+            let reason = mem::take(&mut self.server.last_refusal);
+            self.happens(What::RefusedClients { count, reason });
+        }
     }
 
     /// Before the end: those who follow get what there is room for.
@@ -152,7 +175,7 @@ impl Runtime {
             self.turn_away(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
         }
         if present >= MOST_CLIENTS + MOST_REFUSED {
-            return;
+            return client.refuse_at_once(&self.scene());
         }
         self.server.last_token = self.server.last_token.max(HTTP) + 1;
         let token = self.server.last_token;
@@ -165,7 +188,8 @@ impl Runtime {
     /// Whatever it asks for, it is told why not.
     fn turn_away(&mut self, client: &mut Client, status: u16, reason: String) {
         self.counts.dropped_clients += 1;
-        self.happens(What::RefusedClient { reason: reason.clone() });
+        self.server.refusals += 1;
+        self.server.last_refusal.clone_from(&reason);
         client.refusal = Some((status, reason));
         client.deadline = Some(self.now + client::FAREWELL);
     }
@@ -193,7 +217,7 @@ impl Runtime {
                 }
             },
             Stage::Sending(_) => client.send(&self.scene()),
-            Stage::Following(_) if client.interest == Interest::Input => client.discard(),
+            Stage::Following(_) if client.interest != Interest::Output => client.listen(),
             Stage::Following(_) => client.send(&self.scene()),
             Stage::Leaving => client.discard(),
             // Nothing is waited for but that it closes.
@@ -235,15 +259,20 @@ impl Runtime {
 
     /// Begins with the answer; what has to be done first is given back.
     fn begin(&mut self, client: &mut Client, head: &Head) -> Option<crate::supervisor::Request> {
-        if let Some((status, reason)) = client.refusal.take() {
-            client.answer(plain(status, "forbidden", &reason), self.now);
+        client.wants_head = head.method == "HEAD";
+        if client.say_refusal(self.now) {
             return None;
         }
         let route = match route::route(&head.method, &head.target, &self.plan) {
             Ok(route) => route,
             Err(Invalid(status, reason)) => {
                 let result = if status == 404 { "unknown" } else { "invalid" };
-                client.answer(plain(status, result, &reason), self.now);
+                let allow = if head.target.contains("/v1/services/") || head.target.contains("/v1/shutdown") {
+                    "Allow: POST\r\n"
+                } else {
+                    "Allow: GET, HEAD\r\n"
+                };
+                client.answer_with(plain(status, result, &reason), if status == 405 { allow } else { "" }, self.now);
                 return None;
             }
         };
@@ -253,6 +282,10 @@ impl Runtime {
             Route::Page => client.document("text/html; charset=utf-8", POLICY, PAGE, self.now),
             Route::Status => self.begin_page(client, Page::Status(Cursor::default())),
             Route::Metrics => self.begin_page(client, Page::Metrics { family: 0, cursor: Cursor::default() }),
+            Route::Events { follow: true } if self.server.followers(client.entrance) >= MOST_FOLLOWERS => {
+                let reason = format!("{MOST_FOLLOWERS} clients follow already");
+                client.answer(plain(503, "refused", &reason), self.now);
+            }
             Route::Events { follow: true } => client.follow(self.now),
             Route::Events { follow: false } => self.begin_page(client, Page::Events { after: 0 }),
             Route::Logs { names, lines, follow } => self.hand_over(client, LogsQuery { names, lines, follow }),
@@ -314,7 +347,8 @@ impl Runtime {
             return;
         }
         for (token, client) in &mut self.server.clients {
-            if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest == Interest::Input {
+            if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest != Interest::Output
+            {
                 client.interest = Interest::Output;
                 self.poller.change(client.fd.as_fd(), *token, Interest::Output).ok();
             }
@@ -328,6 +362,11 @@ impl Runtime {
         for token in self.server.tokens(|client| client.deadline.is_some_and(|deadline| deadline <= self.now)) {
             let Some(mut client) = self.server.take(token) else { continue };
             let before = client.interest;
+            if matches!(client.stage, Stage::Reading(_)) && client.say_refusal(self.now) {
+                client.send(&self.scene());
+                self.put_back(token, client, before, Fate::Over);
+                continue;
+            }
             let fate = match &client.stage {
                 Stage::Awaiting(request, patience) => {
                     let answer = answer::timeout(&self.scene(), *request, *patience);

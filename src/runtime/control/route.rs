@@ -53,7 +53,7 @@ impl Invalid {
 /// # Errors
 /// 400: a parameter is missing or wrong; 404: there is no such path, service or instance; 405: not with this method.
 pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, Invalid> {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let expected = if matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown"]) { "POST" } else { "GET" };
@@ -66,10 +66,25 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "events"] => Route::Events { follow: query.flag("follow")? },
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
-        ["v1", "services", name, verb] => Route::Change(change(&decoded(name), verb, &query, plan)?, query.timeout()?),
+        ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
         _ => return Err(Invalid(404, format!("there is no {path}"))),
     };
-    if method == expected { Ok(route) } else { Err(Invalid(405, format!("{path} is for {expected}, not {method}"))) }
+    if method == expected || (method, expected) == ("HEAD", "GET") {
+        Ok(route)
+    } else {
+        Err(Invalid(405, format!("{path} is for {expected}, not {method}")))
+    }
+}
+
+/// A proxy is asked for `http://HOST/path`, and everybody has to understand that.
+fn path_of(target: &str) -> &str {
+    let Some(rest) = target.strip_prefix("http://") else { return target };
+    rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+}
+
+/// Digits alone, and no more of them than needed.
+fn whole<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
 fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Request, Invalid> {
@@ -80,6 +95,8 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         "restart" => Verb::Restart,
         "signal" => {
             let text = query.get("signal").ok_or_else(|| Invalid::because("which one? ?signal=SIGUSR1"))?;
+            // A plus stands for a blank there, and nobody means one.
+            let text = text.replace(' ', "+");
             let signal = Signal::parse(&text);
             Verb::Signal(signal.ok_or_else(|| Invalid::because(format!("`{text}` is not a signal")))?)
         }
@@ -97,7 +114,7 @@ fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
         return Err(Invalid::because("instances are those of one service: /v1/services/NAME/scale?instances=N"));
     };
     let text = query.get("instances").ok_or_else(|| Invalid::because("how many? ?instances=N"))?;
-    let wanted = text.parse().ok().filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
+    let wanted = whole(&text).filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
     let reason = || format!("`{text}` is not a number of instances: 1 to {MOST_INSTANCES}; to have none, stop it");
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
@@ -110,7 +127,7 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         find(name, plan)?;
     }
     let lines = match query.get("lines") {
-        Some(text) => Some(text.parse().map_err(|_| Invalid::because(format!("`{text}` is not a number of lines")))?),
+        Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("`{text}` is not a number of lines")))?),
         None => None,
     };
     Ok(Route::Logs { names, lines, follow: query.flag("follow")? })
@@ -125,7 +142,7 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service);
     let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
     let Some(text) = number else { return Ok(Target::Service(service)) };
-    let number = text.parse().map_err(|_| Invalid(404, format!("there is no `{name}`: instances are numbered")))?;
+    let number = whole(text).ok_or_else(|| Invalid(404, format!("there is no `{name}`: instances are numbered")))?;
     Ok(Target::Instance(InstanceId { service, number }))
 }
 
@@ -136,11 +153,6 @@ fn unknown(name: &str, plan: &Plan) -> Invalid {
     let more = if names.len() > NAMED { ", …" } else { "" };
     let known = names.get(..NAMED).unwrap_or(&names).join(", ");
     Invalid(404, format!("there is no service `{name}`: there are {known}{more}"))
-}
-
-fn decoded(text: &str) -> String {
-    // As the name of a parameter, it is decoded like any other.
-    form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
 /// What stands behind the `?`.

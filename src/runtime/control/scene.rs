@@ -174,7 +174,7 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
     object.shown("id", Name(scene.plan, instance.id));
     object.text("state", instance.state.as_str());
     object.optional("pid", instance.pid);
-    object.plain("ready", is_ready(instance));
+    object.plain("ready", is_ready(instance, scene.plan));
     object.plain("restarts", instance.restarts);
     object.optional("uptime_ms", instance.since.map(|since| scene.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
@@ -187,6 +187,8 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
     object.end();
 }
 
-pub(super) const fn is_ready(instance: &InstanceView<'_>) -> bool {
-    matches!(instance.state, StateName::Running | StateName::Completed)
+/// It runs and is ready; a oneshot has succeeded.
+pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
+    let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
+    instance.state == if kind == Some(Kind::Oneshot) { StateName::Completed } else { StateName::Running }
 }

@@ -28,7 +28,11 @@ struct Open {
 
 impl Requests {
     pub(crate) fn hears(&mut self, id: RequestId, request: Request, model: &mut Model, stage: Stage) {
-        let refusal = if stage == Stage::Up { refusal(request, model) } else { Some(Refusal::ShuttingDown) };
+        let refusal = match stage {
+            Stage::Up => refusal(request, model),
+            _ if request == Request::Shutdown => None,
+            _ => Some(Refusal::ShuttingDown),
+        };
         let mut open = Open { request, up: Vec::new(), down: Vec::new(), refusal };
         if refusal.is_none() {
             match request {

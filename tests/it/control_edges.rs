@@ -1,0 +1,154 @@
+//! Clients that do what clients should not, and questions at the edges.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use keepalive::model::Signal;
+use keepalive::sys::signal_process;
+use serde_json::json;
+
+use crate::control::begin;
+use crate::harness::{KEEPALIVE, Place, Run, wait_until};
+use crate::http::{Control, free_port, http};
+use crate::services::Set;
+
+/// A follower who goes on talking is none, and does not keep anybody from his turn.
+#[test]
+fn who_talks_instead_of_listening_is_given_up() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let mut talkers: Vec<UnixStream> = (0..12).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
+    for talker in &mut talkers {
+        let words = vec![b'x'; 64 << 10];
+        // Until nobody takes any more of it.
+        wait_until("the end of the connection", || talker.write_all(&words).err());
+    }
+    assert_eq!(control.get("/livez").status, 200);
+}
+
+/// Whoever has sent all that he has to say may still be listening.
+#[test]
+fn a_follower_need_not_keep_his_side_open() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let stream = control.ask("GET", "/v1/events?follow=1");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream)).map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"to\":\"running\"")));
+    for _ in 0..2 {
+        control.post("/v1/services/web/restart");
+        assert!(lines.any(|line| line.contains("restart requested")));
+    }
+}
+
+#[test]
+fn followers_leave_room_for_others() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"
+    ));
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let mut followers: Vec<UnixStream> = (0..24).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
+    for follower in &mut followers {
+        follower.read_exact(&mut [0; 16]).unwrap();
+    }
+    let refused = control.get("/v1/events?follow=1");
+    assert_eq!((refused.status, refused.reason()), (503, "24 clients follow already".to_owned()));
+    assert_eq!((control.get("/livez").status, http(port, "GET", "/livez").status), (200, 200));
+}
+
+/// However many are refused, there is one event of it a second.
+#[test]
+fn those_who_are_refused_do_not_fill_the_events() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let crowd: Vec<UnixStream> = (0..32).map(|_| control.connect()).collect();
+    wait_until("no place", || (control.get("/livez").status == 503).then_some(()));
+    for _ in 0..200 {
+        let answer = control.get("/livez");
+        assert_eq!((answer.status, &answer.json()["result"]), (503, &json!("refused")));
+    }
+    drop(crowd);
+    wait_until("a place", || (control.get("/livez").status == 200).then_some(()));
+    let events = wait_until("the last of them to be told", || {
+        let events = control.get("/v1/events").body;
+        let told = events.lines().filter(|line| line.contains("refused_client"));
+        let counts =
+            told.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["count"].as_u64().unwrap());
+        (counts.sum::<u64>() >= 201).then_some(events)
+    });
+    assert!(events.contains("\"from\":\"starting\",\"to\":\"running\""), "what happened before is still there");
+    assert!(events.lines().filter(|line| line.contains("refused_client")).count() < 20, "{events}");
+}
+
+#[test]
+fn http_is_spoken_as_others_speak_it() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"
+    ));
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    for target in ["/livez", "/readyz", "/metrics", "/v1/status", "/v1/events?follow=1", "/"] {
+        let answer = control.say(format!("HEAD {target} HTTP/1.1\r\n\r\n").as_bytes());
+        assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{target}");
+    }
+    assert_eq!(control.get("http://keepalive/livez").json(), json!({"status": "ok"}));
+    assert!(control.post("/livez").head.contains("\r\nAllow: GET, HEAD\r\n"));
+    assert!(control.get("/v1/services/web/stop").head.contains("\r\nAllow: POST\r\n"));
+    assert_eq!(control.post("/v1/services/web/signal?signal=RTMIN+3").status, 200);
+}
+
+/// A oneshot is ready when it has succeeded, not when it runs.
+#[test]
+fn readiness_of_oneshots_and_of_what_is_stopped() {
+    let set = Set::new(concat!(
+        "[services.slow]\ntype = \"oneshot\"\ncommand = [\"PUPPET\", \"ignore\"]\n",
+        "[services.spare]\ncommand = [\"PUPPET\", \"ignore\"]\nautostart = false\n",
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n",
+    ));
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("slow.0", "running");
+    assert_eq!(
+        (control.get("/readyz?service=slow.0").status, control.instance("slow.0")["ready"].clone()),
+        (503, json!(false))
+    );
+    let answer = control.post("/v1/services/slow/start?timeout=20ms");
+    assert_eq!(
+        (answer.status, answer.reason()),
+        (504, "not done within 20ms, and goes on: slow.0 is running".to_owned())
+    );
+    control.post("/v1/services/slow/stop");
+    let reason = control.get("/readyz").reason();
+    assert!(reason.starts_with("slow.0 is stopped"), "{reason}");
+    control.post("/v1/services/spare/start");
+    control.post("/v1/services/spare/stop");
+    assert!(!control.get("/readyz").reason().contains("spare"), "it does not start by itself");
+    assert_eq!(control.get("/readyz?service=spare").status, 503, "but was asked for");
+    assert_eq!((control.post("/v1/shutdown").status, control.post("/v1/shutdown").status), (200, 200));
+}
+
+/// Without descriptors clients wait; services do not, and nothing spins.
+#[test]
+fn without_descriptors_clients_wait() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let script = format!("ulimit -n 16; exec {KEEPALIVE} -c {}", set.config);
+    let mut run = Run::words(Place::Child, &["sh", "-c", &script]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let mut running = run.start();
+    let control = Control::at(&set.socket());
+    let first = running.ready();
+    let clients: Vec<UnixStream> = (0..20).map(|_| control.connect()).collect();
+    signal_process(first, Signal::KILL).unwrap();
+    running.ready();
+    drop(clients);
+    assert_eq!(control.state("web.0"), "running");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert_eq!(stderr.matches("cannot take connections for now: Too many open files").count(), 1, "{stderr}");
+}
