@@ -98,8 +98,8 @@ fn http_is_spoken_as_others_speak_it() {
         assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{target}");
     }
     assert_eq!(control.get("http://keepalive/livez").json(), json!({"status": "ok"}));
-    assert!(control.post("/livez").head.contains("\r\nAllow: GET, HEAD\r\n"));
-    assert!(control.get("/v1/services/web/stop").head.contains("\r\nAllow: POST\r\n"));
+    assert!(control.post("/livez").head.contains("\r\nAllow: GET, HEAD"));
+    assert!(control.get("/v1/services/web/stop").head.contains("\r\nAllow: POST"));
     assert_eq!(control.post("/v1/services/web/signal?signal=RTMIN+3").status, 200);
 }
 
@@ -129,7 +129,6 @@ fn readiness_of_oneshots_and_of_what_is_stopped() {
     control.post("/v1/services/spare/stop");
     assert!(!control.get("/readyz").reason().contains("spare"), "it does not start by itself");
     assert_eq!(control.get("/readyz?service=spare").status, 503, "but was asked for");
-    assert_eq!((control.post("/v1/shutdown").status, control.post("/v1/shutdown").status), (200, 200));
 }
 
 /// Without descriptors clients wait; services do not, and nothing spins.

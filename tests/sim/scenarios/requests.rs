@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{Consequence, KillMode, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, Pid, Signal};
-use keepalive::supervisor::{Event, Left, Verb};
+use keepalive::supervisor::{Event, Left, Request, Verb};
 
 use super::{Stage, millis, needing, seconds};
 use crate::plans::{oneshot, service};
@@ -161,6 +161,8 @@ fn the_end_refuses_what_is_still_open() {
     stage.check(&["draining: signal", "reply 1 ShuttingDown"]);
     stage.start("web");
     stage.check(&["reply 2 ShuttingDown"]);
+    stage.request(Request::Shutdown);
+    stage.check(&["reply 3 done"]);
     stage.exits("web", 0);
     assert_eq!(stage.only("exit"), ["exit 0"]);
 }
