@@ -191,6 +191,7 @@ fn done(what: &str, value: &Value) -> String {
 fn show_status(client: &Client, names: &[String]) -> Outcome {
     let Some(document) = client.status()? else { return Ok(NO) };
     if client.form == Form::Json && names.is_empty() {
+        // Whatever it says, as long as it is JSON.
         document.read::<IgnoredAny>()?;
         print(&document.text)?;
         return Ok(0);

@@ -47,7 +47,7 @@ pub(super) struct Entry {
     pub(super) cpu_ms: Option<u64>,
     pub(super) processes: Option<u64>,
     #[serde(default)]
-    instances: Vec<Entry>,
+    instances: Vec<Self>,
 }
 
 /// A member of `value` that is text; empty if it is none.
@@ -157,7 +157,7 @@ impl Status {
 
     /// The whole of `keepalive status`.
     pub(super) fn table(&self, style: Style) -> String {
-        let mut table = Table::new([
+        let mut table = Table::new(&[
             ("NAME", Side::Left),
             ("STATE", Side::Left),
             ("PID", Side::Right),
@@ -176,7 +176,7 @@ impl Status {
                 &OrDash(instance.cpu_ms.filter(|_| instance.pid.is_some()).map(human::spent)),
                 &OrDash(instance.memory().map(human::bytes)),
             ];
-            table.push(cells, instance.colour(), &instance.note());
+            table.push(&cells, instance.colour(), &instance.note());
         }
         table.render(style.columns, style.colour)
     }

@@ -35,59 +35,54 @@ impl<T: Display> Display for OrDash<T> {
 
 /// A table. The first column gives way where there is no room for all.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
-    head: [(&'static str, Side); N],
+pub(super) struct Table {
+    head: &'static [(&'static str, Side)],
     /// What the longest cell of each column needs.
-    widths: [usize; N],
+    widths: Vec<usize>,
     /// The cells and the note of each row, one after the other.
     text: String,
-    rows: Vec<Row<N>>,
+    /// Where they end.
+    ends: Vec<usize>,
+    /// The colour (SGR) of the second cell of each row.
+    colours: Vec<&'static str>,
 }
 
-/// A line of it.
-#[derive(Debug)]
-struct Row<const N: usize> {
-    /// Where in the text its cells end.
-    ends: [usize; N],
-    /// Where its note ends.
-    end: usize,
-    /// The colour (SGR) of the second cell.
-    colour: &'static str,
-}
-
-impl<const N: usize> Table<N> {
-    pub(super) fn new(head: [(&'static str, Side); N]) -> Self {
-        Self { head, widths: head.map(|(name, _)| length(name)), text: String::new(), rows: Vec::new() }
+impl Table {
+    pub(super) fn new(head: &'static [(&'static str, Side)]) -> Self {
+        let widths = head.iter().map(|(name, _)| length(name)).collect();
+        Self { head, widths, text: String::new(), ends: Vec::new(), colours: Vec::new() }
     }
 
-    /// One row more: its cells, the colour (SGR) of the second, and what there is to say besides, on a line of its own,
-    /// if anything.
-    pub(super) fn push(&mut self, cells: [&dyn Display; N], colour: &'static str, note: &str) {
-        let mut ends = [0; N];
-        for ((cell, end), width) in cells.iter().zip(&mut ends).zip(&mut self.widths) {
+    /// One row more: a cell for each column, the colour (SGR) of the second, and what there is to say besides, on a line
+    /// of its own, if anything.
+    pub(super) fn push(&mut self, cells: &[&dyn Display], colour: &'static str, note: &str) {
+        for (position, width) in self.widths.iter_mut().enumerate() {
             let start = self.text.len();
-            // A String takes every write.
-            let _ = write!(self.text, "{cell}");
+            if let Some(cell) = cells.get(position) {
+                // A String takes every write.
+                let _ = write!(self.text, "{cell}");
+            }
             *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
-            *end = self.text.len();
+            self.ends.push(self.text.len());
         }
         self.text.push_str(note);
-        self.rows.push(Row { ends, end: self.text.len(), colour });
+        self.ends.push(self.text.len());
+        self.colours.push(colour);
     }
 
     /// Its lines, each with its end, none longer than `columns`.
     pub(super) fn render(&self, columns: usize, colour: Colour) -> String {
         let widths = self.widths(columns);
-        let line = widths.iter().sum::<usize>() + GAP * N;
-        let mut out = String::with_capacity(line * (self.rows.len() + 1));
-        self.line(&mut out, &widths, self.head.iter().map(|(name, _)| *name), |_| colour.code("1"));
+        let line = widths.iter().sum::<usize>() + GAP * widths.len();
+        let mut out = String::with_capacity(line * (self.colours.len() + 1));
+        let all = colour.code("1");
+        self.line(&mut out, &widths, &mut self.head.iter().map(|(name, _)| *name), [all, all]);
         let mut start = 0;
-        for row in &self.rows {
-            let cells = row.ends.iter().map(|end| self.text.get(std::mem::replace(&mut start, *end)..*end));
-            let second = colour.code(row.colour);
-            let code = |position| if position == 1 { second } else { None };
-            self.line(&mut out, &widths, cells.map(Option::unwrap_or_default), code);
-            let note = self.text.get(std::mem::replace(&mut start, row.end)..row.end).unwrap_or_default();
+        let mut texts =
+            self.ends.iter().map(|end| self.text.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default());
+        for second in &self.colours {
+            self.line(&mut out, &widths, &mut texts, [None, colour.code(second)]);
+            let note = texts.next().unwrap_or_default();
             if !note.is_empty() {
                 out.push_str("  ");
                 out.push_str(&shortened(&harmless(note), columns.saturating_sub(2)));
@@ -97,31 +92,29 @@ impl<const N: usize> Table<N> {
         out
     }
 
-    fn widths(&self, columns: usize) -> [usize; N] {
-        let mut widths = self.widths;
-        let all: usize = widths.iter().sum::<usize>() + GAP * N.saturating_sub(1);
+    fn widths(&self, columns: usize) -> Vec<usize> {
+        let mut widths = self.widths.clone();
+        let all: usize = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
         if let Some(first) = widths.first_mut() {
             *first = first.saturating_sub(all.saturating_sub(columns)).max((*first).min(FIRST_AT_LEAST));
         }
         widths
     }
 
-    /// `code` gives the colour of the cell at a position, if it is to have one.
-    fn line<'c>(
+    /// Takes one of `cells` for each column. The colours are those of the second and of all others.
+    fn line(
         &self,
         out: &mut String,
-        widths: &[usize; N],
-        cells: impl Iterator<Item = &'c str>,
-        code: impl Fn(usize) -> Option<&'static str>,
+        widths: &[usize],
+        cells: &mut dyn Iterator<Item = &str>,
+        [others, second]: [Option<&'static str>; 2],
     ) {
         let start = out.len();
-        for (position, ((cell, width), (_, side))) in cells.zip(widths).zip(&self.head).enumerate() {
-            let shown = shortened(cell, *width);
+        for (position, (width, (_, side))) in widths.iter().zip(self.head).enumerate() {
+            let shown = shortened(cells.next().unwrap_or_default(), *width);
             let blank = width.saturating_sub(length(&shown));
-            if *side == Side::Right {
-                pad(out, blank);
-            }
-            match code(position) {
+            pad(out, if *side == Side::Right { blank } else { 0 });
+            match if position == 1 { second } else { others } {
                 Some(code) => out.extend(["\x1b[", code, "m", &*shown, "\x1b[0m"]),
                 None => out.push_str(&shown),
             }
@@ -154,10 +147,10 @@ pub(super) fn shortened(text: &str, width: usize) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn table(rows: &[(&str, &str, &str)]) -> Table<2> {
-        let mut table = Table::new([("NAME", Side::Left), ("N", Side::Right)]);
+    fn table(rows: &[(&str, &str, &str)]) -> Table {
+        let mut table = Table::new(&[("NAME", Side::Left), ("N", Side::Right)]);
         for (name, number, note) in rows {
-            table.push([name, number], "31", note);
+            table.push(&[name, number], "31", note);
         }
         table
     }

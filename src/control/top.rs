@@ -1,13 +1,12 @@
 //! A table that is kept up to date, the busiest first.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
 use super::http::Document;
@@ -48,14 +47,18 @@ pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
 struct Sample {
     at: Mono,
     status: Status,
-    /// By main process: of which instance, and the time it has spent with all below it, in milliseconds.
-    spent: BTreeMap<u64, (String, u64)>,
+    /// By instance and main process: the time it has spent with all below it, in milliseconds.
+    spent: Map<String, Value>,
 }
 
 impl Sample {
     fn new(at: Mono, status: Status) -> Self {
-        let spent = |instance: &Entry| Some((instance.pid?, (instance.id.clone(), instance.cpu_ms.unwrap_or(0))));
-        let spent = status.instances().filter_map(spent).collect();
+        let mut spent = Map::new();
+        for instance in status.instances() {
+            if let Some(pid) = instance.pid {
+                spent.insert(process(&instance.id, pid), instance.cpu_ms.into());
+            }
+        }
         Self { at, status, spent }
     }
 
@@ -68,11 +71,16 @@ impl Sample {
 
     /// What share of a processor the instance `id` had since `before`, in thousandths. After a restart: since then.
     fn share(&self, before: &Self, id: &str, pid: Option<u64>, spent: Option<u64>) -> Option<u64> {
-        let known = before.spent.get(&pid?).filter(|(known, _)| known == id);
-        let spent = spent?.saturating_sub(known.map_or(0, |(_, spent)| *spent));
+        let spent_before = before.spent.get(&process(id, pid?)).and_then(Value::as_u64).unwrap_or(0);
+        let spent = spent?.saturating_sub(spent_before);
         let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
         spent.checked_mul(1000)?.checked_div(elapsed)
     }
+}
+
+/// What tells a process of an instance from those before it.
+fn process(id: &str, pid: u64) -> String {
+    format!("{id} {pid}")
 }
 
 /// Two looks, and what they come to.
@@ -110,7 +118,7 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let share = |one: &Entry| before.and_then(|before| sample.share(before, &one.id, one.pid, one.cpu_ms));
     let mut instances: Vec<_> = sample.status.instances().map(|instance| (share(instance), instance)).collect();
     instances.sort_by_key(|(share, instance)| Reverse((*share, instance.rss_bytes)));
-    let mut table = Table::new([
+    let mut table = Table::new(&[
         ("NAME", Side::Left),
         ("STATE", Side::Left),
         ("PID", Side::Right),
@@ -131,7 +139,7 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
             &OrDash(instance.restarts),
             &OrDash(instance.uptime_ms.map(human::age)),
         ];
-        table.push(cells, instance.colour(), &instance.note());
+        table.push(&cells, instance.colour(), &instance.note());
     }
     let table = table.render(style.columns, style.colour);
     let shares: u64 = instances.iter().filter_map(|(share, _)| *share).sum();
