@@ -32,16 +32,7 @@ impl<'o> Object<'o> {
     }
 
     pub(in crate::runtime) fn shown(&mut self, name: &str, value: impl Display) {
-        let out = self.value(name);
-        out.push(b'"');
-        let start = out.len();
-        push(out, format_args!("{value}"));
-        if out.iter().skip(start).all(is_plain) {
-            return out.push(b'"');
-        }
-        let value = String::from_utf8_lossy(&out.split_off(start)).into_owned();
-        out.pop();
-        text(out, &value);
+        text(self.value(name), &value.to_string());
     }
 
     /// A number, `true`, `false` or `null`.
@@ -61,14 +52,10 @@ impl<'o> Object<'o> {
     }
 }
 
-/// Whether it stands for itself in a string.
-fn is_plain(byte: &u8) -> bool {
-    *byte >= b' ' && *byte != b'"' && *byte != b'\\'
-}
-
 /// A string.
 pub(in crate::runtime) fn text(out: &mut Vec<u8>, value: &str) {
-    if value.as_bytes().iter().all(is_plain) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if value.bytes().all(is_plain) {
         // Nearly all of them, and there are twenty to an instance: no memory of its own for each.
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
@@ -93,14 +80,9 @@ mod tests {
         let mut object = Object::new(&mut out);
         object.text("a", "say \"hi\"\n\u{1}");
         object.plain("b", 5);
-        object.shown("shown", format_args!("{}\"", 1));
-        object.shown("plain", 1);
         object.optional("c", None::<u32>);
         Object::new(object.value("d")).end();
         object.end();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            r#"{"a":"say \"hi\"\n\u0001","b":5,"shown":"1\"","plain":"1","c":null,"d":{}}"#
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a":"say \"hi\"\n\u0001","b":5,"c":null,"d":{}}"#);
     }
 }
