@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::http::{self, Answer, Failure};
+use super::http::{self, Answer, Document, Failure};
 use super::output::{Style, print, tell, unwritten};
 use super::places::{Place, places};
-use super::status::{self, list, text};
+use super::status::{Status, list, text};
 use super::{Change, Form, NO, NOBODY, Request, Task, health, lines, top};
 use crate::model::units::format_duration;
 
@@ -126,10 +127,10 @@ impl Client {
     }
 
     /// The state of everything; `None`: the answer was no, and has been shown.
-    pub(super) fn status(&self) -> Result<Option<(Vec<u8>, Value)>, Stop> {
+    pub(super) fn status(&self) -> Result<Option<Document>, Stop> {
         let answer = self.look("/v1/status")?;
         if answer.status == 200 {
-            return Ok(Some(answer.json()?));
+            return Ok(Some(answer.document()?));
         }
         self.refused("status", answer).map(|_| None)
     }
@@ -188,31 +189,40 @@ fn done(what: &str, value: &Value) -> String {
 }
 
 fn show_status(client: &Client, names: &[String]) -> Outcome {
-    let Some((body, status)) = client.status()? else { return Ok(NO) };
-    let status = match status::chosen(status, names) {
-        Ok(status) => status,
-        Err(unknown) => {
-            tell(&format!("status: there is no `{unknown}` here"));
-            return Ok(NO);
-        }
-    };
-    match client.form {
-        Form::Json if names.is_empty() => print(&body)?,
-        Form::Json => print(format!("{status}\n"))?,
-        Form::Text if names.is_empty() => {
-            print(format!("{}\n{}", status::summary(&status), status::table(&status, client.style)))?;
-        }
-        Form::Text => print(status::table(&status, client.style))?,
+    let Some(document) = client.status()? else { return Ok(NO) };
+    if client.form == Form::Json && names.is_empty() {
+        // Whatever it says, as long as it is JSON.
+        document.read::<IgnoredAny>()?;
+        print(&document.text)?;
+        return Ok(0);
     }
+    let mut status: Status = document.read()?;
+    if let Err(unknown) = status.choose(names) {
+        tell(&format!("status: there is no `{unknown}` here"));
+        return Ok(NO);
+    }
+    match client.form {
+        Form::Json => {
+            let mut value: Value = document.read()?;
+            status.leave_chosen(&mut value);
+            print(format!("{value}\n"))?;
+        }
+        Form::Text if names.is_empty() => {
+            print(format!("{}\n{}", status.summary(), status.table(client.style)))?;
+        }
+        Form::Text => print(status.table(client.style))?,
+    }
+    // Thousands of pieces of memory, and the end of the process frees them at once.
+    std::mem::forget(status);
     Ok(0)
 }
 
 /// Nobody wants to read of errors in the middle of the line that he is typing.
 fn show_names(client: &Client) -> u8 {
     let patience = client.timeout.unwrap_or(COMPLETE);
-    let answer = client.ask("GET", "/v1/status", patience).and_then(Answer::json);
-    if let Ok((_, status)) = answer {
-        print(status::names(&status)).ok();
+    let answer = client.ask("GET", "/v1/status", patience).and_then(Answer::document);
+    if let Ok(status) = answer.and_then(|document| document.read::<Status>()) {
+        print(status.names()).ok();
     }
     0
 }

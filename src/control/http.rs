@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::places::Place;
@@ -144,18 +145,18 @@ struct Wire {
 impl Wire {
     /// Appends what comes next to `buffer` and says how much that was; 0: the end.
     fn read(&mut self, buffer: &mut Vec<u8>) -> Result<usize, Failure> {
-        let mut chunk = vec![0; CHUNK];
+        let before = buffer.len();
         loop {
             let left = self.until.map(|until| until.since(sys::now()));
             if left == Some(Duration::ZERO) {
                 return Err(Failure::Late(self.path.clone(), self.patience));
             }
             let limited = self.stream.set_read_timeout(left);
-            match limited.and_then(|()| self.stream.read(&mut chunk)) {
-                Ok(count) => {
-                    buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                    return Ok(count);
-                }
+            buffer.resize(before + CHUNK, 0);
+            let result = limited.and_then(|()| self.stream.read(buffer.get_mut(before..).unwrap_or_default()));
+            buffer.truncate(before + result.as_ref().copied().unwrap_or(0));
+            match result {
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failure(&self.path, &error, self.patience)),
             }
@@ -206,6 +207,27 @@ fn body_length(wire: &Wire, headers: &[httparse::Header<'_>]) -> Result<Option<u
     }
 }
 
+/// The whole body of an answer.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// As it came.
+    pub(super) text: Vec<u8>,
+    path: PathBuf,
+}
+
+impl Document {
+    /// What it says.
+    ///
+    /// # Errors
+    /// It is no JSON, or says nothing of the kind.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.text).map_err(|error| {
+            let what = if error.is_data() { "its answer is about something else" } else { "its answer is no JSON" };
+            Failure::Nonsense(self.path.clone(), what)
+        })
+    }
+}
+
 /// The head of an answer has come.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -236,10 +258,15 @@ impl Answer {
 
     /// Waits for the rest, which is JSON: as it came, and what it says.
     pub(super) fn json(self) -> Result<(Vec<u8>, Value), Failure> {
+        let document = self.document()?;
+        let value = document.read()?;
+        Ok((document.text, value))
+    }
+
+    /// Waits for the rest, to be read as JSON.
+    pub(super) fn document(self) -> Result<Document, Failure> {
         let path = self.wire.path.clone();
-        let body = self.whole()?;
-        let no_json = |_| Failure::Nonsense(path, "its answer is no JSON");
-        serde_json::from_slice(&body).map_err(no_json).map(|value| (body, value))
+        Ok(Document { text: self.whole()?, path })
     }
 
     /// From now on the lines of a stream come when they come.

@@ -1,51 +1,57 @@
-//! Numbers for people, six characters at most.
+//! Numbers for people, six characters at most. They are written where they are shown: there can be thousands.
+
+use std::fmt::{Display, from_fn};
 
 /// `512B`, `12.3M`, `987M`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> impl Display {
     const UNITS: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
-    if bytes < 1024 {
-        return format!("{bytes}B");
-    }
-    // In tenths, so that no float is needed.
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    let mut unit = 0;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    let unit = UNITS.get(unit).copied().unwrap_or('P');
-    if tenths < 1_000 { format!("{}.{}{unit}", tenths / 10, tenths % 10) } else { format!("{}{unit}", tenths / 10) }
+    from_fn(move |out| {
+        if bytes < 1024 {
+            return write!(out, "{bytes}B");
+        }
+        let (mut whole, mut rest) = (bytes / 1024, bytes % 1024);
+        let mut unit = 0;
+        while whole >= 1024 && unit + 1 < UNITS.len() {
+            (whole, rest) = (whole / 1024, whole % 1024);
+            unit += 1;
+        }
+        let unit = UNITS.get(unit).copied().unwrap_or('P');
+        // In tenths, so that no float is needed.
+        if whole < 100 { write!(out, "{whole}.{}{unit}", rest * 10 / 1024) } else { write!(out, "{whole}{unit}") }
+    })
 }
 
 /// The time something has been there: `5s`, `2m10s`, `3h05m`, `12d3h`, `400d`.
-pub(super) fn age(milliseconds: u64) -> String {
+pub(super) fn age(milliseconds: u64) -> impl Display {
     let seconds = milliseconds / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{minutes}m{:02}s", seconds % 60),
-        3_600..86_400 => format!("{hours}h{:02}m", minutes % 60),
-        86_400..8_640_000 => format!("{days}d{}h", hours % 24),
-        _ => format!("{days}d"),
-    }
+    from_fn(move |out| match seconds {
+        0..60 => write!(out, "{seconds}s"),
+        60..3_600 => write!(out, "{minutes}m{:02}s", seconds % 60),
+        3_600..86_400 => write!(out, "{hours}h{:02}m", minutes % 60),
+        86_400..8_640_000 => write!(out, "{days}d{}h", hours % 24),
+        _ => write!(out, "{days}d"),
+    })
 }
 
 /// Time that a processor has spent: `0.05s`, `12.3s`, and then as [`age`].
-pub(super) fn spent(milliseconds: u64) -> String {
-    match milliseconds {
-        0..10_000 => format!("{}.{:02}s", milliseconds / 1000, milliseconds % 1000 / 10),
-        10_000..60_000 => format!("{}.{}s", milliseconds / 1000, milliseconds % 1000 / 100),
-        _ => age(milliseconds),
-    }
+pub(super) fn spent(milliseconds: u64) -> impl Display {
+    from_fn(move |out| match milliseconds {
+        0..10_000 => write!(out, "{}.{:02}s", milliseconds / 1000, milliseconds % 1000 / 10),
+        10_000..60_000 => write!(out, "{}.{}s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => age(milliseconds).fmt(out),
+    })
 }
 
 /// Thousandths of a processor as per cent: `0.3`, `99.9`, `250`.
-pub(super) fn percent(thousandths: u64) -> String {
-    if thousandths < 1_000 {
-        format!("{}.{}", thousandths / 10, thousandths % 10)
-    } else {
-        format!("{}", thousandths / 10)
-    }
+pub(super) fn percent(thousandths: u64) -> impl Display {
+    from_fn(move |out| {
+        if thousandths < 1_000 {
+            write!(out, "{}.{}", thousandths / 10, thousandths % 10)
+        } else {
+            write!(out, "{}", thousandths / 10)
+        }
+    })
 }
 
 #[cfg(test)]
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn sizes_have_a_decimal_while_they_are_small() {
-        let check = |number, expect| assert_eq!(bytes(number), expect, "{number}");
+        let check = |number, expect| assert_eq!(bytes(number).to_string(), expect, "{number}");
         check(0, "0B");
         check(1023, "1023B");
         check(1024, "1.0K");
@@ -69,7 +75,7 @@ mod tests {
 
     #[test]
     fn ages_have_two_units() {
-        let check = |seconds: u64, expect| assert_eq!(age(seconds * 1000), expect, "{seconds}");
+        let check = |seconds: u64, expect| assert_eq!(age(seconds * 1000).to_string(), expect, "{seconds}");
         check(0, "0s");
         check(59, "59s");
         check(60, "1m00s");
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn time_spent_is_finer() {
-        let check = |milliseconds, expect| assert_eq!(spent(milliseconds), expect, "{milliseconds}");
+        let check = |milliseconds, expect| assert_eq!(spent(milliseconds).to_string(), expect, "{milliseconds}");
         check(0, "0.00s");
         check(56, "0.05s");
         check(9_999, "9.99s");
@@ -93,7 +99,7 @@ mod tests {
 
     #[test]
     fn shares_of_processors_have_a_decimal_below_one() {
-        let check = |thousandths, expect| assert_eq!(percent(thousandths), expect, "{thousandths}");
+        let check = |thousandths, expect| assert_eq!(percent(thousandths).to_string(), expect, "{thousandths}");
         check(0, "0.0");
         check(3, "0.3");
         check(999, "99.9");

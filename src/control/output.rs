@@ -49,11 +49,13 @@ pub(super) fn is_dumb(variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
 
 impl Colour {
     /// `text` in the colour of `code` (SGR).
-    pub(super) fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::Yes if !code.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Yes | Self::No => text.to_owned(),
-        }
+    pub(super) fn paint(self, code: &'static str, text: &str) -> String {
+        self.code(code).map_or_else(|| text.to_owned(), |code| format!("\x1b[{code}m{text}\x1b[0m"))
+    }
+
+    /// `code` (SGR) where there are colours and this is one.
+    pub(super) fn code(self, code: &'static str) -> Option<&'static str> {
+        Some(code).filter(|code| self == Self::Yes && !code.is_empty())
     }
 }
 

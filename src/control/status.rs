@@ -1,12 +1,54 @@
 //! What runs, as a table.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::human;
 use super::output::Style;
-use super::table::{Row, Side, Table};
+use super::table::{OrDash, Side, Table};
+
+/// What is read of `/v1/status`. Members that we do not know are of no concern to us.
+#[derive(Debug, Deserialize)]
+pub(super) struct Status {
+    #[serde(default)]
+    pid: u64,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    uptime_ms: u64,
+    #[serde(default)]
+    state: String,
+    /// Without these it is something else.
+    services: Vec<Entry>,
+}
+
+/// A service, or one of its instances: they have most members in common.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Entry {
+    /// Of a service.
+    #[serde(default)]
+    name: String,
+    /// Of an instance.
+    #[serde(default)]
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) state: String,
+    pub(super) pid: Option<u64>,
+    ready: Option<bool>,
+    pub(super) restarts: Option<u64>,
+    pub(super) uptime_ms: Option<u64>,
+    #[serde(default)]
+    reason: String,
+    oom_killed: Option<bool>,
+    pub(super) rss_bytes: Option<u64>,
+    pub(super) cpu_ms: Option<u64>,
+    pub(super) processes: Option<u64>,
+    #[serde(default)]
+    instances: Vec<Self>,
+}
 
 /// A member of `value` that is text; empty if it is none.
 pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -23,144 +65,163 @@ pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// What `names` name of `status`; all of it if there are none.
-///
-/// # Errors
-/// The first name that names nothing.
-pub(super) fn chosen(mut status: Value, names: &[String]) -> Result<Value, &str> {
-    let is_all = |name: &String| name == "all";
-    if let Some(unknown) = names.iter().find(|name| !is_all(name) && !is_known(&status, name)) {
-        return Err(unknown);
-    }
-    if names.is_empty() || names.iter().any(is_all) {
-        return Ok(status);
-    }
-    if let Some(services) = status.get_mut("services").and_then(Value::as_array_mut) {
-        for service in services.iter_mut() {
-            let whole = names.iter().any(|name| name == text(service, "name"));
-            if let Some(instances) = service.get_mut("instances").and_then(Value::as_array_mut)
-                && !whole
-            {
-                instances.retain(|instance| names.iter().any(|name| name == text(instance, "id")));
-            }
+/// The members of the array `key` of `value`, to be changed; `None`: it has no such array.
+pub(super) fn list_mut<'v>(value: &'v mut Value, key: &str) -> Option<&'v mut Vec<Value>> {
+    value.get_mut(key).and_then(Value::as_array_mut)
+}
+
+impl Status {
+    /// Leaves what `names` name; all of it if there are none.
+    ///
+    /// # Errors
+    /// The first name that names nothing.
+    pub(super) fn choose<'n>(&mut self, names: &'n [String]) -> Result<(), &'n str> {
+        let is_all = |name: &String| name == "all";
+        if let Some(unknown) = names.iter().find(|name| !is_all(name) && !self.knows(name)) {
+            return Err(unknown);
         }
-        services.retain(|service| {
-            names.iter().any(|name| name == text(service, "name")) || !list(service, "instances").is_empty()
+        if names.is_empty() || names.iter().any(is_all) {
+            return Ok(());
+        }
+        for service in self.services.iter_mut().filter(|service| !names.contains(&service.name)) {
+            service.instances.retain(|instance| names.contains(&instance.id));
+        }
+        self.services.retain(|service| names.contains(&service.name) || !service.instances.is_empty());
+        Ok(())
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let is_name = |service: &Entry| service.name == name || service.instances.iter().any(|one| one.id == name);
+        self.services.iter().any(is_name)
+    }
+
+    /// Leaves of `value`, which says the same and more, what has been chosen.
+    pub(super) fn leave_chosen(&self, value: &mut Value) {
+        let Some(services) = list_mut(value, "services") else { return };
+        services.retain_mut(|service| {
+            let Some(chosen) = self.services.iter().find(|chosen| chosen.name == text(service, "name")) else {
+                return false;
+            };
+            if let Some(instances) = list_mut(service, "instances") {
+                instances.retain(|one| chosen.instances.iter().any(|chosen| chosen.id == text(one, "id")));
+            }
+            true
         });
     }
-    Ok(status)
-}
 
-fn is_known(status: &Value, name: &str) -> bool {
-    list(status, "services").iter().any(|service| {
-        text(service, "name") == name || list(service, "instances").iter().any(|instance| text(instance, "id") == name)
-    })
-}
+    /// All names that can be given: of services, of instances where there are several, and `all`.
+    pub(super) fn names(&self) -> String {
+        let mut names = String::new();
+        for service in &self.services {
+            let several = service.instances.iter().filter(|_| service.instances.len() > 1).map(|instance| &instance.id);
+            for name in std::iter::once(&service.name).chain(several) {
+                names.push_str(name);
+                names.push('\n');
+            }
+        }
+        names.push_str("all\n");
+        names
+    }
 
-/// All names that can be given: of services, of instances where there are several, and `all`.
-pub(super) fn names(status: &Value) -> String {
-    let mut names = String::new();
-    for service in list(status, "services") {
-        let instances = list(service, "instances");
-        let several = instances.iter().filter(|_| instances.len() > 1).map(|instance| text(instance, "id"));
-        for name in std::iter::once(text(service, "name")).chain(several) {
+    /// Every instance, and every service without one, in their order.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Entry> {
+        self.services.iter().flat_map(|service| {
+            if service.instances.is_empty() { std::slice::from_ref(service) } else { service.instances.as_slice() }
+        })
+    }
+
+    /// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`
+    pub(super) fn summary(&self) -> String {
+        // There are eight states at most.
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        for instance in self.services.iter().flat_map(|service| &service.instances) {
+            match counts.iter_mut().find(|(known, _)| *known == instance.state) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((&instance.state, 1)),
+            }
+        }
+        // The most first: what is normal.
+        counts.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
+        let Self { version, pid, .. } = self;
+        let state = if self.state == "stopping" { ", stopping" } else { "" };
+        let mut summary = format!("keepalive {version}, pid {pid}, up {}{state}", human::age(self.uptime_ms));
+        for (position, (state, count)) in counts.iter().enumerate() {
             // A String takes every write.
-            let _ = writeln!(names, "{name}");
+            let _ = write!(summary, "{} {count} {state}", if position == 0 { ':' } else { ',' });
+        }
+        if counts.is_empty() {
+            summary.push_str(": nothing to run");
+        }
+        summary
+    }
+
+    /// The whole of `keepalive status`.
+    pub(super) fn table(&self, style: Style) -> String {
+        let mut table = Table::new(&[
+            ("NAME", Side::Left),
+            ("STATE", Side::Left),
+            ("PID", Side::Right),
+            ("UPTIME", Side::Right),
+            ("RESTARTS", Side::Right),
+            ("CPU", Side::Right),
+            ("MEMORY", Side::Right),
+        ]);
+        for instance in self.instances() {
+            let cells: [&dyn Display; 7] = [
+                &instance.name(),
+                &instance.state,
+                &OrDash(instance.pid),
+                &OrDash(instance.uptime_ms.map(human::age)),
+                &OrDash(instance.restarts),
+                &OrDash(instance.cpu_ms.filter(|_| instance.pid.is_some()).map(human::spent)),
+                &OrDash(instance.memory().map(human::bytes)),
+            ];
+            table.push(&cells, instance.colour(), &instance.note());
+        }
+        table.render(style.columns, style.colour)
+    }
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &str {
+        if self.id.is_empty() { &self.name } else { &self.id }
+    }
+
+    /// While it runs.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.rss_bytes.filter(|_| self.pid.is_some())
+    }
+
+    fn is_unready(&self) -> bool {
+        self.state == "running" && self.ready == Some(false)
+    }
+
+    /// The colour (SGR) of the state.
+    pub(super) fn colour(&self) -> &'static str {
+        match self.state.as_str() {
+            "running" if self.is_unready() => "33",
+            "running" => "32",
+            "failed" => "31",
+            "backoff" | "starting" | "stopping" | "waiting" => "33",
+            _ => "2",
         }
     }
-    names.push_str("all\n");
-    names
-}
 
-/// Every instance, and every service without one, in the order of `status`.
-pub(super) fn instances(status: &Value) -> impl Iterator<Item = &Value> {
-    list(status, "services").iter().flat_map(|service| {
-        let instances = list(service, "instances");
-        if instances.is_empty() { std::slice::from_ref(service) } else { instances }
-    })
-}
-
-/// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`
-pub(super) fn summary(status: &Value) -> String {
-    // There are eight states at most.
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for instance in list(status, "services").iter().flat_map(|service| list(service, "instances")) {
-        let state = text(instance, "state");
-        match counts.iter_mut().find(|(known, _)| *known == state) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((state, 1)),
+    /// Why it does not plainly run; may be empty.
+    pub(super) fn note(&self) -> Cow<'_, str> {
+        let mut note = match self.state.as_str() {
+            "running" if self.is_unready() && self.reason.is_empty() => Cow::Borrowed("not ready"),
+            "running" if self.is_unready() => Cow::Owned(format!("not ready; {}", self.reason)),
+            "running" | "completed" => Cow::Borrowed(""),
+            _ => Cow::Borrowed(self.reason.as_str()),
+        };
+        if self.oom_killed == Some(true) && !note.contains("memory") && self.state != "running" {
+            let joint = if note.is_empty() { "" } else { "; " };
+            note.to_mut().push_str(joint);
+            note.to_mut().push_str("killed by the kernel, which was out of memory");
         }
+        note
     }
-    // The most first: what is normal.
-    counts.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
-    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let state = if text(status, "state") == "stopping" { ", stopping" } else { "" };
-    format!(
-        "keepalive {}, pid {}, up {}{state}: {}",
-        text(status, "version"),
-        number(status, "pid").unwrap_or(0),
-        human::age(number(status, "uptime_ms").unwrap_or(0)),
-        if counts.is_empty() { "nothing to run".to_owned() } else { counts.join(", ") }
-    )
-}
-
-/// The whole of `keepalive status`.
-pub(super) fn table(status: &Value, style: Style) -> String {
-    let rows = instances(status).map(|instance| {
-        let [name, state, pid, uptime, restarts, cpu, memory] = cells(instance);
-        row(instance, [name, state, pid, uptime, restarts, cpu, memory])
-    });
-    let head = [
-        ("NAME", Side::Left),
-        ("STATE", Side::Left),
-        ("PID", Side::Right),
-        ("UPTIME", Side::Right),
-        ("RESTARTS", Side::Right),
-        ("CPU", Side::Right),
-        ("MEMORY", Side::Right),
-    ];
-    Table { head, rows: rows.collect() }.render(style.columns, style.colour)
-}
-
-/// Name, state, pid, uptime, restarts, time spent and memory.
-pub(super) fn cells(instance: &Value) -> [String; 7] {
-    let or_dash = |number: Option<u64>, show: fn(u64) -> String| number.map_or_else(|| "-".to_owned(), show);
-    let runs = number(instance, "pid");
-    let name = if text(instance, "id").is_empty() { text(instance, "name") } else { text(instance, "id") };
-    [
-        name.to_owned(),
-        text(instance, "state").to_owned(),
-        or_dash(runs, |pid| pid.to_string()),
-        or_dash(number(instance, "uptime_ms"), human::age),
-        or_dash(number(instance, "restarts"), |restarts| restarts.to_string()),
-        or_dash(number(instance, "cpu_ms").filter(|_| runs.is_some()), human::spent),
-        or_dash(number(instance, "rss_bytes").filter(|_| runs.is_some()), human::bytes),
-    ]
-}
-
-/// A row that tells why `instance` does not plainly run.
-pub(super) fn row<const N: usize>(instance: &Value, cells: [String; N]) -> Row<N> {
-    let state = text(instance, "state");
-    let not_ready = state == "running" && instance.get("ready") == Some(&Value::Bool(false));
-    let killed = instance.get("oom_killed") == Some(&Value::Bool(true));
-    let mut note = match state {
-        "running" | "completed" => String::new(),
-        _ => text(instance, "reason").to_owned(),
-    };
-    if not_ready {
-        note = format!("not ready; {}", text(instance, "reason"));
-    }
-    if killed && !note.contains("memory") && state != "running" {
-        note.push_str("; killed by the kernel, which was out of memory");
-    }
-    let colour = match state {
-        "running" if not_ready => "33",
-        "running" => "32",
-        "failed" => "31",
-        "backoff" | "starting" | "stopping" | "waiting" => "33",
-        _ => "2",
-    };
-    Row { cells, colour, note: note.trim_matches([';', ' ']).to_owned() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,15 @@ use super::*;
 
 const PLAIN: Style = Style { colour: Colour::No, columns: 80 };
 
-fn sample() -> Value {
+fn status(value: Value) -> Status {
+    serde_json::from_value(value).unwrap()
+}
+
+fn entry(value: Value) -> Entry {
+    serde_json::from_value(value).unwrap()
+}
+
+fn answer() -> Value {
     json!({"pid": 1, "version": "0.1.0", "uptime_ms": 130_000, "state": "running", "services": [
         {"name": "migrate", "state": "completed", "instances": [
             {"id": "migrate.0", "state": "completed", "pid": null, "ready": true, "restarts": 0, "uptime_ms": null,
@@ -21,6 +29,10 @@ fn sample() -> Value {
         {"name": "idle", "state": "stopped", "instances": []}]})
 }
 
+fn sample() -> Status {
+    status(answer())
+}
+
 #[test]
 fn whatever_does_not_plainly_run_says_why() {
     let expected = "\
@@ -31,20 +43,20 @@ web.1      backoff      -       -         2      -       -
   exit 1 after 20ms, retry in 400ms, 2 of 16
 idle       stopped      -       -         -      -       -
 ";
-    assert_eq!(table(&sample(), PLAIN), expected);
+    assert_eq!(sample().table(PLAIN), expected);
 }
 
 #[test]
 fn the_summary_counts_states() {
-    assert_eq!(summary(&sample()), "keepalive 0.1.0, pid 1, up 2m10s: 1 backoff, 1 completed, 1 running");
+    assert_eq!(sample().summary(), "keepalive 0.1.0, pid 1, up 2m10s: 1 backoff, 1 completed, 1 running");
 }
 
 #[test]
 fn what_runs_but_is_not_ready_or_was_killed_for_its_memory_says_so() {
     let unready = json!({"id": "a", "state": "running", "ready": false, "reason": "reloading", "pid": 7});
-    assert_eq!(row(&unready, [String::new()]).note, "not ready; reloading");
+    assert_eq!(entry(unready).note(), "not ready; reloading");
     let killed = json!({"id": "a", "state": "backoff", "oom_killed": true, "reason": "SIGKILL after 2s"});
-    assert_eq!(row(&killed, [String::new()]).note, "SIGKILL after 2s; killed by the kernel, which was out of memory");
+    assert_eq!(entry(killed).note(), "SIGKILL after 2s; killed by the kernel, which was out of memory");
 }
 
 #[test]
@@ -55,11 +67,11 @@ fn no_line_is_wider_than_the_screen() {
             "state": "backoff", "pid": 4_194_304, "ready": false, "restarts": 4_000_000_000_u64,
             "uptime_ms": 86_400_000_u64 * 50, "reason": "ä".repeat(200), "rss_bytes": 123_u64 << 30, "cpu_ms": 86_000_000_u64}));
     }
-    let status = json!({"services": [{"name": "a", "instances": instances}]});
-    let text = table(&status, PLAIN);
+    let status = status(json!({"services": [{"name": "a", "instances": instances}]}));
+    let text = status.table(PLAIN);
     assert_eq!(text.lines().count(), 2_001);
     assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(80), "{}", &text[..400]);
-    let wide = table(&status, Style { columns: 200, ..PLAIN });
+    let wide = status.table(Style { columns: 200, ..PLAIN });
     assert!(wide.contains(".999 "), "a wide screen has room for whole names");
 }
 
@@ -67,8 +79,14 @@ fn no_line_is_wider_than_the_screen() {
 fn a_name_chooses_a_service_or_an_instance() {
     let ids = |names: &[&str]| -> Result<Vec<String>, String> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let chosen = chosen(sample(), &names).map_err(str::to_owned)?;
-        Ok(instances(&chosen).map(|instance| cells(instance)[0].clone()).collect())
+        let mut chosen = sample();
+        chosen.choose(&names).map_err(str::to_owned)?;
+        let ids: Vec<String> = chosen.instances().map(|instance| instance.name().to_owned()).collect();
+        // What is left of the JSON is the same.
+        let mut value = answer();
+        chosen.leave_chosen(&mut value);
+        assert!(status(value).instances().map(Entry::name).eq(&ids));
+        Ok(ids)
     };
     let all = ["migrate.0", "web.0", "web.1", "idle"].map(str::to_owned).to_vec();
     assert_eq!(ids(&[]), Ok(all.clone()));
@@ -80,13 +98,14 @@ fn a_name_chooses_a_service_or_an_instance() {
 
 #[test]
 fn names_to_complete_are_services_instances_of_several_and_all() {
-    assert_eq!(names(&sample()), "migrate\nweb\nweb.0\nweb.1\nidle\nall\n");
+    assert_eq!(sample().names(), "migrate\nweb\nweb.0\nweb.1\nidle\nall\n");
 }
 
 #[test]
-fn nonsense_makes_a_table_of_nothing() {
-    for nonsense in [json!(null), json!([]), json!({"services": 7}), json!({"services": [7, {"instances": [null]}]})] {
-        assert!(table(&nonsense, PLAIN).starts_with("NAME"), "{nonsense}");
-        assert!(summary(&nonsense).starts_with("keepalive"), "{nonsense}");
+fn nonsense_is_no_status() {
+    let nonsense = [json!(null), json!([]), json!({}), json!({"services": 7}), json!({"services": [7]})];
+    for nonsense in nonsense.into_iter().chain([json!({"services": [{"instances": [null]}]})]) {
+        assert!(serde_json::from_value::<Status>(nonsense.clone()).is_err(), "{nonsense}");
     }
+    assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: nothing to run");
 }

@@ -1,4 +1,10 @@
 //! Columns of text, as wide as what is in them and no wider than the screen.
+//!
+//! All cells stand in one text, one after the other: there can be thousands, and memory for each of them would cost more
+//! than all the rest.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::output::{Colour, harmless};
 
@@ -14,106 +20,139 @@ pub(super) enum Side {
     Right,
 }
 
+/// What there is, or a `-`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrDash<T>(pub(super) Option<T>);
+
+impl<T: Display> Display for OrDash<T> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(shown) => shown.fmt(formatter),
+            None => formatter.write_str("-"),
+        }
+    }
+}
+
 /// A table. The first column gives way where there is no room for all.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
-    pub(super) head: [(&'static str, Side); N],
-    pub(super) rows: Vec<Row<N>>,
+pub(super) struct Table {
+    head: &'static [(&'static str, Side)],
+    /// What the longest cell of each column needs.
+    widths: Vec<usize>,
+    /// The cells and the note of each row, one after the other.
+    text: String,
+    /// Where they end.
+    ends: Vec<usize>,
+    /// The colour (SGR) of the second cell of each row.
+    colours: Vec<&'static str>,
 }
 
-/// A line of it.
-#[derive(Debug)]
-pub(super) struct Row<const N: usize> {
-    pub(super) cells: [String; N],
-    /// The colour (SGR) of the second cell.
-    pub(super) colour: &'static str,
-    /// What there is to say besides, on a line of its own; may be empty.
-    pub(super) note: String,
-}
+impl Table {
+    pub(super) fn new(head: &'static [(&'static str, Side)]) -> Self {
+        let widths = head.iter().map(|(name, _)| length(name)).collect();
+        Self { head, widths, text: String::new(), ends: Vec::new(), colours: Vec::new() }
+    }
 
-impl<const N: usize> Table<N> {
+    /// One row more: a cell for each column, the colour (SGR) of the second, and what there is to say besides, on a line
+    /// of its own, if anything.
+    pub(super) fn push(&mut self, cells: &[&dyn Display], colour: &'static str, note: &str) {
+        for (position, width) in self.widths.iter_mut().enumerate() {
+            let start = self.text.len();
+            if let Some(cell) = cells.get(position) {
+                // A String takes every write.
+                let _ = write!(self.text, "{cell}");
+            }
+            *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
+            self.ends.push(self.text.len());
+        }
+        self.text.push_str(note);
+        self.ends.push(self.text.len());
+        self.colours.push(colour);
+    }
+
     /// Its lines, each with its end, none longer than `columns`.
     pub(super) fn render(&self, columns: usize, colour: Colour) -> String {
         let widths = self.widths(columns);
-        let mut text = String::new();
-        let head = self.head.map(|(name, _)| name.to_owned());
-        self.line(&mut text, &widths, &head, colour, "", "1");
-        for row in &self.rows {
-            self.line(&mut text, &widths, &row.cells, colour, row.colour, "");
-            if !row.note.is_empty() {
-                text.push_str("  ");
-                text.push_str(&shortened(&harmless(&row.note), columns.saturating_sub(2)));
-                text.push('\n');
+        let line = widths.iter().sum::<usize>() + GAP * widths.len();
+        let mut out = String::with_capacity(line * (self.colours.len() + 1));
+        let all = colour.code("1");
+        self.line(&mut out, &widths, &mut self.head.iter().map(|(name, _)| *name), [all, all]);
+        let mut start = 0;
+        let mut texts =
+            self.ends.iter().map(|end| self.text.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default());
+        for second in &self.colours {
+            self.line(&mut out, &widths, &mut texts, [None, colour.code(second)]);
+            let note = texts.next().unwrap_or_default();
+            if !note.is_empty() {
+                out.push_str("  ");
+                out.push_str(&shortened(&harmless(note), columns.saturating_sub(2)));
+                out.push('\n');
             }
         }
-        text
+        out
     }
 
-    fn widths(&self, columns: usize) -> [usize; N] {
-        let mut widths = self.head.map(|(name, _)| length(name));
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(&row.cells) {
-                *width = length(cell).max(*width);
-            }
-        }
-        let all: usize = widths.iter().sum::<usize>() + GAP * N.saturating_sub(1);
+    fn widths(&self, columns: usize) -> Vec<usize> {
+        let mut widths = self.widths.clone();
+        let all: usize = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
         if let Some(first) = widths.first_mut() {
             *first = first.saturating_sub(all.saturating_sub(columns)).max((*first).min(FIRST_AT_LEAST));
         }
         widths
     }
 
+    /// Takes one of `cells` for each column. The colours are those of the second and of all others.
     fn line(
         &self,
-        text: &mut String,
-        widths: &[usize; N],
-        cells: &[String; N],
-        colour: Colour,
-        second: &str,
-        all: &str,
+        out: &mut String,
+        widths: &[usize],
+        cells: &mut dyn Iterator<Item = &str>,
+        [others, second]: [Option<&'static str>; 2],
     ) {
-        let start = text.len();
-        for (position, ((cell, width), (_, side))) in cells.iter().zip(widths).zip(&self.head).enumerate() {
-            let shown = shortened(cell, *width);
-            let blank = " ".repeat(width.saturating_sub(length(&shown)));
-            let code = if position == 1 && all.is_empty() { second } else { all };
-            let shown = colour.paint(code, &shown);
-            match side {
-                Side::Left => text.extend([&shown, &*blank]),
-                Side::Right => text.extend([&*blank, &shown]),
+        let start = out.len();
+        for (position, (width, (_, side))) in widths.iter().zip(self.head).enumerate() {
+            let shown = shortened(cells.next().unwrap_or_default(), *width);
+            let blank = width.saturating_sub(length(&shown));
+            pad(out, if *side == Side::Right { blank } else { 0 });
+            match if position == 1 { second } else { others } {
+                Some(code) => out.extend(["\x1b[", code, "m", &*shown, "\x1b[0m"]),
+                None => out.push_str(&shown),
             }
-            text.push_str("  ");
+            pad(out, if *side == Side::Left { blank + GAP } else { GAP });
         }
-        text.truncate(start + text.get(start..).unwrap_or_default().trim_end().len());
-        text.push('\n');
+        out.truncate(start + out.get(start..).unwrap_or_default().trim_end_matches(' ').len());
+        out.push('\n');
     }
+}
+
+fn pad(out: &mut String, count: usize) {
+    out.extend(std::iter::repeat_n(' ', count));
 }
 
 fn length(text: &str) -> usize {
-    text.chars().count()
+    if text.is_ascii() { text.len() } else { text.chars().count() }
 }
 
 /// `text`, or as much of it as fits into `width` characters and a `…`.
-pub(super) fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> Cow<'_, str> {
     if length(text) <= width {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
     short.push('…');
-    short
+    Cow::Owned(short)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn table(rows: &[(&str, &str, &str)]) -> Table<2> {
-        let row = |(name, number, note): &(&str, &str, &str)| Row {
-            cells: [(*name).to_owned(), (*number).to_owned()],
-            colour: "31",
-            note: (*note).to_owned(),
-        };
-        Table { head: [("NAME", Side::Left), ("N", Side::Right)], rows: rows.iter().map(row).collect() }
+    fn table(rows: &[(&str, &str, &str)]) -> Table {
+        let mut table = Table::new(&[("NAME", Side::Left), ("N", Side::Right)]);
+        for (name, number, note) in rows {
+            table.push(&[name, number], "31", note);
+        }
+        table
     }
 
     #[test]

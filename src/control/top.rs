@@ -1,15 +1,18 @@
 //! A table that is kept up to date, the busiest first.
 
+use std::cmp::Reverse;
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
+use super::http::Document;
 use super::output::{Colour, Style, is_dumb, is_terminal, print};
-use super::status::{self, number, text};
-use super::table::{Side, Table, shortened};
+use super::status::{Entry, Status, list_mut, number, text};
+use super::table::{OrDash, Side, Table, shortened};
 use super::{Form, NO, human};
 use crate::model::{Mono, Signal};
 use crate::sys::screen::{SingleKeys, Size, size};
@@ -43,79 +46,79 @@ pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
 #[derive(Debug)]
 struct Sample {
     at: Mono,
-    status: Value,
+    status: Status,
     /// By instance and main process: the time it has spent with all below it, in milliseconds.
     spent: Map<String, Value>,
 }
 
 impl Sample {
-    fn new(at: Mono, status: Value) -> Self {
+    fn new(at: Mono, status: Status) -> Self {
         let mut spent = Map::new();
-        for instance in status::instances(&status) {
-            if let Some(process) = process(instance) {
-                spent.insert(process, number(instance, "cpu_ms").into());
+        for instance in status.instances() {
+            if let Some(pid) = instance.pid {
+                spent.insert(process(&instance.id, pid), instance.cpu_ms.into());
             }
         }
         Self { at, status, spent }
     }
 
-    /// `None`: the answer was no.
-    fn take(client: &Client) -> Result<Option<Self>, Stop> {
-        Ok(client.status()?.map(|(_, status)| Self::new(sys::now(), status)))
+    /// What it was read from, too. `None`: the answer was no.
+    fn take(client: &Client) -> Result<Option<(Document, Self)>, Stop> {
+        let Some(document) = client.status()? else { return Ok(None) };
+        let status = document.read()?;
+        Ok(Some((document, Self::new(sys::now(), status))))
     }
 
-    /// What share of a processor `instance` had since `before`, in thousandths. After a restart: since then.
-    fn share(&self, before: &Self, instance: &Value) -> Option<u64> {
-        let spent_before = before.spent.get(&process(instance)?).and_then(Value::as_u64).unwrap_or(0);
-        let spent = number(instance, "cpu_ms")?.saturating_sub(spent_before);
+    /// What share of a processor the instance `id` had since `before`, in thousandths. After a restart: since then.
+    fn share(&self, before: &Self, id: &str, pid: Option<u64>, spent: Option<u64>) -> Option<u64> {
+        let spent_before = before.spent.get(&process(id, pid?)).and_then(Value::as_u64).unwrap_or(0);
+        let spent = spent?.saturating_sub(spent_before);
         let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
         spent.checked_mul(1000)?.checked_div(elapsed)
     }
 }
 
-/// What tells a process of an instance from those before it; `None`: there is none.
-fn process(instance: &Value) -> Option<String> {
-    number(instance, "pid").map(|pid| format!("{} {pid}", text(instance, "id")))
+/// What tells a process of an instance from those before it.
+fn process(id: &str, pid: u64) -> String {
+    format!("{id} {pid}")
 }
 
 /// Two looks, and what they come to.
 fn once(client: &Client) -> Outcome {
-    let Some(before) = Sample::take(client)? else { return Ok(NO) };
+    let Some((_, before)) = Sample::take(client)? else { return Ok(NO) };
     let mut poller = Poller::new().map_err(broken)?;
     poller.wait(Some(INTERVAL)).map_err(broken)?;
-    let Some(sample) = Sample::take(client)? else { return Ok(NO) };
+    let Some((document, sample)) = Sample::take(client)? else { return Ok(NO) };
     match client.form {
-        Form::Json => print(format!("{}\n", with_shares(sample, &before)))?,
+        Form::Json => {
+            let mut status = document.read()?;
+            add_shares(&mut status, &sample, &before);
+            print(format!("{status}\n"))?;
+        }
         Form::Text => print(picture(&sample, Some(&before), client.style))?,
     }
     Ok(0)
 }
 
-/// The status with `cpu_percent` for each instance.
-fn with_shares(sample: Sample, before: &Sample) -> Value {
-    let mut status = sample.status.clone();
-    let services = status.get_mut("services").and_then(Value::as_array_mut).into_iter().flatten();
-    for instance in services.filter_map(|service| service.get_mut("instances")?.as_array_mut()).flatten() {
-        let share = sample.share(before, instance).map(|share| f64::from(u32::try_from(share).unwrap_or(u32::MAX)));
+/// Adds `cpu_percent` to each instance in `status`, which is what `sample` was read from.
+fn add_shares(status: &mut Value, sample: &Sample, before: &Sample) {
+    let services = list_mut(status, "services").into_iter().flatten();
+    for instance in services.filter_map(|service| list_mut(service, "instances")).flatten() {
+        let (id, pid, spent) = (text(instance, "id"), number(instance, "pid"), number(instance, "cpu_ms"));
+        let share = sample.share(before, id, pid, spent);
+        let share = share.map(|share| f64::from(u32::try_from(share).unwrap_or(u32::MAX)) / 10.0);
         if let Some(members) = instance.as_object_mut() {
-            members.insert("cpu_percent".to_owned(), json!(share.map(|share| share / 10.0)));
+            members.insert("cpu_percent".to_owned(), share.into());
         }
     }
-    status
 }
 
 /// All of it, for people.
 fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
-    let share = |instance| before.and_then(|before| sample.share(before, instance));
-    let mut instances: Vec<&Value> = status::instances(&sample.status).collect();
-    instances.sort_by_key(|instance| std::cmp::Reverse((share(instance), number(instance, "rss_bytes"))));
-    let rows = instances.iter().map(|instance| {
-        let [name, state, pid, uptime, restarts, _, memory] = status::cells(instance);
-        let cpu = share(instance).map_or_else(|| "-".to_owned(), human::percent);
-        let processes = number(instance, "processes").map_or_else(|| "-".to_owned(), |count| count.to_string());
-        status::row(instance, [name, state, pid, cpu, memory, processes, restarts, uptime])
-    });
-    let head = [
+    let share = |one: &Entry| before.and_then(|before| sample.share(before, &one.id, one.pid, one.cpu_ms));
+    let mut instances: Vec<_> = sample.status.instances().map(|instance| (share(instance), instance)).collect();
+    instances.sort_by_key(|(share, instance)| Reverse((*share, instance.rss_bytes)));
+    let mut table = Table::new(&[
         ("NAME", Side::Left),
         ("STATE", Side::Left),
         ("PID", Side::Right),
@@ -124,12 +127,26 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
         ("PROCS", Side::Right),
         ("RESTARTS", Side::Right),
         ("UPTIME", Side::Right),
-    ];
-    let table = Table { head, rows: rows.collect() }.render(style.columns, style.colour);
-    let shares: u64 = instances.iter().filter_map(|instance| share(instance)).sum();
-    let memory: u64 = instances.iter().filter_map(|instance| number(instance, "rss_bytes")).sum();
-    let summary = shortened(&status::summary(&sample.status), style.columns);
-    let cpu = if before.is_some() { human::percent(shares) } else { "-".to_owned() };
+    ]);
+    for (share, instance) in &instances {
+        let cells: [&dyn Display; 8] = [
+            &instance.name(),
+            &instance.state,
+            &OrDash(instance.pid),
+            &OrDash(share.map(human::percent)),
+            &OrDash(instance.memory().map(human::bytes)),
+            &OrDash(instance.processes),
+            &OrDash(instance.restarts),
+            &OrDash(instance.uptime_ms.map(human::age)),
+        ];
+        table.push(&cells, instance.colour(), &instance.note());
+    }
+    let table = table.render(style.columns, style.colour);
+    let shares: u64 = instances.iter().filter_map(|(share, _)| *share).sum();
+    let memory: u64 = instances.iter().filter_map(|(_, instance)| instance.rss_bytes).sum();
+    let summary = sample.status.summary();
+    let summary = shortened(&summary, style.columns);
+    let cpu = OrDash(before.map(|_| human::percent(shares)));
     format!("{summary}\nCPU {cpu}%, memory {}\n{table}", human::bytes(memory))
 }
 
@@ -162,7 +179,7 @@ enum Woken {
 }
 
 fn live(client: &Client) -> Outcome {
-    let Some(mut sample) = Sample::take(client)? else { return Ok(NO) };
+    let Some((_, mut sample)) = Sample::take(client)? else { return Ok(NO) };
     let mut before: Option<Sample> = None;
     // Nothing is started from here on that would have to inherit what was before.
     let _inherited = signals::take_over(Depth::Quick);
@@ -177,7 +194,7 @@ fn live(client: &Client) -> Outcome {
         }
         if sys::now() >= sample.at + INTERVAL {
             match Sample::take(client)? {
-                Some(next) => before = Some(std::mem::replace(&mut sample, next)),
+                Some((_, next)) => before = Some(std::mem::replace(&mut sample, next)),
                 None => return Ok(NO),
             }
         }

@@ -1,8 +1,10 @@
 //! What is on the screen.
 
+use serde_json::json;
+
 use super::*;
 
-fn sample(milliseconds: u64, web: (u64, u64), database: (u64, u64)) -> Sample {
+fn answer(web: (u64, u64), database: (u64, u64)) -> Value {
     let instance = |id: &str, (pid, spent): (u64, u64)| {
         json!({"id": id, "state": "running", "pid": pid, "ready": true, "restarts": 0, "uptime_ms": 1000,
                "rss_bytes": 1 << 20, "cpu_ms": spent, "processes": 1})
@@ -10,7 +12,11 @@ fn sample(milliseconds: u64, web: (u64, u64), database: (u64, u64)) -> Sample {
     let services = json!([
         {"name": "db", "instances": [instance("db.0", database)]}, {"name": "web", "instances": [instance("web.0", web)]},
     ]);
-    let status = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5000, "services": services});
+    json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5000, "services": services})
+}
+
+fn sample(milliseconds: u64, web: (u64, u64), database: (u64, u64)) -> Sample {
+    let status = serde_json::from_value(answer(web, database)).unwrap();
     Sample::new(Mono::from_nanos(milliseconds * 1_000_000), status)
 }
 
@@ -32,7 +38,8 @@ db.0   running    8   0.1    1.0M      1         0      1s
 fn a_new_process_begins_at_nothing() {
     let before = sample(0, (7, 50_000), (8, 0));
     let now = sample(1_000, (9, 300), (8, 0));
-    let status = with_shares(now, &before);
+    let mut status = answer((9, 300), (8, 0));
+    add_shares(&mut status, &now, &before);
     let share = |service: usize| status["services"][service]["instances"][0]["cpu_percent"].as_f64();
     assert_eq!((share(0), share(1)), (Some(0.0), Some(30.0)));
 }

@@ -3,8 +3,14 @@
 //! What is read may be out of date as soon as it has been read; where it decides about a signal, use
 //! [`super::signal_exactly`].
 
-use std::fs::{File, ReadDir};
-use std::io::Read;
+use std::ffi::CStr;
+use std::fs::ReadDir;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd;
 
 use crate::model::Pid;
 
@@ -74,38 +80,48 @@ fn number(text: &[u8]) -> Option<i32> {
 
 /// The children's times can be negative for a moment, while they are being added up.
 fn count(text: &[u8]) -> Option<u64> {
-    let number: i128 = str::from_utf8(text).ok()?.parse().ok()?;
-    u64::try_from(number.max(0)).ok()
+    if text.starts_with(b"-") { Some(0) } else { str::from_utf8(text).ok()?.parse().ok() }
 }
 
 /// One process; `None` if it has gone or /proc cannot be read.
 #[must_use]
 pub fn stat(pid: Pid) -> Option<Stat> {
+    stat_below(AT_FDCWD, format_args!("/proc/{pid}/stat\0"))
+}
+
+/// `path` ends with a NUL. Not by `File`, whose open is two system calls under musl: there can be thousands to read.
+fn stat_below(folder: BorrowedFd<'_>, path: std::fmt::Arguments<'_>) -> Option<Stat> {
+    let mut room = [0; 32];
+    (&mut room[..]).write_fmt(path).ok()?;
+    let path = CStr::from_bytes_until_nul(&room).ok()?;
+    let file = openat(folder, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     // The longest possible name and 52 numbers fit; longer lines are cut behind what is looked at.
     let mut buffer = [0; 1024];
-    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
-    let length = file.read(&mut buffer).ok()?;
+    let length = unistd::read(file, &mut buffer).ok()?;
     Stat::parse(buffer.get(..length)?)
 }
 
 /// Every process that /proc shows, zombies too, each read when it is asked for. Nothing at all if it cannot be read.
 #[derive(Debug)]
-pub struct Processes(Option<ReadDir>);
+pub struct Processes(Option<(OwnedFd, ReadDir)>);
 
 /// Begins to look through all processes.
 #[must_use]
 pub fn processes() -> Processes {
-    Processes(std::fs::read_dir("/proc").ok())
+    let folder = open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    Processes(folder.ok().zip(std::fs::read_dir("/proc").ok()))
 }
 
 impl Iterator for Processes {
     type Item = Stat;
 
     fn next(&mut self) -> Option<Stat> {
+        let (folder, entries) = self.0.as_mut()?;
         loop {
             // An error repeated for ever would be asked for for ever.
-            let entry = self.0.as_mut()?.next()?.ok()?;
+            let entry = entries.next()?.ok()?;
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new);
+            let stat = |pid| stat_below(folder.as_fd(), format_args!("{pid}/stat\0"));
             if let Some(stat) = pid.and_then(stat) {
                 return Some(stat);
             }
@@ -122,7 +138,7 @@ pub const fn ticks_to_milliseconds(ticks: u64) -> u64 {
 /// Pages of [`Stat`] in bytes.
 #[must_use]
 pub fn pages_to_bytes(pages: u64) -> u64 {
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let size = unistd::sysconf(unistd::SysconfVar::PAGE_SIZE).ok().flatten();
     pages.saturating_mul(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
 }
 

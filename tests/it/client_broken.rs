@@ -81,6 +81,7 @@ fn an_answer_that_is_none_is_told_from_one() {
     check_nonsense(b"+PONG\r\n", "its answer is no HTTP");
     check_nonsense(b"\0\xff\0", "its answer is no HTTP");
     check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "its answer is no JSON");
+    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":1}", "its answer is about something else");
     check_nonsense(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "its answer is no JSON");
     check_nonsense(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "it sends in chunks");
     check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "its answer has no length that is a number");
