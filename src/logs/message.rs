@@ -63,6 +63,8 @@ pub struct LogsQuery {
     pub lines: Option<usize>,
     /// Whether to go on with what is still to come.
     pub follow: bool,
+    /// Who asks has not come by the control socket.
+    pub is_guest: bool,
 }
 
 /// What PID 1 tells.
@@ -112,9 +114,10 @@ impl Message {
                 packet.byte(3);
                 packet.number((*slot).into());
             }
-            Self::Client(LogsQuery { names, lines, follow }) => {
+            Self::Client(LogsQuery { names, lines, follow, is_guest }) => {
                 packet.byte(4);
                 packet.byte(u8::from(*follow));
+                packet.byte(u8::from(*is_guest));
                 packet.number(lines.map_or(u64::MAX, |lines| u64::try_from(lines).unwrap_or(u64::MAX)));
                 names.iter().for_each(|name| packet.bytes(name.as_bytes()));
             }
@@ -137,9 +140,10 @@ impl Message {
             3 => Self::Ended { slot: rest.small()? },
             4 => {
                 let follow = rest.byte()? != 0;
+                let is_guest = rest.byte()? != 0;
                 let lines = usize::try_from(rest.number()?).ok().filter(|lines| *lines != usize::MAX);
                 let names = std::iter::from_fn(|| rest.string()).collect();
-                Self::Client(LogsQuery { names, lines, follow })
+                Self::Client(LogsQuery { names, lines, follow, is_guest })
             }
             5 => Self::End { within: rest.number()? },
             _ => return None,
@@ -253,7 +257,7 @@ mod tests {
             Message::Own { level: Level::Error, milliseconds: 12, text: "→ b".to_owned() },
             Message::Own { level: Level::Trace, milliseconds: 12, text: String::new() },
             Message::Ended { slot: 1 },
-            Message::Client(LogsQuery { names, lines: Some(0), follow: true }),
+            Message::Client(LogsQuery { names, lines: Some(0), follow: true, is_guest: true }),
             Message::Client(LogsQuery::default()),
             Message::End { within: 2_000 },
         ] {

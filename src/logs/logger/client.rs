@@ -2,6 +2,7 @@
 //! how many, and holds up nobody.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -10,12 +11,17 @@ use super::ring::{Cursor, Next, OWN, Ring};
 use crate::logs::line::{OWN_NAME, Piece, write_own_json};
 use crate::logs::message::LogsQuery;
 use crate::logs::stamp::Stamp;
+use crate::model::Mono;
 use crate::sys::Poller;
 use crate::sys::pipe::{receive_now, send_now};
 use crate::sys::poll::Interest;
 
 /// So many at a time.
 pub(super) const CLIENTS_AT_MOST: usize = 16;
+/// So many of them may be guests: there is room for operators then.
+pub(super) const GUESTS_AT_MOST: usize = 10;
+/// Who takes nothing for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What is got ready for one at once.
 const ENOUGH: usize = 64 << 10;
 
@@ -37,6 +43,8 @@ pub(super) struct Client {
     buffer: Vec<u8>,
     sent: usize,
     waits_for_room: bool,
+    /// When it is given up, unless it takes something before.
+    deadline: Option<Mono>,
 }
 
 /// Tells one too many that it is.
@@ -57,6 +65,7 @@ impl Client {
             buffer: HEAD.to_vec(),
             sent: 0,
             waits_for_room: false,
+            deadline: None,
         };
         if let Some(lines) = client.query.lines {
             let (mut cursor, mut known) = (client.cursor, 0_usize);
@@ -76,21 +85,37 @@ impl Client {
         self.socket.as_fd()
     }
 
-    /// Whether it is still there: what it says is of no interest.
+    /// Whether it is still there, and silent: there is nothing more to be said.
     pub(super) fn listens(&self) -> bool {
-        !matches!(receive_now(&self.socket, &mut [0; 512]), Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE))
+        matches!(receive_now(&self.socket, &mut [0; 16]), Err(Errno::EAGAIN | Errno::EINTR))
+    }
+
+    pub(super) const fn is_guest(&self) -> bool {
+        self.query.is_guest
+    }
+
+    /// When it is given up.
+    pub(super) const fn deadline(&self) -> Option<Mono> {
+        self.deadline
     }
 
     /// Sends what there is, as far as it is taken. Whether it goes on.
-    pub(super) fn pump(&mut self, ring: &Ring, names: &Names, poller: &Poller) -> bool {
+    pub(super) fn pump(&mut self, ring: &Ring, names: &Names, poller: &Poller, now: Mono) -> bool {
         loop {
             let is_done = self.fill(ring, names);
             if self.buffer.is_empty() {
                 return !is_done;
             }
+            let before = self.sent;
             match self.send() {
-                Ok(true) => {}
+                Ok(true) => self.deadline = None,
                 Ok(false) => {
+                    if self.sent > before || self.deadline.is_none() {
+                        self.deadline = Some(now + PATIENCE);
+                    }
+                    if self.deadline.is_some_and(|deadline| deadline <= now) {
+                        return false;
+                    }
                     if !self.waits_for_room {
                         self.waits_for_room = true;
                         poller.change(&self.socket, self.token, Interest::Either).ok();
@@ -205,7 +230,11 @@ mod tests {
         }
 
         fn pump(&self, client: &mut Client) -> bool {
-            client.pump(&self.ring, &self.names, &self.poller)
+            self.pump_at(client, 0)
+        }
+
+        fn pump_at(&self, client: &mut Client, seconds: u64) -> bool {
+            client.pump(&self.ring, &self.names, &self.poller, Mono::from_nanos(seconds * 1_000_000_000))
         }
     }
 
@@ -226,7 +255,7 @@ mod tests {
             world.push(key, text);
         }
         let wanted = names.iter().map(|name| (*name).to_owned()).collect();
-        let (mut client, mut theirs) = world.client(LogsQuery { names: wanted, lines, follow: false });
+        let (mut client, mut theirs) = world.client(LogsQuery { names: wanted, lines, ..LogsQuery::default() });
         world.push(0, "too late");
         assert!(!world.pump(&mut client), "that is all");
         drop(client);
@@ -251,7 +280,7 @@ mod tests {
         let mut world = World::new();
         world.push(0, "before");
         let (mut client, mut theirs) =
-            world.client(LogsQuery { names: vec!["web".to_owned()], lines: Some(0), follow: true });
+            world.client(LogsQuery { names: vec!["web".to_owned()], lines: Some(0), follow: true, is_guest: false });
         assert!(world.pump(&mut client));
         world.push(2, "another's");
         world.push(0, "now");
@@ -264,6 +293,24 @@ mod tests {
         assert!(!client.listens());
         world.push(0, "to nobody");
         assert!(!world.pump(&mut client));
+    }
+
+    #[test]
+    fn who_takes_nothing_is_given_up_after_a_while_and_who_talks_at_once() {
+        let mut world = World::new();
+        let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        for _ in 0..200 {
+            world.push(0, &"x".repeat(16_000));
+        }
+        assert!(world.pump_at(&mut client, 5) && world.pump_at(&mut client, 14));
+        assert_eq!(client.deadline(), Some(Mono::from_nanos(15_000_000_000)));
+        assert!(theirs.read(&mut vec![0; 100_000]).unwrap() > 0);
+        assert!(world.pump_at(&mut client, 15), "it has taken something");
+        assert!(world.pump_at(&mut client, 24) && !world.pump_at(&mut client, 25));
+        let (client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        assert!(client.listens());
+        std::io::Write::write_all(&mut theirs, b"hello?").unwrap();
+        assert!(!client.listens());
     }
 
     #[test]

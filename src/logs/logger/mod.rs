@@ -21,7 +21,7 @@ use std::time::Duration;
 use log::Level;
 use nix::errno::Errno;
 
-use self::client::{CLIENTS_AT_MOST, Client};
+use self::client::{CLIENTS_AT_MOST, Client, GUESTS_AT_MOST};
 use self::outputs::Outputs;
 use self::ring::Ring;
 use self::sink::Sink;
@@ -179,7 +179,7 @@ impl Logger {
             self.settle();
             self.outputs.flush(&self.poller, self.now, &self.stamp);
             self.resume();
-            self.clients.retain_mut(|client| client.pump(&self.outputs.ring, &self.names, &self.poller));
+            self.clients.retain_mut(|client| client.pump(&self.outputs.ring, &self.names, &self.poller, self.now));
             if let Some(by) = self.ends_by
                 && ((self.pending.is_empty() && self.outputs.is_empty()) || self.now >= by)
             {
@@ -193,7 +193,8 @@ impl Logger {
     fn timeout(&self) -> Option<Duration> {
         let stuck = [&self.outputs.stdout, &self.outputs.stderr].map(Sink::stuck_at);
         let stuck = stuck.into_iter().filter(|_| !self.pending.is_empty());
-        stuck.chain([self.ends_by]).flatten().min().map(|due| due.since(self.now))
+        let slow = self.clients.iter().map(Client::deadline);
+        stuck.chain([self.ends_by]).chain(slow).flatten().min().map(|due| due.since(self.now))
     }
 
     fn turn(&mut self) {
@@ -290,7 +291,8 @@ impl Logger {
     fn add_client(&mut self, query: LogsQuery, socket: OwnedFd) {
         let tokens = FIRST_CLIENT..FIRST_CLIENT + CLIENTS_AT_MOST as u64;
         let free = tokens.into_iter().find(|token| self.clients.iter().all(|client| client.token() != *token));
-        let Some(token) = free else {
+        let guests = self.clients.iter().filter(|client| client.is_guest()).count();
+        let Some(token) = free.filter(|_| !query.is_guest || guests < GUESTS_AT_MOST) else {
             if let Some(refused) = self.counters.get(REFUSED_CLIENTS) {
                 refused.fetch_add(1, Ordering::Relaxed);
             }

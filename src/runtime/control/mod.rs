@@ -288,7 +288,11 @@ impl Runtime {
             }
             Route::Events { follow: true } => client.follow(self.now),
             Route::Events { follow: false } => self.begin_page(client, Page::Events { after: 0 }),
-            Route::Logs { names, lines, follow } => self.hand_over(client, LogsQuery { names, lines, follow }),
+            Route::Logs { .. } if client.wants_head => client.document("application/x-ndjson", "", b"", self.now),
+            Route::Logs { names, lines, follow } => {
+                let is_guest = client.entrance == Entrance::Http;
+                self.hand_over(client, LogsQuery { names, lines, follow, is_guest })
+            }
             Route::Change(..) if client.entrance == Entrance::Http => {
                 let reason = "nothing can be changed here; use the control socket";
                 client.answer(plain(403, "forbidden", reason), self.now);
