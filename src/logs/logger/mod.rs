@@ -12,6 +12,8 @@ mod ring;
 mod sink;
 mod source;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -33,7 +35,7 @@ use crate::model::Mono;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::outlet::Outlet;
-use crate::sys::poll::Ready;
+use crate::sys::poll::{Interest, Ready};
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// The position of the first counter of a slot: lines and bytes of stdout, lines and bytes of stderr.
@@ -61,6 +63,8 @@ const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const FIRST_CLIENT: u64 = 16;
 const FIRST_PIPE: u64 = 64;
+/// Beyond all keys: for pipes in whose place there is another.
+const FIRST_RETIRED: u64 = 1 << 40;
 
 /// What the logger begins with.
 #[derive(Debug)]
@@ -94,8 +98,16 @@ struct Name {
 /// Something that has its order.
 #[derive(Debug)]
 enum Pending {
-    Own { level: Level, milliseconds: u64, text: String },
-    Ended { slot: u32, until: [u64; 2] },
+    Own {
+        level: Level,
+        milliseconds: u64,
+        text: String,
+    },
+    /// What the pipe `key` held then comes first: so many bytes in all.
+    Ended {
+        key: u64,
+        until: u64,
+    },
 }
 
 /// Reads, writes and ends with the process. Only for a copy that [`fork::fork_quietly`] has made.
@@ -104,7 +116,7 @@ pub fn run(beginning: Beginning) -> ! {
     let mut kept = vec![beginning.socket.as_raw_fd(), beginning.life.as_raw_fd()];
     kept.extend(beginning.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
     process::release_start(&kept);
-    let code = match Logger::new(beginning) {
+    let code = match Logger::new(beginning, [1, 2].map(Outlet::of)) {
         Ok(mut logger) => {
             logger.run();
             // Nothing is dropped: its end is seen when it is there, not before.
@@ -121,6 +133,8 @@ struct Logger {
     /// Never touched: it closes with us.
     _life: OwnedFd,
     pipes: BTreeMap<u64, Pipe>,
+    /// The key of the next pipe in whose place there is another.
+    next_retired: u64,
     names: Names,
     outputs: Outputs,
     clients: Vec<Client>,
@@ -136,11 +150,10 @@ struct Logger {
 }
 
 impl Logger {
-    fn new(beginning: Beginning) -> Result<Self, Errno> {
+    fn new(beginning: Beginning, outlets: [Outlet; 2]) -> Result<Self, Errno> {
         let Beginning { socket, life, pipes, style, width, colour, counters } = beginning;
         let poller = Poller::new()?;
         poller.add(&socket, SOCKET)?;
-        let outlets = [1, 2].map(Outlet::of);
         let colours = outlets.map(|outlet| colour == Colour::With && outlet.is_terminal());
         let [stdout, stderr] = outlets;
         let are_one = stdout.is_same(&stderr);
@@ -158,6 +171,7 @@ impl Logger {
             socket,
             _life: life,
             pipes: BTreeMap::new(),
+            next_retired: FIRST_RETIRED,
             names: Names::new(),
             outputs,
             clients: Vec::new(),
@@ -253,23 +267,46 @@ impl Logger {
     /// What stands in the pipes now is still written, what comes later is not.
     fn end(&mut self, within: u64) {
         self.ends_by = Some(self.now + Duration::from_millis(within));
-        let slots: std::collections::BTreeSet<u32> = self.pipes.values().map(|pipe| pipe.source.slot).collect();
-        for slot in slots {
-            self.on_ended(slot);
-        }
+        let keys: Vec<u64> = self.pipes.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.await_pipe(key));
     }
 
     /// What stands in its pipes now comes before what PID 1 tells from now on.
     fn on_ended(&mut self, slot: u32) {
-        let streams = [Stream::Stdout, Stream::Stderr];
-        let until = streams.map(|stream| self.pipes.get(&key(slot, stream)).map_or(0, Pipe::written));
-        self.pending.push_back(Pending::Ended { slot, until });
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.await_pipe(key(slot, stream));
+        }
+    }
+
+    fn await_pipe(&mut self, key: u64) {
+        if let Some(pipe) = self.pipes.get(&key) {
+            self.pending.push_back(Pending::Ended { key, until: pipe.written() });
+        }
+    }
+
+    /// There is another pipe in the place of this one, which is still read to its end.
+    fn retire(&mut self, key: u64) {
+        let Some(pipe) = self.pipes.remove(&key) else { return };
+        let retired = self.next_retired;
+        self.next_retired += 1;
+        // One that waits for room is not in the set.
+        self.poller.change(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
+        let sinks = [&mut self.outputs.stdout, &mut self.outputs.stderr];
+        let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
+        let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
+            Pending::Ended { key, .. } => Some(key),
+            Pending::Own { .. } => None,
+        });
+        paused.chain(awaited).filter(|known| **known == key).for_each(|known| *known = retired);
+        self.pipes.insert(retired, pipe);
     }
 
     fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
         let key = key(source.slot, source.stream);
         let instance = format!("{}.{}", source.service, source.instance);
-        if self.pipes.contains_key(&key) || self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
+        // Its instance was forgotten and has come back; something of it may still write to the old one.
+        self.retire(key);
+        if self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
             return;
         }
         if instance.len() > self.width {
@@ -320,9 +357,9 @@ impl Logger {
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Pending::Ended { slot, until } => {
-                    if !self.drain(slot, until) && self.pending.len() < PENDING_AT_MOST {
-                        return self.pending.push_front(Pending::Ended { slot, until });
+                Pending::Ended { key, until } => {
+                    if !self.drain(key, until) && self.pending.len() < PENDING_AT_MOST {
+                        return self.pending.push_front(Pending::Ended { key, until });
                     }
                 }
             }
@@ -338,31 +375,29 @@ impl Logger {
         sink.has_room() || sink.stuck_at().is_some_and(|stuck| stuck <= self.now)
     }
 
-    /// Reads what the process of `slot` has written before it ended; false: there is no room for it yet.
-    fn drain(&mut self, slot: u32, until: [u64; 2]) -> bool {
-        for (stream, until) in [Stream::Stdout, Stream::Stderr].into_iter().zip(until) {
-            let Some(pipe) = self.pipes.get_mut(&key(slot, stream)) else { continue };
-            let sink = pipe.route.sink();
-            while pipe.seen() < until {
-                if let Some(sink) = sink
-                    && !self.outputs.sink(sink).has_room()
-                {
-                    self.outputs.flush(&self.poller, self.now, &self.stamp);
-                    let sink = self.outputs.sink(sink);
-                    if !sink.has_room() {
-                        // Whoever reads nothing at all does not see the order either.
-                        return sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
-                    }
-                }
-                let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);
-                let Some(room) = self.buffer.get_mut(..most) else { break };
-                match pipe.read(room, &self.stamp, &mut self.outputs) {
-                    Read::All | Read::Some => {}
-                    Read::Nothing | Read::Closed => break,
+    /// Reads what was in the pipe when its writer ended; false: there is no room for it yet.
+    fn drain(&mut self, key: u64, until: u64) -> bool {
+        let Some(pipe) = self.pipes.get_mut(&key) else { return true };
+        let sink = pipe.route.sink();
+        while pipe.seen() < until {
+            if let Some(sink) = sink
+                && !self.outputs.sink(sink).has_room()
+            {
+                self.outputs.flush(&self.poller, self.now, &self.stamp);
+                let sink = self.outputs.sink(sink);
+                if !sink.has_room() {
+                    // Whoever reads nothing at all does not see the order either.
+                    return sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
                 }
             }
-            pipe.finish_line(&self.stamp, &mut self.outputs);
+            let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);
+            let Some(room) = self.buffer.get_mut(..most) else { break };
+            match pipe.read(room, &self.stamp, &mut self.outputs) {
+                Read::All | Read::Some => {}
+                Read::Nothing | Read::Closed => break,
+            }
         }
+        pipe.finish_line(&self.stamp, &mut self.outputs);
         true
     }
 

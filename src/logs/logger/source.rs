@@ -32,8 +32,9 @@ pub(super) struct Pipe {
     splitter: Splitter,
     pub(super) route: Route,
     lines: Option<&'static AtomicU64>,
-    /// Bytes since the beginning, over all loggers that there have been.
     bytes: Option<&'static AtomicU64>,
+    /// How many bytes we have read; the counters are those of all pipes and loggers there have been in its place.
+    seen: u64,
 }
 
 impl Pipe {
@@ -46,22 +47,21 @@ impl Pipe {
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
         let route = Route { key, label, stream: source.stream, target: source.target, file };
-        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes }
+        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes, seen: 0 }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 
-    /// How many bytes have been read since the beginning.
-    pub(super) fn seen(&self) -> u64 {
-        // Without a counter nothing is ever waited for.
-        self.bytes.map_or(u64::MAX, |bytes| bytes.load(Ordering::Relaxed))
+    /// How many bytes have been read.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
     }
 
-    /// How many bytes have been written since the beginning.
+    /// How many there are with those that wait.
     pub(super) fn written(&self) -> u64 {
-        self.seen().saturating_add(waiting(&self.descriptor))
+        self.seen.saturating_add(waiting(&self.descriptor))
     }
 
     /// Reads once, and hands on the lines.
@@ -73,6 +73,7 @@ impl Pipe {
             Err(_) => return Read::Closed,
         };
         let chunk = buffer.get(..count).unwrap_or_default();
+        self.seen += count as u64;
         if let Some(bytes) = self.bytes {
             bytes.fetch_add(count as u64, Ordering::Relaxed);
         }
