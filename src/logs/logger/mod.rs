@@ -335,8 +335,10 @@ impl Logger {
             }
             return client::refuse(&socket);
         };
-        let client = Client::new(socket, token, query, &self.outputs.ring, &self.names);
-        if self.poller.add(client.descriptor(), token).is_ok() {
+        let (ring, names) = (&self.outputs.ring, &self.names);
+        let mut client = Client::new(socket, token, query, ring, names);
+        // At once: what is read in this turn may take the place of what is asked for.
+        if self.poller.add(client.descriptor(), token).is_ok() && client.pump(ring, names, &self.poller, self.now) {
             self.clients.push(client);
         }
     }
