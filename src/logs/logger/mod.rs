@@ -55,6 +55,8 @@ const BUFFER: usize = 256 << 10;
 const PACKETS_PER_TURN: usize = 64;
 /// So much may wait for its turn; with more, what was to come before is no longer waited for.
 const PENDING_AT_MOST: usize = 4_096;
+/// So long what was written before an end is waited for, in a place that takes it slowly.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long there is for the rest when PID 1 has gone without a word.
 const LAST_MILLISECONDS: u64 = 2_000;
 
@@ -139,6 +141,8 @@ struct Logger {
     outputs: Outputs,
     clients: Vec<Client>,
     pending: VecDeque<Pending>,
+    /// Since when the first one waits for what was written before an end.
+    waits_since: Option<Mono>,
     /// Everything is to be written by then, and no more is to come.
     ends_by: Option<Mono>,
     counters: &'static SharedCounters,
@@ -176,6 +180,7 @@ impl Logger {
             outputs,
             clients: Vec::new(),
             pending: VecDeque::new(),
+            waits_since: None,
             ends_by: None,
             counters,
             colours,
@@ -206,7 +211,9 @@ impl Logger {
     /// When something is due that no descriptor tells.
     fn timeout(&self) -> Option<Duration> {
         let stuck = [&self.outputs.stdout, &self.outputs.stderr].map(Sink::stuck_at);
-        let stuck = stuck.into_iter().filter(|_| !self.pending.is_empty());
+        let waits = self.waits_since.map(|since| since + PATIENCE);
+        // What was due already has been seen to, and waits for room.
+        let stuck = stuck.into_iter().chain([waits]).filter(|due| !self.pending.is_empty() && *due > Some(self.now));
         let slow = self.clients.iter().map(Client::deadline);
         stuck.chain([self.ends_by]).chain(slow).flatten().min().map(|due| due.since(self.now))
     }
@@ -361,8 +368,10 @@ impl Logger {
                 }
                 Pending::Ended { key, until } => {
                     if !self.drain(key, until) && self.pending.len() < PENDING_AT_MOST {
+                        self.waits_since.get_or_insert(self.now);
                         return self.pending.push_front(Pending::Ended { key, until });
                     }
+                    self.waits_since = None;
                 }
             }
         }
@@ -388,8 +397,12 @@ impl Logger {
                 self.outputs.flush(&self.poller, self.now, &self.stamp);
                 let sink = self.outputs.sink(sink);
                 if !sink.has_room() {
-                    // Whoever reads nothing at all does not see the order either.
-                    return sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
+                    // Whoever reads nothing at all does not see the order either; and who reads slowly is not to hold
+                    // back what goes elsewhere. At the very end there is a time for everything.
+                    let waited = self.waits_since.is_some_and(|since| since + PATIENCE <= self.now);
+                    sink.is_slow |= waited;
+                    let is_stuck = sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
+                    return is_stuck || (sink.is_slow && self.ends_by.is_none());
                 }
             }
             let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);

@@ -56,6 +56,21 @@ impl World {
         self.logger.resume();
     }
 
+    fn own(&mut self, text: &str) {
+        let text = text.to_owned();
+        self.logger.obey(Message::Own { level: Level::Info, milliseconds: 0, text }, None);
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        self.logger.now = self.logger.now + Duration::from_millis(milliseconds);
+    }
+
+    /// Puts so much into the buffer for stdout that there is no room for a long time.
+    fn fill_stdout(&mut self) {
+        self.logger.outputs.stdout.buffer.resize(1 << 20, b'x');
+        self.turn();
+    }
+
     fn taken(&mut self, stream: Stream) -> String {
         let mut text = Vec::new();
         // It ends with EAGAIN.
@@ -123,4 +138,34 @@ fn who_waits_for_room_while_another_takes_its_place_is_read_when_there_is_room()
         text.push_str(&world.taken(Stream::Stdout));
     }
     assert!(text.contains("of the old\n") && text.contains("of the new\n"));
+}
+
+#[test]
+fn a_slow_reader_of_stdout_holds_back_what_goes_to_stderr_for_a_second_in_all() {
+    let mut world = World::new();
+    for slot in [1, 2] {
+        world.pipe(slot).write_all(b"in a full pipe\n").unwrap();
+    }
+    world.fill_stdout();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.own("one ended");
+    world.logger.obey(Message::Ended { slot: 2 }, None);
+    world.own("two ended");
+    for tenth in 0..10 {
+        world.turn();
+        assert_eq!(world.taken(Stream::Stderr), "", "after {tenth} tenths");
+        assert!(world.logger.timeout().is_some_and(|timeout| timeout > Duration::ZERO));
+        world.pass(100);
+        world.outputs[0].read_exact(&mut [0; 8_192]).unwrap();
+    }
+    world.turn();
+    let own = world.taken(Stream::Stderr);
+    assert!(own.contains("one ended\n") && own.ends_with("two ended\n"), "{own}");
+    let mut text = String::new();
+    for _ in 0..100 {
+        text.push_str(&world.taken(Stream::Stdout));
+        world.turn();
+    }
+    assert_eq!(text.matches("in a full pipe\n").count(), 2);
+    assert!(!world.logger.outputs.stdout.is_slow);
 }
