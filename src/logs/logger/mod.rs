@@ -199,13 +199,27 @@ impl Logger {
             self.outputs.flush(&self.poller, self.now, &self.stamp);
             self.resume();
             self.clients.retain_mut(|client| client.pump(&self.outputs.ring, &self.names, &self.poller, self.now));
-            if let Some(by) = self.ends_by
-                && ((self.pending.is_empty() && self.outputs.is_empty()) || self.now >= by)
-            {
+            if self.is_over() {
                 return;
             }
             self.turn();
         }
+    }
+
+    /// Whether everything is written, or the time for that is over.
+    fn is_over(&mut self) -> bool {
+        let Some(by) = self.ends_by else { return false };
+        if self.now >= by {
+            // What one does not take does not keep keepalive's last words from the other.
+            for pending in std::mem::take(&mut self.pending) {
+                if let Pending::Own { level, milliseconds, text } = pending {
+                    self.put_own(level, milliseconds, &text);
+                }
+            }
+            self.outputs.flush(&self.poller, self.now, &self.stamp);
+            return true;
+        }
+        self.pending.is_empty() && self.outputs.is_empty()
     }
 
     /// When something is due that no descriptor tells.
@@ -358,13 +372,7 @@ impl Logger {
                     if !self.has_room(Stream::Stderr) && self.pending.len() < PENDING_AT_MOST {
                         return self.pending.push_front(Pending::Own { level, milliseconds, text });
                     }
-                    let lost = self.outputs.lost;
-                    self.outputs.put_own(&Stamp::at(milliseconds), level, &text);
-                    if self.outputs.lost > lost
-                        && let Some(counter) = self.counters.get(LOST_MESSAGES)
-                    {
-                        counter.fetch_add(1, Ordering::Relaxed);
-                    }
+                    self.put_own(level, milliseconds, &text);
                 }
                 Pending::Ended { key, until } => {
                     if !self.drain(key, until) && self.pending.len() < PENDING_AT_MOST {
@@ -374,6 +382,16 @@ impl Logger {
                     self.waits_since = None;
                 }
             }
+        }
+    }
+
+    fn put_own(&mut self, level: Level, milliseconds: u64, text: &str) {
+        let lost = self.outputs.lost;
+        self.outputs.put_own(&Stamp::at(milliseconds), level, text);
+        if self.outputs.lost > lost
+            && let Some(counter) = self.counters.get(LOST_MESSAGES)
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 

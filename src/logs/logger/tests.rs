@@ -169,3 +169,20 @@ fn a_slow_reader_of_stdout_holds_back_what_goes_to_stderr_for_a_second_in_all() 
     assert_eq!(text.matches("in a full pipe\n").count(), 2);
     assert!(!world.logger.outputs.stdout.is_slow);
 }
+
+#[test]
+fn when_the_time_is_over_keepalives_last_words_are_not_kept_back() {
+    let mut world = World::new();
+    world.pipe(1).write_all(b"never read\n").unwrap();
+    world.fill_stdout();
+    world.logger.obey(Message::End { within: 500 }, None);
+    world.own("the very last");
+    world.pass(499);
+    world.turn();
+    assert!(!world.logger.is_over());
+    assert_eq!(world.taken(Stream::Stderr), "");
+    world.pass(1);
+    world.turn();
+    assert!(world.logger.is_over());
+    assert!(world.taken(Stream::Stderr).ends_with("the very last\n"));
+}
