@@ -300,8 +300,8 @@ impl Logger {
     }
 
     fn await_pipe(&mut self, key: u64) {
-        if let Some(pipe) = self.pipes.get(&key) {
-            self.pending.push_back(Pending::Ended { key, until: pipe.written() });
+        if let Some(pipe) = self.pipes.get_mut(&key) {
+            self.pending.push_back(Pending::Ended { key, until: pipe.end_of_writer() });
         }
     }
 
@@ -430,7 +430,7 @@ impl Logger {
                 Read::Nothing | Read::Closed => break,
             }
         }
-        pipe.finish_line(&self.stamp, &mut self.outputs);
+        pipe.finish_due(&self.stamp, &mut self.outputs);
         true
     }
 

@@ -186,3 +186,41 @@ fn when_the_time_is_over_keepalives_last_words_are_not_kept_back() {
     assert!(world.logger.is_over());
     assert!(world.taken(Stream::Stderr).ends_with("the very last\n"));
 }
+
+#[test]
+fn the_last_line_of_a_run_stays_its_own_though_its_end_was_not_waited_for() {
+    let mut world = World::new();
+    let mut pipe = world.pipe(1);
+    pipe.write_all(b"first run").unwrap();
+    world.fill_stdout();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    pipe.write_all(b"second run\n").unwrap();
+    world.turn();
+    world.pass(2_000);
+    world.turn();
+    assert!(world.logger.pending.is_empty());
+    let mut text = String::new();
+    for _ in 0..100 {
+        text.push_str(&world.taken(Stream::Stdout));
+        world.turn();
+    }
+    assert!(text.ends_with("web.1     | first run\nweb.1     | second run\n"), "{}", &text[text.len() - 100..]);
+}
+
+#[test]
+fn a_line_that_was_begun_before_an_end_is_finished_where_the_end_was() {
+    let mut world = World::new();
+    let mut pipe = world.pipe(1);
+    pipe.write_all(b"one\nbegun").unwrap();
+    world.turn();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    pipe.write_all(b"next").unwrap();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    // An end that is heard of later than what comes after it is read.
+    world.logger.read(key(1, Stream::Stdout));
+    pipe.write_all(b"last\n").unwrap();
+    world.turn();
+    world.turn();
+    let text = world.taken(Stream::Stdout);
+    assert_eq!(text, ["one", "begun", "next", "last"].map(|line| format!("web.1     | {line}\n")).concat());
+}
