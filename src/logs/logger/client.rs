@@ -43,6 +43,8 @@ pub(super) struct Client {
     buffer: Vec<u8>,
     sent: usize,
     waits_for_room: bool,
+    /// It has closed its half of the connection, and may still listen.
+    says_no_more: bool,
     /// When it is given up, unless it takes something before.
     deadline: Option<Mono>,
 }
@@ -64,6 +66,7 @@ impl Client {
             buffer: HEAD.to_vec(),
             sent: 0,
             waits_for_room: false,
+            says_no_more: false,
             deadline: None,
         };
         if let Some(lines) = client.query.lines {
@@ -99,8 +102,29 @@ impl Client {
     }
 
     /// Whether it is still there, and silent: there is nothing more to be said.
-    pub(super) fn listens(&self) -> bool {
-        matches!(receive_now(&self.socket, &mut [0; 16]), Err(Errno::EAGAIN | Errno::EINTR))
+    pub(super) fn listens(&mut self, poller: &Poller) -> bool {
+        match receive_now(&self.socket, &mut [0; 16]) {
+            Ok(0) => {}
+            result => return matches!(result, Err(Errno::EAGAIN | Errno::EINTR)),
+        }
+        // Over TCP nothing else tells that it has gone, until there is something to send.
+        if self.query.follow && self.query.is_guest {
+            return false;
+        }
+        self.says_no_more = true;
+        self.wait(poller);
+        // Of a Unix socket whose other end is closed even nothing is refused.
+        send_now(&self.socket, &[]).is_ok()
+    }
+
+    fn wait(&self, poller: &Poller) {
+        let interest = match (self.says_no_more, self.waits_for_room) {
+            (false, false) => Interest::Input,
+            (false, true) => Interest::Either,
+            (true, false) => Interest::Nothing,
+            (true, true) => Interest::Output,
+        };
+        poller.change(&self.socket, self.token, interest).ok();
     }
 
     pub(super) const fn is_guest(&self) -> bool {
@@ -131,7 +155,7 @@ impl Client {
                     }
                     if !self.waits_for_room {
                         self.waits_for_room = true;
-                        poller.change(&self.socket, self.token, Interest::Either).ok();
+                        self.wait(poller);
                     }
                     return true;
                 }
@@ -139,7 +163,7 @@ impl Client {
             }
             if self.waits_for_room {
                 self.waits_for_room = false;
-                poller.change(&self.socket, self.token, Interest::Input).ok();
+                self.wait(poller);
             }
         }
     }
@@ -348,9 +372,9 @@ mod tests {
         let mut buffer = [0; 1_024];
         let count = theirs.read(&mut buffer).unwrap();
         assert_eq!(messages(str::from_utf8(&buffer[..count]).unwrap()), ["now"]);
-        assert!(client.listens());
+        assert!(client.listens(&world.poller));
         drop(theirs);
-        assert!(!client.listens());
+        assert!(!client.listens(&world.poller));
         world.push(0, "to nobody");
         assert!(!world.pump(&mut client));
     }
@@ -367,10 +391,40 @@ mod tests {
         assert!(theirs.read(&mut vec![0; 100_000]).unwrap() > 0);
         assert!(world.pump_at(&mut client, 15), "it has taken something");
         assert!(world.pump_at(&mut client, 24) && !world.pump_at(&mut client, 25));
-        let (client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
-        assert!(client.listens());
+        let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        assert!(client.listens(&world.poller));
         std::io::Write::write_all(&mut theirs, b"hello?").unwrap();
-        assert!(!client.listens());
+        assert!(!client.listens(&world.poller));
+    }
+
+    #[test]
+    fn who_has_closed_its_half_hears_the_rest_until_it_goes() {
+        let mut world = World::new();
+        for _ in 0..100 {
+            world.push(0, &"x".repeat(16_000));
+        }
+        for follow in [false, true] {
+            let (mut client, mut theirs) = world.client(LogsQuery { follow, ..LogsQuery::default() });
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let mut text = Vec::new();
+            for _ in 0..100 {
+                let goes_on = client.listens(&world.poller) && world.pump(&mut client);
+                theirs.read_to_end(&mut text).ok();
+                if !goes_on {
+                    break;
+                }
+            }
+            assert_eq!(messages(str::from_utf8(&text).unwrap()).len(), 100);
+            let is_quiet = world.poller.wait(Some(Duration::ZERO)).unwrap().is_empty();
+            assert!(is_quiet, "it is not told of the same end again and again");
+            drop(theirs);
+            assert_eq!(world.poller.wait(Some(Duration::ZERO)).unwrap().len(), 1);
+            assert!(!client.listens(&world.poller));
+        }
+        let (mut guest, theirs) = world.client(LogsQuery { follow: true, is_guest: true, ..LogsQuery::default() });
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!guest.listens(&world.poller));
     }
 
     #[test]

@@ -247,7 +247,9 @@ impl Logger {
                 SOCKET => {}
                 // They are flushed after every turn.
                 STDOUT | STDERR => {}
-                FIRST_CLIENT..FIRST_PIPE => self.clients.retain(|client| client.token() != token || client.listens()),
+                FIRST_CLIENT..FIRST_PIPE => {
+                    self.clients.retain_mut(|client| client.token() != token || client.listens(&self.poller));
+                }
                 pipe => self.read(pipe - FIRST_PIPE),
             }
         }
