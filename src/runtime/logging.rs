@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::backoff::{Backoff, FIRST_WAIT};
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
 use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
 use crate::logs::message::{FileTarget, LogsQuery, Message, Source, Target};
@@ -36,12 +37,6 @@ const PIPE_SIZE: i32 = 256 << 10;
 const LARGE_PIPES: usize = 32;
 /// What keepalive needs besides four descriptors for each instance.
 const OTHER_DESCRIPTORS: u64 = 256;
-/// With so many ends of the logger in so much time the next start waits.
-const ENDS_AT_MOST: usize = 5;
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
-/// The first wait; each is twice as long as the one before.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What is left to be written at the very end has so much time, less if the whole stop has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
@@ -67,6 +62,7 @@ struct Slot {
 
 struct Running {
     pid: Pid,
+    since: Mono,
     /// Closed by its end.
     life: OwnedFd,
 }
@@ -87,8 +83,7 @@ pub(super) struct Logging {
     next_slot: u32,
     large_pipes: usize,
     running: Option<Running>,
-    ends: Vec<Mono>,
-    wait: Duration,
+    backoff: Backoff,
     start_at: Option<Mono>,
     restarts: u64,
     has_ended: bool,
@@ -115,8 +110,7 @@ impl Logging {
             next_slot: 0,
             large_pipes: 0,
             running: None,
-            ends: Vec::new(),
-            wait: FIRST_WAIT,
+            backoff: Backoff::new(),
             start_at: None,
             restarts: 0,
             has_ended: false,
@@ -289,24 +283,20 @@ impl Logging {
             Ok(status) => status,
             Err(_) => None,
         };
+        let since = running.since;
         poller.remove(&running.life).ok();
         self.running = None;
         if self.is_massacre {
             return;
         }
-        self.ends.retain(|end| now.since(*end) < ENDS_WITHIN);
-        self.ends.push(now);
         let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
-        if self.ends.len() <= ENDS_AT_MOST {
-            self.restarts += 1;
+        self.restarts += 1;
+        let Some(wait) = self.backoff.on_end(since, now) else {
             self.start(poller, now);
             log::warn!("the logger has ended{how} and was started again");
             return;
-        }
-        self.restarts += 1;
+        };
         link::divert();
-        let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
         self.start_at = Some(now + wait);
         log::warn!("the logger ends again and again{how}: the next one starts in {}s", wait.as_secs());
     }
@@ -315,8 +305,7 @@ impl Logging {
         self.start_at = None;
         if let Err(errno) = self.try_start(poller) {
             link::divert();
-            let wait = self.wait;
-            self.wait = (wait * 2).min(LONGEST_WAIT);
+            let wait = self.backoff.next();
             self.start_at = Some(now + wait);
             if wait == FIRST_WAIT {
                 log::warn!("cannot start the logger: {}, it is tried again", errno::words(errno));
@@ -332,7 +321,7 @@ impl Logging {
             Side::Child => self.become_logger(held),
             Side::Parent(pid) => {
                 poller.add(&life, LIFE)?;
-                self.running = Some(Running { pid, life });
+                self.running = Some(Running { pid, since: sys::now(), life });
                 Ok(())
             }
         }

@@ -4,6 +4,7 @@
 //! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
 //! between. Start with [`run`].
 
+mod backoff;
 mod by_instance;
 mod children;
 mod control;

@@ -101,8 +101,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
             let wchan = std::fs::read_to_string(format!("/proc/{flood}/wchan")).unwrap_or_default();
             (wchan.contains("pipe") || procfs::stat(flood)?.state == b'S').then_some(())
         });
-        let waiting = pipe::waiting(&reader);
-        assert!(waiting >= 60_000, "{waiting}");
+        wait_until("stdout to be full", || (pipe::waiting(&reader) >= 60_000).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0, "it ends in time, with what nobody reads");
         let mut text = Vec::new();

@@ -24,6 +24,8 @@ pub(super) const GUESTS_AT_MOST: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is got ready for one at once.
 const ENOUGH: usize = 64 << 10;
+/// And at its coming: nothing of this can be lost any more.
+const ENOUGH_AT_FIRST: usize = 1 << 20;
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
     Connection: close\r\n\r\n";
@@ -36,13 +38,13 @@ pub(super) struct Client {
     token: u64,
     query: LogsQuery,
     cursor: Cursor,
-    /// So many lines that are asked for come before the last ones that are wanted.
-    skip: usize,
     /// There were so many lines when it came: without `follow` that is all.
     until: u64,
     buffer: Vec<u8>,
     sent: usize,
     waits_for_room: bool,
+    /// It has closed its half of the connection, and may still listen.
+    says_no_more: bool,
     /// When it is given up, unless it takes something before.
     deadline: Option<Mono>,
 }
@@ -60,21 +62,35 @@ impl Client {
             token,
             query,
             cursor: ring.begin(),
-            skip: 0,
             until: ring.lines(),
             buffer: HEAD.to_vec(),
             sent: 0,
             waits_for_room: false,
+            says_no_more: false,
             deadline: None,
         };
         if let Some(lines) = client.query.lines {
-            let (mut cursor, mut known) = (client.cursor, 0_usize);
-            while let Next::Line(meta, _) = ring.next(&mut cursor) {
-                known += usize::from(client.wants(meta.key, names));
-            }
-            client.skip = known.saturating_sub(lines);
+            client.cursor = client.find_last(lines, ring, names);
         }
+        client.fill(ENOUGH_AT_FIRST, ring, names);
         client
+    }
+
+    /// Before the last so many of the lines that are asked for.
+    fn find_last(&self, lines: usize, ring: &Ring, names: &Names) -> Cursor {
+        let begin = ring.begin();
+        let (mut cursor, mut known) = (begin, 0_usize);
+        while let Next::Line(meta, _) = ring.next(&mut cursor) {
+            known += usize::from(self.wants(meta.key, names));
+        }
+        let mut skip = known.saturating_sub(lines);
+        cursor = begin;
+        while skip > 0
+            && let Next::Line(meta, _) = ring.next(&mut cursor)
+        {
+            skip -= usize::from(self.wants(meta.key, names));
+        }
+        cursor
     }
 
     pub(super) const fn token(&self) -> u64 {
@@ -86,8 +102,29 @@ impl Client {
     }
 
     /// Whether it is still there, and silent: there is nothing more to be said.
-    pub(super) fn listens(&self) -> bool {
-        matches!(receive_now(&self.socket, &mut [0; 16]), Err(Errno::EAGAIN | Errno::EINTR))
+    pub(super) fn listens(&mut self, poller: &Poller) -> bool {
+        match receive_now(&self.socket, &mut [0; 16]) {
+            Ok(0) => {}
+            result => return matches!(result, Err(Errno::EAGAIN | Errno::EINTR)),
+        }
+        // Over TCP nothing else tells that it has gone, until there is something to send.
+        if self.query.follow && self.query.is_guest {
+            return false;
+        }
+        self.says_no_more = true;
+        self.wait(poller);
+        // Of a Unix socket whose other end is closed even nothing is refused.
+        send_now(&self.socket, &[]).is_ok()
+    }
+
+    fn wait(&self, poller: &Poller) {
+        let interest = match (self.says_no_more, self.waits_for_room) {
+            (false, false) => Interest::Input,
+            (false, true) => Interest::Either,
+            (true, false) => Interest::Nothing,
+            (true, true) => Interest::Output,
+        };
+        poller.change(&self.socket, self.token, interest).ok();
     }
 
     pub(super) const fn is_guest(&self) -> bool {
@@ -102,7 +139,7 @@ impl Client {
     /// Sends what there is, as far as it is taken. Whether it goes on.
     pub(super) fn pump(&mut self, ring: &Ring, names: &Names, poller: &Poller, now: Mono) -> bool {
         loop {
-            let is_done = self.fill(ring, names);
+            let is_done = self.fill(ENOUGH, ring, names);
             if self.buffer.is_empty() {
                 return !is_done;
             }
@@ -118,7 +155,7 @@ impl Client {
                     }
                     if !self.waits_for_room {
                         self.waits_for_room = true;
-                        poller.change(&self.socket, self.token, Interest::Either).ok();
+                        self.wait(poller);
                     }
                     return true;
                 }
@@ -126,7 +163,7 @@ impl Client {
             }
             if self.waits_for_room {
                 self.waits_for_room = false;
-                poller.change(&self.socket, self.token, Interest::Input).ok();
+                self.wait(poller);
             }
         }
     }
@@ -142,28 +179,26 @@ impl Client {
             }
         }
         self.buffer.clear();
+        self.buffer.shrink_to(2 * ENOUGH);
         self.sent = 0;
         Ok(true)
     }
 
-    /// Gets the next lines ready; whether there will be no more.
-    fn fill(&mut self, ring: &Ring, names: &Names) -> bool {
-        while self.buffer.len() < ENOUGH {
+    /// Gets the next lines ready, about so many bytes; whether there will be no more.
+    fn fill(&mut self, enough: usize, ring: &Ring, names: &Names) -> bool {
+        while self.buffer.len() < enough {
+            let before = self.cursor.line();
             if !self.query.follow && self.cursor.line() >= self.until {
                 return true;
             }
             match ring.next(&mut self.cursor) {
                 Next::End => return !self.query.follow,
                 Next::Lost(lost) => {
-                    self.skip = self.skip.saturating_sub(usize::try_from(lost).unwrap_or(usize::MAX));
+                    let lost = if self.query.follow { lost } else { lost.min(self.until - before) };
                     self.buffer.extend_from_slice(format!("{{\"lost\":{lost}}}\n").as_bytes());
                 }
                 Next::Line(meta, text) => {
                     if !self.wants(meta.key, names) {
-                        continue;
-                    }
-                    if self.skip > 0 {
-                        self.skip -= 1;
                         continue;
                     }
                     let stamp = Stamp::at(meta.milliseconds);
@@ -276,6 +311,55 @@ mod tests {
     }
 
     #[test]
+    fn what_was_there_when_somebody_came_is_not_lost_to_what_comes_after() {
+        let mut world = World::new();
+        for number in 0..20_000 {
+            world.push(2, &format!("d{number} {}", "x".repeat(80)));
+            world.push(0, &format!("w{number}"));
+        }
+        let query = |lines| LogsQuery { names: vec!["web".to_owned()], lines: Some(lines), ..LogsQuery::default() };
+        let clients = [3, 5_000].map(|lines| (lines, world.client(query(lines))));
+        for _ in 0..100_000 {
+            world.push(0, &"flood".repeat(20));
+        }
+        for (lines, (mut client, mut theirs)) in clients {
+            theirs.set_nonblocking(true).unwrap();
+            let mut text = String::new();
+            while world.pump(&mut client) {
+                theirs.read_to_string(&mut text).ok();
+            }
+            drop(client);
+            theirs.read_to_string(&mut text).unwrap();
+            let expect: Vec<String> = (20_000 - lines..20_000).map(|number| format!("w{number}")).collect();
+            assert_eq!(messages(&text), expect);
+        }
+    }
+
+    #[test]
+    fn who_asks_for_more_than_can_be_kept_for_it_is_told_of_the_rest_and_of_nothing_else() {
+        let mut world = World::new();
+        for _ in 0..200 {
+            world.push(0, &"x".repeat(16_000));
+        }
+        let (mut client, mut theirs) = world.client(LogsQuery::default());
+        for _ in 0..1_000 {
+            world.push(0, &"y".repeat(16_000));
+        }
+        theirs.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        while world.pump(&mut client) {
+            theirs.read_to_end(&mut text).ok();
+        }
+        drop(client);
+        theirs.read_to_end(&mut text).unwrap();
+        let mut messages = messages(str::from_utf8(&text).unwrap());
+        let last = messages.pop().unwrap();
+        let got = messages.len();
+        assert!(got > 60 && messages.iter().all(|line| line.starts_with('x')), "{got}");
+        assert_eq!(last, format!("lost {}", 200 - got));
+    }
+
+    #[test]
     fn who_follows_hears_what_comes_until_it_goes() {
         let mut world = World::new();
         world.push(0, "before");
@@ -288,9 +372,9 @@ mod tests {
         let mut buffer = [0; 1_024];
         let count = theirs.read(&mut buffer).unwrap();
         assert_eq!(messages(str::from_utf8(&buffer[..count]).unwrap()), ["now"]);
-        assert!(client.listens());
+        assert!(client.listens(&world.poller));
         drop(theirs);
-        assert!(!client.listens());
+        assert!(!client.listens(&world.poller));
         world.push(0, "to nobody");
         assert!(!world.pump(&mut client));
     }
@@ -307,10 +391,40 @@ mod tests {
         assert!(theirs.read(&mut vec![0; 100_000]).unwrap() > 0);
         assert!(world.pump_at(&mut client, 15), "it has taken something");
         assert!(world.pump_at(&mut client, 24) && !world.pump_at(&mut client, 25));
-        let (client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
-        assert!(client.listens());
+        let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
+        assert!(client.listens(&world.poller));
         std::io::Write::write_all(&mut theirs, b"hello?").unwrap();
-        assert!(!client.listens());
+        assert!(!client.listens(&world.poller));
+    }
+
+    #[test]
+    fn who_has_closed_its_half_hears_the_rest_until_it_goes() {
+        let mut world = World::new();
+        for _ in 0..100 {
+            world.push(0, &"x".repeat(16_000));
+        }
+        for follow in [false, true] {
+            let (mut client, mut theirs) = world.client(LogsQuery { follow, ..LogsQuery::default() });
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let mut text = Vec::new();
+            for _ in 0..100 {
+                let goes_on = client.listens(&world.poller) && world.pump(&mut client);
+                theirs.read_to_end(&mut text).ok();
+                if !goes_on {
+                    break;
+                }
+            }
+            assert_eq!(messages(str::from_utf8(&text).unwrap()).len(), 100);
+            let is_quiet = world.poller.wait(Some(Duration::ZERO)).unwrap().is_empty();
+            assert!(is_quiet, "it is not told of the same end again and again");
+            drop(theirs);
+            assert_eq!(world.poller.wait(Some(Duration::ZERO)).unwrap().len(), 1);
+            assert!(!client.listens(&world.poller));
+        }
+        let (mut guest, theirs) = world.client(LogsQuery { follow: true, is_guest: true, ..LogsQuery::default() });
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!guest.listens(&world.poller));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,6 +175,11 @@ impl LogFile {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
+        self.torn = match last_byte(path, &metadata) {
+            Some(last) => last != b'\n',
+            // Unless it is empty, it is what it was as far as we know.
+            None => self.torn && metadata.len() > 0,
+        };
         (self.file, self.size) = (Some(file), metadata.len());
         Ok(())
     }
@@ -197,6 +202,20 @@ impl LogFile {
         }
         Ok(())
     }
+}
+
+/// `None`: it is empty, or we may not read it.
+fn last_byte(path: &Path, metadata: &Metadata) -> Option<u8> {
+    let end = metadata.len().checked_sub(1)?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok()?;
+    let found = file.metadata().ok()?;
+    if (found.dev(), found.ino()) != (metadata.dev(), metadata.ino()) {
+        return None;
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, end).ok()?;
+    Some(last[0])
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -291,6 +310,21 @@ mod tests {
         let mut none_kept = scratch.file(10, 0);
         assert_eq!(put(&mut none_kept, "eight\nnine\n", 0), None);
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "nine\n");
+    }
+
+    #[test]
+    fn a_file_that_ends_within_a_line_is_continued_with_a_new_one() {
+        let scratch = Scratch::new();
+        fs::write(scratch.0.join("a.log"), "within a l").unwrap();
+        let mut file = scratch.file(100, 1);
+        assert_eq!(put(&mut file, "one\n", 0), None);
+        assert_eq!(put(&mut file, "two\n", 0), None);
+        expect(&scratch, &[("a.log", "within a l\none\ntwo\n")]);
+        assert_eq!(put(&mut scratch.file(100, 1), "three\n", 0), None);
+        expect(&scratch, &[("a.log", "within a l\none\ntwo\nthree\n")]);
+        fs::write(scratch.0.join("a.log"), "").unwrap();
+        assert_eq!(put(&mut scratch.file(100, 1), "four\n", 0), None);
+        expect(&scratch, &[("a.log", "four\n")]);
     }
 
     #[test]

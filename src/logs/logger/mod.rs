@@ -12,6 +12,8 @@ mod ring;
 mod sink;
 mod source;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -33,7 +35,7 @@ use crate::model::Mono;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::outlet::Outlet;
-use crate::sys::poll::Ready;
+use crate::sys::poll::{Interest, Ready};
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// The position of the first counter of a slot: lines and bytes of stdout, lines and bytes of stderr.
@@ -53,6 +55,8 @@ const BUFFER: usize = 256 << 10;
 const PACKETS_PER_TURN: usize = 64;
 /// So much may wait for its turn; with more, what was to come before is no longer waited for.
 const PENDING_AT_MOST: usize = 4_096;
+/// So long what was written before an end is waited for, in a place that takes it slowly.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long there is for the rest when PID 1 has gone without a word.
 const LAST_MILLISECONDS: u64 = 2_000;
 
@@ -61,6 +65,8 @@ const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const FIRST_CLIENT: u64 = 16;
 const FIRST_PIPE: u64 = 64;
+/// Beyond all keys: for pipes in whose place there is another.
+const FIRST_RETIRED: u64 = 1 << 40;
 
 /// What the logger begins with.
 #[derive(Debug)]
@@ -94,8 +100,16 @@ struct Name {
 /// Something that has its order.
 #[derive(Debug)]
 enum Pending {
-    Own { level: Level, milliseconds: u64, text: String },
-    Ended { slot: u32, until: [u64; 2] },
+    Own {
+        level: Level,
+        milliseconds: u64,
+        text: String,
+    },
+    /// What the pipe `key` held then comes first: so many bytes in all.
+    Ended {
+        key: u64,
+        until: u64,
+    },
 }
 
 /// Reads, writes and ends with the process. Only for a copy that [`fork::fork_quietly`] has made.
@@ -104,7 +118,7 @@ pub fn run(beginning: Beginning) -> ! {
     let mut kept = vec![beginning.socket.as_raw_fd(), beginning.life.as_raw_fd()];
     kept.extend(beginning.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
     process::release_start(&kept);
-    let code = match Logger::new(beginning) {
+    let code = match Logger::new(beginning, [1, 2].map(Outlet::of)) {
         Ok(mut logger) => {
             logger.run();
             // Nothing is dropped: its end is seen when it is there, not before.
@@ -121,10 +135,14 @@ struct Logger {
     /// Never touched: it closes with us.
     _life: OwnedFd,
     pipes: BTreeMap<u64, Pipe>,
+    /// The key of the next pipe in whose place there is another.
+    next_retired: u64,
     names: Names,
     outputs: Outputs,
     clients: Vec<Client>,
     pending: VecDeque<Pending>,
+    /// Since when the first one waits for what was written before an end.
+    waits_since: Option<Mono>,
     /// Everything is to be written by then, and no more is to come.
     ends_by: Option<Mono>,
     counters: &'static SharedCounters,
@@ -136,11 +154,10 @@ struct Logger {
 }
 
 impl Logger {
-    fn new(beginning: Beginning) -> Result<Self, Errno> {
+    fn new(beginning: Beginning, outlets: [Outlet; 2]) -> Result<Self, Errno> {
         let Beginning { socket, life, pipes, style, width, colour, counters } = beginning;
         let poller = Poller::new()?;
         poller.add(&socket, SOCKET)?;
-        let outlets = [1, 2].map(Outlet::of);
         let colours = outlets.map(|outlet| colour == Colour::With && outlet.is_terminal());
         let [stdout, stderr] = outlets;
         let are_one = stdout.is_same(&stderr);
@@ -158,10 +175,12 @@ impl Logger {
             socket,
             _life: life,
             pipes: BTreeMap::new(),
+            next_retired: FIRST_RETIRED,
             names: Names::new(),
             outputs,
             clients: Vec::new(),
             pending: VecDeque::new(),
+            waits_since: None,
             ends_by: None,
             counters,
             colours,
@@ -180,19 +199,35 @@ impl Logger {
             self.outputs.flush(&self.poller, self.now, &self.stamp);
             self.resume();
             self.clients.retain_mut(|client| client.pump(&self.outputs.ring, &self.names, &self.poller, self.now));
-            if let Some(by) = self.ends_by
-                && ((self.pending.is_empty() && self.outputs.is_empty()) || self.now >= by)
-            {
+            if self.is_over() {
                 return;
             }
             self.turn();
         }
     }
 
+    /// Whether everything is written, or the time for that is over.
+    fn is_over(&mut self) -> bool {
+        let Some(by) = self.ends_by else { return false };
+        if self.now >= by {
+            // What one does not take does not keep keepalive's last words from the other.
+            for pending in std::mem::take(&mut self.pending) {
+                if let Pending::Own { level, milliseconds, text } = pending {
+                    self.put_own(level, milliseconds, &text);
+                }
+            }
+            self.outputs.flush(&self.poller, self.now, &self.stamp);
+            return true;
+        }
+        self.pending.is_empty() && self.outputs.is_empty()
+    }
+
     /// When something is due that no descriptor tells.
     fn timeout(&self) -> Option<Duration> {
         let stuck = [&self.outputs.stdout, &self.outputs.stderr].map(Sink::stuck_at);
-        let stuck = stuck.into_iter().filter(|_| !self.pending.is_empty());
+        let waits = self.waits_since.map(|since| since + PATIENCE);
+        // What was due already has been seen to, and waits for room.
+        let stuck = stuck.into_iter().chain([waits]).filter(|due| !self.pending.is_empty() && *due > Some(self.now));
         let slow = self.clients.iter().map(Client::deadline);
         stuck.chain([self.ends_by]).chain(slow).flatten().min().map(|due| due.since(self.now))
     }
@@ -212,7 +247,9 @@ impl Logger {
                 SOCKET => {}
                 // They are flushed after every turn.
                 STDOUT | STDERR => {}
-                FIRST_CLIENT..FIRST_PIPE => self.clients.retain(|client| client.token() != token || client.listens()),
+                FIRST_CLIENT..FIRST_PIPE => {
+                    self.clients.retain_mut(|client| client.token() != token || client.listens(&self.poller));
+                }
                 pipe => self.read(pipe - FIRST_PIPE),
             }
         }
@@ -253,23 +290,46 @@ impl Logger {
     /// What stands in the pipes now is still written, what comes later is not.
     fn end(&mut self, within: u64) {
         self.ends_by = Some(self.now + Duration::from_millis(within));
-        let slots: std::collections::BTreeSet<u32> = self.pipes.values().map(|pipe| pipe.source.slot).collect();
-        for slot in slots {
-            self.on_ended(slot);
-        }
+        let keys: Vec<u64> = self.pipes.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.await_pipe(key));
     }
 
     /// What stands in its pipes now comes before what PID 1 tells from now on.
     fn on_ended(&mut self, slot: u32) {
-        let streams = [Stream::Stdout, Stream::Stderr];
-        let until = streams.map(|stream| self.pipes.get(&key(slot, stream)).map_or(0, Pipe::written));
-        self.pending.push_back(Pending::Ended { slot, until });
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.await_pipe(key(slot, stream));
+        }
+    }
+
+    fn await_pipe(&mut self, key: u64) {
+        if let Some(pipe) = self.pipes.get_mut(&key) {
+            self.pending.push_back(Pending::Ended { key, until: pipe.end_of_writer() });
+        }
+    }
+
+    /// There is another pipe in the place of this one, which is still read to its end.
+    fn retire(&mut self, key: u64) {
+        let Some(pipe) = self.pipes.remove(&key) else { return };
+        let retired = self.next_retired;
+        self.next_retired += 1;
+        // One that waits for room is not in the set.
+        self.poller.change(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
+        let sinks = [&mut self.outputs.stdout, &mut self.outputs.stderr];
+        let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
+        let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
+            Pending::Ended { key, .. } => Some(key),
+            Pending::Own { .. } => None,
+        });
+        paused.chain(awaited).filter(|known| **known == key).for_each(|known| *known = retired);
+        self.pipes.insert(retired, pipe);
     }
 
     fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
         let key = key(source.slot, source.stream);
         let instance = format!("{}.{}", source.service, source.instance);
-        if self.pipes.contains_key(&key) || self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
+        // Its instance was forgotten and has come back; something of it may still write to the old one.
+        self.retire(key);
+        if self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
             return;
         }
         if instance.len() > self.width {
@@ -298,8 +358,10 @@ impl Logger {
             }
             return client::refuse(&socket);
         };
-        let client = Client::new(socket, token, query, &self.outputs.ring, &self.names);
-        if self.poller.add(client.descriptor(), token).is_ok() {
+        let (ring, names) = (&self.outputs.ring, &self.names);
+        let mut client = Client::new(socket, token, query, ring, names);
+        // At once: what is read in this turn may take the place of what is asked for.
+        if self.poller.add(client.descriptor(), token).is_ok() && client.pump(ring, names, &self.poller, self.now) {
             self.clients.push(client);
         }
     }
@@ -312,20 +374,26 @@ impl Logger {
                     if !self.has_room(Stream::Stderr) && self.pending.len() < PENDING_AT_MOST {
                         return self.pending.push_front(Pending::Own { level, milliseconds, text });
                     }
-                    let lost = self.outputs.lost;
-                    self.outputs.put_own(&Stamp::at(milliseconds), level, &text);
-                    if self.outputs.lost > lost
-                        && let Some(counter) = self.counters.get(LOST_MESSAGES)
-                    {
-                        counter.fetch_add(1, Ordering::Relaxed);
-                    }
+                    self.put_own(level, milliseconds, &text);
                 }
-                Pending::Ended { slot, until } => {
-                    if !self.drain(slot, until) && self.pending.len() < PENDING_AT_MOST {
-                        return self.pending.push_front(Pending::Ended { slot, until });
+                Pending::Ended { key, until } => {
+                    if !self.drain(key, until) && self.pending.len() < PENDING_AT_MOST {
+                        self.waits_since.get_or_insert(self.now);
+                        return self.pending.push_front(Pending::Ended { key, until });
                     }
+                    self.waits_since = None;
                 }
             }
+        }
+    }
+
+    fn put_own(&mut self, level: Level, milliseconds: u64, text: &str) {
+        let lost = self.outputs.lost;
+        self.outputs.put_own(&Stamp::at(milliseconds), level, text);
+        if self.outputs.lost > lost
+            && let Some(counter) = self.counters.get(LOST_MESSAGES)
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -338,31 +406,33 @@ impl Logger {
         sink.has_room() || sink.stuck_at().is_some_and(|stuck| stuck <= self.now)
     }
 
-    /// Reads what the process of `slot` has written before it ended; false: there is no room for it yet.
-    fn drain(&mut self, slot: u32, until: [u64; 2]) -> bool {
-        for (stream, until) in [Stream::Stdout, Stream::Stderr].into_iter().zip(until) {
-            let Some(pipe) = self.pipes.get_mut(&key(slot, stream)) else { continue };
-            let sink = pipe.route.sink();
-            while pipe.seen() < until {
-                if let Some(sink) = sink
-                    && !self.outputs.sink(sink).has_room()
-                {
-                    self.outputs.flush(&self.poller, self.now, &self.stamp);
-                    let sink = self.outputs.sink(sink);
-                    if !sink.has_room() {
-                        // Whoever reads nothing at all does not see the order either.
-                        return sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
-                    }
-                }
-                let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);
-                let Some(room) = self.buffer.get_mut(..most) else { break };
-                match pipe.read(room, &self.stamp, &mut self.outputs) {
-                    Read::All | Read::Some => {}
-                    Read::Nothing | Read::Closed => break,
+    /// Reads what was in the pipe when its writer ended; false: there is no room for it yet.
+    fn drain(&mut self, key: u64, until: u64) -> bool {
+        let Some(pipe) = self.pipes.get_mut(&key) else { return true };
+        let sink = pipe.route.sink();
+        while pipe.seen() < until {
+            if let Some(sink) = sink
+                && !self.outputs.sink(sink).has_room()
+            {
+                self.outputs.flush(&self.poller, self.now, &self.stamp);
+                let sink = self.outputs.sink(sink);
+                if !sink.has_room() {
+                    // Whoever reads nothing at all does not see the order either; and who reads slowly is not to hold
+                    // back what goes elsewhere. At the very end there is a time for everything.
+                    let waited = self.waits_since.is_some_and(|since| since + PATIENCE <= self.now);
+                    sink.is_slow |= waited;
+                    let is_stuck = sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
+                    return is_stuck || (sink.is_slow && self.ends_by.is_none());
                 }
             }
-            pipe.finish_line(&self.stamp, &mut self.outputs);
+            let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);
+            let Some(room) = self.buffer.get_mut(..most) else { break };
+            match pipe.read(room, &self.stamp, &mut self.outputs) {
+                Read::All | Read::Some => {}
+                Read::Nothing | Read::Closed => break,
+            }
         }
+        pipe.finish_due(&self.stamp, &mut self.outputs);
         true
     }
 

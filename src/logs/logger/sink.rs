@@ -26,6 +26,8 @@ pub(super) struct Sink {
     written: usize,
     /// There is no room, since then.
     full_since: Option<Mono>,
+    /// It was waited for long enough: no more of that until everything is written.
+    pub(super) is_slow: bool,
     /// Pipes that are not read until there is room again.
     pub(super) paused: Vec<u64>,
     trouble: Option<Errno>,
@@ -46,6 +48,7 @@ impl Sink {
             buffer: Vec::new(),
             written: 0,
             full_since: None,
+            is_slow: false,
             paused: Vec::new(),
             trouble: None,
             torn,
@@ -155,6 +158,7 @@ impl Sink {
     fn empty(&mut self) {
         self.buffer.clear();
         self.written = 0;
+        self.is_slow = false;
         if self.buffer.capacity() > LARGE {
             self.buffer = Vec::new();
         }

@@ -1,5 +1,6 @@
 //! A pipe that is read: bytes in, lines out.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,8 +33,11 @@ pub(super) struct Pipe {
     splitter: Splitter,
     pub(super) route: Route,
     lines: Option<&'static AtomicU64>,
-    /// Bytes since the beginning, over all loggers that there have been.
     bytes: Option<&'static AtomicU64>,
+    /// How many bytes we have read; the counters are those of all pipes and loggers there have been in its place.
+    seen: u64,
+    /// Where a writer has ended: a line does not go on behind it.
+    ends: VecDeque<u64>,
 }
 
 impl Pipe {
@@ -46,26 +50,34 @@ impl Pipe {
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
         let route = Route { key, label, stream: source.stream, target: source.target, file };
-        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes }
+        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes, seen: 0, ends: VecDeque::new() }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 
-    /// How many bytes have been read since the beginning.
-    pub(super) fn seen(&self) -> u64 {
-        // Without a counter nothing is ever waited for.
-        self.bytes.map_or(u64::MAX, |bytes| bytes.load(Ordering::Relaxed))
+    /// How many bytes have been read.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
     }
 
-    /// How many bytes have been written since the beginning.
-    pub(super) fn written(&self) -> u64 {
-        self.seen().saturating_add(waiting(&self.descriptor))
+    /// A writer has ended: how many bytes there are with those that wait.
+    pub(super) fn end_of_writer(&mut self) -> u64 {
+        let end = self.seen.saturating_add(waiting(&self.descriptor));
+        if self.ends.back() != Some(&end) {
+            self.ends.push_back(end);
+        }
+        end
     }
 
     /// Reads once, and hands on the lines.
     pub(super) fn read(&mut self, buffer: &mut [u8], stamp: &Stamp, outputs: &mut Outputs) -> Read {
+        self.finish_due(stamp, outputs);
+        let size = buffer.len();
+        // Whoever writes next begins a new line, however late this is read.
+        let most = self.ends.front().and_then(|end| usize::try_from(end - self.seen).ok());
+        let buffer = buffer.get_mut(..most.map_or(size, |most| most.min(size))).unwrap_or_default();
         let count = match nix::unistd::read(&self.descriptor, buffer) {
             Ok(0) => return Read::Closed,
             Ok(count) => count,
@@ -73,6 +85,7 @@ impl Pipe {
             Err(_) => return Read::Closed,
         };
         let chunk = buffer.get(..count).unwrap_or_default();
+        self.seen += count as u64;
         if let Some(bytes) = self.bytes {
             bytes.fetch_add(count as u64, Ordering::Relaxed);
         }
@@ -87,7 +100,16 @@ impl Pipe {
         if let Some(counter) = self.lines.filter(|_| lines > 0) {
             counter.fetch_add(lines, Ordering::Relaxed);
         }
+        self.finish_due(stamp, outputs);
         if count == buffer.len() { Read::Some } else { Read::All }
+    }
+
+    /// Puts out the line that has no end where a writer has ended.
+    pub(super) fn finish_due(&mut self, stamp: &Stamp, outputs: &mut Outputs) {
+        while self.ends.front().is_some_and(|end| *end <= self.seen) {
+            self.ends.pop_front();
+            self.finish_line(stamp, outputs);
+        }
     }
 
     /// Puts out a line that has no end, as its writer has ended.

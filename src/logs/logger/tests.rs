@@ -1,0 +1,226 @@
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::IntoRawFd as _;
+
+use super::*;
+use crate::logs::message::Target;
+use crate::model::plan::LogStyle;
+use crate::sys::pipe;
+
+/// A logger in this process whose turns are taken by hand.
+struct World {
+    logger: Logger,
+    _socket: OwnedFd,
+    outputs: [File; 2],
+}
+
+/// The reading end is a file that does not wait, the writing end stays open for good.
+fn outlet() -> (File, Outlet) {
+    let (read_end, write_end) = pipe::pipe().unwrap();
+    (read_end.into(), Outlet::of(write_end.into_raw_fd()))
+}
+
+impl World {
+    fn new() -> Self {
+        let [(stdout, first), (stderr, second)] = [outlet(), outlet()];
+        let (near_end, far_end) = packet::pair().unwrap();
+        let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + 4 * COUNTERS_FOR_EACH).unwrap();
+        let beginning = Beginning {
+            socket: far_end,
+            life: pipe::pipe().unwrap().1,
+            pipes: Vec::new(),
+            style: LogStyle::default(),
+            width: 9,
+            colour: Colour::Without,
+            counters: Box::leak(Box::new(counters)),
+        };
+        let logger = Logger::new(beginning, [first, second]).unwrap();
+        Self { logger, _socket: near_end, outputs: [stdout, stderr] }
+    }
+
+    /// The writing end of a new pipe for the stdout of the instance in this slot.
+    fn pipe(&mut self, slot: u32) -> File {
+        let (read_end, write_end) = pipe::pipe().unwrap();
+        let (service, stream, target) = ("web".to_owned(), Stream::Stdout, Target::Lines);
+        let source = Source { slot, stream, service, instance: slot, turn: 0, target, file: None };
+        self.logger.obey(Message::Pipe(source), Some(read_end));
+        write_end.into()
+    }
+
+    /// One round, in which nobody is waited for.
+    fn turn(&mut self) {
+        let ready: Vec<u64> = self.logger.poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
+        ready.into_iter().filter(|token| *token >= FIRST_PIPE).for_each(|token| self.logger.read(token - FIRST_PIPE));
+        self.logger.settle();
+        self.logger.outputs.flush(&self.logger.poller, self.logger.now, &self.logger.stamp);
+        self.logger.resume();
+    }
+
+    fn own(&mut self, text: &str) {
+        let text = text.to_owned();
+        self.logger.obey(Message::Own { level: Level::Info, milliseconds: 0, text }, None);
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        self.logger.now = self.logger.now + Duration::from_millis(milliseconds);
+    }
+
+    /// Puts so much into the buffer for stdout that there is no room for a long time.
+    fn fill_stdout(&mut self) {
+        self.logger.outputs.stdout.buffer.resize(1 << 20, b'x');
+        self.turn();
+    }
+
+    fn taken(&mut self, stream: Stream) -> String {
+        let mut text = Vec::new();
+        // It ends with EAGAIN.
+        self.outputs[usize::from(stream == Stream::Stderr)].read_to_end(&mut text).ok();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn counter(&self, position: usize) -> u64 {
+        self.logger.counters.get(COUNTERS_BEFORE_SLOTS + position).unwrap().load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_another_is_read_and_so_is_the_other_to_its_end() {
+    let mut world = World::new();
+    let mut old = world.pipe(1);
+    old.write_all(b"of the old\n").unwrap();
+    world.turn();
+    old.write_all(b"old, awaited").unwrap();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    let mut new = world.pipe(1);
+    new.write_all(b"of the new\n").unwrap();
+    world.turn();
+    old.write_all(b"old again\n").unwrap();
+    new.write_all(b"new again\n").unwrap();
+    world.turn();
+    let text = world.taken(Stream::Stdout);
+    let mut lines: Vec<&str> = text.lines().map(|line| line.strip_prefix("web.1     | ").unwrap()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["new again", "of the new", "of the old", "old again", "old, awaited"]);
+    assert_eq!([world.counter(COUNTERS_FOR_EACH), world.counter(COUNTERS_FOR_EACH + 1)], [5, 54]);
+    drop(old);
+    world.turn();
+    assert_eq!(world.logger.pipes.len(), 1);
+    new.write_all(b"the new goes on\n").unwrap();
+    world.turn();
+    assert_eq!(world.taken(Stream::Stdout), "web.1     | the new goes on\n");
+}
+
+#[test]
+fn the_end_of_a_writer_is_waited_for_whatever_the_pipe_before_says() {
+    let mut world = World::new();
+    let mut old = world.pipe(1);
+    let mut new = world.pipe(1);
+    new.write_all(b"last word\n").unwrap();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    old.write_all(&b"much of the old\n".repeat(10)).unwrap();
+    world.logger.read(FIRST_RETIRED);
+    world.logger.settle();
+    assert!(world.logger.outputs.stdout.buffer.ends_with(b"last word\n"));
+}
+
+#[test]
+fn who_waits_for_room_while_another_takes_its_place_is_read_when_there_is_room() {
+    let mut world = World::new();
+    let mut old = world.pipe(1);
+    world.logger.outputs.stdout.buffer = vec![b'x'; 2 * sink::ENOUGH];
+    old.write_all(b"of the old\n").unwrap();
+    world.logger.read(key(1, Stream::Stdout));
+    let mut new = world.pipe(1);
+    new.write_all(b"of the new\n").unwrap();
+    let mut text = String::new();
+    for _ in 0..100 {
+        world.turn();
+        text.push_str(&world.taken(Stream::Stdout));
+    }
+    assert!(text.contains("of the old\n") && text.contains("of the new\n"));
+}
+
+#[test]
+fn a_slow_reader_of_stdout_holds_back_what_goes_to_stderr_for_a_second_in_all() {
+    let mut world = World::new();
+    for slot in [1, 2] {
+        world.pipe(slot).write_all(b"in a full pipe\n").unwrap();
+    }
+    world.fill_stdout();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.own("one ended");
+    world.logger.obey(Message::Ended { slot: 2 }, None);
+    world.own("two ended");
+    for tenth in 0..10 {
+        world.turn();
+        assert_eq!(world.taken(Stream::Stderr), "", "after {tenth} tenths");
+        assert!(world.logger.timeout().is_some_and(|timeout| timeout > Duration::ZERO));
+        world.pass(100);
+        world.outputs[0].read_exact(&mut [0; 8_192]).unwrap();
+    }
+    world.turn();
+    let own = world.taken(Stream::Stderr);
+    assert!(own.contains("one ended\n") && own.ends_with("two ended\n"), "{own}");
+    let mut text = String::new();
+    for _ in 0..100 {
+        text.push_str(&world.taken(Stream::Stdout));
+        world.turn();
+    }
+    assert_eq!(text.matches("in a full pipe\n").count(), 2);
+    assert!(!world.logger.outputs.stdout.is_slow);
+}
+
+#[test]
+fn when_the_time_is_over_keepalives_last_words_are_not_kept_back() {
+    let mut world = World::new();
+    world.pipe(1).write_all(b"never read\n").unwrap();
+    world.fill_stdout();
+    world.logger.obey(Message::End { within: 500 }, None);
+    world.own("the very last");
+    world.pass(499);
+    world.turn();
+    assert!(!world.logger.is_over());
+    assert_eq!(world.taken(Stream::Stderr), "");
+    world.pass(1);
+    world.turn();
+    assert!(world.logger.is_over());
+    assert!(world.taken(Stream::Stderr).ends_with("the very last\n"));
+}
+
+#[test]
+fn the_last_line_of_a_run_stays_its_own_though_its_end_was_not_waited_for() {
+    let mut world = World::new();
+    let mut pipe = world.pipe(1);
+    pipe.write_all(b"first run").unwrap();
+    world.fill_stdout();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    pipe.write_all(b"second run\n").unwrap();
+    world.turn();
+    world.pass(2_000);
+    world.turn();
+    assert!(world.logger.pending.is_empty());
+    let mut text = String::new();
+    for _ in 0..100 {
+        text.push_str(&world.taken(Stream::Stdout));
+        world.turn();
+    }
+    assert!(text.ends_with("web.1     | first run\nweb.1     | second run\n"), "{}", &text[text.len() - 100..]);
+}
+
+#[test]
+fn a_line_that_was_begun_before_an_end_is_finished_where_the_end_was() {
+    let mut world = World::new();
+    let mut pipe = world.pipe(1);
+    pipe.write_all(b"one\nbegun").unwrap();
+    world.turn();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    pipe.write_all(b"next").unwrap();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    // An end that is heard of later than what comes after it is read.
+    world.logger.read(key(1, Stream::Stdout));
+    pipe.write_all(b"last\n").unwrap();
+    world.turn();
+    world.turn();
+    let text = world.taken(Stream::Stdout);
+    assert_eq!(text, ["one", "begun", "next", "last"].map(|line| format!("web.1     | {line}\n")).concat());
+}
