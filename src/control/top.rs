@@ -12,7 +12,7 @@ use super::client::{Client, Outcome, Stop, Surroundings};
 use super::http::Document;
 use super::output::{Colour, Style, is_dumb, is_terminal, print};
 use super::status::{Entry, Status, list_mut, number, text};
-use super::table::{OrDash, Side, Table, shortened};
+use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
 use crate::model::{Mono, Signal};
 use crate::sys::screen::{SingleKeys, Size, size};
@@ -147,25 +147,27 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let summary = sample.status.summary();
     let summary = shortened(&summary, style.columns);
     let cpu = OrDash(before.map(|_| human::percent(shares)));
-    format!("{summary}\nCPU {cpu}%, memory {}\n{table}", human::bytes(memory))
+    let usage = format!("CPU {cpu}%, memory {}", human::bytes(memory));
+    format!("{summary}\n{}\n{table}", shortened(&usage, style.columns))
 }
 
 /// `picture` as it fits on the screen, in place of what was there.
-fn frame(picture: &str, rows: usize) -> String {
+fn frame(picture: &str, size: Size) -> String {
     let mut frame = String::from(HOME);
     let all = picture.lines().count();
-    let room = if all > rows { rows.saturating_sub(1) } else { all };
-    for (position, line) in picture.lines().take(room).enumerate() {
-        if position > 0 {
-            frame.push_str("\r\n");
-        }
-        frame.push_str(line);
+    let room = if all > size.rows { size.rows.saturating_sub(1) } else { all };
+    let more = (all > room).then(|| format!("… {} lines more", all - room));
+    for (position, line) in picture.lines().take(room).chain(more.as_deref()).enumerate() {
+        // Behind a full line the cursor still stands on its last character, which would go.
+        frame.push_str(if position > 0 { "\r\n" } else { "" });
         frame.push_str(END_OF_LINE);
+        frame.push_str(&cut(line, size.columns));
     }
-    if all > room {
-        frame.push_str(&format!("\r\n… {} lines more{END_OF_LINE}", all - room));
+    // The same holds here.
+    if room < size.rows && more.is_none() {
+        frame.push_str("\r\n");
+        frame.push_str(END_OF_SCREEN);
     }
-    frame.push_str(END_OF_SCREEN);
     frame
 }
 
@@ -243,7 +245,7 @@ impl Screen {
     fn draw(&self, sample: &Sample, before: Option<&Sample>, colour: Colour) -> io::Result<()> {
         let size = size().unwrap_or(SIZE);
         let style = Style { colour, columns: size.columns };
-        print(frame(&picture(sample, before, style), size.rows))
+        print(frame(&picture(sample, before, style), size))
     }
 
     /// Ctrl-Z: the shell has the terminal as it was before, until we are continued.
