@@ -11,6 +11,7 @@ use super::http::{self, Answer, Document, Failure};
 use super::output::{Style, print, tell, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
+use super::table::shortened;
 use super::{Change, Form, NO, NOBODY, Request, Task, health, lines, top};
 use crate::model::units::format_duration;
 
@@ -208,7 +209,9 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
             print(format!("{value}\n"))?;
         }
         Form::Text if names.is_empty() => {
-            print(format!("{}\n{}", status.summary(), status.table(client.style)))?;
+            let summary = status.summary();
+            let summary = shortened(&summary, client.style.columns);
+            print(format!("{summary}\n{}", status.table(client.style)))?;
         }
         Form::Text => print(status.table(client.style))?,
     }

@@ -164,5 +164,21 @@ fn a_thousand_services_are_shown_whole() {
     let server = FakeServer::answering(move |_| (200, body.clone()));
     let (code, stdout, stderr) = server.client(&["status"]).finish();
     assert_eq!((code, stdout.lines().count(), stderr.as_str()), (0, 1_002, ""));
-    assert!(stdout.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn names_and_reasons_are_whole_where_stdout_is_no_terminal() {
+    let (name, reason) = ("n".repeat(100), "because ".repeat(20));
+    let id = format!("{name}.0");
+    let body = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5, "services": [{"name": name, "state": "failed",
+        "instances": [{"id": id, "state": "failed", "pid": null, "restarts": 0, "reason": reason}]}]});
+    let server = FakeServer::answering(move |_| (200, body.clone()));
+    let mut run = server.client(&["status"]);
+    run.command.env_remove("COLUMNS");
+    let (code, stdout, _) = run.finish();
+    assert!(code == 0 && stdout.contains(&id) && stdout.contains(reason.trim_end()), "{stdout}");
+    let mut run = server.client(&["status"]);
+    run.command.env("COLUMNS", "50");
+    let (code, stdout, _) = run.finish();
+    assert!(code == 0 && !stdout.contains(&id) && stdout.contains('…'), "{stdout}");
 }
