@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::http::{self, Answer, Document, Failure};
+use super::http::{self, Answer, Document, Failure, Pending};
 use super::output::{Style, print, tell, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const COMPLETE: Duration = Duration::from_secs(1);
 /// How long what changes something may take.
 const CHANGE: Duration = Duration::from_secs(60);
+const STATUS: &str = "/v1/status";
 /// How much longer we wait than the server, so that its answer, which says why, comes first.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -127,9 +128,14 @@ impl Client {
         http::connect(&self.places, self.user, patience)?.ask(method, target)
     }
 
+    /// Asks for the state of everything, and neither that nor reading the answer takes longer than `patience`.
+    pub(super) fn ask_for_status(&self, patience: Duration) -> Result<Pending, Failure> {
+        http::connect(&self.places, self.user, patience)?.send("GET", STATUS)
+    }
+
     /// The state of everything; `None`: the answer was no, and has been shown.
     pub(super) fn status(&self) -> Result<Option<Document>, Stop> {
-        let answer = self.look("/v1/status")?;
+        let answer = self.look(STATUS)?;
         if answer.status == 200 {
             return Ok(Some(answer.document()?));
         }
@@ -223,7 +229,7 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
 /// Nobody wants to read of errors in the middle of the line that he is typing.
 fn show_names(client: &Client) -> u8 {
     let patience = client.timeout.unwrap_or(COMPLETE);
-    let answer = client.ask("GET", "/v1/status", patience).and_then(Answer::document);
+    let answer = client.ask("GET", STATUS, patience).and_then(Answer::document);
     if let Ok(status) = answer.and_then(|document| document.read::<Status>()) {
         print(status.names()).ok();
     }

@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
-use super::http::Document;
+use super::http::{Answer, Document, Failure, Pending};
 use super::output::{Colour, Style, is_dumb, is_terminal, print};
 use super::status::{Entry, Status, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
@@ -32,6 +33,7 @@ const CTRL_D: u8 = 4;
 /// Tokens of what is waited for.
 const SIGNALS: u64 = 0;
 const KEYS: u64 = 1;
+const ANSWER: u64 = 2;
 
 /// On a terminal until somebody ends it; elsewhere once.
 pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
@@ -176,6 +178,8 @@ fn frame(picture: &str, size: Size) -> String {
 enum Woken {
     /// The time is over, or the terminal has another size.
     Draw,
+    /// The answer has begun to come.
+    Answer,
     Suspend,
     Quit,
 }
@@ -187,19 +191,79 @@ fn live(client: &Client) -> Outcome {
     let _inherited = signals::take_over(Depth::Quick);
     let mut screen = Screen::open().map_err(broken)?;
     screen.enter()?;
+    let mut next = Look { due: sample.at + INTERVAL, since: None, pending: None };
     loop {
-        screen.draw(&sample, before.as_ref(), client.style.colour)?;
-        match screen.wait(sample.at + INTERVAL).map_err(broken)? {
+        screen.draw(&sample, before.as_ref(), next.late(), client.style.colour)?;
+        match screen.wait(&next).map_err(broken)? {
             Woken::Quit => return Ok(0),
             Woken::Suspend => screen.suspend()?,
             Woken::Draw => {}
+            Woken::Answer => match next.answer() {
+                Ok(answer) if answer.status != 200 => {
+                    drop(screen);
+                    return client.refused("status", answer);
+                }
+                read => match read.and_then(Answer::document) {
+                    Ok(document) => {
+                        let now = Sample::new(sys::now(), document.read()?);
+                        next = Look { due: now.at + INTERVAL, since: None, pending: None };
+                        before = Some(std::mem::replace(&mut sample, now));
+                    }
+                    // It stopped within the answer.
+                    Err(Failure::Late(..)) => {}
+                    Err(failure) => return Err(failure.into()),
+                },
+            },
         }
-        if sys::now() >= sample.at + INTERVAL {
-            match Sample::take(client)? {
-                Some((_, next)) => before = Some(std::mem::replace(&mut sample, next)),
-                None => return Ok(NO),
+        next.begin(client, &screen.poller)?;
+    }
+}
+
+/// The next look. While its answer is waited for, so are keys and signals: keepalive may be stopped or have no time.
+#[derive(Debug)]
+struct Look {
+    due: Mono,
+    /// When it was asked for, first.
+    since: Option<Mono>,
+    pending: Option<Pending>,
+}
+
+impl Look {
+    /// Asks, if it is time and has not been done.
+    fn begin(&mut self, client: &Client, poller: &Poller) -> Result<(), Stop> {
+        let now = sys::now();
+        if now < self.due || self.pending.is_some() {
+            return Ok(());
+        }
+        self.since.get_or_insert(now);
+        match client.ask_for_status(INTERVAL) {
+            Ok(pending) => {
+                poller.add(&pending, ANSWER).map_err(broken)?;
+                self.pending = Some(pending);
+                Ok(())
             }
+            // So many wait for it that there is no room for us.
+            Err(Failure::Late(..)) => Ok(()),
+            Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// The head of the answer, which has begun to come.
+    fn answer(&mut self) -> Result<Answer, Failure> {
+        match self.pending.take() {
+            Some(pending) => pending.answer(),
+            None => Err(Failure::Late(PathBuf::new(), INTERVAL)),
+        }
+    }
+
+    /// For how long there has been no answer, if that is worth a word.
+    fn late(&self) -> Option<Duration> {
+        self.since.map(|since| sys::now().since(since)).filter(|late| *late >= INTERVAL)
+    }
+
+    /// When to do or to show something at the latest.
+    fn wake(&self) -> Mono {
+        if self.since.is_some() { sys::now() + INTERVAL } else { self.due }
     }
 }
 
@@ -242,10 +306,11 @@ impl Screen {
         }
     }
 
-    fn draw(&self, sample: &Sample, before: Option<&Sample>, colour: Colour) -> io::Result<()> {
+    fn draw(&self, sample: &Sample, before: Option<&Sample>, late: Option<Duration>, colour: Colour) -> io::Result<()> {
         let size = size().unwrap_or(SIZE);
         let style = Style { colour, columns: size.columns };
-        print(frame(&picture(sample, before, style), size))
+        let late = late.map(|late| format!("no answer for {}s; before that:\n", late.as_secs())).unwrap_or_default();
+        print(frame(&format!("{late}{}", picture(sample, before, style)), size))
     }
 
     /// Ctrl-Z: the shell has the terminal as it was before, until we are continued.
@@ -259,11 +324,12 @@ impl Screen {
         self.enter()
     }
 
-    fn wait(&mut self, until: Mono) -> Result<Woken, Errno> {
-        let ready = self.poller.wait(Some(until.since(sys::now())))?;
+    fn wait(&mut self, next: &Look) -> Result<Woken, Errno> {
+        let ready = self.poller.wait(Some(next.wake().since(sys::now())))?;
         let tokens: Vec<u64> = ready.iter().map(sys::poll::Ready::data).collect();
         let by_signal = if tokens.contains(&SIGNALS) { self.by_signal()? } else { Woken::Draw };
-        if by_signal == Woken::Draw && tokens.contains(&KEYS) { Ok(self.by_key()) } else { Ok(by_signal) }
+        let woken = if by_signal == Woken::Draw && tokens.contains(&KEYS) { self.by_key() } else { by_signal };
+        Ok(if woken == Woken::Draw && tokens.contains(&ANSWER) { Woken::Answer } else { woken })
     }
 
     fn by_signal(&self) -> Result<Woken, Errno> {

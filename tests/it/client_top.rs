@@ -1,11 +1,12 @@
 //! `keepalive top`, on a terminal and elsewhere.
 
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::fake_server::{FakeServer, status};
+use crate::fake_server::{FakeServer, response, status};
 use crate::harness::KEEPALIVE;
 use crate::terminal::{CTRL_C, Terminal};
 
@@ -91,6 +92,33 @@ fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
     let (code, rest) = terminal.wait_for_end();
     let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
     assert_eq!((code, after.starts_with("keepalive: nothing answers at ")), (Some(3), true), "{after}");
+}
+
+#[test]
+fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
+    let server = || {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        FakeServer::start(move |_, mut stream| {
+            if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                stream.write_all(response(200, &status().to_string()).as_bytes()).unwrap();
+            } else {
+                // Until the client has gone.
+                stream.read_to_end(&mut Vec::new()).ok();
+            }
+        })
+    };
+    for by_signal in [false, true] {
+        let server = server();
+        let mut terminal = on_a_terminal(&server);
+        terminal.wait_for_text("no answer for 1s");
+        if by_signal {
+            signal_process(id(&terminal), Signal::TERM).unwrap();
+        } else {
+            terminal.type_in("q");
+        }
+        let (code, rest) = terminal.wait_for_end();
+        assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
+    }
 }
 
 #[test]
