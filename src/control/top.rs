@@ -11,12 +11,13 @@ use serde_json::{Map, Value};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
 use super::http::{Answer, Document, Failure, Pending};
-use super::output::{Colour, Style, is_dumb, is_terminal, print};
+use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
 use super::status::{Entry, Status, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
+use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::{Mono, Signal};
-use crate::sys::screen::{SingleKeys, Size, size};
+use crate::sys::screen::{self, SingleKeys, Size, size};
 use crate::sys::{self, Depth, Origin, Poller, Received, SignalQueue, signals};
 
 /// Between two looks.
@@ -187,6 +188,11 @@ enum Woken {
 fn live(client: &Client) -> Outcome {
     let Some((_, mut sample)) = Sample::take(client)? else { return Ok(NO) };
     let mut before: Option<Sample> = None;
+    // What the terminal is like before is only known when it is ours.
+    if screen::wait_for_foreground().is_err() {
+        tell("top: the terminal is in use by another job");
+        return Ok(SYSTEM_REFUSES);
+    }
     // Nothing is started from here on that would have to inherit what was before.
     let _inherited = signals::take_over(Depth::Quick);
     let mut screen = Screen::open().map_err(broken)?;
@@ -313,11 +319,11 @@ impl Screen {
         print(frame(&format!("{late}{}", picture(sample, before, style)), size))
     }
 
-    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued.
+    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued in the foreground.
     fn suspend(&mut self) -> io::Result<()> {
         self.leave();
         let had_keys = self.keys.take().is_some();
-        signals::suspend_self();
+        while signals::suspend_self() && screen::is_in_background() {}
         if had_keys {
             self.keys = SingleKeys::begin().ok();
         }

@@ -122,6 +122,27 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
 }
 
 #[test]
+fn in_the_background_it_stops_before_it_touches_the_terminal() {
+    let server = serve();
+    // `keepalive top &` as an interactive shell starts it, in a process group of its own.
+    let script = r#"set -m
+        "$0" top & id=$!
+        for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done
+        grep -q '^State:.T' "/proc/$id/status" && stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", "sh", "-c", script, KEEPALIVE]);
+    command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text("stopped");
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    terminal.type_in("q");
+    terminal.wait_for_text(LEAVE);
+    terminal.wait_for_text("back");
+    assert_eq!(terminal.wait_for_end().0, Some(0));
+}
+
+#[test]
 fn elsewhere_it_is_one_table_after_two_looks() {
     let server = serve();
     let (code, stdout, stderr) = server.client(&["top"]).finish();
