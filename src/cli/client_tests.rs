@@ -107,6 +107,10 @@ fn a_probe_has_no_other_exit_code_than_one() {
     let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
     assert_eq!(code(&["health", "--raedy"]), 1);
     assert_eq!(code(&["status", "--raedy"]), 2);
+    for line in ["health --", "health web --", "-v health", "-c a.toml health", "--nonsense health", "health -- x"] {
+        assert_eq!(code(&line.split(' ').collect::<Vec<_>>()), 1, "{line}");
+    }
+    assert_eq!((code(&["status", "--"]), code(&["-v", "status"]), code(&["--nonsense", "--", "health"])), (2, 2, 2));
     let error = read(&words(&["health", "a", "b"])).unwrap_err();
     let expected = "keepalive: unexpected word `b`\n  keepalive health [--ready] [NAME]\nsee keepalive health --help\n";
     assert_eq!(error.to_string(), expected);

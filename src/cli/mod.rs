@@ -131,6 +131,14 @@ pub fn read(arguments: &[OsString]) -> Result<Invocation, UsageError> {
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (before, after) = words.split_at(end);
     let command = after.split_first().map(|(_, command)| command.to_vec());
+    // Whatever else is wrong with it.
+    let first = before.iter().find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let is_probe = first.is_some_and(|word| word == "health") && command.as_ref().is_none_or(Vec::is_empty);
+    read_cut(words, before, command)
+        .map_err(|error| if is_probe { UsageError { command: "health", ..error } } else { error })
+}
+
+fn read_cut(words: &[OsString], before: &[OsString], command: Option<Vec<OsString>>) -> Result<Invocation, UsageError> {
     if command.as_ref().is_some_and(Vec::is_empty) {
         let remedy = format!("{} CMD [ARG…]", shown("keepalive", words));
         return Err(UsageError::new("a command is missing after `--`", remedy));
@@ -172,7 +180,9 @@ impl Request<'_> {
                     if config.is_some() {
                         let remedy =
                             format!("keepalive {word} talks to the one that runs; --socket PATH names another");
-                        return Err(UsageError::new(format!("`-c` says nothing to `{word}`"), remedy));
+                        let error = UsageError::new(format!("`-c` says nothing to `{word}`"), remedy);
+                        let command = if word == "health" { definition.name } else { "" };
+                        return Err(UsageError { command, ..error });
                     }
                     return client::read(definition, parser, self.command);
                 }
