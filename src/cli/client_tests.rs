@@ -78,6 +78,8 @@ fn wrong_words_say_what_would_be_right() {
     check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
     check_refused("scale", "scale web 1 2", "unexpected word `2`", "keepalive scale NAME N");
+    check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N");
+    check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N");
     check_refused("top", "top web", "unexpected word `web`", "keepalive top");
     check_refused("status", "status a/b", "`a/b` is no name", "such as web, web.2 or all");
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
