@@ -72,18 +72,18 @@ pub fn perform(request: &Request, surroundings: &Surroundings<'_>) -> u8 {
         Task::Status(names) => show_status(&client, names),
         Task::Change(change, names) => client.change_all(*change, names),
         Task::Scale(name, instances) => {
-            client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"))
+            client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"), done)
         }
         Task::Signal(name, signal) => {
             let query = format!("signal={}&", encoded(&signal.to_string()));
-            client.act(&format!("signal {name}"), &service(name, "signal"), &query)
+            client.act(&format!("signal {name}"), &service(name, "signal"), &query, said)
         }
         Task::Logs { names, lines, follow } => lines::logs(&client, names, *lines, *follow),
         Task::Events(follow) => lines::events(&client, *follow),
         Task::Top => top::run(&client, surroundings),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
-        Task::Shutdown => client.act("shutdown", "/v1/shutdown", ""),
+        Task::Shutdown => client.act("shutdown", "/v1/shutdown", "", done),
         Task::Names => return show_names(&client),
     };
     let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
@@ -160,13 +160,13 @@ impl Client {
         let mut code = 0;
         for name in names {
             let what = format!("{} {name}", change.as_str());
-            code = self.act(&what, &service(name, change.as_str()), "")?.max(code);
+            code = self.act(&what, &service(name, change.as_str()), "", done)?.max(code);
         }
         Ok(code)
     }
 
-    /// Asks for `what`, and says what has become of it. `query` ends with `&` unless it is empty.
-    fn act(&self, what: &str, target: &str, query: &str) -> Outcome {
+    /// Asks for `what`, and says in `words` what has become of it. `query` ends with `&` unless it is empty.
+    fn act(&self, what: &str, target: &str, query: &str, words: fn(&str, &Value) -> String) -> Outcome {
         let timeout = self.timeout.unwrap_or(CHANGE);
         let target = format!("{target}?{query}timeout={}", format_duration(timeout));
         let answer = self.ask("POST", &target, timeout.saturating_add(SLACK))?;
@@ -176,7 +176,7 @@ impl Client {
         let (body, value) = answer.json()?;
         match self.form {
             Form::Json => print(&body)?,
-            Form::Text => print(done(what, &value))?,
+            Form::Text => print(words(what, &value))?,
         }
         Ok(0)
     }
@@ -192,6 +192,14 @@ fn done(what: &str, value: &Value) -> String {
         (false, _) => instances,
         (true, "") => format!("{what}: done\n"),
         (true, reason) => format!("{what}: {reason}\n"),
+    }
+}
+
+/// As [`done`] of what changes no state, so that the reason says more than that.
+fn said(what: &str, value: &Value) -> String {
+    match text(value, "reason") {
+        "" => done(what, value),
+        reason => format!("{reason}\n"),
     }
 }
 
@@ -274,5 +282,8 @@ mod tests {
         let reason = json!({"result": "done", "reason": "the ordered stop has begun"});
         assert_eq!(done("shutdown", &reason), "shutdown: the ordered stop has begun\n");
         assert_eq!(done("shutdown", &json!({})), "shutdown: done\n");
+        let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
+        assert_eq!(said("signal web", &signal), "SIGHUP sent to web\n");
+        assert_eq!(said("signal web", &json!({})), "signal web: done\n");
     }
 }
