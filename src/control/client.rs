@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::http::{self, Answer, Document, Failure, Pending};
-use super::output::{Style, print, tell, unwritten};
+use super::output::{Style, harmless, print, tell, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
 use super::table::shortened;
@@ -186,12 +186,12 @@ impl Client {
 fn done(what: &str, value: &Value) -> String {
     let instances: String = list(value, "instances")
         .iter()
-        .map(|instance| format!("{} {}\n", text(instance, "id"), text(instance, "state")))
+        .map(|instance| harmless(text(instance, "id")) + " " + &harmless(text(instance, "state")) + "\n")
         .collect();
     match (instances.is_empty(), text(value, "reason")) {
         (false, _) => instances,
         (true, "") => format!("{what}: done\n"),
-        (true, reason) => format!("{what}: {reason}\n"),
+        (true, reason) => format!("{what}: {}\n", harmless(reason)),
     }
 }
 
@@ -199,7 +199,7 @@ fn done(what: &str, value: &Value) -> String {
 fn said(what: &str, value: &Value) -> String {
     match text(value, "reason") {
         "" => done(what, value),
-        reason => format!("{reason}\n"),
+        reason => format!("{}\n", harmless(reason)),
     }
 }
 
@@ -282,6 +282,8 @@ mod tests {
         let reason = json!({"result": "done", "reason": "the ordered stop has begun"});
         assert_eq!(done("shutdown", &reason), "shutdown: the ordered stop has begun\n");
         assert_eq!(done("shutdown", &json!({})), "shutdown: done\n");
+        let steering = json!({"instances": [{"id": "a\x1b[2J", "state": "b\nc"}], "reason": "d\x1b"});
+        assert_eq!((done("start a", &steering), said("", &steering)), ("a [2J b c\n".to_owned(), "d \n".to_owned()));
         let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
         assert_eq!(said("signal web", &signal), "SIGHUP sent to web\n");
         assert_eq!(said("signal web", &json!({})), "signal web: done\n");

@@ -74,10 +74,10 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     output.flush()
 }
 
-/// One line to stderr.
+/// One line to stderr, whatever is in it.
 pub(super) fn tell(line: &str) {
     // There is nobody left to tell if this fails.
-    io::stderr().write_all(format!("keepalive: {line}\n").as_bytes()).ok();
+    io::stderr().write_all(format!("keepalive: {}\n", harmless(line)).as_bytes()).ok();
 }
 
 /// The exit code when stdout cannot be written to: that nobody reads any more is no failure of ours.

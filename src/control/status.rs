@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::human;
-use super::output::Style;
+use super::output::{Style, harmless};
 use super::table::{OrDash, Side, Table};
 
 /// What is read of `/v1/status`. Members that we do not know are of no concern to us.
@@ -152,7 +152,7 @@ impl Status {
         if counts.is_empty() {
             summary.push_str(": nothing to run");
         }
-        summary
+        harmless(&summary)
     }
 
     /// The whole of `keepalive status`.

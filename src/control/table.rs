@@ -62,6 +62,10 @@ impl Table {
                 // A String takes every write.
                 let _ = write!(self.text, "{cell}");
             }
+            if self.text.get(start..).is_some_and(|cell| cell.contains(char::is_control)) {
+                let cell = harmless(&self.text.split_off(start));
+                self.text.push_str(&cell);
+            }
             *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
             self.ends.push(self.text.len());
         }
@@ -186,6 +190,12 @@ mod tests {
             table.push(&[name, number], "31", note);
         }
         table
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_in_no_cell() {
+        let text = table(&[("a\x1b[2J", "1\n", "why\x07")]).render(80, Colour::No);
+        assert_eq!(text, "NAME    N\na [2J  1\n  why \n");
     }
 
     #[test]
