@@ -119,6 +119,21 @@ fn a_probe_has_no_other_exit_code_than_one() {
 }
 
 #[test]
+fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
+    let remedy = |word: &str| read(&words(&[word])).unwrap_err().remedy;
+    assert!(remedy("stat").starts_with("did you mean `keepalive status`?"), "{}", remedy("stat"));
+    assert!(remedy("comp").starts_with("did you mean `keepalive completions`?"), "{}", remedy("comp"));
+    assert!(remedy("statr").starts_with("did you mean `keepalive start`?"), "{}", remedy("statr"));
+}
+
+#[test]
+fn help_is_a_word_too() {
+    check("help", Invocation::Help(help::general()));
+    check("help status", Invocation::Help(help::of(Definition::find("status").unwrap())));
+    assert_eq!(read(&words(&["help", "statsu"])).unwrap_err().message, "unknown command `statsu`");
+}
+
+#[test]
 fn every_command_has_a_help_that_fits_the_screen() {
     for definition in definitions::commands() {
         let help = help::of(definition);

@@ -171,6 +171,10 @@ impl Request<'_> {
                     options.refuse_with("check")?;
                     return check(parser, config, self.command);
                 }
+                "help" if self.command.is_none() => {
+                    options.refuse_with("help")?;
+                    return self.help(&mut parser);
+                }
                 word => {
                     let Some(definition) = Definition::find(word).filter(|definition| !definition.name.is_empty())
                     else {
@@ -201,6 +205,16 @@ impl Request<'_> {
         }
     }
 
+    /// `keepalive help [COMMAND]`.
+    fn help(&self, parser: &mut Parser) -> Result<Invocation, UsageError> {
+        let Some(word) = next(parser)? else { return Ok(Invocation::Help(help::general())) };
+        match Definition::find(&word).filter(|definition| !definition.name.is_empty()) {
+            Some(definition) => Ok(Invocation::Help(help::of(definition))),
+            None if word.starts_with('-') => Ok(Invocation::Help(help::general())),
+            None => Err(self.unknown_word(&word, parser)),
+        }
+    }
+
     /// The first word is no command of ours: most likely it is one that is to be run.
     fn unknown_word(&self, word: &str, parser: &mut Parser) -> UsageError {
         if LATER.contains(&word) {
@@ -214,7 +228,10 @@ impl Request<'_> {
             given.extend_from_slice(command);
         }
         let form = format!("to run it as a command: {} -- {}", shown("keepalive", options), shown("", &given));
-        let remedy = match nearest(word, definitions::commands().map(|definition| definition.name)) {
+        let names = || definitions::commands().map(|definition| definition.name);
+        // Who has typed the beginning of a word means that word and not a shorter one that looks like it.
+        let begun = names().find(|name| word.len() > 2 && name.starts_with(word));
+        let remedy = match begun.or_else(|| nearest(word, names())) {
             Some(known) => format!("did you mean `keepalive {known}`?\n{form}"),
             None => form,
         };
