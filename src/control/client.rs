@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::{self, Answer, Document, Failure, Pending};
 use super::output::{Style, harmless, print, tell, unwritten};
@@ -213,7 +213,11 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
     }
     let mut status: Status = document.read()?;
     if let Err(unknown) = status.choose(names) {
-        tell(&format!("status: there is no `{unknown}` here"));
+        let reason = status.unknown(unknown);
+        if client.form == Form::Json {
+            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "unknown"})))?;
+        }
+        tell(&format!("status: {reason}"));
         return Ok(NO);
     }
     match client.form {
@@ -263,8 +267,6 @@ pub(super) fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

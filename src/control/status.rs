@@ -90,6 +90,15 @@ impl Status {
         Ok(())
     }
 
+    /// That nothing is named `name`, and what is.
+    pub(super) fn unknown(&self, name: &str) -> String {
+        /// More are not named.
+        const NAMED: usize = 10;
+        let names: Vec<&str> = self.services.iter().take(NAMED).map(|service| &*service.name).collect();
+        let more = if self.services.len() > NAMED { ", …" } else { "" };
+        format!("there is no `{name}`: there are {}{more}", names.join(", "))
+    }
+
     fn knows(&self, name: &str) -> bool {
         let is_name = |service: &Entry| service.name == name || service.instances.iter().any(|one| one.id == name);
         self.services.iter().any(is_name)

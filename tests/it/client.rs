@@ -24,7 +24,10 @@ fn status_is_a_table_and_says_why_something_does_not_run() {
     server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
     server.check(&["status", "web"], 0, TABLE, "");
     assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
-    server.check(&["status", "wbe"], 1, "", "keepalive: status: there is no `wbe` here\n");
+    let told = "keepalive: status: there is no `wbe`: there are web, db\n";
+    server.check(&["status", "wbe"], 1, "", told);
+    let body = r#"{"instances":[],"reason":"there is no `wbe`: there are web, db","result":"unknown"}"#;
+    server.check(&["status", "web", "wbe", "--json"], 1, body, told);
 }
 
 #[test]
