@@ -81,7 +81,7 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
         "restart" => ask(Task::Change(Change::Restart, words.some_names(definition)?)),
         "scale" => {
             let [name, instances] = words.exactly(definition)?;
-            ask(Task::Scale(name_of(name)?, count("scale", instances)?))
+            ask(Task::Scale(service(name)?, count("scale", instances)?))
         }
         "signal" => {
             let [name, signal] = words.exactly(definition)?;
@@ -170,6 +170,14 @@ fn name_of(word: &str) -> Result<String, UsageError> {
         return Err(UsageError::new(format!("`{word}` is no name"), "such as web, web.2 or all"));
     }
     Ok(word.to_owned())
+}
+
+/// A name that is neither an instance's nor `all`.
+fn service(word: &str) -> Result<String, UsageError> {
+    if word == "all" || word.contains('.') {
+        return Err(UsageError::new(format!("`scale` needs one service, found `{word}`"), "keepalive scale NAME N"));
+    }
+    name_of(word)
 }
 
 fn count(what: &str, word: &str) -> Result<u32, UsageError> {

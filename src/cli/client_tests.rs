@@ -78,6 +78,8 @@ fn wrong_words_say_what_would_be_right() {
     check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
     check_refused("scale", "scale web 1 2", "unexpected word `2`", "keepalive scale NAME N");
+    check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N");
+    check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N");
     check_refused("top", "top web", "unexpected word `web`", "keepalive top");
     check_refused("status", "status a/b", "`a/b` is no name", "such as web, web.2 or all");
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
@@ -107,9 +109,28 @@ fn a_probe_has_no_other_exit_code_than_one() {
     let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
     assert_eq!(code(&["health", "--raedy"]), 1);
     assert_eq!(code(&["status", "--raedy"]), 2);
+    for line in ["health --", "health web --", "-v health", "-c a.toml health", "--nonsense health", "health -- x"] {
+        assert_eq!(code(&line.split(' ').collect::<Vec<_>>()), 1, "{line}");
+    }
+    assert_eq!((code(&["status", "--"]), code(&["-v", "status"]), code(&["--nonsense", "--", "health"])), (2, 2, 2));
     let error = read(&words(&["health", "a", "b"])).unwrap_err();
     let expected = "keepalive: unexpected word `b`\n  keepalive health [--ready] [NAME]\nsee keepalive health --help\n";
     assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
+    let remedy = |word: &str| read(&words(&[word])).unwrap_err().remedy;
+    assert!(remedy("stat").starts_with("did you mean `keepalive status`?"), "{}", remedy("stat"));
+    assert!(remedy("comp").starts_with("did you mean `keepalive completions`?"), "{}", remedy("comp"));
+    assert!(remedy("statr").starts_with("did you mean `keepalive start`?"), "{}", remedy("statr"));
+}
+
+#[test]
+fn help_is_a_word_too() {
+    check("help", Invocation::Help(help::general()));
+    check("help status", Invocation::Help(help::of(Definition::find("status").unwrap())));
+    assert_eq!(read(&words(&["help", "statsu"])).unwrap_err().message, "unknown command `statsu`");
 }
 
 #[test]

@@ -131,6 +131,14 @@ pub fn read(arguments: &[OsString]) -> Result<Invocation, UsageError> {
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (before, after) = words.split_at(end);
     let command = after.split_first().map(|(_, command)| command.to_vec());
+    // Whatever else is wrong with it.
+    let first = before.iter().find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let is_probe = first.is_some_and(|word| word == "health") && command.as_ref().is_none_or(Vec::is_empty);
+    read_cut(words, before, command)
+        .map_err(|error| if is_probe { UsageError { command: "health", ..error } } else { error })
+}
+
+fn read_cut(words: &[OsString], before: &[OsString], command: Option<Vec<OsString>>) -> Result<Invocation, UsageError> {
     if command.as_ref().is_some_and(Vec::is_empty) {
         let remedy = format!("{} CMD [ARG…]", shown("keepalive", words));
         return Err(UsageError::new("a command is missing after `--`", remedy));
@@ -163,6 +171,10 @@ impl Request<'_> {
                     options.refuse_with("check")?;
                     return check(parser, config, self.command);
                 }
+                "help" if self.command.is_none() => {
+                    options.refuse_with("help")?;
+                    return self.help(&mut parser);
+                }
                 word => {
                     let Some(definition) = Definition::find(word).filter(|definition| !definition.name.is_empty())
                     else {
@@ -172,7 +184,9 @@ impl Request<'_> {
                     if config.is_some() {
                         let remedy =
                             format!("keepalive {word} talks to the one that runs; --socket PATH names another");
-                        return Err(UsageError::new(format!("`-c` says nothing to `{word}`"), remedy));
+                        let error = UsageError::new(format!("`-c` says nothing to `{word}`"), remedy);
+                        let command = if word == "health" { definition.name } else { "" };
+                        return Err(UsageError { command, ..error });
                     }
                     return client::read(definition, parser, self.command);
                 }
@@ -191,6 +205,16 @@ impl Request<'_> {
         }
     }
 
+    /// `keepalive help [COMMAND]`.
+    fn help(&self, parser: &mut Parser) -> Result<Invocation, UsageError> {
+        let Some(word) = next(parser)? else { return Ok(Invocation::Help(help::general())) };
+        match Definition::find(&word).filter(|definition| !definition.name.is_empty()) {
+            Some(definition) => Ok(Invocation::Help(help::of(definition))),
+            None if word.starts_with('-') => Ok(Invocation::Help(help::general())),
+            None => Err(self.unknown_word(&word, parser)),
+        }
+    }
+
     /// The first word is no command of ours: most likely it is one that is to be run.
     fn unknown_word(&self, word: &str, parser: &mut Parser) -> UsageError {
         if LATER.contains(&word) {
@@ -204,7 +228,10 @@ impl Request<'_> {
             given.extend_from_slice(command);
         }
         let form = format!("to run it as a command: {} -- {}", shown("keepalive", options), shown("", &given));
-        let remedy = match nearest(word, definitions::commands().map(|definition| definition.name)) {
+        let names = || definitions::commands().map(|definition| definition.name);
+        // Who has typed the beginning of a word means that word and not a shorter one that looks like it.
+        let begun = names().find(|name| word.len() > 2 && name.starts_with(word));
+        let remedy = match begun.or_else(|| nearest(word, names())) {
             Some(known) => format!("did you mean `keepalive {known}`?\n{form}"),
             None => form,
         };

@@ -5,12 +5,13 @@ use std::io;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::http::{self, Answer, Document, Failure};
-use super::output::{Style, print, tell, unwritten};
+use super::http::{self, Answer, Document, Failure, Pending};
+use super::output::{Style, harmless, print, tell, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
+use super::table::shortened;
 use super::{Change, Form, NO, NOBODY, Request, Task, health, lines, top};
 use crate::model::units::format_duration;
 
@@ -20,6 +21,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const COMPLETE: Duration = Duration::from_secs(1);
 /// How long what changes something may take.
 const CHANGE: Duration = Duration::from_secs(60);
+const STATUS: &str = "/v1/status";
 /// How much longer we wait than the server, so that its answer, which says why, comes first.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -70,18 +72,18 @@ pub fn perform(request: &Request, surroundings: &Surroundings<'_>) -> u8 {
         Task::Status(names) => show_status(&client, names),
         Task::Change(change, names) => client.change_all(*change, names),
         Task::Scale(name, instances) => {
-            client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"))
+            client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"), done)
         }
         Task::Signal(name, signal) => {
             let query = format!("signal={}&", encoded(&signal.to_string()));
-            client.act(&format!("signal {name}"), &service(name, "signal"), &query)
+            client.act(&format!("signal {name}"), &service(name, "signal"), &query, said)
         }
         Task::Logs { names, lines, follow } => lines::logs(&client, names, *lines, *follow),
         Task::Events(follow) => lines::events(&client, *follow),
         Task::Top => top::run(&client, surroundings),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
-        Task::Shutdown => client.act("shutdown", "/v1/shutdown", ""),
+        Task::Shutdown => client.act("shutdown", "/v1/shutdown", "", done),
         Task::Names => return show_names(&client),
     };
     let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
@@ -126,9 +128,14 @@ impl Client {
         http::connect(&self.places, self.user, patience)?.ask(method, target)
     }
 
+    /// Asks for the state of everything, and neither that nor reading the answer takes longer than `patience`.
+    pub(super) fn ask_for_status(&self, patience: Duration) -> Result<Pending, Failure> {
+        http::connect(&self.places, self.user, patience)?.send("GET", STATUS)
+    }
+
     /// The state of everything; `None`: the answer was no, and has been shown.
     pub(super) fn status(&self) -> Result<Option<Document>, Stop> {
-        let answer = self.look("/v1/status")?;
+        let answer = self.look(STATUS)?;
         if answer.status == 200 {
             return Ok(Some(answer.document()?));
         }
@@ -153,13 +160,13 @@ impl Client {
         let mut code = 0;
         for name in names {
             let what = format!("{} {name}", change.as_str());
-            code = self.act(&what, &service(name, change.as_str()), "")?.max(code);
+            code = self.act(&what, &service(name, change.as_str()), "", done)?.max(code);
         }
         Ok(code)
     }
 
-    /// Asks for `what`, and says what has become of it. `query` ends with `&` unless it is empty.
-    fn act(&self, what: &str, target: &str, query: &str) -> Outcome {
+    /// Asks for `what`, and says in `words` what has become of it. `query` ends with `&` unless it is empty.
+    fn act(&self, what: &str, target: &str, query: &str, words: fn(&str, &Value) -> String) -> Outcome {
         let timeout = self.timeout.unwrap_or(CHANGE);
         let target = format!("{target}?{query}timeout={}", format_duration(timeout));
         let answer = self.ask("POST", &target, timeout.saturating_add(SLACK))?;
@@ -169,7 +176,7 @@ impl Client {
         let (body, value) = answer.json()?;
         match self.form {
             Form::Json => print(&body)?,
-            Form::Text => print(done(what, &value))?,
+            Form::Text => print(words(what, &value))?,
         }
         Ok(0)
     }
@@ -179,12 +186,20 @@ impl Client {
 fn done(what: &str, value: &Value) -> String {
     let instances: String = list(value, "instances")
         .iter()
-        .map(|instance| format!("{} {}\n", text(instance, "id"), text(instance, "state")))
+        .map(|instance| harmless(text(instance, "id")) + " " + &harmless(text(instance, "state")) + "\n")
         .collect();
     match (instances.is_empty(), text(value, "reason")) {
         (false, _) => instances,
         (true, "") => format!("{what}: done\n"),
-        (true, reason) => format!("{what}: {reason}\n"),
+        (true, reason) => format!("{what}: {}\n", harmless(reason)),
+    }
+}
+
+/// As [`done`] of what changes no state, so that the reason says more than that.
+fn said(what: &str, value: &Value) -> String {
+    match text(value, "reason") {
+        "" => done(what, value),
+        reason => format!("{}\n", harmless(reason)),
     }
 }
 
@@ -198,7 +213,11 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
     }
     let mut status: Status = document.read()?;
     if let Err(unknown) = status.choose(names) {
-        tell(&format!("status: there is no `{unknown}` here"));
+        let reason = status.unknown(unknown);
+        if client.form == Form::Json {
+            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "unknown"})))?;
+        }
+        tell(&format!("status: {reason}"));
         return Ok(NO);
     }
     match client.form {
@@ -208,7 +227,9 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
             print(format!("{value}\n"))?;
         }
         Form::Text if names.is_empty() => {
-            print(format!("{}\n{}", status.summary(), status.table(client.style)))?;
+            let summary = status.summary();
+            let summary = shortened(&summary, client.style.columns);
+            print(format!("{summary}\n{}", status.table(client.style)))?;
         }
         Form::Text => print(status.table(client.style))?,
     }
@@ -220,7 +241,7 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
 /// Nobody wants to read of errors in the middle of the line that he is typing.
 fn show_names(client: &Client) -> u8 {
     let patience = client.timeout.unwrap_or(COMPLETE);
-    let answer = client.ask("GET", "/v1/status", patience).and_then(Answer::document);
+    let answer = client.ask("GET", STATUS, patience).and_then(Answer::document);
     if let Ok(status) = answer.and_then(|document| document.read::<Status>()) {
         print(status.names()).ok();
     }
@@ -246,8 +267,6 @@ pub(super) fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -265,5 +284,10 @@ mod tests {
         let reason = json!({"result": "done", "reason": "the ordered stop has begun"});
         assert_eq!(done("shutdown", &reason), "shutdown: the ordered stop has begun\n");
         assert_eq!(done("shutdown", &json!({})), "shutdown: done\n");
+        let steering = json!({"instances": [{"id": "a\x1b[2J", "state": "b\nc"}], "reason": "d\x1b"});
+        assert_eq!((done("start a", &steering), said("", &steering)), ("a [2J b c\n".to_owned(), "d \n".to_owned()));
+        let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
+        assert_eq!(said("signal web", &signal), "SIGHUP sent to web\n");
+        assert_eq!(said("signal web", &json!({})), "signal web: done\n");
     }
 }

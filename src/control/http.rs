@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,12 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Sends a request without a body and waits for the head of the answer. `target` is the path with its query.
-    pub(super) fn ask(mut self, method: &str, target: &str) -> Result<Answer, Failure> {
+    pub(super) fn ask(self, method: &str, target: &str) -> Result<Answer, Failure> {
+        self.send(method, target)?.answer()
+    }
+
+    /// Sends a request as [`Connection::ask`] does, and waits for nothing.
+    pub(super) fn send(mut self, method: &str, target: &str) -> Result<Pending, Failure> {
         let request =
             format!("{method} {target} HTTP/1.1\r\nHost: keepalive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         if let Err(error) = self.stream.write_all(request.as_bytes())
@@ -117,9 +123,26 @@ impl Connection {
         {
             return Err(failure(&self.path, &error, self.patience));
         }
-        let until = Some(sys::now() + self.patience);
-        let wire = Wire { stream: self.stream, path: self.path, patience: self.patience, until };
-        read_head(wire)
+        Ok(Pending(self))
+    }
+}
+
+/// A request has been sent. Readable: the answer has begun to come.
+#[derive(Debug)]
+pub(super) struct Pending(Connection);
+
+impl Pending {
+    /// Waits for the head of the answer, from now on.
+    pub(super) fn answer(self) -> Result<Answer, Failure> {
+        let Connection { stream, path, patience } = self.0;
+        let until = Some(sys::now() + patience);
+        read_head(Wire { stream, path, patience, until })
+    }
+}
+
+impl AsFd for Pending {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.stream.as_fd()
     }
 }
 

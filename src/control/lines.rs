@@ -80,7 +80,7 @@ fn lost(value: &Value) -> Option<u64> {
 
 /// `web.0 | text`
 fn log_line(line: &Value, colour: Colour) -> String {
-    let name = who(line);
+    let name = harmless(who(line));
     let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let code = PALETTE.get(sum % PALETTE.len()).copied().unwrap_or_default();
     format!("{} {}\n", colour.paint(code, &format!("{name} |")), text(line, "message"))

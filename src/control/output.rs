@@ -9,7 +9,7 @@ use crate::model::errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::sys::screen;
 
-/// How wide a table may be where nobody knows better.
+/// How wide a table may be on a terminal where nobody knows better.
 const COLUMNS: usize = 80;
 /// No table can be narrower.
 const COLUMNS_AT_LEAST: usize = 40;
@@ -32,9 +32,17 @@ impl Style {
     /// As stdout and the environment want it.
     pub(super) fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb(variable);
-        let columns = screen::size().map_or(COLUMNS, |size| size.columns.max(COLUMNS_AT_LEAST));
+        let size = screen::size().map(|size| size.columns);
+        let unknown = if is_terminal() { COLUMNS } else { usize::MAX };
+        let columns = columns(size, variable("COLUMNS"), unknown);
         Self { colour: if is_terminal() && !unwanted { Colour::Yes } else { Colour::No }, columns }
     }
+}
+
+/// How wide a table may be: as the terminal, or else `$COLUMNS`, or else `unknown`: a file or a pipe takes whole names.
+fn columns(terminal: Option<usize>, variable: Option<OsString>, unknown: usize) -> usize {
+    let said = || variable?.to_str()?.parse().ok().filter(|columns| *columns > 0);
+    terminal.or_else(said).map_or(unknown, |columns| columns.max(COLUMNS_AT_LEAST))
 }
 
 /// Whether stdout is a terminal.
@@ -66,10 +74,10 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     output.flush()
 }
 
-/// One line to stderr.
+/// One line to stderr, whatever is in it.
 pub(super) fn tell(line: &str) {
     // There is nobody left to tell if this fails.
-    io::stderr().write_all(format!("keepalive: {line}\n").as_bytes()).ok();
+    io::stderr().write_all(format!("keepalive: {}\n", harmless(line)).as_bytes()).ok();
 }
 
 /// The exit code when stdout cannot be written to: that nobody reads any more is no failure of ours.
@@ -85,4 +93,22 @@ pub(super) fn unwritten(error: &io::Error) -> u8 {
 /// `text` without what could steer a terminal.
 pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_limits_a_table_unless_columns_are_said() {
+        let said = |text: &str| Some(OsString::from(text));
+        assert_eq!(columns(Some(100), said("60"), 80), 100);
+        assert_eq!(columns(Some(10), None, 80), COLUMNS_AT_LEAST);
+        assert_eq!(columns(None, None, 80), 80);
+        assert_eq!(columns(None, said("60"), 80), 60);
+        assert_eq!(columns(None, said("60"), usize::MAX), 60);
+        for nonsense in [None, said(""), said("0"), said("wide")] {
+            assert_eq!(columns(None, nonsense, usize::MAX), usize::MAX);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::human;
-use super::output::Style;
+use super::output::{Style, harmless};
 use super::table::{OrDash, Side, Table};
 
 /// What is read of `/v1/status`. Members that we do not know are of no concern to us.
@@ -90,6 +90,15 @@ impl Status {
         Ok(())
     }
 
+    /// That nothing is named `name`, and what is.
+    pub(super) fn unknown(&self, name: &str) -> String {
+        /// More are not named.
+        const NAMED: usize = 10;
+        let names: Vec<&str> = self.services.iter().take(NAMED).map(|service| &*service.name).collect();
+        let more = if self.services.len() > NAMED { ", …" } else { "" };
+        format!("there is no `{name}`: there are {}{more}", names.join(", "))
+    }
+
     fn knows(&self, name: &str) -> bool {
         let is_name = |service: &Entry| service.name == name || service.instances.iter().any(|one| one.id == name);
         self.services.iter().any(is_name)
@@ -152,7 +161,7 @@ impl Status {
         if counts.is_empty() {
             summary.push_str(": nothing to run");
         }
-        summary
+        harmless(&summary)
     }
 
     /// The whole of `keepalive status`.

@@ -62,6 +62,10 @@ impl Table {
                 // A String takes every write.
                 let _ = write!(self.text, "{cell}");
             }
+            if self.text.get(start..).is_some_and(|cell| cell.contains(char::is_control)) {
+                let cell = harmless(&self.text.split_off(start));
+                self.text.push_str(&cell);
+            }
             *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
             self.ends.push(self.text.len());
         }
@@ -143,6 +147,39 @@ pub(super) fn shortened(text: &str, width: usize) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
+/// As [`shortened`], of a line with colours (SGR), which take no room.
+pub(super) fn cut(line: &str, width: usize) -> Cow<'_, str> {
+    if length(line) <= width {
+        return Cow::Borrowed(line);
+    }
+    let mut short = String::new();
+    let mut end = None;
+    let mut room = width;
+    let mut in_code = false;
+    for character in line.chars() {
+        if character == '\x1b' || in_code {
+            in_code = character != 'm';
+            short.push(character);
+            continue;
+        }
+        if room == 0 {
+            return Cow::Owned(with_ellipsis(&short, end.unwrap_or(0)));
+        }
+        end = Some(short.len());
+        short.push(character);
+        room -= 1;
+    }
+    Cow::Borrowed(line)
+}
+
+/// `short` up to `end`, and a `…`.
+fn with_ellipsis(short: &str, end: usize) -> String {
+    let (kept, rest) = short.split_at_checked(end).unwrap_or((short, ""));
+    let reset = if kept.contains('\x1b') || rest.contains('\x1b') { "\x1b[0m" } else { "" };
+    let ellipsis = if short.is_empty() { "" } else { "…" };
+    format!("{kept}{ellipsis}{reset}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +193,12 @@ mod tests {
     }
 
     #[test]
+    fn what_steers_a_terminal_is_in_no_cell() {
+        let text = table(&[("a\x1b[2J", "1\n", "why\x07")]).render(80, Colour::No);
+        assert_eq!(text, "NAME    N\na [2J  1\n  why \n");
+    }
+
+    #[test]
     fn columns_are_as_wide_as_what_is_in_them() {
         let text = table(&[("a", "1", ""), ("longer", "23", "why")]).render(80, Colour::No);
         assert_eq!(text, "NAME     N\na        1\nlonger  23\n  why\n");
@@ -165,6 +208,15 @@ mod tests {
     fn the_first_column_gives_way_and_notes_are_cut() {
         let text = table(&[("a-very-long-name", "1", "a long reason\nindeed")]).render(14, Colour::No);
         assert_eq!(text, "NAME         N\na-very-lon…  1\n  a long reas…\n");
+    }
+
+    #[test]
+    fn a_line_is_cut_by_what_is_seen_of_it_and_its_colours_end() {
+        assert_eq!(cut("a \x1b[31mred\x1b[0m", 5), "a \x1b[31mred\x1b[0m");
+        assert_eq!(cut("a \x1b[31mred\x1b[0m b", 4), "a \x1b[31mr…\x1b[0m");
+        assert_eq!(cut("plain ä", 7), "plain ä");
+        assert_eq!(cut("plain ä", 6), "plain…");
+        assert_eq!((cut("ab", 1).as_ref(), cut("ab", 0).as_ref()), ("…", ""));
     }
 
     #[test]

@@ -3,19 +3,21 @@
 use std::cmp::Reverse;
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use super::client::{Client, Outcome, Stop, Surroundings};
-use super::http::Document;
-use super::output::{Colour, Style, is_dumb, is_terminal, print};
+use super::http::{Answer, Document, Failure, Pending};
+use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
 use super::status::{Entry, Status, list_mut, number, text};
-use super::table::{OrDash, Side, Table, shortened};
+use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
+use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::{Mono, Signal};
-use crate::sys::screen::{SingleKeys, Size, size};
+use crate::sys::screen::{self, SingleKeys, Size, size};
 use crate::sys::{self, Depth, Origin, Poller, Received, SignalQueue, signals};
 
 /// Between two looks.
@@ -32,6 +34,7 @@ const CTRL_D: u8 = 4;
 /// Tokens of what is waited for.
 const SIGNALS: u64 = 0;
 const KEYS: u64 = 1;
+const ANSWER: u64 = 2;
 
 /// On a terminal until somebody ends it; elsewhere once.
 pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
@@ -147,25 +150,27 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let summary = sample.status.summary();
     let summary = shortened(&summary, style.columns);
     let cpu = OrDash(before.map(|_| human::percent(shares)));
-    format!("{summary}\nCPU {cpu}%, memory {}\n{table}", human::bytes(memory))
+    let usage = format!("CPU {cpu}%, memory {}", human::bytes(memory));
+    format!("{summary}\n{}\n{table}", shortened(&usage, style.columns))
 }
 
 /// `picture` as it fits on the screen, in place of what was there.
-fn frame(picture: &str, rows: usize) -> String {
+fn frame(picture: &str, size: Size) -> String {
     let mut frame = String::from(HOME);
     let all = picture.lines().count();
-    let room = if all > rows { rows.saturating_sub(1) } else { all };
-    for (position, line) in picture.lines().take(room).enumerate() {
-        if position > 0 {
-            frame.push_str("\r\n");
-        }
-        frame.push_str(line);
+    let room = if all > size.rows { size.rows.saturating_sub(1) } else { all };
+    let more = (all > room).then(|| format!("… {} lines more", all - room));
+    for (position, line) in picture.lines().take(room).chain(more.as_deref()).enumerate() {
+        // Behind a full line the cursor still stands on its last character, which would go.
+        frame.push_str(if position > 0 { "\r\n" } else { "" });
         frame.push_str(END_OF_LINE);
+        frame.push_str(&cut(line, size.columns));
     }
-    if all > room {
-        frame.push_str(&format!("\r\n… {} lines more{END_OF_LINE}", all - room));
+    // The same holds here.
+    if room < size.rows && more.is_none() {
+        frame.push_str("\r\n");
+        frame.push_str(END_OF_SCREEN);
     }
-    frame.push_str(END_OF_SCREEN);
     frame
 }
 
@@ -174,6 +179,8 @@ fn frame(picture: &str, rows: usize) -> String {
 enum Woken {
     /// The time is over, or the terminal has another size.
     Draw,
+    /// The answer has begun to come.
+    Answer,
     Suspend,
     Quit,
 }
@@ -181,23 +188,88 @@ enum Woken {
 fn live(client: &Client) -> Outcome {
     let Some((_, mut sample)) = Sample::take(client)? else { return Ok(NO) };
     let mut before: Option<Sample> = None;
+    // What the terminal is like before is only known when it is ours.
+    if screen::wait_for_foreground().is_err() {
+        tell("top: the terminal is in use by another job");
+        return Ok(SYSTEM_REFUSES);
+    }
     // Nothing is started from here on that would have to inherit what was before.
     let _inherited = signals::take_over(Depth::Quick);
     let mut screen = Screen::open().map_err(broken)?;
     screen.enter()?;
+    let mut next = Look { due: sample.at + INTERVAL, since: None, pending: None };
     loop {
-        screen.draw(&sample, before.as_ref(), client.style.colour)?;
-        match screen.wait(sample.at + INTERVAL).map_err(broken)? {
+        screen.draw(&sample, before.as_ref(), next.late(), client.style.colour)?;
+        match screen.wait(&next).map_err(broken)? {
             Woken::Quit => return Ok(0),
             Woken::Suspend => screen.suspend()?,
             Woken::Draw => {}
+            Woken::Answer => match next.answer() {
+                Ok(answer) if answer.status != 200 => {
+                    drop(screen);
+                    return client.refused("status", answer);
+                }
+                read => match read.and_then(Answer::document) {
+                    Ok(document) => {
+                        let now = Sample::new(sys::now(), document.read()?);
+                        next = Look { due: now.at + INTERVAL, since: None, pending: None };
+                        before = Some(std::mem::replace(&mut sample, now));
+                    }
+                    // It stopped within the answer.
+                    Err(Failure::Late(..)) => {}
+                    Err(failure) => return Err(failure.into()),
+                },
+            },
         }
-        if sys::now() >= sample.at + INTERVAL {
-            match Sample::take(client)? {
-                Some((_, next)) => before = Some(std::mem::replace(&mut sample, next)),
-                None => return Ok(NO),
+        next.begin(client, &screen.poller)?;
+    }
+}
+
+/// The next look. While its answer is waited for, so are keys and signals: keepalive may be stopped or have no time.
+#[derive(Debug)]
+struct Look {
+    due: Mono,
+    /// When it was asked for, first.
+    since: Option<Mono>,
+    pending: Option<Pending>,
+}
+
+impl Look {
+    /// Asks, if it is time and has not been done.
+    fn begin(&mut self, client: &Client, poller: &Poller) -> Result<(), Stop> {
+        let now = sys::now();
+        if now < self.due || self.pending.is_some() {
+            return Ok(());
+        }
+        self.since.get_or_insert(now);
+        match client.ask_for_status(INTERVAL) {
+            Ok(pending) => {
+                poller.add(&pending, ANSWER).map_err(broken)?;
+                self.pending = Some(pending);
+                Ok(())
             }
+            // So many wait for it that there is no room for us.
+            Err(Failure::Late(..)) => Ok(()),
+            Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// The head of the answer, which has begun to come.
+    fn answer(&mut self) -> Result<Answer, Failure> {
+        match self.pending.take() {
+            Some(pending) => pending.answer(),
+            None => Err(Failure::Late(PathBuf::new(), INTERVAL)),
+        }
+    }
+
+    /// For how long there has been no answer, if that is worth a word.
+    fn late(&self) -> Option<Duration> {
+        self.since.map(|since| sys::now().since(since)).filter(|late| *late >= INTERVAL)
+    }
+
+    /// When to do or to show something at the latest.
+    fn wake(&self) -> Mono {
+        if self.since.is_some() { sys::now() + INTERVAL } else { self.due }
     }
 }
 
@@ -240,28 +312,30 @@ impl Screen {
         }
     }
 
-    fn draw(&self, sample: &Sample, before: Option<&Sample>, colour: Colour) -> io::Result<()> {
+    fn draw(&self, sample: &Sample, before: Option<&Sample>, late: Option<Duration>, colour: Colour) -> io::Result<()> {
         let size = size().unwrap_or(SIZE);
         let style = Style { colour, columns: size.columns };
-        print(frame(&picture(sample, before, style), size.rows))
+        let late = late.map(|late| format!("no answer for {}s; before that:\n", late.as_secs())).unwrap_or_default();
+        print(frame(&format!("{late}{}", picture(sample, before, style)), size))
     }
 
-    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued.
+    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued in the foreground.
     fn suspend(&mut self) -> io::Result<()> {
         self.leave();
         let had_keys = self.keys.take().is_some();
-        signals::suspend_self();
+        while signals::suspend_self() && screen::is_in_background() {}
         if had_keys {
             self.keys = SingleKeys::begin().ok();
         }
         self.enter()
     }
 
-    fn wait(&mut self, until: Mono) -> Result<Woken, Errno> {
-        let ready = self.poller.wait(Some(until.since(sys::now())))?;
+    fn wait(&mut self, next: &Look) -> Result<Woken, Errno> {
+        let ready = self.poller.wait(Some(next.wake().since(sys::now())))?;
         let tokens: Vec<u64> = ready.iter().map(sys::poll::Ready::data).collect();
         let by_signal = if tokens.contains(&SIGNALS) { self.by_signal()? } else { Woken::Draw };
-        if by_signal == Woken::Draw && tokens.contains(&KEYS) { Ok(self.by_key()) } else { Ok(by_signal) }
+        let woken = if by_signal == Woken::Draw && tokens.contains(&KEYS) { self.by_key() } else { by_signal };
+        Ok(if woken == Woken::Draw && tokens.contains(&ANSWER) { Woken::Answer } else { woken })
     }
 
     fn by_signal(&self) -> Result<Woken, Errno> {

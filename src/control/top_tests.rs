@@ -46,6 +46,27 @@ fn a_new_process_begins_at_nothing() {
 
 #[test]
 fn a_frame_fits_the_screen_and_says_how_much_does_not() {
-    assert_eq!(frame("a\nb\n", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
-    assert_eq!(frame("a\nb\nc\nd\n", 3), "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n… 2 lines more\x1b[K\x1b[J");
+    let screen = |columns, rows| Size { columns, rows };
+    assert_eq!(frame("a\nb\n", screen(80, 2)), "\x1b[H\x1b[Ka\r\n\x1b[Kb");
+    assert_eq!(frame("a\nb\n", screen(80, 3)), "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[J");
+    let some = "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[K… 2 lines more";
+    assert_eq!(frame("a\nb\nc\nd\n", screen(80, 3)), some);
+    assert_eq!(frame("abcd\nb\nc\n", screen(3, 2)), "\x1b[H\x1b[Kab…\r\n\x1b[K… …");
+}
+
+#[test]
+fn no_line_of_a_frame_is_wider_than_a_narrow_screen() {
+    let now = sample(2_000, (7, 1_100), (8, 902));
+    for (columns, colour) in [(40, Colour::No), (40, Colour::Yes), (12, Colour::Yes), (1, Colour::Yes)] {
+        let frame = frame(&picture(&now, None, Style { colour, columns }), Size { columns, rows: 24 });
+        for line in frame.split("\r\n") {
+            let mut seen = 0;
+            for part in line.split('\x1b') {
+                let text = part.strip_prefix('[').and_then(|rest| rest.split_once(['m', 'K', 'H', 'J']));
+                seen += text.map_or(part, |(_, text)| text).chars().count();
+            }
+            assert!(seen <= columns, "{columns}: {line:?}");
+        }
+        assert_eq!(frame.split("\r\n").count(), 6, "{frame:?}");
+    }
 }

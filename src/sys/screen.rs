@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcdrain, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,24 @@ pub fn size() -> Option<Size> {
     let result = unsafe { libc::ioctl(io::stdout().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
     let known = result == 0 && size.ws_col > 0 && size.ws_row > 0;
     known.then(|| Size { columns: usize::from(size.ws_col), rows: usize::from(size.ws_row) })
+}
+
+/// Stops us, as any program that changes the terminal, until our job is in the foreground of the terminal on stdout;
+/// does nothing where it is not our session's.
+///
+/// # Errors
+/// EIO: we are in the background, and nobody is left to continue us, or SIGTTOU is ignored or blocked.
+pub fn wait_for_foreground() -> Result<(), Errno> {
+    // Waits for the output of others, but first the kernel does for this call what it does for all of that kind: it
+    // sends SIGTTOU to our group and begins again after SIGCONT.
+    let result = tcdrain(io::stdout());
+    if result == Err(Errno::EIO) || is_in_background() { Err(Errno::EIO) } else { Ok(()) }
+}
+
+/// Whether another job is in the foreground of the terminal on stdout, which is our session's.
+#[must_use]
+pub fn is_in_background() -> bool {
+    tcgetpgrp(io::stdout()).is_ok_and(|group| group.as_raw() > 0 && group != getpgrp())
 }
 
 /// The terminal on stdin gives each key at once and shows none, until this is dropped. Ctrl-C and Ctrl-Z are signals

@@ -24,7 +24,10 @@ fn status_is_a_table_and_says_why_something_does_not_run() {
     server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
     server.check(&["status", "web"], 0, TABLE, "");
     assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
-    server.check(&["status", "wbe"], 1, "", "keepalive: status: there is no `wbe` here\n");
+    let told = "keepalive: status: there is no `wbe`: there are web, db\n";
+    server.check(&["status", "wbe"], 1, "", told);
+    let body = r#"{"instances":[],"reason":"there is no `wbe`: there are web, db","result":"unknown"}"#;
+    server.check(&["status", "web", "wbe", "--json"], 1, body, told);
 }
 
 #[test]
@@ -164,5 +167,21 @@ fn a_thousand_services_are_shown_whole() {
     let server = FakeServer::answering(move |_| (200, body.clone()));
     let (code, stdout, stderr) = server.client(&["status"]).finish();
     assert_eq!((code, stdout.lines().count(), stderr.as_str()), (0, 1_002, ""));
-    assert!(stdout.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn names_and_reasons_are_whole_where_stdout_is_no_terminal() {
+    let (name, reason) = ("n".repeat(100), "because ".repeat(20));
+    let id = format!("{name}.0");
+    let body = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5, "services": [{"name": name, "state": "failed",
+        "instances": [{"id": id, "state": "failed", "pid": null, "restarts": 0, "reason": reason}]}]});
+    let server = FakeServer::answering(move |_| (200, body.clone()));
+    let mut run = server.client(&["status"]);
+    run.command.env_remove("COLUMNS");
+    let (code, stdout, _) = run.finish();
+    assert!(code == 0 && stdout.contains(&id) && stdout.contains(reason.trim_end()), "{stdout}");
+    let mut run = server.client(&["status"]);
+    run.command.env("COLUMNS", "50");
+    let (code, stdout, _) = run.finish();
+    assert!(code == 0 && !stdout.contains(&id) && stdout.contains('…'), "{stdout}");
 }

@@ -56,7 +56,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
         check(&set, &["start", "web", "idle"], "web.0 running\nweb.1 running\nidle.0 running");
         check(&set, &["scale", "web", "3"], "web.0 running\nweb.1 running\nweb.2 running");
         check(&set, &["restart", "web.2", "--timeout", "50s"], "web.2 running");
-        check(&set, &["signal", "web.0", "usr1"], "web.0 running");
+        check(&set, &["signal", "web.0", "usr1"], "SIGUSR1 sent to web.0");
         check(&set, &["completions", "names"], "web\nweb.0\nweb.1\nweb.2\njob\nidle\nall");
         let (code, stdout, _) = client(&set, &["events"]);
         assert_eq!(code, 0);

@@ -1,11 +1,12 @@
 //! `keepalive top`, on a terminal and elsewhere.
 
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::fake_server::{FakeServer, status};
+use crate::fake_server::{FakeServer, response, status};
 use crate::harness::KEEPALIVE;
 use crate::terminal::{CTRL_C, Terminal};
 
@@ -91,6 +92,54 @@ fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
     let (code, rest) = terminal.wait_for_end();
     let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
     assert_eq!((code, after.starts_with("keepalive: nothing answers at ")), (Some(3), true), "{after}");
+}
+
+#[test]
+fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
+    let server = || {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        FakeServer::start(move |_, mut stream| {
+            if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                stream.write_all(response(200, &status().to_string()).as_bytes()).unwrap();
+            } else {
+                // Until the client has gone.
+                stream.read_to_end(&mut Vec::new()).ok();
+            }
+        })
+    };
+    for by_signal in [false, true] {
+        let server = server();
+        let mut terminal = on_a_terminal(&server);
+        terminal.wait_for_text("no answer for 1s");
+        if by_signal {
+            signal_process(id(&terminal), Signal::TERM).unwrap();
+        } else {
+            terminal.type_in("q");
+        }
+        let (code, rest) = terminal.wait_for_end();
+        assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
+    }
+}
+
+#[test]
+fn in_the_background_it_stops_before_it_touches_the_terminal() {
+    let server = serve();
+    // `keepalive top &` as an interactive shell starts it, in a process group of its own.
+    let script = r#"set -m
+        "$0" top & id=$!
+        for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done
+        grep -q '^State:.T' "/proc/$id/status" && stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", "sh", "-c", script, KEEPALIVE]);
+    command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text("stopped");
+    terminal.wait_for_text(ENTER);
+    terminal.wait_for_text("NAME");
+    terminal.type_in("q");
+    terminal.wait_for_text(LEAVE);
+    terminal.wait_for_text("back");
+    assert_eq!(terminal.wait_for_end().0, Some(0));
 }
 
 #[test]

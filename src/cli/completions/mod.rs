@@ -153,11 +153,11 @@ fn in_fish(values: Values) -> String {
     match values {
         Values::Nothing => String::new(),
         Values::Files => " -F".to_owned(),
-        Values::Directories => " -a '(__fish_complete_directories)'".to_owned(),
-        Values::Users => " -a '(__fish_complete_users)'".to_owned(),
-        Values::Instances => " -a '(__keepalive_names)'".to_owned(),
+        Values::Directories => " -x -a '(__fish_complete_directories)'".to_owned(),
+        Values::Users => " -x -a '(__fish_complete_users)'".to_owned(),
+        Values::Instances => " -x -a '(__keepalive_names)'".to_owned(),
         Values::Signals | Values::Shells | Values::Commands | Values::Choice(_) => {
-            format!(" -a '{}'", words(values).join(" "))
+            format!(" -x -a '{}'", words(values).join(" "))
         }
     }
 }

@@ -24,3 +24,10 @@ fn no_mark_is_left() {
         }
     }
 }
+
+#[test]
+fn fish_offers_no_files_beside_what_there_is_to_choose_from() {
+    let script = fish();
+    let open: Vec<&str> = script.lines().filter(|line| line.contains(" -r -a ")).collect();
+    assert!(open.is_empty() && script.contains("-l restart -r -x -a 'always on-failure never'"), "{open:?}");
+}
