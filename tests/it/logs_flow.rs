@@ -1,9 +1,10 @@
 //! The logger: what is blocked, killed or ended holds up nobody and loses nothing that it need not lose.
 
 use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::{pipe, procfs, signal_process};
+use keepalive::sys::{Poller, procfs, signal_process};
 
 use crate::harness::{Place, places, wait_for_death, wait_until};
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
@@ -83,6 +84,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
     for place in places() {
         let (reader, writer) = std::io::pipe().unwrap();
         let (errors, error_writer) = std::io::pipe().unwrap();
+        let full = writer.try_clone().unwrap();
         let mut run = set.run(place);
         run.command.stdout(writer).stderr(error_writer);
         let mut running = run.start();
@@ -101,7 +103,11 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
             let wchan = std::fs::read_to_string(format!("/proc/{flood}/wchan")).unwrap_or_default();
             (wchan.contains("pipe") || procfs::stat(flood)?.state == b'S').then_some(())
         });
-        wait_until("stdout to be full", || (pipe::waiting(&reader) >= 60_000).then_some(()));
+        // How many bytes that are depends on the writes that they came by.
+        let mut poller = Poller::new().unwrap();
+        poller.add_output(&full, 0).unwrap();
+        wait_until("stdout to be full", || poller.wait(Some(Duration::ZERO)).unwrap().is_empty().then_some(()));
+        drop((poller, full));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0, "it ends in time, with what nobody reads");
         let mut text = Vec::new();
