@@ -86,7 +86,7 @@ pub fn write_unread(far_end: &OwnedFd) {
 }
 
 fn stamp() -> Stamp {
-    Stamp::at(u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX))
+    Stamp::of(sys::wall())
 }
 
 fn write(level: Level, message: String) {

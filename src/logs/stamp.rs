@@ -1,6 +1,7 @@
 //! Points in time as people and programs read them, RFC 3339 in UTC.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 /// An instant as RFC 3339 writes it, in UTC with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,12 @@ impl Stamp {
         let fraction = milliseconds % 1_000;
         write!(room, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z").ok();
         Self { milliseconds, text }
+    }
+
+    /// `time` after the beginning of 1970.
+    #[must_use]
+    pub fn of(time: Duration) -> Self {
+        Self::at(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Since 1970.

@@ -51,8 +51,8 @@ impl Digest {
 pub(super) struct Event {
     /// From 1 on, without a gap.
     number: u64,
-    /// Milliseconds since 1970.
-    at: u64,
+    /// Since 1970.
+    at: Duration,
     what: What,
 }
 
@@ -71,7 +71,6 @@ pub(super) enum What {
 
 impl Events {
     pub(super) fn push(&mut self, at: Duration, what: What) {
-        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         if self.ring.len() == KEPT {
             self.ring.pop_front();
         }
@@ -101,7 +100,7 @@ impl Event {
     pub(super) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
-        object.text("time", Stamp::at(self.at).as_str());
+        object.text("time", Stamp::of(self.at).as_str());
         match &self.what {
             What::Fact(fact) => write_fact(plan, fact, &mut object),
             What::Orphans { count, total } => {

@@ -38,28 +38,6 @@ pub fn find(byte: u8, text: &[u8]) -> Option<usize> {
     (!found.is_null()).then(|| found.addr() - text.as_ptr().addr())
 }
 
-/// Writes to a socket what it takes without waiting. send(2)
-///
-/// # Errors
-/// EAGAIN, EPIPE, ECONNRESET.
-pub fn send_now(socket: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
-    let (start, flags) = (bytes.as_ptr().cast(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-    // SAFETY: so many bytes may be read from there.
-    let sent = unsafe { libc::send(socket.as_fd().as_raw_fd(), start, bytes.len(), flags) };
-    Errno::result(sent).map(|sent| usize::try_from(sent).unwrap_or(0))
-}
-
-/// Takes what has come from a socket, without waiting. recv(2)
-///
-/// # Errors
-/// EAGAIN, ECONNRESET.
-pub fn receive_now(socket: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
-    let start = buffer.as_mut_ptr().cast();
-    // SAFETY: so many bytes may be written there.
-    let got = unsafe { libc::recv(socket.as_fd().as_raw_fd(), start, buffer.len(), libc::MSG_DONTWAIT) };
-    Errno::result(got).map(|got| usize::try_from(got).unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,8 +13,8 @@ use crate::logs::message::LogsQuery;
 use crate::logs::stamp::Stamp;
 use crate::model::Mono;
 use crate::sys::Poller;
-use crate::sys::pipe::{receive_now, send_now};
 use crate::sys::poll::Interest;
+use crate::sys::socket::{receive, transmit};
 
 /// So many at a time.
 pub(super) const CLIENTS_AT_MOST: usize = 16;
@@ -52,7 +52,7 @@ pub(super) struct Client {
 /// Tells one too many that it is.
 pub(super) fn refuse(socket: &OwnedFd) {
     // Whoever does not take so little has gone.
-    send_now(socket, TOO_MANY).ok();
+    transmit(socket, TOO_MANY).ok();
 }
 
 impl Client {
@@ -103,7 +103,7 @@ impl Client {
 
     /// Whether it is still there, and silent: there is nothing more to be said.
     pub(super) fn listens(&mut self, poller: &Poller) -> bool {
-        match receive_now(&self.socket, &mut [0; 16]) {
+        match receive(&self.socket, &mut [0; 16]) {
             Ok(0) => {}
             result => return matches!(result, Err(Errno::EAGAIN | Errno::EINTR)),
         }
@@ -114,7 +114,7 @@ impl Client {
         self.says_no_more = true;
         self.wait(poller);
         // Of a Unix socket whose other end is closed even nothing is refused.
-        send_now(&self.socket, &[]).is_ok()
+        transmit(&self.socket, &[]).is_ok()
     }
 
     fn wait(&self, poller: &Poller) {
@@ -171,7 +171,7 @@ impl Client {
     /// Whether everything has been sent.
     fn send(&mut self) -> Result<bool, Errno> {
         while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match send_now(&self.socket, rest) {
+            match transmit(&self.socket, rest) {
                 Ok(count) => self.sent += count,
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}

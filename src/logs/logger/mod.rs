@@ -236,7 +236,7 @@ impl Logger {
         let timeout = self.timeout();
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
         self.now = sys::now();
-        self.stamp = Stamp::at(u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX));
+        self.stamp = Stamp::of(sys::wall());
         // What PID 1 tells comes first: what has ended is then told from what has begun.
         if ready.contains(&SOCKET) {
             self.listen();

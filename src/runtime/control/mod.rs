@@ -265,14 +265,15 @@ impl Runtime {
         }
         let route = match route::route(&head.method, &head.target, &self.plan) {
             Ok(route) => route,
-            Err(Invalid(status, reason)) => {
-                let result = if status == 404 { "unknown" } else { "invalid" };
-                let allow = if head.target.contains("/v1/services/") || head.target.contains("/v1/shutdown") {
-                    "Allow: POST\r\n"
-                } else {
-                    "Allow: GET, HEAD\r\n"
-                };
-                client.answer_with(plain(status, result, &reason), if status == 405 { allow } else { "" }, self.now);
+            Err(invalid) => {
+                match invalid {
+                    Invalid::Malformed(reason) => client.answer(plain(400, "invalid", &reason), self.now),
+                    Invalid::Unknown(reason) => client.answer(plain(404, "unknown", &reason), self.now),
+                    Invalid::Method { allowed, reason } => {
+                        let allow = format!("Allow: {allowed}\r\n");
+                        client.answer_with(plain(405, "invalid", &reason), &allow, self.now);
+                    }
+                }
                 return None;
             }
         };

@@ -38,13 +38,20 @@ pub(super) enum Route {
     Change(Request, Duration),
 }
 
-/// Why a request cannot be understood: the HTTP status and the reason.
+/// Why a request cannot be understood.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Invalid(pub(super) u16, pub(super) String);
+pub(super) enum Invalid {
+    /// 400: a parameter is missing or wrong.
+    Malformed(String),
+    /// 404: there is no such thing.
+    Unknown(String),
+    /// 405: this path is for other methods.
+    Method { allowed: &'static str, reason: String },
+}
 
 impl Invalid {
     fn because(reason: impl Into<String>) -> Self {
-        Self(400, reason.into())
+        Self::Malformed(reason.into())
     }
 }
 
@@ -56,7 +63,8 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
     let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let expected = if matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown"]) { "POST" } else { "GET" };
+    let changes = matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown"]);
+    let (expected, allowed) = if changes { ("POST", "POST") } else { ("GET", "GET, HEAD") };
     let route = match words[..] {
         [""] => Route::Page,
         ["livez"] => Route::Livez,
@@ -67,12 +75,12 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
         ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
-        _ => return Err(Invalid(404, format!("there is no {path}"))),
+        _ => return Err(Invalid::Unknown(format!("there is no {path}"))),
     };
     if method == expected || (method, expected) == ("HEAD", "GET") {
         Ok(route)
     } else {
-        Err(Invalid(405, format!("{path} is for {expected}, not {method}")))
+        Err(Invalid::Method { allowed, reason: format!("{path} is for {expected}, not {method}") })
     }
 }
 
@@ -103,7 +111,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         "scale" => return scale(target, query),
         _ => {
             let reason = format!("there is no `{verb}`: start, stop, restart, signal or scale");
-            return Err(Invalid(404, reason));
+            return Err(Invalid::Unknown(reason));
         }
     };
     Ok(Request::About(target, verb))
@@ -142,7 +150,8 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service);
     let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
     let Some(text) = number else { return Ok(Target::Service(service)) };
-    let number = whole(text).ok_or_else(|| Invalid(404, format!("there is no `{name}`: instances are numbered")))?;
+    let number =
+        whole(text).ok_or_else(|| Invalid::Unknown(format!("there is no `{name}`: instances are numbered")))?;
     Ok(Target::Instance(InstanceId { service, number }))
 }
 
@@ -152,7 +161,7 @@ fn unknown(name: &str, plan: &Plan) -> Invalid {
     let names: Vec<&str> = plan.services.iter().map(|service| &*service.name).collect();
     let more = if names.len() > NAMED { ", …" } else { "" };
     let known = names.get(..NAMED).unwrap_or(&names).join(", ");
-    Invalid(404, format!("there is no service `{name}`: there are {known}{more}"))
+    Invalid::Unknown(format!("there is no service `{name}`: there are {known}{more}"))
 }
 
 /// What stands behind the `?`.
