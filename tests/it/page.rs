@@ -141,6 +141,12 @@ fn what_a_service_says_is_shown_as_text() {
 fn logs_can_be_of_one_service_and_can_be_paused() {
     let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    // The names to choose from come with the status, which may be later than the first lines.
+    scene
+        .browser
+        .wait_for("[...document.getElementById('service').options].some(one => one.value === 'broken')", |there| {
+            *there == json!(true)
+        });
     let choose = "(() => { const list = document.getElementById('service'); list.value = 'broken';\
                   list.dispatchEvent(new Event('change')); return list.value; })()";
     assert_eq!(scene.browser.value(choose), "broken");
