@@ -8,7 +8,6 @@
 #![allow(unsafe_code, reason = "this is the one room that talks to the kernel")]
 
 pub mod clock;
-pub mod connect;
 pub mod counters;
 pub mod cpus;
 pub mod entry;
@@ -33,7 +32,6 @@ pub mod terminal;
 pub mod wait;
 
 pub use clock::{now, wall};
-pub use connect::connect;
 pub use kill::{IdProbe, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;
 pub use poll::{Interest, Poller};

@@ -1,10 +1,12 @@
 //! Listening sockets and what comes in by them: socket(2), unix(7), accept(2), send(2).
 //!
-//! Nothing here waits: all sockets are close-on-exec and non-blocking.
+//! All sockets are close-on-exec. Nothing here waits, and all are non-blocking, but for a client's: [`connect_within`].
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -12,6 +14,7 @@ use nix::sys::socket::{
     listen, recv, send, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
+use nix::sys::time::TimeVal;
 
 /// So many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -28,7 +31,7 @@ pub fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let listener = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     // The file that bind makes has the mode of the socket: at no moment may others connect.
     fchmod(&listener, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+    bind(listener.as_raw_fd(), &address(path)?)?;
     listen(&listener, Backlog::new(BACKLOG)?)?;
     Ok(listener)
 }
@@ -36,11 +39,34 @@ pub fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
 /// Connects to the stream socket at `path`.
 ///
 /// # Errors
-/// ECONNREFUSED: nobody listens there any more; ENOENT, EACCES; EAGAIN: too many wait already.
+/// ECONNREFUSED: nobody listens there any more; ENOENT, EACCES, ENAMETOOLONG; EAGAIN: too many wait already.
 pub fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let client = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
-    connect(client.as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect(client.as_raw_fd(), &address(path)?)?;
     Ok(client)
+}
+
+/// Connects to the stream socket at `path`. Neither this nor any later write takes longer than `patience`: a server
+/// whose queue is full would keep us for as long as it likes. socket(7) `SO_SNDTIMEO`
+///
+/// # Errors
+/// As [`connect_unix`]; EAGAIN: not in time.
+pub fn connect_within(path: &Path, patience: Duration) -> Result<UnixStream, Errno> {
+    let client = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // All zero would be no limit at all.
+    let patience = patience.max(Duration::from_millis(1));
+    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&client, sockopt::SendTimeout, &TimeVal::new(seconds, i64::from(patience.subsec_micros())))?;
+    connect(client.as_raw_fd(), &address(path)?)?;
+    Ok(UnixStream::from(client))
+}
+
+/// ENOENT: the empty path is that of no file, and unix(7) would take it for an abstract address or none.
+fn address(path: &Path) -> Result<UnixAddr, Errno> {
+    if path.as_os_str().is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    UnixAddr::new(path)
 }
 
 /// Listens on a TCP port.
@@ -126,5 +152,19 @@ mod tests {
         assert_eq!(connect_unix(&path).err(), Some(Errno::ECONNREFUSED));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(connect_unix(&path).err(), Some(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_path_at_which_there_can_be_nothing_is_an_error() {
+        let patience = Duration::from_millis(20);
+        let long = "/".repeat(108);
+        for (path, errno) in
+            [("", Errno::ENOENT), (&*long, Errno::ENAMETOOLONG), ("/nowhere/at/all.sock", Errno::ENOENT)]
+        {
+            let path = Path::new(path);
+            assert_eq!(connect_within(path, patience).map(drop), Err(errno), "{path:?}");
+            assert_eq!(connect_unix(path).map(drop), Err(errno), "{path:?}");
+            assert_eq!(listen_unix(path).map(drop), Err(errno), "{path:?}");
+        }
     }
 }
