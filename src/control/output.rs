@@ -11,8 +11,8 @@ use crate::sys::screen;
 
 /// How wide a table may be on a terminal where nobody knows better.
 const COLUMNS: usize = 80;
-/// No table can be narrower.
-const COLUMNS_AT_LEAST: usize = 40;
+/// No table can be narrower: a name of eight letters, and the longest state.
+const COLUMNS_AT_LEAST: usize = 20;
 
 /// How stdout is to be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,6 +71,11 @@ fn no_line_is_wider_than_the_screen() {
     let text = status.table(PLAIN);
     assert_eq!(text.lines().count(), 2_001);
     assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(80), "{}", &text[..400]);
+    for columns in 20..64 {
+        let text = status.table(Style { columns, ..PLAIN });
+        assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {}", &text[..400]);
+        assert_eq!((text.lines().count(), text.matches("  backoff").count()), (2_001, 1_000), "{columns}");
+    }
     let wide = status.table(Style { columns: 200, ..PLAIN });
     assert!(wide.contains(".999 "), "a wide screen has room for whole names");
 }

@@ -33,7 +33,8 @@ impl<T: Display> Display for OrDash<T> {
     }
 }
 
-/// A table. The first column gives way where there is no room for all.
+/// A table. Where there is no room for all, the first column gives way, and then the last ones are left out: those that
+/// matter least.
 #[derive(Debug)]
 pub(super) struct Table {
     head: &'static [(&'static str, Side)],
@@ -86,7 +87,8 @@ impl Table {
             self.ends.iter().map(|end| self.text.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default());
         for second in &self.colours {
             self.line(&mut out, &widths, &mut texts, [None, colour.code(second)]);
-            let note = texts.next().unwrap_or_default();
+            // Behind the columns that are left out.
+            let note = texts.nth(self.head.len() - widths.len()).unwrap_or_default();
             if !note.is_empty() {
                 out.push_str("  ");
                 out.push_str(&shortened(&harmless(note), columns.saturating_sub(2)));
@@ -96,13 +98,21 @@ impl Table {
         out
     }
 
+    /// Those of the columns that there is room for, two at least.
     fn widths(&self, columns: usize) -> Vec<usize> {
         let mut widths = self.widths.clone();
-        let all: usize = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        if let Some(first) = widths.first_mut() {
-            *first = first.saturating_sub(all.saturating_sub(columns)).max((*first).min(FIRST_AT_LEAST));
+        let first = widths.first().copied().unwrap_or_default();
+        let at_least = first.min(FIRST_AT_LEAST);
+        loop {
+            let others: usize = widths.iter().skip(1).map(|width| GAP + width).sum();
+            if at_least + others <= columns || widths.len() <= 2 {
+                if let Some(width) = widths.first_mut() {
+                    *width = columns.saturating_sub(others).clamp(at_least, first);
+                }
+                return widths;
+            }
+            widths.pop();
         }
-        widths
     }
 
     /// Takes one of `cells` for each column. The colours are those of the second and of all others.
@@ -208,6 +218,23 @@ mod tests {
     fn the_first_column_gives_way_and_notes_are_cut() {
         let text = table(&[("a-very-long-name", "1", "a long reason\nindeed")]).render(14, Colour::No);
         assert_eq!(text, "NAME         N\na-very-lon…  1\n  a long reas…\n");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_from_the_end() {
+        let mut table =
+            Table::new(&[("NAME", Side::Left), ("STATE", Side::Left), ("A", Side::Right), ("B", Side::Right)]);
+        table.push(&[&"a-long-name", &"failed", &"1", &"22"], "31", "why");
+        table.push(&[&"b", &"running", &"-", &"-"], "32", "");
+        for (columns, expected) in [
+            (27, "NAME         STATE    A   B\na-long-name  failed   1  22\n  why\nb            running  -   -\n"),
+            (24, "NAME      STATE    A   B\na-long-…  failed   1  22\n  why\nb         running  -   -\n"),
+            (23, "NAME         STATE    A\na-long-name  failed   1\n  why\nb            running  -\n"),
+            (19, "NAME        STATE\na-long-na…  failed\n  why\nb           running\n"),
+            (2, "NAME      STATE\na-long-…  failed\n  …\nb         running\n"),
+        ] {
+            assert_eq!(table.render(columns, Colour::No), expected, "{columns}");
+        }
     }
 
     #[test]
