@@ -265,7 +265,8 @@ SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
         text: "\
 NAME is web, web.2, or keepalive for its own messages. Without one: everything.
 With --json each line is an object with time, service, instance, stream, message
-and partial.
+and partial. With -f it ends with keepalive: exit code 0 after an orderly end, 3 if
+keepalive or the process that has the logs was killed.
 ",
     },
     Definition {
@@ -277,7 +278,8 @@ and partial.
         operands: &[],
         text: "\
 For people on a terminal; anywhere else, and with --json, each event is one line
-of JSON, written at once.
+of JSON, written at once. With -f it ends with keepalive: exit code 0 after an
+orderly end, 3 if keepalive was killed.
 
   keepalive events -f | while read -r event; do redis-cli publish web \"$event\"; done
 ",

@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Nonsense(PathBuf, &'static str),
     /// The connection ended within the answer.
     Cut(PathBuf),
+    /// A stream that goes on until keepalive ends has ended, and keepalive has not, or not in order.
+    BrokenOff(PathBuf),
 }
 
 impl fmt::Display for Failure {
@@ -78,6 +80,11 @@ impl fmt::Display for Failure {
                 write!(formatter, "what answers at {} is not keepalive: {what}", place.display())
             }
             Self::Cut(place) => write!(formatter, "the connection to {} ended before the answer did", place.display()),
+            Self::BrokenOff(place) => write!(
+                formatter,
+                "the stream broke off, but {} is still there: keepalive or its logger was killed",
+                place.display()
+            ),
         }
     }
 }
@@ -316,5 +323,11 @@ impl Answer {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Failure::Cut(self.wire.path.clone())) };
             }
         }
+    }
+
+    /// Whether a stream that goes on until keepalive ends has ended with an orderly end: then keepalive has taken its
+    /// socket away first. Whoever is killed leaves it there.
+    pub(super) fn check_end(self) -> Result<(), Failure> {
+        if self.wire.path.exists() { Err(Failure::BrokenOff(self.wire.path)) } else { Ok(()) }
     }
 }

@@ -53,6 +53,9 @@ fn stream(
             Form::Text => print(in_words(&lines, what, client.style.colour, show))?,
         }
     }
+    if follow == Follow::Yes {
+        answer.check_end()?;
+    }
     Ok(0)
 }
 

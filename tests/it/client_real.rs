@@ -1,8 +1,10 @@
 //! The commands and a keepalive that runs, together.
 
 use keepalive::model::Signal;
+use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, places, wait_until};
+use crate::logs_lines::logger_of;
 use crate::services::Set;
 
 /// Two instances and a job.
@@ -99,4 +101,59 @@ fn events_are_followed_and_end_with_keepalive() {
     running.send(Signal::TERM);
     while !follower.line().contains("\"to\":\"stopped\"") {}
     assert_eq!((running.end(), follower.end(), follower.stderr().as_str()), (0, 0, ""));
+}
+
+fn follow(set: &Set, what: &str) -> Running {
+    let mut run = Run::words(Place::Child, &[KEEPALIVE, what, "-f"]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let follower = run.start();
+    follower.line();
+    follower
+}
+
+/// What has been read by then is all that there will be: a script must not take it for all that there was.
+#[test]
+fn a_stream_that_a_kill_has_broken_off_is_no_success() {
+    let set = Set::new(concat!(
+        "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
+        "log = { stdout = \"prefix\" }\n",
+    ));
+    for place in places() {
+        let running = set.start(place);
+        wait_for_ready(&set);
+        let [events, logs] = ["events", "logs"].map(|what| follow(&set, what));
+        let keepalive = running.keepalive();
+        let check_broken_off = |mut follower: Running| {
+            let path = set.socket();
+            let path = path.display();
+            let told = format!(
+                "keepalive: the stream broke off, but {path} is still there: keepalive or its logger was killed\n"
+            );
+            assert_eq!((follower.end(), follower.stderr()), (3, told));
+        };
+        signal_process(logger_of(keepalive).unwrap(), Signal::KILL).unwrap();
+        check_broken_off(logs);
+        wait_until("the next logger", || logger_of(keepalive));
+        let logs = follow(&set, "logs");
+        signal_process(keepalive, Signal::KILL).unwrap();
+        // The services and their logger, too.
+        drop(running);
+        check_broken_off(events);
+        check_broken_off(logs);
+    }
+}
+
+#[test]
+fn logs_that_are_followed_end_in_order_with_keepalive() {
+    let set = Set::new(concat!(
+        "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
+        "log = { stdout = \"prefix\" }\n",
+    ));
+    for place in places() {
+        let mut running = set.start(place);
+        wait_for_ready(&set);
+        let mut follower = follow(&set, "logs");
+        running.send(Signal::TERM);
+        assert_eq!((running.end(), follower.end(), follower.stderr().as_str()), (0, 0, ""));
+    }
 }

@@ -1,13 +1,13 @@
 //! What stands in the place of a running keepalive: it says what a test wants it to say.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::{Value, json};
 
 use crate::harness::{Directory, KEEPALIVE, Place, Run};
@@ -17,7 +17,7 @@ pub(crate) struct FakeServer {
     pub(crate) path: PathBuf,
     pub(crate) directory: Directory,
     requests: Receiver<String>,
-    ends: Arc<AtomicBool>,
+    listener: UnixListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -28,19 +28,15 @@ impl FakeServer {
         let path = directory.path().join("keepalive.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let (sender, requests) = channel();
-        let ends = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&ends);
+        let clients = listener.try_clone().unwrap();
         let serve = move || {
-            while let Ok((mut stream, _)) = listener.accept() {
-                if ended.load(Ordering::SeqCst) {
-                    return;
-                }
+            while let Ok((mut stream, _)) = clients.accept() {
                 let request = read_request(&mut stream);
                 sender.send(request.clone()).ok();
                 answer(&request, stream);
             }
         };
-        Self { path, directory, requests, ends, thread: Some(std::thread::spawn(serve)) }
+        Self { path, directory, requests, listener, thread: Some(std::thread::spawn(serve)) }
     }
 
     /// Answers each request with what `answer` makes of it: a status and a body.
@@ -82,8 +78,8 @@ impl FakeServer {
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::SeqCst);
-        UnixStream::connect(&self.path).ok();
+        // Ends the wait for the next client.
+        shutdown(self.listener.as_raw_fd(), Shutdown::Both).ok();
         self.thread.take().map(JoinHandle::join);
     }
 }

@@ -142,7 +142,8 @@ impl Runtime {
         }
     }
 
-    /// Before the end: those who follow get what there is room for.
+    /// Before the end: those who follow get what there is room for. The socket goes before their streams end, and the
+    /// logger's: by that they know an orderly end from a kill.
     pub(super) fn close(&mut self) {
         self.server.close();
         for (_, mut client) in mem::take(&mut self.server.clients) {
