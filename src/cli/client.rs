@@ -9,7 +9,10 @@ use lexopt::Parser;
 use super::definitions::{Definition, Opt, SHELLS};
 use super::{Invocation, UsageError, completions, help, init_options, man, next, path_of, text, unknown_option};
 use crate::config::nearest;
-use crate::control::{Change, Follow, Form, LOG_LINES, Request, Task};
+use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
+
+/// What the scripts of completions ask for.
+const NAMES: [Names; 3] = [Names::All, Names::Services, Names::Writers];
 
 /// What was found on the command line, by the names of options.
 #[derive(Debug, Default)]
@@ -105,12 +108,14 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
         },
         "shutdown" => words.none(definition).and_then(|()| ask(Task::Shutdown)),
         _ => match words.exactly(definition)? {
-            ["names"] => ask(Task::Names),
             ["man"] => Ok(Invocation::Help(man::page())),
             ["bash"] => Ok(Invocation::Help(completions::bash())),
             ["zsh"] => Ok(Invocation::Help(completions::zsh())),
             ["fish"] => Ok(Invocation::Help(completions::fish())),
-            [shell] => Err(unknown_shell(shell)),
+            [word] => match NAMES.into_iter().find(|names| names.as_str() == word) {
+                Some(names) => ask(Task::Names(names)),
+                None => Err(unknown_shell(word)),
+            },
         },
     }
 }

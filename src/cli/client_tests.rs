@@ -1,7 +1,7 @@
 //! The commands of a running keepalive.
 
 use super::*;
-use crate::control::{Change, Follow, Request, Task};
+use crate::control::{Change, Follow, Names, Request, Task};
 
 fn request(task: Task) -> Request {
     Request { task, socket: None, form: Form::Text, timeout: None }
@@ -43,7 +43,9 @@ fn each_command_is_read() {
     check_task("health web", Task::Ready(Some("web".to_owned())));
     check_task("health web --ready", Task::Ready(Some("web".to_owned())));
     check_task("shutdown", Task::Shutdown);
-    check_task("completions names", Task::Names);
+    check_task("completions names", Task::Names(Names::All));
+    check_task("completions services", Task::Names(Names::Services));
+    check_task("completions writers", Task::Names(Names::Writers));
 }
 
 #[test]
@@ -129,6 +131,8 @@ fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
 #[test]
 fn help_is_a_word_too() {
     check("help", Invocation::Help(help::general()));
+    check("help --help", Invocation::Help(help::of(Definition::find("help").unwrap())));
+    check("help help", Invocation::Help(help::of(Definition::find("help").unwrap())));
     check("help status", Invocation::Help(help::of(Definition::find("status").unwrap())));
     assert_eq!(read(&words(&["help", "statsu"])).unwrap_err().message, "unknown command `statsu`");
 }

@@ -1,6 +1,8 @@
 //! The whole command line as data: of it help, completions and the man page are made, and client commands are read by it.
 
-use Values::{Choice, Commands, Directories, Files, Instances, Nothing, Shells, Signals, Users};
+use Values::{Choice, Commands, Directories, Files, Named, Nothing, Shells, Signals, Users};
+
+use crate::control::Names;
 
 /// A word that comes first, or none: `keepalive` itself.
 #[derive(Debug)]
@@ -43,8 +45,8 @@ pub(super) enum Values {
     Signals,
     Shells,
     Commands,
-    /// What `keepalive completions names` prints.
-    Instances,
+    /// What a running keepalive has such names for; `keepalive completions` prints them.
+    Named(Names),
     Choice(&'static [&'static str]),
 }
 
@@ -129,6 +131,8 @@ const RUN: [Opt; 15] = [
     valued("", "--on-success", "WHAT", Choice(&["ignore", "shutdown"]), "ignore (default) or shutdown"),
 ];
 
+const NAME: Values = Named(Names::All);
+
 const OPTIONS: &str = "Options:";
 
 /// `keepalive` itself: the first of [`ALL`].
@@ -147,7 +151,7 @@ pub(super) const PROGRAM: Definition = Definition {
 };
 
 /// All that can come first.
-pub(super) const ALL: [Definition; 15] = [
+pub(super) const ALL: [Definition; 16] = [
     PROGRAM,
     Definition {
         name: "run",
@@ -182,7 +186,7 @@ Exit code: 0 valid, 78 invalid.
         summary: "what runs, and why the rest does not",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances],
+        operands: &[NAME],
         text: "\
 NAME is a service (web), one of its instances (web.2) or all. Time of processors
 and memory are those of an instance's whole process tree.
@@ -194,7 +198,7 @@ and memory are those of an instance's whole process tree.
         summary: "start services or instances, and what they depend on",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances],
+        operands: &[NAME],
         text: "\
 Waits until they are ready, for 60s at most unless --timeout says otherwise. NAME
 is web, web.2 or all; several are started one after the other.
@@ -206,7 +210,7 @@ is web, web.2 or all; several are started one after the other.
         summary: "stop services or instances until they are started again",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances],
+        operands: &[NAME],
         text: "\
 Waits until they have ended, for 60s at most unless --timeout says otherwise. NAME
 is web, web.2 or all; several are stopped one after the other.
@@ -218,7 +222,7 @@ is web, web.2 or all; several are stopped one after the other.
         summary: "stop services or instances and start them again",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances],
+        operands: &[NAME],
         text: "\
 Waits until they are ready, for 60s at most unless --timeout says otherwise. NAME
 is web, web.2 or all; several are restarted one after the other.
@@ -230,7 +234,7 @@ is web, web.2 or all; several are restarted one after the other.
         summary: "run N instances of a service",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances, Nothing],
+        operands: &[Named(Names::Services), Nothing],
         text: "\
 Waits until the new ones are ready or the old ones have ended, for 60s at most
 unless --timeout says otherwise. The configuration stays as it is.
@@ -242,7 +246,7 @@ unless --timeout says otherwise. The configuration stays as it is.
         summary: "send a signal to the main process of each instance",
         options_title: OPTIONS,
         options: LOOK,
-        operands: &[Instances, Signals],
+        operands: &[NAME, Signals],
         text: "\
 SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
 
@@ -261,7 +265,7 @@ SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
             &CLIENT,
             &HELP,
         ],
-        operands: &[Instances],
+        operands: &[Named(Names::Writers)],
         text: "\
 NAME is web, web.2, or keepalive for its own messages. Without one: everything.
 With --json each line is an object with time, service, instance, stream, message
@@ -308,7 +312,7 @@ terminal, and with --json, it prints one table and ends.
             &CLIENT,
             &HELP,
         ],
-        operands: &[Instances],
+        operands: &[NAME],
         text: "\
 With NAME: whether that service is ready. The answer may take 5s unless --timeout
 says otherwise. Nothing answers, or wrong usage: that is a no, too.
@@ -340,6 +344,15 @@ says otherwise. Nothing answers, or wrong usage: that is a no, too.
 `keepalive completions man` prints the manual page.
 ",
     },
+    Definition {
+        name: "help",
+        forms: &[("keepalive help [COMMAND]", "")],
+        summary: "what all of this is, or one command",
+        options_title: OPTIONS,
+        options: &[&HELP],
+        operands: &[Commands],
+        text: "",
+    },
 ];
 
 impl Definition {
@@ -349,6 +362,14 @@ impl Definition {
 
     pub(super) fn options(&self) -> impl Iterator<Item = &'static Opt> {
         self.options.iter().copied().flatten()
+    }
+
+    /// The words that can follow it: what each is, and where it stands; `None`: anywhere, as often as one likes.
+    pub(super) fn words(&self) -> impl Iterator<Item = (Values, Option<usize>)> {
+        self.operands.iter().enumerate().map(|(position, values)| {
+            let is_last = position + 1 == self.operands.len();
+            (*values, (!is_last || !matches!(values, Named(_))).then_some(position))
+        })
     }
 
     /// `--long` where there is one, else `-x`, of every option.

@@ -210,7 +210,7 @@ impl Request<'_> {
         let Some(word) = next(parser)? else { return Ok(Invocation::Help(help::general())) };
         match Definition::find(&word).filter(|definition| !definition.name.is_empty()) {
             Some(definition) => Ok(Invocation::Help(help::of(definition))),
-            None if word.starts_with('-') => Ok(Invocation::Help(help::general())),
+            None if word.starts_with('-') => Ok(Invocation::Help(help_of("help"))),
             None => Err(self.unknown_word(&word, parser)),
         }
     }

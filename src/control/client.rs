@@ -12,7 +12,7 @@ use super::output::{Style, harmless, print, tell, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
 use super::table::shortened;
-use super::{Change, Form, NO, NOBODY, Request, Task, health, lines, top};
+use super::{Change, Form, NO, NOBODY, Names, Request, Task, health, lines, top};
 use crate::model::units::format_duration;
 
 /// How long what only looks may take.
@@ -84,7 +84,7 @@ pub fn perform(request: &Request, surroundings: &Surroundings<'_>) -> u8 {
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
         Task::Shutdown => client.act("shutdown", "/v1/shutdown", "", done),
-        Task::Names => return show_names(&client),
+        Task::Names(which) => return show_names(&client, *which),
     };
     let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
     match outcome {
@@ -239,11 +239,11 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
 }
 
 /// Nobody wants to read of errors in the middle of the line that he is typing.
-fn show_names(client: &Client) -> u8 {
+fn show_names(client: &Client, which: Names) -> u8 {
     let patience = client.timeout.unwrap_or(COMPLETE);
     let answer = client.ask("GET", STATUS, patience).and_then(Answer::document);
     if let Ok(status) = answer.and_then(|document| document.read::<Status>()) {
-        print(status.names()).ok();
+        print(status.names(which)).ok();
     }
     0
 }

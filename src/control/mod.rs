@@ -84,7 +84,18 @@ pub enum Task {
     /// The ordered stop.
     Shutdown,
     /// The names that can be given, one a line, for completions: nothing at all if nobody answers.
-    Names,
+    Names(Names),
+}
+
+/// What can be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Services, instances where there are several, and `all`.
+    All,
+    /// Services alone.
+    Services,
+    /// Whoever writes logs: services, instances, and keepalive itself.
+    Writers,
 }
 
 /// What can be done to services.
@@ -105,6 +116,18 @@ pub enum Follow {
     Yes,
     /// It ends with what there is.
     No,
+}
+
+impl Names {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "names",
+            Self::Services => "services",
+            Self::Writers => "writers",
+        }
+    }
 }
 
 impl Change {

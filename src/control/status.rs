@@ -6,6 +6,7 @@ use std::fmt::{Display, Write as _};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Names;
 use super::human;
 use super::output::{Style, harmless};
 use super::table::{OrDash, Side, Table};
@@ -118,17 +119,22 @@ impl Status {
         });
     }
 
-    /// All names that can be given: of services, of instances where there are several, and `all`.
-    pub(super) fn names(&self) -> String {
+    /// The names that can be given, one a line.
+    pub(super) fn names(&self, which: Names) -> String {
         let mut names = String::new();
         for service in &self.services {
-            let several = service.instances.iter().filter(|_| service.instances.len() > 1).map(|instance| &instance.id);
+            let has_several = service.instances.len() > 1 && which != Names::Services;
+            let several = service.instances.iter().filter(|_| has_several).map(|instance| &instance.id);
             for name in std::iter::once(&service.name).chain(several) {
                 names.push_str(name);
                 names.push('\n');
             }
         }
-        names.push_str("all\n");
+        names.push_str(match which {
+            Names::All => "all\n",
+            Names::Services => "",
+            Names::Writers => "keepalive\n",
+        });
         names
     }
 

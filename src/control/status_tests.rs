@@ -102,8 +102,10 @@ fn a_name_chooses_a_service_or_an_instance() {
 }
 
 #[test]
-fn names_to_complete_are_services_instances_of_several_and_all() {
-    assert_eq!(sample().names(), "migrate\nweb\nweb.0\nweb.1\nidle\nall\n");
+fn names_to_complete_are_those_that_the_command_takes() {
+    assert_eq!(sample().names(Names::All), "migrate\nweb\nweb.0\nweb.1\nidle\nall\n");
+    assert_eq!(sample().names(Names::Services), "migrate\nweb\nidle\n");
+    assert_eq!(sample().names(Names::Writers), "migrate\nweb\nweb.0\nweb.1\nidle\nkeepalive\n");
 }
 
 #[test]

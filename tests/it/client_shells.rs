@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use serde_json::json;
+
 use crate::fake_server::{FakeServer, status};
 use crate::harness::{Directory, KEEPALIVE, Place, Run, skip};
 use crate::terminal::Terminal;
@@ -9,13 +11,18 @@ use crate::terminal::Terminal;
 /// A directory with `keepalive` in it, the scripts, and something that answers.
 struct Setting {
     server: FakeServer,
+    /// `other.sock` in the directory.
+    _other: FakeServer,
     path: String,
 }
 
 impl Setting {
     fn new() -> Self {
         let server = FakeServer::answering(|_| (200, status()));
+        let other = json!({"services": [{"name": "west", "instances": [{"id": "west.0"}, {"id": "west.1"}]}]});
+        let other = FakeServer::answering(move |_| (200, other.clone()));
         let directory = &server.directory;
+        std::os::unix::fs::symlink(&other.path, directory.path().join("other.sock")).unwrap();
         // In a directory of its own: zsh takes every file in PATH for a command.
         let programs = directory.path().join("bin");
         std::fs::create_dir(&programs).unwrap();
@@ -27,7 +34,7 @@ impl Setting {
         }
         directory.file("some file.toml", b"", 0o644);
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.to_str().unwrap());
-        Self { server, path }
+        Self { server, _other: other, path }
     }
 
     fn shell(&self, words: &[&str]) -> Command {
@@ -57,18 +64,27 @@ fn lines(output: &Output) -> Vec<String> {
 }
 
 /// Lines as they are typed, the last word unfinished, and what it can become.
-const CASES: [(&str, &[&str]); 18] = [
+const CASES: [(&str, &[&str]); 27] = [
     ("keepalive sta", &["status", "start"]),
     ("keepalive status we", &["web", "web.0", "web.1"]),
     ("keepalive stop db we", &["web", "web.0", "web.1"]),
     ("keepalive stop --json al", &["all"]),
     ("keepalive status --soc", &["--socket"]),
-    ("keepalive status --socket /x we", &["web", "web.0", "web.1"]),
+    ("keepalive status --socket other.sock we", &["west", "west.0", "west.1"]),
+    ("keepalive status --socket=other.sock we", &["west", "west.0", "west.1"]),
+    ("keepalive status --socket /x --socket \"other.sock\" we", &["west", "west.0", "west.1"]),
+    ("keepalive status --socket /x we", &[]),
     ("keepalive signal web SIGUS", &["SIGUSR1", "SIGUSR2"]),
     ("keepalive signal --socket /x web SIGUS", &["SIGUSR1", "SIGUSR2"]),
     ("keepalive signal we", &["web", "web.0", "web.1"]),
-    ("keepalive scale d", &["db"]),
+    ("keepalive scale ", &["web", "db"]),
+    ("keepalive scale --socket other.sock ", &["west"]),
     ("keepalive scale web d", &[]),
+    ("keepalive logs k", &["keepalive"]),
+    ("keepalive logs web all", &[]),
+    ("keepalive logs we", &["web", "web.0", "web.1"]),
+    ("keepalive he", &["health", "help"]),
+    ("keepalive help sca", &["scale"]),
     ("keepalive completions ", &["bash", "zsh", "fish"]),
     ("keepalive run --restart on", &["on-failure"]),
     ("keepalive run --on-failure=shut", &["shutdown"]),
@@ -101,6 +117,14 @@ fn bash_completes() {
         found.retain(|word| !word.is_empty());
         assert_eq!(found, expect, "{line}");
     }
+    for word in ["~/other.sock", "$HOME/other.sock", "$(touch${IFS}run)/other.sock", "`touch${IFS}run`", "\"other.sock"]
+    {
+        let line = format!("keepalive scale --socket {word} we");
+        let output = setting.shell(&["bash", "--norc", "-c", script, "bash", &line]).output().unwrap();
+        let expected = if word.ends_with("E/other.sock") || word.starts_with('~') { "west" } else { "web" };
+        assert_eq!(lines(&output), [expected], "{line}");
+    }
+    assert!(!setting.directory().path().join("run").exists(), "nothing has been run");
     let complete = setting.shell(&["bash", "--norc", "-c", "source ./keepalive.bash; complete -p keepalive"]).output();
     assert_eq!(lines(&complete.unwrap()), ["complete -F _keepalive keepalive"]);
 }
@@ -146,6 +170,12 @@ fn zsh_completes() {
         ("keepalive run --restart=on-", "keepalive run --restart=on-failure @"),
         ("keepalive check -c some", "keepalive check -c some\\ file.toml @"),
         ("keepalive --warn", "keepalive --warn-on-reap @"),
+        ("keepalive scale --socket other.sock we", "keepalive scale --socket other.sock west @"),
+        ("keepalive scale --socket=~/other.sock we", "keepalive scale --socket=~/other.sock west @"),
+        ("keepalive scale --socket $HOME/other.sock we", "keepalive scale --socket $HOME/other.sock west @"),
+        ("keepalive scale w", "keepalive scale web @"),
+        ("keepalive logs k", "keepalive logs keepalive @"),
+        ("keepalive help sca", "keepalive help scale @"),
         ("keepalive completions z", "keepalive completions zsh @"),
         ("keepalive -- keepaliv", "keepalive -- keepalive @"),
     ] {

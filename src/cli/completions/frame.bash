@@ -5,7 +5,24 @@ _keepalive_words() { COMPREPLY=($(compgen -W "$1" -- "$current")); }
 _keepalive_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$current")); }
 _keepalive_directories() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$current")); }
 _keepalive_users() { COMPREPLY=($(compgen -u -- "$current")); }
-_keepalive_instances() { _keepalive_words "$("${COMP_WORDS[0]}" completions names 2>/dev/null)"; }
+_keepalive_names() {
+    _keepalive_words "$("${COMP_WORDS[0]}" completions "$1" ${socket:+--socket "$socket"} 2>/dev/null)"
+}
+
+# Sets socket to what --socket says on the line, the last of several.
+_keepalive_find_socket() {
+    local i text=
+    for ((i = 1; i < ${#COMP_WORDS[@]}; i++)); do
+        case ${COMP_WORDS[i]} in
+        --) break ;;
+        # bash has `--option=value` as three words.
+        --socket) text=${COMP_WORDS[i + 1]}; [[ $text == = ]] && text=${COMP_WORDS[i + 2]} ;;
+        esac
+    done
+    # As the shell would read it, but for what would run something.
+    socket=
+    [[ $text == *[\`\;\&\|\<\>\(\)\{\}\[]* ]] || eval "socket=$text" 2>/dev/null
+}
 
 # Completes the value of the option $2 of the command $1; fails if it takes none.
 _keepalive_value() {
@@ -18,7 +35,8 @@ _keepalive_value() {
 
 _keepalive() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    local command= operands=0 word i
+    local command= operands=0 word i socket
+    _keepalive_find_socket
     # bash has `--option=value` as three words.
     if [[ $current == = ]]; then
         current=

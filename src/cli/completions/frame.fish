@@ -1,8 +1,18 @@
 # What fish completes after `keepalive`: a file named keepalive.fish in ~/.config/fish/completions.
 
 function __keepalive_names
-    set -l words (commandline -opc)
-    $words[1] completions names 2>/dev/null
+    # fish 4 replaces variables and `~`, too.
+    set -l words (commandline -xpc 2>/dev/null; or commandline -opc)
+    # What --socket says on the line, the last of several.
+    set -l socket
+    for i in (seq 2 (count $words))
+        if test $words[$i] = --socket; and set -q words[(math $i + 1)]
+            set socket --socket $words[(math $i + 1)]
+        else if string match -q -- '--socket=*' $words[$i]
+            set socket $words[$i]
+        end
+    end
+    $words[1] completions $argv[1] $socket 2>/dev/null
 end
 
 # The words after the program's name that are neither options nor their values.

@@ -3,7 +3,16 @@
 
 _keepalive_names() {
   local -a names
-  names=(${(f)"$($_keepalive_program completions names 2>/dev/null)"})
+  local text socket
+  # What --socket says on the line, the last of several.
+  local -i last=${words[(I)--socket(|=*)]}
+  if (( last )); then
+    text=${words[last]#--socket}
+    [[ -n $text ]] && text=${text#=} || text=${words[last + 1]}
+  fi
+  # As the shell would read it, but for what would run something.
+  [[ $text == *[\`\;\&\|\<\>\(\)\{\}\[]* ]] || eval "socket=$text" 2>/dev/null
+  names=(${(f)"$($_keepalive_program completions $1 ${socket:+--socket} ${socket:+$socket} 2>/dev/null)"})
   compadd -a names
 }
 

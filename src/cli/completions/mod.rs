@@ -20,10 +20,9 @@ pub(super) fn bash() -> String {
         }
         let names: Vec<&str> = definition.options().flat_map(Opt::spellings).collect();
         let _ = writeln!(options, "        '{}') _keepalive_words '{}' ;;", definition.name, names.join(" "));
-        for (position, operand) in definition.operands.iter().enumerate() {
-            let last = position + 1 == definition.operands.len() && *operand == Values::Instances;
-            let position = if last { "*".to_owned() } else { position.to_string() };
-            let _ = writeln!(operands, "        '{} '{position}) {} ;;", definition.name, in_bash(*operand));
+        for (values, position) in definition.words() {
+            let position = position.map_or_else(|| "*".to_owned(), |position| position.to_string());
+            let _ = writeln!(operands, "        '{} '{position}) {} ;;", definition.name, in_bash(values));
         }
     }
     filled(include_str!("frame.bash"), &[("@VALUES@", &values), ("@OPTIONS@", &options), ("@OPERANDS@", &operands)])
@@ -35,7 +34,7 @@ fn in_bash(values: Values) -> String {
         Values::Files => "_keepalive_files".to_owned(),
         Values::Directories => "_keepalive_directories".to_owned(),
         Values::Users => "_keepalive_users".to_owned(),
-        Values::Instances => "_keepalive_instances".to_owned(),
+        Values::Named(names) => format!("_keepalive_names {}", names.as_str()),
         Values::Signals | Values::Shells | Values::Commands | Values::Choice(_) => {
             format!("_keepalive_words '{}'", words(values).join(" "))
         }
@@ -50,7 +49,7 @@ fn words(values: Values) -> Vec<String> {
         Values::Shells => all(&SHELLS),
         Values::Commands => commands().map(|definition| definition.name.to_owned()).collect(),
         Values::Choice(words) => all(words),
-        Values::Nothing | Values::Files | Values::Directories | Values::Users | Values::Instances => Vec::new(),
+        Values::Nothing | Values::Files | Values::Directories | Values::Users | Values::Named(_) => Vec::new(),
     }
 }
 
@@ -64,10 +63,9 @@ pub(super) fn zsh() -> String {
         for option in definition.options() {
             zsh_option(&mut cases, option);
         }
-        for (position, operand) in definition.operands.iter().enumerate() {
-            let last = position + 1 == definition.operands.len() && *operand == Values::Instances;
-            let position = if last { "*".to_owned() } else { (position + 1).to_string() };
-            let _ = write!(cases, " '{position}:word:{}'", in_zsh(*operand));
+        for (values, position) in definition.words() {
+            let position = position.map_or_else(|| "*".to_owned(), |position| (position + 1).to_string());
+            let _ = write!(cases, " '{position}:word:{}'", in_zsh(values));
         }
         cases.push_str(" ;;\n");
     }
@@ -95,7 +93,8 @@ fn in_zsh(values: Values) -> String {
         Values::Files => "_files".to_owned(),
         Values::Directories => "_files -/".to_owned(),
         Values::Users => "_users".to_owned(),
-        Values::Instances => "_keepalive_names".to_owned(),
+        // With the blank zsh leaves the words as they are.
+        Values::Named(names) => format!(" _keepalive_names {}", names.as_str()),
         Values::Signals | Values::Shells | Values::Commands | Values::Choice(_) => {
             format!("({})", words(values).join(" "))
         }
@@ -141,11 +140,10 @@ fn fish_option(lines: &mut String, condition: &str, option: &Opt) {
 }
 
 fn fish_operands(lines: &mut String, definition: &Definition) {
-    for (position, operand) in definition.operands.iter().enumerate().filter(|_| !definition.name.is_empty()) {
-        let last = position + 1 == definition.operands.len() && *operand == Values::Instances;
-        let position = if last { "any".to_owned() } else { position.to_string() };
+    for (values, position) in definition.words().filter(|_| !definition.name.is_empty()) {
+        let position = position.map_or_else(|| "any".to_owned(), |position| position.to_string());
         let condition = format!("__keepalive_has_command {} {position}", definition.name);
-        let _ = writeln!(lines, "complete -c keepalive -n '{condition}'{}", in_fish(*operand));
+        let _ = writeln!(lines, "complete -c keepalive -n '{condition}'{}", in_fish(values));
     }
 }
 
@@ -155,7 +153,7 @@ fn in_fish(values: Values) -> String {
         Values::Files => " -F".to_owned(),
         Values::Directories => " -x -a '(__fish_complete_directories)'".to_owned(),
         Values::Users => " -x -a '(__fish_complete_users)'".to_owned(),
-        Values::Instances => " -x -a '(__keepalive_names)'".to_owned(),
+        Values::Named(names) => format!(" -x -a '(__keepalive_names {})'", names.as_str()),
         Values::Signals | Values::Shells | Values::Commands | Values::Choice(_) => {
             format!(" -x -a '{}'", words(values).join(" "))
         }
