@@ -140,7 +140,13 @@ impl Table {
 }
 
 fn pad(out: &mut String, count: usize) {
-    out.extend(std::iter::repeat_n(' ', count));
+    const BLANKS: &str = "                                ";
+    let mut left = count;
+    while left > 0 {
+        let part = BLANKS.get(..left).unwrap_or(BLANKS);
+        out.push_str(part);
+        left -= part.len();
+    }
 }
 
 fn length(text: &str) -> usize {

@@ -11,7 +11,7 @@ mod linger;
 mod notice;
 mod pause;
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -249,11 +249,11 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
 /// which sd_listen_fds(3) compares where it is told, would say that they are not the child's.
 fn environment() -> StringList {
     let inherited = process::environment();
-    let meant_for = inherited.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"LISTEN_PID="));
+    let meant_for = inherited.iter().find_map(|entry| entry.strip_prefix(b"LISTEN_PID="));
     if meant_for.is_none_or(|id| id != process::id().to_string().as_bytes()) {
         return inherited;
     }
-    inherited.iter().map(CStr::to_bytes).filter(|entry| !entry.starts_with(b"LISTEN_PIDFDID=")).collect()
+    inherited.iter().filter(|entry| !entry.starts_with(b"LISTEN_PIDFDID=")).collect()
 }
 
 fn describe(errno: Errno) -> &'static str {

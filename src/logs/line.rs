@@ -119,22 +119,28 @@ pub struct OwnStyle {
 }
 
 impl OwnStyle {
-    /// Appends one line.
-    pub fn write(self, stamp: &Stamp, level: Level, message: &str, to: &mut Vec<u8>) {
+    /// Appends one line of `milliseconds` since 1970.
+    pub fn write(self, milliseconds: u64, level: Level, message: &str, to: &mut Vec<u8>) {
         if self.style.format == LogFormat::Json {
-            return write_own_json(stamp, level, message, to);
+            return write_own_json(&Stamp::at(milliseconds), level, message, to);
         }
-        write_time(self.style, stamp, to);
+        if self.style.timestamps {
+            write_time(self.style, &Stamp::at(milliseconds), to);
+        }
         let severity = match level {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        let name = match self.width {
-            Some(width) => format!("{OWN_NAME:<width$} | "),
-            None => format!("{OWN_NAME}: "),
+        to.extend_from_slice(OWN_NAME.as_bytes());
+        let mark = match self.width {
+            Some(width) => {
+                to.extend(std::iter::repeat_n(b' ', width.saturating_sub(OWN_NAME.len())));
+                " | "
+            }
+            None => ": ",
         };
-        for part in [&name, severity, message, "\n"] {
+        for part in [mark, severity, message, "\n"] {
             to.extend_from_slice(part.as_bytes());
         }
     }
@@ -247,7 +253,7 @@ mod tests {
     fn own_lines_look_like_the_others_where_there_are_others() {
         let check = |style: OwnStyle, expect: &str| {
             let mut line = Vec::new();
-            style.write(&Stamp::at(0), Level::Warn, "a \"b\"", &mut line);
+            style.write(0, Level::Warn, "a \"b\"", &mut line);
             assert_eq!(String::from_utf8(line).unwrap(), expect);
         };
         check(OwnStyle::default(), "keepalive: warning: a \"b\"\n");

@@ -1,6 +1,7 @@
 //! keepalive's own messages: to the logger, and to stderr where there is none; the level by `KEEPALIVE_LOG` in the
 //! syntax of env_logger.
 
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
 use env_filter::{Builder, Filter};
@@ -8,11 +9,12 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::link;
 use super::message::{Message, PACKET_LIMIT};
-use super::stamp::Stamp;
 use crate::sys::{self, StandardError, packet};
 
 /// The variable that sets the level: `debug`, `warn`, `off`, `keepalive=debug`, …
 const LEVEL_VARIABLE: &str = "KEEPALIVE_LOG";
+/// In bytes.
+const TYPICAL_LINE: usize = 160;
 
 /// Sends what is logged from now on to stderr, up to `level` unless `KEEPALIVE_LOG` says otherwise.
 ///
@@ -54,7 +56,11 @@ impl Log for OwnLines {
         if !self.0.matches(record) {
             return;
         }
-        write(record.level(), record.args().to_string());
+        // Most lines are shorter: no memory is asked for twice.
+        let mut message = String::with_capacity(TYPICAL_LINE);
+        // A String takes every write.
+        let _ = message.write_fmt(*record.args());
+        write(record.level(), message);
     }
 
     fn flush(&self) {}
@@ -68,7 +74,7 @@ pub fn write_last(reason: &str) {
     style.width = None;
     let level = if style.style.format == crate::model::plan::LogFormat::Json { Level::Error } else { Level::Info };
     let mut line = Vec::new();
-    style.write(&stamp(), level, reason, &mut line);
+    style.write(milliseconds(), level, reason, &mut line);
     line.pop();
     StandardError.write_last(&line);
 }
@@ -80,25 +86,26 @@ pub fn write_unread(far_end: &OwnedFd) {
         link::flush();
         let Ok((length @ 1.., _)) = packet::receive(far_end, &mut packet) else { return };
         if let Some(Message::Own { level, milliseconds, text }) = packet.get(..length).and_then(Message::decode) {
-            write_to_stderr(&Stamp::at(milliseconds), level, &text);
+            write_to_stderr(milliseconds, level, &text);
         }
     }
 }
 
-fn stamp() -> Stamp {
-    Stamp::of(sys::wall())
+/// Now, since 1970.
+fn milliseconds() -> u64 {
+    u64::try_from(sys::wall().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn write(level: Level, message: String) {
-    let stamp = stamp();
-    if let Err(message) = link::own_line(level, stamp.milliseconds(), message) {
-        write_to_stderr(&stamp, level, &message);
+    let milliseconds = milliseconds();
+    if let Err(message) = link::own_line(level, milliseconds, message) {
+        write_to_stderr(milliseconds, level, &message);
     }
 }
 
-fn write_to_stderr(stamp: &Stamp, level: Level, message: &str) {
-    let mut line = Vec::new();
-    link::style().write(stamp, level, message, &mut line);
+fn write_to_stderr(milliseconds: u64, level: Level, message: &str) {
+    let mut line = Vec::with_capacity(TYPICAL_LINE);
+    link::style().write(milliseconds, level, message, &mut line);
     // stderr brings its own newline.
     line.pop();
     StandardError.write_line(&line);

@@ -61,7 +61,7 @@ impl Children {
         Ok(Self {
             plan,
             living: BTreeMap::new(),
-            environment: passed_on.map(CStr::to_bytes).collect(),
+            environment: passed_on.collect(),
             null: open_null()?,
             sharing,
             is_init: sys::process::is_init(),
@@ -163,9 +163,10 @@ impl Children {
         }
         let own = self.env.len();
         for variable in self.environment.iter() {
-            let name = name_of(variable);
-            if !self.env.iter().take(own).any(|set| name_of(set) == name) {
-                self.env.push(variable.to_bytes());
+            // With the `=`, so that no name is taken for the beginning of another.
+            let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
+            if !self.env.iter().take(own).any(|set| set.starts_with(name)) {
+                self.env.push(variable);
             }
         }
     }
@@ -184,6 +185,6 @@ fn open_null() -> Result<OwnedFd, Errno> {
 }
 
 /// `NAME` of `NAME=value`.
-fn name_of(variable: &CStr) -> &[u8] {
-    variable.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+fn name_of(variable: &[u8]) -> &[u8] {
+    variable.split(|byte| *byte == b'=').next().unwrap_or_default()
 }

@@ -48,7 +48,7 @@ mod tests {
     fn check(program: &str, path: Option<&str>, expect: (Search, &[&str])) {
         let mut list = StringList::new();
         let search = candidates(program.as_bytes(), path.map(str::as_bytes), &mut list);
-        let found: Vec<_> = list.iter().map(|path| path.to_str().unwrap()).collect();
+        let found: Vec<_> = list.iter().map(|path| str::from_utf8(path).unwrap()).collect();
         assert_eq!((search, found.as_slice()), expect);
     }
 

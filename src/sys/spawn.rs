@@ -137,8 +137,8 @@ impl Spawner {
 
     fn prepare(&mut self, setup: &Setup<'_>) -> Search {
         let program = setup.argv.get(0).unwrap_or_default();
-        let path = setup.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
-        let search = path_search::candidates(program.to_bytes(), path, &mut self.candidates);
+        let path = setup.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+        let search = path_search::candidates(program, path, &mut self.candidates);
         self.candidate_pointers.clear();
         self.candidates.append_pointers(&mut self.candidate_pointers);
         self.candidate_pointers.push(std::ptr::null());
@@ -158,9 +158,8 @@ impl Spawner {
 
     /// The position of a `LISTEN_PID` that means us: sockets that were passed to us are passed on to the child.
     fn find_listen_pid(&self, env: &StringList) -> Option<usize> {
-        let is_listen_pid = |entry: &CStr| entry.to_bytes().starts_with(b"LISTEN_PID=");
-        let position = env.iter().position(is_listen_pid)?;
-        let value = env.get(position)?.to_bytes().strip_prefix(b"LISTEN_PID=")?;
+        let position = env.iter().position(|entry| entry.starts_with(b"LISTEN_PID="))?;
+        let value = env.get(position)?.strip_prefix(b"LISTEN_PID=")?;
         let value: i32 = str::from_utf8(value).ok()?.parse().ok()?;
         (value == super::process::id().get()).then_some(position)
     }

@@ -1,6 +1,6 @@
 //! Lists of NUL-terminated strings, as execve(2) wants them.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 use crate::model::Template;
 
@@ -24,7 +24,7 @@ impl StringList {
         self.starts.clear();
     }
 
-    /// Appends one string. What follows a NUL byte in it is not seen by whoever reads the list.
+    /// Appends one string. What follows a NUL byte in it is not seen by a program that gets the list.
     pub fn push(&mut self, string: &[u8]) {
         self.push_with(|buffer| buffer.extend_from_slice(string));
     }
@@ -54,24 +54,22 @@ impl StringList {
         self.starts.is_empty()
     }
 
-    /// The string at `position`.
+    /// The string at `position`, without its NUL.
     #[must_use]
-    pub fn get(&self, position: usize) -> Option<&CStr> {
-        self.starts.get(position).and_then(|start| self.string_at(*start))
+    pub fn get(&self, position: usize) -> Option<&[u8]> {
+        let start = *self.starts.get(position)?;
+        let next = self.starts.get(position + 1).copied().unwrap_or(self.bytes.len());
+        self.bytes.get(start..next - 1)
     }
 
-    /// All strings, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.starts.iter().filter_map(|start| self.string_at(*start))
+    /// All strings, in order, without their NULs.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.starts.len()).filter_map(|position| self.get(position))
     }
 
     /// Appends a pointer to each string to `pointers`. They are good until the list is next changed.
     pub(super) fn append_pointers(&self, pointers: &mut Vec<*const c_char>) {
-        pointers.extend(self.iter().map(CStr::as_ptr));
-    }
-
-    fn string_at(&self, start: usize) -> Option<&CStr> {
-        CStr::from_bytes_until_nul(self.bytes.get(start..)?).ok()
+        pointers.extend(self.iter().map(|string| string.as_ptr().cast::<c_char>()));
     }
 }
 
@@ -93,8 +91,8 @@ mod tests {
     fn strings_come_back_as_they_were_pushed() {
         let mut list = StringList::from_iter(["one", ""]);
         list.push_template(&Template::Numbered([c"n=".to_owned(), c"".to_owned()].into()), 12);
-        assert_eq!(list.iter().collect::<Vec<_>>(), [c"one", c"", c"n=12"]);
-        assert_eq!((list.len(), list.get(2), list.get(3)), (3, Some(c"n=12"), None));
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"n=12"]);
+        assert_eq!((list.len(), list.get(2), list.get(3)), (3, Some(&b"n=12"[..]), None));
     }
 
     #[test]

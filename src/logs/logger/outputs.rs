@@ -101,9 +101,9 @@ impl Outputs {
         }
         if lost > 0 {
             let told = format!("{lost} messages were lost: stderr was full");
-            style.write(stamp, Level::Warn, &told, &mut sink.buffer);
+            style.write(stamp.milliseconds(), Level::Warn, &told, &mut sink.buffer);
         }
-        style.write(stamp, level, message, &mut sink.buffer);
+        style.write(stamp.milliseconds(), level, message, &mut sink.buffer);
         self.lost = 0;
     }
 
