@@ -443,7 +443,7 @@ impl Logging {
     /// name again, it goes on counting.
     pub(super) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
-            slot.pipes = [None, None];
+            slot.retire_all();
         }
     }
 }

@@ -122,6 +122,12 @@ impl Slot {
         self.retired.extend(place.replace(pipe).map(|old| (old.source, old.read_end)));
     }
 
+    /// There is to be no further run for now.
+    pub(super) fn retire_all(&mut self) {
+        let old = self.pipes.iter_mut().filter_map(Option::take);
+        self.retired.extend(old.map(|old| (old.source, old.read_end)));
+    }
+
     /// Closes the old pipes that have been read to their end.
     pub(super) fn forget_old(&mut self) {
         self.retired.retain(|(_, read_end)| !pipe::is_over(read_end));

@@ -303,3 +303,27 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
         running.end();
     }
 }
+
+#[test]
+fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "end-on-term", "0"]
+        instances = 2
+        log = { stdout = "prefix" }
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        (0..2).for_each(|_| assert!(running.line().contains("| ready")));
+        let control = Control::at(&set.socket());
+        let logger = logger_of(running.keepalive()).unwrap();
+        signal_process(logger, Signal::STOP).unwrap();
+        assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
+        signal_process(logger, Signal::KILL).unwrap();
+        assert_eq!(running.line(), "web.1     | signal 15");
+        running.send(Signal::TERM);
+        running.end();
+    }
+}
