@@ -16,6 +16,8 @@ pub(super) const PACKET_LIMIT: usize = TEXT_LIMIT + (4 << 10);
 /// A pipe that is read: whose it is, and where its lines go. The descriptor of its reading end belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// Each pipe has its own; later ones have higher ones.
+    pub serial: u64,
     /// The number that stands for the instance.
     pub slot: u32,
     /// Which of its two.
@@ -177,6 +179,7 @@ impl Packet {
             Target::Raw => 1,
             Target::Lines => 2,
         });
+        self.number(source.serial);
         for number in [source.slot, source.instance, source.turn] {
             self.number(number.into());
         }
@@ -226,6 +229,7 @@ impl<'p> Rest<'p> {
             1 => Target::Raw,
             _ => Target::Lines,
         };
+        let serial = self.number()?;
         let (slot, instance, turn) = (self.small()?, self.small()?, self.small()?);
         let service = self.string()?;
         let mut file = None;
@@ -234,7 +238,7 @@ impl<'p> Rest<'p> {
             let path = Path::new(std::ffi::OsStr::from_bytes(self.bytes()?)).to_owned();
             file = Some(FileTarget { path, max_size, max_files });
         }
-        Some(Source { slot, stream, service, instance, turn, target, file })
+        Some(Source { serial, slot, stream, service, instance, turn, target, file })
     }
 }
 
@@ -243,8 +247,9 @@ mod tests {
     use super::*;
 
     fn source(file: Option<FileTarget>) -> Source {
-        let (slot, instance, turn) = (7, 2, u32::MAX);
-        Source { slot, stream: Stream::Stderr, service: "web".to_owned(), instance, turn, target: Target::Lines, file }
+        let (serial, slot, instance, turn) = (u64::MAX, 7, 2, u32::MAX);
+        let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
+        Source { serial, slot, stream, service, instance, turn, target, file }
     }
 
     #[test]

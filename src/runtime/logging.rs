@@ -2,10 +2,7 @@
 //! logger's own life.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,11 +10,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::backoff::{Backoff, FIRST_WAIT};
+use super::pipes::{Maker, Slot};
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
 use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
-use crate::logs::message::{FileTarget, LogsQuery, Message, Source, Target};
+use crate::logs::message::{LogsQuery, Message};
 use crate::logs::{link, own};
-use crate::model::plan::{Limit, Output, Process, Service};
+use crate::model::plan::{Limit, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, Side};
@@ -31,11 +29,12 @@ pub(super) const ROOM: u64 = u64::MAX - 1;
 
 /// More slots than the configuration allows instances.
 const SLOTS_AT_MOST: usize = 1 << 16;
-/// A pipe holds so much where that is permitted, so that who writes much is not stopped at each turn.
-const PIPE_SIZE: i32 = 256 << 10;
-/// So many pipes at most: what all pipes of a user hold together is limited, and smaller ones are made beyond that.
-const LARGE_PIPES: usize = 32;
-/// What keepalive needs besides four descriptors for each instance.
+/// So many old pipes are kept of each stream at most, where we may have so many descriptors. What is read later than that,
+/// or leaves more processes behind that keep them open, shares a pipe.
+const OLD_PIPES: u64 = 64;
+/// And so many at least, if that is permitted.
+const OLD_PIPES_WANTED: u64 = 4;
+/// What keepalive needs besides the descriptors of each instance.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// What is left to be written at the very end has so much time, less if the whole stop has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -46,18 +45,6 @@ const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
 pub(super) struct Count {
     pub(super) lines: u64,
     pub(super) bytes: u64,
-}
-
-/// Both ends of a pipe, and what the logger is to know of it.
-struct Pipe {
-    source: Source,
-    read_end: OwnedFd,
-    write_end: OwnedFd,
-}
-
-struct Slot {
-    number: u32,
-    pipes: [Option<Pipe>; 2],
 }
 
 struct Running {
@@ -81,7 +68,9 @@ pub(super) struct Logging {
     slots: BTreeMap<InstanceId, Slot>,
     /// Numbers of slots are not used again: the ring knows lines by them.
     next_slot: u32,
-    large_pipes: usize,
+    maker: Maker,
+    /// So many old pipes are kept of each stream.
+    old_pipes: usize,
     running: Option<Running>,
     backoff: Backoff,
     start_at: Option<Mono>,
@@ -108,7 +97,8 @@ impl Logging {
             way: None,
             slots: BTreeMap::new(),
             next_slot: 0,
-            large_pipes: 0,
+            maker: Maker::default(),
+            old_pipes: 0,
             running: None,
             backoff: Backoff::new(),
             start_at: None,
@@ -124,13 +114,17 @@ impl Logging {
             match Way::new() {
                 Ok(way) => {
                     logging.way = Some(way);
-                    logging.make_room(logging.plan.instances().into());
+                    logging.make_room(logging.instances());
                     logging.start(poller, sys::now());
                 }
                 Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
             }
         }
         logging
+    }
+
+    fn instances(&self) -> u64 {
+        u64::from(self.plan.instances()).max(self.slots.len() as u64)
     }
 
     fn counter(&self, position: usize) -> u64 {
@@ -165,73 +159,56 @@ impl Logging {
         if self.way.is_none() || !service.process.carries_logs() {
             return [None, None];
         }
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            if let Err(errno) = self.ensure_pipe(instance, service, stream)
-                && self.pipe_trouble.replace(errno) != Some(errno)
-            {
-                log::warn!(
-                    "cannot make a pipe for {}: {}, so outputs are inherited",
-                    service.name,
-                    errno::words(errno)
-                );
-            }
+        if let Err(errno) = self.ensure_pipes(instance, service)
+            && self.pipe_trouble.replace(errno) != Some(errno)
+        {
+            log::warn!("cannot make a pipe for {}: {}, so outputs are inherited", service.name, errno::words(errno));
         }
         let pipes = self.slots.get(&instance).map(|slot| &slot.pipes);
         [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
     }
 
-    fn ensure_pipe(&mut self, instance: InstanceId, service: &Service, stream: Stream) -> Result<(), Errno> {
-        let process = &service.process;
-        let (position, output) = match stream {
-            Stream::Stdout => (0, process.stdout),
-            Stream::Stderr => (1, process.stderr),
-        };
-        let target = match output {
-            Output::Prefix => Target::Lines,
-            Output::Inherit if process.log_file.is_some() => Target::Raw,
-            Output::Null if process.log_file.is_some() => Target::Nowhere,
-            Output::Inherit | Output::Null => return Ok(()),
-        };
+    /// New ones for each run, so that its last line is not continued by the next one. Where that is not possible, those
+    /// that there are remain.
+    fn ensure_pipes(&mut self, instance: InstanceId, service: &Service) -> Result<(), Errno> {
         if !self.slots.contains_key(&instance) {
             if self.next_slot as usize >= SLOTS_AT_MOST {
                 return Err(Errno::EMFILE);
             }
-            self.slots.insert(instance, Slot { number: self.next_slot, pipes: [None, None] });
+            self.slots.insert(instance, Slot::new(self.next_slot));
             self.next_slot += 1;
-            self.make_room(self.slots.len() as u64);
+            self.make_room(self.instances());
         }
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
-        let Some(place) = slot.pipes.get_mut(position).filter(|place| place.is_none()) else { return Ok(()) };
-        let file = process.log_file.as_ref().map(|file| FileTarget {
-            path: PathBuf::from(OsString::from_vec(file.path.expand(instance.number).into_bytes())),
-            max_size: file.max_size,
-            max_files: file.max_files,
-        });
-        let source = Source {
-            slot: slot.number,
-            stream,
-            service: service.name.to_string(),
-            instance: instance.number,
-            turn: u32::try_from(instance.service.position()).unwrap_or(0),
-            target,
-            file,
-        };
-        let (read_end, write_end) = pipe::pipe()?;
-        if self.large_pipes < LARGE_PIPES {
-            pipe::widen(&read_end, PIPE_SIZE);
-            self.large_pipes += 1;
+        slot.forget_old();
+        let mut result = Ok(());
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if slot.has(stream) && (link::is_crowded() || slot.old(stream) >= self.old_pipes) {
+                continue;
+            }
+            let Some(pipe) = self.maker.make(slot, stream, instance, service).transpose() else { continue };
+            let copied = pipe.and_then(|pipe| {
+                let copy = self.running.as_ref().map(|_| pipe.read_end.try_clone()).transpose();
+                copy.map(|copy| (pipe, copy)).map_err(|_| Errno::EMFILE)
+            });
+            match copied {
+                Ok((pipe, copy)) => {
+                    if copy.is_some() {
+                        link::tell(Message::Pipe(pipe.source.clone()), copy);
+                    }
+                    slot.put(stream, pipe);
+                }
+                Err(_) if slot.has(stream) => {}
+                Err(errno) => result = Err(errno),
+            }
         }
-        if self.running.is_some() {
-            let copy = read_end.try_clone().map_err(|_| Errno::EMFILE)?;
-            link::tell(Message::Pipe(source.clone()), Some(copy));
-        }
-        *place = Some(Pipe { source, read_end, write_end });
-        Ok(())
+        result
     }
 
     /// The process of `instance` has ended: what it has written is out before what is logged from now on.
-    pub(super) fn on_ended(&self, instance: InstanceId) {
-        if let Some(slot) = self.slots.get(&instance) {
+    pub(super) fn on_ended(&mut self, instance: InstanceId) {
+        if let Some(slot) = self.slots.get_mut(&instance) {
+            slot.forget_old();
             link::tell(Message::Ended { slot: slot.number }, None);
         }
     }
@@ -316,6 +293,7 @@ impl Logging {
     }
 
     fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
+        self.slots.values_mut().for_each(Slot::forget_old);
         let (life, held) = pipe::pipe()?;
         match fork::fork_quietly()? {
             Side::Child => self.become_logger(held),
@@ -330,11 +308,11 @@ impl Logging {
     /// In the copy of us, whose values are its own.
     fn become_logger(&mut self, life: OwnedFd) -> ! {
         let Some(Way { far_end, counters }) = self.way.take() else { process::exit_now(1) };
-        let pipes = std::mem::take(&mut self.slots).into_values().flat_map(|slot| slot.pipes).flatten();
+        let pipes = std::mem::take(&mut self.slots).into_values().flat_map(Slot::into_read_ends);
         logger::run(Beginning {
             socket: far_end,
             life,
-            pipes: pipes.map(|pipe| (pipe.source, pipe.read_end)).collect(),
+            pipes: pipes.collect(),
             style: self.plan.log,
             width: longest_name(&self.plan),
             colour: match std::env::var_os("NO_COLOR") {
@@ -404,15 +382,17 @@ impl Logging {
         Some(status == ExitStatus::Code(0))
     }
 
-    /// Allows us the descriptors that so many instances need.
+    /// Allows us the descriptors that so many instances need: for each of their streams both ends of a pipe, and the old
+    /// ones.
     fn make_room(&mut self, instances: u64) {
-        let (soft, hard) = process::descriptor_limits();
-        if instances * 4 + OTHER_DESCRIPTORS <= soft || soft >= hard || self.original_limits.is_some() {
-            return;
-        }
-        if process::allow_descriptors(hard).is_ok() {
+        let (mut soft, hard) = process::descriptor_limits();
+        let wanted = instances * 2 * (2 + OLD_PIPES_WANTED) + OTHER_DESCRIPTORS;
+        if wanted > soft && soft < hard && self.original_limits.is_none() && process::allow_descriptors(hard).is_ok() {
             self.original_limits = Some((soft, hard));
+            soft = hard;
         }
+        let of_stream = soft.saturating_sub(OTHER_DESCRIPTORS) / (2 * instances.max(1));
+        self.old_pipes = usize::try_from(of_stream.saturating_sub(2).min(OLD_PIPES)).unwrap_or(0);
     }
 }
 
@@ -463,7 +443,7 @@ impl Logging {
     /// name again, it goes on counting.
     pub(super) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
-            slot.pipes = [None, None];
+            slot.retire_all();
         }
     }
 }

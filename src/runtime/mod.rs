@@ -16,6 +16,7 @@ mod journal;
 mod kills;
 mod logging;
 mod oom;
+mod pipes;
 mod search;
 mod usage;
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A pipe for what others write: the end to read from does not block, the end to write to does; both close-on-exec.
 ///
@@ -30,6 +31,13 @@ pub fn waiting(pipe: impl AsFd) -> u64 {
     if result < 0 { 0 } else { u64::from(bytes.unsigned_abs()) }
 }
 
+/// Whether a pipe has been read to its end: nothing stands in it, and nobody can write to it any more. poll(2)
+#[must_use]
+pub fn is_over(read_end: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(read_end.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok() && polled.iter().all(|fd| fd.revents() == Some(PollFlags::POLLHUP))
+}
+
 /// The position of the first `byte` in `text`. memchr(3), which is faster than a loop of ours
 #[must_use]
 pub fn find(byte: u8, text: &[u8]) -> Option<usize> {
@@ -49,6 +57,17 @@ mod tests {
         assert_eq!(nix::unistd::read(&read_end, &mut [0; 9]), Err(Errno::EAGAIN));
         nix::unistd::write(&write_end, b"12345").unwrap();
         assert_eq!(waiting(&read_end), 5);
+    }
+
+    #[test]
+    fn a_pipe_is_over_when_it_is_read_and_nobody_can_write() {
+        let (read_end, write_end) = pipe().unwrap();
+        assert!(!is_over(&read_end));
+        nix::unistd::write(&write_end, b"1").unwrap();
+        drop(write_end);
+        assert!(!is_over(&read_end));
+        nix::unistd::read(&read_end, &mut [0; 9]).unwrap();
+        assert!(is_over(&read_end));
     }
 
     #[test]

@@ -38,8 +38,10 @@ pub(super) struct Client {
     token: u64,
     query: LogsQuery,
     cursor: Cursor,
-    /// There were so many lines when it came: without `follow` that is all.
+    /// There had been so many lines when it came: without `follow` that is all.
     until: u64,
+    /// So many of them it has not got yet.
+    missing: u64,
     buffer: Vec<u8>,
     sent: usize,
     waits_for_room: bool,
@@ -63,6 +65,7 @@ impl Client {
             query,
             cursor: ring.begin(),
             until: ring.lines(),
+            missing: 0,
             buffer: HEAD.to_vec(),
             sent: 0,
             waits_for_room: false,
@@ -72,6 +75,7 @@ impl Client {
         if let Some(lines) = client.query.lines {
             client.cursor = client.find_last(lines, ring, names);
         }
+        client.missing = ring.ahead(&client.cursor);
         client.fill(ENOUGH_AT_FIRST, ring, names);
         client
     }
@@ -187,17 +191,13 @@ impl Client {
     /// Gets the next lines ready, about so many bytes; whether there will be no more.
     fn fill(&mut self, enough: usize, ring: &Ring, names: &Names) -> bool {
         while self.buffer.len() < enough {
-            let before = self.cursor.line();
-            if !self.query.follow && self.cursor.line() >= self.until {
-                return true;
-            }
             match ring.next(&mut self.cursor) {
-                Next::End => return !self.query.follow,
-                Next::Lost(lost) => {
-                    let lost = if self.query.follow { lost } else { lost.min(self.until - before) };
-                    self.buffer.extend_from_slice(format!("{{\"lost\":{lost}}}\n").as_bytes());
-                }
+                Next::End => return !self.query.follow && self.tell_missing(),
+                Next::Lost(lost) if self.query.follow => self.tell_lost(lost),
+                Next::Lost(_) => {}
+                Next::Line(..) if !self.query.follow && self.cursor.line() > self.until => return self.tell_missing(),
                 Next::Line(meta, text) => {
+                    self.missing = self.missing.saturating_sub(1);
                     if !self.wants(meta.key, names) {
                         continue;
                     }
@@ -213,6 +213,19 @@ impl Client {
             }
         }
         false
+    }
+
+    /// Tells of what was there when it came and could not be kept for it, once.
+    fn tell_missing(&mut self) -> bool {
+        let missing = std::mem::take(&mut self.missing);
+        if missing > 0 {
+            self.tell_lost(missing);
+        }
+        true
+    }
+
+    fn tell_lost(&mut self, lost: u64) {
+        self.buffer.extend_from_slice(format!("{{\"lost\":{lost}}}\n").as_bytes());
     }
 
     fn wants(&self, key: u64, names: &Names) -> bool {
@@ -357,6 +370,31 @@ mod tests {
         let got = messages.len();
         assert!(got > 60 && messages.iter().all(|line| line.starts_with('x')), "{got}");
         assert_eq!(last, format!("lost {}", 200 - got));
+    }
+
+    #[test]
+    fn what_is_still_there_of_what_was_asked_for_comes_though_much_around_it_is_forgotten() {
+        let mut world = World::new();
+        let flood = "x".repeat(16_000);
+        for _ in 0..150 {
+            world.push(0, &flood);
+        }
+        world.push(2, "the last that was there");
+        let (mut client, mut theirs) = world.client(LogsQuery::default());
+        for _ in 0..1_000 {
+            world.push(0, &flood);
+            world.push(2, "too late");
+        }
+        theirs.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        while world.pump(&mut client) {
+            theirs.read_to_end(&mut text).ok();
+        }
+        drop(client);
+        theirs.read_to_end(&mut text).unwrap();
+        let messages = messages(str::from_utf8(&text).unwrap());
+        let got = messages.len() - 1;
+        assert_eq!(messages[got - 1..], ["the last that was there".to_owned(), format!("lost {}", 151 - got)]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod client;
 mod file;
 mod outputs;
+mod pipes;
 mod ring;
 mod sink;
 mod source;
@@ -25,17 +26,18 @@ use nix::errno::Errno;
 
 use self::client::{CLIENTS_AT_MOST, Client, GUESTS_AT_MOST};
 use self::outputs::Outputs;
+use self::pipes::{Heir, key};
 use self::ring::Ring;
 use self::sink::Sink;
 use self::source::{Pipe, Read};
-use super::line::{Colour, Label, OWN_NAME, OwnStyle, Stream};
+use super::line::{Colour, Label, OwnStyle, Stream};
 use super::message::{LogsQuery, Message, Source};
 use super::stamp::Stamp;
 use crate::model::Mono;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::outlet::Outlet;
-use crate::sys::poll::{Interest, Ready};
+use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// The position of the first counter of a slot: lines and bytes of stdout, lines and bytes of stderr.
@@ -137,6 +139,10 @@ struct Logger {
     pipes: BTreeMap<u64, Pipe>,
     /// The key of the next pipe in whose place there is another.
     next_retired: u64,
+    /// Who is read when a pipe, by its key, has been read so far.
+    heirs: BTreeMap<u64, Heir>,
+    /// The number of the newest pipe that we have ever had.
+    newest: Option<u64>,
     names: Names,
     outputs: Outputs,
     clients: Vec<Client>,
@@ -176,6 +182,8 @@ impl Logger {
             _life: life,
             pipes: BTreeMap::new(),
             next_retired: FIRST_RETIRED,
+            heirs: BTreeMap::new(),
+            newest: None,
             names: Names::new(),
             outputs,
             clients: Vec::new(),
@@ -276,14 +284,15 @@ impl Logger {
 
     fn obey(&mut self, message: Message, descriptor: Option<OwnedFd>) {
         match (message, descriptor) {
-            (Message::Pipe(source), Some(pipe)) => self.add_pipe(source, pipe),
+            // What PID 1 told the logger before us of, we have had from the beginning.
+            (Message::Pipe(source), Some(pipe)) if Some(source.serial) > self.newest => self.add_pipe(source, pipe),
             (Message::Client(query), Some(socket)) => self.add_client(query, socket),
             (Message::Own { level, milliseconds, text }, _) => {
                 self.pending.push_back(Pending::Own { level, milliseconds, text });
             }
             (Message::Ended { slot }, _) => self.on_ended(slot),
             (Message::End { within }, _) => self.end(within),
-            (Message::Pipe(_) | Message::Client(_), None) => {}
+            (Message::Pipe(_) | Message::Client(_), _) => {}
         }
     }
 
@@ -305,47 +314,6 @@ impl Logger {
         if let Some(pipe) = self.pipes.get_mut(&key) {
             self.pending.push_back(Pending::Ended { key, until: pipe.end_of_writer() });
         }
-    }
-
-    /// There is another pipe in the place of this one, which is still read to its end.
-    fn retire(&mut self, key: u64) {
-        let Some(pipe) = self.pipes.remove(&key) else { return };
-        let retired = self.next_retired;
-        self.next_retired += 1;
-        // One that waits for room is not in the set.
-        self.poller.change(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
-        let sinks = [&mut self.outputs.stdout, &mut self.outputs.stderr];
-        let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
-        let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
-            Pending::Ended { key, .. } => Some(key),
-            Pending::Own { .. } => None,
-        });
-        paused.chain(awaited).filter(|known| **known == key).for_each(|known| *known = retired);
-        self.pipes.insert(retired, pipe);
-    }
-
-    fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
-        let key = key(source.slot, source.stream);
-        let instance = format!("{}.{}", source.service, source.instance);
-        // Its instance was forgotten and has come back; something of it may still write to the old one.
-        self.retire(key);
-        if self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
-            return;
-        }
-        if instance.len() > self.width {
-            self.width = instance.len();
-            self.outputs.style.width = Some(self.width);
-            let (width, colours) = (self.width, self.colours);
-            self.pipes.values_mut().for_each(|pipe| pipe.route.label = label(&pipe.source, width, colours));
-        }
-        let label = label(&source, self.width, self.colours);
-        let name = Name { service: source.service.clone(), instance, label: label.clone() };
-        self.names.insert(key, name);
-        let file = source.file.clone().map(|file| self.outputs.file(file));
-        let position = COUNTERS_BEFORE_SLOTS + source.slot as usize * COUNTERS_FOR_EACH;
-        let position = position + if source.stream == Stream::Stderr { 2 } else { 0 };
-        let counters = [self.counters.get(position), self.counters.get(position + 1)];
-        self.pipes.insert(key, Pipe::new(source, descriptor, key, label, file, counters));
     }
 
     fn add_client(&mut self, query: LogsQuery, socket: OwnedFd) {
@@ -408,6 +376,15 @@ impl Logger {
 
     /// Reads what was in the pipe when its writer ended; false: there is no room for it yet.
     fn drain(&mut self, key: u64, until: u64) -> bool {
+        if let Some((before, until)) = self.predecessor(key)
+            && !self.drain(before, until)
+        {
+            return false;
+        }
+        // Whatever is waited for no longer stays in its order among itself.
+        if self.predecessor(key).is_some() {
+            return true;
+        }
         let Some(pipe) = self.pipes.get_mut(&key) else { return true };
         let sink = pipe.route.sink();
         while pipe.seen() < until {
@@ -433,6 +410,7 @@ impl Logger {
             }
         }
         pipe.finish_due(&self.stamp, &mut self.outputs);
+        self.let_heir_begin(key);
         true
     }
 
@@ -451,6 +429,7 @@ impl Logger {
             self.poller.remove(pipe.descriptor()).ok();
             self.pipes.remove(&key);
         }
+        self.let_heir_begin(key);
         self.outputs.flush_if_large(&self.poller, self.now, &self.stamp);
     }
 
@@ -467,17 +446,4 @@ impl Logger {
             }
         }
     }
-}
-
-fn key(slot: u32, stream: Stream) -> u64 {
-    u64::from(slot) * 2 + u64::from(stream == Stream::Stderr)
-}
-
-fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {
-    let in_colour = match source.stream {
-        Stream::Stdout => stdout,
-        Stream::Stderr => stderr,
-    };
-    let colour = in_colour.then_some(source.turn as usize);
-    Label::new(&source.service, source.instance, source.stream, width.max(OWN_NAME.len()), colour)
 }

@@ -36,6 +36,8 @@ pub(super) struct Pipe {
     bytes: Option<&'static AtomicU64>,
     /// How many bytes we have read; the counters are those of all pipes and loggers there have been in its place.
     seen: u64,
+    /// The pipe that was in our place and may have to be read first.
+    pub(super) after: Option<u64>,
     /// Where a writer has ended: a line does not go on behind it.
     ends: VecDeque<u64>,
 }
@@ -50,7 +52,8 @@ impl Pipe {
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
         let route = Route { key, label, stream: source.stream, target: source.target, file };
-        Self { source, descriptor, splitter: Splitter::default(), route, lines, bytes, seen: 0, ends: VecDeque::new() }
+        let (splitter, ends) = (Splitter::default(), VecDeque::new());
+        Self { source, descriptor, splitter, route, lines, bytes, seen: 0, after: None, ends }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -62,9 +65,14 @@ impl Pipe {
         self.seen
     }
 
+    /// How many bytes there are with those that wait.
+    pub(super) fn written(&self) -> u64 {
+        self.seen.saturating_add(waiting(&self.descriptor))
+    }
+
     /// A writer has ended: how many bytes there are with those that wait.
     pub(super) fn end_of_writer(&mut self) -> u64 {
-        let end = self.seen.saturating_add(waiting(&self.descriptor));
+        let end = self.written();
         if self.ends.back() != Some(&end) {
             self.ends.push_back(end);
         }

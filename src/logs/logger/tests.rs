@@ -42,7 +42,8 @@ impl World {
     fn pipe(&mut self, slot: u32) -> File {
         let (read_end, write_end) = pipe::pipe().unwrap();
         let (service, stream, target) = ("web".to_owned(), Stream::Stdout, Target::Lines);
-        let source = Source { slot, stream, service, instance: slot, turn: 0, target, file: None };
+        let serial = self.logger.newest.map_or(0, |newest| newest + 1);
+        let source = Source { serial, slot, stream, service, instance: slot, turn: 0, target, file: None };
         self.logger.obey(Message::Pipe(source), Some(read_end));
         write_end.into()
     }
@@ -223,4 +224,54 @@ fn a_line_that_was_begun_before_an_end_is_finished_where_the_end_was() {
     world.turn();
     let text = world.taken(Stream::Stdout);
     assert_eq!(text, ["one", "begun", "next", "last"].map(|line| format!("web.1     | {line}\n")).concat());
+}
+
+#[test]
+fn each_run_is_read_after_the_one_before_however_slowly_that_is_taken() {
+    let mut world = World::new();
+    world.fill_stdout();
+    for run in 0..3 {
+        let mut pipe = world.pipe(1);
+        pipe.write_all(format!("first of {run}\nlast of {run}").as_bytes()).unwrap();
+        world.logger.obey(Message::Ended { slot: 1 }, None);
+        world.turn();
+        world.pass(2_000);
+        world.turn();
+    }
+    assert!(world.logger.pending.is_empty(), "nobody waits for it any more");
+    let mut text = String::new();
+    for _ in 0..100 {
+        text.push_str(&world.taken(Stream::Stdout));
+        world.turn();
+    }
+    let lines = (0..3).map(|run| format!("web.1     | first of {run}\nweb.1     | last of {run}\n"));
+    assert_eq!(text.trim_start_matches('x'), lines.collect::<String>());
+    assert!(world.logger.heirs.is_empty());
+}
+
+#[test]
+fn who_still_writes_to_the_pipe_of_an_earlier_run_holds_up_nobody_and_joins_no_line() {
+    let mut world = World::new();
+    let mut old = world.pipe(1);
+    old.write_all(b"begun").unwrap();
+    world.logger.obey(Message::Ended { slot: 1 }, None);
+    old.write_all(b"of a grandchild\nand").unwrap();
+    let mut new = world.pipe(1);
+    new.write_all(b"new\n").unwrap();
+    (0..4).for_each(|_| world.turn());
+    old.write_all(b" on\n").unwrap();
+    world.turn();
+    let text = world.taken(Stream::Stdout);
+    let expect = ["begun", "of a grandchild", "new", "and on"].map(|line| format!("web.1     | {line}\n")).concat();
+    assert_eq!(text, expect);
+}
+
+#[test]
+fn a_pipe_that_the_logger_before_was_told_of_is_not_read_twice() {
+    let mut world = World::new();
+    let _first = world.pipe(1);
+    let _second = world.pipe(2);
+    let again = world.logger.pipes[&key(1, Stream::Stdout)].source.clone();
+    world.logger.obey(Message::Pipe(again), Some(pipe::pipe().unwrap().0));
+    assert_eq!(world.logger.pipes.len(), 2);
 }
