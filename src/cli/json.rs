@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::show::{dependencies, shown};
 use crate::config::{Finding, Report, start_order};
 use crate::model::plan::{
-    Consequence, Control, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Process, Ready, Restart, RestartPolicy,
-    Service, SignalUse,
+    Consequence, Control, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Probe, Process, Ready, Restart,
+    RestartPolicy, Service, SignalUse,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -94,9 +94,18 @@ fn service_json(plan: &Plan, service: &Service) -> Value {
             KillMode::Group => "group",
             KillMode::Process => "process",
         },
-        "ready": match service.ready {
+        "ready": match &service.ready {
             Ready::Exec => json!("exec"),
-            Ready::Delay(delay) => json!({ "delay_ms": milliseconds(delay) }),
+            Ready::Delay(delay) => json!({ "delay_ms": milliseconds(*delay) }),
+            Ready::Notify => json!("notify"),
+            Ready::Ipc => json!("ipc"),
+            Ready::Fd(number) => json!({ "fd": number }),
+            Ready::Probe(Probe::Tcp(address)) => json!({ "tcp": shown(address) }),
+            Ready::Probe(Probe::Http { authority, target }) => {
+                json!({ "http": format!("http://{}{}", shown(authority), shown(target)) })
+            }
+            Ready::Probe(Probe::File(path)) => json!({ "file": shown(path) }),
+            Ready::Probe(Probe::Exec(command)) => json!({ "exec": command.iter().map(shown).collect::<Vec<_>>() }),
         },
     });
     merge(&mut json, restart_json(&service.restart));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::config::start_order;
 use crate::model::plan::{
-    Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Output, Process, Ready, Restart, RestartPolicy,
-    Service,
+    Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Output, Probe, Process, Ready, Restart,
+    RestartPolicy, Service,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -100,9 +100,20 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("after", &dependencies(plan, service).join(", "));
     line(
         "ready",
-        &match service.ready {
+        &match &service.ready {
             Ready::Exec => "when it runs".to_owned(),
-            Ready::Delay(delay) => format!("{} after it runs", format_duration(delay)),
+            Ready::Delay(delay) => format!("{} after it runs", format_duration(*delay)),
+            Ready::Notify => "when it says READY=1".to_owned(),
+            Ready::Ipc => "when it says \"ready\" on its ipc channel".to_owned(),
+            Ready::Fd(number) => format!("when it writes a newline to descriptor {number}"),
+            Ready::Probe(Probe::Tcp(address)) => format!("when {} takes a connection", shown(address)),
+            Ready::Probe(Probe::Http { authority, target }) => {
+                format!("when http://{}{} answers", shown(authority), shown(target))
+            }
+            Ready::Probe(Probe::File(path)) => format!("when {} exists", shown(path)),
+            Ready::Probe(Probe::Exec(command)) => {
+                format!("when `{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
+            }
         },
     );
     line("restart", &restart_text(service));

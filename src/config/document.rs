@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use toml::de::DeTable;
 
@@ -304,7 +305,7 @@ impl<'r> Reading<'r> {
         }
         let Settings { shutdown_timeout, signals, termination_log, log, control, http } = self.settings;
         let services = self.drafts.into_iter().zip(dependencies);
-        let services = services.map(|(draft, depends_on)| Service { depends_on, ..draft.service }).collect();
+        let services = services.map(|(draft, depends_on)| Rc::new(Service { depends_on, ..draft.service })).collect();
         let plan = Plan { shutdown_timeout, signals, termination_log, log, control, http, services };
         Ok(Loaded { plan, warnings })
     }

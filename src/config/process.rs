@@ -16,7 +16,7 @@ use super::service;
 use super::users::User;
 use super::walk::{EnvFile, Value, Walk, entries};
 use crate::model::Template;
-use crate::model::plan::{Input, Output, Process};
+use crate::model::plan::{Input, ListenMode, Output, Process};
 
 /// The words of a command line with their places.
 pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
@@ -41,6 +41,11 @@ pub(super) fn default_process() -> Process {
         nice: None,
         oom_score_adj: None,
         no_new_privs: false,
+        listen: Box::default(),
+        listen_mode: ListenMode::Shared,
+        fd_store: 0,
+        state: None,
+        ipc: false,
     }
 }
 

@@ -10,7 +10,8 @@ use toml::de::DeTable;
 use super::process::{Words, default_process};
 use super::walk::{Schema, Value, Walk, as_integer};
 use crate::model::plan::{
-    Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Restart, RestartPolicy, Service, Stop,
+    Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service,
+    Stop, Strategy,
 };
 use crate::model::{ExitStatus, Signal, Template, units};
 
@@ -152,8 +153,16 @@ fn default_service(name: &str, process: Process) -> Service {
         },
         on_failure: Consequence::Shutdown,
         on_success: Consequence::Ignore,
-        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        stop: Stop {
+            signal: Signal::TERM,
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            kill_mode: KillMode::Mixed,
+        },
         ready: Ready::Exec,
+        ready_timeout: Duration::from_secs(30),
+        watchdog: None,
+        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
         process,
     }
 }

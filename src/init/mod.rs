@@ -223,6 +223,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
             Placement::Ours | Placement::Nowhere => Session::Same,
         },
         stdio: [None; 3],
+        descriptors: &[],
         credentials: None,
         umask: None,
         limits: &[],

@@ -3,8 +3,10 @@
 //! Everything that can be checked before a start has been checked when a [`Plan`] exists: names are unique, what
 //! `depends_on` names exists and has no cycle, users are numbers.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{ExitStatus, ServiceIndex, Signal, Template};
@@ -28,7 +30,7 @@ pub struct Plan {
     /// `http`: where the read-only part is served; `None`: nowhere.
     pub http: Option<SocketAddr>,
     /// In the order of the file; [`ServiceIndex`] is a position here. Never empty.
-    pub services: Vec<Service>,
+    pub services: Vec<Rc<Service>>,
 }
 
 impl Plan {
@@ -143,8 +145,23 @@ pub struct Service {
     pub stop: Stop,
     /// When it counts as ready.
     pub ready: Ready,
+    /// `ready_timeout`: a start that takes longer has failed.
+    pub ready_timeout: Duration,
+    /// `watchdog`: a service that is silent for longer has failed.
+    pub watchdog: Option<Duration>,
+    /// How its processes are replaced.
+    pub reload: Reload,
     /// How its process is made; nothing that the supervisor looks at.
     pub process: Process,
+}
+
+impl Service {
+    /// Whether a process of `other` would be the same: what differs concerns nobody but keepalive.
+    #[must_use]
+    pub fn makes_the_same(&self, other: &Self) -> bool {
+        let Self { kind, ready, watchdog, process, .. } = self;
+        (kind, ready, watchdog, process) == (&other.kind, &other.ready, &other.watchdog, &other.process)
+    }
 }
 
 /// `type`.
@@ -261,6 +278,8 @@ impl FromIterator<ExitStatus> for ExitSet {
 pub struct Stop {
     /// `stop_signal`, followed by SIGCONT.
     pub signal: Signal,
+    /// `stop_delay`: so long it is not ready any more and has not been signalled yet.
+    pub delay: Duration,
     /// `stop_timeout`: then SIGKILL.
     pub timeout: Duration,
     /// Who is signalled.
@@ -279,12 +298,115 @@ pub enum KillMode {
 }
 
 /// `ready`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// As soon as its program runs.
     Exec,
     /// So long after its program runs.
     Delay(Duration),
+    /// When it says `READY=1`, sd_notify(3).
+    Notify,
+    /// When it says `"ready"` on its ipc channel.
+    Ipc,
+    /// When it writes a newline to this descriptor, as s6 has it.
+    Fd(u8),
+    /// When somebody else finds that it is.
+    Probe(Probe),
+}
+
+/// How it is found out whether a process is there for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection is taken at this `address:port`.
+    Tcp(Template),
+    /// A `GET` is answered with a status from 200 to 399.
+    Http {
+        /// `address:port`, of which the `Host` header is made too.
+        authority: Template,
+        /// From its `/` on.
+        target: Template,
+    },
+    /// This file exists.
+    File(Template),
+    /// This command, run as the service's user in its directory, ends with 0.
+    Exec(Box<[Template]>),
+}
+
+/// `reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// `strategy`.
+    pub strategy: Strategy,
+    /// `max_surge`: so many more processes than instances at most, at least 1.
+    pub max_surge: u32,
+    /// `soak`: a new process has to stay up for so long once it is ready.
+    pub soak: Duration,
+}
+
+/// `reload.strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// A new process beside each old one, which ends when the new one is ready.
+    Rolling,
+    /// This signal, and the process does the rest itself.
+    Signal(Signal),
+    /// Each is stopped and started again, one after the other.
+    Restart,
+}
+
+/// One of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Its name in `LISTEN_FDNAMES` and `{fd.NAME}`.
+    pub name: Box<str>,
+    /// Where.
+    pub address: Address,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// `tcp://`
+    Tcp(SocketAddr),
+    /// `udp://`
+    Udp(SocketAddr),
+    /// `unix://`, stream.
+    Unix {
+        /// Absolute, or abstract if it begins with `@`.
+        path: PathBuf,
+        /// The permissions of the file.
+        mode: u32,
+        /// Who owns the file; `None`: whom keepalive runs as.
+        owner: Option<(u32, u32)>,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "tcp://{address}"),
+            Self::Udp(address) => write!(formatter, "udp://{address}"),
+            Self::Unix { path, .. } => write!(formatter, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// `listen_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenMode {
+    /// All instances have the same socket.
+    Shared,
+    /// A socket for each instance, `SO_REUSEPORT`: the kernel spreads the connections.
+    Reuseport,
+}
+
+/// `state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// In bytes.
+    pub size: u64,
+    /// The file that it is; `None`: memory of keepalive's.
+    pub persist: Option<Template>,
 }
 
 /// How the process of an instance is made.
@@ -318,6 +440,16 @@ pub struct Process {
     pub oom_score_adj: Option<i16>,
     /// `no_new_privs`.
     pub no_new_privs: bool,
+    /// `listen`: the sockets that it is given, from descriptor 3 on.
+    pub listen: Box<[Listen]>,
+    /// `listen_mode`.
+    pub listen_mode: ListenMode,
+    /// `fd_store`: so many descriptors may be kept for it, and follow its sockets.
+    pub fd_store: u32,
+    /// `state`: memory that survives a restart.
+    pub state: Option<State>,
+    /// `ipc`: whether it has a channel of JSON lines.
+    pub ipc: bool,
 }
 
 impl Process {

@@ -72,8 +72,31 @@ impl ServiceIndex {
 pub struct InstanceId {
     /// The service.
     pub service: ServiceIndex,
-    /// 0…n−1.
+    /// 0…n−1; of a [`Self::twin`], more.
     pub number: u32,
+}
+
+/// More than any instance has.
+const TWIN: u32 = 1 << 31;
+
+impl InstanceId {
+    /// Of the second process that the same instance has while a rolling reload goes on. To users both are the same.
+    #[must_use]
+    pub const fn twin(self) -> Self {
+        Self { service: self.service, number: self.number | TWIN }
+    }
+
+    /// The instance, of which this may be the twin.
+    #[must_use]
+    pub const fn slot(self) -> Self {
+        Self { service: self.service, number: self.number & !TWIN }
+    }
+
+    /// Whether it is a twin.
+    #[must_use]
+    pub const fn is_twin(self) -> bool {
+        self.number & TWIN != 0
+    }
 }
 
 /// How a process ended, as waitid(2) tells it.
@@ -105,7 +128,7 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// Why a process never got to run its program: the step that failed between fork and execve, and how.
+/// Why a process never got to run its program: the step that failed before execve, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartFailure {
     /// What was being done.
@@ -114,13 +137,17 @@ pub struct StartFailure {
     pub errno: Errno,
 }
 
-/// The steps between fork and execve, in the order in which they are taken.
+/// The steps before execve, in the order in which they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStep {
+    /// bind(2) and listen(2), before there is a process; the position in `listen`.
+    Listen(u8),
     /// setsid(2), setpgid(2), tcsetpgrp(3).
     Session,
     /// dup2(2) of stdin, stdout or stderr.
     Stdio,
+    /// dup2(2) of the other descriptors that it is given.
+    Descriptors,
     /// Writing /proc/self/oom_score_adj.
     OomScoreAdj,
     /// setrlimit(2); the position in `limits`.
@@ -145,7 +172,7 @@ impl StartFailure {
     /// The exit code of the process: 127 not found, 71 if the system was out of something, 126 for everything else.
     #[must_use]
     pub fn exit_code(self) -> u8 {
-        if self.is_shortage() {
+        if self.is_shortage() || matches!(self.step, StartStep::Listen(_)) {
             exit_code::SYSTEM_REFUSES
         } else if self.step == StartStep::Exec && self.errno == Errno::ENOENT {
             exit_code::NOT_FOUND

@@ -1,4 +1,4 @@
-//! Something for each instance.
+//! Something for each instance, which it has in common with its twin.
 
 use crate::model::InstanceId;
 
@@ -8,7 +8,7 @@ pub(super) struct ByInstance<T>(Vec<Vec<T>>);
 
 impl<T: Default> ByInstance<T> {
     pub(super) fn get(&self, id: InstanceId) -> Option<&T> {
-        self.0.get(id.service.position())?.get(id.number as usize)
+        self.0.get(id.service.position())?.get(id.slot().number as usize)
     }
 
     /// That of `id`, made if there is none.
@@ -18,10 +18,10 @@ impl<T: Default> ByInstance<T> {
             self.0.resize_with(services, Vec::new);
         }
         let of_service = self.0.get_mut(id.service.position())?;
-        let count = id.number as usize + 1;
+        let count = id.slot().number as usize + 1;
         if of_service.len() < count {
             of_service.resize_with(count, T::default);
         }
-        of_service.get_mut(id.number as usize)
+        of_service.get_mut(id.slot().number as usize)
     }
 }

@@ -9,14 +9,13 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::logging::Logging;
-use crate::model::plan::{Input, KillMode, Limit, Output, Service};
-use crate::model::{InstanceId, Pid, Plan};
+use crate::model::plan::{Input, Limit, Output, Service};
+use crate::model::{InstanceId, Pid};
 use crate::sys::terminal::Reach;
 use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
-    plan: Rc<Plan>,
     living: BTreeMap<Pid, Child>,
     environment: StringList,
     null: OwnedFd,
@@ -32,11 +31,11 @@ pub(super) struct Children {
 }
 
 /// A main process that has not been reaped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Child {
     pub(super) instance: InstanceId,
-    pub(super) kill_mode: KillMode,
-    pub(super) input: Input,
+    /// What it was made of.
+    pub(super) definition: Rc<Service>,
 }
 
 /// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols.
@@ -56,10 +55,9 @@ impl Children {
     ///
     /// # Errors
     /// What opening /dev/null gave.
-    pub(super) fn new(plan: Rc<Plan>, environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
+    pub(super) fn new(environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
-            plan,
             living: BTreeMap::new(),
             environment: passed_on.collect(),
             null: open_null()?,
@@ -73,8 +71,8 @@ impl Children {
         })
     }
 
-    pub(super) fn get(&self, pid: Pid) -> Option<Child> {
-        self.living.get(&pid).copied()
+    pub(super) fn get(&self, pid: Pid) -> Option<&Child> {
+        self.living.get(&pid)
     }
 
     pub(super) fn remove(&mut self, pid: Pid) {
@@ -89,7 +87,7 @@ impl Children {
         self.living.keys().copied()
     }
 
-    /// Starts the process of `instance`, which has been started again `restarts` times.
+    /// Starts the process of `instance`, which has been started again `restarts` times, as `service` describes it.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -97,22 +95,22 @@ impl Children {
         &mut self,
         instance: InstanceId,
         restarts: u32,
+        service: &Rc<Service>,
         logging: &mut Logging,
     ) -> Result<(Pid, Progress), Errno> {
-        let plan = Rc::clone(&self.plan);
-        let service = plan.services.get(instance.service.position()).ok_or(Errno::EINVAL)?;
-        self.fill_argv(service, instance.number);
-        self.fill_env(service, instance.number, restarts);
+        let number = instance.slot().number;
+        self.fill_argv(service, number);
+        self.fill_env(service, number, restarts);
         let process = &service.process;
         self.cwd.clear();
         if let Some(cwd) = &process.cwd {
-            cwd.write_to(instance.number, &mut self.cwd);
+            cwd.write_to(number, &mut self.cwd);
         }
         self.limits.clear();
         self.limits.extend_from_slice(&process.limits);
         self.limits.extend(logging.limit_of_services(process));
         let null = self.null.as_fd();
-        let [stdout, stderr] = logging.outputs(instance, service);
+        let [stdout, stderr] = logging.outputs(instance.slot(), service);
         let setup = Setup {
             argv: &self.argv,
             env: &self.env,
@@ -126,6 +124,7 @@ impl Children {
                 stdout.or_else(|| sink(process.stdout, null)),
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
+            descriptors: &[],
             credentials: process.credentials.as_ref(),
             umask: process.umask,
             limits: &self.limits,
@@ -136,8 +135,7 @@ impl Children {
             signals: ChildSignals::Default,
         };
         let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;
-        let child = Child { instance, kill_mode: service.stop.kill_mode, input: process.input };
-        self.living.insert(pid, child);
+        self.living.insert(pid, Child { instance, definition: Rc::clone(service) });
         Ok((pid, progress))
     }
 

@@ -167,11 +167,31 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
             object.plain("from", from);
             object.plain("to", to);
         }
-        Fact::ServiceFailed { service } => object.text("service", service_name(plan, *service)),
+        Fact::ServiceFailed { service }
+        | Fact::ReloadBegun { service }
+        | Fact::ReconfigurationRefused { service }
+        | Fact::RolledBack { service, .. } => object.text("service", service_name(plan, *service)),
         Fact::SignalForwarded { signal, .. }
         | Fact::SignalIgnored { signal }
-        | Fact::ReloadUnsupported { signal }
+        | Fact::ConfigurationWanted { signal }
         | Fact::Forced { signal: Some(signal) } => object.shown("signal", signal),
+        Fact::Replaced { instance, old, new } => {
+            object.text("service", service_name(plan, instance.service));
+            object.shown("instance", Name(plan, *instance));
+            object.optional("old_pid", *old);
+            object.optional("pid", *new);
+        }
+        Fact::ReloadEnded { service, failure } => {
+            object.text("service", service_name(plan, *service));
+            object.text("result", if failure.is_none() { "done" } else { "failed" });
+        }
+        Fact::Reconfigured(changes) => {
+            object.plain("added", changes.added);
+            object.plain("removed", changes.removed);
+            object.plain("reloaded", changes.reloaded);
+            object.plain("adjusted", changes.adjusted);
+            object.plain("unchanged", changes.unchanged);
+        }
         Fact::Draining { cause } => {
             object.text(
                 "cause",
@@ -198,7 +218,14 @@ const fn name(fact: &Fact) -> &'static str {
         Fact::Scaled { .. } => "scaled",
         Fact::ServiceFailed { .. } => "service_failed",
         Fact::SignalForwarded { .. } => "signal_forwarded",
-        Fact::SignalIgnored { .. } | Fact::ReloadUnsupported { .. } => "signal_ignored",
+        Fact::SignalIgnored { .. } => "signal_ignored",
+        Fact::ConfigurationWanted { .. } => "configuration_wanted",
+        Fact::Reconfigured(_) => "reconfigured",
+        Fact::ReconfigurationRefused { .. } => "reconfiguration_refused",
+        Fact::ReloadBegun { .. } => "reload_begun",
+        Fact::Replaced { .. } => "replaced",
+        Fact::RolledBack { .. } => "rolled_back",
+        Fact::ReloadEnded { .. } => "reload_ended",
         Fact::Draining { .. } => "shutdown",
         Fact::Forced { .. } => "shutdown_forced",
         Fact::LeftoversKilled => "leftovers_killed",

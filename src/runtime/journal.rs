@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
-use crate::supervisor::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Run, StateName};
+use crate::supervisor::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, ReloadFailure, Run, StateName};
 
 /// Writes the line for `fact`.
 pub(super) fn write(plan: &Plan, fact: &Fact) {
@@ -18,11 +18,18 @@ fn level_of(fact: &Fact) -> Level {
         Fact::Transition { to, reason, .. } => level_of_transition(*to, reason),
         Fact::StopTimedOut { .. }
         | Fact::Unkillable { .. }
-        | Fact::ReloadUnsupported { .. }
+        | Fact::ReconfigurationRefused { .. }
+        | Fact::RolledBack { .. }
+        | Fact::ReloadEnded { failure: Some(_), .. }
         | Fact::Forced { .. }
         | Fact::LeftoversKilled
         | Fact::Abandoned => Level::Warn,
-        Fact::Scaled { .. } => Level::Info,
+        Fact::Scaled { .. }
+        | Fact::ConfigurationWanted { .. }
+        | Fact::Reconfigured(_)
+        | Fact::ReloadBegun { .. }
+        | Fact::Replaced { .. }
+        | Fact::ReloadEnded { failure: None, .. } => Level::Info,
         Fact::ServiceFailed { .. } | Fact::Draining { cause: Cause::Failed { .. } } => Level::Error,
         Fact::Draining { .. } => Level::Info,
         Fact::LeftBehind { .. } | Fact::SignalForwarded { .. } | Fact::SignalIgnored { .. } => Level::Debug,
@@ -34,6 +41,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
         Reason::Ended { outlook: Outlook::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
+        Reason::Fault(_) => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
         // The first says it; that it goes on is no news.
@@ -48,7 +56,9 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             | StateName::Completed
             | StateName::Failed => Level::Info,
         },
-        Reason::Ready | Reason::StopRequested | Reason::RestartRequested | Reason::Shutdown => Level::Info,
+        Reason::Ready | Reason::Replaced | Reason::StopRequested | Reason::RestartRequested | Reason::Shutdown => {
+            Level::Info
+        }
     }
 }
 
@@ -58,7 +68,7 @@ pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
 
 impl Display for Name<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}", service_name(self.0, self.1.service), self.1.number)
+        write!(formatter, "{}.{}", service_name(self.0, self.1.service), self.1.slot().number)
     }
 }
 
@@ -111,8 +121,33 @@ impl Display for Line<'_> {
                 write!(formatter, "{signal} forwarded to {receivers} {noun}")
             }
             Fact::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
-            Fact::ReloadUnsupported { signal } => {
-                write!(formatter, "{signal} ignored: reading the configuration again is not supported yet")
+            Fact::ConfigurationWanted { signal } => {
+                write!(formatter, "received {signal}: reading the configuration again")
+            }
+            Fact::Reconfigured(changes) => write_changes(formatter, changes),
+            Fact::ReconfigurationRefused { service } => {
+                let name = service_name(plan, *service);
+                write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
+            }
+            Fact::ReloadBegun { service } => write!(formatter, "{} is being reloaded", service_name(plan, *service)),
+            Fact::Replaced { instance, old, new } => {
+                write!(formatter, "{} has another process", Name(plan, *instance))?;
+                match (old, new) {
+                    (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
+                    (None, Some(new)) => write!(formatter, " (pid {new})"),
+                    (_, None) => Ok(()),
+                }
+            }
+            Fact::RolledBack { service, failure } => {
+                let name = service_name(plan, *service);
+                write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, *failure))
+            }
+            Fact::ReloadEnded { service, failure: None } => {
+                write!(formatter, "{} has been reloaded", service_name(plan, *service))
+            }
+            Fact::ReloadEnded { service, failure: Some(failure) } => {
+                let name = service_name(plan, *service);
+                write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, *failure))
             }
             Fact::Draining { cause } => {
                 write_cause(formatter, plan, cause)?;
@@ -126,6 +161,36 @@ impl Display for Line<'_> {
                 formatter.write_str("processes that services left running do not end: killing them")
             }
             Fact::Abandoned => formatter.write_str("some processes are still there after SIGKILL: ending without them"),
+        }
+    }
+}
+
+fn write_changes(formatter: &mut Formatter<'_>, changes: &Changes) -> fmt::Result {
+    let Changes { added, removed, reloaded, adjusted, unchanged } = *changes;
+    formatter.write_str("the configuration has been read again: ")?;
+    let counts = [
+        (added, "new"),
+        (removed, "removed"),
+        (reloaded, "to be reloaded"),
+        (adjusted, "adjusted"),
+        (unchanged, "unchanged"),
+    ];
+    for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
+        write!(formatter, "{}{count} {what}", if position == 0 { "" } else { ", " })?;
+    }
+    Ok(())
+}
+
+/// Why a reload has failed: `the new process of web.1 was not ready within 30s`.
+pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) ReloadFailure);
+
+impl Display for Reloaded<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self(plan, ReloadFailure { instance, run }) = self;
+        write!(formatter, "the new process of {} failed: ", Name(plan, *instance))?;
+        match run {
+            Some(run) => write_run(formatter, plan, *instance, run),
+            None => formatter.write_str("it could not be made, the system is short of processes or memory"),
         }
     }
 }
@@ -154,6 +219,8 @@ impl Display for Why<'_> {
             Reason::Requested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::Fault(fault) => write_fault(formatter, *fault),
+            Reason::Replaced => formatter.write_str("replaced"),
             Reason::Refused { errno, retry_in, .. } => {
                 write!(formatter, "cannot start a process: {}, retry in {}", errno::words(*errno), Span(*retry_in))
             }
@@ -184,9 +251,21 @@ fn write_run(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, r
     match run.failure {
         Some(failure) => Failure(plan, instance, failure).fmt(formatter),
         None => {
+            if let Some(fault) = run.fault {
+                write_fault(formatter, fault)?;
+                formatter.write_str("; ")?;
+            }
             write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
             if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
         }
+    }
+}
+
+fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
+    match fault {
+        Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
+        Fault::Silent(after) => write!(formatter, "no sign of life for {}", Span(after)),
+        Fault::InTrouble => formatter.write_str("it says that it is in trouble"),
     }
 }
 
@@ -211,7 +290,7 @@ fn write_outlook(formatter: &mut Formatter<'_>, outlook: &Outlook) -> fmt::Resul
 
 fn write_gave_up(formatter: &mut Formatter<'_>, gave_up: GaveUp) -> fmt::Result {
     match gave_up {
-        GaveUp::Policy => Ok(()),
+        GaveUp::Policy | GaveUp::Unbound => Ok(()),
         GaveUp::Prevented => formatter.write_str(", not restarted after that"),
         GaveUp::Limit(0) => formatter.write_str(", no restart allowed"),
         GaveUp::Limit(1) => formatter.write_str(", the one restart used up"),
@@ -250,8 +329,10 @@ impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Self(plan, instance, failure) = self;
         let step = match failure.step {
+            StartStep::Listen(_) => "cannot listen on",
             StartStep::Session => "cannot make its session",
             StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
+            StartStep::Descriptors => "cannot be given its descriptors",
             StartStep::Limit(_) => "cannot set its limit",
             StartStep::Nice => "cannot set its `nice`",
             StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
@@ -273,13 +354,17 @@ impl Display for Failure<'_> {
 /// What could not be executed, entered or set, if the plan has a name for it.
 fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String> {
     let process = &plan.services.get(instance.service.position())?.process;
-    let expanded = |template: &Template| template.expand(instance.number).to_string_lossy().into_owned();
+    let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
     match step {
+        StartStep::Listen(position) => {
+            process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())
+        }
         StartStep::Exec => process.command.first().map(expanded),
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
         StartStep::Session
         | StartStep::Stdio
+        | StartStep::Descriptors
         | StartStep::Nice
         | StartStep::OomScoreAdj
         | StartStep::Groups

@@ -463,6 +463,6 @@ const fn slot_counter(slot: u32, stream: usize) -> usize {
 }
 
 fn longest_name(plan: &Plan) -> usize {
-    let name = |service: &Service| format!("{}.{}", service.name, service.instances.saturating_sub(1)).len();
+    let name = |service: &Rc<Service>| format!("{}.{}", service.name, service.instances.saturating_sub(1)).len();
     plan.services.iter().map(name).max().unwrap_or(0).max(OWN_NAME.len())
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::model::plan::{Input, KillMode};
+use crate::model::plan::{Input, KillMode, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
@@ -147,7 +147,7 @@ impl Runtime {
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
         poller.add(signals.as_fd(), SIGNALS).map_err(refused("wait for signals"))?;
         let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
-        let children = Children::new(Rc::clone(&plan), environment, sharing).map_err(refused("open /dev/null"))?;
+        let children = Children::new(environment, sharing).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let now = sys::now();
         let logging = Logging::new(Rc::clone(&plan), &poller);
@@ -281,7 +281,10 @@ impl Runtime {
                     return;
                 }
                 Step::Do(Action::Exit(outcome)) => self.outcome = Some(outcome),
-                Step::Do(Action::Spawn { instance, restarts }) => self.spawn(instance, restarts),
+                Step::Do(Action::Spawn { instance, restarts, definition }) => {
+                    self.spawn(instance, restarts, &definition)
+                }
+                Step::Do(Action::Configure { .. } | Action::Adopt(_) | Action::Farewell { .. }) => {}
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),
@@ -314,8 +317,8 @@ impl Runtime {
         }
     }
 
-    fn spawn(&mut self, instance: InstanceId, restarts: u32) {
-        let result = self.children.spawn(instance, restarts, &mut self.logging);
+    fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
+        let result = self.children.spawn(instance, restarts, definition, &mut self.logging);
         self.now = sys::now();
         let (pid, progress) = match result {
             Ok(started) => started,
@@ -426,7 +429,7 @@ impl Runtime {
 
     /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
     fn on_dead(&mut self, pid: Pid) {
-        let Some(child) = self.children.get(pid) else {
+        let Some(child) = self.children.get(pid).cloned() else {
             self.counts.orphans += 1;
             log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
             wait::reap(pid).ok();
@@ -434,23 +437,23 @@ impl Runtime {
         };
         self.look_at_start(pid);
         self.forget_start(pid);
-        if child.kill_mode == KillMode::Mixed {
+        if child.definition.stop.kill_mode == KillMode::Mixed {
             kill::signal_group(pid.led_group(), Signal::KILL).ok();
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
         self.logging.on_ended(child.instance);
-        if child.input == Input::Terminal {
+        if child.definition.process.input == Input::Terminal {
             foreground::on_ended(pid);
         }
-        let left = self.what_is_left(pid, child);
+        let left = self.what_is_left(pid, &child);
         let killed = ended.status == ExitStatus::Signal(Signal::KILL);
         let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
         self.happened(Event::Exited { pid, exit, left });
     }
 
-    fn what_is_left(&mut self, pid: Pid, child: Child) -> Left {
-        if child.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
+    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Left {
+        if child.definition.stop.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
             return Left::Nothing;
         }
         self.uncleared.push(pid);
@@ -467,7 +470,7 @@ impl Runtime {
     /// The terminal has stopped the main process of the service that has it.
     fn on_stopped(&mut self, pid: Pid, signal: Signal) {
         wait::consume_stop(pid);
-        if self.children.get(pid).is_some_and(|child| child.input == Input::Terminal) {
+        if self.children.get(pid).is_some_and(|child| child.definition.process.input == Input::Terminal) {
             self.suspended = foreground::on_stopped(pid, signal);
         }
     }

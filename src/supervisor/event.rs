@@ -1,12 +1,16 @@
 //! What goes in and what comes out.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use nix::errno::Errno;
 
 use super::{Outcome, Record, Refusal, Request, RequestId};
+use crate::model::plan::{Plan, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Signal, StartFailure};
 
 /// What has happened in the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// keepalive is ready: start what starts by itself. Comes first, once.
     Boot,
@@ -36,6 +40,54 @@ pub enum Event {
         /// Which step, and why.
         failure: StartFailure,
     },
+    /// [`Action::Spawn`] has made no process and never will: a socket of the service cannot be bound.
+    Unbound {
+        /// As in the action.
+        instance: InstanceId,
+        /// Which, and why.
+        failure: StartFailure,
+    },
+    /// A main process says or shows that it is ready, as its service is configured to.
+    Ready {
+        /// As in [`Event::Spawned`]; so in all that follow. One that is not known is nobody's any more.
+        pid: Pid,
+    },
+    /// It says that it is not there for others at the moment: `RELOADING=1`, `STOPPING=1`. [`Event::Ready`] may follow.
+    Unready {
+        /// Which.
+        pid: Pid,
+    },
+    /// It shows that it is alive: `WATCHDOG=1`.
+    Alive {
+        /// Which.
+        pid: Pid,
+    },
+    /// It will show so in other intervals from now on: `WATCHDOG_USEC`.
+    WatchdogEvery {
+        /// Which.
+        pid: Pid,
+        /// Zero: not any more.
+        interval: Duration,
+    },
+    /// It says that it is in trouble: `WATCHDOG=trigger`.
+    InTrouble {
+        /// Which.
+        pid: Pid,
+    },
+    /// What it is doing, starting or stopping, takes at least so much longer from now: `EXTEND_TIMEOUT_USEC`.
+    Extended {
+        /// Which.
+        pid: Pid,
+        /// How much.
+        by: Duration,
+    },
+    /// Another process of its takes its place as the main one: `MAINPID`.
+    Succeeded {
+        /// The main process so far.
+        pid: Pid,
+        /// The one from now on.
+        successor: Pid,
+    },
     /// A main process has ended and has been reaped.
     Exited {
         /// As in [`Event::Spawned`].
@@ -60,6 +112,14 @@ pub enum Event {
         id: RequestId,
         /// What.
         request: Request,
+    },
+    /// The configuration has been read again and is right. What it has in common with the plan so far stands at the same
+    /// position; what it has no more is still there, with no instances.
+    Configured {
+        /// Goes back with the one [`Action::Reply`]; `None`: nobody has asked.
+        id: Option<RequestId>,
+        /// What it says.
+        plan: Rc<Plan>,
     },
     /// Nobody waits for the answer to this request any more: there will be none. What it has begun goes on.
     Withdrawn(RequestId),
@@ -97,6 +157,20 @@ pub enum Action {
         instance: InstanceId,
         /// How often it has been restarted before: `KEEPALIVE_RESTARTS`.
         restarts: u32,
+        /// What to start. Others of the same service may still be what it was before.
+        definition: Rc<Service>,
+    },
+    /// Read the configuration; answered by [`Event::Configured`] if it is right. If it is not, whoever wants it is told.
+    Configure {
+        /// The request, if it is one.
+        id: Option<RequestId>,
+    },
+    /// From now on this is the plan.
+    Adopt(Rc<Plan>),
+    /// Tell a process on its ipc channel that its stop signal is about to come.
+    Farewell {
+        /// The main process of an instance.
+        pid: Pid,
     },
     /// Send a signal. Whoever is gone already or may not be signalled is no error.
     Signal {

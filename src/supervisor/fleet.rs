@@ -1,10 +1,11 @@
 //! All services and their instances, and the counts that make questions about a service cheap.
 
 use std::ops::{Index, IndexMut};
+use std::rc::Rc;
 
-use super::instance::{Instance, State, Stopped};
+use super::instance::{Instance, Presence, State, Stopped};
 use super::{GaveUp, Run};
-use crate::model::plan::Kind;
+use crate::model::plan::{Kind, Service};
 use crate::model::{InstanceId, Plan, ServiceIndex};
 
 #[derive(Debug)]
@@ -16,9 +17,12 @@ pub(super) struct Fleet {
 
 #[derive(Debug)]
 pub(super) struct ServiceState {
-    pub(super) kind: Kind,
+    /// What its next run is made of.
+    pub(super) definition: Rc<Service>,
     /// 0…n−1, and perhaps more that are surplus: they are on their way down, and go when they have come to rest.
     instances: Vec<Instance>,
+    /// The second processes that instances have during a rolling reload. There are few.
+    twins: Vec<Instance>,
     /// How many there are to be.
     pub(super) wanted: u32,
     /// Who waits for this service; the reverse of `depends_on`.
@@ -32,6 +36,8 @@ pub(super) struct ServiceState {
     pub(super) holders: usize,
     /// While everything is being stopped: nothing is left of it, nor of anything that depends on it.
     pub(super) released: bool,
+    /// It is no longer in the configuration.
+    pub(super) is_retiring: bool,
 }
 
 /// How many instances are in which kind of state.
@@ -88,6 +94,19 @@ pub(super) struct Failure {
 impl Fleet {
     /// Nothing has been started.
     pub(super) fn new(plan: &Plan) -> Self {
+        let mut fleet = Self { services: Vec::new(), total: Tally::default() };
+        fleet.adopt(plan);
+        fleet
+    }
+
+    /// Takes on the definitions of `plan`, whose services are those that there are, in their order, and perhaps more.
+    /// Nothing happens to the instances that there are; those of new services are made, and have not been started.
+    pub(super) fn adopt(&mut self, plan: &Plan) {
+        let known = self.services.len();
+        for (position, definition) in plan.services.iter().enumerate().skip(known) {
+            self.services.push(ServiceState::new(index_at(position), definition));
+            self.total.idle += definition.instances;
+        }
         let mut dependents = vec![Vec::new(); plan.services.len()];
         for (position, service) in plan.services.iter().enumerate() {
             for dependency in &service.depends_on {
@@ -96,27 +115,21 @@ impl Fleet {
                 }
             }
         }
-        let mut total = Tally::default();
-        let services = plan.services.iter().zip(dependents).enumerate().map(|(position, (service, dependents))| {
-            let index = index_at(position);
-            let instances: Vec<_> =
-                (0..service.instances).map(|number| Instance::new(InstanceId { service: index, number })).collect();
-            let tally = Tally { idle: service.instances, ..Tally::default() };
-            total.idle += service.instances;
-            let seen = Standing { satisfied: false, fate: Fate::Held, down: true };
-            ServiceState {
-                kind: service.kind,
-                instances,
-                wanted: service.instances,
-                holders: dependents.len(),
-                dependents: dependents.into_boxed_slice(),
-                tally,
-                seen,
-                queued: false,
-                released: false,
-            }
-        });
-        Self { services: services.collect(), total }
+        for ((service, definition), dependents) in self.services.iter_mut().zip(&plan.services).zip(dependents) {
+            service.definition = Rc::clone(definition);
+            service.holders = dependents.len();
+            service.dependents = dependents.into_boxed_slice();
+        }
+    }
+
+    /// The service is to go.
+    pub(super) fn retire(&mut self, index: ServiceIndex) {
+        self[index].is_retiring = true;
+    }
+
+    /// It is to stay after all, or is there again.
+    pub(super) fn revive(&mut self, index: ServiceIndex) {
+        self[index].is_retiring = false;
     }
 
     pub(super) fn service_indexes(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
@@ -129,15 +142,30 @@ impl Fleet {
         (0..count).map(move |number| InstanceId { service, number })
     }
 
+    /// The twins of one service's instances. Holds no borrow, so that they can be changed meanwhile.
+    pub(super) fn twins_of(&self, service: ServiceIndex) -> Vec<InstanceId> {
+        self[service].twins.iter().map(|twin| twin.id).collect()
+    }
+
     /// All instances. Holds no borrow, so that they can be changed meanwhile.
     pub(super) fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
         let counts: Vec<_> = self.service_indexes().map(|index| (index, self.ids_of(index))).collect();
         counts.into_iter().flat_map(|(_, ids)| ids)
     }
 
+    /// All instances and twins.
+    pub(super) fn ids_with_twins(&self) -> impl Iterator<Item = InstanceId> + use<> {
+        let twins: Vec<_> = self.service_indexes().flat_map(|index| self.twins_of(index)).collect();
+        self.ids().chain(twins)
+    }
+
     /// `None`: there is no such instance, or no more.
     pub(super) fn find(&self, id: InstanceId) -> Option<&Instance> {
-        self.services.get(id.service.position())?.instances.get(id.number as usize)
+        let service = self.services.get(id.service.position())?;
+        if id.is_twin() {
+            return service.twins.iter().find(|twin| twin.id == id);
+        }
+        service.instances.get(id.number as usize)
     }
 
     /// Whether it is one of the service's, and no surplus.
@@ -150,7 +178,9 @@ impl Fleet {
         let service = &mut self[index];
         service.wanted = wanted;
         let first = u32::try_from(service.instances.len()).unwrap_or(u32::MAX);
-        service.instances.extend((first..wanted).map(|number| Instance::new(InstanceId { service: index, number })));
+        let definition = &service.definition;
+        let new = |number| Instance::new(InstanceId { service: index, number }, Rc::clone(definition));
+        service.instances.extend((first..wanted).map(new));
         let made = Tally { idle: wanted.saturating_sub(first), ..Tally::default() };
         service.tally = service.tally.changed(&Tally::default(), &made);
         self.total = self.total.changed(&Tally::default(), &made);
@@ -169,6 +199,31 @@ impl Fleet {
         self.total = self.total.changed(&gone, &Tally::default());
     }
 
+    /// Gives an instance a twin, which has not been started and goes on counting where the instance is.
+    pub(super) fn add_twin(&mut self, id: InstanceId) {
+        let twin = self[id].twin();
+        self[id.service].twins.push(twin);
+    }
+
+    /// Lets go of twins that have come to rest.
+    pub(super) fn drop_twins(&mut self, index: ServiceIndex) {
+        // At rest they are in no count.
+        self[index].twins.retain(|twin| !matches!(twin.state, State::Stopped { .. }));
+    }
+
+    /// An instance and its twin, which there is, change places.
+    pub(super) fn exchange(&mut self, id: InstanceId) {
+        let service = &mut self[id.service];
+        let twin = service.twins.iter_mut().find(|twin| twin.id == id.twin());
+        let (Some(instance), Some(twin)) = (service.instances.get_mut(id.number as usize), twin) else { return };
+        let before = Tally::of(&instance.state).and(&Tally::of_twin(&twin.state));
+        std::mem::swap(instance, twin);
+        (instance.id, twin.id) = (id, id.twin());
+        let after = Tally::of(&instance.state).and(&Tally::of_twin(&twin.state));
+        service.tally = service.tally.changed(&before, &after);
+        self.total = self.total.changed(&before, &after);
+    }
+
     pub(super) const fn total(&self) -> &Tally {
         &self.total
     }
@@ -176,7 +231,8 @@ impl Fleet {
     /// Replaces the state of one instance and gives back the one before.
     pub(super) fn replace_state(&mut self, id: InstanceId, state: State) -> State {
         let before = std::mem::replace(&mut self[id].state, state);
-        let (gone, come) = (Tally::of(&before), Tally::of(&self[id].state));
+        let tally_of = if id.is_twin() { Tally::of_twin } else { Tally::of };
+        let (gone, come) = (tally_of(&before), tally_of(&self[id].state));
         let service = &mut self[id.service];
         service.tally = service.tally.changed(&gone, &come);
         self.total = self.total.changed(&gone, &come);
@@ -189,6 +245,29 @@ fn index_at(position: usize) -> ServiceIndex {
 }
 
 impl ServiceState {
+    /// None of its instances has been started; who depends on it is not known yet.
+    fn new(index: ServiceIndex, definition: &Rc<Service>) -> Self {
+        let instance = |number| Instance::new(InstanceId { service: index, number }, Rc::clone(definition));
+        Self {
+            definition: Rc::clone(definition),
+            instances: (0..definition.instances).map(instance).collect(),
+            twins: Vec::new(),
+            wanted: definition.instances,
+            dependents: Box::default(),
+            tally: Tally { idle: definition.instances, ..Tally::default() },
+            seen: Standing { satisfied: false, fate: Fate::Held, down: true },
+            queued: false,
+            holders: 0,
+            released: false,
+            is_retiring: false,
+        }
+    }
+
+    /// The second processes of its instances.
+    pub(super) fn twins(&self) -> &[Instance] {
+        &self.twins
+    }
+
     pub(super) fn instances(&self) -> &[Instance] {
         &self.instances
     }
@@ -206,7 +285,7 @@ impl ServiceState {
     /// A service is ready when at least one instance runs and none is still on its way; a oneshot has to have
     /// succeeded in each.
     pub(super) fn is_satisfied(&self) -> bool {
-        match self.kind {
+        match self.definition.kind {
             Kind::Service => self.tally.running > 0 && self.tally.running == self.tally.active,
             Kind::Oneshot => self.tally.completed as usize == self.instances.len(),
         }
@@ -224,7 +303,7 @@ impl ServiceState {
             Fate::Held
         } else if tally.failed == 0 {
             Fate::Completed
-        } else if tally.completed == 0 || self.kind == Kind::Oneshot {
+        } else if tally.completed == 0 || self.definition.kind == Kind::Oneshot {
             Fate::Failed
         } else {
             Fate::Mixed
@@ -247,16 +326,31 @@ impl Tally {
             State::Spawning { .. }
             | State::Executing { .. }
             | State::Starting { .. }
+            | State::Running { presence: Presence::Away, .. }
             | State::Stopping { .. }
             | State::Clearing { .. } => (tally.active, tally.live) = (1, 1),
-            State::Running { .. } => (tally.active, tally.live, tally.running) = (1, 1, 1),
+            State::Running { presence: Presence::Ready, .. } => {
+                (tally.active, tally.live, tally.running) = (1, 1, 1);
+            }
             State::Stopped { why: Stopped::Completed } => tally.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => tally.failed = 1,
             State::Stopped { why: Stopped::Blocked { .. } } => (tally.failed, tally.hopeful) = (1, 1),
             State::Stopped { why: Stopped::Operator } => tally.held = 1,
-            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown } => tally.idle = 1,
+            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => tally.idle = 1,
         }
         tally
+    }
+
+    /// A twin only counts in that it has a process: what its service comes to is its instance's affair.
+    fn of_twin(state: &State) -> Self {
+        Self { live: Self::of(state).live, ..Self::default() }
+    }
+
+    const fn and(self, other: &Self) -> Self {
+        self.changed(
+            &Self { active: 0, live: 0, running: 0, completed: 0, failed: 0, hopeful: 0, held: 0, idle: 0 },
+            other,
+        )
     }
 
     const fn changed(self, gone: &Self, come: &Self) -> Self {
@@ -297,13 +391,23 @@ mod by_index {
         type Output = Instance;
 
         fn index(&self, id: InstanceId) -> &Instance {
-            &self.services[id.service.position()].instances[id.number as usize]
+            let service = &self.services[id.service.position()];
+            if id.is_twin() {
+                let position = service.twins.iter().position(|twin| twin.id == id);
+                return &service.twins[position.unwrap_or(usize::MAX)];
+            }
+            &service.instances[id.number as usize]
         }
     }
 
     impl IndexMut<InstanceId> for Fleet {
         fn index_mut(&mut self, id: InstanceId) -> &mut Instance {
-            &mut self.services[id.service.position()].instances[id.number as usize]
+            let service = &mut self.services[id.service.position()];
+            if id.is_twin() {
+                let position = service.twins.iter().position(|twin| twin.id == id);
+                return &mut service.twins[position.unwrap_or(usize::MAX)];
+            }
+            &mut service.instances[id.number as usize]
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One instance: its states, and what each event does to each of them.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -7,13 +8,15 @@ use nix::errno::Errno;
 use super::outbox::Place;
 use super::restart::{self, Readiness};
 use super::stop::{Rung, Then};
-use super::{Action, Exit, Fact, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
-use crate::model::plan::{Backoff, Ready};
-use crate::model::{InstanceId, Mono, Pid, ServiceIndex, StartFailure};
+use super::{Action, Exit, Fact, Fault, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
+use crate::model::plan::{Backoff, Ready, Service};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) id: InstanceId,
+    /// What its present or last run is made of.
+    pub(super) definition: Rc<Service>,
     pub(super) state: State,
     /// How often it has been started again, by whomever.
     pub(super) restarts: u32,
@@ -40,9 +43,9 @@ pub(super) enum State {
     /// The process exists and is about to run its program.
     Executing { pid: Pid, since: Mono },
     /// The program runs and is not ready yet.
-    Starting { pid: Pid, since: Mono, ready_at: Mono },
-    /// It is ready.
-    Running { pid: Pid, since: Mono },
+    Starting { pid: Pid, since: Mono, gate: Gate },
+    /// It is ready, or has been.
+    Running { pid: Pid, since: Mono, presence: Presence, watch: Option<Watch>, soaked: Option<Mono> },
     /// It has been told to end.
     Stopping { pid: Pid, since: Mono, rung: Rung, until: Mono, then: Then },
     /// The main process has ended; what it left in its group and session is being ended.
@@ -51,6 +54,30 @@ pub(super) enum State {
     BackingOff { until: Mono },
     /// It does not run and will not by itself.
     Stopped { why: Stopped },
+}
+
+/// What makes it ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// That it is then.
+    At(Mono),
+    /// That it is told; if it is not by then, the start has failed.
+    By(Mono),
+}
+
+/// Whether a process that has been ready is there for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Ready,
+    /// It has said that it is not at the moment.
+    Away,
+}
+
+/// How often it has to show that it is alive, and by when the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watch {
+    every: Duration,
+    by: Mono,
 }
 
 /// What follows when nothing of the last run is left.
@@ -71,6 +98,8 @@ pub(super) enum Stopped {
     NotStarted,
     Operator,
     Shutdown,
+    /// Another process has its place.
+    Replaced,
     Completed,
     /// The how manieth failure of all it was says which was first and which last.
     Failed {
@@ -88,9 +117,10 @@ const REFUSED: Backoff =
     Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
 
 impl Instance {
-    pub(super) const fn new(id: InstanceId) -> Self {
+    pub(super) const fn new(id: InstanceId, definition: Rc<Service>) -> Self {
         Self {
             id,
+            definition,
             state: State::Stopped { why: Stopped::NotStarted },
             restarts: 0,
             has_run: false,
@@ -100,6 +130,13 @@ impl Instance {
             last_run: None,
             reason: None,
         }
+    }
+
+    /// Its twin: not started, and counting on.
+    pub(super) fn twin(&self) -> Self {
+        let state = State::Stopped { why: Stopped::NotStarted };
+        let definition = Rc::clone(&self.definition);
+        Self { id: self.id.twin(), definition, state, failure: None, reason: None, refusals: 0, unstable: 0, ..*self }
     }
 
     /// Forgets the failures so far, because an operator wants it to run.
@@ -112,15 +149,16 @@ impl State {
     /// When something is to happen to it without any other event.
     pub(super) const fn deadline(&self) -> Option<Mono> {
         match self {
-            Self::Starting { ready_at: until, .. }
+            Self::Starting { gate: Gate::At(until) | Gate::By(until), .. }
             | Self::Stopping { until, .. }
             | Self::Clearing { until, .. }
             | Self::BackingOff { until } => Some(*until),
-            Self::Waiting
-            | Self::Spawning { .. }
-            | Self::Executing { .. }
-            | Self::Running { .. }
-            | Self::Stopped { .. } => None,
+            Self::Running { watch, soaked, .. } => match (watch, soaked) {
+                (Some(Watch { by, .. }), Some(soaked)) if by.as_nanos() > soaked.as_nanos() => Some(*soaked),
+                (Some(Watch { by, .. }), _) => Some(*by),
+                (None, soaked) => *soaked,
+            },
+            Self::Waiting | Self::Spawning { .. } | Self::Executing { .. } | Self::Stopped { .. } => None,
         }
     }
 
@@ -196,14 +234,24 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
+        let definition = Rc::clone(&self.fleet[id.service].definition);
         let instance = &mut self.fleet[id];
+        instance.definition = Rc::clone(&definition);
         instance.failure = None;
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
         let restarts = instance.restarts;
         self.enter(id, State::Spawning { from: self.outbox.end() }, reason);
-        self.act(Action::Spawn { instance: id, restarts });
+        self.act(Action::Spawn { instance: id, restarts, definition });
+    }
+
+    /// Asks anew for the process of an instance that has changed its id since it was asked for.
+    pub(super) fn start_again(&mut self, id: InstanceId) {
+        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id].definition));
+        let from = self.outbox.end();
+        self.fleet.replace_state(id, State::Spawning { from });
+        self.act(Action::Spawn { instance: id, restarts, definition });
     }
 
     pub(super) fn on_spawned(&mut self, id: InstanceId, pid: Pid) {
@@ -235,6 +283,15 @@ impl Supervisor {
         if self.is_draining() {
             return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
         }
+        if id.is_twin() {
+            // The old process runs, and another time may be better.
+            self.fail_rollout(id, None);
+            return self.enter(
+                id,
+                State::Stopped { why: Stopped::Replaced },
+                Reason::Refused { errno, retry_in: Duration::ZERO, attempt: 1 },
+            );
+        }
         let attempt = self.fleet[id].refusals.saturating_add(1);
         self.fleet[id].refusals = attempt;
         let retry_in = restart::backoff_delay(&REFUSED, attempt, &mut self.random);
@@ -248,14 +305,167 @@ impl Supervisor {
             // It is being stopped already.
             return;
         };
-        let Some(service) = self.plan.services.get(id.service.position()) else { return };
         let since = self.now;
-        match service.ready {
-            Ready::Exec => self.enter(id, State::Running { pid, since }, Reason::Ready),
-            Ready::Delay(delay) => {
-                self.enter(id, State::Starting { pid, since, ready_at: since + delay }, Reason::Unblocked);
-            }
+        let definition = &self.fleet[id].definition;
+        let gate = match definition.ready {
+            Ready::Exec => return self.begin_running(id, pid, since),
+            Ready::Delay(delay) => Gate::At(since + delay),
+            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => Gate::By(since + definition.ready_timeout),
+        };
+        self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
+    }
+
+    /// It is ready.
+    fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
+        let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
+        let presence = Presence::Ready;
+        let soak = self.fleet[id].definition.reload.soak;
+        let soaked = (!soak.is_zero() && self.is_on_trial(id)).then(|| self.now + soak);
+        self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+    }
+
+    /// The instance of a main process.
+    fn instance_of(&self, pid: Pid) -> Option<InstanceId> {
+        self.processes.get(&pid).map(|process| process.instance)
+    }
+
+    pub(super) fn on_ready(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Executing { .. } = self.fleet[id].state {
+            // Whoever says that it is ready has been executed, though nobody has told us yet.
+            self.on_executed(pid);
         }
+        match self.fleet[id].state {
+            State::Starting { pid, since, gate: Gate::By(_) } => self.begin_running(id, pid, since),
+            State::Running { presence: Presence::Away, .. } => self.set_presence(id, Presence::Ready),
+            // It is ready when its time has come, is so already, or will not be any more.
+            State::Starting { gate: Gate::At(_), .. }
+            | State::Running { presence: Presence::Ready, .. }
+            | State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    pub(super) fn on_unready(&mut self, pid: Pid) {
+        if let Some(id) = self.instance_of(pid) {
+            self.set_presence(id, Presence::Away);
+        }
+    }
+
+    fn set_presence(&mut self, id: InstanceId, presence: Presence) {
+        if let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+        }
+    }
+
+    pub(super) fn on_alive(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Running { watch: Some(Watch { every, .. }), .. } = self.fleet[id].state {
+            self.set_watch(id, Some(Watch { every, by: self.now + every }));
+        }
+    }
+
+    pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
+        if let Some(id) = self.instance_of(pid) {
+            self.set_watch(id, (!every.is_zero()).then(|| Watch { every, by: self.now + every }));
+        }
+    }
+
+    fn set_watch(&mut self, id: InstanceId, watch: Option<Watch>) {
+        if let State::Running { pid, since, presence, soaked, .. } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+        }
+    }
+
+    pub(super) fn on_trouble(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.fleet[id].state {
+            self.stop(id, Then::Fail(Fault::InTrouble));
+        }
+    }
+
+    pub(super) fn on_extended(&mut self, pid: Pid, by: Duration) {
+        let Some(id) = self.instance_of(pid) else { return };
+        let extended = self.now + by;
+        match self.fleet[id].state {
+            State::Starting { pid, since, gate: Gate::By(until) } => {
+                let gate = Gate::By(until.max(extended));
+                self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
+            }
+            State::Stopping { pid, since, rung: Rung::Asked, until, then } => {
+                let until = until.max(extended);
+                self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, Reason::StopRequested);
+            }
+            // Nothing of theirs is limited that it could extend.
+            State::Starting { gate: Gate::At(_), .. }
+            | State::Running { .. }
+            | State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Stopping { rung: Rung::Delayed | Rung::Killed(_), .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    /// Another process is the main one from now on. The one before may go when it likes.
+    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid) {
+        let Some(process) = self.processes.get(&pid).copied() else { return };
+        if self.processes.contains_key(&successor) {
+            return;
+        }
+        let id = process.instance;
+        if let State::Executing { .. } = self.fleet[id].state {
+            self.on_executed(pid);
+        }
+        let state = match self.fleet[id].state {
+            State::Starting { since, gate, .. } => State::Starting { pid: successor, since, gate },
+            State::Running { since, presence, watch, soaked, .. } => {
+                State::Running { pid: successor, since, presence, watch, soaked }
+            }
+            State::Stopping { since, rung, until, then, .. } => {
+                State::Stopping { pid: successor, since, rung, until, then }
+            }
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => return,
+        };
+        self.processes.remove(&pid);
+        self.processes.insert(successor, Process { instance: id, from: self.outbox.end() });
+        self.enter(id, state, Reason::Ready);
+    }
+
+    /// No process could be made for it, and trying again would not help.
+    pub(super) fn on_unbound(&mut self, id: InstanceId, failure: StartFailure) {
+        let State::Spawning { .. } = self.fleet[id].state else {
+            // As in `on_spawned`.
+            return;
+        };
+        let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
+        let run = Run { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
+        self.fleet[id].last_run = Some(run);
+        if self.is_on_trial(id) {
+            self.fail_rollout(id, Some(run));
+        }
+        let (why, outlook) = if self.is_draining() {
+            (Stopped::Shutdown, Outlook::Stay)
+        } else if id.is_twin() {
+            (Stopped::Replaced, Outlook::Stay)
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            let gave_up = GaveUp::Unbound;
+            (Stopped::Failed { gave_up, nth: self.failures }, Outlook::Fail(gave_up))
+        };
+        self.enter(id, State::Stopped { why }, Reason::Ended { run, outlook });
     }
 
     pub(super) fn on_exec_failed(&mut self, pid: Pid, failure: StartFailure) {
@@ -265,18 +475,28 @@ impl Supervisor {
     }
 
     pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Left) {
+        let Some(id) = self.instance_of(pid) else { return };
+        self.succeed_early(id);
         let Some(Process { instance: id, .. }) = self.processes.remove(&pid) else { return };
         let failure = self.fleet[id].failure;
         if !failure.is_some_and(StartFailure::is_shortage) {
             let instance = &mut self.fleet[id];
             (instance.has_run, instance.refusals) = (true, 0);
         }
-        let run_since = |since: Mono| Run { exit, uptime: self.now.since(since), failure };
+        let run_since = |since: Mono| Run { exit, uptime: self.now.since(since), failure, fault: None };
         match self.fleet[id].state {
             State::Executing { since, .. } | State::Starting { since, .. } => {
-                self.on_crash(id, pid, run_since(since), Readiness::Missed, left);
+                self.on_crash(id, pid, run_since(since), Readiness::Missed, left, None);
             }
-            State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left),
+            State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None),
+            State::Stopping { since, rung, until, then: Then::Fail(fault), .. } => {
+                let run = Run { fault: Some(fault), ..run_since(since) };
+                let readiness = match fault {
+                    Fault::NotReady(_) => Readiness::Missed,
+                    Fault::Silent(_) | Fault::InTrouble => Readiness::Reached,
+                };
+                self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
+            }
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
                 self.fleet[id].last_run = Some(run);
@@ -292,16 +512,31 @@ impl Supervisor {
         }
     }
 
-    /// A process has ended without having been told to.
-    fn on_crash(&mut self, id: InstanceId, pid: Pid, run: Run, readiness: Readiness, left: Left) {
+    /// A process has ended without anybody having wanted that, or because it was broken. `stopping`: as in [`Self::end_run`].
+    fn on_crash(
+        &mut self,
+        id: InstanceId,
+        pid: Pid,
+        run: Run,
+        readiness: Readiness,
+        left: Left,
+        stopping: Option<(Rung, Mono)>,
+    ) {
         self.fleet[id].last_run = Some(run);
+        if self.is_on_trial(id) {
+            self.fail_rollout(id, Some(run));
+        }
+        if id.is_twin() {
+            let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
+            let reason = Reason::Ended { run, outlook: Outlook::Stay };
+            return self.end_run(id, pid, left, Next::Rest(why), reason, stopping);
+        }
         if let Some(failure) = run.failure.filter(|failure| failure.is_shortage()) {
             return self.retry_refused(id, failure.errno);
         }
-        let plan = std::rc::Rc::clone(&self.plan);
-        let Some(service) = plan.services.get(id.service.position()) else { return };
+        let service = Rc::clone(&self.fleet[id].definition);
         let unstable = self.fleet[id].unstable;
-        let mut outlook = restart::decide(service, &run, readiness, unstable, &mut self.random);
+        let mut outlook = restart::decide(&service, &run, readiness, unstable, &mut self.random);
         if self.is_draining() && matches!(outlook, Outlook::Restart { .. }) {
             outlook = Outlook::Stay;
         }
@@ -317,7 +552,7 @@ impl Supervisor {
                 Next::Rest(Stopped::Failed { gave_up, nth: self.failures })
             }
         };
-        self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, None);
+        self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, stopping);
     }
 
     /// Nothing of the last run is left: on to what follows it.
@@ -339,16 +574,22 @@ impl Supervisor {
 
     pub(super) fn on_deadline(&mut self, id: InstanceId) {
         match self.fleet[id].state {
-            State::Starting { pid, since, .. } => self.enter(id, State::Running { pid, since }, Reason::Ready),
+            State::Starting { pid, since, gate: Gate::At(_) } => self.begin_running(id, pid, since),
+            State::Starting { gate: Gate::By(_), .. } => {
+                let timeout = self.fleet[id].definition.ready_timeout;
+                self.stop(id, Then::Fail(Fault::NotReady(timeout)));
+            }
+            State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
+                self.stop(id, Then::Fail(Fault::Silent(every)));
+            }
+            State::Running { pid, since, presence, watch, soaked: _ } => {
+                self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
+            }
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Running { .. }
-            | State::Stopped { .. } => {}
+            State::Waiting | State::Spawning { .. } | State::Executing { .. } | State::Stopped { .. } => {}
         }
     }
 

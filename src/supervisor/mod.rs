@@ -19,12 +19,14 @@
 //! `restart.rs` for whether a run is followed by another, `service.rs` for what instances mean to their service and its
 //! neighbours, `shutdown.rs` for the ordered end.
 
+mod configure;
 mod event;
 mod fleet;
 mod instance;
 mod outbox;
 mod random;
 mod record;
+mod reload;
 mod request;
 mod restart;
 mod service;
@@ -40,14 +42,16 @@ use crate::model::plan::SignalUse;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal};
 
 pub use event::{Action, Event, Exit, Left, Scope, Step};
-pub use record::{Cause, Fact, GaveUp, Outcome, Outlook, Reason, Record, Run};
+pub use record::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, Record, Run};
+pub use reload::ReloadFailure;
 pub use request::{Refusal, Request, RequestId, Target, Verb};
 pub use view::{InstanceView, ServiceView, StateName, View};
 
 use fleet::Fleet;
-use instance::State;
+use instance::{Next, State};
 use outbox::{Outbox, Place};
 use random::Random;
+use reload::Rollout;
 use shutdown::Phase;
 use timers::Timers;
 
@@ -66,6 +70,8 @@ pub struct Supervisor {
     unsettled: VecDeque<ServiceIndex>,
     phase: Phase,
     requests: Vec<request::Pending>,
+    /// The reloads that are under way.
+    rollouts: BTreeMap<ServiceIndex, Rollout>,
     random: Random,
     now: Mono,
     /// How many failures for good there have been.
@@ -96,6 +102,7 @@ impl Supervisor {
             unsettled: VecDeque::new(),
             phase: Phase::Up,
             requests: Vec::new(),
+            rollouts: BTreeMap::new(),
             random: Random::new(seed),
             now: Mono::default(),
             failures: 0,
@@ -114,11 +121,20 @@ impl Supervisor {
             Event::SpawnRefused { instance, errno } => self.on_spawn_refused(instance, errno),
             Event::Executed { pid } => self.on_executed(pid),
             Event::ExecFailed { pid, failure } => self.on_exec_failed(pid, failure),
+            Event::Unbound { instance, failure } => self.on_unbound(instance, failure),
+            Event::Ready { pid } => self.on_ready(pid),
+            Event::Unready { pid } => self.on_unready(pid),
+            Event::Alive { pid } => self.on_alive(pid),
+            Event::WatchdogEvery { pid, interval } => self.on_watchdog_every(pid, interval),
+            Event::InTrouble { pid } => self.on_trouble(pid),
+            Event::Extended { pid, by } => self.on_extended(pid, by),
+            Event::Succeeded { pid, successor } => self.on_succeeded(pid, successor),
             Event::Exited { pid, exit, left } => self.on_exited(pid, exit, left),
             Event::Cleared { pid } => self.on_cleared(pid),
             Event::Signal(signal) => self.on_signal(signal),
             Event::HungUp => self.on_hung_up(),
             Event::Request { id, request } => self.on_request(id, request),
+            Event::Configured { id, plan } => self.on_configured(id, plan),
             Event::Withdrawn(id) => self.requests.retain(|pending| !pending.is(id)),
             Event::Childless => self.on_childless(),
             Event::Tick => self.on_tick(),
@@ -183,7 +199,11 @@ impl Supervisor {
         match self.plan.signals.of(signal) {
             SignalUse::Forward => self.forward(signal),
             SignalUse::Shutdown => self.on_stop_signal(signal),
-            SignalUse::Reload => self.record(Fact::ReloadUnsupported { signal }),
+            SignalUse::Reload if self.is_draining() => self.record(Fact::SignalIgnored { signal }),
+            SignalUse::Reload => {
+                self.record(Fact::ConfigurationWanted { signal });
+                self.act(Action::Configure { id: None });
+            }
             SignalUse::Ignore => self.record(Fact::SignalIgnored { signal }),
         }
     }

@@ -70,9 +70,15 @@ impl Supervisor {
             Action::Signal { pid, scope: Scope::Main | Scope::Group, .. } => {
                 self.processes.get(pid).is_some_and(|process| process.from <= place)
             }
+            Action::Farewell { pid } => self.processes.get(pid).is_some_and(|process| process.from <= place),
             // Whoever has the id now can only have got it after all of them had gone.
             Action::Signal { pid, scope: Scope::Left, .. } => !self.processes.contains_key(pid),
-            Action::SignalAll { .. } | Action::Record(_) | Action::Reply { .. } | Action::Exit(_) => true,
+            Action::SignalAll { .. }
+            | Action::Configure { .. }
+            | Action::Adopt(_)
+            | Action::Record(_)
+            | Action::Reply { .. }
+            | Action::Exit(_) => true,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Exit, StateName};
+use super::{Exit, ReloadFailure, StateName};
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
 
 /// One fact and when it came about.
@@ -83,9 +83,44 @@ pub enum Fact {
         signal: Signal,
     },
     /// A signal asks for the configuration to be read again.
-    ReloadUnsupported {
+    ConfigurationWanted {
         /// Which.
         signal: Signal,
+    },
+    /// Another configuration is in force.
+    Reconfigured(Changes),
+    /// Another configuration was not taken, because this service is being reloaded.
+    ReconfigurationRefused {
+        /// Which.
+        service: ServiceIndex,
+    },
+    /// The processes of a service are being replaced.
+    ReloadBegun {
+        /// Which.
+        service: ServiceIndex,
+    },
+    /// An instance has another process.
+    Replaced {
+        /// Which.
+        instance: InstanceId,
+        /// The one it had, if it still runs,
+        old: Option<Pid>,
+        /// and the one that it has.
+        new: Option<Pid>,
+    },
+    /// A reload has failed, and the service goes back to what it was before.
+    RolledBack {
+        /// Which.
+        service: ServiceIndex,
+        /// Why.
+        failure: ReloadFailure,
+    },
+    /// A reload is over.
+    ReloadEnded {
+        /// Of which service.
+        service: ServiceIndex,
+        /// `None`: all processes have been replaced.
+        failure: Option<ReloadFailure>,
     },
     /// The ordered stop has begun.
     Draining {
@@ -103,6 +138,21 @@ pub enum Fact {
     Abandoned,
 }
 
+/// In what a configuration differs from the one before it: how many services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New ones.
+    pub added: u32,
+    /// Those that there are no more.
+    pub removed: u32,
+    /// Those that need other processes.
+    pub reloaded: u32,
+    /// Those whose processes stay.
+    pub adjusted: u32,
+    /// The others.
+    pub unchanged: u32,
+}
+
 /// Why an instance has changed its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -114,6 +164,10 @@ pub enum Reason {
     Due,
     /// It is ready.
     Ready,
+    /// It has to end because of this.
+    Fault(Fault),
+    /// Another process has its place, or has kept it.
+    Replaced,
     /// A process of it has ended.
     Ended {
         /// How that run was.
@@ -159,6 +213,19 @@ pub struct Run {
     pub uptime: Duration,
     /// Set if it never got to run its program.
     pub failure: Option<StartFailure>,
+    /// Set if it had to end because of this.
+    pub fault: Option<Fault>,
+}
+
+/// Why a process that runs is taken for broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It was not ready within `ready_timeout`, this long.
+    NotReady(Duration),
+    /// It has not shown that it is alive for so long: `watchdog`.
+    Silent(Duration),
+    /// It has said so itself.
+    InTrouble,
 }
 
 /// What comes of an instance after its process has ended.
@@ -190,6 +257,8 @@ pub enum GaveUp {
     Prevented,
     /// `max_restarts` consecutive unstable restarts, this many, have been used up.
     Limit(u32),
+    /// It cannot be started: a socket cannot be bound.
+    Unbound,
 }
 
 /// Why keepalive ends.

@@ -2,7 +2,7 @@
 
 use super::instance::{Next, State, Stopped};
 use super::stop::Then;
-use super::{Action, Cause, Fact, Outcome, Reason, Scope, StateName, Supervisor};
+use super::{Action, Cause, Fact, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
@@ -17,6 +17,8 @@ pub enum Request {
     About(Target, Verb),
     /// Another number of instances, at least 1: done when these are ready and the surplus is gone. Not of a oneshot.
     Scale(ServiceIndex, u32),
+    /// Read the configuration again; done when it is in force.
+    Configure,
     /// The ordered stop of everything. Answered at once, also if it has begun already.
     Shutdown,
 }
@@ -41,6 +43,8 @@ pub enum Verb {
     Stop,
     /// Stop it and run it again; done when a start would be. Forgets its failures.
     Restart,
+    /// Replace its processes one by one, so that there are never fewer ready ones; done when each has another.
+    Reload,
     /// Send a signal to its main processes; not possible if there is none.
     Signal(Signal),
 }
@@ -58,7 +62,11 @@ pub enum Refusal {
     Overtaken(InstanceId),
     /// There is no such instance, or no more.
     Unknown(InstanceId),
-    /// A oneshot has as many instances as its configuration says.
+    /// It is being reloaded already.
+    Reloading(ServiceIndex),
+    /// A reload has failed; what was there before goes on.
+    ReloadFailed(ReloadFailure),
+    /// It is a oneshot: it has as many instances as its configuration says, and runs once.
     Oneshot(ServiceIndex),
 }
 
@@ -68,9 +76,23 @@ pub(super) struct Pending {
     id: RequestId,
     up: Vec<InstanceId>,
     down: Vec<InstanceId>,
+    /// Services whose reload it waits for.
+    reloads: Vec<ServiceIndex>,
+    /// What has gone wrong with one of these.
+    failure: Option<ReloadFailure>,
 }
 
 impl Pending {
+    /// Done when these are ready, those are down, and the services have been reloaded.
+    pub(super) const fn new(
+        id: RequestId,
+        up: Vec<InstanceId>,
+        down: Vec<InstanceId>,
+        reloads: Vec<ServiceIndex>,
+    ) -> Self {
+        Self { id, up, down, reloads, failure: None }
+    }
+
     pub(super) fn is(&self, id: RequestId) -> bool {
         self.id == id
     }
@@ -112,13 +134,14 @@ impl Supervisor {
                 // What is surplus is on its way down anyway, and nothing else is to become of it.
                 let is_meant = |target: &InstanceId| self.fleet.has(*target);
                 let targets = targets.into_iter().filter(is_meant).collect();
-                self.on_verb(id, verb, targets);
+                self.on_verb(id, verb, target, targets);
             }
             Request::Scale(service, wanted) => self.scale(id, service, wanted),
+            Request::Configure => self.act(Action::Configure { id: Some(id) }),
         }
     }
 
-    fn on_verb(&mut self, id: RequestId, verb: Verb, targets: Vec<InstanceId>) {
+    fn on_verb(&mut self, id: RequestId, verb: Verb, target: Target, targets: Vec<InstanceId>) {
         let pending = match verb {
             Verb::Signal(signal) => {
                 let result = self.signal_targets(signal, &targets);
@@ -126,23 +149,58 @@ impl Supervisor {
             }
             Verb::Start => {
                 targets.iter().for_each(|target| self.request_start(*target));
-                Pending { id, up: targets, down: Vec::new() }
+                Pending::new(id, targets, Vec::new(), Vec::new())
             }
+            Verb::Reload => return self.reload(id, targets, target),
             Verb::Stop => {
                 targets.iter().for_each(|target| self.request_stop(*target));
-                Pending { id, up: Vec::new(), down: targets }
+                Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
                 targets.iter().for_each(|target| self.request_restart(*target));
                 targets.iter().for_each(|target| self.request_start(*target));
-                Pending { id, up: targets, down: Vec::new() }
+                Pending::new(id, targets, Vec::new(), Vec::new())
             }
         };
         self.requests.push(pending);
     }
 
+    /// Of all services, those are reloaded that can be.
+    fn reload(&mut self, id: RequestId, targets: Vec<InstanceId>, target: Target) {
+        let mut groups = Vec::new();
+        for group in targets.chunk_by(|one, other| one.service == other.service) {
+            match (self.reloadable(group), target) {
+                (Ok(()), _) => groups.push(group),
+                (Err(Refusal::Oneshot(_) | Refusal::NotRunning(_)), Target::All) => {}
+                (Err(refusal), _) => return self.reply(id, Err(refusal)),
+            }
+        }
+        let mut services = Vec::new();
+        for group in groups {
+            let Some(InstanceId { service, .. }) = group.first() else { continue };
+            self.begin_rollout(*service, group.iter().map(|instance| instance.number).collect(), None);
+            services.push(*service);
+        }
+        self.requests.push(Pending::new(id, Vec::new(), Vec::new(), services));
+    }
+
+    /// A reload has come to its end.
+    pub(super) fn reload_is_over(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
+        for pending in &mut self.requests {
+            let before = pending.reloads.len();
+            pending.reloads.retain(|other| *other != service);
+            if pending.reloads.len() < before {
+                pending.failure = pending.failure.or(failure);
+            }
+        }
+    }
+
+    pub(super) fn await_changes(&mut self, pending: Pending) {
+        self.requests.push(pending);
+    }
+
     fn scale(&mut self, id: RequestId, service: ServiceIndex, wanted: u32) {
-        if self.fleet[service].kind == Kind::Oneshot {
+        if self.fleet[service].definition.kind == Kind::Oneshot {
             return self.reply(id, Err(Refusal::Oneshot(service)));
         }
         let from = self.fleet[service].wanted;
@@ -154,7 +212,7 @@ impl Supervisor {
         let (up, down): (Vec<_>, Vec<_>) = self.fleet.ids_of(service).partition(|id| self.fleet.has(*id));
         up.iter().for_each(|id| self.request_start(*id));
         down.iter().for_each(|id| self.request_stop(*id));
-        self.requests.push(Pending { id, up, down });
+        self.requests.push(Pending::new(id, up, down, Vec::new()));
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
@@ -168,14 +226,16 @@ impl Supervisor {
         Ok(())
     }
 
-    fn request_start(&mut self, id: InstanceId) {
+    pub(super) fn request_start(&mut self, id: InstanceId) {
         self.fleet[id].forgive();
         match self.fleet[id].state {
             State::Stopped { .. } => {
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
-            State::BackingOff { .. } | State::Stopping { then: Then::Rest(_), .. } | State::Clearing { .. } => {
+            State::BackingOff { .. }
+            | State::Stopping { then: Then::Rest(_) | Then::Fail(_), .. }
+            | State::Clearing { .. } => {
                 self.stop(id, Then::Restart);
             }
             State::Spawning { .. }
@@ -187,7 +247,8 @@ impl Supervisor {
         }
     }
 
-    fn request_stop(&mut self, id: InstanceId) {
+    pub(super) fn request_stop(&mut self, id: InstanceId) {
+        self.call_off_twin(id, Stopped::Replaced);
         match self.fleet[id].state {
             State::Stopped { .. } => {}
             State::Waiting
@@ -201,7 +262,7 @@ impl Supervisor {
         }
     }
 
-    fn request_restart(&mut self, id: InstanceId) {
+    pub(super) fn request_restart(&mut self, id: InstanceId) {
         self.fleet[id].forgive();
         if !matches!(self.fleet[id].state, State::Stopped { .. } | State::Waiting) {
             self.stop(id, Then::Restart);
@@ -209,8 +270,8 @@ impl Supervisor {
     }
 
     fn want_dependencies(&mut self, service: ServiceIndex) {
-        let plan = std::rc::Rc::clone(&self.plan);
-        for dependency in plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on) {
+        let definition = std::rc::Rc::clone(&self.fleet[service].definition);
+        for dependency in &definition.depends_on {
             for wanted in self.want(*dependency) {
                 self.start_or_block(wanted);
             }
@@ -232,7 +293,11 @@ impl Supervisor {
     }
 
     fn progress(&self, pending: &Pending) -> Progress {
-        let mut progress = Progress::Done;
+        let mut progress = match pending.failure {
+            _ if !pending.reloads.is_empty() => Progress::Underway,
+            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure)),
+            None => Progress::Done,
+        };
         let up = pending.up.iter().map(|id| (id, Awaited::Up));
         for (id, verb) in up.chain(pending.down.iter().map(|id| (id, Awaited::Down))) {
             match self.instance_progress(*id, verb) {
@@ -252,7 +317,9 @@ impl Supervisor {
             };
         }
         match (verb, self.state_name(id)) {
-            (Awaited::Up, StateName::Running) if self.fleet[id.service].kind == Kind::Oneshot => Progress::Underway,
+            (Awaited::Up, StateName::Running) if self.fleet[id.service].definition.kind == Kind::Oneshot => {
+                Progress::Underway
+            }
             (Awaited::Up, StateName::Running | StateName::Completed)
             | (Awaited::Down, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
             (Awaited::Up, StateName::Failed) => Progress::Never(Refusal::Failed(id)),
@@ -303,7 +370,7 @@ impl Supervisor {
         }
     }
 
-    fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
+    pub(super) fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
         self.act(Action::Reply { id, result });
     }
 }

@@ -25,13 +25,14 @@ pub(super) fn decide(
 ) -> Outlook {
     let restart = &service.restart;
     let status = run.exit.status;
-    let success = run.failure.is_none() && restart.success.contains(status);
+    let is_its_own_end = run.failure.is_none() && run.fault.is_none();
+    let success = is_its_own_end && restart.success.contains(status);
     let wants_another = match restart.policy {
         RestartPolicy::Always => !success || service.kind == Kind::Service,
         RestartPolicy::OnFailure => !success,
         RestartPolicy::Never => false,
     };
-    let prevented = run.failure.is_none() && restart.prevent.contains(status);
+    let prevented = is_its_own_end && restart.prevent.contains(status);
     if !wants_another || prevented {
         return match (success, prevented) {
             (true, _) => Outlook::Complete,

@@ -12,10 +12,10 @@ use crate::model::{InstanceId, ServiceIndex};
 impl Supervisor {
     /// Starts every service that starts by itself, and whatever those depend on.
     pub(super) fn on_boot(&mut self) {
-        let plan = Rc::clone(&self.plan);
-        let wanted = self.fleet.service_indexes().zip(&plan.services);
-        for (service, _) in wanted.filter(|(_, service)| service.autostart) {
-            self.want(service);
+        for service in self.fleet.service_indexes() {
+            if self.fleet[service].definition.autostart {
+                self.want(service);
+            }
         }
         for service in self.fleet.service_indexes() {
             self.start_if_unblocked(service);
@@ -25,7 +25,6 @@ impl Supervisor {
     /// Makes a service that has never been started, and everything of that kind that it depends on, wait for their
     /// start; gives back all that were looked at.
     pub(super) fn want(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
-        let plan = Rc::clone(&self.plan);
         let mut pending = vec![service];
         let mut wanted = Vec::new();
         while let Some(index) = pending.pop() {
@@ -35,8 +34,8 @@ impl Supervisor {
                 }
             }
             wanted.push(index);
-            let dependencies = plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on);
-            pending.extend(dependencies.iter().filter(|dependency| self.fleet[**dependency].tally.idle > 0));
+            let definition = &self.fleet[index].definition;
+            pending.extend(definition.depends_on.iter().filter(|dependency| self.fleet[**dependency].tally.idle > 0));
         }
         wanted
     }
@@ -50,14 +49,14 @@ impl Supervisor {
     }
 
     pub(super) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
-        let dependencies = self.plan.services.get(service.position()).map_or(&[][..], |service| &service.depends_on);
-        dependencies.iter().all(|dependency| self.fleet[*dependency].is_satisfied())
+        let definition = &self.fleet[service].definition;
+        definition.depends_on.iter().all(|dependency| self.fleet[*dependency].is_satisfied())
     }
 
     /// Something that `service` depends on and that will never be ready by itself.
     pub(super) fn hopeless_dependency(&self, service: ServiceIndex) -> Option<ServiceIndex> {
-        let settings = self.plan.services.get(service.position())?;
-        settings.depends_on.iter().copied().find(|dependency| {
+        let definition = &self.fleet[service].definition;
+        definition.depends_on.iter().copied().find(|dependency| {
             let state = &self.fleet[*dependency];
             match state.standing().fate {
                 Fate::Open | Fate::Held => false,
@@ -101,12 +100,15 @@ impl Supervisor {
     }
 
     fn settle_service(&mut self, service: ServiceIndex) {
+        self.fleet.drop_twins(service);
         self.fleet.drop_surplus(service);
+        self.drive_rollout(service);
+        self.retire_if_possible(service);
         let seen = self.fleet[service].seen;
         let now = self.fleet[service].standing();
         self.fleet[service].seen = now;
         // First what may end everything: nothing is to be started only to be stopped again.
-        if now.fate != seen.fate {
+        if now.fate != seen.fate && !self.fleet[service].is_retiring {
             self.on_fate(service, now.fate);
         }
         if now.satisfied && !seen.satisfied {
@@ -145,8 +147,7 @@ impl Supervisor {
     }
 
     fn on_fate(&mut self, service: ServiceIndex, fate: Fate) {
-        let plan = Rc::clone(&self.plan);
-        let Some(settings) = plan.services.get(service.position()) else { return };
+        let settings = Rc::clone(&self.fleet[service].definition);
         match fate {
             Fate::Open | Fate::Held => {}
             Fate::Completed => {

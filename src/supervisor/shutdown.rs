@@ -68,6 +68,7 @@ impl Supervisor {
         let deadline = self.now + self.plan.shutdown_timeout;
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
         self.refuse_requests();
+        self.call_off_rollouts();
         for id in self.fleet.ids() {
             if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.fleet[id].state {
                 self.stop(id, Then::Rest(Stopped::Shutdown));
@@ -95,7 +96,6 @@ impl Supervisor {
     /// Stops a service once nothing is left of what depends on it, be it through others that are down themselves; then
     /// looks at what it depends on in turn.
     pub(super) fn stop_unneeded(&mut self, service: ServiceIndex) {
-        let plan = Rc::clone(&self.plan);
         let mut pending = vec![service];
         while let Some(index) = pending.pop() {
             if self.fleet[index].released || self.fleet[index].holders > 0 {
@@ -108,7 +108,8 @@ impl Supervisor {
             }
             if self.fleet[index].tally.live == 0 {
                 self.fleet[index].released = true;
-                for dependency in plan.services.get(index.position()).map_or(&[][..], |service| &service.depends_on) {
+                let definition = Rc::clone(&self.fleet[index].definition);
+                for dependency in &definition.depends_on {
                     self.fleet[*dependency].holders -= 1;
                     pending.push(*dependency);
                 }
@@ -156,7 +157,7 @@ impl Supervisor {
         }
         self.kill_everything();
         self.stop_clearing();
-        for id in self.fleet.ids() {
+        for id in self.fleet.ids_with_twins() {
             if !matches!(self.fleet[id].state, State::Stopped { .. }) {
                 self.stop(id, Then::Rest(Stopped::Shutdown));
             }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::instance::{Next, State, Stopped};
 use super::shutdown::Phase;
-use super::{Action, Fact, Left, Outlook, Reason, Scope, Supervisor};
+use super::{Action, Fact, Fault, Left, Outlook, Reason, Scope, Supervisor};
 use crate::model::plan::{KillMode, Stop};
 use crate::model::{InstanceId, Mono, Pid, Signal};
 
 /// How far down the ladder it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rung {
+    /// `stop_delay`: it counts as stopping already, so that others look elsewhere, and has not been told.
+    Delayed,
     /// It has got its stop signal.
     Asked,
     /// It has got SIGKILL so many times.
@@ -24,6 +26,8 @@ pub(super) enum Then {
     Rest(Stopped),
     /// It is to run again: an operator wants that.
     Restart,
+    /// It is broken; what comes after it is the same as after a crash.
+    Fail(Fault),
 }
 
 /// After SIGKILL: when to look again, doubled each time up to [`KILL_AGAIN_MAX`].
@@ -36,9 +40,7 @@ const KILLS_OF_LEFTOVERS: u32 = 5;
 
 impl Supervisor {
     fn stop_settings(&self, id: InstanceId) -> Stop {
-        const FALLBACK: Stop =
-            Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed };
-        self.plan.services.get(id.service.position()).map_or(FALLBACK, |service| service.stop)
+        self.fleet[id].definition.stop
     }
 
     /// Brings an instance down, whatever state it is in.
@@ -50,7 +52,13 @@ impl Supervisor {
             State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then, reason);
             }
-            State::Executing { pid, since } | State::Starting { pid, since, .. } | State::Running { pid, since } => {
+            State::Running { pid, since, .. } if self.may_be_delayed(id, then) => {
+                let until = self.now + self.stop_settings(id).delay;
+                self.enter(id, State::Stopping { pid, since, rung: Rung::Delayed, until, then }, reason);
+            }
+            State::Executing { pid, since }
+            | State::Starting { pid, since, .. }
+            | State::Running { pid, since, .. } => {
                 self.ask(id, pid, since, then);
             }
             State::Stopping { pid, since, rung, until, .. } => {
@@ -75,7 +83,14 @@ impl Supervisor {
         match then {
             Then::Rest(why) => self.enter(id, State::Stopped { why }, reason),
             Then::Restart => self.start_or_wait(id, reason),
+            // There is no process that could be broken.
+            Then::Fail(_) => {}
         }
+    }
+
+    /// Only what others rely on is given the time to be let go of.
+    fn may_be_delayed(&self, id: InstanceId, then: Then) -> bool {
+        !self.is_forced() && !matches!(then, Then::Fail(_)) && !self.stop_settings(id).delay.is_zero()
     }
 
     /// The first rung: the stop signal, and SIGCONT, because a stopped process must hear it.
@@ -93,7 +108,15 @@ impl Supervisor {
             KillMode::Group => Scope::Group,
             KillMode::Mixed | KillMode::Process => Scope::Main,
         };
-        self.act(Action::Signal { pid, scope, signal: stop.signal });
+        let signal = match then {
+            // As systemd does it: with a core dump it can be found out where it hangs.
+            Then::Fail(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
+            Then::Fail(Fault::NotReady(_)) | Then::Rest(_) | Then::Restart => stop.signal,
+        };
+        if self.fleet[id].definition.process.ipc {
+            self.act(Action::Farewell { pid });
+        }
+        self.act(Action::Signal { pid, scope, signal });
         self.act(Action::Signal { pid, scope, signal: Signal::CONT });
     }
 
@@ -111,6 +134,7 @@ impl Supervisor {
         let State::Stopping { pid, since, rung, then, .. } = self.fleet[id].state else { return };
         let stop = self.stop_settings(id);
         let kills = match rung {
+            Rung::Delayed => return self.ask(id, pid, since, then),
             Rung::Asked => {
                 self.record(Fact::StopTimedOut { instance: id, pid, after: stop.timeout });
                 1
@@ -135,6 +159,8 @@ impl Supervisor {
                 let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
                 (Next::Start, outlook)
             }
+            // What has gone wrong decides, in `on_crash`.
+            Then::Fail(_) => (Next::Rest(Stopped::Operator), Outlook::Stay),
         }
     }
 
@@ -150,6 +176,8 @@ impl Supervisor {
         stopping: Option<(Rung, Mono)>,
     ) {
         let stop = self.stop_settings(id);
+        // While a stop is delayed nobody has been told of it.
+        let stopping = stopping.filter(|(rung, _)| *rung != Rung::Delayed);
         if left == Left::Nothing || stop.kill_mode == KillMode::Process || self.is_forced() {
             return self.conclude(id, next, reason);
         }
@@ -167,7 +195,7 @@ impl Supervisor {
                 self.act(Action::Signal { pid, scope: Scope::Left, signal: Signal::CONT });
             }
             // They have had the stop signal together with the main process.
-            (Rung::Asked, Some(_)) => {}
+            (Rung::Delayed | Rung::Asked, Some(_)) | (Rung::Delayed, None) => {}
         }
     }
 
@@ -187,7 +215,7 @@ impl Supervisor {
     pub(super) fn climb_clearing(&mut self, id: InstanceId) {
         let State::Clearing { leader, rung, next, .. } = self.fleet[id].state else { return };
         let kills = match rung {
-            Rung::Asked => 1,
+            Rung::Delayed | Rung::Asked => 1,
             Rung::Killed(kills) => kills.saturating_add(1),
         };
         if kills > KILLS_OF_LEFTOVERS {
@@ -201,7 +229,7 @@ impl Supervisor {
 
     /// Everything has been killed: what is left of ended runs is no longer waited for one by one.
     pub(super) fn stop_clearing(&mut self) {
-        for id in self.fleet.ids() {
+        for id in self.fleet.ids_with_twins() {
             if matches!(self.fleet[id].state, State::Clearing { .. }) {
                 self.finish_clearing(id);
             }
@@ -220,7 +248,9 @@ impl Supervisor {
 pub(super) const fn reason_of(then: Then) -> Reason {
     match then {
         Then::Restart => Reason::RestartRequested,
+        Then::Fail(fault) => Reason::Fault(fault),
         Then::Rest(Stopped::Operator) => Reason::StopRequested,
+        Then::Rest(Stopped::Replaced) => Reason::Replaced,
         Then::Rest(
             Stopped::NotStarted
             | Stopped::Shutdown

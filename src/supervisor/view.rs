@@ -1,7 +1,7 @@
 //! The state as others may see it.
 
 use super::fleet::Fleet;
-use super::instance::{Instance, State, Stopped};
+use super::instance::{Instance, Presence, State, Stopped};
 use super::{Reason, Run};
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 
@@ -53,7 +53,7 @@ impl State {
             Self::Stopping { .. } | Self::Clearing { .. } => StateName::Stopping,
             Self::BackingOff { .. } => StateName::Backoff,
             Self::Stopped { why } => match why {
-                Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown => StateName::Stopped,
+                Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown | Stopped::Replaced => StateName::Stopped,
                 Stopped::Completed => StateName::Completed,
                 Stopped::Failed { .. } | Stopped::Blocked { .. } => StateName::Failed,
             },
@@ -91,6 +91,8 @@ pub struct InstanceView<'a> {
     pub id: InstanceId,
     /// Its state.
     pub state: StateName,
+    /// It runs and is ready, and has not said otherwise since.
+    pub ready: bool,
     /// Its main process, while that has not been reaped.
     pub pid: Option<Pid>,
     /// How often it has been started again.
@@ -136,6 +138,7 @@ impl Instance {
         InstanceView {
             id: self.id,
             state: self.state.name(),
+            ready: matches!(self.state, State::Running { presence: Presence::Ready, .. }),
             pid: self.state.live_pid(),
             restarts: self.restarts,
             unstable: self.unstable,

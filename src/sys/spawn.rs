@@ -3,7 +3,7 @@
 //! The parent's half: everything that allocates or may fail is prepared here, so that the child's half
 //! (`spawn_child.rs`) is system calls alone.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +41,8 @@ pub struct Setup<'a> {
     pub session: Session,
     /// stdin, stdout, stderr; `None`: as ours is, closed if we were started with it closed.
     pub stdio: [Option<BorrowedFd<'a>>; 3],
+    /// Which descriptors it has besides: the number, from 3 on, each once, and what it is to be.
+    pub descriptors: &'a [(u8, BorrowedFd<'a>)],
     /// Who it runs as; `None`: as we do.
     pub credentials: Option<&'a Credentials>,
     /// `None`: ours.
@@ -108,13 +110,21 @@ pub struct Spawner {
     /// `[/bin/sh, argv…, NULL]`: the program's argv starts at 1; a script without `#!` is run with all of it.
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
+    /// Targets and sources.
+    descriptors: Vec<[c_int; 2]>,
 }
 
 impl Spawner {
     /// Allocates nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { candidates: StringList::new(), candidate_pointers: Vec::new(), argv: Vec::new(), envp: Vec::new() }
+        Self {
+            candidates: StringList::new(),
+            candidate_pointers: Vec::new(),
+            argv: Vec::new(),
+            envp: Vec::new(),
+            descriptors: Vec::new(),
+        }
     }
 
     /// Starts a process. All signals have to be blocked ([`super::signals::take_over`]): none is then lost or handled
@@ -129,6 +139,9 @@ impl Spawner {
         job.candidates = self.candidate_pointers.as_ptr();
         job.shell_argv = self.argv.as_mut_ptr();
         job.envp = self.envp.as_mut_ptr();
+        self.descriptors.clear();
+        self.descriptors.extend(setup.descriptors.iter().map(|(target, fd)| [c_int::from(*target), fd.as_raw_fd()]));
+        job.descriptors = self.descriptors.as_mut_ptr();
         if sharing == Sharing::Memory && setup.credentials.is_none() {
             return spawn_sharing_memory(&job);
         }
@@ -190,7 +203,7 @@ fn spawn_sharing_memory(job: &Job<'_>) -> Result<(Pid, Progress), Errno> {
 
 fn spawn_sharing_nothing(mut job: Job<'_>) -> Result<(Pid, Progress), Errno> {
     let (read_end, write_end) = failure_pipe()?;
-    job.pipe = write_end.as_raw_fd();
+    *job.pipe.get_mut() = write_end.as_raw_fd();
     let pid = clone(&job, 0)?;
     drop(write_end);
     match progress(read_end.as_fd()) {
@@ -239,6 +252,7 @@ pub(super) fn decode_failure(failure: u64) -> StartFailure {
         8 => StartStep::User,
         9 => StartStep::Directory,
         10 => StartStep::NoNewPrivs,
+        12 => StartStep::Descriptors,
         _ => StartStep::Exec,
     };
     StartFailure { step, errno: Errno::from_raw(i32::from_be_bytes(errno)) }

@@ -3,6 +3,7 @@
 //! It may share the parent's memory. So it makes system calls and nothing else: no allocation, no lock, nothing that can
 //! panic, no function of libc that knows of threads or signals (musl's setuid asks other threads to do the same).
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ mod step {
     pub(super) const DIRECTORY: u8 = 8;
     pub(super) const NO_NEW_PRIVS: u8 = 9;
     pub(super) const EXEC: u8 = 10;
+    pub(super) const DESCRIPTORS: u8 = 11;
 }
 
 /// `LISTEN_PID=` and the longest id with its NUL.
@@ -47,8 +49,10 @@ pub(super) struct Job<'a> {
     pub(super) shell_argv: *mut *const c_char,
     /// Ends with a null pointer.
     pub(super) envp: *mut *const c_char,
-    /// Where a failure is written, −1: nowhere.
-    pub(super) pipe: c_int,
+    /// As many pairs of target and source as the setup has descriptors. The child may change them.
+    pub(super) descriptors: *mut [c_int; 2],
+    /// Where a failure is written, −1: nowhere. The child may move it.
+    pub(super) pipe: Cell<c_int>,
     /// Where a failure is left too; 0: none.
     pub(super) failure: Failure,
 }
@@ -65,7 +69,8 @@ impl<'a> Job<'a> {
             candidates: std::ptr::null(),
             shell_argv: std::ptr::null_mut(),
             envp: std::ptr::null_mut(),
-            pipe: -1,
+            descriptors: std::ptr::null_mut(),
+            pipe: Cell::new(-1),
             failure: AtomicU64::new(0),
         }
     }
@@ -88,10 +93,11 @@ pub(super) extern "C" fn run(job: *mut c_void) -> c_int {
     };
     let record = encode_failure(failed.step, failed.detail, failed.errno as i32);
     job.failure.store(record, Ordering::Release);
-    if job.pipe >= 0 {
+    let pipe = job.pipe.get();
+    if pipe >= 0 {
         let bytes = record.to_ne_bytes();
         // SAFETY: the array is as long as said. Eight bytes fit into the empty pipe in one piece.
-        unsafe { libc::write(job.pipe, bytes.as_ptr().cast(), bytes.len()) };
+        unsafe { libc::write(pipe, bytes.as_ptr().cast(), bytes.len()) };
     }
     let code = c_int::from(decode_failure(record).exit_code());
     // SAFETY: ends the process without running anything of the parent's.
@@ -104,6 +110,7 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
     let at = |step| move |errno| Failed { step, detail: 0, errno };
     enter_session(setup.session).map_err(at(step::SESSION))?;
     connect_stdio(job.stdio).map_err(at(step::STDIO))?;
+    place_descriptors(job).map_err(at(step::DESCRIPTORS))?;
     // It opens a file, which a low `nofile` would not let it.
     if let Some(score) = setup.oom_score_adj {
         set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
@@ -190,6 +197,31 @@ fn connect_stdio(mut sources: [c_int; 3]) -> Result<(), Errno> {
         } else if source >= 0 {
             call(libc::SYS_dup3, [source.into(), target.into(), 0])?;
         }
+    }
+    Ok(())
+}
+
+/// Puts the other descriptors at their numbers. Whatever stands at one of these is moved out of the way first.
+fn place_descriptors(job: &Job<'_>) -> Result<(), Errno> {
+    let count = job.setup.descriptors.len();
+    if count == 0 {
+        return Ok(());
+    }
+    // SAFETY: the parent has made so many pairs, which are this child's alone while it runs.
+    let pairs = unsafe { std::slice::from_raw_parts_mut(job.descriptors, count) };
+    let last = pairs.iter().map(|[target, _]| *target).max().unwrap_or(0);
+    let moved = |fd: c_int| {
+        let room = [fd.into(), c_long::from(libc::F_DUPFD_CLOEXEC), c_long::from(last) + 1];
+        call(libc::SYS_fcntl, room).map(|moved| c_int::try_from(moved).unwrap_or(-1))
+    };
+    if (0..=last).contains(&job.pipe.get()) {
+        job.pipe.set(moved(job.pipe.get())?);
+    }
+    for [_, source] in pairs.iter_mut().filter(|[_, source]| *source <= last) {
+        *source = moved(*source)?;
+    }
+    for [target, source] in pairs {
+        call(libc::SYS_dup3, [(*source).into(), (*target).into(), 0])?;
     }
     Ok(())
 }

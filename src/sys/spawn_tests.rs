@@ -18,6 +18,7 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
         cwd: None,
         session: Session::NewSession,
         stdio: [None; 3],
+        descriptors: &[],
         credentials: None,
         umask: None,
         limits: &[],

@@ -1,11 +1,12 @@
 //! Plans: drawn by lot for the simulation, written by hand for the scenarios.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Consequence, Control, Input, KillMode, Kind, LogStyle, Output, Process, Ready, Restart, RestartPolicy,
-    Service, SignalUse, SignalUses, Stop,
+    Backoff, Consequence, Control, Input, KillMode, Kind, ListenMode, LogStyle, Output, Process, Ready, Reload,
+    Restart, RestartPolicy, Service, SignalUse, SignalUses, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -35,8 +36,16 @@ pub(crate) fn service(name: &str) -> Service {
         },
         on_failure: Consequence::Shutdown,
         on_success: Consequence::Ignore,
-        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        stop: Stop {
+            signal: Signal::TERM,
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            kill_mode: KillMode::Mixed,
+        },
         ready: Ready::Exec,
+        ready_timeout: Duration::from_secs(30),
+        watchdog: None,
+        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
         process: process(),
     }
 }
@@ -54,7 +63,7 @@ pub(crate) fn plan(services: Vec<Service>) -> Plan {
         log: LogStyle::default(),
         control: Control::Usual,
         http: None,
-        services,
+        services: services.into_iter().map(Rc::new).collect(),
     }
 }
 
@@ -74,6 +83,11 @@ fn process() -> Process {
         nice: None,
         oom_score_adj: None,
         no_new_privs: false,
+        listen: Box::default(),
+        listen_mode: ListenMode::Shared,
+        fd_store: 0,
+        state: None,
+        ipc: false,
     }
 }
 
@@ -127,6 +141,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         on_success: if chance.one_in(12) { Consequence::Shutdown } else { Consequence::Ignore },
         stop: Stop {
             signal: chance.pick(&[Signal::TERM, Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1]),
+            delay: Duration::ZERO,
             timeout: match chance.below(8) {
                 0 => Duration::ZERO,
                 1 => AGES,
@@ -140,6 +155,9 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             2 if chance.one_in(6) => Ready::Delay(AGES),
             _ => Ready::Exec,
         },
+        ready_timeout: Duration::from_secs(30),
+        watchdog: None,
+        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
         process: process(),
     }
 }

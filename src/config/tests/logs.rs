@@ -4,7 +4,7 @@ use super::*;
 use crate::model::plan::{LogFile, LogFormat, LogStyle, Output, Process};
 
 fn process(text: &str) -> Process {
-    plan(text).services.remove(0).process
+    plan(text).services.remove(0).process.clone()
 }
 
 /// What `log` of a service comes to.
@@ -36,7 +36,7 @@ fn a_relative_file_is_beside_the_configuration() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlog.file = \"log/w\"\n");
     let mut loaded = scratch.load_as(Purpose::Run, 0).unwrap();
-    let file = loaded.plan.services.remove(0).process.log_file.unwrap();
+    let file = loaded.plan.services.remove(0).process.log_file.clone().unwrap();
     assert_eq!(file.path.expand(0).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
 }
 

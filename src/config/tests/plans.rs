@@ -1,12 +1,13 @@
 //! What a right configuration comes to.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
 use crate::model::ExitStatus;
 use crate::model::plan::{
-    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, LogStyle, Output, Process, Restart, Service,
-    SignalUses, Stop,
+    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process, Reload,
+    Restart, Service, SignalUses, Stop, Strategy,
 };
 
 fn fixed(text: &str) -> Template {
@@ -40,8 +41,16 @@ fn minimal() -> Service {
         },
         on_failure: Consequence::Shutdown,
         on_success: Consequence::Ignore,
-        stop: Stop { signal: Signal::TERM, timeout: Duration::from_secs(5), kill_mode: KillMode::Mixed },
+        stop: Stop {
+            signal: Signal::TERM,
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            kill_mode: KillMode::Mixed,
+        },
         ready: Ready::Exec,
+        ready_timeout: Duration::from_secs(30),
+        watchdog: None,
+        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
         process: Process {
             command: [fixed("node")].into(),
             cwd: None,
@@ -57,6 +66,11 @@ fn minimal() -> Service {
             nice: None,
             oom_score_adj: None,
             no_new_privs: false,
+            listen: Box::default(),
+            listen_mode: ListenMode::Shared,
+            fd_store: 0,
+            state: None,
+            ipc: false,
         },
     }
 }
@@ -67,7 +81,7 @@ fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
     let plan = plan(&format!("[services.web]\ncommand = [\"node\"]\n{keys}\n"));
     let mut expected = minimal();
     change(&mut expected);
-    assert_eq!(plan.services, [expected]);
+    assert_eq!(plan.services, [Rc::new(expected)]);
 }
 
 #[test]
@@ -79,7 +93,7 @@ fn what_is_not_said_is_completed() {
         log: LogStyle::default(),
         control: Control::Usual,
         http: None,
-        services: vec![minimal()],
+        services: vec![Rc::new(minimal())],
     };
     assert_eq!(plan("services.web.command = [\"node\"]"), expected);
     assert_eq!(plan("\u{feff}[services.web]\r\ncommand = \"node\"\r\n"), expected);
@@ -160,7 +174,8 @@ fn every_key_of_a_service_is_read() {
 
 #[test]
 fn commands_are_split_as_a_shell_does_and_expanded_word_by_word() {
-    let command = |text: &str| plan(&format!("[services.web]\ncommand = {text}\n")).services.remove(0).process.command;
+    let command =
+        |text: &str| plan(&format!("[services.web]\ncommand = {text}\n")).services.remove(0).process.command.clone();
     assert_eq!(*command(r#"'sh -c "a  b" c\ d'"#), [fixed("sh"), fixed("-c"), fixed("a  b"), fixed("c d")]);
     assert_eq!(*command(r#"'a "${PORT} x" ${EMPTY}'"#), [fixed("a"), fixed("80 x"), fixed("")]);
     assert_eq!(
@@ -177,7 +192,7 @@ fn the_environment_is_that_of_the_user_below_env_files_below_env() {
     let text = "[services.web]\ncommand = \"x ${A} ${PORT}\"\nuser = \"www\"\nenv_file = [\"a.env\", \"{service}.env\"]\n\
                 env = { PORT = \"300{instance}\", D = 5, E = true, USER = \"me\", A2 = \"${A}\" }\n";
     scratch.write("keepalive.toml", text.as_bytes());
-    let process = scratch.load().unwrap().plan.services.remove(0).process;
+    let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
     assert_eq!(*process.command, [fixed("x"), fixed("later"), fixed("80")]);
     let binary = Template::Fixed(CString::new(b"B=\xff".to_vec()).unwrap());
     let port = numbered(&["PORT=300", ""]);
@@ -211,7 +226,7 @@ fn a_user_brings_its_groups() {
 fn without_root_only_the_own_user_can_be_asked_for() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nuser = 1000\n");
-    let process = scratch.load_as(Purpose::Run, 1000).unwrap().plan.services.remove(0).process;
+    let process = scratch.load_as(Purpose::Run, 1000).unwrap().plan.services.remove(0).process.clone();
     assert_eq!((process.credentials, &*process.env), (None, &[fixed("HOME=/")][..]));
     let expected = "keepalive.toml:3:8: only root can change user or group, and keepalive runs as user 1001\n  \
                     3 | user = 1000\n    |        ^^^^\n  \
@@ -245,7 +260,7 @@ fn the_command_after_the_dashes_is_the_service_main() {
     expected.on_success = Consequence::Shutdown;
     expected.process.command = [fixed("sh"), fixed("-c"), fixed("echo ${HOME} {instance}")].into();
     expected.process.input = Input::Terminal;
-    assert_eq!(main, expected);
+    assert_eq!(main, Rc::new(expected));
 
     scratch.write("keepalive.toml", b"[services.main]\ncommand = \"x\"\n");
     let expected = "keepalive.toml:1:11: service `main` is the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \

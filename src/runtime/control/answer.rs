@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json::Object;
 use super::scene::{Scene, is_ready, reason_of, state_of};
 use crate::model::plan::Kind;
-use crate::runtime::journal::{Name, Span, service_name};
+use crate::runtime::journal::{Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// So many instances are listed in an answer.
@@ -44,7 +44,9 @@ pub(super) fn result(scene: &Scene<'_>, request: Request, result: Result<(), Ref
 pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
         Request::About(_, Verb::Stop) => is_active(instance.state),
-        Request::About(..) | Request::Scale(..) | Request::Shutdown => !is_ready(instance, scene.plan),
+        Request::About(..) | Request::Scale(..) | Request::Configure | Request::Shutdown => {
+            !is_ready(instance, scene.plan)
+        }
     };
     let underway: Vec<_> = targets(scene, request).filter(is_underway).collect();
     let named = underway.iter().take(NAMED).map(|instance| sentence(instance, scene)).collect::<Vec<_>>().join("; ");
@@ -85,7 +87,7 @@ fn with_instances(scene: &Scene<'_>, request: Request, status: u16, result: &str
 
 fn targets<'s>(scene: &Scene<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
     let is_meant = move |instance: &InstanceView<'_>| match request {
-        Request::About(Target::All, _) => true,
+        Request::About(Target::All, _) | Request::Configure => true,
         Request::About(Target::Service(service), _) | Request::Scale(service, _) => instance.id.service == service,
         Request::About(Target::Instance(id), _) => instance.id == id,
         Request::Shutdown => false,
@@ -104,6 +106,7 @@ fn target_name(scene: &Scene<'_>, target: Target) -> String {
 fn done(scene: &Scene<'_>, request: Request) -> String {
     match request {
         Request::Shutdown => "everything is being stopped".to_owned(),
+        Request::Configure => "the configuration that was read again is in force".to_owned(),
         Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(scene.plan, service)),
         Request::About(target, verb) => {
             let name = target_name(scene, target);
@@ -111,6 +114,7 @@ fn done(scene: &Scene<'_>, request: Request) -> String {
                 Verb::Start => format!("{name} started"),
                 Verb::Stop => format!("{name} stopped"),
                 Verb::Restart => format!("{name} restarted"),
+                Verb::Reload => format!("{name} reloaded"),
                 Verb::Signal(signal) => format!("{signal} sent to {name}"),
             }
         }
@@ -123,7 +127,9 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
         Refusal::ShuttingDown => "everything is being stopped".to_owned(),
         Refusal::NotRunning(id) => match request {
             Request::About(target, _) => format!("{} is not running", target_name(scene, target)),
-            Request::Scale(..) | Request::Shutdown => format!("{} is not running", Name(scene.plan, id)),
+            Request::Scale(..) | Request::Configure | Request::Shutdown => {
+                format!("{} is not running", Name(scene.plan, id))
+            }
         },
         Refusal::Failed(id) => match find(id) {
             Some(instance) => sentence(&instance, scene),
@@ -141,8 +147,15 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
         }
         Refusal::Oneshot(service) => {
             let name = service_name(scene.plan, service);
-            format!("{name} is a oneshot: it has as many instances as its configuration says")
+            match request {
+                Request::About(..) => format!("{name} is a oneshot: there is nothing to reload, restart it"),
+                Request::Scale(..) | Request::Configure | Request::Shutdown => {
+                    format!("{name} is a oneshot: it has as many instances as its configuration says")
+                }
+            }
         }
+        Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(scene.plan, service)),
+        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, failure).to_string(),
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
     let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let changes = matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown"]);
+    let changes = matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown" | "reload"]);
     let (expected, allowed) = if changes { ("POST", "POST") } else { ("GET", "GET, HEAD") };
     let route = match words[..] {
         [""] => Route::Page,
@@ -74,6 +74,7 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "events"] => Route::Events { follow: query.flag("follow")? },
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
+        ["v1", "reload"] => Route::Change(Request::Configure, query.timeout()?),
         ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
         _ => return Err(Invalid::Unknown(format!("there is no {path}"))),
     };
@@ -101,6 +102,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         "start" => Verb::Start,
         "stop" => Verb::Stop,
         "restart" => Verb::Restart,
+        "reload" => Verb::Reload,
         "signal" => {
             let text = query.get("signal").ok_or_else(|| Invalid::because("which one? ?signal=SIGUSR1"))?;
             // A plus stands for a blank there, and nobody means one.
@@ -110,7 +112,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         }
         "scale" => return scale(target, query),
         _ => {
-            let reason = format!("there is no `{verb}`: start, stop, restart, signal or scale");
+            let reason = format!("there is no `{verb}`: start, stop, restart, reload, signal or scale");
             return Err(Invalid::Unknown(reason));
         }
     };
@@ -147,7 +149,7 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
         return Ok(Target::All);
     }
     let (service, number) = name.split_once('.').map_or((name, None), |(service, number)| (service, Some(number)));
-    let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service);
+    let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service && known.instances > 0);
     let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
     let Some(text) = number else { return Ok(Target::Service(service)) };
     let number =
@@ -158,7 +160,8 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
 fn unknown(name: &str, plan: &Plan) -> Invalid {
     /// More are not named.
     const NAMED: usize = 10;
-    let names: Vec<&str> = plan.services.iter().map(|service| &*service.name).collect();
+    let known = plan.services.iter().filter(|service| service.instances > 0);
+    let names: Vec<&str> = known.map(|service| &*service.name).collect();
     let more = if names.len() > NAMED { ", …" } else { "" };
     let known = names.get(..NAMED).unwrap_or(&names).join(", ");
     Invalid::Unknown(format!("there is no service `{name}`: there are {known}{more}"))

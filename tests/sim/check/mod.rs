@@ -230,7 +230,7 @@ impl Checker {
             rule!(owed == *action, "{owed:?} should have come, not {action:?}");
         }
         match action {
-            Action::Spawn { instance, restarts } => self.sees_spawn(*instance, *restarts)?,
+            Action::Spawn { instance, restarts, definition: _ } => self.sees_spawn(*instance, *restarts)?,
             Action::Signal { pid, scope, signal } => self.sees_signal(*pid, *scope, *signal, world)?,
             Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
             Action::Record(record) => {
@@ -317,7 +317,13 @@ impl Checker {
             | Fact::Unkillable { .. }
             | Fact::SignalForwarded { .. }
             | Fact::SignalIgnored { .. }
-            | Fact::ReloadUnsupported { .. }
+            | Fact::ConfigurationWanted { .. }
+            | Fact::Reconfigured(_)
+            | Fact::ReconfigurationRefused { .. }
+            | Fact::ReloadBegun { .. }
+            | Fact::Replaced { .. }
+            | Fact::RolledBack { .. }
+            | Fact::ReloadEnded { .. }
             | Fact::Abandoned => Ok(()),
         }
     }
@@ -465,10 +471,11 @@ impl Checker {
         }
     }
 
-    const fn ready_delay(ready: Ready) -> Option<std::time::Duration> {
+    const fn ready_delay(ready: &Ready) -> Option<std::time::Duration> {
         match ready {
             Ready::Exec => None,
-            Ready::Delay(delay) => Some(delay),
+            Ready::Delay(delay) => Some(*delay),
+            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => None,
         }
     }
 }

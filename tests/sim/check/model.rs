@@ -158,7 +158,7 @@ impl Model {
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
         let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
-        let delay = Checker::ready_delay(self.plan.services[id.service.position()].ready);
+        let delay = Checker::ready_delay(&self.plan.services[id.service.position()].ready);
         let instance = self.get_mut(id);
         if instance.state == StateName::Starting {
             instance.refusals = 0;

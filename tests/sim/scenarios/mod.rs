@@ -276,7 +276,7 @@ impl Stage {
 
     fn perform(&mut self, action: &Action) {
         match action {
-            Action::Spawn { instance, restarts } => {
+            Action::Spawn { instance, restarts, definition: _ } => {
                 self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
                 self.spawn(*instance);
             }
@@ -330,7 +330,7 @@ impl Stage {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
             Fact::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
-            Fact::SignalIgnored { .. } | Fact::ReloadUnsupported { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
+            Fact::SignalIgnored { .. } | Fact::ConfigurationWanted { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
                 lower(fact)
             }
         };

@@ -8,7 +8,7 @@ use super::{Spawns, Stage, millis, seconds};
 use crate::plans::service;
 
 fn stopped_by(kill_mode: KillMode) -> Service {
-    Service { stop: Stop { signal: Signal::INT, timeout: seconds(2), kill_mode }, ..service("web") }
+    Service { stop: Stop { signal: Signal::INT, delay: seconds(0), timeout: seconds(2), kill_mode }, ..service("web") }
 }
 
 fn stopping(kill_mode: KillMode) -> Stage {

@@ -1,0 +1,166 @@
+//! Another configuration: what differs is started, stopped or replaced; what does not is left alone.
+
+use std::rc::Rc;
+
+use super::instance::{State, Stopped};
+use super::request::Pending;
+use super::stop::Then;
+use super::{Action, Changes, Fact, Refusal, RequestId, Supervisor};
+use crate::model::plan::{Kind, Plan, Service};
+use crate::model::{InstanceId, ServiceIndex};
+
+/// What is to be waited for until the new configuration is in force.
+#[derive(Default)]
+struct Work {
+    up: Vec<InstanceId>,
+    down: Vec<InstanceId>,
+    reloads: Vec<ServiceIndex>,
+    changes: Changes,
+}
+
+impl Supervisor {
+    pub(super) fn on_configured(&mut self, id: Option<RequestId>, plan: Rc<Plan>) {
+        let refusal = if self.is_draining() {
+            Some(Refusal::ShuttingDown)
+        } else {
+            self.rollouts.keys().next().map(|service| Refusal::Reloading(*service))
+        };
+        if let Some(refusal) = refusal {
+            if let Refusal::Reloading(service) = refusal {
+                self.record(Fact::ReconfigurationRefused { service });
+            }
+            return id.into_iter().for_each(|id| self.reply(id, Err(refusal)));
+        }
+        let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
+        self.act(Action::Adopt(Rc::clone(&plan)));
+        let mut work = Work::default();
+        // First all definitions, so that what is started finds what it depends on.
+        let known = before.services.len();
+        self.fleet.adopt(&plan);
+        for (position, service) in (0..).zip(&plan.services).skip(known) {
+            work.changes.added += 1;
+            self.add(ServiceIndex(position), service, &mut work);
+        }
+        for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
+            self.change(ServiceIndex(position), old, new, &mut work);
+        }
+        self.record(Fact::Reconfigured(work.changes));
+        for service in self.fleet.service_indexes() {
+            self.mark_unsettled(service);
+        }
+        if let Some(id) = id {
+            self.await_changes(Pending::new(id, work.up, work.down, work.reloads));
+        }
+    }
+
+    fn add(&mut self, service: ServiceIndex, definition: &Service, work: &mut Work) {
+        if definition.autostart && definition.instances > 0 {
+            for wanted in self.want(service) {
+                self.start_or_block(wanted);
+            }
+            if definition.kind == Kind::Service {
+                work.up.extend(self.fleet.ids_of(service));
+            }
+        }
+    }
+
+    fn change(&mut self, service: ServiceIndex, old: &Rc<Service>, new: &Rc<Service>, work: &mut Work) {
+        let count = &mut work.changes;
+        if old == new {
+            count.unchanged += u32::from(new.instances > 0);
+            return;
+        }
+        if new.instances == 0 {
+            count.removed += 1;
+            work.down.extend(self.fleet.ids_of(service));
+            return self.fleet.retire(service);
+        }
+        if old.instances == 0 {
+            count.added += 1;
+            self.fleet.revive(service);
+            self.fleet.resize(service, new.instances);
+            return self.add(service, new, work);
+        }
+        if old.makes_the_same(new) {
+            count.adjusted += 1;
+            for id in self.fleet.ids_of(service) {
+                self.fleet[id].definition = Rc::clone(new);
+            }
+        } else {
+            count.reloaded += 1;
+            self.replace_processes(service, old, work);
+        }
+        if old.instances != new.instances {
+            self.resize(service, new.instances, work);
+        }
+        if new.autostart && !old.autostart {
+            self.add(service, new, work);
+        }
+    }
+
+    /// Those that are there are of the old definition.
+    fn replace_processes(&mut self, service: ServiceIndex, old: &Rc<Service>, work: &mut Work) {
+        let ids: Vec<_> = self.fleet.ids_of(service).collect();
+        if self.fleet[service].definition.kind == Kind::Oneshot {
+            // What it did, it did as it was.
+            for id in ids {
+                if !matches!(self.fleet[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
+                    self.request_restart(id);
+                    self.request_start(id);
+                }
+            }
+        } else if self.reloadable(&ids).is_ok() {
+            self.begin_rollout(service, ids.iter().map(|id| id.number).collect(), Some(Rc::clone(old)));
+            work.reloads.push(service);
+        }
+    }
+
+    fn resize(&mut self, service: ServiceIndex, wanted: u32, work: &mut Work) {
+        let rests = |id: InstanceId| matches!(self.fleet[id].state, State::Stopped { .. });
+        let is_at_rest = self.fleet.ids_of(service).all(rests);
+        let from = self.fleet[service].wanted;
+        self.fleet.resize(service, wanted);
+        if from != wanted {
+            self.record(Fact::Scaled { service, from, to: wanted });
+        }
+        for id in self.fleet.ids_of(service) {
+            if !self.fleet.has(id) {
+                self.request_stop(id);
+                work.down.push(id);
+            } else if id.number >= from && !is_at_rest {
+                self.request_start(id);
+                work.up.push(id);
+            }
+        }
+    }
+
+    /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it and is not
+    /// either.
+    pub(super) fn retire_if_possible(&mut self, service: ServiceIndex) {
+        if !self.fleet[service].is_retiring || self.is_draining() {
+            return;
+        }
+        let holds = |dependent: &ServiceIndex| {
+            let dependent = &self.fleet[*dependent];
+            dependent.is_retiring && dependent.tally.live > 0
+        };
+        if self.fleet[service].dependents.iter().any(holds) {
+            return;
+        }
+        for id in self.fleet.ids_of(service) {
+            if !matches!(self.fleet[id].state, State::Stopped { .. } | State::Stopping { then: Then::Rest(_), .. }) {
+                self.request_stop(id);
+            }
+        }
+        self.fleet.resize(service, 0);
+        if self.fleet[service].tally.live == 0 {
+            self.fleet.drop_surplus(service);
+            let definition = Rc::clone(&self.fleet[service].definition);
+            for dependency in &definition.depends_on {
+                if self.fleet[*dependency].is_retiring && self.fleet[*dependency].wanted > 0 {
+                    self.mark_unsettled(*dependency);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Rolling reload: every instance gets a new process, and there are never fewer ready ones meanwhile.
+//!
+//! A new process starts as the twin of its instance, beside the old one. When it is ready, and has stayed so for `soak`, the
+//! two change places: the instance is the new process from then on, the twin is the old one, which is stopped. If it does
+//! not get that far it is stopped, nothing else is replaced, and the old ones go on; with a changed configuration, what had
+//! been replaced already goes back to what it was made of before.
+//!
+//! ```text
+//!            start            ready, soaked             gone
+//!   Surging ───────► twin runs ────────────► Retiring ───────► next instance
+//!      └── twin ends, or is not ready in time ──► the reload has failed
+//! ```
+//!
+//! What is not ready at the moment has nothing to lose: it is restarted in its place.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::instance::{Presence, State, Stopped};
+use super::stop::Then;
+use super::{Action, Fact, Next, Refusal, Run, Scope, Supervisor};
+use crate::model::plan::{Kind, Plan, Service, Strategy};
+use crate::model::{InstanceId, ServiceIndex};
+
+/// What there is to do for one service.
+#[derive(Debug)]
+pub(super) struct Rollout {
+    strategy: Strategy,
+    /// Numbers of instances, in order.
+    todo: VecDeque<u32>,
+    underway: Vec<Slot>,
+    /// What to go back to; `None`: nothing has changed, or it goes back already.
+    before: Option<Rc<Service>>,
+    /// The first thing that went wrong.
+    failure: Option<ReloadFailure>,
+    /// What follows from that has been done.
+    is_failure_handled: bool,
+}
+
+/// An instance whose turn it is.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    number: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The twin is the new process.
+    Surging,
+    /// The twin is the old one.
+    Retiring,
+    /// It is restarted where it is.
+    InPlace,
+}
+
+/// Why a reload has ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadFailure {
+    /// Whose new process it was.
+    pub instance: InstanceId,
+    /// How it has ended; `None`: it could not be made.
+    pub run: Option<Run>,
+}
+
+/// How far one instance has come.
+enum Progress {
+    Underway,
+    Done,
+}
+
+impl Supervisor {
+    /// `slots`: numbers of instances. `before`: what the service was before its definition has changed.
+    pub(super) fn begin_rollout(&mut self, service: ServiceIndex, slots: Vec<u32>, before: Option<Rc<Service>>) {
+        let configured = self.fleet[service].definition.reload.strategy;
+        let strategy = match (configured, &before) {
+            // A process that is made of something else has to be another one.
+            (Strategy::Signal(_), Some(_)) => Strategy::Restart,
+            (strategy, _) => strategy,
+        };
+        self.record(Fact::ReloadBegun { service });
+        let todo = slots.into();
+        let underway = Vec::new();
+        let rollout = Rollout { strategy, todo, underway, before, failure: None, is_failure_handled: false };
+        self.rollouts.insert(service, rollout);
+        self.mark_unsettled(service);
+    }
+
+    /// The stage of an instance in a reload.
+    fn stage_of(&self, id: InstanceId) -> Option<Stage> {
+        let rollout = self.rollouts.get(&id.service)?;
+        rollout.underway.iter().find(|slot| slot.number == id.slot().number).map(|slot| slot.stage)
+    }
+
+    /// Whether it is the new process of a reload that has not proved itself.
+    pub(super) fn is_on_trial(&self, id: InstanceId) -> bool {
+        match self.stage_of(id) {
+            Some(Stage::Surging) => id.is_twin(),
+            Some(Stage::InPlace) => !id.is_twin(),
+            Some(Stage::Retiring) | None => false,
+        }
+    }
+
+    /// The new process of a reload has ended, or could not be made, before it had proved itself.
+    pub(super) fn fail_rollout(&mut self, instance: InstanceId, run: Option<Run>) {
+        if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
+            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run });
+            self.mark_unsettled(instance.service);
+        }
+    }
+
+    /// The old process has ended by itself while the new one was still on trial, which takes its place as it is.
+    pub(super) fn succeed_early(&mut self, id: InstanceId) {
+        if id.is_twin() || self.stage_of(id) != Some(Stage::Surging) {
+            return;
+        }
+        if let Some(twin) = self.fleet.find(id.twin())
+            && !matches!(twin.state, State::Stopping { .. } | State::Clearing { .. } | State::Stopped { .. })
+        {
+            self.swap(id);
+            if let Some(rollout) = self.rollouts.get_mut(&id.service)
+                && let Some(slot) = rollout.underway.iter_mut().find(|slot| slot.number == id.number)
+            {
+                slot.stage = Stage::InPlace;
+            }
+        }
+    }
+
+    /// Ends the new process that an instance has beside its old one: it is not wanted any more.
+    pub(super) fn call_off_twin(&mut self, id: InstanceId, why: Stopped) {
+        let twin = id.twin();
+        if self.fleet.find(twin).is_some_and(|twin| !matches!(twin.state, State::Stopped { .. })) {
+            self.stop(twin, Then::Rest(why));
+        }
+    }
+
+    /// Everything is being stopped.
+    pub(super) fn call_off_rollouts(&mut self) {
+        self.rollouts.clear();
+        for service in self.fleet.service_indexes() {
+            for twin in self.fleet.twins_of(service) {
+                if !matches!(self.fleet[twin].state, State::Stopped { .. }) {
+                    self.stop(twin, Then::Rest(Stopped::Shutdown));
+                }
+            }
+        }
+    }
+
+    /// Goes on with the reload of a service as far as it can.
+    pub(super) fn drive_rollout(&mut self, service: ServiceIndex) {
+        let Some(mut rollout) = self.rollouts.remove(&service) else { return };
+        rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
+        if let Some(failure) = rollout.failure
+            && !std::mem::replace(&mut rollout.is_failure_handled, true)
+        {
+            self.on_failure(service, &mut rollout, failure);
+            rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
+        }
+        let surge = match rollout.strategy {
+            Strategy::Rolling => self.fleet[service].definition.reload.max_surge as usize,
+            Strategy::Signal(_) => usize::MAX,
+            Strategy::Restart => 1,
+        };
+        while rollout.underway.len() < surge
+            && let Some(number) = rollout.todo.pop_front()
+        {
+            if let Some(stage) = self.begin_slot(InstanceId { service, number }, rollout.strategy) {
+                rollout.underway.push(Slot { number, stage });
+            }
+        }
+        if rollout.underway.is_empty() && rollout.todo.is_empty() {
+            let failure = rollout.failure;
+            self.record(Fact::ReloadEnded { service, failure });
+            return self.reload_is_over(service, failure);
+        }
+        self.rollouts.insert(service, rollout);
+    }
+
+    /// `None`: nothing has to be waited for.
+    fn begin_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<Stage> {
+        if !self.fleet.has(id) {
+            return None;
+        }
+        match (strategy, self.fleet[id].state) {
+            (
+                Strategy::Signal(signal),
+                State::Executing { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. },
+            ) => {
+                self.act(Action::Signal { pid, scope: Scope::Main, signal });
+                None
+            }
+            (Strategy::Rolling, State::Running { .. }) => {
+                self.fleet.add_twin(id);
+                self.start(id.twin(), super::Reason::Requested);
+                Some(Stage::Surging)
+            }
+            // Nobody waits for these to run.
+            (_, State::Stopping { then: Then::Rest(_), .. } | State::Clearing { next: Next::Rest(_), .. })
+            | (Strategy::Signal(_), State::Stopping { .. } | State::Clearing { .. }) => None,
+            (_, State::Stopped { why: Stopped::Failed { .. } }) => {
+                self.fleet[id].forgive();
+                self.start_or_wait(id, super::Reason::Requested);
+                Some(Stage::InPlace)
+            }
+            // These start, when they do, as they are to be.
+            (_, State::Stopped { .. } | State::Waiting | State::Spawning { .. } | State::BackingOff { .. })
+                if matches!(strategy, Strategy::Signal(_)) =>
+            {
+                None
+            }
+            (_, State::Stopped { .. } | State::Waiting) => None,
+            (
+                _,
+                State::Spawning { .. }
+                | State::Executing { .. }
+                | State::Starting { .. }
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Clearing { .. }
+                | State::BackingOff { .. },
+            ) => {
+                self.fleet[id].forgive();
+                self.stop(id, Then::Restart);
+                Some(Stage::InPlace)
+            }
+        }
+    }
+
+    fn advance(&mut self, service: ServiceIndex, slot: &mut Slot) -> Progress {
+        let id = InstanceId { service, number: slot.number };
+        if slot.stage == Stage::Surging {
+            let State::Running { presence: Presence::Ready, soaked: None, .. } = self.state_of_twin(id) else {
+                return if self.fleet.find(id.twin()).is_some() { Progress::Underway } else { Progress::Done };
+            };
+            self.swap(id);
+            self.stop(id.twin(), Then::Rest(Stopped::Replaced));
+            slot.stage = Stage::Retiring;
+        }
+        let is_over = match (slot.stage, self.fleet.find(id).map(|instance| instance.state)) {
+            (Stage::Surging, _) => false,
+            (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
+            (Stage::InPlace, Some(State::Running { presence: Presence::Ready, soaked: None, .. })) => true,
+            (Stage::InPlace, Some(State::Stopped { .. }) | None) => true,
+            (
+                Stage::InPlace,
+                Some(
+                    State::Waiting
+                    | State::Spawning { .. }
+                    | State::Executing { .. }
+                    | State::Starting { .. }
+                    | State::Running { .. }
+                    | State::Stopping { .. }
+                    | State::Clearing { .. }
+                    | State::BackingOff { .. },
+                ),
+            ) => false,
+        };
+        if is_over { Progress::Done } else { Progress::Underway }
+    }
+
+    fn state_of_twin(&self, id: InstanceId) -> State {
+        let none = State::Stopped { why: Stopped::Replaced };
+        self.fleet.find(id.twin()).map_or(none, |twin| twin.state)
+    }
+
+    /// The instance and its twin change places.
+    fn swap(&mut self, id: InstanceId) {
+        let twin = id.twin();
+        let (Some(old), Some(new)) = (self.fleet.find(id), self.fleet.find(twin)) else { return };
+        let (old, new) = (old.state, new.state);
+        self.fleet.exchange(id);
+        for (owner, before, after) in [(id, old, new), (twin, new, old)] {
+            self.timers.change(owner, before.deadline(), after.deadline());
+            if let Some(process) = after.live_pid().and_then(|pid| self.processes.get_mut(&pid)) {
+                process.instance = owner;
+            }
+            if let State::Clearing { leader, .. } = after {
+                self.leaders.insert(leader, owner);
+            }
+        }
+        self.record(Fact::Replaced { instance: id, old: old.live_pid(), new: new.live_pid() });
+        if let State::Spawning { .. } = new {
+            // The process that has been asked for would be the twin's.
+            self.start_again(id);
+        }
+        self.mark_unsettled(id.service);
+    }
+
+    /// Nothing more is replaced, and what has been goes back.
+    fn on_failure(&mut self, service: ServiceIndex, rollout: &mut Rollout, failure: ReloadFailure) {
+        rollout.todo.clear();
+        for slot in rollout.underway.iter_mut().filter(|slot| slot.stage == Stage::Surging) {
+            slot.stage = Stage::Retiring;
+            self.call_off_twin(InstanceId { service, number: slot.number }, Stopped::Replaced);
+        }
+        rollout.underway.retain(|slot| slot.stage == Stage::Retiring);
+        let Some(before) = rollout.before.take() else { return };
+        self.record(Fact::RolledBack { service, failure });
+        self.redefine(service, Rc::clone(&before));
+        rollout.strategy = match before.reload.strategy {
+            Strategy::Signal(_) => Strategy::Restart,
+            strategy => strategy,
+        };
+        let has_changed = |id: &InstanceId| !self.fleet[*id].definition.makes_the_same(&before);
+        rollout.todo = self.fleet.ids_of(service).filter(has_changed).map(|id| id.number).collect();
+    }
+
+    /// From now on the service is this.
+    pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
+        let mut plan = Plan::clone(&self.plan);
+        if let Some(place) = plan.services.get_mut(service.position()) {
+            *place = Rc::clone(&definition);
+        }
+        self.fleet[service].definition = definition;
+        self.plan = Rc::new(plan);
+        self.act(Action::Adopt(Rc::clone(&self.plan)));
+    }
+
+    /// The instances that can be reloaded.
+    ///
+    /// # Errors
+    /// It is a oneshot, is being reloaded already, or none of them runs.
+    pub(super) fn reloadable(&self, targets: &[InstanceId]) -> Result<(), Refusal> {
+        let Some(first) = targets.first() else { return Ok(()) };
+        if self.fleet[first.service].definition.kind == Kind::Oneshot {
+            return Err(Refusal::Oneshot(first.service));
+        }
+        if self.rollouts.contains_key(&first.service) {
+            return Err(Refusal::Reloading(first.service));
+        }
+        let rests = |id: &InstanceId| match self.fleet[*id].state {
+            State::Stopped { why: Stopped::Failed { .. } } => false,
+            State::Stopped { .. }
+            | State::Stopping { then: Then::Rest(_), .. }
+            | State::Clearing { next: Next::Rest(_), .. } => true,
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. } => false,
+        };
+        if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
+    }
+}
