@@ -10,6 +10,8 @@
 //! ```
 
 mod blocked;
+mod ready;
+mod reload;
 mod requests;
 mod restarts;
 mod scale;
@@ -38,6 +40,8 @@ pub(crate) enum Spawns {
     /// Their program is told to run later, with [`Stage::executes`].
     Pending,
     Refused(Errno),
+    /// There are none: a socket cannot be bound.
+    Unbound,
     /// They fail before exec; [`Stage::ends`] has to follow.
     Failing(StartFailure),
 }
@@ -310,6 +314,10 @@ impl Stage {
         if let Spawns::Refused(errno) = self.spawns {
             return self.supervisor.handle(self.now, Event::SpawnRefused { instance, errno });
         }
+        if self.spawns == Spawns::Unbound {
+            let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
+            return self.supervisor.handle(self.now, Event::Unbound { instance, failure });
+        }
         self.last_pid += 1;
         let pid = Pid::new(self.last_pid).unwrap();
         assert_eq!(self.pids.insert(instance, pid), None, "two processes at once");
@@ -317,7 +325,7 @@ impl Stage {
         match self.spawns {
             Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { pid }),
             Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { pid, failure }),
-            Spawns::Pending | Spawns::Refused(_) => {}
+            Spawns::Pending | Spawns::Refused(_) | Spawns::Unbound => {}
         }
     }
 
