@@ -88,9 +88,9 @@ impl Requests {
                 let down = open.down.contains(&instance) && state.is_some_and(is_active);
                 rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
             }
-            Err(
-                Refusal::Unknown(_) | Refusal::Oneshot(_) | Refusal::Reloading(_) | Refusal::ReloadFailed(_),
-            ) => rule!(false, "{request:?} is refused: {result:?}"),
+            Err(Refusal::Unknown(_) | Refusal::Oneshot(_) | Refusal::Reloading(_) | Refusal::ReloadFailed(_)) => {
+                rule!(false, "{request:?} is refused: {result:?}")
+            }
         }
         Ok(())
     }

@@ -28,7 +28,12 @@ impl Stage {
 #[test]
 fn what_depends_on_it_waits_until_it_says_that_it_is_ready() {
     let mut stage = Stage::boot(vec![told("db"), needing(&[0], service("web"))]);
-    stage.check(&["db.0 stopped → waiting", "web.0 stopped → waiting", "db.0 waiting → starting", "spawn db.0 (0 restarts)"]);
+    stage.check(&[
+        "db.0 stopped → waiting",
+        "web.0 stopped → waiting",
+        "db.0 waiting → starting",
+        "spawn db.0 (0 restarts)",
+    ]);
     stage.at(seconds(7));
     stage.is_ready("db.0");
     stage.check(&[
@@ -152,7 +157,10 @@ fn another_main_process_takes_over() {
 
 #[test]
 fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
-    let mut stage = Stage::unborn(vec![Service { on_failure: keepalive::model::plan::Consequence::Ignore, ..service("web") }, service("db")]);
+    let mut stage = Stage::unborn(vec![
+        Service { on_failure: keepalive::model::plan::Consequence::Ignore, ..service("web") },
+        service("db"),
+    ]);
     stage.spawns = Spawns::Unbound;
     stage.tell(Event::Tick);
     let lines = stage.only("web.0");

@@ -3,7 +3,7 @@
 use keepalive::model::plan::{Consequence, Ready, Reload, Service, Strategy};
 
 use super::*;
-use crate::plans::{plan, service};
+use crate::plans::{oneshot, plan, service};
 
 fn told(name: &str, instances: u32) -> Service {
     Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
@@ -245,7 +245,7 @@ fn what_depends_on_it_notices_nothing() {
 
 #[test]
 fn a_oneshot_or_what_is_stopped_cannot_be_reloaded() {
-    let mut stage = Stage::boot(vec![crate::plans::oneshot("job"), told("web", 1)]);
+    let mut stage = Stage::boot(vec![oneshot("job"), told("web", 1)]);
     stage.is_ready("web.0");
     stage.stop("web");
     stage.exits("web.0", 0);
@@ -284,7 +284,14 @@ fn a_system_without_processes_fails_the_reload_and_nothing_else() {
     let mut stage = up(vec![told("web", 1)]);
     stage.spawns = Spawns::Refused(Errno::EAGAIN);
     stage.reload("web");
-    stage.check(&["web reloads", "web.0' stopped → starting", "web.0' starting → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    stage.check(&[
+        "web reloads",
+        "web.0' stopped → starting",
+        "spawn web.0' (1 restarts)",
+        "web.0' starting → stopped",
+        "web not reloaded",
+        "reply 1 ReloadFailed",
+    ]);
 }
 
 #[test]
@@ -297,14 +304,14 @@ fn only_what_differs_is_touched() {
         "adopt",
         "new.0 stopped → waiting",
         "new.0 waiting → starting",
+        "spawn new.0 (0 restarts)",
         "web reloads",
         "configured: 1 new, 1 removed, 1 reloaded, 1 adjusted, 0 unchanged",
         "web.0' stopped → starting",
+        "spawn web.0' (1 restarts)",
         "gone.0 running → stopping",
         "kill gone.0 main SIGTERM",
         "kill gone.0 main SIGCONT",
-        "spawn new.0 (0 restarts)",
-        "spawn web.0' (1 restarts)",
     ]);
 }
 
@@ -324,7 +331,13 @@ fn a_broken_new_version_goes_back_to_the_one_that_works() {
     stage.forget();
     // The second one does not come up.
     stage.exits("web.1'", 1);
-    stage.check(&["web.1' starting → stopped", "web rolled back", "adopt", "web.0' stopped → starting", "spawn web.0' (2 restarts)"]);
+    stage.check(&[
+        "web.1' starting → stopped",
+        "web rolled back",
+        "adopt",
+        "web.0' stopped → starting",
+        "spawn web.0' (2 restarts)",
+    ]);
     stage.is_ready("web.0'");
     stage.exits("web.0'", 0);
     assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
