@@ -7,6 +7,7 @@
 mod backoff;
 mod by_instance;
 mod children;
+mod configure;
 mod control;
 mod counts;
 mod ending;
@@ -37,6 +38,7 @@ use crate::sys::{
     self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
 };
 use children::{Child, Children};
+pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
@@ -63,13 +65,13 @@ const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each.
+/// `environment` is what keepalive was started with, `NAME=value` each. `reread` is how another configuration is got.
 #[must_use]
-pub fn run(plan: Plan, environment: StringList) -> u8 {
+pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::take_over(Depth::Full);
     sys::process::hide_descriptors();
-    let outcome = match Runtime::new(Rc::clone(&plan), environment) {
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, reread) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
@@ -99,6 +101,7 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
+    reread: Reread,
     supervisor: Supervisor,
     children: Children,
     logging: Logging,
@@ -139,7 +142,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
+    fn new(plan: Rc<Plan>, environment: StringList, reread: Reread) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
@@ -155,6 +158,7 @@ impl Runtime {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
             plan,
+            reread,
             children,
             logging,
             starts: BTreeMap::new(),
@@ -284,7 +288,9 @@ impl Runtime {
                 Step::Do(Action::Spawn { instance, restarts, definition }) => {
                     self.spawn(instance, restarts, &definition)
                 }
-                Step::Do(Action::Configure { .. } | Action::Adopt(_) | Action::Farewell { .. }) => {}
+                Step::Do(Action::Configure { id }) => self.configure(id),
+                Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
+                Step::Do(Action::Farewell { .. }) => {}
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),
@@ -298,6 +304,9 @@ impl Runtime {
         self.counts.record(&record);
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
+        }
+        if let Fact::ReloadEnded { service, failure } = record.fact {
+            self.counts.reloaded(service, failure.is_none());
         }
         if let Fact::Scaled { service, from, to } = record.fact {
             (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
