@@ -22,6 +22,8 @@ pub(super) struct Instance {
     pub(super) restarts: u32,
     /// Whether the next start is one again: there was a run since the last.
     has_run: bool,
+    /// Whether its present run has been ready.
+    has_been_ready: bool,
     /// Consecutive unstable runs.
     pub(super) unstable: u32,
     /// Consecutive starts that the system refused.
@@ -124,6 +126,7 @@ impl Instance {
             state: State::Stopped { why: Stopped::NotStarted },
             restarts: 0,
             has_run: false,
+            has_been_ready: false,
             unstable: 0,
             refusals: 0,
             failure: None,
@@ -236,7 +239,7 @@ impl Supervisor {
         let definition = Rc::clone(&self.fleet[id.service].definition);
         let instance = &mut self.fleet[id];
         instance.definition = Rc::clone(&definition);
-        instance.failure = None;
+        (instance.failure, instance.has_been_ready) = (None, false);
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
@@ -316,6 +319,7 @@ impl Supervisor {
 
     /// It is ready.
     fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
+        self.fleet[id].has_been_ready = true;
         let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
         let presence = Presence::Ready;
         let soak = self.fleet[id].definition.reload.soak;
@@ -490,10 +494,7 @@ impl Supervisor {
             State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None),
             State::Stopping { since, rung, until, then: Then::Fail(fault), .. } => {
                 let run = Run { fault: Some(fault), ..run_since(since) };
-                let readiness = match fault {
-                    Fault::NotReady(_) => Readiness::Missed,
-                    Fault::Silent(_) | Fault::InTrouble => Readiness::Reached,
-                };
+                let readiness = if self.fleet[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
                 self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
             }
             State::Stopping { since, rung, until, then, .. } => {

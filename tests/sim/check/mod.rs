@@ -17,9 +17,9 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::{KillMode, Kind, Ready};
+use keepalive::model::plan::{KillMode, Kind};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, Scope, StateName, View};
+use keepalive::supervisor::{Action, Event, Fact, Fault, Left, Reason, Request, Scope, StateName, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -179,7 +179,7 @@ impl Checker {
                 return Err(Violation("overtaken, and it did not follow from anything".into()));
             };
             step.actions -= 1;
-            if let Some(Action::Signal { pid, .. }) = self.owed.pop() {
+            if let Some(Action::Signal { pid, .. } | Action::Farewell { pid }) = self.owed.pop() {
                 let process = self.model.owner(pid).and_then(|id| self.model.get(id).process);
                 rule!(process != world.serial(pid), "{pid} gets no signal, and it is there");
             }
@@ -215,15 +215,12 @@ impl Checker {
             Event::Request { id, request } => {
                 self.requests.hears(*id, *request, &mut self.model, self.end.stage());
             }
-            Event::Unbound { .. }
-            | Event::Ready { .. }
-            | Event::Unready { .. }
-            | Event::Alive { .. }
-            | Event::WatchdogEvery { .. }
-            | Event::InTrouble { .. }
-            | Event::Extended { .. }
-            | Event::Succeeded { .. }
-            | Event::Configured { .. } => {}
+            Event::Ready { pid } => self.model.says_ready(*pid, now),
+            Event::Unready { pid } => self.model.says_unready(*pid),
+            Event::Alive { pid } => self.model.is_alive(*pid, None, now),
+            Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
+            Event::InTrouble { .. } => {}
+            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } | Event::Configured { .. } => {}
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())
@@ -239,7 +236,10 @@ impl Checker {
             rule!(owed == *action, "{owed:?} should have come, not {action:?}");
         }
         match action {
-            Action::Spawn { instance, restarts, definition: _ } => self.sees_spawn(*instance, *restarts)?,
+            Action::Spawn { instance, restarts, definition } => {
+                self.sees_spawn(*instance, *restarts)?;
+                self.model.get_mut(*instance).definition = Rc::clone(definition);
+            }
             Action::Signal { pid, scope, signal } => self.sees_signal(*pid, *scope, *signal, world)?,
             Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
             Action::Record(record) => {
@@ -269,7 +269,11 @@ impl Checker {
         let Some(id) = self.model.owner(pid) else {
             return Err(Violation(format!("a signal to {pid}, which was never ours")));
         };
-        let service = &self.plan.services[id.service.position()];
+        let service = Rc::clone(&self.model.get(id).definition);
+        if self.model.get(id).delayed_until.is_some_and(|until| until <= self.now) && signal == service.stop.signal {
+            let instance = self.model.get_mut(id);
+            (instance.delayed_until, instance.asked_at) = (None, Some(self.now));
+        }
         let instance = self.model.get(id);
         let forced = self.end.is_forced();
         match scope {
@@ -362,7 +366,7 @@ impl Checker {
         }
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
-            self.owe_stop_signal(id);
+            self.owe_stop_signal(id, from, reason);
         }
         Ok(())
     }
@@ -374,9 +378,21 @@ impl Checker {
     }
 
     /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
-    fn owe_stop_signal(&mut self, id: InstanceId) {
-        let stop = self.plan.services[id.service.position()].stop;
+    fn owe_stop_signal(&mut self, id: InstanceId, from: StateName, reason: &Reason) {
+        let definition = Rc::clone(&self.model.get(id).definition);
+        let stop = definition.stop;
         let Some(pid) = self.model.get(id).main else { return };
+        let is_broken = matches!(reason, Reason::Fault(_));
+        if from == StateName::Running && !stop.delay.is_zero() && !is_broken && !self.end.is_forced() {
+            let instance = self.model.get_mut(id);
+            instance.delayed_until = Some(self.now + stop.delay);
+            instance.asked_at = instance.delayed_until;
+            return;
+        }
+        let signal = match reason {
+            Reason::Fault(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
+            _ => stop.signal,
+        };
         let (asks, kills) = match stop.kill_mode {
             KillMode::Mixed => (Scope::Main, Scope::Group),
             KillMode::Group => (Scope::Group, Scope::Group),
@@ -385,10 +401,12 @@ impl Checker {
         self.owed = if self.end.is_forced() {
             vec![Action::Signal { pid, scope: kills, signal: Signal::KILL }]
         } else {
-            vec![
+            let mut owed = vec![
                 Action::Signal { pid, scope: asks, signal: Signal::CONT },
-                Action::Signal { pid, scope: asks, signal: stop.signal },
-            ]
+                Action::Signal { pid, scope: asks, signal },
+            ];
+            owed.extend(definition.process.ipc.then_some(Action::Farewell { pid }));
+            owed
         };
     }
 
@@ -454,7 +472,7 @@ impl Checker {
             let expect = self.model.is_satisfied(service.index);
             rule!(service.satisfied == expect, "{:?} is satisfied: {}", service.index, service.satisfied);
         }
-        waits::check(until, self.now, &self.model, &self.end, &self.plan)?;
+        waits::check(until, self.now, &self.model, &self.end)?;
         let childless = world.is_empty() && self.end.begun() && !self.model.any_active();
         rule!(!childless, "the last process is gone, and no exit");
         for (id, instance) in self.model.all() {
@@ -471,21 +489,14 @@ impl Checker {
 
 impl Checker {
     /// Whether a oneshot is done: used by the model, which shares these rules.
-    fn is_satisfied(kind: Kind, states: impl Iterator<Item = StateName> + Clone) -> bool {
+    fn is_satisfied(kind: Kind, states: impl Iterator<Item = (StateName, bool)> + Clone) -> bool {
         match kind {
-            Kind::Oneshot => states.clone().all(|state| state == StateName::Completed),
+            Kind::Oneshot => states.clone().all(|(state, _)| state == StateName::Completed),
             Kind::Service => {
-                states.clone().any(|state| state == StateName::Running)
-                    && states.clone().all(|state| state == StateName::Running || !model::is_active(state))
+                let is_ready = |(state, away): (StateName, bool)| state == StateName::Running && !away;
+                states.clone().any(is_ready)
+                    && states.clone().all(|state| is_ready(state) || !model::is_active(state.0))
             }
-        }
-    }
-
-    const fn ready_delay(ready: &Ready) -> Option<std::time::Duration> {
-        match ready {
-            Ready::Exec => None,
-            Ready::Delay(delay) => Some(*delay),
-            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => None,
         }
     }
 }

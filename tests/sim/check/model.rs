@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
-use keepalive::model::plan::{KillMode, Kind};
+use keepalive::model::plan::{KillMode, Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
-use keepalive::supervisor::{Exit, Left, Outlook, Reason, StateName};
+use keepalive::supervisor::{Exit, Fault, Left, Outlook, Reason, StateName};
 use nix::errno::Errno;
 
 use super::restarts::{self, Expected};
@@ -26,6 +27,8 @@ pub(crate) struct Model {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
+    /// What its present or last run is made of.
+    pub(crate) definition: Rc<Service>,
     pub(crate) state: StateName,
     /// An operator has stopped it.
     pub(crate) held: bool,
@@ -48,8 +51,22 @@ pub(crate) struct Instance {
     pub(crate) expected: Option<Expected>,
     /// When it is to go on from `backoff`.
     pub(crate) due: Option<Mono>,
+    /// Its program runs, as far as we have been told.
+    executed: bool,
+    /// It has been ready in this run.
+    pub(crate) has_been_ready: bool,
     /// When it is to be ready.
     pub(crate) ready_at: Option<Mono>,
+    /// When it has to be ready.
+    pub(crate) ready_by: Option<Mono>,
+    /// It has said that it is not there at the moment.
+    pub(crate) away: bool,
+    /// How often it has to show that it is alive, and when the next time.
+    pub(crate) watch: Option<(Duration, Mono)>,
+    /// It is being stopped because it is broken.
+    pub(crate) fault: Option<Fault>,
+    /// Its stop signal comes then.
+    pub(crate) delayed_until: Option<Mono>,
     /// When it got its stop signal.
     pub(crate) asked_at: Option<Mono>,
     pub(crate) kills: u32,
@@ -78,7 +95,8 @@ pub(crate) const fn is_live(state: StateName) -> bool {
 impl Model {
     pub(crate) fn new(plan: Rc<Plan>) -> Self {
         let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
-        let instances = wanted.iter().map(|count| vec![Instance::new(); *count as usize]).collect();
+        let counted = plan.services.iter().zip(&wanted);
+        let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
         Self { plan, instances, wanted, owners: BTreeMap::new(), failures: 0 }
     }
 
@@ -110,7 +128,7 @@ impl Model {
     pub(crate) fn scale(&mut self, service: ServiceIndex, wanted: u32) {
         self.wanted[service.position()] = wanted;
         let instances = &mut self.instances[service.position()];
-        instances.resize(instances.len().max(wanted as usize), Instance::new());
+        instances.resize(instances.len().max(wanted as usize), Instance::new(&self.plan.services[service.position()]));
         self.drop_surplus(service);
     }
 
@@ -152,19 +170,55 @@ impl Model {
         (instance.main, instance.process) = (Some(pid), process);
         instance.since = now;
         instance.failure = None;
-        instance.ready_at = None;
+        (instance.ready_at, instance.ready_by) = (None, None);
+        (instance.executed, instance.has_been_ready) = (false, false);
         Ok(())
     }
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
         let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
-        let delay = Checker::ready_delay(&self.plan.services[id.service.position()].ready);
         let instance = self.get_mut(id);
-        if instance.state == StateName::Starting {
+        if instance.state == StateName::Starting && !instance.executed {
             instance.refusals = 0;
             instance.since = now;
-            instance.ready_at = Some(delay.map_or(now, |delay| now + delay));
+            instance.executed = true;
+            match instance.definition.ready {
+                Ready::Exec => instance.ready_at = Some(now),
+                Ready::Delay(delay) => instance.ready_at = Some(now + delay),
+                Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
+                    instance.ready_by = Some(now + instance.definition.ready_timeout);
+                }
+            }
         }
+    }
+
+    /// The instance whose main process this is.
+    fn main(&mut self, pid: Pid) -> Option<&mut Instance> {
+        let id = self.owner(pid)?;
+        Some(self.get_mut(id)).filter(|instance| instance.main == Some(pid))
+    }
+
+    pub(crate) fn says_ready(&mut self, pid: Pid, now: Mono) {
+        self.executed(pid, now);
+        let Some(instance) = self.main(pid) else { return };
+        match instance.state {
+            StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
+            StateName::Running => instance.away = false,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn says_unready(&mut self, pid: Pid) {
+        if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
+            instance.away = true;
+        }
+    }
+
+    /// `every`: from now on; `None`: as before.
+    pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
+        let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) else { return };
+        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
+        instance.watch = every.map(|every| (every, now + every));
     }
 
     pub(crate) fn exec_failed(&mut self, pid: Pid, failure: StartFailure) {
@@ -176,15 +230,16 @@ impl Model {
     pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Left, now: Mono, stage: Stage) {
         let Some(id) = self.owner(pid) else { return };
         let plan = Rc::clone(&self.plan);
-        let service = &plan.services[id.service.position()];
+        let service = Rc::clone(&self.get(id).definition);
+        drop(plan);
         let clears = left == Left::Processes && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
         let instance = self.get_mut(id);
-        instance.expected = Some(restarts::after(service, instance, exit, now, stage));
+        instance.expected = Some(restarts::after(&service, instance, exit, now, stage));
         instance.main = None;
         instance.leader = clears.then_some(pid);
         instance.last_exit = Some(exit);
-        instance.ready_at = None;
-        (instance.asked_at, instance.kills) = (None, 0);
+        (instance.ready_at, instance.ready_by) = (None, None);
+        (instance.asked_at, instance.delayed_until, instance.kills) = (None, None, 0);
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
         if !shortage {
             instance.runs += 1;
@@ -232,7 +287,7 @@ impl Model {
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping {
+                if from != StateName::Stopping || instance.fault.is_some() {
                     instance.unstable = *unstable;
                 }
             }
@@ -241,6 +296,26 @@ impl Model {
                 instance.refusals = *attempt;
             }
             _ => {}
+        }
+        if let Reason::Fault(fault) = reason {
+            let founded = match fault {
+                Fault::NotReady(_) => from == StateName::Starting && instance.ready_by.is_some_and(|by| by <= now),
+                Fault::Silent(_) => {
+                    from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now)
+                }
+                Fault::InTrouble => true,
+            };
+            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {instance:?}");
+            instance.fault = Some(*fault);
+        } else if from != to || matches!(reason, Reason::Ended { .. }) {
+            instance.fault = None;
+        }
+        if to == StateName::Running {
+            instance.has_been_ready = true;
+            instance.away = false;
+            instance.watch = instance.definition.watchdog.map(|every| (every, now + every));
+        } else {
+            instance.watch = None;
         }
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
@@ -284,7 +359,7 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| instance.state))
+        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.away)))
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
@@ -363,8 +438,16 @@ impl Model {
 }
 
 impl Instance {
-    const fn new() -> Self {
+    fn new(definition: &Rc<Service>) -> Self {
         Self {
+            definition: Rc::clone(definition),
+            executed: false,
+            has_been_ready: false,
+            ready_by: None,
+            away: false,
+            watch: None,
+            fault: None,
+            delayed_until: None,
             state: StateName::Stopped,
             held: false,
             wanted: false,

@@ -121,7 +121,7 @@ impl Open {
                     let again = verb == Verb::Restart && instance.main.is_some();
                     instance.wanted = again || instance.state == StateName::Stopping;
                     if instance.state == StateName::Stopping {
-                        instance.due = None;
+                        (instance.due, instance.fault) = (None, None);
                     }
                 }
                 self.up = targets;
@@ -148,7 +148,7 @@ impl Open {
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
     instance.held |= is_active(instance.state);
-    instance.wanted = false;
+    (instance.wanted, instance.fault) = (false, None);
 }
 
 /// Why it cannot be, as far as is known at once.
