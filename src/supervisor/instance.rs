@@ -248,9 +248,10 @@ impl Supervisor {
         self.act(Action::Spawn { instance: id, restarts, definition });
     }
 
-    /// Asks anew for the process of an instance that has changed its id since it was asked for.
+    /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
-        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id].definition));
+        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
+        self.fleet[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
         self.fleet.replace_state(id, State::Spawning { from });
         self.act(Action::Spawn { instance: id, restarts, definition });
@@ -500,6 +501,8 @@ impl Supervisor {
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
                 self.fleet[id].last_run = Some(run);
+                // Whatever was to become of it, another process has its place.
+                let then = if id.is_twin() { Then::Rest(Stopped::Replaced) } else { then };
                 let (next, outlook) = self.after_stop(then);
                 self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, Some((rung, until)));
             }
@@ -582,14 +585,19 @@ impl Supervisor {
             State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
                 self.stop(id, Then::Fail(Fault::Silent(every)));
             }
-            State::Running { pid, since, presence, watch, soaked: _ } => {
-                self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
-            }
+            State::Running { .. } => self.end_trial(id),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
             State::Waiting | State::Spawning { .. } | State::Executing { .. } | State::Stopped { .. } => {}
+        }
+    }
+
+    /// It has run long enough once it was ready.
+    pub(super) fn end_trial(&mut self, id: InstanceId) {
+        if let State::Running { pid, since, presence, watch, soaked: Some(_) } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
         }
     }
 
