@@ -311,7 +311,7 @@ impl Supervisor {
         self.redefine(service, Rc::clone(&before));
         rollout.strategy = match before.reload.strategy {
             Strategy::Signal(_) => Strategy::Restart,
-            strategy => strategy,
+            strategy @ (Strategy::Rolling | Strategy::Restart) => strategy,
         };
         let has_changed = |id: &InstanceId| !self.fleet[*id].definition.makes_the_same(&before);
         rollout.todo = self.fleet.ids_of(service).filter(has_changed).map(|id| id.number).collect();

@@ -55,16 +55,12 @@ pub(crate) struct Instance {
     pub(crate) expected: Option<Expected>,
     /// When it is to go on from `backoff`.
     pub(crate) due: Option<Mono>,
-    /// Its program runs, as far as we have been told.
-    executed: bool,
-    /// It has been ready in this run.
-    pub(crate) has_been_ready: bool,
+    /// How far its run has come.
+    progress: Progress,
     /// When it is to be ready.
     pub(crate) ready_at: Option<Mono>,
     /// When it has to be ready.
     pub(crate) ready_by: Option<Mono>,
-    /// It has said that it is not there at the moment.
-    pub(crate) away: bool,
     /// How often it has to show that it is alive, and when the next time.
     pub(crate) watch: Option<(Duration, Mono)>,
     /// It is being stopped because it is broken.
@@ -80,6 +76,17 @@ pub(crate) struct Instance {
     pub(crate) failed: Option<u32>,
     /// Something that it depends on has failed before it could start.
     pub(crate) blocked: bool,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Made,
+    /// Its program runs, as far as we have been told.
+    Executed,
+    Ready,
+    /// It was ready, and has said that it is not there at the moment.
+    Away,
 }
 
 /// What is still left after so many SIGKILLs no longer holds anything up.
@@ -189,7 +196,7 @@ impl Model {
         };
         // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
         let has_died = self.get(id).expected.is_some();
-        let is_ready = twin.state == StateName::Running && !twin.away && twin.soaked_at.is_none_or(|at| at <= now);
+        let is_ready = twin.state == StateName::Running && !twin.is_away() && twin.soaked_at.is_none_or(|at| at <= now);
         rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {twin:?}");
         rule!(twin.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
         twin.soaked_at = None;
@@ -263,17 +270,17 @@ impl Model {
         instance.since = now;
         instance.failure = None;
         (instance.ready_at, instance.ready_by) = (None, None);
-        (instance.executed, instance.has_been_ready) = (false, false);
+        instance.progress = Progress::Made;
         Ok(())
     }
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
         let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
         let instance = self.get_mut(id);
-        if instance.state == StateName::Starting && !instance.executed {
+        if instance.state == StateName::Starting && instance.progress == Progress::Made {
             instance.refusals = 0;
             instance.since = now;
-            instance.executed = true;
+            instance.progress = Progress::Executed;
             match instance.definition.ready {
                 Ready::Exec => instance.ready_at = Some(now),
                 Ready::Delay(delay) => instance.ready_at = Some(now + delay),
@@ -295,14 +302,14 @@ impl Model {
         let Some(instance) = self.main(pid) else { return };
         match instance.state {
             StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
-            StateName::Running => instance.away = false,
+            StateName::Running => instance.progress = Progress::Ready,
             _ => {}
         }
     }
 
     pub(crate) fn says_unready(&mut self, pid: Pid) {
         if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
-            instance.away = true;
+            instance.progress = Progress::Away;
         }
     }
 
@@ -390,34 +397,7 @@ impl Model {
             }
             _ => {}
         }
-        if let Reason::Fault(fault) = reason {
-            let founded = match fault {
-                Fault::NotReady(_) => from == StateName::Starting && instance.ready_by.is_some_and(|by| by <= now),
-                Fault::Silent(_) => from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now),
-                Fault::InTrouble => true,
-            };
-            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {instance:?}");
-            instance.fault = Some(*fault);
-        } else if from != to || matches!(reason, Reason::Ended { .. }) {
-            instance.fault = None;
-        }
-        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && instance.blocked;
-        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
-        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
-            (instance.unstable, instance.refusals) = (0, 0);
-            instance.wanted |= to == StateName::Stopping;
-        }
-        instance.soaked_at = None;
-        if to == StateName::Running && id.is_twin() && !instance.definition.reload.soak.is_zero() {
-            instance.soaked_at = Some(now + instance.definition.reload.soak);
-        }
-        if to == StateName::Running {
-            instance.has_been_ready = true;
-            instance.away = false;
-            instance.watch = instance.definition.watchdog.map(|every| (every, now + every));
-        } else {
-            instance.watch = None;
-        }
+        instance.goes(id, from, to, reason, now)?;
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
             StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
@@ -463,7 +443,7 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.away)))
+        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_away())))
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
@@ -546,10 +526,8 @@ impl Instance {
     fn new(definition: &Rc<Service>) -> Self {
         Self {
             definition: Rc::clone(definition),
-            executed: false,
-            has_been_ready: false,
+            progress: Progress::Made,
             ready_by: None,
-            away: false,
             watch: None,
             fault: None,
             delayed_until: None,
@@ -574,6 +552,46 @@ impl Instance {
             failed: None,
             blocked: false,
         }
+    }
+
+    /// From one state to another, as far as readiness and what is broken are concerned.
+    fn goes(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason, now: Mono) -> Verdict {
+        if let Reason::Fault(fault) = reason {
+            let founded = match fault {
+                Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
+                Fault::Silent(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
+                Fault::InTrouble => true,
+            };
+            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
+            self.fault = Some(*fault);
+        } else if from != to || matches!(reason, Reason::Ended { .. }) {
+            self.fault = None;
+        }
+        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
+        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
+        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
+            (self.unstable, self.refusals) = (0, 0);
+            self.wanted |= to == StateName::Stopping;
+        }
+        self.soaked_at = None;
+        if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {
+            self.soaked_at = Some(now + self.definition.reload.soak);
+        }
+        if to == StateName::Running {
+            self.progress = Progress::Ready;
+            self.watch = self.definition.watchdog.map(|every| (every, now + every));
+        } else {
+            self.watch = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_been_ready(&self) -> bool {
+        matches!(self.progress, Progress::Ready | Progress::Away)
+    }
+
+    fn is_away(&self) -> bool {
+        self.progress == Progress::Away
     }
 
     /// A failure never looks like a success.

@@ -67,7 +67,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     if !again {
         return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Policy) });
     }
-    if instance.has_been_ready && now.since(instance.since) >= restart.min_uptime {
+    if instance.has_been_ready() && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;
