@@ -188,7 +188,7 @@ impl Expansion<'_> {
     /// `{fd.name}`: the number of that socket.
     fn socket(&mut self, name: &str, position: usize) -> Result<usize, Flaw> {
         let length = name.len() + b"{fd.}".len();
-        let Scope { service, placeholders, sockets, .. } = *self.scope;
+        let Scope { service, placeholders, sockets, variables } = *self.scope;
         if let Some(number) = sockets.iter().position(|known| *known == name) {
             self.output.current.extend_from_slice((FIRST_SOCKET + number).to_string().as_bytes());
             return Ok(length);
@@ -200,6 +200,9 @@ impl Expansion<'_> {
         let message = format!("service `{service}` has no socket `{name}`");
         let hint = match nearest(name, sockets.iter().copied()) {
             Some(near) => format!("did you mean `{{fd.{near}}}`?"),
+            None if sockets.is_empty() && variables.is_none() => {
+                format!("such as `--listen {name}=tcp://0.0.0.0:8080`")
+            }
             None if sockets.is_empty() => format!("such as `listen = {{ {name} = \"tcp://0.0.0.0:8080\" }}`"),
             None => format!("there are {}", sockets.join(", ")),
         };

@@ -104,8 +104,8 @@ impl Walk<'_> {
         let taken = service.process.listen.len() + service.process.fd_store as usize;
         let first = i64::try_from(FIRST_SOCKET + taken).unwrap_or(i64::MAX);
         if number < first {
-            let message = format!("descriptors {FIRST_SOCKET} to {} are for `listen` and `fd_store`", first - 1);
-            self.error(value.span(), &message, &format!("such as `{first}`"));
+            let message = format!("descriptors below {first} are for `listen` and `fd_store`");
+            self.error(value.span(), &message, "");
         }
         u8::try_from(number).ok().map(Ready::Fd)
     }

@@ -265,7 +265,7 @@ command line:1:48: expected a duration, found `\"5\"`
 command line:1:59: service `sleep` has no socket `x`
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
     |                                                           ^^^^^^
-  = such as `listen = { x = \"tcp://0.0.0.0:8080\" }`
+  = such as `--listen x=tcp://0.0.0.0:8080`
 
 3 errors on the command line
 ";

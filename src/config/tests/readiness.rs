@@ -80,9 +80,9 @@ fn every_kind_of_readiness_is_read() {
     assert_eq!(ready("\"ipc\""), Ready::Ipc);
     assert_eq!(ready("{ fd = 3 }"), Ready::Fd(3));
     assert_eq!(ready("{ delay = \"2s\" }"), Ready::Delay(Duration::from_secs(2)));
-    let probe = |value: &str| match ready(value) {
-        Ready::Probe(probe) => probe,
-        other => panic!("{other:?}"),
+    let probe = |value: &str| {
+        let Ready::Probe(probe) = ready(value) else { panic!("{value}") };
+        probe
     };
     assert_eq!(probe("{ tcp = \"127.0.0.1:300{instance}\" }"), Probe::Tcp(numbered(&["127.0.0.1:300", ""])));
     assert_eq!(probe("{ tcp = \"localhost:${PORT}\" }"), Probe::Tcp(fixed("127.0.0.1:80")));
@@ -153,10 +153,9 @@ keepalive.toml:2:30: `ready = "ipc"` needs the channel of `ipc = true`
     |                              ^^^^^
   = add it
 
-keepalive.toml:3:37: descriptors 3 to 4 are for `listen` and `fd_store`
+keepalive.toml:3:37: descriptors below 5 are for `listen` and `fd_store`
   3 | b = { command = "x", ready = { fd = 4 }, fd_store = 1, listen.a = "tcp://0.0.0.0:1" }
     |                                     ^
-  = such as `5`
 
 keepalive.toml:4:38: `db:80` is no address with a port
   4 | c = { command = "x", ready = { tcp = "db:80" } }
