@@ -9,17 +9,19 @@
 //! `waits` what a deadline is needed for.
 
 mod model;
+mod reloads;
 mod requests;
 mod restarts;
 mod shutdown;
+mod signals;
 mod waits;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::{KillMode, Kind, Strategy};
-use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, Fault, Left, Reason, Request, Scope, StateName, Verb, View};
+use keepalive::model::plan::{Kind, Strategy};
+use keepalive::model::{InstanceId, Mono, Pid, Plan};
+use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Verb, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -271,45 +273,6 @@ impl Checker {
         Ok(())
     }
 
-    fn sees_signal(&mut self, pid: Pid, scope: Scope, signal: Signal, world: &World) -> Verdict {
-        let Some(id) = self.model.owner(pid) else {
-            return Err(Violation(format!("a signal to {pid}, which was never ours")));
-        };
-        let service = Rc::clone(&self.model.get(id).definition);
-        if self.model.get(id).delayed_until.is_some_and(|until| until <= self.now) && signal == service.stop.signal {
-            let instance = self.model.get_mut(id);
-            (instance.delayed_until, instance.asked_at) = (None, Some(self.now));
-        }
-        let instance = self.model.get(id);
-        let forced = self.end.is_forced();
-        match scope {
-            Scope::Main | Scope::Group => {
-                rule!(instance.main == Some(pid), "{signal} to {pid}, a former process of {id:?}");
-                let receiver = world.serial(pid);
-                rule!(receiver.is_some(), "{signal} to {pid}, which has been reaped");
-                rule!(receiver == instance.process, "{signal} to {pid}, which is another process now");
-                let asked = matches!(self.event, Some(Event::Request { .. } | Event::Signal(_)));
-                if signal == Signal::KILL && instance.state != StateName::Stopping {
-                    rule!(asked, "SIGKILL to {id:?}, which is {:?}", instance.state);
-                } else if signal == Signal::KILL {
-                    let due = instance.asked_at.map(|at| at + service.stop.timeout);
-                    let early = due.is_none_or(|due| due > self.now) && !forced && !asked;
-                    rule!(!early, "SIGKILL to {id:?} before its stop_timeout");
-                    self.model.get_mut(id).kills += 1;
-                }
-                let spares = service.stop.kill_mode == KillMode::Process;
-                rule!(scope == Scope::Main || !spares, "kill_mode is process, yet the group is signalled");
-            }
-            Scope::Left => {
-                rule!(!world.is_unreaped(pid), "what {pid} left is signalled before it was reaped");
-                rule!(instance.leader == Some(pid), "{id:?} is not waiting for what {pid} left");
-                rule!(service.stop.kill_mode != KillMode::Process, "kill_mode is process, yet leftovers are signalled");
-                self.model.get_mut(id).kills += u32::from(signal == Signal::KILL);
-            }
-        }
-        Ok(())
-    }
-
     fn sees_fact(&mut self, fact: &Fact) -> Verdict {
         match fact {
             Fact::Transition { instance, from, to, reason, pid: _ } => {
@@ -399,39 +362,6 @@ impl Checker {
     fn is_cleared_since(&self, id: InstanceId) -> bool {
         let Some(leader) = self.model.get(id).leader else { return false };
         self.steps.iter().skip(1).any(|step| step.event == Event::Cleared { pid: leader })
-    }
-
-    /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
-    fn owe_stop_signal(&mut self, id: InstanceId, from: StateName, reason: &Reason) {
-        let definition = Rc::clone(&self.model.get(id).definition);
-        let stop = definition.stop;
-        let Some(pid) = self.model.get(id).main else { return };
-        let is_broken = matches!(reason, Reason::Fault(_));
-        if from == StateName::Running && !stop.delay.is_zero() && !is_broken && !self.end.is_forced() {
-            let instance = self.model.get_mut(id);
-            instance.delayed_until = Some(self.now + stop.delay);
-            instance.asked_at = instance.delayed_until;
-            return;
-        }
-        let signal = match reason {
-            Reason::Fault(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
-            _ => stop.signal,
-        };
-        let (asks, kills) = match stop.kill_mode {
-            KillMode::Mixed => (Scope::Main, Scope::Group),
-            KillMode::Group => (Scope::Group, Scope::Group),
-            KillMode::Process => (Scope::Main, Scope::Main),
-        };
-        self.owed = if self.end.is_forced() {
-            vec![Action::Signal { pid, scope: kills, signal: Signal::KILL }]
-        } else {
-            let mut owed = vec![
-                Action::Signal { pid, scope: asks, signal: Signal::CONT },
-                Action::Signal { pid, scope: asks, signal },
-            ];
-            owed.extend(definition.process.ipc.then_some(Action::Farewell { pid }));
-            owed
-        };
     }
 
     /// Everything that follows from an event has been seen.

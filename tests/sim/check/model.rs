@@ -11,20 +11,20 @@ use nix::errno::Errno;
 
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
-use super::{Checker, Verdict, Violation, rule};
+use super::{Checker, Verdict, rule};
 use crate::world::Serial;
 
 #[derive(Debug)]
 pub(crate) struct Model {
-    plan: Rc<Plan>,
+    pub(super) plan: Rc<Plan>,
     /// Those that are surplus too, until they have come to rest.
     instances: Vec<Vec<Instance>>,
     wanted: Vec<u32>,
     /// Second processes during a rolling reload.
-    twins: BTreeMap<InstanceId, Instance>,
+    pub(super) twins: BTreeMap<InstanceId, Instance>,
     /// The services that are being reloaded.
-    reloading: BTreeSet<ServiceIndex>,
-    owners: BTreeMap<Pid, InstanceId>,
+    pub(super) reloading: BTreeSet<ServiceIndex>,
+    pub(super) owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Instance {
     /// When it is to go on from `backoff`.
     pub(crate) due: Option<Mono>,
     /// How far its run has come.
-    progress: Progress,
+    pub(super) progress: Progress,
     /// When it is to be ready.
     pub(crate) ready_at: Option<Mono>,
     /// When it has to be ready.
@@ -80,7 +80,7 @@ pub(crate) struct Instance {
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     Made,
     /// Its program runs, as far as we have been told.
     Executed,
@@ -149,66 +149,6 @@ impl Model {
 
     pub(crate) fn twins(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         self.twins.iter().map(|(id, twin)| (*id, twin))
-    }
-
-    /// A rolling reload starts a second process for `id`, which is its twin.
-    pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
-        rule!(self.reloading.contains(&id.service), "{id:?} starts, and nothing is being reloaded");
-        let main = self.find(id.slot()).map(|main| (main.state, main.runs));
-        let Some((StateName::Running, runs)) = main else {
-            return Err(Violation(format!("{id:?} starts beside {main:?}")));
-        };
-        let definition = &self.plan.services[id.service.position()];
-        let mut twin = Instance::new(definition);
-        twin.runs = runs + 1;
-        self.twins.insert(id, twin);
-        let count = self.twins.keys().filter(|twin| twin.service == id.service).count() as u32;
-        rule!(count <= definition.reload.max_surge, "{count} more processes than instances");
-        Ok(())
-    }
-
-    pub(crate) fn reload_begins(&mut self, service: ServiceIndex) -> Verdict {
-        rule!(self.reloading.insert(service), "{service:?} is being reloaded already");
-        Ok(())
-    }
-
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex) -> Verdict {
-        rule!(self.reloading.remove(&service), "{service:?} was not being reloaded");
-        let left = self.twins.keys().find(|twin| twin.service == service);
-        rule!(left.is_none(), "{left:?} is still there after the reload");
-        Ok(())
-    }
-
-    pub(crate) fn is_reloading(&self, service: ServiceIndex) -> bool {
-        self.reloading.contains(&service)
-    }
-
-    /// No reload goes on any more: everything is being stopped.
-    pub(crate) fn forget_reloads(&mut self) {
-        self.reloading.clear();
-    }
-
-    /// The twin of `id` takes its place.
-    pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
-        rule!(self.reloading.contains(&id.service), "{id:?} is replaced, and nothing is being reloaded");
-        let Some(mut twin) = self.twins.remove(&id.twin()) else {
-            return Err(Violation(format!("{id:?} is replaced by nothing")));
-        };
-        // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
-        let has_died = self.get(id).expected.is_some();
-        let is_ready = twin.state == StateName::Running && !twin.is_away() && twin.soaked_at.is_none_or(|at| at <= now);
-        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {twin:?}");
-        rule!(twin.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
-        twin.soaked_at = None;
-        let mut old = std::mem::replace(self.get_mut(id), twin);
-        old.expected = old.expected.map(|_| Expected::Replaced);
-        self.twins.insert(id.twin(), old);
-        for owner in self.owners.values_mut() {
-            if owner.slot() == id {
-                *owner = if owner.is_twin() { id } else { id.twin() };
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
@@ -289,35 +229,6 @@ impl Model {
                 }
             }
         }
-    }
-
-    /// The instance whose main process this is.
-    fn main(&mut self, pid: Pid) -> Option<&mut Instance> {
-        let id = self.owner(pid)?;
-        Some(self.get_mut(id)).filter(|instance| instance.main == Some(pid))
-    }
-
-    pub(crate) fn says_ready(&mut self, pid: Pid, now: Mono) {
-        self.executed(pid, now);
-        let Some(instance) = self.main(pid) else { return };
-        match instance.state {
-            StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
-            StateName::Running => instance.progress = Progress::Ready,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn says_unready(&mut self, pid: Pid) {
-        if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
-            instance.progress = Progress::Away;
-        }
-    }
-
-    /// `every`: from now on; `None`: as before.
-    pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
-        let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) else { return };
-        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
-        instance.watch = every.map(|every| (every, now + every));
     }
 
     pub(crate) fn exec_failed(&mut self, pid: Pid, failure: StartFailure) {
@@ -523,7 +434,7 @@ impl Model {
 }
 
 impl Instance {
-    fn new(definition: &Rc<Service>) -> Self {
+    pub(super) fn new(definition: &Rc<Service>) -> Self {
         Self {
             definition: Rc::clone(definition),
             progress: Progress::Made,
@@ -554,43 +465,11 @@ impl Instance {
         }
     }
 
-    /// From one state to another, as far as readiness and what is broken are concerned.
-    fn goes(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason, now: Mono) -> Verdict {
-        if let Reason::Fault(fault) = reason {
-            let founded = match fault {
-                Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
-                Fault::Silent(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
-                Fault::InTrouble => true,
-            };
-            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
-            self.fault = Some(*fault);
-        } else if from != to || matches!(reason, Reason::Ended { .. }) {
-            self.fault = None;
-        }
-        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
-        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
-        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
-            (self.unstable, self.refusals) = (0, 0);
-            self.wanted |= to == StateName::Stopping;
-        }
-        self.soaked_at = None;
-        if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {
-            self.soaked_at = Some(now + self.definition.reload.soak);
-        }
-        if to == StateName::Running {
-            self.progress = Progress::Ready;
-            self.watch = self.definition.watchdog.map(|every| (every, now + every));
-        } else {
-            self.watch = None;
-        }
-        Ok(())
-    }
-
     pub(crate) fn has_been_ready(&self) -> bool {
         matches!(self.progress, Progress::Ready | Progress::Away)
     }
 
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         self.progress == Progress::Away
     }
 
