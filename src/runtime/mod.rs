@@ -12,6 +12,7 @@ mod counts;
 mod ending;
 mod events;
 mod foreground;
+mod gear;
 mod journal;
 mod kills;
 mod logging;
@@ -40,6 +41,7 @@ use children::{Child, Children};
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
+use gear::Gear;
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
@@ -318,7 +320,8 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let result = self.children.spawn(instance, restarts, definition, &mut self.logging);
+        let gear = Gear::default();
+        let result = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging);
         self.now = sys::now();
         let (pid, progress) = match result {
             Ok(started) => started,
