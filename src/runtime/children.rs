@@ -10,14 +10,16 @@ use nix::errno::Errno;
 
 use super::gear::Gear;
 use super::logging::Logging;
+use super::successions::Successions;
 use crate::model::plan::{Input, Limit, Output, Service};
 use crate::model::{InstanceId, Pid};
 use crate::sys::terminal::Reach;
-use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
+use crate::sys::{self, ChildSignals, IdProbe, Poller, Progress, Session, Setup, Sharing, Spawner, StringList, procfs};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
     living: BTreeMap<Pid, Child>,
+    successions: Successions,
     environment: StringList,
     null: OwnedFd,
     sharing: Sharing,
@@ -65,6 +67,7 @@ impl Children {
         let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
             living: BTreeMap::new(),
+            successions: Successions::default(),
             environment: passed_on.collect(),
             null: open_null()?,
             sharing,
@@ -83,6 +86,43 @@ impl Children {
 
     pub(super) fn remove(&mut self, pid: Pid) {
         self.living.remove(&pid);
+    }
+
+    /// The main process of the instance that `pid` belongs to: it is it, is in its session or below it. What the instance
+    /// had as a main process before counts as much.
+    pub(super) fn owner_of(&self, pid: Pid) -> Option<Pid> {
+        /// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
+        const DEEPEST: usize = 64;
+        let main = |pid: Pid| if self.living.contains_key(&pid) { Some(pid) } else { self.successions.of(pid) };
+        let mut next = pid;
+        for _ in 0..DEEPEST {
+            if let Some(main) = main(next) {
+                return Some(main).filter(|main| self.living.contains_key(main));
+            }
+            let stat = procfs::stat(next)?;
+            if let Some(main) = Pid::new(stat.session).and_then(main) {
+                return Some(main).filter(|main| self.living.contains_key(main));
+            }
+            next = Pid::new(stat.ppid)?;
+        }
+        None
+    }
+
+    /// `successor` is the main process in place of `main` from now on.
+    pub(super) fn succeed(&mut self, main: Pid, successor: Pid, probe: &IdProbe, poller: &Poller) {
+        let Some(child) = self.living.remove(&main) else { return };
+        self.living.insert(successor, child);
+        self.successions.stop_watching(main, poller);
+        self.successions.add(main, successor, probe, poller);
+    }
+
+    /// Where main processes have been replaced.
+    pub(super) const fn successions(&self) -> &Successions {
+        &self.successions
+    }
+
+    pub(super) const fn successions_mut(&mut self) -> &mut Successions {
+        &mut self.successions
     }
 
     pub(super) fn count(&self) -> usize {

@@ -4,8 +4,9 @@
 //! configured to be; its channel and its state at the lowest numbers after the first two that are free.
 
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
+use super::fd_store::Stored;
 use crate::model::plan::Service;
 use crate::sys::{self, StringList};
 
@@ -17,8 +18,8 @@ const FIRST: u8 = 3;
 pub(super) struct Gear<'a> {
     /// Its listening sockets, in the order of `listen`.
     pub(super) sockets: &'a [BorrowedFd<'a>],
-    /// What has been stored for it, and by what names.
-    pub(super) stored: &'a [(Box<str>, OwnedFd)],
+    /// What has been stored for it.
+    pub(super) stored: &'a [Stored],
     /// Where it writes a newline when it is ready.
     pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
     /// Its end of the channel of JSON lines.
@@ -45,7 +46,7 @@ impl<'a> Gear<'a> {
     pub(super) fn places(&self) -> Places<'a> {
         // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
-        let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|(_, stored)| stored.as_fd()));
+        let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|stored| stored.descriptor.as_fd()));
         let mut places = Places { descriptors: (FIRST..end).zip(passed_on).collect(), ..Places::default() };
         places.listening = places.descriptors.len();
         let begin = usize::from(FIRST) + places.listening;
@@ -77,6 +78,9 @@ impl<'a> Gear<'a> {
         if let Some(socket) = self.notify {
             set("NOTIFY_SOCKET", &socket);
         }
+        if service.process.fd_store > 0 {
+            set("FDSTORE", &service.process.fd_store);
+        }
         if let Some(interval) = service.watchdog {
             set("WATCHDOG_USEC", &interval.as_micros());
             set("WATCHDOG_PID", &own);
@@ -91,7 +95,7 @@ impl<'a> Gear<'a> {
         }
         if places.listening > 0 {
             let names = service.process.listen.iter().map(|listen| &*listen.name);
-            let names = names.chain(self.stored.iter().map(|(name, _)| &**name));
+            let names = names.chain(self.stored.iter().map(|stored| &*stored.name));
             env.push_with(|buffer| {
                 buffer.extend_from_slice(b"LISTEN_FDNAMES");
                 for (position, name) in names.take(places.listening).enumerate() {

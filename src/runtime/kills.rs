@@ -17,10 +17,10 @@ impl Runtime {
             Scope::Main => kill::signal_process(pid, signal),
             // In the moment between fork and setsid the group is not there yet.
             Scope::Group => match kill::signal_group(pid.led_group(), signal) {
-                Err(Errno::ESRCH) => kill::signal_process(pid, signal),
+                Err(Errno::ESRCH) => self.signal_joint_group(pid, signal),
                 other => other,
             },
-            Scope::Left => self.signal_left(pid, signal),
+            Scope::Left => self.signal_all_left(pid, signal),
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -29,6 +29,23 @@ impl Runtime {
             }
             Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno::words(errno)),
         }
+    }
+
+    /// A main process that leads no group: it has not come to it yet, or it is in the group of one before it.
+    fn signal_joint_group(&self, pid: Pid, signal: Signal) -> Result<(), Errno> {
+        let group = sys::process::group_of(pid);
+        match self.children.successions().before(pid).find(|before| Some(before.led_group()) == group) {
+            Some(before) => kill::signal_group(before.led_group(), signal),
+            None => kill::signal_process(pid, signal),
+        }
+    }
+
+    /// What a main process and those before it have left.
+    fn signal_all_left(&mut self, main: Pid, signal: Signal) -> Result<(), Errno> {
+        let before: Vec<Pid> = self.children.successions().before(main).collect();
+        before
+            .into_iter()
+            .fold(self.signal_left(main, signal), |result, before| result.and(self.signal_left(before, signal)))
     }
 
     /// What is in the group or session that `leader` led. It has been reaped, but as long as something is left the

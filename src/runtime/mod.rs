@@ -11,14 +11,17 @@ mod control;
 mod counts;
 mod ending;
 mod events;
+mod fd_store;
 mod foreground;
 mod gear;
 mod journal;
 mod kills;
 mod logging;
+mod notify;
 mod oom;
 mod pipes;
 mod search;
+mod successions;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -35,14 +38,17 @@ use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, 
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
 use crate::sys::{
-    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
+    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, procfs,
+    signals,
 };
 use children::{Child, Children};
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
+use fd_store::FdStore;
 use gear::Gear;
 use logging::Logging;
+use notify::Notify;
 use oom::OomCounter;
 use search::Search;
 use usage::Usage;
@@ -54,13 +60,15 @@ const DEATHS_PER_TURN: u32 = 256;
 /// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
 /// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
 const BACKLOG_FOR_EACH: usize = 4;
+/// What services say stays with the kernel while more actions than this wait for each instance, even what they said last.
+const LAST_WORDS_BACKLOG: usize = 64;
 /// Who waits so long has nothing to do.
 const A_WHILE: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
 /// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
-/// the last two, which are [`logging`]'s.
+/// those of [`notify`] and [`fd_store`] and the last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -135,6 +143,10 @@ struct Runtime {
     events: Events,
     usage: Usage,
     server: Server,
+    notify: Notify,
+    store: FdStore,
+    /// Found by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
+    ends: Vec<u64>,
     begun: Mono,
     /// The same moment, since 1970.
     begun_at: Duration,
@@ -180,6 +192,9 @@ impl Runtime {
             counts: Counts::default(),
             events: Events::default(),
             usage: Usage::default(),
+            notify: Notify::default(),
+            store: FdStore::default(),
+            ends: Vec::new(),
             begun: now,
             begun_at: sys::wall(),
         })
@@ -225,6 +240,7 @@ impl Runtime {
             self.look_at_start(pid);
             self.act();
         }
+        self.listen_to_services();
         if signalled && self.is_at_leisure() {
             self.take_signals();
         }
@@ -241,18 +257,38 @@ impl Runtime {
 
     /// Whether what makes many actions may come.
     fn is_at_leisure(&self) -> bool {
-        self.supervisor.backlog() <= BACKLOG_FOR_EACH * self.supervisor.instances() as usize
+        self.has_backlog_below(BACKLOG_FOR_EACH)
+    }
+
+    fn has_backlog_below(&self, for_each: usize) -> bool {
+        self.supervisor.backlog() <= for_each * self.supervisor.instances() as usize
+    }
+
+    fn listen_to_services(&mut self) {
+        if self.notify.has_news() && self.is_at_leisure() {
+            self.take_notices();
+        }
+        for token in std::mem::take(&mut self.ends) {
+            if token >= fd_store::FIRST_TOKEN {
+                self.store.on_end(token, &self.poller);
+            } else {
+                self.on_successor_ended(token);
+            }
+        }
     }
 
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut signalled = false;
         self.logging.wait_for_room(&self.poller);
+        self.notify.begin_turn();
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
                 SIGNALS => signalled = true,
                 logging::LIFE | logging::ROOM => self.logging.is_ready(token),
+                notify::SOCKET => self.notify.is_ready(),
+                notify::FIRST_TOKEN..=fd_store::LAST_TOKEN => self.ends.push(token),
                 control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
@@ -302,7 +338,12 @@ impl Runtime {
             self.logging.on_draining(self.now);
         }
         if let Fact::Scaled { service, from, to } = record.fact {
-            (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
+            for number in to..from {
+                let id = InstanceId { service, number };
+                self.logging.forget(id);
+                self.notify.forget(id);
+                self.store.forget(id, &self.poller);
+            }
         }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));
@@ -320,7 +361,12 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let gear = Gear::default();
+        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose();
+        let notify = match notify {
+            Ok(address) => address,
+            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
+        };
+        let gear = Gear { stored: self.store.of(instance), notify, ..Gear::default() };
         let result = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging);
         self.now = sys::now();
         let (pid, progress) = match result {
@@ -328,9 +374,11 @@ impl Runtime {
             Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
         };
         self.tell(Event::Spawned { instance, pid });
+        self.notify.on_started(instance);
         // That it could be given out again says that nothing is left of whom the number was before.
         if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
             self.uncleared.swap_remove(position);
+            self.children.successions_mut().forget(pid);
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
@@ -432,40 +480,97 @@ impl Runtime {
 
     /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
     fn on_dead(&mut self, pid: Pid) {
-        let Some(child) = self.children.get(pid).cloned() else {
-            self.counts.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
-            wait::reap(pid).ok();
-            return;
-        };
+        if self.has_backlog_below(LAST_WORDS_BACKLOG) {
+            // By its id it is found whose last words they are.
+            self.take_notices();
+        }
+        let Some(child) = self.children.get(pid).cloned() else { return self.on_other_dead(pid) };
         self.look_at_start(pid);
         self.forget_start(pid);
-        if child.definition.stop.kill_mode == KillMode::Mixed {
-            kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        }
+        self.kill_groups(pid, &child);
         let Ok(ended) = wait::reap(pid) else { return };
+        self.conclude(pid, &child, ended.status);
+    }
+
+    /// No main process, or none any more.
+    fn on_other_dead(&mut self, pid: Pid) {
+        let successor = self.children.successions().of(pid);
+        if successor.is_none() {
+            self.counts.orphans += 1;
+            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
+        }
+        let ended = wait::reap(pid);
+        if let (Some(successor), Ok(ended)) = (successor, ended)
+            && let Some(child) = self.children.get(successor).cloned()
+            && procfs::stat(successor).is_none()
+        {
+            // It was reaped by the one whose place it had taken.
+            self.conclude(successor, &child, ended.status);
+        }
+    }
+
+    /// What a main process that has ended leaves in its group, and in those of the ones before it.
+    fn kill_groups(&mut self, pid: Pid, child: &Child) {
+        if child.definition.stop.kill_mode != KillMode::Mixed {
+            return;
+        }
+        kill::signal_group(pid.led_group(), Signal::KILL).ok();
+        for before in self.children.successions().before(pid) {
+            kill::signal_group(before.led_group(), Signal::KILL).ok();
+        }
+    }
+
+    /// A main process has ended and has been reaped.
+    fn conclude(&mut self, pid: Pid, child: &Child, status: ExitStatus) {
         self.children.remove(pid);
+        self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);
+        if child.definition.notifies() {
+            self.take_leave(pid, child.instance.slot());
+        }
         if child.definition.process.input == Input::Terminal {
             foreground::on_ended(pid);
         }
-        let left = self.what_is_left(pid, &child);
-        let killed = ended.status == ExitStatus::Signal(Signal::KILL);
-        let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
+        let left = self.what_is_left(pid, child);
+        let killed = status == ExitStatus::Signal(Signal::KILL);
+        let exit = Exit { status, oom_killed: killed && self.oom.has_risen() };
         self.happened(Event::Exited { pid, exit, left });
     }
 
+    /// What is known of an instance goes with the last process of one that is not to be any more.
+    fn take_leave(&mut self, pid: Pid, id: InstanceId) {
+        let service = self.supervisor.view().services().nth(id.service.position());
+        let stays = service.is_some_and(|service| id.number < service.wanted);
+        self.notify.on_ended(id, pid, stays);
+        if !stays {
+            self.store.forget(id, &self.poller);
+        }
+    }
+
     fn what_is_left(&mut self, pid: Pid, child: &Child) -> Left {
-        if child.definition.stop.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
+        if child.definition.stop.kill_mode == KillMode::Process {
+            self.children.successions_mut().forget(pid);
+            return Left::Nothing;
+        }
+        self.children.successions_mut().prune(&self.probe);
+        if !self.is_in_use(pid) {
             return Left::Nothing;
         }
         self.uncleared.push(pid);
         Left::Processes
     }
 
+    /// Whether anything is left of this main process, or of those before it.
+    fn is_in_use(&self, pid: Pid) -> bool {
+        self.probe.is_in_use(pid) || self.children.successions().before(pid).next().is_some()
+    }
+
     fn look_at_uncleared(&mut self) {
-        let probe = &self.probe;
-        for pid in self.uncleared.extract_if(.., |pid| !probe.is_in_use(*pid)).collect::<Vec<_>>() {
+        self.children.successions_mut().prune(&self.probe);
+        let (left, cleared) = std::mem::take(&mut self.uncleared).into_iter().partition(|pid| self.is_in_use(*pid));
+        self.uncleared = left;
+        let cleared: Vec<Pid> = cleared;
+        for pid in cleared {
             self.happened(Event::Cleared { pid });
         }
     }

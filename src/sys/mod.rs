@@ -15,6 +15,7 @@ pub mod fork;
 pub mod kill;
 pub mod memory;
 pub mod message;
+pub mod notices;
 pub mod outlet;
 pub mod packet;
 mod path_search;
