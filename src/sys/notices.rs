@@ -140,18 +140,35 @@ pub fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
 mod tests {
     use std::os::fd::BorrowedFd;
 
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use nix::sys::socket::connect;
 
     use super::*;
 
     fn send(name: &[u8], text: &[u8], descriptors: &[c_int]) {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let client = socket(AddressFamily::Unix, SockType::Datagram, flags, None).unwrap();
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let parts = [std::io::IoSlice::new(text)];
-        let rights = if descriptors.is_empty() { &[][..] } else { &rights[..] };
-        let address = UnixAddr::new_abstract(name).unwrap();
-        sendmsg(client.as_raw_fd(), &parts, rights, MsgFlags::empty(), Some(&address)).unwrap();
+        let client = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(client.as_raw_fd(), &UnixAddr::new_abstract(name).unwrap()).unwrap();
+        let mut part = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
+        let size = u32::try_from(size_of_val(descriptors)).unwrap();
+        // A cmsghdr: its length, level and type.
+        let mut control = vec![0_u64; CONTROL_WORDS];
+        // SAFETY: plain arithmetic.
+        control[0] = unsafe { libc::CMSG_LEN(size) }.into();
+        let [level, kind] = [libc::SOL_SOCKET, libc::SCM_RIGHTS].map(|number| u64::from(number.unsigned_abs()));
+        control[1] = level | kind << 32;
+        for (position, descriptor) in descriptors.iter().enumerate() {
+            control[2 + position / 2] |= u64::from(descriptor.unsigned_abs()) << (32 * (position % 2));
+        }
+        // SAFETY: all-zero bytes are a valid msghdr.
+        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        if !descriptors.is_empty() {
+            message.msg_control = control.as_mut_ptr().cast();
+            // SAFETY: plain arithmetic.
+            message.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
+        }
+        // SAFETY: the message points to one part and, if at all, to a complete control message, both alive.
+        Errno::result(unsafe { libc::sendmsg(client.as_raw_fd(), &raw const message, 0) }).unwrap();
     }
 
     fn is_open(fd: c_int) -> bool {
