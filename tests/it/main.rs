@@ -34,6 +34,7 @@ mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
+mod notify;
 mod page;
 mod services;
 #[path = "../common/session.rs"]
