@@ -15,11 +15,7 @@ impl Runtime {
             // Its id may be another's by now. The supervisor passes over what has waited for too long; this is certain.
             Scope::Main | Scope::Group if is_reaped => return,
             Scope::Main => kill::signal_process(pid, signal),
-            // In the moment between fork and setsid the group is not there yet.
-            Scope::Group => match kill::signal_group(pid.led_group(), signal) {
-                Err(Errno::ESRCH) => self.signal_joint_group(pid, signal),
-                other => other,
-            },
+            Scope::Group => self.signal_groups(pid, signal),
             Scope::Left => self.signal_all_left(pid, signal),
         };
         match result {
@@ -31,13 +27,21 @@ impl Runtime {
         }
     }
 
-    /// A main process that leads no group: it has not come to it yet, or it is in the group of one before it.
-    fn signal_joint_group(&self, pid: Pid, signal: Signal) -> Result<(), Errno> {
-        let group = sys::process::group_of(pid);
-        match self.children.successions().before(pid).find(|before| Some(before.led_group()) == group) {
-            Some(before) => kill::signal_group(before.led_group(), signal),
-            None => kill::signal_process(pid, signal),
+    /// The group of a main process, and what is left of those of the ones before it.
+    fn signal_groups(&self, main: Pid, signal: Signal) -> Result<(), Errno> {
+        let mut result = kill::signal_group(main.led_group(), signal);
+        let leads = result != Err(Errno::ESRCH);
+        let group = if leads { None } else { sys::process::group_of(main) };
+        let mut is_reached = leads;
+        for before in self.children.successions().before(main).map(Pid::led_group) {
+            kill::signal_group(before, signal).ok();
+            is_reached |= Some(before) == group;
         }
+        if !is_reached {
+            // In the moment between fork and setsid the group is not there yet.
+            result = kill::signal_process(main, signal);
+        }
+        result
     }
 
     /// What a main process and those before it have left.

@@ -197,5 +197,5 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
 /// It runs and is ready; a oneshot has succeeded.
 pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
     let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
-    instance.state == if kind == Some(Kind::Oneshot) { StateName::Completed } else { StateName::Running }
+    if kind == Some(Kind::Oneshot) { instance.state == StateName::Completed } else { instance.ready }
 }

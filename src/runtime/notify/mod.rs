@@ -124,12 +124,12 @@ impl Notify {
         self.last.remove(&id.slot());
     }
 
-    /// Its main process has ended; `stays`: there will be others.
-    pub(super) fn on_ended(&mut self, id: InstanceId, main: Pid, stays: bool) {
-        let Some(said) = self.said.remove(&main) else { return };
-        if stays && !id.is_twin() {
-            self.last.insert(id, said);
-        }
+    /// Its main process has ended.
+    pub(super) fn on_ended(&mut self, id: InstanceId, main: Pid) {
+        match self.said.remove(&main) {
+            Some(said) => self.last.insert(id.slot(), said),
+            None => self.last.remove(&id.slot()),
+        };
     }
 
     pub(super) fn forget(&mut self, id: InstanceId) {

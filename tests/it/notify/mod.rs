@@ -232,6 +232,9 @@ os._exit(1)
         running.expect("2 stored");
         wait_until("one to be closed", || (descriptors(&running) <= full).then_some(()));
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
+        // What is stored is kept for as long as the instance is.
+        assert_eq!(control.post("/v1/services/web/start").status, 200);
+        running.expect("3 stored");
         let stderr = finish(running);
         assert!(stderr.contains("has stored 1 too many: `fd_store` allows 3"), "{stderr}");
     }
@@ -344,7 +347,7 @@ os._exit(0)
         let left = lines[0].strip_prefix("left ").unwrap_or_else(|| panic!("{lines:?}"));
         let left: Vec<Pid> = left.split(' ').map(|pid| Pid::new(pid.parse().unwrap()).unwrap()).collect();
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
-        assert_eq!(seen(&control).0, "stopped");
+        assert_eq!(control.instance("web.0")["exit"], json!({"signal": "SIGTERM"}));
         left.into_iter().for_each(wait_for_death);
         finish(running);
     }
