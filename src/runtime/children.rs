@@ -10,10 +10,10 @@ use nix::errno::Errno;
 
 use super::gear::Gear;
 use super::logging::Logging;
-use crate::model::plan::{Input, Limit, Output, Service};
+use crate::model::plan::{Input, Limit, Output, Service, State};
 use crate::model::{InstanceId, Pid};
 use crate::sys::terminal::Reach;
-use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
+use crate::sys::{self, ChildSignals, OpenFile, Progress, Session, Setup, Sharing, Spawner, StringList};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
@@ -29,6 +29,7 @@ pub(super) struct Children {
     env: StringList,
     cwd: Vec<u8>,
     limits: Vec<Limit>,
+    state: Vec<u8>,
 }
 
 /// A main process that has not been reaped.
@@ -74,6 +75,7 @@ impl Children {
             env: StringList::new(),
             cwd: Vec::new(),
             limits: Vec::new(),
+            state: Vec::new(),
         })
     }
 
@@ -83,6 +85,11 @@ impl Children {
 
     pub(super) fn remove(&mut self, pid: Pid) {
         self.living.remove(&pid);
+    }
+
+    /// All that have a main process, and what that is made of.
+    pub(super) fn living(&self) -> impl Iterator<Item = (InstanceId, &Service)> {
+        self.living.values().map(|child| (child.instance, &*child.definition))
     }
 
     pub(super) fn count(&self) -> usize {
@@ -108,7 +115,7 @@ impl Children {
     ) -> Result<(Pid, Progress), Errno> {
         let number = instance.slot().number;
         self.fill_argv(service, number);
-        let places = gear.places();
+        let places = gear.places(service);
         self.env.clear();
         gear.describe(&places, service, &mut self.env);
         self.fill_env(service, number, restarts);
@@ -120,6 +127,12 @@ impl Children {
         self.limits.clear();
         self.limits.extend_from_slice(&process.limits);
         self.limits.extend(logging.limit_of_services(process));
+        self.state.clear();
+        if let Some(State { persist: Some(path), .. }) = &process.state {
+            path.write_to(number, &mut self.state);
+        }
+        let path = CStr::from_bytes_until_nul(&self.state).ok();
+        let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(instance.slot(), service);
         let setup = Setup {
@@ -136,6 +149,7 @@ impl Children {
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
             descriptors: &places.descriptors,
+            file,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
             limits: &self.limits,

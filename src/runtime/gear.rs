@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use crate::model::plan::Service;
+use crate::model::plan::{Service, State};
 use crate::sys::{self, StringList};
 
 /// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
@@ -23,7 +23,7 @@ pub(super) struct Gear<'a> {
     pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
     /// Its end of the channel of JSON lines.
     pub(super) ipc: Option<BorrowedFd<'a>>,
-    /// The memory that survives it.
+    /// The memory that survives it; not if that is a file.
     pub(super) state: Option<BorrowedFd<'a>>,
     /// `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
@@ -34,6 +34,8 @@ pub(super) struct Gear<'a> {
 pub(super) struct Places<'a> {
     /// Each number once.
     pub(super) descriptors: Vec<(u8, BorrowedFd<'a>)>,
+    /// Where it gets the file of `state`, and how large that is at least.
+    pub(super) file: Option<(u8, u64)>,
     /// How many the first two kinds are together.
     listening: usize,
     ipc: Option<u8>,
@@ -42,7 +44,7 @@ pub(super) struct Places<'a> {
 
 impl<'a> Gear<'a> {
     /// Allocates nothing if there is nothing to place.
-    pub(super) fn places(&self) -> Places<'a> {
+    pub(super) fn places(&self, service: &Service) -> Places<'a> {
         // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
         let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|(_, stored)| stored.as_fd()));
@@ -58,6 +60,10 @@ impl<'a> Gear<'a> {
         };
         places.ipc = self.ipc.and_then(&mut place);
         places.state = self.state.and_then(&mut place);
+        if let Some(State { persist: Some(_), size }) = &service.process.state {
+            places.file = free.next().map(|number| (number, *size));
+            places.state = places.file.map(|(number, _)| number);
+        }
         places.descriptors.extend(self.ready);
         places
     }

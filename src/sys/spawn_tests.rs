@@ -19,6 +19,7 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
         session: Session::NewSession,
         stdio: [None; 3],
         descriptors: &[],
+        file: None,
         credentials: None,
         umask: None,
         limits: &[],
