@@ -5,9 +5,11 @@
 
 pub mod errno;
 pub mod exit_code;
+mod merge;
 pub mod plan;
 pub mod process;
 pub mod signal;
+mod socket;
 pub mod template;
 pub mod time;
 pub mod units;

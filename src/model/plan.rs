@@ -3,12 +3,12 @@
 //! Everything that can be checked before a start has been checked when a [`Plan`] exists: names are unique, what
 //! `depends_on` names exists and has no cycle, users are numbers.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use super::socket::{Address, Listen, ListenMode};
 use super::{ExitStatus, ServiceIndex, Signal, Template};
 
 /// Where Kubernetes reads why a container has ended, unless it is told otherwise.
@@ -44,6 +44,13 @@ impl Plan {
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.services.iter().map(|service| service.instances).sum()
+    }
+
+    /// `new` with each service at the position that it has in `self`, those that are new behind all others. What `new`
+    /// does not have any more stays, without instances. A service that has not changed is the very same.
+    #[must_use]
+    pub fn merged(&self, new: Self) -> Self {
+        super::merge::merged(self, new)
     }
 }
 
@@ -129,7 +136,7 @@ pub struct Service {
     pub name: Box<str>,
     /// Long-running or run once.
     pub kind: Kind,
-    /// How many instances, at least 1.
+    /// How many instances, at least 1; 0 if the configuration does not have the service any more.
     pub instances: u32,
     /// What must be ready (or have succeeded) first. No cycles, no duplicates.
     pub depends_on: Box<[ServiceIndex]>,
@@ -352,52 +359,6 @@ pub enum Strategy {
     Signal(Signal),
     /// Each is stopped and started again, one after the other.
     Restart,
-}
-
-/// One of `listen`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// Its name in `LISTEN_FDNAMES` and `{fd.NAME}`.
-    pub name: Box<str>,
-    /// Where.
-    pub address: Address,
-}
-
-/// Where a socket listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Address {
-    /// `tcp://`
-    Tcp(SocketAddr),
-    /// `udp://`
-    Udp(SocketAddr),
-    /// `unix://`, stream.
-    Unix {
-        /// Absolute, or abstract if it begins with `@`.
-        path: PathBuf,
-        /// The permissions of the file.
-        mode: u32,
-        /// Who owns the file; `None`: whom keepalive runs as.
-        owner: Option<(u32, u32)>,
-    },
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(formatter, "tcp://{address}"),
-            Self::Udp(address) => write!(formatter, "udp://{address}"),
-            Self::Unix { path, .. } => write!(formatter, "unix://{}", path.display()),
-        }
-    }
-}
-
-/// `listen_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenMode {
-    /// All instances have the same socket.
-    Shared,
-    /// A socket for each instance, `SO_REUSEPORT`: the kernel spreads the connections.
-    Reuseport,
 }
 
 /// `state`.

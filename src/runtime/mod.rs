@@ -7,6 +7,7 @@
 mod backoff;
 mod by_instance;
 mod children;
+mod configure;
 mod control;
 mod counts;
 mod ending;
@@ -40,6 +41,7 @@ use crate::sys::{
     self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
 };
 use children::{Child, Children};
+pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
@@ -69,13 +71,13 @@ const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each.
+/// `environment` is what keepalive was started with, `NAME=value` each. `reread` is how another configuration is got.
 #[must_use]
-pub fn run(plan: Plan, environment: StringList) -> u8 {
+pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::take_over(Depth::Full);
     sys::process::hide_descriptors();
-    let outcome = match Runtime::new(Rc::clone(&plan), environment) {
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, reread) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
@@ -106,6 +108,7 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
+    reread: Reread,
     supervisor: Supervisor,
     children: Children,
     sockets: Sockets,
@@ -148,7 +151,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
+    fn new(plan: Rc<Plan>, environment: StringList, reread: Reread) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
@@ -166,6 +169,7 @@ impl Runtime {
             sockets: Sockets::new(&plan),
             states: States::default(),
             plan,
+            reread,
             children,
             logging,
             starts: BTreeMap::new(),
@@ -295,8 +299,9 @@ impl Runtime {
                 Step::Do(Action::Spawn { instance, restarts, definition }) => {
                     self.spawn(instance, restarts, &definition)
                 }
-                Step::Do(Action::Adopt(plan)) => self.adopt(plan),
-                Step::Do(Action::Configure { .. } | Action::Farewell { .. }) => {}
+                Step::Do(Action::Configure { id }) => self.configure(id),
+                Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
+                Step::Do(Action::Farewell { .. }) => {}
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),
@@ -310,6 +315,9 @@ impl Runtime {
         self.counts.record(&record);
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
+        }
+        if let Fact::ReloadEnded { service, failure } = record.fact {
+            self.counts.reloaded(service, failure.is_none());
         }
         if let Fact::Scaled { service, from, to } = record.fact {
             for id in (to..from).map(|number| InstanceId { service, number }) {
@@ -365,12 +373,6 @@ impl Runtime {
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let gear = Gear { sockets: &sockets, state, ..Gear::default() };
         self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
-    }
-
-    fn adopt(&mut self, plan: Rc<Plan>) {
-        self.plan = plan;
-        self.sockets.adopt(&self.plan);
-        self.sockets.release(&self.plan, || self.children.living());
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {

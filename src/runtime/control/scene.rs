@@ -116,7 +116,7 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
             }
             begin_service(service, scene, out);
         }
-        for instance in service.instances().skip(cursor.number) {
+        for instance in service.instances().chain(service.twins()).skip(cursor.number) {
             // What a service begins with and its first instance are in one piece: the cursor knows no place between.
             if cursor.number > 0 {
                 if is_full(out) {
@@ -190,5 +190,5 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
 /// It runs and is ready; a oneshot has succeeded.
 pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
     let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
-    instance.state == if kind == Some(Kind::Oneshot) { StateName::Completed } else { StateName::Running }
+    if kind == Some(Kind::Oneshot) { instance.state == StateName::Completed } else { instance.ready }
 }

@@ -1,0 +1,156 @@
+//! A plan that takes the place of another while keepalive runs: a [`ServiceIndex`] names the same service in both.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::plan::Service;
+use super::{Plan, ServiceIndex};
+
+/// See [`Plan::merged`].
+pub(super) fn merged(old: &Plan, new: Plan) -> Plan {
+    let mut positions: BTreeMap<&str, usize> = BTreeMap::new();
+    let names = old.services.iter().chain(&new.services).map(|service| &*service.name);
+    for name in names {
+        let next = positions.len();
+        positions.entry(name).or_insert(next);
+    }
+    // Where each service of the new plan goes, in its order.
+    let targets: Vec<usize> =
+        new.services.iter().filter_map(|service| positions.get(&*service.name).copied()).collect();
+    let mut services: Vec<Rc<Service>> = old.services.iter().map(retired).collect();
+    for (service, target) in new.services.iter().zip(&targets) {
+        let depends_on = service.depends_on.iter().filter_map(|index| targets.get(index.position()));
+        let depends_on = depends_on.map(|position| ServiceIndex(u32::try_from(*position).unwrap_or(u32::MAX)));
+        let service = Service { depends_on: depends_on.collect(), ..Service::clone(service) };
+        match (old.services.get(*target), services.get_mut(*target)) {
+            (Some(known), Some(entry)) if **known == service => *entry = Rc::clone(known),
+            (_, Some(entry)) => *entry = Rc::new(service),
+            // New ones come in the order of their positions.
+            (_, None) => services.push(Rc::new(service)),
+        }
+    }
+    Plan { services, ..new }
+}
+
+/// `service`, which the configuration does not have any more. What it depends on keeps its position.
+fn retired(service: &Rc<Service>) -> Rc<Service> {
+    Rc::new(Service { instances: 0, autostart: false, ..Service::clone(service) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::plan::{
+        Backoff, Consequence, Control, ExitSet, Input, KillMode, Kind, ListenMode, LogStyle, Output, Process, Ready,
+        Reload, Restart, RestartPolicy, SignalUses, Stop, Strategy, TERMINATION_LOG,
+    };
+    use crate::model::{Signal, Template};
+
+    fn process(program: &str) -> Process {
+        Process {
+            command: [Template::Fixed(std::ffi::CString::new(program).unwrap())].into(),
+            cwd: None,
+            credentials: None,
+            umask: None,
+            env: Box::default(),
+            inherit_env: true,
+            input: Input::Null,
+            stdout: Output::Inherit,
+            stderr: Output::Inherit,
+            log_file: None,
+            limits: Box::default(),
+            nice: None,
+            oom_score_adj: None,
+            no_new_privs: false,
+            listen: Box::default(),
+            listen_mode: ListenMode::Shared,
+            fd_store: 0,
+            state: None,
+            ipc: false,
+        }
+    }
+
+    /// `name` is its program too.
+    fn service(name: &str, depends_on: &[u32]) -> Rc<Service> {
+        let second = Duration::from_secs(1);
+        Rc::new(Service {
+            name: name.into(),
+            kind: Kind::Service,
+            instances: 1,
+            depends_on: depends_on.iter().copied().map(ServiceIndex).collect(),
+            autostart: true,
+            restart: Restart {
+                policy: RestartPolicy::Always,
+                delay: second,
+                min_uptime: second,
+                backoff: Backoff { initial: second, factor: 1.0, max: second, jitter: 0.0 },
+                max_restarts: None,
+                success: ExitSet::default(),
+                prevent: ExitSet::default(),
+            },
+            on_failure: Consequence::Ignore,
+            on_success: Consequence::Ignore,
+            stop: Stop { signal: Signal::TERM, delay: second, timeout: second, kill_mode: KillMode::Mixed },
+            ready: Ready::Exec,
+            ready_timeout: second,
+            watchdog: None,
+            reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: second },
+            process: process(name),
+        })
+    }
+
+    fn plan(services: &[Rc<Service>]) -> Plan {
+        Plan {
+            shutdown_timeout: Duration::from_secs(9),
+            signals: SignalUses::default(),
+            termination_log: TERMINATION_LOG.into(),
+            log: LogStyle::default(),
+            control: Control::Usual,
+            http: None,
+            services: services.to_vec(),
+        }
+    }
+
+    #[test]
+    fn services_keep_their_positions_and_dependencies_follow() {
+        let old = plan(&[service("web", &[1, 2]), service("db", &[]), service("cache", &[1])]);
+        // In another order, `cache` gone and `mail` new, before everything else.
+        let new = plan(&[service("mail", &[2]), service("db", &[]), service("web", &[1, 0])]);
+        let merged = old.merged(new);
+        let mut cache = Service::clone(&service("cache", &[1]));
+        (cache.instances, cache.autostart) = (0, false);
+        let expected = [service("web", &[1, 3]), service("db", &[]), Rc::new(cache), service("mail", &[0])];
+        assert_eq!(merged.services, expected);
+        assert_eq!(merged.instances(), 3);
+    }
+
+    #[test]
+    fn what_has_not_changed_is_the_very_same() {
+        let old = plan(&[service("web", &[1]), service("db", &[])]);
+        let mut db = Service::clone(&service("db", &[]));
+        db.instances = 2;
+        let merged = old.merged(plan(&[Rc::new(db), service("web", &[0])]));
+        assert!(Rc::ptr_eq(&merged.services[0], &old.services[0]));
+        assert!(!Rc::ptr_eq(&merged.services[1], &old.services[1]));
+        assert_eq!(merged.services[1].instances, 2);
+    }
+
+    #[test]
+    fn a_service_that_comes_back_has_its_old_position() {
+        let old = plan(&[service("web", &[]), service("db", &[0])]);
+        let without = old.merged(plan(&[service("db", &[])]));
+        assert_eq!((without.services[0].instances, without.services[1].instances), (0, 1));
+        assert_eq!(without.merged(old.clone()), old);
+    }
+
+    #[test]
+    fn settings_are_those_of_the_new_plan() {
+        let old = plan(&[service("web", &[])]);
+        let mut new = old.clone();
+        new.shutdown_timeout = Duration::from_secs(60);
+        new.control = Control::Off;
+        assert_eq!(old.merged(new.clone()), new);
+    }
+}
