@@ -226,43 +226,6 @@ fn what_is_no_file_is_not_opened() {
     assert_eq!(std::fs::read(directory.0.join("precious")).unwrap(), b"content");
 }
 
-/// Needs root; the same is tested with the whole program.
-#[test]
-fn a_file_is_opened_with_the_rights_of_its_user_and_made_with_ours() {
-    use std::os::unix::fs::{MetadataExt as _, chown};
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let directory = Directory::new("user");
-    let nobody = Credentials { uid: 65534, gid: 65534, groups: Box::new([]) };
-    let (argv, env) = (list(&["true"]), list(&["PATH=/usr/bin:/bin"]));
-    let try_file = |name: &str, expect| {
-        let path = directory.file(name);
-        let file = Some(OpenFile { path: &path, size: 100, number: 9 });
-        let code = if expect.is_none() { 0 } else { 126 };
-        check(&Setup { file, credentials: Some(&nobody), ..setup(&argv, &env) }, (expect, code, ""));
-    };
-    // In a directory of root's.
-    try_file("state", None);
-    let made = std::fs::metadata(directory.0.join("state")).unwrap();
-    assert_eq!((made.uid(), made.gid(), made.mode() & 0o777, made.len()), (65534, 65534, 0o600, 100));
-    try_file("state", None);
-    // A link of the service's to where it may not write: neither opened nor made.
-    std::fs::write(directory.0.join("precious"), "content").unwrap();
-    std::fs::create_dir(directory.0.join("own")).unwrap();
-    chown(directory.0.join("own"), Some(65534), Some(65534)).unwrap();
-    std::fs::hard_link(directory.0.join("precious"), directory.0.join("own/hard")).unwrap();
-    std::os::unix::fs::symlink("..", directory.0.join("own/up")).unwrap();
-    let denied = || failure(StartStep::State, Errno::EACCES);
-    std::fs::set_permissions(directory.0.join("precious"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .unwrap();
-    try_file("own/hard", denied());
-    try_file("own/up/new", denied());
-    assert!(!directory.0.join("new").exists());
-    assert_eq!(std::fs::read(directory.0.join("precious")).unwrap(), b"content");
-    try_file("own/state", None);
-}
-
 #[test]
 fn mask_and_dispositions_are_as_they_were_found() {
     let mut inherited = Inherited { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY };
