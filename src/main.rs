@@ -28,11 +28,15 @@ fn run(arguments: Vec<OsString>) -> u8 {
             });
             init::run(&options, command)
         }
-        Ok(Invocation::Supervise { config, main }) => {
-            supervise(INVALID_CONFIG, |environment| load(config.as_deref(), main.as_deref(), environment))
-        }
+        Ok(Invocation::Supervise { config, main }) => supervise(INVALID_CONFIG, move |environment| {
+            let path = config::find(config.as_deref(), environment).map_err(|missing| missing.to_string())?;
+            Ok(match &main {
+                None => config::load(&path, environment),
+                Some(command) => config::load_with_main(&path, command, environment),
+            })
+        }),
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(USAGE, |environment| config::assemble(&inline, environment).map_err(|report| report.to_string()))
+            supervise(USAGE, move |environment| Ok(config::assemble(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Say { stream: Stream::Stdout, text, code }) => print(&text).max(code),
@@ -69,22 +73,18 @@ fn with_environment<T>(purpose: Purpose, read: impl FnOnce(&Environment<'_>) -> 
     })
 }
 
-fn load(path: Option<&Path>, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, String> {
-    let path = config::find(path, environment).map_err(|missing| missing.to_string())?;
-    let loaded = match main {
-        None => config::load(&path, environment),
-        Some(command) => config::load_with_main(&path, command, environment),
-    };
-    loaded.map_err(|report| report.to_string())
-}
-
 /// `invalid`: the exit code if there is nothing to run.
-fn supervise(invalid: u8, read: impl FnOnce(&Environment<'_>) -> Result<Loaded, String>) -> u8 {
+fn supervise<R>(invalid: u8, read: R) -> u8
+where
+    R: Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String> + 'static,
+{
     logs::own::start(log::LevelFilter::Info);
-    match with_environment(Purpose::Run, read) {
+    let loaded = with_environment(Purpose::Run, &read);
+    match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
-            runtime::run(plan, process::environment())
+            let reread = move || with_environment(Purpose::Run, &read);
+            runtime::run(plan, process::environment(), Box::new(reread))
         }
         Err(text) => {
             // There is nobody else left to tell if this fails.

@@ -82,6 +82,7 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
         "start" => ask(Task::Change(Change::Start, words.some_names(definition)?)),
         "stop" => ask(Task::Change(Change::Stop, words.some_names(definition)?)),
         "restart" => ask(Task::Change(Change::Restart, words.some_names(definition)?)),
+        "reload" => ask(Task::Change(Change::Reload, words.names()?)),
         "scale" => {
             let [name, instances] = words.exactly(definition)?;
             ask(Task::Scale(service(name)?, count("scale", instances)?))

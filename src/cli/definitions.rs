@@ -164,7 +164,7 @@ pub(super) const PROGRAM: Definition = Definition {
 };
 
 /// All that can come first.
-pub(super) const ALL: [Definition; 16] = [
+pub(super) const ALL: [Definition; 17] = [
     PROGRAM,
     Definition {
         name: "run",
@@ -245,6 +245,21 @@ is web, web.2 or all; several are stopped one after the other.
         text: "\
 Waits until they are ready, for 60s at most unless --timeout says otherwise. NAME
 is web, web.2 or all; several are restarted one after the other.
+",
+    },
+    Definition {
+        name: "reload",
+        forms: &[("keepalive reload [NAME…]", "")],
+        summary: "replace processes one by one, or read the configuration again",
+        options_title: OPTIONS,
+        options: LOOK,
+        operands: &[NAME],
+        text: "\
+With NAME (web, web.2 or all): starts a new process beside each old one, which ends
+when the new one is ready. If a new one does not get ready the old ones stay, and the
+reload ends there. Without NAME: reads the configuration again; an invalid one
+changes nothing, and of a valid one only what differs is started, stopped or replaced.
+Waits until it is done, for 60s at most unless --timeout says otherwise.
 ",
     },
     Definition {

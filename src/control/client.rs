@@ -70,6 +70,7 @@ pub fn perform(request: &Request, surroundings: &Surroundings<'_>) -> u8 {
     let client = Client::new(request, surroundings);
     let outcome = match &request.task {
         Task::Status(names) => show_status(&client, names),
+        Task::Change(Change::Reload, names) if names.is_empty() => client.act("reload", "/v1/reload", "", said),
         Task::Change(change, names) => client.change_all(*change, names),
         Task::Scale(name, instances) => {
             client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"), done)

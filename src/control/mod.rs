@@ -58,7 +58,7 @@ pub struct Request {
 pub enum Task {
     /// What runs. No name: everything.
     Status(Vec<String>),
-    /// Start, stop or restart, in this order; at least one name.
+    /// What is to be done, in this order; at least one name, but for a reload: without one, of the configuration.
     Change(Change, Vec<String>),
     /// So many instances.
     Scale(String, u32),
@@ -107,6 +107,8 @@ pub enum Change {
     Stop,
     /// `restart`.
     Restart,
+    /// `reload`.
+    Reload,
 }
 
 /// Whether a stream goes on.
@@ -138,6 +140,7 @@ impl Change {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Reload => "reload",
         }
     }
 }

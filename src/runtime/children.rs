@@ -11,10 +11,12 @@ use nix::errno::Errno;
 use super::gear::Gear;
 use super::logging::Logging;
 use super::successions::Successions;
-use crate::model::plan::{Input, Limit, Output, Service};
+use crate::model::plan::{Input, Limit, Output, Service, State};
 use crate::model::{InstanceId, Pid};
 use crate::sys::terminal::Reach;
-use crate::sys::{self, ChildSignals, IdProbe, Poller, Progress, Session, Setup, Sharing, Spawner, StringList, procfs};
+use crate::sys::{
+    self, ChildSignals, IdProbe, OpenFile, Poller, Progress, Session, Setup, Sharing, Spawner, StringList, procfs,
+};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
@@ -31,6 +33,7 @@ pub(super) struct Children {
     env: StringList,
     cwd: Vec<u8>,
     limits: Vec<Limit>,
+    state: Vec<u8>,
 }
 
 /// A main process that has not been reaped.
@@ -77,6 +80,7 @@ impl Children {
             env: StringList::new(),
             cwd: Vec::new(),
             limits: Vec::new(),
+            state: Vec::new(),
         })
     }
 
@@ -125,6 +129,11 @@ impl Children {
         &mut self.successions
     }
 
+    /// All that have a main process, and what that is made of.
+    pub(super) fn living(&self) -> impl Iterator<Item = (InstanceId, &Service)> {
+        self.living.values().map(|child| (child.instance, &*child.definition))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.living.len()
     }
@@ -148,7 +157,7 @@ impl Children {
     ) -> Result<(Pid, Progress), Errno> {
         let number = instance.slot().number;
         self.fill_argv(service, number);
-        let places = gear.places();
+        let places = gear.places(service);
         self.env.clear();
         gear.describe(&places, service, &mut self.env);
         self.fill_env(service, number, restarts);
@@ -160,6 +169,12 @@ impl Children {
         self.limits.clear();
         self.limits.extend_from_slice(&process.limits);
         self.limits.extend(logging.limit_of_services(process));
+        self.state.clear();
+        if let Some(State { persist: Some(path), .. }) = &process.state {
+            path.write_to(number, &mut self.state);
+        }
+        let path = CStr::from_bytes_until_nul(&self.state).ok();
+        let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(instance.slot(), service);
         let setup = Setup {
@@ -176,6 +191,7 @@ impl Children {
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
             descriptors: &places.descriptors,
+            file,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
             limits: &self.limits,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::by_instance::ByInstance;
-use crate::model::{ExitStatus, InstanceId, Mono};
+use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
 use crate::supervisor::{Fact, Reason, Record, StateName};
 
 /// Counts since keepalive has started.
@@ -14,6 +14,10 @@ pub(super) struct Counts {
     pub(super) orphans: u64,
     /// Of the loop.
     pub(super) turns: u64,
+    /// Reloads that are over, by service: how many were done, how many failed.
+    reloads: Vec<[u64; 2]>,
+    /// How often the configuration was to be read again, and could not be taken.
+    pub(super) failed_configurations: u64,
     /// Clients that were turned away, or given up because they kept us waiting.
     pub(super) dropped_clients: u64,
 }
@@ -33,6 +37,22 @@ pub(super) struct Count {
 impl Counts {
     pub(super) fn of(&self, id: InstanceId) -> Option<&Count> {
         self.instances.get(id)
+    }
+
+    /// A reload of a service is over.
+    pub(super) fn reloaded(&mut self, service: ServiceIndex, is_done: bool) {
+        let position = service.position();
+        if self.reloads.len() <= position {
+            self.reloads.resize(position + 1, [0; 2]);
+        }
+        if let Some([done, failed]) = self.reloads.get_mut(position) {
+            *(if is_done { done } else { failed }) += 1;
+        }
+    }
+
+    /// How many reloads of a service were done, and how many have failed.
+    pub(super) fn reloads(&self, service: ServiceIndex) -> [u64; 2] {
+        self.reloads.get(service.position()).copied().unwrap_or_default()
     }
 
     pub(super) fn record(&mut self, record: &Record) {

@@ -90,6 +90,7 @@ impl Runtime {
     /// A main process has ended and has been reaped.
     pub(super) fn conclude(&mut self, pid: Pid, child: &Child, status: ExitStatus) {
         self.children.remove(pid);
+        self.sockets.release(&self.plan, || self.children.living());
         self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);
         if child.definition.notifies() {

@@ -65,6 +65,8 @@ pub(super) enum What {
     Orphans { count: u64, total: u64 },
     /// The logger has ended, and another one has taken its place or will.
     LoggerRestarted,
+    /// The configuration was to be read again and is wrong.
+    Misconfigured { reason: String },
     /// Clients were turned away, the last one for this reason.
     RefusedClients { count: u64, reason: String },
 }
@@ -112,6 +114,11 @@ impl Event {
             What::LoggerRestarted => {
                 object.text("event", "logger_restarted");
                 object.text("message", "the logger has ended and is started again");
+            }
+            What::Misconfigured { reason } => {
+                object.text("event", "configuration_invalid");
+                object.text("reason", reason);
+                object.text("message", "the configuration stays as it is");
             }
             What::RefusedClients { count, reason } => {
                 object.text("event", "refused_client");

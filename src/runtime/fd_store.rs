@@ -66,7 +66,8 @@ impl FdStore {
             self.tokens += 1;
             // What has no end, a regular file, is refused, and is kept until it is dropped.
             let is_watched = offer.until_end && poller.add_end(&descriptor, token).is_ok();
-            slot.push(Stored { name: offer.name.into(), descriptor, token: if is_watched { token } else { 0 } });
+            let stored = Stored::new(offer.name, descriptor);
+            slot.push(if is_watched { Stored { token, ..stored } } else { stored });
         }
         refused
     }
@@ -94,6 +95,11 @@ impl FdStore {
 }
 
 impl Stored {
+    /// Kept until it is dropped.
+    pub(super) fn new(name: &str, descriptor: OwnedFd) -> Self {
+        Self { name: name.into(), descriptor, token: 0 }
+    }
+
     /// The service may have it open still, and then closing it would leave it in the set.
     fn release(self, poller: &Poller) {
         if self.token != 0 {

@@ -123,6 +123,16 @@ impl Logging {
         logging
     }
 
+    /// From now on this is the plan. What services write goes where their definitions say when they are next started.
+    pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
+        self.plan = Rc::clone(plan);
+        if self.way.is_none() && plan.carries_logs() {
+            log::warn!(
+                "`log` that goes through keepalive begins with its next start: until then outputs are inherited"
+            );
+        }
+    }
+
     fn instances(&self) -> u64 {
         u64::from(self.plan.instances()).max(self.slots.len() as u64)
     }

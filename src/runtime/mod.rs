@@ -7,6 +7,7 @@
 mod backoff;
 mod by_instance;
 mod children;
+mod configure;
 mod control;
 mod counts;
 mod deaths;
@@ -22,6 +23,8 @@ mod notify;
 mod oom;
 mod pipes;
 mod search;
+mod sockets;
+mod state;
 mod successions;
 mod usage;
 
@@ -34,12 +37,13 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, Service};
-use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::model::{InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
 use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
 use crate::sys::{self, Depth, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, signals};
 use children::Children;
+pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
@@ -49,6 +53,8 @@ use logging::Logging;
 use notify::Notify;
 use oom::OomCounter;
 use search::Search;
+use sockets::Sockets;
+use state::States;
 use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
@@ -67,17 +73,18 @@ const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each.
+/// `environment` is what keepalive was started with, `NAME=value` each. `reread` is how another configuration is got.
 #[must_use]
-pub fn run(plan: Plan, environment: StringList) -> u8 {
+pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::take_over(Depth::Full);
     sys::process::hide_descriptors();
-    let outcome = match Runtime::new(Rc::clone(&plan), environment) {
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, reread) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
             runtime.close();
+            runtime.sockets.close();
             runtime.logging.finish();
             outcome
         }
@@ -103,8 +110,11 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
+    reread: Reread,
     supervisor: Supervisor,
     children: Children,
+    sockets: Sockets,
+    states: States,
     logging: Logging,
     /// Starts whose result is not known yet.
     starts: BTreeMap<Pid, OwnedFd>,
@@ -147,7 +157,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: StringList) -> Result<Self, Refused> {
+    fn new(plan: Rc<Plan>, environment: StringList, reread: Reread) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
@@ -162,7 +172,10 @@ impl Runtime {
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
+            sockets: Sockets::new(&plan),
+            states: States::default(),
             plan,
+            reread,
             children,
             logging,
             starts: BTreeMap::new(),
@@ -316,7 +329,9 @@ impl Runtime {
                 Step::Do(Action::Spawn { instance, restarts, definition }) => {
                     self.spawn(instance, restarts, &definition)
                 }
-                Step::Do(Action::Configure { .. } | Action::Adopt(_) | Action::Farewell { .. }) => {}
+                Step::Do(Action::Configure { id }) => self.configure(id),
+                Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
+                Step::Do(Action::Farewell { .. }) => {}
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),
@@ -331,10 +346,14 @@ impl Runtime {
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
         }
+        if let Fact::ReloadEnded { service, failure } = record.fact {
+            self.counts.reloaded(service, failure.is_none());
+        }
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };
                 self.logging.forget(id);
+                self.sockets.forget(id);
                 self.notify.forget(id);
                 self.store.forget(id, &self.poller);
             }
@@ -355,17 +374,11 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose();
-        let notify = match notify {
-            Ok(address) => address,
-            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
-        };
-        let gear = Gear { stored: self.store.of(instance), notify, ..Gear::default() };
-        let result = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging);
+        let made = self.make(instance, restarts, definition);
         self.now = sys::now();
-        let (pid, progress) = match result {
-            Ok(started) => started,
-            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
+        let (pid, progress) = match made {
+            Ok(made) => made,
+            Err(refused) => return self.tell(refused),
         };
         self.tell(Event::Spawned { instance, pid });
         self.notify.on_started(instance);
@@ -376,6 +389,26 @@ impl Runtime {
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
+    }
+
+    /// The process, or what to tell if there is none.
+    fn make(
+        &mut self,
+        instance: InstanceId,
+        restarts: u32,
+        definition: &Rc<Service>,
+    ) -> Result<(Pid, Progress), Event> {
+        let out_of = |errno| Event::SpawnRefused { instance, errno };
+        let refused = |failure: StartFailure| match failure.is_shortage() {
+            true => out_of(failure.errno),
+            false => Event::Unbound { instance, failure },
+        };
+        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
+        let state = self.states.for_instance(instance, definition);
+        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
+        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
+        let gear = Gear { sockets: &sockets, stored: self.store.of(instance), state, notify, ..Gear::default() };
+        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {

@@ -263,6 +263,11 @@ impl ServiceState {
         }
     }
 
+    /// It is no longer in the configuration, and nothing is left of it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_retiring && self.instances.is_empty() && self.twins.is_empty()
+    }
+
     /// The second processes of its instances.
     pub(super) fn twins(&self) -> &[Instance] {
         &self.twins

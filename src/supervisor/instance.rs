@@ -132,11 +132,10 @@ impl Instance {
         }
     }
 
-    /// Its twin: not started, and counting on.
+    /// Its twin: not started, and counting on from a run that there has been.
     pub(super) fn twin(&self) -> Self {
-        let state = State::Stopped { why: Stopped::NotStarted };
-        let definition = Rc::clone(&self.definition);
-        Self { id: self.id.twin(), definition, state, failure: None, reason: None, refusals: 0, unstable: 0, ..*self }
+        let (restarts, last_run) = (self.restarts, self.last_run);
+        Self { restarts, last_run, has_run: true, ..Self::new(self.id.twin(), Rc::clone(&self.definition)) }
     }
 
     /// Forgets the failures so far, because an operator wants it to run.

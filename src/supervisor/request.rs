@@ -317,6 +317,8 @@ impl Supervisor {
             };
         }
         match (verb, self.state_name(id)) {
+            // Its turn comes when nothing is left of what depends on it.
+            (Awaited::Down, state) if self.fleet[id.service].is_retiring && !state.is_at_rest() => Progress::Underway,
             (Awaited::Up, StateName::Running) if self.fleet[id.service].definition.kind == Kind::Oneshot => {
                 Progress::Underway
             }

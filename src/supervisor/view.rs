@@ -27,6 +27,11 @@ pub enum StateName {
 }
 
 impl StateName {
+    /// Whether it has no process, and gets none by itself.
+    pub(super) const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Stopped | Self::Completed | Self::Failed)
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -111,7 +116,10 @@ impl<'a> View<'a> {
     /// The services, in the order of the plan.
     pub fn services(self) -> impl Iterator<Item = ServiceView<'a>> {
         let fleet = self.fleet;
-        self.plan.services.iter().zip(fleet.service_indexes()).map(move |(service, index)| ServiceView {
+        let services = self.plan.services.iter().zip(fleet.service_indexes());
+        // What is no longer in the configuration is there as long as something of it is.
+        let is_there = move |(_, index): &(_, ServiceIndex)| !fleet[*index].is_gone();
+        services.filter(is_there).map(move |(service, index)| ServiceView {
             index,
             name: &service.name,
             satisfied: fleet[index].is_satisfied(),
@@ -130,6 +138,13 @@ impl<'a> ServiceView<'a> {
     /// Its instances, 0…n−1, and those above that are on their way down since there are to be fewer.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.fleet[self.index].instances().iter().map(Instance::view)
+    }
+}
+
+impl<'a> ServiceView<'a> {
+    /// The second processes that some of its instances have while it is being reloaded.
+    pub fn twins(self) -> impl Iterator<Item = InstanceView<'a>> {
+        self.fleet[self.index].twins().iter().map(Instance::view)
     }
 }
 

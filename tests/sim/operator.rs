@@ -64,7 +64,11 @@ impl Operator {
         let delicate = match action {
             Action::Spawn { .. } | Action::Exit(_) => false,
             Action::Signal { scope, .. } => matches!(scope, Scope::Left) || self.chance.one_in(3),
-            Action::SignalAll { .. } | Action::Reply { .. } => true,
+            Action::SignalAll { .. }
+            | Action::Reply { .. }
+            | Action::Configure { .. }
+            | Action::Adopt(_)
+            | Action::Farewell { .. } => true,
             Action::Record(record) => match &record.fact {
                 Fact::Transition { to, .. } => *to != StateName::Waiting,
                 _ => true,

@@ -277,7 +277,12 @@ impl World {
                 self.signal_some(*signal, |_| true);
                 if self.processes.is_empty() { vec![Event::Childless] } else { Vec::new() }
             }
-            Action::Record(_) | Action::Reply { .. } | Action::Exit(_) => Vec::new(),
+            Action::Configure { .. }
+            | Action::Adopt(_)
+            | Action::Farewell { .. }
+            | Action::Record(_)
+            | Action::Reply { .. }
+            | Action::Exit(_) => Vec::new(),
         }
     }
 

@@ -24,6 +24,8 @@ enum Samples {
     Version,
     /// One for each service.
     Service(fn(ServiceView<'_>) -> Value),
+    /// One for each service and result of a reload.
+    Reloads,
     /// One for each instance; `None`: nothing is known yet.
     Instance(fn(&InstanceView<'_>, &Scene<'_>) -> Option<Value>),
     /// One for each instance and state.
@@ -65,7 +67,7 @@ const STATES: [StateName; 8] = [
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 24] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
@@ -119,6 +121,18 @@ const FAMILIES: [Family; 22] = [
         kind: "counter",
         help: "Events so far.",
         samples: Samples::Own(|scene| Value::Count(scene.events.latest())),
+    },
+    Family {
+        name: "keepalive_configuration_failures_total",
+        kind: "counter",
+        help: "How often the configuration was to be read again and could not be taken.",
+        samples: Samples::Own(|scene| Value::Count(scene.counts.failed_configurations)),
+    },
+    Family {
+        name: "keepalive_reloads_total",
+        kind: "counter",
+        help: "Reloads of the service that are over, by result.",
+        samples: Samples::Reloads,
     },
     Family {
         name: "keepalive_service_instances",
@@ -226,7 +240,12 @@ impl Family {
         match samples {
             Samples::Own(value) => push(out, format_args!("{name} {}\n", value(scene))),
             Samples::Version => push(out, format_args!("{name}{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))),
-            Samples::Service(_) | Samples::Instance(_) | Samples::States | Samples::Exits | Samples::Streams(_) => {
+            Samples::Service(_)
+            | Samples::Reloads
+            | Samples::Instance(_)
+            | Samples::States
+            | Samples::Exits
+            | Samples::Streams(_) => {
                 for service in scene.view.services().skip(cursor.service) {
                     if is_full(out) || !self.write_service(service, cursor, scene, out) {
                         return false;
@@ -247,6 +266,13 @@ impl Family {
     ) -> bool {
         if let Samples::Service(value) = self.samples {
             push(out, format_args!("{}{{service=\"{}\"}} {}\n", self.name, service.name, value(service)));
+            return true;
+        }
+        if let Samples::Reloads = self.samples {
+            for (result, count) in ["done", "failed"].into_iter().zip(scene.counts.reloads(service.index)) {
+                let (name, service) = (self.name, service.name);
+                push(out, format_args!("{name}{{service=\"{service}\",result=\"{result}\"}} {count}\n"));
+            }
             return true;
         }
         for instance in service.instances().skip(cursor.number) {
@@ -288,7 +314,7 @@ impl Family {
                     push(out, format_args!("{name}{{{labels},stream=\"{stream}\"}} {}\n", value(count)));
                 }
             }
-            Samples::Streams(_) | Samples::Own(_) | Samples::Version | Samples::Service(_) => {}
+            Samples::Streams(_) | Samples::Own(_) | Samples::Version | Samples::Service(_) | Samples::Reloads => {}
         }
     }
 }

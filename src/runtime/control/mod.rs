@@ -346,6 +346,15 @@ impl Runtime {
         self.put_back(id.0, client, before, fate);
     }
 
+    /// A request cannot be done, for a reason of the runtime's.
+    pub(super) fn refuse(&mut self, id: RequestId, reason: &str) {
+        let Some(mut client) = self.server.take(id.0) else { return };
+        let before = client.interest;
+        client.answer(plain(409, "refused", reason), self.now);
+        let fate = client.send(&self.scene());
+        self.put_back(id.0, client, before, fate);
+    }
+
     /// There are events that those who follow do not have.
     pub(super) fn wake_followers(&mut self) {
         let latest = self.events.latest();

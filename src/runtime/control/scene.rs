@@ -118,7 +118,7 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
             }
             begin_service(service, scene, out);
         }
-        for instance in service.instances().skip(cursor.number) {
+        for instance in service.instances().chain(service.twins()).skip(cursor.number) {
             // What a service begins with and its first instance are in one piece: the cursor knows no place between.
             if cursor.number > 0 {
                 if is_full(out) {

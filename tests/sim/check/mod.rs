@@ -215,6 +215,15 @@ impl Checker {
             Event::Request { id, request } => {
                 self.requests.hears(*id, *request, &mut self.model, self.end.stage());
             }
+            Event::Unbound { .. }
+            | Event::Ready { .. }
+            | Event::Unready { .. }
+            | Event::Alive { .. }
+            | Event::WatchdogEvery { .. }
+            | Event::InTrouble { .. }
+            | Event::Extended { .. }
+            | Event::Succeeded { .. }
+            | Event::Configured { .. } => {}
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())
@@ -237,6 +246,7 @@ impl Checker {
                 rule!(record.at == self.now, "a record of another time");
                 self.sees_fact(&record.fact)?;
             }
+            Action::Configure { .. } | Action::Adopt(_) | Action::Farewell { .. } => {}
             Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;

@@ -47,7 +47,7 @@ impl Requests {
                     model.scale(service, wanted);
                     open.about((0..wanted).map(id).collect(), Verb::Start, model);
                 }
-                Request::Shutdown => {}
+                Request::Configure | Request::Shutdown => {}
             }
         }
         self.open.insert(id, open);
@@ -88,7 +88,9 @@ impl Requests {
                 let down = open.down.contains(&instance) && state.is_some_and(is_active);
                 rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
             }
-            Err(Refusal::Unknown(_) | Refusal::Oneshot(_)) => rule!(false, "{request:?} is refused: {result:?}"),
+            Err(Refusal::Unknown(_) | Refusal::Oneshot(_) | Refusal::Reloading(_) | Refusal::ReloadFailed(_)) => {
+                rule!(false, "{request:?} is refused: {result:?}")
+            }
         }
         Ok(())
     }
@@ -128,7 +130,7 @@ impl Open {
                 targets.iter().for_each(|target| stop(*target, model));
                 self.down = targets;
             }
-            Verb::Signal(_) => self.up = targets,
+            Verb::Signal(_) | Verb::Reload => self.up = targets,
         }
     }
 
@@ -156,7 +158,7 @@ fn refusal(request: Request, model: &Model) -> Option<Refusal> {
             (id.number >= model.wanted(id.service)).then_some(Refusal::Unknown(id))
         }
         Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
-        Request::About(Target::All | Target::Service(_), _) | Request::Shutdown => None,
+        Request::About(Target::All | Target::Service(_), _) | Request::Configure | Request::Shutdown => None,
     }
 }
 

@@ -10,6 +10,8 @@
 //! ```
 
 mod blocked;
+mod ready;
+mod reload;
 mod requests;
 mod restarts;
 mod scale;
@@ -38,6 +40,8 @@ pub(crate) enum Spawns {
     /// Their program is told to run later, with [`Stage::executes`].
     Pending,
     Refused(Errno),
+    /// There are none: a socket cannot be bound.
+    Unbound,
     /// They fail before exec; [`Stage::ends`] has to follow.
     Failing(StartFailure),
 }
@@ -296,6 +300,12 @@ impl Stage {
                 let word = format!("{refusal:?}");
                 self.lines.push(format!("reply {} {}", id.0, word.split('(').next().unwrap_or_default()));
             }
+            Action::Configure { .. } => self.lines.push("configure".into()),
+            Action::Adopt(plan) => {
+                self.plan = Rc::clone(plan);
+                self.lines.push("adopt".into());
+            }
+            Action::Farewell { pid } => self.lines.push(format!("farewell {}", self.owner(*pid))),
             Action::Exit(outcome) => self.lines.push(format!("exit {}", outcome.code)),
         }
     }
@@ -304,6 +314,10 @@ impl Stage {
         if let Spawns::Refused(errno) = self.spawns {
             return self.supervisor.handle(self.now, Event::SpawnRefused { instance, errno });
         }
+        if self.spawns == Spawns::Unbound {
+            let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
+            return self.supervisor.handle(self.now, Event::Unbound { instance, failure });
+        }
         self.last_pid += 1;
         let pid = Pid::new(self.last_pid).unwrap();
         assert_eq!(self.pids.insert(instance, pid), None, "two processes at once");
@@ -311,7 +325,7 @@ impl Stage {
         match self.spawns {
             Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { pid }),
             Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { pid, failure }),
-            Spawns::Pending | Spawns::Refused(_) => {}
+            Spawns::Pending | Spawns::Refused(_) | Spawns::Unbound => {}
         }
     }
 
@@ -329,6 +343,23 @@ impl Stage {
             Fact::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
+            Fact::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
+            Fact::ReloadEnded { service, failure } => {
+                let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
+                format!("{} {result}", self.plan.services[service.position()].name)
+            }
+            Fact::RolledBack { service, .. } => format!("{} rolled back", self.plan.services[service.position()].name),
+            Fact::Replaced { instance, .. } => {
+                let (old, new) = (self.pids.remove(instance), self.pids.remove(&instance.twin()));
+                self.pids.extend(new.map(|pid| (*instance, pid)));
+                self.pids.extend(old.map(|pid| (instance.twin(), pid)));
+                format!("{} replaced", self.name(*instance))
+            }
+            Fact::Reconfigured(changes) => format!(
+                "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
+                changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
+            ),
+            Fact::ReconfigurationRefused { .. } => "not configured".into(),
             Fact::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             Fact::SignalIgnored { .. } | Fact::ConfigurationWanted { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
                 lower(fact)
@@ -342,10 +373,14 @@ impl Stage {
     }
 
     fn name(&self, id: InstanceId) -> String {
-        format!("{}.{}", self.plan.services[id.service.position()].name, id.number)
+        let twin = if id.is_twin() { "'" } else { "" };
+        format!("{}.{}{twin}", self.plan.services[id.service.position()].name, id.slot().number)
     }
 
     fn id(&self, name: &str) -> InstanceId {
+        if let Some(name) = name.strip_suffix('\'') {
+            return self.id(name).twin();
+        }
         let (service, number) = name.split_once('.').unwrap_or((name, "0"));
         let position = self.plan.services.iter().position(|other| &*other.name == service).expect("a service");
         InstanceId { service: ServiceIndex(position as u32), number: number.parse().expect("a number") }

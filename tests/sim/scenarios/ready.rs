@@ -1,0 +1,189 @@
+//! Readiness that is told, and what comes of a process that is broken.
+
+use keepalive::model::plan::{Ready, Service, Stop};
+
+use super::*;
+use crate::plans::service;
+
+fn told(name: &str) -> Service {
+    Service { ready: Ready::Notify, ..service(name) }
+}
+
+impl Stage {
+    fn pid(&self, name: &str) -> Pid {
+        self.pids[&self.id(name)]
+    }
+
+    pub(crate) fn is_ready(&mut self, name: &str) {
+        let pid = self.pid(name);
+        self.tell(Event::Ready { pid });
+    }
+
+    fn ready_now(&self, name: &str) -> bool {
+        let id = self.id(name);
+        self.supervisor.view().instances().any(|instance| instance.id == id && instance.ready)
+    }
+}
+
+#[test]
+fn what_depends_on_it_waits_until_it_says_that_it_is_ready() {
+    let mut stage = Stage::boot(vec![told("db"), needing(&[0], service("web"))]);
+    stage.check(&[
+        "db.0 stopped → waiting",
+        "web.0 stopped → waiting",
+        "db.0 waiting → starting",
+        "spawn db.0 (0 restarts)",
+    ]);
+    stage.at(seconds(7));
+    stage.is_ready("db.0");
+    stage.check(&[
+        "db.0 starting → running",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+    ]);
+    // Twice is no news.
+    stage.is_ready("db.0");
+    stage.check(&[]);
+}
+
+#[test]
+fn whoever_is_not_ready_in_time_has_failed_to_start() {
+    let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
+    stage.forget();
+    assert_eq!(stage.next(), Some(seconds(3)));
+    stage.at(seconds(3));
+    stage.check(&["db.0 starting → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    // Too late, and its own end is no success.
+    stage.is_ready("db.0");
+    stage.exits("db.0", 0);
+    stage.check(&["db.0 stopping → backoff"]);
+    assert_eq!(stage.unstable("db.0"), 1);
+    stage.after(millis(100));
+    stage.check(&["db.0 backoff → starting", "spawn db.0 (1 restarts)"]);
+}
+
+#[test]
+fn who_asks_for_more_time_gets_it() {
+    let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
+    stage.forget();
+    stage.at(seconds(2));
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Extended { pid, by: seconds(5) });
+    stage.at(seconds(6));
+    stage.check(&[]);
+    stage.at(seconds(7));
+    stage.check(&["db.0 starting → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.tell(Event::Extended { pid, by: seconds(20) });
+    stage.at(seconds(26));
+    stage.check(&[]);
+    stage.at(seconds(27));
+    stage.check(&["db.0 ignores its stop", "kill db.0 group SIGKILL"]);
+}
+
+#[test]
+fn a_stop_while_it_starts_is_no_failure() {
+    let mut stage = Stage::boot(vec![told("db"), service("web")]);
+    stage.forget();
+    stage.stop("db");
+    stage.exits("db.0", 1);
+    stage.check(&[
+        "db.0 starting → stopping",
+        "kill db.0 main SIGTERM",
+        "kill db.0 main SIGCONT",
+        "db.0 stopping → stopped",
+        "reply 1 done",
+    ]);
+}
+
+#[test]
+fn who_is_silent_for_too_long_is_aborted_and_restarted() {
+    let mut stage = Stage::boot(vec![Service { watchdog: Some(seconds(4)), ..told("db") }]);
+    stage.is_ready("db.0");
+    stage.forget();
+    let pid = stage.pid("db.0");
+    stage.at(seconds(3));
+    stage.tell(Event::Alive { pid });
+    stage.at(seconds(6));
+    stage.check(&[]);
+    stage.at(seconds(7));
+    stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
+    stage.at(seconds(11));
+    stage.dies("db.0", Signal::ABRT);
+    // Eleven seconds are a stable run.
+    stage.check(&["db.0 stopping → starting", "spawn db.0 (1 restarts)"]);
+}
+
+#[test]
+fn other_intervals_count_from_when_they_are_told() {
+    let mut stage = Stage::boot(vec![service("db")]);
+    stage.forget();
+    let pid = stage.pid("db.0");
+    stage.tell(Event::WatchdogEvery { pid, interval: seconds(2) });
+    assert_eq!(stage.next(), Some(seconds(2)));
+    stage.tell(Event::WatchdogEvery { pid, interval: seconds(0) });
+    assert_eq!(stage.next(), None);
+    stage.tell(Event::InTrouble { pid });
+    stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
+}
+
+#[test]
+fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
+    let mut stage = Stage::boot(vec![told("db"), Service { autostart: false, ..needing(&[0], service("web")) }]);
+    stage.is_ready("db.0");
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Unready { pid });
+    assert!(!stage.ready_now("db.0"));
+    stage.forget();
+    stage.start("web");
+    stage.check(&["web.0 stopped → waiting"]);
+    stage.is_ready("db.0");
+    assert!(stage.ready_now("db.0"));
+    stage.check(&["web.0 waiting → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 1 done"]);
+}
+
+#[test]
+fn another_main_process_takes_over() {
+    let mut stage = Stage::boot(vec![service("db")]);
+    stage.forget();
+    let (pid, successor) = (stage.pid("db.0"), Pid::new(500).unwrap());
+    stage.tell(Event::Succeeded { pid, successor });
+    stage.exits("db.0", 0);
+    stage.check(&[]);
+    stage.pids.insert(stage.id("db.0"), successor);
+    stage.exits("db.0", 1);
+    stage.check(&["db.0 running → backoff"]);
+}
+
+#[test]
+fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
+    let mut stage = Stage::unborn(vec![
+        Service { on_failure: keepalive::model::plan::Consequence::Ignore, ..service("web") },
+        service("db"),
+    ]);
+    stage.spawns = Spawns::Unbound;
+    stage.tell(Event::Tick);
+    let lines = stage.only("web.0");
+    assert_eq!(lines, ["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → failed"]);
+}
+
+#[test]
+fn a_delayed_stop_lets_others_look_elsewhere_first() {
+    let web = Service { stop: Stop { delay: seconds(2), ..service("web").stop }, ..service("web") };
+    let mut stage = Stage::boot(vec![web, service("db")]);
+    stage.forget();
+    stage.stop("web");
+    stage.check(&["web.0 running → stopping"]);
+    stage.at(seconds(2));
+    stage.check(&["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    stage.at(seconds(7));
+    stage.check(&["web.0 ignores its stop", "kill web.0 group SIGKILL"]);
+    stage.dies("web.0", Signal::KILL);
+    stage.forget();
+    // Nobody relies on what does not run yet, and a second term waits for nobody.
+    stage.start("web");
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.signal(Signal::TERM);
+    assert_eq!(stage.only("forced"), ["forced"]);
+}

@@ -1,0 +1,396 @@
+//! Rolling reload, and another configuration.
+
+use keepalive::model::plan::{Consequence, Ready, Reload, Service, Strategy};
+
+use super::*;
+use crate::plans::{oneshot, plan, service};
+
+fn told(name: &str, instances: u32) -> Service {
+    Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
+}
+
+fn with(reload: impl FnOnce(&mut Reload), mut service: Service) -> Service {
+    reload(&mut service.reload);
+    service
+}
+
+/// All are ready.
+fn up(services: Vec<Service>) -> Stage {
+    let counts: Vec<_> = services.iter().map(|service| (service.name.clone(), service.instances)).collect();
+    let mut stage = Stage::boot(services);
+    for (name, instances) in counts {
+        for number in 0..instances {
+            stage.is_ready(&format!("{name}.{number}"));
+        }
+    }
+    stage.forget();
+    stage
+}
+
+/// The same with one more argument, which makes another process.
+fn changed(mut service: Service) -> Service {
+    service.process.command = Box::new([keepalive::model::Template::Fixed(c"other".to_owned())]);
+    service
+}
+
+impl Stage {
+    fn reload(&mut self, name: &str) {
+        self.ask(name, Verb::Reload);
+    }
+
+    fn configure(&mut self, services: Vec<Service>) {
+        self.requests += 1;
+        let plan = self.plan.merged(plan(services));
+        self.tell(Event::Configured { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
+    }
+}
+
+#[test]
+fn the_new_one_is_ready_before_the_old_one_goes() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.reload("web");
+    stage.check(&["web reloads", "web.0' stopped → starting", "spawn web.0' (1 restarts)"]);
+    stage.is_ready("web.0'");
+    stage.check(&[
+        "web.0' starting → running",
+        "web.0 replaced",
+        "web.0' running → stopping",
+        "kill web.0' main SIGTERM",
+        "kill web.0' main SIGCONT",
+    ]);
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' stopping → stopped", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
+    stage.is_ready("web.1'");
+    stage.forget();
+    stage.exits("web.1'", 0);
+    stage.check(&["web.1' stopping → stopped", "web reloaded", "reply 1 done"]);
+    // From then on they are instances like any other.
+    stage.at(seconds(60));
+    stage.exits("web.0", 1);
+    stage.check(&["web.0 running → starting", "spawn web.0 (2 restarts)"]);
+}
+
+#[test]
+fn who_does_not_get_ready_leaves_the_old_one_where_it_is() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.reload("web");
+    stage.forget();
+    stage.at(seconds(10));
+    stage.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    stage.at(seconds(60));
+    stage.reload("web.1");
+    stage.forget();
+    stage.exits("web.1'", 7);
+    stage.check(&["web.1' starting → stopped", "web not reloaded", "reply 2 ReloadFailed"]);
+}
+
+#[test]
+fn the_new_one_has_to_stay_up_for_a_while() {
+    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    stage.forget();
+    stage.at(seconds(4));
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' running → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    stage.forget();
+    stage.at(seconds(9));
+    stage.check(&[
+        "web.0 replaced",
+        "web.0' running → stopping",
+        "kill web.0' main SIGTERM",
+        "kill web.0' main SIGCONT",
+    ]);
+}
+
+#[test]
+fn several_are_replaced_at_once_if_that_is_allowed() {
+    let mut stage = up(vec![with(|reload| reload.max_surge = 2, told("web", 3))]);
+    stage.reload("web");
+    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)", "spawn web.1' (1 restarts)"]);
+    stage.is_ready("web.1'");
+    stage.exits("web.1'", 0);
+    assert_eq!(stage.only("spawn"), ["spawn web.2' (1 restarts)"]);
+    // One of two that goes wrong takes the other with it.
+    stage.exits("web.0'", 1);
+    stage.check(&[
+        "web.0' starting → stopped",
+        "web.2' starting → stopping",
+        "kill web.2' main SIGTERM",
+        "kill web.2' main SIGCONT",
+    ]);
+    stage.exits("web.2'", 0);
+    stage.check(&["web.2' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+}
+
+#[test]
+fn a_second_reload_is_told_of_the_first() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.reload("web");
+    stage.forget();
+    stage.reload("web.1");
+    stage.check(&["reply 2 Reloading"]);
+    stage.configure(vec![told("web", 3)]);
+    stage.check(&["not configured", "reply 3 Reloading"]);
+}
+
+#[test]
+fn an_old_one_that_dies_is_succeeded_at_once() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.at(seconds(60));
+    stage.reload("web");
+    stage.forget();
+    stage.exits("web.0", 1);
+    stage.check(&["web.0 replaced", "web.0' running → stopped"]);
+    stage.is_ready("web.0");
+    stage.check(&["web.0 starting → running", "web reloaded", "reply 1 done"]);
+}
+
+#[test]
+fn the_successor_of_a_dead_one_may_fail_like_any_other() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.reload("web");
+    stage.exits("web.0", 1);
+    stage.forget();
+    stage.exits("web.0", 1);
+    stage.check(&["web.0 starting → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
+}
+
+#[test]
+fn a_shutdown_ends_both() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.reload("web");
+    stage.forget();
+    stage.signal(Signal::TERM);
+    stage.check(&[
+        "draining: signal",
+        "reply 1 ShuttingDown",
+        "web.0' starting → stopping",
+        "kill web.0' main SIGTERM",
+        "kill web.0' main SIGCONT",
+        "web.0 running → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+    ]);
+    stage.exits("web.0", 0);
+    stage.check(&["web.0 stopping → stopped"]);
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' stopping → stopped", "kill all SIGTERM", "kill all SIGCONT", "exit 0"]);
+}
+
+#[test]
+fn a_stop_ends_both_and_the_reload() {
+    let mut stage = up(vec![told("web", 2), service("db")]);
+    stage.reload("web");
+    stage.forget();
+    stage.stop("web");
+    stage.exits("web.0", 0);
+    stage.exits("web.1", 0);
+    stage.forget();
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
+}
+
+#[test]
+fn fewer_instances_in_the_middle_of_it() {
+    let mut stage = up(vec![told("web", 3)]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    stage.forget();
+    stage.scale("web", 1);
+    stage.exits("web.1", 0);
+    stage.exits("web.2", 0);
+    stage.forget();
+    stage.exits("web.0'", 0);
+    stage.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
+}
+
+#[test]
+fn more_instances_in_the_middle_of_it() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.reload("web");
+    stage.forget();
+    stage.scale("web", 2);
+    stage.check(&["web scaled 1 → 2", "web.1 stopped → starting", "spawn web.1 (0 restarts)"]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    stage.is_ready("web.1");
+    assert_eq!(stage.only("reply"), ["reply 1 done", "reply 2 done"]);
+}
+
+#[test]
+fn what_is_not_ready_is_restarted_where_it_is() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.exits("web.0", 1);
+    stage.forget();
+    stage.reload("web");
+    stage.check(&["web reloads", "web.0 backoff → starting", "spawn web.0 (1 restarts)"]);
+    stage.is_ready("web.0");
+    stage.check(&["web.0 starting → running", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
+}
+
+#[test]
+fn what_depends_on_it_notices_nothing() {
+    let mut stage = up(vec![told("web", 1), needing(&[0], service("proxy"))]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("proxy"), [""; 0]);
+    assert_eq!(stage.supervisor.view().services().filter(|service| service.satisfied).count(), 2);
+}
+
+#[test]
+fn a_oneshot_or_what_is_stopped_cannot_be_reloaded() {
+    let mut stage = Stage::boot(vec![oneshot("job"), told("web", 1)]);
+    stage.is_ready("web.0");
+    stage.stop("web");
+    stage.exits("web.0", 0);
+    stage.forget();
+    stage.reload("job");
+    stage.reload("web");
+    stage.check(&["reply 2 Oneshot", "reply 3 NotRunning"]);
+}
+
+#[test]
+fn one_after_the_other_without_a_second_process() {
+    let mut stage = up(vec![with(|reload| reload.strategy = Strategy::Restart, told("web", 2))]);
+    stage.reload("web");
+    stage.check(&["web reloads", "web.0 running → stopping", "kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    stage.exits("web.0", 0);
+    stage.is_ready("web.0");
+    stage.check(&[
+        "web.0 stopping → starting",
+        "spawn web.0 (1 restarts)",
+        "web.0 starting → running",
+        "web.1 running → stopping",
+        "kill web.1 main SIGTERM",
+        "kill web.1 main SIGCONT",
+    ]);
+}
+
+#[test]
+fn by_a_signal() {
+    let mut stage = up(vec![with(|reload| reload.strategy = Strategy::Signal(Signal::HUP), told("web", 2))]);
+    stage.reload("web");
+    stage.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP", "web reloaded", "reply 1 done"]);
+}
+
+#[test]
+fn a_system_without_processes_fails_the_reload_and_nothing_else() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.spawns = Spawns::Refused(Errno::EAGAIN);
+    stage.reload("web");
+    stage.check(&[
+        "web reloads",
+        "web.0' stopped → starting",
+        "spawn web.0' (1 restarts)",
+        "web.0' starting → stopped",
+        "web not reloaded",
+        "reply 1 ReloadFailed",
+    ]);
+}
+
+#[test]
+fn only_what_differs_is_touched() {
+    let mut stage = up(vec![told("web", 1), told("db", 1), told("gone", 1)]);
+    let mut db = told("db", 1);
+    db.restart.min_uptime = seconds(1);
+    stage.configure(vec![db, told("new", 1), changed(told("web", 1))]);
+    stage.check(&[
+        "adopt",
+        "new.0 stopped → waiting",
+        "new.0 waiting → starting",
+        "spawn new.0 (0 restarts)",
+        "web reloads",
+        "configured: 1 new, 1 removed, 1 reloaded, 1 adjusted, 0 unchanged",
+        "web.0' stopped → starting",
+        "spawn web.0' (1 restarts)",
+        "gone.0 running → stopping",
+        "kill gone.0 main SIGTERM",
+        "kill gone.0 main SIGCONT",
+    ]);
+}
+
+#[test]
+fn the_same_again_changes_nothing() {
+    let mut stage = up(vec![told("web", 2), told("db", 1)]);
+    stage.configure(vec![told("db", 1), told("web", 2)]);
+    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
+}
+
+#[test]
+fn a_broken_new_version_goes_back_to_the_one_that_works() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.configure(vec![changed(told("web", 2))]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    stage.forget();
+    // The second one does not come up.
+    stage.exits("web.1'", 1);
+    stage.check(&[
+        "web.1' starting → stopped",
+        "web rolled back",
+        "adopt",
+        "web.0' stopped → starting",
+        "spawn web.0' (2 restarts)",
+    ]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(*stage.plan, plan(vec![told("web", 2)]));
+}
+
+#[test]
+fn what_goes_is_stopped_after_what_depends_on_it() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1)), told("other", 1)]);
+    stage.configure(vec![told("other", 1)]);
+    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    stage.exits("web.0", 0);
+    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.exits("db.0", 0);
+    assert_eq!(stage.only("reply"), ["reply 1 done"]);
+    assert_eq!(stage.supervisor.view().services().count(), 1);
+    // And comes back as it was.
+    stage.configure(vec![told("other", 1), told("db", 1)]);
+    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
+}
+
+#[test]
+fn other_numbers_of_instances_are_started_and_stopped() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.configure(vec![told("web", 3)]);
+    assert_eq!(stage.only("spawn"), ["spawn web.2 (0 restarts)"]);
+    stage.is_ready("web.2");
+    assert_eq!(stage.only("reply"), ["reply 1 done"]);
+    stage.configure(vec![told("web", 1)]);
+    assert_eq!(stage.only("kill").len(), 4);
+}
+
+#[test]
+fn what_had_failed_starts_again_when_it_is_another() {
+    let mut web = told("web", 1);
+    web.on_failure = Consequence::Ignore;
+    web.restart.policy = keepalive::model::plan::RestartPolicy::Never;
+    let mut stage = Stage::boot(vec![web.clone(), service("db")]);
+    stage.exits("web.0", 1);
+    stage.forget();
+    stage.configure(vec![changed(web), service("db")]);
+    assert_eq!(stage.only("spawn"), ["spawn web.0 (1 restarts)"]);
+}
+
+#[test]
+fn nothing_is_read_while_everything_is_being_stopped() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.signal(Signal::HUP);
+    stage.check(&["configurationwanted", "configure"]);
+    stage.signal(Signal::TERM);
+    stage.forget();
+    stage.signal(Signal::HUP);
+    stage.check(&["signalignored"]);
+    stage.configure(vec![told("web", 2)]);
+    stage.check(&["reply 1 ShuttingDown"]);
+}
