@@ -5,6 +5,7 @@ use super::{Runtime, foreground};
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Pid, Signal};
 use crate::supervisor::{Event, Exit, Left};
+use crate::sys::wait::Stops;
 use crate::sys::{Found, kill, procfs, wait};
 
 /// So many dead children are reaped before everything else is looked at.
@@ -52,6 +53,11 @@ impl Runtime {
             self.take_notices();
         }
         let Some(child) = self.children.get(pid).cloned() else { return self.on_other_dead(pid) };
+        for ended in self.children.successions().unknown_ends(pid).collect::<Vec<_>>() {
+            if wait::peek_at(ended, Stops::Overlooked) == Ok(Found::Dead(ended)) {
+                self.on_other_dead(ended);
+            }
+        }
         self.look_at_start(pid);
         self.forget_start(pid);
         self.kill_groups(pid, &child);
@@ -66,8 +72,9 @@ impl Runtime {
             self.counts.orphans += 1;
             log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
         }
-        let ended = wait::reap(pid);
-        if let (Some(successor), Ok(ended)) = (successor, ended)
+        let Ok(ended) = wait::reap(pid) else { return };
+        self.children.successions_mut().on_reaped(pid, ended.status);
+        if let Some(successor) = successor
             && let Some(child) = self.children.get(successor).cloned()
             && procfs::stat(successor).is_none()
         {
@@ -90,6 +97,7 @@ impl Runtime {
     /// A main process has ended and has been reaped.
     pub(super) fn conclude(&mut self, pid: Pid, child: &Child, status: ExitStatus) {
         self.children.remove(pid);
+        let status = self.children.successions_mut().take_end(pid).unwrap_or(status);
         self.sockets.release(&self.plan, || self.children.living());
         self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use super::notify;
-use crate::model::Pid;
+use crate::model::{ExitStatus, Pid};
 use crate::sys::{IdProbe, Poller, kill};
 
 /// Who has followed whom.
@@ -15,6 +15,11 @@ use crate::sys::{IdProbe, Poller, kill};
 pub(super) struct Successions {
     /// A main process that was, of which the number is in use: the one that is, or was the last one.
     heirs: BTreeMap<Pid, Pid>,
+    /// Who has ended without being our child, and who has its place again: that may be about to end without having waited
+    /// for it, and then it becomes our child.
+    returned: BTreeMap<Pid, Pid>,
+    /// How those have ended that did; by who has their place.
+    ends: BTreeMap<Pid, ExitStatus>,
     /// Stand for main processes that may not be our children.
     watched: BTreeMap<Pid, OwnedFd>,
 }
@@ -42,6 +47,29 @@ impl Successions {
         {
             self.watched.insert(successor, holder);
         }
+    }
+
+    /// `before` has the place of `main` again, which has ended.
+    pub(super) fn give_back(&mut self, main: Pid, before: Pid) {
+        self.returned.insert(main, before);
+    }
+
+    /// Those who may still become our children, of whom `main` has the place.
+    pub(super) fn unknown_ends(&self, main: Pid) -> impl Iterator<Item = Pid> + '_ {
+        self.returned.iter().filter(move |(_, heir)| **heir == main).map(|(ended, _)| *ended)
+    }
+
+    /// `pid`, no main process any more, has ended like this: so its end is known after all, if it was not.
+    pub(super) fn on_reaped(&mut self, pid: Pid, status: ExitStatus) {
+        if let Some(main) = self.returned.remove(&pid) {
+            self.ends.insert(main, status);
+        }
+    }
+
+    /// How the one has ended that `main` had given its place to, if it is `main` that did not wait for it.
+    pub(super) fn take_end(&mut self, main: Pid) -> Option<ExitStatus> {
+        self.returned.retain(|_, heir| *heir != main);
+        self.ends.remove(&main)
     }
 
     pub(super) fn stop_watching(&mut self, main: Pid, poller: &Poller) {

@@ -280,13 +280,20 @@ impl Runtime {
         self.children.successions_mut().stop_watching(pid, &self.poller);
         let Some(child) = self.children.get(pid).cloned() else { return };
         let own = sys::process::id().get();
-        if procfs::stat(pid).is_some_and(|stat| stat.ppid == own) {
+        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
+        // In this order: if its parent ends in between, it has become our child.
+        let before = self.children.successions().before(pid).find(is_ours);
+        let parent = procfs::stat(pid).map(|stat| stat.ppid);
+        if parent == Some(own) {
             return self.search.want(Some(pid));
         }
-        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
-        let before = self.children.successions().before(pid).find(is_ours);
         match before {
-            Some(before) => self.replace_main(pid, before),
+            Some(before) => {
+                self.replace_main(pid, before);
+                if parent.is_some() {
+                    self.children.successions_mut().give_back(pid, before);
+                }
+            }
             None => {
                 log::warn!("pid {pid} has ended, and how only its parent knows");
                 self.conclude(pid, &child, ExitStatus::Code(u8::MAX));

@@ -181,7 +181,7 @@ fn stored_descriptors_outlive_the_process() {
     let script = r#"import sd, os, sys
 assert os.environ["FDSTORE"] == "3"
 found = sd.stored()
-sd.show(os.environ["KEEPALIVE_RESTARTS"], *[name for name, _ in found])
+sd.show("has", *[name for name, _ in found])
 if not found:
     memory = os.memfd_create("state")
     os.write(memory, b"first")
@@ -195,7 +195,7 @@ if not found:
     sd.barrier()
     os.close(gone)
     os.close(end)
-else:
+elif "state" in dict(found):
     memory = dict(found)["state"]
     sd.show(os.pread(memory, 5, 0).decode())
     sd.say("FDSTOREREMOVE=1\nFDNAME=state")
@@ -209,7 +209,7 @@ os._exit(1)
     let set = set(text, &[("store.py", script)]);
     for place in places() {
         let (running, control) = begin(&set, place);
-        running.expect("0");
+        running.expect("has");
         control.wait_for("web.0", "running");
         let turns = || {
             control
@@ -225,18 +225,48 @@ os._exit(1)
         let full = descriptors(&running);
         running.send(Signal::USR1);
         // `short` has come to its end with us.
-        running.expect("1 state stored");
+        running.expect("has state stored");
         running.expect("first");
         control.wait_for("web.0", "running");
         running.send(Signal::USR1);
-        running.expect("2 stored");
+        running.expect("has stored");
         wait_until("one to be closed", || (descriptors(&running) <= full).then_some(()));
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
         // What is stored is kept for as long as the instance is.
         assert_eq!(control.post("/v1/services/web/start").status, 200);
-        running.expect("3 stored");
+        running.expect("has stored");
         let stderr = finish(running);
         assert!(stderr.contains("has stored 1 too many: `fd_store` allows 3"), "{stderr}");
+    }
+}
+
+// The parent does not wait for it, and ends later than it, or earlier.
+#[test]
+fn how_the_main_process_has_ended_is_known_whoever_ends_first() {
+    let script = r#"import sd, os, sys
+child = os.fork()
+if child == 0:
+    sd.wait()
+    os._exit(7)
+sd.say("MAINPID=%d\nREADY=1" % child)
+sd.barrier()
+os.kill(child, sd.signal.SIGUSR1)
+if os.environ["KEEPALIVE_INSTANCE"] == "0":
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    os.sched_yield()
+os._exit(0)
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/first.py\"]\nready = \"notify\"\ninstances = 6\n\
+        restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+    let set = set(text, &[("first.py", script)]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        for number in 0..6 {
+            let id = format!("web.{number}");
+            control.wait_for(&id, "failed");
+            assert_eq!(control.instance(&id)["exit"], json!({"code": 7}), "{id}");
+        }
+        finish(running);
     }
 }
 
