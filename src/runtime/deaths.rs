@@ -54,7 +54,8 @@ impl Runtime {
         }
         let Some(child) = self.children.get(pid).cloned() else { return self.on_other_dead(pid) };
         for ended in self.children.successions().unknown_ends(pid).collect::<Vec<_>>() {
-            if wait::peek_at(ended, Stops::Overlooked) == Ok(Found::Dead(ended)) {
+            let is_other = self.children.get(ended).is_none();
+            if is_other && wait::peek_at(ended, Stops::Overlooked) == Ok(Found::Dead(ended)) {
                 self.on_other_dead(ended);
             }
         }

@@ -382,6 +382,7 @@ impl Runtime {
         };
         self.tell(Event::Spawned { instance, pid });
         self.notify.on_started(instance);
+        self.children.successions_mut().on_started(pid);
         // That it could be given out again says that nothing is left of whom the number was before.
         if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
             self.uncleared.swap_remove(position);

@@ -72,6 +72,12 @@ impl Successions {
         self.ends.remove(&main)
     }
 
+    /// The number is another's now, whoever had it.
+    pub(super) fn on_started(&mut self, pid: Pid) {
+        self.heirs.remove(&pid);
+        self.returned.remove(&pid);
+    }
+
     pub(super) fn stop_watching(&mut self, main: Pid, poller: &Poller) {
         if let Some(holder) = self.watched.remove(&main) {
             poller.remove(&holder).ok();
