@@ -220,7 +220,7 @@ os._exit(1)
         };
         let before = turns().unwrap();
         // Each question is some turns; a loop that spins makes thousands meanwhile.
-        let after = (0..10).filter_map(|_| turns()).last().unwrap();
+        let after = (0..10).filter_map(|_| turns()).max().unwrap();
         assert!(after - before < 200, "{before}, {after}");
         let full = descriptors(&running);
         running.send(Signal::USR1);
@@ -268,6 +268,34 @@ os._exit(0)
         }
         finish(running);
     }
+}
+
+#[test]
+fn what_is_stored_goes_with_the_instance_even_if_it_stores_something_as_its_last_act() {
+    let script = r#"import sd, os
+sd.show("has", os.environ["KEEPALIVE_INSTANCE"], *[name for name, _ in sd.stored()])
+sd.say("FDSTORE=1\nFDNAME=early\nREADY=1", [os.memfd_create("early")])
+try:
+    sd.wait()
+finally:
+    sd.say("FDSTORE=1\nFDNAME=late", [os.memfd_create("late")])
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/scaled.py\"]\nready = \"notify\"\nfd_store = 2\n";
+    let set = set(text, &[("scaled.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("has 0");
+    control.wait_for("web.0", "running");
+    let alone = descriptors(&running);
+    for _ in 0..2 {
+        assert_eq!(control.post("/v1/services/web/scale?instances=2").status, 200);
+        running.expect("has 1");
+        control.wait_for("web.1", "running");
+        assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
+        wait_until("its descriptors to be closed", || (descriptors(&running) <= alone).then_some(()));
+    }
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    running.expect("has 0 early late");
+    finish(running);
 }
 
 const REPLACE: &str = r#"import sd, os, signal, sys
