@@ -44,6 +44,9 @@ pub(super) struct Entry {
     #[serde(default)]
     reason: String,
     oom_killed: Option<bool>,
+    /// What the process has said of itself.
+    #[serde(default)]
+    status_text: String,
     pub(super) rss_bytes: Option<u64>,
     pub(super) cpu_ms: Option<u64>,
     pub(super) processes: Option<u64>,
@@ -234,6 +237,11 @@ impl Entry {
             let joint = if note.is_empty() { "" } else { "; " };
             note.to_mut().push_str(joint);
             note.to_mut().push_str("killed by the kernel, which was out of memory");
+        }
+        if !self.status_text.is_empty() {
+            let joint = if note.is_empty() { "" } else { "; " };
+            note.to_mut().push_str(joint);
+            note.to_mut().push_str(&self.status_text);
         }
         note
     }

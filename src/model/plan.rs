@@ -163,6 +163,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it is given a socket to speak to us by, sd_notify(3).
+    #[must_use]
+    pub fn notifies(&self) -> bool {
+        self.ready == Ready::Notify || self.watchdog.is_some() || self.process.fd_store > 0
+    }
+
     /// Whether a process of `other` would be the same: what differs concerns nobody but keepalive.
     #[must_use]
     pub fn makes_the_same(&self, other: &Self) -> bool {

@@ -11,6 +11,15 @@ impl<T: Default> ByInstance<T> {
         self.0.get(id.service.position())?.get(id.slot().number as usize)
     }
 
+    pub(super) fn get_mut(&mut self, id: InstanceId) -> Option<&mut T> {
+        self.0.get_mut(id.service.position())?.get_mut(id.slot().number as usize)
+    }
+
+    /// All that there are.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().flatten()
+    }
+
     /// That of `id`, made if there is none.
     pub(super) fn entry(&mut self, id: InstanceId) -> Option<&mut T> {
         let services = id.service.position() + 1;

@@ -15,12 +15,8 @@ impl Runtime {
             // Its id may be another's by now. The supervisor passes over what has waited for too long; this is certain.
             Scope::Main | Scope::Group if is_reaped => return,
             Scope::Main => kill::signal_process(pid, signal),
-            // In the moment between fork and setsid the group is not there yet.
-            Scope::Group => match kill::signal_group(pid.led_group(), signal) {
-                Err(Errno::ESRCH) => kill::signal_process(pid, signal),
-                other => other,
-            },
-            Scope::Left => self.signal_left(pid, signal),
+            Scope::Group => self.signal_groups(pid, signal),
+            Scope::Left => self.signal_all_left(pid, signal),
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -29,6 +25,31 @@ impl Runtime {
             }
             Err(errno) => log::warn!("cannot send {signal} to pid {pid}: {}", errno::words(errno)),
         }
+    }
+
+    /// The group of a main process, and what is left of those of the ones before it.
+    fn signal_groups(&self, main: Pid, signal: Signal) -> Result<(), Errno> {
+        let mut result = kill::signal_group(main.led_group(), signal);
+        let leads = result != Err(Errno::ESRCH);
+        let group = if leads { None } else { sys::process::group_of(main) };
+        let mut is_reached = leads;
+        for before in self.children.successions().before(main).map(Pid::led_group) {
+            kill::signal_group(before, signal).ok();
+            is_reached |= Some(before) == group;
+        }
+        if !is_reached {
+            // In the moment between fork and setsid the group is not there yet.
+            result = kill::signal_process(main, signal);
+        }
+        result
+    }
+
+    /// What a main process and those before it have left.
+    fn signal_all_left(&mut self, main: Pid, signal: Signal) -> Result<(), Errno> {
+        let before: Vec<Pid> = self.children.successions().before(main).collect();
+        before
+            .into_iter()
+            .fold(self.signal_left(main, signal), |result, before| result.and(self.signal_left(before, signal)))
     }
 
     /// What is in the group or session that `leader` led. It has been reaped, but as long as something is left the

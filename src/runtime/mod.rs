@@ -10,15 +10,22 @@ mod children;
 mod configure;
 mod control;
 mod counts;
+mod deaths;
 mod ending;
 mod events;
+mod fd_store;
 mod foreground;
+mod gear;
 mod journal;
 mod kills;
 mod logging;
+mod notify;
 mod oom;
 mod pipes;
 mod search;
+mod sockets;
+mod state;
+mod successions;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -29,28 +36,29 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::model::plan::{Input, KillMode, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
-use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
+use crate::model::plan::{Input, Service};
+use crate::model::{InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
+use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
-use crate::sys::wait::{self, Stops};
-use crate::sys::{
-    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
-};
-use children::{Child, Children};
+use crate::sys::wait::Stops;
+use crate::sys::{self, Depth, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, signals};
+use children::Children;
 pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
+use fd_store::FdStore;
+use gear::Gear;
 use logging::Logging;
+use notify::Notify;
 use oom::OomCounter;
 use search::Search;
+use sockets::Sockets;
+use state::States;
 use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
 const ACTIONS_PER_TURN: u32 = 64;
-/// So many dead children are reaped before everything else is looked at.
-const DEATHS_PER_TURN: u32 = 256;
 /// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
 /// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
 const BACKLOG_FOR_EACH: usize = 4;
@@ -60,7 +68,7 @@ const A_WHILE: Duration = Duration::from_secs(1);
 const SIGNALS_PER_READ: usize = 16;
 
 /// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
-/// the last two, which are [`logging`]'s.
+/// those of [`notify`] and [`fd_store`] and the last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -76,6 +84,7 @@ pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
             runtime.close();
+            runtime.sockets.close();
             runtime.logging.finish();
             outcome
         }
@@ -104,6 +113,8 @@ struct Runtime {
     reread: Reread,
     supervisor: Supervisor,
     children: Children,
+    sockets: Sockets,
+    states: States,
     logging: Logging,
     /// Starts whose result is not known yet.
     starts: BTreeMap<Pid, OwnedFd>,
@@ -136,6 +147,10 @@ struct Runtime {
     events: Events,
     usage: Usage,
     server: Server,
+    notify: Notify,
+    store: FdStore,
+    /// Found by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
+    ends: Vec<u64>,
     begun: Mono,
     /// The same moment, since 1970.
     begun_at: Duration,
@@ -157,6 +172,8 @@ impl Runtime {
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
+            sockets: Sockets::new(&plan),
+            states: States::default(),
             plan,
             reread,
             children,
@@ -182,6 +199,9 @@ impl Runtime {
             counts: Counts::default(),
             events: Events::default(),
             usage: Usage::default(),
+            notify: Notify::default(),
+            store: FdStore::default(),
+            ends: Vec::new(),
             begun: now,
             begun_at: sys::wall(),
         })
@@ -227,6 +247,7 @@ impl Runtime {
             self.look_at_start(pid);
             self.act();
         }
+        self.listen_to_services();
         if signalled && self.is_at_leisure() {
             self.take_signals();
         }
@@ -243,18 +264,38 @@ impl Runtime {
 
     /// Whether what makes many actions may come.
     fn is_at_leisure(&self) -> bool {
-        self.supervisor.backlog() <= BACKLOG_FOR_EACH * self.supervisor.instances() as usize
+        self.has_backlog_below(BACKLOG_FOR_EACH)
+    }
+
+    fn has_backlog_below(&self, for_each: usize) -> bool {
+        self.supervisor.backlog() <= for_each * self.supervisor.instances() as usize
+    }
+
+    fn listen_to_services(&mut self) {
+        if self.notify.has_news() && self.is_at_leisure() {
+            self.take_notices();
+        }
+        for token in std::mem::take(&mut self.ends) {
+            if token >= fd_store::FIRST_TOKEN {
+                self.store.on_end(token, &self.poller);
+            } else {
+                self.on_successor_ended(token);
+            }
+        }
     }
 
     /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut signalled = false;
         self.logging.wait_for_room(&self.poller);
+        self.notify.begin_turn();
         let ready = self.poller.wait(timeout).unwrap_or_default();
         for token in ready.iter().map(Ready::data) {
             match token {
                 SIGNALS => signalled = true,
                 logging::LIFE | logging::ROOM => self.logging.is_ready(token),
+                notify::SOCKET => self.notify.is_ready(),
+                notify::FIRST_TOKEN..=fd_store::LAST_TOKEN => self.ends.push(token),
                 control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
@@ -309,7 +350,13 @@ impl Runtime {
             self.counts.reloaded(service, failure);
         }
         if let Fact::Scaled { service, from, to } = record.fact {
-            (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
+            for number in to..from {
+                let id = InstanceId { service, number };
+                self.logging.forget(id);
+                self.sockets.forget(id);
+                self.notify.forget(id);
+                self.store.forget(id, &self.poller);
+            }
         }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));
@@ -327,19 +374,42 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let result = self.children.spawn(instance, restarts, definition, &mut self.logging);
+        let made = self.make(instance, restarts, definition);
         self.now = sys::now();
-        let (pid, progress) = match result {
-            Ok(started) => started,
-            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
+        let (pid, progress) = match made {
+            Ok(made) => made,
+            Err(refused) => return self.tell(refused),
         };
         self.tell(Event::Spawned { instance, pid });
+        self.notify.on_started(instance);
+        self.children.successions_mut().on_started(pid);
         // That it could be given out again says that nothing is left of whom the number was before.
         if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
             self.uncleared.swap_remove(position);
+            self.children.successions_mut().forget(pid);
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
+    }
+
+    /// The process, or what to tell if there is none.
+    fn make(
+        &mut self,
+        instance: InstanceId,
+        restarts: u32,
+        definition: &Rc<Service>,
+    ) -> Result<(Pid, Progress), Event> {
+        let out_of = |errno| Event::SpawnRefused { instance, errno };
+        let refused = |failure: StartFailure| match failure.is_shortage() {
+            true => out_of(failure.errno),
+            false => Event::Unbound { instance, failure },
+        };
+        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
+        let state = self.states.for_instance(instance, definition);
+        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
+        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
+        let gear = Gear { sockets: &sockets, stored: self.store.of(instance), state, notify, ..Gear::default() };
+        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {
@@ -402,85 +472,5 @@ impl Runtime {
     /// Ctrl-Z on a developer's terminal: the shell wants it back.
     fn suspend(&mut self) {
         self.suspended = !sys::process::is_init() && signals::suspend_self();
-    }
-
-    fn reap(&mut self) {
-        if let Some(pid) = self.search.take_named() {
-            match wait::peek_at(pid, self.stops) {
-                Ok(Found::Dead(pid)) => self.on_dead(pid),
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::Nothing | Found::NoChildren) | Err(_) => {}
-            }
-        }
-        if !self.search.is_due(self.children.count(), self.now) {
-            return;
-        }
-        for _ in 0..DEATHS_PER_TURN {
-            match wait::peek(self.stops) {
-                Ok(Found::Dead(pid)) => {
-                    self.search.found();
-                    self.on_dead(pid);
-                }
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::NoChildren) => {
-                    self.search.done(self.now);
-                    self.look_at_uncleared();
-                    return self.happened(Event::Childless);
-                }
-                Ok(Found::Nothing) | Err(_) => {
-                    self.search.done(self.now);
-                    self.sweep_again();
-                    return self.look_at_uncleared();
-                }
-            }
-        }
-    }
-
-    /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
-    fn on_dead(&mut self, pid: Pid) {
-        let Some(child) = self.children.get(pid).cloned() else {
-            self.counts.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
-            wait::reap(pid).ok();
-            return;
-        };
-        self.look_at_start(pid);
-        self.forget_start(pid);
-        if child.definition.stop.kill_mode == KillMode::Mixed {
-            kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        }
-        let Ok(ended) = wait::reap(pid) else { return };
-        self.children.remove(pid);
-        self.logging.on_ended(child.instance);
-        if child.definition.process.input == Input::Terminal {
-            foreground::on_ended(pid);
-        }
-        let left = self.what_is_left(pid, &child);
-        let killed = ended.status == ExitStatus::Signal(Signal::KILL);
-        let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
-        self.happened(Event::Exited { pid, exit, left });
-    }
-
-    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Left {
-        if child.definition.stop.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
-            return Left::Nothing;
-        }
-        self.uncleared.push(pid);
-        Left::Processes
-    }
-
-    fn look_at_uncleared(&mut self) {
-        let probe = &self.probe;
-        for pid in self.uncleared.extract_if(.., |pid| !probe.is_in_use(*pid)).collect::<Vec<_>>() {
-            self.happened(Event::Cleared { pid });
-        }
-    }
-
-    /// The terminal has stopped the main process of the service that has it.
-    fn on_stopped(&mut self, pid: Pid, signal: Signal) {
-        wait::consume_stop(pid);
-        if self.children.get(pid).is_some_and(|child| child.definition.process.input == Input::Terminal) {
-            self.suspended = foreground::on_stopped(pid, signal);
-        }
     }
 }

@@ -48,7 +48,7 @@ fn kill(target: c_int, signal: Signal) -> Result<(), Errno> {
 /// # Errors
 /// ESRCH: it has gone or is another. EPERM.
 pub fn signal_exactly(pid: Pid, signal: Signal, still: impl Fn(Pid) -> bool) -> Result<(), Errno> {
-    let holder = match open_pidfd(pid) {
+    let holder = match hold(pid) {
         Ok(holder) => Some(holder),
         Err(Errno::ESRCH) => return Err(Errno::ESRCH),
         Err(_) => None,
@@ -66,7 +66,11 @@ pub fn signal_exactly(pid: Pid, signal: Signal, still: impl Fn(Pid) -> bool) -> 
     }
 }
 
-fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
+/// A descriptor that stands for `pid`, whoever's child it is, and can be read once that has ended. pidfd_open(2)
+///
+/// # Errors
+/// ESRCH; EMFILE, ENFILE, ENOMEM; ENOSYS, EPERM where the kernel or a sandbox does not have it.
+pub fn hold(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: takes plain numbers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.get(), 0) })?;
     let fd = c_int::try_from(fd).map_err(|_| Errno::EBADF)?;

@@ -77,6 +77,14 @@ impl Poller {
         self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token))
     }
 
+    /// Waits from now on only for the peer of `fd` to close it, or for an error; otherwise as [`Poller::add`].
+    ///
+    /// # Errors
+    /// As [`Poller::add`].
+    pub fn add_end(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(Interest::Nothing.flags(), token))
+    }
+
     /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.
     ///
     /// # Errors

@@ -34,10 +34,13 @@ mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
+mod notify;
 mod page;
 mod services;
 #[path = "../common/session.rs"]
 mod session;
+mod sockets;
+mod state;
 mod supervise_life;
 mod supervise_process;
 mod supervise_stop;

@@ -415,6 +415,7 @@ impl Runtime {
             counts: &self.counts,
             logging: &self.logging,
             events: &self.events,
+            notify: &self.notify,
             pid: sys::process::id(),
             now: self.now,
             begun: self.begun,

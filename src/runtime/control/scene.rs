@@ -11,6 +11,7 @@ use crate::runtime::counts::Counts;
 use crate::runtime::events::{Events, write_exit, write_lost};
 use crate::runtime::journal::{Name, Why};
 use crate::runtime::logging::Logging;
+use crate::runtime::notify::Notify;
 use crate::runtime::usage::Usage;
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 
@@ -25,6 +26,7 @@ pub(in crate::runtime) struct Scene<'a> {
     pub(in crate::runtime) counts: &'a Counts,
     pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) events: &'a Events,
+    pub(in crate::runtime) notify: &'a Notify,
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
     pub(in crate::runtime) begun: Mono,
@@ -187,6 +189,11 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
     object.optional("processes", used.map(|used| used.processes));
+    if let Some(said) = scene.notify.said(instance.id, instance.pid) {
+        object.text("status_text", &said.status);
+        object.optional("status_errno", said.errno);
+        object.optional("status_exit", said.exit_status);
+    }
     object.end();
 }
 

@@ -1,0 +1,167 @@
+//! Descriptors that are kept for the instances from one run to the next: the file descriptor store of sd_notify(3).
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::by_instance::ByInstance;
+use crate::model::InstanceId;
+use crate::sys::{Poller, notices};
+
+/// All tokens from here on are ours; below are those of [`super::notify`].
+pub(super) const FIRST_TOKEN: u64 = 1 << 49;
+/// And these are not any more.
+pub(super) const LAST_TOKEN: u64 = (1 << 50) - 1;
+
+/// What is kept for all instances, twins included: they have it in common.
+#[derive(Debug, Default)]
+pub(super) struct FdStore {
+    slots: ByInstance<Vec<Stored>>,
+    tokens: u64,
+}
+
+/// A descriptor that is kept.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// `FDNAME`.
+    pub(super) name: Box<str>,
+    pub(super) descriptor: OwnedFd,
+    /// What the loop hears of its end by; 0: it does not.
+    token: u64,
+}
+
+/// What is to be kept, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer<'a> {
+    pub(super) name: &'a str,
+    /// Whether it is dropped when its other end is closed.
+    pub(super) until_end: bool,
+    /// So many may be there in all.
+    pub(super) limit: usize,
+}
+
+impl FdStore {
+    /// What is kept for `id`, the oldest first.
+    pub(super) fn of(&self, id: InstanceId) -> &[Stored] {
+        self.slots.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Keeps `descriptors`, each once. How many had to be refused because there are as many as may be.
+    pub(super) fn keep(
+        &mut self,
+        id: InstanceId,
+        offer: Offer<'_>,
+        descriptors: Vec<OwnedFd>,
+        poller: &Poller,
+    ) -> usize {
+        let Some(slot) = self.slots.entry(id) else { return descriptors.len() };
+        let mut refused = 0;
+        for descriptor in descriptors {
+            if slot.iter().any(|stored| notices::is_same_file(&stored.descriptor, &descriptor)) {
+                continue;
+            }
+            if slot.len() >= offer.limit {
+                refused += 1;
+                continue;
+            }
+            let token = FIRST_TOKEN + self.tokens % (LAST_TOKEN - FIRST_TOKEN) + 1;
+            self.tokens += 1;
+            // What has no end, a regular file, is refused, and is kept until it is dropped.
+            let is_watched = offer.until_end && poller.add_end(&descriptor, token).is_ok();
+            let stored = Stored::new(offer.name, descriptor);
+            slot.push(if is_watched { Stored { token, ..stored } } else { stored });
+        }
+        refused
+    }
+
+    /// Drops those that are called `name`.
+    pub(super) fn drop_named(&mut self, id: InstanceId, name: &str, poller: &Poller) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.extract_if(.., |stored| &*stored.name == name).for_each(|stored| stored.release(poller));
+        }
+    }
+
+    /// Drops the one with this token: its other end has been closed.
+    pub(super) fn on_end(&mut self, token: u64, poller: &Poller) {
+        for slot in self.slots.all_mut() {
+            slot.extract_if(.., |stored| stored.token == token).for_each(|stored| stored.release(poller));
+        }
+    }
+
+    /// Drops all of an instance that is not to be any more.
+    pub(super) fn forget(&mut self, id: InstanceId, poller: &Poller) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            std::mem::take(slot).into_iter().for_each(|stored| stored.release(poller));
+        }
+    }
+}
+
+impl Stored {
+    /// Kept until it is dropped.
+    pub(super) fn new(name: &str, descriptor: OwnedFd) -> Self {
+        Self { name: name.into(), descriptor, token: 0 }
+    }
+
+    /// The service may have it open still, and then closing it would leave it in the set.
+    fn release(self, poller: &Poller) {
+        if self.token != 0 {
+            poller.remove(self.descriptor.as_fd()).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::ServiceIndex;
+    use crate::sys::poll::Ready;
+
+    const WEB: InstanceId = InstanceId { service: ServiceIndex(1), number: 2 };
+
+    fn offer(name: &str) -> Offer<'_> {
+        Offer { name, until_end: true, limit: 3 }
+    }
+
+    fn names(store: &FdStore) -> Vec<&str> {
+        store.of(WEB).iter().map(|stored| &*stored.name).collect()
+    }
+
+    #[test]
+    fn no_more_are_kept_than_may_be_and_each_once() {
+        let poller = Poller::new().unwrap();
+        let mut store = FdStore::default();
+        let ends: Vec<_> = (0..3).map(|_| nix::unistd::pipe().unwrap()).collect();
+        let copy = |position: usize| ends[position].0.try_clone().unwrap();
+        assert_eq!(store.keep(WEB, offer("a"), vec![copy(0), copy(0), copy(1)], &poller), 0);
+        assert_eq!(store.keep(WEB, offer("b"), vec![copy(1), copy(2)], &poller), 0);
+        assert_eq!(names(&store), ["a", "a", "b"], "the second one is known by its first name");
+        let other = ends[0].1.try_clone().unwrap();
+        assert_eq!(store.keep(WEB, offer("c"), vec![other, copy(2)], &poller), 1);
+        store.drop_named(WEB, "a", &poller);
+        assert_eq!(names(&store), ["b"]);
+        assert!(store.of(InstanceId { number: 1, ..WEB }).is_empty());
+        store.forget(WEB, &poller);
+        assert!(store.of(WEB).is_empty());
+    }
+
+    #[test]
+    fn what_has_come_to_its_end_is_dropped_unless_it_is_to_be_kept() {
+        let mut poller = Poller::new().unwrap();
+        let mut store = FdStore::default();
+        let (dropped, first_end) = nix::unistd::pipe().unwrap();
+        let (kept, second_end) = nix::unistd::pipe().unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        // Whoever gave it away has it still.
+        let theirs = dropped.try_clone().unwrap();
+        store.keep(WEB, offer("a"), vec![dropped, file.into()], &poller);
+        store.keep(WEB, Offer { until_end: false, ..offer("b") }, vec![kept], &poller);
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0);
+        drop((first_end, second_end));
+        let tokens: Vec<u64> = poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
+        assert_eq!(tokens.len(), 1);
+        store.on_end(tokens[0], &poller);
+        assert_eq!(names(&store), ["a", "b"]);
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0, "nothing is told of it again");
+        drop(theirs);
+    }
+}

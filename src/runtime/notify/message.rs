@@ -1,0 +1,355 @@
+//! What a datagram of sd_notify(3) says. Pure; whatever it is given, it finds in it what it knows and passes over the rest.
+
+use std::time::Duration;
+
+use crate::model::Pid;
+
+/// The name of what is stored without one.
+const UNNAMED: &str = "stored";
+/// A name may not be longer, in bytes.
+const LONGEST_NAME: usize = 255;
+/// More of a status is not kept, in bytes.
+const LONGEST_STATUS: usize = 512;
+/// So many microseconds mean "never".
+const NEVER: Duration = Duration::from_micros(u64::MAX);
+
+/// A datagram that has been understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    /// `BARRIER=1`: what came with it is to be closed once everything before it has been done.
+    Barrier,
+    /// Something has changed.
+    News(News<'a>),
+}
+
+/// Why a datagram says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It has a zero byte somewhere else than at its end.
+    Binary,
+    /// `BARRIER=1` with something else.
+    MixedBarrier,
+}
+
+impl Fault {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Binary => "it is no text",
+            Self::MixedBarrier => "`BARRIER=1` has to stand alone",
+        }
+    }
+}
+
+/// What has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct News<'a> {
+    pub(super) presence: Option<Presence>,
+    /// `STATUS`, cut to what is kept; empty: there is none any more.
+    pub(super) status: Option<&'a str>,
+    /// `ERRNO`.
+    pub(super) errno: Option<i32>,
+    /// `EXIT_STATUS`.
+    pub(super) exit_status: Option<u8>,
+    /// `MAINPID`.
+    pub(super) main_pid: Option<Pid>,
+    pub(super) watchdog: Option<Watchdog>,
+    /// `WATCHDOG_USEC`; zero: not any more.
+    pub(super) watchdog_every: Option<Duration>,
+    /// `EXTEND_TIMEOUT_USEC`.
+    pub(super) extend: Option<Duration>,
+    pub(super) store: Store<'a>,
+}
+
+/// Whether it is there for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// `READY=1`
+    Ready,
+    /// `RELOADING=1`
+    Reloading,
+    /// `STOPPING=1`
+    Stopping,
+}
+
+/// `WATCHDOG`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watchdog {
+    /// `1`
+    Alive,
+    /// `trigger`
+    InTrouble,
+}
+
+/// What is to become of the descriptors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Store<'a> {
+    /// Those that came with it are of no use.
+    #[default]
+    Nothing,
+    /// `FDSTORE=1`: they are kept.
+    Keep {
+        /// `FDNAME`, or what it is without one.
+        name: &'a str,
+        /// Whether they are dropped when their other end is closed: not with `FDPOLL=0`.
+        until_end: bool,
+    },
+    /// `FDSTOREREMOVE=1`: those of this name are not kept any more.
+    Drop {
+        /// `FDNAME`.
+        name: &'a str,
+    },
+}
+
+impl<'a> Message<'a> {
+    /// Reads a datagram: assignments, one on each line. Of several to one name the first counts, among `READY`,
+    /// `RELOADING` and `STOPPING` the last. A value that makes no sense is passed over, as an unknown name is.
+    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, Fault> {
+        let text = datagram.strip_suffix(b"\0").unwrap_or(datagram);
+        if text.contains(&0) {
+            return Err(Fault::Binary);
+        }
+        let lines = || text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        if lines().any(|line| line == b"BARRIER=1") {
+            return if lines().count() == 1 { Ok(Self::Barrier) } else { Err(Fault::MixedBarrier) };
+        }
+        let mut news = News::default();
+        let mut seen = 0;
+        let (mut name, mut keep, mut drop, mut until_end) = (None, false, false, true);
+        for line in lines() {
+            let Some((field, value)) = split(line) else { continue };
+            if !field.is_first(&mut seen) {
+                continue;
+            }
+            match field {
+                Field::Presence(presence) if value == "1" => news.presence = Some(presence),
+                Field::Status => news.status = Some(cut(value)),
+                Field::Errno => news.errno = value.parse().ok().filter(|errno| *errno > 0),
+                Field::ExitStatus => news.exit_status = value.parse().ok(),
+                Field::MainPid => news.main_pid = value.parse().ok().and_then(Pid::new),
+                Field::Watchdog if value == "1" => news.watchdog = Some(Watchdog::Alive),
+                Field::Watchdog if value == "trigger" => news.watchdog = Some(Watchdog::InTrouble),
+                Field::WatchdogEvery => {
+                    let never = |every: Duration| if every == NEVER { Duration::ZERO } else { every };
+                    news.watchdog_every = microseconds(value).map(never);
+                }
+                Field::Extend => news.extend = microseconds(value),
+                Field::Name => name = Some(value).filter(|name| is_name(name)),
+                Field::Keep => keep = value == "1",
+                Field::Drop => drop = value == "1",
+                Field::Poll => until_end = value != "0",
+                Field::Presence(_) | Field::Watchdog => {}
+            }
+        }
+        news.store = match name {
+            Some(name) if drop => Store::Drop { name },
+            // Without a name nothing can be meant.
+            None if drop => Store::Nothing,
+            name if keep => Store::Keep { name: name.unwrap_or(UNNAMED), until_end },
+            _ => Store::Nothing,
+        };
+        Ok(Self::News(news))
+    }
+}
+
+/// The names that mean something to us.
+#[derive(Clone, Copy)]
+enum Field {
+    Presence(Presence),
+    Status,
+    Errno,
+    ExitStatus,
+    MainPid,
+    Watchdog,
+    WatchdogEvery,
+    Extend,
+    Name,
+    Keep,
+    Drop,
+    Poll,
+}
+
+impl Field {
+    fn of(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"READY" => Self::Presence(Presence::Ready),
+            b"RELOADING" => Self::Presence(Presence::Reloading),
+            b"STOPPING" => Self::Presence(Presence::Stopping),
+            b"STATUS" => Self::Status,
+            b"ERRNO" => Self::Errno,
+            b"EXIT_STATUS" => Self::ExitStatus,
+            b"MAINPID" => Self::MainPid,
+            b"WATCHDOG" => Self::Watchdog,
+            b"WATCHDOG_USEC" => Self::WatchdogEvery,
+            b"EXTEND_TIMEOUT_USEC" => Self::Extend,
+            b"FDNAME" => Self::Name,
+            b"FDSTORE" => Self::Keep,
+            b"FDSTOREREMOVE" => Self::Drop,
+            b"FDPOLL" => Self::Poll,
+            _ => return None,
+        })
+    }
+
+    /// Whether it has not been `seen` yet, where only the first one counts.
+    const fn is_first(self, seen: &mut u16) -> bool {
+        let bit = match self {
+            Self::Presence(_) => return true,
+            Self::Status => 1,
+            Self::Errno => 1 << 1,
+            Self::ExitStatus => 1 << 2,
+            Self::MainPid => 1 << 3,
+            Self::Watchdog => 1 << 4,
+            Self::WatchdogEvery => 1 << 5,
+            Self::Extend => 1 << 6,
+            Self::Name => 1 << 7,
+            Self::Keep => 1 << 8,
+            Self::Drop => 1 << 9,
+            Self::Poll => 1 << 10,
+        };
+        let is_first = *seen & bit == 0;
+        *seen |= bit;
+        is_first
+    }
+}
+
+/// `NAME=value`, if the name means something to us and the value is UTF-8.
+fn split(line: &[u8]) -> Option<(Field, &str)> {
+    let position = line.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = line.split_at_checked(position)?;
+    Some((Field::of(name)?, str::from_utf8(value.get(1..)?).ok()?))
+}
+
+fn cut(status: &str) -> &str {
+    status.get(..status.floor_char_boundary(LONGEST_STATUS)).unwrap_or(status)
+}
+
+fn microseconds(value: &str) -> Option<Duration> {
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|_| is_number).map(Duration::from_micros)
+}
+
+/// ASCII without control characters and `:`, which stands between the names in `LISTEN_FDNAMES`.
+fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(datagram: &[u8], expect: News<'_>) {
+        assert_eq!(Message::parse(datagram), Ok(Message::News(expect)), "{}", datagram.escape_ascii());
+    }
+
+    #[test]
+    fn every_field_that_is_known_is_found() {
+        let all = b"READY=1\nSTATUS=up\nERRNO=2\nBUSERROR=x.y\nEXIT_STATUS=3\nMAINPID=4711\nWATCHDOG=1\n\
+            WATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=1500\nFDSTORE=1\nFDNAME=a b\nFDPOLL=0\nX_MINE=1\nMONOTONIC_USEC=7\n";
+        let expect = News {
+            presence: Some(Presence::Ready),
+            status: Some("up"),
+            errno: Some(2),
+            exit_status: Some(3),
+            main_pid: Pid::new(4711),
+            watchdog: Some(Watchdog::Alive),
+            watchdog_every: Some(Duration::from_secs(20)),
+            extend: Some(Duration::from_micros(1500)),
+            store: Store::Keep { name: "a b", until_end: false },
+        };
+        check(all, expect);
+    }
+
+    #[test]
+    fn the_last_word_on_being_ready_counts_and_the_first_of_everything_else() {
+        let presence = |presence| News { presence: Some(presence), ..News::default() };
+        check(b"READY=1\nSTOPPING=1", presence(Presence::Stopping));
+        check(b"STOPPING=1\nRELOADING=1\nMONOTONIC_USEC=5\n", presence(Presence::Reloading));
+        check(b"RELOADING=1\nREADY=1", presence(Presence::Ready));
+        check(b"STATUS=a\nSTATUS=b", News { status: Some("a"), ..News::default() });
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_passed_over() {
+        for nonsense in [
+            &b""[..],
+            b"\n\n\n",
+            b"\0",
+            b"READY",
+            b"READY=0",
+            b"READY=1 ",
+            b" READY=1",
+            b"ready=1",
+            b"=1",
+            b"ERRNO=-2\nEXIT_STATUS=256\nMAINPID=0\nMAINPID=5",
+            b"MAINPID=-7",
+            b"MAINPID=99999999999999999999",
+            b"WATCHDOG=2",
+            b"WATCHDOG_USEC=-1\nEXTEND_TIMEOUT_USEC=1s",
+            b"WATCHDOG_USEC=+1\nEXTEND_TIMEOUT_USEC=",
+            b"STATUS=\xff\xfe",
+            b"FDSTORE=0\nFDNAME=x",
+            b"FDSTOREREMOVE=1",
+            b"FDSTOREREMOVE=1\nFDSTORE=1\nFDNAME=a:b",
+        ] {
+            check(nonsense, News::default());
+        }
+        assert_eq!(Message::parse(b"READY=1\0STATUS=x"), Err(Fault::Binary));
+        check(b"READY=1\0", News { presence: Some(Presence::Ready), ..News::default() });
+    }
+
+    #[test]
+    fn a_barrier_stands_alone() {
+        assert_eq!(Message::parse(b"BARRIER=1"), Ok(Message::Barrier));
+        assert_eq!(Message::parse(b"BARRIER=1\n"), Ok(Message::Barrier));
+        assert_eq!(Message::parse(b"READY=1\nBARRIER=1"), Err(Fault::MixedBarrier));
+        check(b"BARRIER=0", News::default());
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_as_if_it_were_not_there() {
+        let keep = |name| News { store: Store::Keep { name, until_end: true }, ..News::default() };
+        check(b"FDSTORE=1", keep("stored"));
+        check(b"FDSTORE=1\nFDNAME=", keep(""));
+        check(b"FDSTORE=1\nFDNAME=a:b", keep("stored"));
+        check(b"FDNAME=\tx\nFDSTORE=1", keep("stored"));
+        check("FDSTORE=1\nFDNAME=ä".as_bytes(), keep("stored"));
+        let long = "x".repeat(255);
+        check(format!("FDSTORE=1\nFDNAME={long}").as_bytes(), keep(&long));
+        check(format!("FDSTORE=1\nFDNAME={long}x").as_bytes(), keep("stored"));
+        check(b"FDNAME=a\nFDSTOREREMOVE=1", News { store: Store::Drop { name: "a" }, ..News::default() });
+    }
+
+    #[test]
+    fn what_is_long_is_cut_and_what_never_ends_is_never() {
+        let status = format!("STATUS={}", "ä".repeat(3_000));
+        check(status.as_bytes(), News { status: Some(&"ä".repeat(256)), ..News::default() });
+        check(b"STATUS=", News { status: Some(""), ..News::default() });
+        let off = News { watchdog_every: Some(Duration::ZERO), ..News::default() };
+        check(b"WATCHDOG_USEC=18446744073709551615", off.clone());
+        check(b"WATCHDOG_USEC=0", off);
+        check(b"EXTEND_TIMEOUT_USEC=18446744073709551615", News { extend: Some(NEVER), ..News::default() });
+        let many = "X=1\n".repeat(10_000) + "READY=1";
+        check(many.as_bytes(), News { presence: Some(Presence::Ready), ..News::default() });
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail() {
+        let mut state = 1_u64;
+        let words: [&[u8]; 8] = [b"READY=1", b"\n", b"=", b"FDNAME=", b"STATUS=", b"\0", b"MAINPID=", b"BARRIER=1"];
+        for _ in 0..20_000 {
+            let mut datagram = Vec::new();
+            for _ in 0..6 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let [.., byte, choice] = state.to_le_bytes();
+                datagram.extend_from_slice(words[usize::from(choice % 8)]);
+                datagram.push(byte);
+            }
+            // It ends, and what it finds is part of what it was given.
+            if let Ok(Message::News(News { status: Some(status), .. })) = Message::parse(&datagram) {
+                assert!(
+                    datagram.windows(status.len().max(1)).any(|part| part == status.as_bytes()) || status.is_empty()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What the services say by sd_notify(3): one datagram socket for all of them.
+//!
+//! A message counts for the instance that its sender belongs to, by whichever process of it it was sent; from anyone else
+//! it is refused. Nothing is decided here: what is said becomes events. `message` reads, [`super::fd_store`] keeps.
+
+mod message;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::Runtime;
+use super::children::Child;
+use super::fd_store::Offer;
+use crate::model::plan::{Ready, Service};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
+use crate::supervisor::Event;
+use crate::sys::notices::{self, Notice};
+use crate::sys::{self, Poller, procfs};
+use message::{Message, News, Presence, Store, Watchdog};
+
+/// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
+pub(super) const SOCKET: u64 = 1 << 48;
+/// With a pid added: that main process, which may not be our child, has ended.
+pub(super) const FIRST_TOKEN: u64 = SOCKET + 1;
+
+/// A datagram may not be longer, in bytes: as with systemd.
+const LONGEST: usize = 4096;
+/// So many datagrams are read in one turn: more than can wait, unless the kernel has been told otherwise.
+const DATAGRAMS_PER_TURN: u32 = 256;
+/// No more than one complaint in so long.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
+
+/// The socket, and what has been said by it that is to be shown.
+#[derive(Debug, Default)]
+pub(super) struct Notify {
+    /// Opened when the first process is started that is to have it; with its address.
+    socket: Option<(OwnedFd, String)>,
+    /// Something is there to be read.
+    has_news: bool,
+    /// So many datagrams may still be read in this turn.
+    budget: u32,
+    /// By main process.
+    said: BTreeMap<Pid, Said>,
+    /// What was said in its last run by an instance that does not run.
+    last: BTreeMap<InstanceId, Said>,
+    complaints: Complaints,
+}
+
+/// What a main process has said of itself, or others on its behalf.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// `STATUS`
+    pub(super) status: Box<str>,
+    /// `ERRNO`
+    pub(super) errno: Option<i32>,
+    /// `EXIT_STATUS`
+    pub(super) exit_status: Option<u8>,
+    away: Option<Away>,
+}
+
+/// Why it is not there for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Away {
+    Reloading,
+    /// For good.
+    Stopping,
+}
+
+/// What is refused, told of rarely however often it happens.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Mono>,
+    untold: u64,
+}
+
+impl Notify {
+    /// `NOTIFY_SOCKET`; the socket is opened if it is not.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM, ENOSPC.
+    pub(super) fn address(&mut self, poller: &Poller) -> Result<&str, Errno> {
+        if self.socket.is_none() {
+            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), notices::random());
+            let socket = notices::open(name.as_bytes())?;
+            poller.add(&socket, SOCKET)?;
+            self.socket = Some((socket, format!("@{name}")));
+        }
+        Ok(self.socket.as_ref().map_or("", |(_, address)| address))
+    }
+
+    /// What the instance has said in this run, or if it does not run in its last.
+    pub(super) fn said(&self, id: InstanceId, main: Option<Pid>) -> Option<&Said> {
+        match main {
+            Some(main) => self.said.get(&main),
+            None => self.last.get(&id.slot()),
+        }
+    }
+
+    pub(super) const fn begin_turn(&mut self) {
+        self.budget = DATAGRAMS_PER_TURN;
+        self.has_news = false;
+    }
+
+    pub(super) const fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    const fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Something is there to be read.
+    pub(super) const fn is_ready(&mut self) {
+        self.has_news = true;
+    }
+
+    /// It has been started anew.
+    pub(super) fn on_started(&mut self, id: InstanceId) {
+        self.last.remove(&id.slot());
+    }
+
+    /// Its main process has ended.
+    pub(super) fn on_ended(&mut self, id: InstanceId, main: Pid) {
+        match self.said.remove(&main) {
+            Some(said) => self.last.insert(id.slot(), said),
+            None => self.last.remove(&id.slot()),
+        };
+    }
+
+    pub(super) fn forget(&mut self, id: InstanceId) {
+        self.last.remove(&id.slot());
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Option<Notice> {
+        let (socket, _) = self.socket.as_ref()?;
+        self.budget = self.budget.checked_sub(1)?;
+        notices::receive(socket, buffer).ok()
+    }
+
+    fn complain(&mut self, now: Mono, what: fmt::Arguments<'_>) {
+        let Complaints { last, untold } = &mut self.complaints;
+        if last.is_some_and(|last| now.since(last) < BETWEEN_COMPLAINTS) {
+            *untold += 1;
+            return;
+        }
+        match std::mem::take(untold) {
+            0 => log::warn!("notify: {what}"),
+            untold => log::warn!("notify: {what} (and {untold} times something untold before)"),
+        }
+        *last = Some(now);
+    }
+}
+
+impl Runtime {
+    /// Reads what has been said, before anybody who has said it is reaped.
+    pub(super) fn take_notices(&mut self) {
+        if !self.notify.is_open() {
+            return;
+        }
+        let mut buffer = [0; LONGEST];
+        while let Some(notice) = self.notify.next(&mut buffer) {
+            let text = buffer.get(..notice.length).unwrap_or_default();
+            self.on_notice(notice, text);
+        }
+    }
+
+    /// Whatever becomes of it, descriptors that are not kept are closed at its end.
+    fn on_notice(&mut self, notice: Notice, text: &[u8]) {
+        let now = self.now;
+        let sender = notice.sender.map_or(0, Pid::get);
+        let news = match Message::parse(text) {
+            _ if notice.is_cut => {
+                let what = format_args!("a message of pid {sender} is ignored: it is longer than {LONGEST} bytes");
+                return self.notify.complain(now, what);
+            }
+            // Everything before it has been done.
+            Ok(Message::Barrier) => return,
+            Err(fault) => {
+                let what = format_args!("a message of pid {sender} is ignored: {}", fault.as_str());
+                return self.notify.complain(now, what);
+            }
+            Ok(Message::News(news)) => news,
+        };
+        let main = notice.sender.and_then(|sender| self.children.owner_of(sender));
+        let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
+        let Some((main, child)) = child.filter(|(_, child)| child.definition.notifies()) else {
+            let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
+            return self.notify.complain(now, what);
+        };
+        self.on_news(main, &child, &news);
+        self.on_store(main, &child, &news, notice);
+    }
+
+    fn on_news(&mut self, main: Pid, child: &Child, news: &News<'_>) {
+        let main = match news.main_pid {
+            Some(successor) if successor != main => self.on_main_pid(main, successor),
+            _ => main,
+        };
+        if let Some(presence) = news.presence {
+            self.on_presence(main, &child.definition, presence);
+        }
+        if let Some(status) = news.status.filter(|status| *status != self.notify.status_of(main)) {
+            self.notify.said.entry(main).or_default().status = status.into();
+        }
+        if news.errno.is_some() {
+            self.notify.said.entry(main).or_default().errno = news.errno;
+        }
+        if news.exit_status.is_some() {
+            self.notify.said.entry(main).or_default().exit_status = news.exit_status;
+        }
+        if let Some(by) = news.extend {
+            self.happened(Event::Extended { pid: main, by });
+        }
+        match news.watchdog {
+            Some(Watchdog::Alive) => self.happened(Event::Alive { pid: main }),
+            Some(Watchdog::InTrouble) => self.happened(Event::InTrouble { pid: main }),
+            None => {}
+        }
+        if let Some(interval) = news.watchdog_every {
+            self.happened(Event::WatchdogEvery { pid: main, interval });
+        }
+    }
+
+    /// That it is ready counts where it is asked, or after it has said that it was not for a while.
+    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, presence: Presence) {
+        let away = self.notify.said.get(&main).and_then(|said| said.away);
+        match (presence, away) {
+            (_, Some(Away::Stopping)) => {}
+            (Presence::Ready, None) if definition.ready != Ready::Notify => {}
+            (Presence::Ready, None | Some(Away::Reloading)) => {
+                if let Some(said) = self.notify.said.get_mut(&main) {
+                    said.away = None;
+                }
+                self.happened(Event::Ready { pid: main });
+            }
+            (Presence::Reloading, None | Some(Away::Reloading)) => self.on_away(main, Away::Reloading),
+            (Presence::Stopping, None | Some(Away::Reloading)) => self.on_away(main, Away::Stopping),
+        }
+    }
+
+    fn on_away(&mut self, main: Pid, away: Away) {
+        self.notify.said.entry(main).or_default().away = Some(away);
+        self.happened(Event::Unready { pid: main });
+    }
+
+    /// Who is the main process from now on.
+    fn on_main_pid(&mut self, main: Pid, successor: Pid) -> Pid {
+        let is_alive = procfs::stat(successor).is_some_and(|stat| !stat.is_dead());
+        let belongs = is_alive && self.children.owner_of(successor) == Some(main);
+        if !belongs || self.children.get(successor).is_some() || self.uncleared.contains(&successor) {
+            let what =
+                format_args!("pid {successor} cannot take the place of pid {main}: it is not one of its processes");
+            self.notify.complain(self.now, what);
+            return main;
+        }
+        self.replace_main(main, successor);
+        successor
+    }
+
+    fn replace_main(&mut self, main: Pid, successor: Pid) {
+        self.look_at_start(main);
+        self.children.succeed(main, successor, &self.probe, &self.poller);
+        if let Some(said) = self.notify.said.remove(&main) {
+            self.notify.said.insert(successor, said);
+        }
+        log::info!("pid {successor} is the main process in place of pid {main}");
+        self.happened(Event::Succeeded { pid: main, successor });
+    }
+
+    /// A main process has ended that has taken another's place. If it is our child we hear of it as of any other. If not,
+    /// somebody else hears how it has ended, and the place is free for the one that was there before.
+    pub(super) fn on_successor_ended(&mut self, token: u64) {
+        let pid = token.checked_sub(FIRST_TOKEN).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
+        let Some(pid) = pid else { return };
+        self.children.successions_mut().stop_watching(pid, &self.poller);
+        let Some(child) = self.children.get(pid).cloned() else { return };
+        let own = sys::process::id().get();
+        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
+        // In this order: if its parent ends in between, it has become our child.
+        let before = self.children.successions().before(pid).find(is_ours);
+        let parent = procfs::stat(pid).map(|stat| stat.ppid);
+        if parent == Some(own) {
+            return self.search.want(Some(pid));
+        }
+        match before {
+            Some(before) => {
+                self.replace_main(pid, before);
+                if parent.is_some() {
+                    self.children.successions_mut().give_back(pid, before);
+                }
+            }
+            None => {
+                log::warn!("pid {pid} has ended, and how only its parent knows");
+                self.conclude(pid, &child, ExitStatus::Code(u8::MAX));
+            }
+        }
+    }
+
+    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: Notice) {
+        let id = child.instance;
+        let (name, until_end) = match news.store {
+            Store::Nothing => return,
+            Store::Drop { name } => return self.store.drop_named(id, name, &self.poller),
+            Store::Keep { name, until_end } => (name, until_end),
+        };
+        let limit = child.definition.process.fd_store;
+        let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
+        let refused = self.store.keep(id, offer, notice.descriptors, &self.poller);
+        if refused > 0 {
+            let what = format_args!("pid {main} has stored {refused} too many: `fd_store` allows {limit}");
+            self.notify.complain(self.now, what);
+        }
+        if notice.lacks_descriptors {
+            let reason = errno::words(Errno::EMFILE);
+            let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
+            self.notify.complain(self.now, what);
+        }
+    }
+}
+
+impl Notify {
+    fn status_of(&self, main: Pid) -> &str {
+        self.said.get(&main).map_or("", |said| &said.status)
+    }
+}

@@ -1,0 +1,466 @@
+//! sd_notify(3), as services written in Python, systemd-notify(1) and Redis speak it.
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::procfs;
+use serde_json::{Value, json};
+
+use crate::control::begin;
+use crate::harness::{Place, Running, places, skip, wait_for_death, wait_until};
+use crate::http::Control;
+use crate::services::Set;
+
+/// `SD` in `text` is where sd.py can be imported from; `files`: scripts besides, in `DIR`.
+fn set(text: &str, files: &[(&str, &str)]) -> Set {
+    let set = Set::new(text);
+    set.directory.file("sd.py", include_bytes!("sd.py"), 0o644);
+    for (name, content) in files {
+        set.directory.file(name, content.as_bytes(), 0o755);
+    }
+    set
+}
+
+fn exists(program: &str) -> bool {
+    let found = std::env::split_paths("/usr/local/bin:/usr/bin:/bin").any(|folder| folder.join(program).exists());
+    if !found {
+        skip(&format!("this needs {program}"));
+    }
+    found
+}
+
+fn finish(mut running: Running) -> String {
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    running.stderr()
+}
+
+/// The members that tell what an instance has said.
+fn said(control: &Control, id: &str) -> [Value; 3] {
+    let instance = control.instance(id);
+    ["status_text", "status_errno", "status_exit"].map(|name| instance[name].clone())
+}
+
+fn seen(control: &Control) -> (String, bool) {
+    let instance = control.instance("web.0");
+    (instance["state"].as_str().unwrap().to_owned(), instance["ready"] == true)
+}
+
+fn pid_of(control: &Control, id: &str) -> Pid {
+    control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
+}
+
+fn descriptors(running: &Running) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().count()
+}
+
+// sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
+#[test]
+fn a_service_is_what_it_says_it_is() {
+    let words = [
+        "STATUS=loading",
+        "X=1",
+        "READY=1\nSTATUS=",
+        "RELOADING=1\nMONOTONIC_USEC=1",
+        "READY=1",
+        "STOPPING=1",
+        "READY=1",
+    ];
+    let command = format!("{:?}", [&["python3", "DIR/sd.py"][..], &words].concat());
+    let set = set(&format!("[services.web]\ncommand = {command}\nready = \"notify\"\n"), &[]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        assert!(running.line().starts_with("up @keepalive/notify/"));
+        assert_eq!(seen(&control), ("starting".to_owned(), false));
+        let expect = [
+            ("starting", false, json!("loading")),
+            ("starting", false, json!("loading")),
+            ("running", true, json!("")),
+            ("running", false, json!("")),
+            ("running", true, json!("")),
+            ("running", false, json!("")),
+            ("running", false, json!("")),
+        ];
+        for (word, (state, ready, status)) in words.iter().zip(expect) {
+            running.send(Signal::USR1);
+            running.expect(&format!("said {}", word.lines().next().unwrap()));
+            for line in word.lines().skip(1) {
+                running.expect(line);
+            }
+            assert_eq!((seen(&control), &said(&control, "web.0")[0]), ((state.to_owned(), ready), &status), "{word}");
+        }
+        finish(running);
+    }
+}
+
+// systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
+#[test]
+fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_open() {
+    let stranger = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(3000):\n \
+        sd.say(b'READY=1\\nFDSTORE=1', [0, 1, 2], name)\n \
+        sd.say(b'\\0' * 60000, [0] * 200, name)\n \
+        sd.say(bytes(turn % 256 for turn in range(turn)), [0], name)\nsd.barrier(name)\nsd.show('refused')\n";
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/sd.py\"]\nready = \"notify\"\nfd_store = 4\n\
+        [services.other]\ncommand = [\"python3\", \"DIR/stranger.py\", \"NAME\"]\nautostart = false\n\
+        on_success = \"ignore\"\nrestart = \"never\"\n";
+    for place in places() {
+        let set = set(text, &[("stranger.py", stranger)]);
+        let outside = set.directory.path().join("stranger.py");
+        let (running, control) = begin(&set, place);
+        let name = running.line().strip_prefix("up ").unwrap().to_owned();
+        let before = descriptors(&running);
+        let output = std::process::Command::new("python3").arg(outside).arg(&name).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "refused\n", "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(seen(&control).0, "starting");
+        // The connection for the status may not have been closed yet.
+        wait_until("all to be closed", || (descriptors(&running) <= before).then_some(()));
+        let stderr = finish(running);
+        let told = stderr.lines().filter(|line| line.contains("notify: ")).count();
+        assert!((1..5).contains(&told), "{stderr}");
+        assert!(stderr.contains("is refused: it belongs to no service that notifies"), "{stderr}");
+    }
+}
+
+// systemd-notify(1); the shell is the main process, and what it starts belongs to it.
+#[test]
+fn a_shell_script_says_it_by_systemd_notify() {
+    if !exists("systemd-notify") {
+        return;
+    }
+    let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho told\nexec sleep 1000\n";
+    let set = set("[services.web]\ncommand = \"DIR/script\"\nready = \"notify\"\n", &[("script", script)]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        running.expect("told");
+        assert_eq!((seen(&control).0, &said(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
+        finish(running);
+    }
+}
+
+#[test]
+fn redis_says_when_it_is_ready() {
+    if !exists("redis-server") {
+        return;
+    }
+    let set = set(
+        "[services.web]\ncommand = [\"redis-server\", \"--supervised\", \"systemd\", \"--port\", \"0\", \
+         \"--unixsocket\", \"DIR/redis\", \"--save\", \"\", \"--dir\", \"DIR\", \"--logfile\", \"DIR/log\"]\n\
+         ready = \"notify\"\n",
+        &[],
+    );
+    let (running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    assert!(set.directory.path().join("redis").exists());
+    let status = said(&control, "web.0")[0].as_str().unwrap().to_owned();
+    assert!(status.starts_with("Ready to accept connections"), "{status}");
+    finish(running);
+}
+
+#[test]
+fn what_is_said_by_the_dead_still_finds_its_owner() {
+    // The child has ended and is not waited for; the main process ends right after its last word.
+    let script = "import sd, os\nif os.fork() == 0:\n sd.say('READY=1')\n os._exit(0)\n\
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nsd.barrier()\n\
+        sd.say('STATUS=no disk\\nERRNO=28\\nEXIT_STATUS=9\\nBUSERROR=a.b')\nos._exit(3)\n";
+    let set = set(
+        "[services.keep]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n\
+         [services.web]\ncommand = [\"python3\", \"DIR/last.py\"]\nready = \"notify\"\nrestart = \"never\"\n\
+         on_failure = \"ignore\"\n",
+        &[("last.py", script)],
+    );
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        control.wait_for("web.0", "failed");
+        assert_eq!(said(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
+        let stderr = finish(running);
+        assert!(stderr.contains("web.0 starting → running"), "{stderr}");
+    }
+}
+
+// sd_notify(3), FDSTORE=1, FDNAME=, FDSTOREREMOVE=1, FDPOLL=0; sd_listen_fds(3).
+#[test]
+fn stored_descriptors_outlive_the_process() {
+    let script = r#"import sd, os, sys
+assert os.environ["FDSTORE"] == "3"
+found = sd.stored()
+sd.show("has", *[name for name, _ in found])
+if not found:
+    memory = os.memfd_create("state")
+    os.write(memory, b"first")
+    sd.say("FDSTORE=1\nFDNAME=state", [memory, memory])
+    sd.say("FDSTORE=1\nFDNAME=state", [os.dup(memory)])
+    kept, gone = os.pipe()
+    sd.say("FDSTORE=1\nFDPOLL=0\nFDNAME=a:b", [kept])
+    short, end = os.pipe()
+    sd.say("FDSTORE=1\nFDNAME=short", [short])
+    sd.say("FDSTORE=1\nFDNAME=beyond", [0])
+    sd.barrier()
+    os.close(gone)
+    os.close(end)
+elif "state" in dict(found):
+    memory = dict(found)["state"]
+    sd.show(os.pread(memory, 5, 0).decode())
+    sd.say("FDSTOREREMOVE=1\nFDNAME=state")
+    sd.barrier()
+sd.say("READY=1")
+sd.wait()
+os._exit(1)
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/store.py\"]\nready = \"notify\"\nfd_store = 3\n\
+        backoff = { initial = \"1ms\" }\n";
+    let set = set(text, &[("store.py", script)]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        running.expect("has");
+        control.wait_for("web.0", "running");
+        let turns = || {
+            control
+                .get("/metrics")
+                .body
+                .lines()
+                .find_map(|line| line.strip_prefix("keepalive_loop_turns_total ")?.parse::<u64>().ok())
+        };
+        let before = turns().unwrap();
+        // Each question is some turns; a loop that spins makes thousands meanwhile.
+        let after = (0..10).filter_map(|_| turns()).max().unwrap();
+        assert!(after - before < 200, "{before}, {after}");
+        let full = descriptors(&running);
+        running.send(Signal::USR1);
+        // `short` has come to its end with us.
+        running.expect("has state stored");
+        running.expect("first");
+        control.wait_for("web.0", "running");
+        running.send(Signal::USR1);
+        running.expect("has stored");
+        wait_until("one to be closed", || (descriptors(&running) <= full).then_some(()));
+        assert_eq!(control.post("/v1/services/web/stop").status, 200);
+        // What is stored is kept for as long as the instance is.
+        assert_eq!(control.post("/v1/services/web/start").status, 200);
+        running.expect("has stored");
+        let stderr = finish(running);
+        assert!(stderr.contains("has stored 1 too many: `fd_store` allows 3"), "{stderr}");
+    }
+}
+
+// The parent does not wait for it, and ends later than it, or earlier.
+#[test]
+fn how_the_main_process_has_ended_is_known_whoever_ends_first() {
+    let script = r#"import sd, os, sys
+child = os.fork()
+if child == 0:
+    sd.wait()
+    os._exit(7)
+sd.say("MAINPID=%d\nREADY=1" % child)
+sd.barrier()
+os.kill(child, sd.signal.SIGUSR1)
+if os.environ["KEEPALIVE_INSTANCE"] == "0":
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    os.sched_yield()
+os._exit(0)
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/first.py\"]\nready = \"notify\"\ninstances = 6\n\
+        restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+    let set = set(text, &[("first.py", script)]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        for number in 0..6 {
+            let id = format!("web.{number}");
+            control.wait_for(&id, "failed");
+            assert_eq!(control.instance(&id)["exit"], json!({"code": 7}), "{id}");
+        }
+        finish(running);
+    }
+}
+
+#[test]
+fn what_is_stored_goes_with_the_instance_even_if_it_stores_something_as_its_last_act() {
+    let script = r#"import sd, os
+sd.show("has", os.environ["KEEPALIVE_INSTANCE"], *[name for name, _ in sd.stored()])
+sd.say("FDSTORE=1\nFDNAME=early\nREADY=1", [os.memfd_create("early")])
+try:
+    sd.wait()
+finally:
+    sd.say("FDSTORE=1\nFDNAME=late", [os.memfd_create("late")])
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/scaled.py\"]\nready = \"notify\"\nfd_store = 2\n";
+    let set = set(text, &[("scaled.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("has 0");
+    control.wait_for("web.0", "running");
+    let alone = descriptors(&running);
+    for _ in 0..2 {
+        assert_eq!(control.post("/v1/services/web/scale?instances=2").status, 200);
+        running.expect("has 1");
+        control.wait_for("web.1", "running");
+        assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
+        wait_until("its descriptors to be closed", || (descriptors(&running) <= alone).then_some(()));
+    }
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    running.expect("has 0 early late");
+    finish(running);
+}
+
+const REPLACE: &str = r#"import sd, os, signal, sys
+how = sys.argv[1]
+there, here = os.pipe()
+child = os.fork()
+if child == 0:
+    if "session" in how:
+        os.setsid()
+    os.write(here, b"!")
+    sd.wait()
+    sd.show("child ends")
+    os._exit(7)
+os.read(there, 1)
+sd.say("MAINPID=1\nSTATUS=wrong")
+sd.say("MAINPID=%d\nSTATUS=right\nREADY=1" % child)
+sd.barrier()
+sd.show("replaced", child)
+if "stay" in how:
+    os.waitpid(child, 0)
+    sd.show("parent", os.getpid())
+    sd.wait()
+    os._exit(5)
+os._exit(0)
+"#;
+
+// sd_notify(3), MAINPID=
+#[test]
+fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
+    for (place, how) in places().into_iter().flat_map(|place| [(place, "group"), (place, "session")]) {
+        let text = format!(
+            "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"{how}\"]\nready = \"notify\"\n\
+             restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n"
+        );
+        let set = set(&text, &[("replace.py", REPLACE)]);
+        let (running, control) = begin(&set, place);
+        let mut lines = [running.line(), running.line()];
+        lines.sort();
+        let child: i32 = lines[1].strip_prefix("replaced ").unwrap().parse().unwrap();
+        assert_eq!(pid_of(&control, "web.0").get(), child);
+        assert_eq!(seen(&control).0, "running");
+        assert_eq!(said(&control, "web.0")[0], "right", "what the old one said is the new one's");
+        if place == Place::Child {
+            // The one before has ended, and that meant nothing.
+            let parent = |pid| procfs::stat(pid).is_some_and(|stat| stat.ppid == running.keepalive().get());
+            wait_until("keepalive to be its parent", || parent(Pid::new(child).unwrap()).then_some(()));
+            assert_eq!(seen(&control).0, "running");
+        }
+        assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+        running.expect("child ends");
+        control.wait_for("web.0", "failed");
+        assert_eq!(control.instance("web.0")["exit"], json!({"code": 7}));
+        finish(running);
+    }
+}
+
+#[test]
+fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
+    for place in places() {
+        let text = "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"stay\"]\nready = \"notify\"\n\
+            restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+        let set = set(text, &[("replace.py", REPLACE)]);
+        let (running, control) = begin(&set, place);
+        let mut lines = [running.line(), running.line()];
+        lines.sort();
+        assert!(lines[1].starts_with("replaced "));
+        assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+        running.expect("child ends");
+        let parent = running.number("parent");
+        wait_until("the place to be given back", || (pid_of(&control, "web.0").get() == parent).then_some(()));
+        assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+        control.wait_for("web.0", "failed");
+        assert_eq!(control.instance("web.0")["exit"], json!({"code": 5}));
+        finish(running);
+    }
+}
+
+#[test]
+fn a_stop_reaches_all_that_the_main_processes_have_left() {
+    // The main process has a session of its own; what the one before has started is in another.
+    let script = r#"import sd, os, subprocess
+signal = sd.signal
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+left = subprocess.Popen(["sleep", "1000"])
+there, here = os.pipe()
+child = os.fork()
+if child == 0:
+    os.setsid()
+    below = subprocess.Popen(["sleep", "1000"])
+    os.write(here, str(below.pid).encode())
+    signal.pause()
+below = os.read(there, 9).decode()
+sd.say("MAINPID=%d\nREADY=1" % child)
+sd.barrier()
+sd.show("left", left.pid, below)
+os._exit(0)
+"#;
+    for mode in ["mixed", "group"] {
+        let text = format!(
+            "[services.web]\ncommand = [\"python3\", \"DIR/left.py\"]\nready = \"notify\"\nkill_mode = \"{mode}\"\n\
+             [services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n"
+        );
+        let set = set(&text, &[("left.py", script)]);
+        let (running, control) = begin(&set, Place::Child);
+        let mut lines = [running.line(), running.line()];
+        lines.sort();
+        let left = lines[0].strip_prefix("left ").unwrap_or_else(|| panic!("{lines:?}"));
+        let left: Vec<Pid> = left.split(' ').map(|pid| Pid::new(pid.parse().unwrap()).unwrap()).collect();
+        assert_eq!(control.post("/v1/services/web/stop").status, 200);
+        assert_eq!(control.instance("web.0")["exit"], json!({"signal": "SIGTERM"}));
+        left.into_iter().for_each(wait_for_death);
+        finish(running);
+    }
+}
+
+// sd_notify(3), WATCHDOG=1, WATCHDOG=trigger, WATCHDOG_USEC=; sd_watchdog_enabled(3).
+#[test]
+fn a_service_that_is_silent_or_in_trouble_is_restarted() {
+    let script = r#"import sd, os, time
+assert (os.environ["WATCHDOG_USEC"], os.environ["WATCHDOG_PID"]) == ("60000000", str(os.getpid()))
+count = int(os.environ["KEEPALIVE_RESTARTS"])
+sd.say("READY=1\nWATCHDOG=1")
+sd.barrier()
+sd.show(count)
+if count == 0:
+    sd.say("WATCHDOG=trigger")
+if count == 1:
+    sd.say("WATCHDOG_USEC=1000")
+sd.wait()
+"#;
+    let set = set(
+        "[services.web]\ncommand = [\"python3\", \"DIR/dog.py\"]\nready = \"notify\"\nwatchdog = \"60s\"\n\
+         backoff = { initial = \"1ms\" }\n",
+        &[("dog.py", script)],
+    );
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        ["0", "1", "2"].iter().for_each(|count| running.expect(count));
+        control.wait_for("web.0", "running");
+        finish(running);
+    }
+}
+
+// sd_notify(3), EXTEND_TIMEOUT_USEC=
+#[test]
+fn a_stop_takes_as_long_as_the_service_says() {
+    let script = r#"import sd, os, time
+sd.say("READY=1")
+sd.show("up")
+try:
+    sd.wait()
+finally:
+    sd.say("STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(1.5)
+    sd.show("done")
+"#;
+    let set = set(
+        "[services.web]\ncommand = [\"python3\", \"DIR/slow.py\"]\nready = \"notify\"\nstop_timeout = \"1s\"\n",
+        &[("slow.py", script)],
+    );
+    let (mut running, _control) = begin(&set, Place::Child);
+    running.expect("up");
+    running.send(Signal::TERM);
+    running.expect("done");
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(!stderr.contains("SIGKILL"), "{stderr}");
+}
