@@ -21,6 +21,7 @@ mod oom;
 mod pipes;
 mod search;
 mod sockets;
+mod starts;
 mod state;
 mod usage;
 
@@ -33,7 +34,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
@@ -45,7 +46,6 @@ pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
-use gear::Gear;
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
@@ -319,11 +319,9 @@ impl Runtime {
         if let Fact::ReloadEnded { service, failure } = record.fact {
             self.counts.reloaded(service, failure.is_none());
         }
+        self.sockets.on_fact(&record.fact);
         if let Fact::Scaled { service, from, to } = record.fact {
-            for id in (to..from).map(|number| InstanceId { service, number }) {
-                self.logging.forget(id);
-                self.sockets.forget(id);
-            }
+            (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
         }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));
@@ -354,25 +352,6 @@ impl Runtime {
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
-    }
-
-    /// The process, or what to tell if there is none.
-    fn make(
-        &mut self,
-        instance: InstanceId,
-        restarts: u32,
-        definition: &Rc<Service>,
-    ) -> Result<(Pid, Progress), Event> {
-        let out_of = |errno| Event::SpawnRefused { instance, errno };
-        let refused = |failure: StartFailure| match failure.is_shortage() {
-            true => out_of(failure.errno),
-            false => Event::Unbound { instance, failure },
-        };
-        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
-        let state = self.states.for_instance(instance, definition);
-        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let gear = Gear { sockets: &sockets, state, ..Gear::default() };
-        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {

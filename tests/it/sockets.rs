@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::harness::{Place, Running, have_root, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places, wait_until};
 use crate::services::Set;
 
 /// A port that is free, at an address that no other test uses.
@@ -170,6 +170,38 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
         signal_process(worker, Signal::KILL).unwrap();
         assert_eq!(served(&running).0, socket);
     }
+}
+
+#[test]
+fn nobody_waits_for_an_instance_that_has_been_stopped() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        instances = 2
+        listen = {{ http = "tcp://{port}" }}
+        listen_mode = "reuseport"
+        "#
+    ));
+    let running = set.start(Place::Child);
+    let workers = [served(&running).1, served(&running).1];
+    let socket = set.socket();
+    let client = |action: &str| {
+        let words = [KEEPALIVE, action, "web.1", "--socket", socket.to_str().unwrap()];
+        let (code, _, stderr) = Run::words(Place::Child, &words).finish();
+        assert_eq!(code, 0, "{stderr}");
+    };
+    client("stop");
+    let left = wait_until("one of them to be gone", || {
+        let alive = |pid: &Pid| keepalive::sys::procfs::stat(*pid).is_some_and(|stat| !stat.is_dead());
+        let mut left = workers.into_iter().filter(alive);
+        left.next().filter(|_| left.next().is_none())
+    });
+    assert!((0..64).all(|_| ask(port) == Some(left)));
+    client("start");
+    let (_, new) = served(&running);
+    wait_until("an answer of the new one", || (ask(port)? == new).then_some(()));
 }
 
 #[test]
