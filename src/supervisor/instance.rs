@@ -22,6 +22,8 @@ pub(super) struct Instance {
     pub(super) restarts: u32,
     /// Whether the next start is one again: there was a run since the last.
     has_run: bool,
+    /// Whether its present run has been ready.
+    has_been_ready: bool,
     /// Consecutive unstable runs.
     pub(super) unstable: u32,
     /// Consecutive starts that the system refused.
@@ -124,6 +126,7 @@ impl Instance {
             state: State::Stopped { why: Stopped::NotStarted },
             restarts: 0,
             has_run: false,
+            has_been_ready: false,
             unstable: 0,
             refusals: 0,
             failure: None,
@@ -236,7 +239,7 @@ impl Supervisor {
         let definition = Rc::clone(&self.fleet[id.service].definition);
         let instance = &mut self.fleet[id];
         instance.definition = Rc::clone(&definition);
-        instance.failure = None;
+        (instance.failure, instance.has_been_ready) = (None, false);
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
@@ -245,9 +248,10 @@ impl Supervisor {
         self.act(Action::Spawn { instance: id, restarts, definition });
     }
 
-    /// Asks anew for the process of an instance that has changed its id since it was asked for.
+    /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
-        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id].definition));
+        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
+        self.fleet[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
         self.fleet.replace_state(id, State::Spawning { from });
         self.act(Action::Spawn { instance: id, restarts, definition });
@@ -316,6 +320,7 @@ impl Supervisor {
 
     /// It is ready.
     fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
+        self.fleet[id].has_been_ready = true;
         let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
         let presence = Presence::Ready;
         let soak = self.fleet[id].definition.reload.soak;
@@ -490,15 +495,14 @@ impl Supervisor {
             State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None),
             State::Stopping { since, rung, until, then: Then::Fail(fault), .. } => {
                 let run = Run { fault: Some(fault), ..run_since(since) };
-                let readiness = match fault {
-                    Fault::NotReady(_) => Readiness::Missed,
-                    Fault::Silent(_) | Fault::InTrouble => Readiness::Reached,
-                };
+                let readiness = if self.fleet[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
                 self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
             }
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
                 self.fleet[id].last_run = Some(run);
+                // Whatever was to become of it, another process has its place.
+                let then = if id.is_twin() { Then::Rest(Stopped::Replaced) } else { then };
                 let (next, outlook) = self.after_stop(then);
                 self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, Some((rung, until)));
             }
@@ -581,14 +585,19 @@ impl Supervisor {
             State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
                 self.stop(id, Then::Fail(Fault::Silent(every)));
             }
-            State::Running { pid, since, presence, watch, soaked: _ } => {
-                self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
-            }
+            State::Running { .. } => self.end_trial(id),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
             State::Waiting | State::Spawning { .. } | State::Executing { .. } | State::Stopped { .. } => {}
+        }
+    }
+
+    /// It has run long enough once it was ready.
+    pub(super) fn end_trial(&mut self, id: InstanceId) {
+        if let State::Running { pid, since, presence, watch, soaked: Some(_) } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
         }
     }
 

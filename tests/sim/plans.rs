@@ -141,7 +141,11 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         on_success: if chance.one_in(12) { Consequence::Shutdown } else { Consequence::Ignore },
         stop: Stop {
             signal: chance.pick(&[Signal::TERM, Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1]),
-            delay: Duration::ZERO,
+            delay: match chance.below(6) {
+                0 => chance.millis(1, 3_000),
+                1 if chance.one_in(6) => AGES,
+                _ => Duration::ZERO,
+            },
             timeout: match chance.below(8) {
                 0 => Duration::ZERO,
                 1 => AGES,
@@ -149,16 +153,35 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             },
             kill_mode: chance.pick(&[KillMode::Mixed, KillMode::Mixed, KillMode::Group, KillMode::Process]),
         },
-        ready: match chance.below(6) {
+        ready: match chance.below(8) {
             0 => Ready::Delay(Duration::ZERO),
             1 => Ready::Delay(chance.millis(1, 3_000)),
             2 if chance.one_in(6) => Ready::Delay(AGES),
+            3 | 4 => Ready::Notify,
             _ => Ready::Exec,
         },
-        ready_timeout: Duration::from_secs(30),
-        watchdog: None,
-        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
-        process: process(),
+        ready_timeout: match chance.below(8) {
+            0 => AGES,
+            1..=3 => chance.millis(1, 5_000),
+            _ => Duration::from_secs(30),
+        },
+        watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
+        reload: random_reload(chance),
+        process: Process { ipc: chance.one_in(4), ..process() },
+    }
+}
+
+fn random_reload(chance: &mut Chance) -> Reload {
+    Reload {
+        strategy: chance.pick(&[
+            Strategy::Rolling,
+            Strategy::Rolling,
+            Strategy::Rolling,
+            Strategy::Restart,
+            Strategy::Signal(Signal::USR1),
+        ]),
+        max_surge: chance.pick(&[1, 1, 2, 5]),
+        soak: if chance.one_in(3) { chance.millis(1, 5_000) } else { Duration::ZERO },
     }
 }
 

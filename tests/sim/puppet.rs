@@ -30,6 +30,8 @@ pub(crate) enum Character {
 pub(crate) struct Habits {
     /// `None`: until something kills it.
     pub(crate) life: Option<(Duration, ExitStatus)>,
+    /// How long after its start it says that it is ready, if that is what its service wants of it. `None`: never.
+    pub(crate) readies: Option<Duration>,
     /// After a signal that asks it to end. `None`: ignores it.
     pub(crate) on_stop: Option<(Duration, Stops)>,
     /// After SIGKILL. `None`: it hangs in the kernel for ever.
@@ -154,6 +156,7 @@ pub(crate) fn member(chance: &mut Chance, temper: Temper) -> Habits {
     };
     Habits {
         life: chance.one_in(2).then(|| (chance.up_to(Duration::from_secs(600)), ExitStatus::Code(0))),
+        readies: (!chance.one_in(5)).then(|| chance.millis(0, 3_000)),
         on_stop,
         on_kill,
         fragile: chance.one_in(4),

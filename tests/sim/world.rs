@@ -2,8 +2,10 @@
 //! supervisor hears of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
+use keepalive::model::plan::{Ready, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
 use keepalive::supervisor::{Action, Event, Exit, Left, Scope};
 use nix::errno::Errno;
@@ -51,6 +53,8 @@ enum Forking {
 struct Process {
     role: Role,
     habits: Habits,
+    /// Of a main process: what it is made of.
+    definition: Option<Rc<Service>>,
     /// A signal that asked it to end while it was stopped.
     unheard: Option<Signal>,
     stopped: bool,
@@ -179,6 +183,10 @@ impl World {
             return Vec::new();
         };
         let (pid, habits) = (*pid, *habits);
+        let definition = self.processes.get(&serial).and_then(|process| process.definition.clone());
+        if let Some(definition) = definition {
+            self.talks(serial, pid, &definition, habits);
+        }
         if let Some((life, status)) = habits.life {
             self.write_in(life, Happening::Dies { serial, status });
         }
@@ -198,6 +206,34 @@ impl World {
         Vec::new()
     }
 
+    /// What it is going to say.
+    fn talks(&mut self, serial: Serial, pid: Pid, definition: &Service, habits: Habits) {
+        let latency = self.latency();
+        if definition.ready == Ready::Notify
+            && let Some(delay) = habits.readies
+        {
+            self.write_in(delay, Happening::Told { serial, event: Event::Ready { pid } });
+        }
+        // Most silence their watchdog at once: those that do not are silent until it bites.
+        if definition.watchdog.is_some() && !self.chance.one_in(4) {
+            let after = habits.readies.unwrap_or_default() + latency;
+            let interval = if self.chance.one_in(4) { self.chance.millis(1, 90_000) } else { Duration::ZERO };
+            self.write_in(after, Happening::Told { serial, event: Event::WatchdogEvery { pid, interval } });
+        }
+        if self.chance.one_in(8) {
+            for _ in 0..self.chance.below(6) {
+                let event = match self.chance.below(10) {
+                    0 => Event::InTrouble { pid },
+                    1..=3 => Event::Unready { pid },
+                    4..=6 => Event::Ready { pid },
+                    _ => Event::Alive { pid },
+                };
+                let after = self.chance.millis(0, 20_000);
+                self.write_in(after, Happening::Told { serial, event });
+            }
+        }
+    }
+
     fn make_other(&mut self, role: Role) {
         let habits = puppet::member(&mut self.chance, self.temper);
         let serial = self.make(role, habits);
@@ -208,7 +244,8 @@ impl World {
 
     fn make(&mut self, role: Role, habits: Habits) -> Serial {
         self.serials += 1;
-        let process = Process { role, habits, unheard: None, stopped: habits.stopped, zombie: None };
+        let stopped = habits.stopped;
+        let process = Process { role, habits, definition: None, unheard: None, stopped, zombie: None };
         self.processes.insert(self.serials, process);
         self.serials
     }
@@ -257,14 +294,23 @@ impl World {
 
     /// The runtime drops what it hears of a process after its pid has got another owner.
     fn told(&self, serial: Serial, event: Event) -> Vec<Event> {
-        let (Event::Executed { pid } | Event::ExecFailed { pid, .. }) = event else { return vec![event] };
+        let (Event::Executed { pid }
+        | Event::ExecFailed { pid, .. }
+        | Event::Ready { pid }
+        | Event::Unready { pid }
+        | Event::Alive { pid }
+        | Event::WatchdogEvery { pid, .. }
+        | Event::InTrouble { pid }) = event
+        else {
+            return vec![event];
+        };
         if self.owners.get(&pid) == Some(&serial) { vec![event] } else { Vec::new() }
     }
 
     /// Does what the supervisor wants; gives back what it hears at once.
     pub(crate) fn perform(&mut self, action: &Action) -> Vec<Event> {
         match action {
-            Action::Spawn { instance, .. } => self.spawn(*instance),
+            Action::Spawn { instance, definition, .. } => self.spawn(*instance, definition),
             Action::Signal { pid, scope, signal } => {
                 self.signal_some(*signal, |role| match scope {
                     Scope::Main => role == Role::Main { pid: *pid },
@@ -286,7 +332,7 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, instance: InstanceId) -> Vec<Event> {
+    fn spawn(&mut self, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
         if self.full_until > self.now {
             let errno = self.chance.pick(&[Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]);
             return vec![Event::SpawnRefused { instance, errno }];
@@ -296,6 +342,9 @@ impl World {
         let pid = self.free_pid();
         let serial = self.make(Role::Main { pid }, habits);
         self.owners.insert(pid, serial);
+        if let Some(process) = self.processes.get_mut(&serial) {
+            process.definition = Some(Rc::clone(definition));
+        }
         let mut events = vec![Event::Spawned { instance, pid }];
         let exec = puppet::exec(&mut self.chance, character, self.temper);
         let takes = match self.forking {
@@ -359,7 +408,9 @@ impl World {
             Signal::KILL => Meaning::Kill,
             Signal::STOP => Meaning::Stop,
             Signal::CONT => Meaning::Continue,
-            _ if signal == Signal::TERM || self.stop_signals.contains(&signal) => Meaning::End,
+            _ if signal == Signal::TERM || signal == Signal::ABRT || self.stop_signals.contains(&signal) => {
+                Meaning::End
+            }
             _ => Meaning::Other,
         }
     }

@@ -1,16 +1,17 @@
 //! What there is to know about each instance and service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
-use keepalive::model::plan::{KillMode, Kind};
+use keepalive::model::plan::{KillMode, Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
-use keepalive::supervisor::{Exit, Left, Outlook, Reason, StateName};
+use keepalive::supervisor::{Exit, Fault, Left, Outlook, Reason, StateName};
 use nix::errno::Errno;
 
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
-use super::{Checker, Verdict, rule};
+use super::{Checker, Verdict, Violation, rule};
 use crate::world::Serial;
 
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub(crate) struct Model {
     /// Those that are surplus too, until they have come to rest.
     instances: Vec<Vec<Instance>>,
     wanted: Vec<u32>,
+    /// Second processes during a rolling reload.
+    twins: BTreeMap<InstanceId, Instance>,
+    /// The services that are being reloaded.
+    reloading: BTreeSet<ServiceIndex>,
     owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
@@ -26,6 +31,8 @@ pub(crate) struct Model {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
+    /// What its present or last run is made of.
+    pub(crate) definition: Rc<Service>,
     pub(crate) state: StateName,
     /// An operator has stopped it.
     pub(crate) held: bool,
@@ -48,8 +55,24 @@ pub(crate) struct Instance {
     pub(crate) expected: Option<Expected>,
     /// When it is to go on from `backoff`.
     pub(crate) due: Option<Mono>,
+    /// Its program runs, as far as we have been told.
+    executed: bool,
+    /// It has been ready in this run.
+    pub(crate) has_been_ready: bool,
     /// When it is to be ready.
     pub(crate) ready_at: Option<Mono>,
+    /// When it has to be ready.
+    pub(crate) ready_by: Option<Mono>,
+    /// It has said that it is not there at the moment.
+    pub(crate) away: bool,
+    /// How often it has to show that it is alive, and when the next time.
+    pub(crate) watch: Option<(Duration, Mono)>,
+    /// It is being stopped because it is broken.
+    pub(crate) fault: Option<Fault>,
+    /// Its stop signal comes then.
+    pub(crate) delayed_until: Option<Mono>,
+    /// As the new process of a rolling reload: it has to stay up until then.
+    pub(crate) soaked_at: Option<Mono>,
     /// When it got its stop signal.
     pub(crate) asked_at: Option<Mono>,
     pub(crate) kills: u32,
@@ -78,8 +101,17 @@ pub(crate) const fn is_live(state: StateName) -> bool {
 impl Model {
     pub(crate) fn new(plan: Rc<Plan>) -> Self {
         let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
-        let instances = wanted.iter().map(|count| vec![Instance::new(); *count as usize]).collect();
-        Self { plan, instances, wanted, owners: BTreeMap::new(), failures: 0 }
+        let counted = plan.services.iter().zip(&wanted);
+        let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
+        Self {
+            plan,
+            instances,
+            wanted,
+            twins: BTreeMap::new(),
+            reloading: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            failures: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -87,16 +119,89 @@ impl Model {
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> &Instance {
+        if id.is_twin() {
+            return &self.twins[&id];
+        }
         &self.instances[id.service.position()][id.number as usize]
     }
 
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> &mut Instance {
+        if id.is_twin() {
+            return self.twins.get_mut(&id).expect("a twin");
+        }
         &mut self.instances[id.service.position()][id.number as usize]
     }
 
     /// `None`: there is no such instance, or no more.
     pub(crate) fn find(&self, id: InstanceId) -> Option<&Instance> {
+        if id.is_twin() {
+            return self.twins.get(&id);
+        }
         self.of(id.service).get(id.number as usize)
+    }
+
+    pub(crate) fn twins(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.twins.iter().map(|(id, twin)| (*id, twin))
+    }
+
+    /// A rolling reload starts a second process for `id`, which is its twin.
+    pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
+        rule!(self.reloading.contains(&id.service), "{id:?} starts, and nothing is being reloaded");
+        let main = self.find(id.slot()).map(|main| (main.state, main.runs));
+        let Some((StateName::Running, runs)) = main else {
+            return Err(Violation(format!("{id:?} starts beside {main:?}")));
+        };
+        let definition = &self.plan.services[id.service.position()];
+        let mut twin = Instance::new(definition);
+        twin.runs = runs + 1;
+        self.twins.insert(id, twin);
+        let count = self.twins.keys().filter(|twin| twin.service == id.service).count() as u32;
+        rule!(count <= definition.reload.max_surge, "{count} more processes than instances");
+        Ok(())
+    }
+
+    pub(crate) fn reload_begins(&mut self, service: ServiceIndex) -> Verdict {
+        rule!(self.reloading.insert(service), "{service:?} is being reloaded already");
+        Ok(())
+    }
+
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex) -> Verdict {
+        rule!(self.reloading.remove(&service), "{service:?} was not being reloaded");
+        let left = self.twins.keys().find(|twin| twin.service == service);
+        rule!(left.is_none(), "{left:?} is still there after the reload");
+        Ok(())
+    }
+
+    pub(crate) fn is_reloading(&self, service: ServiceIndex) -> bool {
+        self.reloading.contains(&service)
+    }
+
+    /// No reload goes on any more: everything is being stopped.
+    pub(crate) fn forget_reloads(&mut self) {
+        self.reloading.clear();
+    }
+
+    /// The twin of `id` takes its place.
+    pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
+        rule!(self.reloading.contains(&id.service), "{id:?} is replaced, and nothing is being reloaded");
+        let Some(mut twin) = self.twins.remove(&id.twin()) else {
+            return Err(Violation(format!("{id:?} is replaced by nothing")));
+        };
+        // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
+        let has_died = self.get(id).expected.is_some();
+        let is_ready = twin.state == StateName::Running && !twin.away && twin.soaked_at.is_none_or(|at| at <= now);
+        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {twin:?}");
+        rule!(twin.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
+        twin.soaked_at = None;
+        let mut old = std::mem::replace(self.get_mut(id), twin);
+        old.expected = old.expected.map(|_| Expected::Replaced);
+        self.twins.insert(id.twin(), old);
+        for owner in self.owners.values_mut() {
+            if owner.slot() == id {
+                *owner = if owner.is_twin() { id } else { id.twin() };
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
@@ -110,7 +215,7 @@ impl Model {
     pub(crate) fn scale(&mut self, service: ServiceIndex, wanted: u32) {
         self.wanted[service.position()] = wanted;
         let instances = &mut self.instances[service.position()];
-        instances.resize(instances.len().max(wanted as usize), Instance::new());
+        instances.resize(instances.len().max(wanted as usize), Instance::new(&self.plan.services[service.position()]));
         self.drop_surplus(service);
     }
 
@@ -143,6 +248,11 @@ impl Model {
         self.all().any(|(_, instance)| is_active(instance.state))
     }
 
+    /// Any process of a service, or anything of it that may still get one.
+    pub(crate) fn any_left(&self) -> bool {
+        self.any_active() || !self.twins.is_empty()
+    }
+
     // What the supervisor has been told.
 
     pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, process: Option<Serial>, now: Mono) -> Verdict {
@@ -152,19 +262,55 @@ impl Model {
         (instance.main, instance.process) = (Some(pid), process);
         instance.since = now;
         instance.failure = None;
-        instance.ready_at = None;
+        (instance.ready_at, instance.ready_by) = (None, None);
+        (instance.executed, instance.has_been_ready) = (false, false);
         Ok(())
     }
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
         let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
-        let delay = Checker::ready_delay(&self.plan.services[id.service.position()].ready);
         let instance = self.get_mut(id);
-        if instance.state == StateName::Starting {
+        if instance.state == StateName::Starting && !instance.executed {
             instance.refusals = 0;
             instance.since = now;
-            instance.ready_at = Some(delay.map_or(now, |delay| now + delay));
+            instance.executed = true;
+            match instance.definition.ready {
+                Ready::Exec => instance.ready_at = Some(now),
+                Ready::Delay(delay) => instance.ready_at = Some(now + delay),
+                Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
+                    instance.ready_by = Some(now + instance.definition.ready_timeout);
+                }
+            }
         }
+    }
+
+    /// The instance whose main process this is.
+    fn main(&mut self, pid: Pid) -> Option<&mut Instance> {
+        let id = self.owner(pid)?;
+        Some(self.get_mut(id)).filter(|instance| instance.main == Some(pid))
+    }
+
+    pub(crate) fn says_ready(&mut self, pid: Pid, now: Mono) {
+        self.executed(pid, now);
+        let Some(instance) = self.main(pid) else { return };
+        match instance.state {
+            StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
+            StateName::Running => instance.away = false,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn says_unready(&mut self, pid: Pid) {
+        if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
+            instance.away = true;
+        }
+    }
+
+    /// `every`: from now on; `None`: as before.
+    pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
+        let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) else { return };
+        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
+        instance.watch = every.map(|every| (every, now + every));
     }
 
     pub(crate) fn exec_failed(&mut self, pid: Pid, failure: StartFailure) {
@@ -176,15 +322,17 @@ impl Model {
     pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Left, now: Mono, stage: Stage) {
         let Some(id) = self.owner(pid) else { return };
         let plan = Rc::clone(&self.plan);
-        let service = &plan.services[id.service.position()];
+        let service = Rc::clone(&self.get(id).definition);
+        drop(plan);
         let clears = left == Left::Processes && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
         let instance = self.get_mut(id);
-        instance.expected = Some(restarts::after(service, instance, exit, now, stage));
+        instance.expected =
+            Some(if id.is_twin() { Expected::Replaced } else { restarts::after(&service, instance, exit, now, stage) });
         instance.main = None;
         instance.leader = clears.then_some(pid);
         instance.last_exit = Some(exit);
-        instance.ready_at = None;
-        (instance.asked_at, instance.kills) = (None, 0);
+        (instance.ready_at, instance.ready_by) = (None, None);
+        (instance.asked_at, instance.delayed_until, instance.kills) = (None, None, 0);
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
         if !shortage {
             instance.runs += 1;
@@ -201,7 +349,7 @@ impl Model {
     pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) -> Verdict {
         let instance = self.get_mut(id);
         rule!(instance.state == StateName::Starting, "{id:?} is to get a process while {:?}", instance.state);
-        instance.expected = Some(Expected::Refusal { errno });
+        instance.expected = Some(if id.is_twin() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
         Ok(())
     }
 
@@ -232,7 +380,7 @@ impl Model {
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping {
+                if from != StateName::Stopping || instance.fault.is_some() {
                     instance.unstable = *unstable;
                 }
             }
@@ -241,6 +389,34 @@ impl Model {
                 instance.refusals = *attempt;
             }
             _ => {}
+        }
+        if let Reason::Fault(fault) = reason {
+            let founded = match fault {
+                Fault::NotReady(_) => from == StateName::Starting && instance.ready_by.is_some_and(|by| by <= now),
+                Fault::Silent(_) => from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now),
+                Fault::InTrouble => true,
+            };
+            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {instance:?}");
+            instance.fault = Some(*fault);
+        } else if from != to || matches!(reason, Reason::Ended { .. }) {
+            instance.fault = None;
+        }
+        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && instance.blocked;
+        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
+        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
+            (instance.unstable, instance.refusals) = (0, 0);
+            instance.wanted |= to == StateName::Stopping;
+        }
+        instance.soaked_at = None;
+        if to == StateName::Running && id.is_twin() && !instance.definition.reload.soak.is_zero() {
+            instance.soaked_at = Some(now + instance.definition.reload.soak);
+        }
+        if to == StateName::Running {
+            instance.has_been_ready = true;
+            instance.away = false;
+            instance.watch = instance.definition.watchdog.map(|every| (every, now + every));
+        } else {
+            instance.watch = None;
         }
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
@@ -276,6 +452,9 @@ impl Model {
         {
             instance.failed = None;
         }
+        if id.is_twin() && !is_active(to) {
+            self.twins.remove(&id);
+        }
         self.drop_surplus(id.service);
         Ok(())
     }
@@ -284,7 +463,7 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| instance.state))
+        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.away)))
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
@@ -342,7 +521,8 @@ impl Model {
             position += 1;
             for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
                 if self.plan.services[dependent.position()].depends_on.contains(&index) {
-                    if self.of(dependent).iter().any(|instance| is_live(instance.state)) {
+                    let has_twin = self.twins.keys().any(|twin| twin.service == dependent);
+                    if has_twin || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
                         return Some(dependent);
                     }
                     seen.push(dependent);
@@ -363,8 +543,17 @@ impl Model {
 }
 
 impl Instance {
-    const fn new() -> Self {
+    fn new(definition: &Rc<Service>) -> Self {
         Self {
+            definition: Rc::clone(definition),
+            executed: false,
+            has_been_ready: false,
+            ready_by: None,
+            away: false,
+            watch: None,
+            fault: None,
+            delayed_until: None,
+            soaked_at: None,
             state: StateName::Stopped,
             held: false,
             wanted: false,

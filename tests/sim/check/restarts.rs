@@ -21,6 +21,12 @@ pub(crate) enum Expected {
     End(Outlook),
     /// It was being stopped.
     Stopped,
+    /// Another process has its place, or has kept it.
+    Replaced,
+    /// The second process of an instance could not be made.
+    RefusedTwin,
+    /// What is broken ends while everything is being stopped.
+    Anything,
     /// It was never made, because everything is being stopped.
     Rest,
 }
@@ -30,7 +36,12 @@ const ROUNDING: Duration = Duration::from_micros(2);
 
 pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
     if instance.state == StateName::Stopping {
-        return Expected::Stopped;
+        match instance.fault {
+            None => return Expected::Stopped,
+            // Whether the end of everything had already come to it cannot be told.
+            Some(_) if stage != Stage::Up => return Expected::Anything,
+            Some(_) => {}
+        }
     }
     if let Some(failure) = instance.failure.filter(|failure| failure.is_shortage()) {
         return if stage != Stage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
@@ -43,7 +54,7 @@ pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mon
 
 fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expected {
     let restart = &service.restart;
-    let ran = instance.failure.is_none();
+    let ran = instance.failure.is_none() && instance.fault.is_none();
     let success = ran && restart.success.contains(exit.status);
     if ran && restart.prevent.contains(exit.status) {
         return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Prevented) });
@@ -56,7 +67,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     if !again {
         return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Policy) });
     }
-    if instance.state == StateName::Running && now.since(instance.since) >= restart.min_uptime {
+    if instance.has_been_ready && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;
@@ -115,6 +126,14 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
                 Outlook::Complete | Outlook::Fail(_) => false,
             };
             rule!(fits, "{outlook:?} and {to:?} after a stop");
+        }
+        (Expected::Anything, _) => {}
+        (Expected::Replaced, Reason::Ended { outlook, .. }) => {
+            let rests = matches!(to, StateName::Stopped | StateName::Stopping);
+            rule!(*outlook == Outlook::Stay && rests, "{outlook:?} and {to:?} of a twin");
+        }
+        (Expected::RefusedTwin, Reason::Refused { .. } | Reason::Shutdown) => {
+            rule!(to == StateName::Stopped, "{to:?} instead of rest");
         }
         (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),
         (expected, reason) => rule!(false, "{reason:?} does not follow from {expected:?}"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepalive::model::{Mono, Plan};
+use keepalive::model::Mono;
 use keepalive::supervisor::StateName;
 
 use super::model::Model;
@@ -12,25 +12,27 @@ use super::{Verdict, rule};
 /// SIGKILL is repeated at least so often.
 const KILL_AGAIN: Duration = Duration::from_secs(60);
 
-pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End, plan: &Plan) -> Verdict {
+pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) -> Verdict {
     let until = until.unwrap_or(Mono::from_nanos(u64::MAX));
     rule!(until >= now, "it waits until {until:?}, which is past");
     if let Some(latest) = end.latest() {
         rule!(until <= latest, "the drain is not looked after: {until:?} is later than {latest:?}");
     }
-    for (id, instance) in model.all() {
-        let stop = plan.services[id.service.position()].stop;
+    for (id, instance) in model.all().chain(model.twins()) {
+        let stop = instance.definition.stop;
         let latest = match instance.state {
             StateName::Backoff => instance.due,
-            StateName::Starting => instance.ready_at,
+            StateName::Starting => instance.ready_at.or(instance.ready_by),
             StateName::Stopping if end.is_forced() => None,
+            StateName::Stopping if instance.delayed_until.is_some() => instance.delayed_until,
             StateName::Stopping if instance.main.is_some() && instance.kills == 0 => {
                 instance.asked_at.map(|at| at + stop.timeout)
             }
             StateName::Stopping => Some((now + KILL_AGAIN).max(now + stop.timeout)),
-            StateName::Waiting | StateName::Running | StateName::Stopped | StateName::Completed | StateName::Failed => {
-                None
+            StateName::Running => {
+                instance.watch.map(|(_, by)| by).into_iter().chain(instance.soaked_at.filter(|at| *at > now)).min()
             }
+            StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed => None,
         };
         if let Some(latest) = latest {
             rule!(until <= latest, "{id:?} is not looked after: {until:?} is later than {latest:?}");
