@@ -204,9 +204,8 @@ fn refused(address: &Address, failure: StartFailure) -> StartFailure {
         && let Some((pid, name)) = holder::holder(address)
     {
         if pid == process::id() {
-            log::error!(
-                "{address} is in use by keepalive itself, for another service or as its own `http` or `control`"
-            );
+            let hint = "by another `listen` (`[::]` takes the addresses of IPv4 too), `http` or `control`";
+            log::error!("{address} is in use by keepalive itself: {hint}");
         } else {
             log::error!("{address} is in use by pid {pid} ({})", name.escape_debug());
         }

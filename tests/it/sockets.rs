@@ -328,3 +328,52 @@ fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
     let hidden = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     UnixStream::connect_addr(&hidden).unwrap();
 }
+
+#[test]
+fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() {
+    let (stays, tried) = (free_port(), free_port());
+    let text = |verb: &str, port: SocketAddr| {
+        format!(
+            r#"
+            [services.web]
+            command = ["PUPPET", {verb}]
+            listen = {{ http = "tcp://{port}" }}
+            reload = {{ soak = "1h" }}
+            "#
+        )
+    };
+    let set = Set::new(&text("\"serve\", \"{fd.http}\"", stays));
+    let mut running = set.start(Place::Child);
+    let (_, worker) = served(&running);
+    let broken = Set::new(&text("\"parent\", \"/bin/sleep\", \"0\"", tried));
+    std::fs::copy(&broken.config, &set.config).unwrap();
+    running.send(Signal::HUP);
+    let started = running.line();
+    assert!(started.starts_with("started "), "{started}");
+    wait_until("the end of the new socket", || TcpStream::connect(tried).is_err().then_some(()));
+    assert_eq!(ask(stays), Some(worker));
+    signal_process(worker, Signal::KILL).unwrap();
+    let between = TcpStream::connect(stays).unwrap();
+    assert_eq!(answer(between), Some(served(&running).1), "the old definition, the old socket");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn one_port_for_all_addresses_and_for_those_of_version_four_is_one_too_many() {
+    let port = free_port().port();
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "3"]
+        listen = {{ all = "tcp://[::]:{port}", four = "tcp://0.0.0.0:{port}" }}
+        "#
+    ));
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 71);
+    let expect = format!(
+        "keepalive: error: tcp://0.0.0.0:{port} is in use by keepalive itself: by another `listen` (`[::]` takes the \
+         addresses of IPv4 too), `http` or `control`"
+    );
+    assert!(stderr.lines().any(|line| line == expect), "{stderr}");
+}
