@@ -353,6 +353,8 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
     wait_until("the end of the new socket", || TcpStream::connect(tried).is_err().then_some(()));
     assert_eq!(ask(stays), Some(worker));
     signal_process(worker, Signal::KILL).unwrap();
+    // Until it is dead it may still take a connection with it.
+    crate::harness::wait_for_death(worker);
     let between = TcpStream::connect(stays).unwrap();
     assert_eq!(answer(between), Some(served(&running).1), "the old definition, the old socket");
     running.send(Signal::TERM);
