@@ -35,8 +35,9 @@ fn answer(connection: impl std::io::Read) -> Option<Pid> {
 /// The socket, and the id, of a puppet that serves.
 fn served(running: &Running) -> (String, Pid) {
     let line = running.line();
-    let socket = line.strip_prefix("socket ").unwrap_or_else(|| panic!("`socket …` expected, found `{line}`"));
-    (socket.to_owned(), running.ready())
+    let ready = line.strip_prefix("ready ").and_then(|rest| rest.split_once(" at "));
+    let (pid, socket) = ready.unwrap_or_else(|| panic!("`ready PID at SOCKET` expected, found `{line}`"));
+    (socket.to_owned(), pid.parse().ok().and_then(Pid::new).unwrap())
 }
 
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
@@ -102,7 +103,7 @@ fn who_listens_to_nothing_is_given_nothing_of_the_others() {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         let mut lines: Vec<&str> = stdout.lines().collect();
-        lines.retain(|line| !line.starts_with("socket ") && !line.starts_with("ready "));
+        lines.retain(|line| !line.starts_with("ready "));
         let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
         assert_eq!(lines, expect);
     }
