@@ -96,7 +96,7 @@ pub struct UsageError {
 }
 
 /// Commands of later versions.
-const LATER: [&str; 3] = ["reload", "reexec", "import"];
+const LATER: [&str; 2] = ["reexec", "import"];
 
 impl UsageError {
     fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {

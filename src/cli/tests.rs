@@ -151,7 +151,7 @@ fn a_command_without_the_dashes_is_shown_with_them() {
 
 #[test]
 fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
-    check_error("reload", "`keepalive reload` is not supported yet", "");
+    check_error("reexec", "`keepalive reexec` is not supported yet", "");
     let remedy = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
     check_error("chekc", "unknown command `chekc`", remedy);
     check_error(

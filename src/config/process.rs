@@ -366,6 +366,7 @@ fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
     match name {
         b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => is_on("listen") || is_on("fd_store"),
         b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
+        b"FDSTORE" => is_on("fd_store"),
         b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),
         b"NODE_CHANNEL_FD" | b"NODE_CHANNEL_SERIALIZATION_MODE" => is_on("ipc"),
         _ => false,

@@ -15,7 +15,7 @@ use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
 use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
 use crate::logs::message::{LogsQuery, Message};
 use crate::logs::{link, own};
-use crate::model::plan::{Limit, Process, Service};
+use crate::model::plan::{Limit, ListenMode, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, Side};
@@ -119,6 +119,8 @@ impl Logging {
                 }
                 Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
             }
+        } else {
+            logging.make_room(logging.instances());
         }
         logging
     }
@@ -126,6 +128,7 @@ impl Logging {
     /// From now on this is the plan. What services write goes where their definitions say when they are next started.
     pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
         self.plan = Rc::clone(plan);
+        self.make_room(self.instances());
         if self.way.is_none() && plan.carries_logs() {
             log::warn!(
                 "`log` that goes through keepalive begins with its next start: until then outputs are inherited"
@@ -393,16 +396,29 @@ impl Logging {
     }
 
     /// Allows us the descriptors that so many instances need: for each of their streams both ends of a pipe, and the old
-    /// ones.
+    /// ones; and what is kept for them besides.
     fn make_room(&mut self, instances: u64) {
         let (mut soft, hard) = process::descriptor_limits();
-        let wanted = instances * 2 * (2 + OLD_PIPES_WANTED) + OTHER_DESCRIPTORS;
+        let others = self.plan.services.iter().map(|service| kept_for(service)).sum::<u64>() + OTHER_DESCRIPTORS;
+        let of_pipes = if self.way.is_some() { instances * 2 * (2 + OLD_PIPES_WANTED) } else { 0 };
+        let wanted = of_pipes + others;
         if wanted > soft && soft < hard && self.original_limits.is_none() && process::allow_descriptors(hard).is_ok() {
             self.original_limits = Some((soft, hard));
             soft = hard;
         }
-        let of_stream = soft.saturating_sub(OTHER_DESCRIPTORS) / (2 * instances.max(1));
+        let of_stream = soft.saturating_sub(others) / (2 * instances.max(1));
         self.old_pipes = usize::try_from(of_stream.saturating_sub(2).min(OLD_PIPES)).unwrap_or(0);
+    }
+}
+
+/// How many descriptors are kept for the processes of `service`: sockets, state, what is stored, the way to each of them.
+fn kept_for(Service { instances, process, .. }: &Service) -> u64 {
+    let instances = u64::from(*instances);
+    let for_each = u64::from(process.fd_store) + u64::from(process.state.is_some()) + u64::from(process.ipc);
+    let sockets = process.listen.len() as u64;
+    match process.listen_mode {
+        ListenMode::Shared => sockets + instances * for_each,
+        ListenMode::Reuseport => instances * (sockets + for_each),
     }
 }
 

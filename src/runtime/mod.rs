@@ -24,6 +24,7 @@ mod oom;
 mod pipes;
 mod search;
 mod sockets;
+mod starts;
 mod state;
 mod successions;
 mod usage;
@@ -37,7 +38,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, Service};
-use crate::model::{InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
+use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
@@ -48,7 +49,6 @@ use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
 use fd_store::FdStore;
-use gear::Gear;
 use logging::Logging;
 use notify::Notify;
 use oom::OomCounter;
@@ -349,11 +349,11 @@ impl Runtime {
         if let Fact::ReloadEnded { service, failure } = record.fact {
             self.counts.reloaded(service, failure);
         }
+        self.sockets.on_fact(&record.fact);
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };
                 self.logging.forget(id);
-                self.sockets.forget(id);
                 self.notify.forget(id);
                 self.store.forget(id, &self.poller);
             }
@@ -390,26 +390,6 @@ impl Runtime {
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
-    }
-
-    /// The process, or what to tell if there is none.
-    fn make(
-        &mut self,
-        instance: InstanceId,
-        restarts: u32,
-        definition: &Rc<Service>,
-    ) -> Result<(Pid, Progress), Event> {
-        let out_of = |errno| Event::SpawnRefused { instance, errno };
-        let refused = |failure: StartFailure| match failure.is_shortage() {
-            true => out_of(failure.errno),
-            false => Event::Unbound { instance, failure },
-        };
-        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
-        let state = self.states.for_instance(instance, definition);
-        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
-        let gear = Gear { sockets: &sockets, stored: self.store.of(instance), state, notify, ..Gear::default() };
-        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {

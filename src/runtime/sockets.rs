@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
+use crate::supervisor::{Fact, StateName};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{holder, process};
 
@@ -121,9 +122,15 @@ impl Sockets {
         close(closed);
     }
 
-    /// Closes the sockets of an instance that there will not be any more.
-    pub(super) fn forget(&mut self, id: InstanceId) {
-        self.held.retain(|held| held.slot != Some(id));
+    /// Closes the sockets of an instance that does not run and will not by itself: the kernel would give them their share
+    /// of the connections, and nobody would ever answer those.
+    pub(super) fn on_fact(&mut self, fact: &Fact) {
+        if let Fact::Transition {
+            instance, to: StateName::Stopped | StateName::Completed | StateName::Failed, ..
+        } = fact
+        {
+            self.held.retain(|held| held.slot != Some(*instance));
+        }
     }
 
     /// At the end: closes all, and takes their files away.
@@ -197,9 +204,8 @@ fn refused(address: &Address, failure: StartFailure) -> StartFailure {
         && let Some((pid, name)) = holder::holder(address)
     {
         if pid == process::id() {
-            log::error!(
-                "{address} is in use by keepalive itself, for another service or as its own `http` or `control`"
-            );
+            let hint = "by another `listen` (`[::]` takes the addresses of IPv4 too), `http` or `control`";
+            log::error!("{address} is in use by keepalive itself: {hint}");
         } else {
             log::error!("{address} is in use by pid {pid} ({})", name.escape_debug());
         }

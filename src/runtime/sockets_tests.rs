@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::*;
 use crate::config::plain_service;
 use crate::model::plan::{Control, LogStyle, SignalUses};
+use crate::supervisor::Reason;
 
 /// A port that is free, at an address that no other test uses.
 fn free_port() -> SocketAddr {
@@ -52,6 +53,11 @@ fn given(sockets: &mut Sockets, id: InstanceId, service: &Service) -> Vec<i32> {
     sockets.for_instance(id, service).unwrap().iter().map(|socket| socket.as_raw_fd()).collect()
 }
 
+fn stopped(instance: InstanceId) -> Fact {
+    let (from, to) = (StateName::Stopping, StateName::Stopped);
+    Fact::Transition { instance, from, to, pid: None, reason: Reason::StopRequested }
+}
+
 fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
     std::iter::empty()
 }
@@ -71,7 +77,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
 }
 
 #[test]
-fn each_instance_has_a_port_of_its_own_with_reuseport_until_there_is_no_such_instance() {
+fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
     let port = free_port();
     let web = service("web", ListenMode::Reuseport, &[Address::Tcp(port)]);
     let plan = plan(&[&web]);
@@ -83,9 +89,10 @@ fn each_instance_has_a_port_of_its_own_with_reuseport_until_there_is_no_such_ins
     sockets.adopt(&plan);
     sockets.release(&plan, nobody);
     assert_eq!(given(&mut sockets, id(0, 1), &web), second);
-    sockets.forget(id(0, 0));
+    sockets.on_fact(&stopped(id(0, 0)));
+    sockets.on_fact(&stopped(id(0, 1).twin()));
     TcpStream::connect(port).unwrap();
-    sockets.forget(id(0, 1));
+    sockets.on_fact(&stopped(id(0, 1)));
     TcpStream::connect(port).unwrap_err();
 }
 

@@ -238,12 +238,11 @@ mod tests {
 
     #[test]
     fn a_listener_can_be_made_to_share_its_port_later() {
-        for any in [Address::Tcp(at("127.0.0.1")), Address::Udp(at("127.0.0.1"))] {
-            let (socket, _) = open(&any, ListenMode::Shared).unwrap();
-            let address = match any {
-                Address::Tcp(_) => Address::Tcp(TcpListener::from(socket.try_clone().unwrap()).local_addr().unwrap()),
-                _ => Address::Udp(UdpSocket::from(socket.try_clone().unwrap()).local_addr().unwrap()),
-            };
+        for make in [Address::Tcp, Address::Udp] {
+            let (socket, _) = open(&make(at("127.0.0.1")), ListenMode::Shared).unwrap();
+            let port =
+                nix::sys::socket::getsockname::<nix::sys::socket::SockaddrIn>(socket.as_raw_fd()).unwrap().port();
+            let address = make(SocketAddr::new("127.0.0.1".parse().unwrap(), port));
             assert_eq!(open(&address, ListenMode::Reuseport).err(), Some(Errno::EADDRINUSE));
             allow_others(&socket);
             open(&address, ListenMode::Reuseport).unwrap();

@@ -310,8 +310,8 @@ keepalive: unknown command `node`
 see keepalive --help
 ";
     check(&scratch, &["-g", "node", "app.js"], 2, "", expected);
-    let expected = "keepalive: `keepalive reload` is not supported yet\nsee keepalive --help\n";
-    check(&scratch, &["reload"], 2, "", expected);
+    let expected = "keepalive: `keepalive reexec` is not supported yet\nsee keepalive --help\n";
+    check(&scratch, &["reexec"], 2, "", expected);
     let expected = "\
 keepalive: `-c` needs a file, found an empty name
   is a variable not set?

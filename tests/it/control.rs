@@ -100,7 +100,7 @@ fn what_cannot_be_understood_says_why() {
         ("POST", "/v1/services/web.x/stop", 404, "there is no `web.x`: instances are numbered"),
         ("POST", "/v1/services/web.00/stop", 404, "there is no `web.00`: instances are numbered"),
         ("POST", "/v1/services/web=x/stop", 404, "there is no service `web=x`: there are web, job"),
-        ("POST", "/v1/services/web/jump", 404, "there is no `jump`: start, stop, restart, signal or scale"),
+        ("POST", "/v1/services/web/jump", 404, "there is no `jump`: start, stop, restart, reload, signal or scale"),
         ("POST", "/v1/services/web/signal", 400, "which one? ?signal=SIGUSR1"),
         ("POST", "/v1/services/web/signal?signal=SIGFOO", 400, "`SIGFOO` is not a signal"),
         ("POST", "/v1/services/web/scale", 400, "how many? ?instances=N"),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::harness::{Place, Running, have_root, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places, wait_until};
 use crate::services::Set;
 
 /// A port that is free, at an address that no other test uses.
@@ -35,8 +35,9 @@ fn answer(connection: impl std::io::Read) -> Option<Pid> {
 /// The socket, and the id, of a puppet that serves.
 fn served(running: &Running) -> (String, Pid) {
     let line = running.line();
-    let socket = line.strip_prefix("socket ").unwrap_or_else(|| panic!("`socket …` expected, found `{line}`"));
-    (socket.to_owned(), running.ready())
+    let ready = line.strip_prefix("ready ").and_then(|rest| rest.split_once(" at "));
+    let (pid, socket) = ready.unwrap_or_else(|| panic!("`ready PID at SOCKET` expected, found `{line}`"));
+    (socket.to_owned(), pid.parse().ok().and_then(Pid::new).unwrap())
 }
 
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
@@ -102,7 +103,7 @@ fn who_listens_to_nothing_is_given_nothing_of_the_others() {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         let mut lines: Vec<&str> = stdout.lines().collect();
-        lines.retain(|line| !line.starts_with("socket ") && !line.starts_with("ready "));
+        lines.retain(|line| !line.starts_with("ready "));
         let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
         assert_eq!(lines, expect);
     }
@@ -170,6 +171,38 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
         signal_process(worker, Signal::KILL).unwrap();
         assert_eq!(served(&running).0, socket);
     }
+}
+
+#[test]
+fn nobody_waits_for_an_instance_that_has_been_stopped() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        instances = 2
+        listen = {{ http = "tcp://{port}" }}
+        listen_mode = "reuseport"
+        "#
+    ));
+    let running = set.start(Place::Child);
+    let workers = [served(&running).1, served(&running).1];
+    let socket = set.socket();
+    let client = |action: &str| {
+        let words = [KEEPALIVE, action, "web.1", "--socket", socket.to_str().unwrap()];
+        let (code, _, stderr) = Run::words(Place::Child, &words).finish();
+        assert_eq!(code, 0, "{stderr}");
+    };
+    client("stop");
+    let left = wait_until("one of them to be gone", || {
+        let alive = |pid: &Pid| keepalive::sys::procfs::stat(*pid).is_some_and(|stat| !stat.is_dead());
+        let mut left = workers.into_iter().filter(alive);
+        left.next().filter(|_| left.next().is_none())
+    });
+    assert!((0..64).all(|_| ask(port) == Some(left)));
+    client("start");
+    let (_, new) = served(&running);
+    wait_until("an answer of the new one", || (ask(port)? == new).then_some(()));
 }
 
 #[test]
@@ -295,4 +328,55 @@ fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
     wait_until("the end of the old socket", || TcpStream::connect(goes).is_err().then_some(()));
     let hidden = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     UnixStream::connect_addr(&hidden).unwrap();
+}
+
+#[test]
+fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() {
+    let (stays, tried) = (free_port(), free_port());
+    let text = |verb: &str, port: SocketAddr| {
+        format!(
+            r#"
+            [services.web]
+            command = ["PUPPET", {verb}]
+            listen = {{ http = "tcp://{port}" }}
+            reload = {{ soak = "1h" }}
+            "#
+        )
+    };
+    let set = Set::new(&text("\"serve\", \"{fd.http}\"", stays));
+    let mut running = set.start(Place::Child);
+    let (_, worker) = served(&running);
+    let broken = Set::new(&text("\"parent\", \"/bin/sleep\", \"0\"", tried));
+    std::fs::copy(&broken.config, &set.config).unwrap();
+    running.send(Signal::HUP);
+    let started = running.line();
+    assert!(started.starts_with("started "), "{started}");
+    wait_until("the end of the new socket", || TcpStream::connect(tried).is_err().then_some(()));
+    assert_eq!(ask(stays), Some(worker));
+    signal_process(worker, Signal::KILL).unwrap();
+    // Until it is dead it may still take a connection with it.
+    crate::harness::wait_for_death(worker);
+    let between = TcpStream::connect(stays).unwrap();
+    assert_eq!(answer(between), Some(served(&running).1), "the old definition, the old socket");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn one_port_for_all_addresses_and_for_those_of_version_four_is_one_too_many() {
+    let port = free_port().port();
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "3"]
+        listen = {{ all = "tcp://[::]:{port}", four = "tcp://0.0.0.0:{port}" }}
+        "#
+    ));
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 71);
+    let expect = format!(
+        "keepalive: error: tcp://0.0.0.0:{port} is in use by keepalive itself: by another `listen` (`[::]` takes the \
+         addresses of IPv4 too), `http` or `control`"
+    );
+    assert!(stderr.lines().any(|line| line == expect), "{stderr}");
 }

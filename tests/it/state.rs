@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::harness::{Place, have_root, places};
+use crate::harness::{KEEPALIVE, Place, Run, have_root, places};
 use crate::services::Set;
 
 const AT_ONCE: &str = r#"
@@ -127,4 +127,22 @@ fn a_link_leads_nowhere_that_the_service_may_not_go() {
         assert_eq!(std::fs::metadata(&precious).unwrap().uid(), 0);
         assert!(!set.directory.path().join("new").exists());
     }
+}
+
+// getrlimit(2): what keepalive holds for many instances counts against its own limit, which it raises for itself alone.
+#[test]
+fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["/bin/sh", "-c", "test $KEEPALIVE_STATE_FD = 3 && ulimit -Sn"]
+        instances = 100
+        state = { size = "1KiB" }
+        restart = "never"
+        "#,
+    );
+    let mut run = Run::words(Place::Child, &["/bin/sh", "-c", "ulimit -Sn 64; exec $0 -c $1", KEEPALIVE, &set.config]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let (code, stdout, stderr) = run.finish();
+    assert_eq!((code, stdout), (0, ["64"; 100].join("\n")), "{stderr}");
 }

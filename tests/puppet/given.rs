@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::socket::{SockType, SockaddrStorage, accept, getsockname, getsockopt, sockopt};
 
-use super::{die_of, number, say, say_ready, was_given};
+use super::{die_of, number, say, was_given};
 
 /// What the environment says, and what there is.
 pub(super) fn given() -> u8 {
@@ -45,8 +45,7 @@ fn describe(fd: c_int) -> String {
 pub(super) fn serve(fd: &str) -> u8 {
     let fd = number(fd);
     let socket = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("a socket");
-    say(&format!("socket {}", socket.display()));
-    say_ready();
+    say(&format!("ready {} at {}", std::process::id(), socket.display()));
     loop {
         let connection = accept(fd).expect("a connection");
         // SAFETY: new.
