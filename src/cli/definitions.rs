@@ -95,7 +95,7 @@ const INIT: [Opt; 9] = [
     flag("-V", "--version", "the version"),
 ];
 
-const RUN: [Opt; 15] = [
+const RUN: [Opt; 16] = [
     valued("", "--name", "NAME", Nothing, "default: the program's name"),
     valued(
         "-i",
@@ -120,7 +120,14 @@ const RUN: [Opt; 15] = [
         Choice(&["unlimited"]),
         "unstable restarts in a row until it has failed (16), or unlimited",
     ),
-    valued("", "--ready", "WHEN", Choice(&["exec", "delay="]), "exec (default) or delay=2s"),
+    valued(
+        "",
+        "--ready",
+        "WHEN",
+        Choice(&["exec", "notify", "ipc", "tcp=", "http=", "file=", "exec=", "fd=", "delay="]),
+        "exec (default), notify, ipc, fd=, tcp=, http=, file=, exec=, delay=",
+    ),
+    valued("", "--listen", "NAME=ADDRESS", Nothing, "repeatable; {fd.NAME} in the command is its number"),
     valued("", "--cwd", "DIR", Directories, "where it runs"),
     valued("", "--user", "USER", Users, "name or number"),
     valued("", "--env", "NAME=VALUE", Nothing, "repeatable"),
@@ -164,7 +171,15 @@ pub(super) const ALL: [Definition; 17] = [
         options_title: "Options for CMD alone; each is the key of that name in [services.NAME]:",
         options: &[&RUN, &CONFIG, &HELP],
         operands: &[],
-        text: "For example:\n\n  keepalive run -i 4 --env PORT=300{instance} -- node server.js\n",
+        text: "\
+An ADDRESS is tcp://0.0.0.0:8080, udp://[::]:53 or unix:///run/web.sock. WHEN is a word, or
+fd=3 (a newline is written to it), tcp=127.0.0.1:80, http=http://127.0.0.1/ok, file=/run/up,
+exec=CMD, delay=2s; ipc gives it the channel, too. For example:
+
+  keepalive run -i 4 --env PORT=300{instance} -- node server.js
+  keepalive run --listen http=tcp://0.0.0.0:8080 --ready http=http://127.0.0.1:8080/ok \\
+    -- gunicorn -b 'fd://{fd.http}' app:app
+",
     },
     Definition {
         name: "check",

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::show::{dependencies, shown};
-use crate::config::{Finding, Report, start_order};
+use crate::config::{FIRST_SOCKET, Finding, Report, start_order};
 use crate::model::plan::{
-    Consequence, Control, ExitSet, KillMode, Kind, Limit, LogFormat, Output, Probe, Process, Ready, Restart,
-    RestartPolicy, Service, SignalUse,
+    Address, Consequence, Control, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, LogFormat, Output, Probe,
+    Process, Ready, Reload, Restart, RestartPolicy, Service, SignalUse, Strategy,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -89,28 +89,47 @@ fn service_json(plan: &Plan, service: &Service) -> Value {
         "on_success": consequence(service.on_success),
         "stop_signal": service.stop.signal.to_string(),
         "stop_timeout_ms": milliseconds(service.stop.timeout),
+        "stop_delay_ms": milliseconds(service.stop.delay),
         "kill_mode": match service.stop.kill_mode {
             KillMode::Mixed => "mixed",
             KillMode::Group => "group",
             KillMode::Process => "process",
         },
-        "ready": match &service.ready {
-            Ready::Exec => json!("exec"),
-            Ready::Delay(delay) => json!({ "delay_ms": milliseconds(*delay) }),
-            Ready::Notify => json!("notify"),
-            Ready::Ipc => json!("ipc"),
-            Ready::Fd(number) => json!({ "fd": number }),
-            Ready::Probe(Probe::Tcp(address)) => json!({ "tcp": shown(address) }),
-            Ready::Probe(Probe::Http { authority, target }) => {
-                json!({ "http": format!("http://{}{}", shown(authority), shown(target)) })
-            }
-            Ready::Probe(Probe::File(path)) => json!({ "file": shown(path) }),
-            Ready::Probe(Probe::Exec(command)) => json!({ "exec": command.iter().map(shown).collect::<Vec<_>>() }),
-        },
+        "ready": ready(&service.ready),
+        "ready_timeout_ms": milliseconds(service.ready_timeout),
+        "watchdog_ms": service.watchdog.map(milliseconds),
+        "reload": reload(&service.reload),
     });
     merge(&mut json, restart_json(&service.restart));
     merge(&mut json, process_json(&service.process));
     json
+}
+
+fn ready(ready: &Ready) -> Value {
+    let (key, value) = match ready {
+        Ready::Exec => return json!("exec"),
+        Ready::Notify => return json!("notify"),
+        Ready::Ipc => return json!("ipc"),
+        Ready::Delay(delay) => ("delay_ms", json!(milliseconds(*delay))),
+        Ready::Fd(number) => ("fd", json!(number)),
+        Ready::Probe(Probe::Tcp(address)) => ("tcp", json!(shown(address))),
+        Ready::Probe(Probe::Http { authority, target }) => {
+            ("http", json!(format!("http://{}{}", shown(authority), shown(target))))
+        }
+        Ready::Probe(Probe::File(path)) => ("file", json!(shown(path))),
+        Ready::Probe(Probe::Exec(command)) => ("exec", json!(command.iter().map(shown).collect::<Vec<_>>())),
+    };
+    json!({ key: value })
+}
+
+fn reload(reload: &Reload) -> Value {
+    let (strategy, signal) = match reload.strategy {
+        Strategy::Rolling => ("rolling", None),
+        Strategy::Restart => ("restart", None),
+        Strategy::Signal(signal) => ("signal", Some(signal.to_string())),
+    };
+    let soak = milliseconds(reload.soak);
+    json!({ "strategy": strategy, "signal": signal, "max_surge": reload.max_surge, "soak_ms": soak })
 }
 
 /// One object of two: the keys of a service are told by what they are about.
@@ -172,7 +191,28 @@ fn process_json(process: &Process) -> Value {
         "nice": process.nice,
         "oom_score_adj": process.oom_score_adj,
         "no_new_privs": process.no_new_privs,
+        "listen": process.listen.iter().enumerate().map(socket).collect::<Vec<_>>(),
+        "listen_mode": match process.listen_mode {
+            ListenMode::Shared => "shared",
+            ListenMode::Reuseport => "reuseport",
+        },
+        "fd_store": process.fd_store,
+        "state": process.state.as_ref().map(|state| {
+            json!({ "size_bytes": state.size, "persist": state.persist.as_ref().map(shown) })
+        }),
+        "ipc": process.ipc,
     })
+}
+
+/// A list, since the order says the number.
+fn socket((position, socket): (usize, &Listen)) -> Value {
+    let Listen { name, address } = socket;
+    let mut json = json!({ "name": name, "address": address.to_string(), "fd": FIRST_SOCKET + position });
+    if let Address::Unix { mode, owner, .. } = address {
+        let (user, group) = owner.unzip();
+        merge(&mut json, json!({ "mode": format!("{mode:04o}"), "user": user, "group": group }));
+    }
+    json
 }
 
 fn variable(entry: String) -> Option<(String, Value)> {

@@ -119,10 +119,22 @@ impl Line {
             return Err(UsageError::new(format!("`--env` needs NAME=value, found `{value}`"), remedy));
         }
         if key == "listen" {
-            return Err(UsageError::new("`--listen` is not supported yet", ""));
+            self.refuse_listen(&value)?;
         }
         let span = self.option(name, &value);
         self.options.push(InlineOption { key, value, span });
+        Ok(())
+    }
+
+    fn refuse_listen(&self, value: &str) -> Result<(), UsageError> {
+        let Some((name, _)) = value.split_once('=') else {
+            let remedy = "such as --listen http=tcp://0.0.0.0:8080";
+            return Err(UsageError::new(format!("`--listen` needs NAME=ADDRESS, found `{value}`"), remedy));
+        };
+        let given = |option: &InlineOption| option.key == "listen" && option.value.split('=').next() == Some(name);
+        if self.options.iter().any(given) {
+            return Err(UsageError::new(format!("`--listen {name}=` is given twice"), "rename one of them"));
+        }
         Ok(())
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::start_order;
+use crate::config::{FIRST_SOCKET, start_order};
 use crate::model::plan::{
-    Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Output, Probe, Process, Ready, Restart,
-    RestartPolicy, Service,
+    Address, Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
+    Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -98,34 +98,80 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
     line("env", &env_text(process));
     line("after", &dependencies(plan, service).join(", "));
-    line(
-        "ready",
-        &match &service.ready {
-            Ready::Exec => "when it runs".to_owned(),
-            Ready::Delay(delay) => format!("{} after it runs", format_duration(*delay)),
-            Ready::Notify => "when it says READY=1".to_owned(),
-            Ready::Ipc => "when it says \"ready\" on its ipc channel".to_owned(),
-            Ready::Fd(number) => format!("when it writes a newline to descriptor {number}"),
-            Ready::Probe(Probe::Tcp(address)) => format!("when {} takes a connection", shown(address)),
-            Ready::Probe(Probe::Http { authority, target }) => {
-                format!("when http://{}{} answers", shown(authority), shown(target))
-            }
-            Ready::Probe(Probe::File(path)) => format!("when {} exists", shown(path)),
-            Ready::Probe(Probe::Exec(command)) => {
-                format!("when `{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
-            }
-        },
-    );
+    for (position, socket) in process.listen.iter().enumerate() {
+        line("listen", &socket_text(FIRST_SOCKET + position, socket, process));
+    }
+    line("given", &given_text(process));
+    line("ready", &ready_text(service));
+    line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
     line("failure", consequence_text(service.on_failure));
     if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
         line("completion", consequence_text(service.on_success));
     }
+    line("reload", &reload_text(&service.reload));
     line("stop", &stop_text(service));
     line("output", &output_text(process));
     line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
     line("process", &settings_text(process));
+}
+
+fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
+    let Listen { name, address } = socket;
+    let mut text = format!("{name}: {address}, descriptor {number}");
+    if let Address::Unix { mode, owner, .. } = address {
+        push(&mut text, format_args!(", mode {mode:04o}"));
+        if let Some((user, group)) = owner {
+            push(&mut text, format_args!(" of user {user}, group {group}"));
+        }
+    }
+    if process.listen_mode == ListenMode::Reuseport {
+        text.push_str(", one for each instance");
+    }
+    text
+}
+
+/// What it is given besides sockets.
+fn given_text(process: &Process) -> String {
+    let state = process.state.as_ref().map(|state| {
+        let place = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {}", shown(path)));
+        format!("state of {} bytes{place}", state.size)
+    });
+    let stored = (process.fd_store > 0).then(|| format!("{} of its descriptors again", process.fd_store));
+    let ipc = process.ipc.then(|| "an ipc channel".to_owned());
+    [ipc, state, stored].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn ready_text(service: &Service) -> String {
+    let when = match &service.ready {
+        Ready::Exec => return "when it runs".to_owned(),
+        Ready::Delay(delay) => return format!("{} after it runs", format_duration(*delay)),
+        Ready::Notify => "it says READY=1".to_owned(),
+        Ready::Ipc => "it says \"ready\" on its ipc channel".to_owned(),
+        Ready::Fd(number) => format!("it writes a newline to descriptor {number}"),
+        Ready::Probe(Probe::Tcp(address)) => format!("{} takes a connection", shown(address)),
+        Ready::Probe(Probe::Http { authority, target }) => {
+            format!("http://{}{} answers", shown(authority), shown(target))
+        }
+        Ready::Probe(Probe::File(path)) => format!("{} exists", shown(path)),
+        Ready::Probe(Probe::Exec(command)) => {
+            format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
+        }
+    };
+    format!("when {when}, within {}", format_duration(service.ready_timeout))
+}
+
+/// Nothing if it is as anybody expects.
+fn reload_text(reload: &Reload) -> String {
+    let strategy = match reload.strategy {
+        Strategy::Rolling if reload.max_surge == 1 && reload.soak.is_zero() => return String::new(),
+        Strategy::Rolling => format!("rolling, {} more at most", reload.max_surge),
+        Strategy::Restart => "by a restart of each".to_owned(),
+        Strategy::Signal(signal) => return format!("by {signal}"),
+    };
+    let soak = format_duration(reload.soak);
+    if reload.soak.is_zero() { strategy } else { format!("{strategy}, each to stay up for {soak}") }
 }
 
 /// A word as it can be typed in a shell.
@@ -231,7 +277,10 @@ fn stop_text(service: &Service) -> String {
         KillMode::Group => "to the process group",
         KillMode::Process => "to the main process alone",
     };
-    format!("{} {whom}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
+    let delay = service.stop.delay;
+    let delay =
+        if delay.is_zero() { String::new() } else { format!("not ready for {}, then ", format_duration(delay)) };
+    format!("{delay}{} {whom}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
 }
 
 fn output_text(process: &Process) -> String {

@@ -154,7 +154,12 @@ fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
     check_error("reload", "`keepalive reload` is not supported yet", "");
     let remedy = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
     check_error("chekc", "unknown command `chekc`", remedy);
-    check_error("run --listen http=tcp://0:80 -- x", "`--listen` is not supported yet", "");
+    check_error(
+        "run --listen tcp://0:80 -- x",
+        "`--listen` needs NAME=ADDRESS, found `tcp://0:80`",
+        "such as --listen http=tcp://0.0.0.0:8080",
+    );
+    check_error("run --listen a=b --listen a=c -- x", "`--listen a=` is given twice", "rename one of them");
 }
 
 #[test]

@@ -106,6 +106,7 @@ impl<'r> Reading<'r> {
             default_output: default_output(LogStyle::default()),
             errors: Vec::new(),
             warnings: Vec::new(),
+            claims: Vec::new(),
             env_files: Vec::new(),
             documents: 1,
             is_broken: false,
@@ -263,15 +264,18 @@ impl<'r> Reading<'r> {
 
     fn duplicate(&mut self, name: &str, span: Range<usize>, position: usize) {
         let (message, hint) =
-            match self.drafts.get(position).and_then(|first| Some((first, self.documents.get(first.source)?))) {
-                Some((first, source)) => {
-                    let (line, column) = source.position(first.span.start);
-                    let message = format!("service `{name}` is given twice, first at {}:{line}:{column}", source.name);
-                    (message, "rename one of them")
-                }
+            match self.drafts.get(position).and_then(|first| self.shown_place(first.source, first.span.start)) {
+                Some(first) => (format!("service `{name}` is given twice, first at {first}"), "rename one of them"),
                 None => ("service `main` is the command after `--`".to_owned(), "rename it"),
             };
         self.walk.error(span, &message, hint);
+    }
+
+    /// `file:line:column`
+    fn shown_place(&self, source: usize, offset: usize) -> Option<String> {
+        let source = self.documents.get(source)?;
+        let (line, column) = source.position(offset);
+        Some(format!("{}:{line}:{column}", source.name))
     }
 
     /// The plan, or the report.
@@ -280,6 +284,7 @@ impl<'r> Reading<'r> {
         self.walk.is_broken = has_syntax_errors;
         let dependencies = graph::resolve(&mut self.walk, &self.drafts, &self.names);
         self.compare_timeouts();
+        self.compare_claims();
         self.count_instances();
         let Walk { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
@@ -316,11 +321,27 @@ impl Reading<'_> {
     fn compare_timeouts(&mut self) {
         let most = self.settings.shutdown_timeout;
         for draft in &self.drafts {
-            if let Some(span) = draft.stop_timeout.clone().filter(|_| draft.service.stop.timeout > most) {
+            let stop = draft.service.stop;
+            let longest = stop.delay.saturating_add(stop.timeout);
+            if let Some(span) = draft.stop_timeout.clone().filter(|_| longest > most) {
                 let message = format!("`shutdown_timeout` ends everything after {}", format_duration(most));
                 let hint = "raise it in `[keepalive]`, and the grace period of the container too".to_owned();
                 let place = Place { source: draft.source, span: Some(span) };
                 self.walk.warnings.push(Fault { place, message, hint });
+            }
+        }
+    }
+
+    /// Two sockets cannot have one address, and two processes should not have one file of state.
+    fn compare_claims(&mut self) {
+        let mut known: BTreeMap<String, Place> = BTreeMap::new();
+        for (what, place) in std::mem::take(&mut self.walk.claims) {
+            if let Some(first) = known.get(&what) {
+                let first = self.shown_place(first.source, first.span.as_ref().map_or(0, |span| span.start));
+                let message = format!("`{what}` is given twice, first at {}", first.unwrap_or_default());
+                self.walk.errors.push(Fault { place, message, hint: "change one of them".to_owned() });
+            } else {
+                known.insert(what, place);
             }
         }
     }

@@ -119,7 +119,8 @@ impl Parser<'_> {
             return Ok(raw);
         }
         let mut builder = Builder::default();
-        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: Some(self.variables()) };
+        let scope =
+            Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: Some(self.variables()) };
         expand::expand(&raw, &scope, &mut builder).map_err(|flaw| Flaw {
             at: whole,
             message: flaw.message,

@@ -1,4 +1,4 @@
-//! `{service}`, `{instance}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, env values and paths.
+//! `{service}`, `{instance}`, `{fd.NAME}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, env values and paths.
 //!
 //! Everything else stays as it is: JSON in an argument survives, and so does a `$` before anything but `{` and `$`.
 
@@ -6,6 +6,7 @@ use std::ffi::{CString, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
+use super::walk::nearest;
 use crate::model::Template;
 
 /// How deep `${A:-${B:-…}}` may go.
@@ -13,17 +14,19 @@ const NESTING_LIMIT: u32 = 16;
 
 /// `MAX_ARG_STRLEN` of execve(2), the NUL byte at the end included: the kernel takes no longer argument or variable.
 const LENGTH_LIMIT: usize = 128 << 10;
-/// Longest name in `{fd.NAME}` that is looked for.
-const SOCKET_NAME_LIMIT: usize = 64;
+/// Longest name in `{fd.NAME}`, as systemd has it for `FileDescriptorName`.
+pub(super) const NAME_LIMIT: usize = 255;
+/// `SD_LISTEN_FDS_START` of sd_listen_fds(3): the number of the first socket.
+pub const FIRST_SOCKET: usize = 3;
 
 /// Which placeholders stand for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placeholders {
     /// None: all braces are text.
     Literal,
-    /// `{service}`; `{instance}` is an error, since one value is made for all instances.
+    /// `{service}`; `{instance}` and `{fd.NAME}` are errors, since one value is made for all instances.
     Service,
-    /// `{service}` and `{instance}`.
+    /// `{service}`, `{instance}` and `{fd.NAME}`.
     All,
 }
 
@@ -31,6 +34,8 @@ pub(super) enum Placeholders {
 pub(super) struct Scope<'s> {
     pub(super) service: &'s str,
     pub(super) placeholders: Placeholders,
+    /// The names of its sockets in their order.
+    pub(super) sockets: &'s [&'s str],
     /// `None`: `$` is text like any other.
     pub(super) variables: Option<Variables<'s>>,
 }
@@ -75,6 +80,30 @@ impl Builder {
     /// The text so far, up to the first `{instance}`.
     pub(super) fn beginning(&mut self) -> &mut Vec<u8> {
         self.pieces.first_mut().unwrap_or(&mut self.current)
+    }
+
+    /// All of it, without the numbers of instances.
+    pub(super) fn text(&self) -> Vec<u8> {
+        [self.pieces.concat().as_slice(), &self.current].concat()
+    }
+
+    pub(super) fn push(&mut self, text: &[u8]) {
+        self.current.extend_from_slice(text);
+    }
+
+    /// Cuts off what begins with one of `bytes`.
+    pub(super) fn split_off(&mut self, bytes: &[u8]) -> Option<Self> {
+        let position = |piece: &Vec<u8>| piece.iter().position(|byte| bytes.contains(byte));
+        let Some(index) = self.pieces.iter().position(|piece| position(piece).is_some()) else {
+            let current = self.current.split_off(position(&self.current)?);
+            return Some(Self { pieces: Vec::new(), current });
+        };
+        let mut pieces = self.pieces.split_off(index);
+        let first = pieces.first_mut()?;
+        let tail = first.split_off(position(first)?);
+        let head = std::mem::replace(first, tail);
+        let current = std::mem::replace(&mut self.current, head);
+        Some(Self { pieces, current })
     }
 
     /// `None` if it holds a NUL byte.
@@ -147,13 +176,37 @@ impl Expansion<'_> {
             return Ok(INSTANCE.len());
         }
         let socket = rest.strip_prefix(b"{fd.").and_then(|name| {
-            let length = name.iter().take(SOCKET_NAME_LIMIT + 1).position(|byte| *byte == b'}')?;
-            Some(length + b"{fd.}".len())
+            let length = name.iter().take(NAME_LIMIT + 1).position(|byte| *byte == b'}')?;
+            name.get(..length)
         });
         match socket {
-            Some(length) => Err(flaw(position, length, "`{fd.NAME}` is not supported yet".to_owned(), "")),
+            Some(name) => self.socket(&lossy(name), position),
             None => Ok(self.literal(b'{')),
         }
+    }
+
+    /// `{fd.name}`: the number of that socket.
+    fn socket(&mut self, name: &str, position: usize) -> Result<usize, Flaw> {
+        let length = name.len() + b"{fd.}".len();
+        let Scope { service, placeholders, sockets, variables } = *self.scope;
+        if let Some(number) = sockets.iter().position(|known| *known == name) {
+            self.output.current.extend_from_slice((FIRST_SOCKET + number).to_string().as_bytes());
+            return Ok(length);
+        }
+        if placeholders == Placeholders::Service {
+            let message = format!("`{{fd.{name}}}` has no number here: sockets are given to processes");
+            return Err(flaw(position, length, message, "use `{service}`, or no placeholder"));
+        }
+        let message = format!("service `{service}` has no socket `{name}`");
+        let hint = match nearest(name, sockets.iter().copied()) {
+            Some(near) => format!("did you mean `{{fd.{near}}}`?"),
+            None if sockets.is_empty() && variables.is_none() => {
+                format!("such as `--listen {name}=tcp://0.0.0.0:8080`")
+            }
+            None if sockets.is_empty() => format!("such as `listen = {{ {name} = \"tcp://0.0.0.0:8080\" }}`"),
+            None => format!("there are {}", sockets.join(", ")),
+        };
+        Err(flaw(position, length, message, &hint))
     }
 
     /// `rest` begins with `$`; gives back how much of it was used.
@@ -237,7 +290,8 @@ mod tests {
         let own = [(b"PORT".to_vec(), b"79".to_vec()), (b"PORT".to_vec(), b"80".to_vec())];
         let inherited = [("PORT".into(), "1".into()), ("EMPTY".into(), "".into()), bytes()];
         let variables = Some(Variables { own: &own, inherited: &inherited });
-        let scope = Scope { service: "web", placeholders: Placeholders::All, variables };
+        let sockets = ["http", "admin"];
+        let scope = Scope { service: "web", placeholders: Placeholders::All, sockets: &sockets, variables };
         let mut builder = Builder::default();
         expand(text.as_bytes(), &scope, &mut builder)?;
         Ok(builder.finish().unwrap())
@@ -258,6 +312,7 @@ mod tests {
     fn placeholders_and_variables_are_filled_in() {
         check("{service}-{instance}", b"web-3");
         check("300{instance}", b"3003");
+        check("fd://{fd.admin}{fd.http}", b"fd://43");
         check("{instance}{instance}", b"33");
         check(":${PORT}/", b":80/");
         check("${BYTES}", b"\xff");
@@ -290,7 +345,7 @@ mod tests {
         check_flaw("${1}", 0..4, "`${1}` is neither `${VAR}` nor `${VAR:-default}`");
         check_flaw("${PORT:+x}", 0..10, "`${PORT:+x}` is neither `${VAR}` nor `${VAR:-default}`");
         check_flaw("${}", 0..3, "`${}` is neither `${VAR}` nor `${VAR:-default}`");
-        check_flaw("x{fd.http}", 1..10, "`{fd.NAME}` is not supported yet");
+        check_flaw("x{fd.htp}", 1..9, "service `web` has no socket `htp`");
         check_flaw("${A:-${B}}", 5..9, "variable `B` is not set");
     }
 

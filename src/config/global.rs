@@ -89,14 +89,12 @@ impl Walk<'_> {
         let mut style = LogStyle::default();
         let Some(table) = self.table(value, "such as `{ format = \"json\" }`") else { return style };
         self.check_keys(table, "`log` of `[keepalive]`", &SCHEMA);
-        style.format = self.choice(table, "format", &FORMATS, &[]).unwrap_or_default();
+        style.format = self.choice(table, "format", &FORMATS).unwrap_or_default();
         style.timestamps = self.boolean(table, "timestamps").unwrap_or_default();
         style
     }
 
     fn control(&mut self, value: &Value<'_>) -> Option<Control> {
-        /// `sun_path` of unix(7), with its final NUL.
-        const LONGEST: usize = 108;
         match (value.get_ref().as_bool(), value.get_ref().as_str()) {
             (Some(true), _) => Some(Control::Usual),
             (Some(false), _) => Some(Control::Off),
@@ -106,10 +104,7 @@ impl Walk<'_> {
             }
             (None, Some(_)) => {
                 let path = self.directory.join(self.global_path(value)?);
-                if path.as_os_str().len() >= LONGEST {
-                    let hint = "choose a shorter one, such as `/run/keepalive.sock`";
-                    self.error(value.span(), "the path of a socket has 107 bytes at most", hint);
-                }
+                self.check_socket_path(value, &path);
                 Some(Control::At(path))
             }
         }
@@ -118,7 +113,8 @@ impl Walk<'_> {
     fn http(&mut self, value: &Value<'_>) -> Option<SocketAddr> {
         let hint = "such as `\"0.0.0.0:9100\"` or `\"[::1]:9100\"`; names are not looked up";
         let text = self.string(value, "an address and a port", hint)?;
-        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: self.variables(&[]) };
+        let scope =
+            Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: self.variables(&[]) };
         let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
         let address = text.to_str().ok().and_then(|text| text.parse().ok());
         if address.is_none() {
@@ -128,13 +124,17 @@ impl Walk<'_> {
     }
 
     fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {
-        const WORDS: [(&str, SignalUse); 3] =
-            [("forward", SignalUse::Forward), ("shutdown", SignalUse::Shutdown), ("ignore", SignalUse::Ignore)];
+        const WORDS: [(&str, SignalUse); 4] = [
+            ("reload", SignalUse::Reload),
+            ("forward", SignalUse::Forward),
+            ("shutdown", SignalUse::Shutdown),
+            ("ignore", SignalUse::Ignore),
+        ];
         let Some(table) = self.table(value, "such as `{ SIGUSR1 = \"ignore\" }`") else { return };
         let mut seen: Vec<Signal> = Vec::new();
         for (key, _) in entries(table) {
             let name: &str = key.get_ref();
-            let signal_use = self.choice(table, name, &WORDS, &["reload"]);
+            let signal_use = self.choice(table, name, &WORDS);
             let Some(signal) = Signal::parse(name) else {
                 let hint = super::nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
                 self.error(key.span(), &format!("`{name}` is not a signal"), &hint);
@@ -157,7 +157,8 @@ impl Walk<'_> {
     /// A path in which variables are expanded, but no service is at hand.
     pub(super) fn global_path(&mut self, value: &Value<'_>) -> Option<PathBuf> {
         let text = self.string(value, "a path", "")?;
-        let scope = Scope { service: "", placeholders: Placeholders::Literal, variables: self.variables(&[]) };
+        let scope =
+            Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: self.variables(&[]) };
         let template = self.template(value, text, &scope)?;
         match template {
             Template::Fixed(path) if !path.is_empty() => Some(OsString::from_vec(path.into_bytes()).into()),

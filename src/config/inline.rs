@@ -62,10 +62,10 @@ pub fn assemble(inline: &Inline, environment: &Environment<'_>) -> Result<Loaded
 fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
     let InlineOption { key, value, span } = option;
     let spanned = |value: DeValue<'i>| Spanned::new(span.clone(), value);
-    let string = |text: &'i str| spanned(DeValue::String(Cow::Borrowed(text)));
+    let string = |text: &'i str| spanned(text_of(text));
     let field = |name: &'i str| Spanned::new(span.clone(), Cow::Borrowed(name));
     let new = match *key {
-        "env" => {
+        "env" | "listen" => {
             let (name, text) = value.split_once('=').unwrap_or((value, ""));
             let mut fields = taken_table(table, key);
             fields.insert(field(name), string(text));
@@ -76,18 +76,35 @@ fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
             elements.push(string(value));
             DeValue::Array(elements)
         }
-        "ready" if value.starts_with("delay=") => {
-            let mut fields = DeTable::new();
-            fields.insert(field("delay"), string(value.trim_start_matches("delay=")));
-            DeValue::Table(fields)
-        }
-        "instances" | "max_restarts" => match DeValue::parse(value).map(Spanned::into_inner) {
-            Ok(number @ DeValue::Integer(_)) => number,
-            _ => DeValue::String(Cow::Borrowed(value)),
+        "ready" => match value.split_once('=').filter(|(kind, _)| kind.bytes().all(|byte| byte.is_ascii_lowercase())) {
+            Some((kind, text)) => {
+                let mut fields = DeTable::new();
+                fields.insert(field(kind), spanned(if kind == "fd" { number_or_text(text) } else { text_of(text) }));
+                DeValue::Table(fields)
+            }
+            None => {
+                // Who speaks on the channel has to have it.
+                if value == "ipc" {
+                    table.insert(field("ipc"), spanned(DeValue::Boolean(true)));
+                }
+                text_of(value)
+            }
         },
-        _ => DeValue::String(Cow::Borrowed(value)),
+        "instances" | "max_restarts" => number_or_text(value),
+        _ => text_of(value),
     };
     table.insert(Spanned::new(span.clone(), Cow::Borrowed(key)), spanned(new));
+}
+
+const fn text_of(text: &str) -> DeValue<'_> {
+    DeValue::String(Cow::Borrowed(text))
+}
+
+fn number_or_text(text: &str) -> DeValue<'_> {
+    match DeValue::parse(text).map(Spanned::into_inner) {
+        Ok(number @ DeValue::Integer(_)) => number,
+        _ => text_of(text),
+    }
 }
 
 fn taken_table<'i>(table: &mut DeTable<'i>, key: &str) -> DeTable<'i> {

@@ -24,20 +24,31 @@ const INTERPRETER_LIMIT: u64 = 256;
 impl Walk<'_> {
     /// Notes what would keep `process` from starting here and now; `program` is where its command stands.
     pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
-        if self.outside.purpose != Purpose::Check {
-            return;
-        }
-        let directory = match &process.cwd {
-            None => self.outside.directory.to_owned(),
-            Some(Template::Fixed(path)) => PathBuf::from(OsStr::from_bytes(path.as_bytes())),
-            Some(Template::Numbered(_)) => return,
-        };
+        let Some(directory) = self.directory_to_inspect(process) else { return };
         if let Some(message) = directory_flaw(&directory) {
             let span = table.get("cwd").map_or(program, Value::span);
             self.error(span, &message, "create it, or correct `cwd`");
             return;
         }
-        let Some(Template::Fixed(name)) = process.command.first() else { return };
+        self.inspect_program(process, &process.command, program);
+    }
+
+    /// `None` if it is not to be looked at, or is not known before there is an instance.
+    fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
+        if self.outside.purpose != Purpose::Check {
+            return None;
+        }
+        match &process.cwd {
+            None => Some(self.outside.directory.to_owned()),
+            Some(Template::Fixed(path)) => Some(PathBuf::from(OsStr::from_bytes(path.as_bytes()))),
+            Some(Template::Numbered(_)) => None,
+        }
+    }
+
+    /// Notes what would keep `command`, which stands at `program`, from being run beside `process`.
+    pub(super) fn inspect_program(&mut self, process: &Process, command: &[Template], program: Range<usize>) {
+        let Some(directory) = self.directory_to_inspect(process) else { return };
+        let Some(Template::Fixed(name)) = command.first() else { return };
         if name.is_empty() {
             return;
         }

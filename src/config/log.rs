@@ -41,8 +41,8 @@ impl Walk<'_> {
         let Some(table) = self.table(value, "such as `{ stdout = \"prefix\" }`") else { return Log::default() };
         self.check_keys(table, "`log`", &SCHEMA);
         Log {
-            stdout: self.choice(table, "stdout", &WORDS, &[]),
-            stderr: self.choice(table, "stderr", &WORDS, &[]),
+            stdout: self.choice(table, "stdout", &WORDS),
+            stderr: self.choice(table, "stderr", &WORDS),
             file: self.log_file(table, scope),
         }
     }

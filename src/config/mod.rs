@@ -19,8 +19,10 @@ mod limits;
 mod log;
 mod process;
 mod read;
+mod ready;
 mod report;
 mod service;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -34,6 +36,7 @@ use std::path::Path;
 use crate::model::Plan;
 
 pub use document::{load, load_with_main};
+pub use expand::FIRST_SOCKET;
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
@@ -42,8 +45,9 @@ pub use report::{Finding, Report, write_warnings};
 pub(crate) use service::NAME_LIMIT;
 pub(crate) use walk::{nearest, nearest_signal};
 
-/// What keepalive itself tells each process.
-const RESERVED: [&str; 3] = ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS"];
+/// What keepalive itself tells processes, and nobody else does. `Walk::is_overwritten` knows those of other protocols.
+const RESERVED: [&str; 5] =
+    ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS", "KEEPALIVE_IPC_FD", "KEEPALIVE_STATE_FD"];
 
 /// What reading a configuration needs to know of the world.
 #[derive(Clone, Copy)]

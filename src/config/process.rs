@@ -1,4 +1,4 @@
-//! How the process of a service is made: its command, environment, user and limits.
+//! How the process of a service is made: its command, environment, user and limits, and what it is given.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -13,16 +13,20 @@ use super::expand::{Builder, Placeholders, Scope, expand};
 use super::read::read;
 use super::report::{Fault, Place, Source};
 use super::service;
+use super::sockets::scope_of_all;
 use super::users::User;
-use super::walk::{EnvFile, Value, Walk, entries};
+use super::walk::{EnvFile, Schema, Value, Walk, as_integer, entries};
 use crate::model::Template;
-use crate::model::plan::{Input, ListenMode, Output, Process};
+use crate::model::plan::{Input, ListenMode, Output, Process, State};
 
 /// The words of a command line with their places.
 pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
 
 /// Words that mean something to a shell, but nothing to a program.
 const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
+
+/// More than the memory of any machine, and what every file system takes.
+const STATE_LIMIT: u64 = 1 << 40;
 
 /// A process as it is if the configuration says nothing.
 pub(super) fn default_process() -> Process {
@@ -52,26 +56,25 @@ pub(super) fn default_process() -> Process {
 impl Walk<'_> {
     pub(super) fn process(
         &mut self,
-        service: &str,
+        (scope, files): (&Scope<'_>, &Entries),
         span: &Range<usize>,
         table: &DeTable<'_>,
         words: Option<Words<'_>>,
     ) -> Process {
-        let files = self.env_files(service, table);
-        let scope = Scope { service, placeholders: Placeholders::All, variables: self.variables(&files) };
         let (credentials, user) = self.credentials(table);
-        let log = table.get("log").map(|value| self.log(value, &scope)).unwrap_or_default();
+        let listen = self.sockets(table, &scope_of_all(scope));
+        let log = table.get("log").map(|value| self.log(value, scope)).unwrap_or_default();
         let process = Process {
             command: match words {
-                Some(words) => self.words(words, &scope),
-                None => self.command(service, span, table, &scope),
+                Some(words) => self.words(words, scope),
+                None => self.command(span, table, scope),
             },
             cwd: table
                 .get("cwd")
-                .and_then(|value| self.absolute_path(value, &scope, "leave `cwd` out to stay where keepalive is")),
+                .and_then(|value| self.absolute_path(value, scope, "leave `cwd` out to stay where keepalive is")),
             credentials,
-            umask: table.get("umask").and_then(|value| self.umask(value)),
-            env: self.env(table, &scope, &files, user.as_ref()),
+            umask: table.get("umask").and_then(|value| self.octal(value)),
+            env: self.env(table, scope, files, user.as_ref()),
             inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
             stdout: log.stdout.unwrap_or(self.default_output),
             stderr: log.stderr.unwrap_or(self.default_output),
@@ -80,6 +83,11 @@ impl Walk<'_> {
             nice: self.integer(table, "nice", -20..=19).and_then(|nice| i8::try_from(nice).ok()),
             oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),
             no_new_privs: self.boolean(table, "no_new_privs").unwrap_or(false),
+            listen_mode: self.listen_mode(table, &listen),
+            fd_store: self.fd_store(table, scope.sockets.len()),
+            listen,
+            state: table.get("state").and_then(|value| self.state(value, scope)),
+            ipc: self.boolean(table, "ipc").unwrap_or(false),
             ..default_process()
         };
         let program = table.get("command").map_or(span.clone(), Value::span);
@@ -87,22 +95,21 @@ impl Walk<'_> {
         process
     }
 
-    fn command(
-        &mut self,
-        service: &str,
-        span: &Range<usize>,
-        table: &DeTable<'_>,
-        scope: &Scope<'_>,
-    ) -> Box<[Template]> {
-        const HINT: &str = "such as `[\"node\", \"server.js\"]` or `\"node server.js\"`";
+    fn command(&mut self, span: &Range<usize>, table: &DeTable<'_>, scope: &Scope<'_>) -> Box<[Template]> {
         let Some(value) = table.get("command") else {
             let is_misspelt = table.keys().any(|key| service::SCHEMA.meant_by(key.get_ref()) == Some("command"));
             if !self.is_broken && !is_misspelt {
-                let message = format!("service `{service}` has no `command`");
+                let message = format!("service `{}` has no `command`", scope.service);
                 self.error(span.clone(), &message, "such as `command = [\"node\", \"server.js\"]`");
             }
             return Box::default();
         };
+        self.command_of(value, scope).unwrap_or_default()
+    }
+
+    /// A program and its arguments.
+    pub(super) fn command_of(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Box<[Template]>> {
+        const HINT: &str = "such as `[\"node\", \"server.js\"]` or `\"node server.js\"`";
         let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
             // A string of blanks and comments has no word either.
             let words = shlex::bytes::split(text.as_bytes());
@@ -116,12 +123,12 @@ impl Walk<'_> {
             (templates.collect(), words.len() == 0)
         } else {
             self.unexpected(value, "an array of strings or a string", HINT);
-            return Box::default();
+            return None;
         };
         if is_empty || matches!(command.first(), Some(Template::Fixed(program)) if program.is_empty()) {
             self.error(value.span(), "the command is empty", HINT);
         }
-        command.into()
+        Some(command.into())
     }
 
     /// A command in one string: split as a shell does it, then expanded, so that no value falls apart.
@@ -176,9 +183,19 @@ impl Walk<'_> {
     }
 
     fn template_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Template> {
+        let builder = self.expanded_after(prefix, value, text, scope)?;
+        self.finished(builder, value.span())
+    }
+
+    /// A [`Template`] that is not finished yet.
+    pub(super) fn expanded(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Builder> {
+        self.expanded_after(b"", value, text, scope)
+    }
+
+    fn expanded_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Builder> {
         let mut builder = Builder::starting_with(prefix);
         match expand(text.as_bytes(), scope, &mut builder) {
-            Ok(()) => self.finished(builder, value.span()),
+            Ok(()) => Some(builder),
             Err(flaw) => {
                 self.flaw(value, &flaw);
                 None
@@ -186,7 +203,7 @@ impl Walk<'_> {
         }
     }
 
-    fn finished(&mut self, builder: Builder, span: Range<usize>) -> Option<Template> {
+    pub(super) fn finished(&mut self, builder: Builder, span: Range<usize>) -> Option<Template> {
         let template = builder.finish();
         if template.is_none() {
             self.error(span, "a NUL byte cannot be passed to a program", "remove it");
@@ -197,11 +214,7 @@ impl Walk<'_> {
     /// A path, made absolute: relative to the directory of the file.
     pub(super) fn absolute_path(&mut self, value: &Value<'_>, scope: &Scope<'_>, if_empty: &str) -> Option<Template> {
         let text = self.string(value, "a path", "such as `\"/app\"`")?;
-        let mut builder = Builder::default();
-        if let Err(flaw) = expand(text.as_bytes(), scope, &mut builder) {
-            self.flaw(value, &flaw);
-            return None;
-        }
+        let mut builder = self.expanded(value, text, scope)?;
         let beginning = builder.beginning();
         if text.is_empty() {
             self.error(value.span(), "the path is empty", if_empty);
@@ -219,14 +232,37 @@ impl Walk<'_> {
         self.finished(builder, value.span())
     }
 
-    fn umask(&mut self, value: &Value<'_>) -> Option<u32> {
+    /// Permissions.
+    pub(super) fn octal(&mut self, value: &Value<'_>) -> Option<u32> {
         let text = value.get_ref().as_str().unwrap_or_default();
         let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-        let umask = u32::from_str_radix(text, 8).ok().filter(|umask| is_octal && *umask <= 0o777);
-        if umask.is_none() {
+        let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
+        if bits.is_none() {
             self.unexpected(value, "an octal number in quotes, 0777 at most", "such as `\"0022\"`");
         }
-        umask
+        bits
+    }
+
+    /// Memory that survives a restart.
+    fn state(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<State> {
+        const SCHEMA: Schema =
+            Schema { keys: &["size", "persist"], later: &[], foreign: &[("file", "persist"), ("path", "persist")] };
+        let table = self.table(value, "such as `{ size = \"1MiB\" }`")?;
+        self.check_keys(table, "`state`", &SCHEMA);
+        let Some(size) = table.get("size") else {
+            self.error(value.span(), "`state` has no `size`", "such as `size = \"1MiB\"`");
+            return None;
+        };
+        let bytes = self.size_of(size)?;
+        if !(1..=STATE_LIMIT).contains(&bytes) {
+            self.unexpected(size, "a size from 1 byte to 1 TiB", "");
+        }
+        let persist = table.get("persist").and_then(|value| {
+            let path = self.absolute_path(value, scope, "leave `persist` out to keep it in memory")?;
+            self.claim(path.expand(0).to_string_lossy().into_owned(), value.span());
+            Some(path)
+        });
+        Some(State { size: bytes, persist })
     }
 
     /// The environment from lowest to highest: that of the user, `env_file`s, `env`.
@@ -240,13 +276,17 @@ impl Walk<'_> {
             }
         }
         for (name, value) in files {
+            if let Some(place) = table.get("env_file").filter(|_| is_overwritten(name, table)) {
+                let message = format!("`{}`, which is in there, is set by keepalive itself", name.escape_ascii());
+                self.error(place.span(), &message, "remove it there");
+            }
             env.insert_fixed(name, value);
         }
         let Some(value) = table.get("env") else { return env.finish() };
         let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
-            if RESERVED.contains(&name) {
+            if RESERVED.contains(&name) || is_overwritten(name.as_bytes(), table) {
                 self.error(key.span(), &format!("`{name}` is set by keepalive itself"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
                 let message = format!("`\"{}\"` cannot be the name of a variable", name.escape_debug());
@@ -268,7 +308,7 @@ impl Walk<'_> {
     }
 
     /// What all `env_file`s of a service say; the later ones win.
-    fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
+    pub(super) fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
         let mut variables = Entries::new();
         let Some(value) = table.get("env_file") else { return variables };
         let values = if value.get_ref().is_str() {
@@ -286,7 +326,8 @@ impl Walk<'_> {
 
     fn env_file_path(&mut self, service: &str, value: &Value<'_>) -> Option<PathBuf> {
         let text = self.string(value, "a path", "such as `\".env\"`")?;
-        let scope = Scope { service, placeholders: Placeholders::Service, variables: self.variables(&[]) };
+        let variables = self.variables(&[]);
+        let scope = Scope { service, placeholders: Placeholders::Service, sockets: &[], variables };
         let template = self.template(value, text, &scope)?;
         let path = std::ffi::OsString::from(std::ffi::OsStr::from_bytes(template.expand(0).as_bytes()));
         Some(self.directory.join(Path::new(&path)))
@@ -312,6 +353,22 @@ impl Walk<'_> {
         let name = path.display().to_string();
         self.env_files.push(EnvFile { source: Source { name, bytes }, path, entries: entries.clone() });
         entries
+    }
+}
+
+/// Whether a key of the service makes keepalive set the variable `name`. Without that it is one like any other.
+fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
+    let is_on = |key: &str| {
+        let value = table.get(key);
+        value.is_some_and(|value| value.get_ref().as_bool() != Some(false) && as_integer(value) != Some(0))
+    };
+    let notifies = || table.get("ready").is_some_and(|value| value.get_ref().as_str() == Some("notify"));
+    match name {
+        b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => is_on("listen") || is_on("fd_store"),
+        b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
+        b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),
+        b"NODE_CHANNEL_FD" | b"NODE_CHANNEL_SERIALIZATION_MODE" => is_on("ipc"),
+        _ => false,
     }
 }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::expand::{Placeholders, Scope};
 use super::process::{Words, default_process};
-use super::walk::{Schema, Value, Walk, as_integer};
+use super::sockets;
+use super::walk::{Schema, Value, Walk, as_integer, entries};
 use crate::model::plan::{
     Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service,
     Stop, Strategy,
 };
-use crate::model::{ExitStatus, Signal, Template, units};
+use crate::model::{ExitStatus, Signal, Template};
 
 /// More instances, of one service and in all, than any machine has processes for.
 pub(super) const INSTANCE_LIMIT: i64 = 65_536;
@@ -45,21 +47,11 @@ pub(super) const SCHEMA: Schema = Schema {
         "on_failure",
         "on_success",
         "stop_signal",
+        "stop_delay",
         "stop_timeout",
         "kill_mode",
         "ready",
-        "log",
-        "limits",
-        "nice",
-        "oom_score_adj",
-        "no_new_privs",
-    ],
-    later: &[
-        "stop_delay",
-        "pre_start",
-        "post_stop",
         "ready_timeout",
-        "health",
         "watchdog",
         "listen",
         "listen_mode",
@@ -67,11 +59,13 @@ pub(super) const SCHEMA: Schema = Schema {
         "fd_store",
         "state",
         "ipc",
-        "max_memory",
-        "restart_schedule",
-        "schedule",
-        "watch",
+        "log",
+        "limits",
+        "nice",
+        "oom_score_adj",
+        "no_new_privs",
     ],
+    later: &["pre_start", "post_stop", "health", "max_memory", "restart_schedule", "schedule", "watch"],
     foreign: &[
         ("args", "command"),
         ("cmd", "command"),
@@ -99,6 +93,9 @@ pub(super) const SCHEMA: Schema = Schema {
         ("stopwaitsecs", "stop_timeout"),
         ("stopsignal", "stop_signal"),
         ("startsecs", "min_uptime"),
+        ("wait_ready", "ready"),
+        ("listen_timeout", "ready_timeout"),
+        ("sockets", "listen"),
         ("exitcodes", "success_exit_codes"),
         ("rlimits", "limits"),
         ("ulimits", "limits"),
@@ -114,7 +111,7 @@ pub(super) const SCHEMA: Schema = Schema {
 pub(super) struct Draft {
     pub(super) service: Service,
     pub(super) depends_on: Vec<(String, Range<usize>)>,
-    /// Of `stop_timeout`, if it is given.
+    /// Of `stop_timeout` or `stop_delay`, if one is given.
     pub(super) stop_timeout: Option<Range<usize>>,
     /// Position in the list of sources.
     pub(super) source: usize,
@@ -198,19 +195,30 @@ impl Walk<'_> {
         if let Some(flaw) = name_flaw(name) {
             self.error(span.clone(), flaw, "rename it");
         }
-        let process = self.process(name, &span, table, words);
+        let files = self.env_files(name, table);
+        let sockets = sockets::names(table);
+        let variables = self.variables(&files);
+        let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
+        let process = self.process((&scope, &files), &span, table, words);
         let mut service = default_service(name, process);
         const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
-        service.kind = self.choice(table, "type", &KINDS, &[]).unwrap_or(service.kind);
+        service.kind = self.choice(table, "type", &KINDS).unwrap_or(service.kind);
         service.instances = self.instances(table);
         service.autostart = self.boolean(table, "autostart").unwrap_or(true);
         self.restart(table, &mut service.restart);
         const ENDS: [(&str, Consequence); 2] = [("shutdown", Consequence::Shutdown), ("ignore", Consequence::Ignore)];
-        service.on_failure = self.choice(table, "on_failure", &ENDS, &[]).unwrap_or(service.on_failure);
-        service.on_success = self.choice(table, "on_success", &ENDS, &[]).unwrap_or(service.on_success);
+        service.on_failure = self.choice(table, "on_failure", &ENDS).unwrap_or(service.on_failure);
+        service.on_success = self.choice(table, "on_success", &ENDS).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
-        service.ready = table.get("ready").and_then(|value| self.ready(value)).unwrap_or(Ready::Exec);
-        let stop_timeout = table.get("stop_timeout").map(Value::span);
+        let ready = table.get("ready").and_then(|value| self.ready(value, &scope, &service));
+        service.ready = ready.unwrap_or(Ready::Exec);
+        service.ready_timeout = self.some_time(table, "ready_timeout").unwrap_or(service.ready_timeout);
+        service.watchdog = self.some_time(table, "watchdog");
+        if let Some(value) = table.get("reload") {
+            self.reload(value, &mut service.reload);
+        }
+        self.compare_keys(table, &service);
+        let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
         Draft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
     }
 
@@ -229,7 +237,7 @@ impl Walk<'_> {
             ("on-failure", RestartPolicy::OnFailure),
             ("never", RestartPolicy::Never),
         ];
-        restart.policy = self.choice(table, "restart", &POLICIES, &[]).unwrap_or(restart.policy);
+        restart.policy = self.choice(table, "restart", &POLICIES).unwrap_or(restart.policy);
         restart.delay = self.duration(table, "restart_delay", restart.delay);
         restart.min_uptime = self.duration(table, "min_uptime", restart.min_uptime);
         if let Some(value) = table.get("backoff")
@@ -303,39 +311,86 @@ impl Walk<'_> {
             }
             stop.signal = signal;
         }
+        stop.delay = self.duration(table, "stop_delay", stop.delay);
         stop.timeout = self.duration(table, "stop_timeout", stop.timeout);
-        stop.kill_mode = self.choice(table, "kill_mode", &MODES, &[]).unwrap_or(stop.kill_mode);
+        stop.kill_mode = self.choice(table, "kill_mode", &MODES).unwrap_or(stop.kill_mode);
     }
 
-    fn ready(&mut self, value: &Value<'_>) -> Option<Ready> {
-        const SCHEMA: Schema = Schema { keys: &["delay"], later: &["fd", "tcp", "http", "file", "exec"], foreign: &[] };
-        const EXPECTED: &str = "`\"exec\"` or `{ delay = \"2s\" }`";
-        if let Some(text) = value.get_ref().as_str() {
-            match text {
-                "exec" => return Some(Ready::Exec),
-                "notify" | "ipc" => {
-                    let message = format!("`\"{text}\"` is not supported yet");
-                    self.error(value.span(), &message, &format!("so far: {EXPECTED}"));
-                }
-                _ if units::parse_duration(text).is_some() => {
-                    self.unexpected(value, EXPECTED, &format!("write `{{ delay = \"{text}\" }}`"));
-                }
-                _ => self.unexpected(value, EXPECTED, ""),
-            }
-            return None;
-        }
-        let Some(table) = value.get_ref().as_table() else {
-            self.unexpected(value, EXPECTED, "");
-            return None;
+    fn reload(&mut self, value: &Value<'_>, reload: &mut Reload) {
+        const SCHEMA: Schema = Schema {
+            keys: &["strategy", "signal", "max_surge", "soak"],
+            later: &[],
+            foreign: &[("type", "strategy"), ("surge", "max_surge")],
         };
-        self.check_keys(table, "`ready`", &SCHEMA);
-        match table.get("delay") {
-            Some(delay) => self.duration_of(delay).map(Ready::Delay),
-            None if table.is_empty() => {
-                self.error(value.span(), "`ready` says nothing", "such as `{ delay = \"2s\" }`");
-                None
+        const WORDS: [&str; 3] = ["rolling", "signal", "restart"];
+        let empty = DeTable::new();
+        let table = if value.get_ref().is_str() {
+            &empty
+        } else {
+            let Some(table) = self.table(value, "such as `\"restart\"` or `{ soak = \"5s\" }`") else { return };
+            self.check_keys(table, "`reload`", &SCHEMA);
+            table
+        };
+        let strategy = if value.get_ref().is_str() { Some(value) } else { table.get("strategy") };
+        let word = match strategy.map(|strategy| self.choice_of(strategy, &WORDS)) {
+            Some(Some(position)) => WORDS.get(position).copied().unwrap_or_default(),
+            Some(None) => return,
+            None => "rolling",
+        };
+        // Keys that this strategy has no use for.
+        let senseless: &[&str] = match word {
+            "signal" => &["max_surge", "soak"],
+            "restart" => &["signal", "max_surge"],
+            _ => &["signal"],
+        };
+        for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless.contains(&&**key.get_ref())) {
+            let message = format!("`{}` says nothing to the strategy `\"{word}\"`", key.get_ref());
+            let hint =
+                if *key.get_ref() == "signal" { "add `strategy = \"signal\"`, or remove it" } else { "remove it" };
+            self.error(key.span(), &message, hint);
+        }
+        reload.strategy = match (word, table.get("signal")) {
+            ("signal", Some(value)) => self.reload_signal(value).map_or(reload.strategy, Strategy::Signal),
+            ("signal", None) => {
+                let hint = "write `{ strategy = \"signal\", signal = \"SIGHUP\" }`";
+                self.error(value.span(), "the strategy `\"signal\"` needs a `signal`", hint);
+                reload.strategy
             }
-            None => None,
+            ("restart", _) => Strategy::Restart,
+            (_, _) => Strategy::Rolling,
+        };
+        let surge = self.integer(table, "max_surge", 1..=INSTANCE_LIMIT);
+        reload.max_surge = surge.and_then(|number| u32::try_from(number).ok()).unwrap_or(reload.max_surge);
+        reload.soak = self.duration(table, "soak", reload.soak);
+    }
+
+    fn reload_signal(&mut self, value: &Value<'_>) -> Option<Signal> {
+        let signal = self.signal(value)?;
+        if !signal.is_catchable() {
+            self.error(value.span(), &format!("{signal} cannot be caught by any process"), "such as `\"SIGHUP\"`");
+        }
+        Some(signal)
+    }
+
+    /// What is wrong between keys.
+    fn compare_keys(&mut self, table: &DeTable<'_>, service: &Service) {
+        if service.kind == Kind::Oneshot {
+            let senseless = |key: &str| match key {
+                "ready" => service.ready != Ready::Exec,
+                "listen" | "listen_mode" | "ready_timeout" | "reload" => true,
+                _ => false,
+            };
+            for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless(key.get_ref())) {
+                let message =
+                    format!("`{}` says nothing to a oneshot: it is done when it has succeeded", key.get_ref());
+                self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
+            }
+        }
+        let persist = service.process.state.as_ref().and_then(|state| state.persist.as_ref());
+        if let (Some(Template::Fixed(_)), Some(value), 2..) = (persist, table.get("state"), service.instances) {
+            let place = value.get_ref().as_table().and_then(|table| table.get("persist")).unwrap_or(value);
+            let message = format!("{} instances would have one file of state", service.instances);
+            self.error(place.span(), &message, "put `{instance}` into its name");
         }
     }
 

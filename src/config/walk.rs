@@ -56,6 +56,8 @@ pub(super) struct Walk<'w> {
     pub(super) default_output: Output,
     pub(super) errors: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
+    /// What nobody else may have: addresses to listen on and files of state, each with its place.
+    pub(super) claims: Vec<(String, Place)>,
     /// The `env_file`s read so far; their sources come after the `documents` in the list of sources.
     pub(super) env_files: Vec<EnvFile>,
     pub(super) documents: usize,
@@ -79,6 +81,11 @@ impl<'w> Walk<'w> {
     pub(super) fn warning(&mut self, span: Range<usize>, message: &str, hint: &str) {
         let place = Place { source: self.source, span: Some(span) };
         self.warnings.push(Fault { place, message: message.to_owned(), hint: hint.to_owned() });
+    }
+
+    /// Nobody else may have `what`.
+    pub(super) fn claim(&mut self, what: String, span: Range<usize>) {
+        self.claims.push((what, Place { source: self.source, span: Some(span) }));
     }
 
     /// `value` is not what is expected there.
@@ -162,6 +169,16 @@ impl<'w> Walk<'w> {
         duration
     }
 
+    /// A duration that is not zero.
+    pub(super) fn some_time(&mut self, table: &DeTable<'_>, key: &str) -> Option<Duration> {
+        let value = table.get(key)?;
+        let duration = self.duration_of(value)?;
+        if duration.is_zero() {
+            self.unexpected(value, "a duration above zero", "");
+        }
+        Some(duration)
+    }
+
     pub(super) fn size_of(&mut self, value: &Value<'_>) -> Option<u64> {
         let size = value.get_ref().as_str().and_then(units::parse_size);
         if size.is_none() {
@@ -207,33 +224,19 @@ impl<'w> Walk<'w> {
         default
     }
 
-    /// One of `words`, each with what it means. `later` are words that later versions will understand.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        table: &DeTable<'_>,
-        key: &str,
-        words: &[(&str, T)],
-        later: &[&str],
-    ) -> Option<T> {
+    /// One of `words`, each with what it means.
+    pub(super) fn choice<T: Copy>(&mut self, table: &DeTable<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let value = table.get(key)?;
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let position = self.choice_of(value, &names, later)?;
+        let position = self.choice_of(value, &names)?;
         words.get(position).map(|(_, meaning)| *meaning)
     }
 
     /// The position in `words`.
-    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str], later: &[&str]) -> Option<usize> {
+    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str]) -> Option<usize> {
         let text = value.get_ref().as_str().unwrap_or_default();
         if let Some(position) = words.iter().position(|word| *word == text) {
             return Some(position);
-        }
-        if later.contains(&text) {
-            self.error(
-                value.span(),
-                &format!("`\"{text}\"` is not supported yet"),
-                &format!("so far: {}", alternatives(words)),
-            );
-            return None;
         }
         let hint = match nearest(text, words.iter().copied()) {
             Some(word) => format!("did you mean `\"{word}\"`?"),

@@ -93,8 +93,81 @@ fn check_gives_the_plan_as_json() {
         "backoff": {"initial_ms": 100, "factor": 2.0, "max_ms": 30000, "jitter": 0.1}, "max_restarts": 16,
         "success_exit_codes": [0], "no_restart_exit_codes": [], "on_failure": "shutdown", "on_success": "ignore",
         "stop_signal": "SIGTERM", "stop_timeout_ms": 5000, "kill_mode": "mixed", "ready": {"delay_ms": 2000},
+        "stop_delay_ms": 0, "ready_timeout_ms": 30000, "watchdog_ms": null,
+        "reload": {"strategy": "rolling", "signal": null, "max_surge": 1, "soak_ms": 0},
+        "listen": [], "listen_mode": "shared", "fd_store": 0, "state": null, "ipc": false,
     });
     assert_eq!(json["plan"]["services"][0], expected);
+}
+
+/// Everything about sockets, readiness and reload.
+const SERVED: &[u8] = br#"
+[services.web]
+command = ["sleep", "{fd.http}"]
+instances = 2
+listen = { http = "tcp://127.0.0.1:8080", admin = { address = "unix:///run/web.sock", mode = "0600" } }
+fd_store = 8
+state = { size = "1KiB", persist = "/data/{instance}" }
+ipc = true
+ready = { http = "http://localhost/ok" }
+watchdog = "10s"
+stop_delay = "2s"
+reload = { max_surge = 2, soak = "5s" }
+[services.proxy]
+command = "sleep 1"
+listen = { dns = "udp://[::]:53" }
+listen_mode = "reuseport"
+ready = "notify"
+ready_timeout = "1m"
+reload = { strategy = "signal", signal = "HUP" }
+"#;
+
+#[test]
+fn check_shows_sockets_readiness_and_reload() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", SERVED, 0o644);
+    let output = told(&keepalive(&scratch, &["check"]).output().unwrap()).1;
+    let lines = |title: &str| -> Vec<String> {
+        let found = output.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(title));
+        found.map(|line| line.trim().to_owned()).collect()
+    };
+    assert_eq!(lines("command"), ["sleep 3", "sleep 1"]);
+    let sockets = [
+        "http: tcp://127.0.0.1:8080, descriptor 3",
+        "admin: unix:///run/web.sock, descriptor 4, mode 0600",
+        "dns: udp://[::]:53, descriptor 3, one for each instance",
+    ];
+    assert_eq!(lines("listen"), sockets);
+    let given = ["an ipc channel, state of 1024 bytes in /data/{instance}, 8 of its descriptors again"];
+    assert_eq!(lines("given"), given);
+    assert_eq!(lines("ready"), ["when http://127.0.0.1:80/ok answers, within 30s", "when it says READY=1, within 1m"]);
+    assert_eq!(lines("watchdog"), ["every 10s"]);
+    assert_eq!(lines("reload"), ["rolling, 2 more at most, each to stay up for 5s", "by SIGHUP"]);
+    let stop = "SIGTERM to the main process, SIGKILL after 5s";
+    assert_eq!(lines("stop "), [format!("not ready for 2s, then {stop}"), stop.to_owned()]);
+}
+
+#[test]
+fn check_gives_sockets_readiness_and_reload_as_json() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", SERVED, 0o644);
+    let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let web = &json["plan"]["services"][0];
+    let listen = serde_json::json!([
+        {"name": "http", "address": "tcp://127.0.0.1:8080", "fd": 3},
+        {"name": "admin", "address": "unix:///run/web.sock", "fd": 4, "mode": "0600", "user": null, "group": null},
+    ]);
+    assert_eq!(web["listen"], listen);
+    assert_eq!(web["state"], serde_json::json!({"size_bytes": 1024, "persist": "/data/{instance}"}));
+    assert_eq!(web["ready"], serde_json::json!({"http": "http://127.0.0.1:80/ok"}));
+    let numbers = ["fd_store", "watchdog_ms", "stop_delay_ms", "ready_timeout_ms"].map(|key| web[key].as_u64());
+    assert_eq!(numbers, [8, 10_000, 2_000, 30_000].map(Some));
+    assert_eq!(web["ipc"], true);
+    let proxy = &json["plan"]["services"][1];
+    assert_eq!((&proxy["listen_mode"], &proxy["ready"]), (&"reuseport".into(), &"notify".into()));
+    let reload = serde_json::json!({"strategy": "signal", "signal": "SIGHUP", "max_surge": 1, "soak_ms": 0});
+    assert_eq!(proxy["reload"], reload);
 }
 
 #[test]
@@ -189,9 +262,10 @@ command line:1:48: expected a duration, found `\"5\"`
     |                                                ^
   = with a unit: `\"5s\"` or `\"5ms\"`
 
-command line:1:59: `{fd.NAME}` is not supported yet
+command line:1:59: service `sleep` has no socket `x`
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
     |                                                           ^^^^^^
+  = such as `--listen x=tcp://0.0.0.0:8080`
 
 3 errors on the command line
 ";

@@ -108,7 +108,7 @@ keepalive.toml:5:1: unknown key `replicas` in `[services.web]`
 keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
   6 | frobnicate = 1
     | ^^^^^^^^^^
-  = known here: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_timeout, kill_mode, ready, log, limits, nice, oom_score_adj, no_new_privs
+  = known here: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, ready, ready_timeout, watchdog, listen, listen_mode, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs
 
 keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
   7 | health_check = {}
@@ -138,43 +138,24 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 #[test]
 fn keys_of_later_versions_are_refused_as_such() {
     check(
-        "[keepalive]\n\nsignals = { SIGHUP = \"reload\" }\n[services.web]\ncommand = \"node {fd.http}\"\nlisten = {}\nready = \"notify\"\nwatch = { }\n[services.db]\ncommand = \"db\"\nready = { tcp = \"127.0.0.1:80\" }\nreload = {}\n",
+        "[services.web]\ncommand = \"node\"\nhealth = {}\nwatch = { }\nmax_memory = \"1MiB\"\n",
         r#"
-keepalive.toml:3:22: `"reload"` is not supported yet
-  3 | signals = { SIGHUP = "reload" }
-    |                      ^^^^^^^^
-  = so far: `"forward"`, `"shutdown"` or `"ignore"`
-
-keepalive.toml:5:17: `{fd.NAME}` is not supported yet
-  5 | command = "node {fd.http}"
-    |                 ^^^^^^^^^
-
-keepalive.toml:6:1: `listen` is not supported yet
-  6 | listen = {}
+keepalive.toml:3:1: `health` is not supported yet
+  3 | health = {}
     | ^^^^^^
   = remove it
 
-keepalive.toml:7:9: `"notify"` is not supported yet
-  7 | ready = "notify"
-    |         ^^^^^^^^
-  = so far: `"exec"` or `{ delay = "2s" }`
-
-keepalive.toml:8:1: `watch` is not supported yet
-  8 | watch = { }
+keepalive.toml:4:1: `watch` is not supported yet
+  4 | watch = { }
     | ^^^^^
   = remove it
 
-keepalive.toml:11:11: `tcp` is not supported yet
-  11 | ready = { tcp = "127.0.0.1:80" }
-     |           ^^^
+keepalive.toml:5:1: `max_memory` is not supported yet
+  5 | max_memory = "1MiB"
+    | ^^^^^^^^^^
   = remove it
 
-keepalive.toml:12:1: `reload` is not supported yet
-  12 | reload = {}
-     | ^^^^^^
-  = remove it
-
-7 errors in the configuration
+3 errors in the configuration
 "#,
     );
 }
@@ -410,7 +391,7 @@ keepalive.toml:7:16: a number cannot begin with a zero
     |                ^
   = remove the zero
 
-keepalive.toml:8:9: expected `"exec"` or `{ delay = "2s" }`, found `"2s"`
+keepalive.toml:8:9: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `"2s"`
   8 | ready = "2s"
     |         ^^^^
   = write `{ delay = "2s" }`

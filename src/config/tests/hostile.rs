@@ -11,13 +11,22 @@ instances = 4
 env = { A = "b", "c d" = "${EMPTY}" }
 limits = { nofile = { soft = 1, hard = "64KiB" }, core = "unlimited" }
 backoff = { initial = "1s", factor = 1.5, jitter = 0.5 }
-ready = { delay = "1m30s" }
+ready = { http = "http://localhost:80{instance}/ok?a" }
+ready_timeout = "1m30s"
+listen = { http = "tcp://0.0.0.0:${PORT}", admin = { address = "unix://a.sock", mode = "0600", user = "www" } }
+listen_mode = "shared"
+reload = { strategy = "signal", signal = "SIGHUP" }
+state = { size = "1KiB", persist = "s-{instance}" }
+fd_store = 2
 user = "www"
 umask = "0022"
 success_exit_codes = [0, "SIGTERM"]
 depends_on = ["db"]
 [services.db]
-command = 'db "a b" c'
+command = 'db "a b" {fd.x}'
+listen.x = "udp://[::1]:5"
+ready = { exec = "a {fd.x}" }
+reload = { max_surge = 2, soak = "1s" }
 "#;
 
 /// xorshift64: the same numbers on every machine.
@@ -71,6 +80,12 @@ fn mutated(random: &mut Random) -> Vec<u8> {
         }
     }
     text
+}
+
+#[test]
+fn the_file_that_all_are_made_of_is_right() {
+    let plan = plan(SEED_TEXT);
+    assert_eq!(plan.services.len(), 2);
 }
 
 #[test]

@@ -187,7 +187,7 @@ keepalive.toml:2:82: `USR3` is not a signal
     |                                                                                  ^^^^
   = did you mean `SIGUSR1`?
 
-keepalive.toml:2:106: expected `"forward"`, `"shutdown"` or `"ignore"`, found `"drop"`
+keepalive.toml:2:106: expected `"reload"`, `"forward"`, `"shutdown"` or `"ignore"`, found `"drop"`
   2 | signals = { KILL = "ignore", CHLD = "ignore", HUP = "ignore", SIGHUP = "ignore", USR3 = "ignore", USR1 = "drop" }
     |                                                                                                          ^^^^^^
 
@@ -294,9 +294,10 @@ keepalive.toml:6:28: expected the name of a service, found `1`
     |                            ^
   = such as `"db"`
 
-keepalive.toml:7:22: expected `"exec"` or `{ delay = "2s" }`, found `2`
+keepalive.toml:7:22: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `2`
   7 | services.web.ready = 2
     |                      ^
+  = such as `{ delay = "2s" }`
 
 keepalive.toml:8:24: expected a table, found a date
   8 | services.web.backoff = 1979-05-27

@@ -6,6 +6,8 @@ mod hostile;
 mod logs;
 mod meanings;
 mod plans;
+mod readiness;
+mod sockets;
 
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};

@@ -10,11 +10,11 @@ use crate::model::plan::{
     Restart, Service, SignalUses, Stop, Strategy,
 };
 
-fn fixed(text: &str) -> Template {
+pub(super) fn fixed(text: &str) -> Template {
     Template::Fixed(CString::new(text).unwrap())
 }
 
-fn numbered(pieces: &[&str]) -> Template {
+pub(super) fn numbered(pieces: &[&str]) -> Template {
     Template::Numbered(pieces.iter().map(|piece| CString::new(*piece).unwrap()).collect())
 }
 
@@ -77,7 +77,7 @@ fn minimal() -> Service {
 
 /// The service that `keys` make of a minimal one, compared with what `change` makes of it.
 #[track_caller]
-fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
+pub(super) fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
     let plan = plan(&format!("[services.web]\ncommand = [\"node\"]\n{keys}\n"));
     let mut expected = minimal();
     change(&mut expected);
@@ -103,14 +103,14 @@ fn what_is_not_said_is_completed() {
 fn the_global_settings_are_read() {
     let plan = plan(concat!(
         "[keepalive]\nshutdown_timeout = \"1m30s\"\ntermination_log = \"/t/${PORT}\"\n",
-        "signals = { SIGHUP = \"shutdown\", usr1 = \"ignore\", \"RTMIN+3\" = \"shutdown\", TERM = \"forward\" }\n",
+        "signals = { SIGHUP = \"shutdown\", usr2 = \"reload\", usr1 = \"ignore\", \"RTMIN+3\" = \"shutdown\", TERM = \"forward\" }\n",
         "[services.web]\ncommand = \"x\"\n"
     ));
     assert_eq!(plan.shutdown_timeout, Duration::from_secs(90));
     assert_eq!(plan.termination_log, PathBuf::from("/t/80"));
     let uses = [Signal::HUP, Signal::USR1, Signal::parse("37").unwrap(), Signal::TERM, Signal::USR2];
-    use SignalUse::{Forward, Ignore, Shutdown};
-    assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Shutdown, Forward, Forward]);
+    use SignalUse::{Forward, Ignore, Reload, Shutdown};
+    assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Shutdown, Forward, Reload]);
 }
 
 #[test]

@@ -1,0 +1,164 @@
+//! `ready`: when a service counts as ready.
+
+use toml::de::DeTable;
+
+use super::expand::{Builder, FIRST_SOCKET, Scope};
+use super::sockets::socket_address;
+use super::walk::{Schema, Value, Walk, entries};
+use crate::model::plan::{Probe, Ready, Service};
+use crate::model::{Template, units};
+
+/// Descriptors are handed over at numbers of eight bits.
+const LAST_DESCRIPTOR: i64 = 255;
+
+const SCHEMA: Schema = Schema {
+    keys: &["fd", "tcp", "http", "file", "exec", "delay"],
+    later: &[],
+    foreign: &[
+        ("command", "exec"),
+        ("path", "file"),
+        ("port", "tcp"),
+        ("url", "http"),
+        ("https", "http"),
+        ("notification-fd", "fd"),
+    ],
+};
+
+impl Walk<'_> {
+    /// `service` is complete but for this.
+    pub(super) fn ready(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Ready> {
+        const EXPECTED: &str = "`\"exec\"`, `\"notify\"`, `\"ipc\"` or a table";
+        let Some(text) = value.get_ref().as_str() else {
+            return match value.get_ref().as_table() {
+                Some(table) => self.ready_table(value, table, scope, service),
+                None => {
+                    self.unexpected(value, EXPECTED, "such as `{ delay = \"2s\" }`");
+                    None
+                }
+            };
+        };
+        match text {
+            "exec" => return Some(Ready::Exec),
+            "notify" => return Some(Ready::Notify),
+            "ipc" if !service.process.ipc => {
+                self.error(value.span(), "`ready = \"ipc\"` needs the channel of `ipc = true`", "add it");
+            }
+            "ipc" => return Some(Ready::Ipc),
+            _ => {
+                let key = match text {
+                    _ if units::parse_duration(text).is_some() => "delay",
+                    _ if text.starts_with("http://") => "http",
+                    _ if text.starts_with('/') => "file",
+                    _ if socket_address(text).is_some() => "tcp",
+                    _ => "",
+                };
+                let hint = match key {
+                    "" => "such as `{ tcp = \"127.0.0.1:8080\" }`".to_owned(),
+                    key if self.expands_variables => format!("write `{{ {key} = \"{text}\" }}`"),
+                    key => format!("write `{key}={text}`"),
+                };
+                self.unexpected(value, EXPECTED, &hint);
+            }
+        }
+        None
+    }
+
+    fn ready_table(
+        &mut self,
+        value: &Value<'_>,
+        table: &DeTable<'_>,
+        scope: &Scope<'_>,
+        service: &Service,
+    ) -> Option<Ready> {
+        self.check_keys(table, "`ready`", &SCHEMA);
+        if table.is_empty() {
+            self.error(value.span(), "`ready` says nothing", "such as `{ delay = \"2s\" }`");
+        }
+        let mut known = entries(table).into_iter().filter(|(key, _)| SCHEMA.keys.contains(&&**key.get_ref()));
+        let (key, content) = known.next()?;
+        if let Some((more, _)) = known.next() {
+            let message = format!("`ready` is one thing, and `{}` is given already", key.get_ref());
+            self.error(more.span(), &message, "remove one of them; a command of `exec` can ask for several");
+        }
+        let probe = match &**key.get_ref() {
+            "delay" => return self.duration_of(content).map(Ready::Delay),
+            "fd" => return self.ready_fd(content, service),
+            "tcp" => {
+                let text = self.string(content, "an address", "such as `\"127.0.0.1:8080\"`")?;
+                let address = self.expanded(content, text, scope)?;
+                Probe::Tcp(self.destination(content, address, service)?)
+            }
+            "http" => self.url(content, scope, service)?,
+            "file" => Probe::File(self.absolute_path(content, scope, "such as `\"/run/web.up\"`")?),
+            _ => {
+                let command = self.command_of(content, scope)?;
+                self.inspect_program(&service.process, &command, content.span());
+                Probe::Exec(command)
+            }
+        };
+        Some(Ready::Probe(probe))
+    }
+
+    fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {
+        let number = self.integer_of(value, FIRST_SOCKET as i64..=LAST_DESCRIPTOR, "")?;
+        let taken = service.process.listen.len() + service.process.fd_store as usize;
+        let first = i64::try_from(FIRST_SOCKET + taken).unwrap_or(i64::MAX);
+        if number < first {
+            let message = format!("descriptors below {first} are for `listen` and `fd_store`");
+            self.error(value.span(), &message, "");
+        }
+        u8::try_from(number).ok().map(Ready::Fd)
+    }
+
+    fn url(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Probe> {
+        const EXAMPLE: &str = "such as `\"http://127.0.0.1:8080/healthz\"`";
+        let text = self.string(value, "a URL", EXAMPLE)?;
+        let mut authority = self.expanded(value, text, scope)?;
+        let beginning = authority.beginning();
+        if beginning.starts_with(b"https://") {
+            let hint = "use `http://`, `tcp`, or a program that knows TLS with `exec`";
+            self.error(value.span(), "keepalive knows no TLS", hint);
+            return None;
+        }
+        let Some(rest) = beginning.strip_prefix(b"http://").map(<[u8]>::to_vec) else {
+            self.error(value.span(), "this is no URL of `http://`", EXAMPLE);
+            return None;
+        };
+        *beginning = rest;
+        let mut target = authority.split_off(b"/?#").unwrap_or_default();
+        // What stands behind it is the client's own business.
+        target.split_off(b"#");
+        if target.beginning().first() != Some(&b'/') {
+            target.beginning().insert(0, b'/');
+        }
+        if !target.text().iter().all(u8::is_ascii_graphic) {
+            self.error(value.span(), "a URL has no blanks and ASCII characters alone", "write others as `%20`");
+            return None;
+        }
+        let text = authority.text();
+        // In `[::1]` colons are part of the address.
+        if !text.rsplit(|byte| *byte == b']').next().is_some_and(|rest| rest.contains(&b':')) {
+            authority.push(b":80");
+        }
+        let authority = self.destination(value, authority, service)?;
+        Some(Probe::Http { authority, target: self.finished(target, value.span())? })
+    }
+
+    /// `address:port`, which is right for the first instance and for the last one.
+    fn destination(&mut self, value: &Value<'_>, mut address: Builder, service: &Service) -> Option<Template> {
+        let beginning = address.beginning();
+        if let Some(port) = beginning.strip_prefix(b"localhost:") {
+            *beginning = [b"127.0.0.1:", port].concat();
+        }
+        let template = self.finished(address, value.span())?;
+        for number in [0, service.instances.saturating_sub(1)] {
+            let text = template.expand(number).to_string_lossy().into_owned();
+            if socket_address(&text).is_none() {
+                let message = format!("`{}` is no address with a port", text.escape_debug());
+                self.error(value.span(), &message, "such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up");
+                return None;
+            }
+        }
+        Some(template)
+    }
+}

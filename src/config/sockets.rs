@@ -1,0 +1,177 @@
+//! `listen`: the sockets of a service, and addresses as users write them.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use toml::de::DeTable;
+
+use super::expand::{NAME_LIMIT, Placeholders, Scope};
+use super::walk::{Schema, Value, Walk, entries};
+use crate::model::Template;
+use crate::model::plan::{Address, Listen, ListenMode};
+
+/// As systemd's `SocketMode`.
+const DEFAULT_MODE: u32 = 0o666;
+/// `sun_path` of unix(7), with its final NUL.
+pub(super) const PATH_LIMIT: usize = 108;
+/// Descriptors are numbered from 3 to 255; besides these there may be one each for `ready`, `ipc` and `state`.
+const DESCRIPTOR_LIMIT: usize = 250;
+
+const EXAMPLE: &str = "such as `\"tcp://0.0.0.0:8080\"` or `\"unix:///run/web.sock\"`";
+
+/// The names in `listen` in the order of the file, whatever else may be wrong with it: the position is the number.
+pub(super) fn names<'t>(table: &'t DeTable<'_>) -> Vec<&'t str> {
+    let listen = table.get("listen").and_then(|value| value.get_ref().as_table());
+    listen.map_or_else(Vec::new, |listen| entries(listen).into_iter().map(|(key, _)| &**key.get_ref()).collect())
+}
+
+/// An address with a port, neither of them looked up. `localhost` is 127.0.0.1.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr = local.as_deref().unwrap_or(text).parse().ok()?;
+    (address.port() > 0).then_some(address)
+}
+
+impl Walk<'_> {
+    /// `scope` is that of one value for all instances.
+    pub(super) fn sockets(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Box<[Listen]> {
+        let Some(value) = table.get("listen") else { return Box::default() };
+        let hint = "such as `{ http = \"tcp://0.0.0.0:8080\" }`";
+        let Some(listen) = self.table(value, hint) else { return Box::default() };
+        let sockets = entries(listen).into_iter().filter_map(|(key, value)| {
+            let name: &str = key.get_ref();
+            if let Some(flaw) = name_flaw(name) {
+                self.error(key.span(), flaw, "rename it");
+            }
+            let address = self.listen_address(value, scope)?;
+            self.claim(address.to_string(), value.span());
+            Some(Listen { name: name.into(), address })
+        });
+        sockets.collect()
+    }
+
+    pub(super) fn listen_mode(&mut self, table: &DeTable<'_>, listen: &[Listen]) -> ListenMode {
+        const MODES: [(&str, ListenMode); 2] = [("shared", ListenMode::Shared), ("reuseport", ListenMode::Reuseport)];
+        let mode = self.choice(table, "listen_mode", &MODES).unwrap_or(ListenMode::Shared);
+        let Some(value) = table.get("listen_mode") else { return mode };
+        let unix = listen.iter().find(|socket| matches!(socket.address, Address::Unix { .. }));
+        if !table.contains_key("listen") {
+            self.error(value.span(), "`listen_mode` without `listen` means nothing", "add `listen`, or remove it");
+        } else if let Some(socket) = unix.filter(|_| mode == ListenMode::Reuseport) {
+            let message =
+                format!("`{}` is a unix socket, of which the kernel lets no two have one address", socket.name);
+            self.error(value.span(), &message, "remove it: all instances have the same socket then");
+        }
+        mode
+    }
+
+    /// How many descriptors `fd_store` may keep.
+    pub(super) fn fd_store(&mut self, table: &DeTable<'_>, sockets: usize) -> u32 {
+        let stored = self.integer(table, "fd_store", 0..=DESCRIPTOR_LIMIT as i64).unwrap_or(0);
+        let stored = u32::try_from(stored).unwrap_or(0);
+        let all = sockets + stored as usize;
+        if let Some(value) = table.get("fd_store").or(table.get("listen")).filter(|_| all > DESCRIPTOR_LIMIT) {
+            let message = format!("`listen` and `fd_store` come to {all} descriptors, {DESCRIPTOR_LIMIT} at most");
+            self.error(value.span(), &message, "");
+        }
+        stored
+    }
+
+    fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Address> {
+        const SCHEMA: Schema = Schema {
+            keys: &["address", "mode", "user", "group"],
+            later: &[],
+            foreign: &[("path", "address"), ("owner", "user"), ("umask", "mode")],
+        };
+        let Some(table) = value.get_ref().as_table() else { return self.address(value, scope) };
+        self.check_keys(table, "a socket", &SCHEMA);
+        let Some(place) = table.get("address") else {
+            self.error(value.span(), "the socket has no `address`", "such as `address = \"unix:///run/web.sock\"`");
+            return None;
+        };
+        let mut address = self.address(place, scope)?;
+        match &mut address {
+            Address::Unix { path, mode, owner } if !is_abstract(path) => {
+                *mode = table.get("mode").and_then(|value| self.octal(value)).unwrap_or(*mode);
+                *owner = self.credentials(table).0.map(|credentials| (credentials.uid, credentials.gid));
+            }
+            Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => {
+                for (key, _) in entries(table).into_iter().filter(|(key, _)| *key.get_ref() != "address") {
+                    let message = format!("`{}` is for a socket that is a file", key.get_ref());
+                    self.error(key.span(), &message, "remove it");
+                }
+            }
+        }
+        Some(address)
+    }
+
+    fn address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Address> {
+        let text = self.string(value, "an address", EXAMPLE)?;
+        let template = self.template(value, text, scope)?;
+        let Template::Fixed(expanded) = template else { return None };
+        let shown = expanded.to_string_lossy();
+        if let Some(path) = expanded.as_bytes().strip_prefix(b"unix://") {
+            return self.unix(value, path);
+        }
+        let (scheme, rest) = shown.split_once("://").unwrap_or(("", &shown));
+        let address = socket_address(rest);
+        match (scheme, address) {
+            ("tcp", Some(address)) => return Some(Address::Tcp(address)),
+            ("udp", Some(address)) => return Some(Address::Udp(address)),
+            _ => {}
+        }
+        let port = rest.trim_start_matches(['*', ':']).parse().ok().filter(|port: &u16| *port > 0);
+        let hint = match (scheme, port, address) {
+            ("", _, Some(address)) => format!("write `tcp://{address}`"),
+            ("" | "tcp" | "udp", Some(port), _) => {
+                format!("write `{}://0.0.0.0:{port}`, or `[::]` for IPv6", if scheme == "udp" { scheme } else { "tcp" })
+            }
+            ("", ..) if rest.starts_with('/') => format!("write `unix://{rest}`"),
+            ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; names are not looked up".to_owned(),
+            _ => EXAMPLE.to_owned(),
+        };
+        self.error(value.span(), &format!("`{}` is no address to listen on", shown.escape_debug()), &hint);
+        None
+    }
+
+    /// Absolute; what is relative is so to the directory of the file.
+    fn unix(&mut self, value: &Value<'_>, name: &[u8]) -> Option<Address> {
+        let path = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
+        let path = if is_abstract(&path) { path } else { self.outside.directory.join(self.directory).join(path) };
+        if matches!(name, b"" | b"@") || name.ends_with(b"/") {
+            self.error(value.span(), "the path of the socket is missing", "such as `\"unix:///run/web.sock\"`");
+            return None;
+        }
+        self.check_socket_path(value, &path);
+        Some(Address::Unix { path, mode: DEFAULT_MODE, owner: None })
+    }
+
+    pub(super) fn check_socket_path(&mut self, value: &Value<'_>, path: &std::path::Path) {
+        if path.as_os_str().len() >= PATH_LIMIT {
+            let hint = "choose a shorter one, such as `/run/keepalive.sock`";
+            self.error(value.span(), "the path of a socket has 107 bytes at most", hint);
+        }
+    }
+}
+
+fn is_abstract(path: &std::path::Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(b"@")
+}
+
+/// Why `name` cannot stand in `LISTEN_FDNAMES`, sd_listen_fds(3), or in `{fd.NAME}`.
+fn name_flaw(name: &str) -> Option<&'static str> {
+    match name.as_bytes() {
+        [] => Some("a socket needs a name"),
+        bytes if bytes.len() > NAME_LIMIT => Some("the name of a socket has 255 bytes at most"),
+        bytes if !bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !b":{}".contains(byte)) => {
+            Some("the name of a socket has printable ASCII characters alone, and none of `:{}`")
+        }
+        _ => None,
+    }
+}
+
+/// What an address is expanded with: it is one value for all instances.
+pub(super) const fn scope_of_all<'s>(scope: &Scope<'s>) -> Scope<'s> {
+    Scope { service: scope.service, placeholders: Placeholders::Service, sockets: &[], variables: scope.variables }
+}

@@ -1,0 +1,358 @@
+//! `ready`, `ready_timeout`, `watchdog`, `stop_delay`, `reload`, `state`, `ipc`.
+
+use std::time::Duration;
+
+use super::plans::{check_service, fixed, numbered};
+use super::*;
+use crate::model::plan::{Address, Probe, Reload, State, Strategy};
+
+#[track_caller]
+fn ready(value: &str) -> Ready {
+    let text = format!("[services.web]\ncommand = \"x\"\ninstances = 3\nipc = true\nready = {value}\n");
+    plan(&text).services[0].ready.clone()
+}
+
+/// What `keepalive run` makes of its options, of which each stands in a text of its own.
+#[track_caller]
+fn inline(options: &[(&'static str, &str)]) -> Result<Loaded, Report> {
+    let mut inline = Inline { text: "run".to_owned(), ..Inline::default() };
+    for (key, value) in options {
+        inline.text.push_str(&format!(" --{key} "));
+        let span = inline.text.len()..inline.text.len() + value.len();
+        inline.text.push_str(value);
+        inline.options.push(InlineOption { key, value: (*value).to_owned(), span });
+    }
+    inline.name = ("web".to_owned(), 0..3);
+    inline.command = vec![(b"x".to_vec(), 0..3), (b"{fd.b}".to_vec(), 0..3)];
+    Scratch::new().with_environment(Purpose::Run, 0, &[], |environment| assemble(&inline, environment))
+}
+
+#[test]
+fn options_of_run_are_as_easy_to_type_as_to_write() {
+    let address = |port: u16| Address::Tcp(([0, 0, 0, 0], port).into());
+    let options = |ready| [("listen", "b=tcp://0.0.0.0:2"), ("listen", "a=tcp://0.0.0.0:1"), ("ready", ready)];
+    let service = |ready| inline(&options(ready)).unwrap().plan.services.remove(0);
+    let found = service("exec");
+    let sockets: Vec<_> = found.process.listen.iter().map(|socket| (&*socket.name, &socket.address)).collect();
+    assert_eq!(sockets, [("b", &address(2)), ("a", &address(1))]);
+    assert_eq!(*found.process.command, [fixed("x"), fixed("3")]);
+    assert_eq!((&found.ready, found.process.ipc), (&Ready::Exec, false));
+    assert_eq!(service("notify").ready, Ready::Notify);
+    assert_eq!((&service("ipc").ready, service("ipc").process.ipc), (&Ready::Ipc, true));
+    assert_eq!(service("fd=5").ready, Ready::Fd(5));
+    assert_eq!(service("delay=2s").ready, Ready::Delay(Duration::from_secs(2)));
+    assert_eq!(service("tcp=127.0.0.1:80").ready, Ready::Probe(Probe::Tcp(fixed("127.0.0.1:80"))));
+    let exec = Probe::Exec([fixed("a"), fixed("b=c d"), fixed("4")].into());
+    assert_eq!(service("exec=a 'b=c d' {fd.a}").ready, Ready::Probe(exec));
+    let http = Probe::Http { authority: fixed("127.0.0.1:80"), target: fixed("/?a=b") };
+    assert_eq!(service("http=http://localhost?a=b").ready, Ready::Probe(http));
+}
+
+#[test]
+fn what_is_wrong_with_options_of_run_is_told() {
+    let options = [("listen", "b=tcp://0:2"), ("ready", "http://h/?a=b")];
+    let expected = "\
+command line:1:14: `tcp://0:2` is no address to listen on
+  1 | run --listen b=tcp://0:2 --ready http://h/?a=b
+    |              ^^^^^^^^^^^
+  = an IP address and a port from 1 to 65535; names are not looked up
+
+command line:1:34: expected `\"exec\"`, `\"notify\"`, `\"ipc\"` or a table, found `\"http://h/?a=b\"`
+  1 | run --listen b=tcp://0:2 --ready http://h/?a=b
+    |                                  ^^^^^^^^^^^^^
+  = write `http=http://h/?a=b`
+
+2 errors on the command line
+";
+    assert_eq!(inline(&options).unwrap_err().to_string(), expected);
+}
+
+#[track_caller]
+fn check_http(url: &str, authority: Template, target: &str) {
+    let expected = Probe::Http { authority, target: fixed(target) };
+    assert_eq!(ready(&format!("{{ http = \"{url}\" }}")), Ready::Probe(expected), "{url}");
+}
+
+#[test]
+fn every_kind_of_readiness_is_read() {
+    assert_eq!(ready("\"exec\""), Ready::Exec);
+    assert_eq!(ready("\"notify\""), Ready::Notify);
+    assert_eq!(ready("\"ipc\""), Ready::Ipc);
+    assert_eq!(ready("{ fd = 3 }"), Ready::Fd(3));
+    assert_eq!(ready("{ delay = \"2s\" }"), Ready::Delay(Duration::from_secs(2)));
+    let probe = |value: &str| {
+        let Ready::Probe(probe) = ready(value) else { panic!("{value}") };
+        probe
+    };
+    assert_eq!(probe("{ tcp = \"127.0.0.1:300{instance}\" }"), Probe::Tcp(numbered(&["127.0.0.1:300", ""])));
+    assert_eq!(probe("{ tcp = \"localhost:${PORT}\" }"), Probe::Tcp(fixed("127.0.0.1:80")));
+    assert_eq!(probe("{ tcp = \"[::1]:80\" }"), Probe::Tcp(fixed("[::1]:80")));
+    assert_eq!(probe("{ file = \"/run/{instance}.up\" }"), Probe::File(numbered(&["/run/", ".up"])));
+    let command = || Probe::Exec([fixed("pg_isready"), fixed("-q")].into());
+    assert_eq!(probe("{ exec = [\"pg_isready\", \"-q\"] }"), command());
+    assert_eq!(probe("{ exec = \"pg_isready -q\" }"), command());
+}
+
+// RFC 3986, 3.2.3 and 6.2.3: without a port it is 80, without a path it is `/`.
+#[test]
+fn a_url_is_an_address_and_what_is_asked_for() {
+    check_http("http://127.0.0.1/ok", fixed("127.0.0.1:80"), "/ok");
+    check_http("http://localhost:8080", fixed("127.0.0.1:8080"), "/");
+    check_http("http://localhost", fixed("127.0.0.1:80"), "/");
+    check_http("http://[::1]/a?b=c#d", fixed("[::1]:80"), "/a?b=c");
+    check_http("http://[::1]:8080?b", fixed("[::1]:8080"), "/?b");
+    check_http("http://127.0.0.1:300{instance}/{service}", numbered(&["127.0.0.1:300", ""]), "/web");
+    check_http("http://127.0.0.1:${PORT}${NONE:-/a/b}", fixed("127.0.0.1:80"), "/a/b");
+    let expected = Probe::Http { authority: numbered(&["127.0.0.", ":300", ""]), target: numbered(&["/", "/", ""]) };
+    let url = "{ http = \"http://127.0.0.{instance}:300{instance}/{instance}/{instance}\" }";
+    assert_eq!(ready(url), Ready::Probe(expected));
+}
+
+#[test]
+fn times_and_reload_are_read() {
+    check_service("ready_timeout = \"1m\"\nwatchdog = \"10s\"\nstop_delay = \"2s\"\nipc = true", |service| {
+        service.ready_timeout = Duration::from_secs(60);
+        service.watchdog = Some(Duration::from_secs(10));
+        service.stop.delay = Duration::from_secs(2);
+        service.process.ipc = true;
+    });
+    let rolling = Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO };
+    for (value, expected) in [
+        ("\"rolling\"", rolling),
+        ("{}", rolling),
+        ("\"restart\"", Reload { strategy: Strategy::Restart, ..rolling }),
+        (
+            "{ strategy = \"restart\", soak = \"1s\" }",
+            Reload { strategy: Strategy::Restart, soak: Duration::from_secs(1), ..rolling },
+        ),
+        ("{ max_surge = 2, soak = \"5s\" }", Reload { max_surge: 2, soak: Duration::from_secs(5), ..rolling }),
+        ("{ strategy = \"signal\", signal = \"HUP\" }", Reload { strategy: Strategy::Signal(Signal::HUP), ..rolling }),
+    ] {
+        check_service(&format!("reload = {value}"), |service| service.reload = expected);
+    }
+}
+
+#[test]
+fn state_is_memory_or_a_file() {
+    check_service("state = { size = \"1MiB\" }", |service| {
+        service.process.state = Some(State { size: 1 << 20, persist: None });
+    });
+    check_service("instances = 2\nstate = { size = \"1KiB\", persist = \"/d/{service}-{instance}\" }", |service| {
+        service.instances = 2;
+        service.process.state = Some(State { size: 1_024, persist: Some(numbered(&["/d/web-", ""])) });
+    });
+}
+
+#[test]
+fn readiness_that_cannot_be_is_told() {
+    check(
+        "[services]\na = { command = \"x\", ready = \"ipc\" }\nb = { command = \"x\", ready = { fd = 4 }, fd_store = 1, listen.a = \"tcp://0.0.0.0:1\" }\nc = { command = \"x\", ready = { tcp = \"db:80\" } }\nd = { command = \"x\", ready = { http = \"https://127.0.0.1/\" } }\ne = { command = \"x\", ready = { http = \"127.0.0.1\" } }\nf = { command = \"x\", ready = { file = \"/a\", exec = \"b\" } }\ng = { command = \"x\", ready = {} }\nh = { command = \"x\", ready = { tcp = \"127.0.0.1:6553{instance}\" }, instances = 7 }\ni = { command = \"x\", ready = { http = \"http://[::1]/a b\" } }\nj = { command = \"x\", ready = { exec = [] } }\nk = { command = \"x\", ready = \"http://127.0.0.1/\" }\nl = { command = \"x\", ready = { tpc = \"127.0.0.1:80\" } }\n",
+        r#"
+keepalive.toml:2:30: `ready = "ipc"` needs the channel of `ipc = true`
+  2 | a = { command = "x", ready = "ipc" }
+    |                              ^^^^^
+  = add it
+
+keepalive.toml:3:37: descriptors below 5 are for `listen` and `fd_store`
+  3 | b = { command = "x", ready = { fd = 4 }, fd_store = 1, listen.a = "tcp://0.0.0.0:1" }
+    |                                     ^
+
+keepalive.toml:4:38: `db:80` is no address with a port
+  4 | c = { command = "x", ready = { tcp = "db:80" } }
+    |                                      ^^^^^^^
+  = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
+
+keepalive.toml:5:39: keepalive knows no TLS
+  5 | d = { command = "x", ready = { http = "https://127.0.0.1/" } }
+    |                                       ^^^^^^^^^^^^^^^^^^^^
+  = use `http://`, `tcp`, or a program that knows TLS with `exec`
+
+keepalive.toml:6:39: this is no URL of `http://`
+  6 | e = { command = "x", ready = { http = "127.0.0.1" } }
+    |                                       ^^^^^^^^^^^
+  = such as `"http://127.0.0.1:8080/healthz"`
+
+keepalive.toml:7:45: `ready` is one thing, and `file` is given already
+  7 | f = { command = "x", ready = { file = "/a", exec = "b" } }
+    |                                             ^^^^
+  = remove one of them; a command of `exec` can ask for several
+
+keepalive.toml:8:30: `ready` says nothing
+  8 | g = { command = "x", ready = {} }
+    |                              ^^
+  = such as `{ delay = "2s" }`
+
+keepalive.toml:9:38: `127.0.0.1:65536` is no address with a port
+  9 | h = { command = "x", ready = { tcp = "127.0.0.1:6553{instance}" }, instances = 7 }
+    |                                      ^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
+
+keepalive.toml:10:39: a URL has no blanks and ASCII characters alone
+  10 | i = { command = "x", ready = { http = "http://[::1]/a b" } }
+     |                                       ^^^^^^^^^^^^^^^^^^
+  = write others as `%20`
+
+keepalive.toml:11:39: the command is empty
+  11 | j = { command = "x", ready = { exec = [] } }
+     |                                       ^^
+  = such as `["node", "server.js"]` or `"node server.js"`
+
+keepalive.toml:12:30: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `"http://127.0.0.1/"`
+  12 | k = { command = "x", ready = "http://127.0.0.1/" }
+     |                              ^^^^^^^^^^^^^^^^^^^
+  = write `{ http = "http://127.0.0.1/" }`
+
+keepalive.toml:13:32: unknown key `tpc` in `ready`
+  13 | l = { command = "x", ready = { tpc = "127.0.0.1:80" } }
+     |                                ^^^
+  = did you mean `tcp`?
+
+12 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn check_looks_for_the_program_that_tells_whether_it_is_ready() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"/bin/sh\"\nready = { exec = \"pg_isready -q\" }\n");
+    assert!(scratch.load().is_ok());
+    let expected = "\
+keepalive.toml:3:18: there is no program `pg_isready` in PATH
+  3 | ready = { exec = \"pg_isready -q\" }
+    |                  ^^^^^^^^^^^^^^^
+  = PATH is /nowhere
+
+1 error in the configuration
+";
+    assert_eq!(scratch.told(scratch.load_as(Purpose::Check, 0)), expected);
+}
+
+#[test]
+fn reload_and_times_that_cannot_be_are_told() {
+    check(
+        "[services]\na = { command = \"x\", reload = \"signal\" }\nb = { command = \"x\", reload = { strategy = \"signal\", soak = \"1s\" } }\nc = { command = \"x\", reload = { signal = \"SIGHUP\" } }\nd = { command = \"x\", reload = { strategy = \"signal\", signal = \"SIGKILL\" } }\ne = { command = \"x\", reload = { strategy = \"roling\", max_surge = 0 } }\nf = { command = \"x\", reload = { max_surge = 0 } }\ng = { command = \"x\", reload = true }\nh = { command = \"x\", ready_timeout = \"0s\", watchdog = \"0\" }\n",
+        r#"
+keepalive.toml:2:31: the strategy `"signal"` needs a `signal`
+  2 | a = { command = "x", reload = "signal" }
+    |                               ^^^^^^^^
+  = write `{ strategy = "signal", signal = "SIGHUP" }`
+
+keepalive.toml:3:31: the strategy `"signal"` needs a `signal`
+  3 | b = { command = "x", reload = { strategy = "signal", soak = "1s" } }
+    |                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = write `{ strategy = "signal", signal = "SIGHUP" }`
+
+keepalive.toml:3:54: `soak` says nothing to the strategy `"signal"`
+  3 | b = { command = "x", reload = { strategy = "signal", soak = "1s" } }
+    |                                                      ^^^^
+  = remove it
+
+keepalive.toml:4:33: `signal` says nothing to the strategy `"rolling"`
+  4 | c = { command = "x", reload = { signal = "SIGHUP" } }
+    |                                 ^^^^^^
+  = add `strategy = "signal"`, or remove it
+
+keepalive.toml:5:63: SIGKILL cannot be caught by any process
+  5 | d = { command = "x", reload = { strategy = "signal", signal = "SIGKILL" } }
+    |                                                               ^^^^^^^^^
+  = such as `"SIGHUP"`
+
+keepalive.toml:6:44: expected `"rolling"`, `"signal"` or `"restart"`, found `"roling"`
+  6 | e = { command = "x", reload = { strategy = "roling", max_surge = 0 } }
+    |                                            ^^^^^^^^
+  = did you mean `"rolling"`?
+
+keepalive.toml:7:45: expected a whole number from 1 to 65536, found `0`
+  7 | f = { command = "x", reload = { max_surge = 0 } }
+    |                                             ^
+
+keepalive.toml:8:31: expected a table, found `true`
+  8 | g = { command = "x", reload = true }
+    |                               ^^^^
+  = such as `"restart"` or `{ soak = "5s" }`
+
+keepalive.toml:9:38: expected a duration above zero, found `"0s"`
+  9 | h = { command = "x", ready_timeout = "0s", watchdog = "0" }
+    |                                      ^^^^
+
+keepalive.toml:9:55: expected a duration above zero, found `"0"`
+  9 | h = { command = "x", ready_timeout = "0s", watchdog = "0" }
+    |                                                       ^^^
+
+10 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn state_that_cannot_be_is_told() {
+    check(
+        "[services]\na = { command = \"x\", state = \"1MiB\" }\nb = { command = \"x\", state = { persist = \"/b\" } }\nc = { command = \"x\", state = { size = \"0\" } }\nd = { command = \"x\", state = { size = \"1KiB\", persist = \"/d\" }, instances = 2 }\n",
+        r#"
+keepalive.toml:2:30: expected a table, found `"1MiB"`
+  2 | a = { command = "x", state = "1MiB" }
+    |                              ^^^^^^
+  = such as `{ size = "1MiB" }`
+
+keepalive.toml:3:30: `state` has no `size`
+  3 | b = { command = "x", state = { persist = "/b" } }
+    |                              ^^^^^^^^^^^^^^^^^^
+  = such as `size = "1MiB"`
+
+keepalive.toml:4:39: expected a size from 1 byte to 1 TiB, found `"0"`
+  4 | c = { command = "x", state = { size = "0" } }
+    |                                       ^^^
+
+keepalive.toml:5:57: 2 instances would have one file of state
+  5 | d = { command = "x", state = { size = "1KiB", persist = "/d" }, instances = 2 }
+    |                                                         ^^^^
+  = put `{instance}` into its name
+
+4 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_oneshot_is_neither_reloaded_nor_asked_whether_it_is_ready() {
+    check_keys(
+        "type = \"oneshot\"\nready = \"notify\"\nready_timeout = \"1s\"\nreload = \"restart\"\nlisten.a = \"tcp://0.0.0.0:1\"\nstate.size = \"1KiB\"\nipc = true\n",
+        r#"
+keepalive.toml:4:1: `ready` says nothing to a oneshot: it is done when it has succeeded
+  4 | ready = "notify"
+    | ^^^^^
+  = remove it, or `type = "oneshot"`
+
+keepalive.toml:5:1: `ready_timeout` says nothing to a oneshot: it is done when it has succeeded
+  5 | ready_timeout = "1s"
+    | ^^^^^^^^^^^^^
+  = remove it, or `type = "oneshot"`
+
+keepalive.toml:6:1: `reload` says nothing to a oneshot: it is done when it has succeeded
+  6 | reload = "restart"
+    | ^^^^^^
+  = remove it, or `type = "oneshot"`
+
+keepalive.toml:7:1: `listen` says nothing to a oneshot: it is done when it has succeeded
+  7 | listen.a = "tcp://0.0.0.0:1"
+    | ^^^^^^
+  = remove it, or `type = "oneshot"`
+
+4 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_stop_that_takes_longer_than_all_may_is_a_warning() {
+    check_keys(
+        "stop_delay = \"5s\"\nstop_timeout = \"5s\"\n",
+        r#"
+warning: keepalive.toml:4:16: `shutdown_timeout` ends everything after 9s
+  4 | stop_timeout = "5s"
+    |                ^^^^
+  = raise it in `[keepalive]`, and the grace period of the container too
+"#,
+    );
+}

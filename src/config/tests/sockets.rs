@@ -1,0 +1,271 @@
+//! `listen`, `listen_mode`, `fd_store`, and `{fd.NAME}`.
+
+use super::plans::{check_service, fixed, numbered};
+use super::*;
+use crate::model::plan::{Address, Listen, ListenMode};
+
+/// The address that `listen.http = value` comes to.
+#[track_caller]
+fn address(value: &str) -> Address {
+    let plan = plan(&format!("[services.web]\ncommand = \"x\"\nlisten.http = {value}\n"));
+    let Listen { name, address } = plan.services[0].process.listen[0].clone();
+    assert_eq!(&*name, "http");
+    address
+}
+
+fn unix(path: &str, mode: u32, owner: Option<(u32, u32)>) -> Address {
+    Address::Unix { path: path.into(), mode, owner }
+}
+
+#[test]
+fn addresses_are_tcp_udp_and_unix() {
+    assert_eq!(address("\"tcp://0.0.0.0:8080\""), Address::Tcp("0.0.0.0:8080".parse().unwrap()));
+    assert_eq!(address("\"tcp://[::]:${PORT}\""), Address::Tcp("[::]:80".parse().unwrap()));
+    assert_eq!(address("\"tcp://localhost:80\""), Address::Tcp("127.0.0.1:80".parse().unwrap()));
+    assert_eq!(address("\"udp://127.0.0.1:53\""), Address::Udp("127.0.0.1:53".parse().unwrap()));
+    assert_eq!(address("{ address = \"tcp://0.0.0.0:80\" }"), Address::Tcp("0.0.0.0:80".parse().unwrap()));
+    assert_eq!(address("\"unix:///run/{service}.sock\""), unix("/run/web.sock", 0o666, None));
+    assert_eq!(address("\"unix://@web\""), unix("@web", 0o666, None));
+}
+
+#[test]
+fn the_file_of_a_socket_has_a_mode_and_an_owner() {
+    let socket = |keys: &str| address(&format!("{{ address = \"unix:///run/x.sock\"{keys} }}"));
+    assert_eq!(socket(""), unix("/run/x.sock", 0o666, None));
+    assert_eq!(socket(", mode = \"0660\", user = \"www\""), unix("/run/x.sock", 0o660, Some((33, 34))));
+    assert_eq!(socket(", user = \"www\", group = \"logs\""), unix("/run/x.sock", 0o666, Some((33, 50))));
+    assert_eq!(socket(", group = \"logs\""), unix("/run/x.sock", 0o666, Some((0, 50))));
+}
+
+#[test]
+fn a_relative_socket_is_beside_the_configuration() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlisten.a = \"unix://x.sock\"\n");
+    let plan = scratch.load().unwrap().plan;
+    assert_eq!(
+        plan.services[0].process.listen[0].address,
+        unix(scratch.0.join("x.sock").to_str().unwrap(), 0o666, None)
+    );
+}
+
+// sd_listen_fds(3): SD_LISTEN_FDS_START is 3; "in the same order as configured".
+#[test]
+fn sockets_have_numbers_in_the_order_of_the_file() {
+    let tcp = |port: u16| Address::Tcp(([127, 0, 0, 1], port).into());
+    check_service(
+        "env = { NGINX = \"{fd.zz};{fd.a b};\" }\ncwd = \"/{fd.zz}/{instance}\"\nlisten_mode = \"reuseport\"\nfd_store = 8\n\
+         listen = { zz = \"tcp://127.0.0.1:1\", \"a b\" = \"tcp://127.0.0.1:2\" }",
+        |service| {
+            service.process.env = [fixed("NGINX=3;4;")].into();
+            service.process.cwd = Some(numbered(&["/3/", ""]));
+            service.process.listen_mode = ListenMode::Reuseport;
+            service.process.fd_store = 8;
+            service.process.listen =
+                [Listen { name: "zz".into(), address: tcp(1) }, Listen { name: "a b".into(), address: tcp(2) }].into();
+        },
+    );
+}
+
+#[test]
+fn addresses_that_are_none_are_told() {
+    check_keys(
+        "listen.a = \"0.0.0.0:80\"\nlisten.b = 8080\nlisten.c = \"tcp://:80\"\nlisten.d = \"tcp://example.org:80\"\nlisten.e = \"/run/x\"\nlisten.f = \"tcp://0.0.0.0:0\"\nlisten.g = \"unix://\"\nlisten.h = \"tcp://0.0.0.0:80{instance}\"\nlisten.i = \"http://0.0.0.0:80\"\nlisten.j = \"udp://*:{fd.a}\"\n",
+        r#"
+keepalive.toml:3:12: `0.0.0.0:80` is no address to listen on
+  3 | listen.a = "0.0.0.0:80"
+    |            ^^^^^^^^^^^^
+  = write `tcp://0.0.0.0:80`
+
+keepalive.toml:4:12: expected an address, found `8080`
+  4 | listen.b = 8080
+    |            ^^^^
+  = such as `"tcp://0.0.0.0:8080"` or `"unix:///run/web.sock"`
+
+keepalive.toml:5:12: `tcp://:80` is no address to listen on
+  5 | listen.c = "tcp://:80"
+    |            ^^^^^^^^^^^
+  = write `tcp://0.0.0.0:80`, or `[::]` for IPv6
+
+keepalive.toml:6:12: `tcp://example.org:80` is no address to listen on
+  6 | listen.d = "tcp://example.org:80"
+    |            ^^^^^^^^^^^^^^^^^^^^^^
+  = an IP address and a port from 1 to 65535; names are not looked up
+
+keepalive.toml:7:12: `/run/x` is no address to listen on
+  7 | listen.e = "/run/x"
+    |            ^^^^^^^^
+  = write `unix:///run/x`
+
+keepalive.toml:8:12: `tcp://0.0.0.0:0` is no address to listen on
+  8 | listen.f = "tcp://0.0.0.0:0"
+    |            ^^^^^^^^^^^^^^^^^
+  = an IP address and a port from 1 to 65535; names are not looked up
+
+keepalive.toml:9:12: the path of the socket is missing
+  9 | listen.g = "unix://"
+    |            ^^^^^^^^^
+  = such as `"unix:///run/web.sock"`
+
+keepalive.toml:10:29: `{instance}` has no number here: this is one value for all instances
+  10 | listen.h = "tcp://0.0.0.0:80{instance}"
+     |                             ^^^^^^^^^^
+  = use `{service}`, or no placeholder
+
+keepalive.toml:11:12: `http://0.0.0.0:80` is no address to listen on
+  11 | listen.i = "http://0.0.0.0:80"
+     |            ^^^^^^^^^^^^^^^^^^^
+  = such as `"tcp://0.0.0.0:8080"` or `"unix:///run/web.sock"`
+
+keepalive.toml:12:21: `{fd.a}` has no number here: sockets are given to processes
+  12 | listen.j = "udp://*:{fd.a}"
+     |                     ^^^^^^
+  = use `{service}`, or no placeholder
+
+10 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn sockets_that_cannot_be_are_told() {
+    let long = "x".repeat(110);
+    check_keys(
+        &format!(
+            "listen_mode = \"reuseport\"\n[services.web.listen]\n\"a:b\" = \"tcp://0.0.0.0:1\"\nc = {{ address = \"tcp://0.0.0.0:2\", mode = \"0600\" }}\nd = {{ mode = \"0600\" }}\ne = {{ address = \"unix://@e\", user = \"www\" }}\nf = {{ address = \"unix:///f\", mode = 660, user = \"nobody\" }}\ng = \"unix:///{long}\"\n[services.b]\ncommand = \"b\"\nlisten_mode = \"shared\"\nfd_store = 251\n"
+        ),
+        &format!(
+            r#"
+keepalive.toml:3:15: `e` is a unix socket, of which the kernel lets no two have one address
+  3 | listen_mode = "reuseport"
+    |               ^^^^^^^^^^^
+  = remove it: all instances have the same socket then
+
+keepalive.toml:5:1: the name of a socket has printable ASCII characters alone, and none of `:{{}}`
+  5 | "a:b" = "tcp://0.0.0.0:1"
+    | ^^^^^
+  = rename it
+
+keepalive.toml:6:36: `mode` is for a socket that is a file
+  6 | c = {{ address = "tcp://0.0.0.0:2", mode = "0600" }}
+    |                                    ^^^^
+  = remove it
+
+keepalive.toml:7:5: the socket has no `address`
+  7 | d = {{ mode = "0600" }}
+    |     ^^^^^^^^^^^^^^^^^
+  = such as `address = "unix:///run/web.sock"`
+
+keepalive.toml:8:30: `user` is for a socket that is a file
+  8 | e = {{ address = "unix://@e", user = "www" }}
+    |                              ^^^^
+  = remove it
+
+keepalive.toml:9:37: expected an octal number in quotes, 0777 at most, found `660`
+  9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}
+    |                                     ^^^
+  = such as `"0022"`
+
+keepalive.toml:9:49: unknown user `nobody`
+  9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}
+    |                                                 ^^^^^^^^
+  = it is not in /etc/passwd; a number needs no entry there
+
+keepalive.toml:10:5: the path of a socket has 107 bytes at most
+  10 | g = "unix:///{long}"
+     |     ^^^^^^^^^{carets}^
+  = choose a shorter one, such as `/run/keepalive.sock`
+
+keepalive.toml:13:15: `listen_mode` without `listen` means nothing
+  13 | listen_mode = "shared"
+     |               ^^^^^^^^
+  = add `listen`, or remove it
+
+keepalive.toml:14:12: expected a whole number from 0 to 250, found `251`
+  14 | fd_store = 251
+     |            ^^^
+
+10 errors in the configuration
+"#,
+            carets = "^".repeat(110)
+        ),
+    );
+}
+
+#[test]
+fn an_address_belongs_to_one_socket_of_all() {
+    check(
+        "[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://127.0.0.1:80\", y = \"udp://127.0.0.1:80\" }\nstate = { size = \"1KiB\", persist = \"/s/b-{instance}\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://localhost:${PORT}\"\nstate = { size = \"1KiB\", persist = \"/s/b-0\" }\n",
+        r#"
+keepalive.toml:7:12: `tcp://127.0.0.1:80` is given twice, first at keepalive.toml:3:16
+  7 | listen.z = "tcp://localhost:${PORT}"
+    |            ^^^^^^^^^^^^^^^^^^^^^^^^^
+  = change one of them
+
+keepalive.toml:8:36: `/s/b-0` is given twice, first at keepalive.toml:4:36
+  8 | state = { size = "1KiB", persist = "/s/b-0" }
+    |                                    ^^^^^^^^
+  = change one of them
+
+2 errors in the configuration
+"#,
+    );
+}
+
+#[test]
+fn a_socket_that_is_not_there_is_told() {
+    check(
+        "[services.web]\ncommand = [\"a\", \"{fd.htp}\", \"--fd={fd.x}\"]\nlisten = { http = \"tcp://0.0.0.0:80\", admin = \"tcp://0.0.0.0:81\" }\n[services.b]\ncommand = \"b {fd.http}\"\n",
+        r#"
+keepalive.toml:2:18: service `web` has no socket `htp`
+  2 | command = ["a", "{fd.htp}", "--fd={fd.x}"]
+    |                  ^^^^^^^^
+  = did you mean `{fd.http}`?
+
+keepalive.toml:2:35: service `web` has no socket `x`
+  2 | command = ["a", "{fd.htp}", "--fd={fd.x}"]
+    |                                   ^^^^^^
+  = there are http, admin
+
+keepalive.toml:5:14: service `b` has no socket `http`
+  5 | command = "b {fd.http}"
+    |              ^^^^^^^^^
+  = such as `listen = { http = "tcp://0.0.0.0:8080" }`
+
+3 errors in the configuration
+"#,
+    );
+}
+
+// sd_listen_fds(3), sd_notify(3): these are for the service manager to set.
+#[test]
+fn variables_that_would_be_overwritten_are_told() {
+    let scratch = Scratch::new();
+    scratch.write("a.env", b"NOTIFY_SOCKET=/n\n");
+    scratch.write(
+        "keepalive.toml",
+        b"[services.web]\ncommand = \"x\"\nenv_file = \"a.env\"\nwatchdog = \"1s\"\nlisten.a = \"tcp://0.0.0.0:1\"\nenv = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }\n",
+    );
+    let expected = "\
+keepalive.toml:3:12: `NOTIFY_SOCKET`, which is in there, is set by keepalive itself
+  3 | env_file = \"a.env\"
+    |            ^^^^^^^
+  = remove it there
+
+keepalive.toml:6:9: `LISTEN_FDS` is set by keepalive itself
+  6 | env = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }
+    |         ^^^^^^^^^^
+  = remove it
+
+keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is set by keepalive itself
+  6 | env = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }
+    |                                              ^^^^^^^^^^^^^^^^^^
+  = remove it
+
+3 errors in the configuration
+";
+    assert_eq!(scratch.told(scratch.load()), expected);
+    // Where keepalive sets none of them they are variables like any other.
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nenv_file = \"a.env\"\nenv.LISTEN_FDS = 1\n");
+    let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
+    assert_eq!(*process.env, [fixed("LISTEN_FDS=1"), fixed("NOTIFY_SOCKET=/n")]);
+}
