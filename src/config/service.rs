@@ -132,6 +132,12 @@ impl Draft {
     }
 }
 
+/// A service of which nothing is configured, for the tests of other rooms.
+#[cfg(test)]
+pub(crate) fn plain_service(name: &str) -> Service {
+    default_service(name, default_process())
+}
+
 fn default_service(name: &str, process: Process) -> Service {
     Service {
         name: name.into(),

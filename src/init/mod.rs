@@ -224,6 +224,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         },
         stdio: [None; 3],
         descriptors: &[],
+        file: None,
         credentials: None,
         umask: None,
         limits: &[],

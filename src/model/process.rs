@@ -160,6 +160,8 @@ pub enum StartStep {
     Group,
     /// setuid(2).
     User,
+    /// Opening the file of `state`.
+    State,
     /// chdir(2).
     Directory,
     /// prctl(2) `PR_SET_NO_NEW_PRIVS`.

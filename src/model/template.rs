@@ -35,6 +35,15 @@ impl Template {
         start
     }
 
+    /// What it begins with for every instance: of a variable of the environment, its name at least.
+    #[must_use]
+    pub fn start(&self) -> &[u8] {
+        match self {
+            Self::Fixed(text) => text.as_bytes(),
+            Self::Numbered(pieces) => pieces.first().map_or(b"", |piece| piece.as_bytes()),
+        }
+    }
+
     /// What the template is for instance `number`.
     #[must_use]
     pub fn expand(&self, number: u32) -> CString {

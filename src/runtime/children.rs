@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::gear::Gear;
 use super::logging::Logging;
-use crate::model::plan::{Input, Limit, Output, Service};
+use crate::model::plan::{Input, Limit, Output, Service, State};
 use crate::model::{InstanceId, Pid};
 use crate::sys::terminal::Reach;
-use crate::sys::{self, ChildSignals, Progress, Session, Setup, Sharing, Spawner, StringList};
+use crate::sys::{self, ChildSignals, OpenFile, Progress, Session, Setup, Sharing, Spawner, StringList};
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
@@ -28,6 +29,7 @@ pub(super) struct Children {
     env: StringList,
     cwd: Vec<u8>,
     limits: Vec<Limit>,
+    state: Vec<u8>,
 }
 
 /// A main process that has not been reaped.
@@ -38,8 +40,9 @@ pub(super) struct Child {
     pub(super) definition: Rc<Service>,
 }
 
-/// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols.
-const OURS_ALONE: [&[u8]; 8] = [
+/// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols, Node's, and
+/// those of a keepalive above us.
+const OURS_ALONE: [&[u8]; 12] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -48,6 +51,10 @@ const OURS_ALONE: [&[u8]; 8] = [
     b"LISTEN_FDNAMES",
     b"LISTEN_PIDFDID",
     b"FDSTORE",
+    b"NODE_CHANNEL_FD",
+    b"NODE_CHANNEL_SERIALIZATION_MODE",
+    b"KEEPALIVE_IPC_FD",
+    b"KEEPALIVE_STATE_FD",
 ];
 
 impl Children {
@@ -68,6 +75,7 @@ impl Children {
             env: StringList::new(),
             cwd: Vec::new(),
             limits: Vec::new(),
+            state: Vec::new(),
         })
     }
 
@@ -79,6 +87,11 @@ impl Children {
         self.living.remove(&pid);
     }
 
+    /// All that have a main process, and what that is made of.
+    pub(super) fn living(&self) -> impl Iterator<Item = (InstanceId, &Service)> {
+        self.living.values().map(|child| (child.instance, &*child.definition))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.living.len()
     }
@@ -87,7 +100,8 @@ impl Children {
         self.living.keys().copied()
     }
 
-    /// Starts the process of `instance`, which has been started again `restarts` times, as `service` describes it.
+    /// Starts the process of `instance`, which has been started again `restarts` times, as `service` describes it, with
+    /// what `gear` has for it.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -96,10 +110,14 @@ impl Children {
         instance: InstanceId,
         restarts: u32,
         service: &Rc<Service>,
+        gear: &Gear<'_>,
         logging: &mut Logging,
     ) -> Result<(Pid, Progress), Errno> {
         let number = instance.slot().number;
         self.fill_argv(service, number);
+        let places = gear.places(service);
+        self.env.clear();
+        gear.describe(&places, service, &mut self.env);
         self.fill_env(service, number, restarts);
         let process = &service.process;
         self.cwd.clear();
@@ -109,6 +127,12 @@ impl Children {
         self.limits.clear();
         self.limits.extend_from_slice(&process.limits);
         self.limits.extend(logging.limit_of_services(process));
+        self.state.clear();
+        if let Some(State { persist: Some(path), .. }) = &process.state {
+            path.write_to(number, &mut self.state);
+        }
+        let path = CStr::from_bytes_until_nul(&self.state).ok();
+        let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(instance.slot(), service);
         let setup = Setup {
@@ -124,7 +148,8 @@ impl Children {
                 stdout.or_else(|| sink(process.stdout, null)),
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
-            descriptors: &[],
+            descriptors: &places.descriptors,
+            file,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
             limits: &self.limits,
@@ -146,28 +171,35 @@ impl Children {
         }
     }
 
-    /// Ours on top of the service's on top of what is inherited; each name once.
+    /// Ours, of which there may be some already, on top of the service's on top of what is inherited; each name once.
     fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
         use std::io::Write;
-        self.env.clear();
+        let given = self.env.len();
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
         for variable in &service.process.env {
-            self.env.push_template(variable, number);
+            if given == 0 || !is_set(&self.env, given, variable.start()) {
+                self.env.push_template(variable, number);
+            }
         }
         if !service.process.inherit_env {
             return;
         }
         let own = self.env.len();
         for variable in self.environment.iter() {
-            // With the `=`, so that no name is taken for the beginning of another.
-            let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
-            if !self.env.iter().take(own).any(|set| set.starts_with(name)) {
+            if !is_set(&self.env, own, variable) {
                 self.env.push(variable);
             }
         }
     }
+}
+
+/// Whether one of the first `count` of `env` has the name of `variable`.
+fn is_set(env: &StringList, count: usize, variable: &[u8]) -> bool {
+    // With the `=`, so that no name is taken for the beginning of another.
+    let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
+    env.iter().take(count).any(|set| set.starts_with(name))
 }
 
 fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {

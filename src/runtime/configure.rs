@@ -39,6 +39,8 @@ impl Runtime {
     pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
         self.logging.adopt(plan);
+        self.sockets.adopt(plan);
+        self.sockets.release(plan, || self.children.living());
         let later = [
             ("control", before.control != plan.control),
             ("http", before.http != plan.http),

@@ -339,6 +339,7 @@ impl Display for Failure<'_> {
             StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
             StartStep::Group => "cannot become its `group`",
             StartStep::User => "cannot become its `user`",
+            StartStep::State => "cannot open its `state`",
             StartStep::Directory => "cannot change to its `cwd`",
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
             StartStep::Exec => "cannot execute",
@@ -361,6 +362,7 @@ fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String>
         }
         StartStep::Exec => process.command.first().map(expanded),
         StartStep::Directory => process.cwd.as_ref().map(expanded),
+        StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
         StartStep::Session
         | StartStep::Stdio

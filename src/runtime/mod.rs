@@ -13,12 +13,15 @@ mod counts;
 mod ending;
 mod events;
 mod foreground;
+mod gear;
 mod journal;
 mod kills;
 mod logging;
 mod oom;
 mod pipes;
 mod search;
+mod sockets;
+mod state;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -30,7 +33,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::{Input, KillMode, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
 use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::{self, Stops};
@@ -42,9 +45,12 @@ pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
+use gear::Gear;
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
+use sockets::Sockets;
+use state::States;
 use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
@@ -76,6 +82,7 @@ pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
             runtime.close();
+            runtime.sockets.close();
             runtime.logging.finish();
             outcome
         }
@@ -104,6 +111,8 @@ struct Runtime {
     reread: Reread,
     supervisor: Supervisor,
     children: Children,
+    sockets: Sockets,
+    states: States,
     logging: Logging,
     /// Starts whose result is not known yet.
     starts: BTreeMap<Pid, OwnedFd>,
@@ -157,6 +166,8 @@ impl Runtime {
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
+            sockets: Sockets::new(&plan),
+            states: States::default(),
             plan,
             reread,
             children,
@@ -309,7 +320,10 @@ impl Runtime {
             self.counts.reloaded(service, failure.is_none());
         }
         if let Fact::Scaled { service, from, to } = record.fact {
-            (to..from).for_each(|number| self.logging.forget(InstanceId { service, number }));
+            for id in (to..from).map(|number| InstanceId { service, number }) {
+                self.logging.forget(id);
+                self.sockets.forget(id);
+            }
         }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));
@@ -327,11 +341,11 @@ impl Runtime {
     }
 
     fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let result = self.children.spawn(instance, restarts, definition, &mut self.logging);
+        let made = self.make(instance, restarts, definition);
         self.now = sys::now();
-        let (pid, progress) = match result {
-            Ok(started) => started,
-            Err(errno) => return self.tell(Event::SpawnRefused { instance, errno }),
+        let (pid, progress) = match made {
+            Ok(made) => made,
+            Err(refused) => return self.tell(refused),
         };
         self.tell(Event::Spawned { instance, pid });
         // That it could be given out again says that nothing is left of whom the number was before.
@@ -340,6 +354,25 @@ impl Runtime {
             self.tell(Event::Cleared { pid });
         }
         self.on_progress(pid, progress);
+    }
+
+    /// The process, or what to tell if there is none.
+    fn make(
+        &mut self,
+        instance: InstanceId,
+        restarts: u32,
+        definition: &Rc<Service>,
+    ) -> Result<(Pid, Progress), Event> {
+        let out_of = |errno| Event::SpawnRefused { instance, errno };
+        let refused = |failure: StartFailure| match failure.is_shortage() {
+            true => out_of(failure.errno),
+            false => Event::Unbound { instance, failure },
+        };
+        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
+        let state = self.states.for_instance(instance, definition);
+        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
+        let gear = Gear { sockets: &sockets, state, ..Gear::default() };
+        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {
@@ -451,6 +484,7 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        self.sockets.release(&self.plan, || self.children.living());
         self.logging.on_ended(child.instance);
         if child.definition.process.input == Input::Terminal {
             foreground::on_ended(pid);

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::path_search::{self, Search};
 use super::signals::ChildSignals;
-use super::spawn_child::{self, Job};
+use super::spawn_child::{self, Job, OWN_IDS};
 use super::strings::StringList;
 use super::terminal::Reach;
 use crate::model::plan::{Credentials, Limit};
@@ -33,7 +33,7 @@ static STACK: Mutex<Stack> = Mutex::new(Stack([0; CHILD_STACK]));
 pub struct Setup<'a> {
     /// Program and arguments; the program is looked up as execvp(3) does, in the `PATH` of `env`.
     pub argv: &'a StringList,
-    /// The complete environment. A `LISTEN_PID` that is our own id becomes the child's.
+    /// The complete environment. A `LISTEN_PID` or `WATCHDOG_PID` that is our own id becomes the child's.
     pub env: &'a StringList,
     /// The working directory; `None`: ours.
     pub cwd: Option<&'a CStr>,
@@ -43,6 +43,8 @@ pub struct Setup<'a> {
     pub stdio: [Option<BorrowedFd<'a>>; 3],
     /// Which descriptors it has besides: the number, from 3 on, each once, and what it is to be.
     pub descriptors: &'a [(u8, BorrowedFd<'a>)],
+    /// A file that it has open besides.
+    pub file: Option<OpenFile<'a>>,
     /// Who it runs as; `None`: as we do.
     pub credentials: Option<&'a Credentials>,
     /// `None`: ours.
@@ -59,6 +61,20 @@ pub struct Setup<'a> {
     pub death_signal: Option<Signal>,
     /// Mask and dispositions.
     pub signals: ChildSignals,
+}
+
+/// A file that a process finds open for reading and writing. It is opened as the user that the process runs as.
+///
+/// A regular file, not by a symbolic link; made, for that user alone, if it is not there: in a directory that is not his, by
+/// us, if no symbolic link leads there. open(2), openat2(2)
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFile<'a> {
+    /// Absolute.
+    pub path: &'a CStr,
+    /// It has so many bytes at least.
+    pub size: u64,
+    /// The descriptor, from 3 on; none of [`Setup::descriptors`].
+    pub number: u8,
 }
 
 /// The session and process group of a new process.
@@ -134,8 +150,7 @@ impl Spawner {
     /// EAGAIN, ENOMEM: no process could be made. EMFILE, ENFILE: no pipe.
     pub fn spawn(&mut self, setup: &Setup<'_>, sharing: Sharing) -> Result<(Pid, Progress), Errno> {
         let search = self.prepare(setup);
-        let listen_pid = self.find_listen_pid(setup.env);
-        let mut job = Job::new(setup, search, listen_pid);
+        let mut job = Job::new(setup, search, own_ids(setup.env));
         job.candidates = self.candidate_pointers.as_ptr();
         job.shell_argv = self.argv.as_mut_ptr();
         job.envp = self.envp.as_mut_ptr();
@@ -168,14 +183,19 @@ impl Spawner {
         self.envp.push(std::ptr::null());
         search
     }
+}
 
-    /// The position of a `LISTEN_PID` that means us: sockets that were passed to us are passed on to the child.
-    fn find_listen_pid(&self, env: &StringList) -> Option<usize> {
-        let position = env.iter().position(|entry| entry.starts_with(b"LISTEN_PID="))?;
-        let value = env.get(position)?.strip_prefix(b"LISTEN_PID=")?;
-        let value: i32 = str::from_utf8(value).ok()?.parse().ok()?;
-        (value == super::process::id().get()).then_some(position)
+/// Where in an environment those of [`OWN_IDS`] stand that mean us. What was for us is passed on to the child.
+fn own_ids(env: &StringList) -> [Option<usize>; OWN_IDS.len()] {
+    let mut found = [None; OWN_IDS.len()];
+    for (position, variable) in env.iter().enumerate() {
+        for (found, name) in found.iter_mut().zip(OWN_IDS) {
+            let Some(value) = variable.strip_prefix(name.to_bytes()) else { continue };
+            let value: Option<i32> = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            *found = found.or_else(|| (value == Some(super::process::id().get())).then_some(position));
+        }
     }
+    found
 }
 
 /// Asks a pending start again.
@@ -253,6 +273,7 @@ pub(super) fn decode_failure(failure: u64) -> StartFailure {
         9 => StartStep::Directory,
         10 => StartStep::NoNewPrivs,
         12 => StartStep::Descriptors,
+        13 => StartStep::State,
         _ => StartStep::Exec,
     };
     StartFailure { step, errno: Errno::from_raw(i32::from_be_bytes(errno)) }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
+use super::open_file;
 use super::path_search::Search;
 use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
 use super::spawn::{Failure, Session, Setup, decode_failure, encode_failure};
@@ -29,10 +30,13 @@ mod step {
     pub(super) const NO_NEW_PRIVS: u8 = 9;
     pub(super) const EXEC: u8 = 10;
     pub(super) const DESCRIPTORS: u8 = 11;
+    pub(super) const STATE: u8 = 12;
 }
 
-/// `LISTEN_PID=` and the longest id with its NUL.
-const LISTEN_PID_SIZE: usize = 24;
+/// Which variables tell for whom others are: sd_listen_fds(3), sd_watchdog_enabled(3).
+pub(super) const OWN_IDS: [&CStr; 2] = [c"LISTEN_PID=", c"WATCHDOG_PID="];
+/// The longer of these and the longest id with its NUL.
+const OWN_ID_SIZE: usize = 24;
 
 /// Everything that the child needs, prepared.
 pub(super) struct Job<'a> {
@@ -41,8 +45,9 @@ pub(super) struct Job<'a> {
     parent: c_long,
     stdio: [c_int; 3],
     search: Search,
-    listen_pid: Option<usize>,
-    listen_pid_text: std::cell::UnsafeCell<[u8; LISTEN_PID_SIZE]>,
+    /// Where in the environment they are to be set.
+    own_ids: [Option<usize>; OWN_IDS.len()],
+    own_id_texts: std::cell::UnsafeCell<[[u8; OWN_ID_SIZE]; OWN_IDS.len()]>,
     /// Ends with a null pointer.
     pub(super) candidates: *const *const c_char,
     /// `[/bin/sh, argv…, NULL]`, at least one argument.
@@ -58,14 +63,14 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(setup: &'a Setup<'a>, search: Search, listen_pid: Option<usize>) -> Self {
+    pub(super) fn new(setup: &'a Setup<'a>, search: Search, own_ids: [Option<usize>; OWN_IDS.len()]) -> Self {
         Self {
             setup,
             parent: super::process::id().get().into(),
             stdio: setup.stdio.map(|source| source.map_or(-1, |source| source.as_raw_fd())),
             search,
-            listen_pid,
-            listen_pid_text: std::cell::UnsafeCell::new([0; LISTEN_PID_SIZE]),
+            own_ids,
+            own_id_texts: std::cell::UnsafeCell::new([[0; OWN_ID_SIZE]; OWN_IDS.len()]),
             candidates: std::ptr::null(),
             shell_argv: std::ptr::null_mut(),
             envp: std::ptr::null_mut(),
@@ -126,7 +131,13 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
         call(libc::SYS_umask, [c_long::from(umask), 0, 0]).map_err(at(step::USER))?;
     }
     if let Some(credentials) = setup.credentials {
+        if let Some(file) = setup.file {
+            open_file::make_for(credentials, file.path);
+        }
         become_user(credentials)?;
+    }
+    if let Some(file) = setup.file {
+        open_file::open(&file).map_err(at(step::STATE))?;
     }
     if let Some(directory) = setup.cwd {
         call(libc::SYS_chdir, [directory.as_ptr() as c_long, 0, 0]).map_err(at(step::DIRECTORY))?;
@@ -150,7 +161,7 @@ fn prepare(job: &Job<'_>) -> Result<(), Failed> {
 }
 
 /// A system call with up to three arguments, none of which is written to.
-fn call(number: c_long, [first, second, third]: [c_long; 3]) -> Result<c_long, Errno> {
+pub(super) fn call(number: c_long, [first, second, third]: [c_long; 3]) -> Result<c_long, Errno> {
     // SAFETY: the callers here pass numbers and pointers to valid data that the kernel only reads.
     Errno::result(unsafe { libc::syscall(number, first, second, third) })
 }
@@ -204,12 +215,13 @@ fn connect_stdio(mut sources: [c_int; 3]) -> Result<(), Errno> {
 /// Puts the other descriptors at their numbers. Whatever stands at one of these is moved out of the way first.
 fn place_descriptors(job: &Job<'_>) -> Result<(), Errno> {
     let count = job.setup.descriptors.len();
-    if count == 0 {
+    let file = job.setup.file.map_or(-1, |file| c_int::from(file.number));
+    if count == 0 && file < 0 {
         return Ok(());
     }
     // SAFETY: the parent has made so many pairs, which are this child's alone while it runs.
     let pairs = unsafe { std::slice::from_raw_parts_mut(job.descriptors, count) };
-    let last = pairs.iter().map(|[target, _]| *target).max().unwrap_or(0);
+    let last = pairs.iter().map(|[target, _]| *target).fold(file, c_int::max);
     let moved = |fd: c_int| {
         let room = [fd.into(), c_long::from(libc::F_DUPFD_CLOEXEC), c_long::from(last) + 1];
         call(libc::SYS_fcntl, room).map(|moved| c_int::try_from(moved).unwrap_or(-1))
@@ -300,7 +312,7 @@ fn restore_signals(signals: ChildSignals) {
 
 /// Tries each candidate as execvp(3) does. Comes back only if it failed, with what is to be reported.
 fn execute(job: &Job<'_>) -> Errno {
-    name_listener(job);
+    set_own_ids(job);
     // SAFETY: the vector holds "/bin/sh", at least one argument and a null pointer.
     let argv = unsafe { job.shell_argv.add(1) };
     let mut candidate = job.candidates;
@@ -336,22 +348,26 @@ fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c
     Errno::last()
 }
 
-/// sd_listen_fds(3): the descriptors are for the process that `LISTEN_PID` names.
-fn name_listener(job: &Job<'_>) {
-    const NAME: &CStr = c"LISTEN_PID=";
-    let Some(position) = job.listen_pid else { return };
+/// What is for the process that [`OWN_IDS`] name is for this one.
+fn set_own_ids(job: &Job<'_>) {
+    if job.own_ids == [None; OWN_IDS.len()] {
+        return;
+    }
     let Ok(Ok(own)) = call(libc::SYS_getpid, [0; 3]).map(u32::try_from) else { return };
     // SAFETY: the cell belongs to this child alone while it runs.
-    let text = unsafe { &mut *job.listen_pid_text.get() };
-    let name = NAME.to_bytes();
-    for (to, from) in text.iter_mut().zip(name) {
-        *to = *from;
+    let texts = unsafe { &mut *job.own_id_texts.get() };
+    for ((name, position), text) in OWN_IDS.into_iter().zip(job.own_ids).zip(texts) {
+        let Some(position) = position else { continue };
+        let name = name.to_bytes();
+        for (to, from) in text.iter_mut().zip(name) {
+            *to = *from;
+        }
+        write_decimal(own, name.len(), text);
+        // SAFETY: `position` is that of an element of the environment, before the null pointer.
+        let entry = unsafe { job.envp.add(position) };
+        // SAFETY: the vector was made for this child; the text is NUL-terminated and outlives the execve.
+        unsafe { *entry = text.as_ptr().cast() };
     }
-    write_decimal(own, name.len(), text);
-    // SAFETY: `position` is that of an element of the environment, before the null pointer.
-    let entry = unsafe { job.envp.add(position) };
-    // SAFETY: the vector was made for this child; the text is NUL-terminated and outlives the execve.
-    unsafe { *entry = text.as_ptr().cast() };
 }
 
 /// Writes `number` into `buffer` from `start` on and gives back where it ends. What does not fit is left out.

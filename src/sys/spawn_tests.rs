@@ -19,6 +19,7 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
         session: Session::NewSession,
         stdio: [None; 3],
         descriptors: &[],
+        file: None,
         credentials: None,
         umask: None,
         limits: &[],
@@ -135,13 +136,94 @@ fn a_low_limit_of_descriptors_keeps_no_step_from_being_done() {
     check(&Setup { limits: &limits, oom_score_adj: Some(321), ..setup(&argv, &env) }, (None, 0, "4\n"));
 }
 
-// sd_listen_fds(3): LISTEN_PID is the process that the descriptors are meant for.
+// sd_listen_fds(3), sd_watchdog_enabled(3): the variables name the process for which the others are meant.
 #[test]
-fn listen_pid_becomes_the_childs_if_it_was_ours() {
-    let argv = list(&["sh", "-c", "test $LISTEN_PID = $$ && echo mine"]);
-    let own = format!("LISTEN_PID={}", std::process::id());
-    check(&setup(&argv, &list(&["A=b", &own, "C=d"])), (None, 0, "mine\n"));
-    check(&setup(&argv, &list(&["LISTEN_PID=1"])), (None, 1, ""));
+fn what_was_meant_for_us_is_meant_for_the_child() {
+    let argv = list(&["sh", "-c", "test $LISTEN_PID = $$ && test $WATCHDOG_PID = $$ && echo mine"]);
+    let own = |name: &str| format!("{name}={}", std::process::id());
+    let (listen, watchdog) = (own("LISTEN_PID"), own("WATCHDOG_PID"));
+    check(&setup(&argv, &list(&["A=b", &listen, "C=d", &watchdog, "E=f"])), (None, 0, "mine\n"));
+    check(&setup(&argv, &list(&[&watchdog, &listen])), (None, 0, "mine\n"));
+    check(&setup(&argv, &list(&["LISTEN_PID=1", &watchdog])), (None, 1, ""));
+    let argv = list(&["sh", "-c", "test $LISTEN_PID = $$; echo $?$WATCHDOG_PID"]);
+    check(&setup(&argv, &list(&[&listen, "WATCHDOG_PID=1"])), (None, 0, "01\n"));
+}
+
+#[test]
+fn descriptors_are_put_where_they_belong_whatever_is_there() {
+    let open = |path| std::fs::File::open(path).unwrap();
+    let (null, zero, full) = (open("/dev/null"), open("/dev/zero"), open("/dev/full"));
+    let number = |file: &std::fs::File| u8::try_from(file.as_raw_fd()).unwrap();
+    // Each stands where another is to be.
+    let swapped = [
+        (number(&zero), null.as_fd()),
+        (number(&full), zero.as_fd()),
+        (number(&null), full.as_fd()),
+        (99, full.as_fd()),
+    ];
+    let numbers = swapped.map(|(number, _)| format!("/proc/self/fd/{number}"));
+    let words: Vec<&str> = ["readlink"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    let (argv, env) = (list(&words), list(&["PATH=/usr/bin:/bin"]));
+    let expect = "/dev/null\n/dev/zero\n/dev/full\n/dev/full\n";
+    check(&Setup { descriptors: &swapped, ..setup(&argv, &env) }, (None, 0, expect));
+}
+
+/// A directory of the test's own, removed at the end.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("keepalive-spawn-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> std::ffi::CString {
+        std::ffi::CString::new(self.0.join(name).into_os_string().into_encoded_bytes()).unwrap()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn a_file_is_made_for_the_user_alone_and_never_made_shorter() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = Directory::new("file");
+    let (path, env) = (directory.file("state"), list(&["PATH=/usr/bin:/bin"]));
+    let argv = list(&["sh", "-c", "test -r /dev/fd/9 && printf next >&9 && wc -c < /dev/fd/9"]);
+    for (size, expect) in [(100, "100\n"), (10, "100\n"), (200, "200\n")] {
+        let file = Some(OpenFile { path: &path, size, number: 9 });
+        check(&Setup { file, ..setup(&argv, &env) }, (None, 0, expect));
+        let made = std::fs::metadata(directory.0.join("state")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o777, 0o600);
+        assert!(std::fs::read(directory.0.join("state")).unwrap().starts_with(b"next"));
+    }
+}
+
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let directory = Directory::new("no-file");
+    let (argv, env) = (list(&["true"]), list(&["PATH=/usr/bin:/bin"]));
+    std::fs::write(directory.0.join("precious"), "content").unwrap();
+    std::os::unix::fs::symlink(directory.0.join("precious"), directory.0.join("link")).unwrap();
+    nix::unistd::mkfifo(&directory.0.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cases = [
+        (".", Errno::EISDIR),
+        ("link", Errno::ELOOP),
+        ("fifo", Errno::EINVAL),
+        ("missing/state", Errno::ENOENT),
+        ("precious/state", Errno::ENOTDIR),
+    ];
+    for (name, errno) in cases {
+        let path = directory.file(name);
+        let file = Some(OpenFile { path: &path, size: 100, number: 9 });
+        check(&Setup { file, ..setup(&argv, &env) }, (failure(StartStep::State, errno), 126, ""));
+    }
+    assert_eq!(std::fs::read(directory.0.join("precious")).unwrap(), b"content");
 }
 
 #[test]

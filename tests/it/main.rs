@@ -38,6 +38,8 @@ mod page;
 mod services;
 #[path = "../common/session.rs"]
 mod session;
+mod sockets;
+mod state;
 mod supervise_life;
 mod supervise_process;
 mod supervise_stop;

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test program that fails loudly")]
 #![expect(clippy::disallowed_methods, reason = "no supervisor, a test program: it may sleep and look at the clock")]
 
+mod given;
 mod kernel;
 mod output;
 mod shell;
@@ -67,6 +68,12 @@ fn act(words: &[&str]) -> u8 {
         ["lines", count, rest @ ..] => output::lines(count.parse().expect("a count"), rest),
         // Says what it was given: mask, dispositions, group, session, directory, descriptors.
         ["state"] => state(),
+        // Says what the environment tells of descriptors, and what they are.
+        ["given", ..] => given::given(),
+        // Answers each connection at the listening socket FD with its own id.
+        ["serve", fd] => given::serve(fd),
+        // Counts in KEEPALIVE_STATE_FD, and kills itself unless it has come to END.
+        ["count", end] => given::count(end.parse().expect("a number")),
         // Makes N processes that lose their parent at once, and waits until none is left but us and PID 1.
         ["orphans", count] => orphans(count.parse().expect("a count")),
         // Starts a daemon that does REST (a process in its own session, adopted by whoever is the reaper), ends with CODE
@@ -218,13 +225,14 @@ fn state() -> u8 {
 
 /// Those that were there when we were executed: ours are close-on-exec.
 fn open_descriptors() -> String {
-    let was_given = |fd: &i32| {
-        // SAFETY: plain numbers.
-        let flags = unsafe { libc::fcntl(*fd, libc::F_GETFD) };
-        flags >= 0 && flags & libc::FD_CLOEXEC == 0
-    };
     let open: Vec<String> = (0..64).filter(was_given).map(|fd| fd.to_string()).collect();
     open.join(",")
+}
+
+fn was_given(fd: &i32) -> bool {
+    // SAFETY: plain numbers.
+    let flags = unsafe { libc::fcntl(*fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// fork(2): the child does `child` and ends with what it gives back.

@@ -1,0 +1,214 @@
+//! What a process is given besides stdin, stdout and stderr, and what its environment says of it.
+//!
+//! The numbers are fixed: its sockets from 3 on, in the order of `listen`, then what it has stored; `ready.fd` where it is
+//! configured to be; its channel and its state at the lowest numbers after the first two that are free.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use crate::model::plan::{Service, State};
+use crate::sys::{self, StringList};
+
+/// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
+const FIRST: u8 = 3;
+
+/// What the process of one instance is given. By default nothing: name what there is, `..Gear::default()` the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gear<'a> {
+    /// Its listening sockets, in the order of `listen`.
+    pub(super) sockets: &'a [BorrowedFd<'a>],
+    /// What has been stored for it, and by what names.
+    pub(super) stored: &'a [(Box<str>, OwnedFd)],
+    /// Where it writes a newline when it is ready.
+    pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
+    /// Its end of the channel of JSON lines.
+    pub(super) ipc: Option<BorrowedFd<'a>>,
+    /// The memory that survives it; not if that is a file.
+    pub(super) state: Option<BorrowedFd<'a>>,
+    /// `NOTIFY_SOCKET`.
+    pub(super) notify: Option<&'a str>,
+}
+
+/// At which numbers it gets them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places<'a> {
+    /// Each number once.
+    pub(super) descriptors: Vec<(u8, BorrowedFd<'a>)>,
+    /// Where it gets the file of `state`, and how large that is at least.
+    pub(super) file: Option<(u8, u64)>,
+    /// How many the first two kinds are together.
+    listening: usize,
+    ipc: Option<u8>,
+    state: Option<u8>,
+}
+
+impl<'a> Gear<'a> {
+    /// Allocates nothing if there is nothing to place.
+    pub(super) fn places(&self, service: &Service) -> Places<'a> {
+        // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
+        let end = self.ready.map_or(u8::MAX, |(number, _)| number);
+        let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|(_, stored)| stored.as_fd()));
+        let mut places = Places { descriptors: (FIRST..end).zip(passed_on).collect(), ..Places::default() };
+        places.listening = places.descriptors.len();
+        let begin = usize::from(FIRST) + places.listening;
+        let begin = u8::try_from(begin).unwrap_or(u8::MAX);
+        let mut free = (begin..=u8::MAX).filter(|number| self.ready.is_none_or(|(taken, _)| taken != *number));
+        let mut place = |fd: BorrowedFd<'a>| {
+            let number = free.next()?;
+            places.descriptors.push((number, fd));
+            Some(number)
+        };
+        places.ipc = self.ipc.and_then(&mut place);
+        places.state = self.state.and_then(&mut place);
+        if let Some(State { persist: Some(_), size }) = &service.process.state {
+            places.file = free.next().map(|number| (number, *size));
+            places.state = places.file.map(|(number, _)| number);
+        }
+        places.descriptors.extend(self.ready);
+        places
+    }
+
+    /// Appends what tells the process of all this.
+    ///
+    /// `LISTEN_PID` and `WATCHDOG_PID` are our own id, in place of which [`sys::Spawner::spawn`] puts the child's.
+    pub(super) fn describe(&self, places: &Places<'_>, service: &Service, env: &mut StringList) {
+        let own = sys::process::id();
+        let mut set = |name: &str, value: &dyn std::fmt::Display| {
+            env.push_with(|buffer| drop(write!(buffer, "{name}={value}")));
+        };
+        if places.listening > 0 {
+            set("LISTEN_FDS", &places.listening);
+            set("LISTEN_PID", &own);
+        }
+        if let Some(socket) = self.notify {
+            set("NOTIFY_SOCKET", &socket);
+        }
+        if let Some(interval) = service.watchdog {
+            set("WATCHDOG_USEC", &interval.as_micros());
+            set("WATCHDOG_PID", &own);
+        }
+        if let Some(number) = places.ipc {
+            set("NODE_CHANNEL_FD", &number);
+            set("NODE_CHANNEL_SERIALIZATION_MODE", &"json");
+            set("KEEPALIVE_IPC_FD", &number);
+        }
+        if let Some(number) = places.state {
+            set("KEEPALIVE_STATE_FD", &number);
+        }
+        if places.listening > 0 {
+            let names = service.process.listen.iter().map(|listen| &*listen.name);
+            let names = names.chain(self.stored.iter().map(|(name, _)| &**name));
+            env.push_with(|buffer| {
+                buffer.extend_from_slice(b"LISTEN_FDNAMES");
+                for (position, name) in names.take(places.listening).enumerate() {
+                    buffer.push(if position == 0 { b'=' } else { b':' });
+                    buffer.extend_from_slice(name.as_bytes());
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::plain_service;
+    use crate::model::Template;
+    use crate::model::plan::{Address, Listen};
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn service(names: &[&str]) -> Service {
+        let mut service = plain_service("web");
+        let listen = |name: &&str| Listen {
+            name: (*name).into(),
+            address: Address::Unix { path: "@x".into(), mode: 0, owner: None },
+        };
+        service.process.listen = names.iter().map(listen).collect();
+        service
+    }
+
+    /// The numbers with the descriptors that are put there, in the order of the numbers, and the environment.
+    fn check(gear: &Gear<'_>, service: &Service, expect: (&[(u8, BorrowedFd<'_>)], &[&str])) {
+        let places = gear.places(service);
+        let mut numbers: Vec<(u8, i32)> = places.descriptors.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
+        numbers.sort_unstable();
+        let expected: Vec<(u8, i32)> = expect.0.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
+        assert_eq!(numbers, expected);
+        let mut env = StringList::new();
+        gear.describe(&places, service, &mut env);
+        let own = sys::process::id().to_string();
+        let env: Vec<String> = env.iter().map(|entry| String::from_utf8_lossy(entry).replace(&own, "OWN")).collect();
+        assert_eq!(env, expect.1);
+    }
+
+    #[test]
+    fn who_is_to_have_nothing_is_told_nothing() {
+        check(&Gear::default(), &plain_service("web"), (&[], &[]));
+    }
+
+    // sd_listen_fds(3): from 3 on, in the order of the configuration, what is stored after the sockets.
+    #[test]
+    fn sockets_come_first_then_what_is_stored_then_the_rest() {
+        let (a, b, ipc, state, ready) = (null(), null(), null(), null(), null());
+        let stored = [("first".into(), null()), ("first".into(), null())];
+        let gear = Gear {
+            sockets: &[a.as_fd(), b.as_fd()],
+            stored: &stored,
+            ready: Some((8, ready.as_fd())),
+            ipc: Some(ipc.as_fd()),
+            state: Some(state.as_fd()),
+            notify: Some("@there"),
+        };
+        let mut service = service(&["http", "admin"]);
+        service.watchdog = Some(Duration::from_millis(1500));
+        let (third, fourth) = (stored[0].1.as_fd(), stored[1].1.as_fd());
+        let descriptors = [
+            (3, a.as_fd()),
+            (4, b.as_fd()),
+            (5, third),
+            (6, fourth),
+            (7, ipc.as_fd()),
+            (8, ready.as_fd()),
+            (9, state.as_fd()),
+        ];
+        let env = [
+            "LISTEN_FDS=4",
+            "LISTEN_PID=OWN",
+            "NOTIFY_SOCKET=@there",
+            "WATCHDOG_USEC=1500000",
+            "WATCHDOG_PID=OWN",
+            "NODE_CHANNEL_FD=7",
+            "NODE_CHANNEL_SERIALIZATION_MODE=json",
+            "KEEPALIVE_IPC_FD=7",
+            "KEEPALIVE_STATE_FD=9",
+            "LISTEN_FDNAMES=http:admin:first:first",
+        ];
+        check(&gear, &service, (&descriptors, &env));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_announced() {
+        let (a, ready) = (null(), null());
+        let stored = [("kept".into(), null()), ("not".into(), null())];
+        let (sockets, ready) = ([a.as_fd()], ready.as_fd());
+        let gear = Gear { sockets: &sockets, stored: &stored, ready: Some((5, ready)), ..Gear::default() };
+        let descriptors = [(3, a.as_fd()), (4, stored[0].1.as_fd()), (5, ready)];
+        let env = ["LISTEN_FDS=2", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http:kept"];
+        check(&gear, &service(&["http"]), (&descriptors, &env));
+    }
+
+    #[test]
+    fn a_file_as_state_has_a_number_and_no_descriptor_yet() {
+        let mut service = plain_service("web");
+        let persist = Some(Template::Fixed(c"/data/state".to_owned()));
+        service.process.state = Some(State { size: 7, persist });
+        assert_eq!(Gear::default().places(&service).file, Some((3, 7)));
+        check(&Gear::default(), &service, (&[], &["KEEPALIVE_STATE_FD=3"]));
+    }
+}

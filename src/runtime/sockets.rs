@@ -1,0 +1,212 @@
+//! The sockets that services listen on: bound before anything starts, and held for as long as any definition names them,
+//! so that what comes in waits while no worker runs, and a worker that dies takes none with it.
+//!
+//! An address is bound once, whatever the name by which a service knows it and whichever service that is. With
+//! `listen_mode = "reuseport"` each instance has sockets of its own.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
+use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
+use crate::sys::listen::{self, SocketFile};
+use crate::sys::{holder, process};
+
+/// All that there are.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    held: Vec<Held>,
+    /// Some are held that the plan does not name any more, for processes that are made of what was before.
+    has_old: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    address: Address,
+    /// Whose it is; `None`: everyone's who names the address.
+    slot: Option<InstanceId>,
+    socket: OwnedFd,
+    file: Option<SocketFile>,
+}
+
+impl Sockets {
+    /// Binds everything that is shared. What fails is tried again, and told, when an instance is to start.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let mut sockets = Self::default();
+        sockets.bind_all(plan);
+        sockets
+    }
+
+    fn bind_all(&mut self, plan: &Plan) {
+        for service in plan.services.iter().filter(|service| service.instances > 0) {
+            for Listen { address, .. } in &service.process.listen {
+                if mode_of(service, address) == ListenMode::Shared {
+                    self.obtain(address, None).ok();
+                }
+            }
+        }
+    }
+
+    /// The sockets of a process of `id` that is made of `service`, in the order of `listen`. Allocates nothing if there
+    /// are none.
+    ///
+    /// # Errors
+    /// One cannot be had at the moment.
+    pub(super) fn for_instance(
+        &mut self,
+        id: InstanceId,
+        service: &Service,
+    ) -> Result<Vec<BorrowedFd<'_>>, StartFailure> {
+        let mut found = Vec::with_capacity(service.process.listen.len());
+        for (position, Listen { address, .. }) in (0..).zip(&service.process.listen) {
+            let slot = match mode_of(service, address) {
+                ListenMode::Shared => None,
+                ListenMode::Reuseport => Some(id.slot()),
+            };
+            let held = self.obtain(address, slot);
+            found.push(
+                held.map_err(|errno| refused(address, StartFailure { step: StartStep::Listen(position), errno }))?,
+            );
+        }
+        Ok(found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect())
+    }
+
+    /// The position of what listens there, bound now if nothing does.
+    fn obtain(&mut self, address: &Address, slot: Option<InstanceId>) -> Result<usize, Errno> {
+        let is_it = |held: &Held| held.slot == slot && is_same_place(&held.address, address);
+        if let Some(position) = self.held.iter().position(is_it) {
+            return Ok(position);
+        }
+        let mut mode = if slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
+        // `listen_mode` may have been changed while those of before are still in use.
+        for held in self.held.iter().filter(|held| is_same_place(&held.address, address)) {
+            mode = ListenMode::Reuseport;
+            listen::allow_others(&held.socket);
+        }
+        let (socket, file) = listen::open(address, mode)?;
+        self.held.push(Held { address: address.clone(), slot, socket, file });
+        Ok(self.held.len() - 1)
+    }
+
+    /// From now on `plan` is the plan: what it has in common with the one before stays as it is, what is new is bound.
+    /// What it does not name any more is closed as soon as no process is left that was given it; see [`Self::release`].
+    pub(super) fn adopt(&mut self, plan: &Plan) {
+        for service in plan.services.iter().filter(|service| service.instances > 0) {
+            service.process.listen.iter().for_each(|listen| self.permit(&listen.address));
+        }
+        self.has_old = true;
+        self.bind_all(plan);
+    }
+
+    /// Closes what neither `plan` nor one of the `living` names, who are the instances that have a process and what that
+    /// is made of. To be called when a process has ended, and after [`Self::adopt`].
+    pub(super) fn release<'a, I>(&mut self, plan: &Plan, living: impl Fn() -> I)
+    where
+        I: Iterator<Item = (InstanceId, &'a Service)>,
+    {
+        if !self.has_old {
+            return;
+        }
+        self.has_old = false;
+        let (closed, kept) = std::mem::take(&mut self.held).into_iter().partition(|held| {
+            if is_in_plan(held, plan) {
+                return false;
+            }
+            let in_use = living().any(|(id, service)| names(service, held, Some(id)));
+            self.has_old |= in_use;
+            !in_use
+        });
+        self.held = kept;
+        close(closed);
+    }
+
+    /// Closes the sockets of an instance that there will not be any more.
+    pub(super) fn forget(&mut self, id: InstanceId) {
+        self.held.retain(|held| held.slot != Some(id));
+    }
+
+    /// At the end: closes all, and takes their files away.
+    pub(super) fn close(&mut self) {
+        close(std::mem::take(&mut self.held));
+    }
+
+    /// The same path may be there for others now.
+    fn permit(&mut self, wanted: &Address) {
+        let Some(held) = self.held.iter_mut().find(|held| is_same_place(&held.address, wanted)) else { return };
+        if held.address == *wanted {
+            return;
+        }
+        if let Address::Unix { path, mode, owner } = wanted {
+            let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
+            if let Err(errno) = listen::permit(path, *mode, owner) {
+                let reason = crate::model::errno::words(errno);
+                log::warn!("cannot change the mode and the owner of `{wanted}`: {reason}");
+            }
+        }
+        held.address = wanted.clone();
+    }
+}
+
+fn close(sockets: Vec<Held>) {
+    sockets.into_iter().filter_map(|held| held.file).for_each(SocketFile::remove);
+}
+
+/// A path cannot be had twice.
+fn mode_of(service: &Service, address: &Address) -> ListenMode {
+    match address {
+        Address::Tcp(_) | Address::Udp(_) => service.process.listen_mode,
+        Address::Unix { .. } => ListenMode::Shared,
+    }
+}
+
+/// Whether the two cannot both be bound; mode and owner aside, which can be changed.
+fn is_same_place(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Unix { path: one, .. }, Address::Unix { path: other, .. }) => one == other,
+        _ => one == other,
+    }
+}
+
+fn is_in_plan(held: &Held, plan: &Plan) -> bool {
+    let service_of = |service: ServiceIndex| plan.services.get(service.position());
+    match held.slot {
+        Some(id) => service_of(id.service).is_some_and(|service| service.instances > 0 && names(service, held, None)),
+        None => plan.services.iter().any(|service| service.instances > 0 && names(service, held, None)),
+    }
+}
+
+/// `id`: of whom `service` is the definition; `None`: of all its instances.
+fn names(service: &Service, held: &Held, id: Option<InstanceId>) -> bool {
+    let is_its_own = match (held.slot, id) {
+        (Some(slot), Some(id)) => slot == id.slot(),
+        _ => true,
+    };
+    let wanted = if held.slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
+    is_its_own
+        && service
+            .process
+            .listen
+            .iter()
+            .any(|Listen { address, .. }| is_same_place(address, &held.address) && mode_of(service, address) == wanted)
+}
+
+/// Says who has the address, if that is the reason and can be found out.
+fn refused(address: &Address, failure: StartFailure) -> StartFailure {
+    if failure.errno == Errno::EADDRINUSE
+        && let Some((pid, name)) = holder::holder(address)
+    {
+        if pid == process::id() {
+            log::error!(
+                "{address} is in use by keepalive itself, for another service or as its own `http` or `control`"
+            );
+        } else {
+            log::error!("{address} is in use by pid {pid} ({})", name.escape_debug());
+        }
+    }
+    failure
+}
+
+#[cfg(test)]
+#[path = "sockets_tests.rs"]
+mod tests;

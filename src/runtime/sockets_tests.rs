@@ -1,0 +1,175 @@
+//! Real sockets, plans made by hand.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::*;
+use crate::config::plain_service;
+use crate::model::plan::{Control, LogStyle, SignalUses};
+
+/// A port that is free, at an address that no other test uses.
+fn free_port() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., low, _] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, 77, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+}
+
+fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
+    let mut service = plain_service(name);
+    service.instances = 2;
+    service.process.listen_mode = mode;
+    let listen = |(position, address): (usize, &Address)| Listen {
+        name: format!("socket{position}").into(),
+        address: address.clone(),
+    };
+    service.process.listen = addresses.iter().enumerate().map(listen).collect();
+    service
+}
+
+fn plan(services: &[&Service]) -> Plan {
+    Plan {
+        shutdown_timeout: std::time::Duration::from_secs(9),
+        signals: SignalUses::default(),
+        termination_log: PathBuf::new(),
+        log: LogStyle::default(),
+        control: Control::Off,
+        http: None,
+        services: services.iter().map(|service| Rc::new((*service).clone())).collect(),
+    }
+}
+
+fn id(service: u32, number: u32) -> InstanceId {
+    InstanceId { service: ServiceIndex(service), number }
+}
+
+/// The numbers of the descriptors, by which sockets that have not been bound again are known.
+fn given(sockets: &mut Sockets, id: InstanceId, service: &Service) -> Vec<i32> {
+    sockets.for_instance(id, service).unwrap().iter().map(|socket| socket.as_raw_fd()).collect()
+}
+
+fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
+    std::iter::empty()
+}
+
+#[test]
+fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
+    let (one, other) = (free_port(), free_port());
+    let web = service("web", ListenMode::Shared, &[Address::Tcp(one), Address::Tcp(other)]);
+    let mut sockets = Sockets::new(&plan(&[&web]));
+    TcpStream::connect(one).unwrap();
+    TcpStream::connect(other).unwrap();
+    let first = given(&mut sockets, id(0, 0), &web);
+    assert_eq!(first.len(), 2);
+    assert_eq!(given(&mut sockets, id(0, 1), &web), first);
+    assert_eq!(given(&mut sockets, id(0, 0).twin(), &web), first);
+    assert!(given(&mut sockets, id(1, 0), &plain_service("none")).is_empty());
+}
+
+#[test]
+fn each_instance_has_a_port_of_its_own_with_reuseport_until_there_is_no_such_instance() {
+    let port = free_port();
+    let web = service("web", ListenMode::Reuseport, &[Address::Tcp(port)]);
+    let plan = plan(&[&web]);
+    let mut sockets = Sockets::new(&plan);
+    TcpStream::connect(port).unwrap_err();
+    let (first, second) = (given(&mut sockets, id(0, 0), &web), given(&mut sockets, id(0, 1), &web));
+    assert_ne!(first, second);
+    assert_eq!(given(&mut sockets, id(0, 0).twin(), &web), first);
+    sockets.adopt(&plan);
+    sockets.release(&plan, nobody);
+    assert_eq!(given(&mut sockets, id(0, 1), &web), second);
+    sockets.forget(id(0, 0));
+    TcpStream::connect(port).unwrap();
+    sockets.forget(id(0, 1));
+    TcpStream::connect(port).unwrap_err();
+}
+
+#[test]
+fn what_cannot_be_bound_is_tried_again_at_each_start() {
+    let (free, taken) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = Address::Tcp(taken.local_addr().unwrap());
+    let web = service("web", ListenMode::Shared, &[Address::Tcp(free), address]);
+    let mut sockets = Sockets::new(&plan(&[&web]));
+    let failure = StartFailure { step: StartStep::Listen(1), errno: Errno::EADDRINUSE };
+    for _ in 0..2 {
+        assert_eq!(sockets.for_instance(id(0, 0), &web).err(), Some(failure));
+    }
+    drop(taken);
+    assert_eq!(given(&mut sockets, id(0, 0), &web).len(), 2);
+}
+
+#[test]
+fn a_new_plan_closes_only_what_nobody_names_any_more() {
+    let [stays, goes, comes] = [free_port(), free_port(), free_port()];
+    let before = service("web", ListenMode::Shared, &[Address::Tcp(stays), Address::Tcp(goes)]);
+    let after = service("api", ListenMode::Shared, &[Address::Tcp(comes), Address::Tcp(stays)]);
+    let mut sockets = Sockets::new(&plan(&[&before]));
+    let had = given(&mut sockets, id(0, 0), &before);
+    let new_plan = plan(&[&after]);
+    sockets.adopt(&new_plan);
+    // The old one still runs, and may be started again if the new one does not work.
+    sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
+    assert_eq!(given(&mut sockets, id(0, 0), &before), had);
+    let has = given(&mut sockets, id(0, 0), &after);
+    assert_eq!(has[1], had[0], "not bound again");
+    TcpStream::connect(goes).unwrap();
+    sockets.release(&new_plan, nobody);
+    TcpStream::connect(goes).unwrap_err();
+    TcpStream::connect(stays).unwrap();
+    assert_eq!(given(&mut sockets, id(0, 0), &after), has);
+}
+
+#[test]
+fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
+    let port = free_port();
+    for mode in [ListenMode::Shared, ListenMode::Reuseport] {
+        let mut web = service("web", mode, &[Address::Tcp(port)]);
+        let mut sockets = Sockets::new(&plan(&[&web]));
+        given(&mut sockets, id(0, 0), &web);
+        TcpStream::connect(port).unwrap();
+        web.instances = 0;
+        sockets.adopt(&plan(&[&web]));
+        sockets.release(&plan(&[&web]), nobody);
+        TcpStream::connect(port).unwrap_err();
+    }
+}
+
+#[test]
+fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
+    let port = free_port();
+    let modes = [ListenMode::Shared, ListenMode::Reuseport];
+    for (before, after) in [(modes[0], modes[1]), (modes[1], modes[0])] {
+        let (before, after) =
+            (service("web", before, &[Address::Tcp(port)]), service("web", after, &[Address::Tcp(port)]));
+        let mut sockets = Sockets::new(&plan(&[&before]));
+        let old = given(&mut sockets, id(0, 0), &before);
+        sockets.adopt(&plan(&[&after]));
+        assert_ne!(given(&mut sockets, id(0, 0).twin(), &after), old);
+        sockets.release(&plan(&[&after]), || [(id(0, 0), &before)].into_iter());
+        assert_eq!(given(&mut sockets, id(0, 0), &before), old);
+        sockets.release(&plan(&[&after]), nobody);
+        assert_eq!(sockets.held.len(), 1);
+        TcpStream::connect(port).unwrap();
+    }
+}
+
+#[test]
+fn a_file_keeps_its_socket_when_its_mode_changes_and_goes_with_it() {
+    let path = std::env::temp_dir().join(format!("keepalive-sockets-{}", std::process::id()));
+    let at = |mode| Address::Unix { path: path.clone(), mode, owner: None };
+    let (before, after) =
+        (service("web", ListenMode::Reuseport, &[at(0o600)]), service("web", ListenMode::Shared, &[at(0o660)]));
+    let mut sockets = Sockets::new(&plan(&[&before]));
+    let (had, inode) = (given(&mut sockets, id(0, 0), &before), std::fs::metadata(&path).unwrap().ino());
+    sockets.adopt(&plan(&[&after]));
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.ino(), file.permissions().mode() & 0o777), (inode, 0o660));
+    assert_eq!(given(&mut sockets, id(0, 1), &after), had);
+    sockets.close();
+    assert!(!path.exists());
+}

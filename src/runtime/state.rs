@@ -1,0 +1,97 @@
+//! `state`: memory of each instance that survives its processes, for as long as keepalive runs.
+//!
+//! A file in its place (`persist`) is none of this room's business: each process opens it before it runs its program, so
+//! that a file system that hangs holds up nobody else.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::by_instance::ByInstance;
+use crate::model::InstanceId;
+use crate::model::plan::{Service, State};
+use crate::sys::memfd;
+
+/// The memory of all instances that have some.
+#[derive(Debug, Default)]
+pub(super) struct States(ByInstance<Option<OwnedFd>>);
+
+impl States {
+    /// The memory for a process of `id` that is made of `service`; `None`: it is to have none. What it was of another size
+    /// is copied as far as it fits.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM; EFBIG: it can never be so large.
+    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<BorrowedFd<'_>>, Errno> {
+        let Some(State { size, persist: None }) = &service.process.state else { return Ok(None) };
+        let Some(memory) = self.0.entry(id) else { return Ok(None) };
+        let fitting = memory.take_if(|memory| memfd::size(memory) == Ok(*size));
+        let new = match (fitting, &memory) {
+            (Some(fitting), _) => fitting,
+            (None, None) => memfd::fixed(*size)?,
+            (None, Some(old)) => {
+                let new = memfd::fixed(*size)?;
+                memfd::copy(old, &new)?;
+                new
+            }
+        };
+        let memory: &OwnedFd = memory.insert(new);
+        Ok(Some(memory.as_fd()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+    use crate::config::plain_service;
+    use crate::model::ServiceIndex;
+
+    fn with_state(size: u64) -> Service {
+        let mut service = plain_service("web");
+        service.process.state = Some(State { size, persist: None });
+        service
+    }
+
+    fn instance(number: u32) -> InstanceId {
+        InstanceId { service: ServiceIndex(2), number }
+    }
+
+    fn file(states: &mut States, id: InstanceId, size: u64) -> File {
+        let memory = states.for_instance(id, &with_state(size)).unwrap().unwrap();
+        File::from(memory.try_clone_to_owned().unwrap())
+    }
+
+    #[test]
+    fn each_instance_has_its_own_and_its_twin_has_the_same() {
+        let mut states = States::default();
+        file(&mut states, instance(0), 16).write_all_at(b"zero", 0).unwrap();
+        file(&mut states, instance(7), 16).write_all_at(b"seven", 0).unwrap();
+        for (id, expect) in [(instance(0), b"zero\0"), (instance(7).twin(), b"seven"), (instance(3), &[0; 5])] {
+            let mut content = [0; 5];
+            file(&mut states, id, 16).read_exact_at(&mut content, 0).unwrap();
+            assert_eq!(&content, expect, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_fits_into_another_size_is_kept() {
+        let mut states = States::default();
+        file(&mut states, instance(0), 5).write_all_at(b"12345", 0).unwrap();
+        for (size, expect) in [(8, &b"12345\0\0\0"[..]), (2, b"12"), (4, b"12\0\0")] {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut file(&mut states, instance(0), size), &mut content).unwrap();
+            assert_eq!(content, expect);
+        }
+    }
+
+    #[test]
+    fn who_wants_none_has_none() {
+        let mut states = States::default();
+        assert!(states.for_instance(instance(0), &plain_service("web")).unwrap().is_none());
+        let refused = states.for_instance(instance(0), &with_state(u64::MAX));
+        assert_eq!(refused.err(), Some(Errno::EFBIG));
+    }
+}

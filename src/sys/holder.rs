@@ -1,0 +1,147 @@
+//! Who has an address that somebody else wants: proc_pid_net(5), proc_pid_fd(5).
+//!
+//! A look at all processes, bounded, for a message to a person: it may find nobody, and who it finds may have gone.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use crate::model::Pid;
+use crate::model::plan::Address;
+
+/// So much of each table is read; what listens stands at the beginning.
+const TABLE_BYTES: u64 = 1 << 20;
+/// So many descriptors are looked at, some 2 µs each.
+const DESCRIPTORS: usize = 16 * 1024;
+/// `TCP_LISTEN` as the tables have it.
+const LISTENING: &str = "0A";
+
+/// A process that has a socket at `address`, and its name.
+#[must_use]
+pub fn holder(address: &Address) -> Option<(Pid, String)> {
+    let inode = match address {
+        Address::Tcp(address) => internet(&["tcp", "tcp6"], *address, Some(LISTENING)),
+        Address::Udp(address) => internet(&["udp", "udp6"], *address, None),
+        Address::Unix { path, .. } => unix(path),
+    };
+    let pid = who_has(&format!("socket:[{}]", inode?))?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some((pid, name.trim_end().to_owned()))
+}
+
+fn table(name: &str) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/net/{name}")) {
+        file.take(TABLE_BYTES).read_to_end(&mut bytes).ok();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The inode of a socket that leaves no room for one at `wanted`.
+fn internet(tables: &[&str], wanted: SocketAddr, state: Option<&str>) -> Option<u64> {
+    let find = |table: String| {
+        table.lines().find_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let (local, found_state) = (fields.next()?, fields.nth(1)?);
+            let (address, port) = local.split_once(':')?;
+            let in_the_way = u16::from_str_radix(port, 16) == Ok(wanted.port())
+                && overlap(parse_address(address)?, wanted.ip())
+                && state.is_none_or(|state| state == found_state);
+            fields.nth(5)?.parse().ok().filter(|_| in_the_way)
+        })
+    };
+    tables.iter().find_map(|name| find(table(name)))
+}
+
+/// 32 bits at a time, each as the processor has them in memory.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let mut bytes = [0; 16];
+    for (word, to) in text.as_bytes().chunks(8).zip(bytes.chunks_mut(4)) {
+        let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    let [a, b, c, d, ..] = bytes;
+    Some(if text.len() == 8 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
+}
+
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one.is_unspecified() || other.is_unspecified() || one.to_canonical() == other.to_canonical()
+}
+
+fn unix(path: &Path) -> Option<u64> {
+    let mut end = String::new();
+    write!(end, " {}", path.display()).ok()?;
+    let table = table("unix");
+    let line = table.lines().find(|line| line.ends_with(&end))?;
+    line.split_ascii_whitespace().nth(6)?.parse().ok()
+}
+
+fn who_has(target: &str) -> Option<Pid> {
+    let target = Path::new(target);
+    let mut budget = DESCRIPTORS;
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new) else {
+            continue;
+        };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            if std::fs::read_link(descriptor.path()).is_ok_and(|link| link == target) {
+                return Some(pid);
+            }
+            budget = budget.checked_sub(1)?;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::listen;
+    use super::*;
+    use crate::model::plan::ListenMode;
+
+    #[track_caller]
+    fn check_found(address: &Address, asked: &Address) {
+        let (socket, file) = listen::open(address, ListenMode::Shared).unwrap();
+        let (pid, name) = holder(asked).expect("somebody has it");
+        assert_eq!(pid, super::super::process::id());
+        assert_eq!(format!("{name}\n"), std::fs::read_to_string("/proc/self/comm").unwrap());
+        drop(socket);
+        assert_eq!(holder(asked), None);
+        file.into_iter().for_each(listen::SocketFile::remove);
+    }
+
+    /// A port that is free at the moment.
+    fn free_port() -> u16 {
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn who_has_an_address_is_found_also_when_it_is_part_of_a_larger_one() {
+        let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+        for (has, wants) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("0.0.0.0", "::"),
+            ("::", "127.0.0.1"),
+            ("::1", "::1"),
+        ] {
+            let port = free_port();
+            check_found(&Address::Tcp(address(has, port)), &Address::Tcp(address(wants, port)));
+            let port = free_port();
+            check_found(&Address::Udp(address(has, port)), &Address::Udp(address(wants, port)));
+        }
+        assert!(!overlap("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()));
+    }
+
+    #[test]
+    fn who_has_a_unix_socket_is_found() {
+        let path = std::env::temp_dir().join(format!("keepalive-holder-{}", std::process::id()));
+        for path in [path, format!("@keepalive-holder-{}", std::process::id()).into()] {
+            let address = Address::Unix { path, mode: 0o600, owner: None };
+            check_found(&address, &address);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Sockets that services listen on: socket(2), socket(7), ip(7), ipv6(7), unix(7), bind(2), listen(2).
+//!
+//! All are close-on-exec and blocking, as those of systemd.socket(5) are: whoever gets one decides for himself.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, umask};
+use nix::unistd::{Gid, Uid, fchownat};
+
+use super::socket::connect_unix;
+use crate::model::plan::{Address, ListenMode};
+
+/// The file of a unix socket, by which it is known again at the end.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Takes the file away, if it is still that of the socket.
+    pub fn remove(self) {
+        if identity(&self.path).ok() == Some(self.identity) {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Listens at `address`; what waits to be accepted is limited by the system alone (`net.core.somaxconn`).
+///
+/// A unix socket that nobody listens at any more is replaced.
+///
+/// # Errors
+/// EADDRINUSE: somebody else has it, or a file that is no socket is in the way. EADDRNOTAVAIL, EAFNOSUPPORT, EACCES (a
+/// port below 1024), EMFILE, ENFILE, ENOMEM. For a path: ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (its owner).
+pub fn open(address: &Address, mode: ListenMode) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+    match address {
+        Address::Tcp(address) => {
+            let listener = internet(*address, SockType::Stream, mode)?;
+            listen(&listener, Backlog::MAXALLOWABLE)?;
+            Ok((listener, None))
+        }
+        Address::Udp(address) => internet(*address, SockType::Datagram, mode).map(|socket| (socket, None)),
+        Address::Unix { path, mode, owner } => unix(path, *mode, *owner),
+    }
+}
+
+fn internet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if kind == SockType::Stream {
+        // Connections of an earlier life must not keep us out. Of datagrams it would let several have the same address.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    if address.is_ipv6() {
+        // `[::]` is all addresses, those of IPv4 too, whatever the system's default is.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
+    if mode == ListenMode::Reuseport {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
+
+fn unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
+        bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
+        listen(&socket, Backlog::MAXALLOWABLE)?;
+        return Ok((socket, None));
+    }
+    // The file gets the mode of the socket, less the umask.
+    fchmod(&socket, Mode::from_bits_truncate(mode))?;
+    let address = UnixAddr::new(path)?;
+    let bind_file = || {
+        let before = umask(Mode::empty());
+        let bound = bind(socket.as_raw_fd(), &address);
+        umask(before);
+        bound
+    };
+    match bind_file() {
+        Err(Errno::EADDRINUSE) => {
+            remove_stale(path)?;
+            bind_file()?;
+        }
+        other => other?,
+    }
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    let made = owner.map_or(Ok(()), |owner| own(path, owner)).and_then(|()| listen(&socket, Backlog::MAXALLOWABLE));
+    match made {
+        Ok(()) => Ok((socket, Some(file))),
+        Err(errno) => {
+            file.remove();
+            Err(errno)
+        }
+    }
+}
+
+/// Others may listen at the same address from now on, if they belong to the same user and are opened for it.
+/// socket(7) `SO_REUSEPORT`
+pub fn allow_others(socket: impl AsFd) {
+    // It can fail for unix sockets alone, which have no such thing.
+    setsockopt(&socket.as_fd(), sockopt::ReusePort, &true).ok();
+}
+
+/// Changes who may connect to a socket that is there already, by whom its file belongs to and its mode.
+///
+/// # Errors
+/// EPERM: we may not. ENOENT, ENOTSOCK: its file is gone.
+pub fn permit(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Errno> {
+    own(path, owner)?;
+    fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
+}
+
+/// Gives the socket's file to somebody. A file that has been put in its place is left alone.
+///
+/// # Errors
+/// EPERM: we may not. ENOENT, ENOTSOCK: it is gone.
+fn own(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
+    if !file.metadata().is_ok_and(|file| file.file_type().is_socket()) {
+        return Err(Errno::ENOTSOCK);
+    }
+    fchownat(&file, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)
+}
+
+/// Takes away what was left behind by somebody who has gone.
+fn remove_stale(path: &Path) -> Result<(), Errno> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    match connect_unix(path) {
+        Err(Errno::ECONNREFUSED) if is_socket => std::fs::remove_file(path).map_err(errno_of),
+        Err(Errno::ENOENT) => Ok(()),
+        Ok(_) | Err(_) => Err(Errno::EADDRINUSE),
+    }
+}
+
+fn identity(path: &Path) -> Result<(u64, u64), Errno> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).map_err(errno_of)
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    fn at(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 0)
+    }
+
+    fn named(path: PathBuf, mode: u32) -> Address {
+        Address::Unix { path, mode, owner: None }
+    }
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("keepalive-{name}-{}", std::process::id()))
+    }
+
+    // systemd.socket(5): the sockets are blocking; sd_listen_fds(3) leaves the rest to the service.
+    #[test]
+    fn a_listener_blocks_and_closes_on_exec() {
+        let (socket, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+        assert_eq!(fcntl(&socket, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+        assert_eq!(getsockopt(&socket, sockopt::ReusePort), Ok(false));
+        assert_eq!(getsockopt(&socket, sockopt::AcceptConn), Ok(true));
+    }
+
+    // listen(2): a backlog greater than somaxconn is silently capped to it. tcp(7): `tcpi_sacked` of a listener is its backlog.
+    #[test]
+    fn as_many_may_wait_as_the_system_allows() {
+        let (socket, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
+        let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let (mut info, mut length) = ([0_u32; 26], 104);
+        let room = info.as_mut_ptr().cast();
+        // SAFETY: there is room for as many bytes as said.
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, room, &raw mut length) };
+        assert_eq!(info[7].to_string(), limit.trim());
+    }
+
+    #[test]
+    fn all_addresses_of_version_six_are_those_of_four_too() {
+        let (socket, _) = open(&Address::Tcp(at("::")), ListenMode::Shared).unwrap();
+        let listener = TcpListener::from(socket);
+        let port = listener.local_addr().unwrap().port();
+        for ip in ["127.0.0.1", "::1"] {
+            let mut client = TcpStream::connect((ip, port)).unwrap();
+            client.write_all(b"x").unwrap();
+            let mut byte = [0];
+            listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, *b"x");
+        }
+    }
+
+    #[test]
+    fn an_address_that_somebody_has_is_refused() {
+        let (first, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
+        let taken = TcpListener::from(first);
+        let address = Address::Tcp(taken.local_addr().unwrap());
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+        let (first, _) = open(&Address::Udp(at("127.0.0.1")), ListenMode::Shared).unwrap();
+        let taken = UdpSocket::from(first);
+        let address = Address::Udp(taken.local_addr().unwrap());
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+    }
+
+    // socket(7) SO_REUSEPORT
+    #[test]
+    fn several_can_have_one_port_if_each_wants_it_so() {
+        let (first, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Reuseport).unwrap();
+        let first = TcpListener::from(first);
+        let address = Address::Tcp(first.local_addr().unwrap());
+        open(&address, ListenMode::Reuseport).unwrap();
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+    }
+
+    #[test]
+    fn a_listener_can_be_made_to_share_its_port_later() {
+        for any in [Address::Tcp(at("127.0.0.1")), Address::Udp(at("127.0.0.1"))] {
+            let (socket, _) = open(&any, ListenMode::Shared).unwrap();
+            let address = match any {
+                Address::Tcp(_) => Address::Tcp(TcpListener::from(socket.try_clone().unwrap()).local_addr().unwrap()),
+                _ => Address::Udp(UdpSocket::from(socket.try_clone().unwrap()).local_addr().unwrap()),
+            };
+            assert_eq!(open(&address, ListenMode::Reuseport).err(), Some(Errno::EADDRINUSE));
+            allow_others(&socket);
+            open(&address, ListenMode::Reuseport).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_has_its_mode_whatever_the_umask_and_goes_with_the_socket() {
+        for mode in [0o600, 0o666, 0o777] {
+            let path = temporary("listen-mode");
+            let (socket, file) = open(&named(path.clone(), mode), ListenMode::Shared).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+            UnixStream::connect(&path).unwrap();
+            drop(socket);
+            file.unwrap().remove();
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_file_changes_hands_only_where_it_is_a_socket() {
+        let (path, ours) = (temporary("listen-owner"), (Uid::current().as_raw(), Gid::current().as_raw()));
+        let (_socket, file) = open(&named(path.clone(), 0o600), ListenMode::Shared).unwrap();
+        permit(&path, 0o640, ours).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(permit(&path, 0o666, ours), Err(Errno::ENOTSOCK));
+        file.unwrap().remove();
+        assert!(path.exists(), "another file is not ours to remove");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+        let path = temporary("listen-stale");
+        let address = named(path.clone(), 0o600);
+        let live = UnixListener::bind(&path).unwrap();
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+        drop(live);
+        let (_socket, file) = open(&address, ListenMode::Shared).unwrap();
+        UnixStream::connect(&path).unwrap();
+        file.unwrap().remove();
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        let nowhere = named("/nowhere/at/all".into(), 0o600);
+        assert_eq!(open(&nowhere, ListenMode::Shared).err(), Some(Errno::ENOENT));
+    }
+
+    // unix(7): an abstract name begins with a NUL byte, for which configurations write `@`.
+    #[test]
+    fn a_name_with_an_at_is_abstract() {
+        use std::os::linux::net::SocketAddrExt as _;
+        let name = format!("keepalive-listen-{}", std::process::id());
+        let address = named(format!("@{name}").into(), 0o600);
+        let (_socket, file) = open(&address, ListenMode::Shared).unwrap();
+        assert!(file.is_none());
+        let abstract_name = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        UnixStream::connect_addr(&abstract_name).unwrap();
+        assert_eq!(open(&address, ListenMode::Shared).err(), Some(Errno::EADDRINUSE));
+    }
+}

@@ -1,0 +1,298 @@
+//! `listen`: what services are given, and that nothing that comes in is lost.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
+use crate::harness::{Place, Running, have_root, places, wait_until};
+use crate::services::Set;
+
+/// A port that is free, at an address that no other test uses.
+fn free_port() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., low, _] = std::process::id().to_be_bytes();
+    let ip = [127, 78, low, NEXT.fetch_add(1, Ordering::Relaxed)];
+    TcpListener::bind((std::net::Ipv4Addr::from(ip), 0)).unwrap().local_addr().unwrap()
+}
+
+/// A request: who answers. `None`: the connection has broken off.
+fn ask(address: SocketAddr) -> Option<Pid> {
+    answer(TcpStream::connect(address).unwrap())
+}
+
+fn answer(connection: impl std::io::Read) -> Option<Pid> {
+    let mut line = String::new();
+    BufReader::new(connection).read_line(&mut line).ok()?;
+    line.trim().parse().ok().and_then(Pid::new)
+}
+
+/// The socket, and the id, of a puppet that serves.
+fn served(running: &Running) -> (String, Pid) {
+    let line = running.line();
+    let socket = line.strip_prefix("socket ").unwrap_or_else(|| panic!("`socket …` expected, found `{line}`"));
+    (socket.to_owned(), running.ready())
+}
+
+// sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
+#[test]
+fn a_service_is_given_its_sockets_as_systemd_gives_them() {
+    for place in places() {
+        let (tcp, udp, name) = (free_port(), free_port(), format!("it-{}-given", std::process::id()));
+        let set = Set::new(&format!(
+            r#"
+            [services.web]
+            command = ["/bin/sh", "-c", "echo {{fd.six}}; exec $0 given", "PUPPET"]
+            listen = {{ z = "tcp://{tcp}", six = "tcp://[::1]:{port}", dns = "udp://{udp}",
+                        file = "unix://DIR/web.sock", hidden = "unix://@{name}" }}
+            restart = "never"
+            "#,
+            port = tcp.port(),
+        ));
+        let mut run = set.run(place);
+        // Those of whoever started keepalive.
+        run.command.envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "ours"), ("NODE_CHANNEL_FD", "5")]);
+        let (code, stdout, stderr) = run.finish();
+        assert_eq!(code, 0, "{stderr}");
+        let expect = [
+            "4".to_owned(),
+            "KEEPALIVE_INSTANCE=0".to_owned(),
+            "KEEPALIVE_RESTARTS=0".to_owned(),
+            "KEEPALIVE_SERVICE=web".to_owned(),
+            "LISTEN_FDNAMES=z:six:dns:file:hidden".to_owned(),
+            "LISTEN_FDS=5".to_owned(),
+            "LISTEN_PID=own".to_owned(),
+            format!("3 stream {tcp} listening"),
+            format!("4 stream [::1]:{} listening", tcp.port()),
+            format!("5 datagram {udp}"),
+            format!("6 stream {}/web.sock listening", set.directory.path().display()),
+            format!("7 stream @\"{name}\" listening"),
+        ];
+        assert_eq!(stdout.lines().collect::<Vec<_>>(), expect, "{stderr}");
+        assert!(!set.directory.path().join("web.sock").exists(), "taken away at the end");
+    }
+}
+
+#[test]
+fn who_listens_to_nothing_is_given_nothing_of_the_others() {
+    let set = Set::new(&format!(
+        r#"
+        [services.other]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        instances = 2
+        listen = {{ http = "tcp://{}" }}
+        listen_mode = "reuseport"
+        state = {{ size = "1KiB" }}
+
+        [services.plain]
+        command = ["PUPPET", "given"]
+        depends_on = ["other"]
+        restart = "never"
+        on_success = "shutdown"
+        env = {{ LISTEN_FDS = "0" }}
+        "#,
+        free_port(),
+    ));
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        let mut lines: Vec<&str> = stdout.lines().collect();
+        lines.retain(|line| !line.starts_with("socket ") && !line.starts_with("ready "));
+        let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
+        assert_eq!(lines, expect);
+    }
+}
+
+#[test]
+fn requests_wait_while_no_worker_runs() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        r#"
+        [services.gate]
+        type = "oneshot"
+        command = ["/bin/sh", "-c", "echo waiting; read line < DIR/gate"]
+
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        depends_on = ["gate"]
+        listen = {{ http = "tcp://{port}" }}
+        restart_delay = "200ms"
+        "#
+    ));
+    let gate = set.directory.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let running = set.start(Place::Child);
+    running.expect("waiting");
+    // Before there has been any worker.
+    let early: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port).unwrap()).collect();
+    std::fs::write(&gate, "go\n").unwrap();
+    let (socket, mut worker) = served(&running);
+    assert!(early.into_iter().all(|connection| answer(connection) == Some(worker)));
+    // And between two of them.
+    for _ in 0..3 {
+        signal_process(worker, Signal::KILL).unwrap();
+        crate::harness::wait_for_death(worker);
+        let between: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port).unwrap()).collect();
+        let next = served(&running);
+        assert_eq!(next.0, socket, "the same socket");
+        assert_ne!(next.1, worker);
+        worker = next.1;
+        assert!(between.into_iter().all(|connection| answer(connection) == Some(worker)));
+    }
+}
+
+#[test]
+fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
+    let port = free_port();
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        instances = 2
+        listen = {{ http = "tcp://{port}" }}
+        listen_mode = "reuseport"
+        "#
+    ));
+    let running = set.start(Place::Child);
+    let (first, second) = (served(&running), served(&running));
+    assert_ne!(first.0, second.0);
+    let mut seen = Vec::new();
+    wait_until("an answer of each", || {
+        seen.push(ask(port).unwrap());
+        [first.1, second.1].iter().all(|worker| seen.contains(worker)).then_some(())
+    });
+    for (socket, worker) in [first, second] {
+        signal_process(worker, Signal::KILL).unwrap();
+        assert_eq!(served(&running).0, socket);
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_stops_the_service_concerned_alone() {
+    let taken = TcpListener::bind(free_port()).unwrap();
+    let (address, free) = (taken.local_addr().unwrap(), free_port());
+    let set = Set::new(&format!(
+        r#"
+        [services.other]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        listen = {{ http = "tcp://{free}" }}
+
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        listen = {{ admin = "unix://DIR/admin", http = "tcp://{address}" }}
+        on_failure = "ignore"
+
+        [services.api]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        listen = {{ http = "unix://DIR/missing/http" }}
+        on_failure = "ignore"
+        "#
+    ));
+    let mut running = set.start(Place::Child);
+    let (_, worker) = served(&running);
+    assert_eq!(ask(free), Some(worker));
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    drop(taken);
+    let stderr = running.stderr();
+    let (own, name) = (std::process::id(), std::fs::read_to_string("/proc/self/comm").unwrap());
+    let missing = set.directory.path().join("missing/http");
+    for line in [
+        format!("error: tcp://{address} is in use by pid {own} ({})", name.trim()),
+        format!("error: web.0 starting → failed (cannot listen on `tcp://{address}`: Address already in use)"),
+        format!(
+            "error: api.0 starting → failed (cannot listen on `unix://{}`: No such file or directory)",
+            missing.display()
+        ),
+    ] {
+        assert!(stderr.lines().any(|found| found == format!("keepalive: {line}")), "`{line}` expected in:\n{stderr}");
+    }
+    assert!(!set.directory.path().join("admin").exists(), "what could be bound is taken away too");
+}
+
+#[test]
+fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
+    if !have_root() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "{fd.http}"]
+        umask = "0077"
+        listen.http = { address = "unix://DIR/web.sock", mode = "0662", user = "12345", group = "23456" }
+        "#,
+    );
+    let path = set.directory.path().join("web.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    for place in places() {
+        let mut running = set.start(place);
+        served(&running);
+        let file = std::fs::metadata(&path).unwrap();
+        assert!(file.file_type().is_socket());
+        assert_eq!((file.permissions().mode() & 0o777, file.uid(), file.gid()), (0o662, 12345, 23456));
+        assert!(answer(UnixStream::connect(&path).unwrap()).is_some());
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        assert!(!path.exists());
+    }
+}
+
+// ip(7): "the port numbers below 1024 are called privileged ports"
+#[test]
+fn a_privileged_port_is_bound_before_the_user_is_dropped() {
+    if !have_root() {
+        return;
+    }
+    let [.., low, _] = std::process::id().to_be_bytes();
+    let port = SocketAddr::from(([127, 79, low, 1], 81));
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["PUPPET", "serve", "3"]
+        user = "12345"
+        listen = {{ http = "tcp://{port}" }}
+        "#
+    ));
+    for place in places() {
+        let running = set.start(place);
+        served(&running);
+        assert_eq!(crate::harness::status_field(running.command(), "Uid"), "12345\t12345\t12345\t12345");
+        assert!(ask(port).is_some());
+    }
+}
+
+#[test]
+fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
+    let (stays, goes, comes) = (free_port(), free_port(), free_port());
+    let name = format!("it-{}-adopt", std::process::id());
+    let text = |other: SocketAddr| {
+        format!(
+            r#"
+            [services.web]
+            command = ["PUPPET", "serve", "{{fd.http}}"]
+            listen = {{ http = "tcp://{stays}", other = "tcp://{other}", same = "unix://@{name}" }}
+            "#
+        )
+    };
+    let set = Set::new(&text(goes));
+    let running = set.start(Place::Child);
+    let (socket, old) = served(&running);
+    TcpStream::connect(goes).unwrap();
+    let changed = Set::new(&text(comes));
+    std::fs::copy(&changed.config, &set.config).unwrap();
+    running.send(Signal::HUP);
+    let (same, new) = served(&running);
+    assert_eq!(same, socket);
+    wait_until("the new worker alone", || (ask(stays)? == new).then_some(()));
+    crate::harness::wait_for_death(old);
+    TcpStream::connect(comes).unwrap();
+    wait_until("the end of the old socket", || TcpStream::connect(goes).is_err().then_some(()));
+    let hidden = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    UnixStream::connect_addr(&hidden).unwrap();
+}

@@ -1,0 +1,76 @@
+//! What a service uses of what it was given: its sockets, its memory.
+
+use std::ffi::c_int;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::socket::{SockType, SockaddrStorage, accept, getsockname, getsockopt, sockopt};
+
+use super::{die_of, number, say, say_ready, was_given};
+
+/// What the environment says, and what there is.
+pub(super) fn given() -> u8 {
+    const PREFIXES: [&str; 5] = ["LISTEN_", "NOTIFY_", "WATCHDOG_", "NODE_CHANNEL_", "KEEPALIVE_"];
+    let own = std::process::id().to_string();
+    let mut variables: Vec<String> = std::env::vars()
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| !["KEEPALIVE_SOCKET", "KEEPALIVE_IT_MARK", "KEEPALIVE_LOG"].contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={}", if value == own { "own" } else { &value }))
+        .collect();
+    variables.sort_unstable();
+    variables.iter().for_each(|variable| say(variable));
+    for fd in (3..256).filter(was_given) {
+        say(&format!("{fd} {}", describe(fd)));
+    }
+    0
+}
+
+fn describe(fd: c_int) -> String {
+    // SAFETY: it is open, and stays so.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let Ok(kind) = getsockopt(&socket, sockopt::SockType) else {
+        return std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("/proc").display().to_string();
+    };
+    let kind = if kind == SockType::Stream { "stream" } else { "datagram" };
+    let address: SockaddrStorage = getsockname(fd).expect("an address");
+    let listens = if getsockopt(&socket, sockopt::AcceptConn) == Ok(true) { " listening" } else { "" };
+    // SAFETY: plain numbers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    let blocks = if flags & libc::O_NONBLOCK == 0 { "" } else { " non-blocking" };
+    format!("{kind} {address}{listens}{blocks}")
+}
+
+/// Answers each connection with its id, and says by which socket it does.
+pub(super) fn serve(fd: &str) -> u8 {
+    let fd = number(fd);
+    let socket = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("a socket");
+    say(&format!("socket {}", socket.display()));
+    say_ready();
+    loop {
+        let connection = accept(fd).expect("a connection");
+        // SAFETY: new.
+        let connection = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(connection) });
+        // Who asked may have gone.
+        (&connection).write_all(format!("{}\n", std::process::id()).as_bytes()).ok();
+    }
+}
+
+/// Adds one to the number at the beginning of the memory, and dies of SIGKILL unless that makes it END.
+pub(super) fn count(end: u64) -> u8 {
+    let fd = std::env::var("KEEPALIVE_STATE_FD").expect("a state");
+    // SAFETY: it is open, and nobody else here uses it.
+    let memory = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(number(&fd)) });
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping of a file of at least eight bytes.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), 8, access, kind, memory.as_raw_fd(), 0) };
+    assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    // SAFETY: aligned, and mapped until we end.
+    let counter = unsafe { &*start.cast::<AtomicU64>() };
+    let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
+    if count < end {
+        return die_of(libc::SIGKILL);
+    }
+    say(&format!("counted {count} of {} bytes", memory.metadata().expect("a file").len()));
+    0
+}
