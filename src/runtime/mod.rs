@@ -19,8 +19,10 @@ mod kills;
 mod logging;
 mod oom;
 mod pipes;
+mod reap;
 mod search;
 mod sockets;
+mod start;
 mod state;
 mod usage;
 
@@ -32,20 +34,17 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::model::plan::{Input, KillMode, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, StartFailure, StartStep, errno};
-use crate::supervisor::{Action, Event, Exit, Fact, Left, Outcome, Record, Step, Supervisor};
+use crate::model::plan::Input;
+use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
-use crate::sys::wait::{self, Stops};
-use crate::sys::{
-    self, Depth, Found, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, kill, signals,
-};
-use children::{Child, Children};
+use crate::sys::wait::Stops;
+use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
+use children::Children;
 pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
-use gear::Gear;
 use logging::Logging;
 use oom::OomCounter;
 use search::Search;
@@ -340,78 +339,6 @@ impl Runtime {
         }
     }
 
-    fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let made = self.make(instance, restarts, definition);
-        self.now = sys::now();
-        let (pid, progress) = match made {
-            Ok(made) => made,
-            Err(refused) => return self.tell(refused),
-        };
-        self.tell(Event::Spawned { instance, pid });
-        // That it could be given out again says that nothing is left of whom the number was before.
-        if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
-            self.uncleared.swap_remove(position);
-            self.tell(Event::Cleared { pid });
-        }
-        self.on_progress(pid, progress);
-    }
-
-    /// The process, or what to tell if there is none.
-    fn make(
-        &mut self,
-        instance: InstanceId,
-        restarts: u32,
-        definition: &Rc<Service>,
-    ) -> Result<(Pid, Progress), Event> {
-        let out_of = |errno| Event::SpawnRefused { instance, errno };
-        let refused = |failure: StartFailure| match failure.is_shortage() {
-            true => out_of(failure.errno),
-            false => Event::Unbound { instance, failure },
-        };
-        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
-        let state = self.states.for_instance(instance, definition);
-        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let gear = Gear { sockets: &sockets, state, ..Gear::default() };
-        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
-    }
-
-    fn on_progress(&mut self, pid: Pid, progress: Progress) {
-        match progress {
-            Progress::Executed => self.executed(pid),
-            Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
-            Progress::Pending(pipe) => {
-                let token = u64::from(pid.get().unsigned_abs());
-                match self.poller.add(pipe.as_fd(), token) {
-                    Ok(()) => drop(self.starts.insert(pid, pipe)),
-                    // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
-                    Err(_) => self.executed(pid),
-                }
-            }
-        }
-    }
-
-    fn executed(&mut self, pid: Pid) {
-        if let Some(child) = self.children.get(pid) {
-            self.counts.executed(child.instance, self.now);
-        }
-        self.tell(Event::Executed { pid });
-    }
-
-    fn look_at_start(&mut self, pid: Pid) {
-        let Some(pipe) = self.starts.get(&pid) else { return };
-        if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
-            self.forget_start(pid);
-            self.on_progress(pid, progress);
-        }
-    }
-
-    fn forget_start(&mut self, pid: Pid) {
-        if let Some(pipe) = self.starts.remove(&pid) {
-            // Closing it would do as well, were there no child that has it still open.
-            self.poller.remove(pipe.as_fd()).ok();
-        }
-    }
-
     fn take_signals(&mut self) {
         let nothing = Received { signal: Signal::CHLD, origin: Origin::Kernel };
         let mut received = [nothing; SIGNALS_PER_READ];
@@ -435,86 +362,5 @@ impl Runtime {
     /// Ctrl-Z on a developer's terminal: the shell wants it back.
     fn suspend(&mut self) {
         self.suspended = !sys::process::is_init() && signals::suspend_self();
-    }
-
-    fn reap(&mut self) {
-        if let Some(pid) = self.search.take_named() {
-            match wait::peek_at(pid, self.stops) {
-                Ok(Found::Dead(pid)) => self.on_dead(pid),
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::Nothing | Found::NoChildren) | Err(_) => {}
-            }
-        }
-        if !self.search.is_due(self.children.count(), self.now) {
-            return;
-        }
-        for _ in 0..DEATHS_PER_TURN {
-            match wait::peek(self.stops) {
-                Ok(Found::Dead(pid)) => {
-                    self.search.found();
-                    self.on_dead(pid);
-                }
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::NoChildren) => {
-                    self.search.done(self.now);
-                    self.look_at_uncleared();
-                    return self.happened(Event::Childless);
-                }
-                Ok(Found::Nothing) | Err(_) => {
-                    self.search.done(self.now);
-                    self.sweep_again();
-                    return self.look_at_uncleared();
-                }
-            }
-        }
-    }
-
-    /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
-    fn on_dead(&mut self, pid: Pid) {
-        let Some(child) = self.children.get(pid).cloned() else {
-            self.counts.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
-            wait::reap(pid).ok();
-            return;
-        };
-        self.look_at_start(pid);
-        self.forget_start(pid);
-        if child.definition.stop.kill_mode == KillMode::Mixed {
-            kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        }
-        let Ok(ended) = wait::reap(pid) else { return };
-        self.children.remove(pid);
-        self.sockets.release(&self.plan, || self.children.living());
-        self.logging.on_ended(child.instance);
-        if child.definition.process.input == Input::Terminal {
-            foreground::on_ended(pid);
-        }
-        let left = self.what_is_left(pid, &child);
-        let killed = ended.status == ExitStatus::Signal(Signal::KILL);
-        let exit = Exit { status: ended.status, oom_killed: killed && self.oom.has_risen() };
-        self.happened(Event::Exited { pid, exit, left });
-    }
-
-    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Left {
-        if child.definition.stop.kill_mode == KillMode::Process || !self.probe.is_in_use(pid) {
-            return Left::Nothing;
-        }
-        self.uncleared.push(pid);
-        Left::Processes
-    }
-
-    fn look_at_uncleared(&mut self) {
-        let probe = &self.probe;
-        for pid in self.uncleared.extract_if(.., |pid| !probe.is_in_use(*pid)).collect::<Vec<_>>() {
-            self.happened(Event::Cleared { pid });
-        }
-    }
-
-    /// The terminal has stopped the main process of the service that has it.
-    fn on_stopped(&mut self, pid: Pid, signal: Signal) {
-        wait::consume_stop(pid);
-        if self.children.get(pid).is_some_and(|child| child.definition.process.input == Input::Terminal) {
-            self.suspended = foreground::on_stopped(pid, signal);
-        }
     }
 }

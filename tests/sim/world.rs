@@ -408,7 +408,9 @@ impl World {
             Signal::KILL => Meaning::Kill,
             Signal::STOP => Meaning::Stop,
             Signal::CONT => Meaning::Continue,
-            _ if signal == Signal::TERM || signal == Signal::ABRT || self.stop_signals.contains(&signal) => Meaning::End,
+            _ if signal == Signal::TERM || signal == Signal::ABRT || self.stop_signals.contains(&signal) => {
+                Meaning::End
+            }
             _ => Meaning::Other,
         }
     }

@@ -300,9 +300,7 @@ impl Model {
         if let Reason::Fault(fault) = reason {
             let founded = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && instance.ready_by.is_some_and(|by| by <= now),
-                Fault::Silent(_) => {
-                    from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now)
-                }
+                Fault::Silent(_) => from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now),
                 Fault::InTrouble => true,
             };
             rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {instance:?}");
