@@ -11,14 +11,17 @@ mod configure;
 mod control;
 mod counts;
 mod ending;
+mod ends;
 mod events;
 mod foreground;
 mod gear;
+mod ipc;
 mod journal;
 mod kills;
 mod logging;
 mod oom;
 mod pipes;
+mod probe;
 mod reap;
 mod search;
 mod sockets;
@@ -45,8 +48,10 @@ pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
+use ipc::Channels;
 use logging::Logging;
 use oom::OomCounter;
+use probe::Probes;
 use search::Search;
 use sockets::Sockets;
 use state::States;
@@ -65,7 +70,7 @@ const A_WHILE: Duration = Duration::from_secs(1);
 const SIGNALS_PER_READ: usize = 16;
 
 /// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
-/// the last two, which are [`logging`]'s.
+/// those of [`probe`], which are pids above 1 << 60, of [`ipc`], above 1 << 61, and the last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -144,6 +149,8 @@ struct Runtime {
     events: Events,
     usage: Usage,
     server: Server,
+    probes: Probes,
+    channels: Channels,
     begun: Mono,
     /// The same moment, since 1970.
     begun_at: Duration,
@@ -192,6 +199,8 @@ impl Runtime {
             counts: Counts::default(),
             events: Events::default(),
             usage: Usage::default(),
+            probes: Probes::default(),
+            channels: Channels::default(),
             begun: now,
             begun_at: sys::wall(),
         })
@@ -215,18 +224,19 @@ impl Runtime {
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
         self.wake_followers();
-        let timeout = if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() {
-            Some(Duration::ZERO)
-        } else {
-            let wakes = [
-                self.until,
-                self.search.due(self.children.count()),
-                self.server.due(),
-                self.told_orphans.due(self.counts.orphans),
-            ];
-            let wakes = wakes.into_iter().chain([self.logging.due()]);
-            wakes.flatten().min().map(|wake| wake.since(sys::now()))
-        };
+        let timeout =
+            if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() || self.channels.is_busy() {
+                Some(Duration::ZERO)
+            } else {
+                let wakes = [
+                    self.until,
+                    self.search.due(self.children.count()),
+                    self.server.due(),
+                    self.told_orphans.due(self.counts.orphans),
+                ];
+                let wakes = wakes.into_iter().chain([self.logging.due(), self.probes.due()]);
+                wakes.flatten().min().map(|wake| wake.since(sys::now()))
+            };
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
             self.is_settled = true;
             sys::memory::release_code();
@@ -237,6 +247,7 @@ impl Runtime {
             self.look_at_start(pid);
             self.act();
         }
+        self.talk();
         if signalled && self.is_at_leisure() {
             self.take_signals();
         }
@@ -248,6 +259,7 @@ impl Runtime {
         }
         self.tell_of_orphans();
         self.serve();
+        self.probe();
         self.happened(Event::Tick);
     }
 
@@ -265,6 +277,8 @@ impl Runtime {
             match token {
                 SIGNALS => signalled = true,
                 logging::LIFE | logging::ROOM => self.logging.is_ready(token),
+                probe::FIRST_TOKEN..=probe::LAST_TOKEN => self.probes.is_ready(token),
+                ipc::FIRST_TOKEN..=ipc::LAST_TOKEN => self.channels.is_ready(token),
                 control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
@@ -281,6 +295,10 @@ impl Runtime {
 
     /// Only tells the supervisor: for the answer to one of its actions, which [`Self::act`] is doing.
     fn tell(&mut self, event: Event) {
+        if let Event::Succeeded { pid, successor } = event {
+            self.probes.on_succeeded(pid, successor);
+            self.channels.on_succeeded(pid, successor, &self.poller);
+        }
         self.supervisor.handle(self.now, event);
     }
 
@@ -300,7 +318,7 @@ impl Runtime {
                 }
                 Step::Do(Action::Configure { id }) => self.configure(id),
                 Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
-                Step::Do(Action::Farewell { .. }) => {}
+                Step::Do(Action::Farewell { pid }) => self.channels.say_farewell(pid, &self.poller),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),

@@ -43,6 +43,9 @@ impl Runtime {
     /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
     fn on_dead(&mut self, pid: Pid) {
         let Some(child) = self.children.get(pid).cloned() else {
+            if self.on_helper_dead(pid) {
+                return;
+            }
             self.counts.orphans += 1;
             log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
             wait::reap(pid).ok();
@@ -55,6 +58,8 @@ impl Runtime {
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.remove(pid);
+        self.probes.forget(pid, &self.poller);
+        self.channels.on_ended(pid, &self.poller);
         self.sockets.release(&self.plan, || self.children.living());
         self.logging.on_ended(child.instance);
         if child.definition.process.input == Input::Terminal {

@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
 use super::Runtime;
+use super::ends::Ends;
 use super::gear::Gear;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Pid, StartFailure, StartStep};
@@ -42,8 +43,11 @@ impl Runtime {
         let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
         let state = self.states.for_instance(instance, definition);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let gear = Gear { sockets: &sockets, state, ..Gear::default() };
-        self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)
+        let ends = Ends::new(definition).map_err(out_of)?;
+        let gear = Gear { sockets: &sockets, state, ..ends.gear() };
+        let made = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)?;
+        self.keep(ends, made.0);
+        Ok(made)
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {
@@ -64,6 +68,7 @@ impl Runtime {
     fn executed(&mut self, pid: Pid) {
         if let Some(child) = self.children.get(pid) {
             self.counts.executed(child.instance, self.now);
+            self.probes.on_executed(pid, child, self.now);
         }
         self.tell(Event::Executed { pid });
     }

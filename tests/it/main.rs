@@ -30,11 +30,13 @@ mod init_leftovers;
 mod init_signals;
 mod init_start;
 mod init_terminal;
+mod ipc;
 mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
 mod page;
+mod ready;
 mod services;
 #[path = "../common/session.rs"]
 mod session;
