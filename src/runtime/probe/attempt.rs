@@ -1,14 +1,15 @@
 //! One try of a probe, from its beginning to its verdict; when there is a next one is not its affair.
 
+use std::ffi::CStr;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Pid, Signal, Template, errno};
-use crate::sys::{Poller, kill, pipe, socket, stream};
+use crate::sys::{Poller, fork, kill, pipe, socket, stream};
 
 /// A status line is no longer.
 const LONGEST_STATUS_LINE: usize = 1 << 10;
@@ -39,6 +40,16 @@ pub(super) struct Helper {
     pub(super) start: Option<OwnedFd>,
     /// It took too long, and has been killed.
     pub(super) is_late: bool,
+    pub(super) task: Task,
+}
+
+/// What a process says by its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Whatever the command means by it.
+    Command,
+    /// The errno of looking at a file.
+    Look,
 }
 
 /// What has come of an HTTP answer.
@@ -87,23 +98,19 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Begins a try for instance `number`, the `turn`th. `helper` starts the command of [`Probe::Exec`]; on `token` the poller
-/// tells that it goes on.
+/// Begins a try for instance `number`. `run` starts the command of [`Probe::Exec`]; on `token` the poller tells that it
+/// goes on.
 pub(super) fn begin(
     probe: &Probe,
     number: u32,
-    turn: u32,
     (poller, token): (&Poller, u64),
-    helper: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
+    run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
 ) -> Verdict {
     let begun = match probe {
-        Probe::Tcp(authority) => connect(authority, number, turn, None),
-        Probe::Http { authority, target } => {
-            let request = request(authority, target, number);
-            connect(authority, number, turn, Some(request))
-        }
-        Probe::File(path) => return look_for(path, number),
-        Probe::Exec(command) => helper(command).map(Attempt::Running).map_err(Failure::Errno),
+        Probe::Tcp(authority) => connect(authority, number, None),
+        Probe::Http { authority, target } => connect(authority, number, Some(request(authority, target, number))),
+        Probe::File(path) => look_for(path, number).map(Attempt::Running).map_err(Failure::Errno),
+        Probe::Exec(command) => run(command).map(Attempt::Running).map_err(Failure::Errno),
     };
     let watched = begun.and_then(|attempt| {
         if let Attempt::Connecting(connection, _) = &attempt {
@@ -114,25 +121,24 @@ pub(super) fn begin(
     watched.map_or_else(Verdict::Failed, Verdict::Open)
 }
 
-fn look_for(path: &Template, number: u32) -> Verdict {
-    match nix::unistd::access(path.expand(number).as_c_str(), nix::unistd::AccessFlags::F_OK) {
-        Ok(()) => Verdict::Passed(None),
-        Err(errno) => Verdict::Failed(Failure::Errno(errno)),
-    }
+/// Not ourselves: where a file system hangs, so does whoever looks.
+fn look_for(path: &Template, number: u32) -> Result<Helper, Errno> {
+    let path = path.expand(number);
+    let look = || is_there(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
+    let pid = fork::fork_to_answer(look)?;
+    Ok(Helper { pid, start: None, is_late: false, task: Task::Look })
 }
 
-fn connect(authority: &Template, number: u32, turn: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
+fn is_there(path: &CStr) -> Result<(), Errno> {
+    nix::unistd::access(path, nix::unistd::AccessFlags::F_OK)
+}
+
+fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
     let authority = authority.expand(number);
-    let address = address(authority.to_str().unwrap_or_default(), turn).ok_or(Failure::Nowhere)?;
-    let connection = stream::begin_to_connect(address).map_err(Failure::Errno)?;
+    // The configuration has no other; no name is looked up, which could take any time.
+    let address: Option<SocketAddr> = authority.to_str().ok().and_then(|text| text.parse().ok());
+    let connection = stream::begin_to_connect(address.ok_or(Failure::Nowhere)?).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
-}
-
-/// No name is looked up, which could take any time; but `localhost` is known, and is either of two addresses in turn.
-fn address(authority: &str, turn: u32) -> Option<SocketAddr> {
-    let Some(port) = authority.strip_prefix("localhost:") else { return authority.parse().ok() };
-    let host = if turn.is_multiple_of(2) { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
-    Some(SocketAddr::new(host, port.parse().ok()?))
 }
 
 fn request(authority: &Template, target: &Template, number: u32) -> Vec<u8> {
@@ -162,6 +168,9 @@ impl Attempt {
         match status {
             _ if helper.is_late => Verdict::Failed(Failure::Late),
             ExitStatus::Code(0) => Verdict::Passed(None),
+            ExitStatus::Code(errno) if helper.task == Task::Look => {
+                Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into())))
+            }
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Verdict::Failed(Failure::Ended(status)),
         }
     }
@@ -288,20 +297,6 @@ mod tests {
             assert_eq!(status(&[nonsense]), Err(Failure::NotHttp), "{}", nonsense.escape_ascii());
         }
         assert_eq!(status(&[&[b'H'; LONGEST_STATUS_LINE]]), Err(Failure::NotHttp), "it is endless");
-    }
-
-    #[test]
-    fn no_name_but_localhost_is_looked_up() {
-        let check = |authority, turn, expect: Option<&str>| {
-            assert_eq!(address(authority, turn).map(|address| address.to_string()).as_deref(), expect, "{authority}");
-        };
-        check("127.0.0.1:80", 0, Some("127.0.0.1:80"));
-        check("[::1]:80", 0, Some("[::1]:80"));
-        check("localhost:80", 0, Some("127.0.0.1:80"));
-        check("localhost:80", 1, Some("[::1]:80"));
-        for other in ["example.org:80", "localhost", "localhost:", "localhost:70000", ""] {
-            check(other, 0, None);
-        }
     }
 
     #[test]

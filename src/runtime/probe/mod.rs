@@ -13,10 +13,10 @@ use nix::errno::Errno;
 use super::Runtime;
 use super::children::Child;
 use crate::model::plan::Ready;
-use crate::model::{ExitStatus, Mono, Pid, Signal};
+use crate::model::{ExitStatus, Mono, Pid, Signal, Template};
 use crate::supervisor::Event;
 use crate::sys::{Interest, Poller, Progress, kill, pipe, socket, wait};
-use attempt::{Attempt, Failure, Helper, Verdict};
+use attempt::{Attempt, Failure, Helper, Task, Verdict};
 
 /// The tokens of probes are from here on, by the main process that each is for.
 pub(super) const FIRST_TOKEN: u64 = 1 << 60;
@@ -263,12 +263,13 @@ impl Runtime {
     fn begin_try(&mut self, mut probing: Probing) {
         let Ready::Probe(probe) = &probing.of.definition.ready else { return };
         let (children, logging, of) = (&mut self.children, &self.logging, &probing.of);
-        let verdict =
-            attempt::begin(probe, of.instance.slot().number, probing.turn, (&self.poller, probing.token), |command| {
-                let (pid, progress) = children.spawn_helper(of, command, logging)?;
-                let start = if let Progress::Pending(pipe) = progress { Some(pipe) } else { None };
-                Ok(Helper { pid, start, is_late: false })
-            });
+        let run = |command: &[Template]| {
+            let (pid, progress) = children.spawn_helper(of, command, logging)?;
+            let start = if let Progress::Pending(pipe) = progress { Some(pipe) } else { None };
+            Ok(Helper { pid, start, is_late: false, task: Task::Command })
+        };
+        let number = of.instance.slot().number;
+        let verdict = attempt::begin(probe, number, (&self.poller, probing.token), run);
         probing.turn = probing.turn.saturating_add(1);
         self.on_verdict(probing, verdict, Some(self.now + PATIENCE));
     }
