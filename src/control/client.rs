@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::http::{self, Answer, Document, Failure, Pending};
-use super::output::{Style, harmless, print, tell, unwritten};
+use super::output::{Style, harmless, print, tell, tell_lines, unwritten};
 use super::places::{Place, places};
 use super::status::{Status, list, text};
 use super::table::shortened;
@@ -152,7 +152,7 @@ impl Client {
         }
         let reason = text(&value, "reason");
         let reason = if reason.is_empty() { format!("the answer is {status}") } else { reason.to_owned() };
-        tell(&format!("{what}: {reason}"));
+        tell_lines(what, &reason);
         Ok(NO)
     }
 

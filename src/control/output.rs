@@ -80,6 +80,15 @@ pub(super) fn tell(line: &str) {
     io::stderr().write_all(format!("keepalive: {}\n", harmless(line)).as_bytes()).ok();
 }
 
+/// As [`tell`], of a reason that may have several lines, such as what is wrong with a configuration.
+pub(super) fn tell_lines(what: &str, reason: &str) {
+    let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
+    tell(&format!("{what}: {first}"));
+    let rest: String = rest.lines().map(|line| harmless(line) + "\n").collect();
+    // As above.
+    io::stderr().write_all(rest.as_bytes()).ok();
+}
+
 /// The exit code when stdout cannot be written to: that nobody reads any more is no failure of ours.
 pub(super) fn unwritten(error: &io::Error) -> u8 {
     if error.kind() == ErrorKind::BrokenPipe {

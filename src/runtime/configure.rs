@@ -31,7 +31,7 @@ impl Runtime {
         }
         self.counts.failed_configurations += 1;
         if let Some(id) = id {
-            self.refuse(id, &format!("the configuration stays as it is: {}", reason.trim_end()));
+            self.refuse(id, &format!("the configuration stays as it is\n{}", reason.trim_end()));
         }
         self.happens(What::Misconfigured { reason });
     }

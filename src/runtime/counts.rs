@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::by_instance::ByInstance;
 use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
-use crate::supervisor::{Fact, Reason, Record, StateName};
+use crate::supervisor::{Fact, Reason, Record, ReloadFailure, StateName};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
@@ -40,13 +40,13 @@ impl Counts {
     }
 
     /// A reload of a service is over.
-    pub(super) fn reloaded(&mut self, service: ServiceIndex, is_done: bool) {
+    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
         let position = service.position();
         if self.reloads.len() <= position {
             self.reloads.resize(position + 1, [0; 2]);
         }
         if let Some([done, failed]) = self.reloads.get_mut(position) {
-            *(if is_done { done } else { failed }) += 1;
+            *(if failure.is_none() { done } else { failed }) += 1;
         }
     }
 

@@ -182,23 +182,7 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
         | Fact::SignalIgnored { signal }
         | Fact::ConfigurationWanted { signal }
         | Fact::Forced { signal: Some(signal) } => object.shown("signal", signal),
-        Fact::Replaced { instance, old, new } => {
-            object.text("service", service_name(plan, instance.service));
-            object.shown("instance", Name(plan, *instance));
-            object.optional("old_pid", *old);
-            object.optional("pid", *new);
-        }
-        Fact::ReloadEnded { service, failure } => {
-            object.text("service", service_name(plan, *service));
-            object.text("result", if failure.is_none() { "done" } else { "failed" });
-        }
-        Fact::Reconfigured(changes) => {
-            object.plain("added", changes.added);
-            object.plain("removed", changes.removed);
-            object.plain("reloaded", changes.reloaded);
-            object.plain("adjusted", changes.adjusted);
-            object.plain("unchanged", changes.unchanged);
-        }
+        Fact::Replaced { .. } | Fact::ReloadEnded { .. } | Fact::Reconfigured(_) => write_reload(plan, fact, object),
         Fact::Draining { cause } => {
             object.text(
                 "cause",
@@ -214,6 +198,27 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
         Fact::Forced { signal: None } | Fact::LeftoversKilled | Fact::Abandoned => {}
     }
     object.shown("message", Line { plan, fact });
+}
+
+/// What is particular to a reload; of any other fact nothing.
+fn write_reload(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
+    if let Fact::Replaced { instance, old, new } = fact {
+        object.text("service", service_name(plan, instance.service));
+        object.shown("instance", Name(plan, *instance));
+        object.optional("old_pid", *old);
+        object.optional("pid", *new);
+    }
+    if let Fact::ReloadEnded { service, failure } = fact {
+        object.text("service", service_name(plan, *service));
+        object.text("result", if failure.is_none() { "done" } else { "failed" });
+    }
+    if let Fact::Reconfigured(changes) = fact {
+        object.plain("added", changes.added);
+        object.plain("removed", changes.removed);
+        object.plain("reloaded", changes.reloaded);
+        object.plain("adjusted", changes.adjusted);
+        object.plain("unchanged", changes.unchanged);
+    }
 }
 
 const fn name(fact: &Fact) -> &'static str {

@@ -124,31 +124,12 @@ impl Display for Line<'_> {
             Fact::ConfigurationWanted { signal } => {
                 write!(formatter, "received {signal}: reading the configuration again")
             }
-            Fact::Reconfigured(changes) => write_changes(formatter, changes),
-            Fact::ReconfigurationRefused { service } => {
-                let name = service_name(plan, *service);
-                write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
-            }
-            Fact::ReloadBegun { service } => write!(formatter, "{} is being reloaded", service_name(plan, *service)),
-            Fact::Replaced { instance, old, new } => {
-                write!(formatter, "{} has another process", Name(plan, *instance))?;
-                match (old, new) {
-                    (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
-                    (None, Some(new)) => write!(formatter, " (pid {new})"),
-                    (_, None) => Ok(()),
-                }
-            }
-            Fact::RolledBack { service, failure } => {
-                let name = service_name(plan, *service);
-                write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, *failure))
-            }
-            Fact::ReloadEnded { service, failure: None } => {
-                write!(formatter, "{} has been reloaded", service_name(plan, *service))
-            }
-            Fact::ReloadEnded { service, failure: Some(failure) } => {
-                let name = service_name(plan, *service);
-                write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, *failure))
-            }
+            Fact::Reconfigured(_)
+            | Fact::ReconfigurationRefused { .. }
+            | Fact::ReloadBegun { .. }
+            | Fact::Replaced { .. }
+            | Fact::RolledBack { .. }
+            | Fact::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
             Fact::Draining { cause } => {
                 write_cause(formatter, plan, cause)?;
                 formatter.write_str(": stopping everything")
@@ -162,6 +143,50 @@ impl Display for Line<'_> {
             }
             Fact::Abandoned => formatter.write_str("some processes are still there after SIGKILL: ending without them"),
         }
+    }
+}
+
+/// What is particular to a reload; of any other fact nothing.
+fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt::Result {
+    match fact {
+        Fact::Reconfigured(changes) => write_changes(formatter, changes),
+        Fact::ReconfigurationRefused { service } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
+        }
+        Fact::ReloadBegun { service } => write!(formatter, "{} is being reloaded", service_name(plan, *service)),
+        Fact::Replaced { instance, old, new } => {
+            write!(formatter, "{} has another process", Name(plan, *instance))?;
+            match (old, new) {
+                (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
+                (None, Some(new)) => write!(formatter, " (pid {new})"),
+                (_, None) => Ok(()),
+            }
+        }
+        Fact::RolledBack { service, failure } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, *failure))
+        }
+        Fact::ReloadEnded { service, failure: None } => {
+            write!(formatter, "{} has been reloaded", service_name(plan, *service))
+        }
+        Fact::ReloadEnded { service, failure: Some(failure) } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, *failure))
+        }
+        Fact::ConfigurationWanted { .. }
+        | Fact::Transition { .. }
+        | Fact::StopTimedOut { .. }
+        | Fact::LeftBehind { .. }
+        | Fact::Unkillable { .. }
+        | Fact::Scaled { .. }
+        | Fact::ServiceFailed { .. }
+        | Fact::SignalForwarded { .. }
+        | Fact::SignalIgnored { .. }
+        | Fact::Draining { .. }
+        | Fact::Forced { .. }
+        | Fact::LeftoversKilled
+        | Fact::Abandoned => Ok(()),
     }
 }
 

@@ -334,7 +334,7 @@ impl Runtime {
             self.logging.on_draining(self.now);
         }
         if let Fact::ReloadEnded { service, failure } = record.fact {
-            self.counts.reloaded(service, failure.is_none());
+            self.counts.reloaded(service, failure);
         }
         if let Fact::Scaled { service, from, to } = record.fact {
             for id in (to..from).map(|number| InstanceId { service, number }) {

@@ -78,8 +78,8 @@ pub(super) enum Presence {
 /// How often it has to show that it is alive, and by when the next time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watch {
-    every: Duration,
-    by: Mono,
+    pub(super) every: Duration,
+    pub(super) by: Mono,
 }
 
 /// What follows when nothing of the last run is left.
@@ -248,9 +248,10 @@ impl Supervisor {
         self.act(Action::Spawn { instance: id, restarts, definition });
     }
 
-    /// Asks anew for the process of an instance that has changed its id since it was asked for.
+    /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
-        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id].definition));
+        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
+        self.fleet[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
         self.fleet.replace_state(id, State::Spawning { from });
         self.act(Action::Spawn { instance: id, restarts, definition });
@@ -318,133 +319,13 @@ impl Supervisor {
     }
 
     /// It is ready.
-    fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
+    pub(super) fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
         self.fleet[id].has_been_ready = true;
         let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
         let presence = Presence::Ready;
         let soak = self.fleet[id].definition.reload.soak;
         let soaked = (!soak.is_zero() && self.is_on_trial(id)).then(|| self.now + soak);
         self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
-    }
-
-    /// The instance of a main process.
-    fn instance_of(&self, pid: Pid) -> Option<InstanceId> {
-        self.processes.get(&pid).map(|process| process.instance)
-    }
-
-    pub(super) fn on_ready(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } = self.fleet[id].state {
-            // Whoever says that it is ready has been executed, though nobody has told us yet.
-            self.on_executed(pid);
-        }
-        match self.fleet[id].state {
-            State::Starting { pid, since, gate: Gate::By(_) } => self.begin_running(id, pid, since),
-            State::Running { presence: Presence::Away, .. } => self.set_presence(id, Presence::Ready),
-            // It is ready when its time has come, is so already, or will not be any more.
-            State::Starting { gate: Gate::At(_), .. }
-            | State::Running { presence: Presence::Ready, .. }
-            | State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => {}
-        }
-    }
-
-    pub(super) fn on_unready(&mut self, pid: Pid) {
-        if let Some(id) = self.instance_of(pid) {
-            self.set_presence(id, Presence::Away);
-        }
-    }
-
-    fn set_presence(&mut self, id: InstanceId, presence: Presence) {
-        if let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
-        }
-    }
-
-    pub(super) fn on_alive(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Running { watch: Some(Watch { every, .. }), .. } = self.fleet[id].state {
-            self.set_watch(id, Some(Watch { every, by: self.now + every }));
-        }
-    }
-
-    pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
-        if let Some(id) = self.instance_of(pid) {
-            self.set_watch(id, (!every.is_zero()).then(|| Watch { every, by: self.now + every }));
-        }
-    }
-
-    fn set_watch(&mut self, id: InstanceId, watch: Option<Watch>) {
-        if let State::Running { pid, since, presence, soaked, .. } = self.fleet[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
-        }
-    }
-
-    pub(super) fn on_trouble(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.fleet[id].state {
-            self.stop(id, Then::Fail(Fault::InTrouble));
-        }
-    }
-
-    pub(super) fn on_extended(&mut self, pid: Pid, by: Duration) {
-        let Some(id) = self.instance_of(pid) else { return };
-        let extended = self.now + by;
-        match self.fleet[id].state {
-            State::Starting { pid, since, gate: Gate::By(until) } => {
-                let gate = Gate::By(until.max(extended));
-                self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
-            }
-            State::Stopping { pid, since, rung: Rung::Asked, until, then } => {
-                let until = until.max(extended);
-                self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, Reason::StopRequested);
-            }
-            // Nothing of theirs is limited that it could extend.
-            State::Starting { gate: Gate::At(_), .. }
-            | State::Running { .. }
-            | State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Stopping { rung: Rung::Delayed | Rung::Killed(_), .. }
-            | State::Clearing { .. }
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => {}
-        }
-    }
-
-    /// Another process is the main one from now on. The one before may go when it likes.
-    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid) {
-        let Some(process) = self.processes.get(&pid).copied() else { return };
-        if self.processes.contains_key(&successor) {
-            return;
-        }
-        let id = process.instance;
-        if let State::Executing { .. } = self.fleet[id].state {
-            self.on_executed(pid);
-        }
-        let state = match self.fleet[id].state {
-            State::Starting { since, gate, .. } => State::Starting { pid: successor, since, gate },
-            State::Running { since, presence, watch, soaked, .. } => {
-                State::Running { pid: successor, since, presence, watch, soaked }
-            }
-            State::Stopping { since, rung, until, then, .. } => {
-                State::Stopping { pid: successor, since, rung, until, then }
-            }
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Clearing { .. }
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => return,
-        };
-        self.processes.remove(&pid);
-        self.processes.insert(successor, Process { instance: id, from: self.outbox.end() });
-        self.enter(id, state, Reason::Ready);
     }
 
     /// No process could be made for it, and trying again would not help.
@@ -500,6 +381,8 @@ impl Supervisor {
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
                 self.fleet[id].last_run = Some(run);
+                // Whatever was to become of it, another process has its place.
+                let then = if id.is_twin() { Then::Rest(Stopped::Replaced) } else { then };
                 let (next, outlook) = self.after_stop(then);
                 self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, Some((rung, until)));
             }
@@ -582,14 +465,19 @@ impl Supervisor {
             State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
                 self.stop(id, Then::Fail(Fault::Silent(every)));
             }
-            State::Running { pid, since, presence, watch, soaked: _ } => {
-                self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
-            }
+            State::Running { .. } => self.end_trial(id),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
             State::Waiting | State::Spawning { .. } | State::Executing { .. } | State::Stopped { .. } => {}
+        }
+    }
+
+    /// It has run long enough once it was ready.
+    pub(super) fn end_trial(&mut self, id: InstanceId) {
+        if let State::Running { pid, since, presence, watch, soaked: Some(_) } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
         }
     }
 

@@ -33,6 +33,7 @@ mod service;
 mod shutdown;
 mod stop;
 mod timers;
+mod told;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};

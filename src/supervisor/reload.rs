@@ -136,13 +136,22 @@ impl Supervisor {
 
     /// Everything is being stopped.
     pub(super) fn call_off_rollouts(&mut self) {
-        self.rollouts.clear();
+        for service in std::mem::take(&mut self.rollouts).into_keys() {
+            self.end_trials(service);
+        }
         for service in self.fleet.service_indexes() {
             for twin in self.fleet.twins_of(service) {
                 if !matches!(self.fleet[twin].state, State::Stopped { .. }) {
                     self.stop(twin, Then::Rest(Stopped::Shutdown));
                 }
             }
+        }
+    }
+
+    /// Nobody waits any more for what runs to have run for a while.
+    fn end_trials(&mut self, service: ServiceIndex) {
+        for id in self.fleet.ids_of(service) {
+            self.end_trial(id);
         }
     }
 
@@ -169,6 +178,7 @@ impl Supervisor {
             }
         }
         if rollout.underway.is_empty() && rollout.todo.is_empty() {
+            self.end_trials(service);
             let failure = rollout.failure;
             self.record(Fact::ReloadEnded { service, failure });
             return self.reload_is_over(service, failure);
@@ -209,15 +219,15 @@ impl Supervisor {
                 None
             }
             (_, State::Stopped { .. } | State::Waiting) => None,
+            // It starts again by itself.
+            (_, State::Stopping { .. } | State::Clearing { .. }) => Some(Stage::InPlace),
+            (_, State::Spawning { .. }) => {
+                self.start_again(id);
+                Some(Stage::InPlace)
+            }
             (
                 _,
-                State::Spawning { .. }
-                | State::Executing { .. }
-                | State::Starting { .. }
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Clearing { .. }
-                | State::BackingOff { .. },
+                State::Executing { .. } | State::Starting { .. } | State::Running { .. } | State::BackingOff { .. },
             ) => {
                 self.fleet[id].forgive();
                 self.stop(id, Then::Restart);
@@ -239,6 +249,8 @@ impl Supervisor {
         let is_over = match (slot.stage, self.fleet.find(id).map(|instance| instance.state)) {
             (Stage::Surging, _) => false,
             (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
+            // The twin of a dead one may have left something that is still being ended.
+            (Stage::InPlace, _) if !matches!(self.state_of_twin(id), State::Stopped { .. }) => false,
             (Stage::InPlace, Some(State::Running { presence: Presence::Ready, soaked: None, .. })) => true,
             (Stage::InPlace, Some(State::Stopped { .. }) | None) => true,
             (
@@ -289,17 +301,17 @@ impl Supervisor {
     /// Nothing more is replaced, and what has been goes back.
     fn on_failure(&mut self, service: ServiceIndex, rollout: &mut Rollout, failure: ReloadFailure) {
         rollout.todo.clear();
-        for slot in rollout.underway.iter_mut().filter(|slot| slot.stage == Stage::Surging) {
-            slot.stage = Stage::Retiring;
-            self.call_off_twin(InstanceId { service, number: slot.number }, Stopped::Replaced);
+        for slot in &mut rollout.underway {
+            if std::mem::replace(&mut slot.stage, Stage::Retiring) == Stage::Surging {
+                self.call_off_twin(InstanceId { service, number: slot.number }, Stopped::Replaced);
+            }
         }
-        rollout.underway.retain(|slot| slot.stage == Stage::Retiring);
         let Some(before) = rollout.before.take() else { return };
         self.record(Fact::RolledBack { service, failure });
         self.redefine(service, Rc::clone(&before));
         rollout.strategy = match before.reload.strategy {
             Strategy::Signal(_) => Strategy::Restart,
-            strategy => strategy,
+            strategy @ (Strategy::Rolling | Strategy::Restart) => strategy,
         };
         let has_changed = |id: &InstanceId| !self.fleet[*id].definition.makes_the_same(&before);
         rollout.todo = self.fleet.ids_of(service).filter(has_changed).map(|id| id.number).collect();

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{Place, Running, have_root, places, wait_for_death, wait_until};
+use crate::harness::{Place, Running, have_root, places, wait_for_death, wait_for_state, wait_until};
 use crate::services::Set;
 
 /// `a` with these keys, and `b`, which starts when `a` is ready.
@@ -44,11 +44,13 @@ fn assert_no_orphans(stderr: &str) {
 fn a_port_is_asked_until_somebody_listens() {
     let address = free_address();
     let set = set(&format!(
-        "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}"
+        "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
     ));
     for place in places() {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
+        // It sleeps when it has tried for the first time, and not before.
+        wait_for_state(running.keepalive(), b'S');
         running.send(Signal::USR1);
         running.expect("a: listening");
         while !running.line().starts_with("b: ready") {}

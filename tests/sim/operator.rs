@@ -101,10 +101,11 @@ impl Operator {
             }
             _ => {
                 let target = self.target();
-                let verb = match self.chance.below(10) {
+                let verb = match self.chance.below(14) {
                     0..=2 => Verb::Start,
                     3..=5 => Verb::Stop,
                     6..=8 => Verb::Restart,
+                    9..=12 => Verb::Reload,
                     _ => Verb::Signal(self.chance.pick(&[Signal::USR1, Signal::STOP, Signal::CONT, Signal::KILL])),
                 };
                 self.request(Request::About(target, verb))

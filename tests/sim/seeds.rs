@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 36] = [
+const DEEDS: [&str; 41] = [
     "action Exit",
     "backoff → starting",
     "backoff → stopped",
@@ -61,6 +61,8 @@ const DEEDS: [&str; 36] = [
     "fact Abandoned",
     "fact LeftBehind",
     "fact LeftoversKilled",
+    "fact ReloadEnded",
+    "fact Replaced",
     "fact Scaled",
     "fact ServiceFailed",
     "fact StopTimedOut",
@@ -77,9 +79,12 @@ const DEEDS: [&str; 36] = [
     "refusal NotRunning",
     "refusal Oneshot",
     "refusal Overtaken",
+    "refusal ReloadFailed",
+    "refusal Reloading",
     "refusal ShuttingDown",
     "refusal Unknown",
     "starting → completed",
+    "starting → stopped",
     "starting → stopping",
     "stopping → backoff",
     "stopping → completed",

@@ -175,6 +175,9 @@ fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<
     object.text("state", instance.state.as_str());
     object.optional("pid", instance.pid);
     object.plain("ready", is_ready(instance, scene.plan));
+    if instance.id.is_twin() {
+        object.plain("surge", true);
+    }
     object.plain("restarts", instance.restarts);
     object.optional("uptime_ms", instance.since.map(|since| scene.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);

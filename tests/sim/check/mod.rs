@@ -17,9 +17,9 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::{KillMode, Kind};
+use keepalive::model::plan::{KillMode, Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, Fault, Left, Reason, Request, Scope, StateName, View};
+use keepalive::supervisor::{Action, Event, Fact, Fault, Left, Reason, Request, Scope, StateName, Verb, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -130,7 +130,13 @@ impl Checker {
             pid: instance.pid,
             unstable: instance.unstable,
         });
-        let shown: Vec<_> = shown.collect();
+        let mut shown: Vec<_> = shown.collect();
+        let twins = view.services().flat_map(|service| service.twins());
+        let mut twins: Vec<_> = twins
+            .map(|twin| Shown { id: twin.id, state: twin.state, pid: twin.pid, unstable: twin.unstable })
+            .collect();
+        twins.sort_by_key(|twin| twin.id);
+        shown.append(&mut twins);
         let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
         let reaped = reaped.map(|instance| instance.id);
         let left = if world.is_empty() { Left::Nothing } else { Left::Processes };
@@ -310,6 +316,7 @@ impl Checker {
                 self.sees_transition(*instance, *from, *to, reason)
             }
             Fact::Draining { cause } => {
+                self.model.forget_reloads();
                 self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
             Fact::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
@@ -323,6 +330,18 @@ impl Checker {
                 rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
                 Ok(())
             }
+            Fact::ReloadBegun { service } => {
+                let Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) = self.event else {
+                    return Err(Violation(format!("{service:?} is reloaded, and nobody wants that")));
+                };
+                self.requests.reload_begins(id, *service);
+                self.model.reload_begins(*service)
+            }
+            Fact::ReloadEnded { service, failure } => {
+                self.requests.reload_ends(*service, *failure);
+                self.model.reload_ends(*service)
+            }
+            Fact::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
             Fact::StopTimedOut { instance, .. } => {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
@@ -334,20 +353,20 @@ impl Checker {
             | Fact::ConfigurationWanted { .. }
             | Fact::Reconfigured(_)
             | Fact::ReconfigurationRefused { .. }
-            | Fact::ReloadBegun { .. }
-            | Fact::Replaced { .. }
             | Fact::RolledBack { .. }
-            | Fact::ReloadEnded { .. }
             | Fact::Abandoned => Ok(()),
         }
     }
 
     fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
+        if id.is_twin() && from == StateName::Stopped {
+            self.model.add_twin(id)?;
+        }
         let last = self.model.get(id).state;
         rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
         let at_rest =
             matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
-        if to == StateName::Starting && (at_rest || self.model.get(id).wanted) {
+        if to == StateName::Starting && !id.is_twin() && (at_rest || self.model.get(id).wanted) {
             rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
         }
         if self.event == Some(Event::Boot) {
@@ -356,7 +375,12 @@ impl Checker {
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
             rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
         }
-        if to == StateName::Stopping && *reason == Reason::Shutdown && !self.end.is_forced() {
+        if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
+            let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
+            let asked = matches!(self.event, Some(Event::Request { request: Request::About(_, Verb::Restart), .. }));
+            rule!(!rolls || asked, "{id:?} is stopped before there is another");
+        }
+        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_twin() && !self.end.is_forced() {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
@@ -418,7 +442,7 @@ impl Checker {
             rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
         }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
-        let expected = self.model.all().map(|(id, _)| id);
+        let expected = self.model.all().chain(self.model.twins()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "it shows others than there are: {shown:?}");
         for instance in shown {
             let model = self.model.get(instance.id);
@@ -466,16 +490,18 @@ impl Checker {
     pub(crate) fn turn_ended(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
         rule!(self.steps.is_empty(), "{:?} have not been followed", self.steps);
         rule!(self.turn.idle <= 4 * self.model.len() + 8, "it spins: {} turns without anything", self.turn.idle);
-        let futile = self.turn.deadline_alone && self.turn.actions == 0;
+        // That a process has stayed up long enough is nothing to be seen while others have not.
+        let may_soak = self.model.services().any(|service| self.model.is_reloading(service));
+        let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_soak;
         rule!(!futile, "it was woken by a stale deadline");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);
             rule!(service.satisfied == expect, "{:?} is satisfied: {}", service.index, service.satisfied);
         }
         waits::check(until, self.now, &self.model, &self.end)?;
-        let childless = world.is_empty() && self.end.begun() && !self.model.any_active();
+        let childless = world.is_empty() && self.end.begun() && !self.model.any_left();
         rule!(!childless, "the last process is gone, and no exit");
-        for (id, instance) in self.model.all() {
+        for (id, instance) in self.model.all().chain(self.model.twins()) {
             let made = instance.state != StateName::Starting || instance.main.is_some();
             rule!(made, "{id:?} is said to start, and nothing has been made");
             if let Some(leader) = instance.leader {

@@ -1,6 +1,6 @@
 //! What there is to know about each instance and service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
-use super::{Checker, Verdict, rule};
+use super::{Checker, Verdict, Violation, rule};
 use crate::world::Serial;
 
 #[derive(Debug)]
@@ -20,6 +20,10 @@ pub(crate) struct Model {
     /// Those that are surplus too, until they have come to rest.
     instances: Vec<Vec<Instance>>,
     wanted: Vec<u32>,
+    /// Second processes during a rolling reload.
+    twins: BTreeMap<InstanceId, Instance>,
+    /// The services that are being reloaded.
+    reloading: BTreeSet<ServiceIndex>,
     owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
@@ -51,22 +55,20 @@ pub(crate) struct Instance {
     pub(crate) expected: Option<Expected>,
     /// When it is to go on from `backoff`.
     pub(crate) due: Option<Mono>,
-    /// Its program runs, as far as we have been told.
-    executed: bool,
-    /// It has been ready in this run.
-    pub(crate) has_been_ready: bool,
+    /// How far its run has come.
+    progress: Progress,
     /// When it is to be ready.
     pub(crate) ready_at: Option<Mono>,
     /// When it has to be ready.
     pub(crate) ready_by: Option<Mono>,
-    /// It has said that it is not there at the moment.
-    pub(crate) away: bool,
     /// How often it has to show that it is alive, and when the next time.
     pub(crate) watch: Option<(Duration, Mono)>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
     /// Its stop signal comes then.
     pub(crate) delayed_until: Option<Mono>,
+    /// As the new process of a rolling reload: it has to stay up until then.
+    pub(crate) soaked_at: Option<Mono>,
     /// When it got its stop signal.
     pub(crate) asked_at: Option<Mono>,
     pub(crate) kills: u32,
@@ -74,6 +76,17 @@ pub(crate) struct Instance {
     pub(crate) failed: Option<u32>,
     /// Something that it depends on has failed before it could start.
     pub(crate) blocked: bool,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Made,
+    /// Its program runs, as far as we have been told.
+    Executed,
+    Ready,
+    /// It was ready, and has said that it is not there at the moment.
+    Away,
 }
 
 /// What is still left after so many SIGKILLs no longer holds anything up.
@@ -97,7 +110,15 @@ impl Model {
         let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
         let counted = plan.services.iter().zip(&wanted);
         let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
-        Self { plan, instances, wanted, owners: BTreeMap::new(), failures: 0 }
+        Self {
+            plan,
+            instances,
+            wanted,
+            twins: BTreeMap::new(),
+            reloading: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            failures: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -105,16 +126,89 @@ impl Model {
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> &Instance {
+        if id.is_twin() {
+            return &self.twins[&id];
+        }
         &self.instances[id.service.position()][id.number as usize]
     }
 
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> &mut Instance {
+        if id.is_twin() {
+            return self.twins.get_mut(&id).expect("a twin");
+        }
         &mut self.instances[id.service.position()][id.number as usize]
     }
 
     /// `None`: there is no such instance, or no more.
     pub(crate) fn find(&self, id: InstanceId) -> Option<&Instance> {
+        if id.is_twin() {
+            return self.twins.get(&id);
+        }
         self.of(id.service).get(id.number as usize)
+    }
+
+    pub(crate) fn twins(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.twins.iter().map(|(id, twin)| (*id, twin))
+    }
+
+    /// A rolling reload starts a second process for `id`, which is its twin.
+    pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
+        rule!(self.reloading.contains(&id.service), "{id:?} starts, and nothing is being reloaded");
+        let main = self.find(id.slot()).map(|main| (main.state, main.runs));
+        let Some((StateName::Running, runs)) = main else {
+            return Err(Violation(format!("{id:?} starts beside {main:?}")));
+        };
+        let definition = &self.plan.services[id.service.position()];
+        let mut twin = Instance::new(definition);
+        twin.runs = runs + 1;
+        self.twins.insert(id, twin);
+        let count = self.twins.keys().filter(|twin| twin.service == id.service).count() as u32;
+        rule!(count <= definition.reload.max_surge, "{count} more processes than instances");
+        Ok(())
+    }
+
+    pub(crate) fn reload_begins(&mut self, service: ServiceIndex) -> Verdict {
+        rule!(self.reloading.insert(service), "{service:?} is being reloaded already");
+        Ok(())
+    }
+
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex) -> Verdict {
+        rule!(self.reloading.remove(&service), "{service:?} was not being reloaded");
+        let left = self.twins.keys().find(|twin| twin.service == service);
+        rule!(left.is_none(), "{left:?} is still there after the reload");
+        Ok(())
+    }
+
+    pub(crate) fn is_reloading(&self, service: ServiceIndex) -> bool {
+        self.reloading.contains(&service)
+    }
+
+    /// No reload goes on any more: everything is being stopped.
+    pub(crate) fn forget_reloads(&mut self) {
+        self.reloading.clear();
+    }
+
+    /// The twin of `id` takes its place.
+    pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
+        rule!(self.reloading.contains(&id.service), "{id:?} is replaced, and nothing is being reloaded");
+        let Some(mut twin) = self.twins.remove(&id.twin()) else {
+            return Err(Violation(format!("{id:?} is replaced by nothing")));
+        };
+        // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
+        let has_died = self.get(id).expected.is_some();
+        let is_ready = twin.state == StateName::Running && !twin.is_away() && twin.soaked_at.is_none_or(|at| at <= now);
+        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {twin:?}");
+        rule!(twin.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
+        twin.soaked_at = None;
+        let mut old = std::mem::replace(self.get_mut(id), twin);
+        old.expected = old.expected.map(|_| Expected::Replaced);
+        self.twins.insert(id.twin(), old);
+        for owner in self.owners.values_mut() {
+            if owner.slot() == id {
+                *owner = if owner.is_twin() { id } else { id.twin() };
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
@@ -161,6 +255,11 @@ impl Model {
         self.all().any(|(_, instance)| is_active(instance.state))
     }
 
+    /// Any process of a service, or anything of it that may still get one.
+    pub(crate) fn any_left(&self) -> bool {
+        self.any_active() || !self.twins.is_empty()
+    }
+
     // What the supervisor has been told.
 
     pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, process: Option<Serial>, now: Mono) -> Verdict {
@@ -171,17 +270,17 @@ impl Model {
         instance.since = now;
         instance.failure = None;
         (instance.ready_at, instance.ready_by) = (None, None);
-        (instance.executed, instance.has_been_ready) = (false, false);
+        instance.progress = Progress::Made;
         Ok(())
     }
 
     pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
         let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
         let instance = self.get_mut(id);
-        if instance.state == StateName::Starting && !instance.executed {
+        if instance.state == StateName::Starting && instance.progress == Progress::Made {
             instance.refusals = 0;
             instance.since = now;
-            instance.executed = true;
+            instance.progress = Progress::Executed;
             match instance.definition.ready {
                 Ready::Exec => instance.ready_at = Some(now),
                 Ready::Delay(delay) => instance.ready_at = Some(now + delay),
@@ -203,14 +302,14 @@ impl Model {
         let Some(instance) = self.main(pid) else { return };
         match instance.state {
             StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
-            StateName::Running => instance.away = false,
+            StateName::Running => instance.progress = Progress::Ready,
             _ => {}
         }
     }
 
     pub(crate) fn says_unready(&mut self, pid: Pid) {
         if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
-            instance.away = true;
+            instance.progress = Progress::Away;
         }
     }
 
@@ -234,7 +333,8 @@ impl Model {
         drop(plan);
         let clears = left == Left::Processes && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
         let instance = self.get_mut(id);
-        instance.expected = Some(restarts::after(&service, instance, exit, now, stage));
+        instance.expected =
+            Some(if id.is_twin() { Expected::Replaced } else { restarts::after(&service, instance, exit, now, stage) });
         instance.main = None;
         instance.leader = clears.then_some(pid);
         instance.last_exit = Some(exit);
@@ -256,7 +356,7 @@ impl Model {
     pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) -> Verdict {
         let instance = self.get_mut(id);
         rule!(instance.state == StateName::Starting, "{id:?} is to get a process while {:?}", instance.state);
-        instance.expected = Some(Expected::Refusal { errno });
+        instance.expected = Some(if id.is_twin() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
         Ok(())
     }
 
@@ -297,24 +397,7 @@ impl Model {
             }
             _ => {}
         }
-        if let Reason::Fault(fault) = reason {
-            let founded = match fault {
-                Fault::NotReady(_) => from == StateName::Starting && instance.ready_by.is_some_and(|by| by <= now),
-                Fault::Silent(_) => from == StateName::Running && instance.watch.is_some_and(|(_, by)| by <= now),
-                Fault::InTrouble => true,
-            };
-            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {instance:?}");
-            instance.fault = Some(*fault);
-        } else if from != to || matches!(reason, Reason::Ended { .. }) {
-            instance.fault = None;
-        }
-        if to == StateName::Running {
-            instance.has_been_ready = true;
-            instance.away = false;
-            instance.watch = instance.definition.watchdog.map(|every| (every, now + every));
-        } else {
-            instance.watch = None;
-        }
+        instance.goes(id, from, to, reason, now)?;
         match to {
             StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
             StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
@@ -349,6 +432,9 @@ impl Model {
         {
             instance.failed = None;
         }
+        if id.is_twin() && !is_active(to) {
+            self.twins.remove(&id);
+        }
         self.drop_surplus(id.service);
         Ok(())
     }
@@ -357,7 +443,7 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.away)))
+        Checker::is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_away())))
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
@@ -415,7 +501,8 @@ impl Model {
             position += 1;
             for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
                 if self.plan.services[dependent.position()].depends_on.contains(&index) {
-                    if self.of(dependent).iter().any(|instance| is_live(instance.state)) {
+                    let has_twin = self.twins.keys().any(|twin| twin.service == dependent);
+                    if has_twin || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
                         return Some(dependent);
                     }
                     seen.push(dependent);
@@ -439,13 +526,12 @@ impl Instance {
     fn new(definition: &Rc<Service>) -> Self {
         Self {
             definition: Rc::clone(definition),
-            executed: false,
-            has_been_ready: false,
+            progress: Progress::Made,
             ready_by: None,
-            away: false,
             watch: None,
             fault: None,
             delayed_until: None,
+            soaked_at: None,
             state: StateName::Stopped,
             held: false,
             wanted: false,
@@ -466,6 +552,46 @@ impl Instance {
             failed: None,
             blocked: false,
         }
+    }
+
+    /// From one state to another, as far as readiness and what is broken are concerned.
+    fn goes(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason, now: Mono) -> Verdict {
+        if let Reason::Fault(fault) = reason {
+            let founded = match fault {
+                Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
+                Fault::Silent(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
+                Fault::InTrouble => true,
+            };
+            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
+            self.fault = Some(*fault);
+        } else if from != to || matches!(reason, Reason::Ended { .. }) {
+            self.fault = None;
+        }
+        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
+        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
+        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
+            (self.unstable, self.refusals) = (0, 0);
+            self.wanted |= to == StateName::Stopping;
+        }
+        self.soaked_at = None;
+        if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {
+            self.soaked_at = Some(now + self.definition.reload.soak);
+        }
+        if to == StateName::Running {
+            self.progress = Progress::Ready;
+            self.watch = self.definition.watchdog.map(|every| (every, now + every));
+        } else {
+            self.watch = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_been_ready(&self) -> bool {
+        matches!(self.progress, Progress::Ready | Progress::Away)
+    }
+
+    fn is_away(&self) -> bool {
+        self.progress == Progress::Away
     }
 
     /// A failure never looks like a success.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use keepalive::model::InstanceId;
-use keepalive::supervisor::{Refusal, Request, RequestId, StateName, Target, Verb};
+use keepalive::model::{InstanceId, ServiceIndex};
+use keepalive::supervisor::{Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
 
 use super::model::{Model, is_active};
 use super::shutdown::Stage;
@@ -22,6 +22,9 @@ struct Open {
     up: Vec<InstanceId>,
     /// What is to be stopped.
     down: Vec<InstanceId>,
+    /// The reloads that it waits for, and whether one of them has failed.
+    reloads: Vec<ServiceIndex>,
+    has_failed_reload: bool,
     /// It cannot be: the answer has to be this.
     refusal: Option<Refusal>,
 }
@@ -33,7 +36,8 @@ impl Requests {
             _ if request == Request::Shutdown => None,
             _ => Some(Refusal::ShuttingDown),
         };
-        let mut open = Open { request, up: Vec::new(), down: Vec::new(), refusal };
+        let (reloads, has_failed_reload) = (Vec::new(), false);
+        let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, refusal };
         if refusal.is_none() {
             match request {
                 Request::About(target, verb) => open.about(targets(target, model), verb, model),
@@ -53,6 +57,19 @@ impl Requests {
         self.open.insert(id, open);
     }
 
+    pub(crate) fn reload_begins(&mut self, id: RequestId, service: ServiceIndex) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.reloads.push(service);
+        }
+    }
+
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
+        for open in self.open.values_mut().filter(|open| open.reloads.contains(&service)) {
+            open.reloads.retain(|other| *other != service);
+            open.has_failed_reload |= failure.is_some();
+        }
+    }
+
     pub(crate) fn withdrawn(&mut self, id: RequestId) {
         self.open.remove(&id);
     }
@@ -69,6 +86,9 @@ impl Requests {
         if let Some(refusal) = open.refusal {
             rule!(result == Err(refusal), "{request:?}: {result:?}");
             return Ok(());
+        }
+        if let Request::About(target, Verb::Reload) = request {
+            return open.sees_reload_answered(target, result, model, stage);
         }
         let is_signal = matches!(request, Request::About(_, Verb::Signal(_)));
         let running =
@@ -130,11 +150,43 @@ impl Open {
                 targets.iter().for_each(|target| stop(*target, model));
                 self.down = targets;
             }
-            Verb::Signal(_) | Verb::Reload => self.up = targets,
+            Verb::Signal(_) => self.up = targets,
+            Verb::Reload => {}
         }
     }
 
+    fn sees_reload_answered(
+        &self,
+        target: Target,
+        result: Result<(), Refusal>,
+        model: &Model,
+        stage: Stage,
+    ) -> Verdict {
+        let is_over = self.reloads.is_empty();
+        match result {
+            Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is said to be done: {self:?}"),
+            Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
+            Err(Refusal::ShuttingDown) => rule!(stage != Stage::Up, "it is not shutting down"),
+            Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
+            Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is no oneshot"),
+            Err(Refusal::NotRunning(_)) => {
+                let runs = |id: &InstanceId| {
+                    let state = model.find(*id).map(|instance| instance.state);
+                    matches!(state, Some(StateName::Running | StateName::Starting | StateName::Backoff))
+                };
+                rule!(!targets(target, model).iter().any(runs), "it could be reloaded: {self:?}");
+            }
+            Err(Refusal::Unknown(_) | Refusal::Failed(_) | Refusal::Overtaken(_)) => {
+                rule!(false, "a reload is refused: {result:?}");
+            }
+        }
+        Ok(())
+    }
+
     fn is_done(&self, model: &Model) -> bool {
+        if !self.reloads.is_empty() {
+            return false;
+        }
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
         self.up.iter().all(|id| model.is_up(*id)) && self.down.iter().all(is_down)
     }

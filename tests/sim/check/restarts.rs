@@ -21,6 +21,10 @@ pub(crate) enum Expected {
     End(Outlook),
     /// It was being stopped.
     Stopped,
+    /// Another process has its place, or has kept it.
+    Replaced,
+    /// The second process of an instance could not be made.
+    RefusedTwin,
     /// What is broken ends while everything is being stopped.
     Anything,
     /// It was never made, because everything is being stopped.
@@ -63,7 +67,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     if !again {
         return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Policy) });
     }
-    if instance.has_been_ready && now.since(instance.since) >= restart.min_uptime {
+    if instance.has_been_ready() && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;
@@ -124,6 +128,13 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             rule!(fits, "{outlook:?} and {to:?} after a stop");
         }
         (Expected::Anything, _) => {}
+        (Expected::Replaced, Reason::Ended { outlook, .. }) => {
+            let rests = matches!(to, StateName::Stopped | StateName::Stopping);
+            rule!(*outlook == Outlook::Stay && rests, "{outlook:?} and {to:?} of a twin");
+        }
+        (Expected::RefusedTwin, Reason::Refused { .. } | Reason::Shutdown) => {
+            rule!(to == StateName::Stopped, "{to:?} instead of rest");
+        }
         (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),
         (expected, reason) => rule!(false, "{reason:?} does not follow from {expected:?}"),
     }

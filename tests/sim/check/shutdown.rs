@@ -150,7 +150,7 @@ impl End {
     }
 
     pub(crate) fn sees_leftovers_killed(&mut self, model: &Model, now: Mono) -> Verdict {
-        rule!(!model.any_active(), "services are still there");
+        rule!(!model.any_left(), "services are still there");
         let Some(drain) = &mut self.drain else {
             return Err(Violation("leftovers are killed without a drain".into()));
         };
@@ -164,7 +164,7 @@ impl End {
         if signal == Signal::KILL {
             rule!(drain.killed_at.is_some(), "SIGKILL to all, for no reason");
         } else {
-            rule!(!model.any_active(), "{signal} to all while services are still there");
+            rule!(!model.any_left(), "{signal} to all while services are still there");
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ impl End {
         let Some(drain) = &self.drain else { return Err(Violation("an exit without a drain".into())) };
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
         rule!(outcome.code == drain.code, "it ends with {}, not {}", outcome.code, drain.code);
-        if left == Left::Processes || model.any_active() {
+        if left == Left::Processes || model.any_left() {
             let patient = drain.killed_at.is_some_and(|at| at + PATIENCE <= now);
             rule!(patient, "it ends while processes are still there");
         }

@@ -18,7 +18,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) ->
     if let Some(latest) = end.latest() {
         rule!(until <= latest, "the drain is not looked after: {until:?} is later than {latest:?}");
     }
-    for (id, instance) in model.all() {
+    for (id, instance) in model.all().chain(model.twins()) {
         let stop = instance.definition.stop;
         let latest = match instance.state {
             StateName::Backoff => instance.due,
@@ -29,7 +29,9 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) ->
                 instance.asked_at.map(|at| at + stop.timeout)
             }
             StateName::Stopping => Some((now + KILL_AGAIN).max(now + stop.timeout)),
-            StateName::Running => instance.watch.map(|(_, by)| by),
+            StateName::Running => {
+                instance.watch.map(|(_, by)| by).into_iter().chain(instance.soaked_at.filter(|at| *at > now)).min()
+            }
             StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed => None,
         };
         if let Some(latest) = latest {

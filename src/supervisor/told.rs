@@ -1,0 +1,130 @@
+//! What processes say of themselves, sd_notify(3), or what is found out about them.
+
+use std::time::Duration;
+
+use super::instance::{Gate, Presence, State, Watch};
+use super::stop::{Rung, Then};
+use super::{Fault, Process, Reason, Supervisor};
+use crate::model::{InstanceId, Pid};
+
+impl Supervisor {
+    /// The instance of a main process.
+    pub(super) fn instance_of(&self, pid: Pid) -> Option<InstanceId> {
+        self.processes.get(&pid).map(|process| process.instance)
+    }
+
+    pub(super) fn on_ready(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Executing { .. } = self.fleet[id].state {
+            // Whoever says that it is ready has been executed, though nobody has told us yet.
+            self.on_executed(pid);
+        }
+        match self.fleet[id].state {
+            State::Starting { pid, since, gate: Gate::By(_) } => self.begin_running(id, pid, since),
+            State::Running { presence: Presence::Away, .. } => self.set_presence(id, Presence::Ready),
+            // It is ready when its time has come, is so already, or will not be any more.
+            State::Starting { gate: Gate::At(_), .. }
+            | State::Running { presence: Presence::Ready, .. }
+            | State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    pub(super) fn on_unready(&mut self, pid: Pid) {
+        if let Some(id) = self.instance_of(pid) {
+            self.set_presence(id, Presence::Away);
+        }
+    }
+
+    fn set_presence(&mut self, id: InstanceId, presence: Presence) {
+        if let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+        }
+    }
+
+    pub(super) fn on_alive(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Running { watch: Some(Watch { every, .. }), .. } = self.fleet[id].state {
+            self.set_watch(id, Some(Watch { every, by: self.now + every }));
+        }
+    }
+
+    pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
+        if let Some(id) = self.instance_of(pid) {
+            self.set_watch(id, (!every.is_zero()).then(|| Watch { every, by: self.now + every }));
+        }
+    }
+
+    fn set_watch(&mut self, id: InstanceId, watch: Option<Watch>) {
+        if let State::Running { pid, since, presence, soaked, .. } = self.fleet[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+        }
+    }
+
+    pub(super) fn on_trouble(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.fleet[id].state {
+            self.stop(id, Then::Fail(Fault::InTrouble));
+        }
+    }
+
+    pub(super) fn on_extended(&mut self, pid: Pid, by: Duration) {
+        let Some(id) = self.instance_of(pid) else { return };
+        let extended = self.now + by;
+        match self.fleet[id].state {
+            State::Starting { pid, since, gate: Gate::By(until) } => {
+                let gate = Gate::By(until.max(extended));
+                self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
+            }
+            State::Stopping { pid, since, rung: Rung::Asked, until, then } => {
+                let until = until.max(extended);
+                self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, Reason::StopRequested);
+            }
+            // Nothing of theirs is limited that it could extend.
+            State::Starting { gate: Gate::At(_), .. }
+            | State::Running { .. }
+            | State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Stopping { rung: Rung::Delayed | Rung::Killed(_), .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => {}
+        }
+    }
+
+    /// Another process is the main one from now on. The one before may go when it likes.
+    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid) {
+        let Some(process) = self.processes.get(&pid).copied() else { return };
+        if self.processes.contains_key(&successor) {
+            return;
+        }
+        let id = process.instance;
+        if let State::Executing { .. } = self.fleet[id].state {
+            self.on_executed(pid);
+        }
+        let state = match self.fleet[id].state {
+            State::Starting { since, gate, .. } => State::Starting { pid: successor, since, gate },
+            State::Running { since, presence, watch, soaked, .. } => {
+                State::Running { pid: successor, since, presence, watch, soaked }
+            }
+            State::Stopping { since, rung, until, then, .. } => {
+                State::Stopping { pid: successor, since, rung, until, then }
+            }
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => return,
+        };
+        self.processes.remove(&pid);
+        self.processes.insert(successor, Process { instance: id, from: self.outbox.end() });
+        self.enter(id, state, Reason::Ready);
+    }
+}
