@@ -151,7 +151,9 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         let stderr = running.stderr();
         assert!(tries(&stderr).iter().all(|reason| reason == "exit 1"), "{stderr}");
         assert_no_orphans(&stderr);
-        ["up", "said"].map(|name| std::fs::remove_file(open.join(name)).unwrap());
+        for name in ["up", "said"] {
+            std::fs::remove_file(open.join(name)).unwrap();
+        }
     }
 }
 
