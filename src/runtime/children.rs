@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::gear::Gear;
 use super::logging::Logging;
 use super::successions::Successions;
-use crate::model::plan::{Input, Limit, Output, Service, State};
-use crate::model::{InstanceId, Pid};
+use crate::model::plan::{Input, Limit, Output, Process, Service, State};
+use crate::model::{InstanceId, Pid, Signal, Template};
 use crate::sys::terminal::Reach;
 use crate::sys::{
     self, ChildSignals, IdProbe, OpenFile, Poller, Progress, Session, Setup, Sharing, Spawner, StringList, procfs,
@@ -40,6 +40,8 @@ pub(super) struct Children {
 #[derive(Clone, Debug)]
 pub(super) struct Child {
     pub(super) instance: InstanceId,
+    /// How often the instance had been started again before.
+    restarts: u32,
     /// What it was made of.
     pub(super) definition: Rc<Service>,
 }
@@ -156,19 +158,13 @@ impl Children {
         logging: &mut Logging,
     ) -> Result<(Pid, Progress), Errno> {
         let number = instance.slot().number;
-        self.fill_argv(service, number);
+        self.fill_argv(&service.process.command, number);
         let places = gear.places(service);
         self.env.clear();
         gear.describe(&places, service, &mut self.env);
         self.fill_env(service, number, restarts);
         let process = &service.process;
-        self.cwd.clear();
-        if let Some(cwd) = &process.cwd {
-            cwd.write_to(number, &mut self.cwd);
-        }
-        self.limits.clear();
-        self.limits.extend_from_slice(&process.limits);
-        self.limits.extend(logging.limit_of_services(process));
+        self.fill_place(process, number, logging);
         self.state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
             path.write_to(number, &mut self.state);
@@ -202,13 +198,60 @@ impl Children {
             signals: ChildSignals::Default,
         };
         let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;
-        self.living.insert(pid, Child { instance, definition: Rc::clone(service) });
+        self.living.insert(pid, Child { instance, restarts, definition: Rc::clone(service) });
         Ok((pid, progress))
     }
 
-    fn fill_argv(&mut self, service: &Service, number: u32) {
+    /// Starts a process beside the main one: `command`, as if it were its own, without output.
+    ///
+    /// # Errors
+    /// As [`Spawner::spawn`].
+    pub(super) fn spawn_helper(
+        &mut self,
+        main: &Child,
+        command: &[Template],
+        logging: &Logging,
+    ) -> Result<(Pid, Progress), Errno> {
+        let Child { instance, restarts, definition } = main;
+        let (number, process) = (instance.slot().number, &definition.process);
+        self.fill_argv(command, number);
+        self.env.clear();
+        self.fill_env(definition, number, *restarts);
+        self.fill_place(process, number, logging);
+        let setup = Setup {
+            argv: &self.argv,
+            env: &self.env,
+            cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
+            session: Session::NewSession,
+            stdio: [Some(self.null.as_fd()); 3],
+            descriptors: &[],
+            file: None,
+            credentials: process.credentials.as_ref(),
+            umask: process.umask,
+            limits: &self.limits,
+            nice: process.nice,
+            oom_score_adj: process.oom_score_adj,
+            no_new_privs: process.no_new_privs,
+            death_signal: (!self.is_init).then_some(Signal::KILL),
+            signals: ChildSignals::Default,
+        };
+        self.spawner.spawn(&setup, self.sharing)
+    }
+
+    /// Directory and limits.
+    fn fill_place(&mut self, process: &Process, number: u32, logging: &Logging) {
+        self.cwd.clear();
+        if let Some(cwd) = &process.cwd {
+            cwd.write_to(number, &mut self.cwd);
+        }
+        self.limits.clear();
+        self.limits.extend_from_slice(&process.limits);
+        self.limits.extend(logging.limit_of_services(process));
+    }
+
+    fn fill_argv(&mut self, command: &[Template], number: u32) {
         self.argv.clear();
-        for word in &service.process.command {
+        for word in command {
             self.argv.push_template(word, number);
         }
     }

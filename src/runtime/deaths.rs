@@ -68,6 +68,9 @@ impl Runtime {
 
     /// No main process, or none any more.
     fn on_other_dead(&mut self, pid: Pid) {
+        if self.on_helper_dead(pid) {
+            return;
+        }
         let successor = self.children.successions().of(pid);
         if successor.is_none() {
             self.counts.orphans += 1;
@@ -98,6 +101,8 @@ impl Runtime {
     /// A main process has ended and has been reaped.
     pub(super) fn conclude(&mut self, pid: Pid, child: &Child, status: ExitStatus) {
         self.children.remove(pid);
+        self.probes.forget(pid, &self.poller);
+        self.channels.on_ended(pid, &self.poller);
         let status = self.children.successions_mut().take_end(pid).unwrap_or(status);
         self.sockets.release(&self.plan, || self.children.living());
         self.children.successions_mut().stop_watching(pid, &self.poller);

@@ -12,19 +12,22 @@ mod control;
 mod counts;
 mod deaths;
 mod ending;
+mod ends;
 mod events;
 mod fd_store;
 mod foreground;
 mod gear;
+mod ipc;
 mod journal;
 mod kills;
 mod logging;
 mod notify;
 mod oom;
 mod pipes;
+mod probe;
 mod search;
 mod sockets;
-mod starts;
+mod start;
 mod state;
 mod successions;
 mod usage;
@@ -37,21 +40,23 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::model::plan::{Input, Service};
+use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
-use crate::sys::{self, Depth, IdProbe, Origin, Poller, Progress, Received, Sharing, SignalQueue, StringList, signals};
+use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
 use children::Children;
 pub use configure::Reread;
 use control::Server;
 use counts::Counts;
 use events::{Digest, Events, What};
 use fd_store::FdStore;
+use ipc::Channels;
 use logging::Logging;
 use notify::Notify;
 use oom::OomCounter;
+use probe::Probes;
 use search::Search;
 use sockets::Sockets;
 use state::States;
@@ -68,7 +73,8 @@ const A_WHILE: Duration = Duration::from_secs(1);
 const SIGNALS_PER_READ: usize = 16;
 
 /// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
-/// those of [`notify`] and [`fd_store`] and the last two, which are [`logging`]'s.
+/// those of [`notify`] and [`fd_store`], of [`probe`], which are pids above 1 << 60, of [`ipc`], above 1 << 61, and the
+/// last two, which are [`logging`]'s.
 const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
@@ -151,6 +157,8 @@ struct Runtime {
     store: FdStore,
     /// Found by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
     ends: Vec<u64>,
+    probes: Probes,
+    channels: Channels,
     begun: Mono,
     /// The same moment, since 1970.
     begun_at: Duration,
@@ -202,6 +210,8 @@ impl Runtime {
             notify: Notify::default(),
             store: FdStore::default(),
             ends: Vec::new(),
+            probes: Probes::default(),
+            channels: Channels::default(),
             begun: now,
             begun_at: sys::wall(),
         })
@@ -225,18 +235,19 @@ impl Runtime {
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
         self.wake_followers();
-        let timeout = if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() {
-            Some(Duration::ZERO)
-        } else {
-            let wakes = [
-                self.until,
-                self.search.due(self.children.count()),
-                self.server.due(),
-                self.told_orphans.due(self.counts.orphans),
-            ];
-            let wakes = wakes.into_iter().chain([self.logging.due()]);
-            wakes.flatten().min().map(|wake| wake.since(sys::now()))
-        };
+        let timeout =
+            if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() || self.channels.is_busy() {
+                Some(Duration::ZERO)
+            } else {
+                let wakes = [
+                    self.until,
+                    self.search.due(self.children.count()),
+                    self.server.due(),
+                    self.told_orphans.due(self.counts.orphans),
+                ];
+                let wakes = wakes.into_iter().chain([self.logging.due(), self.probes.due()]);
+                wakes.flatten().min().map(|wake| wake.since(sys::now()))
+            };
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
             self.is_settled = true;
             sys::memory::release_code();
@@ -248,6 +259,7 @@ impl Runtime {
             self.act();
         }
         self.listen_to_services();
+        self.talk();
         if signalled && self.is_at_leisure() {
             self.take_signals();
         }
@@ -259,6 +271,7 @@ impl Runtime {
         }
         self.tell_of_orphans();
         self.serve();
+        self.probe();
         self.happened(Event::Tick);
     }
 
@@ -296,6 +309,8 @@ impl Runtime {
                 logging::LIFE | logging::ROOM => self.logging.is_ready(token),
                 notify::SOCKET => self.notify.is_ready(),
                 notify::FIRST_TOKEN..=fd_store::LAST_TOKEN => self.ends.push(token),
+                probe::FIRST_TOKEN..=probe::LAST_TOKEN => self.probes.is_ready(token),
+                ipc::FIRST_TOKEN..=ipc::LAST_TOKEN => self.channels.is_ready(token),
                 control::FIRST_TOKEN.. => self.server.is_ready(token),
                 pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
             }
@@ -312,6 +327,10 @@ impl Runtime {
 
     /// Only tells the supervisor: for the answer to one of its actions, which [`Self::act`] is doing.
     fn tell(&mut self, event: Event) {
+        if let Event::Succeeded { pid, successor } = event {
+            self.probes.on_succeeded(pid, successor);
+            self.channels.on_succeeded(pid, successor, &self.poller);
+        }
         self.supervisor.handle(self.now, event);
     }
 
@@ -331,7 +350,7 @@ impl Runtime {
                 }
                 Step::Do(Action::Configure { id }) => self.configure(id),
                 Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
-                Step::Do(Action::Farewell { .. }) => {}
+                Step::Do(Action::Farewell { pid }) => self.channels.say_farewell(pid, &self.poller),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::Record(record)) => self.record(record),
@@ -370,62 +389,6 @@ impl Runtime {
         let total = self.counts.orphans;
         if let Some(count) = self.told_orphans.take(total, self.now) {
             self.happens(What::Orphans { count, total });
-        }
-    }
-
-    fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
-        let made = self.make(instance, restarts, definition);
-        self.now = sys::now();
-        let (pid, progress) = match made {
-            Ok(made) => made,
-            Err(refused) => return self.tell(refused),
-        };
-        self.tell(Event::Spawned { instance, pid });
-        self.notify.on_started(instance);
-        self.children.successions_mut().on_started(pid);
-        // That it could be given out again says that nothing is left of whom the number was before.
-        if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
-            self.uncleared.swap_remove(position);
-            self.children.successions_mut().forget(pid);
-            self.tell(Event::Cleared { pid });
-        }
-        self.on_progress(pid, progress);
-    }
-
-    fn on_progress(&mut self, pid: Pid, progress: Progress) {
-        match progress {
-            Progress::Executed => self.executed(pid),
-            Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
-            Progress::Pending(pipe) => {
-                let token = u64::from(pid.get().unsigned_abs());
-                match self.poller.add(pipe.as_fd(), token) {
-                    Ok(()) => drop(self.starts.insert(pid, pipe)),
-                    // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
-                    Err(_) => self.executed(pid),
-                }
-            }
-        }
-    }
-
-    fn executed(&mut self, pid: Pid) {
-        if let Some(child) = self.children.get(pid) {
-            self.counts.executed(child.instance, self.now);
-        }
-        self.tell(Event::Executed { pid });
-    }
-
-    fn look_at_start(&mut self, pid: Pid) {
-        let Some(pipe) = self.starts.get(&pid) else { return };
-        if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
-            self.forget_start(pid);
-            self.on_progress(pid, progress);
-        }
-    }
-
-    fn forget_start(&mut self, pid: Pid) {
-        if let Some(pipe) = self.starts.remove(&pid) {
-            // Closing it would do as well, were there no child that has it still open.
-            self.poller.remove(pipe.as_fd()).ok();
         }
     }
 

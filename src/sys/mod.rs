@@ -32,6 +32,7 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 mod spawn_child;
+pub mod stream;
 pub mod strings;
 pub mod terminal;
 pub mod wait;

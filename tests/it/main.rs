@@ -30,12 +30,14 @@ mod init_leftovers;
 mod init_signals;
 mod init_start;
 mod init_terminal;
+mod ipc;
 mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
 mod notify;
 mod page;
+mod ready;
 mod services;
 #[path = "../common/session.rs"]
 mod session;

@@ -10,6 +10,7 @@
 mod given;
 mod kernel;
 mod output;
+mod ready;
 mod shell;
 
 use std::ffi::{CString, OsString};
@@ -102,6 +103,14 @@ fn act(words: &[&str]) -> u8 {
         ["sys-queue"] => kernel::queue(),
         // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
         ["shell", program @ ..] => shell::shell(program),
+        // Does REST when SIGUSR1 comes.
+        ["on-signal", rest @ ..] => ready::on_signal(rest),
+        // Writes to descriptor FD (`%` is an end of line): TEXT, TEXT, … and then does what comes after THEN.
+        ["write-to", fd, rest @ ..] => ready::write_to(fd, rest),
+        // Makes FILE and does REST.
+        ["make", path, rest @ ..] => ready::make(path, rest),
+        // Listens at ADDRESS and gives these answers.
+        ["serve", address, answers @ ..] => ready::serve(address, answers),
         // Does what keepalive does when it finds a bug in itself; the reason goes to FILE, too.
         ["panic", file] => {
             keepalive::logs::bug::end_on_panic(std::path::PathBuf::from(file).leak());

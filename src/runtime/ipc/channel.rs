@@ -1,0 +1,172 @@
+//! One channel: bytes to lines, lines to bytes, and no more of either than there is room for.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+use crate::model::InstanceId;
+use crate::sys::{Interest, Poller, pipe, socket};
+
+/// A line is no longer, its end not counted.
+const LONGEST_LINE: usize = 64 << 10;
+/// Read at once.
+const PIECE: usize = 16 << 10;
+/// So much waits for a worker that does not read.
+const MOST_WAITING: usize = 256 << 10;
+/// What is kept of the memory when nothing is in it.
+const KEPT: usize = 4 << 10;
+
+/// Our end of the channel of one process.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) fd: OwnedFd,
+    pub(super) token: u64,
+    pub(super) instance: InstanceId,
+    pub(super) service: Box<str>,
+    /// It waits for its turn.
+    pub(super) is_queued: bool,
+    /// Something has come for it in this turn.
+    pub(super) is_fed: bool,
+    /// Of messages to it.
+    pub(super) lost: u64,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    sent: usize,
+    interest: Interest,
+}
+
+/// What reading gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Something,
+    Nothing,
+    /// There will be no more.
+    End,
+}
+
+/// A line is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+impl Channel {
+    pub(super) const fn new(fd: OwnedFd, token: u64, instance: InstanceId, service: Box<str>) -> Self {
+        Self {
+            fd,
+            token,
+            instance,
+            service,
+            is_queued: false,
+            is_fed: false,
+            lost: 0,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            interest: Interest::Input,
+        }
+    }
+
+    /// `web.0`
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.service, self.instance.slot().number)
+    }
+
+    /// Whether it is one of those whom `to` means: `*`, a service or one of its instances.
+    pub(super) fn is_meant(&self, to: &str) -> bool {
+        let name = &*self.service;
+        if is_group(to) {
+            return to == "*" || to == name;
+        }
+        let number = to.strip_prefix(name).and_then(|rest| rest.strip_prefix('.'));
+        number.is_some_and(|number| number == self.instance.slot().number.to_string())
+    }
+
+    /// Takes in another piece.
+    pub(super) fn read(&mut self) -> Read {
+        let mut buffer = [0; PIECE];
+        match socket::receive(&self.fd, &mut buffer) {
+            Ok(0) => Read::End,
+            Ok(length) => {
+                self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                Read::Something
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
+            Err(_) => Read::End,
+        }
+    }
+
+    /// Whether there is a whole line.
+    pub(super) fn has_line(&self) -> bool {
+        pipe::find(b'\n', &self.input).is_some()
+    }
+
+    /// What has been read, whole lines and the beginning of one; to be put back.
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Without the first `done` bytes.
+    ///
+    /// # Errors
+    /// What is left begins with a line that is too long.
+    pub(super) fn put_back(&mut self, mut input: Vec<u8>, done: usize) -> Result<(), TooLong> {
+        input.drain(..done.min(input.len()));
+        if input.is_empty() && input.capacity() > KEPT {
+            input = Vec::new();
+        }
+        self.input = input;
+        if self.input.len() > LONGEST_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
+    }
+
+    /// Has `line` wait to be sent; if it has to wait for too much else, it is lost.
+    pub(super) fn push(&mut self, line: &[u8]) {
+        if self.output.len() - self.sent + line.len() > MOST_WAITING {
+            if self.lost == 0 {
+                log::warn!("{} does not read its ipc channel: messages to it are lost", self.name());
+            }
+            self.lost += 1;
+            return;
+        }
+        if self.output.len() + line.len() > MOST_WAITING {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.output.extend_from_slice(line);
+    }
+
+    /// Sends what there is room for, and waits for room for the rest.
+    ///
+    /// # Errors
+    /// Nobody reads it any more.
+    pub(super) fn flush(&mut self, poller: &Poller) -> Result<(), Errno> {
+        while let Some(rest @ [_, ..]) = self.output.get(self.sent..) {
+            match socket::transmit(&self.fd, rest) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let is_empty = self.sent == self.output.len();
+        if is_empty {
+            self.output.clear();
+            self.output.shrink_to(KEPT);
+            self.sent = 0;
+        }
+        let interest = if is_empty { Interest::Input } else { Interest::Either };
+        if interest != self.interest {
+            self.interest = interest;
+            poller.change(&self.fd, self.token, interest).ok();
+        }
+        Ok(())
+    }
+}
+
+/// Whether a line of this length may be.
+pub(super) const fn is_short_enough(length: usize) -> bool {
+    length <= LONGEST_LINE
+}
+
+/// Whether `to` means more than one instance.
+pub(super) fn is_group(to: &str) -> bool {
+    !to.contains('.')
+}

@@ -1,0 +1,182 @@
+//! What a worker says on its channel, and what it is told: one JSON value a line.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use crate::runtime::control::json::{Object, text};
+
+/// What one line says. Values are passed on as they were written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message<'l> {
+    /// It is ready.
+    Ready,
+    Get {
+        key: Key<'l>,
+    },
+    /// Without a value: it is removed.
+    Set {
+        key: Key<'l>,
+        value: Option<&'l str>,
+    },
+    Send {
+        to: String,
+        data: &'l str,
+    },
+    /// Node sends a socket along, and holds back everything else until it has heard whether that has arrived.
+    Handle,
+    /// One of ours that lacks what belongs to it, with the key if it has one.
+    Incomplete {
+        key: Option<&'l str>,
+        lacks: &'static str,
+    },
+    /// Not meant for us.
+    Other,
+}
+
+/// A key, as it was written and as it is meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Key<'l> {
+    pub(super) written: &'l str,
+    pub(super) meant: String,
+}
+
+/// `None`: it is no JSON.
+pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
+    if !line.trim_ascii_start().starts_with(b"{") {
+        let value: &RawValue = serde_json::from_slice(line).ok()?;
+        return Some(if value.get() == "\"ready\"" { Message::Ready } else { Message::Other });
+    }
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
+    let field = |name: &str| fields.get(name).map(|value| value.get());
+    let word = |name: &str| field(name).and_then(|written| serde_json::from_str::<String>(written).ok());
+    let key = || {
+        let lacking = Message::Incomplete { key: field("key"), lacks: "`key`, a string" };
+        word("key").zip(field("key")).map(|(meant, written)| Key { written, meant }).ok_or(lacking)
+    };
+    let message = match word("type").as_deref() {
+        _ if word("cmd").as_deref() == Some("NODE_HANDLE") => Ok(Message::Handle),
+        Some("get") => key().map(|key| Message::Get { key }),
+        Some("set") => key().and_then(|key| match field("value") {
+            Some(value) => Ok(Message::Set { key, value: Some(value).filter(|value| *value != "null") }),
+            None => Err(Message::Incomplete { key: field("key"), lacks: "`value`" }),
+        }),
+        Some("send") => match (word("to"), field("data")) {
+            (Some(to), Some(data)) => Ok(Message::Send { to, data }),
+            (None, _) => Err(Message::Incomplete { key: None, lacks: "`to`, a string" }),
+            (Some(_), None) => Err(Message::Incomplete { key: None, lacks: "`data`" }),
+        },
+        Some(_) | None => Ok(Message::Other),
+    };
+    Some(message.unwrap_or_else(|incomplete| incomplete))
+}
+
+/// Sent before the stop signal, as PM2 has it.
+pub(super) const SHUTDOWN: &[u8] = b"\"shutdown\"\n";
+/// Node tries it three times more, and then goes on without.
+pub(super) const NO_HANDLE: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
+
+/// The answer to `get`. All that are given are written JSON.
+pub(super) fn value(key: &str, value: Option<&str>) -> Vec<u8> {
+    line("value", &[("key", key), ("value", value.unwrap_or("null"))])
+}
+
+/// What `from` has sent.
+pub(super) fn delivery(from: &str, data: &str) -> Vec<u8> {
+    line("message", &[("from", &quoted(from)), ("data", data)])
+}
+
+/// Something could not be done. `about` names what, and is written JSON.
+pub(super) fn error(about: Option<(&str, &str)>, reason: &str) -> Vec<u8> {
+    let message = quoted(reason);
+    let fields: Vec<_> = about.into_iter().chain([("message", message.as_str())]).collect();
+    line("error", &fields)
+}
+
+/// As JSON has it.
+pub(super) fn quoted(word: &str) -> String {
+    let mut written = Vec::new();
+    text(&mut written, word);
+    String::from_utf8(written).unwrap_or_default()
+}
+
+fn line(kind: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut line = Vec::new();
+    let mut object = Object::new(&mut line);
+    object.text("type", kind);
+    for (name, written) in fields {
+        object.plain(name, written);
+    }
+    object.end();
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(word: &'static str) -> Key<'static> {
+        Key { written: word, meant: serde_json::from_str(word).unwrap() }
+    }
+
+    #[test]
+    fn what_is_ours_is_understood_and_the_rest_let_be() {
+        let check = |line: &'static str, expect| assert_eq!(parse(line.as_bytes()), Some(expect), "{line}");
+        check("\"ready\"", Message::Ready);
+        check(" \"ready\" \r", Message::Ready);
+        check("\"steady\"", Message::Other);
+        check("5", Message::Other);
+        check("[\"ready\"]", Message::Other);
+        check("{}", Message::Other);
+        check(r#"{"type":7}"#, Message::Other);
+        check(r#"{"type":"axm:monitor","data":{"a":1}}"#, Message::Other);
+        check(r#"{"cmd":"NODE_CLUSTER","act":"online"}"#, Message::Other);
+        check(r#"{"cmd":"NODE_HANDLE","type":"net.Server","msg":{"type":"get","key":"a"}}"#, Message::Handle);
+        check(r#"{"type":"get","key":"a\u0062"}"#, Message::Get { key: key(r#""a\u0062""#) });
+        check(r#"{"key":"","type":"get"}"#, Message::Get { key: key("\"\"") });
+        let value = Some(r#"{"b": [1e400, 123456789012345678901234567890]}"#);
+        check(
+            r#"{"type":"set","key":"a","value":{"b": [1e400, 123456789012345678901234567890]}}"#,
+            Message::Set { key: key("\"a\""), value },
+        );
+        check(r#"{"type":"set","key":"a","value":null}"#, Message::Set { key: key("\"a\""), value: None });
+        let to = "web.1".to_owned();
+        check(r#"{"type":"send","to":"web.1","data":null}"#, Message::Send { to, data: "null" });
+    }
+
+    #[test]
+    fn what_is_ours_and_lacks_something_says_what() {
+        let check = |line: &'static str, key, lacks| {
+            assert_eq!(parse(line.as_bytes()), Some(Message::Incomplete { key, lacks }), "{line}");
+        };
+        check(r#"{"type":"get"}"#, None, "`key`, a string");
+        check(r#"{"type":"get","key":5}"#, Some("5"), "`key`, a string");
+        check(r#"{"type":"set","key":"a"}"#, Some("\"a\""), "`value`");
+        check(r#"{"type":"send","data":1}"#, None, "`to`, a string");
+        check(r#"{"type":"send","to":"*"}"#, None, "`data`");
+    }
+
+    #[test]
+    fn what_is_no_json_is_nothing() {
+        let deep = "[".repeat(60_000);
+        let object = format!("{{\"type\":{deep}");
+        for line in ["ready", "\"ready", "{", "{\"a\":1} {}", "{'a':1}", "\u{feff}{}", "nul", &deep, &object] {
+            assert_eq!(parse(line.as_bytes()), None, "{}", line.get(..20).unwrap_or(line));
+        }
+        assert_eq!(parse(b"\"\xff\""), None);
+        let nested = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+        assert_eq!(parse(nested.as_bytes()), Some(Message::Other), "deep, and right");
+    }
+
+    #[test]
+    fn what_is_told_is_one_line_of_json() {
+        let text = |line: Vec<u8>| String::from_utf8(line).unwrap();
+        assert_eq!(text(value("\"a\"", Some("[1]"))), "{\"type\":\"value\",\"key\":\"a\",\"value\":[1]}\n");
+        assert_eq!(text(value("\"a\"", None)), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");
+        assert_eq!(text(delivery("web.0", "{}")), "{\"type\":\"message\",\"from\":\"web.0\",\"data\":{}}\n");
+        assert_eq!(text(error(None, "no \"room\"")), "{\"type\":\"error\",\"message\":\"no \\\"room\\\"\"}\n");
+        let about = Some(("to", "\"db\""));
+        assert_eq!(text(error(about, "no")), "{\"type\":\"error\",\"to\":\"db\",\"message\":\"no\"}\n");
+    }
+}

@@ -1,0 +1,267 @@
+//! The channels of services with `ipc`: a line of JSON is a message, as Node's `process.send` has it.
+//!
+//! A worker says that it is ready, has keepalive remember things that outlive it, and writes to other workers. Whatever
+//! it sends costs its own channel at most: lines, queues and the work done in one turn are bounded. Start with
+//! `Runtime::talk`; [`message`] says what can be said.
+
+mod channel;
+mod message;
+mod store;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+
+use super::Runtime;
+use super::children::Child;
+use crate::model::plan::Ready;
+use crate::model::{InstanceId, Pid, ServiceIndex};
+use crate::supervisor::Event;
+use crate::sys::{Poller, pipe};
+use channel::{Channel, Read};
+use message::Message;
+use store::Store;
+
+/// The tokens of channels are from here on, by the main process at the other end.
+pub(super) const FIRST_TOKEN: u64 = 1 << 61;
+pub(super) const LAST_TOKEN: u64 = FIRST_TOKEN | 0xffff_ffff;
+
+/// So many channels have their turn in one of the loop.
+const CHANNELS_PER_TURN: usize = 8;
+/// So many lines are looked at of each.
+const LINES_PER_TURN: usize = 64;
+/// When so many have been put into queues, the rest comes with the next turn.
+const DELIVERIES_PER_TURN: usize = 1 << 10;
+/// So many of what a process has sent before it ended; the rest is lost.
+const LAST_DELIVERIES: usize = 4 << 10;
+/// More than the kernel holds of it then.
+const LAST_PIECES: usize = 64;
+
+/// All channels, and what is remembered for each service.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    channels: BTreeMap<Pid, Channel>,
+    stores: BTreeMap<ServiceIndex, Store>,
+    /// Who has something to say, each in its turn.
+    queue: VecDeque<Pid>,
+    /// Those that said that they are ready.
+    announced: Vec<Pid>,
+    /// So many more may be put into queues.
+    deliveries: usize,
+}
+
+/// Why a channel is closed before its process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Malformed,
+    TooLong,
+}
+
+impl Channels {
+    /// From now on `fd` is our end of the channel of `pid`.
+    pub(super) fn open(&mut self, pid: Pid, instance: InstanceId, service: &str, fd: OwnedFd, poller: &Poller) {
+        let token = FIRST_TOKEN | u64::from(pid.get().unsigned_abs());
+        // Without a watch there is no channel, which its process finds closed.
+        if poller.add(&fd, token).is_ok() {
+            self.channels.insert(pid, Channel::new(fd, token, instance, service.into()));
+        }
+    }
+
+    /// Something is to be read or written.
+    pub(super) fn is_ready(&mut self, token: u64) {
+        if let Some(pid) = i32::try_from(token & !FIRST_TOKEN).ok().and_then(Pid::new) {
+            self.enqueue(pid);
+        }
+    }
+
+    /// Some have not had their turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    fn enqueue(&mut self, pid: Pid) {
+        let Some(channel) = self.channels.get_mut(&pid) else { return };
+        if !std::mem::replace(&mut channel.is_queued, true) {
+            self.queue.push_back(pid);
+        }
+    }
+
+    /// Goes on with those that have something to say, and with those that have something to read.
+    fn turn(&mut self, poller: &Poller) {
+        self.deliveries = DELIVERIES_PER_TURN;
+        for _ in 0..CHANNELS_PER_TURN {
+            if self.deliveries == 0 {
+                break;
+            }
+            let Some(pid) = self.queue.pop_front() else { break };
+            self.attend(pid, poller);
+        }
+        self.flush(poller);
+    }
+
+    fn attend(&mut self, pid: Pid, poller: &Poller) {
+        let Some(channel) = self.channels.get_mut(&pid) else { return };
+        channel.is_queued = false;
+        channel.is_fed = true;
+        let is_over = !channel.has_line() && channel.read() == Read::End;
+        match self.take_lines(pid, LINES_PER_TURN) {
+            Err(fault) => self.give_up(pid, fault, poller),
+            // Its end will be found again when these are done.
+            Ok(()) if self.channels.get(&pid).is_some_and(Channel::has_line) => self.enqueue(pid),
+            Ok(()) if is_over => self.close(pid, poller),
+            Ok(()) => {}
+        }
+    }
+
+    /// Does what the next lines say.
+    fn take_lines(&mut self, pid: Pid, most: usize) -> Result<(), Fault> {
+        let Some(channel) = self.channels.get_mut(&pid) else { return Ok(()) };
+        let input = channel.take_input();
+        let mut done = 0;
+        for _ in 0..most {
+            let rest = input.get(done..).unwrap_or_default();
+            let Some(length) = pipe::find(b'\n', rest).filter(|_| self.deliveries > 0) else { break };
+            let line = rest.get(..length).unwrap_or_default();
+            if !channel::is_short_enough(length) {
+                return Err(Fault::TooLong);
+            }
+            if !line.trim_ascii().is_empty() {
+                let message = message::parse(line).ok_or(Fault::Malformed)?;
+                self.take_message(pid, message);
+            }
+            done += length + 1;
+        }
+        let Some(channel) = self.channels.get_mut(&pid) else { return Ok(()) };
+        channel.put_back(input, done).map_err(|_| Fault::TooLong)
+    }
+
+    fn take_message(&mut self, pid: Pid, message: Message<'_>) {
+        let Some(channel) = self.channels.get(&pid) else { return };
+        let store = self.stores.entry(channel.instance.service);
+        let answer = match message {
+            Message::Other => return,
+            Message::Ready => return self.announced.push(pid),
+            Message::Send { to, data } => return self.send(pid, &to, data),
+            Message::Handle => message::NO_HANDLE.to_owned(),
+            Message::Incomplete { key, lacks } => {
+                message::error(key.map(|key| ("key", key)), &format!("there is no {lacks}"))
+            }
+            Message::Get { key } => message::value(key.written, store.or_default().get(&key.meant)),
+            Message::Set { key, value: None } => return store.or_default().remove(&key.meant),
+            Message::Set { key, value: Some(value) } => match store.or_default().set(key.meant, value) {
+                Ok(()) => return,
+                Err(store::Full) => message::error(Some(("key", key.written)), "there is no room for it"),
+            },
+        };
+        self.push(pid, &answer);
+    }
+
+    /// To all whom it is meant for; to oneself only if it says so.
+    fn send(&mut self, from: Pid, to: &str, data: &str) {
+        let Some(sender) = self.channels.get(&from) else { return };
+        let line = message::delivery(&sender.name(), data);
+        let mut is_known = to == "*";
+        for (pid, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
+            is_known = true;
+            if *pid != from || !channel::is_group(to) {
+                channel.push(&line);
+                channel.is_fed = true;
+                self.deliveries = self.deliveries.saturating_sub(1);
+            }
+        }
+        if !is_known {
+            let error = message::error(Some(("to", &message::quoted(to))), "nobody of this name has a channel");
+            self.push(from, &error);
+        }
+    }
+
+    fn push(&mut self, pid: Pid, line: &[u8]) {
+        if let Some(channel) = self.channels.get_mut(&pid) {
+            channel.push(line);
+            channel.is_fed = true;
+        }
+    }
+
+    /// Sends what was put into queues.
+    fn flush(&mut self, poller: &Poller) {
+        let flushed = self.channels.iter_mut().map(|(pid, channel)| match std::mem::take(&mut channel.is_fed) {
+            true => channel.flush(poller).map_err(|_| *pid),
+            false => Ok(()),
+        });
+        let gone: Vec<Pid> = flushed.filter_map(Result::err).collect();
+        gone.into_iter().for_each(|pid| self.close(pid, poller));
+    }
+
+    /// The stop signal of this process is about to be sent.
+    pub(super) fn say_farewell(&mut self, pid: Pid, poller: &Poller) {
+        self.push(pid, message::SHUTDOWN);
+        self.flush(poller);
+    }
+
+    /// The process has ended. What it has said before is done, as far as it can be.
+    pub(super) fn on_ended(&mut self, pid: Pid, poller: &Poller) {
+        if !self.channels.contains_key(&pid) {
+            return;
+        }
+        self.deliveries = LAST_DELIVERIES;
+        for _ in 0..LAST_PIECES {
+            let Some(channel) = self.channels.get_mut(&pid) else { break };
+            let read = channel.read();
+            if let Err(fault) = self.take_lines(pid, usize::MAX) {
+                self.give_up(pid, fault, poller);
+            }
+            if read != Read::Something || self.deliveries == 0 {
+                break;
+            }
+        }
+        self.close(pid, poller);
+        self.flush(poller);
+    }
+
+    /// Another process of the instance is the main one from now on, and has the channel.
+    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid, poller: &Poller) {
+        if self.channels.contains_key(&successor) {
+            return;
+        }
+        let Some(Channel { fd, instance, service, .. }) = self.channels.remove(&pid) else { return };
+        poller.remove(&fd).ok();
+        self.open(successor, instance, &service, fd, poller);
+    }
+
+    fn give_up(&mut self, pid: Pid, fault: Fault, poller: &Poller) {
+        if let Some(channel) = self.channels.get(&pid) {
+            let reason = match fault {
+                Fault::Malformed => "this was no JSON",
+                Fault::TooLong => "a line was longer than 64 KiB",
+            };
+            log::warn!("{}: its ipc channel is closed: {reason}", channel.name());
+        }
+        self.close(pid, poller);
+    }
+
+    fn close(&mut self, pid: Pid, poller: &Poller) {
+        let Some(channel) = self.channels.remove(&pid) else { return };
+        poller.remove(&channel.fd).ok();
+        if channel.lost > 0 {
+            log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
+        }
+    }
+}
+
+impl Runtime {
+    /// Does what workers say, a bounded part of it in each turn.
+    pub(super) fn talk(&mut self) {
+        if !self.channels.is_busy() {
+            return;
+        }
+        self.channels.turn(&self.poller);
+        for pid in std::mem::take(&mut self.channels.announced) {
+            let is_awaited = |child: &Child| child.definition.ready == Ready::Ipc;
+            if self.children.get(pid).is_some_and(is_awaited) {
+                self.happened(Event::Ready { pid });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

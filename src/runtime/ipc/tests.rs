@@ -1,0 +1,223 @@
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::sys::stream;
+
+/// Workers by their pids, and the channels of all of them.
+struct Workers {
+    channels: Channels,
+    poller: Poller,
+}
+
+fn pid(number: i32) -> Pid {
+    Pid::new(number).unwrap()
+}
+
+impl Workers {
+    fn new() -> Self {
+        Self { channels: Channels::default(), poller: Poller::new().unwrap() }
+    }
+
+    /// The end of the worker with this pid, which is instance `number` of the service.
+    fn add(&mut self, number: i32, service: &str, instance: u32) -> UnixStream {
+        let (ours, theirs) = stream::pair().unwrap();
+        let position = if service == "web" { 0 } else { 1 };
+        let id = InstanceId { service: ServiceIndex(position), number: instance };
+        self.channels.open(pid(number), id, service, ours, &self.poller);
+        let theirs = UnixStream::from(theirs);
+        theirs.set_nonblocking(true).unwrap();
+        theirs
+    }
+
+    /// As many turns as it takes until nobody has anything to say.
+    fn turn(&mut self) -> Vec<Pid> {
+        for _ in 0..1_000 {
+            let ready = self.poller.wait(Some(std::time::Duration::ZERO)).unwrap();
+            ready.iter().for_each(|ready| self.channels.is_ready(ready.data()));
+            if !self.channels.is_busy() {
+                return std::mem::take(&mut self.channels.announced);
+            }
+            self.channels.turn(&self.poller);
+        }
+        panic!("it never ends");
+    }
+
+    fn is_open(&self, number: i32) -> bool {
+        self.channels.channels.contains_key(&pid(number))
+    }
+}
+
+/// All that has come for a worker; the end is shown.
+fn heard(worker: &mut UnixStream) -> String {
+    let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match worker.read(&mut buffer) {
+            Ok(0) => {
+                all.extend_from_slice(b"END");
+                break;
+            }
+            Ok(length) => all.extend_from_slice(&buffer[..length]),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn what_is_set_is_there_for_the_next_worker_of_the_service_and_for_no_other() {
+    let mut workers = Workers::new();
+    let mut first = workers.add(1, "web", 0);
+    let mut other = workers.add(2, "db", 0);
+    first
+        .write_all(b"{\"type\":\"set\",\"key\":\"a\",\"value\":{\"b\": [1]}}\n{\"type\":\"get\",\"key\":\"a\"}\n")
+        .unwrap();
+    other.write_all(b"{\"type\":\"get\",\"key\":\"a\"}\n").unwrap();
+    assert_eq!(workers.turn(), []);
+    assert_eq!(heard(&mut first), "{\"type\":\"value\",\"key\":\"a\",\"value\":{\"b\": [1]}}\n");
+    assert_eq!(heard(&mut other), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");
+    // What it says last is done although it has ended.
+    first.write_all(b"{\"type\":\"set\",\"key\":\"c\",\"value\":\"last\"}\n").unwrap();
+    workers.channels.on_ended(pid(1), &workers.poller);
+    assert_eq!(heard(&mut first), "END");
+    let mut next = workers.add(3, "web", 0);
+    next.write_all(b"{\"type\":\"get\",\"key\":\"c\"}\n{\"type\":\"set\",\"key\":\"c\",\"value\":null}\n").unwrap();
+    next.write_all(b"{\"type\":\"get\",\"key\":\"c\"}\n").unwrap();
+    workers.turn();
+    let expect =
+        "{\"type\":\"value\",\"key\":\"c\",\"value\":\"last\"}\n{\"type\":\"value\",\"key\":\"c\",\"value\":null}\n";
+    assert_eq!(heard(&mut next), expect);
+}
+
+#[test]
+fn a_message_reaches_those_whom_it_names() {
+    let mut workers = Workers::new();
+    let mut all = [workers.add(1, "web", 0), workers.add(2, "web", 1), workers.add(3, "db", 0), workers.add(4, "w", 1)];
+    let mut check = |from: usize, to: &str, expect: [usize; 4]| {
+        let line = format!("{{\"type\":\"send\",\"to\":\"{to}\",\"data\":7}}\n");
+        all[from].write_all(line.as_bytes()).unwrap();
+        workers.turn();
+        let sender = ["web.0", "web.1", "db.0", "w.1"][from];
+        let delivered = format!("{{\"type\":\"message\",\"from\":\"{sender}\",\"data\":7}}\n");
+        let found = all.each_mut().map(|worker| {
+            let heard = heard(worker);
+            assert!(heard.is_empty() || heard == delivered, "{heard}");
+            usize::from(!heard.is_empty())
+        });
+        assert_eq!(found, expect, "from {sender} to {to}");
+    };
+    check(0, "web.1", [0, 1, 0, 0]);
+    check(2, "web", [1, 1, 0, 0]);
+    check(0, "web", [0, 1, 0, 0]);
+    check(0, "web.0", [1, 0, 0, 0]);
+    check(1, "*", [1, 0, 1, 1]);
+    check(2, "db", [0, 0, 0, 0]);
+    check(0, "w", [0, 0, 0, 1]);
+    all[0].write_all(b"{\"type\":\"send\",\"to\":\"web.01\",\"data\":7}\n").unwrap();
+    workers.turn();
+    let error = "{\"type\":\"error\",\"to\":\"web.01\",\"message\":\"nobody of this name has a channel\"}\n";
+    assert_eq!(heard(&mut all[0]), error);
+}
+
+#[test]
+fn both_processes_that_an_instance_has_for_a_while_get_what_is_sent_to_it() {
+    let mut workers = Workers::new();
+    let mut sender = workers.add(1, "db", 0);
+    let twin = InstanceId { service: ServiceIndex(0), number: 0 }.twin().number;
+    let mut both = [workers.add(2, "web", 0), workers.add(3, "web", twin)];
+    sender.write_all(b"{\"type\":\"send\",\"to\":\"web.0\",\"data\":[]}\n").unwrap();
+    workers.turn();
+    for worker in &mut both {
+        assert_eq!(heard(worker), "{\"type\":\"message\",\"from\":\"db.0\",\"data\":[]}\n");
+    }
+}
+
+#[test]
+fn who_says_nonsense_loses_its_own_channel_alone() {
+    let endless = vec![b'x'; 70_000];
+    let long = format!("\"{}\"\n", "x".repeat(65_536));
+    for nonsense in [&b"{\n"[..], &endless, long.as_bytes(), b"\0\n"] {
+        let mut workers = Workers::new();
+        let (mut bad, mut good) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
+        bad.write_all(nonsense).unwrap();
+        good.write_all(b"\n\n\"ready\"\n\"re").unwrap();
+        assert_eq!(workers.turn(), [pid(2)]);
+        assert_eq!((workers.is_open(1), workers.is_open(2)), (false, true), "{}", nonsense[..2].escape_ascii());
+        good.write_all(b"ady\"\n").unwrap();
+        assert_eq!(workers.turn(), [pid(2)]);
+    }
+    let mut workers = Workers::new();
+    let mut worker = workers.add(1, "web", 0);
+    let longest = format!("\"{}\"\n\"ready\"\n", "x".repeat(65_534));
+    worker.write_all(longest.as_bytes()).unwrap();
+    assert_eq!(workers.turn(), [pid(1)], "so long a line may be");
+}
+
+#[test]
+fn who_does_not_read_loses_messages_and_not_its_channel() {
+    let mut workers = Workers::new();
+    let (mut sender, mut deaf) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
+    let line = format!("{{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"{}\"}}\n", "x".repeat(1_000));
+    for _ in 0..1_000 {
+        sender.write_all(line.as_bytes()).unwrap();
+        workers.turn();
+    }
+    let lost = workers.channels.channels[&pid(2)].lost;
+    assert!((1..1_000).contains(&lost), "{lost}");
+    let mut all = String::new();
+    loop {
+        let more = heard(&mut deaf);
+        workers.turn();
+        if more.is_empty() {
+            break;
+        }
+        all.push_str(&more);
+    }
+    assert_eq!(all.lines().count() as u64, 1_000 - lost);
+    assert!(all.len() <= (256 << 10) + (512 << 10), "no more than a queue and what the kernel holds: {}", all.len());
+    sender.write_all(b"{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"at last\"}\n").unwrap();
+    workers.turn();
+    assert!(heard(&mut deaf).contains("at last"));
+}
+
+#[test]
+fn a_flood_of_one_does_not_hold_up_a_turn() {
+    let mut workers = Workers::new();
+    let mut flood = workers.add(1, "web", 0);
+    flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
+    let others: Vec<UnixStream> = (2..102).map(|number| workers.add(number, "db", number.unsigned_abs())).collect();
+    workers.channels.is_ready(FIRST_TOKEN | 1);
+    workers.channels.turn(&workers.poller);
+    assert!(workers.channels.is_busy(), "there is more, for the next turn");
+    workers.turn();
+    let mut counts: Vec<usize> = others.into_iter().map(|mut worker| heard(&mut worker).lines().count()).collect();
+    counts.dedup();
+    assert_eq!(counts, [400]);
+}
+
+#[test]
+fn who_closes_its_end_is_heard_to_the_end_and_then_gone() {
+    let mut workers = Workers::new();
+    let mut worker = workers.add(1, "web", 0);
+    worker.write_all(&b"{\"type\":\"set\",\"key\":\"n\",\"value\":1}\n".repeat(200)).unwrap();
+    worker.write_all(b"{\"type\":\"set\",\"key\":\"n\",\"value\":2}\n").unwrap();
+    drop(worker);
+    workers.turn();
+    assert!(!workers.is_open(1));
+    assert_eq!(workers.channels.stores[&ServiceIndex(0)].get("n"), Some("2"));
+}
+
+#[test]
+fn a_farewell_is_sent_at_once_and_a_successor_keeps_the_channel() {
+    let mut workers = Workers::new();
+    let mut worker = workers.add(1, "web", 0);
+    workers.channels.on_succeeded(pid(1), pid(9), &workers.poller);
+    worker.write_all(b"\"ready\"\n{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Server\"}\n").unwrap();
+    assert_eq!(workers.turn(), [pid(9)]);
+    assert_eq!(heard(&mut worker), "{\"cmd\":\"NODE_HANDLE_NACK\"}\n");
+    workers.channels.say_farewell(pid(9), &workers.poller);
+    assert_eq!(heard(&mut worker), "\"shutdown\"\n");
+    drop(worker);
+    workers.channels.say_farewell(pid(9), &workers.poller);
+    assert!(!workers.is_open(9), "there is nobody to hear it");
+}

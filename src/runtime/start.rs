@@ -1,0 +1,94 @@
+//! How a process comes to be: what it is given, whether it gets to run its program.
+
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+
+use super::Runtime;
+use super::ends::Ends;
+use super::gear::Gear;
+use crate::model::plan::Service;
+use crate::model::{InstanceId, Pid, StartFailure, StartStep};
+use crate::supervisor::Event;
+use crate::sys::{self, Progress};
+
+impl Runtime {
+    pub(super) fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
+        let made = self.make(instance, restarts, definition);
+        self.now = sys::now();
+        let (pid, progress) = match made {
+            Ok(made) => made,
+            Err(refused) => return self.tell(refused),
+        };
+        self.tell(Event::Spawned { instance, pid });
+        self.notify.on_started(instance);
+        self.children.successions_mut().on_started(pid);
+        // That it could be given out again says that nothing is left of whom the number was before.
+        if let Some(position) = self.uncleared.iter().position(|leader| *leader == pid) {
+            self.uncleared.swap_remove(position);
+            self.children.successions_mut().forget(pid);
+            self.tell(Event::Cleared { pid });
+        }
+        self.on_progress(pid, progress);
+    }
+
+    /// The process, or what to tell if there is none.
+    fn make(
+        &mut self,
+        instance: InstanceId,
+        restarts: u32,
+        definition: &Rc<Service>,
+    ) -> Result<(Pid, Progress), Event> {
+        let out_of = |errno| Event::SpawnRefused { instance, errno };
+        let refused = |failure: StartFailure| match failure.is_shortage() {
+            true => out_of(failure.errno),
+            false => Event::Unbound { instance, failure },
+        };
+        let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
+        let state = self.states.for_instance(instance, definition);
+        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
+        let ends = Ends::new(definition).map_err(out_of)?;
+        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
+        let gear = Gear { sockets: &sockets, stored: self.store.of(instance), state, notify, ..ends.gear() };
+        let made = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)?;
+        self.keep(ends, made.0);
+        Ok(made)
+    }
+
+    fn on_progress(&mut self, pid: Pid, progress: Progress) {
+        match progress {
+            Progress::Executed => self.executed(pid),
+            Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
+            Progress::Pending(pipe) => {
+                let token = u64::from(pid.get().unsigned_abs());
+                match self.poller.add(pipe.as_fd(), token) {
+                    Ok(()) => drop(self.starts.insert(pid, pipe)),
+                    // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
+                    Err(_) => self.executed(pid),
+                }
+            }
+        }
+    }
+
+    fn executed(&mut self, pid: Pid) {
+        if let Some(child) = self.children.get(pid) {
+            self.counts.executed(child.instance, self.now);
+            self.probes.on_executed(pid, child, self.now);
+        }
+        self.tell(Event::Executed { pid });
+    }
+
+    pub(super) fn look_at_start(&mut self, pid: Pid) {
+        let Some(pipe) = self.starts.get(&pid) else { return };
+        if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
+            self.forget_start(pid);
+            self.on_progress(pid, progress);
+        }
+    }
+
+    pub(super) fn forget_start(&mut self, pid: Pid) {
+        if let Some(pipe) = self.starts.remove(&pid) {
+            // Closing it would do as well, were there no child that has it still open.
+            self.poller.remove(pipe.as_fd()).ok();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The channel of JSON lines, spoken by Node as it is and by others over `KEEPALIVE_IPC_FD`.
+
+use std::process::Command;
+
+use keepalive::model::Signal;
+
+use crate::harness::{Place, places, skip};
+use crate::services::Set;
+
+/// Whether there is this program; skips otherwise.
+fn have(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        skip(&format!("there is no {program}"));
+    }
+    found
+}
+
+/// A set whose file `SCRIPT` is this.
+fn set(script: &str, services: &str) -> Set {
+    let set = Set::new(services);
+    set.directory.file("script", script.as_bytes(), 0o644);
+    set
+}
+
+/// What a Python program needs to speak it.
+const PYTHON: &str = "
+import json, os, socket, sys
+channel = socket.socket(fileno=int(os.environ['KEEPALIVE_IPC_FD']))
+lines = channel.makefile('r')
+def say(message): channel.sendall((json.dumps(message) + '\\n').encode())
+def hear(): return json.loads(next(lines))
+def out(*words): print(*words, flush=True)
+";
+
+fn python(script: &str, services: &str) -> Set {
+    set(&format!("{PYTHON}{script}"), services)
+}
+
+// `process.send('ready')` and `process.on('message')` with PM2's words.
+#[test]
+fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
+    if !have("node") {
+        return;
+    }
+    let set = set(
+        r#"
+        process.on('message', (message) => {
+            console.log('heard', JSON.stringify(message));
+            if (message === 'shutdown') process.disconnect();
+        });
+        process.on('disconnect', () => console.log('disconnected'));
+        process.on('SIGTERM', () => { console.log('SIGTERM'); process.exit(0) });
+        setInterval(() => {}, 1000);
+        process.once('SIGUSR2', () => process.send('ready'));
+        console.log('channel', process.connected, 'NODE_CHANNEL_FD' in process.env, process.env.KEEPALIVE_IPC_FD);
+        "#,
+        r#"
+        [services.a]
+        command = ["node", "DIR/script"]
+        ready = "ipc"
+        ipc = true
+        [services.b]
+        command = ["PUPPET", "end-on-term", "0"]
+        depends_on = ["a"]
+        "#,
+    );
+    for place in places() {
+        let mut running = set.start(place);
+        running.expect("channel true false 3");
+        running.send(Signal::USR2);
+        assert!(running.line().starts_with("ready"));
+        running.send(Signal::TERM);
+        running.expect("signal 15");
+        let mut lines = [running.line(), running.line(), running.line()];
+        // The signal follows at once and may well be first.
+        lines.sort();
+        assert_eq!(lines, ["SIGTERM", "disconnected", "heard \"shutdown\""]);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn a_channel_alone_does_not_keep_a_node_program() {
+    if !have("node") {
+        return;
+    }
+    let set = set(
+        "process.send('ready'); process.send({type: 'axm:monitor', data: {}});",
+        "[services.a]\ncommand = [\"node\", \"DIR/script\"]\nready = \"ipc\"\nipc = true\nrestart = \"on-failure\"\n",
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!stderr.contains("ipc channel"), "{stderr}");
+}
+
+#[test]
+fn a_node_program_that_sends_a_socket_is_not_held_up_by_that() {
+    if !have("node") {
+        return;
+    }
+    let set = set(
+        r#"
+        const server = require('net').createServer().listen(0, '127.0.0.1', () => {
+            process.send({take: 'this'}, server);
+            process.send({type: 'get', key: 'a'});
+        });
+        process.on('message', (message) => { console.log(JSON.stringify(message)); process.exit(0) });
+        "#,
+        "[services.a]\ncommand = [\"node\", \"DIR/script\"]\nipc = true\nrestart = \"on-failure\"\n",
+    );
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stdout.as_str()), (0, r#"{"type":"value","key":"a","value":null}"#), "{stderr}");
+}
+
+#[test]
+fn what_is_kept_outlives_twenty_crashes() {
+    if !have("node") {
+        return;
+    }
+    let set = set(
+        r#"
+        process.on('message', ({ value }) => {
+            if (value === 20) { console.log('counted', value); process.exit(0) }
+            process.send({ type: 'set', key: 'count', value: (value ?? 0) + 1 }, () => process.kill(process.pid, 'SIGKILL'));
+        });
+        process.send({ type: 'get', key: 'count' });
+        "#,
+        r#"
+        [services.a]
+        command = ["node", "DIR/script"]
+        ipc = true
+        min_uptime = "0s"
+        restart = "on-failure"
+        "#,
+    );
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stdout.as_str()), (0, "counted 20"), "{stderr}");
+    assert_eq!(stderr.matches("running → starting (SIGKILL").count(), 20, "{stderr}");
+}
+
+#[test]
+fn workers_write_to_each_other_whatever_they_are_written_in() {
+    if !have("python3") {
+        return;
+    }
+    let set = python(
+        r"
+own = os.environ['KEEPALIVE_SERVICE'] + '.' + os.environ['KEEPALIVE_INSTANCE']
+say('ready')
+if own == 'asks.0':
+    say({'type': 'send', 'to': 'echo', 'data': {'how': ['are', 'you', 1.5, None]}})
+    for line in sorted([json.dumps(hear()), json.dumps(hear())]): out(line)
+    say({'type': 'send', 'to': 'nobody.7', 'data': 1})
+    out(json.dumps(hear()))
+    say({'type': 'send', 'to': '*', 'data': 'end'})
+else:
+    while True:
+        message = hear()
+        if message['data'] == 'end': break
+        say({'type': 'send', 'to': message['from'], 'data': [own, message['data']]})
+",
+        r#"
+        [services.echo]
+        command = ["python3", "DIR/script"]
+        instances = 2
+        ipc = true
+        ready = "ipc"
+        restart = "on-failure"
+        [services.asks]
+        command = ["python3", "DIR/script"]
+        ipc = true
+        restart = "on-failure"
+        depends_on = ["echo"]
+        "#,
+    );
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        let expect = r#"{"type": "message", "from": "echo.0", "data": ["echo.0", {"how": ["are", "you", 1.5, null]}]}
+{"type": "message", "from": "echo.1", "data": ["echo.1", {"how": ["are", "you", 1.5, null]}]}
+{"type": "error", "to": "nobody.7", "message": "nobody of this name has a channel"}"#;
+        assert_eq!((code, stdout.as_str()), (0, expect), "{stderr}");
+    }
+}
+
+#[test]
+fn nonsense_and_floods_of_a_worker_cost_its_own_channel_alone() {
+    if !have("python3") {
+        return;
+    }
+    let set = python(
+        r"
+own = os.environ['KEEPALIVE_INSTANCE']
+def until_closed():
+    try:
+        while channel.recv(4096): pass
+    except ConnectionError: pass
+if own == '0':
+    channel.sendall(b'{]\n')
+    until_closed()
+elif own == '1':
+    try: channel.sendall(b'x' * 200000)
+    except (BrokenPipeError, ConnectionError): pass
+    until_closed()
+elif own == '2':
+    # It asks and asks and never listens: the answers are lost, and it is heard all the same.
+    for number in range(20000): say({'type': 'get', 'key': 'k' * 100})
+say({'type': 'set', 'key': own, 'value': 'there'}) if own > '1' else None
+if own == '3':
+    say({'type': 'get', 'key': '2'})
+    while hear()['value'] != 'there': say({'type': 'get', 'key': '2'})
+out('done', own)
+
+import signal; signal.pause()
+",
+        "[services.a]\ncommand = [\"python3\", \"DIR/script\"]\ninstances = 4\nipc = true\n",
+    );
+    let mut running = set.start(Place::Child);
+    let mut lines = [running.line(), running.line(), running.line(), running.line()];
+    lines.sort();
+    assert_eq!(lines, ["done 0", "done 1", "done 2", "done 3"]);
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    for told in [
+        "warning: a.0: its ipc channel is closed: this was no JSON",
+        "warning: a.1: its ipc channel is closed: a line was longer than 64 KiB",
+        "warning: a.2 does not read its ipc channel: messages to it are lost",
+    ] {
+        assert_eq!(stderr.matches(told).count(), 1, "{told}: {stderr}");
+    }
+    assert!(!stderr.contains("a.3: its ipc"), "{stderr}");
+}
+
+#[test]
+fn a_service_without_a_channel_knows_of_none() {
+    let set = Set::new("[services.a]\ncommand = [\"env\"]\nrestart = \"never\"\n");
+    let mut run = set.run(Place::Child);
+    run.command.env("NODE_CHANNEL_FD", "7").env("NODE_CHANNEL_SERIALIZATION_MODE", "json").env("KEEPALIVE_IPC_FD", "7");
+    let (_, stdout, stderr) = run.finish();
+    assert!(stdout.contains("KEEPALIVE_SERVICE=a") && !stdout.contains("CHANNEL"), "{stdout}");
+    assert!(!stdout.contains("KEEPALIVE_IPC_FD"), "{stderr}");
+}

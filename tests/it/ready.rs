@@ -1,0 +1,251 @@
+//! Readiness that keepalive finds out by itself, and by a newline.
+
+use std::net::TcpListener;
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::procfs;
+
+use crate::harness::{Place, Running, have_root, places, wait_for_death, wait_for_state, wait_until};
+use crate::services::Set;
+
+/// `a` with these keys, and `b`, which starts when `a` is ready.
+fn set(keys: &str) -> Set {
+    Set::new(&format!(
+        "[services.a]\n{keys}\nenv = {{ WHO_SAYS = \"a\" }}\n[services.b]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = {{ WHO_SAYS = \"b\" }}\ndepends_on = [\"a\"]\n",
+    ))
+}
+
+fn start(set: &Set, place: Place) -> Running {
+    let mut run = set.run(place);
+    run.command.env("KEEPALIVE_LOG", "debug");
+    run.start()
+}
+
+/// An address at which nobody listens.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// What was said of `a` while it was not ready; in the end it was.
+#[track_caller]
+fn tries(stderr: &str) -> Vec<String> {
+    let (before, _) = stderr.split_once("a.0 starting → running").unwrap_or_else(|| panic!("{stderr}"));
+    let told = before.lines().filter_map(|line| line.split_once("a.0 is not ready: "));
+    told.map(|(_, reason)| reason.to_owned()).collect()
+}
+
+/// Nobody was reaped of whom keepalive does not know.
+#[track_caller]
+fn assert_no_orphans(stderr: &str) {
+    assert!(!stderr.contains("reaped pid"), "{stderr}");
+}
+
+#[test]
+fn a_port_is_asked_until_somebody_listens() {
+    let address = free_address();
+    let set = set(&format!(
+        "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
+    ));
+    for place in places() {
+        let mut running = start(&set, place);
+        assert!(running.line().starts_with("a: ready"));
+        // It sleeps when it has tried for the first time, and not before.
+        wait_for_state(running.keepalive(), b'S');
+        running.send(Signal::USR1);
+        running.expect("a: listening");
+        while !running.line().starts_with("b: ready") {}
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        let tries = tries(&stderr);
+        assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "Connection refused"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_page_is_asked_for_until_its_status_is_good() {
+    let address = free_address();
+    let set = set(&format!(
+        "command = [\"PUPPET\", \"serve\", \"{address}\", \"503\", \"nothing\", \"nonsense\", \"404\", \"302\"]\nready = {{ http = \"http://{address}/ok?a={{instance}}\" }}"
+    ));
+    let mut running = start(&set, Place::Child);
+    running.expect("a: listening");
+    let asked = format!(
+        "a: asked GET /ok?a=0 HTTP/1.1; Host: {address}; User-Agent: keepalive; Accept: */*; Connection: close"
+    );
+    for answer in ["503 in peace", "", "nonsense", "404 in peace"] {
+        running.expect(&asked);
+        match answer {
+            "" => {}
+            "nonsense" => assert!(running.line().starts_with("a: answered nonsense")),
+            _ => running.expect(&format!("a: answered {answer}")),
+        }
+    }
+    running.expect(&asked);
+    let mut last = [running.line(), running.line()];
+    last.sort();
+    assert_eq!(last[0], "a: answered 302 in peace");
+    assert!(last[1].starts_with("b: ready"), "and it is not asked again: {last:?}");
+    running.send(Signal::TERM);
+    running.expect("b: signal 15");
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let mut tries = tries(&stderr);
+    tries.retain(|reason| reason != "Connection refused");
+    assert_eq!(tries, ["status 503", "no answer in time", "no HTTP answer", "status 404"], "{stderr}");
+}
+
+#[test]
+fn a_file_is_looked_for_until_it_is_there() {
+    let set = set(
+        "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up-0\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up-{instance}\" }",
+    );
+    let mut running = start(&set, Place::Child);
+    assert!(running.line().starts_with("a: ready"));
+    let keepalive = running.keepalive();
+    wait_until("a first look in vain", || {
+        let stat = std::fs::read_to_string(format!("/proc/{keepalive}/stat")).unwrap();
+        // The page faults of children that have been reaped, of which there are no others.
+        stat.rsplit(") ").next()?.split(' ').nth(8).filter(|faults| *faults != "0").map(drop)
+    });
+    running.send(Signal::USR1);
+    while !running.line().starts_with("b: ready") {}
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let tries = tries(&stderr);
+    assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "No such file or directory"), "{stderr}");
+}
+
+#[test]
+fn a_command_is_run_as_the_service_until_it_succeeds() {
+    if !have_root() {
+        return;
+    }
+    let set = set(
+        r#"command = ["PUPPET", "on-signal", "make", "DIR/open/up", "end-on-term", "0"]
+        ready = { exec = ["sh", "-c", "echo $KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE.$KEEPALIVE_RESTARTS $MINE $(id -u) $(pwd) > said; echo noise; test -e up"] }
+        cwd = "DIR/open"
+        user = "65534"
+        group = "65534""#
+        .replace("up\"] }", "up\"] }\n env_file = [\"DIR/more\"]")
+        .as_str(),
+    );
+    std::fs::write(set.directory.path().join("more"), "MINE=mine\n").unwrap();
+    let open = set.directory.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
+    for place in places() {
+        let mut running = start(&set, place);
+        assert!(running.line().starts_with("a: ready"));
+        wait_until("a first try in vain", || open.join("said").exists().then_some(()));
+        running.send(Signal::USR1);
+        let mut lines = vec![running.line()];
+        while !lines.last().unwrap().starts_with("b: ready") {
+            lines.push(running.line());
+        }
+        assert!(!lines.iter().any(|line| line == "noise"), "{lines:?}");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        assert_eq!(set.read("open/said"), format!("a.0.0 mine 65534 {}\n", open.display()));
+        let stderr = running.stderr();
+        assert!(tries(&stderr).iter().all(|reason| reason == "exit 1"), "{stderr}");
+        assert_no_orphans(&stderr);
+        for name in ["up", "said"] {
+            std::fs::remove_file(open.join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
+    let set = set(r#"command = ["PUPPET", "end-on-term", "0"]
+        ready = { exec = ["sh", "-c", "test -e DIR/tried && exit 0; touch DIR/tried; sleep 1000 & wait"] }"#);
+    for place in places() {
+        let mut running = start(&set, place);
+        assert!(running.line().starts_with("a: ready"));
+        assert!(running.line().starts_with("b: ready"));
+        let below = procfs::descendants(running.keepalive());
+        let living = below.iter().filter(|pid| procfs::stat(**pid).is_some_and(|stat| !stat.is_dead()));
+        assert_eq!(living.count(), 2, "the main processes alone");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        assert_eq!(tries(&stderr), ["no answer in time"], "{stderr}");
+        std::fs::remove_file(set.directory.path().join("tried")).unwrap();
+    }
+}
+
+#[test]
+fn a_command_goes_with_the_process_that_it_is_for() {
+    let set = Set::new(
+        r#"[services.a]
+        command = ["PUPPET", "on-signal", "exit", "7"]
+        ready = { exec = ["sh", "-c", "echo $$$$ > DIR/new; mv DIR/new DIR/pid; exec sleep 1000"] }
+        restart = "never""#,
+    );
+    let mut running = set.start(Place::Child);
+    running.ready();
+    let read = || std::fs::read_to_string(set.directory.path().join("pid")).ok();
+    let helper = Pid::new(wait_until("the command", read).trim().parse().unwrap()).unwrap();
+    running.send(Signal::USR1);
+    assert_eq!(running.end(), 7);
+    wait_for_death(helper);
+}
+
+#[test]
+fn a_command_that_is_none_is_said_once_and_the_start_fails() {
+    let set = Set::new(
+        r#"[services.a]
+        command = ["PUPPET", "end-on-term", "0"]
+        ready = { exec = ["/nothing/at/all"] }
+        ready_timeout = "200ms"
+        restart = "never""#,
+    );
+    for user in ["", "\nuser = \"65534\"\ngroup = \"65534\""] {
+        if !user.is_empty() && !have_root() {
+            return;
+        }
+        std::fs::write(&set.config, set.read("keepalive.toml") + user).unwrap();
+        let (_, _, stderr) = set.run(Place::Child).finish();
+        assert_eq!(stderr.matches("warning: a.0: its `ready` cannot be found out: exit 127").count(), 1, "{stderr}");
+        assert!(stderr.contains("not ready"), "{stderr}");
+    }
+}
+
+// "notification-fd": whatever comes before the newline says nothing, and whatever comes after it nobody wants to know.
+#[test]
+fn a_newline_on_its_descriptor_makes_it_ready() {
+    let set = set(
+        r#"command = ["PUPPET", "on-signal", "write-to", "5", "almost", " up%and more%", "THEN", "end-on-term", "0"]
+        ready = { fd = 5 }"#,
+    );
+    for place in places() {
+        let mut running = start(&set, place);
+        assert!(running.line().starts_with("a: ready"));
+        running.send(Signal::USR1);
+        let mut lines = vec![running.line()];
+        while !lines.last().unwrap().starts_with("b: ready") {
+            lines.push(running.line());
+        }
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        assert!(stderr.contains("a.0 starting → running"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_end_without_a_newline_makes_nothing_ready() {
+    let set = Set::new(
+        r#"[services.a]
+        command = ["PUPPET", "write-to", "3", "up", "THEN", "end-on-term", "0"]
+        ready = { fd = 3 }
+        ready_timeout = "200ms"
+        restart = "never""#,
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_ne!(code, 0, "{stderr}");
+    assert!(!stderr.contains("a.0 starting → running"), "{stderr}");
+    assert!(stderr.contains("not ready"), "{stderr}");
+}
