@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 /// All lines together.
 const BYTES_AT_MOST: usize = 4 << 20;
-/// What is left of them when there was no more room.
-const KEPT_AT_MOST: usize = BYTES_AT_MOST / 4 * 3;
+/// What is left of them when there was no more room. All of it is moved then: with half of it, each byte is moved once.
+const KEPT_AT_MOST: usize = BYTES_AT_MOST / 2;
 /// What is asked of memory at once.
 const STEP: usize = 128 << 10;
 
@@ -76,13 +76,10 @@ impl Ring {
             let most = BYTES_AT_MOST.saturating_sub(self.bytes.len());
             self.bytes.reserve_exact(STEP.min(most).max(needed));
         }
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        for number in [self.lines, meta.key, meta.milliseconds] {
-            self.bytes.extend_from_slice(&number.to_ne_bytes());
-        }
-        self.bytes.push(meta.mark);
-        self.bytes.extend_from_slice(text);
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes();
+        let [number, key, milliseconds] = [self.lines, meta.key, meta.milliseconds].map(u64::to_ne_bytes);
+        let parts: [&[u8]; 6] = [&length, &number, &key, &milliseconds, &[meta.mark], text];
+        parts.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.lines += 1;
         *self.held.entry(meta.key).or_default() += needed;
     }
