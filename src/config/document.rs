@@ -1,6 +1,5 @@
 //! A file and what it includes → plan.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,6 +18,7 @@ use super::users::Users;
 use super::walk::{Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
 use crate::model::Plan;
+use crate::model::map::Map;
 use crate::model::plan::{LogStyle, Service};
 use crate::model::units::format_duration;
 
@@ -85,7 +85,7 @@ pub(super) struct Reading<'r> {
     settings: Settings,
     pub(super) drafts: Vec<Draft>,
     /// Where each name was given first, as a position in `drafts`.
-    names: BTreeMap<String, usize>,
+    names: Map<String, usize>,
     /// Where the documents are no TOML.
     syntax: Vec<Fault>,
     /// How many more errors of that kind there are.
@@ -115,7 +115,7 @@ impl<'r> Reading<'r> {
             walk,
             settings: Settings::default(),
             drafts: Vec::new(),
-            names: BTreeMap::new(),
+            names: Map::new(),
             syntax: Vec::new(),
             omitted: 0,
             documents: Vec::new(),
@@ -334,7 +334,7 @@ impl Reading<'_> {
 
     /// Two sockets cannot have one address, and two processes should not have one file of state.
     fn compare_claims(&mut self) {
-        let mut known: BTreeMap<String, Place> = BTreeMap::new();
+        let mut known: Map<String, Place> = Map::new();
         for (what, place) in std::mem::take(&mut self.walk.claims) {
             if let Some(first) = known.get(&what) {
                 let first = self.shown_place(first.source, first.span.as_ref().map_or(0, |span| span.start));

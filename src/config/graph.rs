@@ -1,19 +1,15 @@
 //! `depends_on`: names → positions, and no way round in a circle.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::report::{Fault, Place};
 use super::service::Draft;
 use super::walk::{Walk, nearest};
+use crate::model::map::Map;
 use crate::model::{Plan, ServiceIndex};
 
 /// The dependencies of each service as positions.
-pub(super) fn resolve(
-    walk: &mut Walk<'_>,
-    drafts: &[Draft],
-    names: &BTreeMap<String, usize>,
-) -> Vec<Box<[ServiceIndex]>> {
+pub(super) fn resolve(walk: &mut Walk<'_>, drafts: &[Draft], names: &Map<String, usize>) -> Vec<Box<[ServiceIndex]>> {
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
     for (own, draft) in drafts.iter().enumerate() {
         let mut resolved: Vec<Edge> = Vec::new();

@@ -1,18 +1,20 @@
 //! A plan that takes the place of another while keepalive runs: a [`ServiceIndex`] names the same service in both.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::map::Map;
 use super::plan::Service;
 use super::{Plan, ServiceIndex};
 
 /// See [`Plan::merged`].
 pub(super) fn merged(old: &Plan, new: Plan) -> Plan {
-    let mut positions: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut positions: Map<&str, usize> = Map::new();
     let names = old.services.iter().chain(&new.services).map(|service| &*service.name);
     for name in names {
         let next = positions.len();
-        positions.entry(name).or_insert(next);
+        if !positions.contains_key(name) {
+            positions.insert(name, next);
+        }
     }
     // Where each service of the new plan goes, in its order.
     let targets: Vec<usize> =

@@ -5,6 +5,7 @@
 
 pub mod errno;
 pub mod exit_code;
+pub mod map;
 mod merge;
 pub mod plan;
 pub mod process;

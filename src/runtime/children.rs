@@ -1,6 +1,5 @@
 //! The processes of the instances: how they are made, what is known of them until they are reaped.
 
-use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +10,7 @@ use nix::errno::Errno;
 use super::gear::Gear;
 use super::logging::Logging;
 use super::successions::Successions;
+use crate::model::map::Map;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{InstanceId, Pid, Signal, Template};
 use crate::sys::terminal::Reach;
@@ -20,7 +20,7 @@ use crate::sys::{
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
 pub(super) struct Children {
-    living: BTreeMap<Pid, Child>,
+    living: Map<Pid, Child>,
     successions: Successions,
     environment: StringList,
     null: OwnedFd,
@@ -71,7 +71,7 @@ impl Children {
     pub(super) fn new(environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
-            living: BTreeMap::new(),
+            living: Map::new(),
             successions: Successions::default(),
             environment: passed_on.collect(),
             null: open_null()?,

@@ -1,7 +1,6 @@
 //! The logger as PID 1 has it: the pipes of all instances, both ends, so that none breaks when the logger does; and the
 //! logger's own life.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -15,6 +14,7 @@ use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
 use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
 use crate::logs::message::{LogsQuery, Message};
 use crate::logs::{link, own};
+use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::sys::counters::SharedCounters;
@@ -65,7 +65,7 @@ pub(super) struct Logging {
     plan: Rc<Plan>,
     /// `None`: no output goes through keepalive.
     way: Option<Way>,
-    slots: BTreeMap<InstanceId, Slot>,
+    slots: Map<InstanceId, Slot>,
     /// Numbers of slots are not used again: the ring knows lines by them.
     next_slot: u32,
     maker: Maker,
@@ -95,7 +95,7 @@ impl Logging {
         let mut logging = Self {
             plan,
             way: None,
-            slots: BTreeMap::new(),
+            slots: Map::new(),
             next_slot: 0,
             maker: Maker::default(),
             old_pipes: 0,
@@ -321,7 +321,7 @@ impl Logging {
     /// In the copy of us, whose values are its own.
     fn become_logger(&mut self, life: OwnedFd) -> ! {
         let Some(Way { far_end, counters }) = self.way.take() else { process::exit_now(1) };
-        let pipes = std::mem::take(&mut self.slots).into_values().flat_map(Slot::into_read_ends);
+        let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
         logger::run(Beginning {
             socket: far_end,
             life,

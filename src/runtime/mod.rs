@@ -32,7 +32,6 @@ mod state;
 mod successions;
 mod usage;
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +39,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
@@ -123,7 +123,7 @@ struct Runtime {
     states: States,
     logging: Logging,
     /// Starts whose result is not known yet.
-    starts: BTreeMap<Pid, OwnedFd>,
+    starts: Map<Pid, OwnedFd>,
     /// Main processes that were reaped and have left others in their group or session.
     uncleared: Vec<Pid>,
     signals: SignalQueue,
@@ -186,7 +186,7 @@ impl Runtime {
             reread,
             children,
             logging,
-            starts: BTreeMap::new(),
+            starts: Map::new(),
             uncleared: Vec::new(),
             signals,
             poller,

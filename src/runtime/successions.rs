@@ -3,10 +3,10 @@
 //! What an instance has left of itself is found by the numbers of the main processes that it had: their groups and sessions
 //! live on in what they have started.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use super::notify;
+use crate::model::map::Map;
 use crate::model::{ExitStatus, Pid};
 use crate::sys::{IdProbe, Poller, kill};
 
@@ -14,14 +14,14 @@ use crate::sys::{IdProbe, Poller, kill};
 #[derive(Debug, Default)]
 pub(super) struct Successions {
     /// A main process that was, of which the number is in use: the one that is, or was the last one.
-    heirs: BTreeMap<Pid, Pid>,
+    heirs: Map<Pid, Pid>,
     /// Who has ended without being our child, and who has its place again: that may be about to end without having waited
     /// for it, and then it becomes our child.
-    returned: BTreeMap<Pid, Pid>,
+    returned: Map<Pid, Pid>,
     /// How those have ended that did; by who has their place.
-    ends: BTreeMap<Pid, ExitStatus>,
+    ends: Map<Pid, ExitStatus>,
     /// Stand for main processes that may not be our children.
-    watched: BTreeMap<Pid, OwnedFd>,
+    watched: Map<Pid, OwnedFd>,
 }
 
 impl Successions {

@@ -36,9 +36,10 @@ mod timers;
 mod told;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::model::map::Map;
 use crate::model::plan::SignalUse;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal};
 
@@ -62,9 +63,9 @@ pub struct Supervisor {
     plan: Rc<Plan>,
     fleet: Fleet,
     /// Which instance a process is the main process of, until it has been reaped.
-    processes: BTreeMap<Pid, Process>,
+    processes: Map<Pid, Process>,
     /// Which instance waits until nothing is left of what a process led that has been reaped.
-    leaders: BTreeMap<Pid, InstanceId>,
+    leaders: Map<Pid, InstanceId>,
     timers: Timers,
     outbox: Outbox,
     /// Services whose instances have changed state since [`Self::settle`] last looked at them.
@@ -72,7 +73,7 @@ pub struct Supervisor {
     phase: Phase,
     requests: Vec<request::Pending>,
     /// The reloads that are under way.
-    rollouts: BTreeMap<ServiceIndex, Rollout>,
+    rollouts: Map<ServiceIndex, Rollout>,
     random: Random,
     now: Mono,
     /// How many failures for good there have been.
@@ -96,14 +97,14 @@ impl Supervisor {
         Self {
             fleet: Fleet::new(&plan),
             plan,
-            processes: BTreeMap::new(),
-            leaders: BTreeMap::new(),
+            processes: Map::new(),
+            leaders: Map::new(),
             timers: Timers::default(),
             outbox: Outbox::default(),
             unsettled: VecDeque::new(),
             phase: Phase::Up,
             requests: Vec::new(),
-            rollouts: BTreeMap::new(),
+            rollouts: Map::new(),
             random: Random::new(seed),
             now: Mono::default(),
             failures: 0,

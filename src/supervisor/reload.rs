@@ -136,7 +136,7 @@ impl Supervisor {
 
     /// Everything is being stopped.
     pub(super) fn call_off_rollouts(&mut self) {
-        for service in std::mem::take(&mut self.rollouts).into_keys() {
+        for (service, _) in std::mem::take(&mut self.rollouts).into_entries() {
             self.end_trials(service);
         }
         for service in self.fleet.service_indexes() {

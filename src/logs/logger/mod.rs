@@ -16,7 +16,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use super::line::{Colour, Label, OwnStyle, Stream};
 use super::message::{LogsQuery, Message, Source};
 use super::stamp::Stamp;
 use crate::model::Mono;
+use crate::model::map::Map;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::outlet::Outlet;
@@ -90,7 +91,7 @@ pub struct Beginning {
 }
 
 /// Who writes to a pipe, by its key: what lines in the ring are called.
-type Names = BTreeMap<u64, Name>;
+type Names = Map<u64, Name>;
 
 #[derive(Debug)]
 struct Name {
@@ -136,11 +137,11 @@ struct Logger {
     socket: OwnedFd,
     /// Never touched: it closes with us.
     _life: OwnedFd,
-    pipes: BTreeMap<u64, Pipe>,
+    pipes: Map<u64, Pipe>,
     /// The key of the next pipe in whose place there is another.
     next_retired: u64,
     /// Who is read when a pipe, by its key, has been read so far.
-    heirs: BTreeMap<u64, Heir>,
+    heirs: Map<u64, Heir>,
     /// The number of the newest pipe that we have ever had.
     newest: Option<u64>,
     names: Names,
@@ -180,9 +181,9 @@ impl Logger {
             poller,
             socket,
             _life: life,
-            pipes: BTreeMap::new(),
+            pipes: Map::new(),
             next_retired: FIRST_RETIRED,
-            heirs: BTreeMap::new(),
+            heirs: Map::new(),
             newest: None,
             names: Names::new(),
             outputs,

@@ -1,7 +1,7 @@
 //! The last lines of all instances, for `keepalive logs`: bounded in bytes. When it is full, the oldest lines of those
 //! who hold the most go first, so that who writes much does not push out who writes little.
 
-use std::collections::BTreeMap;
+use crate::model::map::Map;
 
 /// All lines together.
 const BYTES_AT_MOST: usize = 4 << 20;
@@ -40,7 +40,7 @@ pub(super) struct Ring {
     /// How many of them have been forgotten.
     forgotten: u64,
     /// How many bytes each source holds.
-    held: BTreeMap<u64, usize>,
+    held: Map<u64, usize>,
 }
 
 /// A place between two lines.
@@ -81,7 +81,7 @@ impl Ring {
         let parts: [&[u8]; 6] = [&length, &number, &key, &milliseconds, &[meta.mark], text];
         parts.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.lines += 1;
-        *self.held.entry(meta.key).or_default() += needed;
+        *self.held.entry(meta.key) += needed;
     }
 
     /// Forgets the oldest lines of all who hold more than their share.
@@ -286,8 +286,8 @@ mod tests {
         for number in 0..100_000 {
             ring.push(Meta { key: 10 + number % 1_000, ..META }, &[b'y'; 100]);
         }
-        let mut kept = BTreeMap::<u64, usize>::new();
-        texts(&ring, &mut ring.begin()).iter().for_each(|(key, _)| *kept.entry(*key).or_default() += 1);
+        let mut kept = Map::<u64, usize>::new();
+        texts(&ring, &mut ring.begin()).iter().for_each(|(key, _)| *kept.entry(*key) += 1);
         assert_eq!((kept.len(), ring.held.len()), (1_000, 1_000), "a line that is longer than a share goes too");
         assert!(kept.values().max().unwrap() - kept.values().min().unwrap() <= 1, "{kept:?}");
     }

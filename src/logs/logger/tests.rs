@@ -271,7 +271,7 @@ fn a_pipe_that_the_logger_before_was_told_of_is_not_read_twice() {
     let mut world = World::new();
     let _first = world.pipe(1);
     let _second = world.pipe(2);
-    let again = world.logger.pipes[&key(1, Stream::Stdout)].source.clone();
+    let again = world.logger.pipes.get(&key(1, Stream::Stdout)).unwrap().source.clone();
     world.logger.obey(Message::Pipe(again), Some(pipe::pipe().unwrap().0));
     assert_eq!(world.logger.pipes.len(), 2);
 }

@@ -8,11 +8,12 @@ mod channel;
 mod message;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use super::Runtime;
 use super::children::Child;
+use crate::model::map::Map;
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Pid, ServiceIndex};
 use crate::supervisor::Event;
@@ -39,8 +40,8 @@ const LAST_PIECES: usize = 64;
 /// All channels, and what is remembered for each service.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    channels: BTreeMap<Pid, Channel>,
-    stores: BTreeMap<ServiceIndex, Store>,
+    channels: Map<Pid, Channel>,
+    stores: Map<ServiceIndex, Store>,
     /// Who has something to say, each in its turn.
     queue: VecDeque<Pid>,
     /// Those that said that they are ready.
@@ -145,9 +146,9 @@ impl Channels {
             Message::Incomplete { key, lacks } => {
                 message::error(key.map(|key| ("key", key)), &format!("there is no {lacks}"))
             }
-            Message::Get { key } => message::value(key.written, store.or_default().get(&key.meant)),
-            Message::Set { key, value: None } => return store.or_default().remove(&key.meant),
-            Message::Set { key, value: Some(value) } => match store.or_default().set(key.meant, value) {
+            Message::Get { key } => message::value(key.written, store.get(&key.meant)),
+            Message::Set { key, value: None } => return store.remove(&key.meant),
+            Message::Set { key, value: Some(value) } => match store.set(key.meant, value) {
                 Ok(()) => return,
                 Err(store::Full) => message::error(Some(("key", key.written)), "there is no room for it"),
             },

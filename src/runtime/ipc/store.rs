@@ -1,6 +1,6 @@
 //! What the workers of one service have keepalive remember: it outlives each of them, and not keepalive.
 
-use std::collections::BTreeMap;
+use crate::model::map::Map;
 
 /// So many bytes of keys and values at most.
 const SIZE: usize = 1 << 20;
@@ -10,7 +10,7 @@ const ENTRY: usize = 32;
 /// Values by their keys; values are written JSON.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    values: BTreeMap<String, Box<str>>,
+    values: Map<String, Box<str>>,
     size: usize,
 }
 

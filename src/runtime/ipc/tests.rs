@@ -162,7 +162,7 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
         sender.write_all(line.as_bytes()).unwrap();
         workers.turn();
     }
-    let lost = workers.channels.channels[&pid(2)].lost;
+    let lost = workers.channels.channels.get(&pid(2)).unwrap().lost;
     assert!((1..1_000).contains(&lost), "{lost}");
     let mut all = String::new();
     loop {
@@ -204,7 +204,7 @@ fn who_closes_its_end_is_heard_to_the_end_and_then_gone() {
     drop(worker);
     workers.turn();
     assert!(!workers.is_open(1));
-    assert_eq!(workers.channels.stores[&ServiceIndex(0)].get("n"), Some("2"));
+    assert_eq!(workers.channels.stores.get(&ServiceIndex(0)).unwrap().get("n"), Some("2"));
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 mod message;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -16,6 +15,7 @@ use nix::errno::Errno;
 use super::Runtime;
 use super::children::Child;
 use super::fd_store::Offer;
+use crate::model::map::Map;
 use crate::model::plan::{Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
 use crate::supervisor::Event;
@@ -45,9 +45,9 @@ pub(super) struct Notify {
     /// So many datagrams may still be read in this turn.
     budget: u32,
     /// By main process.
-    said: BTreeMap<Pid, Said>,
+    said: Map<Pid, Said>,
     /// What was said in its last run by an instance that does not run.
-    last: BTreeMap<InstanceId, Said>,
+    last: Map<InstanceId, Said>,
     complaints: Complaints,
 }
 
@@ -205,13 +205,13 @@ impl Runtime {
             self.on_presence(main, &child.definition, presence);
         }
         if let Some(status) = news.status.filter(|status| *status != self.notify.status_of(main)) {
-            self.notify.said.entry(main).or_default().status = status.into();
+            self.notify.said.entry(main).status = status.into();
         }
         if news.errno.is_some() {
-            self.notify.said.entry(main).or_default().errno = news.errno;
+            self.notify.said.entry(main).errno = news.errno;
         }
         if news.exit_status.is_some() {
-            self.notify.said.entry(main).or_default().exit_status = news.exit_status;
+            self.notify.said.entry(main).exit_status = news.exit_status;
         }
         if let Some(by) = news.extend {
             self.happened(Event::Extended { pid: main, by });
@@ -244,7 +244,7 @@ impl Runtime {
     }
 
     fn on_away(&mut self, main: Pid, away: Away) {
-        self.notify.said.entry(main).or_default().away = Some(away);
+        self.notify.said.entry(main).away = Some(away);
         self.happened(Event::Unready { pid: main });
     }
 
