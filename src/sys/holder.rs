@@ -98,13 +98,14 @@ fn who_has(target: &str) -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::super::listen;
     use super::*;
     use crate::model::plan::ListenMode;
 
     #[track_caller]
-    fn check_found(address: &Address, asked: &Address) {
-        let (socket, file) = listen::open(address, ListenMode::Shared).unwrap();
+    fn check_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
         let (pid, name) = holder(asked).expect("somebody has it");
         assert_eq!(pid, super::super::process::id());
         assert_eq!(format!("{name}\n"), std::fs::read_to_string("/proc/self/comm").unwrap());
@@ -128,10 +129,14 @@ mod tests {
             ("::", "127.0.0.1"),
             ("::1", "::1"),
         ] {
-            let port = free_port();
-            check_found(&Address::Tcp(address(has, port)), &Address::Tcp(address(wants, port)));
-            let port = free_port();
-            check_found(&Address::Udp(address(has, port)), &Address::Udp(address(wants, port)));
+            let kinds: [fn(SocketAddr) -> Address; 2] = [Address::Tcp, Address::Udp];
+            for kind in kinds {
+                // Somebody else may take the port in between.
+                let (socket, port) = std::iter::repeat_with(free_port)
+                    .find_map(|port| Some((listen::open(&kind(address(has, port)), ListenMode::Shared).ok()?, port)))
+                    .unwrap();
+                check_found(socket, &kind(address(wants, port)));
+            }
         }
         assert!(!overlap("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()));
     }
@@ -141,7 +146,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("keepalive-holder-{}", std::process::id()));
         for path in [path, format!("@keepalive-holder-{}", std::process::id()).into()] {
             let address = Address::Unix { path, mode: 0o600, owner: None };
-            check_found(&address, &address);
+            check_found(listen::open(&address, ListenMode::Shared).unwrap(), &address);
         }
     }
 }
