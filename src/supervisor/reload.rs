@@ -170,8 +170,12 @@ impl Supervisor {
             Strategy::Signal(_) => usize::MAX,
             Strategy::Restart => 1,
         };
+        // One that still has a second process from before waits until that is gone.
+        let is_free =
+            |this: &Self, number: &u32| this.fleet.find(InstanceId { service, number: *number }.twin()).is_none();
         while rollout.underway.len() < surge
-            && let Some(number) = rollout.todo.pop_front()
+            && let Some(position) = rollout.todo.iter().position(|number| is_free(self, number))
+            && let Some(number) = rollout.todo.remove(position)
         {
             if let Some(stage) = self.begin_slot(InstanceId { service, number }, rollout.strategy) {
                 rollout.underway.push(Slot { number, stage });

@@ -1,8 +1,11 @@
 //! What comes from outside: operators, signals, shortages, at random and at the worst moments.
 
+use std::ffi::CString;
+use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex, Signal};
+use keepalive::model::plan::Kind;
+use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex, Signal, Template};
 use keepalive::supervisor::{Action, Event, Fact, Request, RequestId, Scope, StateName, Target, Verb};
 
 use crate::chance::Chance;
@@ -11,6 +14,8 @@ use crate::world::World;
 #[derive(Debug)]
 pub(crate) struct Operator {
     chance: Chance,
+    /// What is in force, as far as is known.
+    plan: Rc<Plan>,
     services: Vec<u32>,
     next_request: u64,
     /// One in so many moments is taken to interfere.
@@ -20,11 +25,11 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    pub(crate) fn new(plan: &Plan, mut chance: Chance) -> Self {
+    pub(crate) fn new(plan: &Rc<Plan>, mut chance: Chance) -> Self {
         let nerves = chance.pick(&[u64::MAX, 200, 30, 8]);
         let patience = chance.pick(&[20, 100, 300]);
         let services = plan.services.iter().map(|service| service.instances).collect();
-        Self { chance, services, next_request: 0, nerves, patience }
+        Self { chance, plan: Rc::clone(plan), services, next_request: 0, nerves, patience }
     }
 
     /// Writes down what is to come from outside until `horizon`, the end included.
@@ -61,6 +66,9 @@ impl Operator {
 
     /// Interferes right after the supervisor has done something, now and then.
     pub(crate) fn watch(&mut self, world: &mut World, action: &Action) {
+        if let Action::Adopt(plan) = action {
+            self.plan = Rc::clone(plan);
+        }
         let delicate = match action {
             Action::Spawn { .. } | Action::Exit(_) => false,
             Action::Signal { scope, .. } => matches!(scope, Scope::Left) || self.chance.one_in(3),
@@ -93,7 +101,8 @@ impl Operator {
                 Event::Signal(self.chance.pick(&signals))
             }
             101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),
-            131..=250 => {
+            131..=190 => self.configuration(),
+            191..=280 => {
                 let service = self.chance.below(self.services.len() as u64) as u32;
                 let most = 2 * u64::from(self.services[service as usize]) + 2;
                 let wanted = 1 + self.chance.below(most) as u32;
@@ -111,6 +120,24 @@ impl Operator {
                 self.request(Request::About(target, verb))
             }
         }
+    }
+
+    /// Another configuration: some services get another command, or another idea of what is stable.
+    fn configuration(&mut self) -> Event {
+        let mut plan = Plan::clone(&self.plan);
+        for service in plan.services.iter_mut().filter(|service| service.kind == Kind::Service) {
+            if self.chance.one_in(3) {
+                let changed = Rc::make_mut(service);
+                let version = CString::new(self.chance.below(3).to_string()).unwrap();
+                changed.process.command = Box::new([Template::Fixed(version)]);
+            }
+            if self.chance.one_in(6) {
+                Rc::make_mut(service).restart.min_uptime = self.chance.millis(0, 20_000);
+            }
+        }
+        self.next_request += 1;
+        let id = (!self.chance.one_in(4)).then_some(RequestId(self.next_request));
+        Event::Configured { id, plan: Rc::new(plan) }
     }
 
     fn target(&mut self) -> Target {

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 41] = [
+const DEEDS: [&str; 44] = [
     "action Exit",
     "backoff → starting",
     "backoff → stopped",
@@ -61,8 +61,11 @@ const DEEDS: [&str; 41] = [
     "fact Abandoned",
     "fact LeftBehind",
     "fact LeftoversKilled",
+    "fact Reconfigured",
+    "fact ReconfigurationRefused",
     "fact ReloadEnded",
     "fact Replaced",
+    "fact RolledBack",
     "fact Scaled",
     "fact ServiceFailed",
     "fact StopTimedOut",

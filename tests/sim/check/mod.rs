@@ -21,10 +21,11 @@ use std::rc::Rc;
 
 use keepalive::model::plan::{Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan};
-use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Verb, View};
+use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Target, Verb, View};
 
 use crate::world::{Serial, World};
 use model::Model;
+use reloads::Reloaded;
 use requests::Requests;
 use shutdown::End;
 
@@ -228,7 +229,12 @@ impl Checker {
             Event::Alive { pid } => self.model.is_alive(*pid, None, now),
             Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
             Event::InTrouble { .. } => {}
-            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } | Event::Configured { .. } => {}
+            Event::Configured { id, .. } => {
+                if let Some(id) = id {
+                    self.requests.hears(*id, Request::Configure, &mut self.model, self.end.stage());
+                }
+            }
+            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } => {}
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())
@@ -245,6 +251,9 @@ impl Checker {
         }
         match action {
             Action::Spawn { instance, restarts, definition } => {
+                let current = &self.plan.services[instance.service.position()];
+                let is_current = definition == current;
+                rule!(is_current, "{instance:?} is made of what is not in force");
                 self.sees_spawn(*instance, *restarts)?;
                 self.model.get_mut(*instance).definition = Rc::clone(definition);
             }
@@ -254,7 +263,11 @@ impl Checker {
                 rule!(record.at == self.now, "a record of another time");
                 self.sees_fact(&record.fact)?;
             }
-            Action::Configure { .. } | Action::Adopt(_) | Action::Farewell { .. } => {}
+            Action::Adopt(plan) => {
+                self.plan = Rc::clone(plan);
+                self.model.adopt(plan);
+            }
+            Action::Configure { .. } | Action::Farewell { .. } => {}
             Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;
@@ -294,15 +307,22 @@ impl Checker {
                 Ok(())
             }
             Fact::ReloadBegun { service } => {
-                let Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) = self.event else {
-                    return Err(Violation(format!("{service:?} is reloaded, and nobody wants that")));
-                };
-                self.requests.reload_begins(id, *service);
-                self.model.reload_begins(*service)
+                match self.event {
+                    Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) => {
+                        self.requests.reload_begins(id, *service);
+                    }
+                    Some(Event::Configured { id, .. }) => {
+                        id.into_iter().for_each(|id| self.requests.reload_begins(id, *service));
+                    }
+                    _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
+                }
+                let is_part =
+                    matches!(self.event, Some(Event::Request { request: Request::About(Target::Instance(_), _), .. }));
+                self.model.reload_begins(*service, if is_part { Reloaded::Some } else { Reloaded::All })
             }
             Fact::ReloadEnded { service, failure } => {
                 self.requests.reload_ends(*service, *failure);
-                self.model.reload_ends(*service)
+                self.model.reload_ends(*service, *failure)
             }
             Fact::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
             Fact::StopTimedOut { instance, .. } => {

@@ -1,6 +1,6 @@
 //! What there is to know about each instance and service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
 use keepalive::supervisor::{Exit, Fault, Left, Outlook, Reason, StateName};
 use nix::errno::Errno;
 
+use super::reloads::Reloaded;
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
 use super::{Checker, Verdict, rule};
@@ -18,12 +19,12 @@ use crate::world::Serial;
 pub(crate) struct Model {
     pub(super) plan: Rc<Plan>,
     /// Those that are surplus too, until they have come to rest.
-    instances: Vec<Vec<Instance>>,
+    pub(super) instances: Vec<Vec<Instance>>,
     wanted: Vec<u32>,
     /// Second processes during a rolling reload.
     pub(super) twins: BTreeMap<InstanceId, Instance>,
     /// The services that are being reloaded.
-    pub(super) reloading: BTreeSet<ServiceIndex>,
+    pub(super) reloading: BTreeMap<ServiceIndex, Reloaded>,
     pub(super) owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
@@ -115,7 +116,7 @@ impl Model {
             instances,
             wanted,
             twins: BTreeMap::new(),
-            reloading: BTreeSet::new(),
+            reloading: BTreeMap::new(),
             owners: BTreeMap::new(),
             failures: 0,
         }

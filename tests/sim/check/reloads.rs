@@ -1,18 +1,26 @@
 //! Rolling reloads, and what a process says of itself: what there is to know about them.
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::{InstanceId, Mono, Pid, ServiceIndex};
-use keepalive::supervisor::{Fault, Reason, StateName};
+use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
+use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName};
 
 use super::model::{Instance, Model, Progress};
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 
+/// Which instances a reload is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    All,
+    Some,
+}
+
 impl Model {
     /// A rolling reload starts a second process for `id`, which is its twin.
     pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
-        rule!(self.reloading.contains(&id.service), "{id:?} starts, and nothing is being reloaded");
+        rule!(self.reloading.contains_key(&id.service), "{id:?} starts, and nothing is being reloaded");
         let main = self.find(id.slot()).map(|main| (main.state, main.runs));
         let Some((StateName::Running, runs)) = main else {
             return Err(Violation(format!("{id:?} starts beside {main:?}")));
@@ -26,20 +34,28 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn reload_begins(&mut self, service: ServiceIndex) -> Verdict {
-        rule!(self.reloading.insert(service), "{service:?} is being reloaded already");
+    pub(crate) fn reload_begins(&mut self, service: ServiceIndex, reloaded: Reloaded) -> Verdict {
+        rule!(self.reloading.insert(service, reloaded).is_none(), "{service:?} is being reloaded already");
         Ok(())
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex) -> Verdict {
-        rule!(self.reloading.remove(&service), "{service:?} was not being reloaded");
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) -> Verdict {
+        let reloaded = self.reloading.remove(&service);
+        rule!(reloaded.is_some(), "{service:?} was not being reloaded");
         let left = self.twins.keys().find(|twin| twin.service == service);
         rule!(left.is_none(), "{left:?} is still there after the reload");
+        let definition = &self.plan.services[service.position()];
+        let is_old = |instance: &&Instance| {
+            instance.state == StateName::Running && !instance.definition.makes_the_same(definition)
+        };
+        let old = self.of(service).iter().find(is_old);
+        let done = failure.is_none() && reloaded == Some(Reloaded::All);
+        rule!(!done || old.is_none(), "{old:?} is what it was before the reload");
         Ok(())
     }
 
     pub(crate) fn is_reloading(&self, service: ServiceIndex) -> bool {
-        self.reloading.contains(&service)
+        self.reloading.contains_key(&service)
     }
 
     /// No reload goes on any more: everything is being stopped.
@@ -49,7 +65,7 @@ impl Model {
 
     /// The twin of `id` takes its place.
     pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
-        rule!(self.reloading.contains(&id.service), "{id:?} is replaced, and nothing is being reloaded");
+        rule!(self.reloading.contains_key(&id.service), "{id:?} is replaced, and nothing is being reloaded");
         let Some(mut twin) = self.twins.remove(&id.twin()) else {
             return Err(Violation(format!("{id:?} is replaced by nothing")));
         };
@@ -97,6 +113,18 @@ impl Model {
         let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) else { return };
         let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
         instance.watch = every.map(|every| (every, now + every));
+    }
+}
+
+impl Model {
+    /// Another plan is in force. What makes the same processes is in force for these as well.
+    pub(crate) fn adopt(&mut self, plan: &Rc<Plan>) {
+        self.plan = Rc::clone(plan);
+        for (instances, definition) in self.instances.iter_mut().zip(&plan.services) {
+            for instance in instances.iter_mut().filter(|instance| instance.definition.makes_the_same(definition)) {
+                instance.definition = Rc::clone(definition);
+            }
+        }
     }
 }
 

@@ -87,8 +87,10 @@ impl Requests {
             rule!(result == Err(refusal), "{request:?}: {result:?}");
             return Ok(());
         }
-        if let Request::About(target, Verb::Reload) = request {
-            return open.sees_reload_answered(target, result, model, stage);
+        match request {
+            Request::About(target, Verb::Reload) => return open.sees_reload_answered(target, result, model, stage),
+            Request::Configure => return open.sees_reload_answered(Target::All, result, model, stage),
+            Request::About(..) | Request::Scale(..) | Request::Shutdown => {}
         }
         let is_signal = matches!(request, Request::About(_, Verb::Signal(_)));
         let running =
