@@ -43,8 +43,6 @@ pub use inline::{Inline, InlineOption, assemble};
 pub use read::describe;
 pub use report::{Finding, Report, write_warnings};
 pub(crate) use service::NAME_LIMIT;
-#[cfg(test)]
-pub(crate) use service::plain_service;
 pub(crate) use walk::{nearest, nearest_signal};
 
 /// What keepalive itself tells processes, and nobody else does. `Walk::is_overwritten` knows those of other protocols.

@@ -17,7 +17,7 @@ use super::sockets::scope_of_all;
 use super::users::User;
 use super::walk::{EnvFile, Schema, Value, Walk, as_integer, entries};
 use crate::model::Template;
-use crate::model::plan::{Input, ListenMode, Output, Process, State};
+use crate::model::plan::{Process, State};
 
 /// The words of a command line with their places.
 pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
@@ -27,31 +27,6 @@ const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"
 
 /// More than the memory of any machine, and what every file system takes.
 const STATE_LIMIT: u64 = 1 << 40;
-
-/// A process as it is if the configuration says nothing.
-pub(super) fn default_process() -> Process {
-    Process {
-        command: Box::default(),
-        cwd: None,
-        credentials: None,
-        umask: None,
-        env: Box::default(),
-        inherit_env: true,
-        input: Input::Null,
-        stdout: Output::Inherit,
-        stderr: Output::Inherit,
-        log_file: None,
-        limits: Box::default(),
-        nice: None,
-        oom_score_adj: None,
-        no_new_privs: false,
-        listen: Box::default(),
-        listen_mode: ListenMode::Shared,
-        fd_store: 0,
-        state: None,
-        ipc: false,
-    }
-}
 
 impl Walk<'_> {
     pub(super) fn process(
@@ -64,11 +39,11 @@ impl Walk<'_> {
         let (credentials, user) = self.credentials(table);
         let listen = self.sockets(table, &scope_of_all(scope));
         let log = table.get("log").map(|value| self.log(value, scope)).unwrap_or_default();
+        let command = match words {
+            Some(words) => self.words(words, scope),
+            None => self.command(span, table, scope),
+        };
         let process = Process {
-            command: match words {
-                Some(words) => self.words(words, scope),
-                None => self.command(span, table, scope),
-            },
             cwd: table
                 .get("cwd")
                 .and_then(|value| self.absolute_path(value, scope, "leave `cwd` out to stay where keepalive is")),
@@ -88,7 +63,7 @@ impl Walk<'_> {
             listen,
             state: table.get("state").and_then(|value| self.state(value, scope)),
             ipc: self.boolean(table, "ipc").unwrap_or(false),
-            ..default_process()
+            ..Process::plain(command)
         };
         let program = table.get("command").map_or(span.clone(), Value::span);
         self.inspect(&process, words.and_then(|words| words.first()).map_or(program, |(_, span)| span.clone()), table);

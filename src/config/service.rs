@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt as _;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
-use super::process::{Words, default_process};
+use super::process::Words;
 use super::sockets;
 use super::walk::{Schema, Value, Walk, as_integer, entries};
 use crate::model::plan::{
@@ -123,55 +122,13 @@ impl Draft {
     /// The command after `--`: it gets the terminal, runs once, and its end is the end of all.
     pub(super) fn main(command: &[OsString]) -> Self {
         let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
-        let process =
-            Process { command: words.map(Template::Fixed).collect(), input: Input::Terminal, ..default_process() };
-        let mut service = default_service("main", process);
+        let process = Process { input: Input::Terminal, ..Process::plain(words.map(Template::Fixed).collect()) };
+        let mut service = Service::plain("main", process);
         service.restart.policy = RestartPolicy::Never;
         service.on_success = Consequence::Shutdown;
         Self { service, depends_on: Vec::new(), stop_timeout: None, source: 0, span: 0..0 }
     }
 }
-
-/// A service of which nothing is configured, for the tests of other rooms.
-#[cfg(test)]
-pub(crate) fn plain_service(name: &str) -> Service {
-    default_service(name, default_process())
-}
-
-fn default_service(name: &str, process: Process) -> Service {
-    Service {
-        name: name.into(),
-        kind: Kind::Service,
-        instances: 1,
-        depends_on: Box::default(),
-        autostart: true,
-        restart: Restart {
-            policy: RestartPolicy::Always,
-            delay: Duration::ZERO,
-            min_uptime: Duration::from_secs(10),
-            backoff: DEFAULT_BACKOFF,
-            max_restarts: Some(16),
-            success: [ExitStatus::Code(0)].into_iter().collect(),
-            prevent: ExitSet::default(),
-        },
-        on_failure: Consequence::Shutdown,
-        on_success: Consequence::Ignore,
-        stop: Stop {
-            signal: Signal::TERM,
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(5),
-            kill_mode: KillMode::Mixed,
-        },
-        ready: Ready::Exec,
-        ready_timeout: Duration::from_secs(30),
-        watchdog: None,
-        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
-        process,
-    }
-}
-
-const DEFAULT_BACKOFF: Backoff =
-    Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.1 };
 
 /// Why `name` cannot be the name of a service.
 pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
@@ -206,7 +163,7 @@ impl Walk<'_> {
         let variables = self.variables(&files);
         let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
         let process = self.process((&scope, &files), &span, table, words);
-        let mut service = default_service(name, process);
+        let mut service = Service::plain(name, process);
         const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
         service.kind = self.choice(table, "type", &KINDS).unwrap_or(service.kind);
         service.instances = self.instances(table);
@@ -277,14 +234,14 @@ impl Walk<'_> {
         const FACTORS: (RangeInclusive<f64>, &str) = (1.0..=1000.0, "a number from 1 to 1000");
         const JITTERS: (RangeInclusive<f64>, &str) = (0.0..=1.0, "a number from 0 to 1");
         self.check_keys(table, "`backoff`", &SCHEMA);
-        let initial = self.duration(table, "initial", DEFAULT_BACKOFF.initial);
-        let max = self.duration(table, "max", DEFAULT_BACKOFF.max.max(initial));
+        let initial = self.duration(table, "initial", Backoff::PLAIN.initial);
+        let max = self.duration(table, "max", Backoff::PLAIN.max.max(initial));
         if let Some(value) = table.get("max").filter(|_| max < initial) {
             let message = "`max` is below `initial`, the delay that it limits";
             self.error(value.span(), message, "raise `max` or lower `initial`");
         }
-        let factor = self.number(table, "factor", FACTORS, DEFAULT_BACKOFF.factor);
-        let jitter = self.number(table, "jitter", JITTERS, DEFAULT_BACKOFF.jitter);
+        let factor = self.number(table, "factor", FACTORS, Backoff::PLAIN.factor);
+        let jitter = self.number(table, "jitter", JITTERS, Backoff::PLAIN.jitter);
         Backoff { initial, factor, max, jitter }
     }
 

@@ -44,63 +44,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::plan::{
-        Backoff, Consequence, Control, ExitSet, Input, KillMode, Kind, ListenMode, LogStyle, Output, Process, Ready,
-        Reload, Restart, RestartPolicy, SignalUses, Stop, Strategy, TERMINATION_LOG,
-    };
-    use crate::model::{Signal, Template};
+    use crate::model::Template;
+    use crate::model::plan::{Control, LogStyle, Process, SignalUses, TERMINATION_LOG};
 
     fn process(program: &str) -> Process {
-        Process {
-            command: [Template::Fixed(std::ffi::CString::new(program).unwrap())].into(),
-            cwd: None,
-            credentials: None,
-            umask: None,
-            env: Box::default(),
-            inherit_env: true,
-            input: Input::Null,
-            stdout: Output::Inherit,
-            stderr: Output::Inherit,
-            log_file: None,
-            limits: Box::default(),
-            nice: None,
-            oom_score_adj: None,
-            no_new_privs: false,
-            listen: Box::default(),
-            listen_mode: ListenMode::Shared,
-            fd_store: 0,
-            state: None,
-            ipc: false,
-        }
+        Process::plain([Template::Fixed(std::ffi::CString::new(program).unwrap())].into())
     }
 
     /// `name` is its program too.
     fn service(name: &str, depends_on: &[u32]) -> Rc<Service> {
-        let second = Duration::from_secs(1);
-        Rc::new(Service {
-            name: name.into(),
-            kind: Kind::Service,
-            instances: 1,
-            depends_on: depends_on.iter().copied().map(ServiceIndex).collect(),
-            autostart: true,
-            restart: Restart {
-                policy: RestartPolicy::Always,
-                delay: second,
-                min_uptime: second,
-                backoff: Backoff { initial: second, factor: 1.0, max: second, jitter: 0.0 },
-                max_restarts: None,
-                success: ExitSet::default(),
-                prevent: ExitSet::default(),
-            },
-            on_failure: Consequence::Ignore,
-            on_success: Consequence::Ignore,
-            stop: Stop { signal: Signal::TERM, delay: second, timeout: second, kill_mode: KillMode::Mixed },
-            ready: Ready::Exec,
-            ready_timeout: second,
-            watchdog: None,
-            reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: second },
-            process: process(name),
-        })
+        let depends_on = depends_on.iter().copied().map(ServiceIndex).collect();
+        Rc::new(Service { depends_on, ..Service::plain(name, process(name)) })
     }
 
     fn plan(services: &[Rc<Service>]) -> Plan {

@@ -3,6 +3,7 @@
 //! Plain data that cannot be wrong once it exists. This room imports nothing of ours, touches no kernel
 //! and reads no file. Start with [`plan`], what a configuration has become, then [`process`].
 
+mod defaults;
 pub mod errno;
 pub mod exit_code;
 pub mod map;

@@ -119,16 +119,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::plain_service;
     use crate::model::Template;
-    use crate::model::plan::{Address, Listen};
+    use crate::model::plan::{Address, Listen, Process};
 
     fn null() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
     }
 
     fn service(names: &[&str]) -> Service {
-        let mut service = plain_service("web");
+        let mut service = Service::plain("web", Process::plain(Box::default()));
         let listen = |name: &&str| Listen {
             name: (*name).into(),
             address: Address::Unix { path: "@x".into(), mode: 0, owner: None },
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn who_is_to_have_nothing_is_told_nothing() {
-        check(&Gear::default(), &plain_service("web"), (&[], &[]));
+        check(&Gear::default(), &Service::plain("web", Process::plain(Box::default())), (&[], &[]));
     }
 
     // sd_listen_fds(3): from 3 on, in the order of the configuration, what is stored after the sockets.
@@ -209,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_file_as_state_has_a_number_and_no_descriptor_yet() {
-        let mut service = plain_service("web");
+        let mut service = Service::plain("web", Process::plain(Box::default()));
         let persist = Some(Template::Fixed(c"/data/state".to_owned()));
         service.process.state = Some(State { size: 7, persist });
         assert_eq!(Gear::default().places(&service).file, Some((3, 7)));

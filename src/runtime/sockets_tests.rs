@@ -8,8 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
-use crate::config::plain_service;
-use crate::model::plan::{Control, LogStyle, SignalUses};
+use crate::model::plan::{Control, LogStyle, Process, SignalUses};
 use crate::supervisor::Reason;
 
 /// A port that is free, at an address that no other test uses.
@@ -21,7 +20,7 @@ fn free_port() -> SocketAddr {
 }
 
 fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
-    let mut service = plain_service(name);
+    let mut service = Service::plain(name, Process::plain(Box::default()));
     service.instances = 2;
     service.process.listen_mode = mode;
     let listen = |(position, address): (usize, &Address)| Listen {
@@ -73,7 +72,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
     assert_eq!(first.len(), 2);
     assert_eq!(given(&mut sockets, id(0, 1), &web), first);
     assert_eq!(given(&mut sockets, id(0, 0).twin(), &web), first);
-    assert!(given(&mut sockets, id(1, 0), &plain_service("none")).is_empty());
+    assert!(given(&mut sockets, id(1, 0), &Service::plain("none", Process::plain(Box::default()))).is_empty());
 }
 
 #[test]

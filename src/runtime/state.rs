@@ -46,11 +46,11 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
-    use crate::config::plain_service;
     use crate::model::ServiceIndex;
+    use crate::model::plan::Process;
 
     fn with_state(size: u64) -> Service {
-        let mut service = plain_service("web");
+        let mut service = Service::plain("web", Process::plain(Box::default()));
         service.process.state = Some(State { size, persist: None });
         service
     }
@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn who_wants_none_has_none() {
         let mut states = States::default();
-        assert!(states.for_instance(instance(0), &plain_service("web")).unwrap().is_none());
+        assert!(
+            states.for_instance(instance(0), &Service::plain("web", Process::plain(Box::default()))).unwrap().is_none()
+        );
         let refused = states.for_instance(instance(0), &with_state(u64::MAX));
         assert_eq!(refused.err(), Some(Errno::EFBIG));
     }

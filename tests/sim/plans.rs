@@ -5,49 +5,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Consequence, Control, Input, KillMode, Kind, ListenMode, LogStyle, Output, Process, Ready, Reload,
-    Restart, RestartPolicy, Service, SignalUse, SignalUses, Stop, Strategy,
+    Backoff, Consequence, Control, KillMode, Kind, LogStyle, Process, Ready, Reload, Restart, RestartPolicy, Service,
+    SignalUse, SignalUses, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
 use crate::chance::Chance;
 
-/// A service as the defaults of the configuration file have it.
+/// A service as the defaults of the configuration file have it, but for the jitter.
 pub(crate) fn service(name: &str) -> Service {
-    Service {
-        name: name.into(),
-        kind: Kind::Service,
-        instances: 1,
-        depends_on: Box::default(),
-        autostart: true,
-        restart: Restart {
-            policy: RestartPolicy::Always,
-            delay: Duration::ZERO,
-            min_uptime: Duration::from_secs(10),
-            backoff: Backoff {
-                initial: Duration::from_millis(100),
-                factor: 2.0,
-                max: Duration::from_secs(30),
-                jitter: 0.0,
-            },
-            max_restarts: Some(16),
-            success: [ExitStatus::Code(0)].into_iter().collect(),
-            prevent: [].into_iter().collect(),
-        },
-        on_failure: Consequence::Shutdown,
-        on_success: Consequence::Ignore,
-        stop: Stop {
-            signal: Signal::TERM,
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(5),
-            kill_mode: KillMode::Mixed,
-        },
-        ready: Ready::Exec,
-        ready_timeout: Duration::from_secs(30),
-        watchdog: None,
-        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
-        process: process(),
-    }
+    let mut service = Service::plain(name, process());
+    service.restart.backoff.jitter = 0.0;
+    service
 }
 
 /// A oneshot as the defaults of the configuration file have it.
@@ -68,27 +37,7 @@ pub(crate) fn plan(services: Vec<Service>) -> Plan {
 }
 
 fn process() -> Process {
-    Process {
-        command: Box::new([Template::Fixed(c"puppet".to_owned())]),
-        cwd: None,
-        credentials: None,
-        umask: None,
-        env: Box::default(),
-        inherit_env: true,
-        input: Input::Null,
-        stdout: Output::Inherit,
-        stderr: Output::Inherit,
-        log_file: None,
-        limits: Box::default(),
-        nice: None,
-        oom_score_adj: None,
-        no_new_privs: false,
-        listen: Box::default(),
-        listen_mode: ListenMode::Shared,
-        fd_store: 0,
-        state: None,
-        ipc: false,
-    }
+    Process::plain(Box::new([Template::Fixed(c"puppet".to_owned())]))
 }
 
 /// Longer than any run lasts: for timeouts that are never to come.

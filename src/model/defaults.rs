@@ -1,0 +1,79 @@
+//! What services and their processes are as long as nothing else is said of them.
+
+use std::time::Duration;
+
+use super::plan::{
+    Backoff, Consequence, ExitSet, Input, KillMode, Kind, ListenMode, Output, Process, Ready, Reload, Restart,
+    RestartPolicy, Service, Stop, Strategy,
+};
+use super::{ExitStatus, Signal, Template};
+
+impl Process {
+    /// One of which the command alone is known.
+    #[must_use]
+    pub fn plain(command: Box<[Template]>) -> Self {
+        Self {
+            command,
+            cwd: None,
+            credentials: None,
+            umask: None,
+            env: Box::default(),
+            inherit_env: true,
+            input: Input::Null,
+            stdout: Output::Inherit,
+            stderr: Output::Inherit,
+            log_file: None,
+            limits: Box::default(),
+            nice: None,
+            oom_score_adj: None,
+            no_new_privs: false,
+            listen: Box::default(),
+            listen_mode: ListenMode::Shared,
+            fd_store: 0,
+            state: None,
+            ipc: false,
+        }
+    }
+}
+
+impl Service {
+    /// One of which nothing is known but its name and how its process is made.
+    #[must_use]
+    pub fn plain(name: &str, process: Process) -> Self {
+        Self {
+            name: name.into(),
+            kind: Kind::Service,
+            instances: 1,
+            depends_on: Box::default(),
+            autostart: true,
+            restart: Restart {
+                policy: RestartPolicy::Always,
+                delay: Duration::ZERO,
+                min_uptime: Duration::from_secs(10),
+                backoff: Backoff::PLAIN,
+                max_restarts: Some(16),
+                success: [ExitStatus::Code(0)].into_iter().collect(),
+                prevent: ExitSet::default(),
+            },
+            on_failure: Consequence::Shutdown,
+            on_success: Consequence::Ignore,
+            stop: Stop {
+                signal: Signal::TERM,
+                delay: Duration::ZERO,
+                timeout: Duration::from_secs(5),
+                kill_mode: KillMode::Mixed,
+            },
+            ready: Ready::Exec,
+            ready_timeout: Duration::from_secs(30),
+            watchdog: None,
+            reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
+            process,
+        }
+    }
+}
+
+impl Backoff {
+    /// 100 ms, doubled each time up to 30 s, give or take a tenth.
+    pub const PLAIN: Self =
+        Self { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.1 };
+}
