@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::fd_store::Stored;
-use crate::model::plan::{Service, State};
+use crate::model::Template;
+use crate::model::plan::{Process, Service, State};
 use crate::sys::{self, StringList};
 
 /// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
@@ -77,7 +78,8 @@ impl<'a> Gear<'a> {
         let mut set = |name: &str, value: &dyn std::fmt::Display| {
             env.push_with(|buffer| drop(write!(buffer, "{name}={value}")));
         };
-        if places.listening > 0 {
+        let is_announced = places.listening > 0 && !binds_by_number(&service.process);
+        if is_announced {
             set("LISTEN_FDS", &places.listening);
             set("LISTEN_PID", &own);
         }
@@ -99,7 +101,7 @@ impl<'a> Gear<'a> {
         if let Some(number) = places.state {
             set("KEEPALIVE_STATE_FD", &number);
         }
-        if places.listening > 0 {
+        if is_announced {
             let names = service.process.listen.iter().map(|listen| &*listen.name);
             let names = names.chain(self.stored.iter().map(|stored| &*stored.name));
             env.push_with(|buffer| {
@@ -111,6 +113,29 @@ impl<'a> Gear<'a> {
             });
         }
     }
+}
+
+/// Whether it is told to bind by number: `-b fd://3`, in a word of its own or in the text of a shell.
+///
+/// Gunicorn, whose option that is, takes the sockets of `LISTEN_FDS` besides and ends at the one that it has twice. What
+/// is stored comes back by `LISTEN_FDS` alone, so that with `fd_store` there is no way around that.
+fn binds_by_number(process: &Process) -> bool {
+    const WAYS: [&[u8]; 4] = [b"-b fd://", b"-bfd://", b"--bind fd://", b"--bind=fd://"];
+    let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    let pieces = || {
+        process.command.iter().chain(&process.env).map(|word| match word {
+            Template::Fixed(text) => std::slice::from_ref(text),
+            Template::Numbered(pieces) => pieces,
+        })
+    };
+    // Nothing is allocated for all others.
+    if process.fd_store > 0 || !pieces().flatten().any(|piece| has(piece.as_bytes(), b"fd://")) {
+        return false;
+    }
+    let words: Vec<Vec<u8>> =
+        pieces().map(|pieces| pieces.iter().flat_map(|piece| piece.to_bytes().to_vec()).collect()).collect();
+    let text = words.join(&b' ');
+    WAYS.iter().any(|way| has(&text, way))
 }
 
 #[cfg(test)]
@@ -193,6 +218,31 @@ mod tests {
             "LISTEN_FDNAMES=http:admin:first:first",
         ];
         check(&gear, &service, (&descriptors, &env));
+    }
+
+    // Gunicorn's `-b`; `dockerd -H fd://3` wants LISTEN_FDS as well.
+    #[test]
+    fn who_is_told_to_bind_by_number_is_told_in_no_other_way() {
+        let socket = null();
+        let sockets = [socket.as_fd()];
+        let gear = Gear { sockets: &sockets, ..Gear::default() };
+        let descriptors = [(3, socket.as_fd())];
+        let announced: &[&str] = &["LISTEN_FDS=1", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http"];
+        let mut service = service(&["http"]);
+        for (words, expect) in [
+            (&[c"gunicorn", c"-b", c"fd://3", c"app:app"][..], &[][..]),
+            (&[c"python3", c"-m", c"gunicorn", c"--bind=fd://3"], &[]),
+            (&[c"sh", c"-c", c"exec gunicorn --bind fd://3 app:app"], &[]),
+            (&[c"gunicorn", c"app:app"], announced),
+            (&[c"dockerd", c"-H", c"fd://3"], announced),
+        ] {
+            service.process.command = words.iter().map(|word| Template::Fixed((*word).to_owned())).collect();
+            check(&gear, &service, (&descriptors, expect));
+        }
+        service.process.env = [Template::Fixed(c"GUNICORN_CMD_ARGS=-b fd://3".to_owned())].into();
+        check(&gear, &service, (&descriptors, &[]));
+        service.process.fd_store = 1;
+        check(&gear, &service, (&descriptors, &["LISTEN_FDS=1", "LISTEN_PID=OWN", "FDSTORE=1", "LISTEN_FDNAMES=http"]));
     }
 
     #[test]

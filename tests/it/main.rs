@@ -37,6 +37,7 @@ mod logs_lines;
 mod logs_read;
 mod notify;
 mod page;
+mod programs;
 mod ready;
 mod services;
 #[path = "../common/session.rs"]

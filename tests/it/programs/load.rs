@@ -1,0 +1,240 @@
+//! Clients that ask without pause, and count what they are told.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Every program answers this.
+pub(super) const BODY: &str = "served\n";
+/// How many clients there are, of each of the two kinds.
+const CLIENTS: usize = 4;
+/// A client that keeps its connection takes a new one after so many requests.
+const KEPT_FOR: u64 = 50;
+/// Between two requests of a client: the machine has other things to do too.
+const PACE: Duration = Duration::from_millis(1);
+/// An answer that takes longer will never come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    /// A connection for each request; `SCRIPT` is `/`, the directory of the set and `index.php`.
+    FastCgi,
+    Redis,
+}
+
+/// What has come of it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) answered: u64,
+    /// Connections that could not be made.
+    pub(super) refused: Vec<String>,
+    /// Requests on new connections that had no answer, or not the right one, and answers that broke off.
+    pub(super) failed: Vec<String>,
+    /// Kept connections that the server had closed between two requests, as it may at any time (RFC 9112, 9.3.1 and
+    /// 9.5): the request was asked again, on a new connection.
+    pub(super) renewed: u64,
+    pub(super) worst: Duration,
+}
+
+impl Tally {
+    fn add(mut self, other: Self) -> Self {
+        self.answered += other.answered;
+        self.refused.extend(other.refused);
+        self.failed.extend(other.failed);
+        self.renewed += other.renewed;
+        self.worst = self.worst.max(other.worst);
+        self
+    }
+}
+
+/// Clients at work.
+pub(super) struct Load {
+    end: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+impl Load {
+    pub(super) fn start(address: SocketAddr, protocol: Protocol, script: &str) -> Self {
+        let (end, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let clients = (0..2 * CLIENTS).map(|number| {
+            let (end, answered) = (Arc::clone(&end), Arc::clone(&answered));
+            let keeps = number % 2 == 0 && protocol != Protocol::FastCgi;
+            let mut client = Client { address, protocol, script: script.to_owned(), keeps, kept: None };
+            std::thread::spawn(move || {
+                let mut tally = Tally::default();
+                while !end.load(Ordering::Relaxed) {
+                    client.turn(&mut tally);
+                    answered.fetch_max(tally.answered, Ordering::Relaxed);
+                    std::thread::sleep(PACE);
+                }
+                tally
+            })
+        });
+        Self { clients: clients.collect(), end, answered }
+    }
+
+    /// Waits until some client has had so many answers more than now.
+    #[track_caller]
+    pub(super) fn wait_for(&self, more: u64) {
+        let goal = self.answered.load(Ordering::Relaxed) + more;
+        crate::harness::wait_until("answers", || (self.answered.load(Ordering::Relaxed) >= goal).then_some(()));
+    }
+
+    pub(super) fn finish(self) -> Tally {
+        self.end.store(true, Ordering::Relaxed);
+        self.clients.into_iter().map(|client| client.join().unwrap()).fold(Tally::default(), Tally::add)
+    }
+}
+
+struct Client {
+    address: SocketAddr,
+    protocol: Protocol,
+    script: String,
+    keeps: bool,
+    kept: Option<(BufReader<TcpStream>, u64)>,
+}
+
+/// Why there is no answer.
+enum Trouble {
+    /// Not a single byte of one.
+    Silence(io::Error),
+    Broken(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl Client {
+    /// One request, asked again where that is everyone's right.
+    fn turn(&mut self, tally: &mut Tally) {
+        let begin = Instant::now();
+        if let Some((mut connection, requests)) = self.kept.take() {
+            match self.exchange(&mut connection) {
+                Ok(stays) => return self.done(tally, begin, connection, if stays { requests + 1 } else { KEPT_FOR }),
+                Err(Trouble::Silence(_)) => tally.renewed += 1,
+                Err(Trouble::Broken(trouble)) => return tally.failed.push(format!("kept: {trouble}")),
+            }
+        }
+        let connection = match TcpStream::connect(self.address) {
+            Ok(connection) => connection,
+            Err(error) => return tally.refused.push(error.to_string()),
+        };
+        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut connection = BufReader::new(connection);
+        match self.exchange(&mut connection) {
+            Ok(stays) => self.done(tally, begin, connection, if stays { 1 } else { KEPT_FOR }),
+            Err(Trouble::Silence(error)) => tally.failed.push(format!("no answer: {error}")),
+            Err(Trouble::Broken(trouble)) => tally.failed.push(trouble),
+        }
+    }
+
+    fn done(&mut self, tally: &mut Tally, begin: Instant, connection: BufReader<TcpStream>, requests: u64) {
+        tally.answered += 1;
+        tally.worst = tally.worst.max(begin.elapsed());
+        self.kept = (self.keeps && requests < KEPT_FOR).then_some((connection, requests));
+    }
+
+    /// Whether the connection may be used again.
+    fn exchange(&self, connection: &mut BufReader<TcpStream>) -> Result<bool, Trouble> {
+        let request = match self.protocol {
+            Protocol::Http => {
+                let connection = if self.keeps { "keep-alive" } else { "close" };
+                format!("GET / HTTP/1.1\r\nHost: keepalive\r\nConnection: {connection}\r\n\r\n").into_bytes()
+            }
+            Protocol::FastCgi => fast_cgi_request(&self.script),
+            Protocol::Redis => b"PING\r\n".to_vec(),
+        };
+        connection.get_mut().write_all(&request).map_err(Trouble::Silence)?;
+        if connection.fill_buf().map_err(Trouble::Silence)?.is_empty() {
+            return Err(Trouble::Silence(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match self.protocol {
+            Protocol::Http => http_answer(connection),
+            Protocol::FastCgi => fast_cgi_answer(connection),
+            Protocol::Redis => {
+                let mut line = String::new();
+                connection.read_line(&mut line)?;
+                expect(&line, "+PONG\r\n").map(|()| self.keeps)
+            }
+        }
+    }
+}
+
+fn expect(found: &str, expected: &str) -> Result<(), Trouble> {
+    if found == expected { Ok(()) } else { Err(Trouble::Broken(format!("{found:?} in place of {expected:?}"))) }
+}
+
+fn http_answer(connection: &mut BufReader<TcpStream>) -> Result<bool, Trouble> {
+    let (mut length, mut stays, mut line) = (None, true, String::new());
+    connection.read_line(&mut line)?;
+    if !line.starts_with("HTTP/1.1 200 ") {
+        return Err(Trouble::Broken(format!("{line:?}")));
+    }
+    loop {
+        line.clear();
+        if connection.read_line(&mut line)? == 0 {
+            return Err(Trouble::Broken("the head broke off".to_owned()));
+        }
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().ok(),
+            "connection" => stays = !value.trim().eq_ignore_ascii_case("close"),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length.ok_or_else(|| Trouble::Broken("no length".to_owned()))?];
+    connection.read_exact(&mut body)?;
+    expect(&String::from_utf8_lossy(&body), BODY).map(|()| stays)
+}
+
+/// A record of the FastCGI specification, section 3.3.
+fn record(kind: u8, content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    [&[1, kind, 0, 1, high, low, 0, 0], content].concat()
+}
+
+const BEGIN: u8 = 1;
+const END: u8 = 3;
+const PARAMS: u8 = 4;
+const STDIN: u8 = 5;
+const STDOUT: u8 = 6;
+
+fn fast_cgi_request(script: &str) -> Vec<u8> {
+    let mut params = Vec::new();
+    for (name, value) in [("SCRIPT_FILENAME", script), ("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/index.php")] {
+        params.extend([name, value].map(|word| u8::try_from(word.len()).unwrap()));
+        params.extend([name, value].concat().bytes());
+    }
+    // The role of a responder, and no wish to keep the connection.
+    let begin = record(BEGIN, &[0, 1, 0, 0, 0, 0, 0, 0]);
+    [begin, record(PARAMS, &params), record(PARAMS, &[]), record(STDIN, &[])].concat()
+}
+
+fn fast_cgi_answer(connection: &mut BufReader<TcpStream>) -> Result<bool, Trouble> {
+    let mut stdout = Vec::new();
+    loop {
+        let mut head = [0; 8];
+        connection.read_exact(&mut head)?;
+        let [_, kind, _, _, high, low, padding, _] = head;
+        let mut content = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        connection.read_exact(&mut content)?;
+        connection.read_exact(&mut vec![0; usize::from(padding)])?;
+        match kind {
+            STDOUT => stdout.extend(content),
+            END => break,
+            _ => return Err(Trouble::Broken(String::from_utf8_lossy(&content).into_owned())),
+        }
+    }
+    let stdout = String::from_utf8_lossy(&stdout);
+    let (head, body) = stdout.split_once("\r\n\r\n").unwrap_or_default();
+    expect(body, BODY).map_err(|_| Trouble::Broken(format!("{head:?} {body:?}"))).map(|()| false)
+}

@@ -1,0 +1,213 @@
+//! Programs that people run, under load, while their workers are replaced, killed and broken.
+
+mod load;
+mod node;
+mod python;
+mod redis;
+mod web;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
+use self::load::{Load, Protocol, Tally};
+use crate::harness::{Place, Running, skip, wait_until};
+use crate::http::Control;
+use crate::services::Set;
+
+const WORKERS: usize = 4;
+const RELOADS: usize = 3;
+/// How many workers are killed, one every [`KILL_EVERY`].
+const KILLS: usize = 50;
+const KILL_EVERY: Duration = Duration::from_millis(100);
+
+/// The first of these that there is; skips where there is none.
+fn program(names: &[&str]) -> Option<PathBuf> {
+    let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+    let mut paths = names.iter().flat_map(|name| places.map(|place| PathBuf::from(place).join(name)));
+    let found = paths.find(|path| path.exists());
+    if found.is_none() {
+        skip(&format!("there is no {}", names.join(", no ")));
+    }
+    found
+}
+
+/// An address where nobody listens, and that no other test uses.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., low, _] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, 79, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+}
+
+/// A program, as a service of [`WORKERS`] workers with one socket.
+struct Program {
+    /// `command` in the configuration.
+    command: String,
+    /// A `command` that does not work.
+    broken: String,
+    /// All other keys.
+    keys: &'static str,
+    files: Vec<(&'static str, String)>,
+    protocol: Protocol,
+}
+
+/// A program at work, and clients.
+struct Scene {
+    running: Running,
+    control: Control,
+    set: Set,
+    program: Program,
+    address: SocketAddr,
+    load: Load,
+}
+
+impl Program {
+    /// `ADDRESS` stands for that of the socket, in the files too.
+    fn config(&self, command: &str, address: SocketAddr) -> String {
+        let keys = self.keys;
+        format!(
+            "[services.web]\ncommand = {command}\ninstances = {WORKERS}\nlisten = {{ http = \"tcp://ADDRESS\" }}\n\
+             min_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n{keys}\n"
+        )
+        .replace("ADDRESS", &address.to_string())
+    }
+
+    fn begin(self) -> Scene {
+        let address = free_address();
+        let set = Set::new(&self.config(&self.command, address));
+        let directory = set.directory.path().to_str().unwrap();
+        for (name, text) in &self.files {
+            let text = text.replace("DIR", directory).replace("ADDRESS", &address.to_string());
+            set.directory.file(name, text.as_bytes(), 0o644);
+        }
+        let running = set.start(Place::Child);
+        let control = Control::at(&set.socket());
+        let load = Load::start(address, self.protocol, &format!("{directory}/index.php"));
+        let scene = Scene { running, control, set, program: self, address, load };
+        scene.wait_for_all();
+        scene.load.wait_for(1);
+        scene
+    }
+
+    /// One worker after the other is replaced, three times, and no request fails.
+    fn is_reloaded(self) {
+        let scene = self.begin();
+        for _ in 0..RELOADS {
+            let before = scene.wait_for_all();
+            let answer = scene.control.post("/v1/services/web/reload");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            let after = scene.wait_for_all();
+            assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
+            scene.load.wait_for(10);
+        }
+        let tally = scene.end("3 reloads");
+        assert_eq!((tally.refused, tally.failed), (vec![], vec![]));
+    }
+
+    /// Workers are killed faster than they start. What they were at is lost, and nothing else.
+    fn is_killed(self) {
+        let scene = self.begin();
+        for number in 0..KILLS {
+            let id = format!("web.{}", number % WORKERS);
+            if let Some(pid) = scene.pid(&id) {
+                signal_process(pid, Signal::KILL).ok();
+            }
+            std::thread::sleep(KILL_EVERY);
+        }
+        scene.wait_for_all();
+        scene.load.wait_for(10);
+        let tally = scene.end("a kill every 100 ms");
+        assert_eq!(tally.refused, Vec::<String>::new());
+    }
+
+    /// What does not work is taken back, and nobody notices.
+    fn is_broken(self) {
+        let scene = self.begin();
+        let before = scene.wait_for_all();
+        let broken = Set::new(&scene.program.config(&scene.program.broken, scene.address));
+        let text = broken.read("keepalive.toml");
+        // The directories are those of the set, and so is the termination log.
+        let (from, to) = (broken.directory.path().to_str().unwrap(), scene.set.directory.path().to_str().unwrap());
+        std::fs::write(&scene.set.config, text.replace(from, to)).unwrap();
+        let answer = scene.control.post("/v1/reload");
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        assert!(answer.reason().starts_with("the new process of web.0 failed: "), "{}", answer.body);
+        assert_eq!(scene.wait_for_all(), before);
+        scene.load.wait_for(10);
+        let tally = scene.end("a broken version");
+        assert_eq!((tally.refused, tally.failed), (vec![], vec![]));
+    }
+}
+
+impl Scene {
+    fn pid(&self, id: &str) -> Option<Pid> {
+        Pid::new(i32::try_from(self.control.instance(id)["pid"].as_i64()?).unwrap())
+    }
+
+    /// Waits until all workers run; their ids.
+    #[track_caller]
+    fn wait_for_all(&self) -> Vec<Pid> {
+        wait_until("all workers to run", || {
+            let running = |number: usize| {
+                let id = format!("web.{number}");
+                (self.control.state(&id) == "running").then(|| self.pid(&id))?
+            };
+            (0..WORKERS).map(running).collect()
+        })
+    }
+
+    /// The ordered stop, and what the clients have seen. With `--nocapture` the figures are shown.
+    fn end(mut self, what: &str) -> Tally {
+        let tally = self.load.finish();
+        self.running.send(Signal::TERM);
+        assert_eq!(self.running.end(), 0);
+        let stderr = self.running.stderr();
+        eprintln!(
+            "{}: {what}: {} answers, {} connections refused, {} requests failed, {} asked again, {:?} at worst",
+            std::thread::current().name().unwrap_or_default(),
+            tally.answered,
+            tally.refused.len(),
+            tally.failed.len(),
+            tally.renewed,
+            tally.worst,
+        );
+        if !tally.refused.is_empty() || !tally.failed.is_empty() {
+            // Shown where the test fails.
+            eprintln!("{stderr}");
+        }
+        assert!(!stderr.contains("SIGKILL because"), "{stderr}");
+        tally
+    }
+}
+
+/// The three things that are shown of each program; `$program` gives it, or nothing where there is none.
+macro_rules! shown {
+    ($program:path) => {
+        #[test]
+        fn three_rolling_reloads_lose_no_request() {
+            if let Some(program) = $program() {
+                program.is_reloaded();
+            }
+        }
+
+        #[test]
+        fn workers_that_are_killed_one_after_the_other_refuse_nobody() {
+            if let Some(program) = $program() {
+                program.is_killed();
+            }
+        }
+
+        #[test]
+        fn a_version_that_does_not_work_is_taken_back_and_nobody_notices() {
+            if let Some(program) = $program() {
+                program.is_broken();
+            }
+        }
+    };
+}
+use shown;
