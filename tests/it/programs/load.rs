@@ -50,6 +50,31 @@ impl Tally {
         self.worst = self.worst.max(other.worst);
         self
     }
+
+    /// The figures, which `--nocapture` shows.
+    pub(super) fn shown(self, what: &str) -> Self {
+        eprintln!(
+            "{}: {what}: {} answers, {} connections refused, {} requests failed, {} asked again, {:?} at worst",
+            std::thread::current().name().unwrap_or_default(),
+            self.answered,
+            self.refused.len(),
+            self.failed.len(),
+            self.renewed,
+            self.worst,
+        );
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn refused_nobody(&self) {
+        assert_eq!(self.refused, Vec::<String>::new());
+    }
+
+    #[track_caller]
+    pub(super) fn lost_nothing(&self) {
+        self.refused_nobody();
+        assert_eq!(self.failed, Vec::<String>::new());
+    }
 }
 
 /// Clients at work.

@@ -12,14 +12,16 @@ def app(environ, start_response):
     return [b'served\n']
 ";
 
-    /// It sends `READY=1` by itself, before its workers have read the application.
+    /// It sends `READY=1` by itself; without `--preload` before anybody has read the application.
     fn gunicorn() -> Option<Program> {
         program(&["gunicorn"])?;
-        let command = |app: &str| format!(r#"["gunicorn", "--chdir", "DIR", "-b", "fd://{{fd.http}}", "{app}:app"]"#);
+        let command = |app: &str| {
+            format!(r#"["gunicorn", "--chdir", "DIR", "--preload", "-b", "fd://{{fd.http}}", "{app}:app"]"#)
+        };
         Some(Program {
             command: command("app"),
             broken: command("missing"),
-            keys: "ready = \"notify\"\nreload = { soak = \"2s\" }",
+            keys: "ready = \"notify\"",
             files: vec![("app.py", APP.to_owned())],
             protocol: Protocol::Http,
         })

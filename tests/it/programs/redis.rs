@@ -1,1 +1,82 @@
-//! Redis.
+//! Redis: `supervised systemd`. It takes no socket over, so that it is reloaded by a restart.
+
+use keepalive::model::Signal;
+
+use super::load::{Load, Protocol};
+use super::{free_address, program};
+use crate::harness::Place;
+use crate::http::Control;
+use crate::services::Set;
+
+/// Redis with these keys, and who asks it when it is ready.
+fn config(address: std::net::SocketAddr, keys: &str) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!(
+        r#"
+        [services.redis]
+        command = ["redis-server", "--bind", "{ip}", "--port", "{port}", "--dir", "DIR", "--appendonly", "yes",
+                   "--appendfsync", "always", "--supervised", "systemd"]
+        ready = "notify"
+        {keys}
+        [services.client]
+        command = ["redis-cli", "-h", "{ip}", "-p", "{port}", "INCR", "runs"]
+        depends_on = ["redis"]
+        restart = "never"
+        "#
+    )
+}
+
+#[test]
+fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
+    if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
+        return;
+    }
+    let address = free_address();
+    let set = Set::new(&config(address, "reload = \"restart\""));
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    for run in 1..=3 {
+        // It is asked once, when it is ready, and could not answer before.
+        wait_for_line(&running, &run.to_string());
+        control.wait_for("client.0", "completed");
+        let before = control.instance("redis.0")["pid"].clone();
+        let answer = control.post("/v1/services/redis/reload");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_ne!(control.instance("redis.0")["pid"], before);
+        assert_eq!(control.state("redis.0"), "running");
+        assert_eq!(control.post("/v1/services/client/start").status, 200);
+    }
+    wait_for_line(&running, "4");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+/// Skips what redis itself says.
+fn wait_for_line(running: &crate::harness::Running, line: &str) {
+    while running.line() != line {}
+}
+
+// A second one cannot have the port of the first, and ends.
+#[test]
+fn a_rolling_reload_that_cannot_be_leaves_the_old_one_at_work() {
+    if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
+        return;
+    }
+    let address = free_address();
+    let set = Set::new(&config(address, ""));
+    let mut running = set.start(Place::Child);
+    wait_for_line(&running, "1");
+    let control = Control::at(&set.socket());
+    let before = control.instance("redis.0")["pid"].clone();
+    let load = Load::start(address, Protocol::Redis, "");
+    for _ in 0..3 {
+        let answer = control.post("/v1/services/redis/reload");
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        assert!(answer.reason().starts_with("the new process of redis.0 failed: exit 1 "), "{}", answer.body);
+        load.wait_for(10);
+    }
+    assert_eq!(control.instance("redis.0")["pid"], before);
+    load.finish().shown("3 reloads that cannot be").lost_nothing();
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
