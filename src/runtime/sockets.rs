@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
-use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
+use crate::model::plan::{Address, Listen, ListenMode, Plan, Process, Service};
+use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep, Template};
 use crate::supervisor::{Fact, StateName};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{holder, process};
@@ -70,7 +70,12 @@ impl Sockets {
                 held.map_err(|errno| refused(address, StartFailure { step: StartStep::Listen(position), errno }))?,
             );
         }
-        Ok(found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect())
+        let found: Vec<BorrowedFd<'_>> =
+            found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect();
+        if !found.is_empty() && counts_on_no_wait(&service.process) {
+            found.iter().for_each(listen::unblock);
+        }
+        Ok(found)
     }
 
     /// The position of what listens there, bound now if nothing does.
@@ -157,6 +162,16 @@ impl Sockets {
 
 fn close(sockets: Vec<Held>) {
     sockets.into_iter().filter_map(|held| held.file).for_each(SocketFile::remove);
+}
+
+/// Whether it takes its sockets by `NGINX`, as nginx hands them to a new nginx: not blocking. With one that does block, a
+/// worker that comes second waits in accept(2), and all its connections with it.
+fn counts_on_no_wait(process: &Process) -> bool {
+    let is_it = |entry: &Template| match entry {
+        Template::Fixed(text) => text.as_bytes().starts_with(b"NGINX="),
+        Template::Numbered(pieces) => pieces.first().is_some_and(|text| text.as_bytes().starts_with(b"NGINX=")),
+    };
+    process.env.iter().any(is_it)
 }
 
 /// A path cannot be had twice.

@@ -61,6 +61,23 @@ fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
     std::iter::empty()
 }
 
+// nginx, ngx_open_listening_sockets(): what is inherited is taken as it is, where it would have unblocked its own.
+#[test]
+fn who_takes_them_by_the_way_of_nginx_does_not_wait_in_them() {
+    let mut web = service("web", ListenMode::Shared, &[Address::Tcp(free_port())]);
+    let mut sockets = Sockets::new(&plan(&[&web]));
+    let mut waits = |web: &Service| {
+        let given = sockets.for_instance(id(0, 0), web).unwrap();
+        let flags = nix::fcntl::fcntl(given[0], nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        !nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK)
+    };
+    assert!(waits(&web));
+    web.process.env = [Template::Fixed(c"NGINX_HOST=a".to_owned())].into();
+    assert!(waits(&web));
+    web.process.env = [Template::Fixed(c"NGINX=3;".to_owned())].into();
+    assert!(!waits(&web));
+}
+
 #[test]
 fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
     let (one, other) = (free_port(), free_port());

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket, sockopt,
 };
@@ -106,6 +106,13 @@ fn unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, O
     }
 }
 
+/// Lets nobody wait in accept(2) for what somebody else has taken, nor whoever else has the socket.
+pub fn unblock(socket: impl AsFd) {
+    if let Ok(flags) = fcntl(&socket, FcntlArg::F_GETFL) {
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK)).ok();
+    }
+}
+
 /// Others may listen at the same address from now on, if they belong to the same user and are opened for it.
 /// socket(7) `SO_REUSEPORT`
 pub fn allow_others(socket: impl AsFd) {
@@ -160,7 +167,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use nix::fcntl::{FcntlArg, fcntl};
     use nix::sys::socket::getsockopt;
 
     use super::*;
