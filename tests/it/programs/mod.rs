@@ -6,7 +6,7 @@ mod python;
 mod redis;
 mod web;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -87,6 +87,8 @@ impl Program {
         }
         let running = set.start(Place::Child);
         let control = Control::at(&set.socket());
+        // The sockets are there when the first process is.
+        wait_until("the socket", || TcpStream::connect(address).ok());
         let load = Load::start(address, self.protocol, &format!("{directory}/index.php"));
         let scene = Scene { running, control, set, program: self, address, load };
         scene.wait_for_all();
