@@ -9,7 +9,7 @@ mod web;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
@@ -21,8 +21,8 @@ use crate::services::Set;
 
 const WORKERS: usize = 4;
 const RELOADS: usize = 3;
-/// How many workers are killed, one every [`KILL_EVERY`].
-const KILLS: usize = 50;
+/// How long workers are killed, one every [`KILL_EVERY`] at most.
+const KILL_FOR: Duration = Duration::from_secs(5);
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
 /// The first of these that there is; skips where there is none.
@@ -113,7 +113,8 @@ impl Program {
     /// Workers are killed faster than they start. What they were at is lost, and nothing else.
     fn survives_kills(self) {
         let scene = self.begin();
-        for number in 0..KILLS {
+        let end = Instant::now() + KILL_FOR;
+        for number in (0..).take_while(|_| Instant::now() < end) {
             let id = format!("web.{}", number % WORKERS);
             if let Some(pid) = scene.pid(&id) {
                 signal_process(pid, Signal::KILL).ok();
