@@ -1,12 +1,12 @@
 //! A real service set in one container: nginx in front of a Python application that counts its visits in Redis.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use super::archive::Archive;
 use super::client::{docker, lossy};
 use super::engine::{Container, Engine, Process, skip};
 use super::host;
+use super::python::add_python;
 use super::wait::wait_for;
 
 const CONFIGURATION: &str = r#"
@@ -71,37 +71,10 @@ with socket.create_connection(("127.0.0.1", 80), 5) as server:
     print(server.makefile("rb").read().decode().partition("\r\n\r\n")[2], end="")
 "#;
 
-/// Prints the interpreter's own path, then that of each module that the application needs.
-const MODULES: &str = r#"
-import http.server, os, socket, sys, traceback
-"localhost".encode("idna")
-print(os.path.realpath(sys.executable))
-for module in list(sys.modules.values()):
-    if path := getattr(module, "__file__", None):
-        print(path)
-"#;
-
-/// Adds Python with the modules of the application; gives back where it is.
-fn add_python(archive: &mut Archive, python: &Path) -> String {
-    let output = Command::new(python).args(["-I", "-c", MODULES]).output().unwrap();
-    assert!(output.status.success(), "{}", lossy(&output.stderr));
-    let paths = lossy(&output.stdout);
-    let (interpreter, modules) = paths.split_once('\n').unwrap();
-    host::add_program(archive, Path::new(interpreter));
-    for module in modules.lines().map(Path::new) {
-        if module.extension().is_some_and(|extension| extension == "so") {
-            host::add_program(archive, module);
-        } else {
-            host::add_file(archive, module);
-        }
-    }
-    interpreter.to_owned()
-}
-
-/// nginx, redis-server and python3, or the first that is missing.
-fn programs() -> Result<[PathBuf; 3], &'static str> {
+/// nginx and redis-server, or the first that is missing.
+fn programs() -> Result<[PathBuf; 2], &'static str> {
     let find = |program| host::find(program).ok_or(program);
-    Ok([find("nginx")?, find("redis-server")?, find("python3")?])
+    Ok([find("nginx")?, find("redis-server")?])
 }
 
 /// What a visitor gets, by way of all three services.
@@ -128,12 +101,12 @@ fn main_pids(container: &Container) -> [i32; 3] {
 #[test]
 fn nginx_python_and_redis_in_one_container_come_back_one_by_one() {
     let Some(engine) = Engine::find() else { return };
-    let [nginx, redis, python] = match programs() {
+    let [nginx, redis] = match programs() {
         Ok(programs) => programs,
         Err(missing) => return skip(&format!("{missing} is not installed")),
     };
     let mut base = Archive::default();
-    let interpreter = add_python(&mut base, &python);
+    let Some(interpreter) = add_python(&mut base, "http.server, socket") else { return };
     host::add_program(&mut base, &nginx);
     host::add_program(&mut base, &redis);
     base.file("/etc/nginx.conf", 0o644, NGINX.as_bytes());
