@@ -11,7 +11,6 @@ use super::web::ask;
 /// The project of the example, with its network and its volume; taken down when dropped.
 struct Compose {
     client: Client,
-    project: String,
 }
 
 impl Compose {
@@ -34,7 +33,7 @@ impl Compose {
         let file = examples().join("distributed").join("compose.yaml");
         let fixed = ["--project-name", &project, "--file", file.to_str().unwrap()];
         let client = Client::new(&[words, &fixed].concat(), &images.variables());
-        let compose = Self { client, project };
+        let compose = Self { client };
         compose.client.ok(&["up", "--detach"]);
         Some(compose)
     }
@@ -46,7 +45,7 @@ impl Compose {
 
 impl Drop for Compose {
     fn drop(&mut self) {
-        drop(self.client.run(&["--project-name", &self.project, "down", "--timeout=0", "--volumes"]));
+        drop(self.client.run(&["down", "--timeout=0", "--volumes"]));
     }
 }
 

@@ -8,7 +8,8 @@ use super::client::lossy;
 use super::engine::skip;
 use super::host;
 
-/// Prints the interpreter's own path, then that of each module that is loaded.
+/// Prints the interpreter's own path, then that of each module that is loaded, and of what the C library loads when a
+/// thread ends.
 const MODULES: &str = r#"
 import encodings.idna, os, runpy, sys, traceback
 print(os.path.realpath(sys.executable))
@@ -18,6 +19,9 @@ for module in list(sys.modules.values()):
         main = os.path.join(os.path.dirname(path), "__main__.py")
         if os.path.basename(path) == "__init__.py" and os.path.exists(main):
             print(main)
+with open("/proc/self/maps") as maps:
+    libc = next(line.split()[-1] for line in maps if line.endswith("/libc.so.6\n"))
+print(os.path.join(os.path.dirname(libc), "libgcc_s.so.1"))
 "#;
 
 /// Adds Python with these modules, and what they load; gives back where it is. It is `python3` too. `None` where
@@ -37,7 +41,7 @@ pub(crate) fn add_python(archive: &mut Archive, modules: &str) -> Option<String>
     let (interpreter, modules) = paths.split_once('\n').unwrap();
     host::add_program(archive, Path::new(interpreter));
     for module in modules.lines().map(Path::new) {
-        if module.extension().is_some_and(|extension| extension == "so") {
+        if module.extension().is_some_and(|extension| extension == "so" || extension == "1") {
             host::add_program(archive, module);
         } else {
             host::add_file(archive, module);

@@ -44,7 +44,6 @@ fn the_health_check_of_the_example_says_when_all_are_ready() {
 /// The project of the example; taken down when dropped.
 struct Compose {
     client: Client,
-    project: String,
     _files: Scratch,
 }
 
@@ -70,7 +69,7 @@ impl Compose {
         let (example, network) = (example.to_str().unwrap(), files.join("network.yaml"));
         let fixed = ["--project-name", &project, "--file", example, "--file", &network];
         let client = Client::new(&[words, &fixed].concat(), &[("IMAGE", image.name())]);
-        Some(Self { client, project, _files: files })
+        Some(Self { client, _files: files })
     }
 
     fn container(&self, service: &str) -> Container {
@@ -81,7 +80,7 @@ impl Compose {
 
 impl Drop for Compose {
     fn drop(&mut self) {
-        drop(self.client.run(&["--project-name", &self.project, "down", "--timeout=0"]));
+        drop(self.client.run(&["down", "--timeout=0"]));
     }
 }
 

@@ -1,5 +1,7 @@
 //! examples/distributed as a stack of Docker Swarm, on the engine of this machine.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::board::{Images, acknowledged_during, kill_container, wait_until_known, work_together};
 use super::client::{Client, docker, docker_ok, lossy};
 use super::engine::{skip, unique_name};
@@ -104,27 +106,31 @@ fn a_swarm_updates_and_replaces_hosts_without_losing_an_acknowledged_write() {
     let first = stack.wait_for_workers(&[]);
     work_together(&first, "all-up");
 
-    let acknowledged = acknowledged_during(
-        || stack.workers(),
-        || {
-            docker_ok(&["service", "update", "--detach=false", "--env-add=VERSION=2", &stack.service("worker")]);
-            let second = stack.wait_for_workers(&first);
-            work_together(&second, "updated");
+    let fewest = AtomicUsize::new(first.len());
+    let hosts = || {
+        let workers = stack.workers();
+        fewest.fetch_min(workers.len(), Ordering::Relaxed);
+        workers
+    };
+    let acknowledged = acknowledged_during(hosts, || {
+        docker_ok(&["service", "update", "--detach=false", "--env-add=VERSION=2", &stack.service("worker")]);
+        let second = stack.wait_for_workers(&first);
+        assert_eq!(fewest.load(Ordering::Relaxed), 2, "{}", stack.describe());
+        work_together(&second, "updated");
 
-            kill_container(&second[0]);
-            let third = stack.wait_for_workers(&second[..1]);
-            assert!(third.contains(&second[1]), "{}", stack.describe());
-            work_together(&third, "host-killed");
+        kill_container(&second[0]);
+        let third = stack.wait_for_workers(&second[..1]);
+        assert!(third.contains(&second[1]), "{}", stack.describe());
+        work_together(&third, "host-killed");
 
-            let redis = stack.containers("redis", "status=running");
-            kill_container(&redis[0]);
-            wait_for(
-                || stack.describe(),
-                || stack.containers("redis", "health=healthy").iter().any(|id| *id != redis[0]).then_some(()),
-            );
-            work_together(&third, "host-of-redis-killed");
-        },
-    );
+        let redis = stack.containers("redis", "status=running");
+        kill_container(&redis[0]);
+        wait_for(
+            || stack.describe(),
+            || stack.containers("redis", "health=healthy").iter().any(|id| *id != redis[0]).then_some(()),
+        );
+        work_together(&third, "host-of-redis-killed");
+    });
 
     assert!(acknowledged.len() > 20, "{acknowledged:?}");
     wait_until_known(&stack.wait_for_workers(&[]), &acknowledged);
