@@ -28,6 +28,12 @@ impl Client {
         }
     }
 
+    /// The same, started by the command of these words.
+    pub(crate) fn by(mut self, words: &[&str]) -> Self {
+        self.words.splice(..0, words.iter().copied().map(str::to_owned));
+        self
+    }
+
     /// Whether there is such a command, and an engine that it speaks to.
     pub(crate) fn answers(&self) -> bool {
         self.run(&["version", "--format", "{{.Server.Version}}"]).status.success()

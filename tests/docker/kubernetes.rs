@@ -3,7 +3,7 @@
 
 use super::archive::Archive;
 use super::client::{docker, lossy};
-use super::engine::{Container, Engine, Process};
+use super::engine::{Container, Engine, Image, Process};
 use super::examples::{argument, examples};
 use super::host;
 use super::image::{build, keepalive_image};
@@ -72,11 +72,20 @@ pub(crate) fn field<'m>(manifest: &'m str, section: &str, key: &str) -> &'m str 
 fn load_images(engine: &Engine, podman: &Podman) {
     let (base, keepalive) = (engine.base_image(Archive::default()), keepalive_image());
     let image = build(&examples().join("kubernetes"), &[&argument("BASE", &base), &argument("KEEPALIVE", &keepalive)]);
+    load_image(podman, &image, IMAGE);
+    load_pause(podman);
+}
+
+/// Gives podman an image of Docker's, by this name.
+pub(crate) fn load_image(podman: &Podman, image: &Image, name: &str) {
     let saved = docker(&["save", image.name()]).stdout;
     let loaded = podman.client.run_with_input(&["load"], &saved);
     assert!(loaded.status.success(), "{}", lossy(&loaded.stderr));
-    podman.client.ok(&["tag", image.name(), IMAGE]);
+    podman.client.ok(&["tag", image.name(), name]);
+}
 
+/// Gives podman the image of the pause container.
+pub(crate) fn load_pause(podman: &Podman) {
     let mut pause = Archive::default();
     pause.file("/catatonit", 0o755, &std::fs::read(host::keepalive()).unwrap());
     let change = "--change=ENTRYPOINT [\"/catatonit\", \"-P\"]";

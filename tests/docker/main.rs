@@ -21,6 +21,7 @@ mod above;
 mod archive;
 mod board;
 mod client;
+mod deployment;
 mod distributed;
 mod drop_in;
 mod engine;

@@ -56,6 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Podman {
     directory: Scratch,
     cgroup: String,
+    /// Of its pods.
+    cgroups: Vec<String>,
     pub(crate) client: Client,
 }
 
@@ -87,12 +89,12 @@ impl Podman {
             // Health checks are run by systemd, which is not there, or by whoever asks for it.
             &[("CONTAINERS_CONF", &configuration), ("DISABLE_HC_SYSTEMD", "true")],
         );
-        Some(Self { directory, cgroup: unique_name(), client })
+        Some(Self { directory, cgroup: unique_name(), cgroups: Vec::new(), client })
     }
 
     /// Takes charge of what the pod `id` leaves behind.
     pub(crate) fn has_pod(&mut self, id: &str) {
-        self.cgroup = format!("{PODS}/{id}");
+        self.cgroups.push(format!("{PODS}/{id}"));
     }
 
     /// The words between `run` and a command: keepalive above it, on the file system that was given.
@@ -119,8 +121,10 @@ impl Drop for Podman {
     fn drop(&mut self) {
         // The monitor of a container leaves its cgroup a moment after the container is gone.
         let end = Instant::now() + PATIENCE;
-        while !remove_cgroups(&self.cgroup) && Instant::now() < end {
-            thread::sleep(Duration::from_millis(50));
+        for cgroup in self.cgroups.iter().chain([&self.cgroup]) {
+            while !remove_cgroups(cgroup) && Instant::now() < end {
+                thread::sleep(Duration::from_millis(50));
+            }
         }
         // Fails, as it should, while another pod is there.
         hierarchies().for_each(|hierarchy| drop(fs::remove_dir(hierarchy.join(PODS))));
