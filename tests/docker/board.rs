@@ -71,7 +71,7 @@ fn knows(host: &str, lines: &[String]) -> Option<()> {
 
 /// Waits until each worker of each host knows these lines.
 #[track_caller]
-pub(crate) fn wait_until_known(hosts: &[String], lines: &[String]) {
+fn wait_until_known(hosts: &[String], lines: &[String]) {
     let describe = || {
         let logs = hosts.iter().map(|host| docker(&["logs", "--timestamps", host]));
         let logs = logs.map(|output| lossy(&[output.stdout, output.stderr].concat()));
@@ -90,6 +90,15 @@ pub(crate) fn work_together(hosts: &[String], occasion: &str) {
         lines.push(format!("{key} {value}"));
     }
     wait_until_known(hosts, &lines);
+}
+
+/// Waits until each worker of each host knows these lines anew: by Redis, not by what it has in memory.
+#[track_caller]
+pub(crate) fn wait_until_known_anew(hosts: &[String], lines: &[String]) {
+    for host in hosts {
+        docker_ok(&["exec", host, "/sbin/keepalive", "restart", "worker"]);
+    }
+    wait_until_known(hosts, lines);
 }
 
 /// Kills the first process of a container, as nothing in it could.

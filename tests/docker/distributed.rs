@@ -1,6 +1,6 @@
 //! examples/distributed on one machine: two containers of workers and one of Redis, on a network of Compose.
 
-use super::board::{Images, acknowledged_during, kill_container, wait_until_known, work_together, worker_of};
+use super::board::{Images, acknowledged_during, kill_container, wait_until_known_anew, work_together, worker_of};
 use super::client::{Client, docker, docker_ok};
 use super::engine::{Container, Process, skip, unique_name};
 use super::examples::examples;
@@ -87,7 +87,7 @@ fn whoever_is_killed_no_acknowledged_write_is_lost_and_all_come_back() {
     );
 
     assert!(acknowledged.len() > 20, "{acknowledged:?}");
-    wait_until_known(&hosts, &acknowledged);
+    wait_until_known_anew(&hosts, &acknowledged);
     let restarts = |container: &Container| {
         docker_ok(&["inspect", "--format={{.RestartCount}}", container.name()]).trim().parse::<u32>().unwrap()
     };

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::board::{Images, acknowledged_during, kill_container, wait_until_known, work_together};
+use super::board::{Images, acknowledged_during, kill_container, wait_until_known_anew, work_together};
 use super::client::{Client, docker, docker_ok, lossy};
 use super::engine::{skip, unique_name};
 use super::examples::examples;
@@ -133,5 +133,5 @@ fn a_swarm_updates_and_replaces_hosts_without_losing_an_acknowledged_write() {
     });
 
     assert!(acknowledged.len() > 20, "{acknowledged:?}");
-    wait_until_known(&stack.wait_for_workers(&[]), &acknowledged);
+    wait_until_known_anew(&stack.wait_for_workers(&[]), &acknowledged);
 }
