@@ -244,6 +244,11 @@ fn directory(pid: Pid) -> PathBuf {
 /// Ours waits in rt_sigtimedwait(2), while which nothing counts as held; to leave its directory is the last that it does
 /// before.
 fn holds_signals(init: &Subject, pid: Pid) -> bool {
+    // The shell that it is executed by holds signals, too, while it forks.
+    let executable = std::fs::read_link(format!("/proc/{pid}/exe"));
+    if executable.is_ok_and(|executable| std::fs::canonicalize("/bin/sh").is_ok_and(|shell| shell == executable)) {
+        return false;
+    }
     if init.is_ours { directory(pid).to_str() == Some("/") } else { status_field(pid, "SigBlk") != "0000000000000000" }
 }
 

@@ -11,11 +11,14 @@ use super::{die_of, number, say, was_given};
 
 /// What the environment says, and what there is.
 pub(super) fn given() -> u8 {
+    /// What keepalive and the tests themselves are told, and pass on as everything else.
+    const OF_TESTS: [&str; 5] =
+        ["KEEPALIVE_SOCKET", "KEEPALIVE_IT_MARK", "KEEPALIVE_LOG", "KEEPALIVE_DIST", "KEEPALIVE_TEST_NO_SKIP"];
     const PREFIXES: [&str; 5] = ["LISTEN_", "NOTIFY_", "WATCHDOG_", "NODE_CHANNEL_", "KEEPALIVE_"];
     let own = std::process::id().to_string();
     let mut variables: Vec<String> = std::env::vars()
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        .filter(|(name, _)| !["KEEPALIVE_SOCKET", "KEEPALIVE_IT_MARK", "KEEPALIVE_LOG"].contains(&name.as_str()))
+        .filter(|(name, _)| !OF_TESTS.contains(&name.as_str()))
         .map(|(name, value)| format!("{name}={}", if value == own { "own" } else { &value }))
         .collect();
     variables.sort_unstable();
