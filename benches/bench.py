@@ -15,6 +15,7 @@ from control import ControlMeasures
 from logs import LogMeasures
 from measures import Measures
 from peers import Peers
+from reload import ReloadMeasures
 from report import report
 
 
@@ -48,8 +49,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="keepalive-bench-") as tools:
         build_tools(os.path.dirname(os.path.abspath(__file__)), tools)
         peers = Peers(keepalive, tools)
-        logs = LogMeasures(peers, quick)
-        for measures in (Measures(peers, quick), logs, ControlMeasures(peers, quick)):
+        logs, workers = LogMeasures(peers, quick), ReloadMeasures(peers, quick)
+        for measures in (Measures(peers, quick), logs, ControlMeasures(peers, quick), workers):
             figures.update(measures.all(only))
             failed += measures.failed
     if only:
@@ -59,7 +60,7 @@ def main():
         "machine": machine(),
         "quick": quick,
         "seconds": round(time.monotonic() - began),
-        "missing": peers.missing + logs.loggers.missing,
+        "missing": peers.missing + logs.loggers.missing + workers.servers.missing,
         "failed": failed,
         "figures": figures,
     }

@@ -13,11 +13,15 @@
  *   child drain         reads what comes on stdin, and says when it has found a mark
  *   child ask           BENCH_COUNT requests for /metrics to BENCH_TARGET, one in each millisecond; stamps how long after
  *                       it was due each was answered
+ *   child load          BENCH_CLIENTS that ask / of the port BENCH_TARGET until FLOW is 2, each once in BENCH_INTERVAL
+ *                       microseconds, or as fast as it is answered if that is 0; BENCH_KEPT of them keep connections;
+ *                       stamps how long after it was due each was answered
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -233,6 +237,94 @@ static int ask(uint64_t count, const char *target) {
     return 0;
 }
 
+static int dial(uint16_t port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    struct timeval patience = {10, 0};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    if (fd == -1) die("socket");
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (!connect(fd, (struct sockaddr *)&address, sizeof address)) return fd;
+    close(fd);
+    return -1;
+}
+
+/* What comes of one request: 1 is a good answer, 0 a connection that was closed before any, -1 all else. */
+static int exchange(int fd, int keep, int *kept) {
+    const char *get = keep ? "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                           : "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    static const char field[] = "\r\ncontent-length:";
+    char answer[4096];
+    size_t got = 0, whole = sizeof answer;
+    *kept = 0;
+    if (send(fd, get, strlen(get), MSG_NOSIGNAL) != (ssize_t)strlen(get)) return 0;
+    while (got < whole) {
+        ssize_t length = recv(fd, answer + got, sizeof answer - 1 - got, 0);
+        if (length == -1 && errno == EINTR) continue;
+        if (length <= 0) return got || (length && errno == EAGAIN) ? -1 : 0;
+        answer[got += (size_t)length] = 0;
+        char *end = strstr(answer, "\r\n\r\n"), *size = strcasestr(answer, field);
+        if (end && size && size < end)
+            whole = (size_t)(end + 4 - answer) + strtoul(size + sizeof field - 1, NULL, 10);
+    }
+    *kept = keep && !strcasestr(answer, "\r\nconnection: close");
+    return memcmp(answer, "HTTP/1.1 200", 12) ? -1 : 1;
+}
+
+/* Whether a request has a good answer. One that is not even looked at on a kept connection is asked again: whoever
+ * keeps connections has to, as they may be closed at any time. */
+static int asked(int *fd, uint16_t port, int keep) {
+    for (;;) {
+        char next;
+        int kept, fresh = *fd == -1;
+        if (!fresh && (recv(*fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) != -1 || errno != EAGAIN)) {
+            close(*fd);
+            fresh = 1;
+        }
+        if (fresh && (*fd = dial(port)) == -1) return 0;
+        int result = exchange(*fd, keep, &kept);
+        if (!kept) {
+            close(*fd);
+            *fd = -1;
+        }
+        if (result || fresh) return result == 1;
+        shared[MARKS]++;
+    }
+}
+
+static void be_client(uint16_t port, int keep, uint64_t interval, uint64_t due) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_TIMERSLACK, 1);
+    int fd = -1;
+    while (shared[FLOW] != 2) {
+        struct timespec t = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
+        }
+        if (asked(&fd, port, keep)) {
+            uint64_t took = now() - due;
+            stamp(STAMPS + atomic_fetch_add(&shared[COUNT], 1), took);
+        } else {
+            shared[ERRORS]++;
+            if (!interval) nap(1000);
+        }
+        due = interval ? due + interval : now();
+    }
+}
+
+static int load(uint16_t port) {
+    uint64_t clients = number("BENCH_CLIENTS"), kept = number("BENCH_KEPT"), interval = number("BENCH_INTERVAL") * 1000;
+    uint64_t start = now();
+    for (uint64_t i = 0; i < clients; i++)
+        if (fork_or_die() == 0) {
+            be_client(port, i < kept, interval, start + interval * i / clients);
+            _exit(0);
+        }
+    while (wait(NULL) != -1 || errno == EINTR) {
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
     uint64_t born = now();
     const char *what = count > 1 ? words[1] : "", *slash = strrchr(what, '/');
@@ -263,6 +355,7 @@ int main(int count, char **words) {
     if (!strcmp(what, "write")) write_lines(number("BENCH_BLOCK"));
     if (!strcmp(what, "drain")) return drain();
     if (!strcmp(what, "ask")) return ask(number("BENCH_COUNT"), getenv("BENCH_TARGET"));
+    if (!strcmp(what, "load")) return load((uint16_t)number("BENCH_TARGET"));
     fputs("child: usage: see benches/child.c\n", stderr);
     return 2;
 }

@@ -1,4 +1,4 @@
-"""Figures -> Markdown: tables for inits, supervisors, logs, load and questions, and one for the goals."""
+"""Figures -> Markdown: tables for inits, supervisors, logs, load, questions and workers, and one for the goals."""
 
 MISSING = "–"
 # How /metrics is asked for.
@@ -142,6 +142,36 @@ def status_table(figures):
                  [row(key, figures["status"], kinds, key, milli, None) for key in ("p50", "p99")])
 
 
+def reload_table(figures):
+    """What is noticed of a reload."""
+    found = figures["reload"]
+    names = list(found)
+
+    def line(title, key, show):
+        return row(title, found, names, key, show, None)
+
+    return table(["4 workers are reloaded, 500 requests in a second", *names], [
+        line("requests", "requests", plain),
+        line("failed", "failed", plain),
+        line("closed unanswered on a kept connection, asked again", "again", plain),
+        line("answered meanwhile, p50", "p50", milli),
+        line("answered meanwhile, p99", "p99", milli),
+        line("answered meanwhile, the last", "max", milli),
+        line("time until all workers are new", "took", milli),
+    ])
+
+
+def cluster_table(figures):
+    """What two workers answer, and when one is back after its death; ratios to PM2."""
+    names = list({name: None for kind in ("kept", "new") for name in dig(figures, "cluster", kind) or ()})
+    return table(["Node (ratio to PM2); nginx is what the load can do", *names], [
+        *[row(f"2 workers, {title} connections: requests in a second", dig(figures, "cluster", kind), names, "rate", plain,
+              "PM2") for kind, title in (("kept", "kept"), ("new", "new"))],
+        *[row(f"the only worker killed until the port answers, {key}", figures["crash"], names, key, milli, "PM2")
+          for key in ("p50", "p99")],
+    ])
+
+
 def goals(figures):
     """Each goal: what, the figure, what it is compared with, how many times that it may be."""
     def of(measure, name, key):
@@ -168,6 +198,7 @@ def goals(figures):
     for key in ("p50", "cpu"):
         yield f"restart at 1,000 against 10 services, {key}", dig(fast[1000], own, key), dig(fast[10], own, key), 1.2, micro
     yield from goals_under_load(figures)
+    yield from goals_of_workers(figures)
     reaps = figures["reaps"]
     yield "reaping at 1,000 against 10 services, CPU", dig(reaps[1000], own, "cpu"), dig(reaps[10], own, "cpu"), 1.2, micro
 
@@ -186,6 +217,17 @@ def goals_under_load(figures):
             found = dig(figures, "metrics", way)
             yield (f"restart while /metrics is asked for, {title}, {key}", dig(found, "own", key),
                    dig(found, "other", key), 1.2, micro)
+
+
+def goals_of_workers(figures):
+    """The same for workers of one port."""
+    for name in ("keepalive", "keepalive (gunicorn)"):
+        yield f"failed requests in a reload, {name}", dig(figures, "reload", name, "failed"), 0, 1, plain
+    for kind in ("kept", "new"):
+        for name, mode in (("keepalive", "shared"), ("keepalive (reuseport)", "reuseport")):
+            found = dig(figures, "cluster", kind)
+            yield (f"2 workers, {mode}, {kind} connections: time of a request", dig(found, name, "each"),
+                   dig(found, "PM2", "each"), 1, micro)
 
 
 def goal_table(figures):
@@ -212,6 +254,8 @@ def report(result, peers, loggers):
         log_table(figures, list(loggers.path)),
         load_table(figures),
         status_table(figures),
+        reload_table(figures),
+        cluster_table(figures),
         goal_table(figures),
         "Missing: " + (", ".join(result["missing"]) or "nobody") + ".",
         *[f"Failed: {failure}" for failure in result["failed"]],

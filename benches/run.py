@@ -119,14 +119,15 @@ class Run:
         with open(os.path.join(self.folder, "output"), "rb") as file:
             return file.read()[-300:].decode(errors="replace")
 
-    def _running(self):
+    def running(self):
+        """True; if it has ended that is a failure."""
         if self.launcher.poll() is not None:
             raise Failed(f"ended with {self.launcher.returncode}: {self.output()}")
         return True
 
     def wait_for(self, word, least):
         """Until the word has at least this value."""
-        wait_until(f"word {word} to be {least}", lambda: self.words[word] >= least or not self._running())
+        wait_until(f"word {word} to be {least}", lambda: self.words[word] >= least or not self.running())
 
     def pid(self):
         """PID 1, as the bench sees it."""
@@ -162,6 +163,15 @@ class Run:
     def population(self):
         """How many processes the namespace has, zombies included."""
         return sum(name.isdigit() for name in os.listdir(f"/proc/{self.pid()}/root/proc"))
+
+    def children(self):
+        """The children of PID 1, as the bench sees them."""
+        pid = self.pid()
+        found = set()
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found.update(map(int, file.read().split()))
+        return found
 
     def _own(self, child):
         """The /proc directories of all processes that are not the measured children."""
