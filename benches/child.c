@@ -1,5 +1,6 @@
 /* What `make bench` starts: the measured children, which take their own time stamps, and the launcher that makes a
  * program PID 1 of a fresh PID namespace. Stamps are CLOCK_MONOTONIC nanoseconds in the file that BENCH_SHM names.
+ * Who has a BENCH_GROUP in its environment goes into that cgroup first.
  *
  *   child pid1 CMD...   CMD as PID 1; says in the end when it was over and what CPU it took
  *   child once          a birth, and out
@@ -77,6 +78,16 @@ static void map(void) {
     if (fd == -1) die("BENCH_SHM");
     shared = mmap(NULL, WORDS * 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (shared == MAP_FAILED) die("mmap");
+    close(fd);
+}
+
+static void join_group(void) {
+    const char *group = getenv("BENCH_GROUP");
+    if (!group || !*group) return;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/cgroup.procs", group);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd == -1 || write(fd, "0", 1) != 1) die(path);
     close(fd);
 }
 
@@ -330,6 +341,7 @@ int main(int count, char **words) {
     const char *what = count > 1 ? words[1] : "", *slash = strrchr(what, '/');
     if (slash) what = slash + 1; /* forever wants a file */
     map();
+    join_group();
     if (!strcmp(what, "pid1") && count > 2) return pid1(words + 2);
     if (!strcmp(what, "once")) {
         shared[STAMPS] = born;

@@ -45,7 +45,7 @@ class ReloadMeasures(Sampler):
 
     def _serve(self, name, port, workers):
         """So many workers of the port, all there."""
-        run = Run(self.peers.child, lambda folder: self.servers.command(name, folder, port, workers))
+        run = Run(self.peers.child, lambda folder: self.servers.command(name, folder, port, workers), grouped=True)
         try:
             wait_until(f"{name}: {workers} workers", lambda: run.running() and len(run.children()) == workers)
             wait_until(f"{name}: an answer", lambda: answers(port), 0.01)
@@ -60,7 +60,7 @@ class ReloadMeasures(Sampler):
         self.loads += 1
         path = os.path.join(run.folder, f"load{self.loads}")
         words = shared_words(path)
-        return run.help(self.peers.child, "load", path, target=port, **settings), words
+        return run.help(self.peers.child, "load", path, grouped=True, target=port, **settings), words
 
     def _reload(self, name, workers):
         """One reload under load."""

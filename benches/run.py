@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import time
 
+from groups import make_group
+
 # The words of the shared file, as child.c has them.
 (EXEC, COUNT, PID, END, TREE_CPU, GO, DONE, FLOW, WRITERS, WRITTEN, MARKS, LAST, DRAINED, ERRORS,
  STAMPS) = range(15)
@@ -26,6 +28,15 @@ def wait_until(what, condition, pause=0.0005):
         if time.monotonic() > end:
             raise Failed(f"{what}: not within {DEADLINE:.0f} s")
         time.sleep(pause)
+
+
+def removed(group):
+    """Whether a cgroup could be removed."""
+    try:
+        os.rmdir(group)
+    except OSError:
+        return not os.path.exists(group)
+    return True
 
 
 def cpu_of(process):
@@ -52,11 +63,14 @@ def variables(path, settings):
 class Run:
     """`with Run(peers, command) as run`: whatever happens, nothing of it is left afterwards.
 
-    What it writes to stdout is thrown away, or, as `drained`, read by a process outside of the namespace.
+    What it writes to stdout is thrown away, or, as `drained`, read by a process outside of the namespace. If it is
+    `grouped` it has a share of the processors of its own, and so have those who `help` and are `grouped` too.
     """
 
-    def __init__(self, child, make_command, drained=False, **settings):
+    def __init__(self, child, make_command, drained=False, grouped=False, **settings):
         self.helpers = []
+        self.groups = []
+        settings.update(self._group() if grouped else {})
         self.drained = drained
         self.folder = tempfile.mkdtemp(prefix="keepalive-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         try:
@@ -64,6 +78,7 @@ class Run:
         except BaseException:
             self._end_helpers()
             shutil.rmtree(self.folder)
+            self._remove_groups()
             raise
 
     def _start(self, child, make_command, settings):
@@ -89,8 +104,22 @@ class Run:
         if reader:
             reader.stdin.close()
 
-    def help(self, child, mode, path, stdin=subprocess.DEVNULL, **settings):
+    def _group(self):
+        """What a program is told to be in a new group, where there can be one."""
+        group = make_group()
+        if group:
+            self.groups.append(group)
+        return {"group": group} if group else {}
+
+    def _remove_groups(self):
+        for group in self.groups:
+            # A killed process leaves its group a moment after it has been waited for.
+            wait_until(f"{group} to be empty", lambda group=group: removed(group))
+        self.groups.clear()
+
+    def help(self, child, mode, path, stdin=subprocess.DEVNULL, grouped=False, **settings):
         """A child outside of the namespace whose words are in the file `path`; it ends with the run."""
+        settings.update(self._group() if grouped else {})
         helper = subprocess.Popen([child, mode], env=variables(path, settings), stdin=stdin)
         self.helpers.append(helper)
         return helper
@@ -113,6 +142,7 @@ class Run:
         self.launcher.wait()
         self._end_helpers()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_groups()
 
     def output(self):
         """The last that the program wrote to its standard error."""

@@ -1,0 +1,33 @@
+"""A share of the processors for each program, as containers have one.
+
+Without it the kernel gives each session a share (autogroup): then whose workers are sessions of their own, and whose run
+in that of their daemon, decides about the figures. The workers of a container have one share together.
+"""
+
+import os
+import tempfile
+
+# The hierarchy of version 1, by both of its usual names, and that of version 2.
+BASES = ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup")
+
+
+def base():
+    """Where groups with a share of their own can be made, or nothing."""
+    for path in BASES:
+        if os.path.exists(f"{path}/cpu.shares"):
+            return path
+        try:
+            with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
+                if "cpu" in file.read().split():
+                    return path
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def make_group():
+    """A new group, or nothing where there can be none: who has its path in BENCH_GROUP goes there by itself."""
+    try:
+        return tempfile.mkdtemp(prefix="keepalive-bench-", dir=base()) if base() else None
+    except OSError:
+        return None
