@@ -54,7 +54,7 @@ sim: ## The supervisor in the simulator, as many seeds as you like: make sim SEE
 	@tools/need rust linker target
 	SEEDS=$(SEEDS) $(CARGO) test --profile sim --locked --test sim seeds:: -- --nocapture
 
-bench: build ## Measure against the peers that are installed, as root: make bench QUICK=1 takes some three minutes
+bench: build ## Measure against the peers that are installed, as root: make bench QUICK=1 takes some five minutes
 	@tools/need linker python
 	@QUICK=$(QUICK) python3 -B benches/bench.py $(BINARY)
 

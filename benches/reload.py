@@ -139,10 +139,12 @@ class ReloadMeasures(Sampler):
             median = statistics.median(values)
             return {"rate": median, "each": 1e9 / median, "samples": len(values)}
 
-        return {kind: self._side_by_side(
-            names, 2, self._pick(3, 10),
-            lambda run, port, kind=kind, clients=clients: self._answered(run, port, clients, clients if kind == "kept" else 0),
-            rate) for kind, clients in CROWD.items()}
+        result, rounds = {}, self._pick(3, 10)
+        for kind, clients in CROWD.items():
+            kept = clients if kind == "kept" else 0
+            result[kind] = self._side_by_side(
+                names, 2, rounds, lambda run, port, clients=clients, kept=kept: self._answered(run, port, clients, kept), rate)
+        return result
 
     def _side_by_side(self, names, workers, rounds, sample, sum_up):
         """Peer -> what its samples come to; all of them alive at the same time."""

@@ -165,8 +165,8 @@ def cluster_table(figures):
     """What two workers answer, and when one is back after its death; ratios to PM2."""
     names = list({name: None for kind in ("kept", "new") for name in dig(figures, "cluster", kind) or ()})
     return table(["Node (ratio to PM2); nginx is what the load can do", *names], [
-        *[row(f"2 workers, {title} connections: requests in a second", dig(figures, "cluster", kind), names, "rate", plain,
-              "PM2") for kind, title in (("kept", "kept"), ("new", "new"))],
+        *[row(f"2 workers, {kind} connections: requests in a second", dig(figures, "cluster", kind), names, "rate", plain,
+              "PM2") for kind in ("kept", "new")],
         *[row(f"the only worker killed until the port answers, {key}", figures["crash"], names, key, milli, "PM2")
           for key in ("p50", "p99")],
     ])

@@ -52,11 +52,14 @@ class Servers:
     def __init__(self, peers):
         self.keepalive = peers.path["keepalive"]
         self.path = {}
+        missing = {}
         for name, programs in PROGRAMS.items():
             found = [shutil.which(program) for program in programs]
             if all(found):
                 self.path[name] = found
-        self.missing = [name for name in PROGRAMS if name not in self.path]
+            missing.update((program, None) for program, path in zip(programs, found) if not path)
+        # Not by name: it is not keepalive that is missing.
+        self.missing = list(missing)
 
     def those(self, *names):
         """Of these the ones that are there."""
@@ -130,8 +133,10 @@ server {{ listen 127.0.0.1:{port}; location / {{ return 200 "served\\n"; }} }}
         words = [self.keepalive, "reload", "web"]
         if name == "PM2":
             # In its namespace: if it does not find its daemon it starts another one, which then ends with the run.
-            words = [self.path["PM2"][3], f"--target={run.pid()}", "--pid", "--mount", self.path["PM2"][1], "reload", "web"]
-        environment = {"PATH": os.environ["PATH"], "HOME": run.folder, "PM2_HOME": run.folder, "KEEPALIVE_SOCKET": run.socket}
+            _, command, _, nsenter = self.path["PM2"]
+            words = [nsenter, f"--target={run.pid()}", "--pid", "--mount", command, "reload", "web"]
+        environment = {"PATH": os.environ["PATH"], "HOME": run.folder, "PM2_HOME": run.folder,
+                       "KEEPALIVE_SOCKET": run.socket}
         output = os.path.join(run.folder, "reloaded")
         with open(output, "wb") as file:
             process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
