@@ -284,7 +284,7 @@ impl Children {
 fn is_set(env: &StringList, count: usize, variable: &[u8]) -> bool {
     // With the `=`, so that no name is taken for the beginning of another.
     let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
-    env.iter().take(count).any(|set| set.starts_with(name))
+    env.position(count, name).is_some()
 }
 
 fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {

@@ -17,7 +17,13 @@ pub(super) enum Search {
 }
 
 /// Fills `candidates` with the paths at which `program` is to be tried, in order. No candidates: it cannot exist.
-pub(super) fn candidates(program: &[u8], path: Option<&[u8]>, candidates: &mut StringList) -> Search {
+///
+/// `path`: the value of `PATH`, for which most need not be asked.
+pub(super) fn candidates<'a>(
+    program: &[u8],
+    path: impl FnOnce() -> Option<&'a [u8]>,
+    candidates: &mut StringList,
+) -> Search {
     candidates.clear();
     if program.is_empty() {
         return Search::Yes;
@@ -26,7 +32,7 @@ pub(super) fn candidates(program: &[u8], path: Option<&[u8]>, candidates: &mut S
         candidates.push(program);
         return Search::No;
     }
-    for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
+    for directory in path().unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b"." } else { directory };
         if directory.len() + program.len() + 2 > LONGEST_PATH {
             continue;
@@ -47,7 +53,7 @@ mod tests {
     #[track_caller]
     fn check(program: &str, path: Option<&str>, expect: (Search, &[&str])) {
         let mut list = StringList::new();
-        let search = candidates(program.as_bytes(), path.map(str::as_bytes), &mut list);
+        let search = candidates(program.as_bytes(), || path.map(str::as_bytes), &mut list);
         let found: Vec<_> = list.iter().map(|path| str::from_utf8(path).unwrap()).collect();
         assert_eq!((search, found.as_slice()), expect);
     }

@@ -165,8 +165,7 @@ impl Spawner {
 
     fn prepare(&mut self, setup: &Setup<'_>) -> Search {
         let program = setup.argv.get(0).unwrap_or_default();
-        let path = setup.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
-        let search = path_search::candidates(program, path, &mut self.candidates);
+        let search = path_search::candidates(program, || value_of(setup.env, b"PATH="), &mut self.candidates);
         self.candidate_pointers.clear();
         self.candidates.append_pointers(&mut self.candidate_pointers);
         self.candidate_pointers.push(std::ptr::null());
@@ -187,15 +186,16 @@ impl Spawner {
 
 /// Where in an environment those of [`OWN_IDS`] stand that mean us. What was for us is passed on to the child.
 fn own_ids(env: &StringList) -> [Option<usize>; OWN_IDS.len()] {
-    let mut found = [None; OWN_IDS.len()];
-    for (position, variable) in env.iter().enumerate() {
-        for (found, name) in found.iter_mut().zip(OWN_IDS) {
-            let Some(value) = variable.strip_prefix(name.to_bytes()) else { continue };
-            let value: Option<i32> = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-            *found = found.or_else(|| (value == Some(super::process::id().get())).then_some(position));
-        }
-    }
-    found
+    OWN_IDS.map(|name| {
+        let name = name.to_bytes();
+        let value: i32 = str::from_utf8(value_of(env, name)?).ok()?.parse().ok()?;
+        (value == super::process::id().get()).then(|| env.position(env.len(), name))?
+    })
+}
+
+/// What `NAME=` is set to.
+fn value_of<'a>(env: &'a StringList, name: &[u8]) -> Option<&'a [u8]> {
+    env.get(env.position(env.len(), name)?)?.strip_prefix(name)
 }
 
 /// Asks a pending start again.

@@ -67,9 +67,21 @@ impl StringList {
         (0..self.starts.len()).filter_map(|position| self.get(position))
     }
 
+    /// Where among the first `count` strings the first one is that begins with `beginning`, in which there is no NUL.
+    #[must_use]
+    pub fn position(&self, count: usize, beginning: &[u8]) -> Option<usize> {
+        // Most differ in their first byte, and this is asked for each variable of each process.
+        let first = beginning.first();
+        let begins = |start: &usize| {
+            self.bytes.get(*start) == first && self.bytes.get(*start..).is_some_and(|rest| rest.starts_with(beginning))
+        };
+        self.starts.iter().take(count).position(begins)
+    }
+
     /// Appends a pointer to each string to `pointers`. They are good until the list is next changed.
     pub(super) fn append_pointers(&self, pointers: &mut Vec<*const c_char>) {
-        pointers.extend(self.iter().map(|string| string.as_ptr().cast::<c_char>()));
+        let bytes = self.bytes.as_ptr();
+        pointers.extend(self.starts.iter().map(|start| bytes.wrapping_add(*start).cast::<c_char>()));
     }
 }
 
@@ -93,6 +105,16 @@ mod tests {
         list.push_template(&Template::Numbered([c"n=".to_owned(), c"".to_owned()].into()), 12);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"n=12"]);
         assert_eq!((list.len(), list.get(2), list.get(3)), (3, Some(&b"n=12"[..]), None));
+    }
+
+    #[test]
+    fn the_first_string_that_begins_so_is_found_and_none_that_has_it_further_on() {
+        let list = StringList::from_iter(["HOME=/A=1", "AA=2", "A=3", "A=4"]);
+        assert_eq!(
+            (list.position(4, b"A="), list.position(4, b"B="), list.position(4, b"A=4")),
+            (Some(2), None, Some(3))
+        );
+        assert_eq!((list.position(2, b"A="), list.position(9, b"A=4")), (None, Some(3)));
     }
 
     #[test]
