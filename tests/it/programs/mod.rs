@@ -22,7 +22,7 @@ use crate::services::Set;
 const WORKERS: usize = 4;
 const RELOADS: usize = 3;
 /// How long workers are killed, one every [`KILL_EVERY`] at most.
-const KILL_FOR: Duration = Duration::from_secs(5);
+const KILL_FOR: Duration = Duration::from_secs(10);
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
 /// The first of these that there is; skips where there is none.
