@@ -149,14 +149,14 @@ impl Display for Line<'_> {
 /// What is particular to a reload; of any other fact nothing.
 fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt::Result {
     match fact {
-        Fact::Reconfigured(changes) => write_changes(formatter, changes),
+        Fact::Reconfigured(changes) => Changed(changes, "to be reloaded").fmt(formatter),
         Fact::ReconfigurationRefused { service } => {
             let name = service_name(plan, *service);
             write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
         }
         Fact::ReloadBegun { service } => write!(formatter, "{} is being reloaded", service_name(plan, *service)),
         Fact::Replaced { instance, old, new } => {
-            write!(formatter, "{} has another process", Name(plan, *instance))?;
+            write!(formatter, "{} is replaced", Name(plan, *instance))?;
             match (old, new) {
                 (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
                 (None, Some(new)) => write!(formatter, " (pid {new})"),
@@ -190,20 +190,25 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt:
     }
 }
 
-fn write_changes(formatter: &mut Formatter<'_>, changes: &Changes) -> fmt::Result {
-    let Changes { added, removed, reloaded, adjusted, unchanged } = *changes;
-    formatter.write_str("the configuration has been read again: ")?;
-    let counts = [
-        (added, "new"),
-        (removed, "removed"),
-        (reloaded, "to be reloaded"),
-        (adjusted, "adjusted"),
-        (unchanged, "unchanged"),
-    ];
-    for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
-        write!(formatter, "{}{count} {what}", if position == 0 { "" } else { ", " })?;
+/// What has changed with another configuration, and what is said of what needs other processes.
+pub(super) struct Changed<'a>(pub(super) &'a Changes, pub(super) &'static str);
+
+impl Display for Changed<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self(&Changes { added, removed, reloaded, adjusted, unchanged }, of_reloaded) = *self;
+        formatter.write_str("the configuration has been read again: ")?;
+        let counts = [
+            (added, "new"),
+            (removed, "removed"),
+            (reloaded, of_reloaded),
+            (adjusted, "adjusted"),
+            (unchanged, "unchanged"),
+        ];
+        for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
+            write!(formatter, "{}{count} {what}", if position == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Why a reload has failed: `the new process of web.1 was not ready within 30s`.
@@ -241,6 +246,7 @@ impl Display for Why<'_> {
         let Why { plan, instance, to, reason } = self;
         match reason {
             Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
+            Reason::Requested if instance.is_twin() => formatter.write_str("to replace its process"),
             Reason::Requested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),

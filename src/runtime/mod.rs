@@ -368,6 +368,9 @@ impl Runtime {
         if let Fact::ReloadEnded { service, failure } = record.fact {
             self.counts.reloaded(service, failure);
         }
+        if let Fact::Reconfigured(changes) = record.fact {
+            self.counts.changes = changes;
+        }
         self.sockets.on_fact(&record.fact);
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
