@@ -73,7 +73,7 @@ const FOLLOW: [Opt; 1] = [flag("-f", "--follow", "go on with what comes")];
 /// Of everything that talks to a running keepalive.
 const CLIENT: [Opt; 2] = [
     valued("", "--socket", "PATH", Files, "where keepalive listens"),
-    valued("", "--timeout", "DURATION", Nothing, "how long the answer may take (5s, 1m30s)"),
+    valued("", "--timeout", "DURATION", Nothing, "how long it may take, such as 90s or 1m30s"),
 ];
 const LOOK: &[&[Opt]] = &[&JSON, &CLIENT, &HELP];
 
@@ -190,8 +190,8 @@ exec=CMD, delay=2s; ipc gives it the channel, too. For example:
         operands: &[],
         text: "\
 Prints every error with its place and what would be right, or else the plan: the
-order of starts and each service with all that it does not say completed. Looks
-for programs, users, directories and env files, too. Starts nothing.
+order of starts, and each service with its defaults filled in. Looks for
+programs, users, directories and env files, too. Starts nothing.
 Exit code: 0 valid, 78 invalid.
 ",
     },
@@ -367,6 +367,8 @@ says otherwise. Nothing answers, or wrong usage: that is a no, too.
         options: &[&CLIENT, &HELP],
         operands: &[Shells],
         text: "\
+For example:
+
   source <(keepalive completions bash)
   keepalive completions zsh > /usr/local/share/zsh/site-functions/_keepalive
   keepalive completions fish > ~/.config/fish/completions/keepalive.fish

@@ -102,7 +102,9 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
         line("listen", &socket_text(FIRST_SOCKET + position, socket, process));
     }
     line("given", &given_text(process));
-    line("ready", &ready_text(service));
+    if service.kind == Kind::Service {
+        line("ready", &ready_text(service));
+    }
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
@@ -136,11 +138,19 @@ fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
 fn given_text(process: &Process) -> String {
     let state = process.state.as_ref().map(|state| {
         let place = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {}", shown(path)));
-        format!("state of {} bytes{place}", state.size)
+        format!("state of {}{place}", size_text(state.size))
     });
     let stored = (process.fd_store > 0).then(|| format!("{} of its descriptors again", process.fd_store));
     let ipc = process.ipc.then(|| "an ipc channel".to_owned());
     [ipc, state, stored].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// In the largest unit that leaves a whole number.
+fn size_text(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = |(_, bits): &(&str, u32)| bytes > 0 && bytes.trailing_zeros() >= *bits;
+    let (unit, bits) = units.into_iter().find(fits).unwrap_or((" bytes", 0));
+    format!("{}{unit}", bytes >> bits)
 }
 
 fn ready_text(service: &Service) -> String {
@@ -293,8 +303,8 @@ fn output_text(process: &Process) -> String {
         return String::new();
     }
     let file = process.log_file.as_ref().map_or_else(String::new, |file| {
-        let (path, size, count) = (shown(&file.path), file.max_size, file.max_files);
-        format!(", both to {path} ({size} bytes, then renamed, the last {count} kept)")
+        let (path, size, count) = (shown(&file.path), size_text(file.max_size), file.max_files);
+        format!(", both to {path} ({size}, then renamed, the last {count} kept)")
     });
     format!("stdout {}, stderr {}{file}", to(process.stdout), to(process.stderr))
 }

@@ -48,7 +48,7 @@ impl Walk<'_> {
                 .get("cwd")
                 .and_then(|value| self.absolute_path(value, scope, "leave `cwd` out to stay where keepalive is")),
             credentials,
-            umask: table.get("umask").and_then(|value| self.octal(value)),
+            umask: table.get("umask").and_then(|value| self.octal(value, "such as `\"0022\"`")),
             env: self.env(table, scope, files, user.as_ref()),
             inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
             stdout: log.stdout.unwrap_or(self.default_output),
@@ -208,12 +208,12 @@ impl Walk<'_> {
     }
 
     /// Permissions.
-    pub(super) fn octal(&mut self, value: &Value<'_>) -> Option<u32> {
+    pub(super) fn octal(&mut self, value: &Value<'_>, example: &str) -> Option<u32> {
         let text = value.get_ref().as_str().unwrap_or_default();
         let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
         let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
         if bits.is_none() {
-            self.unexpected(value, "an octal number in quotes, 0777 at most", "such as `\"0022\"`");
+            self.unexpected(value, "an octal number in quotes, 0777 at most", example);
         }
         bits
     }

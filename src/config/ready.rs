@@ -4,7 +4,7 @@ use toml::de::DeTable;
 
 use super::expand::{Builder, FIRST_SOCKET, Scope};
 use super::sockets::socket_address;
-use super::walk::{Schema, Value, Walk, entries};
+use super::walk::{Schema, Value, Walk, entries, nearest};
 use crate::model::plan::{Probe, Ready, Service};
 use crate::model::{Template, units};
 
@@ -45,6 +45,7 @@ impl Walk<'_> {
             }
             "ipc" => return Some(Ready::Ipc),
             _ => {
+                let words = ["exec", "notify", "ipc"];
                 let key = match text {
                     _ if units::parse_duration(text).is_some() => "delay",
                     _ if text.starts_with("http://") => "http",
@@ -53,7 +54,10 @@ impl Walk<'_> {
                     _ => "",
                 };
                 let hint = match key {
-                    "" => "such as `{ tcp = \"127.0.0.1:8080\" }`".to_owned(),
+                    "" => match nearest(text, words.into_iter()) {
+                        Some(word) => format!("did you mean `\"{word}\"`?"),
+                        None => "such as `{ tcp = \"127.0.0.1:8080\" }`".to_owned(),
+                    },
                     key if self.expands_variables => format!("write `{{ {key} = \"{text}\" }}`"),
                     key => format!("write `{key}={text}`"),
                 };
@@ -105,7 +109,7 @@ impl Walk<'_> {
         let first = i64::try_from(FIRST_SOCKET + taken).unwrap_or(i64::MAX);
         if number < first {
             let message = format!("descriptors below {first} are for `listen` and `fd_store`");
-            self.error(value.span(), &message, "");
+            self.error(value.span(), &message, &format!("the first that is free is {first}"));
         }
         u8::try_from(number).ok().map(Ready::Fd)
     }
@@ -154,7 +158,7 @@ impl Walk<'_> {
         for number in [0, service.instances.saturating_sub(1)] {
             let text = template.expand(number).to_string_lossy().into_owned();
             if socket_address(&text).is_none() {
-                let message = format!("`{}` is no address with a port", text.escape_debug());
+                let message = format!("`{}` is no IP address with a port", text.escape_debug());
                 self.error(value.span(), &message, "such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up");
                 return None;
             }

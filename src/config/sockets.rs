@@ -93,7 +93,7 @@ impl Walk<'_> {
         let mut address = self.address(place, scope)?;
         match &mut address {
             Address::Unix { path, mode, owner } if !is_abstract(path) => {
-                *mode = table.get("mode").and_then(|value| self.octal(value)).unwrap_or(*mode);
+                *mode = table.get("mode").and_then(|value| self.octal(value, "such as `\"0660\"`")).unwrap_or(*mode);
                 *owner = self.credentials(table).0.map(|credentials| (credentials.uid, credentials.gid));
             }
             Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => {
@@ -128,6 +128,8 @@ impl Walk<'_> {
                 format!("write `{}://0.0.0.0:{port}`, or `[::]` for IPv6", if scheme == "udp" { scheme } else { "tcp" })
             }
             ("", ..) if rest.starts_with('/') => format!("write `unix://{rest}`"),
+            ("", ..) if rest.starts_with("unix:/") => format!("write `unix://{}`", rest.trim_start_matches("unix:")),
+            ("http" | "https", _, Some(address)) => format!("write `tcp://{address}`"),
             ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; names are not looked up".to_owned(),
             _ => EXAMPLE.to_owned(),
         };

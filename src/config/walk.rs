@@ -105,6 +105,9 @@ impl<'w> Walk<'w> {
                 continue;
             }
             let hint = match schema.meant_by(name) {
+                Some(known) if schema.later.contains(&known) => {
+                    format!("did you mean `{known}`? it is not supported yet")
+                }
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("known here: {}", schema.keys.join(", ")),
             };
@@ -143,7 +146,8 @@ impl<'w> Walk<'w> {
         let value = table.get(key)?;
         let boolean = value.get_ref().as_bool();
         if boolean.is_none() {
-            self.unexpected(value, "`true` or `false`", "write it without quotes");
+            let is_quoted = matches!(value.get_ref().as_str(), Some("true" | "false"));
+            self.unexpected(value, "`true` or `false`", if is_quoted { "write it without quotes" } else { "" });
         }
         boolean
     }

@@ -161,7 +161,8 @@ impl Client {
         let mut code = 0;
         for name in names {
             let what = format!("{} {name}", change.as_str());
-            code = self.act(&what, &service(name, change.as_str()), "", done)?.max(code);
+            let words = if change == Change::Reload { said } else { done };
+            code = self.act(&what, &service(name, change.as_str()), "", words)?.max(code);
         }
         Ok(code)
     }

@@ -97,7 +97,13 @@ fn event_line(event: &Value) -> String {
     let (kind, reason) = (text(event, "event"), text(event, "reason"));
     let message = text(event, "message");
     let line = if to.is_empty() {
-        format!("{time} {}: {}", who(event), if message.is_empty() { kind } else { message })
+        let who = who(event);
+        let message = if message.is_empty() { kind } else { message };
+        // Most begin with the name, and it is told once.
+        match message.strip_prefix(who).filter(|rest| rest.starts_with(' ')) {
+            Some(_) => format!("{time} {message}"),
+            None => format!("{time} {who}: {message}"),
+        }
     } else {
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         format!("{time} {} {from} → {to}{reason}", who(event))
@@ -134,6 +140,11 @@ mod tests {
             "08:00:00.123 keepalive: stopping: SIGTERM\n",
         );
         check_event(r#"{"time":"","event":"orphans","service":"web"}"#, " web: orphans\n");
+        check_event(
+            r#"{"time":"","event":"reload_begun","service":"web","message":"web is being reloaded"}"#,
+            " web is being reloaded\n",
+        );
+        check_event(r#"{"time":"","service":"web","message":"web2 is told of"}"#, " web: web2 is told of\n");
     }
 
     #[test]

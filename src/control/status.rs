@@ -39,6 +39,9 @@ pub(super) struct Entry {
     pub(super) state: String,
     pub(super) pid: Option<u64>,
     ready: Option<bool>,
+    /// It is the second process of an instance that is being reloaded.
+    #[serde(default)]
+    surge: bool,
     pub(super) restarts: Option<u64>,
     pub(super) uptime_ms: Option<u64>,
     #[serde(default)]
@@ -141,10 +144,16 @@ impl Status {
         names
     }
 
-    /// Every instance, and every service without one, in their order.
+    /// Every instance, and every service without one, in their order; the second process of an instance below the first.
     pub(super) fn instances(&self) -> impl Iterator<Item = &Entry> {
         self.services.iter().flat_map(|service| {
-            if service.instances.is_empty() { std::slice::from_ref(service) } else { service.instances.as_slice() }
+            let all = if service.instances.is_empty() { std::slice::from_ref(service) } else { &*service.instances };
+            // Second ones come last.
+            let (ones, twins) = all.split_at(all.partition_point(|one| !one.surge));
+            let alone = twins.iter().filter(|twin| ones.iter().all(|one| one.id != twin.id));
+            ones.iter()
+                .flat_map(move |one| std::iter::once(one).chain(twins.iter().filter(|twin| twin.id == one.id)))
+                .chain(alone)
         })
     }
 
@@ -152,7 +161,8 @@ impl Status {
     pub(super) fn summary(&self) -> String {
         // There are eight states at most.
         let mut counts: Vec<(&str, usize)> = Vec::new();
-        for instance in self.services.iter().flat_map(|service| &service.instances) {
+        let instances = || self.services.iter().flat_map(|service| &service.instances);
+        for instance in instances().filter(|instance| !instance.surge) {
             match counts.iter_mut().find(|(known, _)| *known == instance.state) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((&instance.state, 1)),
@@ -166,6 +176,12 @@ impl Status {
         for (position, (state, count)) in counts.iter().enumerate() {
             // A String takes every write.
             let _ = write!(summary, "{} {count} {state}", if position == 0 { ':' } else { ',' });
+        }
+        match instances().filter(|instance| instance.surge).count() {
+            0 => {}
+            several => {
+                let _ = write!(summary, "; {several} being replaced");
+            }
         }
         if counts.is_empty() {
             summary.push_str(": nothing to run");
@@ -230,6 +246,8 @@ impl Entry {
         let mut note = match self.state.as_str() {
             "running" if self.is_unready() && self.reason.is_empty() => Cow::Borrowed("not ready"),
             "running" if self.is_unready() => Cow::Owned(format!("not ready; {}", self.reason)),
+            "starting" if self.surge => Cow::Borrowed("takes over when it is ready"),
+            "running" if self.surge => Cow::Borrowed("takes over when it has stayed up"),
             "running" | "completed" => Cow::Borrowed(""),
             _ => Cow::Borrowed(self.reason.as_str()),
         };

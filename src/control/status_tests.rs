@@ -52,6 +52,34 @@ fn the_summary_counts_states() {
 }
 
 #[test]
+fn the_second_process_of_an_instance_stands_below_the_first() {
+    let instance = |id: &str, pid: u64, state: &str, surge: bool| {
+        json!({"id": id, "state": state, "pid": pid, "ready": state == "running", "surge": surge,
+            "restarts": 0, "uptime_ms": 1_000, "reason": "replaced"})
+    };
+    let [old, new] = [instance("web.0", 7, "running", false), instance("web.0", 15, "running", true)];
+    let others = [instance("web.1", 16, "running", false), instance("web.2", 17, "starting", true)];
+    let [leaving, lost] = [instance("web.1", 9, "stopping", true), instance("web.3", 18, "starting", true)];
+    let instances = [old, others[0].clone(), new, others[1].clone(), leaving, lost];
+    let status = status(json!({"services": [{"name": "web", "instances": instances}]}));
+    let expected = "\
+NAME   STATE     PID  UPTIME  RESTARTS  CPU  MEMORY
+web.0  running     7      1s         0    -       -
+web.0  running    15      1s         0    -       -
+  takes over when it has stayed up
+web.1  running    16      1s         0    -       -
+web.1  stopping    9      1s         0    -       -
+  replaced
+web.2  starting   17      1s         0    -       -
+  takes over when it is ready
+web.3  starting   18      1s         0    -       -
+  takes over when it is ready
+";
+    assert_eq!(status.table(PLAIN), expected);
+    assert_eq!(status.summary(), "keepalive , pid 0, up 0s: 2 running; 4 being replaced");
+}
+
+#[test]
 fn what_runs_but_is_not_ready_or_was_killed_for_its_memory_says_so() {
     let unready = json!({"id": "a", "state": "running", "ready": false, "reason": "reloading", "pid": 7});
     assert_eq!(entry(unready).note(), "not ready; reloading");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::by_instance::ByInstance;
 use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
-use crate::supervisor::{Fact, Reason, Record, ReloadFailure, StateName};
+use crate::supervisor::{Changes, Fact, Reason, Record, ReloadFailure, StateName};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Counts {
     pub(super) turns: u64,
     /// Reloads that are over, by service: how many were done, how many failed.
     reloads: Vec<[u64; 2]>,
+    /// What the last configuration has changed that was read again.
+    pub(super) changes: Changes,
     /// How often the configuration was to be read again, and could not be taken.
     pub(super) failed_configurations: u64,
     /// Clients that were turned away, or given up because they kept us waiting.
@@ -40,7 +42,7 @@ impl Counts {
     }
 
     /// A reload of a service is over.
-    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
+    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
         let position = service.position();
         if self.reloads.len() <= position {
             self.reloads.resize(position + 1, [0; 2]);

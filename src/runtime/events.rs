@@ -151,6 +151,9 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
             object.text("from", from.as_str());
             object.text("to", to.as_str());
             object.optional("pid", *pid);
+            if instance.is_twin() {
+                object.plain("surge", true);
+            }
             let why = Why { plan, instance: *instance, to: *to, reason };
             if *reason == Reason::Ready {
                 object.text("reason", "ready")

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use super::by_instance::ByInstance;
-use crate::model::{InstanceId, Mono};
+use crate::model::{InstanceId, Mono, Pid};
 use crate::sys::procfs::{self, Processes, Stat};
 
 /// What was found so long ago is still good enough.
@@ -16,19 +15,21 @@ const PROCESSES_PER_TURN: usize = 50;
 /// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
 const DEEPEST: usize = 256;
 
-/// What the instances use.
+/// What the instances use. An instance that is being reloaded has two main processes.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     taken: Option<Mono>,
-    instances: ByInstance<Use>,
+    /// By main process, in the order of the pids.
+    used: Vec<(Main, Use)>,
     search: Option<(Processes, Vec<Stat>)>,
 }
 
-/// What one instance uses.
+/// A main process, and of which instance.
+pub(super) type Main = (i32, InstanceId);
+
+/// What one main process uses, with all that belongs to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Use {
-    /// The main process, by which one run is told from another.
-    main: i32,
     pub(super) processes: u32,
     /// Resident memory; pages that processes share count for each.
     pub(super) memory: u64,
@@ -37,8 +38,14 @@ pub(super) struct Use {
 }
 
 impl Usage {
-    pub(super) fn of(&self, id: InstanceId) -> Use {
-        self.instances.get(id).copied().unwrap_or_default()
+    pub(super) fn of(&self, main: Option<Pid>) -> Use {
+        let found = main.and_then(|main| self.find(main.get()));
+        found.map(|(_, used)| *used).unwrap_or_default()
+    }
+
+    fn find(&self, main: i32) -> Option<&(Main, Use)> {
+        let position = self.used.binary_search_by_key(&main, |((main, _), _)| *main).ok()?;
+        self.used.get(position)
     }
 
     /// Whether it is known what is used `now`. If not, a search begins, unless one is underway.
@@ -56,7 +63,7 @@ impl Usage {
 
     /// Looks at some processes more. Whether that was all; `main` then tells of which instance a process is the main
     /// process.
-    pub(super) fn go_on(&mut self, now: Mono, mains: impl FnOnce() -> Vec<(i32, InstanceId)>) -> bool {
+    pub(super) fn go_on(&mut self, now: Mono, mains: impl FnOnce() -> Vec<Main>) -> bool {
         let Some((processes, found)) = &mut self.search else { return false };
         let before = found.len();
         found.extend(processes.take(PROCESSES_PER_TURN));
@@ -66,52 +73,44 @@ impl Usage {
         found.sort_unstable_by_key(|stat| stat.pid);
         let mut mains = mains();
         mains.sort_unstable();
-        let mut used = add_up(found, &mains);
-        for (main, id) in mains {
-            let before = self.of(id);
-            if let Some(now) = used.entry(id).filter(|now| now.main == main && before.main == main) {
+        let mut used = add_up(found, mains);
+        for ((main, id), now) in &mut used {
+            // A pid may come again.
+            if let Some((_, before)) = self.find(*main).filter(|((_, owner), _)| owner.slot() == id.slot()) {
                 // What nobody has waited for takes its time with it.
                 now.milliseconds = now.milliseconds.max(before.milliseconds);
             }
         }
-        self.instances = used;
+        self.used = used;
         self.search = None;
         self.taken = Some(now);
         true
     }
 }
 
-/// A process belongs to the instance whose main process it is, leads its session, or is above it. Both lists are in the
+/// A process belongs to the main process that it is, or that leads its session, or is above it. Both lists are in the
 /// order of the pids.
-fn add_up(found: &[Stat], mains: &[(i32, InstanceId)]) -> ByInstance<Use> {
-    let owner_of = |pid: i32| {
-        let position = mains.binary_search_by_key(&pid, |(main, _)| *main).ok()?;
-        mains.get(position).map(|(_, id)| *id)
-    };
+fn add_up(found: &[Stat], mains: Vec<Main>) -> Vec<(Main, Use)> {
+    let mut used: Vec<(Main, Use)> = mains.into_iter().map(|main| (main, Use::default())).collect();
     let find = |pid: i32| {
         let position = found.binary_search_by_key(&pid, |stat| stat.pid.get()).ok()?;
         found.get(position)
     };
-    let mut instances: ByInstance<Use> = ByInstance::default();
-    for (main, id) in mains {
-        if let Some(one) = instances.entry(*id) {
-            one.main = *main;
-        }
-    }
     for stat in found {
+        let owner_of = |pid: i32| used.binary_search_by_key(&pid, |((main, _), _)| *main).ok();
         let mut next = Some(stat);
         let owner = (0..DEEPEST).find_map(|_| {
             let stat = next?;
             next = find(stat.ppid);
             owner_of(stat.pid.get()).or_else(|| owner_of(stat.session))
         });
-        if let Some(one) = owner.and_then(|owner| instances.entry(owner)) {
+        if let Some((_, one)) = owner.and_then(|owner| used.get_mut(owner)) {
             one.processes += u32::from(!stat.is_dead());
             one.memory += procfs::pages_to_bytes(stat.pages);
             one.milliseconds += procfs::ticks_to_milliseconds(stat.ticks);
         }
     }
-    instances
+    used
 }
 
 #[cfg(test)]
@@ -127,7 +126,8 @@ mod tests {
     #[test]
     fn a_process_belongs_to_whom_it_descends_from_or_whose_session_it_is_in() {
         let web = |number| InstanceId { service: ServiceIndex(0), number };
-        let mains = [(10, web(0)), (20, web(1))];
+        // The second one takes over from the first.
+        let mains = vec![(10, web(0)), (20, web(0).twin())];
         let found = [
             process(1, 0, 1),
             process(10, 1, 10),
@@ -141,9 +141,9 @@ mod tests {
             process(40, 41, 40),
             process(41, 40, 40),
         ];
-        let used = add_up(&found, &mains);
-        let counts = [0, 1].map(|number| used.get(web(number)).map(|used| (used.processes, used.milliseconds)));
-        assert_eq!(counts, [Some((4, 40)), Some((2, 30))], "a dead one has no memory, but its time counts");
+        let used = add_up(&found, mains);
+        let counts: Vec<_> = used.iter().map(|((main, _), used)| (*main, used.processes, used.milliseconds)).collect();
+        assert_eq!(counts, [(10, 4, 40), (20, 2, 30)], "a dead one has no memory, but its time counts");
     }
 
     #[test]
@@ -155,7 +155,9 @@ mod tests {
         assert!(!usage.is_fresh(at(5)) && usage.is_searching());
         while !usage.go_on(at(5), || vec![(own, id)]) {}
         assert!(usage.is_fresh(at(6)) && !usage.is_searching());
-        assert!(usage.of(id).processes >= 1 && usage.of(id).memory > 0);
+        let used = usage.of(Pid::new(own));
+        assert!(used.processes >= 1 && used.memory > 0);
+        assert_eq!((usage.of(None), usage.of(Pid::new(own - 1))), (Use::default(), Use::default()));
         assert!(!usage.is_fresh(at(7)) && usage.is_searching());
     }
 }

@@ -51,7 +51,6 @@ start order (the stop order is the reverse)
 prepare
   command    true
   type       oneshot: what depends on it starts when it has succeeded
-  ready      when it runs
   restart    until it succeeds, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
   success    exit 0, exit 3, SIGTERM
   failure    everything stops
@@ -138,7 +137,7 @@ fn check_shows_sockets_readiness_and_reload() {
         "dns: udp://[::]:53, descriptor 3, one for each instance",
     ];
     assert_eq!(lines("listen"), sockets);
-    let given = ["an ipc channel, state of 1024 bytes in /data/{instance}, 8 of its descriptors again"];
+    let given = ["an ipc channel, state of 1KiB in /data/{instance}, 8 of its descriptors again"];
     assert_eq!(lines("given"), given);
     assert_eq!(lines("ready"), ["when http://127.0.0.1:80/ok answers, within 30s", "when it says READY=1, within 1m"]);
     assert_eq!(lines("watchdog"), ["every 10s"]);

@@ -88,7 +88,7 @@ keepalive.toml:5:1: unknown key `x` in the file
 #[test]
 fn unknown_keys_name_the_nearest_or_what_other_programs_call_it() {
     check_keys(
-        "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\n",
+        "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\nkill_signal = \"SIGINT\"\nmax_surge = 2\n",
         r#"
 keepalive.toml:3:1: unknown key `restrat` in `[services.web]`
   3 | restrat = "no"
@@ -113,9 +113,19 @@ keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
 keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
   7 | health_check = {}
     | ^^^^^^^^^^^^
-  = did you mean `health`?
+  = did you mean `health`? it is not supported yet
 
-5 errors in the configuration
+keepalive.toml:8:1: unknown key `kill_signal` in `[services.web]`
+  8 | kill_signal = "SIGINT"
+    | ^^^^^^^^^^^
+  = did you mean `stop_signal`?
+
+keepalive.toml:9:1: unknown key `max_surge` in `[services.web]`
+  9 | max_surge = 2
+    | ^^^^^^^^^
+  = did you mean `reload`?
+
+7 errors in the configuration
 "#,
     );
 }

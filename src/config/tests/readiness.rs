@@ -146,7 +146,7 @@ fn state_is_memory_or_a_file() {
 #[test]
 fn readiness_that_cannot_be_is_told() {
     check(
-        "[services]\na = { command = \"x\", ready = \"ipc\" }\nb = { command = \"x\", ready = { fd = 4 }, fd_store = 1, listen.a = \"tcp://0.0.0.0:1\" }\nc = { command = \"x\", ready = { tcp = \"db:80\" } }\nd = { command = \"x\", ready = { http = \"https://127.0.0.1/\" } }\ne = { command = \"x\", ready = { http = \"127.0.0.1\" } }\nf = { command = \"x\", ready = { file = \"/a\", exec = \"b\" } }\ng = { command = \"x\", ready = {} }\nh = { command = \"x\", ready = { tcp = \"127.0.0.1:6553{instance}\" }, instances = 7 }\ni = { command = \"x\", ready = { http = \"http://[::1]/a b\" } }\nj = { command = \"x\", ready = { exec = [] } }\nk = { command = \"x\", ready = \"http://127.0.0.1/\" }\nl = { command = \"x\", ready = { tpc = \"127.0.0.1:80\" } }\n",
+        "[services]\na = { command = \"x\", ready = \"ipc\" }\nb = { command = \"x\", ready = { fd = 4 }, fd_store = 1, listen.a = \"tcp://0.0.0.0:1\" }\nc = { command = \"x\", ready = { tcp = \"db:80\" } }\nd = { command = \"x\", ready = { http = \"https://127.0.0.1/\" } }\ne = { command = \"x\", ready = { http = \"127.0.0.1\" } }\nf = { command = \"x\", ready = { file = \"/a\", exec = \"b\" } }\ng = { command = \"x\", ready = {} }\nh = { command = \"x\", ready = { tcp = \"127.0.0.1:6553{instance}\" }, instances = 7 }\ni = { command = \"x\", ready = { http = \"http://[::1]/a b\" } }\nj = { command = \"x\", ready = { exec = [] } }\nk = { command = \"x\", ready = \"http://127.0.0.1/\" }\nl = { command = \"x\", ready = { tpc = \"127.0.0.1:80\" } }\nm = { command = \"x\", ready = \"notfy\" }\n",
         r#"
 keepalive.toml:2:30: `ready = "ipc"` needs the channel of `ipc = true`
   2 | a = { command = "x", ready = "ipc" }
@@ -156,8 +156,9 @@ keepalive.toml:2:30: `ready = "ipc"` needs the channel of `ipc = true`
 keepalive.toml:3:37: descriptors below 5 are for `listen` and `fd_store`
   3 | b = { command = "x", ready = { fd = 4 }, fd_store = 1, listen.a = "tcp://0.0.0.0:1" }
     |                                     ^
+  = the first that is free is 5
 
-keepalive.toml:4:38: `db:80` is no address with a port
+keepalive.toml:4:38: `db:80` is no IP address with a port
   4 | c = { command = "x", ready = { tcp = "db:80" } }
     |                                      ^^^^^^^
   = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
@@ -182,7 +183,7 @@ keepalive.toml:8:30: `ready` says nothing
     |                              ^^
   = such as `{ delay = "2s" }`
 
-keepalive.toml:9:38: `127.0.0.1:65536` is no address with a port
+keepalive.toml:9:38: `127.0.0.1:65536` is no IP address with a port
   9 | h = { command = "x", ready = { tcp = "127.0.0.1:6553{instance}" }, instances = 7 }
     |                                      ^^^^^^^^^^^^^^^^^^^^^^^^^^
   = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
@@ -207,7 +208,12 @@ keepalive.toml:13:32: unknown key `tpc` in `ready`
      |                                ^^^
   = did you mean `tcp`?
 
-12 errors in the configuration
+keepalive.toml:14:30: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `"notfy"`
+  14 | m = { command = "x", ready = "notfy" }
+     |                              ^^^^^^^
+  = did you mean `"notify"`?
+
+13 errors in the configuration
 "#,
     );
 }

@@ -69,7 +69,7 @@ fn sockets_have_numbers_in_the_order_of_the_file() {
 #[test]
 fn addresses_that_are_none_are_told() {
     check_keys(
-        "listen.a = \"0.0.0.0:80\"\nlisten.b = 8080\nlisten.c = \"tcp://:80\"\nlisten.d = \"tcp://example.org:80\"\nlisten.e = \"/run/x\"\nlisten.f = \"tcp://0.0.0.0:0\"\nlisten.g = \"unix://\"\nlisten.h = \"tcp://0.0.0.0:80{instance}\"\nlisten.i = \"http://0.0.0.0:80\"\nlisten.j = \"udp://*:{fd.a}\"\n",
+        "listen.a = \"0.0.0.0:80\"\nlisten.b = 8080\nlisten.c = \"tcp://:80\"\nlisten.d = \"tcp://example.org:80\"\nlisten.e = \"/run/x\"\nlisten.f = \"tcp://0.0.0.0:0\"\nlisten.g = \"unix://\"\nlisten.h = \"tcp://0.0.0.0:80{instance}\"\nlisten.i = \"http://0.0.0.0:80\"\nlisten.j = \"udp://*:{fd.a}\"\nlisten.k = \"unix:/run/k\"\n",
         r#"
 keepalive.toml:3:12: `0.0.0.0:80` is no address to listen on
   3 | listen.a = "0.0.0.0:80"
@@ -114,14 +114,19 @@ keepalive.toml:10:29: `{instance}` has no number here: this is one value for all
 keepalive.toml:11:12: `http://0.0.0.0:80` is no address to listen on
   11 | listen.i = "http://0.0.0.0:80"
      |            ^^^^^^^^^^^^^^^^^^^
-  = such as `"tcp://0.0.0.0:8080"` or `"unix:///run/web.sock"`
+  = write `tcp://0.0.0.0:80`
 
 keepalive.toml:12:21: `{fd.a}` has no number here: sockets are given to processes
   12 | listen.j = "udp://*:{fd.a}"
      |                     ^^^^^^
   = use `{service}`, or no placeholder
 
-10 errors in the configuration
+keepalive.toml:13:12: `unix:/run/k` is no address to listen on
+  13 | listen.k = "unix:/run/k"
+     |            ^^^^^^^^^^^^^
+  = write `unix:///run/k`
+
+11 errors in the configuration
 "#,
     );
 }
@@ -163,7 +168,7 @@ keepalive.toml:8:30: `user` is for a socket that is a file
 keepalive.toml:9:37: expected an octal number in quotes, 0777 at most, found `660`
   9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}
     |                                     ^^^
-  = such as `"0022"`
+  = such as `"0660"`
 
 keepalive.toml:9:49: unknown user `nobody`
   9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}

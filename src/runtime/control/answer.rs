@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::json::Object;
 use super::scene::{Scene, is_ready, reason_of, state_of};
+use crate::model::InstanceId;
 use crate::model::plan::Kind;
-use crate::runtime::journal::{Name, Reloaded, Span, service_name};
+use crate::runtime::journal::{Changed, Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// So many instances are listed in an answer.
@@ -48,7 +49,8 @@ pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> A
             !is_ready(instance, scene.plan)
         }
     };
-    let underway: Vec<_> = targets(scene, request).filter(is_underway).collect();
+    let twins = scene.view.services().flat_map(ServiceView::twins).filter(|twin| is_meant(request, twin.id.slot()));
+    let underway: Vec<_> = targets(scene, request).filter(is_underway).chain(twins).collect();
     let named = underway.iter().take(NAMED).map(|instance| sentence(instance, scene)).collect::<Vec<_>>().join("; ");
     let more = match underway.len().saturating_sub(NAMED) {
         0 => String::new(),
@@ -86,13 +88,16 @@ fn with_instances(scene: &Scene<'_>, request: Request, status: u16, result: &str
 }
 
 fn targets<'s>(scene: &Scene<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
-    let is_meant = move |instance: &InstanceView<'_>| match request {
+    scene.view.instances().filter(move |instance| is_meant(request, instance.id))
+}
+
+fn is_meant(request: Request, instance: InstanceId) -> bool {
+    match request {
         Request::About(Target::All, _) | Request::Configure => true,
-        Request::About(Target::Service(service), _) | Request::Scale(service, _) => instance.id.service == service,
-        Request::About(Target::Instance(id), _) => instance.id == id,
+        Request::About(Target::Service(service), _) | Request::Scale(service, _) => instance.service == service,
+        Request::About(Target::Instance(id), _) => instance == id,
         Request::Shutdown => false,
-    };
-    scene.view.instances().filter(is_meant)
+    }
 }
 
 fn target_name(scene: &Scene<'_>, target: Target) -> String {
@@ -106,7 +111,7 @@ fn target_name(scene: &Scene<'_>, target: Target) -> String {
 fn done(scene: &Scene<'_>, request: Request) -> String {
     match request {
         Request::Shutdown => "everything is being stopped".to_owned(),
-        Request::Configure => "the configuration that was read again is in force".to_owned(),
+        Request::Configure => Changed(&scene.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(scene.plan, service)),
         Request::About(target, verb) => {
             let name = target_name(scene, target);
@@ -155,7 +160,7 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
             }
         }
         Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(scene.plan, service)),
-        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, failure).to_string(),
+        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, &failure).to_string(),
     }
 }
 

@@ -193,7 +193,7 @@ const FAMILIES: [Family; 24] = [
         kind: "counter",
         help: "Processor time of the present run's processes.",
         samples: Samples::Instance(|instance, scene| {
-            let used = scene.usage.of(instance.id);
+            let used = scene.usage.of(instance.pid);
             instance.pid.map(|_| Value::Seconds(Duration::from_millis(used.milliseconds)))
         }),
     },
@@ -202,7 +202,7 @@ const FAMILIES: [Family; 24] = [
         kind: "gauge",
         help: "Resident memory of the instance's processes.",
         samples: Samples::Instance(|instance, scene| {
-            instance.pid.map(|_| Value::Count(scene.usage.of(instance.id).memory))
+            instance.pid.map(|_| Value::Count(scene.usage.of(instance.pid).memory))
         }),
     },
     Family {

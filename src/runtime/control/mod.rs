@@ -321,7 +321,8 @@ impl Runtime {
     /// Goes on with finding out what the instances use, and then with those who wait for it.
     fn measure(&mut self) {
         let view = self.supervisor.view();
-        let mains = || view.instances().filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
+        let processes = view.services().flat_map(|service| service.instances().chain(service.twins()));
+        let mains = || processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
         if !self.usage.go_on(self.now, mains) {
             return;
         }

@@ -171,7 +171,7 @@ pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
 }
 
 fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
-    let used = scene.usage.of(instance.id);
+    let used = scene.usage.of(instance.pid);
     let mut object = Object::new(out);
     object.shown("id", Name(scene.plan, instance.id));
     object.text("state", instance.state.as_str());
