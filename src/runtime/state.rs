@@ -3,13 +3,13 @@
 //! A file in its place (`persist`) is none of this room's business: each process opens it before it runs its program, so
 //! that a file system that hangs holds up nobody else.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use super::by_instance::ByInstance;
-use crate::model::InstanceId;
 use crate::model::plan::{Service, State};
+use crate::model::InstanceId;
 use crate::sys::memfd;
 
 /// The memory of all instances that have some.
@@ -17,12 +17,12 @@ use crate::sys::memfd;
 pub(super) struct States(ByInstance<Option<OwnedFd>>);
 
 impl States {
-    /// The memory for a process of `id` that is made of `service`; `None`: it is to have none. What it was of another size
-    /// is copied as far as it fits.
+    /// The memory for a process of `id` that is made of `service`, by a descriptor that no other process has; `None`: it is
+    /// to have none. What it was of another size is copied as far as it fits.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; EFBIG: it can never be so large.
-    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<BorrowedFd<'_>>, Errno> {
+    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<OwnedFd>, Errno> {
         let Some(State { size, persist: None }) = &service.process.state else { return Ok(None) };
         let Some(memory) = self.0.entry(id) else { return Ok(None) };
         let fitting = memory.take_if(|memory| memfd::size(memory) == Ok(*size));
@@ -35,8 +35,7 @@ impl States {
                 new
             }
         };
-        let memory: &OwnedFd = memory.insert(new);
-        Ok(Some(memory.as_fd()))
+        memfd::reopened(memory.insert(new)).map(Some)
     }
 }
 
@@ -60,8 +59,7 @@ mod tests {
     }
 
     fn file(states: &mut States, id: InstanceId, size: u64) -> File {
-        let memory = states.for_instance(id, &with_state(size)).unwrap().unwrap();
-        File::from(memory.try_clone_to_owned().unwrap())
+        File::from(states.for_instance(id, &with_state(size)).unwrap().unwrap())
     }
 
     #[test]
