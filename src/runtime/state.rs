@@ -1,4 +1,4 @@
-//! `state`: memory of each instance that survives its processes, for as long as keepalive runs.
+//! `state`: memory of each instance that survives its processes, for as long as the configuration has the service.
 //!
 //! A file in its place (`persist`) is none of this room's business: each process opens it before it runs its program, so
 //! that a file system that hangs holds up nobody else.
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::by_instance::ByInstance;
 use crate::model::plan::{Service, State};
-use crate::model::InstanceId;
+use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::memfd;
 
 /// The memory of all instances that have some.
@@ -37,6 +37,11 @@ impl States {
         };
         memfd::reopened(memory.insert(new)).map(Some)
     }
+
+    /// Drops that of a service that is not to be any more.
+    pub(super) fn forget(&mut self, service: ServiceIndex) {
+        self.0.take(service);
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +50,6 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
-    use crate::model::ServiceIndex;
     use crate::model::plan::Process;
 
     fn with_state(size: u64) -> Service {
@@ -82,6 +86,18 @@ mod tests {
             let mut content = Vec::new();
             std::io::Read::read_to_end(&mut file(&mut states, instance(0), size), &mut content).unwrap();
             assert_eq!(content, expect);
+        }
+    }
+
+    #[test]
+    fn that_of_a_service_that_has_gone_is_empty_when_it_returns() {
+        let mut states = States::default();
+        file(&mut states, instance(1), 5).write_all_at(b"12345", 0).unwrap();
+        for (gone, expect) in [(ServiceIndex(1), b"12345"), (ServiceIndex(7), b"12345"), (ServiceIndex(2), &[0; 5])] {
+            states.forget(gone);
+            let mut content = [0; 5];
+            file(&mut states, instance(1), 5).read_exact_at(&mut content, 0).unwrap();
+            assert_eq!(&content, expect, "{gone:?}");
         }
     }
 

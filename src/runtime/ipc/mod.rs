@@ -194,6 +194,66 @@ impl Channels {
     pub(super) fn lost(&self, id: InstanceId) -> u64 {
         self.lost.get(id).copied().unwrap_or_default()
     }
+
+    /// What is remembered for a service that is not to be any more.
+    pub(super) fn forget(&mut self, service: ServiceIndex) {
+        self.stores.remove(&service);
+    }
+
+    /// The stop signal of this process is about to be sent.
+    pub(super) fn say_farewell(&mut self, pid: Pid, poller: &Poller) {
+        self.push(pid, message::SHUTDOWN);
+        self.flush(poller);
+    }
+
+    /// The process has ended. What it has said before is done, as far as it can be.
+    pub(super) fn on_ended(&mut self, pid: Pid, poller: &Poller) {
+        if !self.channels.contains_key(&pid) {
+            return;
+        }
+        self.deliveries = LAST_DELIVERIES;
+        for _ in 0..LAST_PIECES {
+            let Some(channel) = self.channels.get_mut(&pid) else { break };
+            let read = channel.read();
+            if let Err(fault) = self.take_lines(pid, usize::MAX) {
+                self.give_up(pid, fault, poller);
+            }
+            if read != Read::Something || self.deliveries == 0 {
+                break;
+            }
+        }
+        self.close(pid, poller);
+        self.flush(poller);
+    }
+
+    /// Another process of the instance is the main one from now on, and has the channel.
+    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid, poller: &Poller) {
+        if self.channels.contains_key(&successor) {
+            return;
+        }
+        let Some(Channel { fd, instance, service, .. }) = self.channels.remove(&pid) else { return };
+        poller.remove(&fd).ok();
+        self.open(successor, instance, &service, fd, poller);
+    }
+
+    fn give_up(&mut self, pid: Pid, fault: Fault, poller: &Poller) {
+        if let Some(channel) = self.channels.get(&pid) {
+            let reason = match fault {
+                Fault::Malformed => "this was no JSON",
+                Fault::TooLong => "a line was longer than 64 KiB",
+            };
+            log::warn!("{}: its ipc channel is closed: {reason}", channel.name());
+        }
+        self.close(pid, poller);
+    }
+
+    fn close(&mut self, pid: Pid, poller: &Poller) {
+        let Some(channel) = self.channels.remove(&pid) else { return };
+        poller.remove(&channel.fd).ok();
+        if channel.lost > 0 {
+            log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
+        }
+    }
 }
 
 /// Has it wait to be sent, or counts it as lost.

@@ -242,5 +242,7 @@ fn what_a_worker_has_said_is_heard_although_it_hears_nothing_any_more() {
         workers.turn();
         assert_eq!((workers.is_open(1), workers.is_open(2)), (false, true));
         assert_eq!(workers.channels.stores.get(&ServiceIndex(0)).unwrap().get("n"), Some("1"), "{has_ended}");
+        workers.channels.forget(ServiceIndex(0));
+        assert!(workers.channels.stores.is_empty());
     }
 }
