@@ -372,6 +372,9 @@ impl Runtime {
             self.counts.reloaded(service, failure);
         }
         self.sockets.on_fact(&record.fact);
+        if let Fact::Replaced { instance, .. } = record.fact {
+            self.states.on_replaced(instance);
+        }
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };
