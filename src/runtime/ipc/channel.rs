@@ -145,12 +145,13 @@ impl Channel {
         while let Some(rest @ [_, ..]) = self.output.get(self.sent..) {
             match socket::transmit(&self.fd, rest) {
                 Ok(sent) => self.sent += sent,
-                Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
-                Err(_) => {
+                Err(Errno::EPIPE | Errno::ECONNRESET) => {
                     self.is_deaf = true;
                     self.sent = self.output.len();
                 }
+                // No room, or no memory: both will come.
+                Err(_) => break,
             }
         }
         let is_empty = self.sent == self.output.len();
