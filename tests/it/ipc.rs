@@ -219,10 +219,9 @@ import signal; signal.pause()
     let mut running = set.start(Place::Child);
     let mut lines = [running.line(), running.line(), running.line(), running.line()];
     lines.sort();
-    assert_eq!(lines, ["done 0", "done 1", "done 2", "done 3"]);
     running.send(Signal::TERM);
-    assert_eq!(running.end(), 0);
-    let stderr = running.stderr();
+    let (code, stderr) = (running.end(), running.stderr());
+    assert_eq!((code, lines), (0, ["done 0", "done 1", "done 2", "done 3"].map(str::to_owned)), "{stderr}");
     for told in [
         "warning: a.0: its ipc channel is closed: this was no JSON",
         "warning: a.1: its ipc channel is closed: a line was longer than 64 KiB",
