@@ -10,6 +10,7 @@ use super::expand::{Placeholders, Scope};
 use super::process::Words;
 use super::sockets;
 use super::walk::{Schema, Value, Walk, as_integer, entries};
+use crate::model::excess::Excess;
 use crate::model::plan::{
     Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service,
     Stop, Strategy,
@@ -383,8 +384,7 @@ impl Walk<'_> {
                 self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
             }
         }
-        let persist = service.process.state.as_ref().and_then(|state| state.persist.as_ref());
-        if let (Some(Template::Fixed(_)), Some(value), 2..) = (persist, table.get("state"), service.instances) {
+        if let (Some(Excess::OneFile), Some(value)) = (service.excess(service.instances), table.get("state")) {
             let place = value.get_ref().as_table().and_then(|table| table.get("persist")).unwrap_or(value);
             let message = format!("{} instances would have one file of state", service.instances);
             self.error(place.span(), &message, "put `{instance}` into its name");

@@ -5,6 +5,7 @@
 
 mod defaults;
 pub mod errno;
+pub mod excess;
 pub mod exit_code;
 pub mod map;
 mod merge;

@@ -1,6 +1,6 @@
 //! Something for each instance, which it has in common with its twin.
 
-use crate::model::InstanceId;
+use crate::model::{InstanceId, ServiceIndex};
 
 /// One `T` for each instance that has been given one.
 #[derive(Debug, Default)]
@@ -18,6 +18,11 @@ impl<T: Default> ByInstance<T> {
     /// All that there are.
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().flatten()
+    }
+
+    /// Takes out all that those of a service have.
+    pub(super) fn take(&mut self, service: ServiceIndex) -> Vec<T> {
+        self.0.get_mut(service.position()).map(std::mem::take).unwrap_or_default()
     }
 
     /// That of `id`, made if there is none.

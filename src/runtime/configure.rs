@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Runtime;
 use super::events::What;
 use crate::config::{Loaded, Report};
-use crate::model::Plan;
+use crate::model::{Plan, ServiceIndex};
 use crate::supervisor::{Event, RequestId};
 
 /// Reads the configuration again, from where it was read first; a text: why there is none to be read.
@@ -40,7 +40,15 @@ impl Runtime {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
         self.logging.adopt(plan);
         self.sockets.adopt(plan);
-        self.sockets.release(plan, || self.children.living());
+        // All there are: what is forgotten twice is gone all the same.
+        self.retired = plan
+            .services
+            .iter()
+            .zip(0..)
+            .filter(|(service, _)| service.instances == 0)
+            .map(|(_, position)| ServiceIndex(position))
+            .collect();
+        self.release();
         let later = [
             ("control", before.control != plan.control),
             ("http", before.http != plan.http),
@@ -48,6 +56,18 @@ impl Runtime {
         ];
         for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
             log::warn!("`{key}` of [keepalive] changes with the next start of keepalive");
+        }
+    }
+
+    /// What nobody has any more goes: sockets that the configuration does not name, and what was kept for the instances of
+    /// services that it does not name. When one of these returns it is a new one.
+    pub(super) fn release(&mut self) {
+        self.sockets.release(&self.plan, || self.children.living());
+        let has_ended = |service: &mut ServiceIndex| self.children.living().all(|(id, _)| id.service != *service);
+        for service in self.retired.extract_if(.., has_ended) {
+            self.states.forget(service);
+            self.store.forget_all(service, &self.poller);
+            self.channels.forget(service);
         }
     }
 }

@@ -104,7 +104,7 @@ impl Runtime {
         self.probes.forget(pid, &self.poller);
         self.channels.on_ended(pid, &self.poller);
         let status = self.children.successions_mut().take_end(pid).unwrap_or(status);
-        self.sockets.release(&self.plan, || self.children.living());
+        self.release();
         self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);
         if child.definition.notifies() {

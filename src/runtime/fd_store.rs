@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
-use crate::model::InstanceId;
+use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::{Poller, notices};
 
 /// All tokens from here on are ours; below are those of [`super::notify`].
@@ -92,6 +92,11 @@ impl FdStore {
             std::mem::take(slot).into_iter().for_each(|stored| stored.release(poller));
         }
     }
+
+    /// The same for all of a service.
+    pub(super) fn forget_all(&mut self, service: ServiceIndex, poller: &Poller) {
+        self.slots.take(service).into_iter().flatten().for_each(|stored| stored.release(poller));
+    }
 }
 
 impl Stored {
@@ -113,7 +118,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::ServiceIndex;
     use crate::sys::poll::Ready;
 
     const WEB: InstanceId = InstanceId { service: ServiceIndex(1), number: 2 };
@@ -140,7 +144,9 @@ mod tests {
         store.drop_named(WEB, "a", &poller);
         assert_eq!(names(&store), ["b"]);
         assert!(store.of(InstanceId { number: 1, ..WEB }).is_empty());
-        store.forget(WEB, &poller);
+        store.forget_all(ServiceIndex(7), &poller);
+        assert_eq!(names(&store), ["b"]);
+        store.forget_all(WEB.service, &poller);
         assert!(store.of(WEB).is_empty());
     }
 

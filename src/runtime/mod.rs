@@ -41,7 +41,7 @@ use nix::errno::Errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::map::Map;
 use crate::model::plan::Input;
-use crate::model::{InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
@@ -121,6 +121,8 @@ struct Runtime {
     children: Children,
     sockets: Sockets,
     states: States,
+    /// Services that the configuration does not name any more, and for which something may still be kept.
+    retired: Vec<ServiceIndex>,
     logging: Logging,
     /// Starts whose result is not known yet.
     starts: Map<Pid, OwnedFd>,
@@ -182,6 +184,7 @@ impl Runtime {
             server: Server::new(&plan.control, plan.http, &poller),
             sockets: Sockets::new(&plan),
             states: States::default(),
+            retired: Vec::new(),
             plan,
             reread,
             children,
@@ -372,6 +375,9 @@ impl Runtime {
             self.counts.changes = changes;
         }
         self.sockets.on_fact(&record.fact);
+        if let Fact::Replaced { instance, .. } = record.fact {
+            self.states.on_replaced(instance);
+        }
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };

@@ -48,7 +48,13 @@ impl Runtime {
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let ends = Ends::new(definition).map_err(out_of)?;
         let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
-        let gear = Gear { sockets: &sockets, stored: self.store.of(instance), state, notify, ..ends.gear() };
+        let gear = Gear {
+            sockets: &sockets,
+            stored: self.store.of(instance),
+            state: state.as_ref().map(|memory| memory.as_fd()),
+            notify,
+            ..ends.gear()
+        };
         let made = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)?;
         self.keep(ends, made.0);
         Ok(made)

@@ -1,42 +1,67 @@
-//! `state`: memory of each instance that survives its processes, for as long as keepalive runs.
+//! `state`: memory of each instance that survives its processes, for as long as the configuration has the service.
 //!
 //! A file in its place (`persist`) is none of this room's business: each process opens it before it runs its program, so
 //! that a file system that hangs holds up nobody else.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use super::by_instance::ByInstance;
-use crate::model::InstanceId;
 use crate::model::plan::{Service, State};
+use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::memfd;
 
 /// The memory of all instances that have some.
 #[derive(Debug, Default)]
-pub(super) struct States(ByInstance<Option<OwnedFd>>);
+pub(super) struct States(ByInstance<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    memory: Option<OwnedFd>,
+    /// That of its twin, if the definition of that has another size: until it takes over, the other is written to.
+    of_twin: Option<OwnedFd>,
+}
 
 impl States {
-    /// The memory for a process of `id` that is made of `service`; `None`: it is to have none. What it was of another size
-    /// is copied as far as it fits.
+    /// The memory for a process of `id` that is made of `service`, by a descriptor that no other process has; `None`: it is
+    /// to have none. What it was of another size is copied as far as it fits.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; EFBIG: it can never be so large.
-    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<BorrowedFd<'_>>, Errno> {
+    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<OwnedFd>, Errno> {
         let Some(State { size, persist: None }) = &service.process.state else { return Ok(None) };
-        let Some(memory) = self.0.entry(id) else { return Ok(None) };
-        let fitting = memory.take_if(|memory| memfd::size(memory) == Ok(*size));
-        let new = match (fitting, &memory) {
-            (Some(fitting), _) => fitting,
-            (None, None) => memfd::fixed(*size)?,
-            (None, Some(old)) => {
+        let Some(Slot { memory, of_twin }) = self.0.entry(id) else { return Ok(None) };
+        if id.is_twin() {
+            *of_twin = None;
+        }
+        let own = match memory {
+            None => memory.insert(memfd::fixed(*size)?),
+            Some(memory) if memfd::size(&*memory) == Ok(*size) => memory,
+            Some(memory) => {
                 let new = memfd::fixed(*size)?;
-                memfd::copy(old, &new)?;
-                new
+                memfd::copy(memory, &new)?;
+                if id.is_twin() {
+                    of_twin.insert(new)
+                } else {
+                    *memory = new;
+                    memory
+                }
             }
         };
-        let memory: &OwnedFd = memory.insert(new);
-        Ok(Some(memory.as_fd()))
+        memfd::reopened(own).map(Some)
+    }
+
+    /// The twin of an instance has taken over.
+    pub(super) fn on_replaced(&mut self, id: InstanceId) {
+        if let Some(Slot { memory, of_twin: of_twin @ Some(_) }) = self.0.get_mut(id) {
+            *memory = of_twin.take();
+        }
+    }
+
+    /// Drops that of a service that is not to be any more.
+    pub(super) fn forget(&mut self, service: ServiceIndex) {
+        self.0.take(service);
     }
 }
 
@@ -46,7 +71,6 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
-    use crate::model::ServiceIndex;
     use crate::model::plan::Process;
 
     fn with_state(size: u64) -> Service {
@@ -60,8 +84,7 @@ mod tests {
     }
 
     fn file(states: &mut States, id: InstanceId, size: u64) -> File {
-        let memory = states.for_instance(id, &with_state(size)).unwrap().unwrap();
-        File::from(memory.try_clone_to_owned().unwrap())
+        File::from(states.for_instance(id, &with_state(size)).unwrap().unwrap())
     }
 
     #[test]
@@ -84,6 +107,42 @@ mod tests {
             let mut content = Vec::new();
             std::io::Read::read_to_end(&mut file(&mut states, instance(0), size), &mut content).unwrap();
             assert_eq!(content, expect);
+        }
+    }
+
+    #[test]
+    fn what_is_written_while_a_twin_of_another_size_is_tried_is_kept_unless_that_takes_over() {
+        let content = |file: &File| {
+            let mut content = [0; 4];
+            file.read_exact_at(&mut content, 0).unwrap();
+            content
+        };
+        for takes_over in [false, true] {
+            let mut states = States::default();
+            let old = file(&mut states, instance(0), 4);
+            old.write_all_at(b"old", 0).unwrap();
+            let twin = file(&mut states, instance(0).twin(), 8);
+            assert_eq!(&content(&twin), b"old\0");
+            old.write_all_at(b"late", 0).unwrap();
+            twin.write_all_at(b"twin", 0).unwrap();
+            if takes_over {
+                states.on_replaced(instance(0));
+            }
+            let expect = if takes_over { b"twin" } else { b"late" };
+            assert_eq!(&content(&file(&mut states, instance(0), if takes_over { 8 } else { 4 })), expect);
+            assert_eq!(&content(&file(&mut states, instance(0).twin(), 6)), expect);
+        }
+    }
+
+    #[test]
+    fn that_of_a_service_that_has_gone_is_empty_when_it_returns() {
+        let mut states = States::default();
+        file(&mut states, instance(1), 5).write_all_at(b"12345", 0).unwrap();
+        for (gone, expect) in [(ServiceIndex(1), b"12345"), (ServiceIndex(7), b"12345"), (ServiceIndex(2), &[0; 5])] {
+            states.forget(gone);
+            let mut content = [0; 5];
+            file(&mut states, instance(1), 5).read_exact_at(&mut content, 0).unwrap();
+            assert_eq!(&content, expect, "{gone:?}");
         }
     }
 

@@ -90,7 +90,8 @@ impl Supervisor {
             count.reloaded += 1;
             self.replace_processes(service, old, work);
         }
-        if old.instances != new.instances {
+        // An operator may have scaled it to more than there can be of this one.
+        if old.instances != new.instances || new.excess(self.fleet[service].wanted).is_some() {
             self.resize(service, new.instances, work);
         }
         if new.autostart && !old.autostart {

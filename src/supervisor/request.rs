@@ -3,6 +3,7 @@
 use super::instance::{Next, State, Stopped};
 use super::stop::Then;
 use super::{Action, Cause, Fact, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
+use crate::model::excess::Excess;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
@@ -66,6 +67,8 @@ pub enum Refusal {
     Reloading(ServiceIndex),
     /// A reload has failed; what was there before goes on.
     ReloadFailed(ReloadFailure),
+    /// There cannot be so many instances that this is the last.
+    TooMany(InstanceId, Excess),
     /// It is a oneshot: it has as many instances as its configuration says, and runs once.
     Oneshot(ServiceIndex),
 }
@@ -202,6 +205,10 @@ impl Supervisor {
     fn scale(&mut self, id: RequestId, service: ServiceIndex, wanted: u32) {
         if self.fleet[service].definition.kind == Kind::Oneshot {
             return self.reply(id, Err(Refusal::Oneshot(service)));
+        }
+        if let Some(excess) = self.fleet[service].definition.excess(wanted) {
+            let last = InstanceId { service, number: wanted.saturating_sub(1) };
+            return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
         let from = self.fleet[service].wanted;
         self.fleet.resize(service, wanted);

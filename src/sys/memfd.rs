@@ -1,12 +1,13 @@
-//! Memory that is handed on as a descriptor: memfd_create(2), `F_ADD_SEALS` of fcntl(2).
+//! Memory that is handed on as a descriptor: memfd_create(2), `F_ADD_SEALS` of fcntl(2), `/proc/self/fd` of proc(5).
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek64};
 
 /// Memory of exactly `size` bytes, all zero; nobody can change its size. It takes no room before something is written.
@@ -27,6 +28,19 @@ pub fn fixed(size: u64) -> Result<OwnedFd, Errno> {
 /// None for what [`fixed`] has made.
 pub fn size(memory: impl AsFd) -> Result<u64, Errno> {
     nix::sys::stat::fstat(memory).map(|about| about.st_size.unsigned_abs())
+}
+
+/// Another descriptor of it, which is read and written from the beginning, wherever others are. Without /proc it has its
+/// position in common with them, which is now the beginning.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn reopened(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_else(|_| {
+        lseek64(memory, 0, Whence::SeekSet)?;
+        memory.try_clone().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+    })
 }
 
 /// Copies what has ever been written to `from` to `to`, as far as that reaches.
@@ -79,6 +93,20 @@ mod tests {
         let beyond = File::from(memory.try_clone().unwrap()).write_all_at(b"x", 100_000);
         assert_eq!(beyond.unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(fixed(u64::MAX).err(), Some(Errno::EFBIG));
+    }
+
+    #[test]
+    fn each_descriptor_of_it_has_a_position_of_its_own() {
+        use std::io::{Read as _, Write as _};
+        let memory = fixed(8).unwrap();
+        let (mut first, mut second) = (File::from(reopened(&memory).unwrap()), File::from(reopened(&memory).unwrap()));
+        first.write_all(b"12345").unwrap();
+        let mut content = String::new();
+        second.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "12345\0\0\0");
+        first.write_all(b"6").unwrap();
+        assert_eq!(read(&memory, 0, 8), b"123456\0\0");
+        assert_eq!(nix::unistd::ftruncate(&first, 0), Err(Errno::EPERM), "it is sealed all the same");
     }
 
     #[test]

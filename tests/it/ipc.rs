@@ -4,7 +4,8 @@ use std::process::Command;
 
 use keepalive::model::Signal;
 
-use crate::harness::{Place, places, skip};
+use crate::control::begin;
+use crate::harness::{Place, places, skip, wait_until};
 use crate::services::Set;
 
 /// Whether there is this program; skips otherwise.
@@ -218,10 +219,9 @@ import signal; signal.pause()
     let mut running = set.start(Place::Child);
     let mut lines = [running.line(), running.line(), running.line(), running.line()];
     lines.sort();
-    assert_eq!(lines, ["done 0", "done 1", "done 2", "done 3"]);
     running.send(Signal::TERM);
-    assert_eq!(running.end(), 0);
-    let stderr = running.stderr();
+    let (code, stderr) = (running.end(), running.stderr());
+    assert_eq!((code, lines), (0, ["done 0", "done 1", "done 2", "done 3"].map(str::to_owned)), "{stderr}");
     for told in [
         "warning: a.0: its ipc channel is closed: this was no JSON",
         "warning: a.1: its ipc channel is closed: a line was longer than 64 KiB",
@@ -240,4 +240,32 @@ fn a_service_without_a_channel_knows_of_none() {
     let (_, stdout, stderr) = run.finish();
     assert!(stdout.contains("KEEPALIVE_SERVICE=a") && !stdout.contains("CHANNEL"), "{stdout}");
     assert!(!stdout.contains("KEEPALIVE_IPC_FD"), "{stderr}");
+}
+
+#[test]
+fn what_is_lost_on_the_way_to_who_does_not_read_is_counted() {
+    if !have("python3") {
+        return;
+    }
+    let set = python(
+        r"
+import signal
+for number in range(5000): say({'type': 'get', 'key': 'k' * 200})
+out('asked')
+signal.pause()
+",
+        "[services.deaf]\ncommand = [\"python3\", \"DIR/script\"]\nipc = true\n[services.idle]\ncommand = [\"sleep\", \"1000\"]\n",
+    );
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("asked");
+    let metrics = || control.get("/metrics").body;
+    let sample = "keepalive_ipc_messages_lost_total{service=\"deaf\",instance=\"deaf.0\"} ";
+    let lost = |metrics: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
+        line.unwrap_or_else(|| panic!("{metrics}")).parse::<u64>().unwrap()
+    };
+    // What it has said last may still be on its way.
+    let lost = wait_until("lost messages", || Some(lost(&metrics())).filter(|lost| *lost > 0));
+    assert!(lost < 5000, "{lost}");
+    assert!(!metrics().contains("lost_total{service=\"idle\""), "who has no channel can lose nothing");
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use crate::control::begin;
 use crate::harness::{KEEPALIVE, Place, Run, have_root, places};
 use crate::services::Set;
 
@@ -145,4 +146,79 @@ fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
     run.command.env("KEEPALIVE_SOCKET", set.socket());
     let (code, stdout, stderr) = run.finish();
     assert_eq!((code, stdout), (0, ["64"; 100].join("\n")), "{stderr}");
+}
+
+// read(2) and write(2) go on where a descriptor is, and each process has one of its own.
+#[test]
+fn each_process_finds_its_memory_from_the_beginning() {
+    let set = Set::new(&format!(
+        r#"
+        [services.web]
+        command = ["/bin/sh", "DIR/script"]
+        state = {{ size = "8B" }}
+        {AT_ONCE}
+        "#
+    ));
+    let script = b"found=$(tr -d '\\0' <&$KEEPALIVE_STATE_FD); echo \"found $found\"; test -z \"$found\" || exit 0
+        printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; exit 1";
+    set.directory.file("script", script, 0o644);
+    for place in places() {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!((code, stdout.as_str()), (0, "found \nfound kept"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_service_goes_with_it() {
+    let web = r#"
+        [services.web]
+        command = ["/bin/sh", "-c", "echo $(tr -d '\\0' <&$KEEPALIVE_STATE_FD).; printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; exec sleep 1000"]
+        state = { size = "1KiB" }
+        [services.idle]
+        command = ["sleep", "1000"]
+    "#;
+    let set = Set::new(web);
+    let (with, without) = (set.read("keepalive.toml"), Set::new("[services.idle]\ncommand = [\"sleep\", \"1000\"]\n"));
+    let (running, control) = begin(&set, Place::Child);
+    running.expect(".");
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    running.expect("kept.");
+    let fds = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap();
+        let names = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        names.filter(|name| name.to_string_lossy().contains("memfd:")).count()
+    };
+    assert_eq!(fds(), 1);
+    std::fs::copy(&without.config, &set.config).unwrap();
+    assert_eq!(control.post("/v1/reload").status, 200);
+    assert_eq!(fds(), 0);
+    std::fs::write(&set.config, with).unwrap();
+    assert_eq!(control.post("/v1/reload").status, 200);
+    running.expect(".");
+}
+
+#[test]
+fn there_are_no_more_instances_than_files_or_ports() {
+    let set = Set::new(
+        r#"
+        [services.one]
+        command = ["sleep", "1000"]
+        state = { size = "1KiB", persist = "DIR/state" }
+        [services.ports]
+        command = ["sleep", "1000"]
+        ready = { tcp = "127.0.0.1:6553{instance}" }
+        "#,
+    );
+    let (running, control) = begin(&set, Place::Child);
+    for (service, count, reason) in [
+        ("one", 2, "2 instances of one would have one file of state: put `{instance}` into its name"),
+        ("ports", 7, "`ready` of ports.6 would be at `127.0.0.1:65536`, which is no address"),
+    ] {
+        let answer = control.post(&format!("/v1/services/{service}/scale?instances={count}"));
+        assert_eq!((answer.status, answer.reason()), (409, reason.to_owned()));
+    }
+    let status = control.get("/v1/status").json();
+    let counts = [0, 1].map(|service| status["services"][service]["instances"].as_array().unwrap().len());
+    assert_eq!(counts, [1, 1], "nothing has been started");
+    drop(running);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::json::Object;
 use super::scene::{Scene, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
+use crate::model::excess::Excess;
 use crate::model::plan::Kind;
 use crate::runtime::journal::{Changed, Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
@@ -149,6 +150,17 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
             let last = wanted.saturating_sub(1);
             let name = service_name(scene.plan, id.service);
             format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(scene.plan, id))
+        }
+        Refusal::TooMany(last, Excess::OneFile) => {
+            let (count, name) = (last.number + 1, service_name(scene.plan, last.service));
+            format!("{count} instances of {name} would have one file of state: put `{{instance}}` into its name")
+        }
+        Refusal::TooMany(last, Excess::Nowhere) => {
+            let authority =
+                scene.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
+            let place = authority.map(|authority| authority.expand(last.number)).unwrap_or_default();
+            let (name, place) = (Name(scene.plan, last), place.to_string_lossy());
+            format!("`ready` of {name} would be at `{}`, which is no address", place.escape_debug())
         }
         Refusal::Oneshot(service) => {
             let name = service_name(scene.plan, service);

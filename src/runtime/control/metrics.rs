@@ -67,7 +67,7 @@ const STATES: [StateName; 8] = [
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 24] = [
+const FAMILIES: [Family; 25] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
@@ -203,6 +203,15 @@ const FAMILIES: [Family; 24] = [
         help: "Resident memory of the instance's processes.",
         samples: Samples::Instance(|instance, scene| {
             instance.pid.map(|_| Value::Count(scene.usage.of(instance.pid).memory))
+        }),
+    },
+    Family {
+        name: "keepalive_ipc_messages_lost_total",
+        kind: "counter",
+        help: "Messages to the instance that were lost because it does not read its channel.",
+        samples: Samples::Instance(|instance, scene| {
+            let service = scene.plan.services.get(instance.id.service.position())?;
+            service.process.ipc.then(|| Value::Count(scene.channels.lost(instance.id)))
         }),
     },
     Family {

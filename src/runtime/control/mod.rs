@@ -417,6 +417,7 @@ impl Runtime {
             logging: &self.logging,
             events: &self.events,
             notify: &self.notify,
+            channels: &self.channels,
             pid: sys::process::id(),
             now: self.now,
             begun: self.begun,

@@ -9,6 +9,7 @@ use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
 use crate::runtime::counts::Counts;
 use crate::runtime::events::{Events, write_exit, write_lost};
+use crate::runtime::ipc::Channels;
 use crate::runtime::journal::{Name, Why};
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
@@ -27,6 +28,7 @@ pub(in crate::runtime) struct Scene<'a> {
     pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) events: &'a Events,
     pub(in crate::runtime) notify: &'a Notify,
+    pub(in crate::runtime) channels: &'a Channels,
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
     pub(in crate::runtime) begun: Mono,

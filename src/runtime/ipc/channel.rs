@@ -29,6 +29,8 @@ pub(super) struct Channel {
     pub(super) is_fed: bool,
     /// Of messages to it.
     pub(super) lost: u64,
+    /// Nobody is there any more to read; what was said before that is still to be heard.
+    is_deaf: bool,
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
@@ -58,6 +60,7 @@ impl Channel {
             is_queued: false,
             is_fed: false,
             lost: 0,
+            is_deaf: false,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -117,33 +120,38 @@ impl Channel {
         if self.input.len() > LONGEST_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Has `line` wait to be sent; if it has to wait for too much else, it is lost.
-    pub(super) fn push(&mut self, line: &[u8]) {
+    /// Has `line` wait to be sent; if it has to wait for too much else, it is lost. Whether it is not.
+    pub(super) fn push(&mut self, line: &[u8]) -> bool {
+        if self.is_deaf {
+            return true;
+        }
         if self.output.len() - self.sent + line.len() > MOST_WAITING {
             if self.lost == 0 {
                 log::warn!("{} does not read its ipc channel: messages to it are lost", self.name());
             }
             self.lost += 1;
-            return;
+            return false;
         }
         if self.output.len() + line.len() > MOST_WAITING {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
         self.output.extend_from_slice(line);
+        true
     }
 
-    /// Sends what there is room for, and waits for room for the rest.
-    ///
-    /// # Errors
-    /// Nobody reads it any more.
-    pub(super) fn flush(&mut self, poller: &Poller) -> Result<(), Errno> {
+    /// Sends what there is room for, and waits for room for the rest. Nothing more if nobody reads it any more.
+    pub(super) fn flush(&mut self, poller: &Poller) {
         while let Some(rest @ [_, ..]) = self.output.get(self.sent..) {
             match socket::transmit(&self.fd, rest) {
                 Ok(sent) => self.sent += sent,
-                Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                    self.is_deaf = true;
+                    self.sent = self.output.len();
+                }
+                // No room, or no memory: both will come.
+                Err(_) => break,
             }
         }
         let is_empty = self.sent == self.output.len();
@@ -157,7 +165,6 @@ impl Channel {
             self.interest = interest;
             poller.change(&self.fd, self.token, interest).ok();
         }
-        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a worker says on its channel, and what it is told: one JSON value a line.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::runtime::control::json::{Object, text};
@@ -47,8 +49,8 @@ pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
         let value: &RawValue = serde_json::from_slice(line).ok()?;
         return Some(if value.get() == "\"ready\"" { Message::Ready } else { Message::Other });
     }
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
-    let field = |name: &str| fields.get(name).map(|value| value.get());
+    let Fields(fields) = serde_json::from_slice(line).ok()?;
+    let field = |name: &str| NAMES.iter().zip(fields).find(|(known, _)| **known == name).and_then(|(_, value)| value);
     let word = |name: &str| field(name).and_then(|written| serde_json::from_str::<String>(written).ok());
     let key = || {
         let lacking = Message::Incomplete { key: field("key"), lacks: "`key`, a string" };
@@ -69,6 +71,37 @@ pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
         Some(_) | None => Ok(Message::Other),
     };
     Some(message.unwrap_or_else(|incomplete| incomplete))
+}
+
+/// What we look at of an object.
+const NAMES: [&str; 6] = ["type", "cmd", "key", "value", "to", "data"];
+
+/// The fields of an object by the order of [`NAMES`], as they were written; the last one of each.
+struct Fields<'l>([Option<&'l str>; NAMES.len()]);
+
+impl<'l> Deserialize<'l> for Fields<'l> {
+    fn deserialize<D: serde::Deserializer<'l>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Known;
+        impl<'l> Visitor<'l> for Known {
+            type Value = Fields<'l>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'l>>(self, mut map: A) -> Result<Fields<'l>, A::Error> {
+                let mut fields = Fields([None; NAMES.len()]);
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    let known = NAMES.iter().zip(&mut fields.0).find(|(known, _)| **known == name);
+                    if let Some((_, field)) = known {
+                        *field = Some(value.get());
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Known)
+    }
 }
 
 /// Sent before the stop signal, as PM2 has it.
@@ -142,7 +175,8 @@ mod tests {
         );
         check(r#"{"type":"set","key":"a","value":null}"#, Message::Set { key: key("\"a\""), value: None });
         let to = "web.1".to_owned();
-        check(r#"{"type":"send","to":"web.1","data":null}"#, Message::Send { to, data: "null" });
+        check(r#"{"type":"send","to":"web.1","data":null}"#, Message::Send { to: to.clone(), data: "null" });
+        check(r#"{"t\u006fpe":1,"to":7,"data":1,"type":"send","to":"web.1"}"#, Message::Send { to, data: "1" });
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use super::Runtime;
+use super::by_instance::ByInstance;
 use super::children::Child;
 use crate::model::map::Map;
 use crate::model::plan::Ready;
@@ -42,6 +43,8 @@ const LAST_PIECES: usize = 64;
 pub(super) struct Channels {
     channels: Map<Pid, Channel>,
     stores: Map<ServiceIndex, Store>,
+    /// How many messages to each instance were lost, since keepalive has started.
+    lost: ByInstance<u64>,
     /// Who has something to say, each in its turn.
     queue: VecDeque<Pid>,
     /// Those that said that they are ready.
@@ -164,8 +167,7 @@ impl Channels {
         for (pid, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
             is_known = true;
             if *pid != from || !channel::is_group(to) {
-                channel.push(&line);
-                channel.is_fed = true;
+                give(channel, &line, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
         }
@@ -177,19 +179,25 @@ impl Channels {
 
     fn push(&mut self, pid: Pid, line: &[u8]) {
         if let Some(channel) = self.channels.get_mut(&pid) {
-            channel.push(line);
-            channel.is_fed = true;
+            give(channel, line, &mut self.lost);
         }
     }
 
     /// Sends what was put into queues.
     fn flush(&mut self, poller: &Poller) {
-        let flushed = self.channels.iter_mut().map(|(pid, channel)| match std::mem::take(&mut channel.is_fed) {
-            true => channel.flush(poller).map_err(|_| *pid),
-            false => Ok(()),
-        });
-        let gone: Vec<Pid> = flushed.filter_map(Result::err).collect();
-        gone.into_iter().for_each(|pid| self.close(pid, poller));
+        let fed =
+            self.channels.values_mut().filter_map(|channel| std::mem::take(&mut channel.is_fed).then_some(channel));
+        fed.for_each(|channel| channel.flush(poller));
+    }
+
+    /// How many messages to this instance were lost, because it did not read them.
+    pub(super) fn lost(&self, id: InstanceId) -> u64 {
+        self.lost.get(id).copied().unwrap_or_default()
+    }
+
+    /// What is remembered for a service that is not to be any more.
+    pub(super) fn forget(&mut self, service: ServiceIndex) {
+        self.stores.remove(&service);
     }
 
     /// The stop signal of this process is about to be sent.
@@ -245,6 +253,16 @@ impl Channels {
         if channel.lost > 0 {
             log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
         }
+    }
+}
+
+/// Has it wait to be sent, or counts it as lost.
+fn give(channel: &mut Channel, line: &[u8], lost: &mut ByInstance<u64>) {
+    channel.is_fed = true;
+    if !channel.push(line)
+        && let Some(lost) = lost.entry(channel.instance)
+    {
+        *lost += 1;
     }
 }
 

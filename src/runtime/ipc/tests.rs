@@ -164,6 +164,8 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
     }
     let lost = workers.channels.channels.get(&pid(2)).unwrap().lost;
     assert!((1..1_000).contains(&lost), "{lost}");
+    let id = |number| InstanceId { service: ServiceIndex(0), number };
+    assert_eq!((workers.channels.lost(id(1)), workers.channels.lost(id(0))), (lost, 0));
     let mut all = String::new();
     loop {
         let more = heard(&mut deaf);
@@ -219,5 +221,28 @@ fn a_farewell_is_sent_at_once_and_a_successor_keeps_the_channel() {
     assert_eq!(heard(&mut worker), "\"shutdown\"\n");
     drop(worker);
     workers.channels.say_farewell(pid(9), &workers.poller);
+    workers.turn();
     assert!(!workers.is_open(9), "there is nobody to hear it");
+}
+
+#[test]
+fn what_a_worker_has_said_is_heard_although_it_hears_nothing_any_more() {
+    for has_ended in [false, true] {
+        let mut workers = Workers::new();
+        let (mut leaver, mut sender) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
+        leaver.write_all(b"{\"type\":\"set\",\"key\":\"n\",\"value\":1}\n").unwrap();
+        drop(leaver);
+        sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
+        // What is sent to it comes first, whatever it has said itself.
+        workers.channels.is_ready(FIRST_TOKEN | 2);
+        workers.channels.turn(&workers.poller);
+        if has_ended {
+            workers.channels.on_ended(pid(1), &workers.poller);
+        }
+        workers.turn();
+        assert_eq!((workers.is_open(1), workers.is_open(2)), (false, true));
+        assert_eq!(workers.channels.stores.get(&ServiceIndex(0)).unwrap().get("n"), Some("1"), "{has_ended}");
+        workers.channels.forget(ServiceIndex(0));
+        assert!(workers.channels.stores.is_empty());
+    }
 }

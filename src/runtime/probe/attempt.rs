@@ -2,13 +2,12 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
-use crate::model::{ExitStatus, Pid, Signal, Template, errno};
+use crate::model::{ExitStatus, Pid, Signal, Template, errno, excess};
 use crate::sys::{Poller, fork, kill, pipe, socket, stream};
 
 /// A status line is no longer.
@@ -134,10 +133,9 @@ fn is_there(path: &CStr) -> Result<(), Errno> {
 }
 
 fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
-    let authority = authority.expand(number);
-    // The configuration has no other; no name is looked up, which could take any time.
-    let address: Option<SocketAddr> = authority.to_str().ok().and_then(|text| text.parse().ok());
-    let connection = stream::begin_to_connect(address.ok_or(Failure::Nowhere)?).map_err(Failure::Errno)?;
+    // No name is looked up, which could take any time.
+    let address = excess::address(authority, number).ok_or(Failure::Nowhere)?;
+    let connection = stream::begin_to_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
 

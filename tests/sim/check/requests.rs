@@ -110,7 +110,13 @@ impl Requests {
                 let down = open.down.contains(&instance) && state.is_some_and(is_active);
                 rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
             }
-            Err(Refusal::Unknown(_) | Refusal::Oneshot(_) | Refusal::Reloading(_) | Refusal::ReloadFailed(_)) => {
+            Err(
+                Refusal::Unknown(_)
+                | Refusal::Oneshot(_)
+                | Refusal::TooMany(..)
+                | Refusal::Reloading(_)
+                | Refusal::ReloadFailed(_),
+            ) => {
                 rule!(false, "{request:?} is refused: {result:?}")
             }
         }
@@ -178,7 +184,7 @@ impl Open {
                 };
                 rule!(!targets(target, model).iter().any(runs), "it could be reloaded: {self:?}");
             }
-            Err(Refusal::Unknown(_) | Refusal::Failed(_) | Refusal::Overtaken(_)) => {
+            Err(Refusal::Unknown(_) | Refusal::TooMany(..) | Refusal::Failed(_) | Refusal::Overtaken(_)) => {
                 rule!(false, "a reload is refused: {result:?}");
             }
         }

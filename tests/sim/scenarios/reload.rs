@@ -370,6 +370,26 @@ fn other_numbers_of_instances_are_started_and_stopped() {
     assert_eq!(stage.only("kill").len(), 4);
 }
 
+/// An operator's number holds until the configuration says otherwise.
+#[test]
+fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
+    let mut web = told("web", 1);
+    let mut stage = up(vec![web.clone()]);
+    stage.scale("web", 2);
+    stage.is_ready("web.1");
+    stage.forget();
+    let file = keepalive::model::Template::Fixed(c"/data/state".to_owned());
+    web.process.state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
+    stage.configure(vec![web]);
+    assert_eq!(stage.only("web scaled"), ["web scaled 2 → 1"]);
+    stage.exits("web.1", 0);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+    stage.scale("web", 2);
+    assert_eq!(stage.only("reply"), ["reply 3 TooMany"]);
+}
+
 #[test]
 fn what_had_failed_starts_again_when_it_is_another() {
     let mut web = told("web", 1);
