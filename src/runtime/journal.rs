@@ -1,12 +1,10 @@
 //! One fact, one line: what the supervisor records, in words.
 
 use std::fmt::{self, Display, Formatter};
-use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
 
-use crate::model::plan::Service;
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, ReloadFailure, Run, StateName};
 
@@ -167,14 +165,14 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt:
         }
         Fact::RolledBack { service, failure } => {
             let name = service_name(plan, *service);
-            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, failure))
+            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, *failure))
         }
         Fact::ReloadEnded { service, failure: None } => {
             write!(formatter, "{} has been reloaded", service_name(plan, *service))
         }
         Fact::ReloadEnded { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
-            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, failure))
+            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, *failure))
         }
         Fact::ConfigurationWanted { .. }
         | Fact::Transition { .. }
@@ -214,14 +212,14 @@ impl Display for Changed<'_> {
 }
 
 /// Why a reload has failed: `the new process of web.1 was not ready within 30s`.
-pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
+pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) ReloadFailure);
 
 impl Display for Reloaded<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, ReloadFailure { instance, definition, run }) = self;
+        let Self(plan, ReloadFailure { instance, run }) = self;
         write!(formatter, "the new process of {} failed: ", Name(plan, *instance))?;
         match run {
-            Some(run) => write_run(formatter, Some(definition), *instance, run),
+            Some(run) => write_run(formatter, plan, *instance, run),
             None => formatter.write_str("it could not be made, the system is short of processes or memory"),
         }
     }
@@ -264,7 +262,7 @@ impl Display for Why<'_> {
                 write!(formatter, "{} has failed, so this will never start", service_name(plan, *dependency))
             }
             Reason::Ended { run, outlook } => {
-                write_run(formatter, definition(plan, *instance), *instance, run)?;
+                write_run(formatter, plan, *instance, run)?;
                 match to {
                     StateName::Stopping => formatter.write_str(", ending what it left behind"),
                     StateName::Waiting => formatter.write_str(", restart when what it depends on is ready"),
@@ -280,15 +278,9 @@ impl Display for Why<'_> {
     }
 }
 
-/// `definition` is what it was made of.
-fn write_run(
-    formatter: &mut Formatter<'_>,
-    definition: Option<&Rc<Service>>,
-    instance: InstanceId,
-    run: &Run,
-) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, run: &Run) -> fmt::Result {
     match run.failure {
-        Some(failure) => Failure(definition, instance, failure).fmt(formatter),
+        Some(failure) => Failure(plan, instance, failure).fmt(formatter),
         None => {
             if let Some(fault) = run.fault {
                 write_fault(formatter, fault)?;
@@ -343,7 +335,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, definition(plan, *instance), *instance, run)?;
+            write_run(formatter, plan, *instance, run)?;
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
@@ -362,11 +354,11 @@ impl Display for Ending<'_> {
 }
 
 /// ``cannot change to its `cwd` `/app`: No such file or directory``.
-struct Failure<'a>(Option<&'a Rc<Service>>, InstanceId, StartFailure);
+struct Failure<'a>(&'a Plan, InstanceId, StartFailure);
 
 impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(definition, instance, failure) = self;
+        let Self(plan, instance, failure) = self;
         let step = match failure.step {
             StartStep::Listen(_) => "cannot listen on",
             StartStep::Session => "cannot make its session",
@@ -384,21 +376,16 @@ impl Display for Failure<'_> {
             StartStep::Exec => "cannot execute",
         };
         formatter.write_str(step)?;
-        let operand = definition.and_then(|definition| operand(definition, *instance, failure.step));
-        if let Some(operand) = operand {
+        if let Some(operand) = operand(plan, *instance, failure.step) {
             write!(formatter, " `{}`", operand.escape_debug())?;
         }
         write!(formatter, ": {}", errno::words(failure.errno))
     }
 }
 
-fn definition(plan: &Plan, instance: InstanceId) -> Option<&Rc<Service>> {
-    plan.services.get(instance.service.position())
-}
-
-/// What could not be executed, entered or set, if the definition has a name for it.
-fn operand(definition: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
-    let process = &definition.process;
+/// What could not be executed, entered or set, if the plan has a name for it.
+fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String> {
+    let process = &plan.services.get(instance.service.position())?.process;
     let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
     match step {
         StartStep::Listen(position) => {
@@ -444,39 +431,11 @@ fn write_two(formatter: &mut Formatter<'_>, large: u64, unit: &str, small: u64, 
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::CString;
-
-    use nix::errno::Errno;
-
     use super::*;
-    use crate::model::ExitStatus;
-    use crate::model::plan::{Control, Process};
-    use crate::supervisor::Exit;
 
     #[track_caller]
     fn check(milliseconds: u64, expect: &str) {
         assert_eq!(Span(Duration::from_millis(milliseconds)).to_string(), expect);
-    }
-
-    #[test]
-    fn a_failed_reload_names_what_was_tried_though_the_service_has_gone_back() {
-        let service = |program: &str| {
-            let command = Template::Fixed(CString::new(program).unwrap());
-            Rc::new(Service::plain("web", Process::plain(Box::new([command]))))
-        };
-        let (shutdown_timeout, termination_log) = (Duration::ZERO, std::path::PathBuf::new());
-        let (signals, log, services) = Default::default();
-        let mut plan =
-            Plan { shutdown_timeout, signals, termination_log, log, control: Control::Off, http: None, services };
-        plan.services.push(service("old"));
-        let failure = StartFailure { step: StartStep::Exec, errno: Errno::ENOENT };
-        let exit = Exit { status: ExitStatus::Code(127), oom_killed: false };
-        let run = Run { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
-        let instance = InstanceId { service: ServiceIndex(0), number: 0 };
-        let failure = ReloadFailure { instance, definition: service("new"), run: Some(run) };
-        let told = Line { plan: &plan, fact: &Fact::ReloadEnded { service: instance.service, failure: Some(failure) } };
-        let expect = "the reload of web has failed: the new process of web.0 failed: cannot execute `new`: ";
-        assert!(told.to_string().starts_with(expect), "{told}");
     }
 
     #[test]

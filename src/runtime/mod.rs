@@ -368,8 +368,8 @@ impl Runtime {
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
         }
-        if let Fact::ReloadEnded { service, failure } = &record.fact {
-            self.counts.reloaded(*service, failure.as_ref());
+        if let Fact::ReloadEnded { service, failure } = record.fact {
+            self.counts.reloaded(service, failure);
         }
         if let Fact::Reconfigured(changes) = record.fact {
             self.counts.changes = changes;

@@ -29,7 +29,7 @@ impl Supervisor {
             if let Refusal::Reloading(service) = refusal {
                 self.record(Fact::ReconfigurationRefused { service });
             }
-            return id.into_iter().for_each(|id| self.reply(id, Err(refusal.clone())));
+            return id.into_iter().for_each(|id| self.reply(id, Err(refusal)));
         }
         let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
         self.act(Action::Adopt(Rc::clone(&plan)));

@@ -9,7 +9,7 @@ use super::{Exit, ReloadFailure, StateName};
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
 
 /// One fact and when it came about.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// When.
     pub at: Mono,
@@ -18,7 +18,7 @@ pub struct Record {
 }
 
 /// What has happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// An instance has gone from one state to another.
     Transition {

@@ -55,12 +55,10 @@ enum Stage {
 }
 
 /// Why a reload has ended before its end.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReloadFailure {
     /// Whose new process it was.
     pub instance: InstanceId,
-    /// What it was made of. The service may have gone back to another.
-    pub definition: Rc<Service>,
     /// How it has ended; `None`: it could not be made.
     pub run: Option<Run>,
 }
@@ -106,8 +104,7 @@ impl Supervisor {
     /// The new process of a reload has ended, or could not be made, before it had proved itself.
     pub(super) fn fail_rollout(&mut self, instance: InstanceId, run: Option<Run>) {
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
-            let definition = Rc::clone(&self.fleet[instance].definition);
-            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), definition, run });
+            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run });
             self.mark_unsettled(instance.service);
         }
     }
@@ -162,7 +159,7 @@ impl Supervisor {
     pub(super) fn drive_rollout(&mut self, service: ServiceIndex) {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
         rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
-        if let Some(failure) = rollout.failure.clone()
+        if let Some(failure) = rollout.failure
             && !std::mem::replace(&mut rollout.is_failure_handled, true)
         {
             self.on_failure(service, &mut rollout, failure);
@@ -187,8 +184,8 @@ impl Supervisor {
         if rollout.underway.is_empty() && rollout.todo.is_empty() {
             self.end_trials(service);
             let failure = rollout.failure;
-            self.reload_is_over(service, failure.as_ref());
-            return self.record(Fact::ReloadEnded { service, failure });
+            self.record(Fact::ReloadEnded { service, failure });
+            return self.reload_is_over(service, failure);
         }
         self.rollouts.insert(service, rollout);
     }

@@ -51,7 +51,7 @@ pub enum Verb {
 }
 
 /// Why a request was not done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Everything is being stopped.
     ShuttingDown,
@@ -188,12 +188,12 @@ impl Supervisor {
     }
 
     /// A reload has come to its end.
-    pub(super) fn reload_is_over(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
+    pub(super) fn reload_is_over(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
         for pending in &mut self.requests {
             let before = pending.reloads.len();
             pending.reloads.retain(|other| *other != service);
             if pending.reloads.len() < before {
-                pending.failure = pending.failure.take().or_else(|| failure.cloned());
+                pending.failure = pending.failure.or(failure);
             }
         }
     }
@@ -300,9 +300,9 @@ impl Supervisor {
     }
 
     fn progress(&self, pending: &Pending) -> Progress {
-        let mut progress = match &pending.failure {
+        let mut progress = match pending.failure {
             _ if !pending.reloads.is_empty() => Progress::Underway,
-            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure.clone())),
+            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure)),
             None => Progress::Done,
         };
         let up = pending.up.iter().map(|id| (id, Awaited::Up));

@@ -268,9 +268,7 @@ impl Checker {
                 self.model.adopt(plan);
             }
             Action::Configure { .. } | Action::Farewell { .. } => {}
-            Action::Reply { id, result } => {
-                self.requests.sees_reply(*id, result.clone(), &self.model, self.end.stage())?
-            }
+            Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;
                 self.end.sees_exit(outcome, &self.model, left, self.now)?;
@@ -323,8 +321,8 @@ impl Checker {
                 self.model.reload_begins(*service, if is_part { Reloaded::Some } else { Reloaded::All })
             }
             Fact::ReloadEnded { service, failure } => {
-                self.requests.reload_ends(*service, failure.as_ref());
-                self.model.reload_ends(*service, failure.as_ref())
+                self.requests.reload_ends(*service, *failure);
+                self.model.reload_ends(*service, *failure)
             }
             Fact::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
             Fact::StopTimedOut { instance, .. } => {

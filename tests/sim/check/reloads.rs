@@ -39,7 +39,7 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) -> Verdict {
         let reloaded = self.reloading.remove(&service);
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
         let left = self.twins.keys().find(|twin| twin.service == service);

@@ -38,7 +38,7 @@ impl Requests {
         };
         let (reloads, has_failed_reload) = (Vec::new(), false);
         let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, refusal };
-        if open.refusal.is_none() {
+        if refusal.is_none() {
             match request {
                 Request::About(target, verb) => open.about(targets(target, model), verb, model),
                 Request::Scale(service, wanted) => {
@@ -63,7 +63,7 @@ impl Requests {
         }
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
         for open in self.open.values_mut().filter(|open| open.reloads.contains(&service)) {
             open.reloads.retain(|other| *other != service);
             open.has_failed_reload |= failure.is_some();
