@@ -179,10 +179,13 @@ impl Runtime {
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let now = sys::now();
         let logging = Logging::new(Rc::clone(&plan), &poller);
+        let probe = IdProbe::new().map_err(refused("open an event descriptor"))?;
+        // Whoever finds the control socket finds those of the services too.
+        let sockets = Sockets::new(&plan);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
-            sockets: Sockets::new(&plan),
+            sockets,
             states: States::default(),
             retired: Vec::new(),
             plan,
@@ -193,7 +196,7 @@ impl Runtime {
             uncleared: Vec::new(),
             signals,
             poller,
-            probe: IdProbe::new().map_err(refused("open an event descriptor"))?,
+            probe,
             oom: OomCounter::new(),
             stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
             outlives_terminal: false,
