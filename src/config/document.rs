@@ -15,11 +15,11 @@ use super::read::{describe, read, text};
 use super::report::{FAULT_LIMIT, Fault, Place, Report, Source, locate};
 use super::service::{Draft, INSTANCE_LIMIT};
 use super::users::Users;
-use super::walk::{Schema, Value, Walk, entries};
+use super::walk::{Claim, Schema, Value, Walk, entries};
 use super::{Environment, Loaded};
 use crate::model::Plan;
 use crate::model::map::Map;
-use crate::model::plan::{LogStyle, Service};
+use crate::model::plan::{Address, LogStyle, Service};
 use crate::model::units::format_duration;
 
 const SCHEMA: Schema = Schema {
@@ -332,18 +332,48 @@ impl Reading<'_> {
         }
     }
 
-    /// Two sockets cannot have one address, and two processes should not have one file of state.
+    /// Two sockets cannot have one address, nor one a part of the other's, and two processes should not have one file of
+    /// state.
     fn compare_claims(&mut self) {
-        let mut known: Map<String, Place> = Map::new();
+        let mut files: Map<String, Place> = Map::new();
+        // By port: only those of one port can be the same.
+        let mut addresses: Map<String, Vec<(Address, Place)>> = Map::new();
         for (what, place) in std::mem::take(&mut self.walk.claims) {
-            if let Some(first) = known.get(&what) {
-                let first = self.shown_place(first.source, first.span.as_ref().map_or(0, |span| span.start));
-                let message = format!("`{what}` is given twice, first at {}", first.unwrap_or_default());
-                self.walk.errors.push(Fault { place, message, hint: "change one of them".to_owned() });
-            } else {
-                known.insert(what, place);
+            match what {
+                Claim::File(file) => match files.get(&file) {
+                    Some(first) => self.is_taken(place, &file, &file, first),
+                    None => drop(files.insert(file, place)),
+                },
+                Claim::Address(address) => {
+                    let port = match &address {
+                        Address::Tcp(address) | Address::Udp(address) => address.port().to_string(),
+                        Address::Unix { .. } => address.to_string(),
+                    };
+                    let others = addresses.entry(port);
+                    match others.iter().find(|(other, _)| other.overlaps(&address)) {
+                        Some((other, first)) => {
+                            let (one, other) = (address.to_string(), other.to_string());
+                            self.is_taken(place, &one, &other, first);
+                        }
+                        None => others.push((address, place)),
+                    }
+                }
             }
         }
+    }
+
+    fn is_taken(&mut self, place: Place, what: &str, other: &str, first: &Place) {
+        let first = self.shown_place(first.source, first.span.as_ref().map_or(0, |span| span.start));
+        let first = first.unwrap_or_default();
+        let (message, hint) = if what == other {
+            (format!("`{what}` is given twice, first at {first}"), "change one of them")
+        } else {
+            (
+                format!("`{what}` and `{other}` at {first} have addresses in common"),
+                "change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6",
+            )
+        };
+        self.walk.errors.push(Fault { place, message, hint: hint.to_owned() });
     }
 
     /// The limit of one service is that of the machine, so it holds for all of them together.

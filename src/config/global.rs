@@ -9,8 +9,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::expand::{Placeholders, Scope};
-use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{Control, LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
+use super::walk::{Claim, Schema, Value, Walk, entries};
+use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -105,6 +105,7 @@ impl Walk<'_> {
             (None, Some(_)) => {
                 let path = self.directory.join(self.global_path(value)?);
                 self.check_socket_path(value, &path);
+                self.claim(Claim::Address(Address::Unix { path: path.clone(), mode: 0, owner: None }), value.span());
                 Some(Control::At(path))
             }
         }
@@ -117,8 +118,9 @@ impl Walk<'_> {
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: self.variables(&[]) };
         let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
         let address = text.to_str().ok().and_then(|text| text.parse().ok());
-        if address.is_none() {
-            self.error(value.span(), "this is no address with a port", hint);
+        match address {
+            Some(address) => self.claim(Claim::Address(Address::Tcp(address)), value.span()),
+            None => self.error(value.span(), "this is no address with a port", hint),
         }
         address
     }

@@ -15,7 +15,7 @@ use super::report::{Fault, Place, Source};
 use super::service;
 use super::sockets::scope_of_all;
 use super::users::User;
-use super::walk::{EnvFile, Schema, Value, Walk, as_integer, entries};
+use super::walk::{Claim, EnvFile, Schema, Value, Walk, as_integer, entries};
 use crate::model::Template;
 use crate::model::plan::{Process, State};
 
@@ -234,7 +234,7 @@ impl Walk<'_> {
         }
         let persist = table.get("persist").and_then(|value| {
             let path = self.absolute_path(value, scope, "leave `persist` out to keep it in memory")?;
-            self.claim(path.expand(0).to_string_lossy().into_owned(), value.span());
+            self.claim(Claim::File(path.expand(0).to_string_lossy().into_owned()), value.span());
             Some(path)
         });
         Some(State { size: bytes, persist })

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::expand::{NAME_LIMIT, Placeholders, Scope};
-use super::walk::{Schema, Value, Walk, entries};
+use super::walk::{Claim, Schema, Value, Walk, entries};
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
 
@@ -45,7 +45,7 @@ impl Walk<'_> {
                 self.error(key.span(), flaw, "rename it");
             }
             let address = self.listen_address(value, scope)?;
-            self.claim(address.to_string(), value.span());
+            self.claim(Claim::Address(address.clone()), value.span());
             Some(Listen { name: name.into(), address })
         });
         sockets.collect()

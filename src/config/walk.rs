@@ -12,7 +12,7 @@ use super::expand::Variables;
 use super::report::{Fault, Place, Source, order_of};
 use super::users::Users;
 use super::{Environment, expand};
-use crate::model::plan::Output;
+use crate::model::plan::{Address, Output};
 use crate::model::{Signal, units};
 
 /// A value with its place.
@@ -57,12 +57,21 @@ pub(super) struct Walk<'w> {
     pub(super) errors: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     /// What nobody else may have: addresses to listen on and files of state, each with its place.
-    pub(super) claims: Vec<(String, Place)>,
+    pub(super) claims: Vec<(Claim, Place)>,
     /// The `env_file`s read so far; their sources come after the `documents` in the list of sources.
     pub(super) env_files: Vec<EnvFile>,
     pub(super) documents: usize,
     /// Whether the document is no TOML, so that things may be missing that are there.
     pub(super) is_broken: bool,
+}
+
+/// What nobody else may have.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// To listen on.
+    Address(Address),
+    /// Of a state.
+    File(String),
 }
 
 /// An `env_file` that has been read, once for all services that name it.
@@ -84,7 +93,7 @@ impl<'w> Walk<'w> {
     }
 
     /// Nobody else may have `what`.
-    pub(super) fn claim(&mut self, what: String, span: Range<usize>) {
+    pub(super) fn claim(&mut self, what: Claim, span: Range<usize>) {
         self.claims.push((what, Place { source: self.source, span: Some(span) }));
     }
 

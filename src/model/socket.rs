@@ -1,7 +1,7 @@
 //! Sockets that keepalive listens on for its services.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// One of `listen`.
@@ -31,6 +31,26 @@ pub enum Address {
     },
 }
 
+impl Address {
+    /// Whether the two are one address, or one is part of the other, so that they cannot both be bound.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => {
+                let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+                one.port() == other.port() && (a == b || includes(a, b) || includes(b, a))
+            }
+            (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
+            (Self::Tcp(_) | Self::Udp(_) | Self::Unix { .. }, _) => false,
+        }
+    }
+}
+
+/// `[::]` is all addresses, those of IPv4 too.
+fn includes(all: IpAddr, one: IpAddr) -> bool {
+    all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -48,4 +68,30 @@ pub enum ListenMode {
     Shared,
     /// A socket for each instance, `SO_REUSEPORT`: the kernel spreads the connections.
     Reuseport,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // ip(7), ipv6(7)
+    #[test]
+    fn an_address_overlaps_with_what_it_is_part_of() {
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+        for (one, other, expect) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::]:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("127.0.0.1:1", "[::]:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("127.0.0.1:1", "[::ffff:127.0.0.1]:1", true),
+        ] {
+            assert_eq!(tcp(one).overlaps(&tcp(other)), expect, "{one} {other}");
+            assert_eq!(tcp(other).overlaps(&tcp(one)), expect, "{other} {one}");
+        }
+        assert!(!tcp("0.0.0.0:1").overlaps(&Address::Udp("0.0.0.0:1".parse().unwrap())));
+    }
 }

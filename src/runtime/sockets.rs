@@ -85,8 +85,8 @@ impl Sockets {
             return Ok(position);
         }
         let mut mode = if slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
-        // `listen_mode` may have been changed while those of before are still in use.
-        for held in self.held.iter().filter(|held| is_same_place(&held.address, address)) {
+        // `listen_mode` may have been changed, or `127.0.0.1` into `0.0.0.0`, while those of before are still in use.
+        for held in self.held.iter().filter(|held| held.address.overlaps(address)) {
             mode = ListenMode::Reuseport;
             listen::allow_others(&held.socket);
         }
@@ -182,7 +182,7 @@ fn mode_of(service: &Service, address: &Address) -> ListenMode {
     }
 }
 
-/// Whether the two cannot both be bound; mode and owner aside, which can be changed.
+/// Whether they are the same; mode and owner aside, which can be changed.
 fn is_same_place(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Unix { path: one, .. }, Address::Unix { path: other, .. }) => one == other,
@@ -219,8 +219,7 @@ fn refused(address: &Address, failure: StartFailure) -> StartFailure {
         && let Some((pid, name)) = holder::holder(address)
     {
         if pid == process::id() {
-            let hint = "by another `listen` (`[::]` takes the addresses of IPv4 too), `http` or `control`";
-            log::error!("{address} is in use by keepalive itself: {hint}");
+            log::error!("{address} is in use by keepalive itself: by `http` or `control`");
         } else {
             log::error!("{address} is in use by pid {pid} ({})", name.escape_debug());
         }

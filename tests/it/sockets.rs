@@ -362,21 +362,25 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
     assert_eq!(running.end(), 0);
 }
 
+// The new one and the old one are held at the same time.
 #[test]
-fn one_port_for_all_addresses_and_for_those_of_version_four_is_one_too_many() {
-    let port = free_port().port();
-    let set = Set::new(&format!(
-        r#"
-        [services.web]
-        command = ["PUPPET", "serve", "3"]
-        listen = {{ all = "tcp://[::]:{port}", four = "tcp://0.0.0.0:{port}" }}
-        "#
-    ));
-    let (code, _, stderr) = set.run(Place::Child).finish();
-    assert_eq!(code, 71);
-    let expect = format!(
-        "keepalive: error: tcp://0.0.0.0:{port} is in use by keepalive itself: by another `listen` (`[::]` takes the \
-         addresses of IPv4 too), `http` or `control`"
-    );
-    assert!(stderr.lines().any(|line| line == expect), "{stderr}");
+fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {
+    let narrow = free_port();
+    let wide = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
+    let all: SocketAddr = format!("[::]:{}", narrow.port()).parse().unwrap();
+    let text = |port| {
+        format!("[services.web]\ncommand = [\"PUPPET\", \"serve\", \"3\"]\nlisten = {{ http = \"tcp://{port}\" }}\n")
+    };
+    let set = Set::new(&text(narrow));
+    let running = set.start(Place::Child);
+    let (mut socket, mut worker) = served(&running);
+    for port in [wide, all, narrow] {
+        std::fs::copy(Set::new(&text(port)).config, &set.config).unwrap();
+        running.send(Signal::HUP);
+        let new = served(&running);
+        assert_ne!(new.0, socket, "{port}");
+        crate::harness::wait_for_death(worker);
+        (socket, worker) = new;
+        wait_until("the new worker alone", || (ask(narrow)? == worker).then_some(()));
+    }
 }

@@ -217,6 +217,31 @@ keepalive.toml:8:36: `/s/b-0` is given twice, first at keepalive.toml:4:36
 }
 
 #[test]
+fn addresses_that_overlap_are_told() {
+    check(
+        "[keepalive]\nhttp = \"0.0.0.0:90\"\ncontrol = \"/run/c.sock\"\n[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://0.0.0.0:80\", y = \"udp://[::]:80\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://[::]:80\"\nlisten.s = \"tcp://[::1]:80\"\nlisten.h = \"tcp://127.0.0.1:90\"\nlisten.c = \"unix:///run/c.sock\"\n",
+        r#"
+keepalive.toml:9:12: `tcp://[::]:80` and `tcp://0.0.0.0:80` at keepalive.toml:6:16 have addresses in common
+  9 | listen.z = "tcp://[::]:80"
+    |            ^^^^^^^^^^^^^^^
+  = change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6
+
+keepalive.toml:11:12: `tcp://127.0.0.1:90` and `tcp://0.0.0.0:90` at keepalive.toml:2:8 have addresses in common
+  11 | listen.h = "tcp://127.0.0.1:90"
+     |            ^^^^^^^^^^^^^^^^^^^^
+  = change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6
+
+keepalive.toml:12:12: `unix:///run/c.sock` is given twice, first at keepalive.toml:3:11
+  12 | listen.c = "unix:///run/c.sock"
+     |            ^^^^^^^^^^^^^^^^^^^^
+  = change one of them
+
+3 errors in the configuration
+"#,
+    );
+}
+
+#[test]
 fn a_socket_that_is_not_there_is_told() {
     check(
         "[services.web]\ncommand = [\"a\", \"{fd.htp}\", \"--fd={fd.x}\"]\nlisten = { http = \"tcp://0.0.0.0:80\", admin = \"tcp://0.0.0.0:81\" }\n[services.b]\ncommand = \"b {fd.http}\"\n",
