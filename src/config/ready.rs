@@ -5,7 +5,7 @@ use toml::de::DeTable;
 use super::expand::{Builder, FIRST_SOCKET, Scope};
 use super::sockets::socket_address;
 use super::walk::{Schema, Value, Walk, entries, nearest};
-use crate::model::plan::{Probe, Ready, Service};
+use crate::model::plan::{Address, Probe, Ready, Service};
 use crate::model::{Template, units};
 
 /// Descriptors are handed over at numbers of eight bits.
@@ -90,7 +90,9 @@ impl Walk<'_> {
             "tcp" => {
                 let text = self.string(content, "an address", "such as `\"127.0.0.1:8080\"`")?;
                 let address = self.expanded(content, text, scope)?;
-                Probe::Tcp(self.destination(content, address, service)?)
+                let address = self.destination(content, address, service)?;
+                self.inspect_tcp(content, &address, service);
+                Probe::Tcp(address)
             }
             "http" => self.url(content, scope, service)?,
             "file" => Probe::File(self.absolute_path(content, scope, "such as `\"/run/web.up\"`")?),
@@ -101,6 +103,16 @@ impl Walk<'_> {
             }
         };
         Some(Ready::Probe(probe))
+    }
+
+    /// What keepalive holds takes connections before there is any process.
+    fn inspect_tcp(&mut self, value: &Value<'_>, address: &Template, service: &Service) {
+        let Some(asked) = socket_address(&address.expand(0).to_string_lossy()).map(Address::Tcp) else { return };
+        if let Some(own) = service.process.listen.iter().find(|listen| listen.address.overlaps(&asked)) {
+            let message =
+                format!("keepalive itself takes connections for `{}`: this says nothing of the service", own.name);
+            self.warning(value.span(), &message, "use `http`, `exec`, or `ready = \"notify\"`");
+        }
     }
 
     fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {

@@ -362,3 +362,17 @@ warning: keepalive.toml:4:16: `shutdown_timeout` ends everything after 9s
 "#,
     );
 }
+
+#[test]
+fn a_connection_that_keepalive_takes_itself_is_no_sign_of_readiness() {
+    check_keys(
+        "listen.web = \"tcp://[::]:80\"\nready = { tcp = \"127.0.0.1:80\" }\n",
+        r#"
+warning: keepalive.toml:4:17: keepalive itself takes connections for `web`: this says nothing of the service
+  4 | ready = { tcp = "127.0.0.1:80" }
+    |                 ^^^^^^^^^^^^^^
+  = use `http`, `exec`, or `ready = "notify"`
+"#,
+    );
+    check_keys("listen.web = \"tcp://127.0.0.1:80\"\nready = { tcp = \"127.0.0.1:9{instance}\" }\n", "\n");
+}
