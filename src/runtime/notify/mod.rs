@@ -32,6 +32,8 @@ pub(super) const FIRST_TOKEN: u64 = SOCKET + 1;
 const LONGEST: usize = 4096;
 /// So many datagrams are read in one turn: more than can wait, unless the kernel has been told otherwise.
 const DATAGRAMS_PER_TURN: u32 = 256;
+/// So many descriptors that nobody wants are closed at once.
+const MOST_UNWANTED: usize = 64;
 /// No more than one complaint in so long.
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
@@ -163,14 +165,20 @@ impl Runtime {
             return;
         }
         let mut buffer = [0; LONGEST];
-        while let Some(notice) = self.notify.next(&mut buffer) {
+        let mut unwanted = Vec::new();
+        while let Some(mut notice) = self.notify.next(&mut buffer) {
             let text = buffer.get(..notice.length).unwrap_or_default();
-            self.on_notice(notice, text);
+            self.on_notice(&mut notice, text);
+            unwanted.append(&mut notice.descriptors);
+            if unwanted.len() >= MOST_UNWANTED {
+                sys::discard(std::mem::take(&mut unwanted));
+            }
         }
+        sys::discard(unwanted);
     }
 
-    /// Whatever becomes of it, descriptors that are not kept are closed at its end.
-    fn on_notice(&mut self, notice: Notice, text: &[u8]) {
+    /// Takes of its descriptors those that are to be kept.
+    fn on_notice(&mut self, notice: &mut Notice, text: &[u8]) {
         let now = self.now;
         let sender = notice.sender.map_or(0, Pid::get);
         let news = match Message::parse(text) {
@@ -301,7 +309,7 @@ impl Runtime {
         }
     }
 
-    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: Notice) {
+    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: &mut Notice) {
         let id = child.instance;
         let (name, until_end) = match news.store {
             Store::Nothing => return,
@@ -310,7 +318,7 @@ impl Runtime {
         };
         let limit = child.definition.process.fd_store;
         let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
-        let refused = self.store.keep(id, offer, notice.descriptors, &self.poller);
+        let refused = self.store.keep(id, offer, &mut notice.descriptors, &self.poller);
         if refused > 0 {
             let what = format_args!("pid {main} has stored {refused} too many: `fd_store` allows {limit}");
             self.notify.complain(self.now, what);

@@ -52,6 +52,12 @@ fn descriptors(running: &Running) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().count()
 }
 
+/// How many processes keepalive has started, and not reaped.
+fn children(running: &Running) -> usize {
+    let pid = running.keepalive();
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+}
+
 // sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
 #[test]
 fn a_service_is_what_it_says_it_is() {
@@ -117,6 +123,52 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
         assert!((1..5).contains(&told), "{stderr}");
         assert!(stderr.contains("is refused: it belongs to no service that notifies"), "{stderr}");
     }
+}
+
+// socket(7), SO_LINGER: who closes such a socket last waits until the other side has read everything.
+#[test]
+fn descriptors_that_take_long_to_be_closed_hold_nobody_up() {
+    let script = r#"import sd, os, signal, socket, struct
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+listener = socket.create_server(("127.0.0.1", 0))
+others = []
+
+def full():
+    end = socket.create_connection(listener.getsockname())
+    others.append(listener.accept())
+    end.setblocking(False)
+    try:
+        while True:
+            end.send(bytes(65536))
+    except BlockingIOError:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        return end
+
+ours = [full(), full(), full()]
+there, here = socket.socketpair()
+socket.send_fds(there, [b"x"], [ours[2].fileno()])
+there.close()
+channel = socket.socket(fileno=int(os.environ["KEEPALIVE_IPC_FD"]))
+# It must not have closed them before us.
+os.kill(os.getppid(), signal.SIGSTOP)
+sd.say("READY=1", [ours[0].fileno(), here.fileno()])
+socket.send_fds(channel, [b'"hello"\n'], [ours[1].fileno()])
+for end in ours:
+    end.close()
+here.close()
+os.kill(os.getppid(), signal.SIGCONT)
+sd.barrier()
+sd.show("done")
+while True:
+    signal.pause()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nipc = true\n";
+    let set = set(text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("done");
+    assert_eq!(seen(&control).0, "running");
+    wait_until("all to be closed and reaped", || (children(&running) == 1).then_some(()));
+    finish(running);
 }
 
 // systemd-notify(1); the shell is the main process, and what it starts belongs to it.
