@@ -24,6 +24,8 @@ pub(super) struct Instance {
     has_run: bool,
     /// Whether its present run has been ready.
     has_been_ready: bool,
+    /// How often it has to show that it is alive once it is ready.
+    pub(super) watchdog: Option<Duration>,
     /// Consecutive unstable runs.
     pub(super) unstable: u32,
     /// Consecutive starts that the system refused.
@@ -73,6 +75,28 @@ pub(super) enum Presence {
     Ready,
     /// It has said that it is not at the moment.
     Away,
+    /// It has got the signal to reload, and whether it reloads is not known before it says so. If it has not by then, it
+    /// never will.
+    Called {
+        at: Mono,
+        until: Mono,
+        is_ready: bool,
+    },
+    /// It has said that it reloads, and is to say by then that it is ready again.
+    Reloading {
+        until: Mono,
+    },
+}
+
+impl Presence {
+    pub(super) const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready | Self::Called { is_ready: true, .. })
+    }
+
+    /// Whether it has been told to reload, and it is not known yet what has come of it.
+    pub(super) const fn is_called(self) -> bool {
+        matches!(self, Self::Called { .. } | Self::Reloading { .. })
+    }
 }
 
 /// How often it has to show that it is alive, and by when the next time.
@@ -127,6 +151,7 @@ impl Instance {
             restarts: 0,
             has_run: false,
             has_been_ready: false,
+            watchdog: None,
             unstable: 0,
             refusals: 0,
             failure: None,
@@ -147,6 +172,14 @@ impl Instance {
     }
 }
 
+const fn earlier(one: Option<Mono>, other: Option<Mono>) -> Option<Mono> {
+    match (one, other) {
+        (Some(first), Some(second)) if first.as_nanos() > second.as_nanos() => Some(second),
+        (None, second) => second,
+        (first, _) => first,
+    }
+}
+
 impl State {
     /// When something is to happen to it without any other event.
     pub(super) const fn deadline(&self) -> Option<Mono> {
@@ -155,11 +188,14 @@ impl State {
             | Self::Stopping { until, .. }
             | Self::Clearing { until, .. }
             | Self::BackingOff { until } => Some(*until),
-            Self::Running { watch, soaked, .. } => match (watch, soaked) {
-                (Some(Watch { by, .. }), Some(soaked)) if by.as_nanos() > soaked.as_nanos() => Some(*soaked),
-                (Some(Watch { by, .. }), _) => Some(*by),
-                (None, soaked) => *soaked,
-            },
+            Self::Running { presence, watch, soaked, .. } => {
+                let answer = match presence {
+                    Presence::Called { until, .. } | Presence::Reloading { until } => Some(*until),
+                    Presence::Ready | Presence::Away => None,
+                };
+                let watch = if let Some(Watch { by, .. }) = watch { Some(*by) } else { None };
+                earlier(earlier(answer, watch), *soaked)
+            }
             Self::Waiting | Self::Spawning { .. } | Self::Executing { .. } | Self::Stopped { .. } => None,
         }
     }
@@ -240,6 +276,7 @@ impl Supervisor {
         let instance = &mut self.fleet[id];
         instance.definition = Rc::clone(&definition);
         (instance.failure, instance.has_been_ready) = (None, false);
+        instance.watchdog = definition.watchdog;
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
@@ -251,6 +288,7 @@ impl Supervisor {
     /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
         let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
+        self.fleet[id].watchdog = definition.watchdog;
         self.fleet[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
         self.fleet.replace_state(id, State::Spawning { from });
@@ -321,7 +359,7 @@ impl Supervisor {
     /// It is ready.
     pub(super) fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
         self.fleet[id].has_been_ready = true;
-        let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
+        let watch = self.fleet[id].watchdog.map(|every| Watch { every, by: self.now + every });
         let presence = Presence::Ready;
         let soak = self.fleet[id].definition.reload.soak;
         let soaked = (!soak.is_zero() && self.is_on_trial(id)).then(|| self.now + soak);
@@ -377,6 +415,9 @@ impl Supervisor {
                 let run = Run { fault: Some(fault), ..run_since(since) };
                 let readiness = if self.fleet[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
                 self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
+            }
+            State::Stopping { since, then: Then::Own, .. } => {
+                self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None);
             }
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
@@ -465,7 +506,8 @@ impl Supervisor {
             State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
                 self.stop(id, Then::Fail(Fault::Silent(every)));
             }
-            State::Running { .. } => self.end_trial(id),
+            State::Running { soaked: Some(soaked), .. } if soaked <= self.now => self.end_trial(id),
+            State::Running { .. } => self.on_unanswered(id),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),

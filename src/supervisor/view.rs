@@ -1,7 +1,7 @@
 //! The state as others may see it.
 
 use super::fleet::Fleet;
-use super::instance::{Instance, Presence, State, Stopped};
+use super::instance::{Instance, State, Stopped};
 use super::{Reason, Run};
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 
@@ -153,7 +153,7 @@ impl Instance {
         InstanceView {
             id: self.id,
             state: self.state.name(),
-            ready: matches!(self.state, State::Running { presence: Presence::Ready, .. }),
+            ready: matches!(self.state, State::Running { presence, .. } if presence.is_ready()),
             pid: self.state.live_pid(),
             restarts: self.restarts,
             unstable: self.unstable,
