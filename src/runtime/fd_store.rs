@@ -85,7 +85,7 @@ impl FdStore {
         }
     }
 
-    /// Drops all of an instance that is not to be any more.
+    /// Drops all of an instance that has come to rest: only what runs, or is to run again, holds on to anything.
     pub(super) fn forget(&mut self, id: InstanceId, poller: &Poller) {
         if let Some(slot) = self.slots.get_mut(id) {
             release(std::mem::take(slot).into_iter(), poller);

@@ -28,7 +28,8 @@ pub enum StateName {
 
 impl StateName {
     /// Whether it has no process, and gets none by itself.
-    pub(super) const fn is_at_rest(self) -> bool {
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
         matches!(self, Self::Stopped | Self::Completed | Self::Failed)
     }
 

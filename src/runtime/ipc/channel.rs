@@ -97,6 +97,15 @@ impl Channel {
         }
     }
 
+    /// Closes it. With it would be closed what is still under way in it, so that is taken out, and nothing more comes.
+    pub(super) fn close(self) {
+        socket::stop_receiving(&self.fd);
+        let mut buffer = [0; PIECE];
+        while let Ok(Notice { length: 1.., descriptors, .. }) = notices::receive(&self.fd, &mut buffer) {
+            sys::discard(descriptors);
+        }
+    }
+
     /// Whether there is a whole line.
     pub(super) fn has_line(&self) -> bool {
         pipe::find(b'\n', &self.input).is_some()

@@ -17,7 +17,7 @@ use crate::model::map::Map;
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Pid, ServiceIndex};
 use crate::supervisor::Event;
-use crate::sys::{self, Poller, pipe};
+use crate::sys::{Poller, pipe};
 use channel::{Channel, Read};
 use message::Message;
 use store::Store;
@@ -245,7 +245,7 @@ impl Channels {
         if channel.lost > 0 {
             log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
         }
-        sys::discard(vec![channel.fd]);
+        channel.close();
     }
 }
 
