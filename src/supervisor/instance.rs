@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::outbox::Place;
+pub(super) use super::presence::{Presence, Watch};
 use super::restart::{self, Readiness};
 use super::stop::{Rung, Then};
 use super::{Action, Exit, Fact, Fault, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
@@ -67,43 +68,6 @@ pub(super) enum Gate {
     At(Mono),
     /// That it is told; if it is not by then, the start has failed.
     By(Mono),
-}
-
-/// Whether a process that has been ready is there for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Ready,
-    /// It has said that it is not at the moment.
-    Away,
-    /// It has got the signal to reload, and whether it reloads is not known before it says so. If it has not by then, it
-    /// never will.
-    Called {
-        at: Mono,
-        until: Mono,
-        is_ready: bool,
-    },
-    /// It has said that it reloads, and is to say by then that it is ready again.
-    Reloading {
-        until: Mono,
-    },
-}
-
-impl Presence {
-    pub(super) const fn is_ready(self) -> bool {
-        matches!(self, Self::Ready | Self::Called { is_ready: true, .. })
-    }
-
-    /// Whether it has been told to reload, and it is not known yet what has come of it.
-    pub(super) const fn is_called(self) -> bool {
-        matches!(self, Self::Called { .. } | Self::Reloading { .. })
-    }
-}
-
-/// How often it has to show that it is alive, and by when the next time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub(super) every: Duration,
-    pub(super) by: Mono,
 }
 
 /// What follows when nothing of the last run is left.
@@ -172,29 +136,16 @@ impl Instance {
     }
 }
 
-const fn earlier(one: Option<Mono>, other: Option<Mono>) -> Option<Mono> {
-    match (one, other) {
-        (Some(first), Some(second)) if first.as_nanos() > second.as_nanos() => Some(second),
-        (None, second) => second,
-        (first, _) => first,
-    }
-}
-
 impl State {
     /// When something is to happen to it without any other event.
-    pub(super) const fn deadline(&self) -> Option<Mono> {
+    pub(super) fn deadline(&self) -> Option<Mono> {
         match self {
             Self::Starting { gate: Gate::At(until) | Gate::By(until), .. }
             | Self::Stopping { until, .. }
             | Self::Clearing { until, .. }
             | Self::BackingOff { until } => Some(*until),
             Self::Running { presence, watch, soaked, .. } => {
-                let answer = match presence {
-                    Presence::Called { until, .. } | Presence::Reloading { until } => Some(*until),
-                    Presence::Ready | Presence::Away => None,
-                };
-                let watch = if let Some(Watch { by, .. }) = watch { Some(*by) } else { None };
-                earlier(earlier(answer, watch), *soaked)
+                [presence.until(), watch.map(|watch| watch.by), *soaked].into_iter().flatten().min()
             }
             Self::Waiting | Self::Spawning { .. } | Self::Executing { .. } | Self::Stopped { .. } => None,
         }

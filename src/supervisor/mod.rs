@@ -24,6 +24,7 @@ mod event;
 mod fleet;
 mod instance;
 mod outbox;
+mod presence;
 mod random;
 mod record;
 mod reload;
