@@ -66,7 +66,6 @@ impl Runtime {
         let has_ended = |service: &mut ServiceIndex| self.children.living().all(|(id, _)| id.service != *service);
         for service in self.retired.extract_if(.., has_ended) {
             self.states.forget(service);
-            self.store.forget_all(service, &self.poller);
             self.channels.forget(service);
         }
     }

@@ -125,7 +125,6 @@ impl Runtime {
         let service = self.supervisor.view().services().nth(id.service.position());
         if service.is_none_or(|service| id.number >= service.wanted) {
             self.notify.forget(id);
-            self.store.forget(id, &self.poller);
         }
     }
 

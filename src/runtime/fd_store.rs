@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
-use crate::model::{InstanceId, ServiceIndex};
-use crate::sys::{Poller, notices};
+use crate::model::InstanceId;
+use crate::sys::{self, Poller, notices};
 
 /// All tokens from here on are ours; below are those of [`super::notify`].
 pub(super) const FIRST_TOKEN: u64 = 1 << 49;
@@ -44,22 +44,21 @@ impl FdStore {
         self.slots.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Keeps `descriptors`, each once. How many had to be refused because there are as many as may be.
+    /// Keeps `descriptors`, each once, and leaves those that are here already or are too many; how many are too many.
     pub(super) fn keep(
         &mut self,
         id: InstanceId,
         offer: Offer<'_>,
-        descriptors: Vec<OwnedFd>,
+        descriptors: &mut Vec<OwnedFd>,
         poller: &Poller,
     ) -> usize {
         let Some(slot) = self.slots.entry(id) else { return descriptors.len() };
         let mut refused = 0;
-        for descriptor in descriptors {
-            if slot.iter().any(|stored| notices::is_same_file(&stored.descriptor, &descriptor)) {
-                continue;
-            }
-            if slot.len() >= offer.limit {
-                refused += 1;
+        for descriptor in std::mem::take(descriptors) {
+            let is_known = slot.iter().any(|stored| notices::is_same_file(&stored.descriptor, &descriptor));
+            if is_known || slot.len() >= offer.limit {
+                refused += usize::from(!is_known);
+                descriptors.push(descriptor);
                 continue;
             }
             let token = FIRST_TOKEN + self.tokens % (LAST_TOKEN - FIRST_TOKEN) + 1;
@@ -75,27 +74,22 @@ impl FdStore {
     /// Drops those that are called `name`.
     pub(super) fn drop_named(&mut self, id: InstanceId, name: &str, poller: &Poller) {
         if let Some(slot) = self.slots.get_mut(id) {
-            slot.extract_if(.., |stored| &*stored.name == name).for_each(|stored| stored.release(poller));
+            release(slot.extract_if(.., |stored| &*stored.name == name), poller);
         }
     }
 
     /// Drops the one with this token: its other end has been closed.
     pub(super) fn on_end(&mut self, token: u64, poller: &Poller) {
         for slot in self.slots.all_mut() {
-            slot.extract_if(.., |stored| stored.token == token).for_each(|stored| stored.release(poller));
+            release(slot.extract_if(.., |stored| stored.token == token), poller);
         }
     }
 
-    /// Drops all of an instance that is not to be any more.
+    /// Drops all of an instance that has come to rest: only what runs, or is to run again, holds on to anything.
     pub(super) fn forget(&mut self, id: InstanceId, poller: &Poller) {
         if let Some(slot) = self.slots.get_mut(id) {
-            std::mem::take(slot).into_iter().for_each(|stored| stored.release(poller));
+            release(std::mem::take(slot).into_iter(), poller);
         }
-    }
-
-    /// The same for all of a service.
-    pub(super) fn forget_all(&mut self, service: ServiceIndex, poller: &Poller) {
-        self.slots.take(service).into_iter().flatten().for_each(|stored| stored.release(poller));
     }
 }
 
@@ -104,13 +98,17 @@ impl Stored {
     pub(super) fn new(name: &str, descriptor: OwnedFd) -> Self {
         Self { name: name.into(), descriptor, token: 0 }
     }
+}
 
-    /// The service may have it open still, and then closing it would leave it in the set.
-    fn release(self, poller: &Poller) {
-        if self.token != 0 {
-            poller.remove(self.descriptor.as_fd()).ok();
+fn release(stored: impl Iterator<Item = Stored>, poller: &Poller) {
+    let close = |Stored { descriptor, token, .. }| {
+        // The service may have it open still, and then closing it would leave it in the set.
+        if token != 0 {
+            poller.remove(descriptor.as_fd()).ok();
         }
-    }
+        descriptor
+    };
+    sys::discard(stored.map(close).collect());
 }
 
 #[cfg(test)]
@@ -118,6 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::ServiceIndex;
     use crate::sys::poll::Ready;
 
     const WEB: InstanceId = InstanceId { service: ServiceIndex(1), number: 2 };
@@ -136,17 +135,15 @@ mod tests {
         let mut store = FdStore::default();
         let ends: Vec<_> = (0..3).map(|_| nix::unistd::pipe().unwrap()).collect();
         let copy = |position: usize| ends[position].0.try_clone().unwrap();
-        assert_eq!(store.keep(WEB, offer("a"), vec![copy(0), copy(0), copy(1)], &poller), 0);
-        assert_eq!(store.keep(WEB, offer("b"), vec![copy(1), copy(2)], &poller), 0);
+        assert_eq!(store.keep(WEB, offer("a"), &mut vec![copy(0), copy(0), copy(1)], &poller), 0);
+        assert_eq!(store.keep(WEB, offer("b"), &mut vec![copy(1), copy(2)], &poller), 0);
         assert_eq!(names(&store), ["a", "a", "b"], "the second one is known by its first name");
         let other = ends[0].1.try_clone().unwrap();
-        assert_eq!(store.keep(WEB, offer("c"), vec![other, copy(2)], &poller), 1);
+        assert_eq!(store.keep(WEB, offer("c"), &mut vec![other, copy(2)], &poller), 1);
         store.drop_named(WEB, "a", &poller);
         assert_eq!(names(&store), ["b"]);
         assert!(store.of(InstanceId { number: 1, ..WEB }).is_empty());
-        store.forget_all(ServiceIndex(7), &poller);
-        assert_eq!(names(&store), ["b"]);
-        store.forget_all(WEB.service, &poller);
+        store.forget(WEB, &poller);
         assert!(store.of(WEB).is_empty());
     }
 
@@ -159,8 +156,8 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         // Whoever gave it away has it still.
         let theirs = dropped.try_clone().unwrap();
-        store.keep(WEB, offer("a"), vec![dropped, file.into()], &poller);
-        store.keep(WEB, Offer { until_end: false, ..offer("b") }, vec![kept], &poller);
+        store.keep(WEB, offer("a"), &mut vec![dropped, file.into()], &poller);
+        store.keep(WEB, Offer { until_end: false, ..offer("b") }, &mut vec![kept], &poller);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0);
         drop((first_end, second_end));
         let tokens: Vec<u64> = poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();

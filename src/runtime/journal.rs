@@ -56,9 +56,12 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             | StateName::Completed
             | StateName::Failed => Level::Info,
         },
-        Reason::Ready | Reason::Replaced | Reason::StopRequested | Reason::RestartRequested | Reason::Shutdown => {
-            Level::Info
-        }
+        Reason::Ready
+        | Reason::Leaves
+        | Reason::Replaced
+        | Reason::StopRequested
+        | Reason::RestartRequested
+        | Reason::Shutdown => Level::Info,
     }
 }
 
@@ -216,7 +219,11 @@ pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) ReloadFailure);
 
 impl Display for Reloaded<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, ReloadFailure { instance, run }) = self;
+        let Self(plan, ReloadFailure { instance, run, late }) = self;
+        if let Some(late) = late {
+            let name = Name(plan, *instance);
+            return write!(formatter, "{name} reloads, and has not said READY=1 within {}", Span(*late));
+        }
         write!(formatter, "the new process of {} failed: ", Name(plan, *instance))?;
         match run {
             Some(run) => write_run(formatter, plan, *instance, run),
@@ -250,6 +257,7 @@ impl Display for Why<'_> {
             Reason::Requested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::Leaves => formatter.write_str("it says that it stops"),
             Reason::Fault(fault) => write_fault(formatter, *fault),
             Reason::Replaced => formatter.write_str("replaced"),
             Reason::Refused { errno, retry_in, .. } => {

@@ -386,8 +386,13 @@ impl Runtime {
                 let id = InstanceId { service, number };
                 self.logging.forget(id);
                 self.notify.forget(id);
-                self.store.forget(id, &self.poller);
             }
+        }
+        if let Fact::Transition { instance, to, .. } = record.fact
+            && to.is_at_rest()
+            && !instance.is_twin()
+        {
+            self.store.forget(instance, &self.poller);
         }
         journal::write(&self.plan, &record.fact);
         self.happens(What::Fact(record.fact));

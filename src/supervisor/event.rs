@@ -52,8 +52,20 @@ pub enum Event {
         /// As in [`Event::Spawned`]; so in all that follow. One that is not known is nobody's any more.
         pid: Pid,
     },
-    /// It says that it is not there for others at the moment: `RELOADING=1`, `STOPPING=1`. [`Event::Ready`] may follow.
-    Unready {
+    /// It says that it reloads, and is not there for others meanwhile: `RELOADING=1`. [`Event::Ready`] follows.
+    Reloading {
+        /// Which.
+        pid: Pid,
+        /// When it has begun, if it says so: `MONOTONIC_USEC`.
+        since: Option<Mono>,
+    },
+    /// It says that it ends by itself: `STOPPING=1`.
+    Leaving {
+        /// Which.
+        pid: Pid,
+    },
+    /// It wants its unstable runs so far to be forgotten: `RESTART_RESET=1`.
+    Forgiven {
         /// Which.
         pid: Pid,
     },

@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
-use super::instance::{Instance, Presence, State, Stopped};
+use super::instance::{Instance, State, Stopped};
 use super::{GaveUp, Run};
 use crate::model::plan::{Kind, Service};
 use crate::model::{InstanceId, Plan, ServiceIndex};
@@ -331,11 +331,10 @@ impl Tally {
             State::Spawning { .. }
             | State::Executing { .. }
             | State::Starting { .. }
-            | State::Running { presence: Presence::Away, .. }
             | State::Stopping { .. }
             | State::Clearing { .. } => (tally.active, tally.live) = (1, 1),
-            State::Running { presence: Presence::Ready, .. } => {
-                (tally.active, tally.live, tally.running) = (1, 1, 1);
+            State::Running { presence, .. } => {
+                (tally.active, tally.live, tally.running) = (1, 1, presence.is_ready().into());
             }
             State::Stopped { why: Stopped::Completed } => tally.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => tally.failed = 1,

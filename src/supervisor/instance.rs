@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::outbox::Place;
+pub(super) use super::presence::{Presence, Watch};
 use super::restart::{self, Readiness};
 use super::stop::{Rung, Then};
 use super::{Action, Exit, Fact, Fault, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
@@ -24,6 +25,8 @@ pub(super) struct Instance {
     has_run: bool,
     /// Whether its present run has been ready.
     has_been_ready: bool,
+    /// How often it has to show that it is alive once it is ready.
+    pub(super) watchdog: Option<Duration>,
     /// Consecutive unstable runs.
     pub(super) unstable: u32,
     /// Consecutive starts that the system refused.
@@ -65,21 +68,6 @@ pub(super) enum Gate {
     At(Mono),
     /// That it is told; if it is not by then, the start has failed.
     By(Mono),
-}
-
-/// Whether a process that has been ready is there for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Ready,
-    /// It has said that it is not at the moment.
-    Away,
-}
-
-/// How often it has to show that it is alive, and by when the next time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub(super) every: Duration,
-    pub(super) by: Mono,
 }
 
 /// What follows when nothing of the last run is left.
@@ -127,6 +115,7 @@ impl Instance {
             restarts: 0,
             has_run: false,
             has_been_ready: false,
+            watchdog: None,
             unstable: 0,
             refusals: 0,
             failure: None,
@@ -149,17 +138,15 @@ impl Instance {
 
 impl State {
     /// When something is to happen to it without any other event.
-    pub(super) const fn deadline(&self) -> Option<Mono> {
+    pub(super) fn deadline(&self) -> Option<Mono> {
         match self {
             Self::Starting { gate: Gate::At(until) | Gate::By(until), .. }
             | Self::Stopping { until, .. }
             | Self::Clearing { until, .. }
             | Self::BackingOff { until } => Some(*until),
-            Self::Running { watch, soaked, .. } => match (watch, soaked) {
-                (Some(Watch { by, .. }), Some(soaked)) if by.as_nanos() > soaked.as_nanos() => Some(*soaked),
-                (Some(Watch { by, .. }), _) => Some(*by),
-                (None, soaked) => *soaked,
-            },
+            Self::Running { presence, watch, soaked, .. } => {
+                [presence.until(), watch.map(|watch| watch.by), *soaked].into_iter().flatten().min()
+            }
             Self::Waiting | Self::Spawning { .. } | Self::Executing { .. } | Self::Stopped { .. } => None,
         }
     }
@@ -240,6 +227,7 @@ impl Supervisor {
         let instance = &mut self.fleet[id];
         instance.definition = Rc::clone(&definition);
         (instance.failure, instance.has_been_ready) = (None, false);
+        instance.watchdog = definition.watchdog;
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
@@ -251,6 +239,7 @@ impl Supervisor {
     /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
         let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
+        self.fleet[id].watchdog = definition.watchdog;
         self.fleet[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
         self.fleet.replace_state(id, State::Spawning { from });
@@ -321,7 +310,7 @@ impl Supervisor {
     /// It is ready.
     pub(super) fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
         self.fleet[id].has_been_ready = true;
-        let watch = self.fleet[id].definition.watchdog.map(|every| Watch { every, by: self.now + every });
+        let watch = self.fleet[id].watchdog.map(|every| Watch { every, by: self.now + every });
         let presence = Presence::Ready;
         let soak = self.fleet[id].definition.reload.soak;
         let soaked = (!soak.is_zero() && self.is_on_trial(id)).then(|| self.now + soak);
@@ -377,6 +366,9 @@ impl Supervisor {
                 let run = Run { fault: Some(fault), ..run_since(since) };
                 let readiness = if self.fleet[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
                 self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
+            }
+            State::Stopping { since, then: Then::Own, .. } => {
+                self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None);
             }
             State::Stopping { since, rung, until, then, .. } => {
                 let run = run_since(since);
@@ -465,7 +457,8 @@ impl Supervisor {
             State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
                 self.stop(id, Then::Fail(Fault::Silent(every)));
             }
-            State::Running { .. } => self.end_trial(id),
+            State::Running { soaked: Some(soaked), .. } if soaked <= self.now => self.end_trial(id),
+            State::Running { .. } => self.on_unanswered(id),
             State::Stopping { .. } => self.climb(id),
             State::Clearing { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),

@@ -24,6 +24,7 @@ mod event;
 mod fleet;
 mod instance;
 mod outbox;
+mod presence;
 mod random;
 mod record;
 mod reload;
@@ -125,7 +126,9 @@ impl Supervisor {
             Event::ExecFailed { pid, failure } => self.on_exec_failed(pid, failure),
             Event::Unbound { instance, failure } => self.on_unbound(instance, failure),
             Event::Ready { pid } => self.on_ready(pid),
-            Event::Unready { pid } => self.on_unready(pid),
+            Event::Reloading { pid, since } => self.on_reloading(pid, since),
+            Event::Leaving { pid } => self.on_leaving(pid),
+            Event::Forgiven { pid } => self.on_forgiven(pid),
             Event::Alive { pid } => self.on_alive(pid),
             Event::WatchdogEvery { pid, interval } => self.on_watchdog_every(pid, interval),
             Event::InTrouble { pid } => self.on_trouble(pid),

@@ -164,6 +164,8 @@ pub enum Reason {
     Due,
     /// It is ready.
     Ready,
+    /// It has said that it ends by itself.
+    Leaves,
     /// It has to end because of this.
     Fault(Fault),
     /// Another process has its place, or has kept it.

@@ -15,11 +15,12 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::instance::{Presence, State, Stopped};
 use super::stop::Then;
 use super::{Action, Fact, Next, Refusal, Run, Scope, Supervisor};
-use crate::model::plan::{Kind, Plan, Service, Strategy};
+use crate::model::plan::{Kind, Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
 /// What there is to do for one service.
@@ -52,6 +53,8 @@ enum Stage {
     Retiring,
     /// It is restarted where it is.
     InPlace,
+    /// It has got its signal, and may say what comes of it.
+    Called,
 }
 
 /// Why a reload has ended before its end.
@@ -59,8 +62,10 @@ enum Stage {
 pub struct ReloadFailure {
     /// Whose new process it was.
     pub instance: InstanceId,
-    /// How it has ended; `None`: it could not be made.
+    /// How it has ended; `None`: it could not be made, or is late.
     pub run: Option<Run>,
+    /// It is the same process, has begun to reload, and was not done in this time.
+    pub late: Option<Duration>,
 }
 
 /// How far one instance has come.
@@ -96,7 +101,7 @@ impl Supervisor {
     pub(super) fn is_on_trial(&self, id: InstanceId) -> bool {
         match self.stage_of(id) {
             Some(Stage::Surging) => id.is_twin(),
-            Some(Stage::InPlace) => !id.is_twin(),
+            Some(Stage::InPlace | Stage::Called) => !id.is_twin(),
             Some(Stage::Retiring) | None => false,
         }
     }
@@ -104,8 +109,16 @@ impl Supervisor {
     /// The new process of a reload has ended, or could not be made, before it had proved itself.
     pub(super) fn fail_rollout(&mut self, instance: InstanceId, run: Option<Run>) {
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
-            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run });
+            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run, late: None });
             self.mark_unsettled(instance.service);
+        }
+    }
+
+    /// A process that has said that it reloads has not said in time that it is ready again.
+    pub(super) fn fail_late(&mut self, instance: InstanceId) {
+        let late = Some(self.fleet[instance].definition.ready_timeout);
+        if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
+            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run: None, late });
         }
     }
 
@@ -196,6 +209,10 @@ impl Supervisor {
             return None;
         }
         match (strategy, self.fleet[id].state) {
+            (Strategy::Signal(signal), State::Running { .. }) if self.fleet[id].definition.ready == Ready::Notify => {
+                self.call(id, signal);
+                Some(Stage::Called)
+            }
             (
                 Strategy::Signal(signal),
                 State::Executing { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. },
@@ -252,6 +269,8 @@ impl Supervisor {
         }
         let is_over = match (slot.stage, self.fleet.find(id).map(|instance| instance.state)) {
             (Stage::Surging, _) => false,
+            (Stage::Called, Some(State::Running { presence, .. })) => !presence.is_called(),
+            (Stage::Called, _) => true,
             (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
             // The twin of a dead one may have left something that is still being ended.
             (Stage::InPlace, _) if !matches!(self.state_of_twin(id), State::Stopped { .. }) => false,

@@ -241,7 +241,7 @@ impl Supervisor {
                 self.start_or_wait(id, Reason::Requested);
             }
             State::BackingOff { .. }
-            | State::Stopping { then: Then::Rest(_) | Then::Fail(_), .. }
+            | State::Stopping { then: Then::Rest(_) | Then::Fail(_) | Then::Own, .. }
             | State::Clearing { .. } => {
                 self.stop(id, Then::Restart);
             }

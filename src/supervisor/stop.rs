@@ -26,6 +26,8 @@ pub(super) enum Then {
     Rest(Stopped),
     /// It is to run again: an operator wants that.
     Restart,
+    /// It ends by itself, as it has said; what comes after it is the same as if it had not said so.
+    Own,
     /// It is broken; what comes after it is the same as after a crash.
     Fail(Fault),
 }
@@ -58,7 +60,9 @@ impl Supervisor {
             }
             State::Executing { pid, since }
             | State::Starting { pid, since, .. }
-            | State::Running { pid, since, .. } => {
+            | State::Running { pid, since, .. }
+            // It has not been asked.
+            | State::Stopping { pid, since, rung: Rung::Asked, then: Then::Own, .. } => {
                 self.ask(id, pid, since, then);
             }
             State::Stopping { pid, since, rung, until, .. } => {
@@ -83,8 +87,8 @@ impl Supervisor {
         match then {
             Then::Rest(why) => self.enter(id, State::Stopped { why }, reason),
             Then::Restart => self.start_or_wait(id, reason),
-            // There is no process that could be broken.
-            Then::Fail(_) => {}
+            // There is no process that could be broken, or could have said it.
+            Then::Fail(_) | Then::Own => {}
         }
     }
 
@@ -111,7 +115,7 @@ impl Supervisor {
         let signal = match then {
             // As systemd does it: with a core dump it can be found out where it hangs.
             Then::Fail(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
-            Then::Fail(Fault::NotReady(_)) | Then::Rest(_) | Then::Restart => stop.signal,
+            Then::Fail(Fault::NotReady(_)) | Then::Rest(_) | Then::Restart | Then::Own => stop.signal,
         };
         if self.fleet[id].definition.process.ipc {
             self.act(Action::Farewell { pid });
@@ -159,8 +163,8 @@ impl Supervisor {
                 let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
                 (Next::Start, outlook)
             }
-            // What has gone wrong decides, in `on_crash`.
-            Then::Fail(_) => (Next::Rest(Stopped::Operator), Outlook::Stay),
+            // How it has ended decides, in `on_crash`.
+            Then::Fail(_) | Then::Own => (Next::Rest(Stopped::Operator), Outlook::Stay),
         }
     }
 
@@ -249,6 +253,7 @@ pub(super) const fn reason_of(then: Then) -> Reason {
     match then {
         Then::Restart => Reason::RestartRequested,
         Then::Fail(fault) => Reason::Fault(fault),
+        Then::Own => Reason::Leaves,
         Then::Rest(Stopped::Operator) => Reason::StopRequested,
         Then::Rest(Stopped::Replaced) => Reason::Replaced,
         Then::Rest(

@@ -4,8 +4,16 @@ use std::time::Duration;
 
 use super::instance::{Gate, Presence, State, Watch};
 use super::stop::{Rung, Then};
-use super::{Fault, Process, Reason, Supervisor};
-use crate::model::{InstanceId, Pid};
+use super::{Action, Fault, Process, Reason, Scope, Supervisor};
+use crate::model::{InstanceId, Mono, Pid, Signal};
+
+/// A process that has got the signal to reload says within this that it does, if it ever says so.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A point in time as it is said.
+const fn micros(time: Mono) -> u64 {
+    time.as_nanos() / 1000
+}
 
 impl Supervisor {
     /// The instance of a main process.
@@ -21,7 +29,12 @@ impl Supervisor {
         }
         match self.fleet[id].state {
             State::Starting { pid, since, gate: Gate::By(_) } => self.begin_running(id, pid, since),
-            State::Running { presence: Presence::Away, .. } => self.set_presence(id, Presence::Ready),
+            State::Running { presence: Presence::Away | Presence::Reloading { .. }, .. } => {
+                self.set_presence(id, Presence::Ready);
+            }
+            State::Running { presence: Presence::Called { at, until, .. }, .. } => {
+                self.set_presence(id, Presence::Called { at, until, is_ready: true });
+            }
             // It is ready when its time has come, is so already, or will not be any more.
             State::Starting { gate: Gate::At(_), .. }
             | State::Running { presence: Presence::Ready, .. }
@@ -35,9 +48,58 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_unready(&mut self, pid: Pid) {
+    /// `since`: when it has begun, as far as it says.
+    pub(super) fn on_reloading(&mut self, pid: Pid, since: Option<Mono>) {
+        let Some(id) = self.instance_of(pid) else { return };
+        let State::Running { presence, .. } = self.fleet[id].state else { return };
+        let presence = match presence {
+            // As systemd has it: another reload may have been under way when the signal was sent.
+            Presence::Called { at, .. } if since.is_some_and(|since| micros(since) >= micros(at)) => {
+                Presence::Reloading { until: at + self.fleet[id].definition.ready_timeout }
+            }
+            Presence::Called { at, until, .. } => Presence::Called { at, until, is_ready: false },
+            Presence::Ready | Presence::Away => Presence::Away,
+            Presence::Reloading { .. } => presence,
+        };
+        self.set_presence(id, presence);
+    }
+
+    /// It ends by itself, and has the time for it that it would have if it had been told to.
+    pub(super) fn on_leaving(&mut self, pid: Pid) {
+        let Some(id) = self.instance_of(pid) else { return };
+        let State::Running { pid, since, .. } = self.fleet[id].state else { return };
+        let until = self.now + self.fleet[id].definition.stop.timeout;
+        let state = State::Stopping { pid, since, rung: Rung::Asked, until, then: Then::Own };
+        self.enter(id, state, Reason::Leaves);
+    }
+
+    /// It gets the signal by which it is to reload; what comes of it, it says if it knows how to.
+    pub(super) fn call(&mut self, id: InstanceId, signal: Signal) {
+        let State::Running { pid, presence, .. } = self.fleet[id].state else { return };
+        self.act(Action::Signal { pid, scope: Scope::Main, signal });
+        let (at, is_ready) = (self.now, presence.is_ready());
+        let patience = HEARD_WITHIN.min(self.fleet[id].definition.ready_timeout);
+        self.set_presence(id, Presence::Called { at, until: at + patience, is_ready });
+    }
+
+    /// What it has been told to do, it has not said that it does, or that it has done it.
+    pub(super) fn on_unanswered(&mut self, id: InstanceId) {
+        let State::Running { presence, .. } = self.fleet[id].state else { return };
+        match presence {
+            Presence::Called { is_ready: true, .. } => self.set_presence(id, Presence::Ready),
+            Presence::Called { is_ready: false, .. } => self.set_presence(id, Presence::Away),
+            Presence::Reloading { .. } => {
+                self.fail_late(id);
+                self.set_presence(id, Presence::Away);
+            }
+            Presence::Ready | Presence::Away => {}
+        }
+    }
+
+    /// Its unstable runs so far are forgotten.
+    pub(super) fn on_forgiven(&mut self, pid: Pid) {
         if let Some(id) = self.instance_of(pid) {
-            self.set_presence(id, Presence::Away);
+            self.fleet[id].forgive();
         }
     }
 
@@ -56,6 +118,7 @@ impl Supervisor {
 
     pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
         if let Some(id) = self.instance_of(pid) {
+            self.fleet[id].watchdog = Some(every).filter(|every| !every.is_zero());
             self.set_watch(id, (!every.is_zero()).then(|| Watch { every, by: self.now + every }));
         }
     }
@@ -84,6 +147,9 @@ impl Supervisor {
             State::Stopping { pid, since, rung: Rung::Asked, until, then } => {
                 let until = until.max(extended);
                 self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, Reason::StopRequested);
+            }
+            State::Running { presence: Presence::Reloading { until }, .. } => {
+                self.set_presence(id, Presence::Reloading { until: until.max(extended) });
             }
             // Nothing of theirs is limited that it could extend.
             State::Starting { gate: Gate::At(_), .. }

@@ -1,7 +1,7 @@
 //! The state as others may see it.
 
 use super::fleet::Fleet;
-use super::instance::{Instance, Presence, State, Stopped};
+use super::instance::{Instance, State, Stopped};
 use super::{Reason, Run};
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 
@@ -28,7 +28,8 @@ pub enum StateName {
 
 impl StateName {
     /// Whether it has no process, and gets none by itself.
-    pub(super) const fn is_at_rest(self) -> bool {
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
         matches!(self, Self::Stopped | Self::Completed | Self::Failed)
     }
 
@@ -153,7 +154,7 @@ impl Instance {
         InstanceView {
             id: self.id,
             state: self.state.name(),
-            ready: matches!(self.state, State::Running { presence: Presence::Ready, .. }),
+            ready: matches!(self.state, State::Running { presence, .. } if presence.is_ready()),
             pid: self.state.live_pid(),
             restarts: self.restarts,
             unstable: self.unstable,

@@ -48,6 +48,16 @@ pub fn fork_to_answer(answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     }
 }
 
+/// Does nothing, in a copy of ours, until that is killed or we have ended.
+pub fn sleep_until_killed() -> ! {
+    // SAFETY: takes plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0_usize, 0_usize, 0_usize) };
+    loop {
+        // SAFETY: takes nothing.
+        unsafe { libc::pause() };
+    }
+}
+
 /// What ps(1) and top(1) call us; 15 bytes at most.
 pub fn set_name(name: &CStr) {
     // SAFETY: a NUL-terminated string that the kernel copies.

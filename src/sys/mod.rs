@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod counters;
 pub mod cpus;
+mod discard;
 pub mod entry;
 pub mod fork;
 pub mod holder;
@@ -38,6 +39,7 @@ pub mod terminal;
 pub mod wait;
 
 pub use clock::{now, wall};
+pub use discard::discard;
 pub use kill::{IdProbe, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;
 pub use poll::{Interest, Poller};

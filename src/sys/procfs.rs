@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::fs::ReadDir;
 use std::io::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -91,14 +91,28 @@ pub fn stat(pid: Pid) -> Option<Stat> {
 
 /// `path` ends with a NUL. Not by `File`, whose open is two system calls under musl: there can be thousands to read.
 fn stat_below(folder: BorrowedFd<'_>, path: std::fmt::Arguments<'_>) -> Option<Stat> {
+    // The longest possible name and 52 numbers fit; longer lines are cut behind what is looked at.
+    Stat::parse(read_below(folder, path, &mut [0; 1024])?)
+}
+
+fn read_below<'a>(folder: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut room = [0; 32];
     (&mut room[..]).write_fmt(path).ok()?;
     let path = CStr::from_bytes_until_nul(&room).ok()?;
     let file = openat(folder, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    // The longest possible name and 52 numbers fit; longer lines are cut behind what is looked at.
+    let length = unistd::read(file, buffer).ok()?;
+    buffer.get(..length)
+}
+
+/// The process that this descriptor stands for, pidfd_open(2); `None`: it stands for none, for one that has been reaped or
+/// is not in our PID namespace, or /proc cannot be read.
+#[must_use]
+pub fn held(holder: impl AsFd) -> Option<Pid> {
+    let descriptor = holder.as_fd().as_raw_fd();
     let mut buffer = [0; 1024];
-    let length = unistd::read(file, &mut buffer).ok()?;
-    Stat::parse(buffer.get(..length)?)
+    let text = read_below(AT_FDCWD, format_args!("/proc/self/fdinfo/{descriptor}\0"), &mut buffer)?;
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
+    Pid::new(number(line.trim_ascii())?)
 }
 
 /// Every process that /proc shows, zombies too, each read when it is asked for. Nothing at all if it cannot be read.

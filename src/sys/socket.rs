@@ -124,6 +124,11 @@ pub fn finish(connection: impl AsFd) {
     shutdown(connection.as_fd().as_raw_fd(), Shutdown::Write).ok();
 }
 
+/// Takes nothing more than what is here already.
+pub fn stop_receiving(connection: impl AsFd) {
+    shutdown(connection.as_fd().as_raw_fd(), Shutdown::Read).ok();
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

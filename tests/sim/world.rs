@@ -224,7 +224,10 @@ impl World {
             for _ in 0..self.chance.below(6) {
                 let event = match self.chance.below(10) {
                     0 => Event::InTrouble { pid },
-                    1..=3 => Event::Unready { pid },
+                    1..=3 => {
+                        let since = self.chance.one_in(2).then_some(self.now);
+                        Event::Reloading { pid, since }
+                    }
                     4..=6 => Event::Ready { pid },
                     _ => Event::Alive { pid },
                 };
@@ -297,7 +300,7 @@ impl World {
         let (Event::Executed { pid }
         | Event::ExecFailed { pid, .. }
         | Event::Ready { pid }
-        | Event::Unready { pid }
+        | Event::Reloading { pid, .. }
         | Event::Alive { pid }
         | Event::WatchdogEvery { pid, .. }
         | Event::InTrouble { pid }) = event

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::InstanceId;
-use crate::sys::{Interest, Poller, pipe, socket};
+use crate::sys::notices::{self, Notice};
+use crate::sys::{self, Interest, Poller, pipe, socket};
 
 /// A line is no longer, its end not counted.
 const LONGEST_LINE: usize = 64 << 10;
@@ -86,14 +87,25 @@ impl Channel {
     /// Takes in another piece.
     pub(super) fn read(&mut self) -> Read {
         let mut buffer = [0; PIECE];
-        match socket::receive(&self.fd, &mut buffer) {
-            Ok(0) => Read::End,
-            Ok(length) => {
+        // What a worker hands over we have no use for; but the kernel would close it in our place.
+        match notices::receive(&self.fd, &mut buffer) {
+            Ok(Notice { length: 0, .. }) => Read::End,
+            Ok(Notice { length, descriptors, .. }) => {
+                sys::discard(descriptors);
                 self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 Read::Something
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
             Err(_) => Read::End,
+        }
+    }
+
+    /// Closes it. With it would be closed what is still under way in it, so that is taken out, and nothing more comes.
+    pub(super) fn close(self) {
+        socket::stop_receiving(&self.fd);
+        let mut buffer = [0; PIECE];
+        while let Ok(Notice { length: 1.., descriptors, .. }) = notices::receive(&self.fd, &mut buffer) {
+            sys::discard(descriptors);
         }
     }
 

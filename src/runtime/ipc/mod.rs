@@ -253,6 +253,7 @@ impl Channels {
         if channel.lost > 0 {
             log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
         }
+        channel.close();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::Pid;
+use crate::model::{Mono, Pid};
 
 /// The name of what is stored without one.
 const UNNAMED: &str = "stored";
@@ -41,9 +41,21 @@ impl Fault {
 }
 
 /// What has changed.
+#[expect(clippy::struct_excessive_bools, reason = "each is a line of the datagram, there or not")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct News<'a> {
-    pub(super) presence: Option<Presence>,
+    /// `READY=1`
+    pub(super) is_ready: bool,
+    /// `RELOADING=1`
+    pub(super) reloads: bool,
+    /// `STOPPING=1`
+    pub(super) stops: bool,
+    /// `MONOTONIC_USEC`: when it was said.
+    pub(super) at: Option<Mono>,
+    /// `RESTART_RESET=1`
+    pub(super) forgives: bool,
+    /// `NOTIFYACCESS`
+    pub(super) access: Option<Access>,
     /// `STATUS`, cut to what is kept; empty: there is none any more.
     pub(super) status: Option<&'a str>,
     /// `ERRNO`.
@@ -52,6 +64,8 @@ pub(super) struct News<'a> {
     pub(super) exit_status: Option<u8>,
     /// `MAINPID`.
     pub(super) main_pid: Option<Pid>,
+    /// `MAINPIDFD=1`: what came with it stands for the main process.
+    pub(super) brings_main: bool,
     pub(super) watchdog: Option<Watchdog>,
     /// `WATCHDOG_USEC`; zero: not any more.
     pub(super) watchdog_every: Option<Duration>,
@@ -60,15 +74,15 @@ pub(super) struct News<'a> {
     pub(super) store: Store<'a>,
 }
 
-/// Whether it is there for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// `READY=1`
-    Ready,
-    /// `RELOADING=1`
-    Reloading,
-    /// `STOPPING=1`
-    Stopping,
+/// Who may say something from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Access {
+    /// All processes of the instance.
+    #[default]
+    All,
+    /// The main process.
+    Main,
+    Nobody,
 }
 
 /// `WATCHDOG`
@@ -101,8 +115,7 @@ pub(super) enum Store<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a datagram: assignments, one on each line. Of several to one name the first counts, among `READY`,
-    /// `RELOADING` and `STOPPING` the last. A value that makes no sense is passed over, as an unknown name is.
+    /// Reads a datagram: assignments, one on each line. Of several to one name the first counts. A value that makes no sense is passed over, as an unknown name is.
     pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, Fault> {
         let text = datagram.strip_suffix(b"\0").unwrap_or(datagram);
         if text.contains(&0) {
@@ -113,19 +126,26 @@ impl<'a> Message<'a> {
             return if lines().count() == 1 { Ok(Self::Barrier) } else { Err(Fault::MixedBarrier) };
         }
         let mut news = News::default();
-        let mut seen = 0;
+        let mut seen = 0_u32;
         let (mut name, mut keep, mut drop, mut until_end) = (None, false, false, true);
         for line in lines() {
             let Some((field, value)) = split(line) else { continue };
-            if !field.is_first(&mut seen) {
+            if seen & field.bit() != 0 {
                 continue;
             }
+            seen |= field.bit();
             match field {
-                Field::Presence(presence) if value == "1" => news.presence = Some(presence),
+                Field::Ready => news.is_ready = value == "1",
+                Field::Reloading => news.reloads = value == "1",
+                Field::Stopping => news.stops = value == "1",
+                Field::Monotonic => news.at = microseconds(value).map(|time| Mono::from_nanos(0) + time),
+                Field::RestartReset => news.forgives = value == "1",
+                Field::Access => news.access = access(value),
                 Field::Status => news.status = Some(cut(value)),
                 Field::Errno => news.errno = value.parse().ok().filter(|errno| *errno > 0),
                 Field::ExitStatus => news.exit_status = value.parse().ok(),
                 Field::MainPid => news.main_pid = value.parse().ok().and_then(Pid::new),
+                Field::MainPidFd => news.brings_main = value == "1",
                 Field::Watchdog if value == "1" => news.watchdog = Some(Watchdog::Alive),
                 Field::Watchdog if value == "trigger" => news.watchdog = Some(Watchdog::InTrouble),
                 Field::WatchdogEvery => {
@@ -137,7 +157,7 @@ impl<'a> Message<'a> {
                 Field::Keep => keep = value == "1",
                 Field::Drop => drop = value == "1",
                 Field::Poll => until_end = value != "0",
-                Field::Presence(_) | Field::Watchdog => {}
+                Field::Watchdog => {}
             }
         }
         news.store = match name {
@@ -154,7 +174,13 @@ impl<'a> Message<'a> {
 /// The names that mean something to us.
 #[derive(Clone, Copy)]
 enum Field {
-    Presence(Presence),
+    Ready,
+    Reloading,
+    Stopping,
+    Monotonic,
+    RestartReset,
+    Access,
+    MainPidFd,
     Status,
     Errno,
     ExitStatus,
@@ -171,9 +197,13 @@ enum Field {
 impl Field {
     fn of(name: &[u8]) -> Option<Self> {
         Some(match name {
-            b"READY" => Self::Presence(Presence::Ready),
-            b"RELOADING" => Self::Presence(Presence::Reloading),
-            b"STOPPING" => Self::Presence(Presence::Stopping),
+            b"READY" => Self::Ready,
+            b"RELOADING" => Self::Reloading,
+            b"STOPPING" => Self::Stopping,
+            b"MONOTONIC_USEC" => Self::Monotonic,
+            b"RESTART_RESET" => Self::RestartReset,
+            b"NOTIFYACCESS" => Self::Access,
+            b"MAINPIDFD" => Self::MainPidFd,
             b"STATUS" => Self::Status,
             b"ERRNO" => Self::Errno,
             b"EXIT_STATUS" => Self::ExitStatus,
@@ -189,25 +219,9 @@ impl Field {
         })
     }
 
-    /// Whether it has not been `seen` yet, where only the first one counts.
-    const fn is_first(self, seen: &mut u16) -> bool {
-        let bit = match self {
-            Self::Presence(_) => return true,
-            Self::Status => 1,
-            Self::Errno => 1 << 1,
-            Self::ExitStatus => 1 << 2,
-            Self::MainPid => 1 << 3,
-            Self::Watchdog => 1 << 4,
-            Self::WatchdogEvery => 1 << 5,
-            Self::Extend => 1 << 6,
-            Self::Name => 1 << 7,
-            Self::Keep => 1 << 8,
-            Self::Drop => 1 << 9,
-            Self::Poll => 1 << 10,
-        };
-        let is_first = *seen & bit == 0;
-        *seen |= bit;
-        is_first
+    /// A bit of its own.
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
@@ -216,6 +230,16 @@ fn split(line: &[u8]) -> Option<(Field, &str)> {
     let position = line.iter().position(|byte| *byte == b'=')?;
     let (name, value) = line.split_at_checked(position)?;
     Some((Field::of(name)?, str::from_utf8(value.get(1..)?).ok()?))
+}
+
+/// `exec` would be the main process and those that we start beside it, which have nothing to say.
+fn access(value: &str) -> Option<Access> {
+    match value {
+        "all" => Some(Access::All),
+        "main" | "exec" => Some(Access::Main),
+        "none" => Some(Access::Nobody),
+        _ => None,
+    }
 }
 
 fn cut(status: &str) -> &str {
@@ -244,28 +268,43 @@ mod tests {
     #[test]
     fn every_field_that_is_known_is_found() {
         let all = b"READY=1\nSTATUS=up\nERRNO=2\nBUSERROR=x.y\nEXIT_STATUS=3\nMAINPID=4711\nWATCHDOG=1\n\
-            WATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=1500\nFDSTORE=1\nFDNAME=a b\nFDPOLL=0\nX_MINE=1\nMONOTONIC_USEC=7\n";
+            WATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=1500\nFDSTORE=1\nFDNAME=a b\nFDPOLL=0\nX_MINE=1\nMONOTONIC_USEC=7\n\
+            RESTART_RESET=1\nNOTIFYACCESS=main\nMAINPIDFD=1\n";
         let expect = News {
-            presence: Some(Presence::Ready),
+            is_ready: true,
+            at: Some(Mono::from_nanos(7_000)),
+            forgives: true,
+            access: Some(Access::Main),
             status: Some("up"),
             errno: Some(2),
             exit_status: Some(3),
             main_pid: Pid::new(4711),
+            brings_main: true,
             watchdog: Some(Watchdog::Alive),
             watchdog_every: Some(Duration::from_secs(20)),
             extend: Some(Duration::from_micros(1500)),
             store: Store::Keep { name: "a b", until_end: false },
+            ..News::default()
         };
         check(all, expect);
     }
 
     #[test]
-    fn the_last_word_on_being_ready_counts_and_the_first_of_everything_else() {
-        let presence = |presence| News { presence: Some(presence), ..News::default() };
-        check(b"READY=1\nSTOPPING=1", presence(Presence::Stopping));
-        check(b"STOPPING=1\nRELOADING=1\nMONOTONIC_USEC=5\n", presence(Presence::Reloading));
-        check(b"RELOADING=1\nREADY=1", presence(Presence::Ready));
+    fn the_first_word_of_each_name_counts() {
+        check(b"READY=1\nSTOPPING=1", News { is_ready: true, stops: true, ..News::default() });
+        let reload = News { reloads: true, is_ready: true, at: Some(Mono::from_nanos(5_000)), ..News::default() };
+        check(b"READY=1\nRELOADING=1\nMONOTONIC_USEC=5\n", reload.clone());
+        check(b"RELOADING=1\nMONOTONIC_USEC=5\nREADY=1\nREADY=0\nMONOTONIC_USEC=9", reload);
         check(b"STATUS=a\nSTATUS=b", News { status: Some("a"), ..News::default() });
+    }
+
+    #[test]
+    fn who_may_speak_is_one_of_four_words() {
+        let access = |access| News { access, ..News::default() };
+        check(b"NOTIFYACCESS=all", access(Some(Access::All)));
+        check(b"NOTIFYACCESS=exec", access(Some(Access::Main)));
+        check(b"NOTIFYACCESS=none", access(Some(Access::Nobody)));
+        check(b"NOTIFYACCESS=MAIN", access(None));
     }
 
     #[test]
@@ -294,7 +333,7 @@ mod tests {
             check(nonsense, News::default());
         }
         assert_eq!(Message::parse(b"READY=1\0STATUS=x"), Err(Fault::Binary));
-        check(b"READY=1\0", News { presence: Some(Presence::Ready), ..News::default() });
+        check(b"READY=1\0", News { is_ready: true, ..News::default() });
     }
 
     #[test]
@@ -329,7 +368,7 @@ mod tests {
         check(b"WATCHDOG_USEC=0", off);
         check(b"EXTEND_TIMEOUT_USEC=18446744073709551615", News { extend: Some(NEVER), ..News::default() });
         let many = "X=1\n".repeat(10_000) + "READY=1";
-        check(many.as_bytes(), News { presence: Some(Presence::Ready), ..News::default() });
+        check(many.as_bytes(), News { is_ready: true, ..News::default() });
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
 use crate::supervisor::Event;
 use crate::sys::notices::{self, Notice};
 use crate::sys::{self, Poller, procfs};
-use message::{Message, News, Presence, Store, Watchdog};
+use message::{Access, Message, News, Store, Watchdog};
 
 /// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
 pub(super) const SOCKET: u64 = 1 << 48;
@@ -32,6 +32,8 @@ pub(super) const FIRST_TOKEN: u64 = SOCKET + 1;
 const LONGEST: usize = 4096;
 /// So many datagrams are read in one turn: more than can wait, unless the kernel has been told otherwise.
 const DATAGRAMS_PER_TURN: u32 = 256;
+/// So many descriptors that nobody wants are closed at once.
+const MOST_UNWANTED: usize = 64;
 /// No more than one complaint in so long.
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
@@ -61,6 +63,7 @@ pub(super) struct Said {
     /// `EXIT_STATUS`
     pub(super) exit_status: Option<u8>,
     away: Option<Away>,
+    access: Access,
 }
 
 /// Why it is not there for others.
@@ -163,14 +166,20 @@ impl Runtime {
             return;
         }
         let mut buffer = [0; LONGEST];
-        while let Some(notice) = self.notify.next(&mut buffer) {
+        let mut unwanted = Vec::new();
+        while let Some(mut notice) = self.notify.next(&mut buffer) {
             let text = buffer.get(..notice.length).unwrap_or_default();
-            self.on_notice(notice, text);
+            self.on_notice(&mut notice, text);
+            unwanted.append(&mut notice.descriptors);
+            if unwanted.len() >= MOST_UNWANTED {
+                sys::discard(std::mem::take(&mut unwanted));
+            }
         }
+        sys::discard(unwanted);
     }
 
-    /// Whatever becomes of it, descriptors that are not kept are closed at its end.
-    fn on_notice(&mut self, notice: Notice, text: &[u8]) {
+    /// Takes of its descriptors those that are to be kept.
+    fn on_notice(&mut self, notice: &mut Notice, text: &[u8]) {
         let now = self.now;
         let sender = notice.sender.map_or(0, Pid::get);
         let news = match Message::parse(text) {
@@ -192,17 +201,31 @@ impl Runtime {
             let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
             return self.notify.complain(now, what);
         };
-        self.on_news(main, &child, &news);
+        let may_speak = match self.notify.said.get(&main).map_or(Access::All, |said| said.access) {
+            Access::All => true,
+            Access::Main => sender == main.get(),
+            Access::Nobody => false,
+        };
+        if !may_speak {
+            let what = format_args!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it");
+            return self.notify.complain(now, what);
+        }
+        self.on_news(main, &child, &news, &notice.descriptors);
         self.on_store(main, &child, &news, notice);
     }
 
-    fn on_news(&mut self, main: Pid, child: &Child, news: &News<'_>) {
-        let main = match news.main_pid {
+    fn on_news(&mut self, main: Pid, child: &Child, news: &News<'_>, descriptors: &[OwnedFd]) {
+        let successor = match descriptors {
+            [holder] if news.brings_main => procfs::held(holder),
+            _ => news.main_pid,
+        };
+        let main = match successor {
             Some(successor) if successor != main => self.on_main_pid(main, successor),
             _ => main,
         };
-        if let Some(presence) = news.presence {
-            self.on_presence(main, &child.definition, presence);
+        self.on_presence(main, &child.definition, news);
+        if let Some(access) = news.access {
+            self.notify.said.entry(main).access = access;
         }
         if let Some(status) = news.status.filter(|status| *status != self.notify.status_of(main)) {
             self.notify.said.entry(main).status = status.into();
@@ -212,6 +235,9 @@ impl Runtime {
         }
         if news.exit_status.is_some() {
             self.notify.said.entry(main).exit_status = news.exit_status;
+        }
+        if news.forgives {
+            self.happened(Event::Forgiven { pid: main });
         }
         if let Some(by) = news.extend {
             self.happened(Event::Extended { pid: main, by });
@@ -226,26 +252,27 @@ impl Runtime {
         }
     }
 
-    /// That it is ready counts where it is asked, or after it has said that it was not for a while.
-    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, presence: Presence) {
-        let away = self.notify.said.get(&main).and_then(|said| said.away);
-        match (presence, away) {
-            (_, Some(Away::Stopping)) => {}
-            (Presence::Ready, None) if definition.ready != Ready::Notify => {}
-            (Presence::Ready, None | Some(Away::Reloading)) => {
-                if let Some(said) = self.notify.said.get_mut(&main) {
-                    said.away = None;
-                }
-                self.happened(Event::Ready { pid: main });
-            }
-            (Presence::Reloading, None | Some(Away::Reloading)) => self.on_away(main, Away::Reloading),
-            (Presence::Stopping, None | Some(Away::Reloading)) => self.on_away(main, Away::Stopping),
+    /// That it stops is final. That it is ready counts where it is asked, or after it has said that it reloads.
+    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, news: &News<'_>) {
+        let mut away = self.notify.said.get(&main).and_then(|said| said.away);
+        if away == Some(Away::Stopping) {
+            return;
         }
-    }
-
-    fn on_away(&mut self, main: Pid, away: Away) {
-        self.notify.said.entry(main).away = Some(away);
-        self.happened(Event::Unready { pid: main });
+        if news.stops {
+            self.notify.said.entry(main).away = Some(Away::Stopping);
+            return self.happened(Event::Leaving { pid: main });
+        }
+        if news.reloads {
+            away = Some(Away::Reloading);
+            self.notify.said.entry(main).away = away;
+            self.happened(Event::Reloading { pid: main, since: news.at });
+        }
+        if news.is_ready && (away.is_some() || definition.ready == Ready::Notify) {
+            if let Some(said) = self.notify.said.get_mut(&main) {
+                said.away = None;
+            }
+            self.happened(Event::Ready { pid: main });
+        }
     }
 
     /// Who is the main process from now on.
@@ -301,7 +328,7 @@ impl Runtime {
         }
     }
 
-    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: Notice) {
+    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: &mut Notice) {
         let id = child.instance;
         let (name, until_end) = match news.store {
             Store::Nothing => return,
@@ -310,7 +337,7 @@ impl Runtime {
         };
         let limit = child.definition.process.fd_store;
         let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
-        let refused = self.store.keep(id, offer, notice.descriptors, &self.poller);
+        let refused = self.store.keep(id, offer, &mut notice.descriptors, &self.poller);
         if refused > 0 {
             let what = format_args!("pid {main} has stored {refused} too many: `fd_store` allows {limit}");
             self.notify.complain(self.now, what);

@@ -225,7 +225,7 @@ impl Checker {
                 self.requests.hears(*id, *request, &mut self.model, self.end.stage());
             }
             Event::Ready { pid } => self.model.says_ready(*pid, now),
-            Event::Unready { pid } => self.model.says_unready(*pid),
+            Event::Reloading { pid, .. } => self.model.says_unready(*pid),
             Event::Alive { pid } => self.model.is_alive(*pid, None, now),
             Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
             Event::InTrouble { .. } => {}
@@ -234,7 +234,11 @@ impl Checker {
                     self.requests.hears(*id, Request::Configure, &mut self.model, self.end.stage());
                 }
             }
-            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } => {}
+            Event::Unbound { .. }
+            | Event::Extended { .. }
+            | Event::Succeeded { .. }
+            | Event::Leaving { .. }
+            | Event::Forgiven { .. } => {}
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())

@@ -64,6 +64,8 @@ pub(crate) struct Instance {
     pub(crate) ready_by: Option<Mono>,
     /// How often it has to show that it is alive, and when the next time.
     pub(crate) watch: Option<(Duration, Mono)>,
+    /// What its process has said of that before it was ready.
+    pub(crate) watch_told: Option<Duration>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
     /// Its stop signal comes then.
@@ -441,6 +443,7 @@ impl Instance {
             progress: Progress::Made,
             ready_by: None,
             watch: None,
+            watch_told: None,
             fault: None,
             delayed_until: None,
             soaked_at: None,

@@ -110,7 +110,11 @@ impl Model {
 
     /// `every`: from now on; `None`: as before.
     pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
-        let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) else { return };
+        let Some(instance) = self.main(pid) else { return };
+        if instance.state != StateName::Running {
+            instance.watch_told = every.or(instance.watch_told);
+            return;
+        }
         let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
         instance.watch = every.map(|every| (every, now + every));
     }
@@ -161,8 +165,10 @@ impl Instance {
         }
         if to == StateName::Running {
             self.progress = Progress::Ready;
-            self.watch = self.definition.watchdog.map(|every| (every, now + every));
+            let every = self.watch_told.or(self.definition.watchdog).filter(|every| !every.is_zero());
+            self.watch = every.map(|every| (every, now + every));
         } else {
+            self.watch_told = None;
             self.watch = None;
         }
         Ok(())

@@ -19,7 +19,7 @@ impl Stage {
         self.tell(Event::Ready { pid });
     }
 
-    fn ready_now(&self, name: &str) -> bool {
+    pub(crate) fn ready_now(&self, name: &str) -> bool {
         let id = self.id(name);
         self.supervisor.view().instances().any(|instance| instance.id == id && instance.ready)
     }
@@ -128,11 +128,75 @@ fn other_intervals_count_from_when_they_are_told() {
 }
 
 #[test]
+fn an_interval_told_before_it_is_ready_counts_from_then_on() {
+    let mut stage = Stage::boot(vec![told("db")]);
+    let pid = stage.pid("db.0");
+    stage.tell(Event::WatchdogEvery { pid, interval: seconds(2) });
+    stage.at(seconds(5));
+    stage.is_ready("db.0");
+    stage.forget();
+    assert_eq!(stage.next(), Some(seconds(2)));
+    stage.at(seconds(7));
+    stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
+    stage.dies("db.0", Signal::ABRT);
+    stage.after(millis(100));
+    stage.is_ready("db.0");
+    assert_eq!(stage.next(), None, "the next process has not said so");
+}
+
+#[test]
+fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_to() {
+    let db = || Service { watchdog: Some(seconds(1)), ..told("db") };
+    let mut stage = Stage::boot(vec![db(), service("web")]);
+    stage.is_ready("db.0");
+    stage.forget();
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Leaving { pid });
+    stage.check(&["db.0 running → stopping"]);
+    stage.at(seconds(4));
+    stage.exits("db.0", 0);
+    // Four seconds were no stable run.
+    stage.check(&["db.0 stopping → backoff"]);
+    stage.after(millis(100));
+    stage.is_ready("db.0");
+    stage.forget();
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Leaving { pid });
+    stage.after(seconds(5));
+    stage.check(&["db.0 running → stopping", "db.0 ignores its stop", "kill db.0 group SIGKILL"]);
+    stage.dies("db.0", Signal::KILL);
+    stage.after(seconds(1));
+    stage.is_ready("db.0");
+    stage.forget();
+    // Whoever wants it stopped says so.
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Leaving { pid });
+    stage.stop("db");
+    stage.check(&["db.0 running → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.exits("db.0", 0);
+    stage.check(&["db.0 stopping → stopped", "reply 1 done"]);
+}
+
+#[test]
+fn who_wants_its_failures_forgotten_begins_anew() {
+    let mut stage = Stage::boot(vec![told("db")]);
+    for _ in 0..3 {
+        stage.exits("db.0", 1);
+        stage.after(seconds(10));
+    }
+    assert_eq!(stage.unstable("db.0"), 3);
+    let pid = stage.pid("db.0");
+    stage.tell(Event::Forgiven { pid });
+    stage.exits("db.0", 1);
+    assert_eq!(stage.unstable("db.0"), 1);
+}
+
+#[test]
 fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
     let mut stage = Stage::boot(vec![told("db"), Service { autostart: false, ..needing(&[0], service("web")) }]);
     stage.is_ready("db.0");
     let pid = stage.pid("db.0");
-    stage.tell(Event::Unready { pid });
+    stage.tell(Event::Reloading { pid, since: None });
     assert!(!stage.ready_now("db.0"));
     stage.forget();
     stage.start("web");

@@ -272,11 +272,81 @@ fn one_after_the_other_without_a_second_process() {
     ]);
 }
 
+fn by_signal(service: Service) -> Service {
+    with(|reload| reload.strategy = Strategy::Signal(Signal::HUP), service)
+}
+
+impl Stage {
+    /// It says so now, and that it has begun now, or so long before.
+    fn reloads(&mut self, name: &str, before: Option<Duration>) {
+        let (pid, now) = (self.pids[&self.id(name)], self.now);
+        let since = before.map(|before| Mono::from_nanos(now.as_nanos() - u64::try_from(before.as_nanos()).unwrap()));
+        self.tell(Event::Reloading { pid, since });
+    }
+}
+
 #[test]
 fn by_a_signal() {
-    let mut stage = up(vec![with(|reload| reload.strategy = Strategy::Signal(Signal::HUP), told("web", 2))]);
+    let web = Service { ready: Ready::Exec, ..told("web", 2) };
+    let mut stage = up(vec![by_signal(web)]);
     stage.reload("web");
     stage.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP", "web reloaded", "reply 1 done"]);
+}
+
+#[test]
+fn by_a_signal_it_takes_until_all_say_that_they_are_ready_again() {
+    let mut stage = up(vec![by_signal(told("web", 2))]);
+    stage.at(seconds(1));
+    stage.reload("web");
+    stage.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP"]);
+    stage.reloads("web.0", Some(seconds(0)));
+    stage.reloads("web.1", Some(seconds(0)));
+    stage.is_ready("web.1");
+    stage.at(seconds(9));
+    stage.check(&[]);
+    stage.is_ready("web.0");
+    stage.check(&["web reloaded", "reply 1 done"]);
+    assert_eq!(stage.next(), None);
+}
+
+#[test]
+fn by_a_signal_of_which_nothing_is_heard_it_is_over_soon() {
+    let mut stage = up(vec![by_signal(told("web", 1))]);
+    stage.at(seconds(1));
+    stage.reload("web");
+    stage.forget();
+    // This one was under way before, and that one does not say when it has begun.
+    stage.reloads("web.0", Some(millis(1)));
+    stage.is_ready("web.0");
+    stage.reloads("web.0", None);
+    stage.at(millis(1_900));
+    stage.check(&[]);
+    stage.at(seconds(2));
+    stage.check(&["web reloaded", "reply 1 done"]);
+    assert!(!stage.ready_now("web.0"));
+    stage.is_ready("web.0");
+    assert!(stage.ready_now("web.0"));
+}
+
+#[test]
+fn by_a_signal_it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
+    let mut stage = up(vec![by_signal(told("web", 2))]);
+    stage.reload("web");
+    stage.forget();
+    stage.reloads("web.0", Some(seconds(0)));
+    let pid = stage.pids[&stage.id("web.0")];
+    stage.at(seconds(9));
+    stage.tell(Event::Extended { pid, by: seconds(6) });
+    stage.at(seconds(14));
+    stage.check(&[]);
+    stage.at(seconds(15));
+    stage.check(&["web not reloaded", "reply 1 ReloadFailed"]);
+    stage.is_ready("web.0");
+    stage.reload("web");
+    stage.forget();
+    stage.reloads("web.1", Some(seconds(0)));
+    stage.exits("web.1", 3);
+    stage.check(&["web.1 running → starting", "spawn web.1 (1 restarts)", "web not reloaded", "reply 2 ReloadFailed"]);
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! What is known of a process that has been ready: whether it is there for others, and until when it has to say something.
+
+use std::time::Duration;
+
+use crate::model::Mono;
+
+/// Whether a process that has been ready is there for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Ready,
+    /// It has said that it is not at the moment.
+    Away,
+    /// It has got the signal to reload, and whether it reloads is not known before it says so. If it has not by then, it
+    /// never will.
+    Called {
+        at: Mono,
+        until: Mono,
+        is_ready: bool,
+    },
+    /// It has said that it reloads, and is to say by then that it is ready again.
+    Reloading {
+        until: Mono,
+    },
+}
+
+impl Presence {
+    pub(super) const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready | Self::Called { is_ready: true, .. })
+    }
+
+    /// When it is known that it will not say what it is to say.
+    pub(super) const fn until(self) -> Option<Mono> {
+        match self {
+            Self::Called { until, .. } | Self::Reloading { until } => Some(until),
+            Self::Ready | Self::Away => None,
+        }
+    }
+
+    /// Whether it has been told to reload, and it is not known yet what has come of it.
+    pub(super) const fn is_called(self) -> bool {
+        matches!(self, Self::Called { .. } | Self::Reloading { .. })
+    }
+}
+
+/// How often it has to show that it is alive, and by when the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watch {
+    pub(super) every: Duration,
+    pub(super) by: Mono,
+}

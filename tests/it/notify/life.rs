@@ -1,0 +1,135 @@
+//! What a service says of its life, and who may say it; what it hands over that nobody wants.
+
+use super::*;
+
+/// How many processes keepalive has started, and not reaped.
+fn children(running: &Running) -> usize {
+    let pid = running.keepalive();
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+}
+
+// socket(7), SO_LINGER: who closes such a socket last waits until the other side has read everything.
+#[test]
+fn descriptors_that_take_long_to_be_closed_hold_nobody_up() {
+    let script = r#"import sd, os, signal, socket, struct
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+listener = socket.create_server(("127.0.0.1", 0))
+others = []
+
+def full():
+    end = socket.create_connection(listener.getsockname())
+    others.append(listener.accept())
+    end.setblocking(False)
+    try:
+        while True:
+            end.send(bytes(65536))
+    except BlockingIOError:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        return end
+
+ours = [full(), full(), full(), full()]
+there, here = socket.socketpair()
+socket.send_fds(there, [b"x"], [ours[2].fileno()])
+there.close()
+channel = socket.socket(fileno=int(os.environ["KEEPALIVE_IPC_FD"]))
+# It must not have closed them before us.
+os.kill(os.getppid(), signal.SIGSTOP)
+sd.say("READY=1", [ours[0].fileno(), here.fileno()])
+socket.send_fds(channel, [b'"hello"\n'], [ours[1].fileno()])
+# This is no message: the channel is closed, and so is what comes behind it.
+channel.send(b'nonsense\n')
+socket.send_fds(channel, [b'"late"\n'], [ours[3].fileno()])
+for end in ours:
+    end.close()
+here.close()
+os.kill(os.getppid(), signal.SIGCONT)
+sd.barrier()
+sd.show("done")
+while True:
+    signal.pause()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nipc = true\n";
+    let set = set(text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("done");
+    assert_eq!(seen(&control).0, "running");
+    wait_until("all to be closed and reaped", || (children(&running) == 1).then_some(()));
+    finish(running);
+}
+
+// sd_notify(3), RELOADING=1, MONOTONIC_USEC=; systemd.service(5), Type=notify-reload.
+#[test]
+fn a_reload_by_signal_is_over_when_the_service_says_so() {
+    let script = r#"import sd, os, signal, time
+
+def reload(*_):
+    stamp = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    sd.say(f"RELOADING=1\nMONOTONIC_USEC={stamp}\nSTATUS=reloading")
+    sd.show("reloading")
+    sd.wait()
+    if os.path.exists("broken"):
+        os._exit(3)
+    sd.say("READY=1\nSTATUS=reloaded")
+
+signal.signal(signal.SIGHUP, reload)
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+sd.say("READY=1")
+while True:
+    signal.pause()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\n\
+        reload = { strategy = \"signal\", signal = \"SIGHUP\" }\n";
+    let set = set(text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    let post = || {
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| control.post("/v1/services/web/reload"));
+            running.expect("reloading");
+            assert_eq!(said(&control, "web.0")[0], "reloading");
+            assert!(!answer.is_finished(), "it is not done");
+            assert_eq!(seen(&control), ("running".to_owned(), false));
+            running.send(Signal::USR1);
+            answer.join().unwrap()
+        })
+    };
+    assert_eq!(post().status, 200);
+    assert_eq!(said(&control, "web.0")[0], "reloaded");
+    set.directory.file("broken", b"", 0o644);
+    let answer = post();
+    assert_eq!(answer.status, 409, "{}", answer.body);
+    assert!(answer.body.contains("web.0 failed: exit 3"), "{}", answer.body);
+    finish(running);
+}
+
+// sd_notify(3), MAINPIDFD=1, NOTIFYACCESS=
+#[test]
+fn the_main_process_may_be_named_by_a_descriptor_and_may_forbid_others_to_speak() {
+    let script = r#"import sd, os
+child = os.fork()
+if child == 0:
+    sd.wait()
+    sd.say("STATUS=from the main process")
+    sd.barrier()
+    sd.show("main has spoken")
+    sd.wait()
+sd.say("MAINPIDFD=1\nREADY=1\nSTATUS=before", [os.pidfd_open(child)])
+sd.say("NOTIFYACCESS=main")
+sd.say("STATUS=from another")
+sd.barrier()
+sd.show("main", child)
+sd.wait()
+"#;
+    let set =
+        set("[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\n", &[("web.py", script)]);
+    for place in places() {
+        let (running, control) = begin(&set, place);
+        let child = running.number("main");
+        assert_eq!(pid_of(&control, "web.0").get(), child);
+        assert_eq!(said(&control, "web.0")[0], "before");
+        assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+        running.expect("main has spoken");
+        assert_eq!(said(&control, "web.0")[0], "from the main process");
+        assert!(finish(running).contains("is refused: NOTIFYACCESS of pid"));
+    }
+}
