@@ -365,8 +365,8 @@ impl Runtime {
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
         }
-        if let Fact::ReloadEnded { service, failure } = record.fact {
-            self.counts.reloaded(service, failure);
+        if let Fact::ReloadEnded { service, failure } = &record.fact {
+            self.counts.reloaded(*service, failure.as_ref());
         }
         self.sockets.on_fact(&record.fact);
         if let Fact::Scaled { service, from, to } = record.fact {

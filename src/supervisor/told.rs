@@ -42,9 +42,15 @@ impl Supervisor {
     }
 
     fn set_presence(&mut self, id: InstanceId, presence: Presence) {
-        if let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
-        }
+        let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state else { return };
+        let state = if presence == Presence::Away && self.is_on_trial(id) {
+            // A reload does not wait for it without end, and it may still show that it is no good.
+            self.fleet[id].has_been_ready = false;
+            State::Starting { pid, since, gate: Gate::By(self.now + self.fleet[id].definition.ready_timeout) }
+        } else {
+            State::Running { pid, since, presence, watch, soaked }
+        };
+        self.enter(id, state, Reason::Ready);
     }
 
     pub(super) fn on_alive(&mut self, pid: Pid) {
