@@ -1,11 +1,13 @@
 //! `ready`: when a service counts as ready.
 
+use std::net::SocketAddr;
+
 use toml::de::DeTable;
 
 use super::expand::{Builder, FIRST_SOCKET, Scope};
 use super::sockets::socket_address;
 use super::walk::{Schema, Value, Walk, entries};
-use crate::model::plan::{Probe, Ready, Service};
+use crate::model::plan::{Address, Probe, Ready, Service};
 use crate::model::{Template, units};
 
 /// Descriptors are handed over at numbers of eight bits.
@@ -159,6 +161,23 @@ impl Walk<'_> {
                 return None;
             }
         }
+        let asked = template.expand(0);
+        if let Some(asked) = asked.to_str().ok().and_then(socket_address) {
+            self.note_shared_address(value, asked, service);
+        }
         Some(template)
+    }
+
+    /// Whoever asks at an address that keepalive holds for all instances does not learn which of them is ready.
+    fn note_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
+        let is_asked = |address: &Address| {
+            matches!(address, Address::Tcp(held) if held.port() == asked.port()
+                && (held.ip() == asked.ip() || held.ip().is_unspecified()))
+        };
+        if service.process.listen.iter().any(|listen| is_asked(&listen.address)) {
+            let message = format!("`{asked}` is one of `listen`: any instance may answer there, or none that runs");
+            let hint = "ask where only the new one answers, or have it say so: `\"notify\"`, `\"ipc\"`, `{ fd = 10 }`";
+            self.warning(value.span(), &message, hint);
+        }
     }
 }

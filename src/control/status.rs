@@ -39,6 +39,9 @@ pub(super) struct Entry {
     pub(super) state: String,
     pub(super) pid: Option<u64>,
     ready: Option<bool>,
+    /// Of the second process that an instance has while it is being reloaded.
+    #[serde(default)]
+    surge: bool,
     pub(super) restarts: Option<u64>,
     pub(super) uptime_ms: Option<u64>,
     #[serde(default)]
@@ -126,8 +129,8 @@ impl Status {
     pub(super) fn names(&self, which: Names) -> String {
         let mut names = String::new();
         for service in &self.services {
-            let has_several = service.instances.len() > 1 && which != Names::Services;
-            let several = service.instances.iter().filter(|_| has_several).map(|instance| &instance.id);
+            let has_several = service.instances.iter().filter(|one| !one.surge).count() > 1 && which != Names::Services;
+            let several = service.instances.iter().filter(|one| has_several && !one.surge).map(|instance| &instance.id);
             for name in std::iter::once(&service.name).chain(several) {
                 names.push_str(name);
                 names.push('\n');
@@ -185,8 +188,9 @@ impl Status {
             ("MEMORY", Side::Right),
         ]);
         for instance in self.instances() {
+            let name = format!("{}{}", instance.name(), if instance.surge { " +" } else { "" });
             let cells: [&dyn Display; 7] = [
-                &instance.name(),
+                &name,
                 &instance.state,
                 &OrDash(instance.pid),
                 &OrDash(instance.uptime_ms.map(human::age)),

@@ -116,3 +116,14 @@ fn nonsense_is_no_status() {
     }
     assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: nothing to run");
 }
+
+#[test]
+fn the_second_process_of_an_instance_can_be_told_from_the_first() {
+    let mut answer = answer();
+    let surge = json!({"id": "web.0", "state": "starting", "pid": 13, "ready": false, "surge": true, "restarts": 4});
+    answer["services"][1]["instances"].as_array_mut().unwrap().push(surge);
+    let status = status(answer);
+    let table = status.table(PLAIN);
+    assert!(table.contains("\nweb.0 +    starting"), "{table}");
+    assert_eq!(status.names(Names::All).matches("web.0").count(), 1);
+}
