@@ -7,7 +7,7 @@ use std::path::Path;
 
 use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Environment, Finding, Loaded, Purpose, Report};
+use keepalive::config::{self, Environment, Files, Finding, Loaded, Purpose, Report};
 use keepalive::init::Dialect;
 use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
@@ -59,9 +59,10 @@ fn run(arguments: Vec<OsString>) -> u8 {
 }
 
 /// What reading a configuration needs to know of the world, given to `read`.
-fn with_environment<T>(purpose: Purpose, read: impl FnOnce(&Environment<'_>) -> T) -> T {
+fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&Environment<'_>) -> T) -> T {
     let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     read(&Environment {
+        files,
         variables: &variables,
         root: Path::new("/"),
         directory: &std::env::current_dir().unwrap_or_default(),
@@ -79,11 +80,11 @@ where
     R: Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String> + 'static,
 {
     logs::own::start(log::LevelFilter::Info);
-    let loaded = with_environment(Purpose::Run, &read);
+    let loaded = with_environment(Purpose::Run, &config::ask, &read);
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
-            let reread = move || with_environment(Purpose::Run, &read);
+            let reread = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
             runtime::run(plan, process::environment(), Box::new(reread))
         }
         Err(text) => {
@@ -103,7 +104,7 @@ fn in_words(warnings: &[Finding]) -> String {
 }
 
 fn check(path: Option<&Path>, form: Form) -> u8 {
-    with_environment(Purpose::Check, |environment| {
+    with_environment(Purpose::Check, &config::ask, |environment| {
         let path = match config::find(path, environment) {
             Ok(path) => path,
             Err(missing) => {

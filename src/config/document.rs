@@ -2,21 +2,21 @@
 
 use std::ffi::OsString;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use toml::de::DeTable;
 
+use super::files::split_names;
 use super::global::{Settings, default_output};
 use super::graph;
 use super::process::Words;
-use super::read::{describe, read, text};
+use super::read::text;
 use super::report::{FAULT_LIMIT, Fault, Place, Report, Source, locate};
 use super::service::{Draft, INSTANCE_LIMIT};
 use super::users::Users;
 use super::walk::{Claim, Schema, Value, Walk, entries};
-use super::{Environment, Loaded};
+use super::{Environment, Loaded, Question};
 use crate::model::Plan;
 use crate::model::map::Map;
 use crate::model::plan::{Address, LogStyle, Service};
@@ -46,11 +46,11 @@ pub fn load_with_main(path: &Path, command: &[OsString], environment: &Environme
 
 fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = match read(path) {
+    let bytes = match (environment.files)(&Question::Content(path)) {
         Ok(bytes) => bytes,
         Err(reason) => return Err(unreadable(name, &reason)),
     };
-    let users = Users::read(environment.root);
+    let users = Users::read(environment.root, environment.files);
     let first = Source { name, bytes };
     let mut reading = Reading::new(environment, &users, directory_of(path));
     let tree = reading.parse(&first);
@@ -155,16 +155,17 @@ impl<'r> Reading<'r> {
     fn included(&mut self, path: &Path, tree: &DeTable<'_>) -> Vec<(PathBuf, Source)> {
         let include = tree.get("keepalive").and_then(|value| value.get_ref().as_table()?.get("include"));
         let Some(value) = include else { return Vec::new() };
-        let mut known: Vec<(u64, u64)> = identity(path).into_iter().collect();
+        let first = (self.walk.outside.files)(&Question::Identity(path));
+        let mut known: Vec<Vec<u8>> = first.into_iter().collect();
         let mut sources = Vec::new();
         let patterns = self.walk.array(value, "such as `[\"/etc/keepalive.d/*.toml\"]`");
         for pattern in patterns {
             let Some(target) = self.walk.global_path(pattern) else { continue };
             for path in self.matching(pattern, &self.walk.directory.join(target)) {
-                match read(&path) {
+                match (self.walk.outside.files)(&Question::Content(&path)) {
                     Ok(bytes) => {
-                        let found = identity(&path);
-                        if found.is_none_or(|found| !known.contains(&found)) {
+                        let found = (self.walk.outside.files)(&Question::Identity(&path)).ok();
+                        if found.as_ref().is_none_or(|found| !known.contains(found)) {
                             let name = path.display().to_string();
                             sources.push((path, Source { name, bytes }));
                         }
@@ -194,19 +195,18 @@ impl<'r> Reading<'r> {
             return vec![path.to_owned()];
         }
         let place = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        let entries = match std::fs::read_dir(place) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
-                let message = format!("cannot read `{}`: {}", place.display(), describe(&error));
+        let names = match (self.walk.outside.files)(&Question::Names(place)) {
+            Ok(names) => names,
+            Err(reason) => {
+                let message = format!("cannot read `{}`: {reason}", place.display());
                 self.walk.error(value.span(), &message, "");
                 return Vec::new();
             }
         };
-        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let names = split_names(&names);
         let mut sorted: Vec<OsString> = Vec::new();
         for name in names.filter(|name| matches(pattern, name.as_encoded_bytes())) {
-            sorted.insert(sorted.partition_point(|other| *other < name), name);
+            sorted.insert(sorted.partition_point(|other| other < name), name.to_owned());
         }
         sorted.into_iter().map(|name| directory.join(name)).collect()
     }
@@ -396,12 +396,6 @@ fn line_of(fault: &Fault, sources: &[&Source]) -> (usize, usize) {
     let start = fault.place.span.as_ref().map_or(0, |span| span.start);
     let before = sources.get(fault.place.source).and_then(|source| source.bytes.get(..start)).unwrap_or_default();
     (fault.place.source, before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1))
-}
-
-/// What tells one file from another, whatever it is called.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Whether `pattern` matches all of `name`; as in a shell, a dot at the beginning must be matched by a dot.

@@ -1,11 +1,10 @@
 //! Which file is the configuration.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Environment;
+use super::{Environment, Question};
 
 /// Where it is looked for if nobody says.
 const PLACES: [&str; 3] = ["keepalive.toml", "etc/keepalive/keepalive.toml", "etc/keepalive.toml"];
@@ -41,13 +40,9 @@ pub fn find(explicit: Option<&Path>, environment: &Environment<'_>) -> Result<Pa
     let [here, places @ ..] = PLACES;
     let candidates =
         std::iter::once(PathBuf::from(here)).chain(places.iter().map(|place| environment.root.join(place)));
-    candidates.into_iter().find(|path| exists(&environment.directory.join(path))).ok_or(NotFound)
-}
-
-/// What cannot be looked at counts as there: reading it tells why.
-fn exists(path: &Path) -> bool {
-    match std::fs::metadata(path) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-    }
+    let is_there = |path: &PathBuf| {
+        let path = environment.directory.join(path);
+        (environment.files)(&Question::Presence(&path)).is_ok_and(|presence| !presence.is_empty())
+    };
+    candidates.into_iter().find(is_there).ok_or(NotFound)
 }

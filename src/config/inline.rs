@@ -46,7 +46,7 @@ pub struct InlineOption {
 /// Everything that is wrong with it.
 pub fn assemble(inline: &Inline, environment: &Environment<'_>) -> Result<Loaded, Report> {
     let source = Source { name: COMMAND_LINE.to_owned(), bytes: inline.text.clone().into_bytes() };
-    let users = Users::read(environment.root);
+    let users = Users::read(environment.root, environment.files);
     let mut reading = Reading::new(environment, &users, Path::new(""));
     reading.enter(&source);
     reading.walk.expands_variables = false;

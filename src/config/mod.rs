@@ -10,6 +10,7 @@
 mod document;
 mod env_file;
 mod expand;
+mod files;
 mod find;
 mod global;
 mod graph;
@@ -37,6 +38,7 @@ use crate::model::Plan;
 
 pub use document::{load, load_with_main};
 pub use expand::FIRST_SOCKET;
+pub use files::{Answer, Files, Question, Recorder, Recording, ask};
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
@@ -52,6 +54,8 @@ const RESERVED: [&str; 5] =
 /// What reading a configuration needs to know of the world.
 #[derive(Clone, Copy)]
 pub struct Environment<'e> {
+    /// Who is asked for files: [`ask`], or who remembers what that said.
+    pub files: Files<'e>,
     /// The environment that keepalive was started with.
     pub variables: &'e [(OsString, OsString)],
     /// Below it are `etc/passwd` and `etc/group`, and the places where a configuration is looked for. `/`, but in tests.

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::RESERVED;
 use super::env_file::{self, Entries};
 use super::expand::{Builder, Placeholders, Scope, expand};
-use super::read::read;
 use super::report::{Fault, Place, Source};
 use super::service;
 use super::sockets::scope_of_all;
 use super::users::User;
 use super::walk::{Claim, EnvFile, Schema, Value, Walk, as_integer, entries};
+use super::{Question, RESERVED};
 use crate::model::Template;
 use crate::model::plan::{Process, State};
 
@@ -312,7 +311,7 @@ impl Walk<'_> {
         if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
             return known.entries.clone();
         }
-        let bytes = match read(&path) {
+        let bytes = match (self.outside.files)(&Question::Content(&path)) {
             Ok(bytes) => bytes,
             Err(reason) => {
                 self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");

@@ -1,5 +1,7 @@
 //! `ready`: when a service counts as ready.
 
+use std::net::SocketAddr;
+
 use toml::de::DeTable;
 
 use super::expand::{Builder, FIRST_SOCKET, Scope};
@@ -90,9 +92,7 @@ impl Walk<'_> {
             "tcp" => {
                 let text = self.string(content, "an address", "such as `\"127.0.0.1:8080\"`")?;
                 let address = self.expanded(content, text, scope)?;
-                let address = self.destination(content, address, service)?;
-                self.inspect_tcp(content, &address, service);
-                Probe::Tcp(address)
+                Probe::Tcp(self.destination(content, address, service)?)
             }
             "http" => self.url(content, scope, service)?,
             "file" => Probe::File(self.absolute_path(content, scope, "such as `\"/run/web.up\"`")?),
@@ -103,16 +103,6 @@ impl Walk<'_> {
             }
         };
         Some(Ready::Probe(probe))
-    }
-
-    /// What keepalive holds takes connections before there is any process.
-    fn inspect_tcp(&mut self, value: &Value<'_>, address: &Template, service: &Service) {
-        let Some(asked) = socket_address(&address.expand(0).to_string_lossy()).map(Address::Tcp) else { return };
-        if let Some(own) = service.process.listen.iter().find(|listen| listen.address.overlaps(&asked)) {
-            let message =
-                format!("keepalive itself takes connections for `{}`: this says nothing of the service", own.name);
-            self.warning(value.span(), &message, "use `http`, `exec`, or `ready = \"notify\"`");
-        }
     }
 
     fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {
@@ -175,6 +165,19 @@ impl Walk<'_> {
                 return None;
             }
         }
+        let asked = template.expand(0);
+        if let Some(asked) = asked.to_str().ok().and_then(socket_address) {
+            self.note_shared_address(value, asked, service);
+        }
         Some(template)
+    }
+
+    /// Whoever asks at an address that keepalive holds for all instances does not learn which of them is ready.
+    fn note_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
+        if service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked))) {
+            let message = format!("`{asked}` is one of `listen`: any instance may answer there, or none that runs");
+            let hint = "ask where only the new one answers, or have it say so: `\"notify\"`, `\"ipc\"`, `{ fd = 10 }`";
+            self.warning(value.span(), &message, hint);
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::walk::nearest;
+use super::{Files, Question};
 
 /// The two files, empty where they are missing.
 #[derive(Debug)]
@@ -23,10 +24,10 @@ pub(super) struct User {
 }
 
 impl Users {
-    /// Reads both files below `root`. A file that cannot be read counts as empty.
-    pub(super) fn read(root: &Path) -> Self {
+    /// Reads both files below the root. A file that cannot be read counts as empty.
+    pub(super) fn read(root: &Path, files: Files<'_>) -> Self {
         let read = |name: &str| {
-            let bytes = std::fs::read(root.join(name)).unwrap_or_default();
+            let bytes = files(&Question::Users(&root.join(name))).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
         Self { passwd: read("etc/passwd"), group: read("etc/group") }
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn missing_files_know_nobody() {
-        let users = Users::read(Path::new("/nonexistent"));
+        let users = Users::read(Path::new("/nonexistent"), &super::super::ask);
         assert_eq!((users.by_id(0), users.group("root")), (None, None));
     }
 }

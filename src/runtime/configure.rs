@@ -1,30 +1,169 @@
 //! Another configuration: it is read, told to the supervisor if it is right, and taken on when the supervisor says so.
+//!
+//! Another process asks for the files, since what they are on may hang; what it was answered is read here.
 
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::What;
-use crate::config::{Loaded, Report};
-use crate::model::{Plan, ServiceIndex};
+use crate::config::{Files, Loaded, Recorder, Recording, Report};
+use crate::model::units::format_duration;
+use crate::model::{ExitStatus, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Event, RequestId};
+use crate::sys::{fork, kill, memfd, wait};
 
 /// Reads the configuration again, from where it was read first; a text: why there is none to be read.
-pub type Reread = Box<dyn Fn() -> Result<Result<Loaded, Report>, String>>;
+pub type Reread = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
+
+/// Longer than a single pipe may keep silent.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Who reads the configuration, and who wants that.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    reader: Option<Reader>,
+    /// Each wants it to be read after it has asked.
+    waiting: VecDeque<Option<RequestId>>,
+}
+
+/// A process that asks for the files.
+#[derive(Debug)]
+struct Reader {
+    pid: Pid,
+    /// What it has been answered.
+    answers: OwnedFd,
+    id: Option<RequestId>,
+    /// So long at most; `None`: it is given up, and has not ended yet.
+    until: Option<Mono>,
+}
+
+impl Readings {
+    /// When it has taken too long.
+    pub(super) fn due(&self) -> Option<Mono> {
+        self.reader.as_ref().and_then(|reader| reader.until)
+    }
+
+    /// Whoever has asked wants to know no more.
+    pub(super) fn forget(&mut self, id: RequestId) {
+        self.waiting.retain(|waiting| *waiting != Some(id));
+    }
+
+    /// Gives up reading, and gives back whoever waits for it.
+    fn give_up(&mut self) -> Vec<Option<RequestId>> {
+        let mut waiting = Vec::new();
+        if let Some(reader) = &mut self.reader
+            && reader.until.take().is_some()
+        {
+            kill::signal_process(reader.pid, Signal::KILL).ok();
+            waiting.push(reader.id);
+        }
+        waiting.extend(self.waiting.drain(..));
+        waiting
+    }
+}
 
 impl Runtime {
-    /// The files are read here and now: what they are on held nobody up when keepalive was started.
+    /// Has the configuration read, one reading after the other.
     pub(super) fn configure(&mut self, id: Option<RequestId>) {
-        let reason = match (self.reread)() {
+        match &self.readings.reader {
+            Some(Reader { until: Some(_), .. }) => {
+                if id.is_some() || !self.readings.waiting.contains(&None) {
+                    self.readings.waiting.push_back(id);
+                }
+            }
+            Some(Reader { until: None, pid, .. }) => {
+                let reason = format!("its files cannot be read: pid {pid}, which tried to, still hangs");
+                self.keep_configuration(id, reason);
+            }
+            None => match self.begin_to_read(id) {
+                Ok(reader) => self.readings.reader = Some(reader),
+                Err(refused) => {
+                    let reason = format!("no process can be made to read it: {}", errno::words(refused));
+                    self.keep_configuration(id, reason);
+                }
+            },
+        }
+    }
+
+    fn begin_to_read(&self, id: Option<RequestId>) -> Result<Reader, Errno> {
+        let answers = memfd::empty(c"keepalive-configuration")?;
+        let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
+        let pid = fork::fork_to_answer(|| {
+            fork::set_name(c"keepalive-read");
+            let recorder = Recorder::default();
+            // What it comes to is found out anew.
+            let _plan = (self.reread)(&|question| recorder.ask(question));
+            u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
+        })?;
+        Ok(Reader { pid, answers, id, until: Some(self.now + PATIENCE) })
+    }
+
+    /// Whether this process, which is dead and not reaped yet, was to read the configuration. If so, it is reaped.
+    pub(super) fn on_reader_dead(&mut self, pid: Pid) -> bool {
+        let Some(reader) = self.readings.reader.take_if(|reader| reader.pid == pid) else { return false };
+        let ended = wait::reap(pid);
+        if reader.until.is_none() {
+            return true;
+        }
+        let answers = match ended {
+            Ok(ended) if ended.status != ExitStatus::Code(0) => {
+                Err(format!("the process that was to read it has ended: {}", ended.status))
+            }
+            Ok(_) | Err(_) => memfd::content(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
+        };
+        match answers {
+            Ok(answers) => self.on_read(reader.id, Recording::new(answers)),
+            Err(reason) => self.keep_configuration(reader.id, reason),
+        }
+        if let Some(id) = self.readings.waiting.pop_front() {
+            self.configure(id);
+        }
+        true
+    }
+
+    /// It may have taken too long.
+    pub(super) fn look_at_reading(&mut self) {
+        if self.readings.due().is_none_or(|until| until > self.now) {
+            return;
+        }
+        for id in self.readings.give_up() {
+            let patience = format_duration(PATIENCE);
+            let reason = format!("its files were not read within {patience}: does their file system hang?");
+            self.keep_configuration(id, reason);
+        }
+    }
+
+    /// Everything is being stopped: no other configuration will be in force.
+    pub(super) fn call_off_reading(&mut self) {
+        for id in self.readings.give_up().into_iter().flatten() {
+            self.refuse(id, "everything is being stopped");
+        }
+    }
+
+    fn on_read(&mut self, id: Option<RequestId>, recording: Recording) {
+        let reason = match (self.reread)(&|question| recording.answer(question)) {
             Ok(Ok(Loaded { plan, warnings })) => {
                 for warning in warnings {
                     log::warn!("{warning}");
                 }
                 let plan = Rc::new(self.plan.merged(plan));
-                return self.tell(Event::Configured { id, plan });
+                return self.happened(Event::Configured { id, plan });
             }
             Ok(Err(report)) => report.to_string(),
             Err(reason) => reason,
         };
+        self.keep_configuration(id, reason);
+    }
+
+    /// Nothing changes.
+    fn keep_configuration(&mut self, id: Option<RequestId>, reason: String) {
         log::error!("the configuration stays as it is");
         for line in reason.lines().filter(|line| !line.is_empty()) {
             log::error!("{line}");
@@ -38,7 +177,7 @@ impl Runtime {
 
     pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.adopt(plan);
+        self.logging.adopt(plan, &self.poller);
         self.sockets.adopt(plan);
         // All there are: what is forgotten twice is gone all the same.
         self.retired = plan
@@ -55,7 +194,9 @@ impl Runtime {
             ("log", before.log != plan.log),
         ];
         for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
-            log::warn!("`{key}` of [keepalive] changes with the next start of keepalive");
+            log::warn!(
+                "`{key}` of [keepalive] stays as it is while keepalive runs: restart keepalive, or its container, to change it"
+            );
         }
     }
 

@@ -42,7 +42,7 @@ impl Counts {
     }
 
     /// A reload of a service is over.
-    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
+    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
         let position = service.position();
         if self.reloads.len() <= position {
             self.reloads.resize(position + 1, [0; 2]);

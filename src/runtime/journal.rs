@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use log::Level;
 
+use crate::model::plan::Service;
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
-use crate::supervisor::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, ReloadFailure, Run, StateName};
+use crate::supervisor::{
+    Cause, Changes, Fact, Fault, GaveUp, Obstacle, Outcome, Outlook, Reason, ReloadFailure, Run, StateName,
+};
 
 /// Writes the line for `fact`.
 pub(super) fn write(plan: &Plan, fact: &Fact) {
@@ -42,7 +45,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Fault(_) => Level::Warn,
-        Reason::Ended { outlook: Outlook::Restart { .. }, run } if run.failure.is_some() => Level::Warn,
+        Reason::Ended { outlook: Outlook::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
         Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
         // The first says it; that it goes on is no news.
         Reason::Refused { attempt: 1, .. } => Level::Warn,
@@ -168,14 +171,14 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt:
         }
         Fact::RolledBack { service, failure } => {
             let name = service_name(plan, *service);
-            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, *failure))
+            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, failure))
         }
         Fact::ReloadEnded { service, failure: None } => {
             write!(formatter, "{} has been reloaded", service_name(plan, *service))
         }
         Fact::ReloadEnded { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
-            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, *failure))
+            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, failure))
         }
         Fact::ConfigurationWanted { .. }
         | Fact::Transition { .. }
@@ -215,19 +218,31 @@ impl Display for Changed<'_> {
 }
 
 /// Why a reload has failed: `the new process of web.1 was not ready within 30s`.
-pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) ReloadFailure);
+pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
 
 impl Display for Reloaded<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, ReloadFailure { instance, run, late }) = self;
-        if let Some(late) = late {
-            let name = Name(plan, *instance);
-            return write!(formatter, "{name} reloads, and has not said READY=1 within {}", Span(*late));
-        }
-        write!(formatter, "the new process of {} failed: ", Name(plan, *instance))?;
-        match run {
-            Some(run) => write_run(formatter, plan, *instance, run),
-            None => formatter.write_str("it could not be made, the system is short of processes or memory"),
+        let Self(plan, ReloadFailure { instance, definition, obstacle }) = self;
+        let name = Name(plan, *instance);
+        match obstacle {
+            Obstacle::Ended(run) => {
+                write!(formatter, "the new process of {name} failed: ")?;
+                write_run(formatter, definition, *instance, run)
+            }
+            Obstacle::Late => {
+                let time = Span(definition.ready_timeout);
+                write!(formatter, "{name} reloads, and has not said READY=1 within {time}")
+            }
+            Obstacle::NoProcess => {
+                write!(formatter, "{name} got no new process: the system is short of processes or memory")
+            }
+            Obstacle::Dependency(dependency) => {
+                let dependency = service_name(plan, *dependency);
+                write!(formatter, "{name} got no new process: {dependency}, which it depends on, has ended")
+            }
+            Obstacle::Overtaken => {
+                write!(formatter, "{name} got no new process: another configuration came before that")
+            }
         }
     }
 }
@@ -269,8 +284,8 @@ impl Display for Why<'_> {
             Reason::DependencyFailed { dependency } => {
                 write!(formatter, "{} has failed, so this will never start", service_name(plan, *dependency))
             }
-            Reason::Ended { run, outlook } => {
-                write_run(formatter, plan, *instance, run)?;
+            Reason::Ended { run, outlook, definition } => {
+                write_run(formatter, definition, *instance, run)?;
                 match to {
                     StateName::Stopping => formatter.write_str(", ending what it left behind"),
                     StateName::Waiting => formatter.write_str(", restart when what it depends on is ready"),
@@ -286,9 +301,10 @@ impl Display for Why<'_> {
     }
 }
 
-fn write_run(formatter: &mut Formatter<'_>, plan: &Plan, instance: InstanceId, run: &Run) -> fmt::Result {
+/// `service`: what the instance was to be made of.
+fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &Run) -> fmt::Result {
     match run.failure {
-        Some(failure) => Failure(plan, instance, failure).fmt(formatter),
+        Some(failure) => Failure(service, instance, failure).fmt(formatter),
         None => {
             if let Some(fault) = run.fault {
                 write_fault(formatter, fault)?;
@@ -343,7 +359,9 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
         Cause::Requested => formatter.write_str("shutdown requested"),
         Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
-            write_run(formatter, plan, *instance, run)?;
+            if let Some(service) = plan.services.get(instance.service.position()) {
+                write_run(formatter, service, *instance, run)?;
+            }
             write_gave_up(formatter, *gave_up)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
@@ -362,11 +380,11 @@ impl Display for Ending<'_> {
 }
 
 /// ``cannot change to its `cwd` `/app`: No such file or directory``.
-struct Failure<'a>(&'a Plan, InstanceId, StartFailure);
+struct Failure<'a>(&'a Service, InstanceId, StartFailure);
 
 impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, instance, failure) = self;
+        let Self(service, instance, failure) = self;
         let step = match failure.step {
             StartStep::Listen(_) => "cannot listen on",
             StartStep::Session => "cannot make its session",
@@ -384,7 +402,7 @@ impl Display for Failure<'_> {
             StartStep::Exec => "cannot execute",
         };
         formatter.write_str(step)?;
-        if let Some(operand) = operand(plan, *instance, failure.step) {
+        if let Some(operand) = operand(service, *instance, failure.step) {
             write!(formatter, " `{}`", operand.escape_debug())?;
         }
         write!(formatter, ": {}", errno::words(failure.errno))
@@ -392,8 +410,8 @@ impl Display for Failure<'_> {
 }
 
 /// What could not be executed, entered or set, if the plan has a name for it.
-fn operand(plan: &Plan, instance: InstanceId, step: StartStep) -> Option<String> {
-    let process = &plan.services.get(instance.service.position())?.process;
+fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
+    let process = &service.process;
     let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
     match step {
         StartStep::Listen(position) => {

@@ -15,7 +15,7 @@ use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_E
 use crate::logs::message::{LogsQuery, Message};
 use crate::logs::{link, own};
 use crate::model::map::Map;
-use crate::model::plan::{Limit, ListenMode, Process, Service};
+use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, Side};
@@ -63,6 +63,8 @@ struct Way {
 
 pub(super) struct Logging {
     plan: Rc<Plan>,
+    /// As it was when keepalive was started.
+    style: LogStyle,
     /// `None`: no output goes through keepalive.
     way: Option<Way>,
     slots: Map<InstanceId, Slot>,
@@ -89,10 +91,9 @@ pub(super) struct Logging {
 impl Logging {
     /// Starts the logger if the plan needs one. Where that is impossible outputs are inherited.
     pub(super) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
-        let is_needed = plan.carries_logs();
-        let width = is_needed.then(|| longest_name(&plan));
-        link::set_style(OwnStyle { style: plan.log, width });
+        link::set_style(OwnStyle { style: plan.log, width: None });
         let mut logging = Self {
+            style: plan.log,
             plan,
             way: None,
             slots: Map::new(),
@@ -110,29 +111,29 @@ impl Logging {
             original_limits: None,
             pipe_trouble: None,
         };
-        if is_needed {
-            match Way::new() {
-                Ok(way) => {
-                    logging.way = Some(way);
-                    logging.make_room(logging.instances());
-                    logging.start(poller, sys::now());
-                }
-                Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
-            }
-        } else {
-            logging.make_room(logging.instances());
-        }
+        logging.begin(poller);
         logging
     }
 
     /// From now on this is the plan. What services write goes where their definitions say when they are next started.
-    pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
+    pub(super) fn adopt(&mut self, plan: &Rc<Plan>, poller: &Poller) {
         self.plan = Rc::clone(plan);
-        self.make_room(self.instances());
-        if self.way.is_none() && plan.carries_logs() {
-            log::warn!(
-                "`log` that goes through keepalive begins with its next start: until then outputs are inherited"
-            );
+        self.begin(poller);
+    }
+
+    /// Starts the logger if it is needed and has not been.
+    fn begin(&mut self, poller: &Poller) {
+        if self.way.is_some() || !self.plan.carries_logs() {
+            return self.make_room(self.instances());
+        }
+        match Way::new() {
+            Ok(way) => {
+                self.way = Some(way);
+                link::set_style(OwnStyle { style: self.style, width: Some(longest_name(&self.plan)) });
+                self.make_room(self.instances());
+                self.start(poller, sys::now());
+            }
+            Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
         }
     }
 
@@ -326,7 +327,7 @@ impl Logging {
             socket: far_end,
             life,
             pipes: pipes.collect(),
-            style: self.plan.log,
+            style: self.style,
             width: longest_name(&self.plan),
             colour: match std::env::var_os("NO_COLOR") {
                 Some(wish) if !wish.is_empty() => Colour::Without,

@@ -47,6 +47,7 @@ use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
 use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
 use children::Children;
+use configure::Readings;
 pub use configure::Reread;
 use control::Server;
 use counts::Counts;
@@ -117,6 +118,7 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 struct Runtime {
     plan: Rc<Plan>,
     reread: Reread,
+    readings: Readings,
     supervisor: Supervisor,
     children: Children,
     sockets: Sockets,
@@ -190,6 +192,7 @@ impl Runtime {
             retired: Vec::new(),
             plan,
             reread,
+            readings: Readings::default(),
             children,
             logging,
             starts: Map::new(),
@@ -251,7 +254,7 @@ impl Runtime {
                     self.server.due(),
                     self.told_orphans.due(self.counts.orphans),
                 ];
-                let wakes = wakes.into_iter().chain([self.logging.due(), self.probes.due()]);
+                let wakes = wakes.into_iter().chain([self.logging.due(), self.probes.due(), self.readings.due()]);
                 wakes.flatten().min().map(|wake| wake.since(sys::now()))
             };
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
@@ -278,6 +281,7 @@ impl Runtime {
         self.tell_of_orphans();
         self.serve();
         self.probe();
+        self.look_at_reading();
         self.happened(Event::Tick);
     }
 
@@ -337,6 +341,9 @@ impl Runtime {
             self.probes.on_succeeded(pid, successor);
             self.channels.on_succeeded(pid, successor, &self.poller);
         }
+        if let Event::Withdrawn(id) = event {
+            self.readings.forget(id);
+        }
         self.supervisor.handle(self.now, event);
     }
 
@@ -370,9 +377,10 @@ impl Runtime {
         self.counts.record(&record);
         if matches!(record.fact, Fact::Draining { .. }) {
             self.logging.on_draining(self.now);
+            self.call_off_reading();
         }
-        if let Fact::ReloadEnded { service, failure } = record.fact {
-            self.counts.reloaded(service, failure);
+        if let Fact::ReloadEnded { service, failure } = &record.fact {
+            self.counts.reloaded(*service, failure.as_ref());
         }
         if let Fact::Reconfigured(changes) = record.fact {
             self.counts.changes = changes;

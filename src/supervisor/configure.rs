@@ -23,14 +23,18 @@ impl Supervisor {
         let refusal = if self.is_draining() {
             Some(Refusal::ShuttingDown)
         } else {
-            self.rollouts.keys().next().map(|service| Refusal::Reloading(*service))
+            self.rollout_underway().map(Refusal::Reloading)
         };
         if let Some(refusal) = refusal {
             if let Refusal::Reloading(service) = refusal {
                 self.record(Fact::ReconfigurationRefused { service });
             }
-            return id.into_iter().for_each(|id| self.reply(id, Err(refusal)));
+            if let Some(id) = id {
+                self.reply(id, Err(refusal));
+            }
+            return;
         }
+        self.call_off_waiting_rollouts();
         let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
         self.act(Action::Adopt(Rc::clone(&plan)));
         let mut work = Work::default();
@@ -79,28 +83,53 @@ impl Supervisor {
             count.added += 1;
             self.fleet.revive(service);
             self.fleet.resize(service, new.instances);
-            return self.add(service, new, work);
+            if new.autostart {
+                // What of it is still on its way down comes back after that.
+                let ids: Vec<_> = self.fleet.ids_of(service).filter(|id| self.fleet.has(*id)).collect();
+                ids.iter().for_each(|id| self.request_start(*id));
+                work.up.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
+            }
+            return;
+        }
+        let mut resize = (old.instances != new.instances).then_some(new.instances);
+        // An operator may have scaled it to more than there can be of this one, not even for a while.
+        if new.excess(self.fleet[service].wanted).is_some() {
+            self.resize_for(service, new.instances, work);
+            resize = None;
         }
         if old.makes_the_same(new) {
-            count.adjusted += 1;
+            work.changes.adjusted += 1;
             for id in self.fleet.ids_of(service) {
                 self.fleet[id].definition = Rc::clone(new);
             }
         } else {
-            count.reloaded += 1;
-            self.replace_processes(service, old, work);
+            work.changes.reloaded += 1;
+            if self.replace_processes(service, old, resize, work) {
+                return;
+            }
         }
-        // An operator may have scaled it to more than there can be of this one.
-        if old.instances != new.instances || new.excess(self.fleet[service].wanted).is_some() {
-            self.resize(service, new.instances, work);
+        if let Some(wanted) = resize {
+            self.resize_for(service, wanted, work);
         }
         if new.autostart && !old.autostart {
             self.add(service, new, work);
         }
     }
 
-    /// Those that are there are of the old definition.
-    fn replace_processes(&mut self, service: ServiceIndex, old: &Rc<Service>, work: &mut Work) {
+    fn resize_for(&mut self, service: ServiceIndex, wanted: u32, work: &mut Work) {
+        let (up, down) = self.resize(service, wanted);
+        work.up.extend(up);
+        work.down.extend(down);
+    }
+
+    /// Those that are there are of the old definition. Whether they are being reloaded, and resized after that.
+    fn replace_processes(
+        &mut self,
+        service: ServiceIndex,
+        old: &Rc<Service>,
+        resize: Option<u32>,
+        work: &mut Work,
+    ) -> bool {
         let ids: Vec<_> = self.fleet.ids_of(service).collect();
         if self.fleet[service].definition.kind == Kind::Oneshot {
             // What it did, it did as it was.
@@ -111,12 +140,19 @@ impl Supervisor {
                 }
             }
         } else if self.reloadable(&ids).is_ok() {
-            self.begin_rollout(service, ids.iter().map(|id| id.number).collect(), Some(Rc::clone(old)));
+            self.want_dependencies(service);
+            let is_to_stay = |number: &u32| resize.is_none_or(|wanted| *number < wanted);
+            let slots = ids.iter().map(|id| id.number).filter(is_to_stay).collect();
+            self.begin_rollout(service, slots, Some(Rc::clone(old)), resize);
             work.reloads.push(service);
+            return true;
         }
+        false
     }
 
-    fn resize(&mut self, service: ServiceIndex, wanted: u32, work: &mut Work) {
+    /// Another number of instances; gives back whom that has started and stopped.
+    pub(super) fn resize(&mut self, service: ServiceIndex, wanted: u32) -> (Vec<InstanceId>, Vec<InstanceId>) {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
         let rests = |id: InstanceId| matches!(self.fleet[id].state, State::Stopped { .. });
         let is_at_rest = self.fleet.ids_of(service).all(rests);
         let from = self.fleet[service].wanted;
@@ -127,12 +163,13 @@ impl Supervisor {
         for id in self.fleet.ids_of(service) {
             if !self.fleet.has(id) {
                 self.request_stop(id);
-                work.down.push(id);
+                down.push(id);
             } else if id.number >= from && !is_at_rest {
                 self.request_start(id);
-                work.up.push(id);
+                up.push(id);
             }
         }
+        (up, down)
     }
 
     /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it and is not

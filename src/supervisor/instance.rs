@@ -9,7 +9,7 @@ use super::outbox::Place;
 pub(super) use super::presence::{Presence, Watch};
 use super::restart::{self, Readiness};
 use super::stop::{Rung, Then};
-use super::{Action, Exit, Fact, Fault, GaveUp, Left, Outlook, Process, Reason, Run, StateName, Supervisor};
+use super::{Action, Exit, Fact, Fault, GaveUp, Left, Obstacle, Outlook, Process, Reason, Run, StateName, Supervisor};
 use crate::model::plan::{Backoff, Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 
@@ -24,7 +24,7 @@ pub(super) struct Instance {
     /// Whether the next start is one again: there was a run since the last.
     has_run: bool,
     /// Whether its present run has been ready.
-    has_been_ready: bool,
+    pub(super) has_been_ready: bool,
     /// How often it has to show that it is alive once it is ready.
     pub(super) watchdog: Option<Duration>,
     /// Consecutive unstable runs.
@@ -277,7 +277,7 @@ impl Supervisor {
         }
         if id.is_twin() {
             // The old process runs, and another time may be better.
-            self.fail_rollout(id, None);
+            self.fail_rollout(id, Obstacle::NoProcess);
             return self.enter(
                 id,
                 State::Stopped { why: Stopped::Replaced },
@@ -327,7 +327,7 @@ impl Supervisor {
         let run = Run { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
         self.fleet[id].last_run = Some(run);
         if self.is_on_trial(id) {
-            self.fail_rollout(id, Some(run));
+            self.fail_rollout(id, Obstacle::Ended(run));
         }
         let (why, outlook) = if self.is_draining() {
             (Stopped::Shutdown, Outlook::Stay)
@@ -338,7 +338,8 @@ impl Supervisor {
             let gave_up = GaveUp::Unbound;
             (Stopped::Failed { gave_up, nth: self.failures }, Outlook::Fail(gave_up))
         };
-        self.enter(id, State::Stopped { why }, Reason::Ended { run, outlook });
+        let reason = self.ended(id, run, outlook);
+        self.enter(id, State::Stopped { why }, reason);
     }
 
     pub(super) fn on_exec_failed(&mut self, pid: Pid, failure: StartFailure) {
@@ -376,7 +377,8 @@ impl Supervisor {
                 // Whatever was to become of it, another process has its place.
                 let then = if id.is_twin() { Then::Rest(Stopped::Replaced) } else { then };
                 let (next, outlook) = self.after_stop(then);
-                self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, Some((rung, until)));
+                let reason = self.ended(id, run, outlook);
+                self.end_run(id, pid, left, next, reason, Some((rung, until)));
             }
             // These have no main process, so `processes` cannot lead here.
             State::Waiting
@@ -399,11 +401,11 @@ impl Supervisor {
     ) {
         self.fleet[id].last_run = Some(run);
         if self.is_on_trial(id) {
-            self.fail_rollout(id, Some(run));
+            self.fail_rollout(id, Obstacle::Ended(run));
         }
         if id.is_twin() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
-            let reason = Reason::Ended { run, outlook: Outlook::Stay };
+            let reason = self.ended(id, run, Outlook::Stay);
             return self.end_run(id, pid, left, Next::Rest(why), reason, stopping);
         }
         if let Some(failure) = run.failure.filter(|failure| failure.is_shortage()) {
@@ -427,7 +429,12 @@ impl Supervisor {
                 Next::Rest(Stopped::Failed { gave_up, nth: self.failures })
             }
         };
-        self.end_run(id, pid, left, next, Reason::Ended { run, outlook }, stopping);
+        let reason = self.ended(id, run, outlook);
+        self.end_run(id, pid, left, next, reason, stopping);
+    }
+
+    fn ended(&self, id: InstanceId, run: Run, outlook: Outlook) -> Reason {
+        Reason::Ended { run, outlook, definition: Rc::clone(&self.fleet[id].definition) }
     }
 
     /// Nothing of the last run is left: on to what follows it.

@@ -46,7 +46,7 @@ use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal};
 
 pub use event::{Action, Event, Exit, Left, Scope, Step};
 pub use record::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, Record, Run};
-pub use reload::ReloadFailure;
+pub use reload::{Obstacle, ReloadFailure};
 pub use request::{Refusal, Request, RequestId, Target, Verb};
 pub use view::{InstanceView, ServiceView, StateName, View};
 

@@ -1,15 +1,17 @@
 //! What is told: one fact for each thing that happened, from which the journal makes the line, the counter and the
 //! event.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::{Exit, ReloadFailure, StateName};
+use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
 
 /// One fact and when it came about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// When.
     pub at: Mono,
@@ -18,7 +20,7 @@ pub struct Record {
 }
 
 /// What has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
     /// An instance has gone from one state to another.
     Transition {
@@ -154,7 +156,7 @@ pub struct Changes {
 }
 
 /// Why an instance has changed its state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
     /// What it depends on is ready, or there is nothing to wait for.
     Unblocked,
@@ -176,6 +178,8 @@ pub enum Reason {
         run: Run,
         /// What comes of it.
         outlook: Outlook,
+        /// What it was made of: the service may be another one when this is read.
+        definition: Rc<Service>,
     },
     /// What its last run left in its process group and session is gone.
     Cleared,

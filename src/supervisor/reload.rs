@@ -12,11 +12,14 @@
 //! ```
 //!
 //! What is not ready at the moment has nothing to lose: it is restarted in its place.
+//!
+//! It begins when what the service depends on is there, and has been reloaded itself. Another number of instances comes
+//! when all has gone well, so that there is nothing to take back if it has not.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
 
+use super::fleet::Fate;
 use super::instance::{Presence, State, Stopped};
 use super::stop::Then;
 use super::{Action, Fact, Next, Refusal, Run, Scope, Supervisor};
@@ -32,6 +35,10 @@ pub(super) struct Rollout {
     underway: Vec<Slot>,
     /// What to go back to; `None`: nothing has changed, or it goes back already.
     before: Option<Rc<Service>>,
+    /// How many instances there are to be afterwards, if that changes.
+    resize: Option<u32>,
+    /// Whether it has been begun with; until then it waits for what the service depends on.
+    has_begun: bool,
     /// The first thing that went wrong.
     failure: Option<ReloadFailure>,
     /// What follows from that has been done.
@@ -58,14 +65,29 @@ enum Stage {
 }
 
 /// Why a reload has ended before its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReloadFailure {
-    /// Whose new process it was.
+    /// Whose new process it was, or was to be.
     pub instance: InstanceId,
-    /// How it has ended; `None`: it could not be made, or is late.
-    pub run: Option<Run>,
-    /// It is the same process, has begun to reload, and was not done in this time.
-    pub late: Option<Duration>,
+    /// What it was to be made of.
+    pub definition: Rc<Service>,
+    /// What was wrong.
+    pub obstacle: Obstacle,
+}
+
+/// What has kept an instance from getting another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The process has ended like this.
+    Ended(Run),
+    /// It is the same process, has begun to reload, and was not done in time.
+    Late,
+    /// The system had no process to give.
+    NoProcess,
+    /// What the service depends on has come to its end, and not well.
+    Dependency(ServiceIndex),
+    /// Another configuration came before it began.
+    Overtaken,
 }
 
 /// How far one instance has come.
@@ -74,9 +96,24 @@ enum Progress {
     Done,
 }
 
+/// Whether a reload may begin.
+enum Outlook {
+    Begin,
+    Wait,
+    /// Because of this.
+    Never(ServiceIndex),
+}
+
 impl Supervisor {
-    /// `slots`: numbers of instances. `before`: what the service was before its definition has changed.
-    pub(super) fn begin_rollout(&mut self, service: ServiceIndex, slots: Vec<u32>, before: Option<Rc<Service>>) {
+    /// `slots`: numbers of instances. `before`: what the service was before its definition has changed. `resize`: how
+    /// many instances there are to be when all has gone well.
+    pub(super) fn begin_rollout(
+        &mut self,
+        service: ServiceIndex,
+        slots: Vec<u32>,
+        before: Option<Rc<Service>>,
+        resize: Option<u32>,
+    ) {
         let configured = self.fleet[service].definition.reload.strategy;
         let strategy = match (configured, &before) {
             // A process that is made of something else has to be another one.
@@ -86,9 +123,17 @@ impl Supervisor {
         self.record(Fact::ReloadBegun { service });
         let todo = slots.into();
         let underway = Vec::new();
-        let rollout = Rollout { strategy, todo, underway, before, failure: None, is_failure_handled: false };
+        let (has_begun, failure, is_failure_handled) = (false, None, false);
+        let rollout = Rollout { strategy, todo, underway, before, resize, has_begun, failure, is_failure_handled };
         self.rollouts.insert(service, rollout);
         self.mark_unsettled(service);
+    }
+
+    /// An operator wants another number of instances meanwhile.
+    pub(super) fn forget_resize(&mut self, service: ServiceIndex) {
+        if let Some(rollout) = self.rollouts.get_mut(&service) {
+            rollout.resize = None;
+        }
     }
 
     /// The stage of an instance in a reload.
@@ -97,28 +142,27 @@ impl Supervisor {
         rollout.underway.iter().find(|slot| slot.number == id.slot().number).map(|slot| slot.stage)
     }
 
-    /// Whether it is the new process of a reload that has not proved itself.
+    /// Whether it is the new process of a reload, or one that reloads itself, and has not proved itself.
     pub(super) fn is_on_trial(&self, id: InstanceId) -> bool {
+        self.is_new(id) || (self.stage_of(id) == Some(Stage::Called) && !id.is_twin())
+    }
+
+    /// Whether it is the new process of a reload that has not proved itself.
+    pub(super) fn is_new(&self, id: InstanceId) -> bool {
         match self.stage_of(id) {
             Some(Stage::Surging) => id.is_twin(),
-            Some(Stage::InPlace | Stage::Called) => !id.is_twin(),
-            Some(Stage::Retiring) | None => false,
+            Some(Stage::InPlace) => !id.is_twin(),
+            Some(Stage::Retiring | Stage::Called) | None => false,
         }
     }
 
     /// The new process of a reload has ended, or could not be made, before it had proved itself.
-    pub(super) fn fail_rollout(&mut self, instance: InstanceId, run: Option<Run>) {
+    pub(super) fn fail_rollout(&mut self, instance: InstanceId, obstacle: Obstacle) {
+        let definition = Rc::clone(&self.fleet[instance].definition);
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
-            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run, late: None });
+            let instance = instance.slot();
+            rollout.failure.get_or_insert(ReloadFailure { instance, definition, obstacle });
             self.mark_unsettled(instance.service);
-        }
-    }
-
-    /// A process that has said that it reloads has not said in time that it is ready again.
-    pub(super) fn fail_late(&mut self, instance: InstanceId) {
-        let late = Some(self.fleet[instance].definition.ready_timeout);
-        if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
-            rollout.failure.get_or_insert(ReloadFailure { instance: instance.slot(), run: None, late });
         }
     }
 
@@ -172,7 +216,20 @@ impl Supervisor {
     pub(super) fn drive_rollout(&mut self, service: ServiceIndex) {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
         rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
-        if let Some(failure) = rollout.failure
+        if !rollout.has_begun {
+            match self.outlook_for(service, &rollout.todo) {
+                Outlook::Wait => {
+                    self.rollouts.insert(service, rollout);
+                    return;
+                }
+                Outlook::Begin => {}
+                Outlook::Never(dependency) => {
+                    rollout.failure = Some(self.obstruct(service, &rollout, Obstacle::Dependency(dependency)));
+                }
+            }
+            rollout.has_begun = true;
+        }
+        if let Some(failure) = rollout.failure.clone()
             && !std::mem::replace(&mut rollout.is_failure_handled, true)
         {
             self.on_failure(service, &mut rollout, failure);
@@ -195,12 +252,82 @@ impl Supervisor {
             }
         }
         if rollout.underway.is_empty() && rollout.todo.is_empty() {
-            self.end_trials(service);
-            let failure = rollout.failure;
-            self.record(Fact::ReloadEnded { service, failure });
-            return self.reload_is_over(service, failure);
+            return self.end_rollout(service, rollout);
         }
         self.rollouts.insert(service, rollout);
+    }
+
+    fn end_rollout(&mut self, service: ServiceIndex, rollout: Rollout) {
+        self.end_trials(service);
+        let failure = rollout.failure;
+        let (up, down) = match rollout.resize.filter(|_| failure.is_none()) {
+            Some(wanted) => self.resize(service, wanted),
+            None => (Vec::new(), Vec::new()),
+        };
+        self.record(Fact::ReloadEnded { service, failure: failure.clone() });
+        self.reload_is_over(service, failure, &up, &down);
+        self.wake_rollouts(service);
+    }
+
+    /// What waits for `service` looks again.
+    pub(super) fn wake_rollouts(&mut self, service: ServiceIndex) {
+        if self.rollouts.is_empty() {
+            return;
+        }
+        for dependent in self.fleet[service].dependents.clone() {
+            if self.rollouts.contains_key(&dependent) {
+                self.mark_unsettled(dependent);
+            }
+        }
+    }
+
+    /// Whether what the service depends on lets it begin.
+    fn outlook_for(&self, service: ServiceIndex, todo: &VecDeque<u32>) -> Outlook {
+        let runs = |number: &u32| {
+            self.fleet
+                .find(InstanceId { service, number: *number })
+                .is_some_and(|instance| !matches!(instance.state, State::Stopped { .. }))
+        };
+        if !todo.iter().any(runs) {
+            // What fails or rests starts as anything else does.
+            return Outlook::Begin;
+        }
+        let definition = &self.fleet[service].definition;
+        if let Some(dependency) = self.hopeless_dependency(service) {
+            return Outlook::Never(dependency);
+        }
+        let is_coming = |dependency: &ServiceIndex| {
+            let state = &self.fleet[*dependency];
+            self.rollouts.contains_key(dependency) || (!state.is_satisfied() && state.standing().fate == Fate::Open)
+        };
+        if definition.depends_on.iter().any(is_coming) { Outlook::Wait } else { Outlook::Begin }
+    }
+
+    /// It has not begun and will not.
+    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, obstacle: Obstacle) -> ReloadFailure {
+        let number = rollout.todo.front().copied().unwrap_or_default();
+        let definition = Rc::clone(&self.fleet[service].definition);
+        ReloadFailure { instance: InstanceId { service, number }, definition, obstacle }
+    }
+
+    /// A reload that has begun.
+    pub(super) fn rollout_underway(&self) -> Option<ServiceIndex> {
+        self.rollouts.iter().find(|(_, rollout)| rollout.has_begun).map(|(service, _)| *service)
+    }
+
+    /// Ends reloads that have not begun: another configuration is there, which is to be compared with what runs.
+    pub(super) fn call_off_waiting_rollouts(&mut self) {
+        let waiting: Vec<_> =
+            self.rollouts.iter().filter(|(_, rollout)| !rollout.has_begun).map(|(service, _)| *service).collect();
+        for service in waiting {
+            let Some(rollout) = self.rollouts.remove(&service) else { continue };
+            let failure = Some(self.obstruct(service, &rollout, Obstacle::Overtaken));
+            if let Some(before) = rollout.before {
+                self.redefine(service, before);
+            }
+            self.record(Fact::ReloadEnded { service, failure: failure.clone() });
+            self.reload_is_over(service, failure, &[], &[]);
+        }
     }
 
     /// `None`: nothing has to be waited for.

@@ -51,7 +51,7 @@ pub enum Verb {
 }
 
 /// Why a request was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     /// Everything is being stopped.
     ShuttingDown,
@@ -181,20 +181,25 @@ impl Supervisor {
         let mut services = Vec::new();
         for group in groups {
             let Some(InstanceId { service, .. }) = group.first() else { continue };
-            self.begin_rollout(*service, group.iter().map(|instance| instance.number).collect(), None);
+            self.begin_rollout(*service, group.iter().map(|instance| instance.number).collect(), None, None);
             services.push(*service);
         }
         self.requests.push(Pending::new(id, Vec::new(), Vec::new(), services));
     }
 
-    /// A reload has come to its end.
-    pub(super) fn reload_is_over(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
-        for pending in &mut self.requests {
-            let before = pending.reloads.len();
+    /// A reload has come to its end. `up` and `down`: whom that has started and stopped.
+    pub(super) fn reload_is_over(
+        &mut self,
+        service: ServiceIndex,
+        failure: Option<ReloadFailure>,
+        up: &[InstanceId],
+        down: &[InstanceId],
+    ) {
+        for pending in self.requests.iter_mut().filter(|pending| pending.reloads.contains(&service)) {
             pending.reloads.retain(|other| *other != service);
-            if pending.reloads.len() < before {
-                pending.failure = pending.failure.or(failure);
-            }
+            pending.up.extend_from_slice(up);
+            pending.down.extend_from_slice(down);
+            pending.failure = pending.failure.take().or_else(|| failure.clone());
         }
     }
 
@@ -211,6 +216,7 @@ impl Supervisor {
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
         let from = self.fleet[service].wanted;
+        self.forget_resize(service);
         self.fleet.resize(service, wanted);
         self.mark_unsettled(service);
         if from != wanted {
@@ -276,7 +282,7 @@ impl Supervisor {
         }
     }
 
-    fn want_dependencies(&mut self, service: ServiceIndex) {
+    pub(super) fn want_dependencies(&mut self, service: ServiceIndex) {
         let definition = std::rc::Rc::clone(&self.fleet[service].definition);
         for dependency in &definition.depends_on {
             for wanted in self.want(*dependency) {
@@ -300,9 +306,9 @@ impl Supervisor {
     }
 
     fn progress(&self, pending: &Pending) -> Progress {
-        let mut progress = match pending.failure {
+        let mut progress = match &pending.failure {
             _ if !pending.reloads.is_empty() => Progress::Underway,
-            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure)),
+            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure.clone())),
             None => Progress::Done,
         };
         let up = pending.up.iter().map(|id| (id, Awaited::Up));

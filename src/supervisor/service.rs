@@ -107,6 +107,9 @@ impl Supervisor {
         let seen = self.fleet[service].seen;
         let now = self.fleet[service].standing();
         self.fleet[service].seen = now;
+        if now != seen {
+            self.wake_rollouts(service);
+        }
         // First what may end everything: nothing is to be started only to be stopped again.
         if now.fate != seen.fate && !self.fleet[service].is_retiring {
             self.on_fate(service, now.fate);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::instance::{Gate, Presence, State, Watch};
 use super::stop::{Rung, Then};
-use super::{Action, Fault, Process, Reason, Scope, Supervisor};
+use super::{Action, Fault, Obstacle, Process, Reason, Scope, Supervisor};
 use crate::model::{InstanceId, Mono, Pid, Signal};
 
 /// A process that has got the signal to reload says within this that it does, if it ever says so.
@@ -89,7 +89,7 @@ impl Supervisor {
             Presence::Called { is_ready: true, .. } => self.set_presence(id, Presence::Ready),
             Presence::Called { is_ready: false, .. } => self.set_presence(id, Presence::Away),
             Presence::Reloading { .. } => {
-                self.fail_late(id);
+                self.fail_rollout(id, Obstacle::Late);
                 self.set_presence(id, Presence::Away);
             }
             Presence::Ready | Presence::Away => {}
@@ -104,9 +104,15 @@ impl Supervisor {
     }
 
     fn set_presence(&mut self, id: InstanceId, presence: Presence) {
-        if let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
-        }
+        let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state else { return };
+        let state = if presence == Presence::Away && self.is_new(id) {
+            // A reload does not wait for it without end, and it may still show that it is no good.
+            self.fleet[id].has_been_ready = false;
+            State::Starting { pid, since, gate: Gate::By(self.now + self.fleet[id].definition.ready_timeout) }
+        } else {
+            State::Running { pid, since, presence, watch, soaked }
+        };
+        self.enter(id, state, Reason::Ready);
     }
 
     pub(super) fn on_alive(&mut self, pid: Pid) {

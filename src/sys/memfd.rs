@@ -1,5 +1,6 @@
 //! Memory that is handed on as a descriptor: memfd_create(2), `F_ADD_SEALS` of fcntl(2), `/proc/self/fd` of proc(5).
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -20,6 +21,25 @@ pub fn fixed(size: u64) -> Result<OwnedFd, Errno> {
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(memory)
+}
+
+/// Memory that grows with what is written to it.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn empty(name: &CStr) -> Result<OwnedFd, Errno> {
+    memfd_create(name, MFdFlags::MFD_CLOEXEC)
+}
+
+/// All that it holds.
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub fn content(memory: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let mut content = vec![0; usize::try_from(size(memory)?).unwrap_or(usize::MAX)];
+    File::from(memory.try_clone().map_err(errno)?).read_exact_at(&mut content, 0).map_err(errno)?;
+    Ok(content)
 }
 
 /// How many bytes it has.
@@ -80,6 +100,14 @@ mod tests {
 
     fn write(memory: &OwnedFd, position: u64, content: &[u8]) {
         File::from(memory.try_clone().unwrap()).write_all_at(content, position).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let memory = empty(c"test").unwrap();
+        assert_eq!(content(&memory), Ok(Vec::new()));
+        write(&memory, 0, b"text");
+        assert_eq!(content(&memory), Ok(b"text".to_vec()));
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod notify;
 mod page;
 mod programs;
 mod ready;
+mod reload;
 mod services;
 #[path = "../common/session.rs"]
 mod session;

@@ -362,6 +362,30 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
     assert_eq!(running.end(), 0);
 }
 
+#[test]
+fn a_reload_to_an_address_that_is_taken_says_which_one() {
+    let (stays, taken) = (free_port(), TcpListener::bind(free_port()).unwrap());
+    let tried = taken.local_addr().unwrap();
+    let text = |port| {
+        format!("[services.web]\ncommand = [\"PUPPET\", \"serve\", \"3\"]\nlisten = {{ http = \"tcp://{port}\" }}\n")
+    };
+    let set = Set::new(&text(stays));
+    let mut running = set.start(Place::Child);
+    let (_, worker) = served(&running);
+    std::fs::copy(Set::new(&text(tried)).config, &set.config).unwrap();
+    let socket = set.socket();
+    let words = [KEEPALIVE, "reload", "--socket", socket.to_str().unwrap()];
+    let (code, _, stderr) = Run::words(Place::Child, &words).finish();
+    let reason = format!("the new process of web.0 failed: cannot listen on `tcp://{tried}`: Address already in use");
+    assert_eq!((code, stderr), (1, format!("keepalive: reload: {reason}\n")));
+    assert_eq!(ask(stays), Some(worker));
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let line = format!("keepalive: warning: the reload of web has failed: {reason}");
+    let stderr = running.stderr();
+    assert!(stderr.lines().any(|found| found == line), "`{line}` expected in:\n{stderr}");
+}
+
 // The new one and the old one are held at the same time.
 #[test]
 fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {

@@ -47,6 +47,7 @@ impl Scratch {
         read: impl FnOnce(&Environment<'_>) -> T,
     ) -> T {
         read(&Environment {
+            files: &ask,
             variables,
             root: &self.0,
             directory: &self.0,

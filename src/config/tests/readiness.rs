@@ -364,15 +364,15 @@ warning: keepalive.toml:4:16: `shutdown_timeout` ends everything after 9s
 }
 
 #[test]
-fn a_connection_that_keepalive_takes_itself_is_no_sign_of_readiness() {
+fn asking_where_any_instance_answers_is_a_warning() {
     check_keys(
-        "listen.web = \"tcp://[::]:80\"\nready = { tcp = \"127.0.0.1:80\" }\n",
+        "listen = { a = \"tcp://0.0.0.0:80\" }\nready = { tcp = \"127.0.0.1:80\" }\n",
         r#"
-warning: keepalive.toml:4:17: keepalive itself takes connections for `web`: this says nothing of the service
+warning: keepalive.toml:4:17: `127.0.0.1:80` is one of `listen`: any instance may answer there, or none that runs
   4 | ready = { tcp = "127.0.0.1:80" }
     |                 ^^^^^^^^^^^^^^
-  = use `http`, `exec`, or `ready = "notify"`
+  = ask where only the new one answers, or have it say so: `"notify"`, `"ipc"`, `{ fd = 10 }`
 "#,
     );
-    check_keys("listen.web = \"tcp://127.0.0.1:80\"\nready = { tcp = \"127.0.0.1:9{instance}\" }\n", "\n");
+    check_keys("listen = { a = \"tcp://0.0.0.0:80\" }\nready = { http = \"http://127.0.0.1:81/ok\" }\n", "");
 }

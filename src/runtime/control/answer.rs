@@ -172,7 +172,7 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
             }
         }
         Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(scene.plan, service)),
-        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, failure).to_string(),
+        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, &failure).to_string(),
     }
 }
 

@@ -21,11 +21,10 @@ use std::rc::Rc;
 
 use keepalive::model::plan::{Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan};
-use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Target, Verb, View};
+use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Verb, View};
 
 use crate::world::{Serial, World};
 use model::Model;
-use reloads::Reloaded;
 use requests::Requests;
 use shutdown::End;
 
@@ -272,7 +271,9 @@ impl Checker {
                 self.model.adopt(plan);
             }
             Action::Configure { .. } | Action::Farewell { .. } => {}
-            Action::Reply { id, result } => self.requests.sees_reply(*id, *result, &self.model, self.end.stage())?,
+            Action::Reply { id, result } => {
+                self.requests.sees_reply(*id, result.clone(), &self.model, self.end.stage())?
+            }
             Action::Exit(outcome) => {
                 self.requests.all_are_answered()?;
                 self.end.sees_exit(outcome, &self.model, left, self.now)?;
@@ -320,13 +321,15 @@ impl Checker {
                     }
                     _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
                 }
-                let is_part =
-                    matches!(self.event, Some(Event::Request { request: Request::About(Target::Instance(_), _), .. }));
-                self.model.reload_begins(*service, if is_part { Reloaded::Some } else { Reloaded::All })
+                let target = match self.event {
+                    Some(Event::Request { request: Request::About(target, _), .. }) => Some(target),
+                    _ => None,
+                };
+                self.model.reload_begins(*service, target)
             }
             Fact::ReloadEnded { service, failure } => {
-                self.requests.reload_ends(*service, *failure);
-                self.model.reload_ends(*service, *failure)
+                self.requests.reload_ends(*service, failure.as_ref());
+                self.model.reload_ends(*service, failure.as_ref())
             }
             Fact::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
             Fact::StopTimedOut { instance, .. } => {
@@ -375,6 +378,7 @@ impl Checker {
             // The signals to it that were passed over are not counted, so that giving it up would look premature.
             self.model.get_mut(id).leader = None;
         }
+        self.model.reload_goes_on(id.service, to);
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.owe_stop_signal(id, from, reason);

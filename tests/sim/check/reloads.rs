@@ -4,28 +4,44 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
-use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName};
+use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
 use super::model::{Instance, Model, Progress};
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 
-/// Which instances a reload is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reloaded {
-    All,
-    Some,
+/// What there is to know about a reload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reloaded {
+    /// All instances of the service.
+    pub(crate) is_whole: bool,
+    /// Something of the service has been touched, or was not running anyway.
+    pub(crate) has_begun: bool,
 }
 
 impl Model {
     /// A rolling reload starts a second process for `id`, which is its twin.
     pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
-        rule!(self.reloading.contains_key(&id.service), "{id:?} starts, and nothing is being reloaded");
+        let Some(reloaded) = self.reloading.get(&id.service).copied() else {
+            return Err(Violation(format!("{id:?} starts, and nothing is being reloaded")));
+        };
         let main = self.find(id.slot()).map(|main| (main.state, main.runs));
         let Some((StateName::Running, runs)) = main else {
             return Err(Violation(format!("{id:?} starts beside {main:?}")));
         };
         let definition = &self.plan.services[id.service.position()];
+        if self
+            .reloading
+            .insert(id.service, Reloaded { has_begun: true, ..reloaded })
+            .is_some_and(|reloaded| !reloaded.has_begun)
+        {
+            let is_coming = |dependency: &&ServiceIndex| {
+                self.reloading.contains_key(dependency)
+                    || (self.is_active(**dependency) && !self.is_satisfied(**dependency))
+            };
+            let missing = definition.depends_on.iter().find(is_coming);
+            rule!(missing.is_none(), "{id:?} starts before {missing:?}, which it depends on, is there");
+        }
         let mut twin = Instance::new(definition);
         twin.runs = runs + 1;
         self.twins.insert(id, twin);
@@ -34,12 +50,15 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn reload_begins(&mut self, service: ServiceIndex, reloaded: Reloaded) -> Verdict {
+    pub(crate) fn reload_begins(&mut self, service: ServiceIndex, target: Option<Target>) -> Verdict {
+        let is_whole = !matches!(target, Some(Target::Instance(_)));
+        let has_begun = self.of(service).iter().any(|instance| instance.state != StateName::Running);
+        let reloaded = Reloaded { is_whole, has_begun };
         rule!(self.reloading.insert(service, reloaded).is_none(), "{service:?} is being reloaded already");
         Ok(())
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) -> Verdict {
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
         let reloaded = self.reloading.remove(&service);
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
         let left = self.twins.keys().find(|twin| twin.service == service);
@@ -49,9 +68,16 @@ impl Model {
             instance.state == StateName::Running && !instance.definition.makes_the_same(definition)
         };
         let old = self.of(service).iter().find(is_old);
-        let done = failure.is_none() && reloaded == Some(Reloaded::All);
+        let done = failure.is_none() && reloaded.is_some_and(|reloaded| reloaded.is_whole);
         rule!(!done || old.is_none(), "{old:?} is what it was before the reload");
         Ok(())
+    }
+
+    /// An instance goes to this state.
+    pub(crate) fn reload_goes_on(&mut self, service: ServiceIndex, to: StateName) {
+        if let Some(reloaded) = self.reloading.get_mut(&service) {
+            reloaded.has_begun |= to != StateName::Running;
+        }
     }
 
     pub(crate) fn is_reloading(&self, service: ServiceIndex) -> bool {
@@ -158,6 +184,11 @@ impl Instance {
         if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
             (self.unstable, self.refusals) = (0, 0);
             self.wanted |= to == StateName::Stopping;
+        }
+        if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::Ready {
+            rule!(self.is_away(), "{id:?} starts again, and has said nothing: {self:?}");
+            self.progress = Progress::Executed;
+            (self.ready_at, self.ready_by) = (None, Some(now + self.definition.ready_timeout));
         }
         self.soaked_at = None;
         if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {

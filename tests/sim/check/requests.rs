@@ -37,8 +37,9 @@ impl Requests {
             _ => Some(Refusal::ShuttingDown),
         };
         let (reloads, has_failed_reload) = (Vec::new(), false);
+        let is_refused = refusal.is_some();
         let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, refusal };
-        if refusal.is_none() {
+        if !is_refused {
             match request {
                 Request::About(target, verb) => open.about(targets(target, model), verb, model),
                 Request::Scale(service, wanted) => {
@@ -63,7 +64,7 @@ impl Requests {
         }
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<ReloadFailure>) {
+    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
         for open in self.open.values_mut().filter(|open| open.reloads.contains(&service)) {
             open.reloads.retain(|other| *other != service);
             open.has_failed_reload |= failure.is_some();

@@ -10,6 +10,7 @@
 //! ```
 
 mod blocked;
+mod configure;
 mod ready;
 mod reload;
 mod requests;

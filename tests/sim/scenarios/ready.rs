@@ -19,6 +19,11 @@ impl Stage {
         self.tell(Event::Ready { pid });
     }
 
+    pub(crate) fn is_away(&mut self, name: &str) {
+        let pid = self.pid(name);
+        self.tell(Event::Reloading { pid, since: None });
+    }
+
     pub(crate) fn ready_now(&self, name: &str) -> bool {
         let id = self.id(name);
         self.supervisor.view().instances().any(|instance| instance.id == id && instance.ready)

@@ -1,21 +1,21 @@
-//! Rolling reload, and another configuration.
+//! Rolling reload.
 
-use keepalive::model::plan::{Consequence, Ready, Reload, Service, Strategy};
+use keepalive::model::plan::{Ready, Reload, Service, Strategy};
 
 use super::*;
-use crate::plans::{oneshot, plan, service};
+use crate::plans::{oneshot, service};
 
-fn told(name: &str, instances: u32) -> Service {
+pub(super) fn told(name: &str, instances: u32) -> Service {
     Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
 }
 
-fn with(reload: impl FnOnce(&mut Reload), mut service: Service) -> Service {
+pub(super) fn with(reload: impl FnOnce(&mut Reload), mut service: Service) -> Service {
     reload(&mut service.reload);
     service
 }
 
 /// All are ready.
-fn up(services: Vec<Service>) -> Stage {
+pub(super) fn up(services: Vec<Service>) -> Stage {
     let counts: Vec<_> = services.iter().map(|service| (service.name.clone(), service.instances)).collect();
     let mut stage = Stage::boot(services);
     for (name, instances) in counts {
@@ -28,20 +28,14 @@ fn up(services: Vec<Service>) -> Stage {
 }
 
 /// The same with one more argument, which makes another process.
-fn changed(mut service: Service) -> Service {
+pub(super) fn changed(mut service: Service) -> Service {
     service.process.command = Box::new([keepalive::model::Template::Fixed(c"other".to_owned())]);
     service
 }
 
 impl Stage {
-    fn reload(&mut self, name: &str) {
+    pub(super) fn reload(&mut self, name: &str) {
         self.ask(name, Verb::Reload);
-    }
-
-    fn configure(&mut self, services: Vec<Service>) {
-        self.requests += 1;
-        let plan = self.plan.merged(plan(services));
-        self.tell(Event::Configured { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
     }
 }
 
@@ -365,122 +359,34 @@ fn a_system_without_processes_fails_the_reload_and_nothing_else() {
 }
 
 #[test]
-fn only_what_differs_is_touched() {
-    let mut stage = up(vec![told("web", 1), told("db", 1), told("gone", 1)]);
-    let mut db = told("db", 1);
-    db.restart.min_uptime = seconds(1);
-    stage.configure(vec![db, told("new", 1), changed(told("web", 1))]);
-    stage.check(&[
-        "adopt",
-        "new.0 stopped → waiting",
-        "new.0 waiting → starting",
-        "spawn new.0 (0 restarts)",
-        "web reloads",
-        "configured: 1 new, 1 removed, 1 reloaded, 1 adjusted, 0 unchanged",
-        "web.0' stopped → starting",
-        "spawn web.0' (1 restarts)",
-        "gone.0 running → stopping",
-        "kill gone.0 main SIGTERM",
-        "kill gone.0 main SIGCONT",
-    ]);
+fn what_it_depends_on_is_reloaded_first() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
+    stage.reload("db");
+    stage.reload("web");
+    assert_eq!(stage.only("spawn"), ["spawn db.0' (1 restarts)"]);
+    stage.is_ready("db.0'");
+    stage.exits("db.0'", 0);
+    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
-    let mut stage = up(vec![told("web", 2), told("db", 1)]);
-    stage.configure(vec![told("db", 1), told("web", 2)]);
-    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
-}
-
-#[test]
-fn a_broken_new_version_goes_back_to_the_one_that_works() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.configure(vec![changed(told("web", 2))]);
+fn a_new_one_that_goes_away_again_before_its_turn_is_not_waited_for_without_end() {
+    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
+    stage.reload("web");
     stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
     stage.forget();
-    // The second one does not come up.
-    stage.exits("web.1'", 1);
-    stage.check(&[
-        "web.1' starting → stopped",
-        "web rolled back",
-        "adopt",
-        "web.0' stopped → starting",
-        "spawn web.0' (2 restarts)",
-    ]);
+    stage.at(seconds(1));
+    stage.is_away("web.0'");
+    stage.check(&["web.0' running → starting"]);
+    stage.at(seconds(2));
+    // It comes back, and has to prove itself anew.
     stage.is_ready("web.0'");
+    stage.at(seconds(6));
+    stage.check(&["web.0' starting → running"]);
+    stage.is_away("web.0'");
+    stage.forget();
+    stage.at(seconds(16));
+    stage.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
     stage.exits("web.0'", 0);
     assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
-    assert_eq!(*stage.plan, plan(vec![told("web", 2)]));
-}
-
-#[test]
-fn what_goes_is_stopped_after_what_depends_on_it() {
-    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1)), told("other", 1)]);
-    stage.configure(vec![told("other", 1)]);
-    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
-    stage.exits("web.0", 0);
-    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
-    stage.exits("db.0", 0);
-    assert_eq!(stage.only("reply"), ["reply 1 done"]);
-    assert_eq!(stage.supervisor.view().services().count(), 1);
-    // And comes back as it was.
-    stage.configure(vec![told("other", 1), told("db", 1)]);
-    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
-}
-
-#[test]
-fn other_numbers_of_instances_are_started_and_stopped() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.configure(vec![told("web", 3)]);
-    assert_eq!(stage.only("spawn"), ["spawn web.2 (0 restarts)"]);
-    stage.is_ready("web.2");
-    assert_eq!(stage.only("reply"), ["reply 1 done"]);
-    stage.configure(vec![told("web", 1)]);
-    assert_eq!(stage.only("kill").len(), 4);
-}
-
-/// An operator's number holds until the configuration says otherwise.
-#[test]
-fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
-    let mut web = told("web", 1);
-    let mut stage = up(vec![web.clone()]);
-    stage.scale("web", 2);
-    stage.is_ready("web.1");
-    stage.forget();
-    let file = keepalive::model::Template::Fixed(c"/data/state".to_owned());
-    web.process.state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
-    stage.configure(vec![web]);
-    assert_eq!(stage.only("web scaled"), ["web scaled 2 → 1"]);
-    stage.exits("web.1", 0);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("reply"), ["reply 2 done"]);
-    stage.scale("web", 2);
-    assert_eq!(stage.only("reply"), ["reply 3 TooMany"]);
-}
-
-#[test]
-fn what_had_failed_starts_again_when_it_is_another() {
-    let mut web = told("web", 1);
-    web.on_failure = Consequence::Ignore;
-    web.restart.policy = keepalive::model::plan::RestartPolicy::Never;
-    let mut stage = Stage::boot(vec![web.clone(), service("db")]);
-    stage.exits("web.0", 1);
-    stage.forget();
-    stage.configure(vec![changed(web), service("db")]);
-    assert_eq!(stage.only("spawn"), ["spawn web.0 (1 restarts)"]);
-}
-
-#[test]
-fn nothing_is_read_while_everything_is_being_stopped() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.signal(Signal::HUP);
-    stage.check(&["configurationwanted", "configure"]);
-    stage.signal(Signal::TERM);
-    stage.forget();
-    stage.signal(Signal::HUP);
-    stage.check(&["signalignored"]);
-    stage.configure(vec![told("web", 2)]);
-    stage.check(&["reply 1 ShuttingDown"]);
 }

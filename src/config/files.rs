@@ -1,0 +1,166 @@
+//! What is asked of the file system when a configuration is read.
+//!
+//! Whoever asks may have to wait for ever: a mount can hang. So somebody else can ask, with a [`Recorder`], and what was
+//! answered is answered again by a [`Recording`], in the same order: reading asks the same as long as it hears the same.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::read;
+
+/// What there is to ask.
+#[derive(Clone, Copy, Debug)]
+pub enum Question<'q> {
+    /// What a file of the configuration holds.
+    Content(&'q Path),
+    /// What /etc/passwd or /etc/group holds.
+    Users(&'q Path),
+    /// The names in a directory, each followed by a NUL; none if it is not there.
+    Names(&'q Path),
+    /// What tells a file from another, whatever it is called.
+    Identity(&'q Path),
+    /// Something if it is there, or may be.
+    Presence(&'q Path),
+}
+
+/// The answer, or why there is none.
+pub type Answer = Result<Vec<u8>, String>;
+
+/// Who is asked.
+pub type Files<'f> = &'f dyn Fn(&Question<'_>) -> Answer;
+
+/// Asks the file system, here and now.
+///
+/// # Errors
+/// What the system says.
+pub fn ask(question: &Question<'_>) -> Answer {
+    let told = match *question {
+        Question::Content(path) => return read::read(path),
+        Question::Users(path) => std::fs::read(path),
+        Question::Names(path) => names(path),
+        Question::Identity(path) => std::fs::metadata(path)
+            .map(|metadata| [metadata.dev().to_ne_bytes(), metadata.ino().to_ne_bytes()].concat()),
+        Question::Presence(path) => match std::fs::metadata(path) {
+            Err(error) if is_absence(&error) => Ok(Vec::new()),
+            // What cannot be looked at counts as there: reading it tells why.
+            Ok(_) | Err(_) => Ok(vec![1]),
+        },
+    };
+    told.map_err(|error| read::describe(&error))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn names(directory: &Path) -> io::Result<Vec<u8>> {
+    let mut names = Vec::new();
+    match std::fs::read_dir(directory) {
+        Ok(entries) => {
+            for entry in entries.map_while(Result::ok) {
+                names.extend_from_slice(entry.file_name().as_bytes());
+                names.push(0);
+            }
+            Ok(names)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(names),
+        Err(error) => Err(error),
+    }
+}
+
+/// The names of an answer to [`Question::Names`].
+pub(super) fn split_names(names: &[u8]) -> impl Iterator<Item = &OsStr> {
+    names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
+}
+
+/// Asks, and keeps the answers.
+#[derive(Debug, Default)]
+pub struct Recorder(RefCell<Vec<u8>>);
+
+impl Recorder {
+    /// As [`ask`].
+    ///
+    /// # Errors
+    /// As [`ask`].
+    pub fn ask(&self, question: &Question<'_>) -> Answer {
+        let answer = ask(question);
+        let (kind, text) = match &answer {
+            Ok(bytes) => (1, bytes.as_slice()),
+            Err(reason) => (0, reason.as_bytes()),
+        };
+        let mut kept = self.0.borrow_mut();
+        kept.push(kind);
+        kept.extend_from_slice(&text.len().to_ne_bytes());
+        kept.extend_from_slice(text);
+        answer
+    }
+
+    /// All answers, for a [`Recording`].
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into_inner()
+    }
+}
+
+/// Gives the answers that a [`Recorder`] has heard.
+#[derive(Debug)]
+pub struct Recording {
+    answers: Vec<u8>,
+    position: Cell<usize>,
+}
+
+impl Recording {
+    /// Of what [`Recorder::into_bytes`] gave.
+    #[must_use]
+    pub const fn new(answers: Vec<u8>) -> Self {
+        Self { answers, position: Cell::new(0) }
+    }
+
+    /// The next answer.
+    ///
+    /// # Errors
+    /// Why there was none.
+    pub fn answer(&self, _: &Question<'_>) -> Answer {
+        self.next().unwrap_or_else(|| Err("it has not been read to its end".to_owned()))
+    }
+
+    fn next(&self) -> Option<Answer> {
+        let rest = self.answers.get(self.position.get()..)?;
+        let (kind, rest) = rest.split_first()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let length = usize::from_ne_bytes(*length);
+        let text = rest.get(..length)?.to_vec();
+        self.position.set(self.answers.len() - rest.len() + length);
+        Some(if *kind == 1 { Ok(text) } else { Err(String::from_utf8_lossy(&text).into_owned()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_heard_again() {
+        let missing = Path::new("/nonexistent");
+        let questions = [
+            Question::Content(missing),
+            Question::Names(Path::new("/proc/self/task")),
+            Question::Names(missing),
+            Question::Identity(Path::new("/")),
+            Question::Presence(Path::new("/")),
+            Question::Presence(missing),
+        ];
+        let recorder = Recorder::default();
+        let heard: Vec<_> = questions.iter().map(|question| recorder.ask(question)).collect();
+        let recording = Recording::new(recorder.into_bytes());
+        let again: Vec<_> = questions.iter().map(|question| recording.answer(question)).collect();
+        assert_eq!(again, heard);
+        assert_eq!(heard[0], Err("no such file or directory".to_owned()));
+        assert_eq!(heard[2], Ok(Vec::new()));
+        assert!(recording.answer(&questions[0]).is_err());
+    }
+}

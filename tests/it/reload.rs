@@ -1,0 +1,122 @@
+//! Another configuration: what it takes to read it, and what is said of it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+
+use keepalive::model::Signal;
+
+use crate::control::begin;
+use crate::harness::{places, wait_until};
+use crate::services::Set;
+
+const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+
+impl Set {
+    fn change(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+}
+
+/// The other end of a pipe, as soon as somebody reads it.
+fn writer(path: &str) -> File {
+    let open = || File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok();
+    wait_until("somebody who reads the pipe", open)
+}
+
+/// A pipe that is the `env_file` of the service.
+fn with_pipe(set: &Set) -> String {
+    let pipe = set.directory.path().join("env").to_str().unwrap().to_owned();
+    std::fs::remove_file(&pipe).ok();
+    nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    pipe
+}
+
+fn answer(mut asked: UnixStream) -> String {
+    let mut answer = String::new();
+    asked.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
+    for place in places() {
+        let set = Set::new(SLEEPER);
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("web.0", "running");
+        let pipe = with_pipe(&set);
+        set.change("command", "env_file = [\"env\"]\ncommand");
+        let asked = control.ask("POST", "/v1/reload");
+        let mut writer = writer(&pipe);
+        // Were it PID 1 that reads, nothing of this would be answered before it has read.
+        assert_eq!(control.post("/v1/services/web/restart").status, 200);
+        writer.write_all(b"COLOUR=red\n").unwrap();
+        drop(writer);
+        let answer = answer(asked);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(control.instance("web.0")["restarts"], 2);
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_files() {
+    for place in places() {
+        let set = Set::new(SLEEPER);
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("web.0", "running");
+        let pipe = with_pipe(&set);
+        set.change("command", "env_file = [\"env\"]\ncommand");
+        let asked = control.ask("POST", "/v1/reload");
+        let writer = writer(&pipe);
+        running.send(Signal::TERM);
+        let answer = answer(asked);
+        assert!(answer.contains("everything is being stopped"), "{answer}");
+        assert_eq!(running.end(), 0);
+        drop(writer);
+    }
+}
+
+#[test]
+fn what_could_not_be_started_is_told_by_its_own_name() {
+    let set = Set::new(SLEEPER);
+    for place in places() {
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("web.0", "running");
+        let text = std::fs::read_to_string(&set.config).unwrap();
+        set.change("command = [", "command = [\"/nonexistent/program\", ");
+        let refused =
+            "the new process of web.0 failed: cannot execute `/nonexistent/program`: No such file or directory";
+        let answer = control.post("/v1/reload");
+        assert_eq!((answer.status, answer.reason()), (409, refused.to_owned()));
+        let events = control.get("/v1/events").body;
+        let told: Vec<_> = events.lines().filter(|line| line.contains("cannot execute")).collect();
+        assert!(told.len() == 3 && told.iter().all(|line| line.contains("`/nonexistent/program`")), "{events}");
+        std::fs::write(&set.config, text).unwrap();
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn what_services_write_goes_through_keepalive_from_when_it_is_to() {
+    let set = Set::new("[services.web]\ncommand = [\"/bin/sh\", \"-c\", \"echo hello; exec $0 ignore\", \"PUPPET\"]\n");
+    for place in places() {
+        let text = std::fs::read_to_string(&set.config).unwrap();
+        let (mut running, control) = begin(&set, place);
+        running.expect("hello");
+        running.ready();
+        set.change("[services.web]", "[services.web]\nlog = { stdout = \"prefix\" }");
+        assert_eq!(control.post("/v1/reload").status, 200);
+        running.expect("web.0     | hello");
+        let logs = control.get("/v1/logs").body;
+        assert!(logs.contains("\"message\":\"hello\""), "{logs}");
+        std::fs::write(&set.config, text).unwrap();
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}

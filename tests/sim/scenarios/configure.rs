@@ -1,0 +1,223 @@
+//! Another configuration.
+
+use keepalive::model::plan::{Consequence, RestartPolicy, Service};
+
+use super::reload::{changed, told, up};
+use super::*;
+use crate::plans::{oneshot, plan, service};
+
+impl Stage {
+    pub(super) fn configure(&mut self, services: Vec<Service>) {
+        self.requests += 1;
+        let plan = self.plan.merged(plan(services));
+        self.tell(Event::Configured { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
+    }
+}
+
+#[test]
+fn only_what_differs_is_touched() {
+    let mut stage = up(vec![told("web", 1), told("db", 1), told("gone", 1)]);
+    let mut db = told("db", 1);
+    db.restart.min_uptime = seconds(1);
+    stage.configure(vec![db, told("new", 1), changed(told("web", 1))]);
+    stage.check(&[
+        "adopt",
+        "new.0 stopped → waiting",
+        "new.0 waiting → starting",
+        "spawn new.0 (0 restarts)",
+        "web reloads",
+        "configured: 1 new, 1 removed, 1 reloaded, 1 adjusted, 0 unchanged",
+        "web.0' stopped → starting",
+        "spawn web.0' (1 restarts)",
+        "gone.0 running → stopping",
+        "kill gone.0 main SIGTERM",
+        "kill gone.0 main SIGCONT",
+    ]);
+}
+
+#[test]
+fn the_same_again_changes_nothing() {
+    let mut stage = up(vec![told("web", 2), told("db", 1)]);
+    stage.configure(vec![told("db", 1), told("web", 2)]);
+    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
+}
+
+#[test]
+fn a_broken_new_version_goes_back_to_the_one_that_works() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.configure(vec![changed(told("web", 2))]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    stage.forget();
+    // The second one does not come up.
+    stage.exits("web.1'", 1);
+    stage.check(&[
+        "web.1' starting → stopped",
+        "web rolled back",
+        "adopt",
+        "web.0' stopped → starting",
+        "spawn web.0' (2 restarts)",
+    ]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(*stage.plan, plan(vec![told("web", 2)]));
+}
+
+#[test]
+fn what_goes_is_stopped_after_what_depends_on_it() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1)), told("other", 1)]);
+    stage.configure(vec![told("other", 1)]);
+    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    stage.exits("web.0", 0);
+    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.exits("db.0", 0);
+    assert_eq!(stage.only("reply"), ["reply 1 done"]);
+    assert_eq!(stage.supervisor.view().services().count(), 1);
+    // And comes back as it was.
+    stage.configure(vec![told("other", 1), told("db", 1)]);
+    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
+}
+
+#[test]
+fn other_numbers_of_instances_are_started_and_stopped() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.configure(vec![told("web", 3)]);
+    assert_eq!(stage.only("spawn"), ["spawn web.2 (0 restarts)"]);
+    stage.is_ready("web.2");
+    assert_eq!(stage.only("reply"), ["reply 1 done"]);
+    stage.configure(vec![told("web", 1)]);
+    assert_eq!(stage.only("kill").len(), 4);
+}
+
+#[test]
+fn what_had_failed_starts_again_when_it_is_another() {
+    let mut web = told("web", 1);
+    web.on_failure = Consequence::Ignore;
+    web.restart.policy = RestartPolicy::Never;
+    let mut stage = Stage::boot(vec![web.clone(), service("db")]);
+    stage.exits("web.0", 1);
+    stage.forget();
+    stage.configure(vec![changed(web), service("db")]);
+    assert_eq!(stage.only("spawn"), ["spawn web.0 (1 restarts)"]);
+}
+
+#[test]
+fn nothing_is_read_while_everything_is_being_stopped() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.signal(Signal::HUP);
+    stage.check(&["configurationwanted", "configure"]);
+    stage.signal(Signal::TERM);
+    stage.forget();
+    stage.signal(Signal::HUP);
+    stage.check(&["signalignored"]);
+    stage.configure(vec![told("web", 2)]);
+    stage.check(&["reply 1 ShuttingDown"]);
+}
+
+#[test]
+fn what_a_new_version_depends_on_is_there_before_it_starts() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
+    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
+    stage.is_ready("db.0");
+    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+}
+
+#[test]
+fn a_oneshot_that_has_changed_succeeds_before_what_depends_on_it_is_reloaded() {
+    let mut stage = Stage::boot(vec![oneshot("migrate"), needing(&[0], told("web", 1))]);
+    stage.exits("migrate.0", 0);
+    stage.is_ready("web.0");
+    stage.forget();
+    stage.configure(vec![changed(oneshot("migrate")), needing(&[0], changed(told("web", 1)))]);
+    assert_eq!(stage.only("spawn"), ["spawn migrate.0 (1 restarts)"]);
+    stage.exits("migrate.0", 0);
+    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+}
+
+#[test]
+fn a_oneshot_that_has_changed_and_fails_leaves_what_depends_on_it_as_it_was() {
+    let job = Service { on_failure: Consequence::Ignore, ..oneshot("migrate") };
+    let last = |mut service: Service| {
+        service.restart.policy = RestartPolicy::Never;
+        service
+    };
+    let mut stage = Stage::boot(vec![job.clone(), needing(&[0], told("web", 1))]);
+    stage.exits("migrate.0", 0);
+    stage.is_ready("web.0");
+    stage.configure(vec![changed(last(job)), needing(&[0], changed(told("web", 1)))]);
+    stage.forget();
+    stage.exits("migrate.0", 1);
+    assert_eq!(stage.only("web"), ["web rolled back", "web not reloaded"]);
+    assert_eq!(stage.plan.services[1], plan(vec![service("migrate"), needing(&[0], told("web", 1))]).services[1]);
+}
+
+#[test]
+fn a_reload_that_waits_makes_way_for_another_configuration() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
+    stage.forget();
+    // Its database does not come up, and the next configuration does without one.
+    stage.configure(vec![changed(told("web", 1))]);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    stage.exits("db.0", 0);
+    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+}
+
+#[test]
+fn other_numbers_of_instances_come_with_the_new_version_or_not_at_all() {
+    let mut stage = up(vec![told("web", 2)]);
+    stage.configure(vec![changed(told("web", 3))]);
+    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+    stage.exits("web.0'", 1);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(stage.supervisor.view().instances().count(), 2);
+    stage.configure(vec![changed(told("web", 1))]);
+    stage.forget();
+    stage.exits("web.0'", 1);
+    assert_eq!(stage.only("reply"), ["reply 2 ReloadFailed"]);
+    assert_eq!(stage.only("kill"), [""; 0]);
+    stage.configure(vec![changed(told("web", 1))]);
+    stage.is_ready("web.0'");
+    stage.forget();
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("kill"), ["kill web.1 main SIGTERM", "kill web.1 main SIGCONT"]);
+    assert_eq!(stage.only("reply"), [""; 0]);
+    stage.exits("web.1", 0);
+    assert_eq!(stage.only("reply"), ["reply 3 done"]);
+}
+
+#[test]
+fn what_is_put_back_while_it_is_being_removed_runs_again() {
+    let mut stage = up(vec![told("web", 1), told("db", 1)]);
+    stage.configure(vec![told("web", 1)]);
+    stage.configure(vec![told("web", 1), told("db", 1)]);
+    stage.forget();
+    stage.exits("db.0", 0);
+    assert_eq!(stage.only("spawn"), ["spawn db.0 (1 restarts)"]);
+    stage.is_ready("db.0");
+    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+}
+
+/// An operator's number holds until the configuration says otherwise.
+#[test]
+fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
+    let mut web = told("web", 1);
+    let mut stage = up(vec![web.clone()]);
+    stage.scale("web", 2);
+    stage.is_ready("web.1");
+    stage.forget();
+    let file = keepalive::model::Template::Fixed(c"/data/state".to_owned());
+    web.process.state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
+    stage.configure(vec![web]);
+    assert_eq!(stage.only("web scaled"), ["web scaled 2 → 1"]);
+    stage.exits("web.1", 0);
+    stage.is_ready("web.0'");
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+    stage.scale("web", 2);
+    assert_eq!(stage.only("reply"), ["reply 3 TooMany"]);
+}
