@@ -269,3 +269,38 @@ signal.pause()
     assert!(lost < 5000, "{lost}");
     assert!(!metrics().contains("lost_total{service=\"idle\""), "who has no channel can lose nothing");
 }
+
+// What is sent to a worker that has just died, and what fills its queue, costs it nothing of what it has said or asked.
+#[test]
+fn what_is_set_before_a_crash_is_kept_while_others_flood() {
+    if !have("python3") {
+        return;
+    }
+    let set = python(
+        r"
+if os.environ['KEEPALIVE_SERVICE'] == 'flood':
+    messages = (json.dumps({'type': 'send', 'to': 'web', 'data': 1}) + '\n').encode() * 20
+    while True: channel.sendall(messages)
+say({'type': 'get', 'key': 'count'})
+count = next(message['value'] for message in iter(hear, None) if message['type'] == 'value') or 0
+if count == 15:
+    out('counted', count, 'restarted', os.environ['KEEPALIVE_RESTARTS'])
+    sys.exit(0)
+say({'type': 'set', 'key': 'count', 'value': count + 1})
+os.kill(os.getpid(), 9)
+",
+        r#"
+        [services.web]
+        command = ["python3", "DIR/script"]
+        ipc = true
+        min_uptime = "0s"
+        restart = "on-failure"
+        on_success = "shutdown"
+        [services.flood]
+        command = ["python3", "DIR/script"]
+        ipc = true
+        "#,
+    );
+    let (code, stdout, stderr) = set.run(Place::Child).finish();
+    assert_eq!((code, stdout.as_str()), (0, "counted 15 restarted 15"), "{stderr}");
+}

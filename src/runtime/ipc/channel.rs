@@ -13,7 +13,9 @@ const LONGEST_LINE: usize = 64 << 10;
 /// Read at once.
 const PIECE: usize = 16 << 10;
 /// So much waits for a worker that does not read.
-const MOST_WAITING: usize = 256 << 10;
+pub(super) const MOST_WAITING: usize = 256 << 10;
+/// So much of what others send to it: the rest is for answers to itself, which nobody else is to cost it.
+pub(super) const MOST_OF_OTHERS: usize = 192 << 10;
 /// What is kept of the memory when nothing is in it.
 const KEPT: usize = 4 << 10;
 
@@ -132,12 +134,12 @@ impl Channel {
         if self.input.len() > LONGEST_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Has `line` wait to be sent; if it has to wait for too much else, it is lost. Whether it is not.
-    pub(super) fn push(&mut self, line: &[u8]) -> bool {
+    /// Has `line` wait to be sent; if more than `most` would wait then, it is lost. Whether it is not.
+    pub(super) fn push(&mut self, line: &[u8], most: usize) -> bool {
         if self.is_deaf {
             return true;
         }
-        if self.output.len() - self.sent + line.len() > MOST_WAITING {
+        if self.output.len() - self.sent + line.len() > most {
             if self.lost == 0 {
                 log::warn!("{} does not read its ipc channel: messages to it are lost", self.name());
             }

@@ -167,7 +167,7 @@ impl Channels {
         for (pid, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
             is_known = true;
             if *pid != from || !channel::is_group(to) {
-                give(channel, &line, &mut self.lost);
+                give(channel, &line, channel::MOST_OF_OTHERS, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
         }
@@ -179,7 +179,7 @@ impl Channels {
 
     fn push(&mut self, pid: Pid, line: &[u8]) {
         if let Some(channel) = self.channels.get_mut(&pid) {
-            give(channel, line, &mut self.lost);
+            give(channel, line, channel::MOST_WAITING, &mut self.lost);
         }
     }
 
@@ -258,9 +258,9 @@ impl Channels {
 }
 
 /// Has it wait to be sent, or counts it as lost.
-fn give(channel: &mut Channel, line: &[u8], lost: &mut ByInstance<u64>) {
+fn give(channel: &mut Channel, line: &[u8], most: usize, lost: &mut ByInstance<u64>) {
     channel.is_fed = true;
-    if !channel.push(line)
+    if !channel.push(line, most)
         && let Some(lost) = lost.entry(channel.instance)
     {
         *lost += 1;

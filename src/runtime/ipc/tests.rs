@@ -183,6 +183,35 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
 }
 
 #[test]
+fn what_others_send_does_not_cost_a_worker_its_answers() {
+    let mut workers = Workers::new();
+    let (mut sender, mut slow) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
+    let line = format!("{{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"{}\"}}\n", "x".repeat(1_000));
+    let mut flood = |workers: &mut Workers| {
+        for _ in 0..500 {
+            sender.write_all(line.as_bytes()).unwrap();
+            workers.turn();
+        }
+    };
+    flood(&mut workers);
+    slow.write_all(b"{\"type\":\"get\",\"key\":\"a\"}\n").unwrap();
+    flood(&mut workers);
+    workers.channels.say_farewell(pid(2), &workers.poller);
+    let mut all = String::new();
+    loop {
+        let more = heard(&mut slow);
+        workers.turn();
+        if more.is_empty() {
+            break;
+        }
+        all.push_str(&more);
+    }
+    assert!(workers.channels.lost(InstanceId { service: ServiceIndex(0), number: 1 }) > 0);
+    assert!(all.contains("{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n"));
+    assert!(all.ends_with("\"shutdown\"\n"));
+}
+
+#[test]
 fn a_flood_of_one_does_not_hold_up_a_turn() {
     let mut workers = Workers::new();
     let mut flood = workers.add(1, "web", 0);
