@@ -165,11 +165,11 @@ impl Request<'_> {
                 name if name.starts_with('-') => options.set(name, &mut parser)?,
                 "run" => {
                     options.refuse_with("run")?;
-                    return run::read(parser, config, self.command);
+                    return of_command("run", run::read(parser, config, self.command));
                 }
                 "check" => {
                     options.refuse_with("check")?;
-                    return check(parser, config, self.command);
+                    return of_command("check", check(parser, config, self.command));
                 }
                 "help" if self.command.is_none() => {
                     options.refuse_with("help")?;
@@ -262,6 +262,11 @@ fn check(
         None => Ok(Invocation::Check { config, form }),
         Some(_) => Err(UsageError::new("`keepalive check` takes no command after `--`", "keepalive check [-c FILE]")),
     }
+}
+
+/// Whoever reads of an error is sent to the help of the command it is about.
+fn of_command(command: &'static str, read: Result<Invocation, UsageError>) -> Result<Invocation, UsageError> {
+    read.map_err(|error| UsageError { command, ..error })
 }
 
 /// The next word: `-x`, `--long` or what is no option.

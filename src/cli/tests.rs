@@ -21,7 +21,8 @@ fn check(line: &str, expect: Invocation) {
 #[track_caller]
 fn check_error(line: &str, message: &str, remedy: &str) {
     let split: Vec<&str> = line.split_whitespace().collect();
-    assert_eq!(read(&words(&split)), Err(UsageError::new(message, remedy)), "{line}");
+    let found = read(&words(&split)).map_err(|error| UsageError { command: "", ..error });
+    assert_eq!(found, Err(UsageError::new(message, remedy)), "{line}");
 }
 
 fn supervise(config: Option<&str>, main: &[&str]) -> Invocation {
@@ -179,6 +180,8 @@ fn wrong_options_say_what_would_be_right() {
     check_error("-p", "`-p` needs a value", "");
     check_error("--group=x -- x", "`--group` takes no value, but there is `x`", "");
     check_error("run --nmae x -- x", "unknown option `--nmae`", "did you mean `--name`?");
+    let error = read(&words(&["run", "--nmae"])).unwrap_err();
+    assert!(error.to_string().ends_with("\nsee keepalive run --help\n"), "{error}");
 }
 
 #[test]

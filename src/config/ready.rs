@@ -57,7 +57,9 @@ impl Walk<'_> {
                 };
                 let hint = match key {
                     "" => match nearest(text, words.into_iter()) {
-                        Some(word) => format!("did you mean `\"{word}\"`?"),
+                        Some(word) if self.expands_variables => format!("did you mean `\"{word}\"`?"),
+                        Some(word) => format!("did you mean `{word}`?"),
+                        None if !self.expands_variables => "such as `tcp=127.0.0.1:8080`".to_owned(),
                         None => "such as `{ tcp = \"127.0.0.1:8080\" }`".to_owned(),
                     },
                     key if self.expands_variables => format!("write `{{ {key} = \"{text}\" }}`"),

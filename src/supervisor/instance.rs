@@ -205,7 +205,10 @@ impl Supervisor {
             Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
         );
         if from != to || is_news {
-            self.fleet[id].reason = Some(reason.clone());
+            // That nothing is left of it is no reason for where it goes then: that is how it ended.
+            if reason != Reason::Cleared {
+                self.fleet[id].reason = Some(reason.clone());
+            }
             let pid = state.any_pid().or(before.any_pid());
             self.record(Fact::Transition { instance: id, from, to, pid, reason });
         }

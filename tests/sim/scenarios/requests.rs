@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{Consequence, KillMode, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, Pid, Signal};
-use keepalive::supervisor::{Event, Left, Request, Verb};
+use keepalive::supervisor::{Event, Left, Reason, Request, StateName, Verb};
 
 use super::{Stage, millis, needing, seconds};
 use crate::plans::{oneshot, service};
@@ -81,6 +81,19 @@ fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
     stage.check(&[]);
     stage.cleared(101);
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+}
+
+/// Those who look at it later want to know why, not that nothing is left.
+#[test]
+fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
+    let mut web = Service { on_failure: Consequence::Ignore, ..service("web") };
+    web.restart.policy = RestartPolicy::Never;
+    let mut stage = Stage::boot(vec![web, service("other")]);
+    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.cleared(101);
+    let web = stage.supervisor.view().instances().next().unwrap();
+    assert_eq!(web.state, StateName::Failed);
+    assert!(matches!(web.reason, Some(Reason::Ended { .. })), "{:?}", web.reason);
 }
 
 /// A oneshot that has succeeded has done so, even if it is stopped while what it left goes.
