@@ -5,14 +5,18 @@
 //! `listen_mode = "reuseport"` each instance has sockets of its own.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Process, Service};
-use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep, Template};
+use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep, Template};
 use crate::supervisor::{Fact, StateName};
 use crate::sys::listen::{self, SocketFile};
-use crate::sys::{holder, process};
+use crate::sys::{self, holder, process};
+
+/// The budget of [`holder::holder`] is for so long.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// All that there are.
 #[derive(Debug, Default)]
@@ -20,6 +24,9 @@ pub(super) struct Sockets {
     held: Vec<Held>,
     /// Some are held that the plan does not name any more, for processes that are made of what was before.
     has_old: bool,
+    /// When the budget of looking for holders was given, and what is left of it.
+    looked: Mono,
+    budget: usize,
 }
 
 #[derive(Debug)]
@@ -65,10 +72,15 @@ impl Sockets {
                 ListenMode::Shared => None,
                 ListenMode::Reuseport => Some(id.slot()),
             };
-            let held = self.obtain(address, slot);
-            found.push(
-                held.map_err(|errno| refused(address, StartFailure { step: StartStep::Listen(position), errno }))?,
-            );
+            match self.obtain(address, slot) {
+                Ok(held) => found.push(held),
+                Err(errno) => {
+                    if errno == Errno::EADDRINUSE {
+                        self.tell_who_has(address);
+                    }
+                    return Err(StartFailure { step: StartStep::Listen(position), errno });
+                }
+            }
         }
         let found: Vec<BorrowedFd<'_>> =
             found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect();
@@ -93,6 +105,27 @@ impl Sockets {
         let (socket, file) = listen::open(address, mode)?;
         self.held.push(Held { address: address.clone(), slot, socket, file });
         Ok(self.held.len() - 1)
+    }
+
+    /// Says who has the address, as far as that can be found out at little cost: it may be the same for a thousand
+    /// instances.
+    fn tell_who_has(&mut self, address: &Address) {
+        let now = sys::now();
+        if now.since(self.looked) >= BETWEEN_LOOKS {
+            (self.looked, self.budget) = (now, holder::BUDGET);
+        }
+        match holder::holder(address, &mut self.budget) {
+            Some((pid, _)) if pid == process::id() => {
+                log::error!("{address} is in use by keepalive itself: by `http` or `control`");
+            }
+            Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
+            None if self.budget == 0 => {}
+            None => {
+                let hint =
+                    "another container's process, a connection that has not quite ended, or a file that is no socket";
+                log::error!("{address} is in use, and no process that can be seen listens there: {hint}");
+            }
+        }
     }
 
     /// From now on `plan` is the plan: what it has in common with the one before stays as it is, what is new is bound.
@@ -211,20 +244,6 @@ fn names(service: &Service, held: &Held, id: Option<InstanceId>) -> bool {
             .listen
             .iter()
             .any(|Listen { address, .. }| is_same_place(address, &held.address) && mode_of(service, address) == wanted)
-}
-
-/// Says who has the address, if that is the reason and can be found out.
-fn refused(address: &Address, failure: StartFailure) -> StartFailure {
-    if failure.errno == Errno::EADDRINUSE
-        && let Some((pid, name)) = holder::holder(address)
-    {
-        if pid == process::id() {
-            log::error!("{address} is in use by keepalive itself: by `http` or `control`");
-        } else {
-            log::error!("{address} is in use by pid {pid} ({})", name.escape_debug());
-        }
-    }
-    failure
 }
 
 #[cfg(test)]

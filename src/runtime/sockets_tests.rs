@@ -33,7 +33,7 @@ fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
 
 fn plan(services: &[&Service]) -> Plan {
     Plan {
-        shutdown_timeout: std::time::Duration::from_secs(9),
+        shutdown_timeout: Duration::from_secs(9),
         signals: SignalUses::default(),
         termination_log: PathBuf::new(),
         log: LogStyle::default(),

@@ -13,34 +13,45 @@ use crate::model::plan::Address;
 
 /// So much of each table is read; what listens stands at the beginning.
 const TABLE_BYTES: u64 = 1 << 20;
-/// So many descriptors are looked at, some 2 µs each.
-const DESCRIPTORS: usize = 16 * 1024;
+/// So long is a line of one, give or take.
+const LINE_BYTES: usize = 128;
+/// So much should be looked at in a second: sockets in tables and descriptors of processes, some 2 µs each.
+pub const BUDGET: usize = 16 * 1024;
 /// `TCP_LISTEN` as the tables have it.
 const LISTENING: &str = "0A";
 
-/// A process that has a socket at `address`, and its name.
+/// A process that has a socket at `address`, and its name. What is looked at for it is taken from `budget`; nobody is found
+/// when that is spent.
 #[must_use]
-pub fn holder(address: &Address) -> Option<(Pid, String)> {
+pub fn holder(address: &Address, budget: &mut usize) -> Option<(Pid, String)> {
     let inode = match address {
-        Address::Tcp(_) => internet(&["tcp", "tcp6"], address, Address::Tcp, Some(LISTENING)),
-        Address::Udp(_) => internet(&["udp", "udp6"], address, Address::Udp, None),
-        Address::Unix { path, .. } => unix(path),
+        Address::Tcp(_) => internet(&["tcp", "tcp6"], (address, Address::Tcp), Some(LISTENING), budget),
+        Address::Udp(_) => internet(&["udp", "udp6"], (address, Address::Udp), None, budget),
+        Address::Unix { path, .. } => unix(path, budget),
     };
-    let pid = who_has(&format!("socket:[{}]", inode?))?;
+    let pid = who_has(&format!("socket:[{}]", inode?), budget)?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some((pid, name.trim_end().to_owned()))
 }
 
-fn table(name: &str) -> String {
+fn table(name: &str, budget: &mut usize) -> String {
     let mut bytes = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/net/{name}")) {
+    if *budget > 0
+        && let Ok(file) = File::open(format!("/proc/net/{name}"))
+    {
         file.take(TABLE_BYTES).read_to_end(&mut bytes).ok();
+        *budget = budget.saturating_sub(1 + bytes.len() / LINE_BYTES);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The inode of a socket that leaves no room for one at `wanted`.
-fn internet(tables: &[&str], wanted: &Address, kind: fn(SocketAddr) -> Address, state: Option<&str>) -> Option<u64> {
+fn internet(
+    tables: &[&str],
+    (wanted, kind): (&Address, fn(SocketAddr) -> Address),
+    state: Option<&str>,
+    budget: &mut usize,
+) -> Option<u64> {
     let find = |table: String| {
         table.lines().find_map(|line| {
             let mut fields = line.split_ascii_whitespace().skip(1);
@@ -51,7 +62,7 @@ fn internet(tables: &[&str], wanted: &Address, kind: fn(SocketAddr) -> Address, 
             fields.nth(5)?.parse().ok().filter(|_| in_the_way)
         })
     };
-    tables.iter().find_map(|name| find(table(name)))
+    tables.iter().find_map(|name| find(table(name, budget)))
 }
 
 /// 32 bits at a time, each as the processor has them in memory.
@@ -65,17 +76,16 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     Some(if text.len() == 8 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
 }
 
-fn unix(path: &Path) -> Option<u64> {
+fn unix(path: &Path, budget: &mut usize) -> Option<u64> {
     let mut end = String::new();
     write!(end, " {}", path.display()).ok()?;
-    let table = table("unix");
+    let table = table("unix", budget);
     let line = table.lines().find(|line| line.ends_with(&end))?;
     line.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
-fn who_has(target: &str) -> Option<Pid> {
+fn who_has(target: &str, budget: &mut usize) -> Option<Pid> {
     let target = Path::new(target);
-    let mut budget = DESCRIPTORS;
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new) else {
             continue;
@@ -85,8 +95,9 @@ fn who_has(target: &str) -> Option<Pid> {
             if std::fs::read_link(descriptor.path()).is_ok_and(|link| link == target) {
                 return Some(pid);
             }
-            budget = budget.checked_sub(1)?;
+            *budget = budget.checked_sub(1)?;
         }
+        *budget = budget.checked_sub(1)?;
     }
     None
 }
@@ -101,11 +112,15 @@ mod tests {
 
     #[track_caller]
     fn check_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
-        let (pid, name) = holder(asked).expect("somebody has it");
+        let mut budget = BUDGET;
+        let (pid, name) = holder(asked, &mut budget).expect("somebody has it");
+        assert!((1..BUDGET).contains(&budget), "{budget}");
+        assert_eq!(holder(asked, &mut 0), None);
+        assert_eq!(holder(asked, &mut 3), None, "it is spent before it is found");
         assert_eq!(pid, super::super::process::id());
         assert_eq!(format!("{name}\n"), std::fs::read_to_string("/proc/self/comm").unwrap());
         drop(socket);
-        assert_eq!(holder(asked), None);
+        assert_eq!(holder(asked, &mut budget), None);
         file.into_iter().for_each(listen::SocketFile::remove);
     }
 
