@@ -222,8 +222,10 @@ impl World {
         }
         if self.chance.one_in(8) {
             for _ in 0..self.chance.below(6) {
-                let event = match self.chance.below(10) {
+                let event = match self.chance.below(12) {
                     0 => Event::InTrouble { pid },
+                    10 => Event::Leaving { pid },
+                    11 => Event::Forgiven { pid },
                     1..=3 => {
                         let since = self.chance.one_in(2).then_some(self.now);
                         Event::Reloading { pid, since }
@@ -301,6 +303,8 @@ impl World {
         | Event::ExecFailed { pid, .. }
         | Event::Ready { pid }
         | Event::Reloading { pid, .. }
+        | Event::Leaving { pid }
+        | Event::Forgiven { pid }
         | Event::Alive { pid }
         | Event::WatchdogEvery { pid, .. }
         | Event::InTrouble { pid }) = event

@@ -233,11 +233,8 @@ impl Checker {
                     self.requests.hears(*id, Request::Configure, &mut self.model, self.end.stage());
                 }
             }
-            Event::Unbound { .. }
-            | Event::Extended { .. }
-            | Event::Succeeded { .. }
-            | Event::Leaving { .. }
-            | Event::Forgiven { .. } => {}
+            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } | Event::Leaving { .. } => {}
+            Event::Forgiven { pid } => self.model.is_forgiven(*pid),
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())

@@ -68,6 +68,10 @@ pub(crate) struct Instance {
     pub(crate) watch_told: Option<Duration>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
+    /// It is stopping because it has said so, and nobody has told it to.
+    pub(crate) leaves: bool,
+    /// It has not got its stop signal, though it is stopping: it has said so itself.
+    pub(crate) unasked: bool,
     /// Its stop signal comes then.
     pub(crate) delayed_until: Option<Mono>,
     /// As the new process of a rolling reload: it has to stay up until then.
@@ -301,7 +305,7 @@ impl Model {
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping || instance.fault.is_some() {
+                if from != StateName::Stopping || instance.fault.is_some() || instance.leaves {
                     instance.unstable = *unstable;
                 }
             }
@@ -445,6 +449,8 @@ impl Instance {
             watch: None,
             watch_told: None,
             fault: None,
+            leaves: false,
+            unasked: false,
             delayed_until: None,
             soaked_at: None,
             state: StateName::Stopped,

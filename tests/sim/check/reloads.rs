@@ -134,6 +134,12 @@ impl Model {
         }
     }
 
+    pub(crate) fn is_forgiven(&mut self, pid: Pid) {
+        if let Some(instance) = self.main(pid) {
+            (instance.unstable, instance.refusals) = (0, 0);
+        }
+    }
+
     /// `every`: from now on; `None`: as before.
     pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
         let Some(instance) = self.main(pid) else { return };
@@ -168,6 +174,10 @@ impl Instance {
         reason: &Reason,
         now: Mono,
     ) -> Verdict {
+        if *reason == Reason::Leaves || from != to {
+            self.leaves = *reason == Reason::Leaves;
+            self.unasked = self.leaves;
+        }
         if let Reason::Fault(fault) = reason {
             let founded = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),

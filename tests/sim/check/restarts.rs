@@ -35,7 +35,7 @@ pub(crate) enum Expected {
 const ROUNDING: Duration = Duration::from_micros(2);
 
 pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
-    if instance.state == StateName::Stopping {
+    if instance.state == StateName::Stopping && !instance.leaves {
         match instance.fault {
             None => return Expected::Stopped,
             // Whether the end of everything had already come to it cannot be told.

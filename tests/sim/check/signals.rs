@@ -19,6 +19,10 @@ impl Checker {
             let instance = self.model.get_mut(id);
             (instance.delayed_until, instance.asked_at) = (None, Some(self.now));
         }
+        if self.model.get(id).unasked && signal == service.stop.signal && scope != Scope::Left {
+            let instance = self.model.get_mut(id);
+            (instance.leaves, instance.unasked, instance.asked_at) = (false, false, Some(self.now));
+        }
         let instance = self.model.get(id);
         let forced = self.end.is_forced();
         match scope {
@@ -51,6 +55,9 @@ impl Checker {
 
     /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
     pub(super) fn owe_stop_signal(&mut self, id: InstanceId, from: StateName, reason: &Reason) {
+        if *reason == Reason::Leaves {
+            return;
+        }
         let definition = Rc::clone(&self.model.get(id).definition);
         let stop = definition.stop;
         let Some(pid) = self.model.get(id).main else { return };
