@@ -42,7 +42,7 @@ use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
-use crate::supervisor::{Action, Event, Fact, Outcome, Record, Step, Supervisor};
+use crate::supervisor::{Action, Event, Fact, Fault, Outcome, Reason, Record, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
 use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
@@ -403,6 +403,9 @@ impl Runtime {
             self.store.forget(instance, &self.poller);
         }
         journal::write(&self.plan, &record.fact);
+        if let Fact::Transition { pid: Some(pid), reason: Reason::Fault(Fault::NotReady(_)), .. } = record.fact {
+            self.probes.explain(pid);
+        }
         self.happens(What::Fact(record.fact));
     }
 

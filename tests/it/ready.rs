@@ -213,6 +213,23 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
     }
 }
 
+#[test]
+fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
+    for (ready, why) in [
+        ("tcp = \"127.0.0.1:1\"", "connection refused"),
+        ("file = \"/nothing/at/all\"", "no such file"),
+        ("exec = [\"PUPPET\", \"exit\", \"3\"]", "exit 3"),
+    ] {
+        let set = Set::new(&format!(
+            "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nready = {{ {ready} }}\n\
+             ready_timeout = \"400ms\"\nrestart = \"never\"\n"
+        ));
+        let (_, _, stderr) = set.run(Place::Child).finish();
+        let said = stderr.lines().find(|line| line.contains("warning: a.0: the last try of its `ready`: "));
+        assert!(said.is_some_and(|line| line.to_lowercase().contains(why)), "{why}: {stderr}");
+    }
+}
+
 // "notification-fd": whatever comes before the newline says nothing, and whatever comes after it nobody wants to know.
 #[test]
 fn a_newline_on_its_descriptor_makes_it_ready() {

@@ -58,6 +58,8 @@ struct Probing {
     is_woken: bool,
     /// That there is no such program has been said.
     is_told: bool,
+    /// What has come of the last try.
+    last: Option<Failure>,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,15 @@ impl Probes {
         }
     }
 
+    /// Says what has come of the last try: its time is over.
+    pub(super) fn explain(&self, pid: Pid) {
+        let Some(probing) = self.probing.iter().find(|probing| probing.pid == pid) else { return };
+        if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
+            let (name, number) = (&probing.of.definition.name, probing.of.instance.slot().number);
+            log::warn!("{name}.{number}: the last try of its `ready`: {failure}");
+        }
+    }
+
     /// When it has to go on without anything happening.
     pub(super) fn due(&self) -> Option<Mono> {
         self.probing.iter().filter_map(|probing| probing.stage.due()).min()
@@ -141,7 +152,7 @@ impl Probes {
 
 impl Probing {
     fn new(pid: Pid, of: Child, stage: Stage) -> Self {
-        Self { pid, of, token: token(pid), turn: 0, stage, is_woken: false, is_told: false }
+        Self { pid, of, token: token(pid), turn: 0, stage, is_woken: false, is_told: false, last: None }
     }
 
     fn is_due(&self, now: Mono) -> bool {
@@ -152,6 +163,7 @@ impl Probing {
     fn complain(&mut self, failure: Failure) {
         let (name, number) = (&self.of.definition.name, self.of.instance.slot().number);
         log::debug!("{name}.{number} is not ready: {failure}");
+        self.last = Some(failure);
         let is_hopeless = match failure {
             Failure::Ended(ExitStatus::Code(code)) => NOT_A_PROGRAM.contains(&code),
             Failure::Nowhere => true,

@@ -30,6 +30,16 @@ pub(crate) struct Model {
     failures: u32,
 }
 
+/// Whether it is stopping because it has said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    No,
+    /// Nobody else wants it to.
+    Alone,
+    /// Somebody wants it to, and it has not got its stop signal.
+    Unasked,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
     /// What its present or last run is made of.
@@ -68,10 +78,7 @@ pub(crate) struct Instance {
     pub(crate) watch_told: Option<Duration>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
-    /// It is stopping because it has said so, and nobody has told it to.
-    pub(crate) leaves: bool,
-    /// It has not got its stop signal, though it is stopping: it has said so itself.
-    pub(crate) unasked: bool,
+    pub(crate) leaving: Leaving,
     /// Its stop signal comes then.
     pub(crate) delayed_until: Option<Mono>,
     /// As the new process of a rolling reload: it has to stay up until then.
@@ -305,7 +312,7 @@ impl Model {
         match reason {
             Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping || instance.fault.is_some() || instance.leaves {
+                if from != StateName::Stopping || instance.fault.is_some() || instance.leaving == Leaving::Alone {
                     instance.unstable = *unstable;
                 }
             }
@@ -449,8 +456,7 @@ impl Instance {
             watch: None,
             watch_told: None,
             fault: None,
-            leaves: false,
-            unasked: false,
+            leaving: Leaving::No,
             delayed_until: None,
             soaked_at: None,
             state: StateName::Stopped,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
-use super::model::{Instance, Model, Progress};
+use super::model::{Instance, Leaving, Model, Progress};
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 
@@ -165,6 +165,12 @@ impl Model {
 }
 
 impl Instance {
+    pub(super) fn is_wanted_to_leave(&mut self) {
+        if self.leaving == Leaving::Alone {
+            self.leaving = Leaving::Unasked;
+        }
+    }
+
     /// From one state to another, as far as readiness and what is broken are concerned.
     pub(super) fn goes(
         &mut self,
@@ -175,8 +181,7 @@ impl Instance {
         now: Mono,
     ) -> Verdict {
         if *reason == Reason::Leaves || from != to {
-            self.leaves = *reason == Reason::Leaves;
-            self.unasked = self.leaves;
+            self.leaving = if *reason == Reason::Leaves { Leaving::Alone } else { Leaving::No };
         }
         if let Reason::Fault(fault) = reason {
             let founded = match fault {

@@ -150,7 +150,8 @@ impl Open {
                     let again = verb == Verb::Restart && instance.main.is_some();
                     instance.wanted = again || instance.state == StateName::Stopping;
                     if instance.state == StateName::Stopping {
-                        (instance.due, instance.fault, instance.leaves) = (None, None, false);
+                        (instance.due, instance.fault) = (None, None);
+                        instance.is_wanted_to_leave();
                     }
                 }
                 self.up = targets;
@@ -209,7 +210,8 @@ impl Open {
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
     instance.held |= is_active(instance.state);
-    (instance.wanted, instance.fault, instance.leaves) = (false, None, false);
+    (instance.wanted, instance.fault) = (false, None);
+    instance.is_wanted_to_leave();
 }
 
 /// Why it cannot be, as far as is known at once.

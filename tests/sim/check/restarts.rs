@@ -7,7 +7,7 @@ use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
 use keepalive::supervisor::{Exit, GaveUp, Outlook, Reason, StateName};
 use nix::errno::Errno;
 
-use super::model::Instance;
+use super::model::{Instance, Leaving};
 use super::shutdown::Stage;
 use super::{Verdict, rule};
 
@@ -35,7 +35,7 @@ pub(crate) enum Expected {
 const ROUNDING: Duration = Duration::from_micros(2);
 
 pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
-    if instance.state == StateName::Stopping && !instance.leaves {
+    if instance.state == StateName::Stopping && instance.leaving != Leaving::Alone {
         match instance.fault {
             None => return Expected::Stopped,
             // Whether the end of everything had already come to it cannot be told.

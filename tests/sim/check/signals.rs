@@ -6,6 +6,7 @@ use keepalive::model::plan::KillMode;
 use keepalive::model::{InstanceId, Pid, Signal};
 use keepalive::supervisor::{Action, Event, Fault, Reason, Scope, StateName};
 
+use super::model::Leaving;
 use super::{Checker, Verdict, Violation, rule};
 use crate::world::World;
 
@@ -19,9 +20,9 @@ impl Checker {
             let instance = self.model.get_mut(id);
             (instance.delayed_until, instance.asked_at) = (None, Some(self.now));
         }
-        if self.model.get(id).unasked && signal == service.stop.signal && scope != Scope::Left {
+        if self.model.get(id).leaving != Leaving::No && signal == service.stop.signal && scope != Scope::Left {
             let instance = self.model.get_mut(id);
-            (instance.leaves, instance.unasked, instance.asked_at) = (false, false, Some(self.now));
+            (instance.leaving, instance.asked_at) = (Leaving::No, Some(self.now));
         }
         let instance = self.model.get(id);
         let forced = self.end.is_forced();
