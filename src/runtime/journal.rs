@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::model::plan::Service;
+use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
     Cause, Changes, Fact, Fault, GaveUp, Obstacle, Outcome, Outlook, Reason, ReloadFailure, Run, StateName,
@@ -226,7 +226,8 @@ impl Display for Reloaded<'_> {
         let name = Name(plan, *instance);
         match obstacle {
             Obstacle::Ended(run) => {
-                write!(formatter, "the new process of {name} failed: ")?;
+                let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
+                write!(formatter, "the {new}process of {name} failed: ")?;
                 write_run(formatter, definition, *instance, run)
             }
             Obstacle::Late => {
