@@ -456,10 +456,11 @@ impl Supervisor {
     pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
         let mut plan = Plan::clone(&self.plan);
         if let Some(place) = plan.services.get_mut(service.position()) {
-            *place = Rc::clone(&definition);
+            *place = definition;
         }
-        self.fleet[service].definition = definition;
         self.plan = Rc::new(plan);
+        // What depends on what may be another matter, too.
+        self.fleet.adopt(&self.plan);
         self.act(Action::Adopt(Rc::clone(&self.plan)));
     }
 

@@ -201,3 +201,13 @@ fn what_is_put_back_while_it_is_being_removed_runs_again() {
     stage.is_ready("db.0");
     assert_eq!(stage.only("reply"), ["reply 2 done"]);
 }
+
+#[test]
+fn what_has_gone_back_is_stopped_before_what_it_depends_on_again() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
+    stage.configure(vec![told("db", 1), changed(told("web", 1))]);
+    stage.exits("web.0'", 1);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    stage.signal(Signal::TERM);
+    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+}
