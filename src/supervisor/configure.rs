@@ -172,17 +172,13 @@ impl Supervisor {
         (up, down)
     }
 
-    /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it and is not
-    /// either.
+    /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it, or may again.
     pub(super) fn retire_if_possible(&mut self, service: ServiceIndex) {
         if !self.fleet[service].is_retiring || self.is_draining() {
             return;
         }
-        let holds = |dependent: &ServiceIndex| {
-            let dependent = &self.fleet[*dependent];
-            dependent.is_retiring && dependent.tally.live > 0
-        };
-        if self.fleet[service].dependents.iter().any(holds) {
+        let holds = |dependent: &ServiceIndex| self.fleet[*dependent].tally.live > 0;
+        if self.fleet[service].dependents.iter().any(holds) || self.may_be_needed_again(service) {
             return;
         }
         for id in self.fleet.ids_of(service) {

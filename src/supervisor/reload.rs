@@ -22,8 +22,8 @@ use std::rc::Rc;
 use super::fleet::Fate;
 use super::instance::{Presence, State, Stopped};
 use super::stop::Then;
-use super::{Action, Fact, Next, Refusal, Run, Scope, Supervisor};
-use crate::model::plan::{Kind, Plan, Ready, Service, Strategy};
+use super::{Action, Fact, Next, Run, Scope, Supervisor};
+use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
 /// What there is to do for one service.
@@ -267,6 +267,15 @@ impl Supervisor {
         self.record(Fact::ReloadEnded { service, failure: failure.clone() });
         self.reload_is_over(service, failure, &up, &down);
         self.wake_rollouts(service);
+        for dependency in rollout.before.iter().flat_map(|before| &before.depends_on) {
+            self.mark_unsettled(*dependency);
+        }
+    }
+
+    /// A service that is being reloaded depends on it if it goes back to what it was.
+    pub(super) fn may_be_needed_again(&self, service: ServiceIndex) -> bool {
+        let needs = |before: &Rc<Service>| before.depends_on.contains(&service);
+        self.rollouts.values().any(|rollout| rollout.before.as_ref().is_some_and(needs))
     }
 
     /// What waits for `service` looks again.
@@ -471,39 +480,11 @@ impl Supervisor {
     pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
         let mut plan = Plan::clone(&self.plan);
         if let Some(place) = plan.services.get_mut(service.position()) {
-            *place = Rc::clone(&definition);
+            *place = definition;
         }
-        self.fleet[service].definition = definition;
         self.plan = Rc::new(plan);
+        // What depends on what may be another matter, too.
+        self.fleet.adopt(&self.plan);
         self.act(Action::Adopt(Rc::clone(&self.plan)));
-    }
-
-    /// The instances that can be reloaded.
-    ///
-    /// # Errors
-    /// It is a oneshot, is being reloaded already, or none of them runs.
-    pub(super) fn reloadable(&self, targets: &[InstanceId]) -> Result<(), Refusal> {
-        let Some(first) = targets.first() else { return Ok(()) };
-        if self.fleet[first.service].definition.kind == Kind::Oneshot {
-            return Err(Refusal::Oneshot(first.service));
-        }
-        if self.rollouts.contains_key(&first.service) {
-            return Err(Refusal::Reloading(first.service));
-        }
-        let rests = |id: &InstanceId| match self.fleet[*id].state {
-            State::Stopped { why: Stopped::Failed { .. } } => false,
-            State::Stopped { .. }
-            | State::Stopping { then: Then::Rest(_), .. }
-            | State::Clearing { next: Next::Rest(_), .. } => true,
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::BackingOff { .. } => false,
-        };
-        if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
     }
 }

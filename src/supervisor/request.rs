@@ -187,6 +187,35 @@ impl Supervisor {
         self.requests.push(Pending::new(id, Vec::new(), Vec::new(), services));
     }
 
+    /// Whether these can be reloaded.
+    ///
+    /// # Errors
+    /// It is a oneshot, is being reloaded already, or none of them runs.
+    pub(super) fn reloadable(&self, targets: &[InstanceId]) -> Result<(), Refusal> {
+        let Some(first) = targets.first() else { return Ok(()) };
+        if self.fleet[first.service].definition.kind == Kind::Oneshot {
+            return Err(Refusal::Oneshot(first.service));
+        }
+        if self.rollouts.contains_key(&first.service) {
+            return Err(Refusal::Reloading(first.service));
+        }
+        let rests = |id: &InstanceId| match self.fleet[*id].state {
+            State::Stopped { why: Stopped::Failed { .. } } => false,
+            State::Stopped { .. }
+            | State::Stopping { then: Then::Rest(_), .. }
+            | State::Clearing { next: Next::Rest(_), .. } => true,
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Clearing { .. }
+            | State::BackingOff { .. } => false,
+        };
+        if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
+    }
+
     /// A reload has come to its end. `up` and `down`: whom that has started and stopped.
     pub(super) fn reload_is_over(
         &mut self,

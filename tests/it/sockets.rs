@@ -379,6 +379,9 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
     let reason = format!("the new process of web.0 failed: cannot listen on `tcp://{tried}`: Address already in use");
     assert_eq!((code, stderr), (1, format!("keepalive: reload: {reason}\n")));
     assert_eq!(ask(stays), Some(worker));
+    let events = Run::words(Place::Child, &[KEEPALIVE, "events", "--socket", socket.to_str().unwrap()]).finish().1;
+    let failures: Vec<&str> = events.lines().filter(|event| event.contains("cannot listen on")).collect();
+    assert!(failures.len() > 2 && failures.iter().all(|event| event.contains(&tried.to_string())), "{failures:#?}");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     let line = format!("keepalive: warning: the reload of web has failed: {reason}");

@@ -221,3 +221,29 @@ fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
     stage.scale("web", 2);
     assert_eq!(stage.only("reply"), ["reply 3 TooMany"]);
 }
+
+#[test]
+fn what_has_gone_back_is_stopped_before_what_it_depends_on_again() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
+    stage.configure(vec![told("db", 1), changed(told("web", 1))]);
+    stage.exits("web.0'", 1);
+    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    stage.signal(Signal::TERM);
+    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+}
+
+#[test]
+fn what_a_new_version_does_without_goes_when_that_has_proved_itself() {
+    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
+    stage.configure(vec![changed(told("web", 1))]);
+    stage.exits("web.0'", 1);
+    // It has gone back, and needs its database.
+    assert_eq!(stage.only("kill"), [""; 0]);
+    stage.configure(vec![changed(told("web", 1))]);
+    stage.is_ready("web.0'");
+    stage.forget();
+    stage.exits("web.0'", 0);
+    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.exits("db.0", 0);
+    assert_eq!(stage.supervisor.view().services().count(), 1);
+}
