@@ -172,7 +172,7 @@ fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
 /// What was asked for before the end is refused then, not forgotten.
 #[test]
 fn the_end_answers_everybody() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"300ms\"\n");
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"3s\"\n");
     let (mut running, control) = begin(&set, Place::Child);
     running.ready();
     let mut waiting = control.ask("POST", "/v1/services/web/restart");

@@ -266,3 +266,18 @@ fn an_end_without_a_newline_makes_nothing_ready() {
     assert!(!stderr.contains("a.0 starting → running"), "{stderr}");
     assert!(stderr.contains("not ready"), "{stderr}");
 }
+
+#[test]
+fn who_writes_without_end_and_no_newline_is_not_listened_to_for_long() {
+    let set = Set::new(
+        r#"[services.a]
+        command = ["sh", "-c", "cat /dev/zero >&3"]
+        ready = { fd = 3 }
+        restart = "never""#,
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    // Nobody reads its pipe any more.
+    assert_eq!(code, 141, "{stderr}");
+    let reason = "warning: a.0: its `ready` cannot be found out: it writes to its descriptor, and no newline";
+    assert!(stderr.contains(reason), "{stderr}");
+}

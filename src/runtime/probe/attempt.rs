@@ -82,6 +82,8 @@ pub(super) enum Failure {
     Ended(ExitStatus),
     /// No answer in time.
     Late,
+    /// Much on its descriptor, and no newline.
+    NoNewline,
 }
 
 impl fmt::Display for Failure {
@@ -93,6 +95,7 @@ impl fmt::Display for Failure {
             Self::Status(status) => write!(formatter, "status {status}"),
             Self::Ended(status) => status.fmt(formatter),
             Self::Late => formatter.write_str("no answer in time"),
+            Self::NoNewline => formatter.write_str("it writes to its descriptor, and no newline"),
         }
     }
 }

@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// So many are looked at in one turn.
 const TRIES_PER_TURN: usize = 32;
-/// So much of an answer is read to its end that nobody needs any more.
+/// So much is read of what nobody needs: the rest of an answer, what comes before the newline.
 const MOST_DISCARDED: usize = 64 << 10;
 /// So much of what comes before the newline is read in a turn; the rest in the next.
 const PIECE: usize = 4 << 10;
@@ -71,7 +71,7 @@ enum Stage {
     /// It is ready; the rest of the answer is read, so that the server can end it in peace.
     Leaving { connection: OwnedFd, discarded: usize, until: Mono },
     /// For a newline.
-    Listening(OwnedFd),
+    Listening { pipe: OwnedFd, discarded: usize },
 }
 
 const fn token(pid: Pid) -> u64 {
@@ -83,7 +83,7 @@ impl Probes {
     pub(super) fn listen(&mut self, pid: Pid, of: Child, pipe: OwnedFd, poller: &Poller) {
         // Without a watch it will not be heard, and its time runs out; but nobody has so many descriptors.
         if poller.add(&pipe, token(pid)).is_ok() {
-            self.probing.push(Probing::new(pid, of, Stage::Listening(pipe)));
+            self.probing.push(Probing::new(pid, of, Stage::Listening { pipe, discarded: 0 }));
         }
     }
 
@@ -166,7 +166,7 @@ impl Probing {
         self.last = Some(failure);
         let is_hopeless = match failure {
             Failure::Ended(ExitStatus::Code(code)) => NOT_A_PROGRAM.contains(&code),
-            Failure::Nowhere => true,
+            Failure::Nowhere | Failure::NoNewline => true,
             Failure::Errno(_)
             | Failure::Ended(ExitStatus::Signal(_))
             | Failure::NotHttp
@@ -184,14 +184,14 @@ impl Stage {
         match self {
             Self::Pausing { until } | Self::Leaving { until, .. } => Some(*until),
             Self::Trying { until, .. } => *until,
-            Self::Listening(_) => None,
+            Self::Listening { .. } => None,
         }
     }
 
     const fn helper(&self) -> Option<&Helper> {
         match self {
             Self::Trying { attempt, .. } => attempt.helper(),
-            Self::Pausing { .. } | Self::Leaving { .. } | Self::Listening(_) => None,
+            Self::Pausing { .. } | Self::Leaving { .. } | Self::Listening { .. } => None,
         }
     }
 
@@ -199,7 +199,7 @@ impl Stage {
         match self {
             Self::Trying { attempt: Attempt::Connecting(connection, _) | Attempt::Reading(connection, _), .. }
             | Self::Leaving { connection, .. }
-            | Self::Listening(connection) => attempt::forget(poller, &connection),
+            | Self::Listening { pipe: connection, .. } => attempt::forget(poller, &connection),
             Self::Trying { attempt: Attempt::Running(_), .. } | Self::Pausing { .. } => {}
         }
     }
@@ -244,26 +244,34 @@ impl Runtime {
                     stage.close(&self.poller);
                     continue;
                 }
-                Stage::Listening(pipe) => {
-                    let Some(pipe) = self.hear(probing.pid, pipe) else { continue };
-                    Stage::Listening(pipe)
-                }
+                Stage::Listening { pipe, discarded } => match self.hear(probing.pid, pipe) {
+                    Some((pipe, read)) if discarded + read < MOST_DISCARDED => {
+                        Stage::Listening { pipe, discarded: discarded + read }
+                    }
+                    Some((pipe, _)) => {
+                        attempt::forget(&self.poller, &pipe);
+                        probing.stage = Stage::Pausing { until: now };
+                        probing.complain(Failure::NoNewline);
+                        continue;
+                    }
+                    None => continue,
+                },
             };
             self.probes.probing.push(probing);
         }
     }
 
-    /// The pipe, if there is more to be waited for. What comes after the newline nobody wants to know.
-    fn hear(&mut self, pid: Pid, pipe: OwnedFd) -> Option<OwnedFd> {
+    /// The pipe and how much was read, if there is more to be waited for. What comes after the newline nobody wants to know.
+    fn hear(&mut self, pid: Pid, pipe: OwnedFd) -> Option<(OwnedFd, usize)> {
         let mut buffer = [0; PIECE];
         let read = match nix::unistd::read(&pipe, &mut buffer) {
-            Err(Errno::EAGAIN | Errno::EINTR) => return Some(pipe),
+            Err(Errno::EAGAIN | Errno::EINTR) => return Some((pipe, 0)),
             Ok(length) => length,
             Err(_) => 0,
         };
         let is_said = pipe::find(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
         if read > 0 && !is_said {
-            return Some(pipe);
+            return Some((pipe, read));
         }
         attempt::forget(&self.poller, &pipe);
         if is_said {
