@@ -479,7 +479,10 @@ impl Supervisor {
 
     /// It has run long enough once it was ready.
     pub(super) fn end_trial(&mut self, id: InstanceId) {
-        if let State::Running { pid, since, presence, watch, soaked: Some(_) } = self.fleet[id].state {
+        if let State::Running { pid, since, presence, watch, soaked } = self.fleet[id].state
+            && (soaked.is_some() || presence.is_called())
+        {
+            let presence = presence.settled();
             self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
         }
     }

@@ -36,6 +36,14 @@ impl Presence {
         }
     }
 
+    /// What it is when nobody waits any more for what comes of its being told to reload.
+    pub(super) const fn settled(self) -> Self {
+        match self {
+            Self::Ready | Self::Called { is_ready: true, .. } => Self::Ready,
+            Self::Away | Self::Called { is_ready: false, .. } | Self::Reloading { .. } => Self::Away,
+        }
+    }
+
     /// Whether it has been told to reload, and it is not known yet what has come of it.
     pub(super) const fn is_called(self) -> bool {
         matches!(self, Self::Called { .. } | Self::Reloading { .. })

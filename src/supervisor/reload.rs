@@ -349,10 +349,8 @@ impl Supervisor {
                 self.call(id, signal);
                 Some(Stage::Called)
             }
-            (
-                Strategy::Signal(signal),
-                State::Executing { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. },
-            ) => {
+            // Whoever is not ready may not have made ready for the signal either, and would die of it.
+            (Strategy::Signal(signal), State::Running { pid, .. }) => {
                 self.act(Action::Signal { pid, scope: Scope::Main, signal });
                 None
             }

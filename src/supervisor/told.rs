@@ -85,14 +85,11 @@ impl Supervisor {
     /// What it has been told to do, it has not said that it does, or that it has done it.
     pub(super) fn on_unanswered(&mut self, id: InstanceId) {
         let State::Running { presence, .. } = self.fleet[id].state else { return };
-        match presence {
-            Presence::Called { is_ready: true, .. } => self.set_presence(id, Presence::Ready),
-            Presence::Called { is_ready: false, .. } => self.set_presence(id, Presence::Away),
-            Presence::Reloading { .. } => {
-                self.fail_rollout(id, Obstacle::Late);
-                self.set_presence(id, Presence::Away);
-            }
-            Presence::Ready | Presence::Away => {}
+        if let Presence::Reloading { .. } = presence {
+            self.fail_rollout(id, Obstacle::Late);
+        }
+        if presence.is_called() {
+            self.set_presence(id, presence.settled());
         }
     }
 

@@ -32,7 +32,11 @@ fn status_shows_services_and_instances() {
         let (mut running, control) = begin(&set, place);
         control.wait_for("job.0", "completed");
         control.wait_for("web.1", "running");
-        let answer = control.get("/v1/status");
+        // One that has just been executed has no memory to speak of.
+        let answer = wait_until("some memory", || {
+            let answer = control.get("/v1/status");
+            (answer.json()["services"][0]["instances"][0]["rss_bytes"].as_u64() > Some(10_000)).then_some(answer)
+        });
         let status = answer.json();
         assert_eq!(answer.status, 200);
         assert!(answer.head.contains("Content-Type: application/json"), "{}", answer.head);
@@ -44,7 +48,7 @@ fn status_shows_services_and_instances() {
         assert_eq!((&web["type"], &web["state"], &web["ready"]), (&json!("service"), &json!("running"), &json!(true)));
         let first = &web["instances"][0];
         assert_eq!((&first["id"], &first["restarts"], &first["exit"]), (&json!("web.0"), &json!(0), &json!(null)));
-        assert!(first["uptime_ms"].is_u64() && first["rss_bytes"].as_u64() > Some(10_000), "{first}");
+        assert!(first["uptime_ms"].is_u64(), "{first}");
         assert_eq!((&first["processes"], &first["cpu_ms"].is_u64()), (&json!(1), &true));
         assert_eq!(status["services"][1]["instances"][0]["exit"], json!({"code": 0}));
         assert_eq!(status["services"][2]["state"], "stopped");

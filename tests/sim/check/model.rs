@@ -74,7 +74,7 @@ pub(crate) struct Instance {
     pub(crate) ready_by: Option<Mono>,
     /// How often it has to show that it is alive, and when the next time.
     pub(crate) watch: Option<(Duration, Mono)>,
-    /// What its process has said of that before it was ready.
+    /// What its process has said of that.
     pub(crate) watch_told: Option<Duration>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,

@@ -143,8 +143,8 @@ impl Model {
     /// `every`: from now on; `None`: as before.
     pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
         let Some(instance) = self.main(pid) else { return };
+        instance.watch_told = every.or(instance.watch_told);
         if instance.state != StateName::Running {
-            instance.watch_told = every.or(instance.watch_told);
             return;
         }
         let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
@@ -214,7 +214,8 @@ impl Instance {
             let every = self.watch_told.or(self.definition.watchdog).filter(|every| !every.is_zero());
             self.watch = every.map(|every| (every, now + every));
         } else {
-            self.watch_told = None;
+            // The process is another one, but for one that has to show anew that it is ready.
+            self.watch_told = self.watch_told.filter(|_| *reason == Reason::Ready);
             self.watch = None;
         }
         Ok(())

@@ -35,12 +35,14 @@ pub(crate) enum Expected {
 const ROUNDING: Duration = Duration::from_micros(2);
 
 pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
-    if instance.state == StateName::Stopping && instance.leaving != Leaving::Alone {
-        match instance.fault {
-            None => return Expected::Stopped,
-            // Whether the end of everything had already come to it cannot be told.
-            Some(_) if stage != Stage::Up => return Expected::Anything,
-            Some(_) => {}
+    if instance.state == StateName::Stopping {
+        let is_asked = instance.fault.is_none() && instance.leaving != Leaving::Alone;
+        if is_asked {
+            return Expected::Stopped;
+        }
+        // Whether the end of everything had already come to it cannot be told.
+        if stage != Stage::Up {
+            return Expected::Anything;
         }
     }
     if let Some(failure) = instance.failure.filter(|failure| failure.is_shortage()) {

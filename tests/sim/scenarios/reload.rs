@@ -323,6 +323,26 @@ fn by_a_signal_of_which_nothing_is_heard_it_is_over_soon() {
 }
 
 #[test]
+fn by_a_signal_whoever_is_not_ready_for_it_is_restarted() {
+    let mut stage = Stage::boot(vec![by_signal(told("web", 2))]);
+    stage.is_ready("web.0");
+    stage.forget();
+    stage.reload("web");
+    stage.check(&[
+        "web reloads",
+        "kill web.0 main SIGHUP",
+        "web.1 starting → stopping",
+        "kill web.1 main SIGTERM",
+        "kill web.1 main SIGCONT",
+    ]);
+    stage.exits("web.1", 0);
+    stage.is_ready("web.1");
+    stage.forget();
+    stage.at(seconds(1));
+    stage.check(&["web reloaded", "reply 1 done"]);
+}
+
+#[test]
 fn by_a_signal_it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
     let mut stage = up(vec![by_signal(told("web", 2))]);
     stage.reload("web");
