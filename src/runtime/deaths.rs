@@ -68,7 +68,7 @@ impl Runtime {
 
     /// No main process, or none any more.
     fn on_other_dead(&mut self, pid: Pid) {
-        if self.on_reader_dead(pid) || self.on_helper_dead(pid) {
+        if self.on_reader_dead(pid) || self.on_helper_dead(pid) || self.closers.on_dead(pid) {
             return;
         }
         let successor = self.children.successions().of(pid);

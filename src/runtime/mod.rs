@@ -7,6 +7,7 @@
 mod backoff;
 mod by_instance;
 mod children;
+mod closers;
 mod configure;
 mod control;
 mod counts;
@@ -47,6 +48,7 @@ use crate::sys::poll::Ready;
 use crate::sys::wait::Stops;
 use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
 use children::Children;
+use closers::Closers;
 use configure::Readings;
 pub use configure::Reread;
 use control::Server;
@@ -119,6 +121,7 @@ struct Runtime {
     plan: Rc<Plan>,
     reread: Reread,
     readings: Readings,
+    closers: Closers,
     supervisor: Supervisor,
     children: Children,
     sockets: Sockets,
@@ -193,6 +196,7 @@ impl Runtime {
             plan,
             reread,
             readings: Readings::default(),
+            closers: Closers::default(),
             children,
             logging,
             starts: Map::new(),
@@ -254,7 +258,8 @@ impl Runtime {
                     self.server.due(),
                     self.told_orphans.due(self.counts.orphans),
                 ];
-                let wakes = wakes.into_iter().chain([self.logging.due(), self.probes.due(), self.readings.due()]);
+                let others = [self.logging.due(), self.probes.due(), self.readings.due(), self.closers.due()];
+                let wakes = wakes.into_iter().chain(others);
                 wakes.flatten().min().map(|wake| wake.since(sys::now()))
             };
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
@@ -282,6 +287,8 @@ impl Runtime {
         self.serve();
         self.probe();
         self.look_at_reading();
+        self.closers.turn(self.now);
+        self.notify.listen(&self.poller);
         self.happened(Event::Tick);
     }
 

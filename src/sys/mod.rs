@@ -10,7 +10,7 @@
 pub mod clock;
 pub mod counters;
 pub mod cpus;
-mod discard;
+pub mod discard;
 pub mod entry;
 pub mod fork;
 pub mod holder;

@@ -129,6 +129,13 @@ pub fn stop_receiving(connection: impl AsFd) {
     shutdown(connection.as_fd().as_raw_fd(), Shutdown::Read).ok();
 }
 
+/// Whether there is something to be received.
+#[must_use]
+pub fn has_input(connection: impl AsFd) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(connection.as_fd().as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

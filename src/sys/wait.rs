@@ -105,14 +105,6 @@ pub fn reap_quiet(child: Pid) -> Result<Option<ExitStatus>, Errno> {
     }))
 }
 
-/// As [`reap_quiet`], of one that has been killed: waits until it is dead.
-///
-/// # Errors
-/// ECHILD: it is no child of ours.
-pub fn await_quiet(child: Pid) -> Result<(), Errno> {
-    wait_id(libc::P_PID, child.get().unsigned_abs(), libc::WEXITED | libc::__WALL).map(drop)
-}
-
 /// Takes note of the stop of `pid`, so that [`peek`] does not find it for that again.
 pub fn consume_stop(pid: Pid) {
     wait_id(libc::P_PID, pid.get().unsigned_abs(), libc::WSTOPPED | libc::WNOHANG).ok();

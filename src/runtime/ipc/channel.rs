@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::InstanceId;
+use crate::runtime::closers::Closers;
 use crate::sys::notices::{self, Notice};
 use crate::sys::{self, Interest, Poller, pipe, socket};
 
@@ -93,7 +94,12 @@ impl Channel {
         match notices::receive(&self.fd, &mut buffer) {
             Ok(Notice { length: 0, .. }) => Read::End,
             Ok(Notice { length, descriptors, .. }) => {
-                sys::discard(descriptors);
+                if !descriptors.is_empty() {
+                    sys::discard(descriptors);
+                    if !Closers::have_room() {
+                        return Read::End;
+                    }
+                }
                 self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 Read::Something
             }
@@ -102,12 +108,12 @@ impl Channel {
         }
     }
 
-    /// Closes it. With it would be closed what is still under way in it, so that is taken out, and nothing more comes.
+    /// Closes it, and what is still under way in it.
     pub(super) fn close(self) {
+        // Nothing more comes then.
         socket::stop_receiving(&self.fd);
-        let mut buffer = [0; PIECE];
-        while let Ok(Notice { length: 1.., descriptors, .. }) = notices::receive(&self.fd, &mut buffer) {
-            sys::discard(descriptors);
+        if socket::has_input(&self.fd) {
+            sys::discard(vec![self.fd]);
         }
     }
 

@@ -14,13 +14,14 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::children::Child;
+use super::closers::Closers;
 use super::fd_store::Offer;
 use crate::model::map::Map;
 use crate::model::plan::{Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
 use crate::supervisor::Event;
 use crate::sys::notices::{self, Notice};
-use crate::sys::{self, Poller, procfs};
+use crate::sys::{self, Interest, Poller, procfs};
 use message::{Access, Message, News, Store, Watchdog};
 
 /// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
@@ -32,8 +33,6 @@ pub(super) const FIRST_TOKEN: u64 = SOCKET + 1;
 const LONGEST: usize = 4096;
 /// So many datagrams are read in one turn: more than can wait, unless the kernel has been told otherwise.
 const DATAGRAMS_PER_TURN: u32 = 256;
-/// So many descriptors that nobody wants are closed at once.
-const MOST_UNWANTED: usize = 64;
 /// No more than one complaint in so long.
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
@@ -44,6 +43,8 @@ pub(super) struct Notify {
     socket: Option<(OwnedFd, String)>,
     /// Something is there to be read.
     has_news: bool,
+    /// Nobody waits for anything to be there.
+    is_deaf: bool,
     /// So many datagrams may still be read in this turn.
     budget: u32,
     /// By main process.
@@ -113,6 +114,16 @@ impl Notify {
         self.has_news
     }
 
+    /// Listens, or does not while too much that has been handed over waits to be closed.
+    pub(super) fn listen(&mut self, poller: &Poller) {
+        let is_wanted = Closers::have_room();
+        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_deaf) else { return };
+        let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
+        if poller.change(socket, SOCKET, interest).is_ok() {
+            self.is_deaf = !is_wanted;
+        }
+    }
+
     const fn is_open(&self) -> bool {
         self.socket.is_some()
     }
@@ -166,16 +177,13 @@ impl Runtime {
             return;
         }
         let mut buffer = [0; LONGEST];
-        let mut unwanted = Vec::new();
-        while let Some(mut notice) = self.notify.next(&mut buffer) {
+        while Closers::have_room()
+            && let Some(mut notice) = self.notify.next(&mut buffer)
+        {
             let text = buffer.get(..notice.length).unwrap_or_default();
             self.on_notice(&mut notice, text);
-            unwanted.append(&mut notice.descriptors);
-            if unwanted.len() >= MOST_UNWANTED {
-                sys::discard(std::mem::take(&mut unwanted));
-            }
+            sys::discard(notice.descriptors);
         }
-        sys::discard(unwanted);
     }
 
     /// Takes of its descriptors those that are to be kept.
