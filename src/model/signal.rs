@@ -41,6 +41,7 @@ impl Signal {
     pub const TSTP: Self = Self(20);
     pub const TTIN: Self = Self(21);
     pub const TTOU: Self = Self(22);
+    pub const XFSZ: Self = Self(25);
     pub const WINCH: Self = Self(28);
 }
 

@@ -393,9 +393,6 @@ impl Runtime {
             self.counts.changes = changes;
         }
         self.sockets.on_fact(&record.fact);
-        if let Fact::Replaced { instance, .. } = record.fact {
-            self.states.on_replaced(instance);
-        }
         if let Fact::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::Runtime;
 use super::ends::Ends;
 use super::gear::Gear;
+use super::state::Company;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Pid, StartFailure, StartStep};
 use crate::supervisor::Event;
@@ -43,8 +44,9 @@ impl Runtime {
             true => out_of(failure.errno),
             false => Event::Unbound { instance, failure },
         };
+        let company = self.company_of(instance);
         let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
-        let state = self.states.for_instance(instance, definition);
+        let state = self.states.for_instance(instance, definition, company);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let ends = Ends::new(definition).map_err(out_of)?;
         let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
@@ -58,6 +60,12 @@ impl Runtime {
         let made = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)?;
         self.keep(ends, made.0);
         Ok(made)
+    }
+
+    /// Of those who have been reaped and left processes behind, whose they were is not kept: they may be this one's.
+    fn company_of(&self, instance: InstanceId) -> Company {
+        let mut others = self.children.living().filter(|(other, _)| other.slot() == instance.slot());
+        if self.uncleared.is_empty() && others.next().is_none() { Company::Nobody } else { Company::Others }
     }
 
     fn on_progress(&mut self, pid: Pid, progress: Progress) {

@@ -12,51 +12,41 @@ use crate::model::plan::{Service, State};
 use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::memfd;
 
+/// Whether anything else is alive of an instance and its twin, which may have the memory mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    Nobody,
+    Others,
+}
+
 /// The memory of all instances that have some.
 #[derive(Debug, Default)]
-pub(super) struct States(ByInstance<Slot>);
-
-#[derive(Debug, Default)]
-struct Slot {
-    memory: Option<OwnedFd>,
-    /// That of its twin, if the definition of that has another size: until it takes over, the other is written to.
-    of_twin: Option<OwnedFd>,
-}
+pub(super) struct States(ByInstance<Option<OwnedFd>>);
 
 impl States {
     /// The memory for a process of `id` that is made of `service`, by a descriptor that no other process has; `None`: it is
-    /// to have none. What it was of another size is copied as far as it fits.
+    /// to have none. It is made larger if `service` wants more; smaller only if nobody else is there: who has mapped what
+    /// is cut off dies of SIGBUS.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM; EFBIG: it can never be so large.
-    pub(super) fn for_instance(&mut self, id: InstanceId, service: &Service) -> Result<Option<OwnedFd>, Errno> {
-        let Some(State { size, persist: None }) = &service.process.state else { return Ok(None) };
-        let Some(Slot { memory, of_twin }) = self.0.entry(id) else { return Ok(None) };
-        if id.is_twin() {
-            *of_twin = None;
-        }
-        let own = match memory {
-            None => memory.insert(memfd::fixed(*size)?),
-            Some(memory) if memfd::size(&*memory) == Ok(*size) => memory,
-            Some(memory) => {
-                let new = memfd::fixed(*size)?;
-                memfd::copy(memory, &new)?;
-                if id.is_twin() {
-                    of_twin.insert(new)
-                } else {
-                    *memory = new;
-                    memory
-                }
-            }
+    /// EMFILE, ENFILE, ENOMEM, ENOSPC; EFBIG: it can never be so large, or may not.
+    pub(super) fn for_instance(
+        &mut self,
+        id: InstanceId,
+        service: &Service,
+        company: Company,
+    ) -> Result<Option<OwnedFd>, Errno> {
+        let Some(State { size: wanted, persist: None }) = &service.process.state else { return Ok(None) };
+        let Some(slot) = self.0.entry(id) else { return Ok(None) };
+        let memory = match slot {
+            Some(memory) => memory,
+            None => slot.insert(memfd::for_data()?),
         };
-        memfd::reopened(own).map(Some)
-    }
-
-    /// The twin of an instance has taken over.
-    pub(super) fn on_replaced(&mut self, id: InstanceId) {
-        if let Some(Slot { memory, of_twin: of_twin @ Some(_) }) = self.0.get_mut(id) {
-            *memory = of_twin.take();
+        let size = memfd::size(&*memory)?;
+        if size < *wanted || (size > *wanted && company == Company::Nobody) {
+            memfd::resize(&*memory, *wanted)?;
         }
+        memfd::reopened(memory).map(Some)
     }
 
     /// Drops that of a service that is not to be any more.
@@ -83,8 +73,18 @@ mod tests {
         InstanceId { service: ServiceIndex(2), number }
     }
 
+    fn given(states: &mut States, id: InstanceId, size: u64, company: Company) -> File {
+        File::from(states.for_instance(id, &with_state(size), company).unwrap().unwrap())
+    }
+
     fn file(states: &mut States, id: InstanceId, size: u64) -> File {
-        File::from(states.for_instance(id, &with_state(size)).unwrap().unwrap())
+        given(states, id, size, Company::Nobody)
+    }
+
+    fn content(file: &File) -> Vec<u8> {
+        let mut content = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+        file.read_exact_at(&mut content, 0).unwrap();
+        content
     }
 
     #[test]
@@ -104,33 +104,42 @@ mod tests {
         let mut states = States::default();
         file(&mut states, instance(0), 5).write_all_at(b"12345", 0).unwrap();
         for (size, expect) in [(8, &b"12345\0\0\0"[..]), (2, b"12"), (4, b"12\0\0")] {
-            let mut content = Vec::new();
-            std::io::Read::read_to_end(&mut file(&mut states, instance(0), size), &mut content).unwrap();
-            assert_eq!(content, expect);
+            assert_eq!(content(&file(&mut states, instance(0), size)), expect);
         }
     }
 
     #[test]
-    fn what_is_written_while_a_twin_of_another_size_is_tried_is_kept_unless_that_takes_over() {
-        let content = |file: &File| {
-            let mut content = [0; 4];
-            file.read_exact_at(&mut content, 0).unwrap();
-            content
-        };
-        for takes_over in [false, true] {
+    fn what_is_written_while_a_twin_of_another_size_is_tried_is_there_for_both() {
+        for size in [8, 2] {
             let mut states = States::default();
             let old = file(&mut states, instance(0), 4);
             old.write_all_at(b"old", 0).unwrap();
-            let twin = file(&mut states, instance(0).twin(), 8);
-            assert_eq!(&content(&twin), b"old\0");
+            let twin = given(&mut states, instance(0).twin(), size, Company::Others);
+            assert_eq!(&content(&twin)[..4], b"old\0");
             old.write_all_at(b"late", 0).unwrap();
-            twin.write_all_at(b"twin", 0).unwrap();
-            if takes_over {
-                states.on_replaced(instance(0));
-            }
-            let expect = if takes_over { b"twin" } else { b"late" };
-            assert_eq!(&content(&file(&mut states, instance(0), if takes_over { 8 } else { 4 })), expect);
-            assert_eq!(&content(&file(&mut states, instance(0).twin(), 6)), expect);
+            assert_eq!(&content(&twin)[..4], b"late");
+            twin.write_all_at(b"tw", 0).unwrap();
+            assert_eq!(&content(&file(&mut states, instance(0), 4)), b"twte");
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_while_somebody_else_has_it() {
+        let mut states = States::default();
+        let old = file(&mut states, instance(0), 4);
+        old.write_all_at(b"1234", 0).unwrap();
+        assert_eq!(content(&given(&mut states, instance(0).twin(), 2, Company::Others)), b"1234");
+        assert_eq!(content(&old), b"1234");
+        assert_eq!(content(&given(&mut states, instance(0), 6, Company::Others)), b"1234\0\0");
+        assert_eq!(content(&given(&mut states, instance(0), 2, Company::Nobody)), b"12");
+    }
+
+    #[test]
+    fn whatever_a_process_has_made_of_its_size_the_next_one_has_what_it_wants() {
+        let mut states = States::default();
+        for size in [0, 3, 1 << 40] {
+            file(&mut states, instance(0), 4).set_len(size).unwrap();
+            assert_eq!(file(&mut states, instance(0), 4).metadata().unwrap().len(), 4);
         }
     }
 
@@ -150,9 +159,12 @@ mod tests {
     fn who_wants_none_has_none() {
         let mut states = States::default();
         assert!(
-            states.for_instance(instance(0), &Service::plain("web", Process::plain(Box::default()))).unwrap().is_none()
+            states
+                .for_instance(instance(0), &Service::plain("web", Process::plain(Box::default())), Company::Nobody)
+                .unwrap()
+                .is_none()
         );
-        let refused = states.for_instance(instance(0), &with_state(u64::MAX));
+        let refused = states.for_instance(instance(0), &with_state(u64::MAX), Company::Nobody);
         assert_eq!(refused.err(), Some(Errno::EFBIG));
     }
 }

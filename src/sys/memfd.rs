@@ -11,16 +11,24 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek64};
 
-/// Memory of exactly `size` bytes, all zero; nobody can change its size. It takes no room before something is written.
+/// Memory for data of a service, of no bytes yet: whoever has it can make it larger and smaller, and nobody can keep
+/// others from that. It takes no room before something is written.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM; EFBIG: so large that it cannot be.
-pub fn fixed(size: u64) -> Result<OwnedFd, Errno> {
+/// EMFILE, ENFILE, ENOMEM.
+pub fn for_data() -> Result<OwnedFd, Errno> {
     let memory = memfd_create(c"keepalive-state", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    nix::unistd::ftruncate(&memory, i64::try_from(size).map_err(|_| Errno::EFBIG)?)?;
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    // Where `vm.memfd_noexec` is set, it could be sealed even if it had not been made for that.
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL))?;
     Ok(memory)
+}
+
+/// Makes it so large or so small. What is cut off is gone, and who has it mapped and looks there dies of SIGBUS.
+///
+/// # Errors
+/// ENOMEM, ENOSPC: there is no memory for it; EFBIG: it can never be so large, or may not, and then we are sent SIGXFSZ.
+pub fn resize(memory: impl AsFd, size: u64) -> Result<(), Errno> {
+    nix::unistd::ftruncate(memory, i64::try_from(size).map_err(|_| Errno::EFBIG)?)
 }
 
 /// Memory that grows with what is written to it.
@@ -45,7 +53,7 @@ pub fn content(memory: &OwnedFd) -> Result<Vec<u8>, Errno> {
 /// How many bytes it has.
 ///
 /// # Errors
-/// None for what [`fixed`] has made.
+/// None for what is made here.
 pub fn size(memory: impl AsFd) -> Result<u64, Errno> {
     nix::sys::stat::fstat(memory).map(|about| about.st_size.unsigned_abs())
 }
@@ -61,31 +69,6 @@ pub fn reopened(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
         lseek64(memory, 0, Whence::SeekSet)?;
         memory.try_clone().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
     })
-}
-
-/// Copies what has ever been written to `from` to `to`, as far as that reaches.
-///
-/// # Errors
-/// ENOMEM, ENOSPC: there is no memory for it.
-pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    let (source, target) = (File::from(from.try_clone().map_err(errno)?), File::from(to.try_clone().map_err(errno)?));
-    let (mut position, end) = (0, size(from)?.min(size(to)?));
-    let mut buffer = [0; 8192];
-    while let Some(data) = next_data(from, position).filter(|data| *data < end) {
-        let room = usize::try_from(end - data).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = buffer.get_mut(..room).unwrap_or_default();
-        source.read_exact_at(piece, data).map_err(errno)?;
-        target.write_all_at(piece, data).map_err(errno)?;
-        position = data + room as u64;
-    }
-    Ok(())
-}
-
-/// Where the next part begins that takes room.
-fn next_data(memory: &OwnedFd, position: u64) -> Option<u64> {
-    let data = lseek64(memory, i64::try_from(position).ok()?, Whence::SeekData).ok()?;
-    u64::try_from(data).ok()
 }
 
 #[cfg(test)]
@@ -111,22 +94,32 @@ mod tests {
     }
 
     #[test]
-    fn its_size_stays_whatever_who_has_it_does() {
-        let memory = fixed(5000).unwrap();
-        assert_eq!(size(&memory), Ok(5000));
-        assert_eq!(read(&memory, 0, 5000), vec![0; 5000]);
-        for other in [0, 4999, 5001, 1 << 40] {
-            assert_eq!(nix::unistd::ftruncate(&memory, other), Err(Errno::EPERM));
+    fn what_is_kept_of_it_when_its_size_changes_stays_and_the_rest_is_zero() {
+        let memory = for_data().unwrap();
+        assert_eq!(size(&memory), Ok(0));
+        resize(&memory, 4).unwrap();
+        write(&memory, 0, b"1234");
+        for (to, expect) in [(6, &b"1234\0\0"[..]), (2, b"12"), (4, b"12\0\0")] {
+            resize(&memory, to).unwrap();
+            assert_eq!(content(&memory), Ok(expect.to_vec()));
         }
-        let beyond = File::from(memory.try_clone().unwrap()).write_all_at(b"x", 100_000);
-        assert_eq!(beyond.unwrap_err().raw_os_error(), Some(libc::EPERM));
-        assert_eq!(fixed(u64::MAX).err(), Some(Errno::EFBIG));
+        assert_eq!(resize(&memory, u64::MAX), Err(Errno::EFBIG));
+        assert_eq!(size(&memory), Ok(4));
+    }
+
+    #[test]
+    fn nobody_can_keep_others_from_changing_it() {
+        let memory = for_data().unwrap();
+        for seal in [SealFlag::F_SEAL_GROW, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_WRITE] {
+            assert_eq!(fcntl(&memory, FcntlArg::F_ADD_SEALS(seal)), Err(Errno::EPERM));
+        }
     }
 
     #[test]
     fn each_descriptor_of_it_has_a_position_of_its_own() {
         use std::io::{Read as _, Write as _};
-        let memory = fixed(8).unwrap();
+        let memory = for_data().unwrap();
+        resize(&memory, 8).unwrap();
         let (mut first, mut second) = (File::from(reopened(&memory).unwrap()), File::from(reopened(&memory).unwrap()));
         first.write_all(b"12345").unwrap();
         let mut content = String::new();
@@ -134,26 +127,5 @@ mod tests {
         assert_eq!(content, "12345\0\0\0");
         first.write_all(b"6").unwrap();
         assert_eq!(read(&memory, 0, 8), b"123456\0\0");
-        assert_eq!(nix::unistd::ftruncate(&first, 0), Err(Errno::EPERM), "it is sealed all the same");
-    }
-
-    #[test]
-    fn as_much_is_copied_as_there_is_room_for_and_holes_stay_holes() {
-        let old = fixed(1 << 40).unwrap();
-        write(&old, 0, b"begin");
-        write(&old, (1 << 20) - 2, b"middle");
-        write(&old, (1 << 40) - 3, b"end");
-        for (to, cut) in [(1 << 20, true), (1 << 40, false), (1 << 41, false)] {
-            let new = fixed(to).unwrap();
-            copy(&old, &new).unwrap();
-            assert_eq!(read(&new, 0, 6), b"begin\0");
-            let middle: &[u8] = if cut { b"mi" } else { b"middle" };
-            assert_eq!(read(&new, (1 << 20) - 2, middle.len()), middle);
-            if !cut {
-                assert_eq!(read(&new, (1 << 40) - 3, 3), b"end");
-            }
-            let blocks = nix::sys::stat::fstat(&new).unwrap().st_blocks;
-            assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
-        }
     }
 }

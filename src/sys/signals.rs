@@ -192,7 +192,8 @@ pub struct Received {
 }
 
 impl Received {
-    /// `None` for what is no signal, and for the SIGPIPE that a write of our own to a closed pipe has caused.
+    /// `None` for what is no signal, and for what our own writes have caused: the SIGPIPE of a closed pipe, the SIGXFSZ of
+    /// a file that may not be so large.
     fn new(number: i64, code: i32, sender: i32) -> Option<Self> {
         let signal = Signal::new(u8::try_from(number).ok()?)?;
         // Codes above zero are the kernel's own (SI_KERNEL, CLD_…, faults); zero and below come from system calls.
@@ -201,7 +202,7 @@ impl Received {
             Some(child) if signal == Signal::CHLD => Origin::Child(child),
             _ => Origin::Kernel,
         };
-        if signal == Signal::PIPE && origin == Origin::Process(Some(super::process::id())) {
+        if [Signal::PIPE, Signal::XFSZ].contains(&signal) && origin == Origin::Process(Some(super::process::id())) {
             return None;
         }
         Some(Self { signal, origin })
@@ -350,9 +351,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sigpipe_of_our_own_is_dropped_and_anothers_is_not() {
+    fn what_our_own_writes_cause_is_dropped_and_anothers_signals_are_not() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(Received::new(13, libc::SI_USER, own), None);
-        assert!(Received::new(13, libc::SI_USER, 0).is_some());
+        for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+            assert_eq!(Received::new(signal.into(), libc::SI_USER, own), None);
+            assert!(Received::new(signal.into(), libc::SI_USER, 0).is_some());
+        }
+        assert!(Received::new(libc::SIGTERM.into(), libc::SI_USER, own).is_some());
     }
 }

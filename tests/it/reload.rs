@@ -14,7 +14,7 @@ use crate::services::Set;
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
 
 impl Set {
-    fn change(&self, from: &str, to: &str) {
+    pub(crate) fn change(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.config).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(&self.config, text.replace(from, to)).unwrap();
@@ -35,7 +35,7 @@ fn with_pipe(set: &Set) -> String {
     pipe
 }
 
-fn answer(mut asked: UnixStream) -> String {
+pub(crate) fn answer(mut asked: UnixStream) -> String {
     let mut answer = String::new();
     asked.read_to_string(&mut answer).unwrap();
     answer

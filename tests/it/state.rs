@@ -2,8 +2,13 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
+
 use crate::control::begin;
-use crate::harness::{KEEPALIVE, Place, Run, have_root, places};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places};
+use crate::http::Control;
+use crate::reload::answer;
 use crate::services::Set;
 
 const AT_ONCE: &str = r#"
@@ -168,11 +173,95 @@ fn each_process_finds_its_memory_from_the_beginning() {
     }
 }
 
+/// Tells size and content of its memory, and at SIGUSR1 writes into it.
+const TELLER: &str = r#"
+    fd=$KEEPALIVE_STATE_FD
+    trap 'printf late 1<>/proc/self/fd/$fd; echo written' USR1
+    echo "$(wc -c </proc/self/fd/$fd) $(tr -d '\0' <&$fd)."
+    while :; do sleep 1000 & wait; done
+"#;
+
+fn teller() -> Set {
+    let set = Set::new("[services.web]\ncommand = [\"/bin/sh\", \"DIR/teller\"]\nstate = { size = \"8B\" }\n");
+    set.directory.file("teller", TELLER.as_bytes(), 0o644);
+    set
+}
+
+fn write_late(running: &Running, control: &Control) {
+    let web = control.instance("web.0")["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?));
+    signal_process(web.expect("a pid"), Signal::USR1).unwrap();
+    running.expect("written");
+}
+
+#[test]
+fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
+    let set = teller();
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("8 .");
+    set.directory.file("trial", b"echo ready $$; exec sleep 1000", 0o644);
+    set.change("8B", "4KiB");
+    set.change("/teller", "/trial");
+    set.change("command", "ready = \"notify\"\ncommand");
+    let asked = control.ask("POST", "/v1/reload");
+    let twin = running.ready();
+    write_late(&running, &control);
+    signal_process(twin, Signal::KILL).unwrap();
+    let answer = answer(asked);
+    assert!(answer.starts_with("HTTP/1.1 409 "), "{answer}");
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    running.expect("8 late.");
+}
+
+#[test]
+fn a_larger_size_comes_with_a_reload_and_a_smaller_one_with_a_restart() {
+    let set = teller();
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("8 .");
+    write_late(&running, &control);
+    for (from, to, reloaded, restarted) in
+        [("8B", "4KiB", "4096 late.", "4096 late."), ("4KiB", "2B", "4096 late.", "2 la.")]
+    {
+        set.change(from, to);
+        assert_eq!(control.post("/v1/reload").status, 200);
+        running.expect(reloaded);
+        assert_eq!(control.post("/v1/services/web/restart").status, 200);
+        running.expect(restarted);
+    }
+}
+
+// ftruncate(2): EFBIG comes with SIGXFSZ, which ends who does not expect it, and is not for our services.
+#[test]
+fn memory_beyond_the_limit_of_files_is_a_failed_start_and_ends_nobody_else() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["true"]
+        state = { size = "1MiB" }
+        max_restarts = 0
+        on_failure = "ignore"
+        [services.other]
+        command = ["PUPPET", "ignore"]
+        "#,
+    );
+    let mut run = Run::words(Place::Child, &["/bin/sh", "-c", "ulimit -f 8; exec $0 -c $1", KEEPALIVE, &set.config]);
+    run.command.env("KEEPALIVE_SOCKET", set.socket());
+    let mut running = run.start();
+    let control = Control::at(&set.socket());
+    running.ready();
+    control.wait_for("web.0", "failed");
+    control.wait_for("other.0", "running");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(stderr.contains("File too large"), "{stderr}");
+    assert!(!stderr.contains("XFSZ"), "{stderr}");
+}
+
 #[test]
 fn what_is_kept_for_a_service_goes_with_it() {
     let web = r#"
         [services.web]
-        command = ["/bin/sh", "-c", "echo $(tr -d '\\0' <&$KEEPALIVE_STATE_FD).; printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; exec sleep 1000"]
+        command = ["/bin/sh", "-c", "found=$(tr -d '\\0' <&$KEEPALIVE_STATE_FD); printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; echo $found.; exec sleep 1000"]
         state = { size = "1KiB" }
         [services.idle]
         command = ["sleep", "1000"]
