@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
-use keepalive::model::Signal;
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
 
 use crate::control::begin;
-use crate::harness::{places, wait_until};
+use crate::harness::{Place, places, wait_for_death, wait_until};
+use crate::http::free_port;
 use crate::services::Set;
 
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -79,6 +82,46 @@ fn a_shutdown_does_not_wait_for_files() {
         assert_eq!(running.end(), 0);
         drop(writer);
     }
+}
+
+// prctl(2), PR_SET_PDEATHSIG
+#[test]
+fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
+    let port = free_port();
+    let listen = format!("listen.http = \"tcp://127.0.0.1:{port}\"\n");
+    let set = Set::new(&format!("{SLEEPER}{listen}"));
+    let (running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    let worker = control.instance("web.0")["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).unwrap();
+    let pipe = with_pipe(&set);
+    set.change("[keepalive]", "[keepalive]\ninclude = [\"en*\"]");
+    let asked = control.ask("POST", "/v1/reload");
+    let writer = writer(&pipe);
+    let reader = child_named(running.keepalive(), "keepalive-read");
+    let open = std::fs::read_dir(format!("/proc/{reader}/fd")).unwrap().flatten();
+    let open: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    let is_ours = |path: &&std::path::PathBuf| {
+        let path = path.to_string_lossy();
+        path.starts_with("socket:") || path.contains("signalfd")
+    };
+    assert_eq!(open.iter().find(is_ours), None, "{open:?}");
+    running.send(Signal::KILL);
+    wait_for_death(running.keepalive());
+    wait_for_death(reader);
+    // It has the socket too.
+    signal_process(worker, Signal::KILL).unwrap();
+    wait_for_death(worker);
+    wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).ok());
+    drop((writer, asked));
+}
+
+fn child_named(parent: Pid, name: &str) -> Pid {
+    wait_until("a child of this name", || {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::new));
+        children
+            .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name))
+    })
 }
 
 #[test]
