@@ -10,8 +10,8 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
 use crate::control::begin;
-use crate::harness::{Place, places, wait_for_death, wait_until};
-use crate::http::free_port;
+use crate::harness::{KEEPALIVE, Place, Run, places, wait_for_death, wait_until};
+use crate::http::{Control, free_port};
 use crate::services::Set;
 
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -113,6 +113,44 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     wait_for_death(worker);
     wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).ok());
     drop((writer, asked));
+}
+
+#[test]
+fn a_configuration_that_keepalive_was_given_open_is_read_again() {
+    let set = Set::new(SLEEPER);
+    let line = "exec \"$0\" -c /dev/fd/3 3< \"$1\"";
+    for place in places() {
+        let mut run = Run::words(place, &["sh", "-c", line, KEEPALIVE, &set.config]);
+        run.command.env("KEEPALIVE_SOCKET", set.socket());
+        let mut running = run.start();
+        let control = Control::at(&set.socket());
+        control.wait_for("web.0", "running");
+        set.change("web", "wob");
+        assert_eq!(control.post("/v1/reload").status, 200);
+        control.wait_for("wob.0", "running");
+        set.change("wob", "web");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn more_than_can_be_is_not_read() {
+    let set = Set::new(SLEEPER);
+    let (mut running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    for number in 0..9 {
+        set.directory.file(&format!("{number}.env"), &[b'#'; 1 << 20], 0o644);
+    }
+    let paths: Vec<_> = (0..9).map(|number| format!("{number}.env")).collect();
+    set.change("command", &format!("env_file = {paths:?}\ncommand"));
+    let answer = control.post("/v1/reload");
+    assert_eq!(answer.status, 409);
+    let reason = answer.reason();
+    let told = reason.lines().find(|line| line.contains("cannot read")).unwrap_or(&reason);
+    assert!(told.ends_with("/7.env`: all files together are larger than 8 MiB"), "{reason}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
 }
 
 fn child_named(parent: Pid, name: &str) -> Pid {
