@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::signal_process;
+use keepalive::sys::{procfs, signal_process};
 
 use crate::control::begin;
 use crate::harness::{KEEPALIVE, Place, Run, places, wait_for_death, wait_until};
@@ -96,7 +96,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     let pipe = with_pipe(&set);
     set.change("[keepalive]", "[keepalive]\ninclude = [\"en*\"]");
     let asked = control.ask("POST", "/v1/reload");
-    let writer = writer(&pipe);
+    let mut writer = writer(&pipe);
     let reader = child_named(running.keepalive(), "keepalive-read");
     let open = std::fs::read_dir(format!("/proc/{reader}/fd")).unwrap().flatten();
     let open: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
@@ -107,7 +107,11 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     assert_eq!(open.iter().find(is_ours), None, "{open:?}");
     running.send(Signal::KILL);
     wait_for_death(running.keepalive());
-    wait_for_death(reader);
+    wait_until("the end of the reader", || {
+        // It gives up a pipe that is silent for long, and this is not to be why it ends.
+        writer.write_all(b"#").ok();
+        procfs::stat(reader).is_none_or(|stat| stat.is_dead()).then_some(())
+    });
     // It has the socket too.
     signal_process(worker, Signal::KILL).unwrap();
     wait_for_death(worker);
