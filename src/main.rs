@@ -7,7 +7,7 @@ use std::path::Path;
 
 use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Environment, Files, Finding, Loaded, Purpose, Report};
+use keepalive::config::{self, Bounded, Environment, Files, Finding, Loaded, Purpose, Report};
 use keepalive::init::Dialect;
 use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
@@ -61,8 +61,9 @@ fn run(arguments: Vec<OsString>) -> u8 {
 /// What reading a configuration needs to know of the world, given to `read`.
 fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&Environment<'_>) -> T) -> T {
     let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let bounded = Bounded::new(files);
     read(&Environment {
-        files,
+        files: &|question| bounded.ask(question),
         variables: &variables,
         root: Path::new("/"),
         directory: &std::env::current_dir().unwrap_or_default(),

@@ -5,12 +5,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
-use std::io;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::read;
+
+/// All that is read of one configuration has no more bytes: it is all in memory at once, and twice when it is read again.
+const TOTAL_LIMIT: usize = 8 << 20;
+/// Nor has each of /etc/passwd and /etc/group.
+const USERS_LIMIT: u64 = 8 << 20;
+/// Nor have all names in a directory together.
+const NAMES_LIMIT: usize = 1 << 20;
 
 /// What there is to ask.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +51,8 @@ pub type Files<'f> = &'f dyn Fn(&Question<'_>) -> Answer;
 pub fn ask(question: &Question<'_>) -> Answer {
     let told = match *question {
         Question::Content(path) => return read::read(path),
-        Question::Users(path) => std::fs::read(path),
-        Question::Names(path) => names(path),
+        Question::Users(path) => users(path),
+        Question::Names(path) => return bounded_names(path, NAMES_LIMIT),
         Question::Identity(path) => std::fs::metadata(path)
             .map(|metadata| [metadata.dev().to_ne_bytes(), metadata.ino().to_ne_bytes()].concat()),
         Question::Presence(path) => match std::fs::metadata(path) {
@@ -57,13 +68,28 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn names(directory: &Path) -> io::Result<Vec<u8>> {
+fn users(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(USERS_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > USERS_LIMIT { Err(Errno::EFBIG.into()) } else { Ok(bytes) }
+}
+
+fn bounded_names(directory: &Path, limit: usize) -> Answer {
+    let names = names(directory, limit).map_err(|error| read::describe(&error))?;
+    if names.len() > limit { Err("there are too many files in it".to_owned()) } else { Ok(names) }
+}
+
+/// More than `limit` bytes of them are some of them.
+fn names(directory: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut names = Vec::new();
     match std::fs::read_dir(directory) {
         Ok(entries) => {
             for entry in entries.map_while(Result::ok) {
                 names.extend_from_slice(entry.file_name().as_bytes());
                 names.push(0);
+                if names.len() > limit {
+                    break;
+                }
             }
             Ok(names)
         }
@@ -75,6 +101,46 @@ fn names(directory: &Path) -> io::Result<Vec<u8>> {
 /// The names of an answer to [`Question::Names`].
 pub(super) fn split_names(names: &[u8]) -> impl Iterator<Item = &OsStr> {
     names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
+}
+
+/// Asks for no more than a configuration may have in all, the users aside.
+pub struct Bounded<'f> {
+    files: Files<'f>,
+    /// `None`: it has been too much. Nothing more is read then.
+    left: Cell<Option<usize>>,
+}
+
+impl<'f> Bounded<'f> {
+    /// Which asks `files`.
+    #[must_use]
+    pub const fn new(files: Files<'f>) -> Self {
+        Self { files, left: Cell::new(Some(TOTAL_LIMIT)) }
+    }
+
+    /// As who is asked.
+    ///
+    /// # Errors
+    /// As who is asked; and that it is too much, from then on.
+    pub fn ask(&self, question: &Question<'_>) -> Answer {
+        match question {
+            Question::Content(_) | Question::Names(_) => {}
+            Question::Users(_) | Question::Identity(_) | Question::Presence(_) => return (self.files)(question),
+        }
+        if let Some(left) = self.left.get() {
+            let answer = (self.files)(question)?;
+            self.left.set(left.checked_sub(answer.len()));
+            if self.left.get().is_some() {
+                return Ok(answer);
+            }
+        }
+        Err(format!("all files together are larger than {} MiB", TOTAL_LIMIT >> 20))
+    }
+}
+
+impl fmt::Debug for Bounded<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Bounded").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 /// Asks, and keeps the answers.
@@ -162,5 +228,36 @@ mod tests {
         assert_eq!(heard[0], Err("no such file or directory".to_owned()));
         assert_eq!(heard[2], Ok(Vec::new()));
         assert!(recording.answer(&questions[0]).is_err());
+    }
+
+    #[test]
+    fn what_is_too_much_in_all_is_not_even_read() {
+        let asked = Cell::new(0);
+        let files = |question: &Question<'_>| {
+            asked.set(asked.get() + 1);
+            Ok(vec![0; if matches!(question, Question::Identity(_)) { 16 } else { TOTAL_LIMIT / 4 }])
+        };
+        let bounded = Bounded::new(&files);
+        let path = Path::new("/etc/x");
+        for question in
+            [Question::Content(path), Question::Names(path), Question::Content(path), Question::Content(path)]
+        {
+            assert!(bounded.ask(&question).is_ok());
+            assert!(bounded.ask(&Question::Users(path)).is_ok(), "it does not count");
+        }
+        let too_much = Err("all files together are larger than 8 MiB".to_owned());
+        assert_eq!(bounded.ask(&Question::Content(path)), too_much);
+        assert_eq!(asked.get(), 9);
+        assert_eq!(bounded.ask(&Question::Names(path)), too_much);
+        assert_eq!(asked.get(), 9);
+        assert!(bounded.ask(&Question::Identity(path)).is_ok());
+    }
+
+    #[test]
+    fn a_directory_has_not_too_many_names() {
+        // The task of each thread: there is one at least, and none has a name without a digit.
+        let tasks = Path::new("/proc/self/task");
+        assert_eq!(bounded_names(tasks, 1), Err("there are too many files in it".to_owned()));
+        assert!(bounded_names(tasks, NAMES_LIMIT).is_ok());
     }
 }

@@ -103,9 +103,11 @@ impl Walk<'_> {
                 None
             }
             (None, Some(_)) => {
-                let path = self.directory.join(self.global_path(value)?);
+                let given = self.global_path(value)?;
+                let path = self.directory.join(&given);
                 self.check_socket_path(value, &path);
-                self.claim(Claim::Address(Address::Unix { path: path.clone(), mode: 0, owner: None }), value.span());
+                let claimed = Address::Unix { path: self.absolute(&given), mode: 0, owner: None };
+                self.claim(Claim::Address(claimed), value.span());
                 Some(Control::At(path))
             }
         }

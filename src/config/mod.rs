@@ -38,7 +38,7 @@ use crate::model::Plan;
 
 pub use document::{load, load_with_main};
 pub use expand::FIRST_SOCKET;
-pub use files::{Answer, Files, Question, Recorder, Recording, ask};
+pub use files::{Answer, Bounded, Files, Question, Recorder, Recording, ask};
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};

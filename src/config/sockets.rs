@@ -140,13 +140,18 @@ impl Walk<'_> {
     /// Absolute; what is relative is so to the directory of the file.
     fn unix(&mut self, value: &Value<'_>, name: &[u8]) -> Option<Address> {
         let path = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
-        let path = if is_abstract(&path) { path } else { self.outside.directory.join(self.directory).join(path) };
-        if matches!(name, b"" | b"@") || name.ends_with(b"/") {
+        let path = if is_abstract(&path) { path } else { self.absolute(&path) };
+        if matches!(name, b"" | b"@" | b".") || name.ends_with(b"/") || name.ends_with(b"/.") {
             self.error(value.span(), "the path of the socket is missing", "such as `\"unix:///run/web.sock\"`");
             return None;
         }
         self.check_socket_path(value, &path);
         Some(Address::Unix { path, mode: DEFAULT_MODE, owner: None })
+    }
+
+    /// Without `//` and `/./`, so that one place has one name. `..` stays: it may follow a symbolic link.
+    pub(super) fn absolute(&self, path: &std::path::Path) -> PathBuf {
+        self.outside.directory.join(self.directory).join(path).components().collect()
     }
 
     pub(super) fn check_socket_path(&mut self, value: &Value<'_>, path: &std::path::Path) {

@@ -38,11 +38,22 @@ impl Address {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => {
                 let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-                one.port() == other.port() && (a == b || includes(a, b) || includes(b, a))
+                let is_one = a == b && scope(one).is_none_or(|one| scope(other).is_none_or(|other| one == other));
+                one.port() == other.port() && (is_one || includes(a, b) || includes(b, a))
             }
             (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
             (Self::Tcp(_) | Self::Udp(_) | Self::Unix { .. }, _) => false,
         }
+    }
+}
+
+/// The interface on which a link-local address is meant; what is no such address is the same on each: ipv6(7)
+fn scope(address: &SocketAddr) -> Option<u32> {
+    match address {
+        SocketAddr::V6(address) if address.ip().is_unicast_link_local() => {
+            Some(address.scope_id()).filter(|id| *id > 0)
+        }
+        SocketAddr::V6(_) | SocketAddr::V4(_) => None,
     }
 }
 
@@ -88,6 +99,12 @@ mod tests {
             ("127.0.0.1:1", "[::]:1", true),
             ("[::1]:1", "[::]:1", true),
             ("127.0.0.1:1", "[::ffff:127.0.0.1]:1", true),
+            ("[fe80::1%1]:1", "[fe80::1%1]:1", true),
+            ("[fe80::1%1]:1", "[fe80::1%2]:1", false),
+            ("[fe80::1%1]:1", "[fe80::2%1]:1", false),
+            ("[fe80::1%1]:1", "[fe80::1]:1", true),
+            ("[fe80::1%1]:1", "[::]:1", true),
+            ("[2001:db8::1%1]:1", "[2001:db8::1%2]:1", true),
         ] {
             assert_eq!(tcp(one).overlaps(&tcp(other)), expect, "{one} {other}");
             assert_eq!(tcp(other).overlaps(&tcp(one)), expect, "{other} {one}");

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Runtime {
     fn begin_to_read(&self, id: Option<RequestId>) -> Result<Reader, Errno> {
         let answers = memfd::empty(c"keepalive-configuration")?;
         let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
-        let pid = fork::fork_to_answer(|| {
+        let pid = fork::fork_to_answer(Some(ours.as_fd()), || {
             fork::set_name(c"keepalive-read");
             let recorder = Recorder::default();
             // What it comes to is found out anew.

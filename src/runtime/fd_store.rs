@@ -4,12 +4,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
 use crate::model::InstanceId;
-use crate::sys::{self, Poller, notices};
+use crate::sys::{self, Poller, notices, process};
 
 /// All tokens from here on are ours; below are those of [`super::notify`].
 pub(super) const FIRST_TOKEN: u64 = 1 << 49;
 /// And these are not any more.
 pub(super) const LAST_TOKEN: u64 = (1 << 50) - 1;
+
+/// So many of the descriptors that we may have are for ourselves: a service that stores all it can must not keep others
+/// from being started, stopped and shown.
+const RESERVE: u64 = 32;
 
 /// What is kept for all instances, twins included: they have it in common.
 #[derive(Debug, Default)]
@@ -38,26 +42,37 @@ pub(super) struct Offer<'a> {
     pub(super) limit: usize,
 }
 
+/// What is not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// So many are more than the limit of the service.
+    pub(super) surplus: usize,
+    /// So many would leave us too few.
+    pub(super) roomless: usize,
+}
+
 impl FdStore {
     /// What is kept for `id`, the oldest first.
     pub(super) fn of(&self, id: InstanceId) -> &[Stored] {
         self.slots.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Keeps `descriptors`, each once, and leaves those that are here already or are too many; how many are too many.
+    /// Keeps `descriptors`, each once, and leaves those that are here already or are too many.
     pub(super) fn keep(
         &mut self,
         id: InstanceId,
         offer: Offer<'_>,
         descriptors: &mut Vec<OwnedFd>,
         poller: &Poller,
-    ) -> usize {
-        let Some(slot) = self.slots.entry(id) else { return descriptors.len() };
-        let mut refused = 0;
+    ) -> Refused {
+        let mut refused = Refused::default();
+        let Some(slot) = self.slots.entry(id) else { return Refused { surplus: descriptors.len(), ..refused } };
         for descriptor in std::mem::take(descriptors) {
             let is_known = slot.iter().any(|stored| notices::is_same_file(&stored.descriptor, &descriptor));
-            if is_known || slot.len() >= offer.limit {
-                refused += usize::from(!is_known);
+            let is_surplus = slot.len() >= offer.limit;
+            if is_known || is_surplus || !process::leaves(&descriptor, RESERVE) {
+                refused.surplus += usize::from(!is_known && is_surplus);
+                refused.roomless += usize::from(!is_known && !is_surplus);
                 descriptors.push(descriptor);
                 continue;
             }
@@ -135,11 +150,12 @@ mod tests {
         let mut store = FdStore::default();
         let ends: Vec<_> = (0..3).map(|_| nix::unistd::pipe().unwrap()).collect();
         let copy = |position: usize| ends[position].0.try_clone().unwrap();
-        assert_eq!(store.keep(WEB, offer("a"), &mut vec![copy(0), copy(0), copy(1)], &poller), 0);
-        assert_eq!(store.keep(WEB, offer("b"), &mut vec![copy(1), copy(2)], &poller), 0);
+        assert_eq!(store.keep(WEB, offer("a"), &mut vec![copy(0), copy(0), copy(1)], &poller), Refused::default());
+        assert_eq!(store.keep(WEB, offer("b"), &mut vec![copy(1), copy(2)], &poller), Refused::default());
         assert_eq!(names(&store), ["a", "a", "b"], "the second one is known by its first name");
         let other = ends[0].1.try_clone().unwrap();
-        assert_eq!(store.keep(WEB, offer("c"), &mut vec![other, copy(2)], &poller), 1);
+        let refused = store.keep(WEB, offer("c"), &mut vec![other, copy(2)], &poller);
+        assert_eq!(refused, Refused { surplus: 1, roomless: 0 });
         store.drop_named(WEB, "a", &poller);
         assert_eq!(names(&store), ["b"]);
         assert!(store.of(InstanceId { number: 1, ..WEB }).is_empty());

@@ -1,10 +1,12 @@
 //! A copy of ourselves that does one thing until it ends: clone(2) without execve(2), prctl(2) `PR_SET_NAME`.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::model::Pid;
+use super::process;
+use crate::model::{Pid, Signal};
 
 /// Who returns from [`fork_quietly`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +35,25 @@ pub fn fork_quietly() -> Result<Side, Errno> {
 }
 
 /// Has a copy of this process find something out that may take any time, and end with the answer; it is reaped as any child.
+/// It dies with us. Of our descriptors it has but stdin, stdout, stderr, those that we were started with, and `kept`: what we
+/// close is closed, however long it takes.
 ///
-/// For a program with one thread. `answer` may use nothing but memory that is there and system calls.
+/// For a program with one thread. `answer` may use nothing but memory that is there, `kept` and system calls.
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: no process could be made.
-pub fn fork_to_answer(answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+pub fn fork_to_answer(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    let parent = process::id();
     let none = 0_usize;
     // SAFETY: as in `fork_quietly`.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as usize, none, none, none, none) })?;
-    match i32::try_from(pid).ok().and_then(Pid::new) {
-        Some(pid) => Ok(pid),
-        None => super::process::exit_now(answer()),
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
+        return Ok(pid);
     }
+    // It knows of no error that could come of this.
+    process::set_death_signal_of(Some(parent), Signal::KILL).ok();
+    process::release_copied(kept);
+    process::exit_now(answer())
 }
 
 /// As [`fork_to_answer`], with a copy that has our descriptors in common with us: what it closes is closed. It ends with us.
@@ -77,19 +85,34 @@ pub fn set_name(name: &CStr) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsFd as _, OwnedFd};
+
     use super::*;
     use crate::model::ExitStatus;
-    use crate::sys::wait::{Ended, reap};
+    use crate::sys::wait::reap;
 
     #[test]
     fn a_copy_ends_with_its_answer() {
-        let pid = fork_to_answer(|| 42).unwrap();
-        let ended = loop {
+        assert_eq!(answered(None, || 42), ExitStatus::Code(42));
+    }
+
+    #[test]
+    fn a_copy_has_no_descriptor_but_the_one_that_it_keeps() {
+        let (kept, other) = nix::unistd::pipe().unwrap();
+        let is_open = |fd: &OwnedFd| u8::from(nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
+        let both = || is_open(&kept) * 2 + is_open(&other);
+        assert_eq!(answered(Some(kept.as_fd()), both), ExitStatus::Code(2));
+        assert_eq!(answered(Some(other.as_fd()), both), ExitStatus::Code(1));
+        assert_eq!(both(), 3, "here nothing is closed");
+    }
+
+    fn answered(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> ExitStatus {
+        let pid = fork_to_answer(kept, answer).unwrap();
+        loop {
             match reap(pid) {
                 Err(Errno::EAGAIN) => std::thread::yield_now(),
-                other => break other,
+                ended => return ended.unwrap().status,
             }
-        };
-        assert_eq!(ended, Ok(Ended { pid, status: ExitStatus::Code(42) }));
+        }
     }
 }

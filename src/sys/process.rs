@@ -1,13 +1,17 @@
 //! About ourselves: getpid(2), prctl(2), chdir(2), close_range(2).
 
 use std::ffi::{CStr, c_char, c_int};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
 use super::StringList;
 use crate::model::{Pgid, Pid, Signal};
+
+/// The descriptors that we were started with, from 3 on: `/dev/fd/3` can be the configuration.
+static GIVEN: OnceLock<Vec<RawFd>> = OnceLock::new();
 
 /// Our own id. getpid(2)
 #[must_use]
@@ -77,6 +81,14 @@ pub fn descriptor_limits() -> (u64, u64) {
     nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX))
 }
 
+/// Whether we may have `reserve` more descriptors than there were when `newest` was made: it has the lowest number that
+/// was free.
+#[must_use]
+pub fn leaves(newest: impl AsFd, reserve: u64) -> bool {
+    let (limit, _) = descriptor_limits();
+    u64::from(newest.as_fd().as_raw_fd().unsigned_abs()).saturating_add(reserve) < limit
+}
+
 /// Allows us so many descriptors, the hard limit at most. setrlimit(2)
 ///
 /// # Errors
@@ -100,11 +112,15 @@ pub fn become_subreaper() -> Result<(), Errno> {
 /// # Errors
 /// EINVAL, for no signal that can be passed here.
 pub fn set_parent_death_signal(signal: Signal) -> Result<(), Errno> {
-    let parent_before = parent();
+    set_death_signal_of(parent(), signal)
+}
+
+/// As [`set_parent_death_signal`], for who knows what its parent is; at once too if that is dead already.
+pub(super) fn set_death_signal_of(expected: Option<Pid>, signal: Signal) -> Result<(), Errno> {
     let number = libc::c_ulong::from(signal.number());
     // SAFETY: the operation takes one plain number.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, number, 0_usize, 0_usize, 0_usize) })?;
-    if parent() != parent_before {
+    if parent() != expected {
         raise(signal);
     }
     Ok(())
@@ -153,7 +169,18 @@ pub fn environment() -> StringList {
 pub fn release_start(kept: &[RawFd]) {
     // SAFETY: the path is NUL-terminated. "/" can only be missing in a broken mount namespace; nothing is lost then.
     unsafe { libc::chdir(c"/".as_ptr()) };
-    let mut kept: Vec<RawFd> = kept.iter().copied().chain(super::message::private_descriptor()).collect();
+    close_all_but(kept.iter().copied());
+}
+
+/// In a copy of ours that owns nothing: closes every descriptor from 3 on but for `kept`, those that we were started with
+/// and the private one that messages are written to.
+pub(super) fn release_copied(kept: Option<BorrowedFd<'_>>) {
+    let given = GIVEN.get().into_iter().flatten().copied();
+    close_all_but(given.chain(kept.map(|kept| kept.as_raw_fd())));
+}
+
+fn close_all_but(kept: impl Iterator<Item = RawFd>) {
+    let mut kept: Vec<RawFd> = kept.chain(super::message::private_descriptor()).collect();
     kept.sort_unstable();
     let mut first = 3;
     for fd in kept {
@@ -163,16 +190,22 @@ pub fn release_start(kept: &[RawFd]) {
     close_range(first, RawFd::MAX);
 }
 
-/// Keeps every descriptor from 3 on that we were started with from those whom we start.
+/// Keeps every descriptor from 3 on that we were started with from those whom we start. To be called before any is opened.
 pub fn hide_descriptors() {
+    let given = GIVEN.get_or_init(|| {
+        let mut given = open_descriptors(3, RawFd::MAX);
+        // One was that of the directory.
+        given.retain(|fd| is_open(*fd));
+        given
+    });
     // SAFETY: nothing is closed before an execve.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if Errno::result(result).is_ok() {
         return;
     }
-    for fd in open_descriptors(3, RawFd::MAX) {
+    for fd in given {
         // SAFETY: takes plain numbers; a descriptor that is closed by now is an EBADF.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        unsafe { libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
 
@@ -181,7 +214,7 @@ fn close_range(first: RawFd, last: RawFd) {
         return;
     }
     let (from, to) = (first.unsigned_abs(), last.unsigned_abs());
-    // SAFETY: nothing that is alive owns a descriptor in this range, as the caller of `release_start` promises.
+    // SAFETY: nothing that is alive owns a descriptor in this range, as the callers of `close_all_but` promise.
     let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
     if Errno::result(result).is_err() {
         close_each(first, last);
@@ -194,6 +227,11 @@ fn close_each(first: RawFd, last: RawFd) {
         // SAFETY: as in `close_range`; that the directory's own descriptor is closed already makes this an EBADF.
         unsafe { libc::close(fd) };
     }
+}
+
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes plain numbers.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
 fn open_descriptors(first: RawFd, last: RawFd) -> Vec<RawFd> {

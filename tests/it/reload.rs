@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
-use keepalive::model::Signal;
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::{procfs, signal_process};
 
 use crate::control::begin;
-use crate::harness::{places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, places, wait_for_death, wait_until};
+use crate::http::{Control, free_port};
 use crate::services::Set;
 
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -79,6 +82,88 @@ fn a_shutdown_does_not_wait_for_files() {
         assert_eq!(running.end(), 0);
         drop(writer);
     }
+}
+
+// prctl(2), PR_SET_PDEATHSIG
+#[test]
+fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
+    let port = free_port();
+    let listen = format!("listen.http = \"tcp://127.0.0.1:{port}\"\n");
+    let set = Set::new(&format!("{SLEEPER}{listen}"));
+    let (running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    let worker = control.instance("web.0")["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).unwrap();
+    let pipe = with_pipe(&set);
+    set.change("[keepalive]", "[keepalive]\ninclude = [\"en*\"]");
+    let asked = control.ask("POST", "/v1/reload");
+    let mut writer = writer(&pipe);
+    let reader = child_named(running.keepalive(), "keepalive-read");
+    let open = std::fs::read_dir(format!("/proc/{reader}/fd")).unwrap().flatten();
+    let open: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    let is_ours = |path: &&std::path::PathBuf| {
+        let path = path.to_string_lossy();
+        path.starts_with("socket:") || path.contains("signalfd")
+    };
+    assert_eq!(open.iter().find(is_ours), None, "{open:?}");
+    running.send(Signal::KILL);
+    wait_for_death(running.keepalive());
+    wait_until("the end of the reader", || {
+        // It gives up a pipe that is silent for long, and this is not to be why it ends.
+        writer.write_all(b"#").ok();
+        procfs::stat(reader).is_none_or(|stat| stat.is_dead()).then_some(())
+    });
+    // It has the socket too.
+    signal_process(worker, Signal::KILL).unwrap();
+    wait_for_death(worker);
+    wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).ok());
+    drop((writer, asked));
+}
+
+#[test]
+fn a_configuration_that_keepalive_was_given_open_is_read_again() {
+    let set = Set::new(SLEEPER);
+    let line = "exec \"$0\" -c /dev/fd/3 3< \"$1\"";
+    for place in places() {
+        let mut run = Run::words(place, &["sh", "-c", line, KEEPALIVE, &set.config]);
+        run.command.env("KEEPALIVE_SOCKET", set.socket());
+        let mut running = run.start();
+        let control = Control::at(&set.socket());
+        control.wait_for("web.0", "running");
+        set.change("web", "wob");
+        assert_eq!(control.post("/v1/reload").status, 200);
+        control.wait_for("wob.0", "running");
+        set.change("wob", "web");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+#[test]
+fn more_than_can_be_is_not_read() {
+    let set = Set::new(SLEEPER);
+    let (mut running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    for number in 0..9 {
+        set.directory.file(&format!("{number}.env"), &[b'#'; 1 << 20], 0o644);
+    }
+    let paths: Vec<_> = (0..9).map(|number| format!("{number}.env")).collect();
+    set.change("command", &format!("env_file = {paths:?}\ncommand"));
+    let answer = control.post("/v1/reload");
+    assert_eq!(answer.status, 409);
+    let reason = answer.reason();
+    let told = reason.lines().find(|line| line.contains("cannot read")).unwrap_or(&reason);
+    assert!(told.ends_with("/7.env`: all files together are larger than 8 MiB"), "{reason}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+fn child_named(parent: Pid, name: &str) -> Pid {
+    wait_until("a child of this name", || {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::new));
+        children
+            .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name))
+    })
 }
 
 #[test]

@@ -26,6 +26,9 @@ fn addresses_are_tcp_udp_and_unix() {
     assert_eq!(address("{ address = \"tcp://0.0.0.0:80\" }"), Address::Tcp("0.0.0.0:80".parse().unwrap()));
     assert_eq!(address("\"unix:///run/{service}.sock\""), unix("/run/web.sock", 0o666, None));
     assert_eq!(address("\"unix://@web\""), unix("@web", 0o666, None));
+    assert_eq!(address("\"unix://@a//./b\""), unix("@a//./b", 0o666, None), "it is a name, no path");
+    assert_eq!(address("\"unix:////run//./web/./a.sock\""), unix("/run/web/a.sock", 0o666, None));
+    assert_eq!(address("\"unix:///run/../a.sock\""), unix("/run/../a.sock", 0o666, None));
 }
 
 #[test]
@@ -219,7 +222,7 @@ keepalive.toml:8:36: `/s/b-0` is given twice, first at keepalive.toml:4:36
 #[test]
 fn addresses_that_overlap_are_told() {
     check(
-        "[keepalive]\nhttp = \"0.0.0.0:90\"\ncontrol = \"/run/c.sock\"\n[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://0.0.0.0:80\", y = \"udp://[::]:80\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://[::]:80\"\nlisten.s = \"tcp://[::1]:80\"\nlisten.h = \"tcp://127.0.0.1:90\"\nlisten.c = \"unix:///run/c.sock\"\n",
+        "[keepalive]\nhttp = \"0.0.0.0:90\"\ncontrol = \"/run/c.sock\"\n[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://0.0.0.0:80\", y = \"udp://[::]:80\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://[::]:80\"\nlisten.s = \"tcp://[::1]:80\"\nlisten.h = \"tcp://127.0.0.1:90\"\nlisten.c = \"unix:///run/c.sock\"\nlisten.d = \"unix:///run//./c.sock\"\n",
         r#"
 keepalive.toml:9:12: `tcp://[::]:80` and `tcp://0.0.0.0:80` at keepalive.toml:6:16 have addresses in common
   9 | listen.z = "tcp://[::]:80"
@@ -236,7 +239,12 @@ keepalive.toml:12:12: `unix:///run/c.sock` is given twice, first at keepalive.to
      |            ^^^^^^^^^^^^^^^^^^^^
   = change one of them
 
-3 errors in the configuration
+keepalive.toml:13:12: `unix:///run/c.sock` is given twice, first at keepalive.toml:3:11
+  13 | listen.d = "unix:///run//./c.sock"
+     |            ^^^^^^^^^^^^^^^^^^^^^^^
+  = change one of them
+
+4 errors in the configuration
 "#,
     );
 }

@@ -346,11 +346,12 @@ impl Runtime {
         let limit = child.definition.process.fd_store;
         let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
         let refused = self.store.keep(id, offer, &mut notice.descriptors, &self.poller);
-        if refused > 0 {
-            let what = format_args!("pid {main} has stored {refused} too many: `fd_store` allows {limit}");
+        if refused.surplus > 0 {
+            let surplus = refused.surplus;
+            let what = format_args!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}");
             self.notify.complain(self.now, what);
         }
-        if notice.lacks_descriptors {
+        if notice.lacks_descriptors || refused.roomless > 0 {
             let reason = errno::words(Errno::EMFILE);
             let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
             self.notify.complain(self.now, what);

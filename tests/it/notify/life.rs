@@ -1,6 +1,7 @@
 //! What a service says of its life, and who may say it; what it hands over that nobody wants.
 
 use super::*;
+use crate::harness::{KEEPALIVE, Run};
 
 /// How many processes keepalive has started, and not reaped.
 fn children(running: &Running) -> usize {
@@ -131,5 +132,34 @@ sd.wait()
         running.expect("main has spoken");
         assert_eq!(said(&control, "web.0")[0], "from the main process");
         assert!(finish(running).contains("is refused: NOTIFYACCESS of pid"));
+    }
+}
+
+// getrlimit(2), RLIMIT_NOFILE
+#[test]
+fn a_service_that_stores_all_it_can_leaves_enough_for_the_others() {
+    let script = r#"import sd, os
+for turn in range(12):
+    files = [os.memfd_create("a") for _ in range(10)]
+    sd.say("FDSTORE=1\nFDPOLL=0", files)
+    for file in files:
+        os.close(file)
+sd.barrier()
+sd.say("READY=1")
+sd.wait()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/greedy.py\"]\nready = \"notify\"\nfd_store = 250\n\
+        [services.other]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+    let set = set(text, &[("greedy.py", script)]);
+    for place in places() {
+        let mut run = Run::words(place, &["prlimit", "--nofile=96:96", KEEPALIVE, "-c", &set.config]);
+        run.command.env("KEEPALIVE_SOCKET", set.socket());
+        let running = run.start();
+        let control = Control::at(&set.socket());
+        control.wait_for("web.0", "running");
+        assert!((60..=70).contains(&descriptors(&running)), "{}", descriptors(&running));
+        assert_eq!(control.post("/v1/services/other/restart").status, 200);
+        let stderr = finish(running);
+        assert!(stderr.contains("has stored can be kept: Too many open files"), "{stderr}");
     }
 }
