@@ -343,6 +343,23 @@ fn a_new_one_that_comes_and_goes_is_not_waited_for_without_end() {
 }
 
 #[test]
+fn how_often_the_one_before_has_come_and_gone_is_forgotten() {
+    let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), Strategy::Restart);
+    let mut stage = up(vec![with(settings, told("web", 1))]);
+    for _ in 0..2 {
+        stage.after(seconds(60));
+        stage.reload("web");
+        stage.exits("web.0", 0);
+        stage.is_ready("web.0");
+        stage.is_away("web.0");
+        assert_eq!(stage.next(), Some(seconds(10)));
+        stage.is_ready("web.0");
+        stage.after(seconds(5));
+    }
+    assert_eq!(stage.only("reply"), ["reply 1 done", "reply 2 done"]);
+}
+
+#[test]
 fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
