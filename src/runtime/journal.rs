@@ -225,9 +225,12 @@ impl Display for Reloaded<'_> {
         let Self(plan, ReloadFailure { instance, definition, obstacle }) = self;
         let name = Name(plan, *instance);
         match obstacle {
-            Obstacle::Ended(run) => {
+            Obstacle::Ended(run) | Obstacle::Left(run) => {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
+                if let Obstacle::Left(_) = obstacle {
+                    formatter.write_str("it says that it stops; ")?;
+                }
                 write_run(formatter, definition, *instance, run)
             }
             Obstacle::Late => {

@@ -25,6 +25,8 @@ pub(super) struct Instance {
     has_run: bool,
     /// Whether its present run has been ready.
     pub(super) has_been_ready: bool,
+    /// As a new process that has gone away again: when it is to be back, however often it goes.
+    pub(super) back_by: Option<Mono>,
     /// How often it has to show that it is alive once it is ready.
     pub(super) watchdog: Option<Duration>,
     /// Consecutive unstable runs.
@@ -115,6 +117,7 @@ impl Instance {
             restarts: 0,
             has_run: false,
             has_been_ready: false,
+            back_by: None,
             watchdog: None,
             unstable: 0,
             refusals: 0,
@@ -229,7 +232,7 @@ impl Supervisor {
         let definition = Rc::clone(&self.fleet[id.service].definition);
         let instance = &mut self.fleet[id];
         instance.definition = Rc::clone(&definition);
-        (instance.failure, instance.has_been_ready) = (None, false);
+        (instance.failure, instance.has_been_ready, instance.back_by) = (None, false, None);
         instance.watchdog = definition.watchdog;
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
@@ -329,9 +332,7 @@ impl Supervisor {
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
         let run = Run { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
         self.fleet[id].last_run = Some(run);
-        if self.is_on_trial(id) {
-            self.fail_rollout(id, Obstacle::Ended(run));
-        }
+        self.end_on_trial(id, run);
         let (why, outlook) = if self.is_draining() {
             (Stopped::Shutdown, Outlook::Stay)
         } else if id.is_twin() {
@@ -403,9 +404,7 @@ impl Supervisor {
         stopping: Option<(Rung, Mono)>,
     ) {
         self.fleet[id].last_run = Some(run);
-        if self.is_on_trial(id) {
-            self.fail_rollout(id, Obstacle::Ended(run));
-        }
+        self.end_on_trial(id, run);
         if id.is_twin() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
             let reason = self.ended(id, run, Outlook::Stay);

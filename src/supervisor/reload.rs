@@ -80,6 +80,8 @@ pub struct ReloadFailure {
 pub enum Obstacle {
     /// The process has ended like this.
     Ended(Run),
+    /// The process has said that it ends, and has.
+    Left(Run),
     /// It is the same process, has begun to reload, and was not done in time.
     Late,
     /// The system had no process to give.
@@ -404,6 +406,8 @@ impl Supervisor {
         let is_over = match (slot.stage, self.fleet.find(id).map(|instance| instance.state)) {
             (Stage::Surging, _) => false,
             (Stage::Called, Some(State::Running { presence, .. })) => !presence.is_called(),
+            // It goes by itself, or is broken: how it ends is to be told. What somebody else wants of it is no failure.
+            (Stage::Called, Some(State::Stopping { then: Then::Own | Then::Fail(_), .. })) => false,
             (Stage::Called, _) => true,
             (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
             // The twin of a dead one may have left something that is still being ended.

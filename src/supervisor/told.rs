@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::instance::{Gate, Presence, State, Watch};
 use super::stop::{Rung, Then};
-use super::{Action, Fault, Obstacle, Process, Reason, Scope, Supervisor};
+use super::{Action, Fault, Obstacle, Process, Reason, Run, Scope, Supervisor};
 use crate::model::{InstanceId, Mono, Pid, Signal};
 
 /// A process that has got the signal to reload says within this that it does, if it ever says so.
@@ -93,6 +93,15 @@ impl Supervisor {
         }
     }
 
+    /// Its process has ended, and nobody wanted that. A reload that waits for it has failed.
+    pub(super) fn end_on_trial(&mut self, id: InstanceId, run: Run) {
+        if self.is_on_trial(id) {
+            let has_said_so = matches!(self.fleet[id].state, State::Stopping { then: Then::Own, .. });
+            let obstacle = if has_said_so { Obstacle::Left(run) } else { Obstacle::Ended(run) };
+            self.fail_rollout(id, obstacle);
+        }
+    }
+
     /// Its unstable runs so far are forgotten.
     pub(super) fn on_forgiven(&mut self, pid: Pid) {
         if let Some(id) = self.instance_of(pid) {
@@ -104,8 +113,11 @@ impl Supervisor {
         let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state else { return };
         let state = if presence == Presence::Away && self.is_new(id) {
             // A reload does not wait for it without end, and it may still show that it is no good.
-            self.fleet[id].has_been_ready = false;
-            State::Starting { pid, since, gate: Gate::By(self.now + self.fleet[id].definition.ready_timeout) }
+            let (now, instance) = (self.now, &mut self.fleet[id]);
+            instance.has_been_ready = false;
+            let until = now + instance.definition.ready_timeout;
+            let back_by = *instance.back_by.get_or_insert(until + instance.definition.reload.soak);
+            State::Starting { pid, since, gate: Gate::By(until.min(back_by)) }
         } else {
             State::Running { pid, since, presence, watch, soaked }
         };
@@ -145,6 +157,9 @@ impl Supervisor {
         match self.fleet[id].state {
             State::Starting { pid, since, gate: Gate::By(until) } => {
                 let gate = Gate::By(until.max(extended));
+                let instance = &mut self.fleet[id];
+                let soak = instance.definition.reload.soak;
+                instance.back_by = instance.back_by.map(|by| by.max(extended + soak));
                 self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
             }
             State::Stopping { pid, since, rung: Rung::Asked, until, then } => {

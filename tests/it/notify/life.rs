@@ -69,6 +69,9 @@ def reload(*_):
     sd.show("reloading")
     sd.wait()
     if os.path.exists("broken"):
+        sd.say("STOPPING=1")
+        while not os.path.exists("over"):
+            time.sleep(0.01)
         os._exit(3)
     sd.say("READY=1\nSTATUS=reloaded")
 
@@ -83,7 +86,7 @@ while True:
     let set = set(text, &[("web.py", script)]);
     let (running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
-    let post = || {
+    let post = |goes: bool| {
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| control.post("/v1/services/web/reload"));
             running.expect("reloading");
@@ -91,15 +94,20 @@ while True:
             assert!(!answer.is_finished(), "it is not done");
             assert_eq!(seen(&control), ("running".to_owned(), false));
             running.send(Signal::USR1);
+            if goes {
+                control.wait_for("web.0", "stopping");
+                assert!(!answer.is_finished(), "how it ends is not known");
+                set.directory.file("over", b"", 0o644);
+            }
             answer.join().unwrap()
         })
     };
-    assert_eq!(post().status, 200);
+    assert_eq!(post(false).status, 200);
     assert_eq!(said(&control, "web.0")[0], "reloaded");
     set.directory.file("broken", b"", 0o644);
-    let answer = post();
+    let answer = post(true);
     assert_eq!(answer.status, 409, "{}", answer.body);
-    assert!(answer.body.contains("web.0 failed: exit 3"), "{}", answer.body);
+    assert!(answer.body.contains("web.0 failed: it says that it stops; exit 3 after "), "{}", answer.body);
     finish(running);
 }
 

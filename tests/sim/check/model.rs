@@ -72,6 +72,8 @@ pub(crate) struct Instance {
     pub(crate) ready_at: Option<Mono>,
     /// When it has to be ready.
     pub(crate) ready_by: Option<Mono>,
+    /// When a new process that has gone away again has to be ready, however often it goes.
+    pub(super) back_by: Option<Mono>,
     /// How often it has to show that it is alive, and when the next time.
     pub(crate) watch: Option<(Duration, Mono)>,
     /// What its process has said of that.
@@ -223,7 +225,7 @@ impl Model {
         (instance.main, instance.process) = (Some(pid), process);
         instance.since = now;
         instance.failure = None;
-        (instance.ready_at, instance.ready_by) = (None, None);
+        (instance.ready_at, instance.ready_by, instance.back_by) = (None, None, None);
         instance.progress = Progress::Made;
         Ok(())
     }
@@ -453,6 +455,7 @@ impl Instance {
             definition: Rc::clone(definition),
             progress: Progress::Made,
             ready_by: None,
+            back_by: None,
             watch: None,
             watch_told: None,
             fault: None,

@@ -203,7 +203,9 @@ impl Instance {
         if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::Ready {
             rule!(self.is_away(), "{id:?} starts again, and has said nothing: {self:?}");
             self.progress = Progress::Executed;
-            (self.ready_at, self.ready_by) = (None, Some(now + self.definition.ready_timeout));
+            let by = now + self.definition.ready_timeout;
+            let at_last = *self.back_by.get_or_insert(by + self.definition.reload.soak);
+            (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
         self.soaked_at = None;
         if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {

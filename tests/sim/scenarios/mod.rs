@@ -10,6 +10,7 @@
 //! ```
 
 mod blocked;
+mod by_a_signal;
 mod configure;
 mod ready;
 mod reload;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use keepalive::model::plan::Service;
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, StartFailure, StartStep};
 use keepalive::supervisor::{
-    Action, Cause, Event, Exit, Fact, Left, Request, RequestId, Step, Supervisor, Target, Verb,
+    Action, Cause, Event, Exit, Fact, Left, Obstacle, Request, RequestId, Step, Supervisor, Target, Verb,
 };
 use nix::errno::Errno;
 
@@ -60,6 +61,8 @@ pub(crate) struct Stage {
     /// Whether nothing but what the supervisor started itself is there: then it hears that it is childless.
     pub(crate) strays: bool,
     requests: u64,
+    /// Why the last reload has failed, if it has.
+    obstacle: Option<Obstacle>,
 }
 
 impl Stage {
@@ -92,6 +95,7 @@ impl Stage {
             spawns: Spawns::Executed,
             strays: false,
             requests: 0,
+            obstacle: None,
         }
     }
 
@@ -346,6 +350,7 @@ impl Stage {
             }
             Fact::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
             Fact::ReloadEnded { service, failure } => {
+                self.obstacle = failure.as_ref().map(|failure| failure.obstacle);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }

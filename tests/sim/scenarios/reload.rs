@@ -1,6 +1,7 @@
 //! Rolling reload.
 
 use keepalive::model::plan::{Ready, Reload, Service, Strategy};
+use keepalive::supervisor::Obstacle;
 
 use super::*;
 use crate::plans::{oneshot, service};
@@ -266,103 +267,6 @@ fn one_after_the_other_without_a_second_process() {
     ]);
 }
 
-fn by_signal(service: Service) -> Service {
-    with(|reload| reload.strategy = Strategy::Signal(Signal::HUP), service)
-}
-
-impl Stage {
-    /// It says so now, and that it has begun now, or so long before.
-    fn reloads(&mut self, name: &str, before: Option<Duration>) {
-        let (pid, now) = (self.pids[&self.id(name)], self.now);
-        let since = before.map(|before| Mono::from_nanos(now.as_nanos() - u64::try_from(before.as_nanos()).unwrap()));
-        self.tell(Event::Reloading { pid, since });
-    }
-}
-
-#[test]
-fn by_a_signal() {
-    let web = Service { ready: Ready::Exec, ..told("web", 2) };
-    let mut stage = up(vec![by_signal(web)]);
-    stage.reload("web");
-    stage.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP", "web reloaded", "reply 1 done"]);
-}
-
-#[test]
-fn by_a_signal_it_takes_until_all_say_that_they_are_ready_again() {
-    let mut stage = up(vec![by_signal(told("web", 2))]);
-    stage.at(seconds(1));
-    stage.reload("web");
-    stage.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP"]);
-    stage.reloads("web.0", Some(seconds(0)));
-    stage.reloads("web.1", Some(seconds(0)));
-    stage.is_ready("web.1");
-    stage.at(seconds(9));
-    stage.check(&[]);
-    stage.is_ready("web.0");
-    stage.check(&["web reloaded", "reply 1 done"]);
-    assert_eq!(stage.next(), None);
-}
-
-#[test]
-fn by_a_signal_of_which_nothing_is_heard_it_is_over_soon() {
-    let mut stage = up(vec![by_signal(told("web", 1))]);
-    stage.at(seconds(1));
-    stage.reload("web");
-    stage.forget();
-    // This one was under way before, and that one does not say when it has begun.
-    stage.reloads("web.0", Some(millis(1)));
-    stage.is_ready("web.0");
-    stage.reloads("web.0", None);
-    stage.at(millis(1_900));
-    stage.check(&[]);
-    stage.at(seconds(2));
-    stage.check(&["web reloaded", "reply 1 done"]);
-    assert!(!stage.ready_now("web.0"));
-    stage.is_ready("web.0");
-    assert!(stage.ready_now("web.0"));
-}
-
-#[test]
-fn by_a_signal_whoever_is_not_ready_for_it_is_restarted() {
-    let mut stage = Stage::boot(vec![by_signal(told("web", 2))]);
-    stage.is_ready("web.0");
-    stage.forget();
-    stage.reload("web");
-    stage.check(&[
-        "web reloads",
-        "kill web.0 main SIGHUP",
-        "web.1 starting → stopping",
-        "kill web.1 main SIGTERM",
-        "kill web.1 main SIGCONT",
-    ]);
-    stage.exits("web.1", 0);
-    stage.is_ready("web.1");
-    stage.forget();
-    stage.at(seconds(1));
-    stage.check(&["web reloaded", "reply 1 done"]);
-}
-
-#[test]
-fn by_a_signal_it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
-    let mut stage = up(vec![by_signal(told("web", 2))]);
-    stage.reload("web");
-    stage.forget();
-    stage.reloads("web.0", Some(seconds(0)));
-    let pid = stage.pids[&stage.id("web.0")];
-    stage.at(seconds(9));
-    stage.tell(Event::Extended { pid, by: seconds(6) });
-    stage.at(seconds(14));
-    stage.check(&[]);
-    stage.at(seconds(15));
-    stage.check(&["web not reloaded", "reply 1 ReloadFailed"]);
-    stage.is_ready("web.0");
-    stage.reload("web");
-    stage.forget();
-    stage.reloads("web.1", Some(seconds(0)));
-    stage.exits("web.1", 3);
-    stage.check(&["web.1 running → starting", "spawn web.1 (1 restarts)", "web not reloaded", "reply 2 ReloadFailed"]);
-}
-
 #[test]
 fn a_system_without_processes_fails_the_reload_and_nothing_else() {
     let mut stage = up(vec![told("web", 1)]);
@@ -387,6 +291,90 @@ fn what_it_depends_on_is_reloaded_first() {
     stage.is_ready("db.0'");
     stage.exits("db.0'", 0);
     assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+}
+
+#[test]
+fn a_new_one_that_says_that_it_stops_is_not_taken() {
+    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    let pid = stage.pids[&stage.id("web.0'")];
+    stage.tell(Event::Leaving { pid });
+    stage.forget();
+    stage.at(seconds(5));
+    stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
+    stage.dies("web.0'", Signal::KILL);
+    stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    assert!(matches!(stage.obstacle, Some(Obstacle::Left(_))), "{:?}", stage.obstacle);
+}
+
+#[test]
+fn a_new_one_that_comes_and_goes_is_not_waited_for_without_end() {
+    for strategy in [Strategy::Rolling, Strategy::Restart] {
+        let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), strategy);
+        let mut stage = up(vec![with(settings, told("web", 1))]);
+        stage.reload("web");
+        let new = if strategy == Strategy::Rolling { "web.0'" } else { "web.0" };
+        if strategy == Strategy::Restart {
+            stage.exits("web.0", 0);
+        }
+        stage.is_ready(new);
+        stage.forget();
+        // It has ten and five seconds from the first time on.
+        for _ in 0..4 {
+            stage.after(seconds(3));
+            stage.is_away(new);
+            stage.after(seconds(1));
+            stage.is_ready(new);
+        }
+        assert_eq!(stage.only("kill"), [""; 0]);
+        stage.at(seconds(17));
+        stage.is_away(new);
+        assert_eq!(stage.next(), Some(seconds(1)));
+        stage.is_ready(new);
+        stage.at(seconds(18));
+        assert_eq!(stage.only("kill"), [""; 0]);
+        stage.is_away(new);
+        let kills = [format!("kill {new} main SIGTERM"), format!("kill {new} main SIGCONT")];
+        assert_eq!(stage.only("kill"), kills);
+        stage.exits(new, 0);
+        assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+    }
+}
+
+#[test]
+fn how_often_the_one_before_has_come_and_gone_is_forgotten() {
+    let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), Strategy::Restart);
+    let mut stage = up(vec![with(settings, told("web", 1))]);
+    for _ in 0..2 {
+        stage.after(seconds(60));
+        stage.reload("web");
+        stage.exits("web.0", 0);
+        stage.is_ready("web.0");
+        stage.is_away("web.0");
+        assert_eq!(stage.next(), Some(seconds(10)));
+        stage.is_ready("web.0");
+        stage.after(seconds(5));
+    }
+    assert_eq!(stage.only("reply"), ["reply 1 done", "reply 2 done"]);
+}
+
+#[test]
+fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
+    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
+    stage.reload("web");
+    stage.is_ready("web.0'");
+    stage.is_away("web.0'");
+    stage.forget();
+    let pid = stage.pids[&stage.id("web.0'")];
+    stage.tell(Event::Extended { pid, by: seconds(30) });
+    stage.at(seconds(29));
+    stage.is_ready("web.0'");
+    stage.is_away("web.0'");
+    assert_eq!(stage.next(), Some(seconds(6)));
+    stage.is_ready("web.0'");
+    stage.at(seconds(34));
+    assert_eq!(stage.only("web.0 "), ["web.0 replaced"]);
 }
 
 #[test]
