@@ -43,38 +43,32 @@ pub fn fork_quietly() -> Result<Side, Errno> {
 /// # Errors
 /// EAGAIN, ENOMEM: no process could be made.
 pub fn fork_to_answer(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    let parent = process::id();
-    let none = 0_usize;
-    // SAFETY: as in `fork_quietly`.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as usize, none, none, none, none) })?;
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
-        return Ok(pid);
-    }
-    // It knows of no error that could come of this.
-    process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-    process::release_copied(kept);
-    process::exit_now(answer())
+    fork_with(0, || {
+        process::release_copied(kept);
+        answer()
+    })
 }
 
-/// As [`fork_to_answer`], with a copy that has our descriptors in common with us: what it closes is closed. It ends with us.
+/// As [`fork_to_answer`], with a copy that has our descriptors in common with us: what it closes is closed.
 /// clone(2) `CLONE_FILES`
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: no process could be made.
 pub(super) fn fork_with_our_descriptors(answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    let (flags, none) = ((libc::CLONE_FILES | libc::SIGCHLD) as usize, 0_usize);
-    let own = super::process::id();
+    fork_with(libc::CLONE_FILES, answer)
+}
+
+fn fork_with(flags: i32, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    let parent = process::id();
+    let (flags, none) = ((flags | libc::SIGCHLD).unsigned_abs() as usize, 0_usize);
     // SAFETY: as in `fork_quietly`.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) })?;
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
         return Ok(pid);
     }
-    // SAFETY: takes plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0_usize, 0_usize, 0_usize) };
-    if super::process::parent() != Some(own) {
-        super::process::exit_now(0);
-    }
-    super::process::exit_now(answer())
+    // It knows of no error that could come of this.
+    process::set_death_signal_of(Some(parent), Signal::KILL).ok();
+    process::exit_now(answer())
 }
 
 /// What ps(1) and top(1) call us; 15 bytes at most.
