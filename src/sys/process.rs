@@ -179,13 +179,13 @@ pub(super) fn release_copied(kept: Option<BorrowedFd<'_>>) {
     close_all_but(given.chain(kept.map(|kept| kept.as_raw_fd())));
 }
 
-fn close_all_but(kept: impl Iterator<Item = RawFd>) {
-    let mut kept: Vec<RawFd> = kept.chain(super::message::private_descriptor()).collect();
-    kept.sort_unstable();
+/// Allocates nothing: in a copy of a process with several threads, another one may have held the lock of the memory.
+fn close_all_but(kept: impl Iterator<Item = RawFd> + Clone) {
+    let kept = kept.chain(super::message::private_descriptor());
     let mut first = 3;
-    for fd in kept {
-        close_range(first, fd - 1);
-        first = first.max(fd + 1);
+    while let Some(next) = kept.clone().filter(|fd| *fd >= first).min() {
+        close_range(first, next - 1);
+        first = next + 1;
     }
     close_range(first, RawFd::MAX);
 }
