@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::model::{Mono, Pid, Signal};
 use crate::sys::discard::{self, Closer};
-use crate::sys::{kill, wait};
+use crate::sys::{kill, process, wait};
 
-/// Above this many nothing more is taken from services.
-pub(super) const MOST_WAITING: usize = 1024;
+/// From this many on nothing more is taken from services.
+const MOST_WAITING: u64 = 1024;
+/// And from this part of all that we may have.
+const PART_WAITING: u64 = 8;
 /// So many processes at once. Some file systems let even one that is killed wait for ever.
 const MOST_CLOSERS: usize = 8;
 const DESCRIPTORS_EACH: usize = 64;
@@ -63,6 +65,9 @@ impl Closers {
 
     /// Whether services may hand over more.
     pub(super) fn have_room() -> bool {
-        discard::waiting() < MOST_WAITING
+        match discard::waiting() {
+            0 => true,
+            waiting => (waiting as u64) < MOST_WAITING.min(process::descriptor_limits().0 / PART_WAITING),
+        }
     }
 }
