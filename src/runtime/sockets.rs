@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Process, Service};
-use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep, Template};
+use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
 use crate::supervisor::{Fact, StateName};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{self, holder, process};
@@ -200,11 +200,7 @@ fn close(sockets: Vec<Held>) {
 /// Whether it takes its sockets by `NGINX`, as nginx hands them to a new nginx: not blocking. With one that does block, a
 /// worker that comes second waits in accept(2), and all its connections with it.
 fn counts_on_no_wait(process: &Process) -> bool {
-    let is_it = |entry: &Template| match entry {
-        Template::Fixed(text) => text.as_bytes().starts_with(b"NGINX="),
-        Template::Numbered(pieces) => pieces.first().is_some_and(|text| text.as_bytes().starts_with(b"NGINX=")),
-    };
-    process.env.iter().any(is_it)
+    process.env.iter().any(|entry| entry.start().starts_with(b"NGINX="))
 }
 
 /// A path cannot be had twice.

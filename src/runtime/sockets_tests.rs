@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
+use crate::model::Template;
 use crate::model::plan::{Control, LogStyle, Process, SignalUses};
 use crate::supervisor::Reason;
 

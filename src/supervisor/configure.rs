@@ -155,11 +155,7 @@ impl Supervisor {
         let (mut up, mut down) = (Vec::new(), Vec::new());
         let rests = |id: InstanceId| matches!(self.fleet[id].state, State::Stopped { .. });
         let is_at_rest = self.fleet.ids_of(service).all(rests);
-        let from = self.fleet[service].wanted;
-        self.fleet.resize(service, wanted);
-        if from != wanted {
-            self.record(Fact::Scaled { service, from, to: wanted });
-        }
+        let from = self.set_wanted(service, wanted);
         for id in self.fleet.ids_of(service) {
             if !self.fleet.has(id) {
                 self.request_stop(id);
@@ -170,6 +166,16 @@ impl Supervisor {
             }
         }
         (up, down)
+    }
+
+    /// So many instances there are to be; how many it was before.
+    pub(super) fn set_wanted(&mut self, service: ServiceIndex, wanted: u32) -> u32 {
+        let from = self.fleet[service].wanted;
+        self.fleet.resize(service, wanted);
+        if from != wanted {
+            self.record(Fact::Scaled { service, from, to: wanted });
+        }
+        from
     }
 
     /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it, or may again.

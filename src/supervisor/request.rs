@@ -2,7 +2,7 @@
 
 use super::instance::{Next, State, Stopped};
 use super::stop::Then;
-use super::{Action, Cause, Fact, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
+use super::{Action, Cause, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
 use crate::model::excess::Excess;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
@@ -244,13 +244,9 @@ impl Supervisor {
             let last = InstanceId { service, number: wanted.saturating_sub(1) };
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
-        let from = self.fleet[service].wanted;
         self.forget_resize(service);
-        self.fleet.resize(service, wanted);
+        self.set_wanted(service, wanted);
         self.mark_unsettled(service);
-        if from != wanted {
-            self.record(Fact::Scaled { service, from, to: wanted });
-        }
         let (up, down): (Vec<_>, Vec<_>) = self.fleet.ids_of(service).partition(|id| self.fleet.has(*id));
         up.iter().for_each(|id| self.request_start(*id));
         down.iter().for_each(|id| self.request_stop(*id));

@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
+use super::engine::skip;
+use super::host;
+
 /// Seconds for one command.
 const COMMAND_SECONDS: &str = "120";
 
@@ -91,4 +94,16 @@ pub(crate) fn docker_ok(arguments: &[&str]) -> String {
 
 pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// How Docker Compose is called here; `None`, and said, where there is none.
+pub(crate) fn compose() -> Option<&'static [&'static str]> {
+    if docker(&["compose", "version"]).status.success() {
+        return Some(&["docker", "compose"]);
+    }
+    if host::find("docker-compose").is_some() {
+        return Some(&["docker-compose"]);
+    }
+    skip("Docker Compose is not installed");
+    None
 }

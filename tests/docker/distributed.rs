@@ -1,10 +1,9 @@
 //! examples/distributed on one machine: two containers of workers and one of Redis, on a network of Compose.
 
 use super::board::{Images, acknowledged_during, kill_container, wait_until_known_anew, work_together, worker_of};
-use super::client::{Client, docker, docker_ok};
+use super::client::{Client, compose, docker, docker_ok};
 use super::engine::{Container, Process, skip, unique_name};
 use super::examples::examples;
-use super::host;
 use super::wait::wait_for;
 use super::web::ask;
 
@@ -16,14 +15,7 @@ struct Compose {
 impl Compose {
     /// `None` where there is no Compose, or there are no networks; the test is skipped then.
     fn up(images: &Images) -> Option<Self> {
-        let words: &[&str] = if docker(&["compose", "version"]).status.success() {
-            &["docker", "compose"]
-        } else if host::find("docker-compose").is_some() {
-            &["docker-compose"]
-        } else {
-            skip("Docker Compose is not installed");
-            return None;
-        };
+        let words = compose()?;
         let project = unique_name();
         if !docker(&["network", "create", &project]).status.success() {
             skip("this engine makes no networks");

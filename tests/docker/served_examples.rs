@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use super::archive::Archive;
-use super::client::{Client, docker, docker_ok, lossy};
-use super::engine::{Container, Engine, Image, Process, skip, unique_name};
+use super::client::{Client, compose, docker, docker_ok, lossy};
+use super::engine::{Container, Engine, Image, Process, unique_name};
 use super::examples::{argument, examples};
-use super::host;
 use super::image::{build, keepalive_image};
 use super::kubernetes::{Pod, field, manifest};
 use super::scratch::Scratch;
@@ -50,14 +49,7 @@ struct Compose {
 impl Compose {
     /// `None` where there is no Compose; the test is skipped then.
     fn of(image: &Image) -> Option<Self> {
-        let words: &[&str] = if docker(&["compose", "version"]).status.success() {
-            &["docker", "compose"]
-        } else if host::find("docker-compose").is_some() {
-            &["docker-compose"]
-        } else {
-            skip("Docker Compose is not installed");
-            return None;
-        };
+        let words = compose()?;
         // The engine of a test need not be able to make networks.
         let mut without_network = "services:\n".to_owned();
         for service in ["shop", "front"] {

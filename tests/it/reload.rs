@@ -38,6 +38,15 @@ fn with_pipe(set: &Set) -> String {
     pipe
 }
 
+/// A reload that reads a pipe: who has asked for it, and the other end of the pipe.
+fn reload_that_waits(set: &Set, control: &Control) -> (UnixStream, File) {
+    control.wait_for("web.0", "running");
+    let pipe = with_pipe(set);
+    set.change("command", "env_file = [\"env\"]\ncommand");
+    let asked = control.ask("POST", "/v1/reload");
+    (asked, writer(&pipe))
+}
+
 pub(crate) fn answer(mut asked: UnixStream) -> String {
     let mut answer = String::new();
     asked.read_to_string(&mut answer).unwrap();
@@ -49,11 +58,7 @@ fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
     for place in places() {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
-        control.wait_for("web.0", "running");
-        let pipe = with_pipe(&set);
-        set.change("command", "env_file = [\"env\"]\ncommand");
-        let asked = control.ask("POST", "/v1/reload");
-        let mut writer = writer(&pipe);
+        let (asked, mut writer) = reload_that_waits(&set, &control);
         // Were it PID 1 that reads, nothing of this would be answered before it has read.
         assert_eq!(control.post("/v1/services/web/restart").status, 200);
         writer.write_all(b"COLOUR=red\n").unwrap();
@@ -71,11 +76,7 @@ fn a_shutdown_does_not_wait_for_files() {
     for place in places() {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
-        control.wait_for("web.0", "running");
-        let pipe = with_pipe(&set);
-        set.change("command", "env_file = [\"env\"]\ncommand");
-        let asked = control.ask("POST", "/v1/reload");
-        let writer = writer(&pipe);
+        let (asked, writer) = reload_that_waits(&set, &control);
         running.send(Signal::TERM);
         let answer = answer(asked);
         assert!(answer.contains("everything is being stopped"), "{answer}");
