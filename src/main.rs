@@ -7,8 +7,8 @@ use std::path::Path;
 
 use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Bounded, Environment, Files, Finding, Loaded, Purpose, Report};
-use keepalive::init::Dialect;
+use keepalive::config::{self, Environment, Files, Finding, LimitedFs, Loaded, Purpose, Report};
+use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
@@ -21,7 +21,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
     let surroundings = Surroundings { variable: &|name| std::env::var_os(name), id: process::id().get() };
     match drop_in::read(&arguments, &surroundings).map_or_else(|| cli::read(&arguments), Ok) {
         Ok(Invocation::Init { options, command }) => {
-            logs::own::start(if options.dialect == Dialect::Native && options.verbosity > 0 {
+            logs::own::start(if options.compat == Compat::Native && options.verbosity > 0 {
                 log::LevelFilter::Debug
             } else {
                 log::LevelFilter::Warn
@@ -61,7 +61,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
 /// What reading a configuration needs to know of the world, given to `read`.
 fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&Environment<'_>) -> T) -> T {
     let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    let bounded = Bounded::new(files);
+    let bounded = LimitedFs::new(files);
     read(&Environment {
         files: &|question| bounded.ask(question),
         variables: &variables,
@@ -85,8 +85,8 @@ where
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
-            let reread = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
-            runtime::run(plan, process::environment(), Box::new(reread))
+            let load_config = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
+            runtime::run(plan, process::environment(), Box::new(load_config))
         }
         Err(text) => {
             // There is nobody else left to tell if this fails.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::show::{dependencies, shown};
 use crate::config::{FIRST_SOCKET, Finding, Report, start_order};
 use crate::model::plan::{
-    Address, Consequence, Control, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, LogFormat, Output, Probe,
-    Process, Ready, Reload, Restart, RestartPolicy, Service, SignalUse, Strategy,
+    Address, Control, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, LogFormat, Output, Probe,
+    Process, Ready, Reload, Restart, RestartPolicy, Service, SignalAction, Strategy,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -67,10 +67,10 @@ fn findings(findings: &[Finding]) -> Value {
 /// What is not simply forwarded.
 fn signals(plan: &Plan) -> Value {
     let word = |signal| match plan.signals.of(signal) {
-        SignalUse::Forward => None,
-        SignalUse::Reload => Some("reload"),
-        SignalUse::Shutdown => Some("shutdown"),
-        SignalUse::Ignore => Some("ignore"),
+        SignalAction::Forward => None,
+        SignalAction::Reload => Some("reload"),
+        SignalAction::Shutdown => Some("shutdown"),
+        SignalAction::Ignore => Some("ignore"),
     };
     Signal::all().filter_map(|signal| Some((signal.to_string(), word(signal)?))).collect()
 }
@@ -139,10 +139,10 @@ fn merge(into: &mut Value, more: Value) {
     }
 }
 
-const fn consequence(consequence: Consequence) -> &'static str {
+const fn consequence(consequence: ExitAction) -> &'static str {
     match consequence {
-        Consequence::Shutdown => "shutdown",
-        Consequence::Ignore => "ignore",
+        ExitAction::Shutdown => "shutdown",
+        ExitAction::Ignore => "ignore",
     }
 }
 

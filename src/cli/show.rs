@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::{FIRST_SOCKET, start_order};
 use crate::model::plan::{
-    Address, Consequence, Control, Credentials, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
+    Address, Control, Credentials, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
     Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
@@ -274,10 +274,10 @@ fn list(set: &ExitSet) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
-fn consequence_text(consequence: Consequence) -> &'static str {
+fn consequence_text(consequence: ExitAction) -> &'static str {
     match consequence {
-        Consequence::Shutdown => "everything stops",
-        Consequence::Ignore => "the others go on",
+        ExitAction::Shutdown => "everything stops",
+        ExitAction::Ignore => "the others go on",
     }
 }
 

@@ -7,16 +7,16 @@ use std::rc::Rc;
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::files::split_names;
 use super::global::{Settings, default_output};
 use super::graph;
 use super::process::Words;
 use super::read::text;
 use super::report::{FAULT_LIMIT, Fault, Place, Report, Source, locate};
-use super::service::{Draft, INSTANCE_LIMIT};
+use super::service::{INSTANCE_LIMIT, ServiceDraft};
 use super::users::Users;
-use super::walk::{Claim, Schema, Value, Walk, entries};
-use super::{Environment, Loaded, Question};
+use super::{Environment, FsQuery, Loaded};
 use crate::model::Plan;
 use crate::model::map::Map;
 use crate::model::plan::{Address, LogStyle, Service};
@@ -46,7 +46,7 @@ pub fn load_with_main(path: &Path, command: &[OsString], environment: &Environme
 
 fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = match (environment.files)(&Question::Content(path)) {
+    let bytes = match (environment.files)(&FsQuery::Content(path)) {
         Ok(bytes) => bytes,
         Err(reason) => return Err(unreadable(name, &reason)),
     };
@@ -63,7 +63,7 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
         reading.included_document(&tree);
     }
     if let Some(command) = main {
-        reading.drafts.push(Draft::main(command));
+        reading.drafts.push(ServiceDraft::main(command));
     }
     reading.finish()
 }
@@ -81,9 +81,9 @@ fn unreadable(name: String, reason: &str) -> Report {
 
 /// A configuration on its way to a plan.
 pub(super) struct Reading<'r> {
-    pub(super) walk: Walk<'r>,
+    pub(super) walk: Decoder<'r>,
     settings: Settings,
-    pub(super) drafts: Vec<Draft>,
+    pub(super) drafts: Vec<ServiceDraft>,
     /// Where each name was given first, as a position in `drafts`.
     names: Map<String, usize>,
     /// Where the documents are no TOML.
@@ -96,7 +96,7 @@ pub(super) struct Reading<'r> {
 
 impl<'r> Reading<'r> {
     pub(super) fn new(environment: &'r Environment<'r>, users: &'r Users, directory: &'r Path) -> Self {
-        let walk = Walk {
+        let walk = Decoder {
             outside: environment,
             users,
             source: 0,
@@ -155,16 +155,16 @@ impl<'r> Reading<'r> {
     fn included(&mut self, path: &Path, tree: &DeTable<'_>) -> Vec<(PathBuf, Source)> {
         let include = tree.get("keepalive").and_then(|value| value.get_ref().as_table()?.get("include"));
         let Some(value) = include else { return Vec::new() };
-        let first = (self.walk.outside.files)(&Question::Identity(path));
+        let first = (self.walk.outside.files)(&FsQuery::Identity(path));
         let mut known: Vec<Vec<u8>> = first.into_iter().collect();
         let mut sources = Vec::new();
         let patterns = self.walk.array(value, "such as `[\"/etc/keepalive.d/*.toml\"]`");
         for pattern in patterns {
             let Some(target) = self.walk.global_path(pattern) else { continue };
             for path in self.matching(pattern, &self.walk.directory.join(target)) {
-                match (self.walk.outside.files)(&Question::Content(&path)) {
+                match (self.walk.outside.files)(&FsQuery::Content(&path)) {
                     Ok(bytes) => {
-                        let found = (self.walk.outside.files)(&Question::Identity(&path)).ok();
+                        let found = (self.walk.outside.files)(&FsQuery::Identity(&path)).ok();
                         if found.as_ref().is_none_or(|found| !known.contains(found)) {
                             let name = path.display().to_string();
                             sources.push((path, Source { name, bytes }));
@@ -195,7 +195,7 @@ impl<'r> Reading<'r> {
             return vec![path.to_owned()];
         }
         let place = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        let names = match (self.walk.outside.files)(&Question::Names(place)) {
+        let names = match (self.walk.outside.files)(&FsQuery::Names(place)) {
             Ok(names) => names,
             Err(reason) => {
                 let message = format!("cannot read `{}`: {reason}", place.display());
@@ -286,7 +286,7 @@ impl<'r> Reading<'r> {
         self.compare_timeouts();
         self.compare_claims();
         self.count_instances();
-        let Walk { mut errors, warnings, env_files, .. } = self.walk;
+        let Decoder { mut errors, warnings, env_files, .. } = self.walk;
         if self.drafts.is_empty() && errors.is_empty() && !has_syntax_errors {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
             errors.push(Fault {
@@ -340,11 +340,11 @@ impl Reading<'_> {
         let mut addresses: Map<String, Vec<(Address, Place)>> = Map::new();
         for (what, place) in std::mem::take(&mut self.walk.claims) {
             match what {
-                Claim::File(file) => match files.get(&file) {
+                UniqueResource::File(file) => match files.get(&file) {
                     Some(first) => self.is_taken(place, &file, &file, first),
                     None => drop(files.insert(file, place)),
                 },
-                Claim::Address(address) => {
+                UniqueResource::Address(address) => {
                     let port = match &address {
                         Address::Tcp(address) | Address::Udp(address) => address.port().to_string(),
                         Address::Unix { .. } => address.to_string(),

@@ -19,14 +19,14 @@ const TOTAL_LIMIT: usize = 6 << 20;
 
 /// A line that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(super) struct ExpandError {
     pub(super) at: Range<usize>,
     pub(super) message: String,
     pub(super) hint: String,
 }
 
 /// Reads all lines; what is wrong goes to `flaws`, and reading goes on with the next line.
-pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<Flaw>) -> Entries {
+pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<ExpandError>) -> Entries {
     let mut parser = Parser { text, inherited, position: 0, entries: Vec::new(), total: 0 };
     while parser.position < text.len() {
         let start = parser.position;
@@ -37,7 +37,7 @@ pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut
         }
         if parser.total > TOTAL_LIMIT {
             let message = format!("the variables up to here take more than {} MiB", TOTAL_LIMIT >> 20);
-            flaws.push(Flaw {
+            flaws.push(ExpandError {
                 at: parser.line_from(start),
                 message,
                 hint: "no program can be given as much".to_owned(),
@@ -58,7 +58,7 @@ struct Parser<'p> {
 }
 
 impl Parser<'_> {
-    fn line(&mut self) -> Result<(), Flaw> {
+    fn line(&mut self) -> Result<(), ExpandError> {
         self.skip_blanks();
         if matches!(self.peek(), None | Some(b'\n' | b'#')) {
             self.skip_line();
@@ -74,11 +74,15 @@ impl Parser<'_> {
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
-            return Err(Flaw { at: self.line_from(start), message, hint: "a comment begins with `#`".to_owned() });
+            return Err(ExpandError {
+                at: self.line_from(start),
+                message,
+                hint: "a comment begins with `#`".to_owned(),
+            });
         }
         if RESERVED.iter().any(|reserved| reserved.as_bytes() == name) {
             let message = format!("`{}` is set by keepalive itself", String::from_utf8_lossy(&name));
-            return Err(Flaw { at: start..start + length, message, hint: "remove it".to_owned() });
+            return Err(ExpandError { at: start..start + length, message, hint: "remove it".to_owned() });
         }
         self.position += length;
         self.skip_blanks();
@@ -96,14 +100,14 @@ impl Parser<'_> {
             }
             Some(_) => {
                 let message = format!("expected `=` after `{}`", String::from_utf8_lossy(&name));
-                return Err(Flaw { at: self.line_from(self.position), message, hint: String::new() });
+                return Err(ExpandError { at: self.line_from(self.position), message, hint: String::new() });
             }
         }
         self.skip_line();
         Ok(())
     }
 
-    fn value(&mut self) -> Result<Vec<u8>, Flaw> {
+    fn value(&mut self) -> Result<Vec<u8>, ExpandError> {
         self.skip_blanks();
         let start = self.position;
         let (raw, literal) = match self.peek() {
@@ -113,7 +117,11 @@ impl Parser<'_> {
         };
         let whole = start..self.position;
         if raw.contains(&0) {
-            return Err(Flaw { at: whole, message: "the value contains a NUL byte".to_owned(), hint: String::new() });
+            return Err(ExpandError {
+                at: whole,
+                message: "the value contains a NUL byte".to_owned(),
+                hint: String::new(),
+            });
         }
         if literal {
             return Ok(raw);
@@ -121,7 +129,7 @@ impl Parser<'_> {
         let mut builder = Builder::default();
         let scope =
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: Some(self.variables()) };
-        expand::expand(&raw, &scope, &mut builder).map_err(|flaw| Flaw {
+        expand::expand(&raw, &scope, &mut builder).map_err(|flaw| ExpandError {
             at: whole,
             message: flaw.message,
             hint: flaw.hint,
@@ -144,7 +152,7 @@ impl Parser<'_> {
         value
     }
 
-    fn quoted(&mut self, quote: u8) -> Result<Vec<u8>, Flaw> {
+    fn quoted(&mut self, quote: u8) -> Result<Vec<u8>, ExpandError> {
         let start = self.position;
         let mut value = Vec::new();
         let mut bytes = self.rest().iter().enumerate().skip(1);
@@ -160,11 +168,15 @@ impl Parser<'_> {
                 value.push(byte);
             }
         }
-        Err(Flaw { at: self.line_from(start), message: "the quote is not closed".to_owned(), hint: String::new() })
+        Err(ExpandError {
+            at: self.line_from(start),
+            message: "the quote is not closed".to_owned(),
+            hint: String::new(),
+        })
     }
 
     /// Only a comment may follow a quoted value.
-    fn after_quote(&mut self) -> Result<(), Flaw> {
+    fn after_quote(&mut self) -> Result<(), ExpandError> {
         let end = self.position;
         self.skip_blanks();
         if matches!(self.peek(), None | Some(b'\n' | b'#')) {
@@ -172,7 +184,7 @@ impl Parser<'_> {
             return Ok(());
         }
         let hint = "put the whole value between the quotes".to_owned();
-        Err(Flaw { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
+        Err(ExpandError { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
     }
 
     fn rest(&self) -> &[u8] {
@@ -224,7 +236,7 @@ mod tests {
         let mut flaws = Vec::new();
         let entries = parse(text.as_bytes(), &inherited, &mut flaws);
         let join = |(name, value): (Vec<u8>, Vec<u8>)| String::from_utf8([name, value].join(&b'=')).unwrap();
-        let told = |flaw: Flaw| format!("{}..{} {}", flaw.at.start, flaw.at.end, flaw.message);
+        let told = |flaw: ExpandError| format!("{}..{} {}", flaw.at.start, flaw.at.end, flaw.message);
         (entries.into_iter().map(join).collect(), flaws.into_iter().map(told).collect())
     }
 

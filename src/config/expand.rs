@@ -6,7 +6,7 @@ use std::ffi::{CString, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::walk::nearest;
+use super::decoder::nearest;
 use crate::model::Template;
 
 /// How deep `${A:-${B:-…}}` may go.
@@ -59,7 +59,7 @@ impl<'s> Variables<'s> {
 
 /// What is wrong, and where in the text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(super) struct ExpandError {
     pub(super) at: Range<usize>,
     pub(super) message: String,
     pub(super) hint: String,
@@ -123,7 +123,7 @@ impl Builder {
 }
 
 /// Appends `text` to `output` with everything expanded; stops at the first flaw.
-pub(super) fn expand(text: &[u8], scope: &Scope<'_>, output: &mut Builder) -> Result<(), Flaw> {
+pub(super) fn expand(text: &[u8], scope: &Scope<'_>, output: &mut Builder) -> Result<(), ExpandError> {
     Expansion { text, scope, output }.run(0..text.len(), 0)
 }
 
@@ -134,7 +134,7 @@ struct Expansion<'e> {
 }
 
 impl Expansion<'_> {
-    fn run(&mut self, range: Range<usize>, depth: u32) -> Result<(), Flaw> {
+    fn run(&mut self, range: Range<usize>, depth: u32) -> Result<(), ExpandError> {
         let mut position = range.start;
         while let Some(&byte) = self.text.get(..range.end).and_then(|text| text.get(position)) {
             let rest = self.text.get(position..range.end).unwrap_or_default();
@@ -157,7 +157,7 @@ impl Expansion<'_> {
     }
 
     /// `rest` begins with `{`; gives back how much of it was used.
-    fn brace(&mut self, rest: &[u8], position: usize) -> Result<usize, Flaw> {
+    fn brace(&mut self, rest: &[u8], position: usize) -> Result<usize, ExpandError> {
         const SERVICE: &[u8] = b"{service}";
         const INSTANCE: &[u8] = b"{instance}";
         if self.scope.placeholders == Placeholders::Literal {
@@ -186,7 +186,7 @@ impl Expansion<'_> {
     }
 
     /// `{fd.name}`: the number of that socket.
-    fn socket(&mut self, name: &str, position: usize) -> Result<usize, Flaw> {
+    fn socket(&mut self, name: &str, position: usize) -> Result<usize, ExpandError> {
         let length = name.len() + b"{fd.}".len();
         let Scope { service, placeholders, sockets, variables } = *self.scope;
         if let Some(number) = sockets.iter().position(|known| *known == name) {
@@ -210,7 +210,7 @@ impl Expansion<'_> {
     }
 
     /// `rest` begins with `$`; gives back how much of it was used.
-    fn dollar(&mut self, rest: &[u8], position: usize, depth: u32) -> Result<usize, Flaw> {
+    fn dollar(&mut self, rest: &[u8], position: usize, depth: u32) -> Result<usize, ExpandError> {
         const LITERAL: &str = "`$$` gives a plain `$`";
         if rest.starts_with(b"$$") {
             self.literal(b'$');
@@ -246,8 +246,8 @@ impl Expansion<'_> {
     }
 }
 
-fn flaw(position: usize, length: usize, message: String, hint: &str) -> Flaw {
-    Flaw { at: position..position + length, message, hint: hint.to_owned() }
+fn flaw(position: usize, length: usize, message: String, hint: &str) -> ExpandError {
+    ExpandError { at: position..position + length, message, hint: hint.to_owned() }
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -286,7 +286,7 @@ mod tests {
         ("BYTES".into(), OsString::from_vec(vec![0xff]))
     }
 
-    fn expanded(text: &str) -> Result<Template, Flaw> {
+    fn expanded(text: &str) -> Result<Template, ExpandError> {
         let own = [(b"PORT".to_vec(), b"79".to_vec()), (b"PORT".to_vec(), b"80".to_vec())];
         let inherited = [("PORT".into(), "1".into()), ("EMPTY".into(), "".into()), bytes()];
         let variables = Some(Variables { own: &own, inherited: &inherited });

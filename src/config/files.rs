@@ -1,6 +1,6 @@
 //! What is asked of the file system when a configuration is read.
 //!
-//! Whoever asks may have to wait for ever: a mount can hang. So somebody else can ask, with a [`Recorder`], and what was
+//! Whoever asks may have to wait for ever: a mount can hang. So somebody else can ask, with a [`RecordingFs`], and what was
 //! answered is answered again by a [`Recording`], in the same order: reading asks the same as long as it hears the same.
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +25,7 @@ const NAMES_LIMIT: usize = 1 << 20;
 
 /// What there is to ask.
 #[derive(Clone, Copy, Debug)]
-pub enum Question<'q> {
+pub enum FsQuery<'q> {
     /// What a file of the configuration holds.
     Content(&'q Path),
     /// What /etc/passwd or /etc/group holds.
@@ -42,20 +42,20 @@ pub enum Question<'q> {
 pub type Answer = Result<Vec<u8>, String>;
 
 /// Who is asked.
-pub type Files<'f> = &'f dyn Fn(&Question<'_>) -> Answer;
+pub type Files<'f> = &'f dyn Fn(&FsQuery<'_>) -> Answer;
 
 /// Asks the file system, here and now.
 ///
 /// # Errors
 /// What the system says.
-pub fn ask(question: &Question<'_>) -> Answer {
+pub fn ask(question: &FsQuery<'_>) -> Answer {
     let told = match *question {
-        Question::Content(path) => return read::read(path),
-        Question::Users(path) => users(path),
-        Question::Names(path) => return bounded_names(path, NAMES_LIMIT),
-        Question::Identity(path) => std::fs::metadata(path)
+        FsQuery::Content(path) => return read::read(path),
+        FsQuery::Users(path) => users(path),
+        FsQuery::Names(path) => return bounded_names(path, NAMES_LIMIT),
+        FsQuery::Identity(path) => std::fs::metadata(path)
             .map(|metadata| [metadata.dev().to_ne_bytes(), metadata.ino().to_ne_bytes()].concat()),
-        Question::Presence(path) => match std::fs::metadata(path) {
+        FsQuery::Presence(path) => match std::fs::metadata(path) {
             Err(error) if is_absence(&error) => Ok(Vec::new()),
             // What cannot be looked at counts as there: reading it tells why.
             Ok(_) | Err(_) => Ok(vec![1]),
@@ -98,19 +98,19 @@ fn names(directory: &Path, limit: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The names of an answer to [`Question::Names`].
+/// The names of an answer to [`FsQuery::Names`].
 pub(super) fn split_names(names: &[u8]) -> impl Iterator<Item = &OsStr> {
     names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
 }
 
 /// Asks for no more than a configuration may have in all, the users aside.
-pub struct Bounded<'f> {
+pub struct LimitedFs<'f> {
     files: Files<'f>,
     /// `None`: it has been too much. Nothing more is read then.
     left: Cell<Option<usize>>,
 }
 
-impl<'f> Bounded<'f> {
+impl<'f> LimitedFs<'f> {
     /// Which asks `files`.
     #[must_use]
     pub const fn new(files: Files<'f>) -> Self {
@@ -121,10 +121,10 @@ impl<'f> Bounded<'f> {
     ///
     /// # Errors
     /// As who is asked; and that it is too much, from then on.
-    pub fn ask(&self, question: &Question<'_>) -> Answer {
+    pub fn ask(&self, question: &FsQuery<'_>) -> Answer {
         match question {
-            Question::Content(_) | Question::Names(_) => {}
-            Question::Users(_) | Question::Identity(_) | Question::Presence(_) => return (self.files)(question),
+            FsQuery::Content(_) | FsQuery::Names(_) => {}
+            FsQuery::Users(_) | FsQuery::Identity(_) | FsQuery::Presence(_) => return (self.files)(question),
         }
         if let Some(left) = self.left.get() {
             let answer = (self.files)(question)?;
@@ -137,22 +137,22 @@ impl<'f> Bounded<'f> {
     }
 }
 
-impl fmt::Debug for Bounded<'_> {
+impl fmt::Debug for LimitedFs<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Bounded").field("left", &self.left).finish_non_exhaustive()
+        formatter.debug_struct("LimitedFs").field("left", &self.left).finish_non_exhaustive()
     }
 }
 
 /// Asks, and keeps the answers.
 #[derive(Debug, Default)]
-pub struct Recorder(RefCell<Vec<u8>>);
+pub struct RecordingFs(RefCell<Vec<u8>>);
 
-impl Recorder {
+impl RecordingFs {
     /// As [`ask`].
     ///
     /// # Errors
     /// As [`ask`].
-    pub fn ask(&self, question: &Question<'_>) -> Answer {
+    pub fn ask(&self, question: &FsQuery<'_>) -> Answer {
         let answer = ask(question);
         let (kind, text) = match &answer {
             Ok(bytes) => (1, bytes.as_slice()),
@@ -172,7 +172,7 @@ impl Recorder {
     }
 }
 
-/// Gives the answers that a [`Recorder`] has heard.
+/// Gives the answers that a [`RecordingFs`] has heard.
 #[derive(Debug)]
 pub struct Recording {
     answers: Vec<u8>,
@@ -180,7 +180,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Of what [`Recorder::into_bytes`] gave.
+    /// Of what [`RecordingFs::into_bytes`] gave.
     #[must_use]
     pub const fn new(answers: Vec<u8>) -> Self {
         Self { answers, position: Cell::new(0) }
@@ -190,7 +190,7 @@ impl Recording {
     ///
     /// # Errors
     /// Why there was none.
-    pub fn answer(&self, _: &Question<'_>) -> Answer {
+    pub fn answer(&self, _: &FsQuery<'_>) -> Answer {
         self.next().unwrap_or_else(|| Err("it has not been read to its end".to_owned()))
     }
 
@@ -213,14 +213,14 @@ mod tests {
     fn what_was_heard_is_heard_again() {
         let missing = Path::new("/nonexistent");
         let questions = [
-            Question::Content(missing),
-            Question::Names(Path::new("/proc/self/task")),
-            Question::Names(missing),
-            Question::Identity(Path::new("/")),
-            Question::Presence(Path::new("/")),
-            Question::Presence(missing),
+            FsQuery::Content(missing),
+            FsQuery::Names(Path::new("/proc/self/task")),
+            FsQuery::Names(missing),
+            FsQuery::Identity(Path::new("/")),
+            FsQuery::Presence(Path::new("/")),
+            FsQuery::Presence(missing),
         ];
-        let recorder = Recorder::default();
+        let recorder = RecordingFs::default();
         let heard: Vec<_> = questions.iter().map(|question| recorder.ask(question)).collect();
         let recording = Recording::new(recorder.into_bytes());
         let again: Vec<_> = questions.iter().map(|question| recording.answer(question)).collect();
@@ -233,24 +233,22 @@ mod tests {
     #[test]
     fn what_is_too_much_in_all_is_not_even_read() {
         let asked = Cell::new(0);
-        let files = |question: &Question<'_>| {
+        let files = |question: &FsQuery<'_>| {
             asked.set(asked.get() + 1);
-            Ok(vec![0; if matches!(question, Question::Identity(_)) { 16 } else { TOTAL_LIMIT / 4 }])
+            Ok(vec![0; if matches!(question, FsQuery::Identity(_)) { 16 } else { TOTAL_LIMIT / 4 }])
         };
-        let bounded = Bounded::new(&files);
+        let bounded = LimitedFs::new(&files);
         let path = Path::new("/etc/x");
-        for question in
-            [Question::Content(path), Question::Names(path), Question::Content(path), Question::Content(path)]
-        {
+        for question in [FsQuery::Content(path), FsQuery::Names(path), FsQuery::Content(path), FsQuery::Content(path)] {
             assert!(bounded.ask(&question).is_ok());
-            assert!(bounded.ask(&Question::Users(path)).is_ok(), "it does not count");
+            assert!(bounded.ask(&FsQuery::Users(path)).is_ok(), "it does not count");
         }
         let too_much = Err("all files together are larger than 8 MiB".to_owned());
-        assert_eq!(bounded.ask(&Question::Content(path)), too_much);
+        assert_eq!(bounded.ask(&FsQuery::Content(path)), too_much);
         assert_eq!(asked.get(), 9);
-        assert_eq!(bounded.ask(&Question::Names(path)), too_much);
+        assert_eq!(bounded.ask(&FsQuery::Names(path)), too_much);
         assert_eq!(asked.get(), 9);
-        assert!(bounded.ask(&Question::Identity(path)).is_ok());
+        assert!(bounded.ask(&FsQuery::Identity(path)).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Environment, Question};
+use super::{Environment, FsQuery};
 
 /// Where it is looked for if nobody says.
 const PLACES: [&str; 3] = ["keepalive.toml", "etc/keepalive/keepalive.toml", "etc/keepalive.toml"];
@@ -42,7 +42,7 @@ pub fn find(explicit: Option<&Path>, environment: &Environment<'_>) -> Result<Pa
         std::iter::once(PathBuf::from(here)).chain(places.iter().map(|place| environment.root.join(place)));
     let is_there = |path: &PathBuf| {
         let path = environment.directory.join(path);
-        (environment.files)(&Question::Presence(&path)).is_ok_and(|presence| !presence.is_empty())
+        (environment.files)(&FsQuery::Presence(&path)).is_ok_and(|presence| !presence.is_empty())
     };
     candidates.into_iter().find(is_there).ok_or(NotFound)
 }

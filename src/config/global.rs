@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{Placeholders, Scope};
-use super::walk::{Claim, Schema, Value, Walk, entries};
-use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalUse, SignalUses, TERMINATION_LOG};
+use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalUses, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -59,7 +59,7 @@ pub(super) const fn default_output(style: LogStyle) -> Output {
     }
 }
 
-impl Walk<'_> {
+impl Decoder<'_> {
     pub(super) fn settings(&mut self, table: &DeTable<'_>) -> Settings {
         self.check_keys(table, "`[keepalive]`", &SCHEMA);
         let mut settings = Settings::default();
@@ -107,7 +107,7 @@ impl Walk<'_> {
                 let path = self.directory.join(&given);
                 self.check_socket_path(value, &path);
                 let claimed = Address::Unix { path: self.absolute(&given), mode: 0, owner: None };
-                self.claim(Claim::Address(claimed), value.span());
+                self.claim(UniqueResource::Address(claimed), value.span());
                 Some(Control::At(path))
             }
         }
@@ -121,18 +121,18 @@ impl Walk<'_> {
         let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
         let address = text.to_str().ok().and_then(|text| text.parse().ok());
         match address {
-            Some(address) => self.claim(Claim::Address(Address::Tcp(address)), value.span()),
+            Some(address) => self.claim(UniqueResource::Address(Address::Tcp(address)), value.span()),
             None => self.error(value.span(), "this is no address with a port", hint),
         }
         address
     }
 
     fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {
-        const WORDS: [(&str, SignalUse); 4] = [
-            ("reload", SignalUse::Reload),
-            ("forward", SignalUse::Forward),
-            ("shutdown", SignalUse::Shutdown),
-            ("ignore", SignalUse::Ignore),
+        const WORDS: [(&str, SignalAction); 4] = [
+            ("reload", SignalAction::Reload),
+            ("forward", SignalAction::Forward),
+            ("shutdown", SignalAction::Shutdown),
+            ("ignore", SignalAction::Ignore),
         ];
         let Some(table) = self.table(value, "such as `{ SIGUSR1 = \"ignore\" }`") else { return };
         let mut seen: Vec<Signal> = Vec::new();

@@ -2,14 +2,18 @@
 
 use std::ops::Range;
 
+use super::decoder::{Decoder, nearest};
 use super::report::{Fault, Place};
-use super::service::Draft;
-use super::walk::{Walk, nearest};
+use super::service::ServiceDraft;
 use crate::model::map::Map;
 use crate::model::{Plan, ServiceIndex};
 
 /// The dependencies of each service as positions.
-pub(super) fn resolve(walk: &mut Walk<'_>, drafts: &[Draft], names: &Map<String, usize>) -> Vec<Box<[ServiceIndex]>> {
+pub(super) fn resolve(
+    walk: &mut Decoder<'_>,
+    drafts: &[ServiceDraft],
+    names: &Map<String, usize>,
+) -> Vec<Box<[ServiceIndex]>> {
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
     for (own, draft) in drafts.iter().enumerate() {
         let mut resolved: Vec<Edge> = Vec::new();
@@ -42,11 +46,11 @@ struct Edge {
     span: Range<usize>,
 }
 
-fn fault(draft: &Draft, span: &Range<usize>, message: String, hint: String) -> Fault {
+fn fault(draft: &ServiceDraft, span: &Range<usize>, message: String, hint: String) -> Fault {
     Fault { place: Place { source: draft.source, span: Some(span.clone()) }, message, hint }
 }
 
-fn suggestion(name: &str, drafts: &[Draft]) -> String {
+fn suggestion(name: &str, drafts: &[ServiceDraft]) -> String {
     let names = drafts.iter().map(|draft| &*draft.service.name);
     match nearest(name, names.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -56,7 +60,7 @@ fn suggestion(name: &str, drafts: &[Draft]) -> String {
 }
 
 /// Depth first, without recursion: a chain may be as long as the file. Each edge that closes a circle is an error.
-fn find_cycles(walk: &mut Walk<'_>, drafts: &[Draft], edges: &[Vec<Edge>]) {
+fn find_cycles(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], edges: &[Vec<Edge>]) {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -91,7 +95,7 @@ fn find_cycles(walk: &mut Walk<'_>, drafts: &[Draft], edges: &[Vec<Edge>]) {
     }
 }
 
-fn report_cycle(walk: &mut Walk<'_>, drafts: &[Draft], path: &[(usize, usize)], edge: &Edge) {
+fn report_cycle(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], path: &[(usize, usize)], edge: &Edge) {
     let start = path.iter().position(|(node, _)| *node == edge.to).unwrap_or(0);
     let circle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
     let names: Vec<&str> = circle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::walk::{Value, Walk};
+use super::decoder::{Decoder, Value};
 use super::{Purpose, read};
 use crate::model::Template;
 use crate::model::plan::Process;
@@ -21,7 +21,7 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// How much of a script the kernel looks at, `BINPRM_BUF_SIZE`.
 const INTERPRETER_LIMIT: u64 = 256;
 
-impl Walk<'_> {
+impl Decoder<'_> {
     /// Notes what would keep `process` from starting here and now; `program` is where its command stands.
     pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };

@@ -3,8 +3,8 @@
 use toml::de::DeTable;
 
 use super::Purpose;
+use super::decoder::{Decoder, Schema, Value, as_integer, entries, nearest};
 use super::users::User;
-use super::walk::{Schema, Value, Walk, as_integer, entries, nearest};
 use crate::model::plan::{Credentials, Limit};
 use crate::model::units;
 
@@ -28,7 +28,7 @@ const LIMITS: [(&str, u32); 16] = [
     ("stack", libc::RLIMIT_STACK as u32),
 ];
 
-impl Walk<'_> {
+impl Decoder<'_> {
     /// Who the process runs as, and the user whose HOME, USER and LOGNAME it gets.
     pub(super) fn credentials(&mut self, table: &DeTable<'_>) -> (Option<Credentials>, Option<User>) {
         let (user, group, groups) = (table.get("user"), table.get("group"), table.get("groups"));

@@ -2,8 +2,8 @@
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, Value};
 use super::expand::Scope;
-use super::walk::{Schema, Value, Walk};
 use crate::model::plan::{LogFile, Output};
 
 /// What a file may grow to before it is renamed, unless `max_size` says otherwise.
@@ -23,7 +23,7 @@ pub(super) struct Log {
     pub(super) file: Option<LogFile>,
 }
 
-impl Walk<'_> {
+impl Decoder<'_> {
     pub(super) fn log(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Log {
         const SCHEMA: Schema = Schema {
             keys: &["stdout", "stderr", "file", "max_size", "max_files"],

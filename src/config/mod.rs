@@ -7,6 +7,7 @@
 //! This room starts nothing and keeps nothing: what it gives away is the plan alone. What it needs to know of the
 //! world besides files comes in as an [`Environment`]. Start reading at [`load`], then `service.rs`.
 
+mod decoder;
 mod document;
 mod env_file;
 mod expand;
@@ -27,7 +28,6 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 mod users;
-mod walk;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -36,18 +36,18 @@ use std::path::Path;
 
 use crate::model::Plan;
 
+pub(crate) use decoder::{nearest, nearest_signal};
 pub use document::{load, load_with_main};
 pub use expand::FIRST_SOCKET;
-pub use files::{Answer, Bounded, Files, Question, Recorder, Recording, ask};
+pub use files::{Answer, Files, FsQuery, LimitedFs, Recording, RecordingFs, ask};
 pub use find::{NotFound, find};
 pub use graph::start_order;
 pub use inline::{Inline, InlineOption, assemble};
 pub use read::describe;
 pub use report::{Finding, Report, write_warnings};
 pub(crate) use service::NAME_LIMIT;
-pub(crate) use walk::{nearest, nearest_signal};
 
-/// What keepalive itself tells processes, and nobody else does. `Walk::is_overwritten` knows those of other protocols.
+/// What keepalive itself tells processes, and nobody else does. `Decoder::is_overwritten` knows those of other protocols.
 const RESERVED: [&str; 5] =
     ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS", "KEEPALIVE_IPC_FD", "KEEPALIVE_STATE_FD"];
 

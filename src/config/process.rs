@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, as_integer, entries};
 use super::env_file::{self, Entries};
 use super::expand::{Builder, Placeholders, Scope, expand};
 use super::report::{Fault, Place, Source};
 use super::service;
 use super::sockets::scope_of_all;
 use super::users::User;
-use super::walk::{Claim, EnvFile, Schema, Value, Walk, as_integer, entries};
-use super::{Question, RESERVED};
+use super::{FsQuery, RESERVED};
 use crate::model::Template;
 use crate::model::plan::{Process, State};
 
@@ -27,7 +27,7 @@ const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"
 /// More than the memory of any machine, and what every file system takes.
 const STATE_LIMIT: u64 = 1 << 40;
 
-impl Walk<'_> {
+impl Decoder<'_> {
     pub(super) fn process(
         &mut self,
         (scope, files): (&Scope<'_>, &Entries),
@@ -233,7 +233,7 @@ impl Walk<'_> {
         }
         let persist = table.get("persist").and_then(|value| {
             let path = self.absolute_path(value, scope, "leave `persist` out to keep it in memory")?;
-            self.claim(Claim::File(path.expand(0).to_string_lossy().into_owned()), value.span());
+            self.claim(UniqueResource::File(path.expand(0).to_string_lossy().into_owned()), value.span());
             Some(path)
         });
         Some(State { size: bytes, persist })
@@ -311,7 +311,7 @@ impl Walk<'_> {
         if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
             return known.entries.clone();
         }
-        let bytes = match (self.outside.files)(&Question::Content(&path)) {
+        let bytes = match (self.outside.files)(&FsQuery::Content(&path)) {
             Ok(bytes) => bytes,
             Err(reason) => {
                 self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
@@ -321,7 +321,7 @@ impl Walk<'_> {
         let mut flaws = Vec::new();
         let entries = env_file::parse(&bytes, self.outside.variables, &mut flaws);
         let source = self.documents + self.env_files.len();
-        for env_file::Flaw { at, message, hint } in flaws {
+        for env_file::ExpandError { at, message, hint } in flaws {
             self.errors.push(Fault { place: Place { source, span: Some(at) }, message, hint });
         }
         let name = path.display().to_string();

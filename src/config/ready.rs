@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, Value, entries, nearest};
 use super::expand::{Builder, FIRST_SOCKET, Scope};
 use super::sockets::socket_address;
-use super::walk::{Schema, Value, Walk, entries, nearest};
 use crate::model::plan::{Address, Probe, Ready, Service};
 use crate::model::{Template, units};
 
@@ -26,7 +26,7 @@ const SCHEMA: Schema = Schema {
     ],
 };
 
-impl Walk<'_> {
+impl Decoder<'_> {
     /// `service` is complete but for this.
     pub(super) fn ready(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Ready> {
         const EXPECTED: &str = "`\"exec\"`, `\"notify\"`, `\"ipc\"` or a table";

@@ -6,14 +6,14 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, Value, as_integer, entries};
 use super::expand::{Placeholders, Scope};
 use super::process::Words;
 use super::sockets;
-use super::walk::{Schema, Value, Walk, as_integer, entries};
 use crate::model::excess::Excess;
 use crate::model::plan::{
-    Backoff, Consequence, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service,
-    Stop, Strategy,
+    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
+    Strategy,
 };
 use crate::model::{ExitStatus, Signal, Template};
 
@@ -142,7 +142,7 @@ pub(super) const SCHEMA: Schema = Schema {
 
 /// A service whose dependencies are still names.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct ServiceDraft {
     pub(super) service: Service,
     pub(super) depends_on: Vec<(String, Range<usize>)>,
     /// Of `stop_timeout` or `stop_delay`, if one is given.
@@ -153,14 +153,14 @@ pub(super) struct Draft {
     pub(super) span: Range<usize>,
 }
 
-impl Draft {
+impl ServiceDraft {
     /// The command after `--`: it gets the terminal, runs once, and its end is the end of all.
     pub(super) fn main(command: &[OsString]) -> Self {
         let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
         let process = Process { input: Input::Terminal, ..Process::plain(words.map(Template::Fixed).collect()) };
         let mut service = Service::plain("main", process);
         service.restart.policy = RestartPolicy::Never;
-        service.on_success = Consequence::Shutdown;
+        service.on_success = ExitAction::Shutdown;
         Self { service, depends_on: Vec::new(), stop_timeout: None, source: 0, span: 0..0 }
     }
 }
@@ -180,7 +180,7 @@ pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
     }
 }
 
-impl Walk<'_> {
+impl Decoder<'_> {
     /// The service that `table` describes; `words` is its command where that comes from a command line.
     pub(super) fn service(
         &mut self,
@@ -188,7 +188,7 @@ impl Walk<'_> {
         span: Range<usize>,
         table: &DeTable<'_>,
         words: Option<Words<'_>>,
-    ) -> Draft {
+    ) -> ServiceDraft {
         self.check_keys(table, &format!("`[services.{name}]`"), &SCHEMA);
         if let Some(flaw) = name_flaw(name) {
             self.error(span.clone(), flaw, "rename it");
@@ -204,7 +204,7 @@ impl Walk<'_> {
         service.instances = self.instances(table);
         service.autostart = self.boolean(table, "autostart").unwrap_or(true);
         self.restart(table, &mut service.restart);
-        const ENDS: [(&str, Consequence); 2] = [("shutdown", Consequence::Shutdown), ("ignore", Consequence::Ignore)];
+        const ENDS: [(&str, ExitAction); 2] = [("shutdown", ExitAction::Shutdown), ("ignore", ExitAction::Ignore)];
         service.on_failure = self.choice(table, "on_failure", &ENDS).unwrap_or(service.on_failure);
         service.on_success = self.choice(table, "on_success", &ENDS).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
@@ -217,7 +217,7 @@ impl Walk<'_> {
         }
         self.compare_keys(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
-        Draft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
+        ServiceDraft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
     }
 
     fn instances(&mut self, table: &DeTable<'_>) -> u32 {

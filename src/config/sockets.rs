@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
+use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{NAME_LIMIT, Placeholders, Scope};
-use super::walk::{Claim, Schema, Value, Walk, entries};
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
 
@@ -33,7 +33,7 @@ pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
     (address.port() > 0).then_some(address)
 }
 
-impl Walk<'_> {
+impl Decoder<'_> {
     /// `scope` is that of one value for all instances.
     pub(super) fn sockets(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Box<[Listen]> {
         let Some(value) = table.get("listen") else { return Box::default() };
@@ -45,7 +45,7 @@ impl Walk<'_> {
                 self.error(key.span(), flaw, "rename it");
             }
             let address = self.listen_address(value, scope)?;
-            self.claim(Claim::Address(address.clone()), value.span());
+            self.claim(UniqueResource::Address(address.clone()), value.span());
             Some(Listen { name: name.into(), address })
         });
         sockets.collect()

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use super::walk::nearest;
-use super::{Files, Question};
+use super::decoder::nearest;
+use super::{Files, FsQuery};
 
 /// The two files, empty where they are missing.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Users {
     /// Reads both files below the root. A file that cannot be read counts as empty.
     pub(super) fn read(root: &Path, files: Files<'_>) -> Self {
         let read = |name: &str| {
-            let bytes = files(&Question::Users(&root.join(name))).unwrap_or_default();
+            let bytes = files(&FsQuery::Users(&root.join(name))).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
         Self { passwd: read("etc/passwd"), group: read("etc/group") }

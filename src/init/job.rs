@@ -11,7 +11,7 @@
 //! at once then, so that Ctrl-Z does what it does without an init: nothing.
 
 use super::notice::{self, Notice};
-use super::{Course, Dialect, Init, Options, Place, Placement};
+use super::{Compat, Init, JobState, Options, Place, Placement};
 use crate::model::Signal;
 use crate::sys::signals::SignalSet;
 use crate::sys::terminal::{self, Reach};
@@ -38,10 +38,10 @@ pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
 }
 
 /// Which terminal the command is to have from the beginning.
-pub(super) const fn first_reach(dialect: Dialect) -> Reach {
-    match dialect {
-        Dialect::Catatonit => Reach::Session,
-        Dialect::Native | Dialect::Tini | Dialect::DumbInit => Reach::Stdin,
+pub(super) const fn first_reach(compat: Compat) -> Reach {
+    match compat {
+        Compat::Catatonit => Reach::Session,
+        Compat::Native | Compat::Tini | Compat::DumbInit => Reach::Stdin,
     }
 }
 
@@ -62,13 +62,13 @@ impl Init<'_> {
             self.resume_child();
             return;
         }
-        self.course = Course::Stopped;
+        self.course = JobState::Stopped;
         // Elsewhere a stop that somebody has sent through the init is meant.
-        if std::mem::take(&mut self.asked_to_stop) && self.options.dialect != Dialect::Native {
+        if std::mem::take(&mut self.asked_to_stop) && self.options.compat != Compat::Native {
             return;
         }
         let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
-        if wants_terminal && self.options.dialect == Dialect::Native {
+        if wants_terminal && self.options.compat == Compat::Native {
             self.reach = Reach::Session;
         }
         let foreground = terminal::foreground_group(self.reach);
@@ -92,7 +92,7 @@ impl Init<'_> {
             terminal::hand_over(self.reach, self.child.led_group(), ours);
         }
         if signals::suspend_self() {
-            self.course = Course::Suspended;
+            self.course = JobState::Suspended;
         } else if signal == Signal::TSTP {
             // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
             self.resume_child();
@@ -102,7 +102,7 @@ impl Init<'_> {
     /// We have received SIGCONT. Whether it was for the job and the child has been continued; otherwise it is a signal
     /// as any other.
     pub(super) fn on_continued(&mut self) -> bool {
-        let was_suspended = self.course == Course::Suspended;
+        let was_suspended = self.course == JobState::Suspended;
         if was_suspended {
             self.resume_child();
         }
@@ -119,7 +119,7 @@ impl Init<'_> {
 
     /// Hands the terminal on if it is ours, and continues the child's group.
     fn resume_child(&mut self) {
-        self.course = Course::Running;
+        self.course = JobState::Running;
         if let Some(ours) = process::group() {
             terminal::hand_over(self.reach, ours, self.child.led_group());
         }

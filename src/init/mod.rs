@@ -21,9 +21,9 @@ use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
-use crate::sys::spawn::{Progress, Session, Setup, Sharing, Spawner};
+use crate::sys::spawn::{Progress, Session, Setup, SpawnMode, Spawner};
 use crate::sys::terminal::Reach;
-use crate::sys::wait::{self, Ended, Found, Reaped, Stops};
+use crate::sys::wait::{self, ChildEvent, Ended, Reaped, WaitOptions};
 use crate::sys::{self, StringList, memory, process};
 use forward::{Grace, Terminal};
 use notice::Notice;
@@ -49,10 +49,10 @@ pub struct Options {
     pub linger: Option<Duration>,
     /// `-w`: a line for each adopted zombie.
     pub warn_on_reap: bool,
-    /// `-v`: how much to tell; of [`Dialect::Native`] for whoever sets up the logger.
+    /// `-v`: how much to tell; of [`Compat::Native`] for whoever sets up the logger.
     pub verbosity: u8,
     /// Whose messages and exit codes.
-    pub dialect: Dialect,
+    pub compat: Compat,
     /// Whose processes that have lost their parent are, if we are not PID 1.
     pub orphans: Orphans,
     /// Where the command runs.
@@ -60,14 +60,14 @@ pub struct Options {
     /// After SIGTSTP, SIGTTIN or SIGTTOU we stop ourselves. (The kernel does not stop PID 1.)
     pub suspends: bool,
     /// What the child's group gets when the child has ended; with [`Self::rewrite`] applied.
-    pub farewell: Option<Signal>,
+    pub final_signal: Option<Signal>,
     /// What is told at the start, in dialects that do.
     pub opening: Vec<&'static str>,
 }
 
 /// In whose words we speak, and with whose exit codes we say that a command could not be run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Compat {
     /// keepalive's own.
     #[default]
     Native,
@@ -79,7 +79,7 @@ pub enum Dialect {
     Catatonit,
 }
 
-impl Dialect {
+impl Compat {
     /// How the process that could not execute the command counts as having ended; `status` is how it has.
     #[must_use]
     pub const fn cannot_execute(self, errno: Errno, status: ExitStatus) -> ExitStatus {
@@ -124,7 +124,7 @@ pub enum Placement {
     /// A session of its own, with the terminal on stdin as its own. We let go of it.
     OwnSession,
     /// Our session and our group.
-    Ours,
+    SameSession,
     /// There is no command: we reap, until SIGTERM or SIGINT ends us with 0.
     Nowhere,
 }
@@ -136,27 +136,27 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         notice::tell(options, Notice::Opening(line));
     }
     // A session of its own is a new beginning; otherwise the command finds what we have found.
-    let inherits = options.dialect != Dialect::DumbInit;
+    let inherits = options.compat != Compat::DumbInit;
     let found = signals::take_over(if inherits { Depth::Quick } else { Depth::Full });
     let signals = if inherits { ChildSignals::AsFound(found) } else { ChildSignals::Default };
     let place = if process::is_init() { Place::Init } else { Place::Subreaper };
     if let Err(refusal) = prepare(options, place) {
         notice::tell(options, refusal);
-        if options.dialect != Dialect::Native {
-            return options.dialect.system_refuses();
+        if options.compat != Compat::Native {
+            return options.compat.system_refuses();
         }
     }
     if options.placement == Placement::Nowhere {
         process::release_start(&[]);
         memory::release_code();
-        return pause::pause(options).map_or(options.dialect.system_refuses(), |()| 0);
+        return pause::pause(options).map_or(options.compat.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
     let started = match start(options, command, signals) {
         Ok(started) => started,
         Err(errno) => {
             notice::tell(options, Notice::CannotStart(errno));
-            return options.dialect.system_refuses();
+            return options.compat.system_refuses();
         }
     };
     process::release_start(&[]);
@@ -170,7 +170,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
         Err(errno) => {
             log::error!("cannot wait for `{child}`: {}", errno::words(errno));
-            options.dialect.system_refuses()
+            options.compat.system_refuses()
         }
     }
 }
@@ -218,9 +218,9 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         env: &environment(),
         cwd: None,
         session: match options.placement {
-            Placement::Foreground => Session::Foreground(job::first_reach(options.dialect)),
+            Placement::Foreground => Session::Foreground(job::first_reach(options.compat)),
             Placement::OwnSession => Session::NewSessionOnTerminal,
-            Placement::Ours | Placement::Nowhere => Session::Same,
+            Placement::SameSession | Placement::Nowhere => Session::Same,
         },
         stdio: [None; 3],
         descriptors: &[],
@@ -234,9 +234,9 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         death_signal: None,
         signals: child_signals,
     };
-    // There is nothing else to do meanwhile, so that sharing the memory is all gain; and the child has taken the terminal
+    // There is nothing else to do meanwhile, so that spawn_mode the memory is all gain; and the child has taken the terminal
     // when we go on.
-    let (child, progress) = Spawner::new().spawn(&setup, Sharing::Memory)?;
+    let (child, progress) = Spawner::new().spawn(&setup, SpawnMode::Vfork)?;
     let untold = signals::pending();
     let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
     let failed = match progress {
@@ -274,7 +274,7 @@ enum Round {
 
 /// Whether the child goes on, as far as we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+enum JobState {
     /// It does.
     Running,
     /// It has been stopped, and not continued by us.
@@ -289,7 +289,7 @@ struct Init<'a> {
     place: Place,
     child: Pid,
     grace: Grace,
-    course: Course,
+    course: JobState,
     /// Which terminal is shared with the child.
     reach: Reach,
     /// A signal that stops, and that was not typed, has been sent to the child by us.
@@ -312,8 +312,8 @@ impl<'a> Init<'a> {
             place,
             child,
             grace: Grace::new(options.grace),
-            course: Course::Running,
-            reach: job::first_reach(options.dialect),
+            course: JobState::Running,
+            reach: job::first_reach(options.compat),
             asked_to_stop: false,
             asked_to_end: false,
             failed,
@@ -364,7 +364,7 @@ impl Init<'_> {
         for _ in 0..REAP_BATCH {
             match self.next_dead()? {
                 Reaped::Ended(Ended { pid, status }) if pid == self.child => {
-                    let status = self.failed.map_or(status, |errno| self.options.dialect.cannot_execute(errno, status));
+                    let status = self.failed.map_or(status, |errno| self.options.compat.cannot_execute(errno, status));
                     self.on_ended(Ended { pid, status });
                     return Ok(Round::Ended(status));
                 }
@@ -379,37 +379,40 @@ impl Init<'_> {
         Ok(Round::Full)
     }
 
-    /// Reaps one, and before it is the child bids farewell to the child's group: until the child is reaped, nobody else's
+    /// Reaps one, and before it is the child bids final_signal to the child's group: until the child is reaped, nobody else's
     /// group can have its number.
     fn next_dead(&self) -> Result<Reaped, Errno> {
-        if self.options.farewell.is_none() {
+        if self.options.final_signal.is_none() {
             return wait::reap_any();
         }
-        Ok(match wait::peek(Stops::Overlooked)? {
-            Found::Dead(pid) => {
+        Ok(match wait::peek(WaitOptions::ExitsOnly)? {
+            ChildEvent::Dead(pid) => {
                 if pid == self.child && self.options.group {
                     self.bid_farewell();
                 }
                 Reaped::Ended(wait::reap(pid)?)
             }
-            Found::Nothing | Found::Stopped(..) => Reaped::Nothing,
-            Found::NoChildren => Reaped::NoChildren,
+            ChildEvent::Nothing | ChildEvent::Stopped(..) => Reaped::Nothing,
+            ChildEvent::NoChildren => Reaped::NoChildren,
         })
     }
 
     fn bid_farewell(&self) {
-        if let Some(signal) = self.options.farewell.and_then(|farewell| forward::rewritten(self.options, farewell)) {
+        if let Some(signal) =
+            self.options.final_signal.and_then(|final_signal| forward::rewritten(self.options, final_signal))
+        {
             sys::signal_group(self.child.led_group(), signal).ok();
         }
     }
 
     fn on_ended(&self, ended: Ended) {
         notice::tell(self.options, Notice::ChildEnded(ended));
-        if notice::tells_of_childless(self.options) && wait::peek(Stops::Overlooked) == Ok(Found::NoChildren) {
+        if notice::tells_of_childless(self.options) && wait::peek(WaitOptions::ExitsOnly) == Ok(ChildEvent::NoChildren)
+        {
             notice::tell(self.options, Notice::Childless);
         }
-        if let Some(farewell) = self.options.farewell {
-            self.tell_where_to(farewell, forward::rewritten(self.options, farewell));
+        if let Some(final_signal) = self.options.final_signal {
+            self.tell_where_to(final_signal, forward::rewritten(self.options, final_signal));
         }
     }
 
@@ -450,15 +453,15 @@ impl Init<'_> {
         }
         self.send(signal);
         match self.course {
-            Course::Stopped if signal == Signal::CONT => self.course = Course::Running,
+            JobState::Stopped if signal == Signal::CONT => self.course = JobState::Running,
             // Who is stopped must hear it.
-            Course::Stopped if asked_to_end => {
-                self.course = Course::Running;
+            JobState::Stopped if asked_to_end => {
+                self.course = JobState::Running;
                 self.send(Signal::CONT);
             }
             // The SIGCONT for ourselves is still to come.
-            Course::Suspended if asked_to_end => self.send(Signal::CONT),
-            Course::Running | Course::Stopped | Course::Suspended => {}
+            JobState::Suspended if asked_to_end => self.send(Signal::CONT),
+            JobState::Running | JobState::Stopped | JobState::Suspended => {}
         }
     }
 

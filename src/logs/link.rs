@@ -22,7 +22,7 @@ static STATE: Mutex<State> =
 struct State {
     /// How keepalive's own lines look where no logger writes them; `None`: as if there were no configuration.
     style: Option<OwnStyle>,
-    way: Option<Way>,
+    way: Option<LoggerChannel>,
     queue: VecDeque<(Message, Option<OwnedFd>)>,
     /// How many of them are keepalive's own lines.
     own: usize,
@@ -31,7 +31,7 @@ struct State {
     lost_ever: u64,
 }
 
-struct Way {
+struct LoggerChannel {
     socket: OwnedFd,
     /// There is nobody at the other end for some time: own lines go to stderr.
     is_deserted: bool,
@@ -53,7 +53,7 @@ pub(super) fn style() -> OwnStyle {
 
 /// From now on lines go to the logger that reads from the other end of `socket`.
 pub fn connect(socket: OwnedFd) {
-    state().way = Some(Way { socket, is_deserted: false });
+    state().way = Some(LoggerChannel { socket, is_deserted: false });
 }
 
 /// From now on lines go to stderr again. What still waits is given up.
@@ -170,13 +170,13 @@ mod tests {
     fn what_is_told_arrives_in_order_and_what_is_too_much_is_counted() {
         let say = |text: &str| own_line(Level::Info, 7, text.to_owned());
         assert_eq!(say("nobody is there"), Err("nobody is there".to_owned()));
-        let (near_end, far_end) = pair().unwrap();
+        let (near_end, peer) = pair().unwrap();
         connect(near_end);
         let ended = |slot| Message::Ended { slot };
         tell(ended(1), None);
         assert_eq!(say("one"), Ok(()));
         tell(ended(2), None);
-        assert_eq!(received(&far_end), [ended(1), own("one"), ended(2)]);
+        assert_eq!(received(&peer), [ended(1), own("one"), ended(2)]);
         assert!(!flush(), "nothing waits");
 
         let before = lost();
@@ -192,7 +192,7 @@ mod tests {
         }
         let (mut lines, mut ends) = (0, 0);
         loop {
-            let some = received(&far_end);
+            let some = received(&peer);
             if some.is_empty() {
                 break;
             }
@@ -208,13 +208,13 @@ mod tests {
             milliseconds: 7,
             text: "1 messages were lost: the logger was busy".to_owned(),
         };
-        assert_eq!(received(&far_end), [lost, own("at last")]);
+        assert_eq!(received(&peer), [lost, own("at last")]);
         divert();
         assert!(say("diverted").is_err());
         resume();
         say("resumed").unwrap();
         disconnect();
         assert!(say("nobody is there any more").is_err());
-        assert_eq!(received(&far_end), [own("resumed")]);
+        assert_eq!(received(&peer), [own("resumed")]);
     }
 }

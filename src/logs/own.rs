@@ -79,12 +79,12 @@ pub fn write_last(reason: &str) {
     StandardError.write_last(&line);
 }
 
-/// Writes to stderr what no logger has read from `far_end`, the other end of the way to it, as none ever will.
-pub fn write_unread(far_end: &OwnedFd) {
+/// Writes to stderr what no logger has read from `peer`, the other end of the way to it, as none ever will.
+pub fn write_unread(peer: &OwnedFd) {
     let mut packet = vec![0; PACKET_LIMIT];
     loop {
         link::flush();
-        let Ok((length @ 1.., _)) = packet::receive(far_end, &mut packet) else { return };
+        let Ok((length @ 1.., _)) = packet::receive(peer, &mut packet) else { return };
         if let Some(Message::Own { level, milliseconds, text }) = packet.get(..length).and_then(Message::decode) {
             write_to_stderr(milliseconds, level, &text);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{
-    Backoff, Consequence, ExitSet, Input, KillMode, Kind, ListenMode, Output, Process, Ready, Reload, Restart,
+    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, ListenMode, Output, Process, Ready, Reload, Restart,
     RestartPolicy, Service, Stop, Strategy,
 };
 use super::{ExitStatus, Signal, Template};
@@ -55,8 +55,8 @@ impl Service {
                 success: [ExitStatus::Code(0)].into_iter().collect(),
                 prevent: ExitSet::default(),
             },
-            on_failure: Consequence::Shutdown,
-            on_success: Consequence::Ignore,
+            on_failure: ExitAction::Shutdown,
+            on_success: ExitAction::Ignore,
             stop: Stop {
                 signal: Signal::TERM,
                 delay: Duration::ZERO,

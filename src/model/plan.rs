@@ -87,7 +87,7 @@ pub enum Control {
 
 /// What a signal to keepalive makes it do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalUse {
+pub enum SignalAction {
     /// To the main process of each instance.
     Forward,
     /// Read the configuration again.
@@ -98,19 +98,19 @@ pub enum SignalUse {
     Ignore,
 }
 
-/// One [`SignalUse`] for each of the 64 signals.
+/// One [`SignalAction`] for each of the 64 signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignalUses([SignalUse; 64]);
+pub struct SignalUses([SignalAction; 64]);
 
 impl SignalUses {
     /// The use of `signal`.
     #[must_use]
-    pub fn of(&self, signal: Signal) -> SignalUse {
-        self.0.get(usize::from(signal.number()) - 1).copied().unwrap_or(SignalUse::Forward)
+    pub fn of(&self, signal: Signal) -> SignalAction {
+        self.0.get(usize::from(signal.number()) - 1).copied().unwrap_or(SignalAction::Forward)
     }
 
     /// Sets the use of `signal`.
-    pub fn set(&mut self, signal: Signal, signal_use: SignalUse) {
+    pub fn set(&mut self, signal: Signal, signal_use: SignalAction) {
         if let Some(entry) = self.0.get_mut(usize::from(signal.number()) - 1) {
             *entry = signal_use;
         }
@@ -120,11 +120,11 @@ impl SignalUses {
 impl Default for SignalUses {
     /// TERM, INT and QUIT shut down, HUP reloads, all else is forwarded.
     fn default() -> Self {
-        let mut uses = Self([SignalUse::Forward; 64]);
+        let mut uses = Self([SignalAction::Forward; 64]);
         for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
-            uses.set(signal, SignalUse::Shutdown);
+            uses.set(signal, SignalAction::Shutdown);
         }
-        uses.set(Signal::HUP, SignalUse::Reload);
+        uses.set(Signal::HUP, SignalAction::Reload);
         uses
     }
 }
@@ -145,9 +145,9 @@ pub struct Service {
     /// When it is started again.
     pub restart: Restart,
     /// When it has failed for good.
-    pub on_failure: Consequence,
+    pub on_failure: ExitAction,
     /// When it has completed.
-    pub on_success: Consequence,
+    pub on_success: ExitAction,
     /// How it is stopped.
     pub stop: Stop,
     /// When it counts as ready.
@@ -171,7 +171,7 @@ impl Service {
 
     /// Whether a process of `other` would be the same: what differs concerns nobody but keepalive.
     #[must_use]
-    pub fn makes_the_same(&self, other: &Self) -> bool {
+    pub fn same_process_spec(&self, other: &Self) -> bool {
         let Self { kind, ready, watchdog, process, .. } = self;
         (kind, ready, watchdog, process) == (&other.kind, &other.ready, &other.watchdog, &other.process)
     }
@@ -188,7 +188,7 @@ pub enum Kind {
 
 /// `on_failure`, `on_success`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consequence {
+pub enum ExitAction {
     /// Everything is stopped in order, and keepalive ends.
     Shutdown,
     /// The others go on.

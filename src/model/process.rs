@@ -72,7 +72,7 @@ impl ServiceIndex {
 pub struct InstanceId {
     /// The service.
     pub service: ServiceIndex,
-    /// 0…n−1; of a [`Self::twin`], more.
+    /// 0…n−1; of a [`Self::surge`], more.
     pub number: u32,
 }
 
@@ -82,19 +82,19 @@ const TWIN: u32 = 1 << 31;
 impl InstanceId {
     /// Of the second process that the same instance has while a rolling reload goes on. To users both are the same.
     #[must_use]
-    pub const fn twin(self) -> Self {
+    pub const fn surge(self) -> Self {
         Self { service: self.service, number: self.number | TWIN }
     }
 
-    /// The instance, of which this may be the twin.
+    /// The instance, of which this may be the surge.
     #[must_use]
     pub const fn slot(self) -> Self {
         Self { service: self.service, number: self.number & !TWIN }
     }
 
-    /// Whether it is a twin.
+    /// Whether it is a surge.
     #[must_use]
-    pub const fn is_twin(self) -> bool {
+    pub const fn is_surge(self) -> bool {
         self.number & TWIN != 0
     }
 }

@@ -1,4 +1,4 @@
-//! Something for each instance, which it has in common with its twin.
+//! Something for each instance, which it has in common with its surge.
 
 use crate::model::{InstanceId, ServiceIndex};
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::gear::Gear;
+use super::inherited_fds::InheritedFds;
 use super::logging::Logging;
 use super::successions::Successions;
 use crate::model::map::Map;
@@ -15,7 +15,7 @@ use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{InstanceId, Pid, Signal, Template};
 use crate::sys::terminal::Reach;
 use crate::sys::{
-    self, ChildSignals, IdProbe, OpenFile, Poller, Progress, Session, Setup, Sharing, Spawner, StringList, procfs,
+    self, ChildSignals, OpenFile, PidLiveness, Poller, Progress, Session, Setup, SpawnMode, Spawner, StringList, procfs,
 };
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
@@ -24,7 +24,7 @@ pub(super) struct Children {
     successions: Successions,
     environment: StringList,
     null: OwnedFd,
-    sharing: Sharing,
+    spawn_mode: SpawnMode,
     /// The kernel ends everything with PID 1; anywhere else the services are told when we die.
     is_init: bool,
     spawner: Spawner,
@@ -68,14 +68,14 @@ impl Children {
     ///
     /// # Errors
     /// What opening /dev/null gave.
-    pub(super) fn new(environment: StringList, sharing: Sharing) -> Result<Self, Errno> {
+    pub(super) fn new(environment: StringList, spawn_mode: SpawnMode) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
             living: Map::new(),
             successions: Successions::default(),
             environment: passed_on.collect(),
             null: open_null()?,
-            sharing,
+            spawn_mode,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
             argv: StringList::new(),
@@ -115,7 +115,7 @@ impl Children {
     }
 
     /// `successor` is the main process in place of `main` from now on.
-    pub(super) fn succeed(&mut self, main: Pid, successor: Pid, probe: &IdProbe, poller: &Poller) {
+    pub(super) fn succeed(&mut self, main: Pid, successor: Pid, probe: &PidLiveness, poller: &Poller) {
         let Some(child) = self.living.remove(&main) else { return };
         self.living.insert(successor, child);
         self.successions.stop_watching(main, poller);
@@ -145,7 +145,7 @@ impl Children {
     }
 
     /// Starts the process of `instance`, which has been started again `restarts` times, as `service` describes it, with
-    /// what `gear` has for it.
+    /// what `inherited_fds` has for it.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -154,14 +154,14 @@ impl Children {
         instance: InstanceId,
         restarts: u32,
         service: &Rc<Service>,
-        gear: &Gear<'_>,
+        inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
     ) -> Result<(Pid, Progress), Errno> {
         let number = instance.slot().number;
         self.fill_argv(&service.process.command, number);
-        let places = gear.places(service);
+        let places = inherited_fds.places(service);
         self.env.clear();
-        gear.describe(&places, service, &mut self.env);
+        inherited_fds.describe(&places, service, &mut self.env);
         self.fill_env(service, number, restarts);
         let process = &service.process;
         self.fill_place(process, number, logging);
@@ -197,7 +197,7 @@ impl Children {
             death_signal: (!self.is_init).then_some(service.stop.signal),
             signals: ChildSignals::Default,
         };
-        let (pid, progress) = self.spawner.spawn(&setup, self.sharing)?;
+        let (pid, progress) = self.spawner.spawn(&setup, self.spawn_mode)?;
         self.living.insert(pid, Child { instance, restarts, definition: Rc::clone(service) });
         Ok((pid, progress))
     }
@@ -235,7 +235,7 @@ impl Children {
             death_signal: (!self.is_init).then_some(Signal::KILL),
             signals: ChildSignals::Default,
         };
-        self.spawner.spawn(&setup, self.sharing)
+        self.spawner.spawn(&setup, self.spawn_mode)
     }
 
     /// Directory and limits.

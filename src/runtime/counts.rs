@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::by_instance::ByInstance;
 use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
-use crate::supervisor::{Changes, Fact, Reason, Record, ReloadFailure, StateName};
+use crate::supervisor::{Changes, JournalEntry, JournalEvent, Reason, ReloadFailure, StateName};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
@@ -57,8 +57,8 @@ impl Counts {
         self.reloads.get(service.position()).copied().unwrap_or_default()
     }
 
-    pub(super) fn record(&mut self, record: &Record) {
-        let Fact::Transition { instance, from, to, reason, .. } = &record.fact else { return };
+    pub(super) fn record(&mut self, record: &JournalEntry) {
+        let JournalEvent::Transition { instance, from, to, reason, .. } = &record.fact else { return };
         let Some(count) = self.instances.entry(*instance) else { return };
         if let Reason::Ended { run, .. } = reason {
             count.exited(run.exit.status);

@@ -4,9 +4,9 @@ use super::children::Child;
 use super::{Runtime, foreground};
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Pid, Signal};
-use crate::supervisor::{Event, Exit, Left};
-use crate::sys::wait::Stops;
-use crate::sys::{Found, kill, procfs, wait};
+use crate::supervisor::{Event, Exit, Leftovers};
+use crate::sys::wait::WaitOptions;
+use crate::sys::{ChildEvent, kill, procfs, wait};
 
 /// So many dead children are reaped before everything else is looked at.
 const DEATHS_PER_TURN: u32 = 256;
@@ -17,9 +17,9 @@ impl Runtime {
     pub(super) fn reap(&mut self) {
         if let Some(pid) = self.search.take_named() {
             match wait::peek_at(pid, self.stops) {
-                Ok(Found::Dead(pid)) => self.on_dead(pid),
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::Nothing | Found::NoChildren) | Err(_) => {}
+                Ok(ChildEvent::Dead(pid)) => self.on_dead(pid),
+                Ok(ChildEvent::Stopped(pid, signal)) => self.on_stopped(pid, signal),
+                Ok(ChildEvent::Nothing | ChildEvent::NoChildren) | Err(_) => {}
             }
         }
         if !self.search.is_due(self.children.count(), self.now) {
@@ -27,17 +27,17 @@ impl Runtime {
         }
         for _ in 0..DEATHS_PER_TURN {
             match wait::peek(self.stops) {
-                Ok(Found::Dead(pid)) => {
+                Ok(ChildEvent::Dead(pid)) => {
                     self.search.found();
                     self.on_dead(pid);
                 }
-                Ok(Found::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(Found::NoChildren) => {
+                Ok(ChildEvent::Stopped(pid, signal)) => self.on_stopped(pid, signal),
+                Ok(ChildEvent::NoChildren) => {
                     self.search.done(self.now);
                     self.look_at_uncleared();
                     return self.happened(Event::Childless);
                 }
-                Ok(Found::Nothing) | Err(_) => {
+                Ok(ChildEvent::Nothing) | Err(_) => {
                     self.search.done(self.now);
                     self.sweep_again();
                     return self.look_at_uncleared();
@@ -50,16 +50,16 @@ impl Runtime {
     fn on_dead(&mut self, pid: Pid) {
         if self.has_backlog_below(LAST_WORDS_BACKLOG) {
             // By its id it is found whose last words they are.
-            self.take_notices();
+            self.read_notifications();
         }
         let Some(child) = self.children.get(pid).cloned() else { return self.on_other_dead(pid) };
         for ended in self.children.successions().unknown_ends(pid).collect::<Vec<_>>() {
             let is_other = self.children.get(ended).is_none();
-            if is_other && wait::peek_at(ended, Stops::Overlooked) == Ok(Found::Dead(ended)) {
+            if is_other && wait::peek_at(ended, WaitOptions::ExitsOnly) == Ok(ChildEvent::Dead(ended)) {
                 self.on_other_dead(ended);
             }
         }
-        self.look_at_start(pid);
+        self.poll_exec_result(pid);
         self.forget_start(pid);
         self.kill_groups(pid, &child);
         let Ok(ended) = wait::reap(pid) else { return };
@@ -68,7 +68,7 @@ impl Runtime {
 
     /// No main process, or none any more.
     fn on_other_dead(&mut self, pid: Pid) {
-        if self.on_reader_dead(pid) || self.on_helper_dead(pid) || self.closers.on_dead(pid) {
+        if self.on_reader_dead(pid) || self.on_helper_dead(pid) || self.close_queue.on_dead(pid) {
             return;
         }
         let successor = self.children.successions().of(pid);
@@ -128,17 +128,17 @@ impl Runtime {
         }
     }
 
-    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Left {
+    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Leftovers {
         if child.definition.stop.kill_mode == KillMode::Process {
             self.children.successions_mut().forget(pid);
-            return Left::Nothing;
+            return Leftovers::None;
         }
         self.children.successions_mut().prune(&self.probe);
         if !self.is_in_use(pid) {
-            return Left::Nothing;
+            return Leftovers::None;
         }
         self.uncleared.push(pid);
-        Left::Processes
+        Leftovers::Some
     }
 
     /// Whether anything is left of this main process, or of those before it.

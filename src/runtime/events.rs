@@ -9,7 +9,7 @@ use super::control::json::Object;
 use super::journal::{Line, Name, Why, service_name};
 use crate::logs::stamp::Stamp;
 use crate::model::{ExitStatus, Mono, Plan};
-use crate::supervisor::{Cause, Exit, Fact, Reason};
+use crate::supervisor::{Cause, Exit, JournalEvent, Reason};
 
 /// So many are kept.
 const KEPT: usize = 1_000;
@@ -26,12 +26,12 @@ pub(super) struct Events {
 
 /// What may happen very often is told of together, no more often than once a second.
 #[derive(Debug, Default)]
-pub(super) struct Digest {
+pub(super) struct Coalescer {
     told: u64,
     at: Mono,
 }
 
-impl Digest {
+impl Coalescer {
     /// When it is time to tell, if it has happened `total` times.
     pub(super) fn due(&self, total: u64) -> Option<Mono> {
         (self.told < total).then_some(self.at + BETWEEN)
@@ -60,7 +60,7 @@ pub(super) struct Event {
 #[derive(Debug)]
 pub(super) enum What {
     /// Something that the supervisor has recorded.
-    Fact(Fact),
+    JournalEvent(JournalEvent),
     /// Dead processes have been reaped that no service had started.
     Orphans { count: u64, total: u64 },
     /// The logger has ended, and another one has taken its place or will.
@@ -104,7 +104,7 @@ impl Event {
         object.plain("seq", self.number);
         object.text("time", Stamp::of(self.at).as_str());
         match &self.what {
-            What::Fact(fact) => write_fact(plan, fact, &mut object),
+            What::JournalEvent(fact) => write_fact(plan, fact, &mut object),
             What::Orphans { count, total } => {
                 object.text("event", "orphans");
                 object.plain("count", count);
@@ -142,16 +142,16 @@ pub(super) fn write_lost(count: u64, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
+fn write_fact(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
     object.text("event", name(fact));
     match fact {
-        Fact::Transition { instance, from, to, pid, reason } => {
+        JournalEvent::Transition { instance, from, to, pid, reason } => {
             object.text("service", service_name(plan, instance.service));
             object.shown("instance", Name(plan, *instance));
             object.text("from", from.as_str());
             object.text("to", to.as_str());
             object.optional("pid", *pid);
-            if instance.is_twin() {
+            if instance.is_surge() {
                 object.plain("surge", true);
             }
             let why = Why { plan, instance: *instance, to: *to, reason };
@@ -165,28 +165,30 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
                 object.plain("uptime_ms", run.uptime.as_millis());
             }
         }
-        Fact::StopTimedOut { instance, pid, .. }
-        | Fact::LeftBehind { instance, pid }
-        | Fact::Unkillable { instance, pid } => {
+        JournalEvent::StopTimedOut { instance, pid, .. }
+        | JournalEvent::LeftBehind { instance, pid }
+        | JournalEvent::Unkillable { instance, pid } => {
             object.text("service", service_name(plan, instance.service));
             object.shown("instance", Name(plan, *instance));
             object.plain("pid", pid);
         }
-        Fact::Scaled { service, from, to } => {
+        JournalEvent::Scaled { service, from, to } => {
             object.text("service", service_name(plan, *service));
             object.plain("from", from);
             object.plain("to", to);
         }
-        Fact::ServiceFailed { service }
-        | Fact::ReloadBegun { service }
-        | Fact::ReconfigurationRefused { service }
-        | Fact::RolledBack { service, .. } => object.text("service", service_name(plan, *service)),
-        Fact::SignalForwarded { signal, .. }
-        | Fact::SignalIgnored { signal }
-        | Fact::ConfigurationWanted { signal }
-        | Fact::Forced { signal: Some(signal) } => object.shown("signal", signal),
-        Fact::Replaced { .. } | Fact::ReloadEnded { .. } | Fact::Reconfigured(_) => write_reload(plan, fact, object),
-        Fact::Draining { cause } => {
+        JournalEvent::ServiceFailed { service }
+        | JournalEvent::ReloadBegun { service }
+        | JournalEvent::ReconfigurationRefused { service }
+        | JournalEvent::RolledBack { service, .. } => object.text("service", service_name(plan, *service)),
+        JournalEvent::SignalForwarded { signal, .. }
+        | JournalEvent::SignalIgnored { signal }
+        | JournalEvent::ConfigurationWanted { signal }
+        | JournalEvent::Forced { signal: Some(signal) } => object.shown("signal", signal),
+        JournalEvent::Replaced { .. } | JournalEvent::ReloadEnded { .. } | JournalEvent::Reconfigured(_) => {
+            write_reload(plan, fact, object)
+        }
+        JournalEvent::Draining { cause } => {
             object.text(
                 "cause",
                 match cause {
@@ -198,24 +200,24 @@ fn write_fact(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
                 },
             );
         }
-        Fact::Forced { signal: None } | Fact::LeftoversKilled | Fact::Abandoned => {}
+        JournalEvent::Forced { signal: None } | JournalEvent::LeftoversKilled | JournalEvent::Abandoned => {}
     }
     object.shown("message", Line { plan, fact });
 }
 
 /// What is particular to a reload; of any other fact nothing.
-fn write_reload(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
-    if let Fact::Replaced { instance, old, new } = fact {
+fn write_reload(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
+    if let JournalEvent::Replaced { instance, old, new } = fact {
         object.text("service", service_name(plan, instance.service));
         object.shown("instance", Name(plan, *instance));
         object.optional("old_pid", *old);
         object.optional("pid", *new);
     }
-    if let Fact::ReloadEnded { service, failure } = fact {
+    if let JournalEvent::ReloadEnded { service, failure } = fact {
         object.text("service", service_name(plan, *service));
         object.text("result", if failure.is_none() { "done" } else { "failed" });
     }
-    if let Fact::Reconfigured(changes) = fact {
+    if let JournalEvent::Reconfigured(changes) = fact {
         object.plain("added", changes.added);
         object.plain("removed", changes.removed);
         object.plain("reloaded", changes.reloaded);
@@ -224,27 +226,27 @@ fn write_reload(plan: &Plan, fact: &Fact, object: &mut Object<'_>) {
     }
 }
 
-const fn name(fact: &Fact) -> &'static str {
+const fn name(fact: &JournalEvent) -> &'static str {
     match fact {
-        Fact::Transition { .. } => "transition",
-        Fact::StopTimedOut { .. } => "stop_timed_out",
-        Fact::LeftBehind { .. } => "left_behind",
-        Fact::Unkillable { .. } => "unkillable",
-        Fact::Scaled { .. } => "scaled",
-        Fact::ServiceFailed { .. } => "service_failed",
-        Fact::SignalForwarded { .. } => "signal_forwarded",
-        Fact::SignalIgnored { .. } => "signal_ignored",
-        Fact::ConfigurationWanted { .. } => "configuration_wanted",
-        Fact::Reconfigured(_) => "reconfigured",
-        Fact::ReconfigurationRefused { .. } => "reconfiguration_refused",
-        Fact::ReloadBegun { .. } => "reload_begun",
-        Fact::Replaced { .. } => "replaced",
-        Fact::RolledBack { .. } => "rolled_back",
-        Fact::ReloadEnded { .. } => "reload_ended",
-        Fact::Draining { .. } => "shutdown",
-        Fact::Forced { .. } => "shutdown_forced",
-        Fact::LeftoversKilled => "leftovers_killed",
-        Fact::Abandoned => "abandoned",
+        JournalEvent::Transition { .. } => "transition",
+        JournalEvent::StopTimedOut { .. } => "stop_timed_out",
+        JournalEvent::LeftBehind { .. } => "left_behind",
+        JournalEvent::Unkillable { .. } => "unkillable",
+        JournalEvent::Scaled { .. } => "scaled",
+        JournalEvent::ServiceFailed { .. } => "service_failed",
+        JournalEvent::SignalForwarded { .. } => "signal_forwarded",
+        JournalEvent::SignalIgnored { .. } => "signal_ignored",
+        JournalEvent::ConfigurationWanted { .. } => "configuration_wanted",
+        JournalEvent::Reconfigured(_) => "reconfigured",
+        JournalEvent::ReconfigurationRefused { .. } => "reconfiguration_refused",
+        JournalEvent::ReloadBegun { .. } => "reload_begun",
+        JournalEvent::Replaced { .. } => "replaced",
+        JournalEvent::RolledBack { .. } => "rolled_back",
+        JournalEvent::ReloadEnded { .. } => "reload_ended",
+        JournalEvent::Draining { .. } => "shutdown",
+        JournalEvent::Forced { .. } => "shutdown_forced",
+        JournalEvent::LeftoversKilled => "leftovers_killed",
+        JournalEvent::Abandoned => "abandoned",
     }
 }
 
@@ -270,7 +272,7 @@ mod tests {
     #[test]
     fn what_happens_often_is_told_once_a_second() {
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
-        let mut digest = Digest::default();
+        let mut digest = Coalescer::default();
         assert_eq!((digest.due(0), digest.take(0, at(5))), (None, None));
         assert_eq!(digest.take(3, at(5)), Some(3));
         assert_eq!((digest.take(7, at(5)), digest.due(7)), (None, Some(at(6))));

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
 use crate::model::InstanceId;
-use crate::sys::{self, Poller, notices, process};
+use crate::sys::{self, Poller, datagram, process};
 
 /// All tokens from here on are ours; below are those of [`super::notify`].
 pub(super) const FIRST_TOKEN: u64 = 1 << 49;
@@ -15,7 +15,7 @@ pub(super) const LAST_TOKEN: u64 = (1 << 50) - 1;
 /// from being started, stopped and shown.
 const RESERVE: u64 = 32;
 
-/// What is kept for all instances, twins included: they have it in common.
+/// What is kept for all instances, surges included: they have it in common.
 #[derive(Debug, Default)]
 pub(super) struct FdStore {
     slots: ByInstance<Vec<Stored>>,
@@ -68,7 +68,7 @@ impl FdStore {
         let mut refused = Refused::default();
         let Some(slot) = self.slots.entry(id) else { return Refused { surplus: descriptors.len(), ..refused } };
         for descriptor in std::mem::take(descriptors) {
-            let is_known = slot.iter().any(|stored| notices::is_same_file(&stored.descriptor, &descriptor));
+            let is_known = slot.iter().any(|stored| datagram::is_same_file(&stored.descriptor, &descriptor));
             let is_surplus = slot.len() >= offer.limit;
             if is_known || is_surplus || !process::leaves(&descriptor, RESERVE) {
                 refused.surplus += usize::from(!is_known && is_surplus);
@@ -123,7 +123,7 @@ fn release(stored: impl Iterator<Item = Stored>, poller: &Poller) {
         }
         descriptor
     };
-    sys::discard(stored.map(close).collect());
+    sys::deferred_close(stored.map(close).collect());
 }
 
 #[cfg(test)]

@@ -8,45 +8,51 @@ use log::Level;
 use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
-    Cause, Changes, Fact, Fault, GaveUp, Obstacle, Outcome, Outlook, Reason, ReloadFailure, Run, StateName,
+    Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
+    Run, StateName,
 };
 
 /// Writes the line for `fact`.
-pub(super) fn write(plan: &Plan, fact: &Fact) {
+pub(super) fn write(plan: &Plan, fact: &JournalEvent) {
     log::log!(level_of(fact), "{}", Line { plan, fact });
 }
 
-fn level_of(fact: &Fact) -> Level {
+fn level_of(fact: &JournalEvent) -> Level {
     match fact {
-        Fact::Transition { to, reason, .. } => level_of_transition(*to, reason),
-        Fact::StopTimedOut { .. }
-        | Fact::Unkillable { .. }
-        | Fact::ReconfigurationRefused { .. }
-        | Fact::RolledBack { .. }
-        | Fact::ReloadEnded { failure: Some(_), .. }
-        | Fact::Forced { .. }
-        | Fact::LeftoversKilled
-        | Fact::Abandoned => Level::Warn,
-        Fact::Scaled { .. }
-        | Fact::ConfigurationWanted { .. }
-        | Fact::Reconfigured(_)
-        | Fact::ReloadBegun { .. }
-        | Fact::Replaced { .. }
-        | Fact::ReloadEnded { failure: None, .. } => Level::Info,
-        Fact::ServiceFailed { .. } | Fact::Draining { cause: Cause::Failed { .. } } => Level::Error,
-        Fact::Draining { .. } => Level::Info,
-        Fact::LeftBehind { .. } | Fact::SignalForwarded { .. } | Fact::SignalIgnored { .. } => Level::Debug,
+        JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
+        JournalEvent::StopTimedOut { .. }
+        | JournalEvent::Unkillable { .. }
+        | JournalEvent::ReconfigurationRefused { .. }
+        | JournalEvent::RolledBack { .. }
+        | JournalEvent::ReloadEnded { failure: Some(_), .. }
+        | JournalEvent::Forced { .. }
+        | JournalEvent::LeftoversKilled
+        | JournalEvent::Abandoned => Level::Warn,
+        JournalEvent::Scaled { .. }
+        | JournalEvent::ConfigurationWanted { .. }
+        | JournalEvent::Reconfigured(_)
+        | JournalEvent::ReloadBegun { .. }
+        | JournalEvent::Replaced { .. }
+        | JournalEvent::ReloadEnded { failure: None, .. } => Level::Info,
+        JournalEvent::ServiceFailed { .. } | JournalEvent::Draining { cause: Cause::Failed { .. } } => Level::Error,
+        JournalEvent::Draining { .. } => Level::Info,
+        JournalEvent::LeftBehind { .. } | JournalEvent::SignalForwarded { .. } | JournalEvent::SignalIgnored { .. } => {
+            Level::Debug
+        }
     }
 }
 
 fn level_of_transition(to: StateName, reason: &Reason) -> Level {
     match reason {
-        Reason::Ended { outlook: Outlook::Fail(_), .. }
+        Reason::Ended { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Fault(_) => Level::Warn,
-        Reason::Ended { outlook: Outlook::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
-        Reason::Ended { outlook: Outlook::Restart { .. } | Outlook::Complete | Outlook::Stay, .. } => Level::Info,
+        Reason::Ended { decision: RestartDecision::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
+        Reason::Ended {
+            decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::Stay,
+            ..
+        } => Level::Info,
         // The first says it; that it goes on is no news.
         Reason::Refused { attempt: 1, .. } => Level::Warn,
         Reason::Refused { .. } => Level::Debug,
@@ -85,14 +91,14 @@ pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
 /// A fact in words.
 pub(super) struct Line<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) fact: &'a Fact,
+    pub(super) fact: &'a JournalEvent,
 }
 
 impl Display for Line<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let plan = self.plan;
         match self.fact {
-            Fact::Transition { instance, from, to, pid, reason } => {
+            JournalEvent::Transition { instance, from, to, pid, reason } => {
                 write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
                 if from != to {
                     write!(formatter, " → {}", to.as_str())?;
@@ -104,64 +110,70 @@ impl Display for Line<'_> {
                     _ => write!(formatter, " ({why})"),
                 }
             }
-            Fact::StopTimedOut { instance, pid, after } => {
+            JournalEvent::StopTimedOut { instance, pid, after } => {
                 let name = Name(plan, *instance);
                 write!(formatter, "{name} has not stopped within {}, killing it (pid {pid})", Span(*after))
             }
-            Fact::LeftBehind { instance, pid } => {
+            JournalEvent::LeftBehind { instance, pid } => {
                 write!(formatter, "{} has left processes behind, ending them (group {pid})", Name(plan, *instance))
             }
-            Fact::Unkillable { instance, pid } => {
+            JournalEvent::Unkillable { instance, pid } => {
                 let name = Name(plan, *instance);
                 write!(
                     formatter,
                     "{name} is still there after SIGKILL (pid {pid}): not permitted, or stuck in the kernel"
                 )
             }
-            Fact::Scaled { service, from, to } => {
+            JournalEvent::Scaled { service, from, to } => {
                 write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
             }
-            Fact::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
-            Fact::SignalForwarded { signal, receivers } => {
+            JournalEvent::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
+            JournalEvent::SignalForwarded { signal, receivers } => {
                 let noun = if *receivers == 1 { "process" } else { "processes" };
                 write!(formatter, "{signal} forwarded to {receivers} {noun}")
             }
-            Fact::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
-            Fact::ConfigurationWanted { signal } => {
+            JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
+            JournalEvent::ConfigurationWanted { signal } => {
                 write!(formatter, "received {signal}: reading the configuration again")
             }
-            Fact::Reconfigured(_)
-            | Fact::ReconfigurationRefused { .. }
-            | Fact::ReloadBegun { .. }
-            | Fact::Replaced { .. }
-            | Fact::RolledBack { .. }
-            | Fact::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
-            Fact::Draining { cause } => {
+            JournalEvent::Reconfigured(_)
+            | JournalEvent::ReconfigurationRefused { .. }
+            | JournalEvent::ReloadBegun { .. }
+            | JournalEvent::Replaced { .. }
+            | JournalEvent::RolledBack { .. }
+            | JournalEvent::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
+            JournalEvent::Draining { cause } => {
                 write_cause(formatter, plan, cause)?;
                 formatter.write_str(": stopping everything")
             }
-            Fact::Forced { signal: Some(signal) } => write!(formatter, "{signal} again: killing everything now"),
-            Fact::Forced { signal: None } => {
+            JournalEvent::Forced { signal: Some(signal) } => {
+                write!(formatter, "{signal} again: killing everything now")
+            }
+            JournalEvent::Forced { signal: None } => {
                 write!(formatter, "not all stopped within {}: killing everything now", Span(plan.shutdown_timeout))
             }
-            Fact::LeftoversKilled => {
+            JournalEvent::LeftoversKilled => {
                 formatter.write_str("processes that services left running do not end: killing them")
             }
-            Fact::Abandoned => formatter.write_str("some processes are still there after SIGKILL: ending without them"),
+            JournalEvent::Abandoned => {
+                formatter.write_str("some processes are still there after SIGKILL: ending without them")
+            }
         }
     }
 }
 
 /// What is particular to a reload; of any other fact nothing.
-fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt::Result {
+fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent) -> fmt::Result {
     match fact {
-        Fact::Reconfigured(changes) => Changed(changes, "to be reloaded").fmt(formatter),
-        Fact::ReconfigurationRefused { service } => {
+        JournalEvent::Reconfigured(changes) => Changed(changes, "to be reloaded").fmt(formatter),
+        JournalEvent::ReconfigurationRefused { service } => {
             let name = service_name(plan, *service);
             write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
         }
-        Fact::ReloadBegun { service } => write!(formatter, "{} is being reloaded", service_name(plan, *service)),
-        Fact::Replaced { instance, old, new } => {
+        JournalEvent::ReloadBegun { service } => {
+            write!(formatter, "{} is being reloaded", service_name(plan, *service))
+        }
+        JournalEvent::Replaced { instance, old, new } => {
             write!(formatter, "{} is replaced", Name(plan, *instance))?;
             match (old, new) {
                 (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
@@ -169,30 +181,30 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &Fact) -> fmt:
                 (_, None) => Ok(()),
             }
         }
-        Fact::RolledBack { service, failure } => {
+        JournalEvent::RolledBack { service, failure } => {
             let name = service_name(plan, *service);
             write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, failure))
         }
-        Fact::ReloadEnded { service, failure: None } => {
+        JournalEvent::ReloadEnded { service, failure: None } => {
             write!(formatter, "{} has been reloaded", service_name(plan, *service))
         }
-        Fact::ReloadEnded { service, failure: Some(failure) } => {
+        JournalEvent::ReloadEnded { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
             write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, failure))
         }
-        Fact::ConfigurationWanted { .. }
-        | Fact::Transition { .. }
-        | Fact::StopTimedOut { .. }
-        | Fact::LeftBehind { .. }
-        | Fact::Unkillable { .. }
-        | Fact::Scaled { .. }
-        | Fact::ServiceFailed { .. }
-        | Fact::SignalForwarded { .. }
-        | Fact::SignalIgnored { .. }
-        | Fact::Draining { .. }
-        | Fact::Forced { .. }
-        | Fact::LeftoversKilled
-        | Fact::Abandoned => Ok(()),
+        JournalEvent::ConfigurationWanted { .. }
+        | JournalEvent::Transition { .. }
+        | JournalEvent::StopTimedOut { .. }
+        | JournalEvent::LeftBehind { .. }
+        | JournalEvent::Unkillable { .. }
+        | JournalEvent::Scaled { .. }
+        | JournalEvent::ServiceFailed { .. }
+        | JournalEvent::SignalForwarded { .. }
+        | JournalEvent::SignalIgnored { .. }
+        | JournalEvent::Draining { .. }
+        | JournalEvent::Forced { .. }
+        | JournalEvent::LeftoversKilled
+        | JournalEvent::Abandoned => Ok(()),
     }
 }
 
@@ -225,26 +237,26 @@ impl Display for Reloaded<'_> {
         let Self(plan, ReloadFailure { instance, definition, obstacle }) = self;
         let name = Name(plan, *instance);
         match obstacle {
-            Obstacle::Ended(run) | Obstacle::Left(run) => {
+            RolloutError::Ended(run) | RolloutError::StoppedItself(run) => {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
-                if let Obstacle::Left(_) = obstacle {
+                if let RolloutError::StoppedItself(_) = obstacle {
                     formatter.write_str("it says that it stops; ")?;
                 }
                 write_run(formatter, definition, *instance, run)
             }
-            Obstacle::Late => {
+            RolloutError::Late => {
                 let time = Span(definition.ready_timeout);
                 write!(formatter, "{name} reloads, and has not said READY=1 within {time}")
             }
-            Obstacle::NoProcess => {
+            RolloutError::NoProcess => {
                 write!(formatter, "{name} got no new process: the system is short of processes or memory")
             }
-            Obstacle::Dependency(dependency) => {
+            RolloutError::Dependency(dependency) => {
                 let dependency = service_name(plan, *dependency);
                 write!(formatter, "{name} got no new process: {dependency}, which it depends on, has ended")
             }
-            Obstacle::Overtaken => {
+            RolloutError::Overtaken => {
                 write!(formatter, "{name} got no new process: another configuration came before that")
             }
         }
@@ -272,7 +284,7 @@ impl Display for Why<'_> {
         let Why { plan, instance, to, reason } = self;
         match reason {
             Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
-            Reason::Requested if instance.is_twin() => formatter.write_str("to replace its process"),
+            Reason::Requested if instance.is_surge() => formatter.write_str("to replace its process"),
             Reason::Requested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
@@ -288,7 +300,7 @@ impl Display for Why<'_> {
             Reason::DependencyFailed { dependency } => {
                 write!(formatter, "{} has failed, so this will never start", service_name(plan, *dependency))
             }
-            Reason::Ended { run, outlook, definition } => {
+            Reason::Ended { run, decision, definition } => {
                 write_run(formatter, definition, *instance, run)?;
                 match to {
                     StateName::Stopping => formatter.write_str(", ending what it left behind"),
@@ -298,7 +310,7 @@ impl Display for Why<'_> {
                     | StateName::Stopped
                     | StateName::Backoff
                     | StateName::Completed
-                    | StateName::Failed => write_outlook(formatter, outlook),
+                    | StateName::Failed => write_outlook(formatter, decision),
                 }
             }
         }
@@ -324,13 +336,13 @@ fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
     match fault {
         Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
         Fault::Silent(after) => write!(formatter, "no sign of life for {}", Span(after)),
-        Fault::InTrouble => formatter.write_str("it says that it is in trouble"),
+        Fault::WatchdogTriggered => formatter.write_str("it says that it is in trouble"),
     }
 }
 
-fn write_outlook(formatter: &mut Formatter<'_>, outlook: &Outlook) -> fmt::Result {
-    match outlook {
-        Outlook::Restart { delay, unstable, limit } => {
+fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
+    match decision {
+        RestartDecision::Restart { delay, unstable, limit } => {
             if delay.is_zero() {
                 formatter.write_str(", restart at once")?;
             } else {
@@ -342,18 +354,18 @@ fn write_outlook(formatter: &mut Formatter<'_>, outlook: &Outlook) -> fmt::Resul
                 (count, None) => write!(formatter, ", {count} in a row"),
             }
         }
-        Outlook::Complete | Outlook::Stay => Ok(()),
-        Outlook::Fail(gave_up) => write_gave_up(formatter, *gave_up),
+        RestartDecision::Complete | RestartDecision::Stay => Ok(()),
+        RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),
     }
 }
 
-fn write_gave_up(formatter: &mut Formatter<'_>, gave_up: GaveUp) -> fmt::Result {
-    match gave_up {
-        GaveUp::Policy | GaveUp::Unbound => Ok(()),
-        GaveUp::Prevented => formatter.write_str(", not restarted after that"),
-        GaveUp::Limit(0) => formatter.write_str(", no restart allowed"),
-        GaveUp::Limit(1) => formatter.write_str(", the one restart used up"),
-        GaveUp::Limit(limit) => write!(formatter, ", all {limit} restarts used up"),
+fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
+    match failure_reason {
+        FailureReason::Policy | FailureReason::Unbound => Ok(()),
+        FailureReason::Prevented => formatter.write_str(", not restarted after that"),
+        FailureReason::Limit(0) => formatter.write_str(", no restart allowed"),
+        FailureReason::Limit(1) => formatter.write_str(", the one restart used up"),
+        FailureReason::Limit(limit) => write!(formatter, ", all {limit} restarts used up"),
     }
 }
 
@@ -361,12 +373,13 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
     match cause {
         Cause::Signal(signal) => write!(formatter, "received {signal}"),
         Cause::Requested => formatter.write_str("shutdown requested"),
-        Cause::Failed { instance, run, gave_up } | Cause::NothingLeft { failure: Some((instance, run, gave_up)) } => {
+        Cause::Failed { instance, run, failure_reason }
+        | Cause::NothingLeft { failure: Some((instance, run, failure_reason)) } => {
             write!(formatter, "{} failed: ", Name(plan, *instance))?;
             if let Some(service) = plan.services.get(instance.service.position()) {
                 write_run(formatter, service, *instance, run)?;
             }
-            write_gave_up(formatter, *gave_up)
+            write_gave_up(formatter, *failure_reason)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
         Cause::NothingLeft { failure: None } => formatter.write_str("nothing is left to run"),

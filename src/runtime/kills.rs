@@ -5,8 +5,8 @@ use nix::errno::Errno;
 use super::Runtime;
 use crate::model::{Pid, Signal, errno};
 use crate::supervisor::{Event, Scope};
-use crate::sys::wait::{self, Stops};
-use crate::sys::{self, Found, kill, procfs};
+use crate::sys::wait::{self, WaitOptions};
+use crate::sys::{self, ChildEvent, kill, procfs};
 
 impl Runtime {
     pub(super) fn signal(&mut self, pid: Pid, scope: Scope, signal: Signal) {
@@ -16,7 +16,7 @@ impl Runtime {
             Scope::Main | Scope::Group if is_reaped => return,
             Scope::Main => kill::signal_process(pid, signal),
             Scope::Group => self.signal_groups(pid, signal),
-            Scope::Left => self.signal_all_left(pid, signal),
+            Scope::Leftovers => self.signal_leftovers(pid, signal),
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -45,7 +45,7 @@ impl Runtime {
     }
 
     /// What a main process and those before it have left.
-    fn signal_all_left(&mut self, main: Pid, signal: Signal) -> Result<(), Errno> {
+    fn signal_leftovers(&mut self, main: Pid, signal: Signal) -> Result<(), Errno> {
         let before: Vec<Pid> = self.children.successions().before(main).collect();
         before
             .into_iter()
@@ -77,7 +77,7 @@ impl Runtime {
     }
 
     pub(super) fn signal_all(&mut self, signal: Signal) {
-        if matches!(wait::peek(Stops::Overlooked), Ok(Found::NoChildren)) {
+        if matches!(wait::peek(WaitOptions::ExitsOnly), Ok(ChildEvent::NoChildren)) {
             return self.tell(Event::Childless);
         }
         self.sweeping = Some(signal);
@@ -94,7 +94,7 @@ impl Runtime {
     fn sweep(&mut self, signal: Signal) {
         if sys::process::is_init() {
             if signal == Signal::KILL {
-                self.logging.on_massacre();
+                self.logging.on_kill_all();
             }
             kill::signal_everyone(signal).ok();
             return;

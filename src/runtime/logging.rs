@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::backoff::{Backoff, FIRST_WAIT};
 use super::pipes::{Maker, Slot};
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
-use crate::logs::logger::{self, Beginning, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, REFUSED_CLIENTS};
+use crate::logs::logger::{self, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, LoggerArgs, REFUSED_CLIENTS};
 use crate::logs::message::{LogsQuery, Message};
 use crate::logs::{link, own};
 use crate::model::map::Map;
@@ -37,8 +37,8 @@ const OLD_PIPES_WANTED: u64 = 4;
 /// What keepalive needs besides the descriptors of each instance.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// What is left to be written at the very end has so much time, less if the whole stop has.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-const LAST_WORDS_AT_LEAST: Duration = Duration::from_millis(200);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What went through one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +55,9 @@ struct Running {
 }
 
 /// The way to a logger, which outlives each logger.
-struct Way {
+struct LoggerChannel {
     /// The logger's end of the socket: what it has not read yet waits for the next one.
-    far_end: OwnedFd,
+    peer: OwnedFd,
     counters: &'static SharedCounters,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Logging {
     /// As it was when keepalive was started.
     style: LogStyle,
     /// `None`: no output goes through keepalive.
-    way: Option<Way>,
+    way: Option<LoggerChannel>,
     slots: Map<InstanceId, Slot>,
     /// Numbers of slots are not used again: the ring knows lines by them.
     next_slot: u32,
@@ -81,7 +81,7 @@ pub(super) struct Logging {
     waits_for_room: bool,
     draining_since: Option<Mono>,
     /// Everything below us is being killed, the logger too: the next one comes when that is over.
-    is_massacre: bool,
+    is_killing_all: bool,
     /// What services get, as we have allowed ourselves more.
     original_limits: Option<(u64, u64)>,
     /// Why a pipe could not be made; told once.
@@ -107,7 +107,7 @@ impl Logging {
             has_ended: false,
             waits_for_room: false,
             draining_since: None,
-            is_massacre: false,
+            is_killing_all: false,
             original_limits: None,
             pipe_trouble: None,
         };
@@ -126,7 +126,7 @@ impl Logging {
         if self.way.is_some() || !self.plan.carries_logs() {
             return self.make_room(self.instances());
         }
-        match Way::new() {
+        match LoggerChannel::new() {
             Ok(way) => {
                 self.way = Some(way);
                 link::set_style(OwnStyle { style: self.style, width: Some(longest_name(&self.plan)) });
@@ -233,8 +233,8 @@ impl Logging {
     }
 
     /// Everything is being killed, the logger with it.
-    pub(super) const fn on_massacre(&mut self) {
-        self.is_massacre = true;
+    pub(super) const fn on_kill_all(&mut self) {
+        self.is_killing_all = true;
     }
 
     /// What a token of ours said: [`Self::look`] will see to it.
@@ -277,7 +277,7 @@ impl Logging {
         let since = running.since;
         poller.remove(&running.life).ok();
         self.running = None;
-        if self.is_massacre {
+        if self.is_killing_all {
             return;
         }
         let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
@@ -309,7 +309,7 @@ impl Logging {
     fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
         self.slots.values_mut().for_each(Slot::forget_old);
         let (life, held) = pipe::pipe()?;
-        match fork::fork_quietly()? {
+        match fork::fork_without_sigchld()? {
             Side::Child => self.become_logger(held),
             Side::Parent(pid) => {
                 poller.add(&life, LIFE)?;
@@ -321,10 +321,10 @@ impl Logging {
 
     /// In the copy of us, whose values are its own.
     fn become_logger(&mut self, life: OwnedFd) -> ! {
-        let Some(Way { far_end, counters }) = self.way.take() else { process::exit_now(1) };
+        let Some(LoggerChannel { peer, counters }) = self.way.take() else { process::exit_now(1) };
         let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
-        logger::run(Beginning {
-            socket: far_end,
+        logger::run(LoggerArgs {
+            socket: peer,
             life,
             pipes: pipes.collect(),
             style: self.style,
@@ -343,8 +343,8 @@ impl Logging {
             return;
         }
         let now = sys::now();
-        let left = self.draining_since.map_or(LAST_WORDS, |since| {
-            self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(LAST_WORDS_AT_LEAST, LAST_WORDS)
+        let left = self.draining_since.map_or(FLUSH_TIMEOUT, |since| {
+            self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(MIN_FLUSH_TIMEOUT, FLUSH_TIMEOUT)
         });
         self.write_the_rest(now + left).ok();
         if let Some(running) = self.running.take() {
@@ -352,7 +352,7 @@ impl Logging {
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
         if let Some(way) = self.way.take() {
-            own::write_unread(&way.far_end);
+            own::write_unread(&way.peer);
         }
         link::disconnect();
     }
@@ -368,7 +368,7 @@ impl Logging {
         loop {
             let now = sys::now();
             // It keeps to the time itself; a moment more, so that it can.
-            if now >= by + LAST_WORDS_AT_LEAST {
+            if now >= by + MIN_FLUSH_TIMEOUT {
                 return Err(Errno::ETIMEDOUT);
             }
             if self.running.is_none() {
@@ -380,7 +380,7 @@ impl Logging {
                 link::tell(Message::End { within }, None);
             }
             self.wait_for_room(&poller);
-            let ready = poller.wait(Some((by + LAST_WORDS_AT_LEAST).since(now)))?;
+            let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
             if ready.iter().any(|ready: &Ready| ready.data() == LIFE) && self.reap_last(&poller) == Some(true) {
                 return Ok(());
             }
@@ -475,12 +475,12 @@ impl Logging {
     }
 }
 
-impl Way {
+impl LoggerChannel {
     fn new() -> Result<Self, Errno> {
         let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + SLOTS_AT_MOST * COUNTERS_FOR_EACH)?;
-        let (near_end, far_end) = packet::pair()?;
+        let (near_end, peer) = packet::pair()?;
         link::connect(near_end);
-        Ok(Self { far_end, counters: Box::leak(Box::new(counters)) })
+        Ok(Self { peer, counters: Box::leak(Box::new(counters)) })
     }
 }
 

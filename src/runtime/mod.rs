@@ -6,18 +6,18 @@
 
 mod backoff;
 mod by_instance;
+mod child_pipes;
 mod children;
-mod closers;
-mod configure;
+mod close_queue;
+mod config_loader;
 mod control;
 mod counts;
 mod deaths;
 mod ending;
-mod ends;
 mod events;
 mod fd_store;
 mod foreground;
-mod gear;
+mod inherited_fds;
 mod ipc;
 mod journal;
 mod kills;
@@ -26,7 +26,7 @@ mod notify;
 mod oom;
 mod pipes;
 mod probe;
-mod search;
+mod reap_scheduler;
 mod sockets;
 mod start;
 mod state;
@@ -43,24 +43,24 @@ use crate::model::exit_code::SYSTEM_REFUSES;
 use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
-use crate::supervisor::{Action, Event, Fact, Fault, Outcome, Reason, Record, Step, Supervisor};
+use crate::supervisor::{Action, Event, Fault, JournalEntry, JournalEvent, Outcome, Reason, Step, Supervisor};
 use crate::sys::poll::Ready;
-use crate::sys::wait::Stops;
-use crate::sys::{self, Depth, IdProbe, Origin, Poller, Received, Sharing, SignalQueue, StringList, signals};
+use crate::sys::wait::WaitOptions;
+use crate::sys::{self, Depth, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals};
 use children::Children;
-use closers::Closers;
-use configure::Readings;
-pub use configure::Reread;
+use close_queue::CloseQueue;
+use config_loader::ConfigLoader;
+pub use config_loader::LoadConfig;
 use control::Server;
 use counts::Counts;
-use events::{Digest, Events, What};
+use events::{Coalescer, Events, What};
 use fd_store::FdStore;
 use ipc::Channels;
 use logging::Logging;
 use notify::Notify;
 use oom::OomCounter;
 use probe::Probes;
-use search::Search;
+use reap_scheduler::ReapScheduler;
 use sockets::Sockets;
 use state::States;
 use usage::Usage;
@@ -69,9 +69,9 @@ use usage::Usage;
 const ACTIONS_PER_TURN: u32 = 64;
 /// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
 /// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
-const BACKLOG_FOR_EACH: usize = 4;
+const MAX_PENDING_ACTIONS_PER_INSTANCE: usize = 4;
 /// Who waits so long has nothing to do.
-const A_WHILE: Duration = Duration::from_secs(1);
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
 
@@ -82,13 +82,13 @@ const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each. `reread` is how another configuration is got.
+/// `environment` is what keepalive was started with, `NAME=value` each. `load_config` is how another configuration is got.
 #[must_use]
-pub fn run(plan: Plan, environment: StringList, reread: Reread) -> u8 {
+pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::take_over(Depth::Full);
     sys::process::hide_descriptors();
-    let outcome = match Runtime::new(Rc::clone(&plan), environment, reread) {
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
@@ -119,9 +119,9 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
-    reread: Reread,
-    readings: Readings,
-    closers: Closers,
+    load_config: LoadConfig,
+    config_loader: ConfigLoader,
+    close_queue: CloseQueue,
     supervisor: Supervisor,
     children: Children,
     sockets: Sockets,
@@ -130,14 +130,14 @@ struct Runtime {
     retired: Vec<ServiceIndex>,
     logging: Logging,
     /// Starts whose result is not known yet.
-    starts: Map<Pid, OwnedFd>,
+    pending_execs: Map<Pid, OwnedFd>,
     /// Main processes that were reaped and have left others in their group or session.
     uncleared: Vec<Pid>,
     signals: SignalQueue,
     poller: Poller,
-    probe: IdProbe,
+    probe: PidLiveness,
     oom: OomCounter,
-    stops: Stops,
+    stops: WaitOptions,
     /// We were started with SIGHUP ignored, by nohup(1).
     outlives_terminal: bool,
     /// We have been stopped together with our terminal, and the SIGCONT that ended it is still to be taken.
@@ -148,12 +148,12 @@ struct Runtime {
     /// When the supervisor wants to be woken; true as long as the budget is not spent.
     until: Option<Mono>,
     outcome: Option<Outcome>,
-    /// Found by the last wait: of these starts the result is there.
+    /// ChildEvent by the last wait: of these pending_execs the result is there.
     started: Vec<Pid>,
-    search: Search,
+    search: ReapScheduler,
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
-    told_orphans: Digest,
+    told_orphans: Coalescer,
     /// There has been nothing to do for the first time.
     is_settled: bool,
     counts: Counts,
@@ -162,7 +162,7 @@ struct Runtime {
     server: Server,
     notify: Notify,
     store: FdStore,
-    /// Found by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
+    /// ChildEvent by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
     ends: Vec<u64>,
     probes: Probes,
     channels: Channels,
@@ -172,19 +172,19 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: StringList, reread: Reread) -> Result<Self, Refused> {
+    fn new(plan: Rc<Plan>, environment: StringList, load_config: LoadConfig) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
         let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
         poller.add(signals.as_fd(), SIGNALS).map_err(refused("wait for signals"))?;
-        let sharing = if sys::spawn::mounts_can_hang() { Sharing::Nothing } else { Sharing::Memory };
-        let children = Children::new(environment, sharing).map_err(refused("open /dev/null"))?;
+        let spawn_mode = if sys::spawn::mounts_can_hang() { SpawnMode::Fork } else { SpawnMode::Vfork };
+        let children = Children::new(environment, spawn_mode).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let now = sys::now();
         let logging = Logging::new(Rc::clone(&plan), &poller);
-        let probe = IdProbe::new().map_err(refused("open an event descriptor"))?;
+        let probe = PidLiveness::new().map_err(refused("open an event descriptor"))?;
         // Whoever finds the control socket finds those of the services too.
         let sockets = Sockets::new(&plan);
         Ok(Self {
@@ -194,18 +194,18 @@ impl Runtime {
             states: States::default(),
             retired: Vec::new(),
             plan,
-            reread,
-            readings: Readings::default(),
-            closers: Closers::default(),
+            load_config,
+            config_loader: ConfigLoader::default(),
+            close_queue: CloseQueue::default(),
             children,
             logging,
-            starts: Map::new(),
+            pending_execs: Map::new(),
             uncleared: Vec::new(),
             signals,
             poller,
             probe,
             oom: OomCounter::new(),
-            stops: if has_terminal { Stops::Reported } else { Stops::Overlooked },
+            stops: if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly },
             outlives_terminal: false,
             suspended: false,
             now,
@@ -213,9 +213,9 @@ impl Runtime {
             until: None,
             outcome: None,
             started: Vec::new(),
-            search: Search::new(),
+            search: ReapScheduler::new(),
             sweeping: None,
-            told_orphans: Digest::default(),
+            told_orphans: Coalescer::default(),
             is_settled: false,
             counts: Counts::default(),
             events: Events::default(),
@@ -258,23 +258,23 @@ impl Runtime {
                     self.server.due(),
                     self.told_orphans.due(self.counts.orphans),
                 ];
-                let others = [self.logging.due(), self.probes.due(), self.readings.due(), self.closers.due()];
+                let others = [self.logging.due(), self.probes.due(), self.config_loader.due(), self.close_queue.due()];
                 let wakes = wakes.into_iter().chain(others);
                 wakes.flatten().min().map(|wake| wake.since(sys::now()))
             };
-        if !self.is_settled && timeout.is_none_or(|timeout| timeout >= A_WHILE) {
+        if !self.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
             self.is_settled = true;
             sys::memory::release_code();
         }
         let signalled = self.wait(timeout);
         self.counts.turns += 1;
         for pid in std::mem::take(&mut self.started) {
-            self.look_at_start(pid);
+            self.poll_exec_result(pid);
             self.act();
         }
         self.listen_to_services();
         self.talk();
-        if signalled && self.is_at_leisure() {
+        if signalled && self.has_capacity() {
             self.take_signals();
         }
         self.reap();
@@ -287,14 +287,14 @@ impl Runtime {
         self.serve();
         self.probe();
         self.look_at_reading();
-        self.closers.turn(self.now);
+        self.close_queue.turn(self.now);
         self.notify.listen(&self.poller);
         self.happened(Event::Tick);
     }
 
     /// Whether what makes many actions may come.
-    fn is_at_leisure(&self) -> bool {
-        self.has_backlog_below(BACKLOG_FOR_EACH)
+    fn has_capacity(&self) -> bool {
+        self.has_backlog_below(MAX_PENDING_ACTIONS_PER_INSTANCE)
     }
 
     fn has_backlog_below(&self, for_each: usize) -> bool {
@@ -302,8 +302,8 @@ impl Runtime {
     }
 
     fn listen_to_services(&mut self) {
-        if self.notify.has_news() && self.is_at_leisure() {
-            self.take_notices();
+        if self.notify.has_news() && self.has_capacity() {
+            self.read_notifications();
         }
         for token in std::mem::take(&mut self.ends) {
             if token >= fd_store::FIRST_TOKEN {
@@ -314,7 +314,7 @@ impl Runtime {
         }
     }
 
-    /// The one place that waits. Notes which starts have come to something; whether signals are there to be taken.
+    /// The one place that waits. Notes which pending_execs have come to something; whether signals are there to be taken.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut signalled = false;
         self.logging.wait_for_room(&self.poller);
@@ -344,12 +344,12 @@ impl Runtime {
 
     /// Only tells the supervisor: for the answer to one of its actions, which [`Self::act`] is doing.
     fn tell(&mut self, event: Event) {
-        if let Event::Succeeded { pid, successor } = event {
+        if let Event::MainPidChanged { pid, successor } = event {
             self.probes.on_succeeded(pid, successor);
             self.channels.on_succeeded(pid, successor, &self.poller);
         }
         if let Event::Withdrawn(id) = event {
-            self.readings.forget(id);
+            self.config_loader.forget(id);
         }
         self.supervisor.handle(self.now, event);
     }
@@ -373,44 +373,45 @@ impl Runtime {
                 Step::Do(Action::Farewell { pid }) => self.channels.say_farewell(pid, &self.poller),
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
-                Step::Do(Action::Record(record)) => self.record(record),
+                Step::Do(Action::JournalEntry(record)) => self.record(record),
                 Step::Do(Action::Reply { id, result }) => self.reply(id, result),
             }
         }
     }
 
     /// One fact is a line, a count and an event.
-    fn record(&mut self, record: Record) {
+    fn record(&mut self, record: JournalEntry) {
         self.counts.record(&record);
-        if matches!(record.fact, Fact::Draining { .. }) {
+        if matches!(record.fact, JournalEvent::Draining { .. }) {
             self.logging.on_draining(self.now);
             self.call_off_reading();
         }
-        if let Fact::ReloadEnded { service, failure } = &record.fact {
+        if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
             self.counts.reloaded(*service, failure.as_ref());
         }
-        if let Fact::Reconfigured(changes) = record.fact {
+        if let JournalEvent::Reconfigured(changes) = record.fact {
             self.counts.changes = changes;
         }
         self.sockets.on_fact(&record.fact);
-        if let Fact::Scaled { service, from, to } = record.fact {
+        if let JournalEvent::Scaled { service, from, to } = record.fact {
             for number in to..from {
                 let id = InstanceId { service, number };
                 self.logging.forget(id);
                 self.notify.forget(id);
             }
         }
-        if let Fact::Transition { instance, to, .. } = record.fact
+        if let JournalEvent::Transition { instance, to, .. } = record.fact
             && to.is_at_rest()
-            && !instance.is_twin()
+            && !instance.is_surge()
         {
             self.store.forget(instance, &self.poller);
         }
         journal::write(&self.plan, &record.fact);
-        if let Fact::Transition { pid: Some(pid), reason: Reason::Fault(Fault::NotReady(_)), .. } = record.fact {
+        if let JournalEvent::Transition { pid: Some(pid), reason: Reason::Fault(Fault::NotReady(_)), .. } = record.fact
+        {
             self.probes.explain(pid);
         }
-        self.happens(What::Fact(record.fact));
+        self.happens(What::JournalEvent(record.fact));
     }
 
     fn happens(&mut self, what: What) {

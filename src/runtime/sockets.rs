@@ -11,11 +11,11 @@ use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Process, Service};
 use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
-use crate::supervisor::{Fact, StateName};
+use crate::supervisor::{JournalEvent, StateName};
 use crate::sys::listen::{self, SocketFile};
-use crate::sys::{self, holder, process};
+use crate::sys::{self, port_owner, process};
 
-/// The budget of [`holder::holder`] is for so long.
+/// The budget of [`port_owner::port_owner`] is for so long.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// All that there are.
@@ -112,9 +112,9 @@ impl Sockets {
     fn tell_who_has(&mut self, address: &Address) {
         let now = sys::now();
         if now.since(self.looked) >= BETWEEN_LOOKS {
-            (self.looked, self.budget) = (now, holder::BUDGET);
+            (self.looked, self.budget) = (now, port_owner::BUDGET);
         }
-        match holder::holder(address, &mut self.budget) {
+        match port_owner::port_owner(address, &mut self.budget) {
             Some((pid, _)) if pid == process::id() => {
                 log::error!("{address} is in use by keepalive itself: by `http` or `control`");
             }
@@ -162,9 +162,11 @@ impl Sockets {
 
     /// Closes the sockets of an instance that does not run and will not by itself: the kernel would give them their share
     /// of the connections, and nobody would ever answer those.
-    pub(super) fn on_fact(&mut self, fact: &Fact) {
-        if let Fact::Transition {
-            instance, to: StateName::Stopped | StateName::Completed | StateName::Failed, ..
+    pub(super) fn on_fact(&mut self, fact: &JournalEvent) {
+        if let JournalEvent::Transition {
+            instance,
+            to: StateName::Stopped | StateName::Completed | StateName::Failed,
+            ..
         } = fact
         {
             self.held.retain(|held| held.slot != Some(*instance));

@@ -53,9 +53,9 @@ fn given(sockets: &mut Sockets, id: InstanceId, service: &Service) -> Vec<i32> {
     sockets.for_instance(id, service).unwrap().iter().map(|socket| socket.as_raw_fd()).collect()
 }
 
-fn stopped(instance: InstanceId) -> Fact {
+fn stopped(instance: InstanceId) -> JournalEvent {
     let (from, to) = (StateName::Stopping, StateName::Stopped);
-    Fact::Transition { instance, from, to, pid: None, reason: Reason::StopRequested }
+    JournalEvent::Transition { instance, from, to, pid: None, reason: Reason::StopRequested }
 }
 
 fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
@@ -89,7 +89,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
     let first = given(&mut sockets, id(0, 0), &web);
     assert_eq!(first.len(), 2);
     assert_eq!(given(&mut sockets, id(0, 1), &web), first);
-    assert_eq!(given(&mut sockets, id(0, 0).twin(), &web), first);
+    assert_eq!(given(&mut sockets, id(0, 0).surge(), &web), first);
     assert!(given(&mut sockets, id(1, 0), &Service::plain("none", Process::plain(Box::default()))).is_empty());
 }
 
@@ -102,12 +102,12 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
     TcpStream::connect(port).unwrap_err();
     let (first, second) = (given(&mut sockets, id(0, 0), &web), given(&mut sockets, id(0, 1), &web));
     assert_ne!(first, second);
-    assert_eq!(given(&mut sockets, id(0, 0).twin(), &web), first);
+    assert_eq!(given(&mut sockets, id(0, 0).surge(), &web), first);
     sockets.adopt(&plan);
     sockets.release(&plan, nobody);
     assert_eq!(given(&mut sockets, id(0, 1), &web), second);
     sockets.on_fact(&stopped(id(0, 0)));
-    sockets.on_fact(&stopped(id(0, 1).twin()));
+    sockets.on_fact(&stopped(id(0, 1).surge()));
     TcpStream::connect(port).unwrap();
     sockets.on_fact(&stopped(id(0, 1)));
     TcpStream::connect(port).unwrap_err();
@@ -173,7 +173,7 @@ fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
         let mut sockets = Sockets::new(&plan(&[&before]));
         let old = given(&mut sockets, id(0, 0), &before);
         sockets.adopt(&plan(&[&after]));
-        assert_ne!(given(&mut sockets, id(0, 0).twin(), &after), old);
+        assert_ne!(given(&mut sockets, id(0, 0).surge(), &after), old);
         sockets.release(&plan(&[&after]), || [(id(0, 0), &before)].into_iter());
         assert_eq!(given(&mut sockets, id(0, 0), &before), old);
         sockets.release(&plan(&[&after]), nobody);

@@ -4,8 +4,8 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
 use super::Runtime;
-use super::ends::Ends;
-use super::gear::Gear;
+use super::child_pipes::ChildPipes;
+use super::inherited_fds::InheritedFds;
 use super::state::Company;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Pid, StartFailure, StartStep};
@@ -48,17 +48,18 @@ impl Runtime {
         let sockets = self.sockets.for_instance(instance, definition).map_err(refused)?;
         let state = self.states.for_instance(instance, definition, company);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let ends = Ends::new(definition).map_err(out_of)?;
+        let child_pipes = ChildPipes::new(definition).map_err(out_of)?;
         let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
-        let gear = Gear {
+        let inherited_fds = InheritedFds {
             sockets: &sockets,
             stored: self.store.of(instance),
             state: state.as_ref().map(|memory| memory.as_fd()),
             notify,
-            ..ends.gear()
+            ..child_pipes.inherited_fds()
         };
-        let made = self.children.spawn(instance, restarts, definition, &gear, &mut self.logging).map_err(out_of)?;
-        self.keep(ends, made.0);
+        let made =
+            self.children.spawn(instance, restarts, definition, &inherited_fds, &mut self.logging).map_err(out_of)?;
+        self.keep(child_pipes, made.0);
         Ok(made)
     }
 
@@ -75,7 +76,7 @@ impl Runtime {
             Progress::Pending(pipe) => {
                 let token = u64::from(pid.get().unsigned_abs());
                 match self.poller.add(pipe.as_fd(), token) {
-                    Ok(()) => drop(self.starts.insert(pid, pipe)),
+                    Ok(()) => drop(self.pending_execs.insert(pid, pipe)),
                     // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
                     Err(_) => self.executed(pid),
                 }
@@ -91,8 +92,8 @@ impl Runtime {
         self.tell(Event::Executed { pid });
     }
 
-    pub(super) fn look_at_start(&mut self, pid: Pid) {
-        let Some(pipe) = self.starts.get(&pid) else { return };
+    pub(super) fn poll_exec_result(&mut self, pid: Pid) {
+        let Some(pipe) = self.pending_execs.get(&pid) else { return };
         if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
             self.forget_start(pid);
             self.on_progress(pid, progress);
@@ -100,7 +101,7 @@ impl Runtime {
     }
 
     pub(super) fn forget_start(&mut self, pid: Pid) {
-        if let Some(pipe) = self.starts.remove(&pid) {
+        if let Some(pipe) = self.pending_execs.remove(&pid) {
             // Closing it would do as well, were there no child that has it still open.
             self.poller.remove(pipe.as_fd()).ok();
         }

@@ -12,7 +12,7 @@ use crate::model::plan::{Service, State};
 use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::memfd;
 
-/// Whether anything else is alive of an instance and its twin, which may have the memory mapped.
+/// Whether anything else is alive of an instance and its surge, which may have the memory mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Company {
     Nobody,
@@ -92,7 +92,7 @@ mod tests {
         let mut states = States::default();
         file(&mut states, instance(0), 16).write_all_at(b"zero", 0).unwrap();
         file(&mut states, instance(7), 16).write_all_at(b"seven", 0).unwrap();
-        for (id, expect) in [(instance(0), b"zero\0"), (instance(7).twin(), b"seven"), (instance(3), &[0; 5])] {
+        for (id, expect) in [(instance(0), b"zero\0"), (instance(7).surge(), b"seven"), (instance(3), &[0; 5])] {
             let mut content = [0; 5];
             file(&mut states, id, 16).read_exact_at(&mut content, 0).unwrap();
             assert_eq!(&content, expect, "{id:?}");
@@ -114,11 +114,11 @@ mod tests {
             let mut states = States::default();
             let old = file(&mut states, instance(0), 4);
             old.write_all_at(b"old", 0).unwrap();
-            let twin = given(&mut states, instance(0).twin(), size, Company::Others);
-            assert_eq!(&content(&twin)[..4], b"old\0");
+            let surge = given(&mut states, instance(0).surge(), size, Company::Others);
+            assert_eq!(&content(&surge)[..4], b"old\0");
             old.write_all_at(b"late", 0).unwrap();
-            assert_eq!(&content(&twin)[..4], b"late");
-            twin.write_all_at(b"tw", 0).unwrap();
+            assert_eq!(&content(&surge)[..4], b"late");
+            surge.write_all_at(b"tw", 0).unwrap();
             assert_eq!(&content(&file(&mut states, instance(0), 4)), b"twte");
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         let mut states = States::default();
         let old = file(&mut states, instance(0), 4);
         old.write_all_at(b"1234", 0).unwrap();
-        assert_eq!(content(&given(&mut states, instance(0).twin(), 2, Company::Others)), b"1234");
+        assert_eq!(content(&given(&mut states, instance(0).surge(), 2, Company::Others)), b"1234");
         assert_eq!(content(&old), b"1234");
         assert_eq!(content(&given(&mut states, instance(0), 6, Company::Others)), b"1234\0\0");
         assert_eq!(content(&given(&mut states, instance(0), 2, Company::Nobody)), b"12");

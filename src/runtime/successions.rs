@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use super::notify;
 use crate::model::map::Map;
 use crate::model::{ExitStatus, Pid};
-use crate::sys::{IdProbe, Poller, kill};
+use crate::sys::{PidLiveness, Poller, kill};
 
 /// Who has followed whom.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Successions {
     }
 
     /// `successor` takes the place of `main`, and is watched if that can be.
-    pub(super) fn add(&mut self, main: Pid, successor: Pid, probe: &IdProbe, poller: &Poller) {
+    pub(super) fn add(&mut self, main: Pid, successor: Pid, probe: &PidLiveness, poller: &Poller) {
         self.heirs.values_mut().filter(|heir| **heir == main).for_each(|heir| *heir = successor);
         self.heirs.insert(main, successor);
         self.heirs.remove(&successor);
@@ -85,7 +85,7 @@ impl Successions {
     }
 
     /// Forgets those of whom nothing is left.
-    pub(super) fn prune(&mut self, probe: &IdProbe) {
+    pub(super) fn prune(&mut self, probe: &PidLiveness) {
         self.heirs.retain(|before, _| probe.is_in_use(*before));
     }
 

@@ -127,7 +127,7 @@ mod tests {
     fn a_process_belongs_to_whom_it_descends_from_or_whose_session_it_is_in() {
         let web = |number| InstanceId { service: ServiceIndex(0), number };
         // The second one takes over from the first.
-        let mains = vec![(10, web(0)), (20, web(0).twin())];
+        let mains = vec![(10, web(0)), (20, web(0).surge())];
         let found = [
             process(1, 0, 1),
             process(10, 1, 10),

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use super::instance::{State, Stopped};
 use super::request::Pending;
-use super::stop::Then;
-use super::{Action, Changes, Fact, Refusal, RequestId, Supervisor};
+use super::stop::AfterStop;
+use super::{Action, Changes, JournalEvent, Refusal, RequestId, Supervisor};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -27,7 +27,7 @@ impl Supervisor {
         };
         if let Some(refusal) = refusal {
             if let Refusal::Reloading(service) = refusal {
-                self.record(Fact::ReconfigurationRefused { service });
+                self.record(JournalEvent::ReconfigurationRefused { service });
             }
             if let Some(id) = id {
                 self.reply(id, Err(refusal));
@@ -40,7 +40,7 @@ impl Supervisor {
         let mut work = Work::default();
         // First all definitions, so that what is started finds what it depends on.
         let known = before.services.len();
-        self.fleet.adopt(&plan);
+        self.services.adopt(&plan);
         for (position, service) in (0..).zip(&plan.services).skip(known) {
             work.changes.added += 1;
             self.add(ServiceIndex(position), service, &mut work);
@@ -48,9 +48,9 @@ impl Supervisor {
         for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
             self.change(ServiceIndex(position), old, new, &mut work);
         }
-        self.record(Fact::Reconfigured(work.changes));
-        for service in self.fleet.service_indexes() {
-            self.mark_unsettled(service);
+        self.record(JournalEvent::Reconfigured(work.changes));
+        for service in self.services.service_indexes() {
+            self.mark_dirty(service);
         }
         if let Some(id) = id {
             self.await_changes(Pending::new(id, work.up, work.down, work.reloads));
@@ -63,7 +63,7 @@ impl Supervisor {
                 self.start_or_block(wanted);
             }
             if definition.kind == Kind::Service {
-                work.up.extend(self.fleet.ids_of(service));
+                work.up.extend(self.services.ids_of(service));
             }
         }
     }
@@ -76,16 +76,16 @@ impl Supervisor {
         }
         if new.instances == 0 {
             count.removed += 1;
-            work.down.extend(self.fleet.ids_of(service));
-            return self.fleet.retire(service);
+            work.down.extend(self.services.ids_of(service));
+            return self.services.retire(service);
         }
         if old.instances == 0 {
             count.added += 1;
-            self.fleet.revive(service);
-            self.fleet.resize(service, new.instances);
+            self.services.revive(service);
+            self.services.resize(service, new.instances);
             if new.autostart {
                 // What of it is still on its way down comes back after that.
-                let ids: Vec<_> = self.fleet.ids_of(service).filter(|id| self.fleet.has(*id)).collect();
+                let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
                 ids.iter().for_each(|id| self.request_start(*id));
                 work.up.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
             }
@@ -93,14 +93,14 @@ impl Supervisor {
         }
         let mut resize = (old.instances != new.instances).then_some(new.instances);
         // An operator may have scaled it to more than there can be of this one, not even for a while.
-        if new.excess(self.fleet[service].wanted).is_some() {
+        if new.excess(self.services[service].wanted).is_some() {
             self.resize_for(service, new.instances, work);
             resize = None;
         }
-        if old.makes_the_same(new) {
+        if old.same_process_spec(new) {
             work.changes.adjusted += 1;
-            for id in self.fleet.ids_of(service) {
-                self.fleet[id].definition = Rc::clone(new);
+            for id in self.services.ids_of(service) {
+                self.services[id].definition = Rc::clone(new);
             }
         } else {
             work.changes.reloaded += 1;
@@ -130,11 +130,11 @@ impl Supervisor {
         resize: Option<u32>,
         work: &mut Work,
     ) -> bool {
-        let ids: Vec<_> = self.fleet.ids_of(service).collect();
-        if self.fleet[service].definition.kind == Kind::Oneshot {
+        let ids: Vec<_> = self.services.ids_of(service).collect();
+        if self.services[service].definition.kind == Kind::Oneshot {
             // What it did, it did as it was.
             for id in ids {
-                if !matches!(self.fleet[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
+                if !matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
                     self.request_restart(id);
                     self.request_start(id);
                 }
@@ -153,11 +153,11 @@ impl Supervisor {
     /// Another number of instances; gives back whom that has started and stopped.
     pub(super) fn resize(&mut self, service: ServiceIndex, wanted: u32) -> (Vec<InstanceId>, Vec<InstanceId>) {
         let (mut up, mut down) = (Vec::new(), Vec::new());
-        let rests = |id: InstanceId| matches!(self.fleet[id].state, State::Stopped { .. });
-        let is_at_rest = self.fleet.ids_of(service).all(rests);
+        let rests = |id: InstanceId| matches!(self.services[id].state, State::Stopped { .. });
+        let is_at_rest = self.services.ids_of(service).all(rests);
         let from = self.set_wanted(service, wanted);
-        for id in self.fleet.ids_of(service) {
-            if !self.fleet.has(id) {
+        for id in self.services.ids_of(service) {
+            if !self.services.has(id) {
                 self.request_stop(id);
                 down.push(id);
             } else if id.number >= from && !is_at_rest {
@@ -170,35 +170,38 @@ impl Supervisor {
 
     /// So many instances there are to be; how many it was before.
     pub(super) fn set_wanted(&mut self, service: ServiceIndex, wanted: u32) -> u32 {
-        let from = self.fleet[service].wanted;
-        self.fleet.resize(service, wanted);
+        let from = self.services[service].wanted;
+        self.services.resize(service, wanted);
         if from != wanted {
-            self.record(Fact::Scaled { service, from, to: wanted });
+            self.record(JournalEvent::Scaled { service, from, to: wanted });
         }
         from
     }
 
     /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it, or may again.
     pub(super) fn retire_if_possible(&mut self, service: ServiceIndex) {
-        if !self.fleet[service].is_retiring || self.is_draining() {
+        if !self.services[service].is_retiring || self.is_draining() {
             return;
         }
-        let holds = |dependent: &ServiceIndex| self.fleet[*dependent].tally.live > 0;
-        if self.fleet[service].dependents.iter().any(holds) || self.may_be_needed_again(service) {
+        let holds = |dependent: &ServiceIndex| self.services[*dependent].counts.live > 0;
+        if self.services[service].dependents.iter().any(holds) || self.may_be_needed_again(service) {
             return;
         }
-        for id in self.fleet.ids_of(service) {
-            if !matches!(self.fleet[id].state, State::Stopped { .. } | State::Stopping { then: Then::Rest(_), .. }) {
+        for id in self.services.ids_of(service) {
+            if !matches!(
+                self.services[id].state,
+                State::Stopped { .. } | State::Stopping { then: AfterStop::Rest(_), .. }
+            ) {
                 self.request_stop(id);
             }
         }
-        self.fleet.resize(service, 0);
-        if self.fleet[service].tally.live == 0 {
-            self.fleet.drop_surplus(service);
-            let definition = Rc::clone(&self.fleet[service].definition);
+        self.services.resize(service, 0);
+        if self.services[service].counts.live == 0 {
+            self.services.drop_surplus(service);
+            let definition = Rc::clone(&self.services[service].definition);
             for dependency in &definition.depends_on {
-                if self.fleet[*dependency].is_retiring && self.fleet[*dependency].wanted > 0 {
-                    self.mark_unsettled(*dependency);
+                if self.services[*dependency].is_retiring && self.services[*dependency].wanted > 0 {
+                    self.mark_dirty(*dependency);
                 }
             }
         }

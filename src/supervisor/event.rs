@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Outcome, Record, Refusal, Request, RequestId};
+use super::{JournalEntry, Outcome, Refusal, Request, RequestId};
 use crate::model::plan::{Plan, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Signal, StartFailure};
 
@@ -60,12 +60,12 @@ pub enum Event {
         since: Option<Mono>,
     },
     /// It says that it ends by itself: `STOPPING=1`.
-    Leaving {
+    Stopping {
         /// Which.
         pid: Pid,
     },
     /// It wants its unstable runs so far to be forgotten: `RESTART_RESET=1`.
-    Forgiven {
+    ResetFailures {
         /// Which.
         pid: Pid,
     },
@@ -82,7 +82,7 @@ pub enum Event {
         interval: Duration,
     },
     /// It says that it is in trouble: `WATCHDOG=trigger`.
-    InTrouble {
+    WatchdogTriggered {
         /// Which.
         pid: Pid,
     },
@@ -94,7 +94,7 @@ pub enum Event {
         by: Duration,
     },
     /// Another process of its takes its place as the main one: `MAINPID`.
-    Succeeded {
+    MainPidChanged {
         /// The main process so far.
         pid: Pid,
         /// The one from now on.
@@ -107,9 +107,9 @@ pub enum Event {
         /// How.
         exit: Exit,
         /// Whether its process group or session still has members.
-        left: Left,
+        left: Leftovers,
     },
-    /// After [`Event::Exited`] with [`Left::Processes`]: nothing is left of them.
+    /// After [`Event::Exited`] with [`Leftovers::Some`]: nothing is left of them.
     Cleared {
         /// The main process that led them.
         pid: Pid,
@@ -152,11 +152,11 @@ pub struct Exit {
 
 /// Whether a main process left others behind in its process group or session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Leftovers {
     /// No.
-    Nothing,
+    None,
     /// Yes; [`Event::Cleared`] will tell when they are gone.
-    Processes,
+    Some,
 }
 
 /// What to do.
@@ -200,7 +200,7 @@ pub enum Action {
         signal: Signal,
     },
     /// Tell what has happened.
-    Record(Record),
+    JournalEntry(JournalEntry),
     /// Answer a request.
     Reply {
         /// As in [`Event::Request`].
@@ -220,7 +220,7 @@ pub enum Scope {
     /// The process group that it leads; it is not reaped yet.
     Group,
     /// What it has left in its group and session; it has been reaped.
-    Left,
+    Leftovers,
 }
 
 /// What [`super::Supervisor::poll`] wants.

@@ -6,10 +6,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::outbox::Place;
-pub(super) use super::presence::{Presence, Watch};
+pub(super) use super::presence::{Presence, WatchdogDeadline};
 use super::restart::{self, Readiness};
-use super::stop::{Rung, Then};
-use super::{Action, Exit, Fact, Fault, GaveUp, Left, Obstacle, Outlook, Process, Reason, Run, StateName, Supervisor};
+use super::stop::{AfterStop, StopStage};
+use super::{
+    Action, Exit, FailureReason, Fault, JournalEvent, Leftovers, Process, Reason, RestartDecision, RolloutError, Run,
+    StateName, Supervisor,
+};
 use crate::model::plan::{Backoff, Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, ServiceIndex, StartFailure};
 
@@ -50,13 +53,19 @@ pub(super) enum State {
     /// The process exists and is about to run its program.
     Executing { pid: Pid, since: Mono },
     /// The program runs and is not ready yet.
-    Starting { pid: Pid, since: Mono, gate: Gate },
+    Starting { pid: Pid, since: Mono, deadline: StartDeadline },
     /// It is ready, or has been.
-    Running { pid: Pid, since: Mono, presence: Presence, watch: Option<Watch>, soaked: Option<Mono> },
+    Running {
+        pid: Pid,
+        since: Mono,
+        presence: Presence,
+        watch: Option<WatchdogDeadline>,
+        min_ready_until: Option<Mono>,
+    },
     /// It has been told to end.
-    Stopping { pid: Pid, since: Mono, rung: Rung, until: Mono, then: Then },
+    Stopping { pid: Pid, since: Mono, stage: StopStage, until: Mono, then: AfterStop },
     /// The main process has ended; what it left in its group and session is being ended.
-    Clearing { leader: Pid, rung: Rung, until: Mono, next: Next },
+    CleaningUp { leader: Pid, stage: StopStage, until: Mono, next: Next },
     /// A restart is due.
     BackingOff { until: Mono },
     /// It does not run and will not by itself.
@@ -65,7 +74,7 @@ pub(super) enum State {
 
 /// What makes it ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum StartDeadline {
     /// That it is then.
     At(Mono),
     /// That it is told; if it is not by then, the start has failed.
@@ -95,7 +104,7 @@ pub(super) enum Stopped {
     Completed,
     /// The how manieth failure of all it was says which was first and which last.
     Failed {
-        gave_up: GaveUp,
+        failure_reason: FailureReason,
         nth: u32,
     },
     Blocked {
@@ -127,10 +136,10 @@ impl Instance {
         }
     }
 
-    /// Its twin: not started, and counting on from a run that there has been.
-    pub(super) fn twin(&self) -> Self {
+    /// Its surge: not started, and counting on from a run that there has been.
+    pub(super) fn surge(&self) -> Self {
         let (restarts, last_run) = (self.restarts, self.last_run);
-        Self { restarts, last_run, has_run: true, ..Self::new(self.id.twin(), Rc::clone(&self.definition)) }
+        Self { restarts, last_run, has_run: true, ..Self::new(self.id.surge(), Rc::clone(&self.definition)) }
     }
 
     /// Forgets the failures so far, because an operator wants it to run.
@@ -143,12 +152,12 @@ impl State {
     /// When something is to happen to it without any other event.
     pub(super) fn deadline(&self) -> Option<Mono> {
         match self {
-            Self::Starting { gate: Gate::At(until) | Gate::By(until), .. }
+            Self::Starting { deadline: StartDeadline::At(until) | StartDeadline::By(until), .. }
             | Self::Stopping { until, .. }
-            | Self::Clearing { until, .. }
+            | Self::CleaningUp { until, .. }
             | Self::BackingOff { until } => Some(*until),
-            Self::Running { presence, watch, soaked, .. } => {
-                [presence.until(), watch.map(|watch| watch.by), *soaked].into_iter().flatten().min()
+            Self::Running { presence, watch, min_ready_until, .. } => {
+                [presence.until(), watch.map(|watch| watch.by), *min_ready_until].into_iter().flatten().min()
             }
             Self::Waiting | Self::Spawning { .. } | Self::Executing { .. } | Self::Stopped { .. } => None,
         }
@@ -163,7 +172,7 @@ impl State {
             | Self::Stopping { pid, .. } => Some(*pid),
             Self::Waiting
             | Self::Spawning { .. }
-            | Self::Clearing { .. }
+            | Self::CleaningUp { .. }
             | Self::BackingOff { .. }
             | Self::Stopped { .. } => None,
         }
@@ -178,7 +187,7 @@ impl State {
             | Self::Stopping { since, .. } => Some(*since),
             Self::Waiting
             | Self::Spawning { .. }
-            | Self::Clearing { .. }
+            | Self::CleaningUp { .. }
             | Self::BackingOff { .. }
             | Self::Stopped { .. } => None,
         }
@@ -186,22 +195,22 @@ impl State {
 
     /// The main process, reaped or not.
     const fn any_pid(&self) -> Option<Pid> {
-        if let Self::Clearing { leader, .. } = self { Some(*leader) } else { self.live_pid() }
+        if let Self::CleaningUp { leader, .. } = self { Some(*leader) } else { self.live_pid() }
     }
 }
 
 impl Supervisor {
     /// The one place where a state changes: keeps counts, timers and the record true.
     pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
-        let before = self.fleet.replace_state(id, state);
+        let before = self.services.replace_state(id, state);
         self.timers.change(id, before.deadline(), state.deadline());
-        if let State::Clearing { leader, .. } = before {
+        if let State::CleaningUp { leader, .. } = before {
             self.leaders.remove(&leader);
         }
-        if let State::Clearing { leader, .. } = state {
+        if let State::CleaningUp { leader, .. } = state {
             self.leaders.insert(leader, id);
         }
-        self.mark_unsettled(id.service);
+        self.mark_dirty(id.service);
         let (from, to) = (before.name(), state.name());
         let is_news = matches!(
             reason,
@@ -210,10 +219,10 @@ impl Supervisor {
         if from != to || is_news {
             // That nothing is left of it is no reason for where it goes then: that is how it ended.
             if reason != Reason::Cleared {
-                self.fleet[id].reason = Some(reason.clone());
+                self.services[id].reason = Some(reason.clone());
             }
             let pid = state.any_pid().or(before.any_pid());
-            self.record(Fact::Transition { instance: id, from, to, pid, reason });
+            self.record(JournalEvent::Transition { instance: id, from, to, pid, reason });
         }
     }
 
@@ -221,7 +230,7 @@ impl Supervisor {
     pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
         if self.dependencies_are_satisfied(id.service) {
             self.start(id, reason);
-        } else if let Some(dependency) = self.hopeless_dependency(id.service) {
+        } else if let Some(dependency) = self.failed_dependency(id.service) {
             self.block_instance(id, dependency);
         } else {
             self.enter(id, State::Waiting, reason);
@@ -229,8 +238,8 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
-        let definition = Rc::clone(&self.fleet[id.service].definition);
-        let instance = &mut self.fleet[id];
+        let definition = Rc::clone(&self.services[id.service].definition);
+        let instance = &mut self.services[id];
         instance.definition = Rc::clone(&definition);
         (instance.failure, instance.has_been_ready, instance.back_by) = (None, false, None);
         instance.watchdog = definition.watchdog;
@@ -244,16 +253,16 @@ impl Supervisor {
 
     /// Asks anew for the process of an instance that has changed its id since it was asked for, or is to be another.
     pub(super) fn start_again(&mut self, id: InstanceId) {
-        let (restarts, definition) = (self.fleet[id].restarts, Rc::clone(&self.fleet[id.service].definition));
-        self.fleet[id].watchdog = definition.watchdog;
-        self.fleet[id].definition = Rc::clone(&definition);
+        let (restarts, definition) = (self.services[id].restarts, Rc::clone(&self.services[id.service].definition));
+        self.services[id].watchdog = definition.watchdog;
+        self.services[id].definition = Rc::clone(&definition);
         let from = self.outbox.end();
-        self.fleet.replace_state(id, State::Spawning { from });
+        self.services.replace_state(id, State::Spawning { from });
         self.act(Action::Spawn { instance: id, restarts, definition });
     }
 
     pub(super) fn on_spawned(&mut self, id: InstanceId, pid: Pid) {
-        let State::Spawning { .. } = self.fleet[id].state else {
+        let State::Spawning { .. } = self.services[id].state else {
             // Every spawn is asked for in `start`, and is not given out after `Spawning` has been left.
             return;
         };
@@ -262,7 +271,7 @@ impl Supervisor {
     }
 
     pub(super) fn on_spawn_refused(&mut self, id: InstanceId, errno: Errno) {
-        match self.fleet[id].state {
+        match self.services[id].state {
             State::Spawning { .. } => self.retry_refused(id, errno),
             // As in `on_spawned`.
             State::Waiting
@@ -270,7 +279,7 @@ impl Supervisor {
             | State::Starting { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Clearing { .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
@@ -281,17 +290,17 @@ impl Supervisor {
         if self.is_draining() {
             return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
         }
-        if id.is_twin() {
+        if id.is_surge() {
             // The old process runs, and another time may be better.
-            self.fail_rollout(id, Obstacle::NoProcess);
+            self.fail_rollout(id, RolloutError::NoProcess);
             return self.enter(
                 id,
                 State::Stopped { why: Stopped::Replaced },
                 Reason::Refused { errno, retry_in: Duration::ZERO, attempt: 1 },
             );
         }
-        let attempt = self.fleet[id].refusals.saturating_add(1);
-        self.fleet[id].refusals = attempt;
+        let attempt = self.services[id].refusals.saturating_add(1);
+        self.services[id].refusals = attempt;
         let retry_in = restart::backoff_delay(&REFUSED, attempt, &mut self.random);
         let until = self.now + retry_in;
         self.enter(id, State::BackingOff { until }, Reason::Refused { errno, retry_in, attempt });
@@ -299,95 +308,97 @@ impl Supervisor {
 
     pub(super) fn on_executed(&mut self, pid: Pid) {
         let Some(Process { instance: id, .. }) = self.processes.get(&pid).copied() else { return };
-        let State::Executing { .. } = self.fleet[id].state else {
+        let State::Executing { .. } = self.services[id].state else {
             // It is being stopped already.
             return;
         };
         let since = self.now;
-        let definition = &self.fleet[id].definition;
-        let gate = match definition.ready {
+        let definition = &self.services[id].definition;
+        let deadline = match definition.ready {
             Ready::Exec => return self.begin_running(id, pid, since),
-            Ready::Delay(delay) => Gate::At(since + delay),
-            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => Gate::By(since + definition.ready_timeout),
+            Ready::Delay(delay) => StartDeadline::At(since + delay),
+            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
+                StartDeadline::By(since + definition.ready_timeout)
+            }
         };
-        self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
+        self.enter(id, State::Starting { pid, since, deadline }, Reason::Unblocked);
     }
 
     /// It is ready.
     pub(super) fn begin_running(&mut self, id: InstanceId, pid: Pid, since: Mono) {
-        self.fleet[id].has_been_ready = true;
-        let watch = self.fleet[id].watchdog.map(|every| Watch { every, by: self.now + every });
+        self.services[id].has_been_ready = true;
+        let watch = self.services[id].watchdog.map(|every| WatchdogDeadline { every, by: self.now + every });
         let presence = Presence::Ready;
-        let soak = self.fleet[id].definition.reload.soak;
-        let soaked = (!soak.is_zero() && self.is_on_trial(id)).then(|| self.now + soak);
-        self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+        let soak = self.services[id].definition.reload.soak;
+        let min_ready_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
+        self.enter(id, State::Running { pid, since, presence, watch, min_ready_until }, Reason::Ready);
     }
 
     /// No process could be made for it, and trying again would not help.
     pub(super) fn on_unbound(&mut self, id: InstanceId, failure: StartFailure) {
-        let State::Spawning { .. } = self.fleet[id].state else {
+        let State::Spawning { .. } = self.services[id].state else {
             // As in `on_spawned`.
             return;
         };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
         let run = Run { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
-        self.fleet[id].last_run = Some(run);
-        self.end_on_trial(id, run);
-        let (why, outlook) = if self.is_draining() {
-            (Stopped::Shutdown, Outlook::Stay)
-        } else if id.is_twin() {
-            (Stopped::Replaced, Outlook::Stay)
+        self.services[id].last_run = Some(run);
+        self.end_unproven(id, run);
+        let (why, decision) = if self.is_draining() {
+            (Stopped::Shutdown, RestartDecision::Stay)
+        } else if id.is_surge() {
+            (Stopped::Replaced, RestartDecision::Stay)
         } else {
             self.failures = self.failures.saturating_add(1);
-            let gave_up = GaveUp::Unbound;
-            (Stopped::Failed { gave_up, nth: self.failures }, Outlook::Fail(gave_up))
+            let failure_reason = FailureReason::Unbound;
+            (Stopped::Failed { failure_reason, nth: self.failures }, RestartDecision::Fail(failure_reason))
         };
-        let reason = self.ended(id, run, outlook);
+        let reason = self.ended(id, run, decision);
         self.enter(id, State::Stopped { why }, reason);
     }
 
     pub(super) fn on_exec_failed(&mut self, pid: Pid, failure: StartFailure) {
         if let Some(Process { instance, .. }) = self.processes.get(&pid) {
-            self.fleet[*instance].failure = Some(failure);
+            self.services[*instance].failure = Some(failure);
         }
     }
 
-    pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Left) {
+    pub(super) fn on_exited(&mut self, pid: Pid, exit: Exit, left: Leftovers) {
         let Some(id) = self.instance_of(pid) else { return };
         self.succeed_early(id);
         let Some(Process { instance: id, .. }) = self.processes.remove(&pid) else { return };
-        let failure = self.fleet[id].failure;
+        let failure = self.services[id].failure;
         if !failure.is_some_and(StartFailure::is_shortage) {
-            let instance = &mut self.fleet[id];
+            let instance = &mut self.services[id];
             (instance.has_run, instance.refusals) = (true, 0);
         }
         let run_since = |since: Mono| Run { exit, uptime: self.now.since(since), failure, fault: None };
-        match self.fleet[id].state {
+        match self.services[id].state {
             State::Executing { since, .. } | State::Starting { since, .. } => {
                 self.on_crash(id, pid, run_since(since), Readiness::Missed, left, None);
             }
             State::Running { since, .. } => self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None),
-            State::Stopping { since, rung, until, then: Then::Fail(fault), .. } => {
+            State::Stopping { since, stage, until, then: AfterStop::Fail(fault), .. } => {
                 let run = Run { fault: Some(fault), ..run_since(since) };
-                let readiness = if self.fleet[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
-                self.on_crash(id, pid, run, readiness, left, Some((rung, until)));
+                let readiness = if self.services[id].has_been_ready { Readiness::Reached } else { Readiness::Missed };
+                self.on_crash(id, pid, run, readiness, left, Some((stage, until)));
             }
-            State::Stopping { since, then: Then::Own, .. } => {
+            State::Stopping { since, then: AfterStop::Own, .. } => {
                 self.on_crash(id, pid, run_since(since), Readiness::Reached, left, None);
             }
-            State::Stopping { since, rung, until, then, .. } => {
+            State::Stopping { since, stage, until, then, .. } => {
                 let run = run_since(since);
-                self.fleet[id].last_run = Some(run);
+                self.services[id].last_run = Some(run);
                 // Whatever was to become of it, another process has its place.
-                let then = if id.is_twin() { Then::Rest(Stopped::Replaced) } else { then };
-                let (next, outlook) = self.after_stop(then);
-                let reason = self.ended(id, run, outlook);
-                self.end_run(id, pid, left, next, reason, Some((rung, until)));
+                let then = if id.is_surge() { AfterStop::Rest(Stopped::Replaced) } else { then };
+                let (next, decision) = self.after_stop(then);
+                let reason = self.ended(id, run, decision);
+                self.end_run(id, pid, left, next, reason, Some((stage, until)));
             }
             // These have no main process, so `processes` cannot lead here.
             State::Waiting
             | State::Spawning { .. }
-            | State::Clearing { .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
@@ -400,43 +411,43 @@ impl Supervisor {
         pid: Pid,
         run: Run,
         readiness: Readiness,
-        left: Left,
-        stopping: Option<(Rung, Mono)>,
+        left: Leftovers,
+        stopping: Option<(StopStage, Mono)>,
     ) {
-        self.fleet[id].last_run = Some(run);
-        self.end_on_trial(id, run);
-        if id.is_twin() {
+        self.services[id].last_run = Some(run);
+        self.end_unproven(id, run);
+        if id.is_surge() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
-            let reason = self.ended(id, run, Outlook::Stay);
+            let reason = self.ended(id, run, RestartDecision::Stay);
             return self.end_run(id, pid, left, Next::Rest(why), reason, stopping);
         }
         if let Some(failure) = run.failure.filter(|failure| failure.is_shortage()) {
             return self.retry_refused(id, failure.errno);
         }
-        let service = Rc::clone(&self.fleet[id].definition);
-        let unstable = self.fleet[id].unstable;
-        let mut outlook = restart::decide(&service, &run, readiness, unstable, &mut self.random);
-        if self.is_draining() && matches!(outlook, Outlook::Restart { .. }) {
-            outlook = Outlook::Stay;
+        let service = Rc::clone(&self.services[id].definition);
+        let unstable = self.services[id].unstable;
+        let mut decision = restart::decide(&service, &run, readiness, unstable, &mut self.random);
+        if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
+            decision = RestartDecision::Stay;
         }
-        let next = match outlook {
-            Outlook::Restart { delay, unstable, .. } => {
-                self.fleet[id].unstable = unstable;
+        let next = match decision {
+            RestartDecision::Restart { delay, unstable, .. } => {
+                self.services[id].unstable = unstable;
                 Next::Restart { due: self.now + delay }
             }
-            Outlook::Stay => Next::Rest(Stopped::Shutdown),
-            Outlook::Complete => Next::Rest(Stopped::Completed),
-            Outlook::Fail(gave_up) => {
+            RestartDecision::Stay => Next::Rest(Stopped::Shutdown),
+            RestartDecision::Complete => Next::Rest(Stopped::Completed),
+            RestartDecision::Fail(failure_reason) => {
                 self.failures = self.failures.saturating_add(1);
-                Next::Rest(Stopped::Failed { gave_up, nth: self.failures })
+                Next::Rest(Stopped::Failed { failure_reason, nth: self.failures })
             }
         };
-        let reason = self.ended(id, run, outlook);
+        let reason = self.ended(id, run, decision);
         self.end_run(id, pid, left, next, reason, stopping);
     }
 
-    fn ended(&self, id: InstanceId, run: Run, outlook: Outlook) -> Reason {
-        Reason::Ended { run, outlook, definition: Rc::clone(&self.fleet[id].definition) }
+    fn ended(&self, id: InstanceId, run: Run, decision: RestartDecision) -> Reason {
+        Reason::Ended { run, decision, definition: Rc::clone(&self.services[id].definition) }
     }
 
     /// Nothing of the last run is left: on to what follows it.
@@ -457,19 +468,21 @@ impl Supervisor {
     }
 
     pub(super) fn on_deadline(&mut self, id: InstanceId) {
-        match self.fleet[id].state {
-            State::Starting { pid, since, gate: Gate::At(_) } => self.begin_running(id, pid, since),
-            State::Starting { gate: Gate::By(_), .. } => {
-                let timeout = self.fleet[id].definition.ready_timeout;
-                self.stop(id, Then::Fail(Fault::NotReady(timeout)));
+        match self.services[id].state {
+            State::Starting { pid, since, deadline: StartDeadline::At(_) } => self.begin_running(id, pid, since),
+            State::Starting { deadline: StartDeadline::By(_), .. } => {
+                let timeout = self.services[id].definition.ready_timeout;
+                self.stop(id, AfterStop::Fail(Fault::NotReady(timeout)));
             }
-            State::Running { watch: Some(Watch { every, by }), .. } if by <= self.now => {
-                self.stop(id, Then::Fail(Fault::Silent(every)));
+            State::Running { watch: Some(WatchdogDeadline { every, by }), .. } if by <= self.now => {
+                self.stop(id, AfterStop::Fail(Fault::Silent(every)));
             }
-            State::Running { soaked: Some(soaked), .. } if soaked <= self.now => self.end_trial(id),
+            State::Running { min_ready_until: Some(min_ready_until), .. } if min_ready_until <= self.now => {
+                self.end_trial(id)
+            }
             State::Running { .. } => self.on_unanswered(id),
-            State::Stopping { .. } => self.climb(id),
-            State::Clearing { .. } => self.climb_clearing(id),
+            State::Stopping { .. } => self.escalate(id),
+            State::CleaningUp { .. } => self.climb_clearing(id),
             State::BackingOff { .. } => self.start(id, Reason::Due),
             // No deadline, no call.
             State::Waiting | State::Spawning { .. } | State::Executing { .. } | State::Stopped { .. } => {}
@@ -478,16 +491,16 @@ impl Supervisor {
 
     /// It has run long enough once it was ready.
     pub(super) fn end_trial(&mut self, id: InstanceId) {
-        if let State::Running { pid, since, presence, watch, soaked } = self.fleet[id].state
-            && (soaked.is_some() || presence.is_called())
+        if let State::Running { pid, since, presence, watch, min_ready_until } = self.services[id].state
+            && (min_ready_until.is_some() || presence.is_reload_signalled())
         {
             let presence = presence.settled();
-            self.enter(id, State::Running { pid, since, presence, watch, soaked: None }, Reason::Ready);
+            self.enter(id, State::Running { pid, since, presence, watch, min_ready_until: None }, Reason::Ready);
         }
     }
 
     /// The name of the state an instance is in.
     pub(super) fn state_name(&self, id: InstanceId) -> StateName {
-        self.fleet[id].state.name()
+        self.services[id].state.name()
     }
 }

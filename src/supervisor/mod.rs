@@ -1,7 +1,7 @@
 //! Decides. What has happened goes in, what to do comes out; nothing else.
 //!
 //! Pure: no system call, no clock, no file, no logging, and it cannot fail. Failures of the world arrive as
-//! [`Event`]s, decisions leave as [`Action`]s, and every transition is told as one [`Record`]. The same events at the
+//! [`Event`]s, decisions leave as [`Action`]s, and every transition is told as one [`JournalEntry`]. The same events at the
 //! same times with the same seed give the same actions, which is what `tests/sim` lives on.
 //!
 //! The life of an instance (`State`):
@@ -12,7 +12,7 @@
 //!      ▲                          ▲                │           │         │ stop
 //!      │ operator      due / at once              └─── it dies ───┬──────┤
 //!      │                          │                                ▼      ▼
-//!   Stopped ◄── settled ──── BackingOff ◄── what it left is gone ── Clearing ◄── Stopping
+//!   Stopped ◄── settled ──── BackingOff ◄── what it left is gone ── CleaningUp ◄── Stopping
 //! ```
 //!
 //! Where to start reading: [`Supervisor::handle`], then `instance.rs` for what each event does to each state,
@@ -21,8 +21,8 @@
 
 mod configure;
 mod event;
-mod fleet;
 mod instance;
+mod notify;
 mod outbox;
 mod presence;
 mod random;
@@ -31,30 +31,32 @@ mod reload;
 mod request;
 mod restart;
 mod service;
+mod service_table;
 mod shutdown;
 mod stop;
 mod timers;
-mod told;
 mod view;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::model::map::Map;
-use crate::model::plan::SignalUse;
+use crate::model::plan::SignalAction;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal};
 
-pub use event::{Action, Event, Exit, Left, Scope, Step};
-pub use record::{Cause, Changes, Fact, Fault, GaveUp, Outcome, Outlook, Reason, Record, Run};
-pub use reload::{Obstacle, ReloadFailure};
+pub use event::{Action, Event, Exit, Leftovers, Scope, Step};
+pub use record::{
+    Cause, Changes, FailureReason, Fault, JournalEntry, JournalEvent, Outcome, Reason, RestartDecision, Run,
+};
+pub use reload::{ReloadFailure, RolloutError};
 pub use request::{Refusal, Request, RequestId, Target, Verb};
 pub use view::{InstanceView, ServiceView, StateName, View};
 
-use fleet::Fleet;
 use instance::{Next, State};
 use outbox::{Outbox, Place};
 use random::Random;
 use reload::Rollout;
+use service_table::ServiceTable;
 use shutdown::Phase;
 use timers::Timers;
 
@@ -62,15 +64,15 @@ use timers::Timers;
 #[derive(Debug)]
 pub struct Supervisor {
     plan: Rc<Plan>,
-    fleet: Fleet,
+    services: ServiceTable,
     /// Which instance a process is the main process of, until it has been reaped.
     processes: Map<Pid, Process>,
     /// Which instance waits until nothing is left of what a process led that has been reaped.
     leaders: Map<Pid, InstanceId>,
     timers: Timers,
     outbox: Outbox,
-    /// Services whose instances have changed state since [`Self::settle`] last looked at them.
-    unsettled: VecDeque<ServiceIndex>,
+    /// Services whose instances have changed state since [`Self::propagate`] last looked at them.
+    dirty: VecDeque<ServiceIndex>,
     phase: Phase,
     requests: Vec<request::Pending>,
     /// The reloads that are under way.
@@ -96,13 +98,13 @@ impl Supervisor {
     #[must_use]
     pub fn new(plan: Rc<Plan>, seed: u64) -> Self {
         Self {
-            fleet: Fleet::new(&plan),
+            services: ServiceTable::new(&plan),
             plan,
             processes: Map::new(),
             leaders: Map::new(),
             timers: Timers::default(),
             outbox: Outbox::default(),
-            unsettled: VecDeque::new(),
+            dirty: VecDeque::new(),
             phase: Phase::Up,
             requests: Vec::new(),
             rollouts: Map::new(),
@@ -127,13 +129,13 @@ impl Supervisor {
             Event::Unbound { instance, failure } => self.on_unbound(instance, failure),
             Event::Ready { pid } => self.on_ready(pid),
             Event::Reloading { pid, since } => self.on_reloading(pid, since),
-            Event::Leaving { pid } => self.on_leaving(pid),
-            Event::Forgiven { pid } => self.on_forgiven(pid),
+            Event::Stopping { pid } => self.on_leaving(pid),
+            Event::ResetFailures { pid } => self.on_forgiven(pid),
             Event::Alive { pid } => self.on_alive(pid),
             Event::WatchdogEvery { pid, interval } => self.on_watchdog_every(pid, interval),
-            Event::InTrouble { pid } => self.on_trouble(pid),
+            Event::WatchdogTriggered { pid } => self.on_trouble(pid),
             Event::Extended { pid, by } => self.on_extended(pid, by),
-            Event::Succeeded { pid, successor } => self.on_succeeded(pid, successor),
+            Event::MainPidChanged { pid, successor } => self.on_succeeded(pid, successor),
             Event::Exited { pid, exit, left } => self.on_exited(pid, exit, left),
             Event::Cleared { pid } => self.on_cleared(pid),
             Event::Signal(signal) => self.on_signal(signal),
@@ -144,7 +146,7 @@ impl Supervisor {
             Event::Childless => self.on_childless(),
             Event::Tick => self.on_tick(),
         }
-        self.settle();
+        self.propagate();
     }
 
     /// Nothing follows from it any more, but what was decided before may still be on its way: not to the dead.
@@ -176,13 +178,13 @@ impl Supervisor {
     /// How many instances there are.
     #[must_use]
     pub const fn instances(&self) -> u32 {
-        self.fleet.total().instances()
+        self.services.total().instances()
     }
 
     /// The state, for status, metrics and tests.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        View { plan: &self.plan, fleet: &self.fleet, is_stopping: !matches!(self.phase, Phase::Up) }
+        View { plan: &self.plan, table: &self.services, is_stopping: !matches!(self.phase, Phase::Up) }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
@@ -202,43 +204,43 @@ impl Supervisor {
 
     fn on_signal(&mut self, signal: Signal) {
         match self.plan.signals.of(signal) {
-            SignalUse::Forward => self.forward(signal),
-            SignalUse::Shutdown => self.on_stop_signal(signal),
-            SignalUse::Reload if self.is_draining() => self.record(Fact::SignalIgnored { signal }),
-            SignalUse::Reload => {
-                self.record(Fact::ConfigurationWanted { signal });
+            SignalAction::Forward => self.forward(signal),
+            SignalAction::Shutdown => self.on_stop_signal(signal),
+            SignalAction::Reload if self.is_draining() => self.record(JournalEvent::SignalIgnored { signal }),
+            SignalAction::Reload => {
+                self.record(JournalEvent::ConfigurationWanted { signal });
                 self.act(Action::Configure { id: None });
             }
-            SignalUse::Ignore => self.record(Fact::SignalIgnored { signal }),
+            SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal }),
         }
     }
 
     /// A closed terminal ends what runs on it, as it ends any program; nobody has asked for a reload.
     fn on_hung_up(&mut self) {
         match self.plan.signals.of(Signal::HUP) {
-            SignalUse::Ignore => self.record(Fact::SignalIgnored { signal: Signal::HUP }),
-            SignalUse::Reload | SignalUse::Shutdown | SignalUse::Forward => self.on_stop_signal(Signal::HUP),
+            SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal: Signal::HUP }),
+            SignalAction::Reload | SignalAction::Shutdown | SignalAction::Forward => self.on_stop_signal(Signal::HUP),
         }
     }
 
     fn forward(&mut self, signal: Signal) {
         let mut receivers = 0;
-        for instance in self.fleet.ids() {
+        for instance in self.services.ids() {
             if let State::Executing { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. } =
-                self.fleet[instance].state
+                self.services[instance].state
             {
                 receivers += 1;
                 self.act(Action::Signal { pid, scope: Scope::Main, signal });
             }
         }
-        self.record(Fact::SignalForwarded { signal, receivers });
+        self.record(JournalEvent::SignalForwarded { signal, receivers });
     }
 
     fn act(&mut self, action: Action) {
         self.outbox.push(action);
     }
 
-    fn record(&mut self, fact: Fact) {
-        self.act(Action::Record(Record { at: self.now, fact }));
+    fn record(&mut self, fact: JournalEvent) {
+        self.act(Action::JournalEntry(JournalEntry { at: self.now, fact }));
     }
 }

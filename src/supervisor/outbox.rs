@@ -63,7 +63,7 @@ impl Supervisor {
     fn still_holds(&self, place: Place, action: &Action) -> bool {
         match action {
             Action::Spawn { instance, .. } => {
-                let state = self.fleet.find(*instance).map(|instance| instance.state);
+                let state = self.services.find(*instance).map(|instance| instance.state);
                 matches!(state, Some(State::Spawning { from }) if from <= place)
             }
             // A process that has got the same id since is another.
@@ -72,11 +72,11 @@ impl Supervisor {
             }
             Action::Farewell { pid } => self.processes.get(pid).is_some_and(|process| process.from <= place),
             // Whoever has the id now can only have got it after all of them had gone.
-            Action::Signal { pid, scope: Scope::Left, .. } => !self.processes.contains_key(pid),
+            Action::Signal { pid, scope: Scope::Leftovers, .. } => !self.processes.contains_key(pid),
             Action::SignalAll { .. }
             | Action::Configure { .. }
             | Action::Adopt(_)
-            | Action::Record(_)
+            | Action::JournalEntry(_)
             | Action::Reply { .. }
             | Action::Exit(_) => true,
         }

@@ -9,10 +9,10 @@ use crate::model::Mono;
 pub(super) enum Presence {
     Ready,
     /// It has said that it is not at the moment.
-    Away,
+    NotReady,
     /// It has got the signal to reload, and whether it reloads is not known before it says so. If it has not by then, it
     /// never will.
-    Called {
+    ReloadSignalled {
         at: Mono,
         until: Mono,
         is_ready: bool,
@@ -25,34 +25,34 @@ pub(super) enum Presence {
 
 impl Presence {
     pub(super) const fn is_ready(self) -> bool {
-        matches!(self, Self::Ready | Self::Called { is_ready: true, .. })
+        matches!(self, Self::Ready | Self::ReloadSignalled { is_ready: true, .. })
     }
 
     /// When it is known that it will not say what it is to say.
     pub(super) const fn until(self) -> Option<Mono> {
         match self {
-            Self::Called { until, .. } | Self::Reloading { until } => Some(until),
-            Self::Ready | Self::Away => None,
+            Self::ReloadSignalled { until, .. } | Self::Reloading { until } => Some(until),
+            Self::Ready | Self::NotReady => None,
         }
     }
 
     /// What it is when nobody waits any more for what comes of its being told to reload.
     pub(super) const fn settled(self) -> Self {
         match self {
-            Self::Ready | Self::Called { is_ready: true, .. } => Self::Ready,
-            Self::Away | Self::Called { is_ready: false, .. } | Self::Reloading { .. } => Self::Away,
+            Self::Ready | Self::ReloadSignalled { is_ready: true, .. } => Self::Ready,
+            Self::NotReady | Self::ReloadSignalled { is_ready: false, .. } | Self::Reloading { .. } => Self::NotReady,
         }
     }
 
     /// Whether it has been told to reload, and it is not known yet what has come of it.
-    pub(super) const fn is_called(self) -> bool {
-        matches!(self, Self::Called { .. } | Self::Reloading { .. })
+    pub(super) const fn is_reload_signalled(self) -> bool {
+        matches!(self, Self::ReloadSignalled { .. } | Self::Reloading { .. })
     }
 }
 
 /// How often it has to show that it is alive, and by when the next time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
+pub(super) struct WatchdogDeadline {
     pub(super) every: Duration,
     pub(super) by: Mono,
 }

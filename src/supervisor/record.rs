@@ -12,16 +12,16 @@ use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
 
 /// One fact and when it came about.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct JournalEntry {
     /// When.
     pub at: Mono,
     /// What.
-    pub fact: Fact,
+    pub fact: JournalEvent,
 }
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Fact {
+pub enum JournalEvent {
     /// An instance has gone from one state to another.
     Transition {
         /// Which.
@@ -177,7 +177,7 @@ pub enum Reason {
         /// How that run was.
         run: Run,
         /// What comes of it.
-        outlook: Outlook,
+        decision: RestartDecision,
         /// What it was made of: the service may be another one when this is read.
         definition: Rc<Service>,
     },
@@ -231,12 +231,12 @@ pub enum Fault {
     /// It has not shown that it is alive for so long: `watchdog`.
     Silent(Duration),
     /// It has said so itself.
-    InTrouble,
+    WatchdogTriggered,
 }
 
 /// What comes of an instance after its process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
+pub enum RestartDecision {
     /// It starts again.
     Restart {
         /// After this delay.
@@ -249,14 +249,14 @@ pub enum Outlook {
     /// It has succeeded and will not run again.
     Complete,
     /// It has failed for good.
-    Fail(GaveUp),
+    Fail(FailureReason),
     /// It was to be stopped and has.
     Stay,
 }
 
 /// Why a failed instance is not started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GaveUp {
+pub enum FailureReason {
     /// The policy is `never`.
     Policy,
     /// The exit code or signal is one of `no_restart_exit_codes`.
@@ -281,7 +281,7 @@ pub enum Cause {
         /// Its last run.
         run: Run,
         /// Why there is no other.
-        gave_up: GaveUp,
+        failure_reason: FailureReason,
     },
     /// A service with `on_success = "shutdown"` has completed.
     Completed {
@@ -291,7 +291,7 @@ pub enum Cause {
     /// Nothing is left that runs or ever will.
     NothingLeft {
         /// The first failure among those that were to be ignored.
-        failure: Option<(InstanceId, Run, GaveUp)>,
+        failure: Option<(InstanceId, Run, FailureReason)>,
     },
 }
 

@@ -1,14 +1,14 @@
 //! Rolling reload: every instance gets a new process, and there are never fewer ready ones meanwhile.
 //!
-//! A new process starts as the twin of its instance, beside the old one. When it is ready, and has stayed so for `soak`, the
-//! two change places: the instance is the new process from then on, the twin is the old one, which is stopped. If it does
+//! A new process starts as the surge of its instance, beside the old one. When it is ready, and has stayed so for `soak`, the
+//! two change places: the instance is the new process from then on, the surge is the old one, which is stopped. If it does
 //! not get that far it is stopped, nothing else is replaced, and the old ones go on; with a changed configuration, what had
 //! been replaced already goes back to what it was made of before.
 //!
 //! ```text
-//!            start            ready, soaked             gone
-//!   Surging ───────► twin runs ────────────► Retiring ───────► next instance
-//!      └── twin ends, or is not ready in time ──► the reload has failed
+//!            start            ready, min_ready_until             gone
+//!   Surging ───────► surge runs ────────────► Retiring ───────► next instance
+//!      └── surge ends, or is not ready in time ──► the reload has failed
 //! ```
 //!
 //! What is not ready at the moment has nothing to lose: it is restarted in its place.
@@ -19,10 +19,10 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::fleet::Fate;
 use super::instance::{Presence, State, Stopped};
-use super::stop::Then;
-use super::{Action, Fact, Next, Run, Scope, Supervisor};
+use super::service_table::ServiceOutcome;
+use super::stop::AfterStop;
+use super::{Action, JournalEvent, Next, Run, Scope, Supervisor};
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -54,14 +54,14 @@ struct Slot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The twin is the new process.
+    /// The surge is the new process.
     Surging,
-    /// The twin is the old one.
+    /// The surge is the old one.
     Retiring,
     /// It is restarted where it is.
     InPlace,
     /// It has got its signal, and may say what comes of it.
-    Called,
+    ReloadSignalled,
 }
 
 /// Why a reload has ended before its end.
@@ -72,16 +72,16 @@ pub struct ReloadFailure {
     /// What it was to be made of.
     pub definition: Rc<Service>,
     /// What was wrong.
-    pub obstacle: Obstacle,
+    pub obstacle: RolloutError,
 }
 
 /// What has kept an instance from getting another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum RolloutError {
     /// The process has ended like this.
     Ended(Run),
     /// The process has said that it ends, and has.
-    Left(Run),
+    StoppedItself(Run),
     /// It is the same process, has begun to reload, and was not done in time.
     Late,
     /// The system had no process to give.
@@ -99,7 +99,7 @@ enum Progress {
 }
 
 /// Whether a reload may begin.
-enum Outlook {
+enum RolloutGate {
     Begin,
     Wait,
     /// Because of this.
@@ -116,19 +116,19 @@ impl Supervisor {
         before: Option<Rc<Service>>,
         resize: Option<u32>,
     ) {
-        let configured = self.fleet[service].definition.reload.strategy;
+        let configured = self.services[service].definition.reload.strategy;
         let strategy = match (configured, &before) {
             // A process that is made of something else has to be another one.
             (Strategy::Signal(_), Some(_)) => Strategy::Restart,
             (strategy, _) => strategy,
         };
-        self.record(Fact::ReloadBegun { service });
+        self.record(JournalEvent::ReloadBegun { service });
         let todo = slots.into();
         let underway = Vec::new();
         let (has_begun, failure, is_failure_handled) = (false, None, false);
         let rollout = Rollout { strategy, todo, underway, before, resize, has_begun, failure, is_failure_handled };
         self.rollouts.insert(service, rollout);
-        self.mark_unsettled(service);
+        self.mark_dirty(service);
     }
 
     /// An operator wants another number of instances meanwhile.
@@ -145,36 +145,36 @@ impl Supervisor {
     }
 
     /// Whether it is the new process of a reload, or one that reloads itself, and has not proved itself.
-    pub(super) fn is_on_trial(&self, id: InstanceId) -> bool {
-        self.is_new(id) || (self.stage_of(id) == Some(Stage::Called) && !id.is_twin())
+    pub(super) fn is_unproven(&self, id: InstanceId) -> bool {
+        self.is_new(id) || (self.stage_of(id) == Some(Stage::ReloadSignalled) && !id.is_surge())
     }
 
     /// Whether it is the new process of a reload that has not proved itself.
     pub(super) fn is_new(&self, id: InstanceId) -> bool {
         match self.stage_of(id) {
-            Some(Stage::Surging) => id.is_twin(),
-            Some(Stage::InPlace) => !id.is_twin(),
-            Some(Stage::Retiring | Stage::Called) | None => false,
+            Some(Stage::Surging) => id.is_surge(),
+            Some(Stage::InPlace) => !id.is_surge(),
+            Some(Stage::Retiring | Stage::ReloadSignalled) | None => false,
         }
     }
 
     /// The new process of a reload has ended, or could not be made, before it had proved itself.
-    pub(super) fn fail_rollout(&mut self, instance: InstanceId, obstacle: Obstacle) {
-        let definition = Rc::clone(&self.fleet[instance].definition);
+    pub(super) fn fail_rollout(&mut self, instance: InstanceId, obstacle: RolloutError) {
+        let definition = Rc::clone(&self.services[instance].definition);
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
             let instance = instance.slot();
             rollout.failure.get_or_insert(ReloadFailure { instance, definition, obstacle });
-            self.mark_unsettled(instance.service);
+            self.mark_dirty(instance.service);
         }
     }
 
     /// The old process has ended by itself while the new one was still on trial, which takes its place as it is.
     pub(super) fn succeed_early(&mut self, id: InstanceId) {
-        if id.is_twin() || self.stage_of(id) != Some(Stage::Surging) {
+        if id.is_surge() || self.stage_of(id) != Some(Stage::Surging) {
             return;
         }
-        if let Some(twin) = self.fleet.find(id.twin())
-            && !matches!(twin.state, State::Stopping { .. } | State::Clearing { .. } | State::Stopped { .. })
+        if let Some(surge) = self.services.find(id.surge())
+            && !matches!(surge.state, State::Stopping { .. } | State::CleaningUp { .. } | State::Stopped { .. })
         {
             self.swap(id);
             if let Some(rollout) = self.rollouts.get_mut(&id.service)
@@ -187,9 +187,9 @@ impl Supervisor {
 
     /// Ends the new process that an instance has beside its old one: it is not wanted any more.
     pub(super) fn call_off_twin(&mut self, id: InstanceId, why: Stopped) {
-        let twin = id.twin();
-        if self.fleet.find(twin).is_some_and(|twin| !matches!(twin.state, State::Stopped { .. })) {
-            self.stop(twin, Then::Rest(why));
+        let surge = id.surge();
+        if self.services.find(surge).is_some_and(|surge| !matches!(surge.state, State::Stopped { .. })) {
+            self.stop(surge, AfterStop::Rest(why));
         }
     }
 
@@ -198,10 +198,10 @@ impl Supervisor {
         for (service, _) in std::mem::take(&mut self.rollouts).into_entries() {
             self.end_trials(service);
         }
-        for service in self.fleet.service_indexes() {
-            for twin in self.fleet.twins_of(service) {
-                if !matches!(self.fleet[twin].state, State::Stopped { .. }) {
-                    self.stop(twin, Then::Rest(Stopped::Shutdown));
+        for service in self.services.service_indexes() {
+            for surge in self.services.surges_of(service) {
+                if !matches!(self.services[surge].state, State::Stopped { .. }) {
+                    self.stop(surge, AfterStop::Rest(Stopped::Shutdown));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Supervisor {
 
     /// Nobody waits any more for what runs to have run for a while.
     fn end_trials(&mut self, service: ServiceIndex) {
-        for id in self.fleet.ids_of(service) {
+        for id in self.services.ids_of(service) {
             self.end_trial(id);
         }
     }
@@ -219,14 +219,14 @@ impl Supervisor {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
         rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
         if !rollout.has_begun {
-            match self.outlook_for(service, &rollout.todo) {
-                Outlook::Wait => {
+            match self.rollout_gate(service, &rollout.todo) {
+                RolloutGate::Wait => {
                     self.rollouts.insert(service, rollout);
                     return;
                 }
-                Outlook::Begin => {}
-                Outlook::Never(dependency) => {
-                    rollout.failure = Some(self.obstruct(service, &rollout, Obstacle::Dependency(dependency)));
+                RolloutGate::Begin => {}
+                RolloutGate::Never(dependency) => {
+                    rollout.failure = Some(self.obstruct(service, &rollout, RolloutError::Dependency(dependency)));
                 }
             }
             rollout.has_begun = true;
@@ -238,13 +238,13 @@ impl Supervisor {
             rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
         }
         let surge = match rollout.strategy {
-            Strategy::Rolling => self.fleet[service].definition.reload.max_surge as usize,
+            Strategy::Rolling => self.services[service].definition.reload.max_surge as usize,
             Strategy::Signal(_) => usize::MAX,
             Strategy::Restart => 1,
         };
         // One that still has a second process from before waits until that is gone.
         let is_free =
-            |this: &Self, number: &u32| this.fleet.find(InstanceId { service, number: *number }.twin()).is_none();
+            |this: &Self, number: &u32| this.services.find(InstanceId { service, number: *number }.surge()).is_none();
         while rollout.underway.len() < surge
             && let Some(position) = rollout.todo.iter().position(|number| is_free(self, number))
             && let Some(number) = rollout.todo.remove(position)
@@ -266,11 +266,11 @@ impl Supervisor {
             Some(wanted) => self.resize(service, wanted),
             None => (Vec::new(), Vec::new()),
         };
-        self.record(Fact::ReloadEnded { service, failure: failure.clone() });
+        self.record(JournalEvent::ReloadEnded { service, failure: failure.clone() });
         self.reload_is_over(service, failure, &up, &down);
         self.wake_rollouts(service);
         for dependency in rollout.before.iter().flat_map(|before| &before.depends_on) {
-            self.mark_unsettled(*dependency);
+            self.mark_dirty(*dependency);
         }
     }
 
@@ -285,39 +285,40 @@ impl Supervisor {
         if self.rollouts.is_empty() {
             return;
         }
-        for dependent in self.fleet[service].dependents.clone() {
+        for dependent in self.services[service].dependents.clone() {
             if self.rollouts.contains_key(&dependent) {
-                self.mark_unsettled(dependent);
+                self.mark_dirty(dependent);
             }
         }
     }
 
     /// Whether what the service depends on lets it begin.
-    fn outlook_for(&self, service: ServiceIndex, todo: &VecDeque<u32>) -> Outlook {
+    fn rollout_gate(&self, service: ServiceIndex, todo: &VecDeque<u32>) -> RolloutGate {
         let runs = |number: &u32| {
-            self.fleet
+            self.services
                 .find(InstanceId { service, number: *number })
                 .is_some_and(|instance| !matches!(instance.state, State::Stopped { .. }))
         };
         if !todo.iter().any(runs) {
             // What fails or rests starts as anything else does.
-            return Outlook::Begin;
+            return RolloutGate::Begin;
         }
-        let definition = &self.fleet[service].definition;
-        if let Some(dependency) = self.hopeless_dependency(service) {
-            return Outlook::Never(dependency);
+        let definition = &self.services[service].definition;
+        if let Some(dependency) = self.failed_dependency(service) {
+            return RolloutGate::Never(dependency);
         }
         let is_coming = |dependency: &ServiceIndex| {
-            let state = &self.fleet[*dependency];
-            self.rollouts.contains_key(dependency) || (!state.is_satisfied() && state.standing().fate == Fate::Open)
+            let state = &self.services[*dependency];
+            self.rollouts.contains_key(dependency)
+                || (!state.is_satisfied() && state.status().outcome == ServiceOutcome::Open)
         };
-        if definition.depends_on.iter().any(is_coming) { Outlook::Wait } else { Outlook::Begin }
+        if definition.depends_on.iter().any(is_coming) { RolloutGate::Wait } else { RolloutGate::Begin }
     }
 
     /// It has not begun and will not.
-    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, obstacle: Obstacle) -> ReloadFailure {
+    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, obstacle: RolloutError) -> ReloadFailure {
         let number = rollout.todo.front().copied().unwrap_or_default();
-        let definition = Rc::clone(&self.fleet[service].definition);
+        let definition = Rc::clone(&self.services[service].definition);
         ReloadFailure { instance: InstanceId { service, number }, definition, obstacle }
     }
 
@@ -332,24 +333,26 @@ impl Supervisor {
             self.rollouts.iter().filter(|(_, rollout)| !rollout.has_begun).map(|(service, _)| *service).collect();
         for service in waiting {
             let Some(rollout) = self.rollouts.remove(&service) else { continue };
-            let failure = Some(self.obstruct(service, &rollout, Obstacle::Overtaken));
+            let failure = Some(self.obstruct(service, &rollout, RolloutError::Overtaken));
             if let Some(before) = rollout.before {
                 self.redefine(service, before);
             }
-            self.record(Fact::ReloadEnded { service, failure: failure.clone() });
+            self.record(JournalEvent::ReloadEnded { service, failure: failure.clone() });
             self.reload_is_over(service, failure, &[], &[]);
         }
     }
 
     /// `None`: nothing has to be waited for.
     fn begin_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<Stage> {
-        if !self.fleet.has(id) {
+        if !self.services.has(id) {
             return None;
         }
-        match (strategy, self.fleet[id].state) {
-            (Strategy::Signal(signal), State::Running { .. }) if self.fleet[id].definition.ready == Ready::Notify => {
+        match (strategy, self.services[id].state) {
+            (Strategy::Signal(signal), State::Running { .. })
+                if self.services[id].definition.ready == Ready::Notify =>
+            {
                 self.call(id, signal);
-                Some(Stage::Called)
+                Some(Stage::ReloadSignalled)
             }
             // Whoever is not ready may not have made ready for the signal either, and would die of it.
             (Strategy::Signal(signal), State::Running { pid, .. }) => {
@@ -357,15 +360,15 @@ impl Supervisor {
                 None
             }
             (Strategy::Rolling, State::Running { .. }) => {
-                self.fleet.add_twin(id);
-                self.start(id.twin(), super::Reason::Requested);
+                self.services.add_surge(id);
+                self.start(id.surge(), super::Reason::Requested);
                 Some(Stage::Surging)
             }
             // Nobody waits for these to run.
-            (_, State::Stopping { then: Then::Rest(_), .. } | State::Clearing { next: Next::Rest(_), .. })
-            | (Strategy::Signal(_), State::Stopping { .. } | State::Clearing { .. }) => None,
+            (_, State::Stopping { then: AfterStop::Rest(_), .. } | State::CleaningUp { next: Next::Rest(_), .. })
+            | (Strategy::Signal(_), State::Stopping { .. } | State::CleaningUp { .. }) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } }) => {
-                self.fleet[id].forgive();
+                self.services[id].forgive();
                 self.start_or_wait(id, super::Reason::Requested);
                 Some(Stage::InPlace)
             }
@@ -377,7 +380,7 @@ impl Supervisor {
             }
             (_, State::Stopped { .. } | State::Waiting) => None,
             // It starts again by itself.
-            (_, State::Stopping { .. } | State::Clearing { .. }) => Some(Stage::InPlace),
+            (_, State::Stopping { .. } | State::CleaningUp { .. }) => Some(Stage::InPlace),
             (_, State::Spawning { .. }) => {
                 self.start_again(id);
                 Some(Stage::InPlace)
@@ -386,8 +389,8 @@ impl Supervisor {
                 _,
                 State::Executing { .. } | State::Starting { .. } | State::Running { .. } | State::BackingOff { .. },
             ) => {
-                self.fleet[id].forgive();
-                self.stop(id, Then::Restart);
+                self.services[id].forgive();
+                self.stop(id, AfterStop::Restart);
                 Some(Stage::InPlace)
             }
         }
@@ -396,23 +399,23 @@ impl Supervisor {
     fn advance(&mut self, service: ServiceIndex, slot: &mut Slot) -> Progress {
         let id = InstanceId { service, number: slot.number };
         if slot.stage == Stage::Surging {
-            let State::Running { presence: Presence::Ready, soaked: None, .. } = self.state_of_twin(id) else {
-                return if self.fleet.find(id.twin()).is_some() { Progress::Underway } else { Progress::Done };
+            let State::Running { presence: Presence::Ready, min_ready_until: None, .. } = self.state_of_twin(id) else {
+                return if self.services.find(id.surge()).is_some() { Progress::Underway } else { Progress::Done };
             };
             self.swap(id);
-            self.stop(id.twin(), Then::Rest(Stopped::Replaced));
+            self.stop(id.surge(), AfterStop::Rest(Stopped::Replaced));
             slot.stage = Stage::Retiring;
         }
-        let is_over = match (slot.stage, self.fleet.find(id).map(|instance| instance.state)) {
+        let is_over = match (slot.stage, self.services.find(id).map(|instance| instance.state)) {
             (Stage::Surging, _) => false,
-            (Stage::Called, Some(State::Running { presence, .. })) => !presence.is_called(),
+            (Stage::ReloadSignalled, Some(State::Running { presence, .. })) => !presence.is_reload_signalled(),
             // It goes by itself, or is broken: how it ends is to be told. What somebody else wants of it is no failure.
-            (Stage::Called, Some(State::Stopping { then: Then::Own | Then::Fail(_), .. })) => false,
-            (Stage::Called, _) => true,
+            (Stage::ReloadSignalled, Some(State::Stopping { then: AfterStop::Own | AfterStop::Fail(_), .. })) => false,
+            (Stage::ReloadSignalled, _) => true,
             (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
-            // The twin of a dead one may have left something that is still being ended.
+            // The surge of a dead one may have left something that is still being ended.
             (Stage::InPlace, _) if !matches!(self.state_of_twin(id), State::Stopped { .. }) => false,
-            (Stage::InPlace, Some(State::Running { presence: Presence::Ready, soaked: None, .. })) => true,
+            (Stage::InPlace, Some(State::Running { presence: Presence::Ready, min_ready_until: None, .. })) => true,
             (Stage::InPlace, Some(State::Stopped { .. }) | None) => true,
             (
                 Stage::InPlace,
@@ -423,7 +426,7 @@ impl Supervisor {
                     | State::Starting { .. }
                     | State::Running { .. }
                     | State::Stopping { .. }
-                    | State::Clearing { .. }
+                    | State::CleaningUp { .. }
                     | State::BackingOff { .. },
                 ),
             ) => false,
@@ -433,30 +436,30 @@ impl Supervisor {
 
     fn state_of_twin(&self, id: InstanceId) -> State {
         let none = State::Stopped { why: Stopped::Replaced };
-        self.fleet.find(id.twin()).map_or(none, |twin| twin.state)
+        self.services.find(id.surge()).map_or(none, |surge| surge.state)
     }
 
-    /// The instance and its twin change places.
+    /// The instance and its surge change places.
     fn swap(&mut self, id: InstanceId) {
-        let twin = id.twin();
-        let (Some(old), Some(new)) = (self.fleet.find(id), self.fleet.find(twin)) else { return };
+        let surge = id.surge();
+        let (Some(old), Some(new)) = (self.services.find(id), self.services.find(surge)) else { return };
         let (old, new) = (old.state, new.state);
-        self.fleet.exchange(id);
-        for (owner, before, after) in [(id, old, new), (twin, new, old)] {
+        self.services.exchange(id);
+        for (owner, before, after) in [(id, old, new), (surge, new, old)] {
             self.timers.change(owner, before.deadline(), after.deadline());
             if let Some(process) = after.live_pid().and_then(|pid| self.processes.get_mut(&pid)) {
                 process.instance = owner;
             }
-            if let State::Clearing { leader, .. } = after {
+            if let State::CleaningUp { leader, .. } = after {
                 self.leaders.insert(leader, owner);
             }
         }
-        self.record(Fact::Replaced { instance: id, old: old.live_pid(), new: new.live_pid() });
+        self.record(JournalEvent::Replaced { instance: id, old: old.live_pid(), new: new.live_pid() });
         if let State::Spawning { .. } = new {
-            // The process that has been asked for would be the twin's.
+            // The process that has been asked for would be the surge's.
             self.start_again(id);
         }
-        self.mark_unsettled(id.service);
+        self.mark_dirty(id.service);
     }
 
     /// Nothing more is replaced, and what has been goes back.
@@ -468,14 +471,14 @@ impl Supervisor {
             }
         }
         let Some(before) = rollout.before.take() else { return };
-        self.record(Fact::RolledBack { service, failure });
+        self.record(JournalEvent::RolledBack { service, failure });
         self.redefine(service, Rc::clone(&before));
         rollout.strategy = match before.reload.strategy {
             Strategy::Signal(_) => Strategy::Restart,
             strategy @ (Strategy::Rolling | Strategy::Restart) => strategy,
         };
-        let has_changed = |id: &InstanceId| !self.fleet[*id].definition.makes_the_same(&before);
-        rollout.todo = self.fleet.ids_of(service).filter(has_changed).map(|id| id.number).collect();
+        let has_changed = |id: &InstanceId| !self.services[*id].definition.same_process_spec(&before);
+        rollout.todo = self.services.ids_of(service).filter(has_changed).map(|id| id.number).collect();
     }
 
     /// From now on the service is this.
@@ -486,7 +489,7 @@ impl Supervisor {
         }
         self.plan = Rc::new(plan);
         // What depends on what may be another matter, too.
-        self.fleet.adopt(&self.plan);
+        self.services.adopt(&self.plan);
         self.act(Action::Adopt(Rc::clone(&self.plan)));
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator asks for, and when it is done.
 
 use super::instance::{Next, State, Stopped};
-use super::stop::Then;
+use super::stop::AfterStop;
 use super::{Action, Cause, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
 use crate::model::excess::Excess;
 use crate::model::plan::Kind;
@@ -125,17 +125,17 @@ impl Supervisor {
                 self.reply(id, Ok(()));
                 self.shut_down(Outcome { code: 0, cause: Cause::Requested });
             }
-            Request::About(Target::Instance(instance), _) if !self.fleet.has(instance) => {
+            Request::About(Target::Instance(instance), _) if !self.services.has(instance) => {
                 self.reply(id, Err(Refusal::Unknown(instance)));
             }
             Request::About(target, verb) => {
                 let targets: Vec<_> = match target {
-                    Target::All => self.fleet.ids().collect(),
-                    Target::Service(service) => self.fleet.ids_of(service).collect(),
+                    Target::All => self.services.ids().collect(),
+                    Target::Service(service) => self.services.ids_of(service).collect(),
                     Target::Instance(instance) => vec![instance],
                 };
                 // What is surplus is on its way down anyway, and nothing else is to become of it.
-                let is_meant = |target: &InstanceId| self.fleet.has(*target);
+                let is_meant = |target: &InstanceId| self.services.has(*target);
                 let targets = targets.into_iter().filter(is_meant).collect();
                 self.on_verb(id, verb, target, targets);
             }
@@ -193,24 +193,24 @@ impl Supervisor {
     /// It is a oneshot, is being reloaded already, or none of them runs.
     pub(super) fn reloadable(&self, targets: &[InstanceId]) -> Result<(), Refusal> {
         let Some(first) = targets.first() else { return Ok(()) };
-        if self.fleet[first.service].definition.kind == Kind::Oneshot {
+        if self.services[first.service].definition.kind == Kind::Oneshot {
             return Err(Refusal::Oneshot(first.service));
         }
         if self.rollouts.contains_key(&first.service) {
             return Err(Refusal::Reloading(first.service));
         }
-        let rests = |id: &InstanceId| match self.fleet[*id].state {
+        let rests = |id: &InstanceId| match self.services[*id].state {
             State::Stopped { why: Stopped::Failed { .. } } => false,
             State::Stopped { .. }
-            | State::Stopping { then: Then::Rest(_), .. }
-            | State::Clearing { next: Next::Rest(_), .. } => true,
+            | State::Stopping { then: AfterStop::Rest(_), .. }
+            | State::CleaningUp { next: Next::Rest(_), .. } => true,
             State::Waiting
             | State::Spawning { .. }
             | State::Executing { .. }
             | State::Starting { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Clearing { .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. } => false,
         };
         if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
@@ -237,24 +237,24 @@ impl Supervisor {
     }
 
     fn scale(&mut self, id: RequestId, service: ServiceIndex, wanted: u32) {
-        if self.fleet[service].definition.kind == Kind::Oneshot {
+        if self.services[service].definition.kind == Kind::Oneshot {
             return self.reply(id, Err(Refusal::Oneshot(service)));
         }
-        if let Some(excess) = self.fleet[service].definition.excess(wanted) {
+        if let Some(excess) = self.services[service].definition.excess(wanted) {
             let last = InstanceId { service, number: wanted.saturating_sub(1) };
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
         self.forget_resize(service);
         self.set_wanted(service, wanted);
-        self.mark_unsettled(service);
-        let (up, down): (Vec<_>, Vec<_>) = self.fleet.ids_of(service).partition(|id| self.fleet.has(*id));
+        self.mark_dirty(service);
+        let (up, down): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
         up.iter().for_each(|id| self.request_start(*id));
         down.iter().for_each(|id| self.request_stop(*id));
         self.requests.push(Pending::new(id, up, down, Vec::new()));
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
-        let pids: Vec<_> = targets.iter().filter_map(|target| self.fleet[*target].state.live_pid()).collect();
+        let pids: Vec<_> = targets.iter().filter_map(|target| self.services[*target].state.live_pid()).collect();
         if let (Some(target), []) = (targets.first(), &pids[..]) {
             return Err(Refusal::NotRunning(*target));
         }
@@ -265,29 +265,29 @@ impl Supervisor {
     }
 
     pub(super) fn request_start(&mut self, id: InstanceId) {
-        self.fleet[id].forgive();
-        match self.fleet[id].state {
+        self.services[id].forgive();
+        match self.services[id].state {
             State::Stopped { .. } => {
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
             State::BackingOff { .. }
-            | State::Stopping { then: Then::Rest(_) | Then::Fail(_) | Then::Own, .. }
-            | State::Clearing { .. } => {
-                self.stop(id, Then::Restart);
+            | State::Stopping { then: AfterStop::Rest(_) | AfterStop::Fail(_) | AfterStop::Own, .. }
+            | State::CleaningUp { .. } => {
+                self.stop(id, AfterStop::Restart);
             }
             State::Spawning { .. }
             | State::Waiting
             | State::Executing { .. }
             | State::Starting { .. }
             | State::Running { .. }
-            | State::Stopping { then: Then::Restart, .. } => {}
+            | State::Stopping { then: AfterStop::Restart, .. } => {}
         }
     }
 
     pub(super) fn request_stop(&mut self, id: InstanceId) {
         self.call_off_twin(id, Stopped::Replaced);
-        match self.fleet[id].state {
+        match self.services[id].state {
             State::Stopped { .. } => {}
             State::Waiting
             | State::Spawning { .. }
@@ -295,20 +295,20 @@ impl Supervisor {
             | State::Starting { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::BackingOff { .. } => self.stop(id, Then::Rest(Stopped::Operator)),
+            | State::CleaningUp { .. }
+            | State::BackingOff { .. } => self.stop(id, AfterStop::Rest(Stopped::Operator)),
         }
     }
 
     pub(super) fn request_restart(&mut self, id: InstanceId) {
-        self.fleet[id].forgive();
-        if !matches!(self.fleet[id].state, State::Stopped { .. } | State::Waiting) {
-            self.stop(id, Then::Restart);
+        self.services[id].forgive();
+        if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting) {
+            self.stop(id, AfterStop::Restart);
         }
     }
 
     pub(super) fn want_dependencies(&mut self, service: ServiceIndex) {
-        let definition = std::rc::Rc::clone(&self.fleet[service].definition);
+        let definition = std::rc::Rc::clone(&self.services[service].definition);
         for dependency in &definition.depends_on {
             for wanted in self.want(*dependency) {
                 self.start_or_block(wanted);
@@ -348,7 +348,7 @@ impl Supervisor {
     }
 
     fn instance_progress(&self, id: InstanceId, verb: Awaited) -> Progress {
-        if self.fleet.find(id).is_none() {
+        if self.services.find(id).is_none() {
             return match verb {
                 Awaited::Up => Progress::Never(Refusal::Overtaken(id)),
                 Awaited::Down => Progress::Done,
@@ -356,8 +356,10 @@ impl Supervisor {
         }
         match (verb, self.state_name(id)) {
             // Its turn comes when nothing is left of what depends on it.
-            (Awaited::Down, state) if self.fleet[id.service].is_retiring && !state.is_at_rest() => Progress::Underway,
-            (Awaited::Up, StateName::Running) if self.fleet[id.service].definition.kind == Kind::Oneshot => {
+            (Awaited::Down, state) if self.services[id.service].is_retiring && !state.is_at_rest() => {
+                Progress::Underway
+            }
+            (Awaited::Up, StateName::Running) if self.services[id.service].definition.kind == Kind::Oneshot => {
                 Progress::Underway
             }
             (Awaited::Up, StateName::Running | StateName::Completed)
@@ -377,15 +379,15 @@ impl Supervisor {
 
     /// Whether an operator has meanwhile asked for the opposite of `verb`, so that it will not come to that.
     fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
-        match (&self.fleet[id].state, verb) {
+        match (&self.services[id].state, verb) {
             (
-                State::Stopping { then: Then::Rest(_), .. }
-                | State::Clearing { next: Next::Rest(Stopped::Operator), .. },
+                State::Stopping { then: AfterStop::Rest(_), .. }
+                | State::CleaningUp { next: Next::Rest(Stopped::Operator), .. },
                 Awaited::Up,
             )
             | (
-                State::Stopping { then: Then::Restart, .. }
-                | State::Clearing { next: Next::Restart { .. } | Next::Start, .. },
+                State::Stopping { then: AfterStop::Restart, .. }
+                | State::CleaningUp { next: Next::Restart { .. } | Next::Start, .. },
                 Awaited::Down,
             ) => true,
             (
@@ -395,7 +397,7 @@ impl Supervisor {
                 | State::Starting { .. }
                 | State::Running { .. }
                 | State::Stopping { .. }
-                | State::Clearing { .. }
+                | State::CleaningUp { .. }
                 | State::BackingOff { .. }
                 | State::Stopped { .. },
                 Awaited::Up | Awaited::Down,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::random::Random;
-use super::{GaveUp, Outlook, Run};
+use super::{FailureReason, RestartDecision, Run};
 use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
 
 /// Whether the run was long enough to start counting afresh.
@@ -22,7 +22,7 @@ pub(super) fn decide(
     readiness: Readiness,
     unstable: u32,
     random: &mut Random,
-) -> Outlook {
+) -> RestartDecision {
     let restart = &service.restart;
     let status = run.exit.status;
     let is_its_own_end = run.failure.is_none() && run.fault.is_none();
@@ -35,20 +35,20 @@ pub(super) fn decide(
     let prevented = is_its_own_end && restart.prevent.contains(status);
     if !wants_another || prevented {
         return match (success, prevented) {
-            (true, _) => Outlook::Complete,
-            (false, true) => Outlook::Fail(GaveUp::Prevented),
-            (false, false) => Outlook::Fail(GaveUp::Policy),
+            (true, _) => RestartDecision::Complete,
+            (false, true) => RestartDecision::Fail(FailureReason::Prevented),
+            (false, false) => RestartDecision::Fail(FailureReason::Policy),
         };
     }
     if readiness == Readiness::Reached && run.uptime >= restart.min_uptime {
-        return Outlook::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
+        return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
     }
     match restart.max_restarts {
-        Some(limit) if unstable >= limit => Outlook::Fail(GaveUp::Limit(limit)),
+        Some(limit) if unstable >= limit => RestartDecision::Fail(FailureReason::Limit(limit)),
         limit => {
             let unstable = unstable.saturating_add(1);
             let delay = restart.delay.saturating_add(backoff_delay(&restart.backoff, unstable, random));
-            Outlook::Restart { delay, unstable, limit }
+            RestartDecision::Restart { delay, unstable, limit }
         }
     }
 }

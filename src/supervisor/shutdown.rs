@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::instance::{State, Stopped};
-use super::stop::Then;
-use super::{Action, Cause, Fact, Outcome, Supervisor};
+use super::stop::AfterStop;
+use super::{Action, Cause, JournalEvent, Outcome, Supervisor};
 use crate::model::{Mono, ServiceIndex, Signal};
 
 #[derive(Debug)]
@@ -64,21 +64,21 @@ impl Supervisor {
         if self.is_draining() {
             return;
         }
-        self.record(Fact::Draining { cause: outcome.cause.clone() });
+        self.record(JournalEvent::Draining { cause: outcome.cause.clone() });
         let deadline = self.now + self.plan.shutdown_timeout;
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
         self.refuse_requests();
         self.call_off_rollouts();
-        for id in self.fleet.ids() {
-            if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.fleet[id].state {
-                self.stop(id, Then::Rest(Stopped::Shutdown));
+        for id in self.services.ids() {
+            if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
+                self.stop(id, AfterStop::Rest(Stopped::Shutdown));
             }
         }
-        for service in self.fleet.service_indexes() {
+        for service in self.services.service_indexes() {
             self.stop_unneeded(service);
         }
-        // `settle` goes round again even if no service had anything to stop.
-        if self.fleet.total().live == 0 {
+        // `propagate` goes round again even if no service had anything to stop.
+        if self.services.total().live == 0 {
             self.on_all_down();
         }
     }
@@ -98,19 +98,19 @@ impl Supervisor {
     pub(super) fn stop_unneeded(&mut self, service: ServiceIndex) {
         let mut pending = vec![service];
         while let Some(index) = pending.pop() {
-            if self.fleet[index].released || self.fleet[index].holders > 0 {
+            if self.services[index].released || self.services[index].live_dependents > 0 {
                 continue;
             }
-            for id in self.fleet.ids_of(index) {
-                if !matches!(self.fleet[id].state, State::Stopped { .. }) {
-                    self.stop(id, Then::Rest(Stopped::Shutdown));
+            for id in self.services.ids_of(index) {
+                if !matches!(self.services[id].state, State::Stopped { .. }) {
+                    self.stop(id, AfterStop::Rest(Stopped::Shutdown));
                 }
             }
-            if self.fleet[index].tally.live == 0 {
-                self.fleet[index].released = true;
-                let definition = Rc::clone(&self.fleet[index].definition);
+            if self.services[index].counts.live == 0 {
+                self.services[index].released = true;
+                let definition = Rc::clone(&self.services[index].definition);
                 for dependency in &definition.depends_on {
-                    self.fleet[*dependency].holders -= 1;
+                    self.services[*dependency].live_dependents -= 1;
                     pending.push(*dependency);
                 }
             }
@@ -140,26 +140,26 @@ impl Supervisor {
             Stage::Services => self.force(None),
             Stage::Leftovers { .. } if drain.deadline <= self.now => self.force(None),
             Stage::Leftovers { .. } => {
-                self.record(Fact::LeftoversKilled);
+                self.record(JournalEvent::LeftoversKilled);
                 self.kill_everything();
             }
             Stage::Killed { .. } => {
-                self.record(Fact::Abandoned);
+                self.record(JournalEvent::Abandoned);
                 self.end();
             }
         }
     }
 
     fn force(&mut self, signal: Option<Signal>) {
-        self.record(Fact::Forced { signal });
+        self.record(JournalEvent::Forced { signal });
         if let Phase::Draining(drain) = &mut self.phase {
             drain.outcome.code = forced_code(&drain.outcome);
         }
         self.kill_everything();
         self.stop_clearing();
-        for id in self.fleet.ids_with_twins() {
-            if !matches!(self.fleet[id].state, State::Stopped { .. }) {
-                self.stop(id, Then::Rest(Stopped::Shutdown));
+        for id in self.services.ids_with_surges() {
+            if !matches!(self.services[id].state, State::Stopped { .. }) {
+                self.stop(id, AfterStop::Rest(Stopped::Shutdown));
             }
         }
     }
@@ -177,7 +177,7 @@ impl Supervisor {
         match drain.stage {
             Stage::Services => {}
             Stage::Leftovers { .. } | Stage::Killed { .. } => {
-                if self.fleet.total().live == 0 {
+                if self.services.total().live == 0 {
                     self.end();
                 }
             }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::instance::{Next, State, Stopped};
 use super::shutdown::Phase;
-use super::{Action, Fact, Fault, Left, Outlook, Reason, Scope, Supervisor};
+use super::{Action, Fault, JournalEvent, Leftovers, Reason, RestartDecision, Scope, Supervisor};
 use crate::model::plan::{KillMode, Stop};
 use crate::model::{InstanceId, Mono, Pid, Signal};
 
 /// How far down the ladder it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rung {
+pub(super) enum StopStage {
     /// `stop_delay`: it counts as stopping already, so that others look elsewhere, and has not been told.
     Delayed,
     /// It has got its stop signal.
@@ -21,7 +21,7 @@ pub(super) enum Rung {
 
 /// What a stop is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum AfterStop {
     /// It is to rest.
     Rest(Stopped),
     /// It is to run again: an operator wants that.
@@ -42,82 +42,84 @@ const KILLS_OF_LEFTOVERS: u32 = 5;
 
 impl Supervisor {
     fn stop_settings(&self, id: InstanceId) -> Stop {
-        self.fleet[id].definition.stop
+        self.services[id].definition.stop
     }
 
     /// Brings an instance down, whatever state it is in.
-    pub(super) fn stop(&mut self, id: InstanceId, then: Then) {
+    pub(super) fn stop(&mut self, id: InstanceId, then: AfterStop) {
         let reason = reason_of(then);
-        match self.fleet[id].state {
+        match self.services[id].state {
             // Nothing has run yet that a restart could end.
-            State::Spawning { .. } if then == Then::Restart => {}
+            State::Spawning { .. } if then == AfterStop::Restart => {}
             State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then, reason);
             }
             State::Running { pid, since, .. } if self.may_be_delayed(id, then) => {
                 let until = self.now + self.stop_settings(id).delay;
-                self.enter(id, State::Stopping { pid, since, rung: Rung::Delayed, until, then }, reason);
+                self.enter(id, State::Stopping { pid, since, stage: StopStage::Delayed, until, then }, reason);
             }
             State::Executing { pid, since }
             | State::Starting { pid, since, .. }
             | State::Running { pid, since, .. }
             // It has not been asked.
-            | State::Stopping { pid, since, rung: Rung::Asked, then: Then::Own, .. } => {
+            | State::Stopping { pid, since, stage: StopStage::Asked, then: AfterStop::Own, .. } => {
                 self.ask(id, pid, since, then);
             }
-            State::Stopping { pid, since, rung, until, .. } => {
-                self.enter(id, State::Stopping { pid, since, rung, until, then }, reason);
+            State::Stopping { pid, since, stage, until, .. } => {
+                self.enter(id, State::Stopping { pid, since, stage, until, then }, reason);
             }
-            State::Clearing { leader, rung, until, next } => {
+            State::CleaningUp { leader, stage, until, next } => {
                 // What has come to rest by itself stays completed or failed.
-                if !matches!((next, then), (Next::Rest(_), Then::Rest(_))) {
+                if !matches!((next, then), (Next::Rest(_), AfterStop::Rest(_))) {
                     let (next, _) = self.after_stop(then);
-                    self.enter(id, State::Clearing { leader, rung, until, next }, reason);
+                    self.enter(id, State::CleaningUp { leader, stage, until, next }, reason);
                 }
             }
             State::Stopped { .. } => {
-                if then == Then::Restart {
+                if then == AfterStop::Restart {
                     self.start_or_wait(id, reason);
                 }
             }
         }
     }
 
-    fn stop_without_process(&mut self, id: InstanceId, then: Then, reason: Reason) {
+    fn stop_without_process(&mut self, id: InstanceId, then: AfterStop, reason: Reason) {
         match then {
-            Then::Rest(why) => self.enter(id, State::Stopped { why }, reason),
-            Then::Restart => self.start_or_wait(id, reason),
+            AfterStop::Rest(why) => self.enter(id, State::Stopped { why }, reason),
+            AfterStop::Restart => self.start_or_wait(id, reason),
             // There is no process that could be broken, or could have said it.
-            Then::Fail(_) | Then::Own => {}
+            AfterStop::Fail(_) | AfterStop::Own => {}
         }
     }
 
     /// Only what others rely on is given the time to be let go of.
-    fn may_be_delayed(&self, id: InstanceId, then: Then) -> bool {
-        !self.is_forced() && !matches!(then, Then::Fail(_)) && !self.stop_settings(id).delay.is_zero()
+    fn may_be_delayed(&self, id: InstanceId, then: AfterStop) -> bool {
+        !self.is_forced() && !matches!(then, AfterStop::Fail(_)) && !self.stop_settings(id).delay.is_zero()
     }
 
-    /// The first rung: the stop signal, and SIGCONT, because a stopped process must hear it.
-    fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: Then) {
+    /// The first stage: the stop signal, and SIGCONT, because a stopped process must hear it.
+    fn ask(&mut self, id: InstanceId, pid: Pid, since: Mono, then: AfterStop) {
         let reason = reason_of(then);
         let stop = self.stop_settings(id);
         if self.is_forced() {
             let until = self.now + KILL_AGAIN;
-            self.enter(id, State::Stopping { pid, since, rung: Rung::Killed(1), until, then }, reason);
+            self.enter(id, State::Stopping { pid, since, stage: StopStage::Killed(1), until, then }, reason);
             return self.kill(pid, stop.kill_mode);
         }
         let until = self.now + stop.timeout;
-        self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, reason);
+        self.enter(id, State::Stopping { pid, since, stage: StopStage::Asked, until, then }, reason);
         let scope = match stop.kill_mode {
             KillMode::Group => Scope::Group,
             KillMode::Mixed | KillMode::Process => Scope::Main,
         };
         let signal = match then {
             // As systemd does it: with a core dump it can be found out where it hangs.
-            Then::Fail(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
-            Then::Fail(Fault::NotReady(_)) | Then::Rest(_) | Then::Restart | Then::Own => stop.signal,
+            AfterStop::Fail(Fault::Silent(_) | Fault::WatchdogTriggered) => Signal::ABRT,
+            AfterStop::Fail(Fault::NotReady(_)) | AfterStop::Rest(_) | AfterStop::Restart | AfterStop::Own => {
+                stop.signal
+            }
         };
-        if self.fleet[id].definition.process.ipc {
+        if self.services[id].definition.process.ipc {
             self.act(Action::Farewell { pid });
         }
         self.act(Action::Signal { pid, scope, signal });
@@ -134,72 +136,74 @@ impl Supervisor {
     }
 
     /// `stop_timeout` is over, or SIGKILL has had no effect yet.
-    pub(super) fn climb(&mut self, id: InstanceId) {
-        let State::Stopping { pid, since, rung, then, .. } = self.fleet[id].state else { return };
+    pub(super) fn escalate(&mut self, id: InstanceId) {
+        let State::Stopping { pid, since, stage, then, .. } = self.services[id].state else { return };
         let stop = self.stop_settings(id);
-        let kills = match rung {
-            Rung::Delayed => return self.ask(id, pid, since, then),
-            Rung::Asked => {
-                self.record(Fact::StopTimedOut { instance: id, pid, after: stop.timeout });
+        let kills = match stage {
+            StopStage::Delayed => return self.ask(id, pid, since, then),
+            StopStage::Asked => {
+                self.record(JournalEvent::StopTimedOut { instance: id, pid, after: stop.timeout });
                 1
             }
-            Rung::Killed(kills) => kills.saturating_add(1),
+            StopStage::Killed(kills) => kills.saturating_add(1),
         };
         if kills == KILLS_REPORTED {
-            self.record(Fact::Unkillable { instance: id, pid });
+            self.record(JournalEvent::Unkillable { instance: id, pid });
         }
         let until = self.now + kill_again_after(kills);
         let reason = reason_of(then);
-        self.enter(id, State::Stopping { pid, since, rung: Rung::Killed(kills), until, then }, reason);
+        self.enter(id, State::Stopping { pid, since, stage: StopStage::Killed(kills), until, then }, reason);
         self.kill(pid, stop.kill_mode);
     }
 
     /// What becomes of an instance once the process that it was told to end has.
-    pub(super) fn after_stop(&self, then: Then) -> (Next, Outlook) {
+    pub(super) fn after_stop(&self, then: AfterStop) -> (Next, RestartDecision) {
         match then {
-            Then::Rest(why) => (Next::Rest(why), Outlook::Stay),
-            Then::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), Outlook::Stay),
-            Then::Restart => {
-                let outlook = Outlook::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
-                (Next::Start, outlook)
+            AfterStop::Rest(why) => (Next::Rest(why), RestartDecision::Stay),
+            AfterStop::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), RestartDecision::Stay),
+            AfterStop::Restart => {
+                let decision = RestartDecision::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
+                (Next::Start, decision)
             }
             // How it has ended decides, in `on_crash`.
-            Then::Fail(_) | Then::Own => (Next::Rest(Stopped::Operator), Outlook::Stay),
+            AfterStop::Fail(_) | AfterStop::Own => (Next::Rest(Stopped::Operator), RestartDecision::Stay),
         }
     }
 
     /// The main process is gone. What it has left in its group and session goes before anything else happens, unless
-    /// `kill_mode` leaves it alone. `stopping`: how far a stop had come, and until when that rung was to last.
+    /// `kill_mode` leaves it alone. `stopping`: how far a stop had come, and until when that stage was to last.
     pub(super) fn end_run(
         &mut self,
         id: InstanceId,
         pid: Pid,
-        left: Left,
+        left: Leftovers,
         next: Next,
         reason: Reason,
-        stopping: Option<(Rung, Mono)>,
+        stopping: Option<(StopStage, Mono)>,
     ) {
         let stop = self.stop_settings(id);
         // While a stop is delayed nobody has been told of it.
-        let stopping = stopping.filter(|(rung, _)| *rung != Rung::Delayed);
-        if left == Left::Nothing || stop.kill_mode == KillMode::Process || self.is_forced() {
+        let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);
+        if left == Leftovers::None || stop.kill_mode == KillMode::Process || self.is_forced() {
             return self.conclude(id, next, reason);
         }
-        self.record(Fact::LeftBehind { instance: id, pid });
-        let (rung, until) = match (stop.kill_mode, stopping) {
-            (KillMode::Group, Some((Rung::Asked, until))) => (Rung::Asked, until),
-            (KillMode::Group, None) => (Rung::Asked, self.now + stop.timeout),
-            (KillMode::Group | KillMode::Mixed | KillMode::Process, _) => (Rung::Killed(1), self.now + KILL_AGAIN),
+        self.record(JournalEvent::LeftBehind { instance: id, pid });
+        let (stage, until) = match (stop.kill_mode, stopping) {
+            (KillMode::Group, Some((StopStage::Asked, until))) => (StopStage::Asked, until),
+            (KillMode::Group, None) => (StopStage::Asked, self.now + stop.timeout),
+            (KillMode::Group | KillMode::Mixed | KillMode::Process, _) => (StopStage::Killed(1), self.now + KILL_AGAIN),
         };
-        self.enter(id, State::Clearing { leader: pid, rung, until, next }, reason);
-        match (rung, stopping) {
-            (Rung::Killed(_), _) => self.act(Action::Signal { pid, scope: Scope::Left, signal: Signal::KILL }),
-            (Rung::Asked, None) => {
-                self.act(Action::Signal { pid, scope: Scope::Left, signal: stop.signal });
-                self.act(Action::Signal { pid, scope: Scope::Left, signal: Signal::CONT });
+        self.enter(id, State::CleaningUp { leader: pid, stage, until, next }, reason);
+        match (stage, stopping) {
+            (StopStage::Killed(_), _) => {
+                self.act(Action::Signal { pid, scope: Scope::Leftovers, signal: Signal::KILL })
+            }
+            (StopStage::Asked, None) => {
+                self.act(Action::Signal { pid, scope: Scope::Leftovers, signal: stop.signal });
+                self.act(Action::Signal { pid, scope: Scope::Leftovers, signal: Signal::CONT });
             }
             // They have had the stop signal together with the main process.
-            (Rung::Delayed | Rung::Asked, Some(_)) | (Rung::Delayed, None) => {}
+            (StopStage::Delayed | StopStage::Asked, Some(_)) | (StopStage::Delayed, None) => {}
         }
     }
 
@@ -210,31 +214,31 @@ impl Supervisor {
     }
 
     fn finish_clearing(&mut self, id: InstanceId) {
-        if let State::Clearing { next, .. } = self.fleet[id].state {
+        if let State::CleaningUp { next, .. } = self.services[id].state {
             self.conclude(id, next, Reason::Cleared);
         }
     }
 
     /// What the main process left is still there.
     pub(super) fn climb_clearing(&mut self, id: InstanceId) {
-        let State::Clearing { leader, rung, next, .. } = self.fleet[id].state else { return };
-        let kills = match rung {
-            Rung::Delayed | Rung::Asked => 1,
-            Rung::Killed(kills) => kills.saturating_add(1),
+        let State::CleaningUp { leader, stage, next, .. } = self.services[id].state else { return };
+        let kills = match stage {
+            StopStage::Delayed | StopStage::Asked => 1,
+            StopStage::Killed(kills) => kills.saturating_add(1),
         };
         if kills > KILLS_OF_LEFTOVERS {
-            self.record(Fact::Unkillable { instance: id, pid: leader });
+            self.record(JournalEvent::Unkillable { instance: id, pid: leader });
             return self.finish_clearing(id);
         }
         let until = self.now + kill_again_after(kills);
-        self.enter(id, State::Clearing { leader, rung: Rung::Killed(kills), until, next }, Reason::Cleared);
-        self.act(Action::Signal { pid: leader, scope: Scope::Left, signal: Signal::KILL });
+        self.enter(id, State::CleaningUp { leader, stage: StopStage::Killed(kills), until, next }, Reason::Cleared);
+        self.act(Action::Signal { pid: leader, scope: Scope::Leftovers, signal: Signal::KILL });
     }
 
     /// Everything has been killed: what is left of ended runs is no longer waited for one by one.
     pub(super) fn stop_clearing(&mut self) {
-        for id in self.fleet.ids_with_twins() {
-            if matches!(self.fleet[id].state, State::Clearing { .. }) {
+        for id in self.services.ids_with_surges() {
+            if matches!(self.services[id].state, State::CleaningUp { .. }) {
                 self.finish_clearing(id);
             }
         }
@@ -249,14 +253,14 @@ impl Supervisor {
     }
 }
 
-pub(super) const fn reason_of(then: Then) -> Reason {
+pub(super) const fn reason_of(then: AfterStop) -> Reason {
     match then {
-        Then::Restart => Reason::RestartRequested,
-        Then::Fail(fault) => Reason::Fault(fault),
-        Then::Own => Reason::Leaves,
-        Then::Rest(Stopped::Operator) => Reason::StopRequested,
-        Then::Rest(Stopped::Replaced) => Reason::Replaced,
-        Then::Rest(
+        AfterStop::Restart => Reason::RestartRequested,
+        AfterStop::Fail(fault) => Reason::Fault(fault),
+        AfterStop::Own => Reason::Leaves,
+        AfterStop::Rest(Stopped::Operator) => Reason::StopRequested,
+        AfterStop::Rest(Stopped::Replaced) => Reason::Replaced,
+        AfterStop::Rest(
             Stopped::NotStarted
             | Stopped::Shutdown
             | Stopped::Completed

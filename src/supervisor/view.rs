@@ -1,7 +1,7 @@
 //! The state as others may see it.
 
-use super::fleet::Fleet;
 use super::instance::{Instance, State, Stopped};
+use super::service_table::ServiceTable;
 use super::{Reason, Run};
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
 
@@ -56,7 +56,7 @@ impl State {
             Self::Waiting => StateName::Waiting,
             Self::Spawning { .. } | Self::Executing { .. } | Self::Starting { .. } => StateName::Starting,
             Self::Running { .. } => StateName::Running,
-            Self::Stopping { .. } | Self::Clearing { .. } => StateName::Stopping,
+            Self::Stopping { .. } | Self::CleaningUp { .. } => StateName::Stopping,
             Self::BackingOff { .. } => StateName::Backoff,
             Self::Stopped { why } => match why {
                 Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown | Stopped::Replaced => StateName::Stopped,
@@ -71,7 +71,7 @@ impl State {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) fleet: &'a Fleet,
+    pub(super) table: &'a ServiceTable,
     /// Everything is being stopped.
     pub is_stopping: bool,
 }
@@ -87,7 +87,7 @@ pub struct ServiceView<'a> {
     pub satisfied: bool,
     /// How many instances there are to be.
     pub wanted: u32,
-    fleet: &'a Fleet,
+    table: &'a ServiceTable,
 }
 
 /// One instance.
@@ -116,16 +116,16 @@ pub struct InstanceView<'a> {
 impl<'a> View<'a> {
     /// The services, in the order of the plan.
     pub fn services(self) -> impl Iterator<Item = ServiceView<'a>> {
-        let fleet = self.fleet;
-        let services = self.plan.services.iter().zip(fleet.service_indexes());
+        let table = self.table;
+        let services = self.plan.services.iter().zip(table.service_indexes());
         // What is no longer in the configuration is there as long as something of it is.
-        let is_there = move |(_, index): &(_, ServiceIndex)| !fleet[*index].is_gone();
+        let is_there = move |(_, index): &(_, ServiceIndex)| !table[*index].is_gone();
         services.filter(is_there).map(move |(service, index)| ServiceView {
             index,
             name: &service.name,
-            satisfied: fleet[index].is_satisfied(),
-            wanted: fleet[index].wanted,
-            fleet,
+            satisfied: table[index].is_satisfied(),
+            wanted: table[index].wanted,
+            table,
         })
     }
 
@@ -138,14 +138,14 @@ impl<'a> View<'a> {
 impl<'a> ServiceView<'a> {
     /// Its instances, 0…n−1, and those above that are on their way down since there are to be fewer.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
-        self.fleet[self.index].instances().iter().map(Instance::view)
+        self.table[self.index].instances().iter().map(Instance::view)
     }
 }
 
 impl<'a> ServiceView<'a> {
     /// The second processes that some of its instances have while it is being reloaded.
-    pub fn twins(self) -> impl Iterator<Item = InstanceView<'a>> {
-        self.fleet[self.index].twins().iter().map(Instance::view)
+    pub fn surges(self) -> impl Iterator<Item = InstanceView<'a>> {
+        self.table[self.index].surges().iter().map(Instance::view)
     }
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::process;
 use crate::model::{Pid, Signal};
 
-/// Who returns from [`fork_quietly`].
+/// Who returns from [`fork_without_sigchld`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The copy. It owns none of the values that it has a copy of, must not drop them and must not return.
@@ -24,7 +24,7 @@ pub enum Side {
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: no process could be made.
-pub fn fork_quietly() -> Result<Side, Errno> {
+pub fn fork_without_sigchld() -> Result<Side, Errno> {
     const NO_EXIT_SIGNAL: usize = 0;
     let none = 0_usize;
     // SAFETY: as fork(2), of a process with one thread: no lock can be held by another. Without a stack of its own the
@@ -42,14 +42,14 @@ pub fn fork_quietly() -> Result<Side, Errno> {
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: no process could be made.
-pub fn fork_to_answer(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+pub fn fork_helper(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     fork_with(0, || {
         process::release_copied(kept);
         answer()
     })
 }
 
-/// As [`fork_to_answer`], with a copy that has our descriptors in common with us: what it closes is closed.
+/// As [`fork_helper`], with a copy that has our descriptors in common with us: what it closes is closed.
 /// clone(2) `CLONE_FILES`
 ///
 /// # Errors
@@ -61,7 +61,7 @@ pub(super) fn fork_with_our_descriptors(answer: impl FnOnce() -> u8) -> Result<P
 fn fork_with(flags: i32, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     let parent = process::id();
     let (flags, none) = ((flags | libc::SIGCHLD).unsigned_abs() as usize, 0_usize);
-    // SAFETY: as in `fork_quietly`.
+    // SAFETY: as in `fork_without_sigchld`.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) })?;
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
         return Ok(pid);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn answered(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> ExitStatus {
-        let pid = fork_to_answer(kept, answer).unwrap();
+        let pid = fork_helper(kept, answer).unwrap();
         loop {
             match reap(pid) {
                 Err(Errno::EAGAIN) => std::thread::yield_now(),

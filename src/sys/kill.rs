@@ -80,9 +80,9 @@ pub fn hold(pid: Pid) -> Result<OwnedFd, Errno> {
 
 /// Answers whether an id is in use, at the same small cost however many processes there are.
 #[derive(Debug)]
-pub struct IdProbe(OwnedFd);
+pub struct PidLiveness(OwnedFd);
 
-impl IdProbe {
+impl PidLiveness {
     /// Opens the descriptor that it needs.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_id_is_in_use_only_while_something_has_it() {
-        let probe = IdProbe::new().unwrap();
+        let probe = PidLiveness::new().unwrap();
         assert!(probe.is_in_use(super::super::process::id()));
         // pid_max is 2^22 at most.
         assert!(!probe.is_in_use(Pid::new(i32::MAX).unwrap()));

@@ -1,6 +1,6 @@
 //! Our own messages on stderr, which never make us wait.
 //!
-//! What cannot be written at once ([`super::outlet`]) is dropped and counted, and the next line that gets through says
+//! What cannot be written at once ([`super::non_blocking_writer`]) is dropped and counted, and the next line that gets through says
 //! how many were lost.
 
 use std::ffi::c_int;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use super::outlet;
+use super::non_blocking_writer;
 
 const STDERR: c_int = libc::STDERR_FILENO;
 /// How long the last line may wait for room.
@@ -67,12 +67,12 @@ pub(super) fn private_descriptor() -> Option<RawFd> {
 fn write_now(text: &[u8]) -> usize {
     let mut route = ROUTE.load(Ordering::Relaxed);
     if route == UNKNOWN {
-        route = outlet::find_route(STDERR);
+        route = non_blocking_writer::find_route(STDERR);
         ROUTE.store(route, Ordering::Relaxed);
     }
     let mut rest = text;
     while !rest.is_empty() {
-        match outlet::write_some(STDERR, route, rest) {
+        match non_blocking_writer::write_some(STDERR, route, rest) {
             Ok(0) => break,
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
@@ -86,5 +86,5 @@ fn write_now(text: &[u8]) -> usize {
 
 fn wait_for_room(milliseconds: c_int) {
     let fd = private_descriptor().unwrap_or(STDERR);
-    outlet::has_room(fd, milliseconds);
+    non_blocking_writer::has_room(fd, milliseconds);
 }

@@ -96,14 +96,14 @@ pub enum Session {
 
 /// What parent and child have in common until the child executes its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
+pub enum SpawnMode {
     /// The memory, as after vfork(2): fastest, but we stand still until the child executes or fails.
     ///
     /// Not done for a process with other [`Credentials`], because a process of that user could stop the child before
-    /// it executes and so hold us; it is started as with `Nothing`.
-    Memory,
+    /// it executes and so hold us; it is started as with `Fork`.
+    Vfork,
     /// Nothing: we go on at once and hear of the result later.
-    Nothing,
+    Fork,
 }
 
 /// How far a start has come.
@@ -148,7 +148,7 @@ impl Spawner {
     ///
     /// # Errors
     /// EAGAIN, ENOMEM: no process could be made. EMFILE, ENFILE: no pipe.
-    pub fn spawn(&mut self, setup: &Setup<'_>, sharing: Sharing) -> Result<(Pid, Progress), Errno> {
+    pub fn spawn(&mut self, setup: &Setup<'_>, spawn_mode: SpawnMode) -> Result<(Pid, Progress), Errno> {
         let search = self.prepare(setup);
         let mut job = Job::new(setup, search, own_ids(setup.env));
         job.candidates = self.candidate_pointers.as_ptr();
@@ -157,7 +157,7 @@ impl Spawner {
         self.descriptors.clear();
         self.descriptors.extend(setup.descriptors.iter().map(|(target, fd)| [c_int::from(*target), fd.as_raw_fd()]));
         job.descriptors = self.descriptors.as_mut_ptr();
-        if sharing == Sharing::Memory && setup.credentials.is_none() {
+        if spawn_mode == SpawnMode::Vfork && setup.credentials.is_none() {
             return spawn_sharing_memory(&job);
         }
         spawn_sharing_nothing(job)
@@ -280,7 +280,7 @@ pub(super) fn decode_failure(failure: u64) -> StartFailure {
 }
 
 /// Whether a file system is mounted on which execve(2) or chdir(2) may wait for ever, so that starts should share
-/// [`Sharing::Nothing`]. True if it cannot be told. proc_pid_mountinfo(5)
+/// [`SpawnMode::Fork`]. True if it cannot be told. proc_pid_mountinfo(5)
 #[must_use]
 pub fn mounts_can_hang() -> bool {
     std::fs::read("/proc/self/mountinfo").map_or(true, |mounts| any_can_hang(&mounts))

@@ -32,10 +32,10 @@ fn setup<'a>(argv: &'a StringList, env: &'a StringList) -> Setup<'a> {
 }
 
 /// Starts it, waits for its end, and gives back how far it came, its exit status and what it wrote to stdout.
-fn run(setup: &Setup<'_>, sharing: Sharing) -> (Option<StartFailure>, ExitStatus, String) {
+fn run(setup: &Setup<'_>, spawn_mode: SpawnMode) -> (Option<StartFailure>, ExitStatus, String) {
     let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let setup = Setup { stdio: [None, Some(write_end.as_fd()), None], ..*setup };
-    let (pid, mut progress) = Spawner::new().spawn(&setup, sharing).unwrap();
+    let (pid, mut progress) = Spawner::new().spawn(&setup, spawn_mode).unwrap();
     drop(write_end);
     let mut output = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();
@@ -55,9 +55,9 @@ fn run(setup: &Setup<'_>, sharing: Sharing) -> (Option<StartFailure>, ExitStatus
 
 #[track_caller]
 fn check(setup: &Setup<'_>, expect: (Option<StartFailure>, u8, &str)) {
-    for sharing in [Sharing::Memory, Sharing::Nothing] {
-        let (failure, status, output) = run(setup, sharing);
-        assert_eq!((failure, status.code(), output.as_str()), expect, "{sharing:?}");
+    for spawn_mode in [SpawnMode::Vfork, SpawnMode::Fork] {
+        let (failure, status, output) = run(setup, spawn_mode);
+        assert_eq!((failure, status.code(), output.as_str()), expect, "{spawn_mode:?}");
     }
 }
 
@@ -233,7 +233,7 @@ fn mask_and_dispositions_are_as_they_were_found() {
     inherited.ignored.insert(Signal::CHLD);
     let (argv, env) = (list(&["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]), list(&[]));
     let (_, _, output) =
-        run(&Setup { signals: ChildSignals::AsFound(inherited), ..setup(&argv, &env) }, Sharing::Memory);
+        run(&Setup { signals: ChildSignals::AsFound(inherited), ..setup(&argv, &env) }, SpawnMode::Vfork);
     let number = |name| {
         let line = output.lines().find_map(|line: &str| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(line.trim(), 16).unwrap()
@@ -258,7 +258,7 @@ fn remote_file_systems_are_told_from_local_ones() {
     assert!(!any_can_hang(format!("{}{}", line("overlay"), line("fusectl")).as_bytes()));
 }
 
-// credentials(7). Another user's process is started without sharing memory, whatever is asked for.
+// credentials(7). Another user's process is started without spawn_mode memory, whatever is asked for.
 #[test]
 fn the_process_runs_as_the_user_with_its_groups() {
     let (argv, env) = (list(&["sh", "-c", "id -u; id -g; id -G"]), list(&[]));
@@ -266,7 +266,7 @@ fn the_process_runs_as_the_user_with_its_groups() {
         Credentials { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups: [].into() };
     if own.uid != 0 {
         // Nothing changes, so that no right is needed.
-        let (_, status, _) = run(&Setup { credentials: Some(&own), ..setup(&argv, &env) }, Sharing::Memory);
+        let (_, status, _) = run(&Setup { credentials: Some(&own), ..setup(&argv, &env) }, SpawnMode::Vfork);
         assert_eq!(status, ExitStatus::Code(0));
         return;
     }
@@ -282,7 +282,7 @@ fn standard_streams_can_be_exchanged() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let setup =
         Setup { stdio: [Some(null.as_fd()), Some(write_end.as_fd()), Some(write_end.as_fd())], ..setup(&argv, &env) };
-    let (pid, _) = Spawner::new().spawn(&setup, Sharing::Memory).unwrap();
+    let (pid, _) = Spawner::new().spawn(&setup, SpawnMode::Vfork).unwrap();
     drop(write_end);
     let mut output = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();

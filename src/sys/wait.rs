@@ -18,7 +18,7 @@ pub struct Ended {
 
 /// What there is to be reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum ChildEvent {
     /// There are children; none of them is dead.
     Nothing,
     /// There is no child at all.
@@ -44,21 +44,21 @@ pub enum Reaped {
 
 /// Whether children that have stopped are of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stops {
+pub enum WaitOptions {
     /// They are not.
-    Overlooked,
+    ExitsOnly,
     /// They are.
-    Reported,
+    WithStops,
 }
 
 /// Looks for a dead child without reaping it. waitid(2) `WNOWAIT`
 ///
-/// The kernel goes through all children for it. With [`Stops::Reported`] the same stopped child is found again and
+/// The kernel goes through all children for it. With [`WaitOptions::WithStops`] the same stopped child is found again and
 /// again, until [`consume_stop`].
 ///
 /// # Errors
 /// None that the manual knows of.
-pub fn peek(stops: Stops) -> Result<Found, Errno> {
+pub fn peek(stops: WaitOptions) -> Result<ChildEvent, Errno> {
     look(libc::P_ALL, 0, stops)
 }
 
@@ -66,18 +66,18 @@ pub fn peek(stops: Stops) -> Result<Found, Errno> {
 ///
 /// # Errors
 /// None that the manual knows of.
-pub fn peek_at(child: Pid, stops: Stops) -> Result<Found, Errno> {
+pub fn peek_at(child: Pid, stops: WaitOptions) -> Result<ChildEvent, Errno> {
     look(libc::P_PID, child.get().unsigned_abs(), stops)
 }
 
-fn look(kind: libc::idtype_t, id: libc::id_t, stops: Stops) -> Result<Found, Errno> {
-    let stopped = if stops == Stops::Reported { libc::WSTOPPED } else { 0 };
+fn look(kind: libc::idtype_t, id: libc::id_t, stops: WaitOptions) -> Result<ChildEvent, Errno> {
+    let stopped = if stops == WaitOptions::WithStops { libc::WSTOPPED } else { 0 };
     match wait_id(kind, id, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stopped) {
-        Err(Errno::ECHILD) => Ok(Found::NoChildren),
+        Err(Errno::ECHILD) => Ok(ChildEvent::NoChildren),
         Err(errno) => Err(errno),
-        Ok(None) => Ok(Found::Nothing),
-        Ok(Some(Change { pid, what: What::Ended(_) })) => Ok(Found::Dead(pid)),
-        Ok(Some(Change { pid, what: What::Stopped(signal) })) => Ok(Found::Stopped(pid, signal)),
+        Ok(None) => Ok(ChildEvent::Nothing),
+        Ok(Some(Change { pid, what: What::Ended(_) })) => Ok(ChildEvent::Dead(pid)),
+        Ok(Some(Change { pid, what: What::Stopped(signal) })) => Ok(ChildEvent::Stopped(pid, signal)),
     }
 }
 
@@ -92,7 +92,7 @@ pub fn reap(pid: Pid) -> Result<Ended, Errno> {
     }
 }
 
-/// Reaps `child`, which was made by [`super::fork::fork_quietly`] and which nothing else here sees; `None`: it is not dead.
+/// Reaps `child`, which was made by [`super::fork::fork_without_sigchld`] and which nothing else here sees; `None`: it is not dead.
 /// waitid(2) `__WALL`
 ///
 /// # Errors

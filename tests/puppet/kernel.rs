@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::wait::{self, Stops};
+use keepalive::sys::wait::{self, WaitOptions};
 use keepalive::sys::{Poller, SignalQueue, procfs, signal_process, signals};
 
 use super::{fork, pause, say, say_ready};
@@ -12,21 +12,21 @@ use super::{fork, pause, say, say_ready};
 pub(super) fn wait() -> u8 {
     let _ = signals::take_over(signals::Depth::Full);
     let look = |stops| wait::peek(stops).expect("peek");
-    say(&format!("{:?}", look(Stops::Reported)));
+    say(&format!("{:?}", look(WaitOptions::WithStops)));
     let child = Pid::new(fork(pause)).expect("a child");
     let readable = |text: String| text.replace(&format!("Pid({child})"), "CHILD");
-    say(&format!("{:?}", look(Stops::Reported)));
+    say(&format!("{:?}", look(WaitOptions::WithStops)));
     signal_process(child, Signal::STOP).expect("kill");
     until_in_state(child, b'T');
-    say(&readable(format!("{:?}", look(Stops::Overlooked))));
-    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", look(WaitOptions::ExitsOnly))));
+    say(&readable(format!("{:?}", look(WaitOptions::WithStops))));
     wait::consume_stop(child);
-    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", look(WaitOptions::WithStops))));
     say(&readable(format!("{:?}", wait::reap(child))));
     signal_process(child, Signal::KILL).expect("kill");
     until_in_state(child, b'Z');
-    say(&readable(format!("{:?}", look(Stops::Reported))));
-    say(&readable(format!("{:?}", look(Stops::Reported))));
+    say(&readable(format!("{:?}", look(WaitOptions::WithStops))));
+    say(&readable(format!("{:?}", look(WaitOptions::WithStops))));
     say(&readable(format!("{:?}", wait::reap(child).map(|ended| (ended.pid, ended.status.code())))));
     say(&readable(format!("{:?}", wait::reap(child))));
     0

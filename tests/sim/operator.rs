@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::Kind;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex, Signal, Template};
-use keepalive::supervisor::{Action, Event, Fact, Request, RequestId, Scope, StateName, Target, Verb};
+use keepalive::supervisor::{Action, Event, JournalEvent, Request, RequestId, Scope, StateName, Target, Verb};
 
 use crate::chance::Chance;
 use crate::world::World;
@@ -71,14 +71,14 @@ impl Operator {
         }
         let delicate = match action {
             Action::Spawn { .. } | Action::Exit(_) => false,
-            Action::Signal { scope, .. } => matches!(scope, Scope::Left) || self.chance.one_in(3),
+            Action::Signal { scope, .. } => matches!(scope, Scope::Leftovers) || self.chance.one_in(3),
             Action::SignalAll { .. }
             | Action::Reply { .. }
             | Action::Configure { .. }
             | Action::Adopt(_)
             | Action::Farewell { .. } => true,
-            Action::Record(record) => match &record.fact {
-                Fact::Transition { to, .. } => *to != StateName::Waiting,
+            Action::JournalEntry(record) => match &record.fact {
+                JournalEvent::Transition { to, .. } => *to != StateName::Waiting,
                 _ => true,
             },
         };

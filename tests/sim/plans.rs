@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Consequence, Control, KillMode, Kind, LogStyle, Process, Ready, Reload, Restart, RestartPolicy, Service,
-    SignalUse, SignalUses, Stop, Strategy,
+    Backoff, Control, ExitAction, KillMode, Kind, LogStyle, Process, Ready, Reload, Restart, RestartPolicy, Service,
+    SignalAction, SignalUses, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -57,7 +57,7 @@ pub(crate) fn random(chance: &mut Chance) -> Plan {
     if chance.one_in(2) {
         // One that goes on and on, come what may.
         for service in &mut services {
-            (service.on_failure, service.on_success) = (Consequence::Ignore, Consequence::Ignore);
+            (service.on_failure, service.on_success) = (ExitAction::Ignore, ExitAction::Ignore);
         }
     }
     let shutdown_timeout = match chance.below(10) {
@@ -69,9 +69,9 @@ pub(crate) fn random(chance: &mut Chance) -> Plan {
     };
     let mut plan = Plan { shutdown_timeout, ..plan(services) };
     if chance.one_in(4) {
-        plan.signals.set(Signal::USR1, SignalUse::Ignore);
-        plan.signals.set(Signal::HUP, SignalUse::Forward);
-        plan.signals.set(Signal::USR2, SignalUse::Shutdown);
+        plan.signals.set(Signal::USR1, SignalAction::Ignore);
+        plan.signals.set(Signal::HUP, SignalAction::Forward);
+        plan.signals.set(Signal::USR2, SignalAction::Shutdown);
     }
     plan
 }
@@ -86,8 +86,8 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         depends_on: depends_on.into(),
         autostart: !chance.one_in(5),
         restart: random_restart(chance),
-        on_failure: if chance.one_in(3) { Consequence::Shutdown } else { Consequence::Ignore },
-        on_success: if chance.one_in(12) { Consequence::Shutdown } else { Consequence::Ignore },
+        on_failure: if chance.one_in(3) { ExitAction::Shutdown } else { ExitAction::Ignore },
+        on_success: if chance.one_in(12) { ExitAction::Shutdown } else { ExitAction::Ignore },
         stop: Stop {
             signal: chance.pick(&[Signal::TERM, Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1]),
             delay: match chance.below(6) {

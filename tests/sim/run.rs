@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::{Mono, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Fact, Record, Step, Supervisor};
+use keepalive::supervisor::{Action, Event, JournalEntry, JournalEvent, Step, Supervisor};
 
 use crate::chance::Chance;
 use crate::check::{Checker, Violation};
@@ -42,14 +42,16 @@ impl Tally {
 
     fn count(&mut self, action: &Action) {
         let deed = match action {
-            Action::Record(Record { fact: Fact::Transition { from, to, .. }, .. }) => {
+            Action::JournalEntry(JournalEntry { fact: JournalEvent::Transition { from, to, .. }, .. }) => {
                 format!("{} → {}", from.as_str(), to.as_str())
             }
-            Action::Record(Record { fact: Fact::Draining { cause }, .. }) => first_word("draining", cause),
-            Action::Record(Record { fact: Fact::Forced { signal }, .. }) => {
+            Action::JournalEntry(JournalEntry { fact: JournalEvent::Draining { cause }, .. }) => {
+                first_word("draining", cause)
+            }
+            Action::JournalEntry(JournalEntry { fact: JournalEvent::Forced { signal }, .. }) => {
                 format!("forced by signal: {}", signal.is_some())
             }
-            Action::Record(Record { fact, .. }) => first_word("fact", fact),
+            Action::JournalEntry(JournalEntry { fact, .. }) => first_word("fact", fact),
             Action::Signal { scope, signal: Signal::KILL, .. } => first_word("kill", scope),
             Action::Reply { result: Err(refusal), .. } => first_word("refusal", refusal),
             action => first_word("action", action),

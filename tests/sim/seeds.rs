@@ -76,7 +76,7 @@ const DEEDS: [&str; 44] = [
     "forced by signal: false",
     "forced by signal: true",
     "kill Group",
-    "kill Left",
+    "kill Leftovers",
     "kill Main",
     "refusal Failed",
     "refusal NotRunning",

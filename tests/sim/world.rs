@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Ready, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Exit, Left, Scope};
+use keepalive::supervisor::{Action, Event, Exit, Leftovers, Scope};
 use nix::errno::Errno;
 
 use crate::chance::Chance;
@@ -223,9 +223,9 @@ impl World {
         if self.chance.one_in(8) {
             for _ in 0..self.chance.below(6) {
                 let event = match self.chance.below(12) {
-                    0 => Event::InTrouble { pid },
-                    10 => Event::Leaving { pid },
-                    11 => Event::Forgiven { pid },
+                    0 => Event::WatchdogTriggered { pid },
+                    10 => Event::Stopping { pid },
+                    11 => Event::ResetFailures { pid },
                     1..=3 => {
                         let since = self.chance.one_in(2).then_some(self.now);
                         Event::Reloading { pid, since }
@@ -289,8 +289,8 @@ impl World {
         else {
             return Vec::new();
         };
-        let left = if self.has_members(pid) { Left::Processes } else { Left::Nothing };
-        if left == Left::Processes {
+        let left = if self.has_members(pid) { Leftovers::Some } else { Leftovers::None };
+        if left == Leftovers::Some {
             self.remains.insert(pid);
         }
         let oom_killed = status == ExitStatus::Signal(Signal::KILL) && self.chance.one_in(5);
@@ -303,11 +303,11 @@ impl World {
         | Event::ExecFailed { pid, .. }
         | Event::Ready { pid }
         | Event::Reloading { pid, .. }
-        | Event::Leaving { pid }
-        | Event::Forgiven { pid }
+        | Event::Stopping { pid }
+        | Event::ResetFailures { pid }
         | Event::Alive { pid }
         | Event::WatchdogEvery { pid, .. }
-        | Event::InTrouble { pid }) = event
+        | Event::WatchdogTriggered { pid }) = event
         else {
             return vec![event];
         };
@@ -322,7 +322,7 @@ impl World {
                 self.signal_some(*signal, |role| match scope {
                     Scope::Main => role == Role::Main { pid: *pid },
                     Scope::Group => role == Role::Main { pid: *pid } || role == Role::Member { leader: *pid },
-                    Scope::Left => role == Role::Member { leader: *pid },
+                    Scope::Leftovers => role == Role::Member { leader: *pid },
                 });
                 Vec::new()
             }
@@ -333,7 +333,7 @@ impl World {
             Action::Configure { .. }
             | Action::Adopt(_)
             | Action::Farewell { .. }
-            | Action::Record(_)
+            | Action::JournalEntry(_)
             | Action::Reply { .. }
             | Action::Exit(_) => Vec::new(),
         }

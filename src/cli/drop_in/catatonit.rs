@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::getopt::{Getopt, Known, Opt};
 use super::{Answer, Instead, LICENCE, Stream, Surroundings};
-use crate::init::{Dialect, Options, Orphans, Placement};
+use crate::init::{Compat, Options, Orphans, Placement};
 use crate::model::Signal;
 
 /// What it says to be, which `docker info` reads.
@@ -33,7 +33,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         return Err(Instead::wrong(error("CATATONIT_LOG is reserved for future use")));
     }
     let mut options = Options {
-        dialect: Dialect::Catatonit,
+        compat: Compat::Catatonit,
         orphans: Orphans::Ours,
         rewrite: NEVER_FORWARDED.map(|signal| (signal, None)).to_vec(),
         verbosity: u8::from(variable("CATATONIT_DEBUG").is_some()),

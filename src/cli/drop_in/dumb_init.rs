@@ -2,7 +2,7 @@
 
 use super::getopt::{Getopt, Known, Opt, leading_number};
 use super::{Answer, Instead, Stream, Surroundings};
-use crate::init::{Dialect, Options, Orphans, Placement};
+use crate::init::{Compat, Options, Orphans, Placement};
 use crate::model::Signal;
 use std::ffi::OsString;
 
@@ -19,12 +19,12 @@ const LARGEST: i64 = 31;
 
 pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
     let mut options = Options {
-        dialect: Dialect::DumbInit,
+        compat: Compat::DumbInit,
         orphans: Orphans::NotOurs,
         placement: Placement::OwnSession,
         group: true,
         suspends: true,
-        farewell: Some(Signal::TERM),
+        final_signal: Some(Signal::TERM),
         ..Options::default()
     };
     let mut getopt = Getopt::new(program, KNOWN, words);
@@ -63,7 +63,7 @@ fn told(text: String) -> Instead {
 }
 
 fn stay_in_our_session(options: &mut Options) {
-    options.placement = Placement::Ours;
+    options.placement = Placement::SameSession;
     options.group = false;
 }
 

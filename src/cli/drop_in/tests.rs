@@ -1,7 +1,7 @@
 //! What the words of other inits come to.
 
 use super::*;
-use crate::init::{Dialect, Orphans, Placement};
+use crate::init::{Compat, Orphans, Placement};
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Signal};
 
@@ -33,7 +33,7 @@ fn said(words: &[&str]) -> (Stream, String, u8) {
 }
 
 fn quiet() -> Options {
-    Options { dialect: Dialect::Tini, orphans: Orphans::Others, verbosity: 1, ..Options::default() }
+    Options { compat: Compat::Tini, orphans: Orphans::Others, verbosity: 1, ..Options::default() }
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
     assert_eq!((options.placement, options.group), (Placement::OwnSession, true));
     for variables in [[("DUMB_INIT_SETSID", "0")].as_slice(), &[("DUMB_INIT_SETSID", "0"), ("DUMB_INIT_DEBUG", "1")]] {
         let (options, _) = understood(&["dumb-init", "true"], variables);
-        assert_eq!((options.placement, options.group, options.rewrite.len()), (Placement::Ours, false, 0));
+        assert_eq!((options.placement, options.group, options.rewrite.len()), (Placement::SameSession, false, 0));
         assert_eq!(usize::from(options.verbosity), variables.len() - 1);
     }
     for value in ["false", "", "00"] {

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use super::getopt::{Getopt, Known, Opt, leading_number};
 use super::{Answer, Instead, LICENCE, Surroundings};
-use crate::init::{Dialect, Options, Orphans};
+use crate::init::{Compat, Options, Orphans};
 use crate::model::{ExitStatus, Signal};
 
 /// What it says to be, which `docker info` reads.
@@ -25,12 +25,8 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
     {
         return Err(Instead::asked_for(format!("{VERSION}\n")));
     }
-    let mut options = Options {
-        dialect: Dialect::Tini,
-        orphans: Orphans::Others,
-        verbosity: DEFAULT_VERBOSITY,
-        ..Options::default()
-    };
+    let mut options =
+        Options { compat: Compat::Tini, orphans: Orphans::Others, verbosity: DEFAULT_VERBOSITY, ..Options::default() };
     let mut getopt = Getopt::new(program, KNOWN, words);
     while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + &usage(program)))? {
         set(&mut options, &option, program, surroundings)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::model::plan::{Consequence, Input, Ready, RestartPolicy, SignalUse};
+use crate::model::plan::{ExitAction, Input, Ready, RestartPolicy, SignalAction};
 use crate::model::{ServiceIndex, Signal, Template};
 
 /// A directory that goes with the test.

@@ -39,8 +39,8 @@ fn minimal() -> Service {
             success: [ExitStatus::Code(0)].into_iter().collect(),
             prevent: ExitSet::default(),
         },
-        on_failure: Consequence::Shutdown,
-        on_success: Consequence::Ignore,
+        on_failure: ExitAction::Shutdown,
+        on_success: ExitAction::Ignore,
         stop: Stop {
             signal: Signal::TERM,
             delay: Duration::ZERO,
@@ -109,7 +109,7 @@ fn the_global_settings_are_read() {
     assert_eq!(plan.shutdown_timeout, Duration::from_secs(90));
     assert_eq!(plan.termination_log, PathBuf::from("/t/80"));
     let uses = [Signal::HUP, Signal::USR1, Signal::parse("37").unwrap(), Signal::TERM, Signal::USR2];
-    use SignalUse::{Forward, Ignore, Reload, Shutdown};
+    use SignalAction::{Forward, Ignore, Reload, Shutdown};
     assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Shutdown, Forward, Reload]);
 }
 
@@ -142,8 +142,8 @@ fn every_key_of_a_service_is_read() {
         "on_failure = \"ignore\"\non_success = \"shutdown\"\nstop_signal = \"QUIT\"\nstop_timeout = \"2s\"\n\
          ready = { delay = \"2s\" }",
         |service| {
-            service.on_failure = Consequence::Ignore;
-            service.on_success = Consequence::Shutdown;
+            service.on_failure = ExitAction::Ignore;
+            service.on_success = ExitAction::Shutdown;
             service.stop.signal = Signal::QUIT;
             service.stop.timeout = Duration::from_secs(2);
             service.ready = Ready::Delay(Duration::from_secs(2));
@@ -257,7 +257,7 @@ fn the_command_after_the_dashes_is_the_service_main() {
     let mut expected = minimal();
     expected.name = "main".into();
     expected.restart.policy = RestartPolicy::Never;
-    expected.on_success = Consequence::Shutdown;
+    expected.on_success = ExitAction::Shutdown;
     expected.process.command = [fixed("sh"), fixed("-c"), fixed("echo ${HOME} {instance}")].into();
     expected.process.input = Input::Terminal;
     assert_eq!(main, Rc::new(expected));

@@ -1,4 +1,4 @@
-//! What there is to tell, in the words of each [`Dialect`]: keepalive's own here, a file for each other. Nothing is
+//! What there is to tell, in the words of each [`Compat`]: keepalive's own here, a file for each other. Nothing is
 //! decided here.
 
 mod catatonit;
@@ -7,7 +7,7 @@ mod tini;
 
 use nix::errno::Errno;
 
-use super::{Dialect, Options, Placement, describe};
+use super::{Compat, Options, Placement, describe};
 use crate::model::{Pid, Signal, errno};
 use crate::sys::terminal;
 use crate::sys::wait::Ended;
@@ -83,17 +83,17 @@ impl Notice<'_> {
 
 /// Tells it, to those who want to know.
 pub(super) fn tell(options: &Options, notice: Notice<'_>) {
-    match options.dialect {
-        Dialect::Native => tell_native(options, notice),
-        Dialect::Tini => tini::tell(options, notice),
-        Dialect::DumbInit => dumb_init::tell(options, notice),
-        Dialect::Catatonit => catatonit::tell(options, notice),
+    match options.compat {
+        Compat::Native => tell_native(options, notice),
+        Compat::Tini => tini::tell(options, notice),
+        Compat::DumbInit => dumb_init::tell(options, notice),
+        Compat::Catatonit => catatonit::tell(options, notice),
     }
 }
 
 /// The command runs, or could not be executed by this process.
 pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed: Option<Errno>) {
-    if options.dialect != Dialect::Native || failed.is_none() {
+    if options.compat != Compat::Native || failed.is_none() {
         tell(options, Notice::Started(program, child));
     }
     if options.placement == Placement::Foreground {
@@ -112,13 +112,13 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
 
 /// What the child has found, asked again for those alone who want to know.
 fn tell_of_terminal(options: &Options, child: Pid) {
-    match options.dialect {
-        Dialect::Tini if tini::tells_of_terminal(options) => {}
-        Dialect::Catatonit if options.verbosity > 0 => match terminal::sessions_is_there() {
+    match options.compat {
+        Compat::Tini if tini::tells_of_terminal(options) => {}
+        Compat::Catatonit if options.verbosity > 0 => match terminal::sessions_is_there() {
             Ok(()) => return,
             Err(errno) => tell(options, Notice::NoSessionTerminal(child, errno)),
         },
-        Dialect::Native | Dialect::Tini | Dialect::DumbInit | Dialect::Catatonit => return,
+        Compat::Native | Compat::Tini | Compat::DumbInit | Compat::Catatonit => return,
     }
     if let Err(errno) = terminal::is_there() {
         tell(options, Notice::NoTerminal(child, errno));
@@ -127,10 +127,10 @@ fn tell_of_terminal(options: &Options, child: Pid) {
 
 /// Whether it is told that nobody is left, which has to be asked for.
 pub(super) const fn tells_of_childless(options: &Options) -> bool {
-    match options.dialect {
-        Dialect::Tini => tini::tells_of_childless(options),
-        Dialect::Catatonit => options.verbosity > 0,
-        Dialect::Native | Dialect::DumbInit => false,
+    match options.compat {
+        Compat::Tini => tini::tells_of_childless(options),
+        Compat::Catatonit => options.verbosity > 0,
+        Compat::Native | Compat::DumbInit => false,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct LogFile {
     lost_bytes: u64,
     /// The pipe whose line, cut, is at the end.
     open_line: Option<u64>,
-    torn: bool,
+    partial_line: bool,
 }
 
 impl LogFile {
@@ -44,7 +44,7 @@ impl LogFile {
             has_trouble: false,
             lost_bytes: 0,
             open_line: None,
-            torn: false,
+            partial_line: false,
         }
     }
 
@@ -98,9 +98,9 @@ impl LogFile {
 
     fn write(&mut self, buffer: &[u8], written: &mut usize, now: Mono) -> io::Result<()> {
         self.look(now)?;
-        if self.torn {
+        if self.partial_line {
             self.append(b"\n")?;
-            self.torn = false;
+            self.partial_line = false;
         }
         while let Some(rest) = buffer.get(*written..).filter(|rest| !rest.is_empty()) {
             let fits = fitting(rest, self.target.max_size.saturating_sub(self.size));
@@ -115,7 +115,7 @@ impl LogFile {
                 let count = match self.append(left) {
                     Ok(count) => count,
                     Err(error) => {
-                        self.torn = left.len() < part;
+                        self.partial_line = left.len() < part;
                         return Err(error);
                     }
                 };
@@ -175,10 +175,10 @@ impl LogFile {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        self.torn = match last_byte(path, &metadata) {
+        self.partial_line = match last_byte(path, &metadata) {
             Some(last) => last != b'\n',
             // Unless it is empty, it is what it was as far as we know.
-            None => self.torn && metadata.len() > 0,
+            None => self.partial_line && metadata.len() > 0,
         };
         (self.file, self.size) = (Some(file), metadata.len());
         Ok(())

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 
 use self::client::{CLIENTS_AT_MOST, Client, GUESTS_AT_MOST};
 use self::outputs::Outputs;
-use self::pipes::{Heir, key};
+use self::pipes::{NextPipe, key};
 use self::ring::Ring;
 use self::sink::Sink;
 use self::source::{Pipe, Read};
@@ -37,7 +37,7 @@ use crate::model::Mono;
 use crate::model::map::Map;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
-use crate::sys::outlet::Outlet;
+use crate::sys::non_blocking_writer::NonBlockingWriter;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
@@ -73,7 +73,7 @@ const FIRST_RETIRED: u64 = 1 << 40;
 
 /// What the logger begins with.
 #[derive(Debug)]
-pub struct Beginning {
+pub struct LoggerArgs {
     /// Where PID 1 tells what to do.
     pub socket: OwnedFd,
     /// Whoever holds the other end sees by its closing that the logger has ended.
@@ -115,13 +115,13 @@ enum Pending {
     },
 }
 
-/// Reads, writes and ends with the process. Only for a copy that [`fork::fork_quietly`] has made.
-pub fn run(beginning: Beginning) -> ! {
+/// Reads, writes and ends with the process. Only for a copy that [`fork::fork_without_sigchld`] has made.
+pub fn run(beginning: LoggerArgs) -> ! {
     fork::set_name(c"keepalive-log");
     let mut kept = vec![beginning.socket.as_raw_fd(), beginning.life.as_raw_fd()];
     kept.extend(beginning.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
     process::release_start(&kept);
-    let code = match Logger::new(beginning, [1, 2].map(Outlet::of)) {
+    let code = match Logger::new(beginning, [1, 2].map(NonBlockingWriter::of)) {
         Ok(mut logger) => {
             logger.run();
             // Nothing is dropped: its end is seen when it is there, not before.
@@ -141,7 +141,7 @@ struct Logger {
     /// The key of the next pipe in whose place there is another.
     next_retired: u64,
     /// Who is read when a pipe, by its key, has been read so far.
-    heirs: Map<u64, Heir>,
+    heirs: Map<u64, NextPipe>,
     /// The number of the newest pipe that we have ever had.
     newest: Option<u64>,
     names: Names,
@@ -161,11 +161,11 @@ struct Logger {
 }
 
 impl Logger {
-    fn new(beginning: Beginning, outlets: [Outlet; 2]) -> Result<Self, Errno> {
-        let Beginning { socket, life, pipes, style, width, colour, counters } = beginning;
+    fn new(beginning: LoggerArgs, outlets: [NonBlockingWriter; 2]) -> Result<Self, Errno> {
+        let LoggerArgs { socket, life, pipes, style, width, colour, counters } = beginning;
         let poller = Poller::new()?;
         poller.add(&socket, SOCKET)?;
-        let colours = outlets.map(|outlet| colour == Colour::With && outlet.is_terminal());
+        let colours = outlets.map(|non_blocking_writer| colour == Colour::With && non_blocking_writer.is_terminal());
         let [stdout, stderr] = outlets;
         let are_one = stdout.is_same(&stderr);
         let outputs = Outputs {

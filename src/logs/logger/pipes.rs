@@ -12,7 +12,7 @@ use crate::sys::poll::Interest;
 
 /// A pipe that is not read before another has been read so far.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heir {
+pub(super) struct NextPipe {
     key: u64,
     until: u64,
 }
@@ -63,7 +63,7 @@ impl Logger {
         let until = pipe.written();
         let comes_first = until > pipe.seen();
         if comes_first {
-            self.heirs.insert(retired, Heir { key, until });
+            self.heirs.insert(retired, NextPipe { key, until });
         }
         self.pipes.insert(retired, pipe);
         comes_first.then_some(retired)

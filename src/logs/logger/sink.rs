@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::model::{Mono, errno};
 use crate::sys::Poller;
-use crate::sys::outlet::Outlet;
+use crate::sys::non_blocking_writer::NonBlockingWriter;
 
 /// With so much waiting, nothing more is read that would come here.
 pub(super) const ENOUGH: usize = 128 << 10;
@@ -20,7 +20,7 @@ const LARGE: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Sink {
     name: &'static str,
-    outlet: Outlet,
+    non_blocking_writer: NonBlockingWriter,
     token: u64,
     pub(super) buffer: Vec<u8>,
     written: usize,
@@ -32,18 +32,23 @@ pub(super) struct Sink {
     pub(super) paused: Vec<u64>,
     trouble: Option<Errno>,
     /// The last thing that was written was no whole line, and its rest is lost.
-    torn: bool,
+    partial_line: bool,
     /// Not 0 while what has been written so far ends within a line: for the logger that comes after us.
     mark: Option<&'static AtomicU64>,
 }
 
 impl Sink {
     /// `mark` is what the logger before us has left, if there was one.
-    pub(super) fn new(name: &'static str, outlet: Outlet, token: u64, mark: Option<&'static AtomicU64>) -> Self {
-        let torn = mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0);
+    pub(super) fn new(
+        name: &'static str,
+        non_blocking_writer: NonBlockingWriter,
+        token: u64,
+        mark: Option<&'static AtomicU64>,
+    ) -> Self {
+        let partial_line = mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0);
         Self {
             name,
-            outlet,
+            non_blocking_writer,
             token,
             buffer: Vec::new(),
             written: 0,
@@ -51,7 +56,7 @@ impl Sink {
             is_slow: false,
             paused: Vec::new(),
             trouble: None,
-            torn,
+            partial_line,
             mark,
         }
     }
@@ -85,14 +90,14 @@ impl Sink {
             Ok(written) if self.waiting() > 0 => {
                 if !was_full {
                     // Only what can be full can be waited for.
-                    poller.add_output(self.outlet.descriptor(), self.token).ok();
+                    poller.add_output(self.non_blocking_writer.descriptor(), self.token).ok();
                 }
                 self.full_since = self.full_since.filter(|_| written == 0).or(Some(now));
                 return None;
             }
             Ok(_) | Err(_) => {
                 if was_full {
-                    poller.remove(self.outlet.descriptor()).ok();
+                    poller.remove(self.non_blocking_writer.descriptor()).ok();
                     self.full_since = None;
                 }
             }
@@ -100,7 +105,7 @@ impl Sink {
         let trouble = result.err();
         if trouble.is_some() {
             let before = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
-            self.torn = before.map_or(self.torn, |byte| *byte != b'\n');
+            self.partial_line = before.map_or(self.partial_line, |byte| *byte != b'\n');
         }
         self.empty();
         let told = std::mem::replace(&mut self.trouble, trouble);
@@ -120,15 +125,15 @@ impl Sink {
         if let Some(mark) = self.mark {
             mark.store(1, Ordering::Relaxed);
         }
-        if self.torn {
-            match self.outlet.write(b"\n") {
-                Ok(_) => self.torn = false,
+        if self.partial_line {
+            match self.non_blocking_writer.write(b"\n") {
+                Ok(_) => self.partial_line = false,
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(errno) => return Err(errno),
             }
         }
         while let Some(rest) = self.buffer.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match self.outlet.write(rest) {
+            match self.non_blocking_writer.write(rest) {
                 Ok(0) => return Err(Errno::EIO),
                 Ok(written) => {
                     self.written += written;
@@ -151,7 +156,7 @@ impl Sink {
     fn leave_mark(&self) {
         let last = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
         if let Some(mark) = self.mark {
-            mark.store(u64::from(last.map_or(self.torn, |byte| *byte != b'\n')), Ordering::Relaxed);
+            mark.store(u64::from(last.map_or(self.partial_line, |byte| *byte != b'\n')), Ordering::Relaxed);
         }
     }
 

@@ -15,18 +15,18 @@ struct World {
 }
 
 /// The reading end is a file that does not wait, the writing end stays open for good.
-fn outlet() -> (File, Outlet) {
+fn writer() -> (File, NonBlockingWriter) {
     let (read_end, write_end) = pipe::pipe().unwrap();
-    (read_end.into(), Outlet::of(write_end.into_raw_fd()))
+    (read_end.into(), NonBlockingWriter::of(write_end.into_raw_fd()))
 }
 
 impl World {
     fn new() -> Self {
-        let [(stdout, first), (stderr, second)] = [outlet(), outlet()];
-        let (near_end, far_end) = packet::pair().unwrap();
+        let [(stdout, first), (stderr, second)] = [writer(), writer()];
+        let (near_end, peer) = packet::pair().unwrap();
         let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + 4 * COUNTERS_FOR_EACH).unwrap();
-        let beginning = Beginning {
-            socket: far_end,
+        let beginning = LoggerArgs {
+            socket: peer,
             life: pipe::pipe().unwrap().1,
             pipes: Vec::new(),
             style: LogStyle::default(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::json::Object;
-use super::scene::{Scene, is_ready, reason_of, state_of};
+use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
 use crate::model::excess::Excess;
 use crate::model::plan::Kind;
@@ -33,26 +33,27 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
 }
 
 /// The answer to a request that was done or refused.
-pub(super) fn result(scene: &Scene<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
+pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
     let (status, word, reason) = match result {
-        Ok(()) => (200, "done", done(scene, request)),
-        Err(refusal @ Refusal::Unknown(_)) => (404, "unknown", refused(scene, request, refusal)),
-        Err(refusal) => (409, "refused", refused(scene, request, refusal)),
+        Ok(()) => (200, "done", done(snapshot, request)),
+        Err(refusal @ Refusal::Unknown(_)) => (404, "unknown", refused(snapshot, request, refusal)),
+        Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
-    with_instances(scene, request, status, word, &reason)
+    with_instances(snapshot, request, status, word, &reason)
 }
 
 /// The answer to a request that was not done in time: what is still going on.
-pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> Answer {
+pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
         Request::About(_, Verb::Stop) => is_active(instance.state),
         Request::About(..) | Request::Scale(..) | Request::Configure | Request::Shutdown => {
-            !is_ready(instance, scene.plan)
+            !is_ready(instance, snapshot.plan)
         }
     };
-    let twins = scene.view.services().flat_map(ServiceView::twins).filter(|twin| is_meant(request, twin.id.slot()));
-    let underway: Vec<_> = targets(scene, request).filter(is_underway).chain(twins).collect();
-    let named = underway.iter().take(NAMED).map(|instance| sentence(instance, scene)).collect::<Vec<_>>().join("; ");
+    let surges =
+        snapshot.view.services().flat_map(ServiceView::surges).filter(|surge| is_meant(request, surge.id.slot()));
+    let underway: Vec<_> = targets(snapshot, request).filter(is_underway).chain(surges).collect();
+    let named = underway.iter().take(NAMED).map(|instance| sentence(instance, snapshot)).collect::<Vec<_>>().join("; ");
     let more = match underway.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!("; and {more} more"),
@@ -63,22 +64,22 @@ pub(super) fn timeout(scene: &Scene<'_>, request: Request, after: Duration) -> A
     } else {
         format!("not done within {after}, and goes on: {named}{more}")
     };
-    with_instances(scene, request, 504, "timeout", &reason)
+    with_instances(snapshot, request, 504, "timeout", &reason)
 }
 
-fn with_instances(scene: &Scene<'_>, request: Request, status: u16, result: &str, reason: &str) -> Answer {
+fn with_instances(snapshot: &StatusSnapshot<'_>, request: Request, status: u16, result: &str, reason: &str) -> Answer {
     let mut body = Vec::new();
     let mut object = Object::new(&mut body);
     object.text("result", result);
     object.text("reason", reason);
     let list = object.value("instances");
     list.push(b'[');
-    for (position, instance) in targets(scene, request).take(LISTED).enumerate() {
+    for (position, instance) in targets(snapshot, request).take(LISTED).enumerate() {
         if position > 0 {
             list.push(b',');
         }
         let mut one = Object::new(list);
-        one.shown("id", Name(scene.plan, instance.id));
+        one.shown("id", Name(snapshot.plan, instance.id));
         one.text("state", instance.state.as_str());
         one.end();
     }
@@ -88,8 +89,8 @@ fn with_instances(scene: &Scene<'_>, request: Request, status: u16, result: &str
     Answer { status, body }
 }
 
-fn targets<'s>(scene: &Scene<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
-    scene.view.instances().filter(move |instance| is_meant(request, instance.id))
+fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
+    snapshot.view.instances().filter(move |instance| is_meant(request, instance.id))
 }
 
 fn is_meant(request: Request, instance: InstanceId) -> bool {
@@ -101,21 +102,21 @@ fn is_meant(request: Request, instance: InstanceId) -> bool {
     }
 }
 
-fn target_name(scene: &Scene<'_>, target: Target) -> String {
+fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
     match target {
         Target::All => "all".to_owned(),
-        Target::Service(service) => service_name(scene.plan, service).to_owned(),
-        Target::Instance(id) => Name(scene.plan, id).to_string(),
+        Target::Service(service) => service_name(snapshot.plan, service).to_owned(),
+        Target::Instance(id) => Name(snapshot.plan, id).to_string(),
     }
 }
 
-fn done(scene: &Scene<'_>, request: Request) -> String {
+fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
     match request {
         Request::Shutdown => "everything is being stopped".to_owned(),
-        Request::Configure => Changed(&scene.counts.changes, "reloaded").to_string(),
-        Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(scene.plan, service)),
+        Request::Configure => Changed(&snapshot.counts.changes, "reloaded").to_string(),
+        Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(snapshot.plan, service)),
         Request::About(target, verb) => {
-            let name = target_name(scene, target);
+            let name = target_name(snapshot, target);
             match verb {
                 Verb::Start => format!("{name} started"),
                 Verb::Stop => format!("{name} stopped"),
@@ -127,43 +128,46 @@ fn done(scene: &Scene<'_>, request: Request) -> String {
     }
 }
 
-fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
-    let find = |id| scene.view.instances().find(|instance| instance.id == id);
+fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) -> String {
+    let find = |id| snapshot.view.instances().find(|instance| instance.id == id);
     match refusal {
         Refusal::ShuttingDown => "everything is being stopped".to_owned(),
         Refusal::NotRunning(id) => match request {
-            Request::About(target, _) => format!("{} is not running", target_name(scene, target)),
+            Request::About(target, _) => format!("{} is not running", target_name(snapshot, target)),
             Request::Scale(..) | Request::Configure | Request::Shutdown => {
-                format!("{} is not running", Name(scene.plan, id))
+                format!("{} is not running", Name(snapshot.plan, id))
             }
         },
         Refusal::Failed(id) => match find(id) {
-            Some(instance) => sentence(&instance, scene),
-            None => format!("{} has failed", Name(scene.plan, id)),
+            Some(instance) => sentence(&instance, snapshot),
+            None => format!("{} has failed", Name(snapshot.plan, id)),
         },
         Refusal::Overtaken(id) => {
-            format!("another request has decided otherwise about {} meanwhile", Name(scene.plan, id))
+            format!("another request has decided otherwise about {} meanwhile", Name(snapshot.plan, id))
         }
         Refusal::Unknown(id) => {
-            let wanted =
-                scene.view.services().find(|service| service.index == id.service).map_or(0, |service| service.wanted);
+            let wanted = snapshot
+                .view
+                .services()
+                .find(|service| service.index == id.service)
+                .map_or(0, |service| service.wanted);
             let last = wanted.saturating_sub(1);
-            let name = service_name(scene.plan, id.service);
-            format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(scene.plan, id))
+            let name = service_name(snapshot.plan, id.service);
+            format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(snapshot.plan, id))
         }
         Refusal::TooMany(last, Excess::OneFile) => {
-            let (count, name) = (last.number + 1, service_name(scene.plan, last.service));
+            let (count, name) = (last.number + 1, service_name(snapshot.plan, last.service));
             format!("{count} instances of {name} would have one file of state: put `{{instance}}` into its name")
         }
         Refusal::TooMany(last, Excess::Nowhere) => {
             let authority =
-                scene.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
+                snapshot.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
             let place = authority.map(|authority| authority.expand(last.number)).unwrap_or_default();
-            let (name, place) = (Name(scene.plan, last), place.to_string_lossy());
+            let (name, place) = (Name(snapshot.plan, last), place.to_string_lossy());
             format!("`ready` of {name} would be at `{}`, which is no address", place.escape_debug())
         }
         Refusal::Oneshot(service) => {
-            let name = service_name(scene.plan, service);
+            let name = service_name(snapshot.plan, service);
             match request {
                 Request::About(..) => format!("{name} is a oneshot: there is nothing to reload, restart it"),
                 Request::Scale(..) | Request::Configure | Request::Shutdown => {
@@ -171,8 +175,8 @@ fn refused(scene: &Scene<'_>, request: Request, refusal: Refusal) -> String {
                 }
             }
         }
-        Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(scene.plan, service)),
-        Refusal::ReloadFailed(failure) => Reloaded(scene.plan, &failure).to_string(),
+        Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(snapshot.plan, service)),
+        Refusal::ReloadFailed(failure) => Reloaded(snapshot.plan, &failure).to_string(),
     }
 }
 
@@ -181,8 +185,8 @@ const fn is_active(state: StateName) -> bool {
 }
 
 /// `web.0 is in backoff (exit 1 after 20ms, retry in 400ms, 2 of 16)`.
-fn sentence(instance: &InstanceView<'_>, scene: &Scene<'_>) -> String {
-    let name = Name(scene.plan, instance.id);
+fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
+    let name = Name(snapshot.plan, instance.id);
     let is = match instance.state {
         StateName::Waiting => "is waiting for what it depends on",
         StateName::Starting => "is starting",
@@ -193,35 +197,35 @@ fn sentence(instance: &InstanceView<'_>, scene: &Scene<'_>) -> String {
         StateName::Completed => "has completed",
         StateName::Failed => "has failed",
     };
-    let reason = reason_of(instance, scene.plan);
+    let reason = reason_of(instance, snapshot.plan);
     if reason.is_empty() { format!("{name} {is}") } else { format!("{name} {is} ({reason})") }
 }
 
 /// `{"ready": …, "reason": …, "services": {"web": {"ready": …, "state": …}}}`: 200 if all that should be ready are, else
 /// 503.
-pub(super) fn readiness(scene: &Scene<'_>, target: Target) -> Answer {
+pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer {
     let is_meant = |service: &ServiceView<'_>| match target {
         Target::All => true,
         Target::Service(index) => service.index == index,
         Target::Instance(id) => service.index == id.service,
     };
-    let services: Vec<_> = scene.view.services().filter(is_meant).collect();
+    let services: Vec<_> = snapshot.view.services().filter(is_meant).collect();
     let missing: Vec<String> = match target {
         Target::Instance(id) => {
-            let instance = scene.view.instances().find(|instance| instance.id == id);
+            let instance = snapshot.view.instances().find(|instance| instance.id == id);
             match instance {
-                Some(instance) if is_ready(&instance, scene.plan) => Vec::new(),
-                Some(instance) => vec![sentence(&instance, scene)],
-                None => vec![format!("there is no {}", Name(scene.plan, id))],
+                Some(instance) if is_ready(&instance, snapshot.plan) => Vec::new(),
+                Some(instance) => vec![sentence(&instance, snapshot)],
+                None => vec![format!("there is no {}", Name(snapshot.plan, id))],
             }
         }
         Target::All | Target::Service(_) => {
-            services.iter().filter_map(|service| what_is_missing(*service, scene, target)).collect()
+            services.iter().filter_map(|service| what_is_missing(*service, snapshot, target)).collect()
         }
     };
-    let ready = missing.is_empty() && !scene.view.is_stopping;
+    let ready = missing.is_empty() && !snapshot.view.is_stopping;
     let reason = match &missing[..] {
-        _ if scene.view.is_stopping => "everything is being stopped".to_owned(),
+        _ if snapshot.view.is_stopping => "everything is being stopped".to_owned(),
         [] => "ready".to_owned(),
         [..] => {
             let more = missing.len().saturating_sub(NAMED);
@@ -248,8 +252,8 @@ pub(super) fn readiness(scene: &Scene<'_>, target: Target) -> Answer {
 
 /// What keeps a service from being ready that should be. Unless it is asked for by name, that is each that has been
 /// started, until it has completed; one that does not start by itself until it is stopped.
-fn what_is_missing(service: ServiceView<'_>, scene: &Scene<'_>, target: Target) -> Option<String> {
-    let planned = scene.plan.services.get(service.index.position())?;
+fn what_is_missing(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, target: Target) -> Option<String> {
+    let planned = snapshot.plan.services.get(service.index.position())?;
     let state = state_of(service);
     let is_idle = |instance: &InstanceView<'_>| {
         instance.state == StateName::Stopped && (instance.reason.is_none() || !planned.autostart)
@@ -260,5 +264,5 @@ fn what_is_missing(service: ServiceView<'_>, scene: &Scene<'_>, target: Target) 
         return None;
     }
     let worst = service.instances().find(|instance| instance.state == state)?;
-    Some(sentence(&worst, scene))
+    Some(sentence(&worst, snapshot))
 }

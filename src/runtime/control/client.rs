@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::answer::{self, Answer};
 use super::json::push;
-use super::scene::{Page, Scene};
+use super::snapshot::{StatusSnapshot, StreamingBody};
 use crate::model::Mono;
 use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
@@ -26,7 +26,7 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a client has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entrance {
+pub(super) enum Listener {
     /// The control socket: whoever is allowed to connect may do everything.
     Control,
     /// Read-only HTTP.
@@ -37,7 +37,7 @@ pub(super) enum Entrance {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) fd: OwnedFd,
-    pub(super) entrance: Entrance,
+    pub(super) entrance: Listener,
     pub(super) stage: Stage,
     /// When it is given up, or a request that it waits for is.
     pub(super) deadline: Option<Mono>,
@@ -60,11 +60,11 @@ pub(super) enum Stage {
     /// The request is not complete.
     Reading(Vec<u8>),
     /// It is being found out what the instances use.
-    Measuring(Page),
+    Measuring(StreamingBody),
     /// Until something is done, for so long at most.
     Awaiting(Request, Duration),
     /// What is to go out, and whether there will be more of it.
-    Sending(Option<Page>),
+    Sending(Option<StreamingBody>),
     /// All events up to this one have been sent; the next ones follow as they come.
     Following(u64),
     /// Everything has been sent.
@@ -99,14 +99,14 @@ enum Room {
 
 /// What is to become of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ConnectionFate {
     Stays,
     /// It has got its answer, or has gone.
     Over,
 }
 
 impl Client {
-    pub(super) fn new(fd: OwnedFd, entrance: Entrance, now: Mono) -> Self {
+    pub(super) fn new(fd: OwnedFd, entrance: Listener, now: Mono) -> Self {
         Self {
             fd,
             entrance,
@@ -165,13 +165,13 @@ impl Client {
     }
 
     /// From now on `page` is to be sent.
-    pub(super) fn page(&mut self, mut page: Page, scene: &Scene<'_>) {
+    pub(super) fn page(&mut self, mut page: StreamingBody, snapshot: &StatusSnapshot<'_>) {
         let mut piece = Vec::new();
-        let is_all = page.go_on(scene, &mut piece);
+        let is_all = page.go_on(snapshot, &mut piece);
         let length = is_all.then_some(piece.len());
         self.out = head(200, page.content_type(), length, "");
         self.out.extend(piece);
-        self.begin((!is_all).then_some(page), scene.now);
+        self.begin((!is_all).then_some(page), snapshot.now);
     }
 
     /// From now on the events are to be sent, and those to come.
@@ -192,14 +192,14 @@ impl Client {
     }
 
     /// The same, without having heard what it wants, as far as it can be said at once.
-    pub(super) fn refuse_at_once(mut self, scene: &Scene<'_>) {
-        if self.say_refusal(scene.now) {
-            self.discard();
-            self.send(scene);
+    pub(super) fn refuse_at_once(mut self, snapshot: &StatusSnapshot<'_>) {
+        if self.say_refusal(snapshot.now) {
+            self.deferred_close();
+            self.send(snapshot);
         }
     }
 
-    fn begin(&mut self, rest: Option<Page>, now: Mono) {
+    fn begin(&mut self, rest: Option<StreamingBody>, now: Mono) {
         if self.wants_head {
             let end = self.out.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |position| position + 4);
             self.out.truncate(end);
@@ -211,23 +211,26 @@ impl Client {
     }
 
     /// Sends what there is room for, and makes the next piece when all has gone.
-    pub(super) fn send(&mut self, scene: &Scene<'_>) -> Fate {
+    pub(super) fn send(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match self.transmit() {
             Ok(Room::Enough) => {
-                self.deadline = Some(scene.now + PATIENCE);
-                self.after_sending(scene)
+                self.deadline = Some(snapshot.now + PATIENCE);
+                self.after_sending(snapshot)
             }
             Ok(Room::None) => {
                 self.interest = Interest::Output;
-                Fate::Stays
+                ConnectionFate::Stays
             }
-            Err(_) => Fate::Over,
+            Err(_) => ConnectionFate::Over,
         }
     }
 
     /// Sends all that there is, as far as there is room for it now.
-    pub(super) fn flush(&mut self, scene: &Scene<'_>) {
-        while self.transmit() == Ok(Room::Enough) && self.after_sending(scene) == Fate::Stays && !self.out.is_empty() {}
+    pub(super) fn flush(&mut self, snapshot: &StatusSnapshot<'_>) {
+        while self.transmit() == Ok(Room::Enough)
+            && self.after_sending(snapshot) == ConnectionFate::Stays
+            && !self.out.is_empty()
+        {}
     }
 
     fn transmit(&mut self) -> Result<Room, Errno> {
@@ -244,19 +247,19 @@ impl Client {
     }
 
     /// A piece has gone out: makes the next one, which goes with the next turn.
-    fn after_sending(&mut self, scene: &Scene<'_>) -> Fate {
+    fn after_sending(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match &mut self.stage {
             Stage::Sending(Some(page)) => {
-                if page.go_on(scene, &mut self.out) {
+                if page.go_on(snapshot, &mut self.out) {
                     self.stage = Stage::Sending(None);
                 }
                 self.interest = Interest::Output;
-                Fate::Stays
+                ConnectionFate::Stays
             }
             Stage::Following(after) => {
-                let mut page = Page::Events { after: *after };
-                page.go_on(scene, &mut self.out);
-                if let Page::Events { after: reached } = page {
+                let mut page = StreamingBody::Events { after: *after };
+                page.go_on(snapshot, &mut self.out);
+                if let StreamingBody::Events { after: reached } = page {
                     *after = reached;
                 }
                 let is_idle = self.out.is_empty();
@@ -264,48 +267,48 @@ impl Client {
                 if is_idle {
                     self.deadline = None;
                 }
-                Fate::Stays
+                ConnectionFate::Stays
             }
             Stage::Sending(None) if self.lingers => {
                 socket::finish(self.fd.as_fd());
                 self.stage = Stage::Leaving;
-                self.deadline = Some(scene.now + FAREWELL);
+                self.deadline = Some(snapshot.now + FAREWELL);
                 self.interest = Interest::Input;
-                Fate::Stays
+                ConnectionFate::Stays
             }
             Stage::Sending(None)
             | Stage::Reading(_)
             | Stage::Measuring(_)
             | Stage::Awaiting(..)
             | Stage::Leaving
-            | Stage::HandedOver => Fate::Over,
+            | Stage::HandedOver => ConnectionFate::Over,
         }
     }
 
     /// Reads what nobody wants to know, up to a limit, until the client has closed.
-    pub(super) fn discard(&mut self) -> Fate {
+    pub(super) fn deferred_close(&mut self) -> ConnectionFate {
         let mut buffer = [0; 4 << 10];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
             Ok(length @ 1..) if self.discarded < MOST_DISCARDED => {
                 self.discarded += length;
-                Fate::Stays
+                ConnectionFate::Stays
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => Fate::Stays,
-            Ok(_) | Err(_) => Fate::Over,
+            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Stays,
+            Ok(_) | Err(_) => ConnectionFate::Over,
         }
     }
 
     /// Something has come from somebody who only follows: more than the request is nonsense, and the end of what it says
     /// is the end of it, on a socket that tells when the other side is closed as well.
-    pub(super) fn listen(&mut self) -> Fate {
+    pub(super) fn listen(&mut self) -> ConnectionFate {
         let mut buffer = [0; 16];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(0) if self.entrance == Entrance::Control && self.interest == Interest::Input => {
+            Ok(0) if self.entrance == Listener::Control && self.interest == Interest::Input => {
                 self.interest = Interest::Nothing;
-                Fate::Stays
+                ConnectionFate::Stays
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => Fate::Stays,
-            Ok(_) | Err(_) => Fate::Over,
+            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Stays,
+            Ok(_) | Err(_) => ConnectionFate::Over,
         }
     }
 }

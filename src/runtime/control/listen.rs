@@ -30,13 +30,13 @@ impl Server {
             Control::Off => {}
             Control::At(path) => match claim(path) {
                 Ok(claimed) => server.control = Some(claimed),
-                Err(Obstacle::Live) => {
+                Err(RolloutError::Live) => {
                     let path = path.display();
                     log::error!(
                         "another keepalive answers at the control socket {path}: give this one another `control`"
                     );
                 }
-                Err(Obstacle::Other(reason)) => {
+                Err(RolloutError::Other(reason)) => {
                     log::warn!("cannot make the control socket {}: {reason}", path.display());
                 }
             },
@@ -71,13 +71,13 @@ impl Server {
 
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
-    let mut obstacles: Vec<(PathBuf, Obstacle)> = Vec::new();
+    let mut obstacles: Vec<(PathBuf, RolloutError)> = Vec::new();
     let places = places(&|name| std::env::var_os(name), process::effective_user());
     for Place { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.
-                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, Obstacle::Live)) {
+                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, RolloutError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive answers at {other}; this one does at {own} (`--socket {own}`)");
                 }
@@ -93,13 +93,13 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
 
 /// Why there is no control socket at a path.
 #[derive(Debug)]
-enum Obstacle {
+enum RolloutError {
     /// Another keepalive's is there.
     Live,
     Other(String),
 }
 
-impl Display for Obstacle {
+impl Display for RolloutError {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Live => formatter.write_str("another keepalive answers there"),
@@ -109,7 +109,7 @@ impl Display for Obstacle {
 }
 
 /// Makes the socket, in place of one that nobody answers at any more.
-fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), Obstacle> {
+fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), RolloutError> {
     let listener = match socket::listen_unix(path) {
         Err(Errno::EADDRINUSE) => {
             replace(path)?;
@@ -117,26 +117,26 @@ fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), Obstacle> {
         }
         other => other,
     };
-    let listener = listener.map_err(|errno| Obstacle::Other(errno::words(errno).to_owned()))?;
-    let identity = identity(path).map_err(|error| Obstacle::Other(error.to_string()))?;
+    let listener = listener.map_err(|errno| RolloutError::Other(errno::words(errno).to_owned()))?;
+    let identity = identity(path).map_err(|error| RolloutError::Other(error.to_string()))?;
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }
 
 /// Takes away what was left behind by somebody who has gone.
-fn replace(path: &Path) -> Result<(), Obstacle> {
+fn replace(path: &Path) -> Result<(), RolloutError> {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err(Obstacle::Other("a file that is no socket is there".to_owned()));
+        return Err(RolloutError::Other("a file that is no socket is there".to_owned()));
     }
     match socket::connect_unix(path) {
         Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Obstacle::Other(format!("a socket that nobody answers at is in the way: {error}"))),
+            Err(error) => Err(RolloutError::Other(format!("a socket that nobody answers at is in the way: {error}"))),
         },
         Err(Errno::ENOENT) => Ok(()),
-        Ok(_) | Err(_) => Err(Obstacle::Live),
+        Ok(_) | Err(_) => Err(RolloutError::Live),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::json::push;
-use super::scene::{Cursor, Scene, is_full, is_ready};
+use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready};
 use crate::runtime::journal::Name;
 use crate::runtime::logging::Count;
 use crate::supervisor::{InstanceView, ServiceView, StateName};
@@ -20,14 +20,14 @@ struct Family {
 /// Where they come from.
 enum Samples {
     /// One for keepalive itself.
-    Own(fn(&Scene<'_>) -> Value),
+    Own(fn(&StatusSnapshot<'_>) -> Value),
     Version,
     /// One for each service.
     Service(fn(ServiceView<'_>) -> Value),
     /// One for each service and result of a reload.
     Reloads,
     /// One for each instance; `None`: nothing is known yet.
-    Instance(fn(&InstanceView<'_>, &Scene<'_>) -> Option<Value>),
+    Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
     States,
     /// One for each instance and way to end that has occurred.
@@ -72,7 +72,7 @@ const FAMILIES: [Family; 25] = [
         name: "keepalive_up",
         kind: "gauge",
         help: "1; 0 while everything is being stopped.",
-        samples: Samples::Own(|scene| Value::from(!scene.view.is_stopping)),
+        samples: Samples::Own(|snapshot| Value::from(!snapshot.view.is_stopping)),
     },
     Family {
         name: "keepalive_build_info",
@@ -84,49 +84,51 @@ const FAMILIES: [Family; 25] = [
         name: "keepalive_start_time_seconds",
         kind: "gauge",
         help: "When keepalive was started, in seconds since 1970.",
-        samples: Samples::Own(|scene| Value::Seconds(scene.begun_at)),
+        samples: Samples::Own(|snapshot| Value::Seconds(snapshot.begun_at)),
     },
     Family {
         name: "keepalive_zombies_reaped_total",
         kind: "counter",
         help: "Dead processes reaped that no service had started.",
-        samples: Samples::Own(|scene| Value::Count(scene.counts.orphans)),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.orphans)),
     },
     Family {
         name: "keepalive_loop_turns_total",
         kind: "counter",
         help: "How often keepalive has woken up.",
-        samples: Samples::Own(|scene| Value::Count(scene.counts.turns)),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.turns)),
     },
     Family {
         name: "keepalive_clients_dropped_total",
         kind: "counter",
         help: "Clients that were turned away, or given up because they kept keepalive waiting.",
-        samples: Samples::Own(|scene| Value::Count(scene.counts.dropped_clients + scene.logging.refused_clients())),
+        samples: Samples::Own(|snapshot| {
+            Value::Count(snapshot.counts.dropped_clients + snapshot.logging.refused_clients())
+        }),
     },
     Family {
         name: "keepalive_logger_restarts_total",
         kind: "counter",
         help: "How often the logger has ended and was started again.",
-        samples: Samples::Own(|scene| Value::Count(scene.logging.restarts())),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.logging.restarts())),
     },
     Family {
         name: "keepalive_own_lines_dropped_total",
         kind: "counter",
         help: "Lines of keepalive's own that were dropped because nobody took them.",
-        samples: Samples::Own(|scene| Value::Count(scene.logging.dropped_lines())),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.logging.dropped_lines())),
     },
     Family {
         name: "keepalive_events_total",
         kind: "counter",
         help: "Events so far.",
-        samples: Samples::Own(|scene| Value::Count(scene.events.latest())),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.events.latest())),
     },
     Family {
         name: "keepalive_configuration_failures_total",
         kind: "counter",
         help: "How often the configuration was to be read again and could not be taken.",
-        samples: Samples::Own(|scene| Value::Count(scene.counts.failed_configurations)),
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.failed_configurations)),
     },
     Family {
         name: "keepalive_reloads_total",
@@ -156,7 +158,7 @@ const FAMILIES: [Family; 25] = [
         name: "keepalive_instance_ready",
         kind: "gauge",
         help: "Whether the instance is ready; a oneshot: whether it has succeeded.",
-        samples: Samples::Instance(|instance, scene| Some(Value::from(is_ready(instance, scene.plan)))),
+        samples: Samples::Instance(|instance, snapshot| Some(Value::from(is_ready(instance, snapshot.plan)))),
     },
     Family {
         name: "keepalive_instance_state",
@@ -180,20 +182,20 @@ const FAMILIES: [Family; 25] = [
         name: "keepalive_instance_start_duration_seconds",
         kind: "gauge",
         help: "From the last decision to start until the program was executed.",
-        samples: Samples::Instance(|instance, scene| scene.counts.of(instance.id)?.start.map(Value::Seconds)),
+        samples: Samples::Instance(|instance, snapshot| snapshot.counts.of(instance.id)?.start.map(Value::Seconds)),
     },
     Family {
         name: "keepalive_instance_ready_duration_seconds",
         kind: "gauge",
         help: "From the last decision to start until the instance was ready.",
-        samples: Samples::Instance(|instance, scene| scene.counts.of(instance.id)?.ready.map(Value::Seconds)),
+        samples: Samples::Instance(|instance, snapshot| snapshot.counts.of(instance.id)?.ready.map(Value::Seconds)),
     },
     Family {
         name: "keepalive_instance_cpu_seconds_total",
         kind: "counter",
         help: "Processor time of the present run's processes.",
-        samples: Samples::Instance(|instance, scene| {
-            let used = scene.usage.of(instance.pid);
+        samples: Samples::Instance(|instance, snapshot| {
+            let used = snapshot.usage.of(instance.pid);
             instance.pid.map(|_| Value::Seconds(Duration::from_millis(used.milliseconds)))
         }),
     },
@@ -201,17 +203,17 @@ const FAMILIES: [Family; 25] = [
         name: "keepalive_instance_memory_bytes",
         kind: "gauge",
         help: "Resident memory of the instance's processes.",
-        samples: Samples::Instance(|instance, scene| {
-            instance.pid.map(|_| Value::Count(scene.usage.of(instance.pid).memory))
+        samples: Samples::Instance(|instance, snapshot| {
+            instance.pid.map(|_| Value::Count(snapshot.usage.of(instance.pid).memory))
         }),
     },
     Family {
         name: "keepalive_ipc_messages_lost_total",
         kind: "counter",
         help: "Messages to the instance that were lost because it does not read its channel.",
-        samples: Samples::Instance(|instance, scene| {
-            let service = scene.plan.services.get(instance.id.service.position())?;
-            service.process.ipc.then(|| Value::Count(scene.channels.lost(instance.id)))
+        samples: Samples::Instance(|instance, snapshot| {
+            let service = snapshot.plan.services.get(instance.id.service.position())?;
+            service.process.ipc.then(|| Value::Count(snapshot.channels.lost(instance.id)))
         }),
     },
     Family {
@@ -229,9 +231,9 @@ const FAMILIES: [Family; 25] = [
 ];
 
 /// Writes the next piece. Whether it was the last one.
-pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     while let Some(next) = FAMILIES.get(*family) {
-        if !next.go_on(cursor, scene, out) {
+        if !next.go_on(cursor, snapshot, out) {
             return false;
         }
         (*family, *cursor) = (*family + 1, Cursor::default());
@@ -240,14 +242,14 @@ pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, scene: &Scene<'_>, 
 }
 
 impl Family {
-    fn go_on(&self, cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    fn go_on(&self, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         let Self { name, kind, help, samples } = self;
         if !cursor.begun {
             push(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
             cursor.begun = true;
         }
         match samples {
-            Samples::Own(value) => push(out, format_args!("{name} {}\n", value(scene))),
+            Samples::Own(value) => push(out, format_args!("{name} {}\n", value(snapshot))),
             Samples::Version => push(out, format_args!("{name}{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))),
             Samples::Service(_)
             | Samples::Reloads
@@ -255,8 +257,8 @@ impl Family {
             | Samples::States
             | Samples::Exits
             | Samples::Streams(_) => {
-                for service in scene.view.services().skip(cursor.service) {
-                    if is_full(out) || !self.write_service(service, cursor, scene, out) {
+                for service in snapshot.view.services().skip(cursor.service) {
+                    if is_full(out) || !self.write_service(service, cursor, snapshot, out) {
                         return false;
                     }
                     (cursor.service, cursor.number) = (cursor.service + 1, 0);
@@ -270,7 +272,7 @@ impl Family {
         &self,
         service: ServiceView<'_>,
         cursor: &mut Cursor,
-        scene: &Scene<'_>,
+        snapshot: &StatusSnapshot<'_>,
         out: &mut Vec<u8>,
     ) -> bool {
         if let Samples::Service(value) = self.samples {
@@ -278,7 +280,7 @@ impl Family {
             return true;
         }
         if let Samples::Reloads = self.samples {
-            for (result, count) in ["done", "failed"].into_iter().zip(scene.counts.reloads(service.index)) {
+            for (result, count) in ["done", "failed"].into_iter().zip(snapshot.counts.reloads(service.index)) {
                 let (name, service) = (self.name, service.name);
                 push(out, format_args!("{name}{{service=\"{service}\",result=\"{result}\"}} {count}\n"));
             }
@@ -288,19 +290,25 @@ impl Family {
             if is_full(out) {
                 return false;
             }
-            self.write_instance(service.name, &instance, scene, out);
+            self.write_instance(service.name, &instance, snapshot, out);
             cursor.number += 1;
         }
         true
     }
 
-    fn write_instance(&self, service: &str, instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
+    fn write_instance(
+        &self,
+        service: &str,
+        instance: &InstanceView<'_>,
+        snapshot: &StatusSnapshot<'_>,
+        out: &mut Vec<u8>,
+    ) {
         // No name has a character in it that would have to be escaped.
         let name = self.name;
-        let labels = format!("service=\"{service}\",instance=\"{}\"", Name(scene.plan, instance.id));
+        let labels = format!("service=\"{service}\",instance=\"{}\"", Name(snapshot.plan, instance.id));
         match self.samples {
             Samples::Instance(value) => {
-                if let Some(value) = value(instance, scene) {
+                if let Some(value) = value(instance, snapshot) {
                     push(out, format_args!("{name}{{{labels}}} {value}\n"));
                 }
             }
@@ -311,15 +319,15 @@ impl Family {
                 }
             }
             Samples::Exits => {
-                let exits = scene.counts.of(instance.id).map_or(&[][..], |count| &count.exits);
+                let exits = snapshot.counts.of(instance.id).map_or(&[][..], |count| &count.exits);
                 for (status, count) in exits {
                     let code = status.to_string();
                     let code = code.strip_prefix("exit ").unwrap_or(&code);
                     push(out, format_args!("{name}{{{labels},code=\"{code}\"}} {count}\n"));
                 }
             }
-            Samples::Streams(value) if scene.logging.is_on() => {
-                for (stream, count) in ["stdout", "stderr"].into_iter().zip(scene.logging.counts(instance.id)) {
+            Samples::Streams(value) if snapshot.logging.is_on() => {
+                for (stream, count) in ["stdout", "stderr"].into_iter().zip(snapshot.logging.counts(instance.id)) {
                     push(out, format_args!("{name}{{{labels},stream=\"{stream}\"}} {}\n", value(count)));
                 }
             }

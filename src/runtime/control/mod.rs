@@ -2,7 +2,7 @@
 //!
 //! It lives in the one loop. A client costs no more than its share of a turn, whatever it does: requests are short,
 //! answers are made piece by piece as they are taken, and who keeps us waiting is given up. One request to a connection.
-//! Start with `Runtime::serve`; `route` says what can be asked, `answer` and `scene` what comes back, `client` how.
+//! Start with `Runtime::serve`; `route` says what can be asked, `answer` and `snapshot` what comes back, `client` how.
 
 mod answer;
 mod client;
@@ -10,7 +10,7 @@ pub(super) mod json;
 mod listen;
 mod metrics;
 mod route;
-mod scene;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -20,16 +20,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Runtime;
-use super::events::{Digest, What};
+use super::events::{Coalescer, What};
 use crate::logs::message::LogsQuery;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
 use crate::sys::{self, Interest, Poller, socket};
 use answer::plain;
-use client::{Client, Entrance, Fate, Head, Incoming, Stage};
+use client::{Client, ConnectionFate, Head, Incoming, Listener, Stage};
 use listen::SocketFile;
 use route::{Invalid, Route};
-use scene::{Cursor, Page, Scene};
+use snapshot::{Cursor, StatusSnapshot, StreamingBody};
 
 /// All tokens from here on are ours; below are the ids of processes.
 pub(super) const FIRST_TOKEN: u64 = 1 << 32;
@@ -59,7 +59,7 @@ pub(super) struct Server {
     ready: VecDeque<u64>,
     refusals: u64,
     last_refusal: String,
-    told_refusals: Digest,
+    told_refusals: Coalescer,
     /// No connections are taken until then: there are no descriptors.
     paused_until: Option<Mono>,
     /// The last connection could not be taken, and that has been said.
@@ -97,21 +97,21 @@ impl Server {
         self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(token, _)| *token).collect()
     }
 
-    fn followers(&self, entrance: Entrance) -> usize {
+    fn followers(&self, entrance: Listener) -> usize {
         let follows = |client: &Client| client.entrance == entrance && matches!(client.stage, Stage::Following(_));
         self.clients.iter().filter(|(_, client)| follows(client)).count()
     }
 
-    fn listener(&self, entrance: Entrance) -> Option<&OwnedFd> {
+    fn listener(&self, entrance: Listener) -> Option<&OwnedFd> {
         match entrance {
-            Entrance::Control => self.control.as_ref().map(|(listener, _)| listener),
-            Entrance::Http => self.http.as_ref(),
+            Listener::Control => self.control.as_ref().map(|(listener, _)| listener),
+            Listener::Http => self.http.as_ref(),
         }
     }
 
     /// Takes no connections for a while, or takes them again.
     fn listen_for(&self, poller: &Poller, interest: Interest) {
-        for (entrance, token) in [(Entrance::Control, CONTROL), (Entrance::Http, HTTP)] {
+        for (entrance, token) in [(Listener::Control, CONTROL), (Listener::Http, HTTP)] {
             if let Some(listener) = self.listener(entrance) {
                 poller.change(listener.as_fd(), token, interest).ok();
             }
@@ -124,13 +124,13 @@ impl Runtime {
     /// They have to wait while the supervisor has much to do.
     pub(super) fn serve(&mut self) {
         for _ in 0..CLIENTS_PER_TURN {
-            if !self.is_at_leisure() {
+            if !self.has_capacity() {
                 break;
             }
             match self.server.ready.pop_front() {
                 None => break,
-                Some(CONTROL) => self.welcome(Entrance::Control),
-                Some(HTTP) => self.welcome(Entrance::Http),
+                Some(CONTROL) => self.accept(Listener::Control),
+                Some(HTTP) => self.accept(Listener::Http),
                 Some(token) => self.attend(token),
             }
         }
@@ -148,12 +148,12 @@ impl Runtime {
         self.server.close();
         for (_, mut client) in mem::take(&mut self.server.clients) {
             if matches!(client.stage, Stage::Following(_)) {
-                client.flush(&self.scene());
+                client.flush(&self.snapshot());
             }
         }
     }
 
-    fn welcome(&mut self, entrance: Entrance) {
+    fn accept(&mut self, entrance: Listener) {
         let Some(listener) = self.server.listener(entrance) else { return };
         let fd = match socket::accept(listener) {
             Ok(fd) => fd,
@@ -170,13 +170,13 @@ impl Runtime {
         self.server.is_short = false;
         let mut client = Client::new(fd, entrance, self.now);
         let present = self.server.clients.iter().filter(|(_, other)| other.entrance == entrance).count();
-        if let Some(uid) = stranger(&client) {
-            self.turn_away(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
+        if let Some(uid) = unauthorized_uid(&client) {
+            self.reject(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
         } else if present >= MOST_CLIENTS {
-            self.turn_away(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
+            self.reject(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
         }
         if present >= MOST_CLIENTS + MOST_REFUSED {
-            return client.refuse_at_once(&self.scene());
+            return client.refuse_at_once(&self.snapshot());
         }
         self.server.last_token = self.server.last_token.max(HTTP) + 1;
         let token = self.server.last_token;
@@ -187,7 +187,7 @@ impl Runtime {
     }
 
     /// Whatever it asks for, it is told why not.
-    fn turn_away(&mut self, client: &mut Client, status: u16, reason: String) {
+    fn reject(&mut self, client: &mut Client, status: u16, reason: String) {
         self.counts.dropped_clients += 1;
         self.server.refusals += 1;
         self.server.last_refusal.clone_from(&reason);
@@ -202,30 +202,32 @@ impl Runtime {
         let mut request = None;
         let fate = match &client.stage {
             Stage::Reading(_) => match client.read() {
-                Incoming::Part => Fate::Stays,
-                Incoming::Closed => Fate::Over,
+                Incoming::Part => ConnectionFate::Stays,
+                Incoming::Closed => ConnectionFate::Over,
                 Incoming::Malformed(status, reason) => {
                     client.answer(plain(status, "invalid", reason), self.now);
-                    client.send(&self.scene())
+                    client.send(&self.snapshot())
                 }
                 Incoming::Request(head) => {
                     request = self.begin(&mut client, &head);
                     match client.stage {
-                        Stage::Sending(_) | Stage::Following(_) => client.send(&self.scene()),
-                        Stage::HandedOver => Fate::Over,
-                        Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => Fate::Stays,
+                        Stage::Sending(_) | Stage::Following(_) => client.send(&self.snapshot()),
+                        Stage::HandedOver => ConnectionFate::Over,
+                        Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => {
+                            ConnectionFate::Stays
+                        }
                     }
                 }
             },
-            Stage::Sending(_) => client.send(&self.scene()),
+            Stage::Sending(_) => client.send(&self.snapshot()),
             Stage::Following(_) if client.interest != Interest::Output => client.listen(),
-            Stage::Following(_) => client.send(&self.scene()),
-            Stage::Leaving => client.discard(),
+            Stage::Following(_) => client.send(&self.snapshot()),
+            Stage::Leaving => client.deferred_close(),
             // Nothing is waited for but that it closes.
-            Stage::Measuring(_) | Stage::HandedOver => Fate::Over,
+            Stage::Measuring(_) | Stage::HandedOver => ConnectionFate::Over,
             Stage::Awaiting(..) => {
                 self.happened(Event::Withdrawn(RequestId(token)));
-                Fate::Over
+                ConnectionFate::Over
             }
         };
         self.put_back(token, client, before, fate);
@@ -247,8 +249,8 @@ impl Runtime {
         }
     }
 
-    fn put_back(&mut self, token: u64, client: Client, before: Interest, fate: Fate) {
-        if fate == Fate::Over {
+    fn put_back(&mut self, token: u64, client: Client, before: Interest, fate: ConnectionFate) {
+        if fate == ConnectionFate::Over {
             self.poller.remove(client.fd.as_fd()).ok();
             return;
         }
@@ -280,22 +282,22 @@ impl Runtime {
         };
         match route {
             Route::Livez => client.document("application/json", "", b"{\"status\":\"ok\"}\n", self.now),
-            Route::Readyz(target) => client.answer(answer::readiness(&self.scene(), target), self.now),
+            Route::Readyz(target) => client.answer(answer::readiness(&self.snapshot(), target), self.now),
             Route::Page => client.document("text/html; charset=utf-8", POLICY, PAGE, self.now),
-            Route::Status => self.begin_page(client, Page::Status(Cursor::default())),
-            Route::Metrics => self.begin_page(client, Page::Metrics { family: 0, cursor: Cursor::default() }),
+            Route::Status => self.begin_page(client, StreamingBody::Status(Cursor::default())),
+            Route::Metrics => self.begin_page(client, StreamingBody::Metrics { family: 0, cursor: Cursor::default() }),
             Route::Events { follow: true } if self.server.followers(client.entrance) >= MOST_FOLLOWERS => {
                 let reason = format!("{MOST_FOLLOWERS} clients follow already");
                 client.answer(plain(503, "refused", &reason), self.now);
             }
             Route::Events { follow: true } => client.follow(self.now),
-            Route::Events { follow: false } => self.begin_page(client, Page::Events { after: 0 }),
+            Route::Events { follow: false } => self.begin_page(client, StreamingBody::Events { after: 0 }),
             Route::Logs { .. } if client.wants_head => client.document("application/x-ndjson", "", b"", self.now),
             Route::Logs { names, lines, follow } => {
-                let is_guest = client.entrance == Entrance::Http;
+                let is_guest = client.entrance == Listener::Http;
                 self.hand_over(client, LogsQuery { names, lines, follow, is_guest })
             }
-            Route::Change(..) if client.entrance == Entrance::Http => {
+            Route::Change(..) if client.entrance == Listener::Http => {
                 let reason = "nothing can be changed here; use the control socket";
                 client.answer(plain(403, "forbidden", reason), self.now);
             }
@@ -309,19 +311,19 @@ impl Runtime {
         None
     }
 
-    fn begin_page(&mut self, client: &mut Client, page: Page) {
+    fn begin_page(&mut self, client: &mut Client, page: StreamingBody) {
         if page.needs_usage() && !self.usage.is_fresh(self.now) {
             client.stage = Stage::Measuring(page);
             client.interest = Interest::Nothing;
         } else {
-            client.page(page, &self.scene());
+            client.page(page, &self.snapshot());
         }
     }
 
     /// Goes on with finding out what the instances use, and then with those who wait for it.
     fn measure(&mut self) {
         let view = self.supervisor.view();
-        let processes = view.services().flat_map(|service| service.instances().chain(service.twins()));
+        let processes = view.services().flat_map(|service| service.instances().chain(service.surges()));
         let mains = || processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
         if !self.usage.go_on(self.now, mains) {
             return;
@@ -330,9 +332,9 @@ impl Runtime {
             let Some(mut client) = self.server.take(token) else { continue };
             let before = client.interest;
             if let Stage::Measuring(page) = mem::replace(&mut client.stage, Stage::Leaving) {
-                client.page(page, &self.scene());
+                client.page(page, &self.snapshot());
             }
-            self.put_back(token, client, before, Fate::Stays);
+            self.put_back(token, client, before, ConnectionFate::Stays);
         }
     }
 
@@ -341,9 +343,9 @@ impl Runtime {
         let Some(mut client) = self.server.take(id.0) else { return };
         let before = client.interest;
         if let Stage::Awaiting(request, _) = client.stage {
-            client.answer(answer::result(&self.scene(), request, result), self.now);
+            client.answer(answer::result(&self.snapshot(), request, result), self.now);
         }
-        let fate = client.send(&self.scene());
+        let fate = client.send(&self.snapshot());
         self.put_back(id.0, client, before, fate);
     }
 
@@ -352,7 +354,7 @@ impl Runtime {
         let Some(mut client) = self.server.take(id.0) else { return };
         let before = client.interest;
         client.answer(plain(409, "refused", reason), self.now);
-        let fate = client.send(&self.scene());
+        let fate = client.send(&self.snapshot());
         self.put_back(id.0, client, before, fate);
     }
 
@@ -379,28 +381,28 @@ impl Runtime {
             let Some(mut client) = self.server.take(token) else { continue };
             let before = client.interest;
             if matches!(client.stage, Stage::Reading(_)) && client.say_refusal(self.now) {
-                client.send(&self.scene());
-                self.put_back(token, client, before, Fate::Over);
+                client.send(&self.snapshot());
+                self.put_back(token, client, before, ConnectionFate::Over);
                 continue;
             }
             let fate = match &client.stage {
                 Stage::Awaiting(request, patience) => {
-                    let answer = answer::timeout(&self.scene(), *request, *patience);
+                    let answer = answer::timeout(&self.snapshot(), *request, *patience);
                     client.answer(answer, self.now);
-                    let fate = client.send(&self.scene());
+                    let fate = client.send(&self.snapshot());
                     self.happened(Event::Withdrawn(RequestId(token)));
                     fate
                 }
                 Stage::Reading(_) => {
                     self.counts.dropped_clients += 1;
                     client.answer(plain(408, "timeout", "the request was not complete in time"), self.now);
-                    client.send(&self.scene());
-                    Fate::Over
+                    client.send(&self.snapshot());
+                    ConnectionFate::Over
                 }
-                Stage::Leaving | Stage::HandedOver => Fate::Over,
+                Stage::Leaving | Stage::HandedOver => ConnectionFate::Over,
                 Stage::Measuring(_) | Stage::Sending(_) | Stage::Following(_) => {
                     self.counts.dropped_clients += 1;
-                    Fate::Over
+                    ConnectionFate::Over
                 }
             };
             self.put_back(token, client, before, fate);
@@ -408,8 +410,8 @@ impl Runtime {
     }
 
     /// Everything that pages are made of.
-    fn scene(&self) -> Scene<'_> {
-        Scene {
+    fn snapshot(&self) -> StatusSnapshot<'_> {
+        StatusSnapshot {
             plan: &self.plan,
             view: self.supervisor.view(),
             usage: &self.usage,
@@ -427,8 +429,8 @@ impl Runtime {
 }
 
 /// Who may not be here.
-fn stranger(client: &Client) -> Option<String> {
-    if client.entrance == Entrance::Http {
+fn unauthorized_uid(client: &Client) -> Option<String> {
+    if client.entrance == Listener::Http {
         return None;
     }
     match socket::peer_uid(client.fd.as_fd()) {

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::InstanceId;
-use crate::runtime::closers::Closers;
-use crate::sys::notices::{self, Notice};
+use crate::runtime::close_queue::CloseQueue;
+use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, pipe, socket};
 
 /// A line is no longer, its end not counted.
@@ -91,12 +91,12 @@ impl Channel {
     pub(super) fn read(&mut self) -> Read {
         let mut buffer = [0; PIECE];
         // What a worker hands over we have no use for; but the kernel would close it in our place.
-        match notices::receive(&self.fd, &mut buffer) {
-            Ok(Notice { length: 0, .. }) => Read::End,
-            Ok(Notice { length, descriptors, .. }) => {
+        match datagram::receive(&self.fd, &mut buffer) {
+            Ok(Datagram { length: 0, .. }) => Read::End,
+            Ok(Datagram { length, descriptors, .. }) => {
                 if !descriptors.is_empty() {
-                    sys::discard(descriptors);
-                    if !Closers::have_room() {
+                    sys::deferred_close(descriptors);
+                    if !CloseQueue::have_room() {
                         return Read::End;
                     }
                 }
@@ -113,7 +113,7 @@ impl Channel {
         // Nothing more comes then.
         socket::stop_receiving(&self.fd);
         if socket::has_input(&self.fd) {
-            sys::discard(vec![self.fd]);
+            sys::deferred_close(vec![self.fd]);
         }
     }
 

@@ -123,8 +123,8 @@ fn a_message_reaches_those_whom_it_names() {
 fn both_processes_that_an_instance_has_for_a_while_get_what_is_sent_to_it() {
     let mut workers = Workers::new();
     let mut sender = workers.add(1, "db", 0);
-    let twin = InstanceId { service: ServiceIndex(0), number: 0 }.twin().number;
-    let mut both = [workers.add(2, "web", 0), workers.add(3, "web", twin)];
+    let surge = InstanceId { service: ServiceIndex(0), number: 0 }.surge().number;
+    let mut both = [workers.add(2, "web", 0), workers.add(3, "web", surge)];
     sender.write_all(b"{\"type\":\"send\",\"to\":\"web.0\",\"data\":[]}\n").unwrap();
     workers.turn();
     for worker in &mut both {

@@ -19,7 +19,7 @@ pub(super) enum Message<'a> {
     /// `BARRIER=1`: what came with it is to be closed once everything before it has been done.
     Barrier,
     /// Something has changed.
-    News(News<'a>),
+    NotifyFields(NotifyFields<'a>),
 }
 
 /// Why a datagram says nothing.
@@ -43,7 +43,7 @@ impl Fault {
 /// What has changed.
 #[expect(clippy::struct_excessive_bools, reason = "each is a line of the datagram, there or not")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct News<'a> {
+pub(super) struct NotifyFields<'a> {
     /// `READY=1`
     pub(super) is_ready: bool,
     /// `RELOADING=1`
@@ -125,7 +125,7 @@ impl<'a> Message<'a> {
         if lines().any(|line| line == b"BARRIER=1") {
             return if lines().count() == 1 { Ok(Self::Barrier) } else { Err(Fault::MixedBarrier) };
         }
-        let mut news = News::default();
+        let mut fields = NotifyFields::default();
         let mut seen = 0_u32;
         let (mut name, mut keep, mut drop, mut until_end) = (None, false, false, true);
         for line in lines() {
@@ -135,24 +135,24 @@ impl<'a> Message<'a> {
             }
             seen |= field.bit();
             match field {
-                Field::Ready => news.is_ready = value == "1",
-                Field::Reloading => news.reloads = value == "1",
-                Field::Stopping => news.stops = value == "1",
-                Field::Monotonic => news.at = microseconds(value).map(|time| Mono::from_nanos(0) + time),
-                Field::RestartReset => news.forgives = value == "1",
-                Field::Access => news.access = access(value),
-                Field::Status => news.status = Some(cut(value)),
-                Field::Errno => news.errno = value.parse().ok().filter(|errno| *errno > 0),
-                Field::ExitStatus => news.exit_status = value.parse().ok(),
-                Field::MainPid => news.main_pid = value.parse().ok().and_then(Pid::new),
-                Field::MainPidFd => news.brings_main = value == "1",
-                Field::Watchdog if value == "1" => news.watchdog = Some(Watchdog::Alive),
-                Field::Watchdog if value == "trigger" => news.watchdog = Some(Watchdog::InTrouble),
+                Field::Ready => fields.is_ready = value == "1",
+                Field::Reloading => fields.reloads = value == "1",
+                Field::Stopping => fields.stops = value == "1",
+                Field::Monotonic => fields.at = microseconds(value).map(|time| Mono::from_nanos(0) + time),
+                Field::RestartReset => fields.forgives = value == "1",
+                Field::Access => fields.access = access(value),
+                Field::Status => fields.status = Some(cut(value)),
+                Field::Errno => fields.errno = value.parse().ok().filter(|errno| *errno > 0),
+                Field::ExitStatus => fields.exit_status = value.parse().ok(),
+                Field::MainPid => fields.main_pid = value.parse().ok().and_then(Pid::new),
+                Field::MainPidFd => fields.brings_main = value == "1",
+                Field::Watchdog if value == "1" => fields.watchdog = Some(Watchdog::Alive),
+                Field::Watchdog if value == "trigger" => fields.watchdog = Some(Watchdog::InTrouble),
                 Field::WatchdogEvery => {
                     let never = |every: Duration| if every == NEVER { Duration::ZERO } else { every };
-                    news.watchdog_every = microseconds(value).map(never);
+                    fields.watchdog_every = microseconds(value).map(never);
                 }
-                Field::Extend => news.extend = microseconds(value),
+                Field::Extend => fields.extend = microseconds(value),
                 Field::Name => name = Some(value).filter(|name| is_name(name)),
                 Field::Keep => keep = value == "1",
                 Field::Drop => drop = value == "1",
@@ -160,14 +160,14 @@ impl<'a> Message<'a> {
                 Field::Watchdog => {}
             }
         }
-        news.store = match name {
+        fields.store = match name {
             Some(name) if drop => Store::Drop { name },
             // Without a name nothing can be meant.
             None if drop => Store::Nothing,
             name if keep => Store::Keep { name: name.unwrap_or(UNNAMED), until_end },
             _ => Store::Nothing,
         };
-        Ok(Self::News(news))
+        Ok(Self::NotifyFields(fields))
     }
 }
 
@@ -261,8 +261,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(datagram: &[u8], expect: News<'_>) {
-        assert_eq!(Message::parse(datagram), Ok(Message::News(expect)), "{}", datagram.escape_ascii());
+    fn check(datagram: &[u8], expect: NotifyFields<'_>) {
+        assert_eq!(Message::parse(datagram), Ok(Message::NotifyFields(expect)), "{}", datagram.escape_ascii());
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
         let all = b"READY=1\nSTATUS=up\nERRNO=2\nBUSERROR=x.y\nEXIT_STATUS=3\nMAINPID=4711\nWATCHDOG=1\n\
             WATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=1500\nFDSTORE=1\nFDNAME=a b\nFDPOLL=0\nX_MINE=1\nMONOTONIC_USEC=7\n\
             RESTART_RESET=1\nNOTIFYACCESS=main\nMAINPIDFD=1\n";
-        let expect = News {
+        let expect = NotifyFields {
             is_ready: true,
             at: Some(Mono::from_nanos(7_000)),
             forgives: true,
@@ -284,23 +284,28 @@ mod tests {
             watchdog_every: Some(Duration::from_secs(20)),
             extend: Some(Duration::from_micros(1500)),
             store: Store::Keep { name: "a b", until_end: false },
-            ..News::default()
+            ..NotifyFields::default()
         };
         check(all, expect);
     }
 
     #[test]
     fn the_first_word_of_each_name_counts() {
-        check(b"READY=1\nSTOPPING=1", News { is_ready: true, stops: true, ..News::default() });
-        let reload = News { reloads: true, is_ready: true, at: Some(Mono::from_nanos(5_000)), ..News::default() };
+        check(b"READY=1\nSTOPPING=1", NotifyFields { is_ready: true, stops: true, ..NotifyFields::default() });
+        let reload = NotifyFields {
+            reloads: true,
+            is_ready: true,
+            at: Some(Mono::from_nanos(5_000)),
+            ..NotifyFields::default()
+        };
         check(b"READY=1\nRELOADING=1\nMONOTONIC_USEC=5\n", reload.clone());
         check(b"RELOADING=1\nMONOTONIC_USEC=5\nREADY=1\nREADY=0\nMONOTONIC_USEC=9", reload);
-        check(b"STATUS=a\nSTATUS=b", News { status: Some("a"), ..News::default() });
+        check(b"STATUS=a\nSTATUS=b", NotifyFields { status: Some("a"), ..NotifyFields::default() });
     }
 
     #[test]
     fn who_may_speak_is_one_of_four_words() {
-        let access = |access| News { access, ..News::default() };
+        let access = |access| NotifyFields { access, ..NotifyFields::default() };
         check(b"NOTIFYACCESS=all", access(Some(Access::All)));
         check(b"NOTIFYACCESS=exec", access(Some(Access::Main)));
         check(b"NOTIFYACCESS=none", access(Some(Access::Nobody)));
@@ -330,10 +335,10 @@ mod tests {
             b"FDSTOREREMOVE=1",
             b"FDSTOREREMOVE=1\nFDSTORE=1\nFDNAME=a:b",
         ] {
-            check(nonsense, News::default());
+            check(nonsense, NotifyFields::default());
         }
         assert_eq!(Message::parse(b"READY=1\0STATUS=x"), Err(Fault::Binary));
-        check(b"READY=1\0", News { is_ready: true, ..News::default() });
+        check(b"READY=1\0", NotifyFields { is_ready: true, ..NotifyFields::default() });
     }
 
     #[test]
@@ -341,12 +346,12 @@ mod tests {
         assert_eq!(Message::parse(b"BARRIER=1"), Ok(Message::Barrier));
         assert_eq!(Message::parse(b"BARRIER=1\n"), Ok(Message::Barrier));
         assert_eq!(Message::parse(b"READY=1\nBARRIER=1"), Err(Fault::MixedBarrier));
-        check(b"BARRIER=0", News::default());
+        check(b"BARRIER=0", NotifyFields::default());
     }
 
     #[test]
     fn a_name_that_is_none_is_as_if_it_were_not_there() {
-        let keep = |name| News { store: Store::Keep { name, until_end: true }, ..News::default() };
+        let keep = |name| NotifyFields { store: Store::Keep { name, until_end: true }, ..NotifyFields::default() };
         check(b"FDSTORE=1", keep("stored"));
         check(b"FDSTORE=1\nFDNAME=", keep(""));
         check(b"FDSTORE=1\nFDNAME=a:b", keep("stored"));
@@ -355,20 +360,26 @@ mod tests {
         let long = "x".repeat(255);
         check(format!("FDSTORE=1\nFDNAME={long}").as_bytes(), keep(&long));
         check(format!("FDSTORE=1\nFDNAME={long}x").as_bytes(), keep("stored"));
-        check(b"FDNAME=a\nFDSTOREREMOVE=1", News { store: Store::Drop { name: "a" }, ..News::default() });
+        check(
+            b"FDNAME=a\nFDSTOREREMOVE=1",
+            NotifyFields { store: Store::Drop { name: "a" }, ..NotifyFields::default() },
+        );
     }
 
     #[test]
     fn what_is_long_is_cut_and_what_never_ends_is_never() {
         let status = format!("STATUS={}", "ä".repeat(3_000));
-        check(status.as_bytes(), News { status: Some(&"ä".repeat(256)), ..News::default() });
-        check(b"STATUS=", News { status: Some(""), ..News::default() });
-        let off = News { watchdog_every: Some(Duration::ZERO), ..News::default() };
+        check(status.as_bytes(), NotifyFields { status: Some(&"ä".repeat(256)), ..NotifyFields::default() });
+        check(b"STATUS=", NotifyFields { status: Some(""), ..NotifyFields::default() });
+        let off = NotifyFields { watchdog_every: Some(Duration::ZERO), ..NotifyFields::default() };
         check(b"WATCHDOG_USEC=18446744073709551615", off.clone());
         check(b"WATCHDOG_USEC=0", off);
-        check(b"EXTEND_TIMEOUT_USEC=18446744073709551615", News { extend: Some(NEVER), ..News::default() });
+        check(
+            b"EXTEND_TIMEOUT_USEC=18446744073709551615",
+            NotifyFields { extend: Some(NEVER), ..NotifyFields::default() },
+        );
         let many = "X=1\n".repeat(10_000) + "READY=1";
-        check(many.as_bytes(), News { is_ready: true, ..News::default() });
+        check(many.as_bytes(), NotifyFields { is_ready: true, ..NotifyFields::default() });
     }
 
     #[test]
@@ -384,7 +395,7 @@ mod tests {
                 datagram.push(byte);
             }
             // It ends, and what it finds is part of what it was given.
-            if let Ok(Message::News(News { status: Some(status), .. })) = Message::parse(&datagram) {
+            if let Ok(Message::NotifyFields(NotifyFields { status: Some(status), .. })) = Message::parse(&datagram) {
                 assert!(
                     datagram.windows(status.len().max(1)).any(|part| part == status.as_bytes()) || status.is_empty()
                 );

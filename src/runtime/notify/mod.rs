@@ -14,15 +14,15 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::children::Child;
-use super::closers::Closers;
+use super::close_queue::CloseQueue;
 use super::fd_store::Offer;
 use crate::model::map::Map;
 use crate::model::plan::{Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
 use crate::supervisor::Event;
-use crate::sys::notices::{self, Notice};
+use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, procfs};
-use message::{Access, Message, News, Store, Watchdog};
+use message::{Access, Message, NotifyFields, Store, Watchdog};
 
 /// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
 pub(super) const SOCKET: u64 = 1 << 48;
@@ -48,15 +48,15 @@ pub(super) struct Notify {
     /// So many datagrams may still be read in this turn.
     budget: u32,
     /// By main process.
-    said: Map<Pid, Said>,
+    said: Map<Pid, NotifyStatus>,
     /// What was said in its last run by an instance that does not run.
-    last: Map<InstanceId, Said>,
-    complaints: Complaints,
+    last: Map<InstanceId, NotifyStatus>,
+    rate_limited_log: RateLimitedLog,
 }
 
 /// What a main process has said of itself, or others on its behalf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct NotifyStatus {
     /// `STATUS`
     pub(super) status: Box<str>,
     /// `ERRNO`
@@ -77,7 +77,7 @@ enum Away {
 
 /// What is refused, told of rarely however often it happens.
 #[derive(Debug, Default)]
-struct Complaints {
+struct RateLimitedLog {
     last: Option<Mono>,
     untold: u64,
 }
@@ -89,8 +89,8 @@ impl Notify {
     /// EMFILE, ENFILE, ENOMEM, ENOSPC.
     pub(super) fn address(&mut self, poller: &Poller) -> Result<&str, Errno> {
         if self.socket.is_none() {
-            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), notices::random());
-            let socket = notices::open(name.as_bytes())?;
+            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), datagram::random());
+            let socket = datagram::open(name.as_bytes())?;
             poller.add(&socket, SOCKET)?;
             self.socket = Some((socket, format!("@{name}")));
         }
@@ -98,7 +98,7 @@ impl Notify {
     }
 
     /// What the instance has said in this run, or if it does not run in its last.
-    pub(super) fn said(&self, id: InstanceId, main: Option<Pid>) -> Option<&Said> {
+    pub(super) fn said(&self, id: InstanceId, main: Option<Pid>) -> Option<&NotifyStatus> {
         match main {
             Some(main) => self.said.get(&main),
             None => self.last.get(&id.slot()),
@@ -116,7 +116,7 @@ impl Notify {
 
     /// Listens, or does not while too much that has been handed over waits to be closed.
     pub(super) fn listen(&mut self, poller: &Poller) {
-        let is_wanted = Closers::have_room();
+        let is_wanted = CloseQueue::have_room();
         let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_deaf) else { return };
         let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
         if poller.change(socket, SOCKET, interest).is_ok() {
@@ -150,14 +150,14 @@ impl Notify {
         self.last.remove(&id.slot());
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Option<Notice> {
+    fn next(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
         let (socket, _) = self.socket.as_ref()?;
         self.budget = self.budget.checked_sub(1)?;
-        notices::receive(socket, buffer).ok()
+        datagram::receive(socket, buffer).ok()
     }
 
     fn complain(&mut self, now: Mono, what: fmt::Arguments<'_>) {
-        let Complaints { last, untold } = &mut self.complaints;
+        let RateLimitedLog { last, untold } = &mut self.rate_limited_log;
         if last.is_some_and(|last| now.since(last) < BETWEEN_COMPLAINTS) {
             *untold += 1;
             return;
@@ -172,26 +172,26 @@ impl Notify {
 
 impl Runtime {
     /// Reads what has been said, before anybody who has said it is reaped.
-    pub(super) fn take_notices(&mut self) {
+    pub(super) fn read_notifications(&mut self) {
         if !self.notify.is_open() {
             return;
         }
         let mut buffer = [0; LONGEST];
-        while Closers::have_room()
-            && let Some(mut notice) = self.notify.next(&mut buffer)
+        while CloseQueue::have_room()
+            && let Some(mut datagram) = self.notify.next(&mut buffer)
         {
-            let text = buffer.get(..notice.length).unwrap_or_default();
-            self.on_notice(&mut notice, text);
-            sys::discard(notice.descriptors);
+            let text = buffer.get(..datagram.length).unwrap_or_default();
+            self.on_datagram(&mut datagram, text);
+            sys::deferred_close(datagram.descriptors);
         }
     }
 
     /// Takes of its descriptors those that are to be kept.
-    fn on_notice(&mut self, notice: &mut Notice, text: &[u8]) {
+    fn on_datagram(&mut self, datagram: &mut Datagram, text: &[u8]) {
         let now = self.now;
-        let sender = notice.sender.map_or(0, Pid::get);
-        let news = match Message::parse(text) {
-            _ if notice.is_cut => {
+        let sender = datagram.sender.map_or(0, Pid::get);
+        let fields = match Message::parse(text) {
+            _ if datagram.is_cut => {
                 let what = format_args!("a message of pid {sender} is ignored: it is longer than {LONGEST} bytes");
                 return self.notify.complain(now, what);
             }
@@ -201,9 +201,9 @@ impl Runtime {
                 let what = format_args!("a message of pid {sender} is ignored: {}", fault.as_str());
                 return self.notify.complain(now, what);
             }
-            Ok(Message::News(news)) => news,
+            Ok(Message::NotifyFields(fields)) => fields,
         };
-        let main = notice.sender.and_then(|sender| self.children.owner_of(sender));
+        let main = datagram.sender.and_then(|sender| self.children.owner_of(sender));
         let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
         let Some((main, child)) = child.filter(|(_, child)| child.definition.notifies()) else {
             let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
@@ -218,64 +218,64 @@ impl Runtime {
             let what = format_args!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it");
             return self.notify.complain(now, what);
         }
-        self.on_news(main, &child, &news, &notice.descriptors);
-        self.on_store(main, &child, &news, notice);
+        self.on_news(main, &child, &fields, &datagram.descriptors);
+        self.on_store(main, &child, &fields, datagram);
     }
 
-    fn on_news(&mut self, main: Pid, child: &Child, news: &News<'_>, descriptors: &[OwnedFd]) {
+    fn on_news(&mut self, main: Pid, child: &Child, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) {
         let successor = match descriptors {
-            [holder] if news.brings_main => procfs::held(holder),
-            _ => news.main_pid,
+            [holder] if fields.brings_main => procfs::held(holder),
+            _ => fields.main_pid,
         };
         let main = match successor {
             Some(successor) if successor != main => self.on_main_pid(main, successor),
             _ => main,
         };
-        self.on_presence(main, &child.definition, news);
-        if let Some(access) = news.access {
+        self.on_presence(main, &child.definition, fields);
+        if let Some(access) = fields.access {
             self.notify.said.entry(main).access = access;
         }
-        if let Some(status) = news.status.filter(|status| *status != self.notify.status_of(main)) {
+        if let Some(status) = fields.status.filter(|status| *status != self.notify.status_of(main)) {
             self.notify.said.entry(main).status = status.into();
         }
-        if news.errno.is_some() {
-            self.notify.said.entry(main).errno = news.errno;
+        if fields.errno.is_some() {
+            self.notify.said.entry(main).errno = fields.errno;
         }
-        if news.exit_status.is_some() {
-            self.notify.said.entry(main).exit_status = news.exit_status;
+        if fields.exit_status.is_some() {
+            self.notify.said.entry(main).exit_status = fields.exit_status;
         }
-        if news.forgives {
-            self.happened(Event::Forgiven { pid: main });
+        if fields.forgives {
+            self.happened(Event::ResetFailures { pid: main });
         }
-        if let Some(by) = news.extend {
+        if let Some(by) = fields.extend {
             self.happened(Event::Extended { pid: main, by });
         }
-        match news.watchdog {
+        match fields.watchdog {
             Some(Watchdog::Alive) => self.happened(Event::Alive { pid: main }),
-            Some(Watchdog::InTrouble) => self.happened(Event::InTrouble { pid: main }),
+            Some(Watchdog::InTrouble) => self.happened(Event::WatchdogTriggered { pid: main }),
             None => {}
         }
-        if let Some(interval) = news.watchdog_every {
+        if let Some(interval) = fields.watchdog_every {
             self.happened(Event::WatchdogEvery { pid: main, interval });
         }
     }
 
     /// That it stops is final. That it is ready counts where it is asked, or after it has said that it reloads.
-    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, news: &News<'_>) {
+    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, fields: &NotifyFields<'_>) {
         let mut away = self.notify.said.get(&main).and_then(|said| said.away);
         if away == Some(Away::Stopping) {
             return;
         }
-        if news.stops {
+        if fields.stops {
             self.notify.said.entry(main).away = Some(Away::Stopping);
-            return self.happened(Event::Leaving { pid: main });
+            return self.happened(Event::Stopping { pid: main });
         }
-        if news.reloads {
+        if fields.reloads {
             away = Some(Away::Reloading);
             self.notify.said.entry(main).away = away;
-            self.happened(Event::Reloading { pid: main, since: news.at });
+            self.happened(Event::Reloading { pid: main, since: fields.at });
         }
-        if news.is_ready && (away.is_some() || definition.ready == Ready::Notify) {
+        if fields.is_ready && (away.is_some() || definition.ready == Ready::Notify) {
             if let Some(said) = self.notify.said.get_mut(&main) {
                 said.away = None;
             }
@@ -298,13 +298,13 @@ impl Runtime {
     }
 
     fn replace_main(&mut self, main: Pid, successor: Pid) {
-        self.look_at_start(main);
+        self.poll_exec_result(main);
         self.children.succeed(main, successor, &self.probe, &self.poller);
         if let Some(said) = self.notify.said.remove(&main) {
             self.notify.said.insert(successor, said);
         }
         log::info!("pid {successor} is the main process in place of pid {main}");
-        self.happened(Event::Succeeded { pid: main, successor });
+        self.happened(Event::MainPidChanged { pid: main, successor });
     }
 
     /// A main process has ended that has taken another's place. If it is our child we hear of it as of any other. If not,
@@ -336,22 +336,22 @@ impl Runtime {
         }
     }
 
-    fn on_store(&mut self, main: Pid, child: &Child, news: &News<'_>, notice: &mut Notice) {
+    fn on_store(&mut self, main: Pid, child: &Child, fields: &NotifyFields<'_>, datagram: &mut Datagram) {
         let id = child.instance;
-        let (name, until_end) = match news.store {
+        let (name, until_end) = match fields.store {
             Store::Nothing => return,
             Store::Drop { name } => return self.store.drop_named(id, name, &self.poller),
             Store::Keep { name, until_end } => (name, until_end),
         };
         let limit = child.definition.process.fd_store;
         let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
-        let refused = self.store.keep(id, offer, &mut notice.descriptors, &self.poller);
+        let refused = self.store.keep(id, offer, &mut datagram.descriptors, &self.poller);
         if refused.surplus > 0 {
             let surplus = refused.surplus;
             let what = format_args!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}");
             self.notify.complain(self.now, what);
         }
-        if notice.lacks_descriptors || refused.roomless > 0 {
+        if datagram.lacks_descriptors || refused.roomless > 0 {
             let reason = errno::words(Errno::EMFILE);
             let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
             self.notify.complain(self.now, what);

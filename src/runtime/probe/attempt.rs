@@ -127,7 +127,7 @@ pub(super) fn begin(
 fn look_for(path: &Template, number: u32) -> Result<Helper, Errno> {
     let path = path.expand(number);
     let look = || is_there(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
-    let pid = fork::fork_to_answer(None, look)?;
+    let pid = fork::fork_helper(None, look)?;
     Ok(Helper { pid, start: None, is_late: false, task: Task::Look })
 }
 

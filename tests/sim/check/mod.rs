@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use keepalive::model::plan::{Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan};
-use keepalive::supervisor::{Action, Event, Fact, Left, Reason, Request, StateName, Verb, View};
+use keepalive::supervisor::{Action, Event, JournalEvent, Leftovers, Reason, Request, StateName, Verb, View};
 
 use crate::world::{Serial, World};
 use model::Model;
@@ -75,7 +75,7 @@ struct Step {
     /// Which process it tells of.
     process: Option<Serial>,
     /// Whether any process was there then, whosever.
-    left: Left,
+    left: Leftovers,
 }
 
 /// What the supervisor has shown of one instance.
@@ -133,15 +133,15 @@ impl Checker {
             unstable: instance.unstable,
         });
         let mut shown: Vec<_> = shown.collect();
-        let twins = view.services().flat_map(|service| service.twins());
-        let mut twins: Vec<_> = twins
-            .map(|twin| Shown { id: twin.id, state: twin.state, pid: twin.pid, unstable: twin.unstable })
+        let surges = view.services().flat_map(|service| service.surges());
+        let mut surges: Vec<_> = surges
+            .map(|surge| Shown { id: surge.id, state: surge.state, pid: surge.pid, unstable: surge.unstable })
             .collect();
-        twins.sort_by_key(|twin| twin.id);
-        shown.append(&mut twins);
+        surges.sort_by_key(|surge| surge.id);
+        shown.append(&mut surges);
         let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
         let reaped = reaped.map(|instance| instance.id);
-        let left = if world.is_empty() { Left::Nothing } else { Left::Processes };
+        let left = if world.is_empty() { Leftovers::None } else { Leftovers::Some };
         let process = if let Event::Spawned { pid, .. } = event { world.serial(pid) } else { None };
         let step = Step { at, event, actions, shown, reaped, process, left };
         self.steps.push_back(step);
@@ -227,20 +227,20 @@ impl Checker {
             Event::Reloading { pid, .. } => self.model.says_unready(*pid),
             Event::Alive { pid } => self.model.is_alive(*pid, None, now),
             Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
-            Event::InTrouble { .. } => {}
+            Event::WatchdogTriggered { .. } => {}
             Event::Configured { id, .. } => {
                 if let Some(id) = id {
                     self.requests.hears(*id, Request::Configure, &mut self.model, self.end.stage());
                 }
             }
-            Event::Unbound { .. } | Event::Extended { .. } | Event::Succeeded { .. } | Event::Leaving { .. } => {}
-            Event::Forgiven { pid } => self.model.is_forgiven(*pid),
+            Event::Unbound { .. } | Event::Extended { .. } | Event::MainPidChanged { .. } | Event::Stopping { .. } => {}
+            Event::ResetFailures { pid } => self.model.is_forgiven(*pid),
             Event::Withdrawn(id) => self.requests.withdrawn(*id),
         }
         Ok(())
     }
 
-    fn judge(&mut self, action: &Action, world: &World, left: Left) -> Verdict {
+    fn judge(&mut self, action: &Action, world: &World, left: Leftovers) -> Verdict {
         self.actions += 1;
         self.turn.actions += 1;
         let limit = 100 + 20 * self.model.len();
@@ -259,7 +259,7 @@ impl Checker {
             }
             Action::Signal { pid, scope, signal } => self.sees_signal(*pid, *scope, *signal, world)?,
             Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
-            Action::Record(record) => {
+            Action::JournalEntry(record) => {
                 rule!(record.at == self.now, "a record of another time");
                 self.sees_fact(&record.fact)?;
             }
@@ -288,27 +288,27 @@ impl Checker {
         Ok(())
     }
 
-    fn sees_fact(&mut self, fact: &Fact) -> Verdict {
+    fn sees_fact(&mut self, fact: &JournalEvent) -> Verdict {
         match fact {
-            Fact::Transition { instance, from, to, reason, pid: _ } => {
+            JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
                 self.sees_transition(*instance, *from, *to, reason)
             }
-            Fact::Draining { cause } => {
+            JournalEvent::Draining { cause } => {
                 self.model.forget_reloads();
                 self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
-            Fact::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
-            Fact::LeftoversKilled => self.end.sees_leftovers_killed(&self.model, self.now),
-            Fact::ServiceFailed { service } => {
+            JournalEvent::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
+            JournalEvent::LeftoversKilled => self.end.sees_leftovers_killed(&self.model, self.now),
+            JournalEvent::ServiceFailed { service } => {
                 rule!(self.model.has_failed(*service), "{service:?} has not failed");
                 Ok(())
             }
-            Fact::Scaled { service, to, .. } => {
+            JournalEvent::Scaled { service, to, .. } => {
                 let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
                 rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
                 Ok(())
             }
-            Fact::ReloadBegun { service } => {
+            JournalEvent::ReloadBegun { service } => {
                 match self.event {
                     Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) => {
                         self.requests.reload_begins(id, *service);
@@ -324,36 +324,36 @@ impl Checker {
                 };
                 self.model.reload_begins(*service, target)
             }
-            Fact::ReloadEnded { service, failure } => {
+            JournalEvent::ReloadEnded { service, failure } => {
                 self.requests.reload_ends(*service, failure.as_ref());
                 self.model.reload_ends(*service, failure.as_ref())
             }
-            Fact::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
-            Fact::StopTimedOut { instance, .. } => {
+            JournalEvent::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
+            JournalEvent::StopTimedOut { instance, .. } => {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
             }
-            Fact::LeftBehind { .. }
-            | Fact::Unkillable { .. }
-            | Fact::SignalForwarded { .. }
-            | Fact::SignalIgnored { .. }
-            | Fact::ConfigurationWanted { .. }
-            | Fact::Reconfigured(_)
-            | Fact::ReconfigurationRefused { .. }
-            | Fact::RolledBack { .. }
-            | Fact::Abandoned => Ok(()),
+            JournalEvent::LeftBehind { .. }
+            | JournalEvent::Unkillable { .. }
+            | JournalEvent::SignalForwarded { .. }
+            | JournalEvent::SignalIgnored { .. }
+            | JournalEvent::ConfigurationWanted { .. }
+            | JournalEvent::Reconfigured(_)
+            | JournalEvent::ReconfigurationRefused { .. }
+            | JournalEvent::RolledBack { .. }
+            | JournalEvent::Abandoned => Ok(()),
         }
     }
 
     fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
-        if id.is_twin() && from == StateName::Stopped {
+        if id.is_surge() && from == StateName::Stopped {
             self.model.add_twin(id)?;
         }
         let last = self.model.get(id).state;
         rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
         let at_rest =
             matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
-        if to == StateName::Starting && !id.is_twin() && (at_rest || self.model.get(id).wanted) {
+        if to == StateName::Starting && !id.is_surge() && (at_rest || self.model.get(id).wanted) {
             rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
         }
         if self.event == Some(Event::Boot) {
@@ -367,7 +367,7 @@ impl Checker {
             let asked = matches!(self.event, Some(Event::Request { request: Request::About(_, Verb::Restart), .. }));
             rule!(!rolls || asked, "{id:?} is stopped before there is another");
         }
-        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_twin() && !self.end.is_forced() {
+        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.end.is_forced() {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
@@ -397,7 +397,7 @@ impl Checker {
             rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
         }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
-        let expected = self.model.all().chain(self.model.twins()).map(|(id, _)| id);
+        let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "it shows others than there are: {shown:?}");
         for instance in shown {
             let model = self.model.get(instance.id);
@@ -456,7 +456,7 @@ impl Checker {
         waits::check(until, self.now, &self.model, &self.end)?;
         let childless = world.is_empty() && self.end.begun() && !self.model.any_left();
         rule!(!childless, "the last process is gone, and no exit");
-        for (id, instance) in self.model.all().chain(self.model.twins()) {
+        for (id, instance) in self.model.all().chain(self.model.surges()) {
             let made = instance.state != StateName::Starting || instance.main.is_some();
             rule!(made, "{id:?} is said to start, and nothing has been made");
             if let Some(leader) = instance.leader {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::{KillMode, Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
-use keepalive::supervisor::{Exit, Fault, Left, Outlook, Reason, StateName};
+use keepalive::supervisor::{Exit, Fault, Leftovers, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
 use super::reloads::Reloaded;
@@ -22,7 +22,7 @@ pub(crate) struct Model {
     pub(super) instances: Vec<Vec<Instance>>,
     wanted: Vec<u32>,
     /// Second processes during a rolling reload.
-    pub(super) twins: BTreeMap<InstanceId, Instance>,
+    pub(super) surges: BTreeMap<InstanceId, Instance>,
     /// The services that are being reloaded.
     pub(super) reloading: BTreeMap<ServiceIndex, Reloaded>,
     pub(super) owners: BTreeMap<Pid, InstanceId>,
@@ -130,7 +130,7 @@ impl Model {
             plan,
             instances,
             wanted,
-            twins: BTreeMap::new(),
+            surges: BTreeMap::new(),
             reloading: BTreeMap::new(),
             owners: BTreeMap::new(),
             failures: 0,
@@ -142,29 +142,29 @@ impl Model {
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> &Instance {
-        if id.is_twin() {
-            return &self.twins[&id];
+        if id.is_surge() {
+            return &self.surges[&id];
         }
         &self.instances[id.service.position()][id.number as usize]
     }
 
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> &mut Instance {
-        if id.is_twin() {
-            return self.twins.get_mut(&id).expect("a twin");
+        if id.is_surge() {
+            return self.surges.get_mut(&id).expect("a surge");
         }
         &mut self.instances[id.service.position()][id.number as usize]
     }
 
     /// `None`: there is no such instance, or no more.
     pub(crate) fn find(&self, id: InstanceId) -> Option<&Instance> {
-        if id.is_twin() {
-            return self.twins.get(&id);
+        if id.is_surge() {
+            return self.surges.get(&id);
         }
         self.of(id.service).get(id.number as usize)
     }
 
-    pub(crate) fn twins(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
-        self.twins.iter().map(|(id, twin)| (*id, twin))
+    pub(crate) fn surges(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.surges.iter().map(|(id, surge)| (*id, surge))
     }
 
     pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
@@ -213,7 +213,7 @@ impl Model {
 
     /// Any process of a service, or anything of it that may still get one.
     pub(crate) fn any_left(&self) -> bool {
-        self.any_active() || !self.twins.is_empty()
+        self.any_active() || !self.surges.is_empty()
     }
 
     // What the supervisor has been told.
@@ -253,15 +253,18 @@ impl Model {
         }
     }
 
-    pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Left, now: Mono, stage: Stage) {
+    pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Leftovers, now: Mono, stage: Stage) {
         let Some(id) = self.owner(pid) else { return };
         let plan = Rc::clone(&self.plan);
         let service = Rc::clone(&self.get(id).definition);
         drop(plan);
-        let clears = left == Left::Processes && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
+        let clears = left == Leftovers::Some && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
         let instance = self.get_mut(id);
-        instance.expected =
-            Some(if id.is_twin() { Expected::Replaced } else { restarts::after(&service, instance, exit, now, stage) });
+        instance.expected = Some(if id.is_surge() {
+            Expected::Replaced
+        } else {
+            restarts::after(&service, instance, exit, now, stage)
+        });
         instance.main = None;
         instance.leader = clears.then_some(pid);
         instance.last_exit = Some(exit);
@@ -283,7 +286,7 @@ impl Model {
     pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) -> Verdict {
         let instance = self.get_mut(id);
         rule!(instance.state == StateName::Starting, "{id:?} is to get a process while {:?}", instance.state);
-        instance.expected = Some(if id.is_twin() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
+        instance.expected = Some(if id.is_surge() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
         Ok(())
     }
 
@@ -312,7 +315,7 @@ impl Model {
         let from = std::mem::replace(&mut instance.state, to);
         instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
         match reason {
-            Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. } => {
+            Reason::Ended { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
                 if from != StateName::Stopping || instance.fault.is_some() || instance.leaving == Leaving::Alone {
                     instance.unstable = *unstable;
@@ -351,7 +354,7 @@ impl Model {
             rule!(instance.leader.is_none() || given_up, "{id:?} goes on before what it left is gone");
             instance.leader = None;
         }
-        if matches!(reason, Reason::Ended { outlook: Outlook::Fail(_), .. }) {
+        if matches!(reason, Reason::Ended { decision: RestartDecision::Fail(_), .. }) {
             instance.failed = Some(failures);
             self.failures += 1;
         } else if !matches!(to, StateName::Stopping | StateName::Failed)
@@ -359,8 +362,8 @@ impl Model {
         {
             instance.failed = None;
         }
-        if id.is_twin() && !is_active(to) {
-            self.twins.remove(&id);
+        if id.is_surge() && !is_active(to) {
+            self.surges.remove(&id);
         }
         self.drop_surplus(id.service);
         Ok(())
@@ -428,7 +431,7 @@ impl Model {
             position += 1;
             for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
                 if self.plan.services[dependent.position()].depends_on.contains(&index) {
-                    let has_twin = self.twins.keys().any(|twin| twin.service == dependent);
+                    let has_twin = self.surges.keys().any(|surge| surge.service == dependent);
                     if has_twin || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
                         return Some(dependent);
                     }

@@ -20,7 +20,7 @@ pub(crate) struct Reloaded {
 }
 
 impl Model {
-    /// A rolling reload starts a second process for `id`, which is its twin.
+    /// A rolling reload starts a second process for `id`, which is its surge.
     pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
         let Some(reloaded) = self.reloading.get(&id.service).copied() else {
             return Err(Violation(format!("{id:?} starts, and nothing is being reloaded")));
@@ -42,10 +42,10 @@ impl Model {
             let missing = definition.depends_on.iter().find(is_coming);
             rule!(missing.is_none(), "{id:?} starts before {missing:?}, which it depends on, is there");
         }
-        let mut twin = Instance::new(definition);
-        twin.runs = runs + 1;
-        self.twins.insert(id, twin);
-        let count = self.twins.keys().filter(|twin| twin.service == id.service).count() as u32;
+        let mut surge = Instance::new(definition);
+        surge.runs = runs + 1;
+        self.surges.insert(id, surge);
+        let count = self.surges.keys().filter(|surge| surge.service == id.service).count() as u32;
         rule!(count <= definition.reload.max_surge, "{count} more processes than instances");
         Ok(())
     }
@@ -61,11 +61,11 @@ impl Model {
     pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
         let reloaded = self.reloading.remove(&service);
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
-        let left = self.twins.keys().find(|twin| twin.service == service);
+        let left = self.surges.keys().find(|surge| surge.service == service);
         rule!(left.is_none(), "{left:?} is still there after the reload");
         let definition = &self.plan.services[service.position()];
         let is_old = |instance: &&Instance| {
-            instance.state == StateName::Running && !instance.definition.makes_the_same(definition)
+            instance.state == StateName::Running && !instance.definition.same_process_spec(definition)
         };
         let old = self.of(service).iter().find(is_old);
         let done = failure.is_none() && reloaded.is_some_and(|reloaded| reloaded.is_whole);
@@ -89,24 +89,25 @@ impl Model {
         self.reloading.clear();
     }
 
-    /// The twin of `id` takes its place.
+    /// The surge of `id` takes its place.
     pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
         rule!(self.reloading.contains_key(&id.service), "{id:?} is replaced, and nothing is being reloaded");
-        let Some(mut twin) = self.twins.remove(&id.twin()) else {
+        let Some(mut surge) = self.surges.remove(&id.surge()) else {
             return Err(Violation(format!("{id:?} is replaced by nothing")));
         };
         // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
         let has_died = self.get(id).expected.is_some();
-        let is_ready = twin.state == StateName::Running && !twin.is_away() && twin.soaked_at.is_none_or(|at| at <= now);
-        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {twin:?}");
-        rule!(twin.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
-        twin.soaked_at = None;
-        let mut old = std::mem::replace(self.get_mut(id), twin);
+        let is_ready =
+            surge.state == StateName::Running && !surge.is_away() && surge.soaked_at.is_none_or(|at| at <= now);
+        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {surge:?}");
+        rule!(surge.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
+        surge.soaked_at = None;
+        let mut old = std::mem::replace(self.get_mut(id), surge);
         old.expected = old.expected.map(|_| Expected::Replaced);
-        self.twins.insert(id.twin(), old);
+        self.surges.insert(id.surge(), old);
         for owner in self.owners.values_mut() {
             if owner.slot() == id {
-                *owner = if owner.is_twin() { id } else { id.twin() };
+                *owner = if owner.is_surge() { id } else { id.surge() };
             }
         }
         Ok(())
@@ -157,7 +158,7 @@ impl Model {
     pub(crate) fn adopt(&mut self, plan: &Rc<Plan>) {
         self.plan = Rc::clone(plan);
         for (instances, definition) in self.instances.iter_mut().zip(&plan.services) {
-            for instance in instances.iter_mut().filter(|instance| instance.definition.makes_the_same(definition)) {
+            for instance in instances.iter_mut().filter(|instance| instance.definition.same_process_spec(definition)) {
                 instance.definition = Rc::clone(definition);
             }
         }
@@ -187,7 +188,7 @@ impl Instance {
             let founded = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
                 Fault::Silent(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
-                Fault::InTrouble => true,
+                Fault::WatchdogTriggered => true,
             };
             rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
             self.fault = Some(*fault);
@@ -208,7 +209,7 @@ impl Instance {
             (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
         self.soaked_at = None;
-        if to == StateName::Running && id.is_twin() && !self.definition.reload.soak.is_zero() {
+        if to == StateName::Running && id.is_surge() && !self.definition.reload.soak.is_zero() {
             self.soaked_at = Some(now + self.definition.reload.soak);
         }
         if to == StateName::Running {

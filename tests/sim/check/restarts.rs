@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepalive::model::Mono;
 use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
-use keepalive::supervisor::{Exit, GaveUp, Outlook, Reason, StateName};
+use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
 use super::model::{Instance, Leaving};
@@ -18,7 +18,7 @@ pub(crate) enum Expected {
     /// It is restarted after a delay within these bounds.
     Restart { least: Duration, most: Duration, unstable: u32 },
     /// It succeeded or failed for good.
-    End(Outlook),
+    End(RestartDecision),
     /// It was being stopped.
     Stopped,
     /// Another process has its place, or has kept it.
@@ -49,7 +49,7 @@ pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mon
         return if stage != Stage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
     }
     match decide(service, instance, exit, now) {
-        Expected::Restart { .. } if stage != Stage::Up => Expected::End(Outlook::Stay),
+        Expected::Restart { .. } if stage != Stage::Up => Expected::End(RestartDecision::Stay),
         expected => expected,
     }
 }
@@ -59,7 +59,11 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     let ran = instance.failure.is_none() && instance.fault.is_none();
     let success = ran && restart.success.contains(exit.status);
     if ran && restart.prevent.contains(exit.status) {
-        return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Prevented) });
+        return Expected::End(if success {
+            RestartDecision::Complete
+        } else {
+            RestartDecision::Fail(FailureReason::Prevented)
+        });
     }
     let again = match (restart.policy, service.kind) {
         (RestartPolicy::Never, _) => false,
@@ -67,14 +71,18 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
         (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => !success,
     };
     if !again {
-        return Expected::End(if success { Outlook::Complete } else { Outlook::Fail(GaveUp::Policy) });
+        return Expected::End(if success {
+            RestartDecision::Complete
+        } else {
+            RestartDecision::Fail(FailureReason::Policy)
+        });
     }
     if instance.has_been_ready() && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;
     if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit) {
-        return Expected::End(Outlook::Fail(GaveUp::Limit(limit)));
+        return Expected::End(RestartDecision::Fail(FailureReason::Limit(limit)));
     }
     let (least, most) = bounds(&restart.backoff, unstable);
     Expected::Restart { least: restart.delay + least, most: restart.delay + most, unstable }
@@ -111,28 +119,28 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
         }
         (
             Expected::Restart { least, most, unstable: expect },
-            Reason::Ended { outlook: Outlook::Restart { delay, unstable, .. }, .. },
+            Reason::Ended { decision: RestartDecision::Restart { delay, unstable, .. }, .. },
         ) => {
             rule!(unstable == expect, "{unstable} unstable runs, not {expect}");
             rule!((*least..=*most).contains(delay), "{delay:?} is not within {least:?} and {most:?}");
         }
-        (Expected::End(expect), Reason::Ended { outlook, .. }) => {
-            rule!(expect == outlook, "{outlook:?}, not {expect:?}");
+        (Expected::End(expect), Reason::Ended { decision, .. }) => {
+            rule!(expect == decision, "{decision:?}, not {expect:?}");
         }
-        (Expected::Stopped, Reason::Ended { outlook, .. }) => {
-            let fits = match outlook {
-                Outlook::Stay => matches!(to, StateName::Stopped | StateName::Stopping),
-                Outlook::Restart { delay, .. } => {
+        (Expected::Stopped, Reason::Ended { decision, .. }) => {
+            let fits = match decision {
+                RestartDecision::Stay => matches!(to, StateName::Stopped | StateName::Stopping),
+                RestartDecision::Restart { delay, .. } => {
                     delay.is_zero() && matches!(to, StateName::Starting | StateName::Stopping | StateName::Waiting)
                 }
-                Outlook::Complete | Outlook::Fail(_) => false,
+                RestartDecision::Complete | RestartDecision::Fail(_) => false,
             };
-            rule!(fits, "{outlook:?} and {to:?} after a stop");
+            rule!(fits, "{decision:?} and {to:?} after a stop");
         }
         (Expected::Anything, _) => {}
-        (Expected::Replaced, Reason::Ended { outlook, .. }) => {
+        (Expected::Replaced, Reason::Ended { decision, .. }) => {
             let rests = matches!(to, StateName::Stopped | StateName::Stopping);
-            rule!(*outlook == Outlook::Stay && rests, "{outlook:?} and {to:?} of a twin");
+            rule!(*decision == RestartDecision::Stay && rests, "{decision:?} and {to:?} of a surge");
         }
         (Expected::RefusedTwin, Reason::Refused { .. } | Reason::Shutdown) => {
             rule!(to == StateName::Stopped, "{to:?} instead of rest");

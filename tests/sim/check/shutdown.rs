@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use keepalive::model::plan::{Consequence, SignalUse};
+use keepalive::model::plan::{ExitAction, SignalAction};
 use keepalive::model::{Mono, Plan, Signal};
-use keepalive::supervisor::{Cause, Event, Left, Outcome, Request, StateName};
+use keepalive::supervisor::{Cause, Event, Leftovers, Outcome, Request, StateName};
 
 use super::model::{Model, is_active, is_live};
 use super::{Verdict, Violation, rule};
@@ -70,14 +70,14 @@ impl End {
     }
 
     pub(crate) fn hears_signal(&mut self, signal: Signal, plan: &Plan) {
-        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(signal) == SignalUse::Shutdown) {
+        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(signal) == SignalAction::Shutdown) {
             drain.signals += 1;
         }
     }
 
     /// Unless SIGHUP is to be ignored, the loss of the terminal is a signal to end.
     pub(crate) fn hears_hang_up(&mut self, plan: &Plan) {
-        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalUse::Ignore) {
+        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalAction::Ignore) {
             drain.signals += 1;
         }
     }
@@ -94,9 +94,9 @@ impl End {
         let (code, signals) = match cause {
             Cause::Signal(signal) => {
                 let sent = event == Some(&Event::Signal(*signal));
-                let heard = sent && plan.signals.of(*signal) == SignalUse::Shutdown;
+                let heard = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
                 let hung_up = event == Some(&Event::HungUp) && *signal == Signal::HUP;
-                let matters = plan.signals.of(Signal::HUP) != SignalUse::Ignore;
+                let matters = plan.signals.of(Signal::HUP) != SignalAction::Ignore;
                 rule!(heard || hung_up && matters, "nobody sent {signal}");
                 (0, 1)
             }
@@ -106,13 +106,13 @@ impl End {
                 (0, 0)
             }
             Cause::Completed { service } => {
-                let wanted = plan.services[service.position()].on_success == Consequence::Shutdown;
+                let wanted = plan.services[service.position()].on_success == ExitAction::Shutdown;
                 rule!(wanted && is_completed(model, *service), "{service:?} does not end it all");
                 (0, 0)
             }
             Cause::Failed { instance, run, .. } => {
                 let service = &plan.services[instance.service.position()];
-                rule!(service.on_failure == Consequence::Shutdown, "{instance:?} does not end it all");
+                rule!(service.on_failure == ExitAction::Shutdown, "{instance:?} does not end it all");
                 rule!(model.has_failed(instance.service), "{instance:?} is not all of its service");
                 let last = model.of(instance.service).iter().filter_map(|other| other.failed).max();
                 let failed = model.get(*instance);
@@ -169,11 +169,11 @@ impl End {
         Ok(())
     }
 
-    pub(crate) fn sees_exit(&mut self, outcome: &Outcome, model: &Model, left: Left, now: Mono) -> Verdict {
+    pub(crate) fn sees_exit(&mut self, outcome: &Outcome, model: &Model, left: Leftovers, now: Mono) -> Verdict {
         let Some(drain) = &self.drain else { return Err(Violation("an exit without a drain".into())) };
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
         rule!(outcome.code == drain.code, "it ends with {}, not {}", outcome.code, drain.code);
-        if left == Left::Processes || model.any_left() {
+        if left == Leftovers::Some || model.any_left() {
             let patient = drain.killed_at.is_some_and(|at| at + PATIENCE <= now);
             rule!(patient, "it ends while processes are still there");
         }
@@ -197,9 +197,9 @@ impl End {
     pub(crate) fn ought_not_to_have_begun(&self, model: &Model, plan: &Plan) -> Verdict {
         rule!(!nothing_is_left(model), "nothing is left that runs or ever will, and it goes on");
         for (service, index) in plan.services.iter().zip(model.services()) {
-            let failed = service.on_failure == Consequence::Shutdown && model.has_failed(index);
+            let failed = service.on_failure == ExitAction::Shutdown && model.has_failed(index);
             rule!(!failed, "{index:?} has failed, and it goes on");
-            let completed = service.on_success == Consequence::Shutdown && is_completed(model, index);
+            let completed = service.on_success == ExitAction::Shutdown && is_completed(model, index);
             rule!(!completed, "{index:?} has completed, and it goes on");
         }
         Ok(())

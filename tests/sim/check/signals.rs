@@ -20,7 +20,7 @@ impl Checker {
             let instance = self.model.get_mut(id);
             (instance.delayed_until, instance.asked_at) = (None, Some(self.now));
         }
-        if self.model.get(id).leaving != Leaving::No && signal == service.stop.signal && scope != Scope::Left {
+        if self.model.get(id).leaving != Leaving::No && signal == service.stop.signal && scope != Scope::Leftovers {
             let instance = self.model.get_mut(id);
             (instance.leaving, instance.asked_at) = (Leaving::No, Some(self.now));
         }
@@ -44,7 +44,7 @@ impl Checker {
                 let spares = service.stop.kill_mode == KillMode::Process;
                 rule!(scope == Scope::Main || !spares, "kill_mode is process, yet the group is signalled");
             }
-            Scope::Left => {
+            Scope::Leftovers => {
                 rule!(!world.is_unreaped(pid), "what {pid} left is signalled before it was reaped");
                 rule!(instance.leader == Some(pid), "{id:?} is not waiting for what {pid} left");
                 rule!(service.stop.kill_mode != KillMode::Process, "kill_mode is process, yet leftovers are signalled");
@@ -70,7 +70,7 @@ impl Checker {
             return;
         }
         let signal = match reason {
-            Reason::Fault(Fault::Silent(_) | Fault::InTrouble) => Signal::ABRT,
+            Reason::Fault(Fault::Silent(_) | Fault::WatchdogTriggered) => Signal::ABRT,
             _ => stop.signal,
         };
         let (asks, kills) = match stop.kill_mode {

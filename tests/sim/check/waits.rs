@@ -18,7 +18,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) ->
     if let Some(latest) = end.latest() {
         rule!(until <= latest, "the drain is not looked after: {until:?} is later than {latest:?}");
     }
-    for (id, instance) in model.all().chain(model.twins()) {
+    for (id, instance) in model.all().chain(model.surges()) {
         let stop = instance.definition.stop;
         let latest = match instance.state {
             StateName::Backoff => instance.due,

@@ -1,12 +1,12 @@
 //! What the fate of a service means to others, and to the whole.
 
-use keepalive::model::plan::{Consequence, Ready, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, Ready, RestartPolicy, Service};
 
 use super::{Stage, millis, needing, seconds};
 use crate::plans::{oneshot, service};
 
 fn once(service: Service) -> Service {
-    let mut service = Service { on_failure: Consequence::Ignore, ..service };
+    let mut service = Service { on_failure: ExitAction::Ignore, ..service };
     service.restart.policy = RestartPolicy::Never;
     service
 }
@@ -154,7 +154,7 @@ fn a_failure_that_was_mended_gives_no_code() {
 /// "on_success = shutdown: when it has completed", and the processes that are left are stopped first.
 #[test]
 fn a_completed_job_ends_it_all_before_its_dependents_start() {
-    let job = Service { on_success: Consequence::Shutdown, ..oneshot("job") };
+    let job = Service { on_success: ExitAction::Shutdown, ..oneshot("job") };
     let mut stage = Stage::boot(vec![job, needing(&[0], service("web")), service("side")]);
     stage.forget();
     stage.exits("job", 0);

@@ -1,7 +1,7 @@
 //! Reload by a signal, of which the processes say what comes of it if they know how to.
 
 use keepalive::model::plan::{Ready, Service, Strategy};
-use keepalive::supervisor::{Fault, Obstacle};
+use keepalive::supervisor::{Fault, RolloutError};
 
 use super::reload::{told, up, with};
 use super::*;
@@ -111,12 +111,12 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.reload("web");
     stage.reloads("web.0", Some(seconds(0)));
     stage.forget();
-    stage.tell(Event::Leaving { pid });
+    stage.tell(Event::Stopping { pid });
     stage.check(&["web.0 running → stopping"]);
     stage.at(seconds(1));
     stage.exits("web.0", 0);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(Obstacle::Left(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.obstacle, Some(RolloutError::StoppedItself(_))), "{:?}", stage.obstacle);
     stage.at(seconds(2));
     stage.is_ready("web.0");
     stage.reload("web");
@@ -126,7 +126,8 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.check(&["web.0 running → stopping", "kill web.0 main SIGABRT", "kill web.0 main SIGCONT"]);
     stage.dies("web.0", Signal::ABRT);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 2 ReloadFailed"]);
-    let broken = matches!(stage.obstacle, Some(Obstacle::Ended(run)) if run.fault == Some(Fault::Silent(seconds(3))));
+    let broken =
+        matches!(stage.obstacle, Some(RolloutError::Ended(run)) if run.fault == Some(Fault::Silent(seconds(3))));
     assert!(broken, "{:?}", stage.obstacle);
 }
 
@@ -141,7 +142,7 @@ fn it_has_not_failed_because_an_operator_wants_something_else() {
     stage.exits("web.0", 1);
     stage.is_ready("web.0");
     stage.reload("web");
-    stage.tell(Event::InTrouble { pid: stage.pids[&stage.id("web.0")] });
+    stage.tell(Event::WatchdogTriggered { pid: stage.pids[&stage.id("web.0")] });
     assert_ne!(pid, stage.pids[&stage.id("web.0")]);
     stage.forget();
     stage.stop("web");

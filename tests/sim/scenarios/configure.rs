@@ -1,6 +1,6 @@
 //! Another configuration.
 
-use keepalive::model::plan::{Consequence, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, RestartPolicy, Service};
 
 use super::reload::{changed, told, up};
 use super::*;
@@ -93,7 +93,7 @@ fn other_numbers_of_instances_are_started_and_stopped() {
 #[test]
 fn what_had_failed_starts_again_when_it_is_another() {
     let mut web = told("web", 1);
-    web.on_failure = Consequence::Ignore;
+    web.on_failure = ExitAction::Ignore;
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web.clone(), service("db")]);
     stage.exits("web.0", 1);
@@ -138,7 +138,7 @@ fn a_oneshot_that_has_changed_succeeds_before_what_depends_on_it_is_reloaded() {
 
 #[test]
 fn a_oneshot_that_has_changed_and_fails_leaves_what_depends_on_it_as_it_was() {
-    let job = Service { on_failure: Consequence::Ignore, ..oneshot("migrate") };
+    let job = Service { on_failure: ExitAction::Ignore, ..oneshot("migrate") };
     let last = |mut service: Service| {
         service.restart.policy = RestartPolicy::Never;
         service

@@ -28,7 +28,8 @@ use std::time::Duration;
 use keepalive::model::plan::Service;
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, StartFailure, StartStep};
 use keepalive::supervisor::{
-    Action, Cause, Event, Exit, Fact, Left, Obstacle, Request, RequestId, Step, Supervisor, Target, Verb,
+    Action, Cause, Event, Exit, JournalEvent, Leftovers, Request, RequestId, RolloutError, Step, Supervisor, Target,
+    Verb,
 };
 use nix::errno::Errno;
 
@@ -62,7 +63,7 @@ pub(crate) struct Stage {
     pub(crate) strays: bool,
     requests: u64,
     /// Why the last reload has failed, if it has.
-    obstacle: Option<Obstacle>,
+    obstacle: Option<RolloutError>,
 }
 
 impl Stage {
@@ -135,18 +136,18 @@ impl Stage {
     }
 
     pub(crate) fn exits(&mut self, name: &str, code: u8) {
-        self.ends(name, ExitStatus::Code(code), Left::Nothing);
+        self.ends(name, ExitStatus::Code(code), Leftovers::None);
     }
 
     pub(crate) fn dies(&mut self, name: &str, signal: Signal) {
-        self.ends(name, ExitStatus::Signal(signal), Left::Nothing);
+        self.ends(name, ExitStatus::Signal(signal), Leftovers::None);
     }
 
-    pub(crate) fn ends(&mut self, name: &str, status: ExitStatus, left: Left) {
+    pub(crate) fn ends(&mut self, name: &str, status: ExitStatus, left: Leftovers) {
         let pid = self.pids.remove(&self.id(name)).expect("a process");
         self.supervisor.handle(self.now, Event::Exited { pid, exit: Exit { status, oom_killed: false }, left });
         self.drain();
-        if left == Left::Processes {
+        if left == Leftovers::Some {
             self.strays = true;
         }
         self.tell(Event::Tick);
@@ -203,15 +204,15 @@ impl Stage {
 
     /// As [`Self::exits`], but nothing is done about it yet.
     pub(crate) fn reaped(&mut self, name: &str) {
-        self.is_reaped(name, Left::Nothing);
+        self.is_reaped(name, Leftovers::None);
     }
 
     /// It ends and leaves others, but nothing is done about it yet.
     pub(crate) fn leaves(&mut self, name: &str) {
-        self.is_reaped(name, Left::Processes);
+        self.is_reaped(name, Leftovers::Some);
     }
 
-    fn is_reaped(&mut self, name: &str, left: Left) {
+    fn is_reaped(&mut self, name: &str, left: Leftovers) {
         let pid = self.pids.remove(&self.id(name)).expect("a process");
         self.hears(Event::Exited { pid, exit: Exit { status: ExitStatus::Code(0), oom_killed: false }, left });
     }
@@ -299,7 +300,7 @@ impl Stage {
                     self.supervisor.handle(self.now, Event::Childless);
                 }
             }
-            Action::Record(record) => self.tell_fact(&record.fact),
+            Action::JournalEntry(record) => self.tell_fact(&record.fact),
             Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
             Action::Reply { id, result: Err(refusal) } => {
                 let word = format!("{refusal:?}");
@@ -334,42 +335,47 @@ impl Stage {
         }
     }
 
-    fn tell_fact(&mut self, fact: &Fact) {
+    fn tell_fact(&mut self, fact: &JournalEvent) {
         let line = match fact {
-            Fact::Transition { instance, from, to, .. } => {
+            JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
             }
-            Fact::Draining { cause } => format!("draining: {}", lower_cause(cause)),
-            Fact::Forced { .. } => "forced".into(),
-            Fact::LeftBehind { instance, .. } => format!("{} leaves processes", self.name(*instance)),
-            Fact::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
-            Fact::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
-            Fact::ServiceFailed { service } => format!("{} failed", self.plan.services[service.position()].name),
-            Fact::Scaled { service, from, to } => {
+            JournalEvent::Draining { cause } => format!("draining: {}", lower_cause(cause)),
+            JournalEvent::Forced { .. } => "forced".into(),
+            JournalEvent::LeftBehind { instance, .. } => format!("{} leaves processes", self.name(*instance)),
+            JournalEvent::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
+            JournalEvent::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
+            JournalEvent::ServiceFailed { service } => {
+                format!("{} failed", self.plan.services[service.position()].name)
+            }
+            JournalEvent::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
-            Fact::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
-            Fact::ReloadEnded { service, failure } => {
+            JournalEvent::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
+            JournalEvent::ReloadEnded { service, failure } => {
                 self.obstacle = failure.as_ref().map(|failure| failure.obstacle);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }
-            Fact::RolledBack { service, .. } => format!("{} rolled back", self.plan.services[service.position()].name),
-            Fact::Replaced { instance, .. } => {
-                let (old, new) = (self.pids.remove(instance), self.pids.remove(&instance.twin()));
+            JournalEvent::RolledBack { service, .. } => {
+                format!("{} rolled back", self.plan.services[service.position()].name)
+            }
+            JournalEvent::Replaced { instance, .. } => {
+                let (old, new) = (self.pids.remove(instance), self.pids.remove(&instance.surge()));
                 self.pids.extend(new.map(|pid| (*instance, pid)));
-                self.pids.extend(old.map(|pid| (instance.twin(), pid)));
+                self.pids.extend(old.map(|pid| (instance.surge(), pid)));
                 format!("{} replaced", self.name(*instance))
             }
-            Fact::Reconfigured(changes) => format!(
+            JournalEvent::Reconfigured(changes) => format!(
                 "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
                 changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
             ),
-            Fact::ReconfigurationRefused { .. } => "not configured".into(),
-            Fact::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
-            Fact::SignalIgnored { .. } | Fact::ConfigurationWanted { .. } | Fact::LeftoversKilled | Fact::Abandoned => {
-                lower(fact)
-            }
+            JournalEvent::ReconfigurationRefused { .. } => "not configured".into(),
+            JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
+            JournalEvent::SignalIgnored { .. }
+            | JournalEvent::ConfigurationWanted { .. }
+            | JournalEvent::LeftoversKilled
+            | JournalEvent::Abandoned => lower(fact),
         };
         self.lines.push(line);
     }
@@ -379,13 +385,13 @@ impl Stage {
     }
 
     fn name(&self, id: InstanceId) -> String {
-        let twin = if id.is_twin() { "'" } else { "" };
-        format!("{}.{}{twin}", self.plan.services[id.service.position()].name, id.slot().number)
+        let surge = if id.is_surge() { "'" } else { "" };
+        format!("{}.{}{surge}", self.plan.services[id.service.position()].name, id.slot().number)
     }
 
     fn id(&self, name: &str) -> InstanceId {
         if let Some(name) = name.strip_suffix('\'') {
-            return self.id(name).twin();
+            return self.id(name).surge();
         }
         let (service, number) = name.split_once('.').unwrap_or((name, "0"));
         let position = self.plan.services.iter().position(|other| &*other.name == service).expect("a service");

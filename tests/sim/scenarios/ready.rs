@@ -128,7 +128,7 @@ fn other_intervals_count_from_when_they_are_told() {
     assert_eq!(stage.next(), Some(seconds(2)));
     stage.tell(Event::WatchdogEvery { pid, interval: seconds(0) });
     assert_eq!(stage.next(), None);
-    stage.tell(Event::InTrouble { pid });
+    stage.tell(Event::WatchdogTriggered { pid });
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
 }
 
@@ -156,7 +156,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let pid = stage.pid("db.0");
-    stage.tell(Event::Leaving { pid });
+    stage.tell(Event::Stopping { pid });
     stage.check(&["db.0 running → stopping"]);
     stage.at(seconds(4));
     stage.exits("db.0", 0);
@@ -166,7 +166,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let pid = stage.pid("db.0");
-    stage.tell(Event::Leaving { pid });
+    stage.tell(Event::Stopping { pid });
     stage.after(seconds(5));
     stage.check(&["db.0 running → stopping", "db.0 ignores its stop", "kill db.0 group SIGKILL"]);
     stage.dies("db.0", Signal::KILL);
@@ -175,7 +175,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.forget();
     // Whoever wants it stopped says so.
     let pid = stage.pid("db.0");
-    stage.tell(Event::Leaving { pid });
+    stage.tell(Event::Stopping { pid });
     stage.stop("db");
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
     stage.exits("db.0", 0);
@@ -191,7 +191,7 @@ fn who_wants_its_failures_forgotten_begins_anew() {
     }
     assert_eq!(stage.unstable("db.0"), 3);
     let pid = stage.pid("db.0");
-    stage.tell(Event::Forgiven { pid });
+    stage.tell(Event::ResetFailures { pid });
     stage.exits("db.0", 1);
     assert_eq!(stage.unstable("db.0"), 1);
 }
@@ -216,7 +216,7 @@ fn another_main_process_takes_over() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
     let (pid, successor) = (stage.pid("db.0"), Pid::new(500).unwrap());
-    stage.tell(Event::Succeeded { pid, successor });
+    stage.tell(Event::MainPidChanged { pid, successor });
     stage.exits("db.0", 0);
     stage.check(&[]);
     stage.pids.insert(stage.id("db.0"), successor);
@@ -227,7 +227,7 @@ fn another_main_process_takes_over() {
 #[test]
 fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
     let mut stage = Stage::unborn(vec![
-        Service { on_failure: keepalive::model::plan::Consequence::Ignore, ..service("web") },
+        Service { on_failure: keepalive::model::plan::ExitAction::Ignore, ..service("web") },
         service("db"),
     ]);
     stage.spawns = Spawns::Unbound;

@@ -1,7 +1,7 @@
 //! Rolling reload.
 
 use keepalive::model::plan::{Ready, Reload, Service, Strategy};
-use keepalive::supervisor::Obstacle;
+use keepalive::supervisor::RolloutError;
 
 use super::*;
 use crate::plans::{oneshot, service};
@@ -299,13 +299,13 @@ fn a_new_one_that_says_that_it_stops_is_not_taken() {
     stage.reload("web");
     stage.is_ready("web.0'");
     let pid = stage.pids[&stage.id("web.0'")];
-    stage.tell(Event::Leaving { pid });
+    stage.tell(Event::Stopping { pid });
     stage.forget();
     stage.at(seconds(5));
     stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
     stage.dies("web.0'", Signal::KILL);
     stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(Obstacle::Left(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.obstacle, Some(RolloutError::StoppedItself(_))), "{:?}", stage.obstacle);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What operators ask for, at bad moments too.
 
-use keepalive::model::plan::{Consequence, KillMode, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, KillMode, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, Pid, Signal};
-use keepalive::supervisor::{Event, Left, Reason, Request, StateName, Verb};
+use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Verb};
 
 use super::{Stage, millis, needing, seconds};
 use crate::plans::{oneshot, service};
@@ -75,7 +75,7 @@ fn a_start_overtakes_a_stop() {
 #[test]
 fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
     let mut stage = Stage::boot(vec![service("web")]);
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.forget();
     stage.restart("web");
     stage.check(&[]);
@@ -86,10 +86,10 @@ fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
 /// Those who look at it later want to know why, not that nothing is left.
 #[test]
 fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
-    let mut web = Service { on_failure: Consequence::Ignore, ..service("web") };
+    let mut web = Service { on_failure: ExitAction::Ignore, ..service("web") };
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web, service("other")]);
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.cleared(101);
     let web = stage.supervisor.view().instances().next().unwrap();
     assert_eq!(web.state, StateName::Failed);
@@ -100,7 +100,7 @@ fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
 #[test]
 fn a_stop_while_leftovers_go_does_not_undo_a_success() {
     let mut stage = Stage::boot(vec![oneshot("job"), needing(&[0], service("web"))]);
-    stage.ends("job", ExitStatus::Code(0), Left::Processes);
+    stage.ends("job", ExitStatus::Code(0), Leftovers::Some);
     stage.forget();
     stage.stop("job");
     stage.cleared(101);
@@ -154,7 +154,7 @@ fn signals_are_forwarded_to_what_runs() {
 /// A start that fails for good is answered.
 #[test]
 fn a_start_that_fails_is_answered() {
-    let mut web = Service { on_failure: Consequence::Ignore, autostart: false, ..service("web") };
+    let mut web = Service { on_failure: ExitAction::Ignore, autostart: false, ..service("web") };
     (web.restart.policy, web.ready) = (RestartPolicy::Never, keepalive::model::plan::Ready::Delay(seconds(1)));
     web.stop.kill_mode = KillMode::Process;
     let mut stage = Stage::boot(vec![web, service("other")]);
@@ -280,7 +280,7 @@ fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
 /// And where that has failed for good, it says so after it has said how the run ended.
 #[test]
 fn a_restart_that_was_asked_for_is_refused_if_what_it_depends_on_has_failed() {
-    let mut db = Service { on_failure: Consequence::Ignore, ..service("db") };
+    let mut db = Service { on_failure: ExitAction::Ignore, ..service("db") };
     db.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
     stage.exits("db", 1);

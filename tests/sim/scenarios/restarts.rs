@@ -1,6 +1,6 @@
 //! Whether and when a run is followed by another.
 
-use keepalive::model::plan::{Consequence, Ready, Restart, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, Ready, Restart, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, StartFailure, StartStep};
 use nix::errno::Errno;
 
@@ -185,7 +185,7 @@ fn on_failure_restarts_after_failures_alone() {
 #[test]
 fn never_means_never() {
     let policy = |restart: &mut Restart| restart.policy = RestartPolicy::Never;
-    let ignored = Service { on_failure: Consequence::Ignore, ..service("web") };
+    let ignored = Service { on_failure: ExitAction::Ignore, ..service("web") };
     let mut stage = Stage::boot(vec![with(policy, ignored)]);
     stage.forget();
     stage.exits("web", 4);

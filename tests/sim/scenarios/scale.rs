@@ -1,7 +1,7 @@
 //! Another number of instances, at bad moments too.
 
 use keepalive::model::Signal;
-use keepalive::model::plan::{Consequence, Ready, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, Ready, RestartPolicy, Service};
 use keepalive::supervisor::{Event, RequestId, Verb};
 
 use super::{Stage, needing, seconds};
@@ -118,7 +118,7 @@ fn new_instances_count_for_what_depends_on_it() {
 /// Everything that there is to be has failed, although what is surplus still runs for a while.
 #[test]
 fn a_service_without_its_surplus_may_have_failed() {
-    let mut web = Service { on_failure: Consequence::Shutdown, ..two("web") };
+    let mut web = Service { on_failure: ExitAction::Shutdown, ..two("web") };
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web]);
     stage.scale("web", 1);

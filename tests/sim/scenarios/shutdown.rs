@@ -1,8 +1,8 @@
 //! The ordered end.
 
-use keepalive::model::plan::{Consequence, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, Signal};
-use keepalive::supervisor::{Event, Left, Request};
+use keepalive::supervisor::{Event, Leftovers, Request};
 
 use super::{Spawns, Stage, millis, needing, seconds};
 use crate::plans::{oneshot, plan, service};
@@ -95,7 +95,7 @@ fn the_shutdown_timeout_kills_all_that_is_left() {
 /// What completed keeps its code even if something else had to be killed for it.
 #[test]
 fn a_job_that_is_done_keeps_its_code_when_a_sidecar_will_not_go() {
-    let job = Service { on_success: Consequence::Shutdown, ..oneshot("job") };
+    let job = Service { on_success: ExitAction::Shutdown, ..oneshot("job") };
     let mut side = service("side");
     side.stop.timeout = seconds(60);
     let mut stage = Stage::boot(vec![job, side]);
@@ -173,7 +173,7 @@ fn nothing_is_started_during_the_stop() {
 fn what_was_to_start_in_the_moment_of_the_end_does_not() {
     let failing = Service { restart: never(), ..service("a") };
     let mut stage = Stage::boot(vec![failing, service("web")]);
-    stage.ends("a", ExitStatus::Code(5), Left::Processes);
+    stage.ends("a", ExitStatus::Code(5), Leftovers::Some);
     stage.at(seconds(6));
     stage.exits("web", 1);
     stage.forget();

@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{KillMode, Service, Stop};
 use keepalive::model::{ExitStatus, Signal};
-use keepalive::supervisor::Left;
+use keepalive::supervisor::Leftovers;
 
 use super::{Spawns, Stage, millis, seconds};
 use crate::plans::service;
@@ -63,8 +63,8 @@ fn leftovers_are_killed_before_the_next_run() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Mixed)]);
     stage.at(seconds(60));
     stage.forget();
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
-    stage.check(&["web.0 leaves processes", "web.0 running → stopping", "kill 101 left SIGKILL"]);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
+    stage.check(&["web.0 leaves processes", "web.0 running → stopping", "kill 101 leftovers SIGKILL"]);
     stage.after(millis(100));
     stage.cleared(101);
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
@@ -75,15 +75,15 @@ fn with_group_leftovers_are_asked_first() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Group)]);
     stage.at(seconds(60));
     stage.forget();
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.check(&[
         "web.0 leaves processes",
         "web.0 running → stopping",
-        "kill 101 left SIGINT",
-        "kill 101 left SIGCONT",
+        "kill 101 leftovers SIGINT",
+        "kill 101 leftovers SIGCONT",
     ]);
     stage.after(seconds(2));
-    stage.check(&["kill 101 left SIGKILL"]);
+    stage.check(&["kill 101 leftovers SIGKILL"]);
 }
 
 /// They heard the stop signal together with the main process and have what is left of its time.
@@ -92,10 +92,10 @@ fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
     let mut stage = stopping(KillMode::Group);
     stage.after(seconds(1));
     stage.forget();
-    stage.ends("web", ExitStatus::Code(0), Left::Processes);
+    stage.ends("web", ExitStatus::Code(0), Leftovers::Some);
     stage.check(&["web.0 leaves processes", "web.0 stopping → stopping"]);
     stage.after(seconds(1));
-    stage.check(&["kill 101 left SIGKILL"]);
+    stage.check(&["kill 101 leftovers SIGKILL"]);
     stage.cleared(101);
     stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
 }
@@ -105,7 +105,7 @@ fn with_process_leftovers_are_left_alone() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Process)]);
     stage.at(seconds(60));
     stage.forget();
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
 }
 
@@ -114,10 +114,10 @@ fn with_process_leftovers_are_left_alone() {
 fn leftovers_that_cannot_be_killed_are_given_up() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Mixed)]);
     stage.at(seconds(60));
-    stage.ends("web", ExitStatus::Code(1), Left::Processes);
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.forget();
     stage.after(seconds(60));
-    let kill = "kill 101 left SIGKILL";
+    let kill = "kill 101 leftovers SIGKILL";
     stage.check(&[
         kill,
         kill,

@@ -42,7 +42,7 @@ impl Schema {
 }
 
 /// The state of reading one configuration.
-pub(super) struct Walk<'w> {
+pub(super) struct Decoder<'w> {
     pub(super) outside: &'w Environment<'w>,
     pub(super) users: &'w Users,
     /// Of the document that is being read: its position in the list of sources.
@@ -57,7 +57,7 @@ pub(super) struct Walk<'w> {
     pub(super) errors: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     /// What nobody else may have: addresses to listen on and files of state, each with its place.
-    pub(super) claims: Vec<(Claim, Place)>,
+    pub(super) claims: Vec<(UniqueResource, Place)>,
     /// The `env_file`s read so far; their sources come after the `documents` in the list of sources.
     pub(super) env_files: Vec<EnvFile>,
     pub(super) documents: usize,
@@ -67,7 +67,7 @@ pub(super) struct Walk<'w> {
 
 /// What nobody else may have.
 #[derive(Debug)]
-pub(super) enum Claim {
+pub(super) enum UniqueResource {
     /// To listen on.
     Address(Address),
     /// Of a state.
@@ -81,7 +81,7 @@ pub(super) struct EnvFile {
     pub(super) entries: Entries,
 }
 
-impl<'w> Walk<'w> {
+impl<'w> Decoder<'w> {
     pub(super) fn error(&mut self, span: Range<usize>, message: &str, hint: &str) {
         let place = Place { source: self.source, span: Some(span) };
         self.errors.push(Fault { place, message: message.to_owned(), hint: hint.to_owned() });
@@ -93,7 +93,7 @@ impl<'w> Walk<'w> {
     }
 
     /// Nobody else may have `what`.
-    pub(super) fn claim(&mut self, what: Claim, span: Range<usize>) {
+    pub(super) fn claim(&mut self, what: UniqueResource, span: Range<usize>) {
         self.claims.push((what, Place { source: self.source, span: Some(span) }));
     }
 
@@ -289,7 +289,7 @@ impl<'w> Walk<'w> {
         whole.start + quotes + at.start..whole.start + quotes + at.end
     }
 
-    pub(super) fn flaw(&mut self, value: &Value<'_>, flaw: &expand::Flaw) {
+    pub(super) fn flaw(&mut self, value: &Value<'_>, flaw: &expand::ExpandError) {
         self.error(self.part(value, &flaw.at), &flaw.message, &flaw.hint);
     }
 

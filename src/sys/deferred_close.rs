@@ -2,7 +2,7 @@
 //! everything in it has been sent, a file of a network file system until its server answers, and with a unix socket is
 //! closed what is under way in it. socket(7), unix(7), clone(2) `CLONE_FILES`
 //!
-//! So none of it is closed here: it waits for a [`Closer`], a process that has the same descriptors as we have.
+//! So none of it is closed here: it waits for a [`CloseWorker`], a process that has the same descriptors as we have.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -26,7 +26,7 @@ fn queue() -> MutexGuard<'static, VecDeque<OwnedFd>> {
 }
 
 /// Has `descriptors` closed, whatever they are.
-pub fn discard(descriptors: Vec<OwnedFd>) {
+pub fn deferred_close(descriptors: Vec<OwnedFd>) {
     // A pipe is closed in no time: the most frequent of all, BARRIER=1 of sd_notify(3), needs no process.
     queue().extend(descriptors.into_iter().filter(|descriptor| !is_pipe(descriptor)));
 }
@@ -42,15 +42,15 @@ fn is_pipe(descriptor: &OwnedFd) -> bool {
 }
 
 /// A process that closes some of what waits, in our table of descriptors. It is reaped as any child, after which
-/// [`Closer::finish`] has to be called; before that nobody else touches these.
+/// [`CloseWorker::finish`] has to be called; before that nobody else touches these.
 #[derive(Debug)]
-pub struct Closer {
+pub struct CloseWorker {
     pid: Pid,
     descriptors: Vec<RawFd>,
     begun: Counter,
 }
 
-impl Closer {
+impl CloseWorker {
     /// Has the first `count` at most of what waits closed; `None`: nothing waits.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ mod tests {
     /// Other tests have things closed, too.
     fn close_until(is_done: impl Fn() -> bool) {
         while !is_done() {
-            if let Some(closer) = Closer::start(2).unwrap() {
+            if let Some(closer) = CloseWorker::start(2).unwrap() {
                 while wait::reap(closer.pid()) == Err(Errno::EAGAIN) {
                     std::thread::yield_now();
                 }
@@ -159,14 +159,14 @@ mod tests {
     #[test]
     fn a_pipe_is_closed_at_once() {
         let (read_end, write_end) = nix::unistd::pipe().unwrap();
-        discard(vec![write_end]);
+        deferred_close(vec![write_end]);
         assert_eq!(nix::unistd::read(&read_end, &mut [0]), Ok(0));
     }
 
     #[test]
     fn all_are_closed_by_other_processes() {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..5).map(|_| stream::pair().unwrap()).unzip();
-        discard(theirs);
+        deferred_close(theirs);
         close_until(|| ours.iter().all(is_over));
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let (ours, theirs) = stream::pair().unwrap();
         let (descriptors, begun) = (vec![-1, theirs.into_raw_fd()], Counter::new().unwrap());
         begun.get().store(1, Ordering::Release);
-        Closer { pid: crate::sys::process::id(), descriptors, begun }.finish();
+        CloseWorker { pid: crate::sys::process::id(), descriptors, begun }.finish();
         close_until(|| is_over(&ours));
     }
 }

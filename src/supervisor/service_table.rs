@@ -4,15 +4,15 @@ use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
 use super::instance::{Instance, State, Stopped};
-use super::{GaveUp, Run};
+use super::{FailureReason, Run};
 use crate::model::plan::{Kind, Service};
 use crate::model::{InstanceId, Plan, ServiceIndex};
 
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(super) struct ServiceTable {
     services: Vec<ServiceState>,
     /// Over all services.
-    total: Tally,
+    total: InstanceCounts,
 }
 
 #[derive(Debug)]
@@ -22,18 +22,18 @@ pub(super) struct ServiceState {
     /// 0…n−1, and perhaps more that are surplus: they are on their way down, and go when they have come to rest.
     instances: Vec<Instance>,
     /// The second processes that instances have during a rolling reload. There are few.
-    twins: Vec<Instance>,
+    surges: Vec<Instance>,
     /// How many there are to be.
     pub(super) wanted: u32,
     /// Who waits for this service; the reverse of `depends_on`.
     pub(super) dependents: Box<[ServiceIndex]>,
-    pub(super) tally: Tally,
-    /// What `Supervisor::settle` found when it last looked.
-    pub(super) seen: Standing,
-    /// Whether it is in the queue of what `Supervisor::settle` has to look at.
+    pub(super) counts: InstanceCounts,
+    /// What `Supervisor::propagate` found when it last looked.
+    pub(super) seen: ServiceStatus,
+    /// Whether it is in the queue of what `Supervisor::propagate` has to look at.
     pub(super) queued: bool,
     /// How many of its dependents are not released.
-    pub(super) holders: usize,
+    pub(super) live_dependents: usize,
     /// While everything is being stopped: nothing is left of it, nor of anything that depends on it.
     pub(super) released: bool,
     /// It is no longer in the configuration.
@@ -42,7 +42,7 @@ pub(super) struct ServiceState {
 
 /// How many instances are in which kind of state.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct InstanceCounts {
     /// They run, or will by themselves: everything that is not stopped.
     pub(super) active: u32,
     /// Those of the active ones that have a process, or whose process has left others.
@@ -51,7 +51,7 @@ pub(super) struct Tally {
     pub(super) completed: u32,
     pub(super) failed: u32,
     /// Those of the active and of the failed ones that start once something else is there.
-    pub(super) hopeful: u32,
+    pub(super) waiting_on_dependency: u32,
     /// Stopped by an operator, who may start them again.
     pub(super) held: u32,
     /// Never started, or stopped because everything is.
@@ -60,17 +60,17 @@ pub(super) struct Tally {
 
 /// What a service means to its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct ServiceStatus {
     /// What depends on it may start.
     pub(super) satisfied: bool,
-    pub(super) fate: Fate,
+    pub(super) outcome: ServiceOutcome,
     /// No process of it is left.
     pub(super) down: bool,
 }
 
 /// Whether, and how, it has come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ServiceOutcome {
     /// It runs, or will by itself.
     Open,
     /// It rests until an operator starts it.
@@ -86,17 +86,17 @@ pub(super) enum Fate {
 pub(super) struct Failure {
     pub(super) instance: InstanceId,
     pub(super) run: Run,
-    pub(super) gave_up: GaveUp,
+    pub(super) failure_reason: FailureReason,
     /// Counted over all instances.
     pub(super) nth: u32,
 }
 
-impl Fleet {
+impl ServiceTable {
     /// Nothing has been started.
     pub(super) fn new(plan: &Plan) -> Self {
-        let mut fleet = Self { services: Vec::new(), total: Tally::default() };
-        fleet.adopt(plan);
-        fleet
+        let mut services = Self { services: Vec::new(), total: InstanceCounts::default() };
+        services.adopt(plan);
+        services
     }
 
     /// Takes on the definitions of `plan`, whose services are those that there are, in their order, and perhaps more.
@@ -117,7 +117,7 @@ impl Fleet {
         }
         for ((service, definition), dependents) in self.services.iter_mut().zip(&plan.services).zip(dependents) {
             service.definition = Rc::clone(definition);
-            service.holders = dependents.len();
+            service.live_dependents = dependents.len();
             service.dependents = dependents.into_boxed_slice();
         }
     }
@@ -142,9 +142,9 @@ impl Fleet {
         (0..count).map(move |number| InstanceId { service, number })
     }
 
-    /// The twins of one service's instances. Holds no borrow, so that they can be changed meanwhile.
-    pub(super) fn twins_of(&self, service: ServiceIndex) -> Vec<InstanceId> {
-        self[service].twins.iter().map(|twin| twin.id).collect()
+    /// The surges of one service's instances. Holds no borrow, so that they can be changed meanwhile.
+    pub(super) fn surges_of(&self, service: ServiceIndex) -> Vec<InstanceId> {
+        self[service].surges.iter().map(|surge| surge.id).collect()
     }
 
     /// All instances. Holds no borrow, so that they can be changed meanwhile.
@@ -153,17 +153,17 @@ impl Fleet {
         counts.into_iter().flat_map(|(_, ids)| ids)
     }
 
-    /// All instances and twins.
-    pub(super) fn ids_with_twins(&self) -> impl Iterator<Item = InstanceId> + use<> {
-        let twins: Vec<_> = self.service_indexes().flat_map(|index| self.twins_of(index)).collect();
-        self.ids().chain(twins)
+    /// All instances and surges.
+    pub(super) fn ids_with_surges(&self) -> impl Iterator<Item = InstanceId> + use<> {
+        let surges: Vec<_> = self.service_indexes().flat_map(|index| self.surges_of(index)).collect();
+        self.ids().chain(surges)
     }
 
     /// `None`: there is no such instance, or no more.
     pub(super) fn find(&self, id: InstanceId) -> Option<&Instance> {
         let service = self.services.get(id.service.position())?;
-        if id.is_twin() {
-            return service.twins.iter().find(|twin| twin.id == id);
+        if id.is_surge() {
+            return service.surges.iter().find(|surge| surge.id == id);
         }
         service.instances.get(id.number as usize)
     }
@@ -181,60 +181,60 @@ impl Fleet {
         let definition = &service.definition;
         let new = |number| Instance::new(InstanceId { service: index, number }, Rc::clone(definition));
         service.instances.extend((first..wanted).map(new));
-        let made = Tally { idle: wanted.saturating_sub(first), ..Tally::default() };
-        service.tally = service.tally.changed(&Tally::default(), &made);
-        self.total = self.total.changed(&Tally::default(), &made);
+        let made = InstanceCounts { idle: wanted.saturating_sub(first), ..InstanceCounts::default() };
+        service.counts = service.counts.changed(&InstanceCounts::default(), &made);
+        self.total = self.total.changed(&InstanceCounts::default(), &made);
     }
 
     /// Lets go of surplus instances that have come to rest.
     pub(super) fn drop_surplus(&mut self, index: ServiceIndex) {
         let service = &mut self[index];
-        let mut gone = Tally::default();
+        let mut gone = InstanceCounts::default();
         while service.instances.len() > service.wanted as usize
             && let Some(last) = service.instances.pop_if(|last| matches!(last.state, State::Stopped { .. }))
         {
-            gone = gone.changed(&Tally::default(), &Tally::of(&last.state));
+            gone = gone.changed(&InstanceCounts::default(), &InstanceCounts::of(&last.state));
         }
-        service.tally = service.tally.changed(&gone, &Tally::default());
-        self.total = self.total.changed(&gone, &Tally::default());
+        service.counts = service.counts.changed(&gone, &InstanceCounts::default());
+        self.total = self.total.changed(&gone, &InstanceCounts::default());
     }
 
-    /// Gives an instance a twin, which has not been started and goes on counting where the instance is.
-    pub(super) fn add_twin(&mut self, id: InstanceId) {
-        let twin = self[id].twin();
-        self[id.service].twins.push(twin);
+    /// Gives an instance a surge, which has not been started and goes on counting where the instance is.
+    pub(super) fn add_surge(&mut self, id: InstanceId) {
+        let surge = self[id].surge();
+        self[id.service].surges.push(surge);
     }
 
-    /// Lets go of twins that have come to rest.
-    pub(super) fn drop_twins(&mut self, index: ServiceIndex) {
+    /// Lets go of surges that have come to rest.
+    pub(super) fn drop_surges(&mut self, index: ServiceIndex) {
         // At rest they are in no count.
-        self[index].twins.retain(|twin| !matches!(twin.state, State::Stopped { .. }));
+        self[index].surges.retain(|surge| !matches!(surge.state, State::Stopped { .. }));
     }
 
-    /// An instance and its twin, which there is, change places.
+    /// An instance and its surge, which there is, change places.
     pub(super) fn exchange(&mut self, id: InstanceId) {
         let service = &mut self[id.service];
-        let twin = service.twins.iter_mut().find(|twin| twin.id == id.twin());
-        let (Some(instance), Some(twin)) = (service.instances.get_mut(id.number as usize), twin) else { return };
-        let before = Tally::of(&instance.state).and(&Tally::of_twin(&twin.state));
-        std::mem::swap(instance, twin);
-        (instance.id, twin.id) = (id, id.twin());
-        let after = Tally::of(&instance.state).and(&Tally::of_twin(&twin.state));
-        service.tally = service.tally.changed(&before, &after);
+        let surge = service.surges.iter_mut().find(|surge| surge.id == id.surge());
+        let (Some(instance), Some(surge)) = (service.instances.get_mut(id.number as usize), surge) else { return };
+        let before = InstanceCounts::of(&instance.state).and(&InstanceCounts::of_surge(&surge.state));
+        std::mem::swap(instance, surge);
+        (instance.id, surge.id) = (id, id.surge());
+        let after = InstanceCounts::of(&instance.state).and(&InstanceCounts::of_surge(&surge.state));
+        service.counts = service.counts.changed(&before, &after);
         self.total = self.total.changed(&before, &after);
     }
 
-    pub(super) const fn total(&self) -> &Tally {
+    pub(super) const fn total(&self) -> &InstanceCounts {
         &self.total
     }
 
     /// Replaces the state of one instance and gives back the one before.
     pub(super) fn replace_state(&mut self, id: InstanceId, state: State) -> State {
         let before = std::mem::replace(&mut self[id].state, state);
-        let tally_of = if id.is_twin() { Tally::of_twin } else { Tally::of };
+        let tally_of = if id.is_surge() { InstanceCounts::of_surge } else { InstanceCounts::of };
         let (gone, come) = (tally_of(&before), tally_of(&self[id].state));
         let service = &mut self[id.service];
-        service.tally = service.tally.changed(&gone, &come);
+        service.counts = service.counts.changed(&gone, &come);
         self.total = self.total.changed(&gone, &come);
         before
     }
@@ -251,13 +251,13 @@ impl ServiceState {
         Self {
             definition: Rc::clone(definition),
             instances: (0..definition.instances).map(instance).collect(),
-            twins: Vec::new(),
+            surges: Vec::new(),
             wanted: definition.instances,
             dependents: Box::default(),
-            tally: Tally { idle: definition.instances, ..Tally::default() },
-            seen: Standing { satisfied: false, fate: Fate::Held, down: true },
+            counts: InstanceCounts { idle: definition.instances, ..InstanceCounts::default() },
+            seen: ServiceStatus { satisfied: false, outcome: ServiceOutcome::Held, down: true },
             queued: false,
-            holders: 0,
+            live_dependents: 0,
             released: false,
             is_retiring: false,
         }
@@ -265,12 +265,12 @@ impl ServiceState {
 
     /// It is no longer in the configuration, and nothing is left of it.
     pub(super) fn is_gone(&self) -> bool {
-        self.is_retiring && self.instances.is_empty() && self.twins.is_empty()
+        self.is_retiring && self.instances.is_empty() && self.surges.is_empty()
     }
 
     /// The second processes of its instances.
-    pub(super) fn twins(&self) -> &[Instance] {
-        &self.twins
+    pub(super) fn surges(&self) -> &[Instance] {
+        &self.surges
     }
 
     pub(super) fn instances(&self) -> &[Instance] {
@@ -280,8 +280,8 @@ impl ServiceState {
     /// The instances that rest because they have failed, those not counted that were only blocked.
     pub(super) fn failures(&self) -> impl Iterator<Item = Failure> {
         self.instances.iter().filter_map(|instance| {
-            let State::Stopped { why: Stopped::Failed { gave_up, nth } } = instance.state else { return None };
-            Some(Failure { instance: instance.id, run: instance.last_run?, gave_up, nth })
+            let State::Stopped { why: Stopped::Failed { failure_reason, nth } } = instance.state else { return None };
+            Some(Failure { instance: instance.id, run: instance.last_run?, failure_reason, nth })
         })
     }
 
@@ -291,32 +291,32 @@ impl ServiceState {
     /// succeeded in each.
     pub(super) fn is_satisfied(&self) -> bool {
         match self.definition.kind {
-            Kind::Service => self.tally.running > 0 && self.tally.running == self.tally.active,
-            Kind::Oneshot => self.tally.completed as usize == self.instances.len(),
+            Kind::Service => self.counts.running > 0 && self.counts.running == self.counts.active,
+            Kind::Oneshot => self.counts.completed as usize == self.instances.len(),
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing { satisfied: self.is_satisfied(), fate: self.fate(), down: self.tally.live == 0 }
+    pub(super) fn status(&self) -> ServiceStatus {
+        ServiceStatus { satisfied: self.is_satisfied(), outcome: self.outcome(), down: self.counts.live == 0 }
     }
 
-    fn fate(&self) -> Fate {
-        let tally = &self.tally;
-        if tally.active > 0 {
-            Fate::Open
-        } else if tally.held + tally.idle > 0 {
-            Fate::Held
-        } else if tally.failed == 0 {
-            Fate::Completed
-        } else if tally.completed == 0 || self.definition.kind == Kind::Oneshot {
-            Fate::Failed
+    fn outcome(&self) -> ServiceOutcome {
+        let counts = &self.counts;
+        if counts.active > 0 {
+            ServiceOutcome::Open
+        } else if counts.held + counts.idle > 0 {
+            ServiceOutcome::Held
+        } else if counts.failed == 0 {
+            ServiceOutcome::Completed
+        } else if counts.completed == 0 || self.definition.kind == Kind::Oneshot {
+            ServiceOutcome::Failed
         } else {
-            Fate::Mixed
+            ServiceOutcome::Mixed
         }
     }
 }
 
-impl Tally {
+impl InstanceCounts {
     /// All of them.
     pub(super) const fn instances(&self) -> u32 {
         self.active + self.completed + self.failed + self.held + self.idle
@@ -324,35 +324,44 @@ impl Tally {
 
     /// The counts of a single instance.
     fn of(state: &State) -> Self {
-        let mut tally = Self::default();
+        let mut counts = Self::default();
         match state {
-            State::Waiting => (tally.active, tally.hopeful) = (1, 1),
-            State::BackingOff { .. } => tally.active = 1,
+            State::Waiting => (counts.active, counts.waiting_on_dependency) = (1, 1),
+            State::BackingOff { .. } => counts.active = 1,
             State::Spawning { .. }
             | State::Executing { .. }
             | State::Starting { .. }
             | State::Stopping { .. }
-            | State::Clearing { .. } => (tally.active, tally.live) = (1, 1),
+            | State::CleaningUp { .. } => (counts.active, counts.live) = (1, 1),
             State::Running { presence, .. } => {
-                (tally.active, tally.live, tally.running) = (1, 1, presence.is_ready().into());
+                (counts.active, counts.live, counts.running) = (1, 1, presence.is_ready().into());
             }
-            State::Stopped { why: Stopped::Completed } => tally.completed = 1,
-            State::Stopped { why: Stopped::Failed { .. } } => tally.failed = 1,
-            State::Stopped { why: Stopped::Blocked { .. } } => (tally.failed, tally.hopeful) = (1, 1),
-            State::Stopped { why: Stopped::Operator } => tally.held = 1,
-            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => tally.idle = 1,
+            State::Stopped { why: Stopped::Completed } => counts.completed = 1,
+            State::Stopped { why: Stopped::Failed { .. } } => counts.failed = 1,
+            State::Stopped { why: Stopped::Blocked { .. } } => (counts.failed, counts.waiting_on_dependency) = (1, 1),
+            State::Stopped { why: Stopped::Operator } => counts.held = 1,
+            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => counts.idle = 1,
         }
-        tally
+        counts
     }
 
-    /// A twin only counts in that it has a process: what its service comes to is its instance's affair.
-    fn of_twin(state: &State) -> Self {
+    /// A surge only counts in that it has a process: what its service comes to is its instance's affair.
+    fn of_surge(state: &State) -> Self {
         Self { live: Self::of(state).live, ..Self::default() }
     }
 
     const fn and(self, other: &Self) -> Self {
         self.changed(
-            &Self { active: 0, live: 0, running: 0, completed: 0, failed: 0, hopeful: 0, held: 0, idle: 0 },
+            &Self {
+                active: 0,
+                live: 0,
+                running: 0,
+                completed: 0,
+                failed: 0,
+                waiting_on_dependency: 0,
+                held: 0,
+                idle: 0,
+            },
             other,
         )
     }
@@ -364,20 +373,20 @@ impl Tally {
             running: self.running - gone.running + come.running,
             completed: self.completed - gone.completed + come.completed,
             failed: self.failed - gone.failed + come.failed,
-            hopeful: self.hopeful - gone.hopeful + come.hopeful,
+            waiting_on_dependency: self.waiting_on_dependency - gone.waiting_on_dependency + come.waiting_on_dependency,
             held: self.held - gone.held + come.held,
             idle: self.idle - gone.idle + come.idle,
         }
     }
 }
 
-// Services are those of the plan that the fleet was made of. Of instances only those at rest ever go, and what may still
+// Services are those of the plan that the services was made of. Of instances only those at rest ever go, and what may still
 // name one of these asks `find` first.
 #[expect(clippy::indexing_slicing, reason = "the only place; see above")]
 mod by_index {
-    use super::{Fleet, Index, IndexMut, Instance, InstanceId, ServiceIndex, ServiceState};
+    use super::{Index, IndexMut, Instance, InstanceId, ServiceIndex, ServiceState, ServiceTable};
 
-    impl Index<ServiceIndex> for Fleet {
+    impl Index<ServiceIndex> for ServiceTable {
         type Output = ServiceState;
 
         fn index(&self, index: ServiceIndex) -> &ServiceState {
@@ -385,31 +394,31 @@ mod by_index {
         }
     }
 
-    impl IndexMut<ServiceIndex> for Fleet {
+    impl IndexMut<ServiceIndex> for ServiceTable {
         fn index_mut(&mut self, index: ServiceIndex) -> &mut ServiceState {
             &mut self.services[index.position()]
         }
     }
 
-    impl Index<InstanceId> for Fleet {
+    impl Index<InstanceId> for ServiceTable {
         type Output = Instance;
 
         fn index(&self, id: InstanceId) -> &Instance {
             let service = &self.services[id.service.position()];
-            if id.is_twin() {
-                let position = service.twins.iter().position(|twin| twin.id == id);
-                return &service.twins[position.unwrap_or(usize::MAX)];
+            if id.is_surge() {
+                let position = service.surges.iter().position(|surge| surge.id == id);
+                return &service.surges[position.unwrap_or(usize::MAX)];
             }
             &service.instances[id.number as usize]
         }
     }
 
-    impl IndexMut<InstanceId> for Fleet {
+    impl IndexMut<InstanceId> for ServiceTable {
         fn index_mut(&mut self, id: InstanceId) -> &mut Instance {
             let service = &mut self.services[id.service.position()];
-            if id.is_twin() {
-                let position = service.twins.iter().position(|twin| twin.id == id);
-                return &mut service.twins[position.unwrap_or(usize::MAX)];
+            if id.is_surge() {
+                let position = service.surges.iter().position(|surge| surge.id == id);
+                return &mut service.surges[position.unwrap_or(usize::MAX)];
             }
             &mut service.instances[id.number as usize]
         }

@@ -13,29 +13,29 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::What;
-use crate::config::{Files, Loaded, Recorder, Recording, Report};
+use crate::config::{Files, Loaded, Recording, RecordingFs, Report};
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Event, RequestId};
 use crate::sys::{fork, kill, memfd, wait};
 
 /// Reads the configuration again, from where it was read first; a text: why there is none to be read.
-pub type Reread = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
+pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
 
 /// Longer than a single pipe may keep silent.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Who reads the configuration, and who wants that.
 #[derive(Debug, Default)]
-pub(super) struct Readings {
-    reader: Option<Reader>,
+pub(super) struct ConfigLoader {
+    reader: Option<LoaderProcess>,
     /// Each wants it to be read after it has asked.
     waiting: VecDeque<Option<RequestId>>,
 }
 
 /// A process that asks for the files.
 #[derive(Debug)]
-struct Reader {
+struct LoaderProcess {
     pid: Pid,
     /// What it has been answered.
     answers: OwnedFd,
@@ -44,7 +44,7 @@ struct Reader {
     until: Option<Mono>,
 }
 
-impl Readings {
+impl ConfigLoader {
     /// When it has taken too long.
     pub(super) fn due(&self) -> Option<Mono> {
         self.reader.as_ref().and_then(|reader| reader.until)
@@ -72,18 +72,18 @@ impl Readings {
 impl Runtime {
     /// Has the configuration read, one reading after the other.
     pub(super) fn configure(&mut self, id: Option<RequestId>) {
-        match &self.readings.reader {
-            Some(Reader { until: Some(_), .. }) => {
-                if id.is_some() || !self.readings.waiting.contains(&None) {
-                    self.readings.waiting.push_back(id);
+        match &self.config_loader.reader {
+            Some(LoaderProcess { until: Some(_), .. }) => {
+                if id.is_some() || !self.config_loader.waiting.contains(&None) {
+                    self.config_loader.waiting.push_back(id);
                 }
             }
-            Some(Reader { until: None, pid, .. }) => {
+            Some(LoaderProcess { until: None, pid, .. }) => {
                 let reason = format!("its files cannot be read: pid {pid}, which tried to, still hangs");
                 self.keep_configuration(id, reason);
             }
             None => match self.begin_to_read(id) {
-                Ok(reader) => self.readings.reader = Some(reader),
+                Ok(reader) => self.config_loader.reader = Some(reader),
                 Err(refused) => {
                     let reason = format!("no process can be made to read it: {}", errno::words(refused));
                     self.keep_configuration(id, reason);
@@ -92,22 +92,22 @@ impl Runtime {
         }
     }
 
-    fn begin_to_read(&self, id: Option<RequestId>) -> Result<Reader, Errno> {
+    fn begin_to_read(&self, id: Option<RequestId>) -> Result<LoaderProcess, Errno> {
         let answers = memfd::empty(c"keepalive-configuration")?;
         let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
-        let pid = fork::fork_to_answer(Some(ours.as_fd()), || {
+        let pid = fork::fork_helper(Some(ours.as_fd()), || {
             fork::set_name(c"keepalive-read");
-            let recorder = Recorder::default();
+            let recorder = RecordingFs::default();
             // What it comes to is found out anew.
-            let _plan = (self.reread)(&|question| recorder.ask(question));
+            let _plan = (self.load_config)(&|question| recorder.ask(question));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         })?;
-        Ok(Reader { pid, answers, id, until: Some(self.now + PATIENCE) })
+        Ok(LoaderProcess { pid, answers, id, until: Some(self.now + PATIENCE) })
     }
 
     /// Whether this process, which is dead and not reaped yet, was to read the configuration. If so, it is reaped.
     pub(super) fn on_reader_dead(&mut self, pid: Pid) -> bool {
-        let Some(reader) = self.readings.reader.take_if(|reader| reader.pid == pid) else { return false };
+        let Some(reader) = self.config_loader.reader.take_if(|reader| reader.pid == pid) else { return false };
         let ended = wait::reap(pid);
         if reader.until.is_none() {
             return true;
@@ -122,7 +122,7 @@ impl Runtime {
             Ok(answers) => self.on_read(reader.id, Recording::new(answers)),
             Err(reason) => self.keep_configuration(reader.id, reason),
         }
-        if let Some(id) = self.readings.waiting.pop_front() {
+        if let Some(id) = self.config_loader.waiting.pop_front() {
             self.configure(id);
         }
         true
@@ -130,10 +130,10 @@ impl Runtime {
 
     /// It may have taken too long.
     pub(super) fn look_at_reading(&mut self) {
-        if self.readings.due().is_none_or(|until| until > self.now) {
+        if self.config_loader.due().is_none_or(|until| until > self.now) {
             return;
         }
-        for id in self.readings.give_up() {
+        for id in self.config_loader.give_up() {
             let patience = format_duration(PATIENCE);
             let reason = format!("its files were not read within {patience}: does their file system hang?");
             self.keep_configuration(id, reason);
@@ -142,13 +142,13 @@ impl Runtime {
 
     /// Everything is being stopped: no other configuration will be in force.
     pub(super) fn call_off_reading(&mut self) {
-        for id in self.readings.give_up().into_iter().flatten() {
+        for id in self.config_loader.give_up().into_iter().flatten() {
             self.refuse(id, "everything is being stopped");
         }
     }
 
     fn on_read(&mut self, id: Option<RequestId>, recording: Recording) {
-        let reason = match (self.reread)(&|question| recording.answer(question)) {
+        let reason = match (self.load_config)(&|question| recording.answer(question)) {
             Ok(Ok(Loaded { plan, warnings })) => {
                 for warning in warnings {
                     log::warn!("{warning}");

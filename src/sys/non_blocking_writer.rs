@@ -17,12 +17,12 @@ const CLOSED: i32 = -5;
 
 /// stdout or stderr, for whoever writes to it for as long as it lives.
 #[derive(Clone, Copy, Debug)]
-pub struct Outlet {
+pub struct NonBlockingWriter {
     fd: RawFd,
     route: i32,
 }
 
-impl Outlet {
+impl NonBlockingWriter {
     /// Finds out how the descriptor `fd`, which stays open for good, is written to without waiting.
     #[must_use]
     pub fn of(fd: RawFd) -> Self {
@@ -48,8 +48,8 @@ impl Outlet {
     /// Whether both are the same pipe, terminal, socket or file.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let identity = |outlet: &Self| {
-            nix::sys::stat::fstat(outlet.descriptor()).map(|status| (status.st_dev, status.st_ino, status.st_rdev))
+        let identity = |writer: &Self| {
+            nix::sys::stat::fstat(writer.descriptor()).map(|status| (status.st_dev, status.st_ino, status.st_rdev))
         };
         matches!((identity(self), identity(other)), (Ok(ours), Ok(theirs)) if ours == theirs)
     }

@@ -20,7 +20,7 @@ use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 const PIECE: usize = 32 << 10;
 
 /// Everything that pages are made of.
-pub(in crate::runtime) struct Scene<'a> {
+pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
     pub(in crate::runtime) usage: &'a Usage,
@@ -38,7 +38,7 @@ pub(in crate::runtime) struct Scene<'a> {
 
 /// A page that is being made, and how far it is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum StreamingBody {
     Status(Cursor),
     Metrics {
         family: usize,
@@ -59,7 +59,7 @@ pub(super) struct Cursor {
     pub(super) begun: bool,
 }
 
-impl Page {
+impl StreamingBody {
     pub(super) const fn content_type(&self) -> &'static str {
         match self {
             Self::Status(_) => "application/json",
@@ -74,11 +74,11 @@ impl Page {
     }
 
     /// Writes the next piece. Whether it was the last one.
-    pub(super) fn go_on(&mut self, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    pub(super) fn go_on(&mut self, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Status(cursor) => status(cursor, scene, out),
-            Self::Metrics { family, cursor } => metrics::go_on(family, cursor, scene, out),
-            Self::Events { after } => events(after, scene, out),
+            Self::Status(cursor) => status(cursor, snapshot, out),
+            Self::Metrics { family, cursor } => metrics::go_on(family, cursor, snapshot, out),
+            Self::Events { after } => events(after, snapshot, out),
         }
     }
 }
@@ -87,8 +87,8 @@ pub(super) fn is_full(out: &[u8]) -> bool {
     out.len() >= PIECE
 }
 
-fn events(after: &mut u64, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
-    while let Some(event) = scene.events.next(*after) {
+fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+    while let Some(event) = snapshot.events.next(*after) {
         if is_full(out) {
             return false;
         }
@@ -96,21 +96,21 @@ fn events(after: &mut u64, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
         if *after > 0 && event.number() > *after + 1 {
             write_lost(event.number() - *after - 1, out);
         }
-        event.write_to(scene.plan, out);
+        event.write_to(snapshot.plan, out);
         *after = event.number();
     }
     true
 }
 
-fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     if !cursor.begun {
-        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", scene.pid, env!("CARGO_PKG_VERSION")));
-        push(out, format_args!(",\"uptime_ms\":{}", scene.now.since(scene.begun).as_millis()));
-        let state = if scene.view.is_stopping { "stopping" } else { "running" };
+        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
+        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.begun).as_millis()));
+        let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
         push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
         cursor.begun = true;
     }
-    for service in scene.view.services().skip(cursor.service) {
+    for service in snapshot.view.services().skip(cursor.service) {
         if cursor.number == 0 {
             if is_full(out) {
                 return false;
@@ -118,9 +118,9 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
             if cursor.service > 0 {
                 out.push(b',');
             }
-            begin_service(service, scene, out);
+            begin_service(service, snapshot, out);
         }
-        for instance in service.instances().chain(service.twins()).skip(cursor.number) {
+        for instance in service.instances().chain(service.surges()).skip(cursor.number) {
             // What a service begins with and its first instance are in one piece: the cursor knows no place between.
             if cursor.number > 0 {
                 if is_full(out) {
@@ -128,7 +128,7 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
                 }
                 out.push(b',');
             }
-            write_instance(&instance, scene, out);
+            write_instance(&instance, snapshot, out);
             cursor.number += 1;
         }
         out.extend(b"]}");
@@ -139,8 +139,8 @@ fn status(cursor: &mut Cursor, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
 }
 
 /// Up to and with the `[` of its instances.
-fn begin_service(service: ServiceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
-    let kind = scene.plan.services.get(service.index.position()).map(|service| service.kind);
+fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+    let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
     let mut object = Object::new(out);
     object.text("name", service.name);
     object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
@@ -172,26 +172,26 @@ pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
     instance.reason.map(why).unwrap_or_default()
 }
 
-fn write_instance(instance: &InstanceView<'_>, scene: &Scene<'_>, out: &mut Vec<u8>) {
-    let used = scene.usage.of(instance.pid);
+fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+    let used = snapshot.usage.of(instance.pid);
     let mut object = Object::new(out);
-    object.shown("id", Name(scene.plan, instance.id));
+    object.shown("id", Name(snapshot.plan, instance.id));
     object.text("state", instance.state.as_str());
     object.optional("pid", instance.pid);
-    object.plain("ready", is_ready(instance, scene.plan));
-    if instance.id.is_twin() {
+    object.plain("ready", is_ready(instance, snapshot.plan));
+    if instance.id.is_surge() {
         object.plain("surge", true);
     }
     object.plain("restarts", instance.restarts);
-    object.optional("uptime_ms", instance.since.map(|since| scene.now.since(since).as_millis()));
+    object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
-    object.text("reason", &reason_of(instance, scene.plan));
+    object.text("reason", &reason_of(instance, snapshot.plan));
     // It may be younger than what is known.
     let used = Some(used).filter(|used| instance.pid.is_some() && used.processes > 0);
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
     object.optional("processes", used.map(|used| used.processes));
-    if let Some(said) = scene.notify.said(instance.id, instance.pid) {
+    if let Some(said) = snapshot.notify.said(instance.id, instance.pid) {
         object.text("status_text", &said.status);
         object.optional("status_errno", said.errno);
         object.optional("status_exit", said.exit_status);

@@ -23,7 +23,7 @@ const LISTENING: &str = "0A";
 /// A process that has a socket at `address`, and its name. What is looked at for it is taken from `budget`; nobody is found
 /// when that is spent.
 #[must_use]
-pub fn holder(address: &Address, budget: &mut usize) -> Option<(Pid, String)> {
+pub fn port_owner(address: &Address, budget: &mut usize) -> Option<(Pid, String)> {
     let inode = match address {
         Address::Tcp(_) => internet(&["tcp", "tcp6"], (address, Address::Tcp), Some(LISTENING), budget),
         Address::Udp(_) => internet(&["udp", "udp6"], (address, Address::Udp), None, budget),
@@ -113,14 +113,14 @@ mod tests {
     #[track_caller]
     fn check_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
         let mut budget = BUDGET;
-        let (pid, name) = holder(asked, &mut budget).expect("somebody has it");
+        let (pid, name) = port_owner(asked, &mut budget).expect("somebody has it");
         assert!((1..BUDGET).contains(&budget), "{budget}");
-        assert_eq!(holder(asked, &mut 0), None);
-        assert_eq!(holder(asked, &mut 3), None, "it is spent before it is found");
+        assert_eq!(port_owner(asked, &mut 0), None);
+        assert_eq!(port_owner(asked, &mut 3), None, "it is spent before it is found");
         assert_eq!(pid, super::super::process::id());
         assert_eq!(format!("{name}\n"), std::fs::read_to_string("/proc/self/comm").unwrap());
         drop(socket);
-        assert_eq!(holder(asked, &mut budget), None);
+        assert_eq!(port_owner(asked, &mut budget), None);
         file.into_iter().for_each(listen::SocketFile::remove);
     }
 
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn who_has_a_unix_socket_is_found() {
-        let path = std::env::temp_dir().join(format!("keepalive-holder-{}", std::process::id()));
-        for path in [path, format!("@keepalive-holder-{}", std::process::id()).into()] {
+        let path = std::env::temp_dir().join(format!("keepalive-port_owner-{}", std::process::id()));
+        for path in [path, format!("@keepalive-port_owner-{}", std::process::id()).into()] {
             let address = Address::Unix { path, mode: 0o600, owner: None };
             check_found(listen::open(&address, ListenMode::Shared).unwrap(), &address);
         }

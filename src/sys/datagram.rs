@@ -20,7 +20,7 @@ const _: () = assert!(MOST_DESCRIPTORS * size_of::<c_int>() + 128 <= CONTROL_BYT
 
 /// One datagram.
 #[derive(Debug)]
-pub struct Notice {
+pub struct Datagram {
     /// How many of its bytes are in the buffer.
     pub length: usize,
     /// Whether there were more, which are lost.
@@ -60,7 +60,7 @@ pub fn random() -> u64 {
 ///
 /// # Errors
 /// EAGAIN: there is none.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Notice, Errno> {
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Datagram, Errno> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = [0_u64; CONTROL_WORDS];
     // SAFETY: all-zero bytes are a valid msghdr: no name, no parts, no control message.
@@ -73,19 +73,19 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Notice, Errno> {
     // SAFETY: the message points to a part and to room for control messages, both writable.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
-    let mut notice = Notice {
+    let mut datagram = Datagram {
         length: length.min(buffer.len()),
         is_cut: message.msg_flags & libc::MSG_TRUNC != 0,
         sender: None,
         descriptors: Vec::new(),
         lacks_descriptors: message.msg_flags & libc::MSG_CTRUNC != 0,
     };
-    take_control(&message, &mut notice);
-    Ok(notice)
+    take_control(&message, &mut datagram);
+    Ok(datagram)
 }
 
 /// Takes what the kernel has put into the control messages: all of it, as a descriptor left there would stay open for ever.
-fn take_control(message: &libc::msghdr, notice: &mut Notice) {
+fn take_control(message: &libc::msghdr, datagram: &mut Datagram) {
     // SAFETY: the kernel has filled in the message.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
@@ -104,13 +104,13 @@ fn take_control(message: &libc::msghdr, notice: &mut Notice) {
                     // SAFETY: as above; they need not be aligned.
                     let descriptor = unsafe { place.read_unaligned() };
                     // SAFETY: the kernel has just made it, and nobody else knows it.
-                    notice.descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
+                    datagram.descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
                 }
             }
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if size >= size_of::<libc::ucred>() => {
                 // SAFETY: so many bytes are there.
                 let credentials = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-                notice.sender = Pid::new(credentials.pid);
+                datagram.sender = Pid::new(credentials.pid);
             }
             _ => {}
         }

@@ -5,20 +5,20 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use nix::errno::Errno;
 
 use super::Runtime;
-use super::gear::Gear;
+use super::inherited_fds::InheritedFds;
 use crate::model::Pid;
 use crate::model::plan::{Ready, Service};
 use crate::sys::{pipe, stream};
 
 /// What is made for one process; nothing for most.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(super) struct ChildPipes {
     /// Its number with the process, and both ends: ours, and that of the process.
     ready: Option<(u8, OwnedFd, OwnedFd)>,
     ipc: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl Ends {
+impl ChildPipes {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub(super) fn new(definition: &Service) -> Result<Self, Errno> {
@@ -34,18 +34,18 @@ impl Ends {
     }
 
     /// What of them the process gets.
-    pub(super) fn gear(&self) -> Gear<'_> {
-        Gear {
+    pub(super) fn inherited_fds(&self) -> InheritedFds<'_> {
+        InheritedFds {
             ready: self.ready.as_ref().map(|(number, _, theirs)| (*number, theirs.as_fd())),
             ipc: self.ipc.as_ref().map(|(_, theirs)| theirs.as_fd()),
-            ..Gear::default()
+            ..InheritedFds::default()
         }
     }
 }
 
 impl Runtime {
     /// The process has its ends, we listen at ours.
-    pub(super) fn keep(&mut self, ends: Ends, pid: Pid) {
+    pub(super) fn keep(&mut self, ends: ChildPipes, pid: Pid) {
         let Some(of) = self.children.get(pid) else { return };
         if let Some((_, ours, _)) = ends.ready {
             self.probes.listen(pid, of.clone(), ours, &self.poller);

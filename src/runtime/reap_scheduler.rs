@@ -19,19 +19,19 @@ const END_OF_ROW: Duration = Duration::from_millis(200);
 
 /// The search for dead children.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(super) struct ReapScheduler {
     named: Option<Pid>,
     due: bool,
     has_found: bool,
     last: Mono,
     /// How many were in vain, in a row.
-    in_vain: u32,
+    empty_scans: u32,
 }
 
-impl Search {
+impl ReapScheduler {
     /// Due at once: what was there before us may have left us dead children.
     pub(super) const fn new() -> Self {
-        Self { named: None, due: true, has_found: false, last: Mono::from_nanos(0), in_vain: 0 }
+        Self { named: None, due: true, has_found: false, last: Mono::from_nanos(0), empty_scans: 0 }
     }
 
     /// A child has ended, this one if it is named; perhaps others have too.
@@ -53,7 +53,7 @@ impl Search {
     /// When all `children` are to be looked through; `None`: none has ended.
     pub(super) fn due(&self, children: usize) -> Option<Mono> {
         let worth = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(LONGEST_WAIT, Duration::from_millis);
-        let wait = match self.in_vain {
+        let wait = match self.empty_scans {
             0 => Duration::ZERO,
             row => Duration::from_millis(1 << (row - 1).min(16)).min(worth).min(LONGEST_WAIT),
         };
@@ -69,9 +69,9 @@ impl Search {
     /// All have been looked through; nobody else is dead.
     pub(super) fn done(&mut self, now: Mono) {
         let goes_on = now.since(self.last) < END_OF_ROW;
-        self.in_vain = match std::mem::take(&mut self.has_found) {
+        self.empty_scans = match std::mem::take(&mut self.has_found) {
             true => 0,
-            false if goes_on => self.in_vain.saturating_add(1),
+            false if goes_on => self.empty_scans.saturating_add(1),
             false => 1,
         };
         (self.due, self.last) = (false, now);
@@ -86,8 +86,8 @@ mod tests {
         Mono::from_nanos(milliseconds * 1_000_000)
     }
 
-    fn after(times: &[u64]) -> Search {
-        let mut search = Search::new();
+    fn after(times: &[u64]) -> ReapScheduler {
+        let mut search = ReapScheduler::new();
         for time in times {
             search.want(Pid::new(7));
             search.done(at(*time));
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_first_search_and_that_of_few_are_due_at_once() {
-        assert!(Search::new().is_due(100_000, at(0)));
+        assert!(ReapScheduler::new().is_due(100_000, at(0)));
         assert!(after(&[1_000, 1_001, 1_002]).is_due(9, at(1_002)));
         let mut search = after(&[]);
         search.done(at(5));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{Mono, Pid, Signal};
-use crate::sys::discard::{self, Closer};
+use crate::sys::deferred_close::{self, CloseWorker};
 use crate::sys::{kill, process, wait};
 
 /// From this many on nothing more is taken from services.
@@ -18,14 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
-pub(super) struct Closers {
+pub(super) struct CloseQueue {
     /// Until when; `None`: it has been killed.
-    at_work: Vec<(Closer, Option<Mono>)>,
+    at_work: Vec<(CloseWorker, Option<Mono>)>,
     /// No process could be made.
     again: Option<Mono>,
 }
 
-impl Closers {
+impl CloseQueue {
     /// When there is something to be done, if nobody ends before.
     pub(super) fn due(&self) -> Option<Mono> {
         self.at_work.iter().filter_map(|(_, until)| *until).chain(self.again).min()
@@ -44,7 +44,7 @@ impl Closers {
         }
         self.again = None;
         while self.at_work.len() < MOST_CLOSERS {
-            match Closer::start(DESCRIPTORS_EACH) {
+            match CloseWorker::start(DESCRIPTORS_EACH) {
                 Ok(None) => return,
                 Ok(Some(closer)) => self.at_work.push((closer, Some(now + PATIENCE))),
                 Err(_) => {
@@ -65,7 +65,7 @@ impl Closers {
 
     /// Whether services may hand over more.
     pub(super) fn have_room() -> bool {
-        match discard::waiting() {
+        match deferred_close::waiting() {
             0 => true,
             waiting => (waiting as u64) < MOST_WAITING.min(process::descriptor_limits().0 / PART_WAITING),
         }

@@ -14,9 +14,9 @@ use crate::sys::{self, StringList};
 /// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
 const FIRST: u8 = 3;
 
-/// What the process of one instance is given. By default nothing: name what there is, `..Gear::default()` the rest.
+/// What the process of one instance is given. By default nothing: name what there is, `..InheritedFds::default()` the rest.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gear<'a> {
+pub(super) struct InheritedFds<'a> {
     /// Its listening sockets, in the order of `listen`.
     pub(super) sockets: &'a [BorrowedFd<'a>],
     /// What has been stored for it.
@@ -33,7 +33,7 @@ pub(super) struct Gear<'a> {
 
 /// At which numbers it gets them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places<'a> {
+pub(super) struct FdLayout<'a> {
     /// Each number once.
     pub(super) descriptors: Vec<(u8, BorrowedFd<'a>)>,
     /// Where it gets the file of `state`, and how large that is at least.
@@ -44,13 +44,13 @@ pub(super) struct Places<'a> {
     state: Option<u8>,
 }
 
-impl<'a> Gear<'a> {
+impl<'a> InheritedFds<'a> {
     /// Allocates nothing if there is nothing to place.
-    pub(super) fn places(&self, service: &Service) -> Places<'a> {
+    pub(super) fn places(&self, service: &Service) -> FdLayout<'a> {
         // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
         let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|stored| stored.descriptor.as_fd()));
-        let mut places = Places { descriptors: (FIRST..end).zip(passed_on).collect(), ..Places::default() };
+        let mut places = FdLayout { descriptors: (FIRST..end).zip(passed_on).collect(), ..FdLayout::default() };
         places.listening = places.descriptors.len();
         let begin = usize::from(FIRST) + places.listening;
         let begin = u8::try_from(begin).unwrap_or(u8::MAX);
@@ -73,7 +73,7 @@ impl<'a> Gear<'a> {
     /// Appends what tells the process of all this.
     ///
     /// `LISTEN_PID` and `WATCHDOG_PID` are our own id, in place of which [`sys::Spawner::spawn`] puts the child's.
-    pub(super) fn describe(&self, places: &Places<'_>, service: &Service, env: &mut StringList) {
+    pub(super) fn describe(&self, places: &FdLayout<'_>, service: &Service, env: &mut StringList) {
         let own = sys::process::id();
         let mut set = |name: &str, value: &dyn std::fmt::Display| {
             env.push_with(|buffer| drop(write!(buffer, "{name}={value}")));
@@ -162,14 +162,14 @@ mod tests {
     }
 
     /// The numbers with the descriptors that are put there, in the order of the numbers, and the environment.
-    fn check(gear: &Gear<'_>, service: &Service, expect: (&[(u8, BorrowedFd<'_>)], &[&str])) {
-        let places = gear.places(service);
+    fn check(inherited_fds: &InheritedFds<'_>, service: &Service, expect: (&[(u8, BorrowedFd<'_>)], &[&str])) {
+        let places = inherited_fds.places(service);
         let mut numbers: Vec<(u8, i32)> = places.descriptors.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
         numbers.sort_unstable();
         let expected: Vec<(u8, i32)> = expect.0.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
         assert_eq!(numbers, expected);
         let mut env = StringList::new();
-        gear.describe(&places, service, &mut env);
+        inherited_fds.describe(&places, service, &mut env);
         let own = sys::process::id().to_string();
         let env: Vec<String> = env.iter().map(|entry| String::from_utf8_lossy(entry).replace(&own, "OWN")).collect();
         assert_eq!(env, expect.1);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn who_is_to_have_nothing_is_told_nothing() {
-        check(&Gear::default(), &Service::plain("web", Process::plain(Box::default())), (&[], &[]));
+        check(&InheritedFds::default(), &Service::plain("web", Process::plain(Box::default())), (&[], &[]));
     }
 
     // sd_listen_fds(3): from 3 on, in the order of the configuration, what is stored after the sockets.
@@ -185,7 +185,7 @@ mod tests {
     fn sockets_come_first_then_what_is_stored_then_the_rest() {
         let (a, b, ipc, state, ready) = (null(), null(), null(), null(), null());
         let stored = [Stored::new("first", null()), Stored::new("first", null())];
-        let gear = Gear {
+        let inherited_fds = InheritedFds {
             sockets: &[a.as_fd(), b.as_fd()],
             stored: &stored,
             ready: Some((8, ready.as_fd())),
@@ -217,7 +217,7 @@ mod tests {
             "KEEPALIVE_STATE_FD=9",
             "LISTEN_FDNAMES=http:admin:first:first",
         ];
-        check(&gear, &service, (&descriptors, &env));
+        check(&inherited_fds, &service, (&descriptors, &env));
     }
 
     // Gunicorn's `-b`; `dockerd -H fd://3` wants LISTEN_FDS as well.
@@ -225,7 +225,7 @@ mod tests {
     fn who_is_told_to_bind_by_number_is_told_in_no_other_way() {
         let socket = null();
         let sockets = [socket.as_fd()];
-        let gear = Gear { sockets: &sockets, ..Gear::default() };
+        let inherited_fds = InheritedFds { sockets: &sockets, ..InheritedFds::default() };
         let descriptors = [(3, socket.as_fd())];
         let announced: &[&str] = &["LISTEN_FDS=1", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http"];
         let mut service = service(&["http"]);
@@ -237,12 +237,16 @@ mod tests {
             (&[c"dockerd", c"-H", c"fd://3"], announced),
         ] {
             service.process.command = words.iter().map(|word| Template::Fixed((*word).to_owned())).collect();
-            check(&gear, &service, (&descriptors, expect));
+            check(&inherited_fds, &service, (&descriptors, expect));
         }
         service.process.env = [Template::Fixed(c"GUNICORN_CMD_ARGS=-b fd://3".to_owned())].into();
-        check(&gear, &service, (&descriptors, &[]));
+        check(&inherited_fds, &service, (&descriptors, &[]));
         service.process.fd_store = 1;
-        check(&gear, &service, (&descriptors, &["LISTEN_FDS=1", "LISTEN_PID=OWN", "FDSTORE=1", "LISTEN_FDNAMES=http"]));
+        check(
+            &inherited_fds,
+            &service,
+            (&descriptors, &["LISTEN_FDS=1", "LISTEN_PID=OWN", "FDSTORE=1", "LISTEN_FDNAMES=http"]),
+        );
     }
 
     #[test]
@@ -250,10 +254,11 @@ mod tests {
         let (a, ready) = (null(), null());
         let stored = [Stored::new("kept", null()), Stored::new("not", null())];
         let (sockets, ready) = ([a.as_fd()], ready.as_fd());
-        let gear = Gear { sockets: &sockets, stored: &stored, ready: Some((5, ready)), ..Gear::default() };
+        let inherited_fds =
+            InheritedFds { sockets: &sockets, stored: &stored, ready: Some((5, ready)), ..InheritedFds::default() };
         let descriptors = [(3, a.as_fd()), (4, stored[0].descriptor.as_fd()), (5, ready)];
         let env = ["LISTEN_FDS=2", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http:kept"];
-        check(&gear, &service(&["http"]), (&descriptors, &env));
+        check(&inherited_fds, &service(&["http"]), (&descriptors, &env));
     }
 
     #[test]
@@ -261,7 +266,7 @@ mod tests {
         let mut service = Service::plain("web", Process::plain(Box::default()));
         let persist = Some(Template::Fixed(c"/data/state".to_owned()));
         service.process.state = Some(State { size: 7, persist });
-        assert_eq!(Gear::default().places(&service).file, Some((3, 7)));
-        check(&Gear::default(), &service, (&[], &["KEEPALIVE_STATE_FD=3"]));
+        assert_eq!(InheritedFds::default().places(&service).file, Some((3, 7)));
+        check(&InheritedFds::default(), &service, (&[], &["KEEPALIVE_STATE_FD=3"]));
     }
 }

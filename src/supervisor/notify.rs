@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::instance::{Gate, Presence, State, Watch};
-use super::stop::{Rung, Then};
-use super::{Action, Fault, Obstacle, Process, Reason, Run, Scope, Supervisor};
+use super::instance::{Presence, StartDeadline, State, WatchdogDeadline};
+use super::stop::{AfterStop, StopStage};
+use super::{Action, Fault, Process, Reason, RolloutError, Run, Scope, Supervisor};
 use crate::model::{InstanceId, Mono, Pid, Signal};
 
 /// A process that has got the signal to reload says within this that it does, if it ever says so.
@@ -23,26 +23,26 @@ impl Supervisor {
 
     pub(super) fn on_ready(&mut self, pid: Pid) {
         let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } = self.fleet[id].state {
+        if let State::Executing { .. } = self.services[id].state {
             // Whoever says that it is ready has been executed, though nobody has told us yet.
             self.on_executed(pid);
         }
-        match self.fleet[id].state {
-            State::Starting { pid, since, gate: Gate::By(_) } => self.begin_running(id, pid, since),
-            State::Running { presence: Presence::Away | Presence::Reloading { .. }, .. } => {
+        match self.services[id].state {
+            State::Starting { pid, since, deadline: StartDeadline::By(_) } => self.begin_running(id, pid, since),
+            State::Running { presence: Presence::NotReady | Presence::Reloading { .. }, .. } => {
                 self.set_presence(id, Presence::Ready);
             }
-            State::Running { presence: Presence::Called { at, until, .. }, .. } => {
-                self.set_presence(id, Presence::Called { at, until, is_ready: true });
+            State::Running { presence: Presence::ReloadSignalled { at, until, .. }, .. } => {
+                self.set_presence(id, Presence::ReloadSignalled { at, until, is_ready: true });
             }
             // It is ready when its time has come, is so already, or will not be any more.
-            State::Starting { gate: Gate::At(_), .. }
+            State::Starting { deadline: StartDeadline::At(_), .. }
             | State::Running { presence: Presence::Ready, .. }
             | State::Waiting
             | State::Spawning { .. }
             | State::Executing { .. }
             | State::Stopping { .. }
-            | State::Clearing { .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
@@ -51,14 +51,14 @@ impl Supervisor {
     /// `since`: when it has begun, as far as it says.
     pub(super) fn on_reloading(&mut self, pid: Pid, since: Option<Mono>) {
         let Some(id) = self.instance_of(pid) else { return };
-        let State::Running { presence, .. } = self.fleet[id].state else { return };
+        let State::Running { presence, .. } = self.services[id].state else { return };
         let presence = match presence {
             // As systemd has it: another reload may have been under way when the signal was sent.
-            Presence::Called { at, .. } if since.is_some_and(|since| micros(since) >= micros(at)) => {
-                Presence::Reloading { until: at + self.fleet[id].definition.ready_timeout }
+            Presence::ReloadSignalled { at, .. } if since.is_some_and(|since| micros(since) >= micros(at)) => {
+                Presence::Reloading { until: at + self.services[id].definition.ready_timeout }
             }
-            Presence::Called { at, until, .. } => Presence::Called { at, until, is_ready: false },
-            Presence::Ready | Presence::Away => Presence::Away,
+            Presence::ReloadSignalled { at, until, .. } => Presence::ReloadSignalled { at, until, is_ready: false },
+            Presence::Ready | Presence::NotReady => Presence::NotReady,
             Presence::Reloading { .. } => presence,
         };
         self.set_presence(id, presence);
@@ -67,37 +67,37 @@ impl Supervisor {
     /// It ends by itself, and has the time for it that it would have if it had been told to.
     pub(super) fn on_leaving(&mut self, pid: Pid) {
         let Some(id) = self.instance_of(pid) else { return };
-        let State::Running { pid, since, .. } = self.fleet[id].state else { return };
-        let until = self.now + self.fleet[id].definition.stop.timeout;
-        let state = State::Stopping { pid, since, rung: Rung::Asked, until, then: Then::Own };
+        let State::Running { pid, since, .. } = self.services[id].state else { return };
+        let until = self.now + self.services[id].definition.stop.timeout;
+        let state = State::Stopping { pid, since, stage: StopStage::Asked, until, then: AfterStop::Own };
         self.enter(id, state, Reason::Leaves);
     }
 
     /// It gets the signal by which it is to reload; what comes of it, it says if it knows how to.
     pub(super) fn call(&mut self, id: InstanceId, signal: Signal) {
-        let State::Running { pid, presence, .. } = self.fleet[id].state else { return };
+        let State::Running { pid, presence, .. } = self.services[id].state else { return };
         self.act(Action::Signal { pid, scope: Scope::Main, signal });
         let (at, is_ready) = (self.now, presence.is_ready());
-        let patience = HEARD_WITHIN.min(self.fleet[id].definition.ready_timeout);
-        self.set_presence(id, Presence::Called { at, until: at + patience, is_ready });
+        let patience = HEARD_WITHIN.min(self.services[id].definition.ready_timeout);
+        self.set_presence(id, Presence::ReloadSignalled { at, until: at + patience, is_ready });
     }
 
     /// What it has been told to do, it has not said that it does, or that it has done it.
     pub(super) fn on_unanswered(&mut self, id: InstanceId) {
-        let State::Running { presence, .. } = self.fleet[id].state else { return };
+        let State::Running { presence, .. } = self.services[id].state else { return };
         if let Presence::Reloading { .. } = presence {
-            self.fail_rollout(id, Obstacle::Late);
+            self.fail_rollout(id, RolloutError::Late);
         }
-        if presence.is_called() {
+        if presence.is_reload_signalled() {
             self.set_presence(id, presence.settled());
         }
     }
 
     /// Its process has ended, and nobody wanted that. A reload that waits for it has failed.
-    pub(super) fn end_on_trial(&mut self, id: InstanceId, run: Run) {
-        if self.is_on_trial(id) {
-            let has_said_so = matches!(self.fleet[id].state, State::Stopping { then: Then::Own, .. });
-            let obstacle = if has_said_so { Obstacle::Left(run) } else { Obstacle::Ended(run) };
+    pub(super) fn end_unproven(&mut self, id: InstanceId, run: Run) {
+        if self.is_unproven(id) {
+            let has_said_so = matches!(self.services[id].state, State::Stopping { then: AfterStop::Own, .. });
+            let obstacle = if has_said_so { RolloutError::StoppedItself(run) } else { RolloutError::Ended(run) };
             self.fail_rollout(id, obstacle);
         }
     }
@@ -105,78 +105,82 @@ impl Supervisor {
     /// Its unstable runs so far are forgotten.
     pub(super) fn on_forgiven(&mut self, pid: Pid) {
         if let Some(id) = self.instance_of(pid) {
-            self.fleet[id].forgive();
+            self.services[id].forgive();
         }
     }
 
     fn set_presence(&mut self, id: InstanceId, presence: Presence) {
-        let State::Running { pid, since, watch, soaked, .. } = self.fleet[id].state else { return };
-        let state = if presence == Presence::Away && self.is_new(id) {
+        let State::Running { pid, since, watch, min_ready_until, .. } = self.services[id].state else { return };
+        let state = if presence == Presence::NotReady && self.is_new(id) {
             // A reload does not wait for it without end, and it may still show that it is no good.
-            let (now, instance) = (self.now, &mut self.fleet[id]);
+            let (now, instance) = (self.now, &mut self.services[id]);
             instance.has_been_ready = false;
             let until = now + instance.definition.ready_timeout;
             let back_by = *instance.back_by.get_or_insert(until + instance.definition.reload.soak);
-            State::Starting { pid, since, gate: Gate::By(until.min(back_by)) }
+            State::Starting { pid, since, deadline: StartDeadline::By(until.min(back_by)) }
         } else {
-            State::Running { pid, since, presence, watch, soaked }
+            State::Running { pid, since, presence, watch, min_ready_until }
         };
         self.enter(id, state, Reason::Ready);
     }
 
     pub(super) fn on_alive(&mut self, pid: Pid) {
         let Some(id) = self.instance_of(pid) else { return };
-        if let State::Running { watch: Some(Watch { every, .. }), .. } = self.fleet[id].state {
-            self.set_watch(id, Some(Watch { every, by: self.now + every }));
+        if let State::Running { watch: Some(WatchdogDeadline { every, .. }), .. } = self.services[id].state {
+            self.set_watch(id, Some(WatchdogDeadline { every, by: self.now + every }));
         }
     }
 
     pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
         if let Some(id) = self.instance_of(pid) {
-            self.fleet[id].watchdog = Some(every).filter(|every| !every.is_zero());
-            self.set_watch(id, (!every.is_zero()).then(|| Watch { every, by: self.now + every }));
+            self.services[id].watchdog = Some(every).filter(|every| !every.is_zero());
+            self.set_watch(id, (!every.is_zero()).then(|| WatchdogDeadline { every, by: self.now + every }));
         }
     }
 
-    fn set_watch(&mut self, id: InstanceId, watch: Option<Watch>) {
-        if let State::Running { pid, since, presence, soaked, .. } = self.fleet[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, soaked }, Reason::Ready);
+    fn set_watch(&mut self, id: InstanceId, watch: Option<WatchdogDeadline>) {
+        if let State::Running { pid, since, presence, min_ready_until, .. } = self.services[id].state {
+            self.enter(id, State::Running { pid, since, presence, watch, min_ready_until }, Reason::Ready);
         }
     }
 
     pub(super) fn on_trouble(&mut self, pid: Pid) {
         let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.fleet[id].state {
-            self.stop(id, Then::Fail(Fault::InTrouble));
+        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.services[id].state {
+            self.stop(id, AfterStop::Fail(Fault::WatchdogTriggered));
         }
     }
 
     pub(super) fn on_extended(&mut self, pid: Pid, by: Duration) {
         let Some(id) = self.instance_of(pid) else { return };
         let extended = self.now + by;
-        match self.fleet[id].state {
-            State::Starting { pid, since, gate: Gate::By(until) } => {
-                let gate = Gate::By(until.max(extended));
-                let instance = &mut self.fleet[id];
+        match self.services[id].state {
+            State::Starting { pid, since, deadline: StartDeadline::By(until) } => {
+                let deadline = StartDeadline::By(until.max(extended));
+                let instance = &mut self.services[id];
                 let soak = instance.definition.reload.soak;
                 instance.back_by = instance.back_by.map(|by| by.max(extended + soak));
-                self.enter(id, State::Starting { pid, since, gate }, Reason::Unblocked);
+                self.enter(id, State::Starting { pid, since, deadline }, Reason::Unblocked);
             }
-            State::Stopping { pid, since, rung: Rung::Asked, until, then } => {
+            State::Stopping { pid, since, stage: StopStage::Asked, until, then } => {
                 let until = until.max(extended);
-                self.enter(id, State::Stopping { pid, since, rung: Rung::Asked, until, then }, Reason::StopRequested);
+                self.enter(
+                    id,
+                    State::Stopping { pid, since, stage: StopStage::Asked, until, then },
+                    Reason::StopRequested,
+                );
             }
             State::Running { presence: Presence::Reloading { until }, .. } => {
                 self.set_presence(id, Presence::Reloading { until: until.max(extended) });
             }
             // Nothing of theirs is limited that it could extend.
-            State::Starting { gate: Gate::At(_), .. }
+            State::Starting { deadline: StartDeadline::At(_), .. }
             | State::Running { .. }
             | State::Waiting
             | State::Spawning { .. }
             | State::Executing { .. }
-            | State::Stopping { rung: Rung::Delayed | Rung::Killed(_), .. }
-            | State::Clearing { .. }
+            | State::Stopping { stage: StopStage::Delayed | StopStage::Killed(_), .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
@@ -189,21 +193,21 @@ impl Supervisor {
             return;
         }
         let id = process.instance;
-        if let State::Executing { .. } = self.fleet[id].state {
+        if let State::Executing { .. } = self.services[id].state {
             self.on_executed(pid);
         }
-        let state = match self.fleet[id].state {
-            State::Starting { since, gate, .. } => State::Starting { pid: successor, since, gate },
-            State::Running { since, presence, watch, soaked, .. } => {
-                State::Running { pid: successor, since, presence, watch, soaked }
+        let state = match self.services[id].state {
+            State::Starting { since, deadline, .. } => State::Starting { pid: successor, since, deadline },
+            State::Running { since, presence, watch, min_ready_until, .. } => {
+                State::Running { pid: successor, since, presence, watch, min_ready_until }
             }
-            State::Stopping { since, rung, until, then, .. } => {
-                State::Stopping { pid: successor, since, rung, until, then }
+            State::Stopping { since, stage, until, then, .. } => {
+                State::Stopping { pid: successor, since, stage, until, then }
             }
             State::Waiting
             | State::Spawning { .. }
             | State::Executing { .. }
-            | State::Clearing { .. }
+            | State::CleaningUp { .. }
             | State::BackingOff { .. }
             | State::Stopped { .. } => return,
         };
