@@ -11,6 +11,7 @@ pub mod map;
 mod merge;
 pub mod plan;
 pub mod process;
+mod run;
 pub mod signal;
 mod socket;
 pub mod template;
@@ -19,6 +20,7 @@ pub mod units;
 
 pub use plan::Plan;
 pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};
+pub use run::RunId;
 pub use signal::Signal;
 pub use template::Template;
 pub use time::Mono;
