@@ -8,7 +8,7 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 use serde_json::json;
 
-use crate::harness::{self, KEEPALIVE, Place, Run, Running, places, status_field, wait_for_death, wait_until};
+use crate::harness::{self, KEEPALIVE, Place, Run, Running, in_every_place, status_field, wait_for_death, wait_until};
 use crate::http::{Control, free_port, http};
 use crate::services::Set;
 
@@ -28,7 +28,7 @@ fn status_shows_services_and_instances() {
         "[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
         "[services.idle]\ncommand = \"true\"\nautostart = false\n",
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("job.0", "completed");
         control.wait_for("web.1", "running");
@@ -54,13 +54,13 @@ fn status_shows_services_and_instances() {
         assert_eq!(status["services"][2]["state"], "stopped");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
 fn what_is_asked_for_is_answered_when_it_is_done() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n");
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         let before = pid(&control.instance("web.1"));
         let answer = control.post("/v1/services/web.1/restart");
@@ -89,7 +89,7 @@ fn what_is_asked_for_is_answered_when_it_is_done() {
         assert_eq!((answer.status, answer.reason()), (200, "everything is being stopped".to_owned()));
         assert_eq!(running.end(), 0);
         assert!(!set.socket().exists(), "the socket has been taken away");
-    }
+    });
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn http_shows_everything_and_changes_nothing() {
     let set = Set::new(&format!(
         "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("bad.0", "failed");
         assert_eq!(http(port, "GET", "/livez").json(), json!({"status": "ok"}));
@@ -377,7 +377,7 @@ fn http_shows_everything_and_changes_nothing() {
         assert_eq!((refused.status, &refused.json()["result"]), (403, &json!("forbidden")));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 /// A thousand instances take more than one piece.

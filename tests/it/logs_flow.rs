@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{Poller, procfs, signal_process};
 
-use crate::harness::{Place, places, wait_for_death, wait_until};
+use crate::harness::{Place, in_every_place, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
 use crate::services::Set;
@@ -27,7 +27,7 @@ fn everything_is_out_at_the_end() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, text) = finish_merged(set.run(place));
         let text = String::from_utf8(text).unwrap();
         assert_eq!(code, 0);
@@ -35,7 +35,7 @@ fn everything_is_out_at_the_end() {
         let completed =
             text.find(" a.0 running → completed").unwrap_or_else(|| panic!("{}", &text[text.len() - 400..]));
         assert!(text.find("line 00100000\n").unwrap() < completed);
-    }
+    });
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         ready = { delay = "500ms" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (reader, writer) = std::io::pipe().unwrap();
         let (errors, error_writer) = std::io::pipe().unwrap();
         let full = writer.try_clone().unwrap();
@@ -118,7 +118,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         let got: Vec<u64> = numbers(&text[..text.rfind('\n').unwrap()], "flood.0   | ").collect();
         assert!(got.iter().copied().eq(1..=got.len() as u64));
         assert!(errors.last().unwrap().ends_with("received SIGTERM: ended with exit code 0"));
-    }
+    });
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         log = {{ stdout = "prefix" }}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, reader) = start_merged(set.run(place));
         let keepalive = running.keepalive();
         let mut reader = BufReader::new(reader);
@@ -162,7 +162,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         let told = text.lines().filter(|line| line.contains("the logger has ended (SIGKILL) and was started again"));
         // What tells of one may be what the next one held.
         assert!((1..=3).contains(&told.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
-    }
+    });
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, reader) = start_merged(set.run(place));
         let mut reader = BufReader::new(reader);
         let mut text = String::new();
@@ -253,7 +253,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         assert!(text.contains("deaf.0    | before\n"), "{text}");
         assert!(text.trim_end().ends_with("received SIGTERM: ended with exit code 137"), "{text}");
         assert!(!text.contains("was started again"), "{text}");
-    }
+    });
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         assert!(running.line().starts_with("ready"));
         let control = Control::at(&set.socket());
@@ -301,7 +301,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
         }
         running.send(Signal::TERM);
         running.end();
-    }
+    });
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         (0..2).for_each(|_| assert!(running.line().contains("| ready")));
         let control = Control::at(&set.socket());
@@ -325,5 +325,5 @@ fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
         assert_eq!(running.line(), "web.1     | signal 15");
         running.send(Signal::TERM);
         running.end();
-    }
+    });
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{Place, Running, have_root, places, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
 use crate::services::Set;
 
 /// `a` with these keys, and `b`, which starts when `a` is ready.
@@ -46,7 +46,7 @@ fn a_port_is_asked_until_somebody_listens() {
     let set = set(&format!(
         "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
     ));
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         // It sleeps when it has tried for the first time, and not before.
@@ -59,7 +59,7 @@ fn a_port_is_asked_until_somebody_listens() {
         let stderr = running.stderr();
         let tries = tries(&stderr);
         assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "Connection refused"), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
     let open = set.directory.path().join("open");
     std::fs::create_dir(&open).unwrap();
     std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         wait_until("a first try in vain", || open.join("said").exists().then_some(()));
@@ -154,14 +154,14 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         for name in ["up", "said"] {
             std::fs::remove_file(open.join(name)).unwrap();
         }
-    }
+    });
 }
 
 #[test]
 fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
     let set = set(r#"command = ["PUPPET", "end-on-term", "0"]
         ready = { exec = ["sh", "-c", "test -e DIR/tried && exit 0; touch DIR/tried; sleep 1000 & wait"] }"#);
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         assert!(running.line().starts_with("b: ready"));
@@ -173,7 +173,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
         let stderr = running.stderr();
         assert_eq!(tries(&stderr), ["no answer in time"], "{stderr}");
         std::fs::remove_file(set.directory.path().join("tried")).unwrap();
-    }
+    });
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
         r#"command = ["PUPPET", "on-signal", "write-to", "5", "almost", " up%and more%", "THEN", "end-on-term", "0"]
         ready = { fd = 5 }"#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         running.send(Signal::USR1);
@@ -249,7 +249,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
         assert!(stderr.contains("a.0 starting → running"), "{stderr}");
-    }
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place, wait_until};
 use crate::services::Set;
 
 /// A port that is free, at an address that no other test uses.
@@ -43,7 +43,7 @@ fn served(running: &Running) -> (String, Pid) {
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
 #[test]
 fn a_service_is_given_its_sockets_as_systemd_gives_them() {
-    for place in places() {
+    in_every_place(|place| {
         let (tcp, udp, name) = (free_port(), free_port(), format!("it-{}-given", std::process::id()));
         let set = Set::new(&format!(
             r#"
@@ -76,7 +76,7 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
         ];
         assert_eq!(stdout.lines().collect::<Vec<_>>(), expect, "{stderr}");
         assert!(!set.directory.path().join("web.sock").exists(), "taken away at the end");
-    }
+    });
 }
 
 #[test]
@@ -99,14 +99,14 @@ fn who_listens_to_nothing_is_given_nothing_of_the_others() {
         "#,
         free_port(),
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         let mut lines: Vec<&str> = stdout.lines().collect();
         lines.retain(|line| !line.starts_with("ready "));
         let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
         assert_eq!(lines, expect);
-    }
+    });
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
     );
     let path = set.directory.path().join("web.sock");
     drop(UnixListener::bind(&path).unwrap());
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         served(&running);
         let file = std::fs::metadata(&path).unwrap();
@@ -273,7 +273,7 @@ fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         assert!(!path.exists());
-    }
+    });
 }
 
 // ip(7): "the port numbers below 1024 are called privileged ports"
@@ -292,12 +292,12 @@ fn a_privileged_port_is_bound_before_the_user_is_dropped() {
         listen = {{ http = "tcp://{port}" }}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         served(&running);
         assert_eq!(crate::harness::status_field(running.command(), "Uid"), "12345\t12345\t12345\t12345");
         assert!(ask(port).is_some());
-    }
+    });
 }
 
 #[test]
