@@ -9,7 +9,8 @@ use keepalive::sys::signal_process;
 use serde_json::json;
 
 use crate::harness::{self, KEEPALIVE, Place, Run, Running, in_every_place, status_field, wait_for_death, wait_until};
-use crate::http::{Control, free_port, http};
+use crate::http::{Control, http};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 pub(crate) fn begin(set: &Set, place: Place) -> (Running, Control) {
@@ -355,25 +356,25 @@ fn nothing_wakes_keepalive_for_those_who_only_follow() {
 
 #[test]
 fn http_shows_everything_and_changes_nothing() {
-    let port = free_port();
+    let port = ReservedPort::any();
     let set = Set::new(&format!(
-        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
+        "[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
     ));
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("bad.0", "failed");
-        assert_eq!(http(port, "GET", "/livez").json(), json!({"status": "ok"}));
-        let ready = http(port, "GET", "/readyz");
+        assert_eq!(http(&port, "GET", "/livez").json(), json!({"status": "ok"}));
+        let ready = http(&port, "GET", "/readyz");
         assert_eq!(ready.status, 503);
         assert!(ready.reason().starts_with("bad.0 has failed (exit 1 after "), "{}", ready.reason());
         assert_eq!(ready.json()["services"]["web"], json!({"ready": true, "state": "running"}));
-        assert_eq!(http(port, "GET", "/readyz?service=web").json()["reason"], "ready");
-        assert_eq!(http(port, "GET", "/readyz?service=web.0").status, 200);
-        assert_eq!(http(port, "GET", "/v1/status").json()["services"][0]["name"], "web");
-        assert!(http(port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
-        let page = http(port, "GET", "/");
+        assert_eq!(http(&port, "GET", "/readyz?service=web").json()["reason"], "ready");
+        assert_eq!(http(&port, "GET", "/readyz?service=web.0").status, 200);
+        assert_eq!(http(&port, "GET", "/v1/status").json()["services"][0]["name"], "web");
+        assert!(http(&port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
+        let page = http(&port, "GET", "/");
         assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
-        let refused = http(port, "POST", "/v1/shutdown");
+        let refused = http(&port, "POST", "/v1/shutdown");
         assert_eq!((refused.status, &refused.json()["result"]), (403, &json!("forbidden")));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::wait_until;
+use crate::port::ReservedPort;
 
 /// No answer takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -112,15 +113,10 @@ impl Control {
     }
 }
 
-/// A request to a TCP port of this machine.
-pub(crate) fn http(port: u16, method: &str, target: &str) -> Answer {
-    let mut stream = wait_until("the port", || TcpStream::connect(("127.0.0.1", port)).ok());
+/// A request to keepalive, which listens at this port.
+pub(crate) fn http(port: &ReservedPort, method: &str, target: &str) -> Answer {
+    let mut stream = wait_until("the port", || TcpStream::connect(port.loopback()).ok());
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
     Answer::read(stream)
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,11 +1,10 @@
 //! Readiness that keepalive finds out by itself, and by a newline.
 
-use std::net::TcpListener;
-
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
 use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 /// `a` with these keys, and `b`, which starts when `a` is ready.
@@ -19,11 +18,6 @@ fn start(set: &Set, place: Place) -> Running {
     let mut run = set.run(place);
     run.command.env("KEEPALIVE_LOG", "debug");
     run.start()
-}
-
-/// An address at which nobody listens.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// What was said of `a` while it was not ready; in the end it was.
@@ -42,7 +36,7 @@ fn assert_no_orphans(stderr: &str) {
 
 #[test]
 fn a_port_is_asked_until_somebody_listens() {
-    let address = free_address();
+    let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
     ));
@@ -64,7 +58,7 @@ fn a_port_is_asked_until_somebody_listens() {
 
 #[test]
 fn a_page_is_asked_for_until_its_status_is_good() {
-    let address = free_address();
+    let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"serve\", \"{address}\", \"503\", \"nothing\", \"nonsense\", \"404\", \"302\"]\nready = {{ http = \"http://{address}/ok?a={{instance}}\" }}"
     ));
@@ -215,8 +209,9 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
 
 #[test]
 fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
+    let nobody = ReservedPort::any();
     for (ready, why) in [
-        ("tcp = \"127.0.0.1:1\"", "connection refused"),
+        (&*format!("tcp = \"{nobody}\""), "connection refused"),
         ("file = \"/nothing/at/all\"", "no such file"),
         ("exec = [\"PUPPET\", \"exit\", \"3\"]", "exit 3"),
     ] {

@@ -11,7 +11,8 @@ use keepalive::sys::{procfs, signal_process};
 
 use crate::control::begin;
 use crate::harness::{KEEPALIVE, Place, Run, in_every_place, wait_for_death, wait_until};
-use crate::http::{Control, free_port};
+use crate::http::Control;
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -88,8 +89,8 @@ fn a_shutdown_does_not_wait_for_files() {
 // prctl(2), PR_SET_PDEATHSIG
 #[test]
 fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
-    let port = free_port();
-    let listen = format!("listen.http = \"tcp://127.0.0.1:{port}\"\n");
+    let port = ReservedPort::any();
+    let listen = format!("listen.http = \"tcp://{port}\"\n");
     let set = Set::new(&format!("{SLEEPER}{listen}"));
     let (running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
@@ -116,7 +117,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     // It has the socket too.
     signal_process(worker, Signal::KILL).unwrap();
     wait_for_death(worker);
-    wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).ok());
+    wait_until("the port to be free", || TcpListener::bind(port.loopback()).ok());
     drop((writer, asked));
 }
 
