@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keepalive::model::Pid;
 use serde_json::Value;
 
 use crate::harness::wait_until;
@@ -93,6 +94,26 @@ impl Control {
     pub(crate) fn stream(&self, target: &str) -> impl Iterator<Item = Value> + use<> {
         let lines = BufReader::new(self.ask("GET", target)).lines().map(|line| line.expect("a line"));
         lines.skip_while(|line| !line.is_empty()).skip(1).map(|line| serde_json::from_str(&line).expect("JSON"))
+    }
+
+    /// How many descriptors a process has, without its ends of connections to this socket: keepalive may close one a
+    /// moment after its answer.
+    pub(crate) fn descriptors_of(&self, pid: Pid) -> usize {
+        let connections = self.connections();
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let links = links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|link| !connections.iter().any(|connection| link.as_os_str() == connection.as_str())).count()
+    }
+
+    /// The server's ends of all connections, as `/proc/PID/fd` names them.
+    fn connections(&self) -> Vec<String> {
+        const CONNECTED: &str = "03";
+        // proc(5): Num, RefCount, Protocol, Flags, Type, St, Inode and, at the end that was bound, Path.
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        let sockets = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let is_connection =
+            |fields: &Vec<&str>| fields[5] == CONNECTED && fields.get(7).is_some_and(|path| Path::new(path) == self.0);
+        sockets.filter(is_connection).map(|fields| format!("socket:[{}]", fields[6])).collect()
     }
 
     /// The state of an instance, in one word.

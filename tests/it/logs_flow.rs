@@ -1,12 +1,12 @@
 //! The logger: what is blocked, killed or ended holds up nobody and loses nothing that it need not lose.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{Poller, procfs, signal_process};
 
-use crate::harness::{Place, in_every_place, wait_for_death, wait_until};
+use crate::harness::{Place, Running, in_every_place, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
 use crate::services::Set;
@@ -186,41 +186,56 @@ fn a_logger_that_ends_again_and_again_is_waited_with() {
     assert_eq!(stderr.lines().filter(|line| line.contains("the next one starts in 1s")).count(), 1, "{stderr}");
 }
 
+/// Two instances that crash so many times and then stay, with all that the logger can be given.
+struct Crashing {
+    running: Running,
+    control: Control,
+    /// Who does not close it lets the logger write.
+    _output: PipeReader,
+    _set: Set,
+}
+
+impl Crashing {
+    /// Waits until all have crashed so many times.
+    fn start(times: u32) -> Self {
+        let set = Set::new(
+            r#"
+            [services.crash]
+            command = ["/bin/sh", "DIR/script"]
+            instances = 2
+            min_uptime = "0s"
+            max_restarts = "unlimited"
+            log = { stdout = "prefix", stderr = "prefix", file = "DIR/{instance}.log" }
+            "#,
+        );
+        let script = format!(
+            "if test $KEEPALIVE_RESTARTS -lt {times}; then echo x; echo y >&2; exit 1; fi
+            echo stays; echo stays >&2; exec sleep 1000"
+        );
+        set.directory.file("script", script.as_bytes(), 0o644);
+        let (running, output) = start_merged(set.run(Place::Child));
+        let stay = BufReader::new(&output).lines().map(Result::unwrap).filter(|line| line.ends_with("| stays"));
+        assert_eq!(stay.take(4).count(), 4, "both streams of both instances");
+        let control = Control::at(&set.socket());
+        Self { running, control, _output: output, _set: set }
+    }
+
+    /// How many descriptors keepalive holds, and how many its logger.
+    fn descriptors(&self) -> (usize, usize) {
+        let keepalive = self.running.keepalive();
+        let of = |pid| self.control.descriptors_of(pid);
+        (of(keepalive), of(logger_of(keepalive).expect("a logger")))
+    }
+}
+
+// ARCHITECTURE.md: a pipe of each run, until it has been read to its end. Then it is closed by the next restart.
 #[test]
 fn restarts_leak_no_descriptor() {
-    let set = Set::new(
-        r#"
-        [services.crash]
-        command = ["PUPPET", "put", "OUT", "x", "ERR", "y", "THEN", "exit", "0"]
-        instances = 2
-        restart = "always"
-        min_uptime = "0s"
-        log = { stdout = "prefix", stderr = "prefix", file = "DIR/{instance}.log" }
-        "#,
-    );
-    let mut run = set.run(Place::Child);
-    run.command.env("KEEPALIVE_LOG", "warn");
-    let mut running = run.start();
-    let keepalive = running.keepalive();
-    let logger = wait_until("the logger", || logger_of(keepalive));
-    let count = |pid: Pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let mut lines = 0;
-    let mut next = || {
-        lines += 1;
-        running.line()
-    };
-    // What is read very late may come to stand on the line of the run before.
-    let is_x = |line: String| line.rsplit("| ").next().unwrap().bytes().all(|byte| byte == b'x');
-    (0..50).for_each(|_| assert!(is_x(next())));
-    let before = (count(keepalive), count(logger));
-    (0..500).for_each(|_| drop(next()));
-    let after = (count(keepalive), count(logger));
-    // One of them may be about to start, and each may have old pipes for both streams that are still read.
-    let most = 2 + 2 * 2 * 64;
-    assert!(lines * 2 > 2 * most);
-    assert!(after.0 <= before.0 + most && after.1 <= before.1 + most, "{before:?} → {after:?} after {lines}");
-    running.send(Signal::TERM);
-    running.end();
+    let (once, often) = (Crashing::start(1), Crashing::start(200));
+    wait_until(&format!("{:?} descriptors, as after one crash", once.descriptors()), || {
+        assert_eq!(often.control.post("/v1/services/crash/restart").status, 200);
+        (often.descriptors() == once.descriptors()).then_some(())
+    });
 }
 
 #[test]

@@ -50,8 +50,19 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-fn descriptors(running: &Running) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().count()
+/// How many processes keepalive has started, and not reaped.
+fn children(running: &Running) -> usize {
+    let pid = running.keepalive();
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+}
+
+/// How many descriptors keepalive holds when its only children are the main processes of so many services: nothing waits
+/// to be closed any more.
+fn descriptors(running: &Running, control: &Control, services: usize) -> usize {
+    // With the answer keepalive has dealt with all that it had been given before the question.
+    control.get("/livez");
+    wait_until("what nobody wants to be closed", || (children(running) == services).then_some(()));
+    control.descriptors_of(running.keepalive())
 }
 
 // sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
@@ -106,12 +117,11 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
         let outside = set.directory.path().join("stranger.py");
         let (running, control) = begin(&set, place);
         let name = running.line().strip_prefix("up ").unwrap().to_owned();
-        let before = descriptors(&running);
+        let before = descriptors(&running, &control, 1);
         let output = std::process::Command::new("python3").arg(outside).arg(&name).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "refused\n", "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(seen(&control).0, "starting");
-        // The connection for the status may not have been closed yet.
-        wait_until("all to be closed", || (descriptors(&running) <= before).then_some(()));
+        assert_eq!(descriptors(&running, &control, 1), before);
         let stderr = finish(running);
         let told = stderr.lines().filter(|line| line.contains("notify: ")).count();
         assert!((1..5).contains(&told), "{stderr}");
@@ -222,15 +232,16 @@ os._exit(1)
         // Each question is some turns; a loop that spins makes thousands meanwhile.
         let after = (0..10).filter_map(|_| turns()).max().unwrap();
         assert!(after - before < 200, "{before}, {after}");
-        let full = descriptors(&running);
+        // `short` has come to its end, and is not kept.
+        let full = descriptors(&running, &control, 1);
         running.send(Signal::USR1);
-        // `short` has come to its end with us.
         running.expect("has state stored");
         running.expect("first");
         control.wait_for("web.0", "running");
         running.send(Signal::USR1);
         running.expect("has stored");
-        wait_until("one to be closed", || (descriptors(&running) <= full).then_some(()));
+        control.wait_for("web.0", "running");
+        assert_eq!(descriptors(&running, &control, 1), full - 1);
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
         // sd_notify(3): "When a service is stopped, its file descriptor store is discarded".
         assert_eq!(control.post("/v1/services/web/start").status, 200);
@@ -285,13 +296,13 @@ finally:
     let (running, control) = begin(&set, Place::Child);
     running.expect("has 0");
     control.wait_for("web.0", "running");
-    let alone = descriptors(&running);
+    let alone = descriptors(&running, &control, 1);
     for _ in 0..2 {
         assert_eq!(control.post("/v1/services/web/scale?instances=2").status, 200);
         running.expect("has 1");
         control.wait_for("web.1", "running");
         assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
-        wait_until("its descriptors to be closed", || (descriptors(&running) <= alone).then_some(()));
+        assert_eq!(descriptors(&running, &control, 1), alone);
     }
     assert_eq!(control.post("/v1/services/web/restart").status, 200);
     running.expect("has 0 early late");
