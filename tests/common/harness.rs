@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,9 +58,38 @@ pub(crate) enum Place {
     Init,
 }
 
-/// All places that there are on this machine.
-pub(crate) fn places() -> Vec<Place> {
-    if have_namespaces() { vec![Place::Child, Place::Init] } else { vec![Place::Child] }
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Child => "a child of the test",
+            Self::Init => "PID 1 of a PID namespace",
+        }
+    }
+}
+
+/// Runs `test` with keepalive in each of the places that there are on this machine. A failure names the place.
+#[track_caller]
+pub(crate) fn in_every_place(mut test: impl FnMut(Place)) {
+    let places: &[Place] = if have_namespaces() { &[Place::Child, Place::Init] } else { &[Place::Child] };
+    let caller = Location::caller();
+    for place in places {
+        let _named = NamedOnFailure { place: *place, caller };
+        test(*place);
+    }
+}
+
+/// Names the place when a test panics in it.
+struct NamedOnFailure {
+    place: Place,
+    caller: &'static Location<'static>,
+}
+
+impl Drop for NamedOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in_every_place at {} has failed where keepalive is {}", self.caller, self.place.name());
+        }
+    }
 }
 
 /// A program that is to be started.

@@ -3,7 +3,9 @@
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{PUPPET, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{
+    PUPPET, Place, Run, have_namespaces, in_every_place, status_field, wait_for_death, wait_for_state, wait_until,
+};
 use crate::subject::{Subject, field, pending, signal_bits};
 
 /// Exit code, stdout, stderr of `tini WORDS…`.
@@ -86,13 +88,13 @@ fn what_makes_no_sense_ends_with_1() {
 #[test]
 fn the_exit_code_is_the_childs_or_128_and_its_signal() {
     for tini in everyone() {
-        for place in places() {
+        in_every_place(|place| {
             for (verb, code) in
                 [(["exit", "0"], 0), (["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)]
             {
                 assert_eq!(tini.puppet(place, &["-s"], &verb).finish().0, code, "{verb:?}");
             }
-        }
+        });
     }
 }
 
@@ -144,8 +146,8 @@ fn without_a_way_to_reap_it_warns() {
         assert!(!warned(&[], Some(("TINI_SUBREAPER", ""))));
         assert!(!warned(&[], Some(("TINI_VERBOSITY", "0"))));
         assert!(!warned(&["-v"], Some(("TINI_VERBOSITY", "junk"))));
-        for place in places().into_iter().filter(|place| *place == Place::Init) {
-            assert_eq!(tini.puppet(place, &[], &["exit", "0"]).finish().2, "");
+        if have_namespaces() {
+            assert_eq!(tini.puppet(Place::Init, &[], &["exit", "0"]).finish().2, "");
         }
     }
 }
@@ -153,8 +155,8 @@ fn without_a_way_to_reap_it_warns() {
 #[test]
 fn zombies_are_reaped_and_told_of_with_w() {
     for tini in everyone() {
-        for place in places().into_iter().filter(|place| *place == Place::Init) {
-            let (code, _, stderr) = tini.puppet(place, &["-s", "-w"], &["orphans", "3"]).finish();
+        if have_namespaces() {
+            let (code, _, stderr) = tini.puppet(Place::Init, &["-s", "-w"], &["orphans", "3"]).finish();
             assert_eq!(code, 0, "{stderr}");
             assert!(stderr.lines().count() >= 3, "{stderr}");
             let is_told =
@@ -167,7 +169,7 @@ fn zombies_are_reaped_and_told_of_with_w() {
 #[test]
 fn signals_reach_the_child_alone_and_with_g_its_group() {
     for tini in everyone() {
-        for place in places() {
+        in_every_place(|place| {
             for (options, variable) in
                 [(["-s"].as_slice(), None), (&["-sg"], None), (&["-s"], Some(("TINI_KILL_PROCESS_GROUP", "")))]
             {
@@ -184,7 +186,7 @@ fn signals_reach_the_child_alone_and_with_g_its_group() {
                 running.send(Signal::USR2);
                 running.expect("signal 12");
             }
-        }
+        });
     }
 }
 
@@ -215,7 +217,7 @@ fn every_signal_is_forwarded_by_us_and_most_by_tini() {
 #[test]
 fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
     for tini in everyone() {
-        for place in places() {
+        in_every_place(|place| {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
             let (code, state, stderr) = tini.puppet_after(place, &changes, &["-s"], &["state"]).finish();
             assert_eq!(code, 0, "{stderr}");
@@ -224,7 +226,7 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
             assert_eq!(signal_bits(&state, "SigIgn") & asked, asked);
             assert_eq!((field(&state, "leads-group"), field(&state, "leads-session")), ("true", "false"));
             assert_eq!(field(&state, "descriptors"), "0,1,2");
-        }
+        });
     }
 }
 
@@ -314,7 +316,7 @@ fn the_parents_death_is_told() {
 #[test]
 fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
     let tini = Subject::ours("tini");
-    for place in places() {
+    in_every_place(|place| {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(reader);
         let (_reader, stalled) = crate::harness::stalled_pipe();
@@ -329,7 +331,7 @@ fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
             running.expect("signal 15");
             assert_eq!(running.end(), 4);
         }
-    }
+    });
 }
 
 // On purpose: stopped by a signal that was sent through the init, a child stays stopped; it is woken to hear SIGTERM,
@@ -337,7 +339,7 @@ fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
 #[test]
 fn a_stop_that_was_sent_through_the_init_stops_the_child() {
     for tini in everyone() {
-        for place in places() {
+        in_every_place(|place| {
             let mut running = tini.puppet(place, &["-s"], &["echo"]).start();
             running.ready();
             let child = running.command();
@@ -352,7 +354,7 @@ fn a_stop_that_was_sent_through_the_init_stops_the_child() {
             } else {
                 running.send(Signal::KILL);
             }
-        }
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, Running, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_until};
 use crate::logs_lines::logger_of;
 use crate::services::Set;
 
@@ -39,7 +39,7 @@ fn wait_for_ready(set: &Set) {
 #[test]
 fn a_set_is_looked_at_and_steered_from_beside_it() {
     let set = Set::new(TEXT);
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         wait_for_ready(&set);
         check(&set, &["health", "--ready"], "ready");
@@ -68,7 +68,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
         assert_eq!((code, stderr.as_str(), running.end()), (0, "", 0));
         let (code, _, stderr) = client(&set, &["status"]);
         assert!(code == 3 && stderr.starts_with("keepalive: nothing answers at "), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",
     ));
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         wait_for_ready(&set);
         let [events, logs] = ["events", "logs"].map(|what| follow(&set, what));
@@ -140,7 +140,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
         drop(running);
         check_broken_off(events);
         check_broken_off(logs);
-    }
+    });
 }
 
 #[test]
@@ -149,11 +149,11 @@ fn logs_that_are_followed_end_in_order_with_keepalive() {
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",
     ));
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         wait_for_ready(&set);
         let mut follower = follow(&set, "logs");
         running.send(Signal::TERM);
         assert_eq!((running.end(), follower.end(), follower.stderr().as_str()), (0, 0, ""));
-    }
+    });
 }

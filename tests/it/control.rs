@@ -8,8 +8,9 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 use serde_json::json;
 
-use crate::harness::{self, KEEPALIVE, Place, Run, Running, places, status_field, wait_for_death, wait_until};
-use crate::http::{Control, free_port, http};
+use crate::harness::{self, KEEPALIVE, Place, Run, Running, in_every_place, status_field, wait_for_death, wait_until};
+use crate::http::{Control, http};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 pub(crate) fn begin(set: &Set, place: Place) -> (Running, Control) {
@@ -28,7 +29,7 @@ fn status_shows_services_and_instances() {
         "[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
         "[services.idle]\ncommand = \"true\"\nautostart = false\n",
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("job.0", "completed");
         control.wait_for("web.1", "running");
@@ -54,13 +55,13 @@ fn status_shows_services_and_instances() {
         assert_eq!(status["services"][2]["state"], "stopped");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
 fn what_is_asked_for_is_answered_when_it_is_done() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n");
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         let before = pid(&control.instance("web.1"));
         let answer = control.post("/v1/services/web.1/restart");
@@ -89,7 +90,7 @@ fn what_is_asked_for_is_answered_when_it_is_done() {
         assert_eq!((answer.status, answer.reason()), (200, "everything is being stopped".to_owned()));
         assert_eq!(running.end(), 0);
         assert!(!set.socket().exists(), "the socket has been taken away");
-    }
+    });
 }
 
 #[test]
@@ -355,29 +356,29 @@ fn nothing_wakes_keepalive_for_those_who_only_follow() {
 
 #[test]
 fn http_shows_everything_and_changes_nothing() {
-    let port = free_port();
+    let port = ReservedPort::any();
     let set = Set::new(&format!(
-        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
+        "[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("bad.0", "failed");
-        assert_eq!(http(port, "GET", "/livez").json(), json!({"status": "ok"}));
-        let ready = http(port, "GET", "/readyz");
+        assert_eq!(http(&port, "GET", "/livez").json(), json!({"status": "ok"}));
+        let ready = http(&port, "GET", "/readyz");
         assert_eq!(ready.status, 503);
         assert!(ready.reason().starts_with("bad.0 has failed (exit 1 after "), "{}", ready.reason());
         assert_eq!(ready.json()["services"]["web"], json!({"ready": true, "state": "running"}));
-        assert_eq!(http(port, "GET", "/readyz?service=web").json()["reason"], "ready");
-        assert_eq!(http(port, "GET", "/readyz?service=web.0").status, 200);
-        assert_eq!(http(port, "GET", "/v1/status").json()["services"][0]["name"], "web");
-        assert!(http(port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
-        let page = http(port, "GET", "/");
+        assert_eq!(http(&port, "GET", "/readyz?service=web").json()["reason"], "ready");
+        assert_eq!(http(&port, "GET", "/readyz?service=web.0").status, 200);
+        assert_eq!(http(&port, "GET", "/v1/status").json()["services"][0]["name"], "web");
+        assert!(http(&port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
+        let page = http(&port, "GET", "/");
         assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
-        let refused = http(port, "POST", "/v1/shutdown");
+        let refused = http(&port, "POST", "/v1/shutdown");
         assert_eq!((refused.status, &refused.json()["result"]), (403, &json!("forbidden")));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 /// A thousand instances take more than one piece.

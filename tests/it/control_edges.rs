@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::control::begin;
 use crate::harness::{KEEPALIVE, Place, Run, wait_until};
-use crate::http::{Control, free_port, http};
+use crate::http::{Control, http};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 /// A follower who goes on talking is none, and does not keep anybody from his turn.
@@ -45,10 +46,9 @@ fn a_follower_need_not_keep_his_side_open() {
 
 #[test]
 fn followers_leave_room_for_others() {
-    let port = free_port();
-    let set = Set::new(&format!(
-        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"
-    ));
+    let port = ReservedPort::any();
+    let set =
+        Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
     let (running, control) = begin(&set, Place::Child);
     running.ready();
     let mut followers: Vec<UnixStream> = (0..24).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
@@ -57,7 +57,7 @@ fn followers_leave_room_for_others() {
     }
     let refused = control.get("/v1/events?follow=1");
     assert_eq!((refused.status, refused.reason()), (503, "24 clients follow already".to_owned()));
-    assert_eq!((control.get("/livez").status, http(port, "GET", "/livez").status), (200, 200));
+    assert_eq!((control.get("/livez").status, http(&port, "GET", "/livez").status), (200, 200));
 }
 
 /// However many are refused, there is one event of it a second.
@@ -87,10 +87,9 @@ fn those_who_are_refused_do_not_fill_the_events() {
 
 #[test]
 fn http_is_spoken_as_others_speak_it() {
-    let port = free_port();
-    let set = Set::new(&format!(
-        "[keepalive]\nhttp = \"127.0.0.1:{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"
-    ));
+    let port = ReservedPort::any();
+    let set =
+        Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
     let (running, control) = begin(&set, Place::Child);
     running.ready();
     for target in ["/livez", "/readyz", "/metrics", "/v1/status", "/v1/events?follow=1", "/"] {

@@ -6,9 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keepalive::model::Pid;
 use serde_json::Value;
 
 use crate::harness::wait_until;
+use crate::port::ReservedPort;
 
 /// No answer takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -94,6 +96,26 @@ impl Control {
         lines.skip_while(|line| !line.is_empty()).skip(1).map(|line| serde_json::from_str(&line).expect("JSON"))
     }
 
+    /// How many descriptors a process has, without its ends of connections to this socket: keepalive may close one a
+    /// moment after its answer.
+    pub(crate) fn descriptors_of(&self, pid: Pid) -> usize {
+        let connections = self.connections();
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let links = links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|link| !connections.iter().any(|connection| link.as_os_str() == connection.as_str())).count()
+    }
+
+    /// The server's ends of all connections, as `/proc/PID/fd` names them.
+    fn connections(&self) -> Vec<String> {
+        const CONNECTED: &str = "03";
+        // proc(5): Num, RefCount, Protocol, Flags, Type, St, Inode and, at the end that was bound, Path.
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        let sockets = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let is_connection =
+            |fields: &Vec<&str>| fields[5] == CONNECTED && fields.get(7).is_some_and(|path| Path::new(path) == self.0);
+        sockets.filter(is_connection).map(|fields| format!("socket:[{}]", fields[6])).collect()
+    }
+
     /// The state of an instance, in one word.
     pub(crate) fn state(&self, id: &str) -> String {
         self.instance(id)["state"].as_str().unwrap().to_owned()
@@ -112,15 +134,10 @@ impl Control {
     }
 }
 
-/// A request to a TCP port of this machine.
-pub(crate) fn http(port: u16, method: &str, target: &str) -> Answer {
-    let mut stream = wait_until("the port", || TcpStream::connect(("127.0.0.1", port)).ok());
+/// A request to keepalive, which listens at this port.
+pub(crate) fn http(port: &ReservedPort, method: &str, target: &str) -> Answer {
+    let mut stream = wait_until("the port", || TcpStream::connect(port.loopback()).ok());
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
     Answer::read(stream)
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -2,14 +2,14 @@
 
 use keepalive::model::{Pid, Signal};
 
-use crate::harness::{self, Directory, PUPPET, Place, Run, places, wait_for_state, wait_until};
+use crate::harness::{self, Directory, PUPPET, Place, Run, in_every_place, wait_for_state, wait_until};
 
 #[track_caller]
 fn check(options: &[&str], command: &[&str], expect: i32) {
-    for place in places() {
+    in_every_place(|place| {
         let (code, _, stderr) = Run::init(place, options, command).finish();
         assert_eq!(code, expect, "{place:?} {options:?} {command:?}: {stderr}");
-    }
+    });
 }
 
 #[track_caller]
@@ -20,7 +20,7 @@ fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
 // sysexits(3): EX_SOFTWARE, 70. As a process of a bug that is not there yet, the puppet.
 #[test]
 fn a_bug_in_keepalive_is_told_and_ends_with_70() {
-    for place in places() {
+    in_every_place(|place| {
         let directory = Directory::new();
         let file = directory.file("end", b"what was there before", 0o644);
         let (code, _, stderr) = Run::words(place, &[PUPPET, "panic", &file]).finish();
@@ -29,7 +29,7 @@ fn a_bug_in_keepalive_is_told_and_ends_with_70() {
         assert!(stderr.starts_with(line), "{stderr}");
         assert!(stderr.contains("please report it: on purpose at tests/puppet/puppet.rs:"), "{stderr}");
         assert_eq!(format!("keepalive: error: {}", std::fs::read_to_string(&file).unwrap()), stderr);
-    }
+    });
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn a_file_that_is_no_program_and_no_script_ends_with_126() {
     let directory = Directory::new();
     let path = directory.file("garbage", b"\x7fELF\x02\x01\x01\0\0\0\0\0", 0o755);
     // /bin/sh says the same of a binary: 126, or 127 in some.
-    for place in places() {
+    in_every_place(|place| {
         let (code, _, _) = Run::init(place, &[], &[&path]).finish();
         assert!([126, 127].contains(&code), "{code}");
-    }
+    });
     let missing_interpreter = directory.file("script", b"#!/no/such/interpreter\n", 0o755);
     check(&[], &[&missing_interpreter], 127);
 }
@@ -108,13 +108,13 @@ fn a_system_that_refuses_a_process_ends_it_with_71() {
 
 #[test]
 fn after_the_grace_the_child_is_killed() {
-    for place in places() {
+    in_every_place(|place| {
         let mut running = Run::puppet(place, &["--grace", "50ms"], &["ignore", "15"]).start();
         running.ready();
         running.send(Signal::TERM);
         assert_eq!(running.end(), 137);
         assert!(running.stderr().contains("SIGKILL"));
-    }
+    });
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn the_grace_counts_from_a_rewritten_signal_too() {
 
 #[test]
 fn with_group_the_grace_ends_the_whole_group() {
-    for place in places() {
+    in_every_place(|place| {
         let options = ["-g", "--grace", "50ms"];
         let mut running = Run::puppet(place, &options, &["with-companion", "report-signals"]).start();
         running.ready();
@@ -139,7 +139,7 @@ fn with_group_the_grace_ends_the_whole_group() {
         // Its end is that of stdout, which both have: `finish` would wait for ever if one were left.
         assert_eq!(running.end(), 137);
         running.stderr();
-    }
+    });
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_stopped_child_is_killed_all_the_same() {
 // signal(7): a stopped process takes nothing but SIGKILL until it is continued.
 #[test]
 fn a_stopped_child_hears_that_it_is_to_end() {
-    for place in places() {
+    in_every_place(|place| {
         let mut running = Run::puppet(place, &[], &["end-on-term", "6"]).start();
         running.ready();
         let child = running.command();
@@ -166,7 +166,7 @@ fn a_stopped_child_hears_that_it_is_to_end() {
         wait_until("keepalive to have looked", || (!pending(running.keepalive())).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 6);
-    }
+    });
 }
 
 fn pending(pid: Pid) -> bool {

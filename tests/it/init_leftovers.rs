@@ -3,7 +3,7 @@
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{self, Place, Run, places, wait_for_death};
+use crate::harness::{self, Place, Run, in_every_place, wait_for_death};
 
 #[test]
 fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
@@ -38,7 +38,7 @@ fn a_signal_is_heard_between_two_batches_of_zombies() {
 
 #[test]
 fn orphans_are_adopted_and_reaped_anywhere() {
-    for place in places() {
+    in_every_place(|place| {
         let options = ["-w"];
         let running = Run::puppet(place, &options, &["with-companion", "daemonise", "0", "report-signals"]).start();
         running.ready();
@@ -51,19 +51,19 @@ fn orphans_are_adopted_and_reaped_anywhere() {
         });
         signal_process(daemon, Signal::KILL).unwrap();
         harness::wait_until("the daemon to be reaped", || keepalive::sys::procfs::stat(daemon).is_none().then_some(()));
-    }
+    });
 }
 
 #[test]
 fn each_adopted_zombie_is_told_of_if_that_is_wished() {
-    for place in places() {
+    in_every_place(|place| {
         let mut running = Run::puppet(place, &["-w", "--linger", "60s"], &["daemonise", "0", "exit", "0"]).start();
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
         // The process between the puppet and the daemon is the puppet's own to reap.
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains("keepalive: warning: reaped zombie process "), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -78,18 +78,18 @@ fn without_linger_the_end_is_at_once() {
 
 #[test]
 fn what_is_left_is_asked_to_end_and_waited_for() {
-    for place in places() {
+    in_every_place(|place| {
         let mut running = Run::puppet(place, &["--linger", "60s"], &["daemonise", "3", "end-on-term", "9"]).start();
         running.ready();
         // SIGTERM comes first; what comes after it finds nobody.
         running.expect("signal 15");
         assert_eq!(running.end(), 3);
-    }
+    });
 }
 
 #[test]
 fn a_stopped_process_that_is_left_hears_it() {
-    for place in places() {
+    in_every_place(|place| {
         let verb = ["with-companion", "daemonise", "0", "echo"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
         let (first, second) = (running.ready(), running.ready());
@@ -108,12 +108,12 @@ fn a_stopped_process_that_is_left_hears_it() {
         // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
         signal_process(running.command(), Signal::KILL).unwrap();
         assert_eq!(running.end(), 137);
-    }
+    });
 }
 
 #[test]
 fn what_does_not_listen_is_killed_when_the_time_is_over() {
-    for place in places() {
+    in_every_place(|place| {
         let verb = ["daemonise", "3", "ignore", "15"];
         let mut running = Run::puppet(place, &["--linger", "50ms"], &verb).start();
         let daemon = running.ready();
@@ -122,12 +122,12 @@ fn what_does_not_listen_is_killed_when_the_time_is_over() {
             assert_eq!(keepalive::sys::procfs::stat(daemon), None);
         }
         assert!(running.stderr().contains("SIGKILL"));
-    }
+    });
 }
 
 #[test]
 fn signals_reach_what_is_left() {
-    for place in places() {
+    in_every_place(|place| {
         let verb = ["daemonise", "3", "report-signals"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
         running.ready();
@@ -140,12 +140,12 @@ fn signals_reach_what_is_left() {
             signal_process(pid, Signal::KILL).unwrap();
         }
         assert_eq!(running.end(), 3);
-    }
+    });
 }
 
 #[test]
 fn with_nothing_left_linger_does_not_wait() {
-    for place in places() {
+    in_every_place(|place| {
         assert_eq!(Run::puppet(place, &["--linger", "60s"], &["exit", "2"]).finish().0, 2);
-    }
+    });
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use keepalive::model::Signal;
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, Run, places, wait_until};
+use crate::harness::{self, Place, Run, in_every_place, wait_until};
 
 fn signal(number: u8) -> Signal {
     Signal::new(number).unwrap()
@@ -14,19 +14,19 @@ fn signal(number: u8) -> Signal {
 // signal(7): all but SIGKILL and SIGSTOP can be caught. SIGCHLD is about children.
 #[test]
 fn every_signal_that_can_be_caught_is_forwarded() {
-    for place in places() {
+    in_every_place(|place| {
         let running = Run::puppet(place, &[], &["report-signals"]).start();
         running.ready();
         for signal in Signal::all().filter(|signal| signal.is_catchable() && *signal != Signal::CHLD) {
             running.send(signal);
             running.expect(&format!("signal {}", signal.number()));
         }
-    }
+    });
 }
 
 #[test]
 fn a_signal_is_forwarded_by_an_init_under_an_init() {
-    for place in places() {
+    in_every_place(|place| {
         let inner = [harness::KEEPALIVE, "--", harness::PUPPET, "end-on-term", "7"];
         let mut running = Run::init(place, &[], &inner).start();
         running.ready();
@@ -35,12 +35,12 @@ fn a_signal_is_forwarded_by_an_init_under_an_init() {
         running.send(Signal::TERM);
         running.expect("signal 15");
         assert_eq!(running.end(), 7);
-    }
+    });
 }
 
 #[test]
 fn a_signal_is_rewritten_or_dropped() {
-    for place in places() {
+    in_every_place(|place| {
         let options = ["-r", "TERM:QUIT", "-r", "RTMIN+3:TERM", "-r", "HUP:0"];
         let running = Run::puppet(place, &options, &["report-signals"]).start();
         running.ready();
@@ -51,7 +51,7 @@ fn a_signal_is_rewritten_or_dropped() {
         running.send(Signal::HUP);
         running.send(Signal::USR1);
         running.expect("signal 10");
-    }
+    });
 }
 
 #[test]
@@ -68,31 +68,31 @@ fn only_the_child_is_signalled() {
 
 #[test]
 fn with_group_the_childs_whole_group_is_signalled() {
-    for place in places() {
+    in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["with-companion", "report-signals"]).start();
         running.ready();
         running.ready();
         running.send(Signal::USR1);
         running.expect("signal 10");
         running.expect("signal 10");
-    }
+    });
 }
 
 #[test]
 fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
-    for place in places() {
+    in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["leave-group", "report-signals"]).start();
         running.ready();
         running.send(Signal::USR1);
         running.expect("signal 10");
         running.send(Signal::USR2);
         running.expect("signal 12");
-    }
+    });
 }
 
 #[test]
 fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
-    for place in places() {
+    in_every_place(|place| {
         let verb = ["with-companion", "report-signals", "AND", "leave-group", "report-signals"];
         let running = Run::puppet(place, &["-g"], &verb).start();
         running.ready();
@@ -100,14 +100,14 @@ fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
         running.send(Signal::USR1);
         running.expect("signal 10");
         running.expect("signal 10");
-    }
+    });
 }
 
 // README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM, of a
 // lower number than SIGCHLD, is taken before we can know of the stop.
 #[test]
 fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
-    for place in places() {
+    in_every_place(|place| {
         for options in [["-r", "CONT:0"].as_slice(), &["-r", "CONT:0", "-g"]] {
             let mut running = Run::puppet(place, options, &["end-on-term", "5"]).start();
             running.ready();
@@ -122,7 +122,7 @@ fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
             running.expect("signal 15");
             assert_eq!(running.end(), 5, "{place:?} {options:?}");
         }
-    }
+    });
 }
 
 // A stop is undone once for a request to end; who stops the command after that means it.
@@ -172,7 +172,7 @@ fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
 // Our own messages must not make us wait: the reader of stderr has stopped reading.
 #[test]
 fn a_stalled_reader_of_stderr_does_not_hold_us() {
-    for place in places() {
+    in_every_place(|place| {
         for (_reader, writer) in [harness::stalled_pipe(), harness::stalled_socket()] {
             let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
             run.command.stderr(Stdio::from(writer));
@@ -185,7 +185,7 @@ fn a_stalled_reader_of_stderr_does_not_hold_us() {
             running.send(Signal::TERM);
             assert_eq!(running.end(), 4);
         }
-    }
+    });
 }
 
 // fcntl(2): O_NONBLOCK is a flag of the open file description, which the child shares.
@@ -217,7 +217,7 @@ fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
 // write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
 #[test]
 fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
-    for place in places() {
+    in_every_place(|place| {
         let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(read_end);
         let mut run = Run::puppet(place, &["-v"], &["end-on-term", "4"]);
@@ -229,7 +229,7 @@ fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
             running.expect(&format!("signal {sent}"));
         }
         assert_eq!(running.end(), 4);
-    }
+    });
 }
 
 // prctl(2) PR_SET_PDEATHSIG
@@ -257,7 +257,7 @@ fn the_parents_death_is_told_to_the_child() {
 
 #[test]
 fn nothing_wakes_it_while_nothing_happens() {
-    for place in places() {
+    in_every_place(|place| {
         let running = Run::puppet(place, &[], &["report-signals"]).start();
         running.ready();
         let pid = running.keepalive();
@@ -275,5 +275,5 @@ fn nothing_wakes_it_while_nothing_happens() {
         running.send(Signal::HUP);
         running.expect("signal 1");
         wait_until("the counter to count", || (wakes() != before).then_some(()));
-    }
+    });
 }

@@ -2,7 +2,7 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{self, Directory, KEEPALIVE, PUPPET, Place, Run, places};
+use crate::harness::{self, Directory, KEEPALIVE, PUPPET, Place, Run, in_every_place};
 
 /// What `puppet state` says, under a keepalive that is started by `puppet with CHANGES…`.
 fn state(place: Place, changes: &[&str]) -> String {
@@ -24,78 +24,78 @@ fn bits(state: &str, name: &str) -> u64 {
 
 #[test]
 fn the_child_has_the_mask_that_we_were_started_with() {
-    for place in places() {
+    in_every_place(|place| {
         assert_eq!(bits(&state(place, &[]), "SigBlk"), 0);
         for signal in [1, 17, 20, 22, 32, 33, 34, 64] {
             let found = bits(&state(place, &[&format!("block={signal}")]), "SigBlk");
             assert_eq!(found, 1 << (signal - 1), "{signal}");
         }
-    }
+    });
 }
 
 // getrlimit(2) RLIMIT_STACK: the arguments and our own calls must fit in, the child's half of the start lies elsewhere.
 #[test]
 fn a_stack_of_24_kibibytes_is_enough() {
-    for place in places() {
+    in_every_place(|place| {
         let words = ["prlimit", "--stack=24576:24576", KEEPALIVE, "--", "/bin/true"];
         let (code, _, stderr) = Run::words(place, &words).finish();
         assert_eq!(code, 0, "{stderr}");
-    }
+    });
 }
 
 #[test]
 fn the_child_ignores_what_we_were_started_to_ignore() {
-    for place in places() {
+    in_every_place(|place| {
         let nothing = bits(&state(place, &[]), "SigIgn");
         for signal in [1, 13, 15, 17, 20, 22, 34, 64] {
             let found = bits(&state(place, &[&format!("ignore={signal}")]), "SigIgn");
             assert_eq!(found, nothing | 1 << (signal - 1), "{signal}");
         }
-    }
+    });
 }
 
 // wait(2): "if the disposition of SIGCHLD is set to SIG_IGN, … children that terminate do not become zombies".
 #[test]
 fn an_ignored_sigchld_does_not_hide_the_childs_end() {
-    for place in places() {
+    in_every_place(|place| {
         let words = [PUPPET, "with", "ignore=17", "--", KEEPALIVE, "--", PUPPET, "exit", "5"];
         assert_eq!(Run::words(place, &words).finish().0, 5);
-    }
+    });
 }
 
 #[test]
 fn the_child_leads_its_own_group_in_our_session() {
-    for place in places() {
+    in_every_place(|place| {
         let state = state(place, &[]);
         assert_eq!((field(&state, "leads-group"), field(&state, "leads-session")), ("true", "false"));
-    }
+    });
 }
 
 #[test]
 fn what_was_closed_is_closed_in_the_child() {
-    for place in places() {
+    in_every_place(|place| {
         let all = field(&state(place, &[]), "descriptors").to_owned();
         assert_eq!(all, "0,1,2");
         assert_eq!(field(&state(place, &["close=0"]), "descriptors"), "1,2");
         assert_eq!(field(&state(place, &["close=2"]), "descriptors"), "0,1");
         assert_eq!(field(&state(place, &["close=0", "close=2"]), "descriptors"), "1");
-    }
+    });
 }
 
 #[test]
 fn with_all_three_closed_it_runs_and_reports_all_the_same() {
-    for place in places() {
+    in_every_place(|place| {
         let closed = ["close=0", "close=1", "close=2", "--"];
         for (command, expect) in [(&[PUPPET, "exit", "3"][..], 3), (&["no-such-program"], 127)] {
             let words = [&[PUPPET, "with"], &closed[..], &[KEEPALIVE, "-v", "--"], command].concat();
             assert_eq!(Run::words(place, &words).finish().0, expect);
         }
-    }
+    });
 }
 
 #[test]
 fn other_descriptors_reach_the_child_and_are_not_kept() {
-    for place in places() {
+    in_every_place(|place| {
         assert_eq!(field(&state(place, &["open=7", "open=9"]), "descriptors"), "0,1,2,7,9");
         let words = [PUPPET, "with", "open=7", "--", KEEPALIVE, "--", PUPPET, "report-signals"];
         let running = Run::words(place, &words).start();
@@ -106,13 +106,13 @@ fn other_descriptors_reach_the_child_and_are_not_kept() {
             let open = std::fs::read_dir(format!("/proc/{keepalive}/fd")).unwrap().count();
             (open == 3).then_some(())
         });
-    }
+    });
 }
 
 #[test]
 fn the_working_directory_is_the_childs_and_not_ours() {
     let directory = Directory::new();
-    for place in places() {
+    in_every_place(|place| {
         let mut run = Run::puppet(place, &[], &["state"]);
         run.command.current_dir(directory.path());
         let (_, stdout, _) = run.finish();
@@ -126,7 +126,7 @@ fn the_working_directory_is_the_childs_and_not_ours() {
             let own = std::fs::read_link(format!("/proc/{keepalive}/cwd")).unwrap();
             (own.to_str() == Some("/")).then_some(())
         });
-    }
+    });
 }
 
 #[test]
@@ -157,13 +157,13 @@ fn listening_sockets_meant_for_us_are_the_childs() {
 fn a_script_without_interpreter_line_is_run_by_the_shell() {
     let directory = Directory::new();
     let script = directory.file("script", b"echo \"$0 $1 $2\"\nexit 9\n", 0o755);
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, _) = Run::init(place, &[], &[&script, "a", "b c"]).finish();
         assert_eq!((code, stdout.as_str()), (9, format!("{script} a b c").as_str()));
         let mut run = Run::init(place, &[], &["script", "a", "b"]);
         run.command.env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
         assert_eq!(run.finish().1, format!("{script} a b"));
-    }
+    });
 }
 
 /// What `command` ends with under this `PATH`, in a directory that has: `program` (ends with 3), `denied/program` (not
@@ -237,8 +237,8 @@ fn it_needs_no_rights_at_all() {
 
 #[test]
 fn it_is_silent() {
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = Run::puppet(place, &[], &["daemonise", "0", "exit", "0"]).finish();
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
-    }
+    });
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use keepalive::model::Signal;
 
 use crate::control::begin;
-use crate::harness::{Place, places, skip, wait_until};
+use crate::harness::{Place, in_every_place, skip, wait_until};
 use crate::services::Set;
 
 /// Whether there is this program; skips otherwise.
@@ -66,7 +66,7 @@ fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
         depends_on = ["a"]
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.expect("channel true false 3");
         running.send(Signal::USR2);
@@ -78,7 +78,7 @@ fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
         lines.sort();
         assert_eq!(lines, ["SIGTERM", "disconnected", "heard \"shutdown\""]);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
@@ -175,13 +175,13 @@ else:
         depends_on = ["echo"]
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         let expect = r#"{"type": "message", "from": "echo.0", "data": ["echo.0", {"how": ["are", "you", 1.5, null]}]}
 {"type": "message", "from": "echo.1", "data": ["echo.1", {"how": ["are", "you", 1.5, null]}]}
 {"type": "error", "to": "nobody.7", "message": "nobody of this name has a channel"}"#;
         assert_eq!((code, stdout.as_str()), (0, expect), "{stderr}");
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keepalive::model::Signal;
 
-use crate::harness::{self, KEEPALIVE, Place, Run, places, wait_until};
+use crate::harness::{self, KEEPALIVE, Place, Run, in_every_place, wait_until};
 use crate::services::Set;
 
 fn numbers(text: &str) -> Vec<u64> {
@@ -22,7 +22,7 @@ fn files_are_renamed_at_their_limit_and_the_oldest_go() {
         log = { stdout = "null", file = "DIR/log/{service}-{instance}.log", max_size = "4KiB", max_files = 2 }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
         for instance in 0..2 {
@@ -37,7 +37,7 @@ fn files_are_renamed_at_their_limit_and_the_oldest_go() {
         let names = std::fs::read_dir(set.directory.path().join("log")).unwrap().count();
         assert_eq!(names, 6);
         std::fs::remove_dir_all(set.directory.path().join("log")).unwrap();
-    }
+    });
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
         log = { stdout = "prefix", file = "DIR/end/a.log" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(stdout.lines().count(), 5_000);
@@ -82,7 +82,7 @@ fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
             told,
             [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory, so lines are lost")]
         );
-    }
+    });
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The logger: what is blocked, killed or ended holds up nobody and loses nothing that it need not lose.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{Poller, procfs, signal_process};
 
-use crate::harness::{Place, places, wait_for_death, wait_until};
+use crate::harness::{Place, Running, in_every_place, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
 use crate::services::Set;
@@ -27,7 +27,7 @@ fn everything_is_out_at_the_end() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, text) = finish_merged(set.run(place));
         let text = String::from_utf8(text).unwrap();
         assert_eq!(code, 0);
@@ -35,7 +35,7 @@ fn everything_is_out_at_the_end() {
         let completed =
             text.find(" a.0 running → completed").unwrap_or_else(|| panic!("{}", &text[text.len() - 400..]));
         assert!(text.find("line 00100000\n").unwrap() < completed);
-    }
+    });
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         ready = { delay = "500ms" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (reader, writer) = std::io::pipe().unwrap();
         let (errors, error_writer) = std::io::pipe().unwrap();
         let full = writer.try_clone().unwrap();
@@ -118,7 +118,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         let got: Vec<u64> = numbers(&text[..text.rfind('\n').unwrap()], "flood.0   | ").collect();
         assert!(got.iter().copied().eq(1..=got.len() as u64));
         assert!(errors.last().unwrap().ends_with("received SIGTERM: ended with exit code 0"));
-    }
+    });
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         log = {{ stdout = "prefix" }}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, reader) = start_merged(set.run(place));
         let keepalive = running.keepalive();
         let mut reader = BufReader::new(reader);
@@ -162,7 +162,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         let told = text.lines().filter(|line| line.contains("the logger has ended (SIGKILL) and was started again"));
         // What tells of one may be what the next one held.
         assert!((1..=3).contains(&told.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
-    }
+    });
 }
 
 #[test]
@@ -186,41 +186,56 @@ fn a_logger_that_ends_again_and_again_is_waited_with() {
     assert_eq!(stderr.lines().filter(|line| line.contains("the next one starts in 1s")).count(), 1, "{stderr}");
 }
 
+/// Two instances that crash so many times and then stay, with all that the logger can be given.
+struct Crashing {
+    running: Running,
+    control: Control,
+    /// Who does not close it lets the logger write.
+    _output: PipeReader,
+    _set: Set,
+}
+
+impl Crashing {
+    /// Waits until all have crashed so many times.
+    fn start(times: u32) -> Self {
+        let set = Set::new(
+            r#"
+            [services.crash]
+            command = ["/bin/sh", "DIR/script"]
+            instances = 2
+            min_uptime = "0s"
+            max_restarts = "unlimited"
+            log = { stdout = "prefix", stderr = "prefix", file = "DIR/{instance}.log" }
+            "#,
+        );
+        let script = format!(
+            "if test $KEEPALIVE_RESTARTS -lt {times}; then echo x; echo y >&2; exit 1; fi
+            echo stays; echo stays >&2; exec sleep 1000"
+        );
+        set.directory.file("script", script.as_bytes(), 0o644);
+        let (running, output) = start_merged(set.run(Place::Child));
+        let stay = BufReader::new(&output).lines().map(Result::unwrap).filter(|line| line.ends_with("| stays"));
+        assert_eq!(stay.take(4).count(), 4, "both streams of both instances");
+        let control = Control::at(&set.socket());
+        Self { running, control, _output: output, _set: set }
+    }
+
+    /// How many descriptors keepalive holds, and how many its logger.
+    fn descriptors(&self) -> (usize, usize) {
+        let keepalive = self.running.keepalive();
+        let of = |pid| self.control.descriptors_of(pid);
+        (of(keepalive), of(logger_of(keepalive).expect("a logger")))
+    }
+}
+
+// ARCHITECTURE.md: a pipe of each run, until it has been read to its end. Then it is closed by the next restart.
 #[test]
 fn restarts_leak_no_descriptor() {
-    let set = Set::new(
-        r#"
-        [services.crash]
-        command = ["PUPPET", "put", "OUT", "x", "ERR", "y", "THEN", "exit", "0"]
-        instances = 2
-        restart = "always"
-        min_uptime = "0s"
-        log = { stdout = "prefix", stderr = "prefix", file = "DIR/{instance}.log" }
-        "#,
-    );
-    let mut run = set.run(Place::Child);
-    run.command.env("KEEPALIVE_LOG", "warn");
-    let mut running = run.start();
-    let keepalive = running.keepalive();
-    let logger = wait_until("the logger", || logger_of(keepalive));
-    let count = |pid: Pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let mut lines = 0;
-    let mut next = || {
-        lines += 1;
-        running.line()
-    };
-    // What is read very late may come to stand on the line of the run before.
-    let is_x = |line: String| line.rsplit("| ").next().unwrap().bytes().all(|byte| byte == b'x');
-    (0..50).for_each(|_| assert!(is_x(next())));
-    let before = (count(keepalive), count(logger));
-    (0..500).for_each(|_| drop(next()));
-    let after = (count(keepalive), count(logger));
-    // One of them may be about to start, and each may have old pipes for both streams that are still read.
-    let most = 2 + 2 * 2 * 64;
-    assert!(lines * 2 > 2 * most);
-    assert!(after.0 <= before.0 + most && after.1 <= before.1 + most, "{before:?} → {after:?} after {lines}");
-    running.send(Signal::TERM);
-    running.end();
+    let (once, often) = (Crashing::start(1), Crashing::start(200));
+    wait_until(&format!("{:?} descriptors, as after one crash", once.descriptors()), || {
+        assert_eq!(often.control.post("/v1/services/crash/restart").status, 200);
+        (often.descriptors() == once.descriptors()).then_some(())
+    });
 }
 
 #[test]
@@ -240,7 +255,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, reader) = start_merged(set.run(place));
         let mut reader = BufReader::new(reader);
         let mut text = String::new();
@@ -253,7 +268,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         assert!(text.contains("deaf.0    | before\n"), "{text}");
         assert!(text.trim_end().ends_with("received SIGTERM: ended with exit code 137"), "{text}");
         assert!(!text.contains("was started again"), "{text}");
-    }
+    });
 }
 
 #[test]
@@ -286,7 +301,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         assert!(running.line().starts_with("ready"));
         let control = Control::at(&set.socket());
@@ -301,7 +316,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
         }
         running.send(Signal::TERM);
         running.end();
-    }
+    });
 }
 
 #[test]
@@ -314,7 +329,7 @@ fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         (0..2).for_each(|_| assert!(running.line().contains("| ready")));
         let control = Control::at(&set.socket());
@@ -325,5 +340,5 @@ fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
         assert_eq!(running.line(), "web.1     | signal 15");
         running.send(Signal::TERM);
         running.end();
-    }
+    });
 }

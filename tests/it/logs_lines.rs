@@ -6,7 +6,7 @@ use keepalive::model::Pid;
 use keepalive::sys::procfs;
 use serde_json::{Value, json};
 
-use crate::harness::{Place, Run, Running, places, wait_until};
+use crate::harness::{Place, Run, Running, in_every_place, wait_until};
 use crate::services::Set;
 
 /// stdout and stderr as one pipe, so that their order can be seen.
@@ -46,7 +46,7 @@ fn each_line_has_the_name_of_its_instance_before_it() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         let (of_a, mut lines): (Vec<&str>, Vec<&str>) = stdout.lines().partition(|line| line.starts_with("a."));
@@ -59,7 +59,7 @@ fn each_line_has_the_name_of_its_instance_before_it() {
         let others: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("keepalive")).collect();
         assert_eq!(others, ["a.0       | three"]);
         assert!(stderr.lines().next().unwrap().starts_with("keepalive | version "), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
         log = { stdout = "prefix", stderr = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, text) = finish_merged(set.run(place));
         let text = String::from_utf8(text).unwrap();
         assert_eq!(code, 3, "{text}");
@@ -97,7 +97,7 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
                 assert_eq!(run.len(), 3, "{text}");
             }
         }
-    }
+    });
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn timestamps_stand_before_the_names() {
 fn without_a_log_setting_there_is_no_logger() {
     for (log, expect) in [("{ stdout = \"inherit\", stderr = \"null\" }", false), ("{ stderr = \"prefix\" }", true)] {
         let set = Set::new(&format!("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = {log}\n"));
-        for place in places() {
+        in_every_place(|place| {
             let mut running = set.start(place);
             running.ready();
             let keepalive = running.keepalive();
@@ -190,7 +190,7 @@ fn without_a_log_setting_there_is_no_logger() {
             assert_eq!(children, 1 + usize::from(expect));
             running.send(keepalive::model::Signal::TERM);
             assert_eq!(running.end(), 0);
-        }
+        });
     }
 }
 
@@ -204,11 +204,11 @@ fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
         log = { stdout = "prefix", stderr = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         assert!(stdout.contains("a.0       | descriptors 0,1,2\n"), "{stdout}");
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 use serde_json::{Value, json};
 
-use crate::harness::{places, wait_until};
+use crate::harness::{in_every_place, wait_until};
 use crate::http::Control;
 use crate::logs_lines::logger_of;
 use crate::services::Set;
@@ -25,7 +25,7 @@ fn the_last_lines_are_answered_by_the_logger() {
         log = { stdout = "prefix" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         let control = Control::at(&set.socket());
         let (mut ready, mut said) = (0, Vec::new());
@@ -52,14 +52,14 @@ fn the_last_lines_are_answered_by_the_logger() {
         assert_eq!(control.get("/v1/logs?service=nobody").status, 404);
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
 fn who_follows_hears_the_rest_to_the_end() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         let control = Control::at(&set.socket());
         assert!(running.line().contains("| ready"));
@@ -68,7 +68,7 @@ fn who_follows_hears_the_rest_to_the_end() {
         running.send(Signal::TERM);
         assert_eq!(messages(follower), ["signal 15"], "and then it closes");
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]

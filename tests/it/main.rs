@@ -37,6 +37,9 @@ mod logs_lines;
 mod logs_read;
 mod notify;
 mod page;
+#[path = "../common/port.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod port;
 mod programs;
 mod ready;
 mod reload;

@@ -1,13 +1,13 @@
 //! The page that `keepalive.http` serves at `/`, in a real browser and with the real program behind it.
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::TcpStream;
 
 use keepalive::model::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::harness::{Place, Running, wait_until};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 const PAGE: &str = include_str!("../../src/control/page.html");
@@ -29,18 +29,19 @@ struct Scene {
     // In this order: the directory is removed when keepalive has ended.
     running: Running,
     set: Set,
+    port: ReservedPort,
 }
 
 impl Scene {
     /// `HTTP` in `text` stands for an address of its own. `None` where there is no browser.
     fn of(text: &str) -> Option<Self> {
         let browser = Browser::start()?;
-        let address = format!("127.0.0.1:{}", free_port());
-        let set = Set::new(&text.replace("HTTP", &address));
+        let port = ReservedPort::any();
+        let set = Set::new(&text.replace("HTTP", &port.to_string()));
         let running = set.start(Place::Child);
-        let mut scene = Self { browser, running, set };
-        wait_until("keepalive to listen", || TcpStream::connect(&address).ok());
-        scene.browser.open(&format!("http://{address}/"));
+        let mut scene = Self { browser, running, set, port };
+        wait_until("keepalive to listen", || TcpStream::connect(scene.port.loopback()).ok());
+        scene.browser.open(&format!("http://{}/", scene.port));
         Some(scene)
     }
 
@@ -75,14 +76,6 @@ impl Scene {
     fn click(&mut self, id: &str) {
         self.browser.value(&format!("document.getElementById('{id}').click()"));
     }
-}
-
-/// A port that nothing listens on, of those that the kernel does not hand out by itself.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 4000 + u16::try_from(std::process::id() % 2500).unwrap() * 10;
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed)).take(1000).find(is_free).unwrap()
 }
 
 const WEB_AND_BROKEN: &str = r#"

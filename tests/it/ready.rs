@@ -1,11 +1,10 @@
 //! Readiness that keepalive finds out by itself, and by a newline.
 
-use std::net::TcpListener;
-
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{Place, Running, have_root, places, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 /// `a` with these keys, and `b`, which starts when `a` is ready.
@@ -19,11 +18,6 @@ fn start(set: &Set, place: Place) -> Running {
     let mut run = set.run(place);
     run.command.env("KEEPALIVE_LOG", "debug");
     run.start()
-}
-
-/// An address at which nobody listens.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// What was said of `a` while it was not ready; in the end it was.
@@ -42,11 +36,11 @@ fn assert_no_orphans(stderr: &str) {
 
 #[test]
 fn a_port_is_asked_until_somebody_listens() {
-    let address = free_address();
+    let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
     ));
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         // It sleeps when it has tried for the first time, and not before.
@@ -59,12 +53,12 @@ fn a_port_is_asked_until_somebody_listens() {
         let stderr = running.stderr();
         let tries = tries(&stderr);
         assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "Connection refused"), "{stderr}");
-    }
+    });
 }
 
 #[test]
 fn a_page_is_asked_for_until_its_status_is_good() {
-    let address = free_address();
+    let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"serve\", \"{address}\", \"503\", \"nothing\", \"nonsense\", \"404\", \"302\"]\nready = {{ http = \"http://{address}/ok?a={{instance}}\" }}"
     ));
@@ -135,7 +129,7 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
     let open = set.directory.path().join("open");
     std::fs::create_dir(&open).unwrap();
     std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         wait_until("a first try in vain", || open.join("said").exists().then_some(()));
@@ -154,14 +148,14 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         for name in ["up", "said"] {
             std::fs::remove_file(open.join(name)).unwrap();
         }
-    }
+    });
 }
 
 #[test]
 fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
     let set = set(r#"command = ["PUPPET", "end-on-term", "0"]
         ready = { exec = ["sh", "-c", "test -e DIR/tried && exit 0; touch DIR/tried; sleep 1000 & wait"] }"#);
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         assert!(running.line().starts_with("b: ready"));
@@ -173,7 +167,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
         let stderr = running.stderr();
         assert_eq!(tries(&stderr), ["no answer in time"], "{stderr}");
         std::fs::remove_file(set.directory.path().join("tried")).unwrap();
-    }
+    });
 }
 
 #[test]
@@ -215,8 +209,9 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
 
 #[test]
 fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
+    let nobody = ReservedPort::any();
     for (ready, why) in [
-        ("tcp = \"127.0.0.1:1\"", "connection refused"),
+        (&*format!("tcp = \"{nobody}\""), "connection refused"),
         ("file = \"/nothing/at/all\"", "no such file"),
         ("exec = [\"PUPPET\", \"exit\", \"3\"]", "exit 3"),
     ] {
@@ -237,7 +232,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
         r#"command = ["PUPPET", "on-signal", "write-to", "5", "almost", " up%and more%", "THEN", "end-on-term", "0"]
         ready = { fd = 5 }"#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         running.send(Signal::USR1);
@@ -249,7 +244,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
         assert!(stderr.contains("a.0 starting → running"), "{stderr}");
-    }
+    });
 }
 
 #[test]

@@ -10,8 +10,9 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
 use crate::control::begin;
-use crate::harness::{KEEPALIVE, Place, Run, places, wait_for_death, wait_until};
-use crate::http::{Control, free_port};
+use crate::harness::{KEEPALIVE, Place, Run, in_every_place, wait_for_death, wait_until};
+use crate::http::Control;
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 const SLEEPER: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -55,7 +56,7 @@ pub(crate) fn answer(mut asked: UnixStream) -> String {
 
 #[test]
 fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
-    for place in places() {
+    in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
         let (asked, mut writer) = reload_that_waits(&set, &control);
@@ -68,12 +69,12 @@ fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
         assert_eq!(control.instance("web.0")["restarts"], 2);
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
 fn a_shutdown_does_not_wait_for_files() {
-    for place in places() {
+    in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
         let (asked, writer) = reload_that_waits(&set, &control);
@@ -82,14 +83,14 @@ fn a_shutdown_does_not_wait_for_files() {
         assert!(answer.contains("everything is being stopped"), "{answer}");
         assert_eq!(running.end(), 0);
         drop(writer);
-    }
+    });
 }
 
 // prctl(2), PR_SET_PDEATHSIG
 #[test]
 fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
-    let port = free_port();
-    let listen = format!("listen.http = \"tcp://127.0.0.1:{port}\"\n");
+    let port = ReservedPort::any();
+    let listen = format!("listen.http = \"tcp://{port}\"\n");
     let set = Set::new(&format!("{SLEEPER}{listen}"));
     let (running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
@@ -116,7 +117,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     // It has the socket too.
     signal_process(worker, Signal::KILL).unwrap();
     wait_for_death(worker);
-    wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).ok());
+    wait_until("the port to be free", || TcpListener::bind(port.loopback()).ok());
     drop((writer, asked));
 }
 
@@ -124,7 +125,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
 fn a_configuration_that_keepalive_was_given_open_is_read_again() {
     let set = Set::new(SLEEPER);
     let line = "exec \"$0\" -c /dev/fd/3 3< \"$1\"";
-    for place in places() {
+    in_every_place(|place| {
         let mut run = Run::words(place, &["sh", "-c", line, KEEPALIVE, &set.config]);
         run.command.env("KEEPALIVE_SOCKET", set.socket());
         let mut running = run.start();
@@ -136,7 +137,7 @@ fn a_configuration_that_keepalive_was_given_open_is_read_again() {
         set.change("wob", "web");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn child_named(parent: Pid, name: &str) -> Pid {
 #[test]
 fn what_could_not_be_started_is_told_by_its_own_name() {
     let set = Set::new(SLEEPER);
-    for place in places() {
+    in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("web.0", "running");
         let text = std::fs::read_to_string(&set.config).unwrap();
@@ -185,13 +186,13 @@ fn what_could_not_be_started_is_told_by_its_own_name() {
         std::fs::write(&set.config, text).unwrap();
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
 fn what_services_write_goes_through_keepalive_from_when_it_is_to() {
     let set = Set::new("[services.web]\ncommand = [\"/bin/sh\", \"-c\", \"echo hello; exec $0 ignore\", \"PUPPET\"]\n");
-    for place in places() {
+    in_every_place(|place| {
         let text = std::fs::read_to_string(&set.config).unwrap();
         let (mut running, control) = begin(&set, place);
         running.expect("hello");
@@ -204,5 +205,5 @@ fn what_services_write_goes_through_keepalive_from_when_it_is_to() {
         std::fs::write(&set.config, text).unwrap();
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-    }
+    });
 }

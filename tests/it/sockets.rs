@@ -1,29 +1,29 @@
 //! `listen`: what services are given, and that nothing that comes in is lost.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place, wait_until};
+use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// A port that is free, at an address that no other test uses.
-fn free_port() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [.., low, _] = std::process::id().to_be_bytes();
-    let ip = [127, 78, low, NEXT.fetch_add(1, Ordering::Relaxed)];
-    TcpListener::bind((std::net::Ipv4Addr::from(ip), 0)).unwrap().local_addr().unwrap()
+/// An address for datagrams. A port of UDP cannot be kept for somebody else, as `SO_REUSEADDR` would let anybody listen
+/// there as well. So the address is of this process alone, by its id, which has 22 bits at most, and the port is none that
+/// the kernel hands out by itself: proc(5), `ip_local_port_range`, begins at 32768.
+fn datagram_address() -> SocketAddr {
+    let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | std::process::id());
+    SocketAddr::from((ip, 17_000))
 }
 
 /// A request: who answers. `None`: the connection has broken off.
-fn ask(address: SocketAddr) -> Option<Pid> {
-    answer(TcpStream::connect(address).unwrap())
+fn ask(port: &ReservedPort) -> Option<Pid> {
+    answer(TcpStream::connect(port.loopback()).unwrap())
 }
 
 fn answer(connection: impl std::io::Read) -> Option<Pid> {
@@ -43,8 +43,8 @@ fn served(running: &Running) -> (String, Pid) {
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
 #[test]
 fn a_service_is_given_its_sockets_as_systemd_gives_them() {
-    for place in places() {
-        let (tcp, udp, name) = (free_port(), free_port(), format!("it-{}-given", std::process::id()));
+    in_every_place(|place| {
+        let (tcp, udp, name) = (ReservedPort::any(), datagram_address(), format!("it-{}-given", std::process::id()));
         let set = Set::new(&format!(
             r#"
             [services.web]
@@ -53,7 +53,7 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
                         file = "unix://DIR/web.sock", hidden = "unix://@{name}" }}
             restart = "never"
             "#,
-            port = tcp.port(),
+            port = tcp.number(),
         ));
         let mut run = set.run(place);
         // Those of whoever started keepalive.
@@ -69,14 +69,14 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
             "LISTEN_FDS=5".to_owned(),
             "LISTEN_PID=own".to_owned(),
             format!("3 stream {tcp} listening"),
-            format!("4 stream [::1]:{} listening", tcp.port()),
+            format!("4 stream [::1]:{} listening", tcp.number()),
             format!("5 datagram {udp}"),
             format!("6 stream {}/web.sock listening", set.directory.path().display()),
             format!("7 stream @\"{name}\" listening"),
         ];
         assert_eq!(stdout.lines().collect::<Vec<_>>(), expect, "{stderr}");
         assert!(!set.directory.path().join("web.sock").exists(), "taken away at the end");
-    }
+    });
 }
 
 #[test]
@@ -97,21 +97,21 @@ fn who_listens_to_nothing_is_given_nothing_of_the_others() {
         on_success = "shutdown"
         env = {{ LISTEN_FDS = "0" }}
         "#,
-        free_port(),
+        ReservedPort::any(),
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         let mut lines: Vec<&str> = stdout.lines().collect();
         lines.retain(|line| !line.starts_with("ready "));
         let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
         assert_eq!(lines, expect);
-    }
+    });
 }
 
 #[test]
 fn requests_wait_while_no_worker_runs() {
-    let port = free_port();
+    let port = ReservedPort::any();
     let set = Set::new(&format!(
         r#"
         [services.gate]
@@ -130,7 +130,7 @@ fn requests_wait_while_no_worker_runs() {
     let running = set.start(Place::Child);
     running.expect("waiting");
     // Before there has been any worker.
-    let early: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port).unwrap()).collect();
+    let early: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port.loopback()).unwrap()).collect();
     std::fs::write(&gate, "go\n").unwrap();
     let (socket, mut worker) = served(&running);
     assert!(early.into_iter().all(|connection| answer(connection) == Some(worker)));
@@ -138,7 +138,7 @@ fn requests_wait_while_no_worker_runs() {
     for _ in 0..3 {
         signal_process(worker, Signal::KILL).unwrap();
         crate::harness::wait_for_death(worker);
-        let between: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port).unwrap()).collect();
+        let between: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port.loopback()).unwrap()).collect();
         let next = served(&running);
         assert_eq!(next.0, socket, "the same socket");
         assert_ne!(next.1, worker);
@@ -149,7 +149,7 @@ fn requests_wait_while_no_worker_runs() {
 
 #[test]
 fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
-    let port = free_port();
+    let port = ReservedPort::any();
     let set = Set::new(&format!(
         r#"
         [services.web]
@@ -164,7 +164,7 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
     assert_ne!(first.0, second.0);
     let mut seen = Vec::new();
     wait_until("an answer of each", || {
-        seen.push(ask(port).unwrap());
+        seen.push(ask(&port).unwrap());
         [first.1, second.1].iter().all(|worker| seen.contains(worker)).then_some(())
     });
     for (socket, worker) in [first, second] {
@@ -175,7 +175,7 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
 
 #[test]
 fn nobody_waits_for_an_instance_that_has_been_stopped() {
-    let port = free_port();
+    let port = ReservedPort::any();
     let set = Set::new(&format!(
         r#"
         [services.web]
@@ -199,16 +199,16 @@ fn nobody_waits_for_an_instance_that_has_been_stopped() {
         let mut left = workers.into_iter().filter(alive);
         left.next().filter(|_| left.next().is_none())
     });
-    assert!((0..64).all(|_| ask(port) == Some(left)));
+    assert!((0..64).all(|_| ask(&port) == Some(left)));
     client("start");
     let (_, new) = served(&running);
-    wait_until("an answer of the new one", || (ask(port)? == new).then_some(()));
+    wait_until("an answer of the new one", || (ask(&port)? == new).then_some(()));
 }
 
 #[test]
 fn an_address_that_is_taken_stops_the_service_concerned_alone() {
-    let taken = TcpListener::bind(free_port()).unwrap();
-    let (address, free) = (taken.local_addr().unwrap(), free_port());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, free) = (taken.local_addr().unwrap(), ReservedPort::any());
     let set = Set::new(&format!(
         r#"
         [services.other]
@@ -228,7 +228,7 @@ fn an_address_that_is_taken_stops_the_service_concerned_alone() {
     ));
     let mut running = set.start(Place::Child);
     let (_, worker) = served(&running);
-    assert_eq!(ask(free), Some(worker));
+    assert_eq!(ask(&free), Some(worker));
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     drop(taken);
@@ -263,7 +263,7 @@ fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
     );
     let path = set.directory.path().join("web.sock");
     drop(UnixListener::bind(&path).unwrap());
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         served(&running);
         let file = std::fs::metadata(&path).unwrap();
@@ -273,7 +273,7 @@ fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         assert!(!path.exists());
-    }
+    });
 }
 
 // ip(7): "the port numbers below 1024 are called privileged ports"
@@ -282,8 +282,7 @@ fn a_privileged_port_is_bound_before_the_user_is_dropped() {
     if !have_root() {
         return;
     }
-    let [.., low, _] = std::process::id().to_be_bytes();
-    let port = SocketAddr::from(([127, 79, low, 1], 81));
+    let port = ReservedPort::privileged();
     let set = Set::new(&format!(
         r#"
         [services.web]
@@ -292,19 +291,19 @@ fn a_privileged_port_is_bound_before_the_user_is_dropped() {
         listen = {{ http = "tcp://{port}" }}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         served(&running);
         assert_eq!(crate::harness::status_field(running.command(), "Uid"), "12345\t12345\t12345\t12345");
-        assert!(ask(port).is_some());
-    }
+        assert!(ask(&port).is_some());
+    });
 }
 
 #[test]
 fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
-    let (stays, goes, comes) = (free_port(), free_port(), free_port());
+    let [stays, goes, comes] = [(); 3].map(|()| ReservedPort::any());
     let name = format!("it-{}-adopt", std::process::id());
-    let text = |other: SocketAddr| {
+    let text = |other: &ReservedPort| {
         format!(
             r#"
             [services.web]
@@ -313,27 +312,27 @@ fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
             "#
         )
     };
-    let set = Set::new(&text(goes));
+    let set = Set::new(&text(&goes));
     let running = set.start(Place::Child);
     let (socket, old) = served(&running);
-    TcpStream::connect(goes).unwrap();
-    let changed = Set::new(&text(comes));
+    TcpStream::connect(goes.loopback()).unwrap();
+    let changed = Set::new(&text(&comes));
     std::fs::copy(&changed.config, &set.config).unwrap();
     running.send(Signal::HUP);
     let (same, new) = served(&running);
     assert_eq!(same, socket);
-    wait_until("the new worker alone", || (ask(stays)? == new).then_some(()));
+    wait_until("the new worker alone", || (ask(&stays)? == new).then_some(()));
     crate::harness::wait_for_death(old);
-    TcpStream::connect(comes).unwrap();
-    wait_until("the end of the old socket", || TcpStream::connect(goes).is_err().then_some(()));
+    TcpStream::connect(comes.loopback()).unwrap();
+    wait_until("the end of the old socket", || TcpStream::connect(goes.loopback()).is_err().then_some(()));
     let hidden = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     UnixStream::connect_addr(&hidden).unwrap();
 }
 
 #[test]
 fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() {
-    let (stays, tried) = (free_port(), free_port());
-    let text = |verb: &str, port: SocketAddr| {
+    let (stays, tried) = (ReservedPort::any(), ReservedPort::any());
+    let text = |verb: &str, port: &ReservedPort| {
         format!(
             r#"
             [services.web]
@@ -343,20 +342,20 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
             "#
         )
     };
-    let set = Set::new(&text("\"serve\", \"{fd.http}\"", stays));
+    let set = Set::new(&text("\"serve\", \"{fd.http}\"", &stays));
     let mut running = set.start(Place::Child);
     let (_, worker) = served(&running);
-    let broken = Set::new(&text("\"parent\", \"/bin/sleep\", \"0\"", tried));
+    let broken = Set::new(&text("\"parent\", \"/bin/sleep\", \"0\"", &tried));
     std::fs::copy(&broken.config, &set.config).unwrap();
     running.send(Signal::HUP);
     let started = running.line();
     assert!(started.starts_with("started "), "{started}");
-    wait_until("the end of the new socket", || TcpStream::connect(tried).is_err().then_some(()));
-    assert_eq!(ask(stays), Some(worker));
+    wait_until("the end of the new socket", || TcpStream::connect(tried.loopback()).is_err().then_some(()));
+    assert_eq!(ask(&stays), Some(worker));
     signal_process(worker, Signal::KILL).unwrap();
     // Until it is dead it may still take a connection with it.
     crate::harness::wait_for_death(worker);
-    let between = TcpStream::connect(stays).unwrap();
+    let between = TcpStream::connect(stays.loopback()).unwrap();
     assert_eq!(answer(between), Some(served(&running).1), "the old definition, the old socket");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
@@ -364,12 +363,12 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
 
 #[test]
 fn a_reload_to_an_address_that_is_taken_says_which_one() {
-    let (stays, taken) = (free_port(), TcpListener::bind(free_port()).unwrap());
+    let (stays, taken) = (ReservedPort::any(), TcpListener::bind("127.0.0.1:0").unwrap());
     let tried = taken.local_addr().unwrap();
     let text = |port| {
         format!("[services.web]\ncommand = [\"PUPPET\", \"serve\", \"3\"]\nlisten = {{ http = \"tcp://{port}\" }}\n")
     };
-    let set = Set::new(&text(stays));
+    let set = Set::new(&text(stays.loopback()));
     let mut running = set.start(Place::Child);
     let (_, worker) = served(&running);
     std::fs::copy(Set::new(&text(tried)).config, &set.config).unwrap();
@@ -378,7 +377,7 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
     let (code, _, stderr) = Run::words(Place::Child, &words).finish();
     let reason = format!("the new process of web.0 failed: cannot listen on `tcp://{tried}`: Address already in use");
     assert_eq!((code, stderr), (1, format!("keepalive: reload: {reason}\n")));
-    assert_eq!(ask(stays), Some(worker));
+    assert_eq!(ask(&stays), Some(worker));
     let events = Run::words(Place::Child, &[KEEPALIVE, "events", "--socket", socket.to_str().unwrap()]).finish().1;
     let failures: Vec<&str> = events.lines().filter(|event| event.contains("cannot listen on")).collect();
     assert!(failures.len() > 2 && failures.iter().all(|event| event.contains(&tried.to_string())), "{failures:#?}");
@@ -392,22 +391,23 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
 // The new one and the old one are held at the same time.
 #[test]
 fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {
-    let narrow = free_port();
-    let wide = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
-    let all: SocketAddr = format!("[::]:{}", narrow.port()).parse().unwrap();
-    let text = |port| {
-        format!("[services.web]\ncommand = [\"PUPPET\", \"serve\", \"3\"]\nlisten = {{ http = \"tcp://{port}\" }}\n")
+    let port = ReservedPort::any();
+    let narrow = port.loopback();
+    let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number()));
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.number()));
+    let text = |address| {
+        format!("[services.web]\ncommand = [\"PUPPET\", \"serve\", \"3\"]\nlisten = {{ http = \"tcp://{address}\" }}\n")
     };
     let set = Set::new(&text(narrow));
     let running = set.start(Place::Child);
     let (mut socket, mut worker) = served(&running);
-    for port in [wide, all, narrow] {
-        std::fs::copy(Set::new(&text(port)).config, &set.config).unwrap();
+    for address in [wide, all, narrow] {
+        std::fs::copy(Set::new(&text(address)).config, &set.config).unwrap();
         running.send(Signal::HUP);
         let new = served(&running);
-        assert_ne!(new.0, socket, "{port}");
+        assert_ne!(new.0, socket, "{address}");
         crate::harness::wait_for_death(worker);
         (socket, worker) = new;
-        wait_until("the new worker alone", || (ask(narrow)? == worker).then_some(()));
+        wait_until("the new worker alone", || (ask(&port)? == worker).then_some(()));
     }
 }

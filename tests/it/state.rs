@@ -6,7 +6,7 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
 use crate::control::begin;
-use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, places};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place};
 use crate::http::Control;
 use crate::reload::answer;
 use crate::services::Set;
@@ -28,11 +28,11 @@ fn a_counter_in_memory_loses_nothing_over_a_hundred_crashes() {
         {AT_ONCE}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(stdout, "counted 101 of 1048576 bytes\ncounted 101 of 1048576 bytes");
-    }
+    });
 }
 
 #[test]
@@ -75,13 +75,13 @@ fn its_file_belongs_to_the_user_of_the_service() {
         {AT_ONCE}
         "#
     ));
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!((code, stdout.as_str()), (0, "counted 10 of 4096 bytes"), "{stderr}");
         let file = std::fs::metadata(set.directory.path().join("state")).unwrap();
         assert_eq!((file.uid(), file.gid(), file.permissions().mode() & 0o777), (12345, 23456, 0o600));
         std::fs::remove_file(set.directory.path().join("state")).unwrap();
-    }
+    });
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn each_process_finds_its_memory_from_the_beginning() {
     let script = b"found=$(tr -d '\\0' <&$KEEPALIVE_STATE_FD); echo \"found $found\"; test -z \"$found\" || exit 0
         printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; exit 1";
     set.directory.file("script", script, 0o644);
-    for place in places() {
+    in_every_place(|place| {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!((code, stdout.as_str()), (0, "found \nfound kept"), "{stderr}");
-    }
+    });
 }
 
 /// Tells size and content of its memory, and at SIGUSR1 writes into it.

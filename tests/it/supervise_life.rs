@@ -3,7 +3,7 @@
 use keepalive::model::Signal;
 use keepalive::sys::procfs;
 
-use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places, wait_for_state, wait_until};
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -23,7 +23,7 @@ fn services_start_in_order_and_stop_in_reverse() {
         env = { WHO_SAYS = "{service}.{instance}" }
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         // Two programs that start write in no particular order; both are up after two lines.
         let mut up = [running.line(), running.line()].map(|line| line.split(" ready").next().unwrap().to_owned());
@@ -48,7 +48,7 @@ db.0 stopping → stopped (exit 0 after T)
 received SIGTERM: ended with exit code 0";
         assert_eq!(from_db, expect);
         assert_eq!(set.end(), "", "the end was asked for");
-    }
+    });
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_crash_loop_ends_with_the_services_own_code_and_the_reason_as_the_last_line(
         depends_on = ["good"]
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         assert_eq!(running.end(), 42);
         let stderr = running.stderr();
@@ -86,7 +86,7 @@ bad.0 failed: exit 42 after T all 2 restarts used up: ended with exit code 42";
         assert_eq!(found.split_once('\n').unwrap().1, expect);
         let reason = stderr.lines().last().unwrap().strip_prefix("keepalive: ").unwrap();
         assert_eq!(set.end(), format!("{reason}\n"));
-    }
+    });
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn a_fifo_that_nobody_reads_in_place_of_the_termination_log_does_not_hold_up_the
 fn when_all_have_completed_it_ends_with_0() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"on-failure\"\ninstances = 3\n");
-    for place in places() {
+    in_every_place(|place| {
         let (code, _, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         assert!(stderr.ends_with("nothing is left to run: ended with exit code 0\n"), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -186,10 +186,10 @@ fn a_termination_log_that_nobody_reads_does_not_hold_up_the_end() {
     let file = set.directory.path().join("end");
     std::fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    for place in places() {
+    in_every_place(|place| {
         let (code, _, stderr) = set.run(place).finish();
         assert_eq!(code, 42, "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -197,14 +197,14 @@ fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nbackoff = { initial = \"1h\", max = \"1h\" }\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         for _ in 0..20 {
             running.ready();
             keepalive::sys::signal_process(running.command(), Signal::KILL).unwrap();
         }
         running.ready();
-    }
+    });
 }
 
 /// The kernel tells of them all by one signal, which names one of them.
@@ -219,7 +219,7 @@ fn services_that_die_in_the_same_moment_all_come_back() {
         max_restarts = "unlimited"
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         let keepalive = running.keepalive();
         let complete = || Some(procfs::descendants(keepalive)).filter(|pids| pids.len() == 250);
@@ -239,7 +239,7 @@ fn services_that_die_in_the_same_moment_all_come_back() {
                 complete().filter(|pids| pids.iter().all(|pid| !before.contains(pid)))
             });
         }
-    }
+    });
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn what_could_not_be_set_or_entered_is_named() {
 #[test]
 fn the_added_command_gets_stdin_and_ends_everything_with_its_code() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n");
-    for place in places() {
+    in_every_place(|place| {
         let words = [KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"];
         let mut running = Run::words(place, &words).start();
         let mut up = [running.line(), running.line()];
@@ -283,7 +283,7 @@ fn the_added_command_gets_stdin_and_ends_everything_with_its_code() {
         drop(running.stdin.take());
         running.expect("a: signal 15");
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
@@ -298,13 +298,13 @@ fn the_code_of_the_added_command_is_the_code_of_the_whole() {
 
 #[test]
 fn one_service_needs_no_file() {
-    for place in places() {
+    in_every_place(|place| {
         let words =
             [KEEPALIVE, "run", "--name", "job", "-i", "2", "--restart", "on-failure", "--", PUPPET, "exit", "0"];
         let (code, _, stderr) = Run::words(place, &words).finish();
         assert_eq!(code, 0, "{stderr}");
         assert!(stderr.contains("job.1 running → completed (exit 0"), "{stderr}");
-    }
+    });
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, places, status_field, wait_until};
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, status_field, wait_until};
 use crate::services::Set;
 
 #[test]
 fn nothing_of_keepalives_own_leaks() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"state\"]\nrestart = \"never\"\ncwd = \"DIR\"\n");
-    for place in places() {
+    in_every_place(|place| {
         let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "open=7", "--"];
         let words = [&started[..], &[KEEPALIVE, "-c", &set.config]].concat();
         let (code, stdout, stderr) = Run::words(place, &words).finish();
@@ -19,7 +19,7 @@ fn nothing_of_keepalives_own_leaks() {
              directory {directory}\ndescriptors 0,1,2\nforeground false"
         );
         assert_eq!(stdout.replace("SigBlk 0", "SigBlk: 0").replace("SigIgn 0", "SigIgn: 0"), expect);
-    }
+    });
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn user_group_umask_limits_and_the_rest_are_set_for_real() {
         no_new_privs = true
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         running.ready();
         let pid = running.command();
@@ -126,7 +126,7 @@ fn user_group_umask_limits_and_the_rest_are_set_for_real() {
         let keepalive = running.keepalive();
         let own = std::fs::read_to_string(format!("/proc/{keepalive}/oom_score_adj")).unwrap();
         assert_ne!(own, "300\n");
-    }
+    });
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn output_that_nobody_wants_goes_nowhere() {
 fn with_nothing_to_do_it_does_not_wake() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\ninstances = 100\nmin_uptime = \"100ms\"\n");
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         for _ in 0..100 {
             running.ready();
@@ -162,7 +162,7 @@ fn with_nothing_to_do_it_does_not_wake() {
         let before = switches();
         std::thread::sleep(std::time::Duration::from_secs(2));
         assert_eq!(switches(), before);
-    }
+    });
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_stalled_reader_of_stderr_holds_nothing_up() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nlog = { stderr = \"null\" }\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let (_reader, full) = harness::stalled_pipe();
         let mut run = set.run(place);
         run.command.stderr(full).env("KEEPALIVE_LOG", "debug");
@@ -230,18 +230,18 @@ fn a_stalled_reader_of_stderr_holds_nothing_up() {
             keepalive::sys::signal_process(pid, Signal::KILL).unwrap();
             harness::wait_for_death(pid);
         }
-    }
+    });
 }
 
 #[test]
 fn it_runs_with_stdin_stdout_and_stderr_closed() {
     let set = Set::new("[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"echo up > DIR/up; exec sleep 1000\"]\n");
-    for place in places() {
+    in_every_place(|place| {
         let close = [PUPPET, "with", "close=0", "close=1", "close=2", "--", KEEPALIVE, "-c", &set.config];
         let mut running = Run::words(place, &close).start();
         wait_until("the service", || set.directory.path().join("up").exists().then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         std::fs::remove_file(set.directory.path().join("up")).unwrap();
-    }
+    });
 }

@@ -3,13 +3,13 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, Run, places, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{self, Place, Run, in_every_place, status_field, wait_for_death, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
 fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"50ms\"\n");
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.ready();
         running.send(Signal::TERM);
@@ -17,7 +17,7 @@ fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
         let stderr = normal(&running.stderr());
         assert!(stderr.contains("warning: a.0 has not stopped within 50ms, killing it (pid N)"), "{stderr}");
         assert!(stderr.contains("a.0 stopping → stopped (SIGKILL after T)"), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_stopped_process_hears_its_stop_signal() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"5\"]\nstop_timeout = \"1h\"\n[keepalive]\nshutdown_timeout = \"1h\"\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.ready();
         let command = running.command();
@@ -34,7 +34,7 @@ fn a_stopped_process_hears_its_stop_signal() {
         running.send(Signal::TERM);
         running.expect("signal 15");
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_second_stop_signal_kills_everything_now() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"1h\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\ninstances = 3\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
         running.send(Signal::INT);
@@ -56,7 +56,7 @@ fn a_second_stop_signal_kills_everything_now() {
         }
         let stderr = running.stderr();
         assert!(stderr.contains("SIGTERM again: killing everything now"), "{stderr}");
-    }
+    });
 }
 
 fn pending(pid: Pid) -> bool {
@@ -68,14 +68,14 @@ fn after_shutdown_timeout_everything_is_killed() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"50ms\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.ready();
         running.send(Signal::TERM);
         assert_eq!(running.end(), 137);
         let stderr = running.stderr();
         assert!(stderr.contains("not all stopped within 50ms: killing everything now"), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn what_daemonised_is_found_and_asked_to_end() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"daemonise\", \"0\", \"end-on-term\", \"0\"]\nrestart = \"never\"\n",
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         let daemon = running.ready();
         running.expect("signal 15");
@@ -91,7 +91,7 @@ fn what_daemonised_is_found_and_asked_to_end() {
         if place == Place::Child {
             wait_for_death(daemon);
         }
-    }
+    });
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
         restart = "never"
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         let daemon = running.ready();
         assert_eq!(running.end(), 0);
@@ -114,7 +114,7 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
         }
         let stderr = running.stderr();
         assert!(stderr.contains("not all stopped within 300ms: killing everything now"), "{stderr}");
-    }
+    });
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn what_has_left_the_group_but_not_the_session_is_gone_before_the_next_run() {
 fn check_that_the_rest_goes_with(verb: &[&str]) {
     let words = verb.join("\", \"");
     let set = Set::new(&format!("[services.a]\ncommand = [\"PUPPET\", \"{words}\"]\nmin_uptime = \"0s\"\n"));
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         let keepalive = running.keepalive();
         for _ in 0..5 {
@@ -146,7 +146,7 @@ fn check_that_the_rest_goes_with(verb: &[&str]) {
                 (now.len() == 2 && !now.contains(&before[0])).then(|| assert!(!now.contains(&before[1])))
             });
         }
-    }
+    });
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn kill_mode_group_signals_all_of_the_group() {
         stop_timeout = "500ms"
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.ready();
         running.ready();
@@ -169,7 +169,7 @@ fn kill_mode_group_signals_all_of_the_group() {
         let told = [running.line(), running.line(), running.line()];
         assert_eq!(told.iter().filter(|line| *line == "signal 15").count(), 2, "{told:?}");
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn kill_mode_process_leaves_the_rest_alone_until_the_end() {
         min_uptime = "0s"
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let running = set.start(place);
         let keepalive = running.keepalive();
         running.ready();
@@ -194,7 +194,7 @@ fn kill_mode_process_leaves_the_rest_alone_until_the_end() {
         let now = procfs::descendants(keepalive);
         assert!(now.contains(&before[1]), "{now:?} {before:?}");
         assert_eq!(now.len(), 3);
-    }
+    });
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
         stop_signal = "KILL"
         "#,
     );
-    for place in places() {
+    in_every_place(|place| {
         let mut running = set.start(place);
         running.ready();
         for number in [1, 10, 12, 3, 6, 64] {
@@ -219,7 +219,7 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
         }
         running.send(Signal::new(34).unwrap());
         assert_eq!(running.end(), 0);
-    }
+    });
 }
 
 // "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.

@@ -8,6 +8,9 @@
     reason = "a test harness may wait, block and fail"
 )]
 
+#[path = "../common/port.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod port;
 #[path = "../common/terminal.rs"]
 mod terminal;
 #[path = "../common/wait.rs"]
@@ -16,12 +19,14 @@ mod wait;
 use std::path::PathBuf;
 use std::process::Command;
 
+use port::ReservedPort;
 use terminal::{CTRL_C, Terminal};
 
 /// The quickstart on a terminal, with a directory for temporary files and ports of its own.
 struct Quickstart {
     terminal: Terminal,
     temporary: TemporaryDirectory,
+    _ports: [ReservedPort; 2],
 }
 
 struct TemporaryDirectory(PathBuf);
@@ -45,8 +50,8 @@ impl Quickstart {
     fn start(number: u32, path: &str) -> Self {
         let temporary = TemporaryDirectory::new(number);
         let keepalive = std::env::var_os("KEEPALIVE_DIST").unwrap_or_else(|| env!("CARGO_BIN_EXE_keepalive").into());
-        // The last digit is the instance's; below 32768 the kernel hands out none by itself.
-        let ports = 1100 + 4 * (std::process::id() % 500) + number;
+        // The last digit is the instance's.
+        let ports = ReservedPort::pair();
         let terminal = Terminal::start(
             // A session with the terminal as its own, as a shell has it: so that Ctrl-C means something.
             Command::new("setsid")
@@ -55,9 +60,9 @@ impl Quickstart {
                 .arg(keepalive)
                 .env("PATH", format!("{path}{}", std::env::var("PATH").unwrap()))
                 .env("TMPDIR", &temporary.0)
-                .env("QUICKSTART_PORT", ports.to_string()),
+                .env("QUICKSTART_PORT", (ports[0].number() / 10).to_string()),
         );
-        Self { terminal, temporary }
+        Self { terminal, temporary, _ports: ports }
     }
 
     #[track_caller]
@@ -70,7 +75,7 @@ impl Quickstart {
     /// Everything stops in order, says so, and nothing is left.
     #[track_caller]
     fn expect_the_ordered_stop(self) {
-        let Self { terminal, temporary } = self;
+        let Self { terminal, temporary, _ports } = self;
         let (code, screen) = terminal.wait_for_end();
         assert_eq!(code, Some(0), "{screen}");
         let position = |text: &str| screen.find(text).unwrap_or_else(|| panic!("`{text}` in\n{screen}"));

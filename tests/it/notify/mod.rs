@@ -7,7 +7,7 @@ use keepalive::sys::procfs;
 use serde_json::{Value, json};
 
 use crate::control::begin;
-use crate::harness::{Place, Running, places, skip, wait_for_death, wait_until};
+use crate::harness::{Place, Running, in_every_place, skip, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::services::Set;
 
@@ -50,8 +50,19 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-fn descriptors(running: &Running) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().count()
+/// How many processes keepalive has started, and not reaped.
+fn children(running: &Running) -> usize {
+    let pid = running.keepalive();
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+}
+
+/// How many descriptors keepalive holds when its only children are the main processes of so many services: nothing waits
+/// to be closed any more.
+fn descriptors(running: &Running, control: &Control, services: usize) -> usize {
+    // With the answer keepalive has dealt with all that it had been given before the question.
+    control.get("/livez");
+    wait_until("what nobody wants to be closed", || (children(running) == services).then_some(()));
+    control.descriptors_of(running.keepalive())
 }
 
 // sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
@@ -67,7 +78,7 @@ fn a_service_is_what_it_says_it_is() {
     ];
     let command = format!("{:?}", [&["python3", "DIR/sd.py"][..], &words].concat());
     let set = set(&format!("[services.web]\ncommand = {command}\nready = \"notify\"\n"), &[]);
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         assert!(running.line().starts_with("up @keepalive/notify/"));
         assert_eq!(seen(&control), ("starting".to_owned(), false));
@@ -88,7 +99,7 @@ fn a_service_is_what_it_says_it_is() {
             assert_eq!((seen(&control), &said(&control, "web.0")[0]), ((state.to_owned(), ready), &status), "{word}");
         }
         finish(running);
-    }
+    });
 }
 
 // systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
@@ -101,22 +112,21 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/sd.py\"]\nready = \"notify\"\nfd_store = 4\n\
         [services.other]\ncommand = [\"python3\", \"DIR/stranger.py\", \"NAME\"]\nautostart = false\n\
         on_success = \"ignore\"\nrestart = \"never\"\n";
-    for place in places() {
+    in_every_place(|place| {
         let set = set(text, &[("stranger.py", stranger)]);
         let outside = set.directory.path().join("stranger.py");
         let (running, control) = begin(&set, place);
         let name = running.line().strip_prefix("up ").unwrap().to_owned();
-        let before = descriptors(&running);
+        let before = descriptors(&running, &control, 1);
         let output = std::process::Command::new("python3").arg(outside).arg(&name).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "refused\n", "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(seen(&control).0, "starting");
-        // The connection for the status may not have been closed yet.
-        wait_until("all to be closed", || (descriptors(&running) <= before).then_some(()));
+        assert_eq!(descriptors(&running, &control, 1), before);
         let stderr = finish(running);
         let told = stderr.lines().filter(|line| line.contains("notify: ")).count();
         assert!((1..5).contains(&told), "{stderr}");
         assert!(stderr.contains("is refused: it belongs to no service that notifies"), "{stderr}");
-    }
+    });
 }
 
 // systemd-notify(1); the shell is the main process, and what it starts belongs to it.
@@ -127,12 +137,12 @@ fn a_shell_script_says_it_by_systemd_notify() {
     }
     let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho told\nexec sleep 1000\n";
     let set = set("[services.web]\ncommand = \"DIR/script\"\nready = \"notify\"\n", &[("script", script)]);
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         running.expect("told");
         assert_eq!((seen(&control).0, &said(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
         finish(running);
-    }
+    });
 }
 
 #[test]
@@ -166,13 +176,13 @@ fn what_is_said_by_the_dead_still_finds_its_owner() {
          on_failure = \"ignore\"\n",
         &[("last.py", script)],
     );
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         control.wait_for("web.0", "failed");
         assert_eq!(said(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
         let stderr = finish(running);
         assert!(stderr.contains("web.0 starting → running"), "{stderr}");
-    }
+    });
 }
 
 // sd_notify(3), FDSTORE=1, FDNAME=, FDSTOREREMOVE=1, FDPOLL=0; sd_listen_fds(3).
@@ -207,7 +217,7 @@ os._exit(1)
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/store.py\"]\nready = \"notify\"\nfd_store = 3\n\
         backoff = { initial = \"1ms\" }\n";
     let set = set(text, &[("store.py", script)]);
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         running.expect("has");
         control.wait_for("web.0", "running");
@@ -222,22 +232,23 @@ os._exit(1)
         // Each question is some turns; a loop that spins makes thousands meanwhile.
         let after = (0..10).filter_map(|_| turns()).max().unwrap();
         assert!(after - before < 200, "{before}, {after}");
-        let full = descriptors(&running);
+        // `short` has come to its end, and is not kept.
+        let full = descriptors(&running, &control, 1);
         running.send(Signal::USR1);
-        // `short` has come to its end with us.
         running.expect("has state stored");
         running.expect("first");
         control.wait_for("web.0", "running");
         running.send(Signal::USR1);
         running.expect("has stored");
-        wait_until("one to be closed", || (descriptors(&running) <= full).then_some(()));
+        control.wait_for("web.0", "running");
+        assert_eq!(descriptors(&running, &control, 1), full - 1);
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
         // sd_notify(3): "When a service is stopped, its file descriptor store is discarded".
         assert_eq!(control.post("/v1/services/web/start").status, 200);
         running.expect("has");
         let stderr = finish(running);
         assert!(stderr.contains("has stored 1 too many: `fd_store` allows 3"), "{stderr}");
-    }
+    });
 }
 
 // The parent does not wait for it, and ends later than it, or earlier.
@@ -259,7 +270,7 @@ os._exit(0)
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/first.py\"]\nready = \"notify\"\ninstances = 6\n\
         restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
     let set = set(text, &[("first.py", script)]);
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         for number in 0..6 {
             let id = format!("web.{number}");
@@ -267,7 +278,7 @@ os._exit(0)
             assert_eq!(control.instance(&id)["exit"], json!({"code": 7}), "{id}");
         }
         finish(running);
-    }
+    });
 }
 
 #[test]
@@ -285,13 +296,13 @@ finally:
     let (running, control) = begin(&set, Place::Child);
     running.expect("has 0");
     control.wait_for("web.0", "running");
-    let alone = descriptors(&running);
+    let alone = descriptors(&running, &control, 1);
     for _ in 0..2 {
         assert_eq!(control.post("/v1/services/web/scale?instances=2").status, 200);
         running.expect("has 1");
         control.wait_for("web.1", "running");
         assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
-        wait_until("its descriptors to be closed", || (descriptors(&running) <= alone).then_some(()));
+        assert_eq!(descriptors(&running, &control, 1), alone);
     }
     assert_eq!(control.post("/v1/services/web/restart").status, 200);
     running.expect("has 0 early late");
@@ -325,36 +336,38 @@ os._exit(0)
 // sd_notify(3), MAINPID=
 #[test]
 fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
-    for (place, how) in places().into_iter().flat_map(|place| [(place, "group"), (place, "session")]) {
-        let text = format!(
-            "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"{how}\"]\nready = \"notify\"\n\
-             restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n"
-        );
-        let set = set(&text, &[("replace.py", REPLACE)]);
-        let (running, control) = begin(&set, place);
-        let mut lines = [running.line(), running.line()];
-        lines.sort();
-        let child: i32 = lines[1].strip_prefix("replaced ").unwrap().parse().unwrap();
-        assert_eq!(pid_of(&control, "web.0").get(), child);
-        assert_eq!(seen(&control).0, "running");
-        assert_eq!(said(&control, "web.0")[0], "right", "what the old one said is the new one's");
-        if place == Place::Child {
-            // The one before has ended, and that meant nothing.
-            let parent = |pid| procfs::stat(pid).is_some_and(|stat| stat.ppid == running.keepalive().get());
-            wait_until("keepalive to be its parent", || parent(Pid::new(child).unwrap()).then_some(()));
+    in_every_place(|place| {
+        for how in ["group", "session"] {
+            let text = format!(
+                "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"{how}\"]\nready = \"notify\"\n\
+                 restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n"
+            );
+            let set = set(&text, &[("replace.py", REPLACE)]);
+            let (running, control) = begin(&set, place);
+            let mut lines = [running.line(), running.line()];
+            lines.sort();
+            let child: i32 = lines[1].strip_prefix("replaced ").unwrap().parse().unwrap();
+            assert_eq!(pid_of(&control, "web.0").get(), child);
             assert_eq!(seen(&control).0, "running");
+            assert_eq!(said(&control, "web.0")[0], "right", "what the old one said is the new one's");
+            if place == Place::Child {
+                // The one before has ended, and that meant nothing.
+                let parent = |pid| procfs::stat(pid).is_some_and(|stat| stat.ppid == running.keepalive().get());
+                wait_until("keepalive to be its parent", || parent(Pid::new(child).unwrap()).then_some(()));
+                assert_eq!(seen(&control).0, "running");
+            }
+            assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+            running.expect("child ends");
+            control.wait_for("web.0", "failed");
+            assert_eq!(control.instance("web.0")["exit"], json!({"code": 7}));
+            finish(running);
         }
-        assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
-        running.expect("child ends");
-        control.wait_for("web.0", "failed");
-        assert_eq!(control.instance("web.0")["exit"], json!({"code": 7}));
-        finish(running);
-    }
+    });
 }
 
 #[test]
 fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
-    for place in places() {
+    in_every_place(|place| {
         let text = "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"stay\"]\nready = \"notify\"\n\
             restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
         let set = set(text, &[("replace.py", REPLACE)]);
@@ -370,7 +383,7 @@ fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
         control.wait_for("web.0", "failed");
         assert_eq!(control.instance("web.0")["exit"], json!({"code": 5}));
         finish(running);
-    }
+    });
 }
 
 #[test]
@@ -431,12 +444,12 @@ sd.wait()
          backoff = { initial = \"1ms\" }\n",
         &[("dog.py", script)],
     );
-    for place in places() {
+    in_every_place(|place| {
         let (running, control) = begin(&set, place);
         ["0", "1", "2"].iter().for_each(|count| running.expect(count));
         control.wait_for("web.0", "running");
         finish(running);
-    }
+    });
 }
 
 // sd_notify(3), EXTEND_TIMEOUT_USEC=

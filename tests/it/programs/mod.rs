@@ -6,9 +6,8 @@ mod python;
 mod redis;
 mod web;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::model::{Pid, Signal};
@@ -17,6 +16,7 @@ use keepalive::sys::signal_process;
 use self::load::{Load, Protocol, Tally};
 use crate::harness::{Place, Running, skip, wait_until};
 use crate::http::Control;
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 const WORKERS: usize = 4;
@@ -34,14 +34,6 @@ fn program(names: &[&str]) -> Option<PathBuf> {
         skip(&format!("there is no {}", names.join(", no ")));
     }
     found
-}
-
-/// An address where nobody listens, and that no other test uses.
-fn free_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [.., low, _] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 79, low, NEXT.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A program, as a service of [`WORKERS`] workers with one socket.
@@ -62,35 +54,35 @@ struct Scene {
     control: Control,
     set: Set,
     program: Program,
-    address: SocketAddr,
+    port: ReservedPort,
     load: Load,
 }
 
 impl Program {
     /// `ADDRESS` stands for that of the socket, in the files too.
-    fn config(&self, command: &str, address: SocketAddr) -> String {
+    fn config(&self, command: &str, port: &ReservedPort) -> String {
         let keys = self.keys;
         format!(
             "[services.web]\ncommand = {command}\ninstances = {WORKERS}\nlisten = {{ http = \"tcp://ADDRESS\" }}\n\
              min_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n{keys}\n"
         )
-        .replace("ADDRESS", &address.to_string())
+        .replace("ADDRESS", &port.to_string())
     }
 
     fn begin(self) -> Scene {
-        let address = free_address();
-        let set = Set::new(&self.config(&self.command, address));
+        let port = ReservedPort::any();
+        let set = Set::new(&self.config(&self.command, &port));
         let directory = set.directory.path().to_str().unwrap();
         for (name, text) in &self.files {
-            let text = text.replace("DIR", directory).replace("ADDRESS", &address.to_string());
+            let text = text.replace("DIR", directory).replace("ADDRESS", &port.to_string());
             set.directory.file(name, text.as_bytes(), 0o644);
         }
         let running = set.start(Place::Child);
         let control = Control::at(&set.socket());
         // The sockets are there when the first process is.
-        wait_until("the socket", || TcpStream::connect(address).ok());
-        let load = Load::start(address, self.protocol, &format!("{directory}/index.php"));
-        let scene = Scene { running, control, set, program: self, address, load };
+        wait_until("the socket", || TcpStream::connect(port.loopback()).ok());
+        let load = Load::start(port.loopback(), self.protocol, &format!("{directory}/index.php"));
+        let scene = Scene { running, control, set, program: self, port, load };
         scene.wait_for_all();
         scene.load.wait_for(1);
         scene
@@ -130,7 +122,7 @@ impl Program {
     fn survives_a_broken_version(self) {
         let scene = self.begin();
         let before = scene.wait_for_all();
-        let broken = Set::new(&scene.program.config(&scene.program.broken, scene.address));
+        let broken = Set::new(&scene.program.config(&scene.program.broken, &scene.port));
         let text = broken.read("keepalive.toml");
         // The directories are those of the set, and so is the termination log.
         let (from, to) = (broken.directory.path().to_str().unwrap(), scene.set.directory.path().to_str().unwrap());

@@ -3,14 +3,15 @@
 use keepalive::model::Signal;
 
 use super::load::{Load, Protocol};
-use super::{free_address, program};
+use super::program;
 use crate::harness::Place;
 use crate::http::Control;
+use crate::port::ReservedPort;
 use crate::services::Set;
 
 /// Redis with these keys, and who asks it when it is ready.
-fn config(address: std::net::SocketAddr, keys: &str) -> String {
-    let (ip, port) = (address.ip(), address.port());
+fn config(port: &ReservedPort, keys: &str) -> String {
+    let (ip, port) = (port.loopback().ip(), port.number());
     format!(
         r#"
         [services.redis]
@@ -31,8 +32,8 @@ fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }
-    let address = free_address();
-    let set = Set::new(&config(address, "reload = \"restart\""));
+    let port = ReservedPort::any();
+    let set = Set::new(&config(&port, "reload = \"restart\""));
     let mut running = set.start(Place::Child);
     let control = Control::at(&set.socket());
     for run in 1..=3 {
@@ -62,13 +63,13 @@ fn a_rolling_reload_that_cannot_be_leaves_the_old_one_at_work() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }
-    let address = free_address();
-    let set = Set::new(&config(address, ""));
+    let port = ReservedPort::any();
+    let set = Set::new(&config(&port, ""));
     let mut running = set.start(Place::Child);
     wait_for_line(&running, "1");
     let control = Control::at(&set.socket());
     let before = control.instance("redis.0")["pid"].clone();
-    let load = Load::start(address, Protocol::Redis, "");
+    let load = Load::start(port.loopback(), Protocol::Redis, "");
     for _ in 0..3 {
         let answer = control.post("/v1/services/redis/reload");
         assert_eq!(answer.status, 409, "{}", answer.body);
