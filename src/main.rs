@@ -156,6 +156,6 @@ fn tell(text: &str) {
 /// To stderr, where a full pipe must not keep us from ending.
 fn complain(text: &str) {
     if !text.is_empty() {
-        StandardError.write_last(text.trim_end_matches('\n').as_bytes());
+        StandardError.write_final_line(text.trim_end_matches('\n').as_bytes());
     }
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::model::errno;
 use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::sys::screen;
+use crate::sys::termios;
 
 /// How wide a table may be on a terminal where nobody knows better.
 const COLUMNS: usize = 80;
@@ -32,7 +32,7 @@ impl Style {
     /// As stdout and the environment want it.
     pub(super) fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb(variable);
-        let size = screen::size().map(|size| size.columns);
+        let size = termios::size().map(|size| size.columns);
         let unknown = if is_terminal() { COLUMNS } else { usize::MAX };
         let columns = columns(size, variable("COLUMNS"), unknown);
         Self { colour: if is_terminal() && !unwanted { Colour::Yes } else { Colour::No }, columns }

@@ -40,13 +40,13 @@ impl States {
         let Some(slot) = self.0.entry(id) else { return Ok(None) };
         let memory = match slot {
             Some(memory) => memory,
-            None => slot.insert(memfd::for_data()?),
+            None => slot.insert(memfd::create_resizable()?),
         };
         let size = memfd::size(&*memory)?;
         if size < *wanted || (size > *wanted && company == Company::Nobody) {
             memfd::resize(&*memory, *wanted)?;
         }
-        memfd::reopened(memory).map(Some)
+        memfd::reopen(memory).map(Some)
     }
 
     /// Drops that of a service that is not to be any more.
