@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use nix::errno::Errno;
 
 use crate::model::errno;
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::sys::termios;
 
 /// How wide a table may be on a terminal where nobody knows better.
@@ -96,7 +96,7 @@ pub(super) fn unwritten(error: &io::Error) -> u8 {
     }
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     tell(&format!("cannot write to stdout: {}", errno::words(errno)));
-    SYSTEM_REFUSES
+    OS_ERROR
 }
 
 /// `text` without what could steer a terminal.

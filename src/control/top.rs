@@ -15,7 +15,7 @@ use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
 use super::status::{Entry, Status, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::{Mono, Signal};
 use crate::sys::termios::{self, CbreakMode, Size, size};
 use crate::sys::{self, DispositionReset, Origin, Poller, Received, SignalQueue, signals};
@@ -191,7 +191,7 @@ fn live(client: &Client) -> Outcome {
     // What the terminal is like before is only known when it is ours.
     if termios::wait_for_foreground().is_err() {
         tell("top: the terminal is in use by another job");
-        return Ok(SYSTEM_REFUSES);
+        return Ok(OS_ERROR);
     }
     // Nothing is started from here on that would have to inherit what was before.
     let _inherited = signals::block_all(DispositionReset::SigchldOnly);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::signals::{self, ChildSignals, DispositionReset, Origin, Received, SignalSet};
@@ -97,7 +97,7 @@ impl Compat {
     /// The exit code where the system refuses what we cannot do without.
     const fn system_refuses(self) -> u8 {
         match self {
-            Self::Native => SYSTEM_REFUSES,
+            Self::Native => OS_ERROR,
             Self::Tini | Self::DumbInit | Self::Catatonit => 1,
         }
     }

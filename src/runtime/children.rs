@@ -265,7 +265,7 @@ impl Children {
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
         for variable in &service.process.env {
-            if given == 0 || !is_set(&self.env, given, variable.start()) {
+            if given == 0 || !is_set(&self.env, given, variable.literal_prefix()) {
                 self.env.push_template(variable, number);
             }
         }

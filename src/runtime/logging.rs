@@ -123,7 +123,7 @@ impl Logging {
 
     /// Starts the logger if it is needed and has not been.
     fn begin(&mut self, poller: &Poller) {
-        if self.way.is_some() || !self.plan.carries_logs() {
+        if self.way.is_some() || !self.plan.captures_output() {
             return self.make_room(self.instances());
         }
         match LoggerChannel::new() {
@@ -170,7 +170,7 @@ impl Logging {
 
     /// Where stdout and stderr of `instance` go that go through the logger.
     pub(super) fn outputs(&mut self, instance: InstanceId, service: &Service) -> [Option<BorrowedFd<'_>>; 2] {
-        if self.way.is_none() || !service.process.carries_logs() {
+        if self.way.is_none() || !service.process.captures_output() {
             return [None, None];
         }
         if let Err(errno) = self.ensure_pipes(instance, service)

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
@@ -102,7 +102,7 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno::words(errno));
             ending::tell(&plan, &reason);
-            return SYSTEM_REFUSES;
+            return OS_ERROR;
         }
     };
     ending::conclude(&plan, &outcome);

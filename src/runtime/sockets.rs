@@ -202,7 +202,7 @@ fn close(sockets: Vec<Held>) {
 /// Whether it takes its sockets by `NGINX`, as nginx hands them to a new nginx: not blocking. With one that does block, a
 /// worker that comes second waits in accept(2), and all its connections with it.
 fn counts_on_no_wait(process: &Process) -> bool {
-    process.env.iter().any(|entry| entry.start().starts_with(b"NGINX="))
+    process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
 }
 
 /// A path cannot be had twice.

@@ -49,7 +49,8 @@ impl Runtime {
         let state = self.states.for_instance(instance, definition, company);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let child_pipes = ChildPipes::new(definition).map_err(out_of)?;
-        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
+        let notify =
+            definition.uses_notify_socket().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
         let inherited_fds = InheritedFds {
             sockets: &sockets,
             stored: self.store.of(instance),

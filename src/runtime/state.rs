@@ -64,7 +64,7 @@ mod tests {
     use crate::model::plan::Process;
 
     fn with_state(size: u64) -> Service {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+        let mut service = Service::new("web", Process::new(Box::default()));
         service.process.state = Some(State { size, persist: None });
         service
     }
@@ -160,7 +160,7 @@ mod tests {
         let mut states = States::default();
         assert!(
             states
-                .for_instance(instance(0), &Service::plain("web", Process::plain(Box::default())), Company::Nobody)
+                .for_instance(instance(0), &Service::new("web", Process::new(Box::default())), Company::Nobody)
                 .unwrap()
                 .is_none()
         );

@@ -205,7 +205,7 @@ impl Runtime {
         };
         let main = datagram.sender.and_then(|sender| self.children.owner_of(sender));
         let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
-        let Some((main, child)) = child.filter(|(_, child)| child.definition.notifies()) else {
+        let Some((main, child)) = child.filter(|(_, child)| child.definition.uses_notify_socket()) else {
             let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
             return self.notify.complain(now, what);
         };

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
-use crate::model::{ExitStatus, Pid, Signal, Template, errno, excess};
+use crate::model::{ExitStatus, Pid, Signal, Template, errno, instance_limit};
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
 /// A status line is no longer.
@@ -137,7 +137,7 @@ fn is_there(path: &CStr) -> Result<(), Errno> {
 
 fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
     // No name is looked up, which could take any time.
-    let address = excess::address(authority, number).ok_or(Failure::Nowhere)?;
+    let address = instance_limit::address(authority, number).ok_or(Failure::Nowhere)?;
     let connection = stream::start_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
