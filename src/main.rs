@@ -9,7 +9,7 @@ use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
 use keepalive::config::{self, Environment, Files, Finding, LimitedFs, Loaded, Purpose, Report};
 use keepalive::init::Compat;
-use keepalive::model::exit_code::{INVALID_CONFIG, SYSTEM_REFUSES, USAGE};
+use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
 use keepalive::sys::{StandardError, process};
 use keepalive::{control, init, logs, runtime, sys};
@@ -141,7 +141,7 @@ fn print(text: &str) -> u8 {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             tell(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
-            SYSTEM_REFUSES
+            OS_ERROR
         }
         Ok(()) | Err(_) => 0,
     }
@@ -156,6 +156,6 @@ fn tell(text: &str) {
 /// To stderr, where a full pipe must not keep us from ending.
 fn complain(text: &str) {
     if !text.is_empty() {
-        StandardError.write_last(text.trim_end_matches('\n').as_bytes());
+        StandardError.write_final_line(text.trim_end_matches('\n').as_bytes());
     }
 }

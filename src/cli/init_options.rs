@@ -8,7 +8,7 @@ use super::definitions::PROGRAM;
 use super::{UsageError, shown, text, unknown_option};
 use crate::config::nearest_signal;
 use crate::init::Options;
-use crate::model::units::{LONGEST_DURATION, is_too_long, parse_duration};
+use crate::model::units::{MAX_DURATION, exceeds_max_duration, parse_duration};
 use crate::model::{ExitStatus, Signal};
 
 /// What has been chosen so far.
@@ -93,8 +93,8 @@ fn exit_code(name: &str, text: &str) -> Result<ExitStatus, UsageError> {
 
 pub(super) fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
     parse_duration(text).ok_or_else(|| {
-        if is_too_long(text) {
-            let remedy = format!("the longest is {LONGEST_DURATION}");
+        if exceeds_max_duration(text) {
+            let remedy = format!("the longest is {MAX_DURATION}");
             return UsageError::new(format!("`{name}` is too long: `{text}`"), remedy);
         }
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -20,7 +20,7 @@ pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
         "shutdown_timeout_ms": milliseconds(plan.shutdown_timeout),
         "termination_log": plan.termination_log.to_string_lossy(),
         "control": match &plan.control {
-            Control::Usual => Value::Bool(true),
+            Control::Default => Value::Bool(true),
             Control::At(path) => Value::String(path.to_string_lossy().into_owned()),
             Control::Off => Value::Bool(false),
         },

@@ -37,7 +37,7 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     }
     push(&mut text, format_args!("\nthe whole stop takes {} at most\n", format_duration(plan.shutdown_timeout)));
     match &plan.control {
-        Control::Usual => {}
+        Control::Default => {}
         Control::At(path) => push(&mut text, format_args!("the control socket is {}\n", path.display())),
         Control::Off => text.push_str("there is no control socket\n"),
     }

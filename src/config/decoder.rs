@@ -171,8 +171,8 @@ impl<'w> Decoder<'w> {
             let number = value.get_ref().as_integer().map(|number| number.as_str()).or(value.get_ref().as_str());
             let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             let hint = match number.filter(is_number) {
-                _ if value.get_ref().as_str().is_some_and(units::is_too_long) => {
-                    format!("the longest is `\"{}\"`", units::LONGEST_DURATION)
+                _ if value.get_ref().as_str().is_some_and(units::exceeds_max_duration) => {
+                    format!("the longest is `\"{}\"`", units::MAX_DURATION)
                 }
                 Some(number) => format!("with a unit: `\"{number}s\"` or `\"{number}ms\"`"),
                 None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),

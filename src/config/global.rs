@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{Placeholders, Scope};
-use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalUses, TERMINATION_LOG};
+use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalActions, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -30,7 +30,7 @@ const SCHEMA: Schema = Schema {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) shutdown_timeout: Duration,
-    pub(super) signals: SignalUses,
+    pub(super) signals: SignalActions,
     pub(super) termination_log: PathBuf,
     pub(super) log: LogStyle,
     pub(super) control: Control,
@@ -41,10 +41,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             shutdown_timeout: Duration::from_secs(9),
-            signals: SignalUses::default(),
+            signals: SignalActions::default(),
             termination_log: PathBuf::from(TERMINATION_LOG),
             log: LogStyle::default(),
-            control: Control::Usual,
+            control: Control::Default,
             http: None,
         }
     }
@@ -96,7 +96,7 @@ impl Decoder<'_> {
 
     fn control(&mut self, value: &Value<'_>) -> Option<Control> {
         match (value.get_ref().as_bool(), value.get_ref().as_str()) {
-            (Some(true), _) => Some(Control::Usual),
+            (Some(true), _) => Some(Control::Default),
             (Some(false), _) => Some(Control::Off),
             (None, None) => {
                 self.unexpected(value, "a path or `false`", "such as `\"/run/keepalive.sock\"`");
@@ -127,7 +127,7 @@ impl Decoder<'_> {
         address
     }
 
-    fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalUses) {
+    fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalActions) {
         const WORDS: [(&str, SignalAction); 4] = [
             ("reload", SignalAction::Reload),
             ("forward", SignalAction::Forward),

@@ -62,7 +62,7 @@ impl Decoder<'_> {
             listen,
             state: table.get("state").and_then(|value| self.state(value, scope)),
             ipc: self.boolean(table, "ipc").unwrap_or(false),
-            ..Process::plain(command)
+            ..Process::new(command)
         };
         let program = table.get("command").map_or(span.clone(), Value::span);
         self.inspect(&process, words.and_then(|words| words.first()).map_or(program, |(_, span)| span.clone()), table);

@@ -10,7 +10,7 @@ use super::decoder::{Decoder, Schema, Value, as_integer, entries};
 use super::expand::{Placeholders, Scope};
 use super::process::Words;
 use super::sockets;
-use crate::model::excess::Excess;
+use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::{
     Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
     Strategy,
@@ -157,8 +157,8 @@ impl ServiceDraft {
     /// The command after `--`: it gets the terminal, runs once, and its end is the end of all.
     pub(super) fn main(command: &[OsString]) -> Self {
         let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
-        let process = Process { input: Input::Terminal, ..Process::plain(words.map(Template::Fixed).collect()) };
-        let mut service = Service::plain("main", process);
+        let process = Process { input: Input::Terminal, ..Process::new(words.map(Template::Fixed).collect()) };
+        let mut service = Service::new("main", process);
         service.restart.policy = RestartPolicy::Never;
         service.on_success = ExitAction::Shutdown;
         Self { service, depends_on: Vec::new(), stop_timeout: None, source: 0, span: 0..0 }
@@ -198,7 +198,7 @@ impl Decoder<'_> {
         let variables = self.variables(&files);
         let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
         let process = self.process((&scope, &files), &span, table, words);
-        let mut service = Service::plain(name, process);
+        let mut service = Service::new(name, process);
         const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
         service.kind = self.choice(table, "type", &KINDS).unwrap_or(service.kind);
         service.instances = self.instances(table);
@@ -269,14 +269,14 @@ impl Decoder<'_> {
         const FACTORS: (RangeInclusive<f64>, &str) = (1.0..=1000.0, "a number from 1 to 1000");
         const JITTERS: (RangeInclusive<f64>, &str) = (0.0..=1.0, "a number from 0 to 1");
         self.check_keys(table, "`backoff`", &SCHEMA);
-        let initial = self.duration(table, "initial", Backoff::PLAIN.initial);
-        let max = self.duration(table, "max", Backoff::PLAIN.max.max(initial));
+        let initial = self.duration(table, "initial", Backoff::DEFAULT.initial);
+        let max = self.duration(table, "max", Backoff::DEFAULT.max.max(initial));
         if let Some(value) = table.get("max").filter(|_| max < initial) {
             let message = "`max` is below `initial`, the delay that it limits";
             self.error(value.span(), message, "raise `max` or lower `initial`");
         }
-        let factor = self.number(table, "factor", FACTORS, Backoff::PLAIN.factor);
-        let jitter = self.number(table, "jitter", JITTERS, Backoff::PLAIN.jitter);
+        let factor = self.number(table, "factor", FACTORS, Backoff::DEFAULT.factor);
+        let jitter = self.number(table, "jitter", JITTERS, Backoff::DEFAULT.jitter);
         Backoff { initial, factor, max, jitter }
     }
 
@@ -384,7 +384,9 @@ impl Decoder<'_> {
                 self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
             }
         }
-        if let (Some(Excess::OneFile), Some(value)) = (service.excess(service.instances), table.get("state")) {
+        if let (Some(TooManyInstances::SharedStateFile), Some(value)) =
+            (service.too_many_instances(service.instances), table.get("state"))
+        {
             let place = value.get_ref().as_table().and_then(|table| table.get("persist")).unwrap_or(value);
             let message = format!("{} instances would have one file of state", service.instances);
             self.error(place.span(), &message, "put `{instance}` into its name");

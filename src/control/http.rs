@@ -95,7 +95,7 @@ pub(super) fn connect(places: &[Place], user: u32, patience: Duration) -> Result
         if *public && fs::symlink_metadata(path).is_ok_and(|file| file.uid() != user) {
             return Err(Failure::Strange(path.clone()));
         }
-        match sys::socket::connect_within(path, patience) {
+        match sys::socket::connect_with_timeout(path, patience) {
             Ok(stream) => return Ok(Connection { stream, path: path.clone(), patience }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {}
             Err(Errno::EACCES | Errno::EPERM) => return Err(Failure::Denied(path.clone())),

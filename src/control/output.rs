@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use nix::errno::Errno;
 
 use crate::model::errno;
-use crate::model::exit_code::SYSTEM_REFUSES;
-use crate::sys::screen;
+use crate::model::exit_code::OS_ERROR;
+use crate::sys::termios;
 
 /// How wide a table may be on a terminal where nobody knows better.
 const COLUMNS: usize = 80;
@@ -32,7 +32,7 @@ impl Style {
     /// As stdout and the environment want it.
     pub(super) fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb(variable);
-        let size = screen::size().map(|size| size.columns);
+        let size = termios::size().map(|size| size.columns);
         let unknown = if is_terminal() { COLUMNS } else { usize::MAX };
         let columns = columns(size, variable("COLUMNS"), unknown);
         Self { colour: if is_terminal() && !unwanted { Colour::Yes } else { Colour::No }, columns }
@@ -96,7 +96,7 @@ pub(super) fn unwritten(error: &io::Error) -> u8 {
     }
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     tell(&format!("cannot write to stdout: {}", errno::words(errno)));
-    SYSTEM_REFUSES
+    OS_ERROR
 }
 
 /// `text` without what could steer a terminal.

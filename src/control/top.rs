@@ -15,10 +15,10 @@ use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
 use super::status::{Entry, Status, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::{Mono, Signal};
-use crate::sys::screen::{self, SingleKeys, Size, size};
-use crate::sys::{self, Depth, Origin, Poller, Received, SignalQueue, signals};
+use crate::sys::termios::{self, CbreakMode, Size, size};
+use crate::sys::{self, DispositionReset, Origin, Poller, Received, SignalQueue, signals};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -189,12 +189,12 @@ fn live(client: &Client) -> Outcome {
     let Some((_, mut sample)) = Sample::take(client)? else { return Ok(NO) };
     let mut before: Option<Sample> = None;
     // What the terminal is like before is only known when it is ours.
-    if screen::wait_for_foreground().is_err() {
+    if termios::wait_for_foreground().is_err() {
         tell("top: the terminal is in use by another job");
-        return Ok(SYSTEM_REFUSES);
+        return Ok(OS_ERROR);
     }
     // Nothing is started from here on that would have to inherit what was before.
-    let _inherited = signals::take_over(Depth::Quick);
+    let _inherited = signals::block_all(DispositionReset::SigchldOnly);
     let mut screen = Screen::open().map_err(broken)?;
     screen.enter()?;
     let mut next = Look { due: sample.at + INTERVAL, since: None, pending: None };
@@ -283,7 +283,7 @@ struct Screen {
     poller: Poller,
     queue: SignalQueue,
     /// Keys, where stdin is a terminal.
-    keys: Option<SingleKeys>,
+    keys: Option<CbreakMode>,
     entered: bool,
 }
 
@@ -292,7 +292,7 @@ impl Screen {
         let poller = Poller::new()?;
         let queue = SignalQueue::new()?;
         poller.add(&queue, SIGNALS)?;
-        let keys = SingleKeys::begin().ok();
+        let keys = CbreakMode::enable().ok();
         if keys.is_some() {
             poller.add(io::stdin(), KEYS)?;
         }
@@ -323,9 +323,9 @@ impl Screen {
     fn suspend(&mut self) -> io::Result<()> {
         self.leave();
         let had_keys = self.keys.take().is_some();
-        while signals::suspend_self() && screen::is_in_background() {}
+        while signals::suspend_self() && termios::is_in_background() {}
         if had_keys {
-            self.keys = SingleKeys::begin().ok();
+            self.keys = CbreakMode::enable().ok();
         }
         self.enter()
     }

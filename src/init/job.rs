@@ -14,7 +14,7 @@ use super::notice::{self, Notice};
 use super::{Compat, Init, JobState, Options, Place, Placement};
 use crate::model::Signal;
 use crate::sys::signals::SignalSet;
-use crate::sys::terminal::{self, Reach};
+use crate::sys::terminal::{self, TerminalLookup};
 use crate::sys::{process, signals};
 
 /// Lets go of the terminal if the command is to have it for its own. The signals that come from that to ourselves.
@@ -23,9 +23,9 @@ pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
     if options.placement != Placement::OwnSession {
         return coming;
     }
-    match terminal::let_go() {
+    match terminal::detach() {
         Ok(()) => {
-            let leader = process::leads_session();
+            let leader = process::is_session_leader();
             if leader {
                 coming.insert(Signal::HUP);
                 coming.insert(Signal::CONT);
@@ -38,17 +38,17 @@ pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
 }
 
 /// Which terminal the command is to have from the beginning.
-pub(super) const fn first_reach(compat: Compat) -> Reach {
+pub(super) const fn first_terminal_lookup(compat: Compat) -> TerminalLookup {
     match compat {
-        Compat::Catatonit => Reach::Session,
-        Compat::Native | Compat::Tini | Compat::DumbInit => Reach::Stdin,
+        Compat::Catatonit => TerminalLookup::StdinOrSession,
+        Compat::Native | Compat::Tini | Compat::DumbInit => TerminalLookup::Stdin,
     }
 }
 
 impl Init<'_> {
     /// Whether what is typed is told to the child by the kernel.
     pub(super) fn child_has_terminal(&self) -> bool {
-        terminal::foreground_group(self.reach) == Some(self.child.led_group())
+        terminal::foreground_group(self.terminal_lookup) == Some(self.child.led_group())
     }
 
     /// The child has been stopped.
@@ -69,9 +69,9 @@ impl Init<'_> {
         }
         let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
         if wants_terminal && self.options.compat == Compat::Native {
-            self.reach = Reach::Session;
+            self.terminal_lookup = TerminalLookup::StdinOrSession;
         }
-        let foreground = terminal::foreground_group(self.reach);
+        let foreground = terminal::foreground_group(self.terminal_lookup);
         let ours = process::group();
         if wants_terminal && foreground.is_some() && foreground == ours {
             self.resume_child();
@@ -89,7 +89,7 @@ impl Init<'_> {
             return;
         }
         if let Some(ours) = ours {
-            terminal::hand_over(self.reach, self.child.led_group(), ours);
+            terminal::transfer_foreground(self.terminal_lookup, self.child.led_group(), ours);
         }
         if signals::suspend_self() {
             self.course = JobState::Suspended;
@@ -113,7 +113,7 @@ impl Init<'_> {
     /// as it would without us; and what is typed while we linger comes to us.
     pub(super) fn reclaim_terminal(&self) {
         if let Some(ours) = process::group() {
-            terminal::hand_over(self.reach, self.child.led_group(), ours);
+            terminal::transfer_foreground(self.terminal_lookup, self.child.led_group(), ours);
         }
     }
 
@@ -121,7 +121,7 @@ impl Init<'_> {
     fn resume_child(&mut self) {
         self.course = JobState::Running;
         if let Some(ours) = process::group() {
-            terminal::hand_over(self.reach, ours, self.child.led_group());
+            terminal::transfer_foreground(self.terminal_lookup, ours, self.child.led_group());
         }
         self.send_to_group(Signal::CONT).ok();
     }

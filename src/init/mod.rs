@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Pid, Signal, errno};
-use crate::sys::signals::{self, ChildSignals, Depth, Origin, Received, SignalSet};
-use crate::sys::spawn::{Progress, Session, Setup, SpawnMode, Spawner};
-use crate::sys::terminal::Reach;
+use crate::sys::signals::{self, ChildSignals, DispositionReset, Origin, Received, SignalSet};
+use crate::sys::spawn::{ExecResult, SpawnMode, Spawner};
+use crate::sys::terminal::TerminalLookup;
 use crate::sys::wait::{self, ChildEvent, Ended, Reaped, WaitOptions};
 use crate::sys::{self, StringList, memory, process};
+use crate::sys::{Session, SpawnOptions};
 use forward::{Grace, Terminal};
 use notice::Notice;
 
@@ -96,7 +97,7 @@ impl Compat {
     /// The exit code where the system refuses what we cannot do without.
     const fn system_refuses(self) -> u8 {
         match self {
-            Self::Native => SYSTEM_REFUSES,
+            Self::Native => OS_ERROR,
             Self::Tini | Self::DumbInit | Self::Catatonit => 1,
         }
     }
@@ -137,8 +138,8 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
     }
     // A session of its own is a new beginning; otherwise the command finds what we have found.
     let inherits = options.compat != Compat::DumbInit;
-    let found = signals::take_over(if inherits { Depth::Quick } else { Depth::Full });
-    let signals = if inherits { ChildSignals::AsFound(found) } else { ChildSignals::Default };
+    let found = signals::block_all(if inherits { DispositionReset::SigchldOnly } else { DispositionReset::All });
+    let signals = if inherits { ChildSignals::Inherited(found) } else { ChildSignals::Default };
     let place = if process::is_init() { Place::Init } else { Place::Subreaper };
     if let Err(refusal) = prepare(options, place) {
         notice::tell(options, refusal);
@@ -147,8 +148,8 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
         }
     }
     if options.placement == Placement::Nowhere {
-        process::release_start(&[]);
-        memory::release_code();
+        process::leave_cwd_and_close_fds(&[]);
+        memory::release_code_pages();
         return pause::pause(options).map_or(options.compat.system_refuses(), |()| 0);
     }
     let hand_off = job::let_go_of_terminal(options);
@@ -159,7 +160,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
             return options.compat.system_refuses();
         }
     };
-    process::release_start(&[]);
+    process::leave_cwd_and_close_fds(&[]);
     let child = started.child;
     let init = Init::new(options, place, started, hand_off);
     match init.attend() {
@@ -213,12 +214,12 @@ struct Started {
 /// Starts the command. That it cannot be executed is reported here, and comes back beside the process that ends for it.
 fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals) -> Result<Started, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
-    let setup = Setup {
+    let setup = SpawnOptions {
         argv: &argv,
         env: &environment(),
         cwd: None,
         session: match options.placement {
-            Placement::Foreground => Session::Foreground(job::first_reach(options.compat)),
+            Placement::Foreground => Session::Foreground(job::first_terminal_lookup(options.compat)),
             Placement::OwnSession => Session::NewSessionOnTerminal,
             Placement::SameSession | Placement::Nowhere => Session::Same,
         },
@@ -240,8 +241,8 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
     let untold = signals::pending();
     let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
     let failed = match progress {
-        Progress::Failed(failure) => Some(failure.errno),
-        Progress::Executed | Progress::Pending(_) => None,
+        ExecResult::Failed(failure) => Some(failure.errno),
+        ExecResult::Executed | ExecResult::Pending(_) => None,
     };
     notice::tell_of_start(options, &program, child, failed);
     Ok(Started { child, failed, untold })
@@ -291,7 +292,7 @@ struct Init<'a> {
     grace: Grace,
     course: JobState,
     /// Which terminal is shared with the child.
-    reach: Reach,
+    terminal_lookup: TerminalLookup,
     /// A signal that stops, and that was not typed, has been sent to the child by us.
     asked_to_stop: bool,
     /// One that asks to end has, and the child has not been stopped since then.
@@ -313,7 +314,7 @@ impl<'a> Init<'a> {
             child,
             grace: Grace::new(options.grace),
             course: JobState::Running,
-            reach: job::first_reach(options.compat),
+            terminal_lookup: job::first_terminal_lookup(options.compat),
             asked_to_stop: false,
             asked_to_end: false,
             failed,
@@ -341,7 +342,7 @@ impl Init<'_> {
                 Round::Full => Some(Duration::ZERO),
                 Round::Done => {
                     if !std::mem::replace(&mut is_settled, true) {
-                        memory::release_code();
+                        memory::release_code_pages();
                     }
                     self.grace.due().map(|due| due.since(sys::now()))
                 }

@@ -22,6 +22,6 @@ fn tell_and_end(panic: &PanicHookInfo<'_>, termination_log: &Path) -> ! {
     let reason = format!("this is a bug in keepalive {version}, please report it: {what}{place}");
     // The line below is what counts.
     end::leave(termination_log, &format!("{reason}\n")).ok();
-    StandardError.write_last(format!("keepalive: error: {reason}").as_bytes());
+    StandardError.write_final_line(format!("keepalive: error: {reason}").as_bytes());
     process::exit_now(BUG)
 }

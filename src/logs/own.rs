@@ -68,7 +68,7 @@ impl Log for OwnLines {
 
 /// The very last line, whatever the level of messages: to stderr, after everything else. As it is the reason of an
 /// end, text has no severity before it.
-pub fn write_last(reason: &str) {
+pub fn write_final_line(reason: &str) {
     let mut style = link::style();
     // Where there are names before lines this one has none, so that whoever looks for it finds the same everywhere.
     style.width = None;
@@ -76,7 +76,7 @@ pub fn write_last(reason: &str) {
     let mut line = Vec::new();
     style.write(milliseconds(), level, reason, &mut line);
     line.pop();
-    StandardError.write_last(&line);
+    StandardError.write_final_line(&line);
 }
 
 /// Writes to stderr what no logger has read from `peer`, the other end of the way to it, as none ever will.

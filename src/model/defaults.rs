@@ -1,4 +1,4 @@
-//! What services and their processes are as long as nothing else is said of them.
+//! The default settings of services and processes.
 
 use std::time::Duration;
 
@@ -6,12 +6,14 @@ use super::plan::{
     Backoff, ExitAction, ExitSet, Input, KillMode, Kind, ListenMode, Output, Process, Ready, Reload, Restart,
     RestartPolicy, Service, Stop, Strategy,
 };
-use super::{ExitStatus, Signal, Template};
+use super::process::ExitStatus;
+use super::signal::Signal;
+use super::template::Template;
 
 impl Process {
-    /// One of which the command alone is known.
+    /// A process with this command and default settings.
     #[must_use]
-    pub fn plain(command: Box<[Template]>) -> Self {
+    pub fn new(command: Box<[Template]>) -> Self {
         Self {
             command,
             cwd: None,
@@ -37,9 +39,9 @@ impl Process {
 }
 
 impl Service {
-    /// One of which nothing is known but its name and how its process is made.
+    /// A service with this name and process and default settings.
     #[must_use]
-    pub fn plain(name: &str, process: Process) -> Self {
+    pub fn new(name: &str, process: Process) -> Self {
         Self {
             name: name.into(),
             kind: Kind::Service,
@@ -50,7 +52,7 @@ impl Service {
                 policy: RestartPolicy::Always,
                 delay: Duration::ZERO,
                 min_uptime: Duration::from_secs(10),
-                backoff: Backoff::PLAIN,
+                backoff: Backoff::DEFAULT,
                 max_restarts: Some(16),
                 success: [ExitStatus::Code(0)].into_iter().collect(),
                 prevent: ExitSet::default(),
@@ -73,7 +75,7 @@ impl Service {
 }
 
 impl Backoff {
-    /// 100 ms, doubled each time up to 30 s, give or take a tenth.
-    pub const PLAIN: Self =
+    /// 100 ms, doubled each time up to 30 s, with a jitter of 10%.
+    pub const DEFAULT: Self =
         Self { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.1 };
 }

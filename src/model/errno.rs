@@ -1,11 +1,11 @@
-//! Errors of system calls in the words of strerror(3).
+//! Descriptions of errno values, strerror(3).
 
 use nix::errno::Errno;
 
-/// What strerror(3) of glibc says, which is what people search for and what scripts match.
+/// The description that strerror(3) of glibc returns, which people search for and scripts match.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place that knows where its words differ")]
-#[expect(clippy::wildcard_enum_match_arm, reason = "all others are as glibc has them")]
+#[expect(clippy::disallowed_methods, reason = "the one place that knows which descriptions differ from those of glibc")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others are the same as those of glibc")]
 pub fn words(errno: Errno) -> &'static str {
     match errno {
         Errno::EIO => "Input/output error",
@@ -33,10 +33,10 @@ pub fn words(errno: Errno) -> &'static str {
 mod tests {
     use super::*;
 
-    // errno(3), and what glibc's strerror(3) makes of it.
+    // errno(3), with the descriptions of strerror(3) of glibc.
     #[test]
-    fn what_our_calls_give_is_said_as_glibc_says_it() {
-        let said = [
+    fn descriptions_are_those_of_glibc() {
+        let descriptions = [
             (Errno::EPERM, "Operation not permitted"),
             (Errno::ENOENT, "No such file or directory"),
             (Errno::ESRCH, "No such process"),
@@ -73,7 +73,7 @@ mod tests {
             (Errno::ESTALE, "Stale file handle"),
             (Errno::EDQUOT, "Disk quota exceeded"),
         ];
-        for (errno, text) in said {
+        for (errno, text) in descriptions {
             assert_eq!(words(errno), text, "{errno:?}");
         }
     }

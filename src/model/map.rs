@@ -1,10 +1,9 @@
-//! A map for few entries: a tree of the standard library for each kind of entry is five kilobytes of code, and a hundred
-//! all together.
+//! A map for few entries. It replaces `BTreeMap`, of which each type of entry would add 5 KiB of code, 100 KiB in total.
 
 use std::borrow::Borrow;
 
-/// Keys and values, in the order of the keys. Finding takes log n steps, but putting in and taking out moves what comes
-/// behind: for up to some thousand entries that is nothing.
+/// Keys and values, sorted by key. A lookup takes log n steps. Inserting and removing moves all later entries, which is
+/// negligible for up to some thousand entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map<K, V>(Vec<(K, V)>);
 
@@ -15,55 +14,55 @@ impl<K, V> Default for Map<K, V> {
 }
 
 impl<K, V> Map<K, V> {
-    /// Allocates nothing.
+    /// Makes an empty map without allocating memory.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the map is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All entries.
+    /// The entries, in the order of their keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
-    /// All keys.
+    /// The keys, in order.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
         self.0.iter().map(|(key, _)| key)
     }
 
-    /// All values, in the order of their keys.
+    /// The values, in the order of their keys.
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// All values, to be changed.
+    /// The mutable values, in the order of their keys.
     pub fn values_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut V> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
-    /// All entries, their values to be changed.
+    /// The entries with mutable values, in the order of their keys.
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&K, &mut V)> {
         self.0.iter_mut().map(|(key, value)| (&*key, value))
     }
 
-    /// All keys and values, taken out.
+    /// The owned entries, in the order of their keys.
     pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         self.0.into_iter()
     }
 
-    /// Keeps the entries of which this is true.
+    /// Keeps the entries for which `is_kept` returns true.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&K, &mut V) -> bool) {
         self.0.retain_mut(|(key, value)| is_kept(key, value));
     }
@@ -87,7 +86,7 @@ impl<K: Ord, V> Map<K, V> {
         self.0.get(position).map(|(_, value)| value)
     }
 
-    /// The value of `key`, to be changed.
+    /// The mutable value of `key`.
     pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -105,7 +104,7 @@ impl<K: Ord, V> Map<K, V> {
         self.position(key).is_ok()
     }
 
-    /// Gives `key` this value; gives back the one before.
+    /// Sets the value of `key` and returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.position(&key) {
             Ok(position) => self.0.get_mut(position).map(|(_, known)| std::mem::replace(known, value)),
@@ -116,7 +115,7 @@ impl<K: Ord, V> Map<K, V> {
         }
     }
 
-    /// Takes the value of `key` out.
+    /// Removes `key` and returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -127,8 +126,8 @@ impl<K: Ord, V> Map<K, V> {
 }
 
 impl<K: Ord, V: Default> Map<K, V> {
-    /// The value of `key`, which has one from now on.
-    #[expect(clippy::indexing_slicing, reason = "it is there, or has just been put there")]
+    /// The mutable value of `key`. Inserts the default value if `key` has none.
+    #[expect(clippy::indexing_slicing, reason = "the entry exists or has just been inserted")]
     pub fn entry(&mut self, key: K) -> &mut V {
         let position = match self.position(&key) {
             Ok(position) => position,
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_found_by_their_keys_and_come_in_their_order() {
+    fn entries_are_found_by_key_and_iterated_in_order() {
         let mut map = Map::default();
         for key in [5, 1, 9, 3] {
             assert_eq!(map.insert(key, key * 10), None);

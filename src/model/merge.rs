@@ -1,13 +1,21 @@
-//! A plan that takes the place of another while keepalive runs: a [`ServiceIndex`] names the same service in both.
+//! Replacing a plan while keepalive runs, so that a [`ServiceIndex`] refers to the same service in both.
 
 use std::rc::Rc;
 
 use super::map::Map;
-use super::plan::Service;
-use super::{Plan, ServiceIndex};
+use super::plan::{Plan, Service};
+use super::process::ServiceIndex;
 
-/// See [`Plan::merged`].
-pub(super) fn merged(old: &Plan, new: Plan) -> Plan {
+impl Plan {
+    /// `new` with each service at the position that it has in `self`, and new services after all others. A service that
+    /// `new` no longer contains stays, with no instances. An unchanged service stays the same object.
+    #[must_use]
+    pub fn merged(&self, new: Self) -> Self {
+        merge(self, new)
+    }
+}
+
+fn merge(old: &Plan, new: Plan) -> Plan {
     let mut positions: Map<&str, usize> = Map::new();
     let names = old.services.iter().chain(&new.services).map(|service| &*service.name);
     for name in names {
@@ -16,7 +24,7 @@ pub(super) fn merged(old: &Plan, new: Plan) -> Plan {
             positions.insert(name, next);
         }
     }
-    // Where each service of the new plan goes, in its order.
+    // The merged position of each service of the new plan, in the order of that plan.
     let targets: Vec<usize> =
         new.services.iter().filter_map(|service| positions.get(&*service.name).copied()).collect();
     let mut services: Vec<Rc<Service>> = old.services.iter().map(retired).collect();
@@ -27,14 +35,14 @@ pub(super) fn merged(old: &Plan, new: Plan) -> Plan {
         match (old.services.get(*target), services.get_mut(*target)) {
             (Some(known), Some(entry)) if **known == service => *entry = Rc::clone(known),
             (_, Some(entry)) => *entry = Rc::new(service),
-            // New ones come in the order of their positions.
+            // New services come in the order of their positions, so each belongs at the end.
             (_, None) => services.push(Rc::new(service)),
         }
     }
     Plan { services, ..new }
 }
 
-/// `service`, which the configuration does not have any more. What it depends on keeps its position.
+/// `service` without instances: the configuration no longer contains it. Its dependencies keep their positions.
 fn retired(service: &Rc<Service>) -> Rc<Service> {
     Rc::new(Service { instances: 0, autostart: false, ..Service::clone(service) })
 }
@@ -45,25 +53,25 @@ mod tests {
 
     use super::*;
     use crate::model::Template;
-    use crate::model::plan::{Control, LogStyle, Process, SignalUses, TERMINATION_LOG};
+    use crate::model::plan::{Control, LogStyle, Process, SignalActions, TERMINATION_LOG};
 
     fn process(program: &str) -> Process {
-        Process::plain([Template::Fixed(std::ffi::CString::new(program).unwrap())].into())
+        Process::new([Template::Fixed(std::ffi::CString::new(program).unwrap())].into())
     }
 
-    /// `name` is its program too.
+    /// A service whose program is `name`, too.
     fn service(name: &str, depends_on: &[u32]) -> Rc<Service> {
         let depends_on = depends_on.iter().copied().map(ServiceIndex).collect();
-        Rc::new(Service { depends_on, ..Service::plain(name, process(name)) })
+        Rc::new(Service { depends_on, ..Service::new(name, process(name)) })
     }
 
     fn plan(services: &[Rc<Service>]) -> Plan {
         Plan {
             shutdown_timeout: Duration::from_secs(9),
-            signals: SignalUses::default(),
+            signals: SignalActions::default(),
             termination_log: TERMINATION_LOG.into(),
             log: LogStyle::default(),
-            control: Control::Usual,
+            control: Control::Default,
             http: None,
             services: services.to_vec(),
         }
@@ -72,7 +80,7 @@ mod tests {
     #[test]
     fn services_keep_their_positions_and_dependencies_follow() {
         let old = plan(&[service("web", &[1, 2]), service("db", &[]), service("cache", &[1])]);
-        // In another order, `cache` gone and `mail` new, before everything else.
+        // In another order, without `cache`, and with `mail` as a new service at the front.
         let new = plan(&[service("mail", &[2]), service("db", &[]), service("web", &[1, 0])]);
         let merged = old.merged(new);
         let mut cache = Service::clone(&service("cache", &[1]));
@@ -83,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_changed_is_the_very_same() {
+    fn an_unchanged_service_stays_the_same_object() {
         let old = plan(&[service("web", &[1]), service("db", &[])]);
         let mut db = Service::clone(&service("db", &[]));
         db.instances = 2;
@@ -94,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_comes_back_has_its_old_position() {
+    fn a_service_that_is_added_again_gets_its_old_position() {
         let old = plan(&[service("web", &[]), service("db", &[0])]);
         let without = old.merged(plan(&[service("db", &[])]));
         assert_eq!((without.services[0].instances, without.services[1].instances), (0, 1));

@@ -1,12 +1,12 @@
-//! The names that every other room uses: processes, signals, instants, the validated plan.
+//! The vocabulary of all other rooms: processes, signals, points in time, the validated plan.
 //!
-//! Plain data that cannot be wrong once it exists. This room imports nothing of ours, touches no kernel
-//! and reads no file. Start with [`plan`], what a configuration has become, then [`process`].
+//! The types can only hold valid values. This room uses no other room, makes no system calls and reads no files. Start
+//! reading at [`plan`], the validated configuration, then [`process`].
 
 mod defaults;
 pub mod errno;
-pub mod excess;
 pub mod exit_code;
+pub mod instance_limit;
 pub mod map;
 mod merge;
 pub mod plan;

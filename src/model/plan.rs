@@ -1,56 +1,51 @@
-//! The plan: a configuration that has been read, completed with defaults and found right.
+//! The plan: a configuration that has been parsed, completed with defaults and validated.
 //!
-//! Everything that can be checked before a start has been checked when a [`Plan`] exists: names are unique, what
-//! `depends_on` names exists and has no cycle, users are numbers.
+//! When a [`Plan`] exists, everything that can be checked before a start has been checked: names are unique, dependencies
+//! exist and form no cycle, users and groups are numbers.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::process::{ExitStatus, ServiceIndex};
+use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};
-use super::{ExitStatus, ServiceIndex, Signal, Template};
+use super::template::Template;
 
-/// Where Kubernetes reads why a container has ended, unless it is told otherwise.
+/// The file from which Kubernetes reads by default why a container has terminated.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// A service set, ready to be run.
+/// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// For the whole ordered stop; then SIGKILL to all that is left.
+    /// The time for the whole shutdown. Then all remaining processes get SIGKILL.
     pub shutdown_timeout: Duration,
-    /// What to do on each signal that keepalive receives.
-    pub signals: SignalUses,
-    /// Where the reason of an unrecoverable end is written, if the file exists.
+    /// The action for each signal that keepalive receives.
+    pub signals: SignalActions,
+    /// The file to which keepalive writes why it exits with a failure, if the file exists.
     pub termination_log: PathBuf,
-    /// How lines look that go through keepalive, and its own.
+    /// The format of captured output and of keepalive's own messages.
     pub log: LogStyle,
-    /// Where clients reach keepalive.
+    /// The control socket.
     pub control: Control,
-    /// `http`: where the read-only part is served; `None`: nowhere.
+    /// `http`: the address of the read-only HTTP server; `None`: no server.
     pub http: Option<SocketAddr>,
-    /// In the order of the file; [`ServiceIndex`] is a position here. Never empty.
+    /// The services in the order of the file. [`ServiceIndex`] is a position here. Never empty.
     pub services: Vec<Rc<Service>>,
 }
 
 impl Plan {
-    /// Whether any output goes through keepalive.
+    /// Whether keepalive captures the output of any service.
     #[must_use]
-    pub fn carries_logs(&self) -> bool {
-        self.services.iter().any(|service| service.process.carries_logs())
+    pub fn captures_output(&self) -> bool {
+        self.services.iter().any(|service| service.process.captures_output())
     }
 
-    /// How many instances all services have together.
+    /// The number of instances of all services.
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.services.iter().map(|service| service.instances).sum()
-    }
-
-    /// `new` with each service at the position that it has in `self`, those that are new behind all others. What `new`
-    /// does not have any more stays, without instances. A service that has not changed is the very same.
-    #[must_use]
-    pub fn merged(&self, new: Self) -> Self {
-        super::merge::merged(self, new)
     }
 }
 
@@ -59,117 +54,117 @@ impl Plan {
 pub struct LogStyle {
     /// `format`.
     pub format: LogFormat,
-    /// `timestamps`: whether lines of text begin with the time. JSON always has it.
+    /// `timestamps`: whether lines of text start with the time. JSON always contains it.
     pub timestamps: bool,
 }
 
-/// How lines are written.
+/// `log.format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// `control`: the control socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Control {
-    /// At the usual place, which clients find by themselves.
+    /// At the default path, which clients find by themselves.
     #[default]
-    Usual,
-    /// Here.
+    Default,
+    /// At this path.
     At(PathBuf),
-    /// There is none.
+    /// No control socket.
     Off,
 }
 
-/// What a signal to keepalive makes it do.
+/// What keepalive does when it receives a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalAction {
-    /// To the main process of each instance.
+    /// Forwards it to the main process of each instance.
     Forward,
-    /// Read the configuration again.
+    /// Reloads the configuration.
     Reload,
-    /// The ordered stop.
+    /// Shuts down.
     Shutdown,
-    /// Nothing.
+    /// Ignores it.
     Ignore,
 }
 
 /// One [`SignalAction`] for each of the 64 signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignalUses([SignalAction; 64]);
+pub struct SignalActions([SignalAction; 64]);
 
-impl SignalUses {
-    /// The use of `signal`.
+impl SignalActions {
+    /// The action for `signal`.
     #[must_use]
     pub fn of(&self, signal: Signal) -> SignalAction {
         self.0.get(usize::from(signal.number()) - 1).copied().unwrap_or(SignalAction::Forward)
     }
 
-    /// Sets the use of `signal`.
-    pub fn set(&mut self, signal: Signal, signal_use: SignalAction) {
+    /// Sets the action for `signal`.
+    pub fn set(&mut self, signal: Signal, action: SignalAction) {
         if let Some(entry) = self.0.get_mut(usize::from(signal.number()) - 1) {
-            *entry = signal_use;
+            *entry = action;
         }
     }
 }
 
-impl Default for SignalUses {
-    /// TERM, INT and QUIT shut down, HUP reloads, all else is forwarded.
+impl Default for SignalActions {
+    /// SIGTERM, SIGINT and SIGQUIT shut down, SIGHUP reloads, all other signals are forwarded.
     fn default() -> Self {
-        let mut uses = Self([SignalAction::Forward; 64]);
+        let mut actions = Self([SignalAction::Forward; 64]);
         for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
-            uses.set(signal, SignalAction::Shutdown);
+            actions.set(signal, SignalAction::Shutdown);
         }
-        uses.set(Signal::HUP, SignalAction::Reload);
-        uses
+        actions.set(Signal::HUP, SignalAction::Reload);
+        actions
     }
 }
 
-/// One `[services.NAME]`.
+/// A section `[services.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Unique in the plan: ASCII letters, digits, `-` and `_`, beginning with a letter or digit, 64 bytes at most.
+    /// Unique in the plan: ASCII letters, digits, `-` and `_`, starting with a letter or digit, at most 64 bytes.
     pub name: Box<str>,
-    /// Long-running or run once.
+    /// `type`.
     pub kind: Kind,
-    /// How many instances, at least 1; 0 if the configuration does not have the service any more.
+    /// The number of instances, at least 1; 0 if the configuration no longer contains the service.
     pub instances: u32,
-    /// What must be ready (or have succeeded) first. No cycles, no duplicates.
+    /// The services that must be ready (or have succeeded) first. No cycles, no duplicates.
     pub depends_on: Box<[ServiceIndex]>,
-    /// Whether it starts by itself.
+    /// Whether it is started when keepalive starts.
     pub autostart: bool,
-    /// When it is started again.
+    /// When and how often it is restarted.
     pub restart: Restart,
-    /// When it has failed for good.
+    /// The action when it has failed permanently.
     pub on_failure: ExitAction,
-    /// When it has completed.
+    /// The action when it has completed.
     pub on_success: ExitAction,
     /// How it is stopped.
     pub stop: Stop,
-    /// When it counts as ready.
+    /// When it is ready.
     pub ready: Ready,
-    /// `ready_timeout`: a start that takes longer has failed.
+    /// `ready_timeout`: a start that takes longer fails.
     pub ready_timeout: Duration,
-    /// `watchdog`: a service that is silent for longer has failed.
+    /// `watchdog`: an instance that sends no keep-alive for longer fails.
     pub watchdog: Option<Duration>,
     /// How its processes are replaced.
     pub reload: Reload,
-    /// How its process is made; nothing that the supervisor looks at.
+    /// How its processes are started. The supervisor does not use it.
     pub process: Process,
 }
 
 impl Service {
-    /// Whether it is given a socket to speak to us by, sd_notify(3).
+    /// Whether its processes are given a notification socket, sd_notify(3).
     #[must_use]
-    pub fn notifies(&self) -> bool {
+    pub fn uses_notify_socket(&self) -> bool {
         self.ready == Ready::Notify || self.watchdog.is_some() || self.process.fd_store > 0
     }
 
-    /// Whether a process of `other` would be the same: what differs concerns nobody but keepalive.
+    /// Whether a process of `other` would be started in the same way: only settings that keepalive itself uses differ.
     #[must_use]
     pub fn same_process_spec(&self, other: &Self) -> bool {
         let Self { kind, ready, watchdog, process, .. } = self;
@@ -182,59 +177,59 @@ impl Service {
 pub enum Kind {
     /// Runs until it is stopped.
     Service,
-    /// Must succeed before what depends on it starts.
+    /// Must complete successfully before services that depend on it start.
     Oneshot,
 }
 
 /// `on_failure`, `on_success`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitAction {
-    /// Everything is stopped in order, and keepalive ends.
+    /// keepalive stops all services in order and exits.
     Shutdown,
-    /// The others go on.
+    /// The other services continue.
     Ignore,
 }
 
-/// When an instance is started again.
+/// When an instance is restarted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restart {
-    /// `restart`. For a oneshot, `Always` means the same as `OnFailure`: it is done once it has succeeded.
+    /// `restart`. For a oneshot, `Always` means the same as `OnFailure`: it has completed once it succeeds.
     pub policy: RestartPolicy,
-    /// Before every restart.
+    /// The delay before every restart.
     pub delay: Duration,
-    /// A run shorter than this is unstable.
+    /// A shorter run is unstable.
     pub min_uptime: Duration,
-    /// Between consecutive unstable runs, on top of `delay`.
+    /// The additional delay between consecutive unstable runs.
     pub backoff: Backoff,
-    /// Consecutive unstable restarts allowed; `None`: as many as it takes.
+    /// The maximum number of consecutive unstable restarts; `None`: no limit.
     pub max_restarts: Option<u32>,
-    /// What counts as success.
+    /// The exit statuses that mean success.
     pub success: ExitSet,
-    /// After these it is not restarted, whatever the policy.
+    /// The exit statuses after which it is never restarted, whatever the policy.
     pub prevent: ExitSet,
 }
 
 /// `restart`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
-    /// After every end.
+    /// After every exit.
     Always,
-    /// After an end that is no success.
+    /// After an unsuccessful exit.
     OnFailure,
-    /// Not at all.
+    /// After no exit.
     Never,
 }
 
-/// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter.
+/// The delays between restarts: delay n = min(initial · factorⁿ⁻¹, max), ± jitter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     /// The first delay.
     pub initial: Duration,
-    /// At least 1.
+    /// The factor between consecutive delays, at least 1.
     pub factor: f64,
-    /// No delay is longer, jitter aside. At least `initial`.
+    /// The longest delay before jitter, at least `initial`.
     pub max: Duration,
-    /// 0…1: the share by which a delay may be longer or shorter.
+    /// The fraction by which a delay is randomly lengthened or shortened, 0…1.
     pub jitter: f64,
 }
 
@@ -246,7 +241,7 @@ pub struct ExitSet {
 }
 
 impl ExitSet {
-    /// Adds one way to end.
+    /// Adds `status`.
     pub fn insert(&mut self, status: ExitStatus) {
         match status {
             ExitStatus::Code(code) => {
@@ -258,7 +253,7 @@ impl ExitSet {
         }
     }
 
-    /// Whether it was added.
+    /// Whether `status` is in the set.
     #[must_use]
     pub fn contains(&self, status: ExitStatus) -> bool {
         match status {
@@ -269,7 +264,7 @@ impl ExitSet {
         }
     }
 
-    /// All that was added: codes first, then signals, each in order.
+    /// The codes in ascending order, then the signals in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ExitStatus> + '_ {
         let codes = (0..=u8::MAX).map(ExitStatus::Code);
         codes.chain(Signal::all().map(ExitStatus::Signal)).filter(|status| self.contains(*status))
@@ -291,57 +286,57 @@ impl FromIterator<ExitStatus> for ExitSet {
 pub struct Stop {
     /// `stop_signal`, followed by SIGCONT.
     pub signal: Signal,
-    /// `stop_delay`: so long it is not ready any more and has not been signalled yet.
+    /// `stop_delay`: the delay between marking it not ready and sending the stop signal.
     pub delay: Duration,
-    /// `stop_timeout`: then SIGKILL.
+    /// `stop_timeout`: the time between the stop signal and SIGKILL.
     pub timeout: Duration,
-    /// Who is signalled.
+    /// The processes that are signalled.
     pub kill_mode: KillMode,
 }
 
 /// `kill_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillMode {
-    /// The stop signal to the main process, SIGKILL to what it leaves in its group and session.
+    /// The stop signal goes to the main process, SIGKILL to the leftover processes of its group and session.
     Mixed,
-    /// The stop signal to the whole process group, SIGKILL to what is left of it in the end.
+    /// The stop signal goes to the whole process group, SIGKILL to its leftover processes.
     Group,
-    /// The main process alone; what it leaves stays until keepalive ends.
+    /// Only the main process is signalled; leftover processes run until keepalive exits.
     Process,
 }
 
 /// `ready`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// As soon as its program runs.
+    /// As soon as the program has been executed.
     Exec,
-    /// So long after its program runs.
+    /// This time after the program has been executed.
     Delay(Duration),
-    /// When it says `READY=1`, sd_notify(3).
+    /// When the process sends `READY=1`, sd_notify(3).
     Notify,
-    /// When it says `"ready"` on its ipc channel.
+    /// When the process sends `"ready"` on its ipc channel.
     Ipc,
-    /// When it writes a newline to this descriptor, as s6 has it.
+    /// When the process writes a newline to this descriptor, as in s6.
     Fd(u8),
-    /// When somebody else finds that it is.
+    /// When a probe succeeds.
     Probe(Probe),
 }
 
-/// How it is found out whether a process is there for others.
+/// A readiness probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// A connection is taken at this `address:port`.
+    /// Succeeds if this `address:port` accepts a connection.
     Tcp(Template),
-    /// A `GET` is answered with a status from 200 to 399.
+    /// Succeeds if a `GET` request is answered with a status from 200 to 399.
     Http {
-        /// `address:port`, of which the `Host` header is made too.
+        /// `address:port`, also sent as the `Host` header.
         authority: Template,
-        /// From its `/` on.
+        /// The path and query, starting with `/`.
         target: Template,
     },
-    /// This file exists.
+    /// Succeeds if this file exists.
     File(Template),
-    /// This command, run as the service's user in its directory, ends with 0.
+    /// Succeeds if this command, run as the service's user in its directory, exits with 0.
     Exec(Box<[Template]>),
 }
 
@@ -350,36 +345,36 @@ pub enum Probe {
 pub struct Reload {
     /// `strategy`.
     pub strategy: Strategy,
-    /// `max_surge`: so many more processes than instances at most, at least 1.
+    /// `max_surge`: how many more processes than instances there may be, at least 1.
     pub max_surge: u32,
-    /// `soak`: a new process has to stay up for so long once it is ready.
+    /// `soak`: how long a new process must stay up after it has become ready.
     pub soak: Duration,
 }
 
 /// `reload.strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// A new process beside each old one, which ends when the new one is ready.
+    /// A new process is started beside each old one, which is stopped when the new one is ready.
     Rolling,
-    /// This signal, and the process does the rest itself.
+    /// The process is sent this signal and reloads by itself.
     Signal(Signal),
-    /// Each is stopped and started again, one after the other.
+    /// Instances are stopped and started again, one after the other.
     Restart,
 }
 
 /// `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The file that it is; `None`: memory of keepalive's.
+    /// The file that holds the state; `None`: a memfd that keepalive holds.
     pub persist: Option<Template>,
 }
 
-/// How the process of an instance is made.
+/// How the process of an instance is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Program and arguments; never empty. The program is looked up in `PATH` unless it contains a `/`.
+    /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
     pub command: Box<[Template]>,
     /// `cwd`; `None`: keepalive's own.
     pub cwd: Option<Template>,
@@ -387,17 +382,17 @@ pub struct Process {
     pub credentials: Option<Credentials>,
     /// `umask`; `None`: keepalive's own.
     pub umask: Option<u32>,
-    /// `NAME=value` each, one for each name; they take precedence over what is inherited.
+    /// Environment variables as `NAME=value`, at most one for each name. They override inherited variables.
     pub env: Box<[Template]>,
-    /// Whether the environment that keepalive was started with is passed on below `env`.
+    /// Whether the process inherits the environment that keepalive was started with.
     pub inherit_env: bool,
-    /// The terminal and stdin of keepalive, or none and /dev/null.
+    /// The source of stdin.
     pub input: Input,
     /// `log.stdout`.
     pub stdout: Output,
     /// `log.stderr`.
     pub stderr: Output,
-    /// `log.file`, which gets both besides.
+    /// `log.file`, to which both are written in addition.
     pub log_file: Option<LogFile>,
     /// `limits`.
     pub limits: Box<[Limit]>,
@@ -407,27 +402,27 @@ pub struct Process {
     pub oom_score_adj: Option<i16>,
     /// `no_new_privs`.
     pub no_new_privs: bool,
-    /// `listen`: the sockets that it is given, from descriptor 3 on.
+    /// `listen`: the sockets that it inherits, from descriptor 3 on.
     pub listen: Box<[Listen]>,
     /// `listen_mode`.
     pub listen_mode: ListenMode,
-    /// `fd_store`: so many descriptors may be kept for it, and follow its sockets.
+    /// `fd_store`: how many descriptors it may store. It inherits them after its sockets.
     pub fd_store: u32,
     /// `state`: memory that survives a restart.
     pub state: Option<State>,
-    /// `ipc`: whether it has a channel of JSON lines.
+    /// `ipc`: whether it has a channel for messages in JSON lines.
     pub ipc: bool,
 }
 
 impl Process {
-    /// Whether any of its output goes through keepalive.
+    /// Whether keepalive captures its output.
     #[must_use]
-    pub fn carries_logs(&self) -> bool {
+    pub fn captures_output(&self) -> bool {
         self.log_file.is_some() || self.stdout == Output::Prefix || self.stderr == Output::Prefix
     }
 }
 
-/// Who a process runs as, in numbers.
+/// The user and groups of a process, credentials(7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// setuid(2).
@@ -438,46 +433,46 @@ pub struct Credentials {
     pub groups: Box<[u32]>,
 }
 
-/// Where stdin comes from.
+/// The source of a process's stdin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// /dev/null, and a session of its own.
+    /// /dev/null. The process has a session of its own.
     Null,
-    /// keepalive's stdin; where that is a terminal, its foreground process group too (the service `main`).
+    /// keepalive's stdin. If that is a terminal, the process group is in its foreground. For the service `main`.
     Terminal,
 }
 
-/// Where stdout or stderr goes.
+/// The destination of a process's stdout or stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Where keepalive's own goes.
+    /// keepalive's own stdout or stderr.
     Inherit,
     /// /dev/null.
     Null,
-    /// Through keepalive, each line with the name of the instance before it, or in JSON.
+    /// keepalive captures it and writes each line with the name of the instance as a prefix, or as JSON.
     Prefix,
 }
 
-/// A file that grows to a limit, is then renamed and begun anew.
+/// A log file that is rotated when it reaches its maximum size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFile {
-    /// `file`; absolute.
+    /// `file`, an absolute path.
     pub path: Template,
     /// `max_size` in bytes, at least 1 KiB.
     pub max_size: u64,
-    /// `max_files`: how many old ones are kept, `NAME.1` being the newest.
+    /// `max_files`: how many rotated files are kept. `NAME.1` is the newest.
     pub max_files: u32,
 }
 
-/// One resource limit, setrlimit(2).
+/// A resource limit, setrlimit(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name in `limits`: `nofile`.
+    /// The name in `limits`, such as `nofile`.
     pub name: &'static str,
-    /// Its `RLIMIT_` number.
+    /// The `RLIMIT_` number.
     pub resource: u32,
-    /// `None`: unlimited.
+    /// The soft limit; `None`: unlimited.
     pub soft: Option<u64>,
-    /// `None`: unlimited.
+    /// The hard limit; `None`: unlimited.
     pub hard: Option<u64>,
 }

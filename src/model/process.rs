@@ -1,24 +1,25 @@
-//! Processes and how they end.
+//! Process ids, and how processes start and exit.
 
 use std::fmt;
 use std::num::NonZeroI32;
 
 use nix::errno::Errno;
 
-use super::{Signal, exit_code};
+use super::exit_code;
+use super::signal::Signal;
 
-/// The id of one process; never zero or negative, so that kill(2) cannot take it for a group.
+/// The id of a process. Always positive, so that kill(2) cannot mistake it for a process group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(NonZeroI32);
 
 impl Pid {
-    /// `None` for zero and negative numbers, which mean something else to the kernel.
+    /// `None` for zero and negative numbers, which have other meanings to the kernel.
     #[must_use]
     pub fn new(raw: i32) -> Option<Self> {
         NonZeroI32::new(raw).filter(|number| number.get() > 0).map(Self)
     }
 
-    /// The number as the kernel has it.
+    /// The number that system calls use.
     #[must_use]
     pub const fn get(self) -> i32 {
         self.0.get()
@@ -37,7 +38,7 @@ impl fmt::Display for Pid {
     }
 }
 
-/// The id of one process group, another type than [`Pid`] so that a kill cannot hit the wrong one.
+/// The id of a process group. A type of its own, so that it cannot be confused with a [`Pid`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pgid(NonZeroI32);
 
@@ -48,68 +49,68 @@ impl Pgid {
         Pid::new(raw).map(Pid::led_group)
     }
 
-    /// The number as the kernel has it, positive.
+    /// The number that system calls use, positive.
     #[must_use]
     pub const fn get(self) -> i32 {
         self.0.get()
     }
 }
 
-/// The position of a service in [`super::Plan::services`].
+/// The position of a service in `Plan::services`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceIndex(pub u32);
 
 impl ServiceIndex {
-    /// For indexing the vectors that run parallel to [`super::Plan::services`].
+    /// The index into `Plan::services` and into vectors parallel to it.
     #[must_use]
     pub const fn position(self) -> usize {
         self.0 as usize
     }
 }
 
-/// One instance of one service: `web.2` is number 2 of `web`.
+/// An instance of a service: `web.2` is number 2 of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
     /// The service.
     pub service: ServiceIndex,
-    /// 0…n−1; of a [`Self::surge`], more.
+    /// 0…n−1; for a surge instance with [`SURGE_BIT`] set.
     pub number: u32,
 }
 
-/// More than any instance has.
-const TWIN: u32 = 1 << 31;
+/// Marks a surge instance. Larger than the number of any instance.
+const SURGE_BIT: u32 = 1 << 31;
 
 impl InstanceId {
-    /// Of the second process that the same instance has while a rolling reload goes on. To users both are the same.
+    /// The surge instance: the second process of this instance during a rolling reload. Users see the same name for both.
     #[must_use]
     pub const fn surge(self) -> Self {
-        Self { service: self.service, number: self.number | TWIN }
+        Self { service: self.service, number: self.number | SURGE_BIT }
     }
 
-    /// The instance, of which this may be the surge.
+    /// The instance that this is, or that this is the surge instance of.
     #[must_use]
     pub const fn slot(self) -> Self {
-        Self { service: self.service, number: self.number & !TWIN }
+        Self { service: self.service, number: self.number & !SURGE_BIT }
     }
 
-    /// Whether it is a surge.
+    /// Whether this is a surge instance.
     #[must_use]
     pub const fn is_surge(self) -> bool {
-        self.number & TWIN != 0
+        self.number & SURGE_BIT != 0
     }
 }
 
-/// How a process ended, as waitid(2) tells it.
+/// How a process exited, waitid(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
-    /// It called exit(3) with this code.
+    /// The process called exit(3) with this code.
     Code(u8),
-    /// A signal killed it.
+    /// The signal killed the process.
     Signal(Signal),
 }
 
 impl ExitStatus {
-    /// The exit code that a shell, Docker and Kubernetes show for it: 128+N for signal N.
+    /// The exit code that shells, Docker and Kubernetes show: 128+N for signal N.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -128,25 +129,25 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// Why a process never got to run its program: the step that failed before execve, and how.
+/// Why a process could not execute its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartFailure {
-    /// What was being done.
+    /// The step that failed.
     pub step: StartStep,
-    /// What the kernel said.
+    /// The error of the system call.
     pub errno: Errno,
 }
 
-/// The steps before execve, in the order in which they are taken.
+/// The steps of starting a process, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStep {
-    /// bind(2) and listen(2), before there is a process; the position in `listen`.
+    /// bind(2) and listen(2), before the process is created; the position in `listen`.
     Listen(u8),
     /// setsid(2), setpgid(2), tcsetpgrp(3).
     Session,
     /// dup2(2) of stdin, stdout or stderr.
     Stdio,
-    /// dup2(2) of the other descriptors that it is given.
+    /// dup2(2) of the other descriptors.
     Descriptors,
     /// Writing /proc/self/oom_score_adj.
     OomScoreAdj,
@@ -160,7 +161,7 @@ pub enum StartStep {
     Group,
     /// setuid(2).
     User,
-    /// Opening the file of `state`.
+    /// open(2) of the file for `state`.
     State,
     /// chdir(2).
     Directory,
@@ -171,11 +172,11 @@ pub enum StartStep {
 }
 
 impl StartFailure {
-    /// The exit code of the process: 127 not found, 71 if the system was out of something, 126 for everything else.
+    /// The exit code of the process: 127 if the program is not found, 71 for a resource shortage, otherwise 126.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         if self.is_shortage() || matches!(self.step, StartStep::Listen(_)) {
-            exit_code::SYSTEM_REFUSES
+            exit_code::OS_ERROR
         } else if self.step == StartStep::Exec && self.errno == Errno::ENOENT {
             exit_code::NOT_FOUND
         } else {
@@ -183,7 +184,7 @@ impl StartFailure {
         }
     }
 
-    /// Whether the system was out of something, so that the same start may well succeed a moment later.
+    /// Whether a resource of the system was exhausted, so that the same start may succeed later.
     #[must_use]
     pub fn is_shortage(self) -> bool {
         matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)

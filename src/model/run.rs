@@ -1,11 +1,11 @@
-//! Runs: each time that an instance is started is one.
+//! Runs of instances.
 
 use std::fmt;
 
-/// One run of an instance: from the decision to start it until nothing of it is left.
+/// A run of an instance: from the decision to start it until its last process has exited.
 ///
-/// Numbers are given in order and never used again, so that a run cannot be taken for another one whose process has got
-/// the same pid.
+/// Numbers are assigned in order and never reused, so that runs cannot be confused even if their processes have the same
+/// id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(u64);
 
@@ -22,7 +22,7 @@ impl RunId {
         self.0
     }
 
-    /// The run that is decided on next.
+    /// The number of the next run.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))

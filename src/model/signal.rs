@@ -4,24 +4,21 @@ use std::fmt;
 
 /// A signal number, 1…64.
 ///
-/// Real-time signals count from 34 (`SIGRTMIN`) as with glibc, whatever libc this program is linked with: the
-/// number is what container engines send.
+/// `SIGRTMIN` is 34 as in glibc, whichever libc the program is linked with, because container engines send these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(u8);
 
-/// Number of `SIGRTMIN` as users know it.
 const RTMIN: u8 = 34;
-/// Number of `SIGRTMAX`.
 const RTMAX: u8 = 64;
 
-/// Linux numbers on x86, arm, riscv, powerpc and s390; position = number − 1.
+/// The names on x86, arm, riscv, powerpc and s390; the position is the number − 1.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
     "PWR", "SYS",
 ];
 
-/// Other names in use for the same numbers.
+/// Other common names of signals.
 const ALIASES: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
@@ -52,30 +49,30 @@ impl Signal {
         if number >= 1 && number <= RTMAX { Some(Self(number)) } else { None }
     }
 
-    /// 1…64.
+    /// The signal number, 1…64.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
     }
 
-    /// The bit that stands for this signal in a kernel signal set.
+    /// The bit of this signal in the kernel's signal set.
     #[must_use]
     pub const fn bit(self) -> u64 {
         1 << (self.0 - 1)
     }
 
-    /// All 64.
+    /// All 64 signals.
     pub fn all() -> impl Iterator<Item = Self> {
         (1..=RTMAX).map(Self)
     }
 
-    /// Whether a process can catch, block or ignore it: all but `SIGKILL` and `SIGSTOP`.
+    /// Whether a process can catch, block or ignore it: true for all except `SIGKILL` and `SIGSTOP`.
     #[must_use]
     pub fn is_catchable(self) -> bool {
         self != Self::KILL && self != Self::STOP
     }
 
-    /// Reads `TERM`, `SIGTERM`, `sigterm`, `15`, `RTMIN+3`, `SIGRTMAX-1`; `None` for anything else.
+    /// Parses `TERM`, `SIGTERM`, `sigterm`, `15`, `RTMIN+3`, `SIGRTMAX-1`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -102,7 +99,7 @@ impl Signal {
     }
 }
 
-/// Reads "" as 0 and `+3` (the sign being `sign`) as 3.
+/// Parses an empty text as 0, and a number after `sign`, such as `+3`, as 3.
 fn parse_offset(text: &str, sign: char) -> Option<u8> {
     if text.is_empty() {
         return Some(0);
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_with_and_without_sig_and_as_numbers() {
+    fn names_are_parsed_with_and_without_sig_and_as_numbers() {
         check("TERM", Some(15));
         check("SIGTERM", Some(15));
         check("sigterm", Some(15));
@@ -145,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn text_that_is_not_a_signal_is_rejected() {
         for text in [
             "",
             "0",
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_is_read_back_from_what_it_prints() {
+    fn parsing_a_displayed_signal_gives_the_same_signal() {
         for signal in Signal::all().filter(|signal| !(32..RTMIN).contains(&signal.number())) {
             assert_eq!(Signal::parse(&signal.to_string()), Some(signal));
         }

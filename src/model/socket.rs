@@ -4,42 +4,42 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-/// One of `listen`.
+/// An entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Its name in `LISTEN_FDNAMES` and `{fd.NAME}`.
+    /// The name in `LISTEN_FDNAMES` and `{fd.NAME}`.
     pub name: Box<str>,
-    /// Where.
+    /// The address to listen on.
     pub address: Address,
 }
 
-/// Where a socket listens.
+/// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// `tcp://`
     Tcp(SocketAddr),
     /// `udp://`
     Udp(SocketAddr),
-    /// `unix://`, stream.
+    /// `unix://`, a stream socket.
     Unix {
-        /// Absolute, or abstract if it begins with `@`.
+        /// The absolute path, or an abstract name that starts with `@`.
         path: PathBuf,
         /// The permissions of the file.
         mode: u32,
-        /// Who owns the file; `None`: whom keepalive runs as.
+        /// The owner of the file, uid and gid; `None`: keepalive's own.
         owner: Option<(u32, u32)>,
     },
 }
 
 impl Address {
-    /// Whether the two are one address, or one is part of the other, so that they cannot both be bound.
+    /// Whether one address is the same as the other or includes it, so that they cannot both be bound.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => {
                 let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-                let is_one = a == b && scope(one).is_none_or(|one| scope(other).is_none_or(|other| one == other));
-                one.port() == other.port() && (is_one || includes(a, b) || includes(b, a))
+                let is_same = a == b && scope(one).is_none_or(|one| scope(other).is_none_or(|other| one == other));
+                one.port() == other.port() && (is_same || includes(a, b) || includes(b, a))
             }
             (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
             (Self::Tcp(_) | Self::Udp(_) | Self::Unix { .. }, _) => false,
@@ -47,7 +47,7 @@ impl Address {
     }
 }
 
-/// The interface on which a link-local address is meant; what is no such address is the same on each: ipv6(7)
+/// The interface of a link-local address; `None` for other addresses, which are the same on every interface. ipv6(7)
 fn scope(address: &SocketAddr) -> Option<u32> {
     match address {
         SocketAddr::V6(address) if address.ip().is_unicast_link_local() => {
@@ -57,7 +57,7 @@ fn scope(address: &SocketAddr) -> Option<u32> {
     }
 }
 
-/// `[::]` is all addresses, those of IPv4 too.
+/// Whether `all` is a wildcard address that includes `one`. `[::]` includes the IPv4 addresses.
 fn includes(all: IpAddr, one: IpAddr) -> bool {
     all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
@@ -75,9 +75,9 @@ impl fmt::Display for Address {
 /// `listen_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenMode {
-    /// All instances have the same socket.
+    /// All instances share one socket.
     Shared,
-    /// A socket for each instance, `SO_REUSEPORT`: the kernel spreads the connections.
+    /// Each instance has a socket of its own with `SO_REUSEPORT`: the kernel distributes the connections.
     Reuseport,
 }
 
@@ -87,7 +87,7 @@ mod tests {
 
     // ip(7), ipv6(7)
     #[test]
-    fn an_address_overlaps_with_what_it_is_part_of() {
+    fn an_address_overlaps_with_itself_and_with_one_that_includes_it() {
         let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
         for (one, other, expect) in [
             ("127.0.0.1:1", "127.0.0.1:1", true),

@@ -2,22 +2,22 @@
 
 use std::ffi::{CStr, CString};
 
-/// A word of a command line, a `NAME=value` of the environment or a path, in which `{instance}` is still open.
+/// A word of a command line, a `NAME=value` of the environment or a path, which may contain `{instance}`.
 ///
-/// `{service}` and `${VAR}` have been filled in when the configuration was read. It holds bytes, not text: an
-/// environment variable need not be UTF-8. It never contains a NUL byte.
+/// `{service}` and `${VAR}` were expanded when the configuration was read. A template holds bytes, because environment
+/// variables need not be UTF-8. It never contains a NUL byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Template {
     /// The same for every instance.
     Fixed(CString),
-    /// Text pieces between which the instance's number stands: `a{instance}b` is `["a", "b"]`. At least two pieces.
+    /// The pieces before, between and after the instance's numbers: `a{instance}b` is `["a", "b"]`. At least two pieces.
     Numbered(Box<[CString]>),
 }
 
 impl Template {
-    /// What the template is for instance `number`, NUL-terminated, appended to `buffer`.
+    /// Appends the template, expanded for instance `number` and NUL-terminated, to `buffer`.
     ///
-    /// Gives back the position in `buffer` at which it starts. Allocates only if `buffer` has to grow.
+    /// Returns the position in `buffer` at which it starts. Allocates only if `buffer` must grow.
     pub fn write_to(&self, number: u32, buffer: &mut Vec<u8>) -> usize {
         let start = buffer.len();
         match self {
@@ -35,16 +35,16 @@ impl Template {
         start
     }
 
-    /// What it begins with for every instance: of a variable of the environment, its name at least.
+    /// The text before the first `{instance}`. For an environment variable it includes at least the name.
     #[must_use]
-    pub fn start(&self) -> &[u8] {
+    pub fn literal_prefix(&self) -> &[u8] {
         match self {
             Self::Fixed(text) => text.as_bytes(),
             Self::Numbered(pieces) => pieces.first().map_or(b"", |piece| piece.as_bytes()),
         }
     }
 
-    /// What the template is for instance `number`.
+    /// Expands the template for instance `number`.
     #[must_use]
     pub fn expand(&self, number: u32) -> CString {
         let mut buffer = Vec::new();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_stands_between_the_pieces() {
+    fn the_number_is_inserted_between_the_pieces() {
         assert_eq!(numbered(&["PORT=300", ""]).expand(0), c"PORT=3000".to_owned());
         assert_eq!(numbered(&["a", "b", "c"]).expand(120), c"a120b120c".to_owned());
         assert_eq!(Template::Fixed(c"same".to_owned()).expand(7), c"same".to_owned());

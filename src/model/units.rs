@@ -1,10 +1,10 @@
-//! Durations and sizes as users write and read them: `1m30s`, `512MiB`.
+//! Durations and sizes in the notation of configurations and messages: `1m30s`, `512MiB`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Name and nanoseconds of each unit of time.
-const TIMES: [(&str, u64); 8] = [
+/// The units of time, in nanoseconds.
+const TIME_UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
     ("µs", 1_000),
@@ -15,8 +15,8 @@ const TIMES: [(&str, u64); 8] = [
     ("d", 86_400_000_000_000),
 ];
 
-/// Name and bytes of each unit of size.
-const SIZES: [(&str, u64); 10] = [
+/// The units of size, in bytes.
+const SIZE_UNITS: [(&str, u64); 10] = [
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -29,7 +29,7 @@ const SIZES: [(&str, u64); 10] = [
     ("TB", 1_000_000_000_000),
 ];
 
-/// Reads `250ms`, `5s`, `1.5s`, `1m30s`, `2h`, `1d`, `0`; `None` for anything else, a number without a unit too.
+/// Parses `250ms`, `5s`, `1.5s`, `1m30s`, `2h`, `1d`, `0`; `None` for anything else, including a number without a unit.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -38,7 +38,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total: u64 = 0;
     loop {
-        let (amount, after) = parse_amount(rest, &TIMES)?;
+        let (amount, after) = parse_amount(rest, &TIME_UNITS)?;
         total = total.checked_add(amount)?;
         if after.is_empty() {
             return Some(Duration::from_nanos(total));
@@ -47,12 +47,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// The longest duration, in whole days.
-pub const LONGEST_DURATION: &str = "213503d";
+/// The longest duration that can be parsed, in whole days.
+pub const MAX_DURATION: &str = "213503d";
 
-/// Whether `text`, which [`parse_duration`] refuses, is a duration but for its numbers, which are too large.
+/// Whether [`parse_duration`] rejects `text` only because it exceeds [`MAX_DURATION`].
 #[must_use]
-pub fn is_too_long(text: &str) -> bool {
+pub fn exceeds_max_duration(text: &str) -> bool {
     let mut small = String::with_capacity(text.len());
     for character in text.chars() {
         if !(character.is_ascii_digit() && small.ends_with('1')) {
@@ -62,16 +62,16 @@ pub fn is_too_long(text: &str) -> bool {
     parse_duration(text).is_none() && parse_duration(&small).is_some()
 }
 
-/// Reads `64KiB`, `512MiB`, `1.5GiB`, `10MB`, `100B`, `0`; `None` for anything else, a number without a unit too.
+/// Parses `64KiB`, `512MiB`, `1.5GiB`, `10MB`, `100B`, `0`; `None` for anything else, including a number without a unit.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }
-    parse_amount(text, &SIZES).filter(|(_, after)| after.is_empty()).map(|(bytes, _)| bytes)
+    parse_amount(text, &SIZE_UNITS).filter(|(_, after)| after.is_empty()).map(|(bytes, _)| bytes)
 }
 
-/// One number with its unit at the beginning of `text`, and what follows.
+/// Parses a number with a unit at the start of `text` and returns the amount and the rest of the text.
 fn parse_amount<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
     let (number, rest) = text.split_at(text.find(|character| !is_number(character))?);
@@ -83,7 +83,7 @@ fn parse_amount<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t st
     Some((scale.checked_mul(whole.parse().ok()?)?.checked_add(part)?, after))
 }
 
-/// Writes `1d2h`, `1m30s`, `1.5s`, `250ms`, `0s`; exact to the millisecond, rounded down.
+/// Formats a duration as `1d2h`, `1m30s`, `1.5s`, `250ms`, `0s`, rounded down to milliseconds.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.subsec_millis();
@@ -100,7 +100,7 @@ pub fn format_duration(duration: Duration) -> String {
     }
     if milliseconds > 0 {
         let decimals = format!("{milliseconds:03}");
-        // A String takes every write.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{seconds}.{}s", decimals.trim_end_matches('0'));
     } else if seconds > 0 || text.is_empty() {
         let _ = write!(text, "{seconds}s");
@@ -131,18 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_told_from_what_is_no_duration() {
+    fn a_duration_that_is_too_long_is_distinguished_from_invalid_text() {
         for text in ["213504d", "99999999999999999999s", "1000000000000000ms".repeat(2).as_str(), "1m99999999999d"] {
-            assert!(is_too_long(text), "{text}");
+            assert!(exceeds_max_duration(text), "{text}");
         }
-        for text in ["", "5", "5 s", "99999999999999999999", "99999999999999999999x", LONGEST_DURATION, "5s"] {
-            assert!(!is_too_long(text), "{text}");
+        for text in ["", "5", "5 s", "99999999999999999999", "99999999999999999999x", MAX_DURATION, "5s"] {
+            assert!(!exceeds_max_duration(text), "{text}");
         }
-        assert!(parse_duration(LONGEST_DURATION).is_some());
+        assert!(parse_duration(MAX_DURATION).is_some());
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn text_that_is_not_a_duration_is_rejected() {
         for text in [
             "",
             "5",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_binary_and_decimal() {
+    fn sizes_have_binary_and_decimal_units() {
         assert_eq!(parse_size("64KiB"), Some(65_536));
         assert_eq!(parse_size("512MiB"), Some(512 << 20));
         assert_eq!(parse_size("1.5GiB"), Some(3 << 29));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_back_from_what_is_written() {
+    fn parsing_a_formatted_duration_gives_the_same_duration() {
         for milliseconds in [0, 1, 250, 1_000, 1_500, 1_050, 60_000, 90_000, 3_600_000, 86_400_000, 90_061_001] {
             let duration = Duration::from_millis(milliseconds);
             assert_eq!(parse_duration(&format_duration(duration)), Some(duration), "{}", format_duration(duration));

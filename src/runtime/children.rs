@@ -13,9 +13,10 @@ use super::successions::Successions;
 use crate::model::map::Map;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{InstanceId, Pid, Signal, Template};
-use crate::sys::terminal::Reach;
+use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
-    self, ChildSignals, OpenFile, PidLiveness, Poller, Progress, Session, Setup, SpawnMode, Spawner, StringList, procfs,
+    self, ChildSignals, ExecResult, OpenFile, PidLiveness, Poller, Session, SpawnMode, SpawnOptions, Spawner,
+    StringList, procfs,
 };
 
 /// Makes the processes, and knows the main process of each instance until it is reaped.
@@ -156,7 +157,7 @@ impl Children {
         service: &Rc<Service>,
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
-    ) -> Result<(Pid, Progress), Errno> {
+    ) -> Result<(Pid, ExecResult), Errno> {
         let number = instance.slot().number;
         self.fill_argv(&service.process.command, number);
         let places = inherited_fds.places(service);
@@ -173,13 +174,13 @@ impl Children {
         let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(instance.slot(), service);
-        let setup = Setup {
+        let setup = SpawnOptions {
             argv: &self.argv,
             env: &self.env,
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: match process.input {
                 Input::Null => Session::NewSession,
-                Input::Terminal => Session::Foreground(Reach::Stdin),
+                Input::Terminal => Session::Foreground(TerminalLookup::Stdin),
             },
             stdio: [
                 (process.input == Input::Null).then_some(null),
@@ -211,14 +212,14 @@ impl Children {
         main: &Child,
         command: &[Template],
         logging: &Logging,
-    ) -> Result<(Pid, Progress), Errno> {
+    ) -> Result<(Pid, ExecResult), Errno> {
         let Child { instance, restarts, definition } = main;
         let (number, process) = (instance.slot().number, &definition.process);
         self.fill_argv(command, number);
         self.env.clear();
         self.fill_env(definition, number, *restarts);
         self.fill_place(process, number, logging);
-        let setup = Setup {
+        let setup = SpawnOptions {
             argv: &self.argv,
             env: &self.env,
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
@@ -264,7 +265,7 @@ impl Children {
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
         self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
         for variable in &service.process.env {
-            if given == 0 || !is_set(&self.env, given, variable.start()) {
+            if given == 0 || !is_set(&self.env, given, variable.literal_prefix()) {
                 self.env.push_template(variable, number);
             }
         }

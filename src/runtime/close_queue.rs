@@ -65,7 +65,7 @@ impl CloseQueue {
 
     /// Whether services may hand over more.
     pub(super) fn have_room() -> bool {
-        match deferred_close::waiting() {
+        match deferred_close::queued() {
             0 => true,
             waiting => (waiting as u64) < MOST_WAITING.min(process::descriptor_limits().0 / PART_WAITING),
         }

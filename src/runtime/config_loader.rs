@@ -93,7 +93,7 @@ impl Runtime {
     }
 
     fn begin_to_read(&self, id: Option<RequestId>) -> Result<LoaderProcess, Errno> {
-        let answers = memfd::empty(c"keepalive-configuration")?;
+        let answers = memfd::create(c"keepalive-configuration")?;
         let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
         let pid = fork::fork_helper(Some(ours.as_fd()), || {
             fork::set_name(c"keepalive-read");
@@ -116,7 +116,7 @@ impl Runtime {
             Ok(ended) if ended.status != ExitStatus::Code(0) => {
                 Err(format!("the process that was to read it has ended: {}", ended.status))
             }
-            Ok(_) | Err(_) => memfd::content(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
+            Ok(_) | Err(_) => memfd::read_all(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
         };
         match answers {
             Ok(answers) => self.on_read(reader.id, Recording::new(answers)),

@@ -107,7 +107,7 @@ impl Runtime {
         self.release();
         self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);
-        if child.definition.notifies() {
+        if child.definition.uses_notify_socket() {
             self.take_leave(pid, child.instance.slot());
         }
         if child.definition.process.input == Input::Terminal {

@@ -23,5 +23,5 @@ pub(super) fn tell(plan: &Plan, reason: &str) {
     if let Err(error) = end::leave(&plan.termination_log, &format!("{reason}\n")) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }
-    own::write_last(reason);
+    own::write_final_line(reason);
 }

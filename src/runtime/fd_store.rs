@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
 use crate::model::InstanceId;
-use crate::sys::{self, Poller, datagram, process};
+use crate::sys::{self, Poller, kcmp, process};
 
 /// All tokens from here on are ours; below are those of [`super::notify`].
 pub(super) const FIRST_TOKEN: u64 = 1 << 49;
@@ -68,9 +68,9 @@ impl FdStore {
         let mut refused = Refused::default();
         let Some(slot) = self.slots.entry(id) else { return Refused { surplus: descriptors.len(), ..refused } };
         for descriptor in std::mem::take(descriptors) {
-            let is_known = slot.iter().any(|stored| datagram::is_same_file(&stored.descriptor, &descriptor));
+            let is_known = slot.iter().any(|stored| kcmp::is_same_file(&stored.descriptor, &descriptor));
             let is_surplus = slot.len() >= offer.limit;
-            if is_known || is_surplus || !process::leaves(&descriptor, RESERVE) {
+            if is_known || is_surplus || !process::has_free_descriptors(&descriptor, RESERVE) {
                 refused.surplus += usize::from(!is_known && is_surplus);
                 refused.roomless += usize::from(!is_known && !is_surplus);
                 descriptors.push(descriptor);
@@ -79,7 +79,7 @@ impl FdStore {
             let token = FIRST_TOKEN + self.tokens % (LAST_TOKEN - FIRST_TOKEN) + 1;
             self.tokens += 1;
             // What has no end, a regular file, is refused, and is kept until it is dropped.
-            let is_watched = offer.until_end && poller.add_end(&descriptor, token).is_ok();
+            let is_watched = offer.until_end && poller.add_hangup(&descriptor, token).is_ok();
             let stored = Stored::new(offer.name, descriptor);
             slot.push(if is_watched { Stored { token, ..stored } } else { stored });
         }

@@ -1,7 +1,7 @@
 //! Job control for the one service that has the terminal.
 
 use crate::model::{Pgid, Pid, Signal};
-use crate::sys::terminal::{self, Reach};
+use crate::sys::terminal::{self, TerminalLookup};
 use crate::sys::{kill, process, signals};
 
 /// The terminal, or somebody else, has stopped the main process that has the terminal.
@@ -19,7 +19,7 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
         }
         return false;
     }
-    let (Some(own), Some(foreground)) = (process::group(), terminal::foreground_group(Reach::Stdin)) else {
+    let (Some(own), Some(foreground)) = (process::group(), terminal::foreground_group(TerminalLookup::Stdin)) else {
         return false;
     };
     let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
@@ -27,7 +27,7 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
         resume(own, group);
         return false;
     }
-    terminal::hand_over(Reach::Stdin, group, own);
+    terminal::transfer_foreground(TerminalLookup::Stdin, group, own);
     let suspended = signals::suspend_self();
     // Where there is no shell to go back to, nothing has happened. A SIGSTOP is somebody's who will continue it himself.
     if suspended || signal == Signal::TSTP {
@@ -40,12 +40,12 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
 /// it on the terminal finds itself in the foreground.
 pub(super) fn on_ended(pid: Pid) {
     if let Some(own) = process::group() {
-        terminal::hand_over(Reach::Stdin, pid.led_group(), own);
+        terminal::transfer_foreground(TerminalLookup::Stdin, pid.led_group(), own);
     }
 }
 
 /// In the background the terminal is the shell's, and stays so.
 fn resume(own: Pgid, group: Pgid) {
-    terminal::hand_over(Reach::Stdin, own, group);
+    terminal::transfer_foreground(TerminalLookup::Stdin, own, group);
     kill::signal_group(group, Signal::CONT).ok();
 }

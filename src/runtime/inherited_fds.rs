@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn service(names: &[&str]) -> Service {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+        let mut service = Service::new("web", Process::new(Box::default()));
         let listen = |name: &&str| Listen {
             name: (*name).into(),
             address: Address::Unix { path: "@x".into(), mode: 0, owner: None },
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn who_is_to_have_nothing_is_told_nothing() {
-        check(&InheritedFds::default(), &Service::plain("web", Process::plain(Box::default())), (&[], &[]));
+        check(&InheritedFds::default(), &Service::new("web", Process::new(Box::default())), (&[], &[]));
     }
 
     // sd_listen_fds(3): from 3 on, in the order of the configuration, what is stored after the sockets.
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_file_as_state_has_a_number_and_no_descriptor_yet() {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+        let mut service = Service::new("web", Process::new(Box::default()));
         let persist = Some(Template::Fixed(c"/data/state".to_owned()));
         service.process.state = Some(State { size: 7, persist });
         assert_eq!(InheritedFds::default().places(&service).file, Some((3, 7)));

@@ -66,8 +66,8 @@ impl Runtime {
             other => other,
         };
         // Of those who left the group but not the session /proc tells.
-        for pid in procfs::strays(leader) {
-            let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_stray_of(leader));
+        for pid in procfs::session_members_outside_group(leader) {
+            let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_outside_group_of(leader));
             let sent = kill::signal_exactly(pid, signal, is_stray);
             if sent != Err(Errno::ESRCH) {
                 result = result.and(sent);

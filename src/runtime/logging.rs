@@ -18,7 +18,7 @@ use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
 use crate::sys::counters::SharedCounters;
-use crate::sys::fork::{self, Side};
+use crate::sys::fork::{self, ForkResult};
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, packet, pipe, process, wait};
 
@@ -123,7 +123,7 @@ impl Logging {
 
     /// Starts the logger if it is needed and has not been.
     fn begin(&mut self, poller: &Poller) {
-        if self.way.is_some() || !self.plan.carries_logs() {
+        if self.way.is_some() || !self.plan.captures_output() {
             return self.make_room(self.instances());
         }
         match LoggerChannel::new() {
@@ -159,10 +159,10 @@ impl Logging {
     /// What services get in the place of the limit of descriptors that we have raised for ourselves.
     pub(super) fn limit_of_services(&self, of: &Process) -> Option<Limit> {
         let (soft, hard) = self.original_limits?;
-        let is_set = of.limits.iter().any(|limit| limit.resource == process::OPEN_DESCRIPTORS);
+        let is_set = of.limits.iter().any(|limit| limit.resource == process::RLIMIT_NOFILE);
         (!is_set).then_some(Limit {
             name: "nofile",
-            resource: process::OPEN_DESCRIPTORS,
+            resource: process::RLIMIT_NOFILE,
             soft: Some(soft),
             hard: Some(hard),
         })
@@ -170,7 +170,7 @@ impl Logging {
 
     /// Where stdout and stderr of `instance` go that go through the logger.
     pub(super) fn outputs(&mut self, instance: InstanceId, service: &Service) -> [Option<BorrowedFd<'_>>; 2] {
-        if self.way.is_none() || !service.process.carries_logs() {
+        if self.way.is_none() || !service.process.captures_output() {
             return [None, None];
         }
         if let Err(errno) = self.ensure_pipes(instance, service)
@@ -251,7 +251,7 @@ impl Logging {
         self.waits_for_room = waits;
         link::with_socket(
             |socket| {
-                if waits { poller.add_output(socket, ROOM).ok() } else { poller.remove(socket).ok() }
+                if waits { poller.add_writable(socket, ROOM).ok() } else { poller.remove(socket).ok() }
             },
         );
     }
@@ -268,7 +268,7 @@ impl Logging {
 
     fn on_end(&mut self, poller: &Poller, now: Mono) {
         let Some(running) = &self.running else { return };
-        let status = match wait::reap_quiet(running.pid) {
+        let status = match wait::reap_without_sigchld(running.pid) {
             // It closes its descriptors just before it can be reaped. The next turn, which comes at once, finds it.
             Ok(None) => return,
             Ok(status) => status,
@@ -310,8 +310,8 @@ impl Logging {
         self.slots.values_mut().for_each(Slot::forget_old);
         let (life, held) = pipe::pipe()?;
         match fork::fork_without_sigchld()? {
-            Side::Child => self.become_logger(held),
-            Side::Parent(pid) => {
+            ForkResult::Child => self.become_logger(held),
+            ForkResult::Parent(pid) => {
                 poller.add(&life, LIFE)?;
                 self.running = Some(Running { pid, since: sys::now(), life });
                 Ok(())
@@ -390,7 +390,7 @@ impl Logging {
     /// Whether the logger has ended by itself; `None`: it has not ended yet.
     fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
         let running = self.running.as_ref()?;
-        let status = wait::reap_quiet(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
+        let status = wait::reap_without_sigchld(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
         poller.remove(&running.life).ok();
         self.running = None;
         Some(status == ExitStatus::Code(0))
@@ -403,7 +403,8 @@ impl Logging {
         let others = self.plan.services.iter().map(|service| kept_for(service)).sum::<u64>() + OTHER_DESCRIPTORS;
         let of_pipes = if self.way.is_some() { instances * 2 * (2 + OLD_PIPES_WANTED) } else { 0 };
         let wanted = of_pipes + others;
-        if wanted > soft && soft < hard && self.original_limits.is_none() && process::allow_descriptors(hard).is_ok() {
+        if wanted > soft && soft < hard && self.original_limits.is_none() && process::set_descriptor_limit(hard).is_ok()
+        {
             self.original_limits = Some((soft, hard));
             soft = hard;
         }

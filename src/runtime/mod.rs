@@ -39,14 +39,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::model::exit_code::SYSTEM_REFUSES;
+use crate::model::exit_code::OS_ERROR;
 use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Action, Event, Fault, JournalEntry, JournalEvent, Outcome, Reason, Step, Supervisor};
 use crate::sys::poll::Ready;
 use crate::sys::wait::WaitOptions;
-use crate::sys::{self, Depth, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals};
+use crate::sys::{
+    self, DispositionReset, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals,
+};
 use children::Children;
 use close_queue::CloseQueue;
 use config_loader::ConfigLoader;
@@ -86,8 +88,8 @@ const SIGNALS: u64 = 0;
 #[must_use]
 pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
-    let inherited = signals::take_over(Depth::Full);
-    sys::process::hide_descriptors();
+    let inherited = signals::block_all(DispositionReset::All);
+    sys::process::set_cloexec_on_inherited_fds();
     let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config) {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
@@ -100,7 +102,7 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno::words(errno));
             ending::tell(&plan, &reason);
-            return SYSTEM_REFUSES;
+            return OS_ERROR;
         }
     };
     ending::conclude(&plan, &outcome);
@@ -264,7 +266,7 @@ impl Runtime {
             };
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
             self.is_settled = true;
-            sys::memory::release_code();
+            sys::memory::release_code_pages();
         }
         let signalled = self.wait(timeout);
         self.counts.turns += 1;

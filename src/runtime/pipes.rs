@@ -85,7 +85,7 @@ impl Maker {
             None => self.large_pipes < LARGE_PIPES,
         };
         if is_large {
-            pipe::widen(&read_end, PIPE_SIZE);
+            pipe::set_capacity(&read_end, PIPE_SIZE);
             self.large_pipes += usize::from(!slot.has(stream));
         }
         self.next_serial += 1;
@@ -130,7 +130,7 @@ impl Slot {
 
     /// Closes the old pipes that have been read to their end.
     pub(super) fn forget_old(&mut self) {
-        self.retired.retain(|(_, read_end)| !pipe::is_over(read_end));
+        self.retired.retain(|(_, read_end)| !pipe::is_eof(read_end));
     }
 
     /// In the order in which they were made.

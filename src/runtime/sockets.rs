@@ -85,7 +85,7 @@ impl Sockets {
         let found: Vec<BorrowedFd<'_>> =
             found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect();
         if !found.is_empty() && counts_on_no_wait(&service.process) {
-            found.iter().for_each(listen::unblock);
+            found.iter().for_each(listen::set_nonblocking);
         }
         Ok(found)
     }
@@ -100,7 +100,7 @@ impl Sockets {
         // `listen_mode` may have been changed, or `127.0.0.1` into `0.0.0.0`, while those of before are still in use.
         for held in self.held.iter().filter(|held| held.address.overlaps(address)) {
             mode = ListenMode::Reuseport;
-            listen::allow_others(&held.socket);
+            listen::enable_reuseport(&held.socket);
         }
         let (socket, file) = listen::open(address, mode)?;
         self.held.push(Held { address: address.clone(), slot, socket, file });
@@ -112,7 +112,7 @@ impl Sockets {
     fn tell_who_has(&mut self, address: &Address) {
         let now = sys::now();
         if now.since(self.looked) >= BETWEEN_LOOKS {
-            (self.looked, self.budget) = (now, port_owner::BUDGET);
+            (self.looked, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);
         }
         match port_owner::port_owner(address, &mut self.budget) {
             Some((pid, _)) if pid == process::id() => {
@@ -186,7 +186,7 @@ impl Sockets {
         }
         if let Address::Unix { path, mode, owner } = wanted {
             let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
-            if let Err(errno) = listen::permit(path, *mode, owner) {
+            if let Err(errno) = listen::set_owner_and_mode(path, *mode, owner) {
                 let reason = crate::model::errno::words(errno);
                 log::warn!("cannot change the mode and the owner of `{wanted}`: {reason}");
             }
@@ -202,7 +202,7 @@ fn close(sockets: Vec<Held>) {
 /// Whether it takes its sockets by `NGINX`, as nginx hands them to a new nginx: not blocking. With one that does block, a
 /// worker that comes second waits in accept(2), and all its connections with it.
 fn counts_on_no_wait(process: &Process) -> bool {
-    process.env.iter().any(|entry| entry.start().starts_with(b"NGINX="))
+    process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
 }
 
 /// A path cannot be had twice.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
 use crate::model::Template;
-use crate::model::plan::{Control, LogStyle, Process, SignalUses};
+use crate::model::plan::{Control, LogStyle, Process, SignalActions};
 use crate::supervisor::Reason;
 
 /// A port that is free, at an address that no other test uses.
@@ -21,7 +21,7 @@ fn free_port() -> SocketAddr {
 }
 
 fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
-    let mut service = Service::plain(name, Process::plain(Box::default()));
+    let mut service = Service::new(name, Process::new(Box::default()));
     service.instances = 2;
     service.process.listen_mode = mode;
     let listen = |(position, address): (usize, &Address)| Listen {
@@ -35,7 +35,7 @@ fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
 fn plan(services: &[&Service]) -> Plan {
     Plan {
         shutdown_timeout: Duration::from_secs(9),
-        signals: SignalUses::default(),
+        signals: SignalActions::default(),
         termination_log: PathBuf::new(),
         log: LogStyle::default(),
         control: Control::Off,
@@ -90,7 +90,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
     assert_eq!(first.len(), 2);
     assert_eq!(given(&mut sockets, id(0, 1), &web), first);
     assert_eq!(given(&mut sockets, id(0, 0).surge(), &web), first);
-    assert!(given(&mut sockets, id(1, 0), &Service::plain("none", Process::plain(Box::default()))).is_empty());
+    assert!(given(&mut sockets, id(1, 0), &Service::new("none", Process::new(Box::default()))).is_empty());
 }
 
 #[test]

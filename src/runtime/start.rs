@@ -10,7 +10,7 @@ use super::state::Company;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Pid, StartFailure, StartStep};
 use crate::supervisor::Event;
-use crate::sys::{self, Progress};
+use crate::sys::{self, ExecResult};
 
 impl Runtime {
     pub(super) fn spawn(&mut self, instance: InstanceId, restarts: u32, definition: &Rc<Service>) {
@@ -38,7 +38,7 @@ impl Runtime {
         instance: InstanceId,
         restarts: u32,
         definition: &Rc<Service>,
-    ) -> Result<(Pid, Progress), Event> {
+    ) -> Result<(Pid, ExecResult), Event> {
         let out_of = |errno| Event::SpawnRefused { instance, errno };
         let refused = |failure: StartFailure| match failure.is_shortage() {
             true => out_of(failure.errno),
@@ -49,7 +49,8 @@ impl Runtime {
         let state = self.states.for_instance(instance, definition, company);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let child_pipes = ChildPipes::new(definition).map_err(out_of)?;
-        let notify = definition.notifies().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
+        let notify =
+            definition.uses_notify_socket().then(|| self.notify.address(&self.poller)).transpose().map_err(out_of)?;
         let inherited_fds = InheritedFds {
             sockets: &sockets,
             stored: self.store.of(instance),
@@ -69,11 +70,11 @@ impl Runtime {
         if self.uncleared.is_empty() && others.next().is_none() { Company::Nobody } else { Company::Others }
     }
 
-    fn on_progress(&mut self, pid: Pid, progress: Progress) {
+    fn on_progress(&mut self, pid: Pid, progress: ExecResult) {
         match progress {
-            Progress::Executed => self.executed(pid),
-            Progress::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
-            Progress::Pending(pipe) => {
+            ExecResult::Executed => self.executed(pid),
+            ExecResult::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
+            ExecResult::Pending(pipe) => {
                 let token = u64::from(pid.get().unsigned_abs());
                 match self.poller.add(pipe.as_fd(), token) {
                     Ok(()) => drop(self.pending_execs.insert(pid, pipe)),
@@ -94,7 +95,7 @@ impl Runtime {
 
     pub(super) fn poll_exec_result(&mut self, pid: Pid) {
         let Some(pipe) = self.pending_execs.get(&pid) else { return };
-        if let Some(progress) = sys::spawn::progress(pipe.as_fd()) {
+        if let Some(progress) = sys::spawn::poll_exec_result(pipe.as_fd()) {
             self.forget_start(pid);
             self.on_progress(pid, progress);
         }

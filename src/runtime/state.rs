@@ -40,13 +40,13 @@ impl States {
         let Some(slot) = self.0.entry(id) else { return Ok(None) };
         let memory = match slot {
             Some(memory) => memory,
-            None => slot.insert(memfd::for_data()?),
+            None => slot.insert(memfd::create_resizable()?),
         };
         let size = memfd::size(&*memory)?;
         if size < *wanted || (size > *wanted && company == Company::Nobody) {
             memfd::resize(&*memory, *wanted)?;
         }
-        memfd::reopened(memory).map(Some)
+        memfd::reopen(memory).map(Some)
     }
 
     /// Drops that of a service that is not to be any more.
@@ -64,7 +64,7 @@ mod tests {
     use crate::model::plan::Process;
 
     fn with_state(size: u64) -> Service {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+        let mut service = Service::new("web", Process::new(Box::default()));
         service.process.state = Some(State { size, persist: None });
         service
     }
@@ -160,7 +160,7 @@ mod tests {
         let mut states = States::default();
         assert!(
             states
-                .for_instance(instance(0), &Service::plain("web", Process::plain(Box::default())), Company::Nobody)
+                .for_instance(instance(0), &Service::new("web", Process::new(Box::default())), Company::Nobody)
                 .unwrap()
                 .is_none()
         );

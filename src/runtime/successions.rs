@@ -42,7 +42,7 @@ impl Successions {
         self.heirs.remove(&successor);
         self.prune(probe);
         let token = notify::FIRST_TOKEN + u64::from(successor.get().unsigned_abs());
-        if let Ok(holder) = kill::hold(successor)
+        if let Ok(holder) = kill::pidfd_open(successor)
             && poller.add(&holder, token).is_ok()
         {
             self.watched.insert(successor, holder);

@@ -93,7 +93,7 @@ impl Supervisor {
         }
         let mut resize = (old.instances != new.instances).then_some(new.instances);
         // An operator may have scaled it to more than there can be of this one, not even for a while.
-        if new.excess(self.services[service].wanted).is_some() {
+        if new.too_many_instances(self.services[service].wanted).is_some() {
             self.resize_for(service, new.instances, work);
             resize = None;
         }

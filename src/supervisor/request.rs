@@ -3,7 +3,7 @@
 use super::instance::{Next, State, Stopped};
 use super::stop::AfterStop;
 use super::{Action, Cause, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
-use crate::model::excess::Excess;
+use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
@@ -68,7 +68,7 @@ pub enum Refusal {
     /// A reload has failed; what was there before goes on.
     ReloadFailed(ReloadFailure),
     /// There cannot be so many instances that this is the last.
-    TooMany(InstanceId, Excess),
+    TooMany(InstanceId, TooManyInstances),
     /// It is a oneshot: it has as many instances as its configuration says, and runs once.
     Oneshot(ServiceIndex),
 }
@@ -240,7 +240,7 @@ impl Supervisor {
         if self.services[service].definition.kind == Kind::Oneshot {
             return self.reply(id, Err(Refusal::Oneshot(service)));
         }
-        if let Some(excess) = self.services[service].definition.excess(wanted) {
+        if let Some(excess) = self.services[service].definition.too_many_instances(wanted) {
             let last = InstanceId { service, number: wanted.saturating_sub(1) };
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }

@@ -13,7 +13,7 @@ pub fn now() -> Mono {
     Mono::from_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// `CLOCK_REALTIME`: the time since 1970-01-01 00:00 UTC; zero if the clock says that it is earlier than that.
+/// `CLOCK_REALTIME`: the time since 1970-01-01 00:00 UTC; zero if the clock is set to an earlier time.
 #[must_use]
 pub fn wall() -> Duration {
     let time = read(libc::CLOCK_REALTIME);
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_monotonic_clock_does_not_go_back() {
+    fn the_monotonic_clock_does_not_go_backwards() {
         let first = now();
         assert!(now() >= first);
     }

@@ -1,11 +1,11 @@
-//! Counters in memory that we share with our own copies: mmap(2) `MAP_SHARED`, `MAP_ANONYMOUS`.
+//! Counters in memory that is shared with forked processes: mmap(2) `MAP_SHARED`, `MAP_ANONYMOUS`.
 
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 
-/// So many counters, all 0 at first; memory is used for those alone that have been touched, page by page.
+/// A fixed number of counters that start at 0. Only pages that have been accessed use memory.
 #[derive(Debug)]
 pub struct SharedCounters {
     start: NonNull<AtomicU64>,
@@ -13,7 +13,7 @@ pub struct SharedCounters {
 }
 
 impl SharedCounters {
-    /// Makes them; they stay until the process ends.
+    /// Maps `count` counters. They stay mapped until the process exits.
     ///
     /// # Errors
     /// ENOMEM.
@@ -21,7 +21,7 @@ impl SharedCounters {
         let length = count.checked_mul(size_of::<AtomicU64>()).ok_or(Errno::ENOMEM)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping anywhere, of no file.
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses replaces no other.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
@@ -30,15 +30,15 @@ impl SharedCounters {
         Ok(Self { start, count })
     }
 
-    /// The counter at `position`; `None` if there are not so many.
+    /// The counter at `position`; `None` if `position` is out of bounds.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<&AtomicU64> {
         if position >= self.count {
             return None;
         }
-        // SAFETY: within the mapping.
+        // SAFETY: `position` < `count`, so the result is within the mapping.
         let counter = unsafe { self.start.add(position) };
-        // SAFETY: zeroed or written as an AtomicU64, aligned, and never unmapped.
+        // SAFETY: aligned, initialised to zero by the kernel, and never unmapped.
         Some(unsafe { counter.as_ref() })
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_begin_at_zero_and_end_where_they_end() {
+    fn counters_start_at_zero_and_are_bounds_checked() {
         let counters = SharedCounters::new(1_000_000).unwrap();
         counters.get(999_999).unwrap().fetch_add(3, Ordering::Relaxed);
         let read = |position| counters.get(position).map(|counter| counter.load(Ordering::Relaxed));

@@ -1,5 +1,5 @@
-//! Datagrams from anyone in our network namespace, with who has sent them and the descriptors that came along: unix(7)
-//! `SOCK_DGRAM`, `SCM_CREDENTIALS`, `SCM_RIGHTS`.
+//! Datagrams with their sender and the descriptors that they carry: unix(7) `SOCK_DGRAM`, `SCM_CREDENTIALS`,
+//! `SCM_RIGHTS`.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -10,53 +10,43 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, setsoc
 
 use crate::model::Pid;
 
-/// The kernel passes no more descriptors at once: `SCM_MAX_FD`.
-pub const MOST_DESCRIPTORS: usize = 253;
-/// Room for the control messages with so many descriptors and with the sender, each with its head.
+/// How many descriptors a datagram can carry: the kernel's limit, `SCM_MAX_FD`.
+pub const MAX_FDS_PER_DATAGRAM: usize = 253;
+/// Room for two control messages with their headers: the maximum number of descriptors, and the sender.
 const CONTROL_WORDS: usize = 160;
 const CONTROL_BYTES: u16 = 1280;
 const _: () = assert!(CONTROL_WORDS * size_of::<u64>() == CONTROL_BYTES as usize);
-const _: () = assert!(MOST_DESCRIPTORS * size_of::<c_int>() + 128 <= CONTROL_BYTES as usize);
+const _: () = assert!(MAX_FDS_PER_DATAGRAM * size_of::<c_int>() + 128 <= CONTROL_BYTES as usize);
 
-/// One datagram.
+/// A datagram that was received.
 #[derive(Debug)]
 pub struct Datagram {
-    /// How many of its bytes are in the buffer.
+    /// How many bytes of the buffer it fills.
     pub length: usize,
-    /// Whether there were more, which are lost.
-    pub is_cut: bool,
-    /// Who has sent it; `None`: somebody outside of our PID namespace.
+    /// Whether it was longer than the buffer; the rest is lost. `MSG_TRUNC`
+    pub is_truncated: bool,
+    /// The process that sent it; `None`: one outside of keepalive's PID namespace.
     pub sender: Option<Pid>,
-    /// What came with it, close-on-exec.
+    /// The descriptors that it carries, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
-    /// Whether there were more descriptors, for which we had no room: they have been closed.
-    pub lacks_descriptors: bool,
+    /// Whether it carried more descriptors than keepalive could take; the kernel has closed the rest. `MSG_CTRUNC`
+    pub descriptors_truncated: bool,
 }
 
-/// Opens a socket at the abstract address `name`, close-on-exec; it does not block.
+/// Binds a socket to the abstract address `name`; close-on-exec and non-blocking.
 ///
 /// # Errors
 /// EADDRINUSE; EMFILE, ENFILE, ENOMEM.
-pub fn open(name: &[u8]) -> Result<OwnedFd, Errno> {
+pub fn bind_abstract(name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    // Before anybody can send: what has come earlier would not say from whom.
+    // Before the bind: an earlier datagram would arrive without its sender.
     setsockopt(&socket, sockopt::PassCred, &true)?;
     bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
     Ok(socket)
 }
 
-/// A number that nobody can know beforehand. getrandom(2)
-#[must_use]
-pub fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // SAFETY: there is room for so many bytes.
-    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    // Early in the life of a machine there may be none yet: the time has to do.
-    if length == 8 { u64::from_ne_bytes(bytes) } else { super::now().as_nanos() }
-}
-
-/// Takes the next datagram.
+/// Receives the next datagram.
 ///
 /// # Errors
 /// EAGAIN: there is none.
@@ -70,78 +60,60 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Datagram, Errno> 
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = CONTROL_BYTES.into();
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: the message points to a part and to room for control messages, both writable.
+    // SAFETY: the message points to one part and to room for control messages, both writable and alive.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
     let mut datagram = Datagram {
         length: length.min(buffer.len()),
-        is_cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        is_truncated: message.msg_flags & libc::MSG_TRUNC != 0,
         sender: None,
         descriptors: Vec::new(),
-        lacks_descriptors: message.msg_flags & libc::MSG_CTRUNC != 0,
+        descriptors_truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
     };
     take_control(&message, &mut datagram);
     Ok(datagram)
 }
 
-/// Takes what the kernel has put into the control messages: all of it, as a descriptor left there would stay open for ever.
+/// Takes everything from the control messages. A descriptor that is left there would stay open for ever.
 fn take_control(message: &libc::msghdr, datagram: &mut Datagram) {
-    // SAFETY: the kernel has filled in the message.
+    // SAFETY: the kernel has filled in the message, and its control buffer is still alive.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
-        // SAFETY: not null, so it is a header in the control buffer.
+        // SAFETY: not null, so it points to a header in the control buffer.
         let fields = unsafe { &*header };
         // SAFETY: the header is valid.
         let data: *const c_void = unsafe { libc::CMSG_DATA(header) }.cast();
-        // SAFETY: plain arithmetic.
-        let head = unsafe { libc::CMSG_LEN(0) } as usize;
-        let size = (fields.cmsg_len as usize).saturating_sub(head);
+        // SAFETY: arithmetic on numbers.
+        let header_size = unsafe { libc::CMSG_LEN(0) } as usize;
+        let size = (fields.cmsg_len as usize).saturating_sub(header_size);
         match (fields.cmsg_level, fields.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 for position in 0..size / size_of::<c_int>() {
-                    // SAFETY: there are so many numbers after the header.
-                    let place = unsafe { data.cast::<c_int>().add(position) };
-                    // SAFETY: as above; they need not be aligned.
-                    let descriptor = unsafe { place.read_unaligned() };
-                    // SAFETY: the kernel has just made it, and nobody else knows it.
+                    // SAFETY: `size` bytes follow the header, and `position` is within them.
+                    let element = unsafe { data.cast::<c_int>().add(position) };
+                    // SAFETY: as above. An unaligned read needs no alignment.
+                    let descriptor = unsafe { element.read_unaligned() };
+                    // SAFETY: the kernel has just opened it for this message, so nothing else owns it.
                     datagram.descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
                 }
             }
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if size >= size_of::<libc::ucred>() => {
-                // SAFETY: so many bytes are there.
+                // SAFETY: `size` bytes follow the header, enough for a ucred.
                 let credentials = unsafe { data.cast::<libc::ucred>().read_unaligned() };
                 datagram.sender = Pid::new(credentials.pid);
             }
             _ => {}
         }
-        // SAFETY: both come from the kernel's answer.
+        // SAFETY: `header` is a header of `message`, which the kernel has filled in.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
 }
 
-/// Whether both stand for the same open file. kcmp(2) `KCMP_FILE`; where that is refused, as far as fstat(2) can tell
-#[must_use]
-pub fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
-    const KCMP_FILE: c_int = 0;
-    let own = super::process::id().get();
-    let (one, other) = (one.as_fd(), other.as_fd());
-    // SAFETY: takes plain numbers.
-    let answer = unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one.as_raw_fd(), other.as_raw_fd()) };
-    if answer >= 0 {
-        return answer == 0;
-    }
-    let (Ok(one), Ok(other)) = (nix::sys::stat::fstat(one), nix::sys::stat::fstat(other)) else { return false };
-    // All eventfds, timers and so on have one inode in common, which has no type.
-    let has_type = one.st_mode & libc::S_IFMT != 0;
-    has_type && (one.st_dev, one.st_ino, one.st_rdev) == (other.st_dev, other.st_ino, other.st_rdev)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::fd::BorrowedFd;
-
     use nix::sys::socket::connect;
 
+    use super::super::random::random_u64;
     use super::*;
 
     fn send(name: &[u8], text: &[u8], descriptors: &[c_int]) {
@@ -149,9 +121,9 @@ mod tests {
         connect(client.as_raw_fd(), &UnixAddr::new_abstract(name).unwrap()).unwrap();
         let mut part = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
         let size = u32::try_from(size_of_val(descriptors)).unwrap();
-        // A cmsghdr: its length, level and type.
+        // The fields of cmsghdr: length, level and type.
         let mut control = vec![0_u64; CONTROL_WORDS];
-        // SAFETY: plain arithmetic.
+        // SAFETY: arithmetic on numbers.
         control[0] = unsafe { libc::CMSG_LEN(size) }.into();
         let [level, kind] = [libc::SOL_SOCKET, libc::SCM_RIGHTS].map(|number| u64::from(number.unsigned_abs()));
         control[1] = level | kind << 32;
@@ -164,7 +136,7 @@ mod tests {
         message.msg_iovlen = 1;
         if !descriptors.is_empty() {
             message.msg_control = control.as_mut_ptr().cast();
-            // SAFETY: plain arithmetic.
+            // SAFETY: arithmetic on numbers.
             message.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
         }
         // SAFETY: the message points to one part and, if at all, to a complete control message, both alive.
@@ -172,26 +144,26 @@ mod tests {
     }
 
     fn is_open(fd: c_int) -> bool {
-        // SAFETY: takes plain numbers.
+        // SAFETY: all arguments are plain numbers.
         unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
     }
 
     #[test]
-    fn a_datagram_says_who_has_sent_it_and_brings_all_descriptors() {
-        let name = format!("keepalive-test/{:x}", random());
-        let socket = open(name.as_bytes()).unwrap();
-        assert_eq!(open(name.as_bytes()).err(), Some(Errno::EADDRINUSE));
+    fn a_datagram_has_its_sender_and_all_its_descriptors() {
+        let name = format!("keepalive-test/{:x}", random_u64());
+        let socket = bind_abstract(name.as_bytes()).unwrap();
+        assert_eq!(bind_abstract(name.as_bytes()).err(), Some(Errno::EADDRINUSE));
         let mut buffer = [0; 8];
         assert_eq!(receive(&socket, &mut buffer).err(), Some(Errno::EAGAIN));
         let (end, _other) = nix::unistd::pipe().unwrap();
         send(name.as_bytes(), b"READY=1", &[]);
-        send(name.as_bytes(), b"too long for it", &[end.as_raw_fd(); MOST_DESCRIPTORS]);
+        send(name.as_bytes(), b"too long for it", &[end.as_raw_fd(); MAX_FDS_PER_DATAGRAM]);
         let first = receive(&socket, &mut buffer).unwrap();
-        assert_eq!((&buffer[..first.length], first.is_cut), (&b"READY=1"[..], false));
+        assert_eq!((&buffer[..first.length], first.is_truncated), (&b"READY=1"[..], false));
         assert_eq!(first.sender, Some(super::super::process::id()));
         let second = receive(&socket, &mut buffer).unwrap();
-        assert_eq!((&buffer[..second.length], second.is_cut), (&b"too long"[..], true));
-        assert_eq!((second.descriptors.len(), second.lacks_descriptors), (MOST_DESCRIPTORS, false));
+        assert_eq!((&buffer[..second.length], second.is_truncated), (&b"too long"[..], true));
+        assert_eq!((second.descriptors.len(), second.descriptors_truncated), (MAX_FDS_PER_DATAGRAM, false));
         for descriptor in &second.descriptors {
             let flags = nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_GETFD).unwrap();
             assert_eq!(flags, libc::FD_CLOEXEC);
@@ -199,21 +171,5 @@ mod tests {
         send(name.as_bytes(), b"", &[]);
         assert_eq!(receive(&socket, &mut buffer).unwrap().length, 0);
         assert!(is_open(end.as_raw_fd()));
-    }
-
-    #[test]
-    fn duplicates_are_the_same_file_and_anonymous_ones_are_not_confused() {
-        let (one, other) = nix::unistd::pipe().unwrap();
-        assert!(is_same_file(&one, one.try_clone().unwrap()));
-        assert!(!is_same_file(&one, &other));
-        // SAFETY: takes plain numbers.
-        let [first, second] = [(); 2].map(|()| unsafe { libc::eventfd(0, 0) });
-        // SAFETY: both are open, as long as this test runs.
-        let [first, second] = [first, second].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
-        assert!(!is_same_file(first, second));
-        assert!(is_same_file(first, first));
-        for fd in [first, second] {
-            nix::unistd::close(fd.as_raw_fd()).unwrap();
-        }
     }
 }

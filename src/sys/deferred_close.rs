@@ -1,8 +1,9 @@
-//! Closing what others have handed to us, close(2), which may take any time: a socket with `SO_LINGER` waits until
-//! everything in it has been sent, a file of a network file system until its server answers, and with a unix socket is
-//! closed what is under way in it. socket(7), unix(7), clone(2) `CLONE_FILES`
+//! Closing descriptors that other processes have passed to keepalive: close(2), socket(7), unix(7), clone(2)
+//! `CLONE_FILES`.
 //!
-//! So none of it is closed here: it waits for a [`CloseWorker`], a process that has the same descriptors as we have.
+//! Closing such a descriptor can take any time: a socket with `SO_LINGER` waits until its data has been sent, a file on a
+//! network file system waits for the server, and closing a unix socket closes the descriptors queued in it. So keepalive
+//! does not close them itself. They wait in a queue for a [`CloseWorker`], a process that shares the descriptor table.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -18,22 +19,21 @@ use nix::sys::stat::{SFlag, fstat};
 use super::fork;
 use crate::model::Pid;
 
-/// What nobody wants any more.
-static WAITING: Mutex<VecDeque<OwnedFd>> = Mutex::new(VecDeque::new());
+static QUEUE: Mutex<VecDeque<OwnedFd>> = Mutex::new(VecDeque::new());
 
 fn queue() -> MutexGuard<'static, VecDeque<OwnedFd>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has `descriptors` closed, whatever they are.
+/// Queues descriptors to be closed by a [`CloseWorker`]. Pipes are closed at once.
 pub fn deferred_close(descriptors: Vec<OwnedFd>) {
-    // A pipe is closed in no time: the most frequent of all, BARRIER=1 of sd_notify(3), needs no process.
+    // Closing a pipe never waits. It is the most frequent case, BARRIER=1 of sd_notify(3), and needs no worker.
     queue().extend(descriptors.into_iter().filter(|descriptor| !is_pipe(descriptor)));
 }
 
-/// How many wait to be closed.
+/// How many descriptors are queued.
 #[must_use]
-pub fn waiting() -> usize {
+pub fn queued() -> usize {
     queue().len()
 }
 
@@ -41,94 +41,96 @@ fn is_pipe(descriptor: &OwnedFd) -> bool {
     fstat(descriptor).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
-/// A process that closes some of what waits, in our table of descriptors. It is reaped as any child, after which
-/// [`CloseWorker::finish`] has to be called; before that nobody else touches these.
+/// A process that closes descriptors from the queue in keepalive's descriptor table.
+///
+/// It is reaped like any child. Then [`CloseWorker::finish`] must be called; until then the worker owns its descriptors.
 #[derive(Debug)]
 pub struct CloseWorker {
     pid: Pid,
     descriptors: Vec<RawFd>,
-    begun: Counter,
+    started: SharedCounter,
 }
 
 impl CloseWorker {
-    /// Has the first `count` at most of what waits closed; `None`: nothing waits.
+    /// Starts a worker that closes up to `count` descriptors from the front of the queue; `None`: the queue is empty.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM: no process could be made, and all wait as before.
+    /// EAGAIN, ENOMEM: the process cannot be created; the queue is unchanged.
     pub fn start(count: usize) -> Result<Option<Self>, Errno> {
         let mut queue = queue();
         if queue.is_empty() {
             return Ok(None);
         }
-        let begun = Counter::new()?;
+        let started = SharedCounter::new()?;
         let count = count.min(queue.len());
         let descriptors: Vec<RawFd> = queue.iter().take(count).map(|descriptor| descriptor.as_raw_fd()).collect();
-        let pid = fork::fork_with_our_descriptors(|| {
+        let pid = fork::fork_sharing_fds(|| {
             fork::set_name(c"keepalive-close");
-            close_all(&descriptors, begun.get());
+            close_all(&descriptors, started.get());
             0
         })?;
-        // From here on they are the other process's.
+        // The worker owns them now.
         queue.drain(..count).for_each(std::mem::forget);
-        Ok(Some(Self { pid, descriptors, begun }))
+        Ok(Some(Self { pid, descriptors, started }))
     }
 
-    /// Its id.
+    /// The worker's process id.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// It has ended: what it has not come to waits again.
+    /// Puts the descriptors that the worker did not get to back to the front of the queue. The worker must have exited.
     pub fn finish(self) {
-        let begun = self.begun.get().load(Ordering::Acquire);
+        let started = self.started.get().load(Ordering::Acquire);
         let mut queue = queue();
-        for descriptor in self.descriptors.into_iter().skip(begun).rev() {
-            // SAFETY: it is open, as nobody but the process that has ended would have closed it; and nobody else owns it.
+        for descriptor in self.descriptors.into_iter().skip(started).rev() {
+            // SAFETY: the descriptor is open, because only the worker would have closed it, and it has exited. Nothing
+            // else owns it.
             queue.push_front(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
     }
 }
 
-/// In the other process.
-fn close_all(descriptors: &[RawFd], begun: &AtomicUsize) {
-    let at_once = libc::linger { l_onoff: 0, l_linger: 0 };
+/// Runs in the worker.
+fn close_all(descriptors: &[RawFd], started: &AtomicUsize) {
+    let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
     for (position, descriptor) in descriptors.iter().enumerate() {
-        // Before, so that none is ever closed twice: by then its number may be another's.
-        begun.store(position + 1, Ordering::Release);
-        // SAFETY: open, and ours alone until it is closed; `start` has given it up.
+        // Counted before the close, so that none is closed twice: its number may have been reused by then.
+        started.store(position + 1, Ordering::Release);
+        // SAFETY: the descriptor is open, and `start` has given its ownership to this process.
         let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
-        setsockopt(&descriptor, sockopt::Linger, &at_once).ok();
+        setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
     }
 }
 
-/// A number that both processes see.
+/// A counter in memory that keepalive and the worker share. mmap(2) `MAP_SHARED`
 #[derive(Debug)]
-struct Counter(NonNull<AtomicUsize>);
+struct SharedCounter(NonNull<AtomicUsize>);
 
-impl Counter {
+impl SharedCounter {
     const SIZE: usize = size_of::<AtomicUsize>();
 
     fn new() -> Result<Self, Errno> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        // SAFETY: new memory, wherever there is room.
-        let place = unsafe { libc::mmap(std::ptr::null_mut(), Self::SIZE, access, kind, -1, 0) };
-        match NonNull::new(place.cast()) {
-            Some(place) if place.as_ptr() != libc::MAP_FAILED.cast() => Ok(Self(place)),
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses replaces no other.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), Self::SIZE, protection, flags, -1, 0) };
+        match NonNull::new(start.cast()) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED.cast() => Ok(Self(start)),
             Some(_) | None => Err(Errno::last()),
         }
     }
 
     const fn get(&self) -> &AtomicUsize {
-        // SAFETY: mapped as long as we live, aligned to a page, and all zero at first.
+        // SAFETY: mapped until `self` is dropped, aligned to a page, and initialised to zero by the kernel.
         unsafe { self.0.as_ref() }
     }
 }
 
-impl Drop for Counter {
+impl Drop for SharedCounter {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, which nobody refers to any more.
+        // SAFETY: `new` made this mapping, and no reference to it outlives `self`.
         unsafe { libc::munmap(self.0.as_ptr().cast::<c_void>(), Self::SIZE) };
     }
 }
@@ -140,20 +142,20 @@ mod tests {
     use super::*;
     use crate::sys::{socket, stream, wait};
 
-    /// Other tests have things closed, too.
+    /// Starts workers until `is_done`. Other tests use the queue, too.
     fn close_until(is_done: impl Fn() -> bool) {
         while !is_done() {
-            if let Some(closer) = CloseWorker::start(2).unwrap() {
-                while wait::reap(closer.pid()) == Err(Errno::EAGAIN) {
+            if let Some(worker) = CloseWorker::start(2).unwrap() {
+                while wait::reap(worker.pid()) == Err(Errno::EAGAIN) {
                     std::thread::yield_now();
                 }
-                closer.finish();
+                worker.finish();
             }
         }
     }
 
-    fn is_over(end: &OwnedFd) -> bool {
-        socket::receive(end, &mut [0]) == Ok(0)
+    fn is_peer_closed(socket: &OwnedFd) -> bool {
+        socket::receive(socket, &mut [0]) == Ok(0)
     }
 
     #[test]
@@ -164,18 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn all_are_closed_by_other_processes() {
+    fn workers_close_all_queued_descriptors() {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..5).map(|_| stream::pair().unwrap()).unzip();
         deferred_close(theirs);
-        close_until(|| ours.iter().all(is_over));
+        close_until(|| ours.iter().all(is_peer_closed));
     }
 
     #[test]
-    fn what_a_process_has_not_come_to_waits_again() {
+    fn a_descriptor_that_a_worker_did_not_get_to_is_queued_again() {
         let (ours, theirs) = stream::pair().unwrap();
-        let (descriptors, begun) = (vec![-1, theirs.into_raw_fd()], Counter::new().unwrap());
-        begun.get().store(1, Ordering::Release);
-        CloseWorker { pid: crate::sys::process::id(), descriptors, begun }.finish();
-        close_until(|| is_over(&ours));
+        let (descriptors, started) = (vec![-1, theirs.into_raw_fd()], SharedCounter::new().unwrap());
+        started.get().store(1, Ordering::Release);
+        CloseWorker { pid: crate::sys::process::id(), descriptors, started }.finish();
+        close_until(|| is_peer_closed(&ours));
     }
 }

@@ -1,12 +1,13 @@
-//! The entry of the program, in place of the Rust runtime's own.
+//! The entry point of the program, in place of the Rust runtime's.
 //!
-//! The runtime ignores SIGPIPE, installs handlers for SIGSEGV and SIGBUS and opens /dev/null on closed descriptors so
-//! that children inherit it. An init must pass on what it was given, so it starts at the C `main`.
+//! The Rust runtime ignores SIGPIPE, installs handlers for SIGSEGV and SIGBUS, and opens /dev/null on closed standard
+//! descriptors, all of which children inherit. An init must pass its own surroundings on unchanged, so keepalive starts at
+//! the C `main`.
 
 use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 
-/// Makes `function: fn(Vec<OsString>) -> u8` the program: it gets the arguments, its result is the exit code.
+/// Makes `function: fn(Vec<OsString>) -> u8` the program: it is given the arguments and returns the exit code.
 ///
 /// For a crate root with `#![no_main]`.
 #[macro_export]
@@ -14,29 +15,29 @@ macro_rules! entry {
     ($function:path) => {
         /// The C entry of the program.
         #[expect(unsafe_code, reason = "the C runtime looks for this name")]
-        // SAFETY: no other function of the program is called `main`.
+        // SAFETY: no other symbol of the program is called `main`.
         #[unsafe(no_mangle)]
         extern "C" fn main(count: ::std::ffi::c_int, arguments: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
-            // SAFETY: the C runtime calls `main` with what start() asks for.
+            // SAFETY: the C runtime calls `main` with the arguments that `start` requires.
             unsafe { $crate::sys::entry::start(count, arguments, $function) }
         }
     };
 }
 
-/// What the C `main` of [`entry!`](crate::entry) does.
+/// The body of the C `main` of [`entry!`](crate::entry).
 ///
 /// # Safety
-/// `arguments` points to `count` NUL-terminated strings, as the C runtime passes them.
+/// `arguments` must point to `count` NUL-terminated strings, as the C runtime passes them.
 #[must_use]
 pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(Vec<OsString>) -> u8) -> c_int {
-    super::signals::hold_if_init();
+    super::signals::block_all_if_init();
     occupy_standard_descriptors();
     let count = usize::try_from(count).unwrap_or(0);
     let mut words = Vec::with_capacity(count);
     for position in 0..count {
-        // SAFETY: position < count, so the caller's promise covers this element.
+        // SAFETY: `position` < `count`, so the element is part of the caller's vector.
         let word = unsafe { arguments.add(position) };
-        // SAFETY: as above; the element may be read.
+        // SAFETY: as above, so the element is readable.
         let word = unsafe { *word };
         // SAFETY: each of the `count` elements is a NUL-terminated string.
         let word = unsafe { CStr::from_ptr(word) };
@@ -45,9 +46,9 @@ pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(
     c_int::from(function(words))
 }
 
-/// Opens something harmless on each of the descriptors 0, 1 and 2 that is closed, close-on-exec.
+/// Opens /dev/null, close-on-exec, on each closed standard descriptor.
 ///
-/// No descriptor of ours then ever lands there, while a child still finds it closed, as we did.
+/// So no descriptor that keepalive opens later gets one of these numbers, and children still find them closed.
 fn occupy_standard_descriptors() {
     let mut descriptors = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: the array has three valid entries; a timeout of zero does not wait.
@@ -60,7 +61,9 @@ fn occupy_standard_descriptors() {
     }
 }
 
-/// The kernel gives out the lowest free number, and this is called in rising order, so it is `wanted` that is filled.
+/// Opens /dev/null, or else a pipe without a writer, at the number `wanted`.
+///
+/// The kernel assigns the lowest free number and the callers go upwards, so that number is `wanted`.
 fn occupy(wanted: c_int) {
     // SAFETY: the path is NUL-terminated; the other arguments are plain flags.
     let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
@@ -72,8 +75,8 @@ fn occupy(wanted: c_int) {
     let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
     let [_, write_end] = ends;
     if made == 0 && write_end != wanted {
-        // What is read from `wanted` finds the end, what is written to it EBADF: the write end has gone.
-        // SAFETY: the descriptor was made here and nothing else knows it.
+        // Reading from `wanted` then gives end of file, writing to it EBADF.
+        // SAFETY: the descriptor was opened above and nothing else owns it.
         unsafe { libc::close(write_end) };
     }
 }

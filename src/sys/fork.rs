@@ -1,4 +1,4 @@
-//! A copy of ourselves that does one thing until it ends: clone(2) without execve(2), prctl(2) `PR_SET_NAME`.
+//! Helper processes that do not execute another program: fork(2), clone(2), prctl(2) `PR_SET_NAME`.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -8,57 +8,58 @@ use nix::errno::Errno;
 use super::process;
 use crate::model::{Pid, Signal};
 
-/// Who returns from [`fork_without_sigchld`].
+/// The process in which [`fork_without_sigchld`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The copy. It owns none of the values that it has a copy of, must not drop them and must not return.
+pub enum ForkResult {
+    /// The child. The parent still owns every value that was copied: the child must not drop them and must not return.
     Child,
-    /// We, and this is the copy.
+    /// The parent, with the id of the child.
     Parent(Pid),
 }
 
-/// Makes a copy of this process whose end sends no SIGCHLD and which no wait but [`super::wait::reap_quiet`] sees: it is
-/// not one of those whom an init waits for.
+/// Forks a child that sends no SIGCHLD when it exits and that only [`super::wait::reap_without_sigchld`] sees, so that it
+/// does not count among the children that an init waits for.
 ///
-/// For a program with one thread. The copy has all signals blocked as we have.
+/// Only for a program with one thread. The child has all signals blocked, as the parent has.
 ///
 /// # Errors
-/// EAGAIN, ENOMEM: no process could be made.
-pub fn fork_without_sigchld() -> Result<Side, Errno> {
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
     const NO_EXIT_SIGNAL: usize = 0;
     let none = 0_usize;
-    // SAFETY: as fork(2), of a process with one thread: no lock can be held by another. Without a stack of its own the
-    // child goes on with a copy of ours.
+    // SAFETY: equivalent to fork(2). The process has one thread, so no other thread can hold a lock. As no stack is
+    // given, the child continues on a copy of the parent's.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, NO_EXIT_SIGNAL, none, none, none, none) })?;
     let pid = i32::try_from(pid).ok().and_then(Pid::new);
-    Ok(pid.map_or(Side::Child, Side::Parent))
+    Ok(pid.map_or(ForkResult::Child, ForkResult::Parent))
 }
 
-/// Has a copy of this process find something out that may take any time, and end with the answer; it is reaped as any child.
-/// It dies with us. Of our descriptors it has but stdin, stdout, stderr, those that we were started with, and `kept`: what we
-/// close is closed, however long it takes.
+/// Forks a helper that runs `work`, which may take any time, and exits with the code that it returns.
 ///
-/// For a program with one thread. `answer` may use nothing but memory that is there, `kept` and system calls.
+/// The helper is reaped like any child and killed when keepalive dies. It keeps only stdin, stdout, stderr, the
+/// descriptors that keepalive was started with, and `kept`, so that no other descriptor stays open because of it.
+///
+/// Only for a program with one thread. `work` may use existing memory, `kept` and system calls.
 ///
 /// # Errors
-/// EAGAIN, ENOMEM: no process could be made.
-pub fn fork_helper(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub fn fork_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     fork_with(0, || {
-        process::release_copied(kept);
-        answer()
+        process::close_fds_in_fork(kept);
+        work()
     })
 }
 
-/// As [`fork_helper`], with a copy that has our descriptors in common with us: what it closes is closed.
+/// As [`fork_helper`], but the helper shares keepalive's descriptor table: what it closes is closed in keepalive, too.
 /// clone(2) `CLONE_FILES`
 ///
 /// # Errors
-/// EAGAIN, ENOMEM: no process could be made.
-pub(super) fn fork_with_our_descriptors(answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    fork_with(libc::CLONE_FILES, answer)
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub(super) fn fork_sharing_fds(work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    fork_with(libc::CLONE_FILES, work)
 }
 
-fn fork_with(flags: i32, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+fn fork_with(flags: i32, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     let parent = process::id();
     let (flags, none) = ((flags | libc::SIGCHLD).unsigned_abs() as usize, 0_usize);
     // SAFETY: as in `fork_without_sigchld`.
@@ -66,14 +67,14 @@ fn fork_with(flags: i32, answer: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
         return Ok(pid);
     }
-    // It knows of no error that could come of this.
+    // Cannot fail: SIGKILL is a valid signal.
     process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-    process::exit_now(answer())
+    process::exit_now(work())
 }
 
-/// What ps(1) and top(1) call us; 15 bytes at most.
+/// Sets the process name that ps(1) and top(1) show, at most 15 bytes.
 pub fn set_name(name: &CStr) {
-    // SAFETY: a NUL-terminated string that the kernel copies.
+    // SAFETY: the kernel copies the NUL-terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0_usize, 0_usize, 0_usize) };
 }
 
@@ -86,22 +87,22 @@ mod tests {
     use crate::sys::wait::reap;
 
     #[test]
-    fn a_copy_ends_with_its_answer() {
-        assert_eq!(answered(None, || 42), ExitStatus::Code(42));
+    fn a_helper_exits_with_the_code_that_its_work_returns() {
+        assert_eq!(status_of_helper(None, || 42), ExitStatus::Code(42));
     }
 
     #[test]
-    fn a_copy_has_no_descriptor_but_the_one_that_it_keeps() {
+    fn a_helper_has_no_descriptor_other_than_the_one_that_it_keeps() {
         let (kept, other) = nix::unistd::pipe().unwrap();
         let is_open = |fd: &OwnedFd| u8::from(nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
         let both = || is_open(&kept) * 2 + is_open(&other);
-        assert_eq!(answered(Some(kept.as_fd()), both), ExitStatus::Code(2));
-        assert_eq!(answered(Some(other.as_fd()), both), ExitStatus::Code(1));
-        assert_eq!(both(), 3, "here nothing is closed");
+        assert_eq!(status_of_helper(Some(kept.as_fd()), both), ExitStatus::Code(2));
+        assert_eq!(status_of_helper(Some(other.as_fd()), both), ExitStatus::Code(1));
+        assert_eq!(both(), 3, "the parent's descriptors stay open");
     }
 
-    fn answered(kept: Option<BorrowedFd<'_>>, answer: impl FnOnce() -> u8) -> ExitStatus {
-        let pid = fork_helper(kept, answer).unwrap();
+    fn status_of_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> ExitStatus {
+        let pid = fork_helper(kept, work).unwrap();
         loop {
             match reap(pid) {
                 Err(Errno::EAGAIN) => std::thread::yield_now(),

@@ -1,6 +1,6 @@
 //! Sockets that services listen on: socket(2), socket(7), ip(7), ipv6(7), unix(7), bind(2), listen(2).
 //!
-//! All are close-on-exec and blocking, as those of systemd.socket(5) are: whoever gets one decides for himself.
+//! All are close-on-exec and blocking, as those of systemd.socket(5) are: the service that receives one can change that.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -19,50 +19,52 @@ use nix::unistd::{Gid, Uid, fchownat};
 use super::socket::connect_unix;
 use crate::model::plan::{Address, ListenMode};
 
-/// The file of a unix socket, by which it is known again at the end.
+/// The file of a unix socket.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Device and inode.
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// Takes the file away, if it is still that of the socket.
+    /// Removes the file, unless another file has replaced it.
     pub fn remove(self) {
-        if identity(&self.path).ok() == Some(self.identity) {
+        if file_identity(&self.path).ok() == Some(self.identity) {
             std::fs::remove_file(&self.path).ok();
         }
     }
 }
 
-/// Listens at `address`; what waits to be accepted is limited by the system alone (`net.core.somaxconn`).
+/// Opens a socket that listens on `address`. The backlog is the system's maximum (`net.core.somaxconn`).
 ///
-/// A unix socket that nobody listens at any more is replaced.
+/// A stale unix socket, on which no process listens, is replaced.
 ///
 /// # Errors
-/// EADDRINUSE: somebody else has it, or a file that is no socket is in the way. EADDRNOTAVAIL, EAFNOSUPPORT, EACCES (a
-/// port below 1024), EMFILE, ENFILE, ENOMEM. For a path: ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (its owner).
+/// EADDRINUSE: the address is in use, or another kind of file has this path. EADDRNOTAVAIL, EAFNOSUPPORT, EACCES (a port
+/// below 1024), EMFILE, ENFILE, ENOMEM. For a path: ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (cannot set the owner).
 pub fn open(address: &Address, mode: ListenMode) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
     match address {
         Address::Tcp(address) => {
-            let listener = internet(*address, SockType::Stream, mode)?;
+            let listener = bind_inet(*address, SockType::Stream, mode)?;
             listen(&listener, Backlog::MAXALLOWABLE)?;
             Ok((listener, None))
         }
-        Address::Udp(address) => internet(*address, SockType::Datagram, mode).map(|socket| (socket, None)),
-        Address::Unix { path, mode, owner } => unix(path, *mode, *owner),
+        Address::Udp(address) => bind_inet(*address, SockType::Datagram, mode).map(|socket| (socket, None)),
+        Address::Unix { path, mode, owner } => listen_unix(path, *mode, *owner),
     }
 }
 
-fn internet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<OwnedFd, Errno> {
+fn bind_inet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if kind == SockType::Stream {
-        // Connections of an earlier life must not keep us out. Of datagrams it would let several have the same address.
+        // Connections in TIME_WAIT must not block the address. For datagram sockets this option would allow several to
+        // have the same address.
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     if address.is_ipv6() {
-        // `[::]` is all addresses, those of IPv4 too, whatever the system's default is.
+        // `[::]` includes the IPv4 addresses, whatever the system's default is.
         setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
     }
     if mode == ListenMode::Reuseport {
@@ -72,14 +74,14 @@ fn internet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<Own
     Ok(socket)
 }
 
-fn unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
         bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
         listen(&socket, Backlog::MAXALLOWABLE)?;
         return Ok((socket, None));
     }
-    // The file gets the mode of the socket, less the umask.
+    // bind(2) gives the file the mode of the socket, minus the umask.
     fchmod(&socket, Mode::from_bits_truncate(mode))?;
     let address = UnixAddr::new(path)?;
     let bind_file = || {
@@ -95,9 +97,10 @@ fn unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, O
         }
         other => other?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
-    let made = owner.map_or(Ok(()), |owner| own(path, owner)).and_then(|()| listen(&socket, Backlog::MAXALLOWABLE));
-    match made {
+    let file = SocketFile { path: path.to_owned(), identity: file_identity(path)? };
+    let listening =
+        owner.map_or(Ok(()), |owner| set_owner(path, owner)).and_then(|()| listen(&socket, Backlog::MAXALLOWABLE));
+    match listening {
         Ok(()) => Ok((socket, Some(file))),
         Err(errno) => {
             file.remove();
@@ -106,34 +109,31 @@ fn unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, O
     }
 }
 
-/// Lets nobody wait in accept(2) for what somebody else has taken, nor whoever else has the socket.
-pub fn unblock(socket: impl AsFd) {
+/// Makes the socket non-blocking, for every process that has it: accept(2) does not wait for a connection that another
+/// process has accepted. fcntl(2) `O_NONBLOCK`
+pub fn set_nonblocking(socket: impl AsFd) {
     if let Ok(flags) = fcntl(&socket, FcntlArg::F_GETFL) {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK)).ok();
     }
 }
 
-/// Others may listen at the same address from now on, if they belong to the same user and are opened for it.
-/// socket(7) `SO_REUSEPORT`
-pub fn allow_others(socket: impl AsFd) {
-    // It can fail for unix sockets alone, which have no such thing.
+/// Allows other sockets of the same user that have this option to listen on the same address. socket(7) `SO_REUSEPORT`
+pub fn enable_reuseport(socket: impl AsFd) {
+    // Fails only for unix sockets, which do not support it.
     setsockopt(&socket.as_fd(), sockopt::ReusePort, &true).ok();
 }
 
-/// Changes who may connect to a socket that is there already, by whom its file belongs to and its mode.
+/// Changes the owner and mode of an existing socket's file, which determine who may connect.
 ///
 /// # Errors
-/// EPERM: we may not. ENOENT, ENOTSOCK: its file is gone.
-pub fn permit(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Errno> {
-    own(path, owner)?;
+/// EPERM: keepalive may not. ENOENT, ENOTSOCK: the file is gone or has been replaced.
+pub fn set_owner_and_mode(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Errno> {
+    set_owner(path, owner)?;
     fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
 }
 
-/// Gives the socket's file to somebody. A file that has been put in its place is left alone.
-///
-/// # Errors
-/// EPERM: we may not. ENOENT, ENOTSOCK: it is gone.
-fn own(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+/// Changes the owner of a socket's file. A file of another kind that has replaced it is left alone.
+fn set_owner(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
     if !file.metadata().is_ok_and(|file| file.file_type().is_socket()) {
@@ -142,7 +142,7 @@ fn own(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
     fchownat(&file, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)
 }
 
-/// Takes away what was left behind by somebody who has gone.
+/// Removes a socket file on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), Errno> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     match connect_unix(path) {
@@ -152,7 +152,7 @@ fn remove_stale(path: &Path) -> Result<(), Errno> {
     }
 }
 
-fn identity(path: &Path) -> Result<(u64, u64), Errno> {
+fn file_identity(path: &Path) -> Result<(u64, u64), Errno> {
     std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).map_err(errno_of)
 }
 
@@ -185,7 +185,7 @@ mod tests {
 
     // systemd.socket(5): the sockets are blocking; sd_listen_fds(3) leaves the rest to the service.
     #[test]
-    fn a_listener_blocks_and_closes_on_exec() {
+    fn a_listener_is_blocking_and_close_on_exec() {
         let (socket, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
         let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL).unwrap());
         assert!(!flags.contains(OFlag::O_NONBLOCK));
@@ -196,18 +196,18 @@ mod tests {
 
     // listen(2): a backlog greater than somaxconn is silently capped to it. tcp(7): `tcpi_sacked` of a listener is its backlog.
     #[test]
-    fn as_many_may_wait_as_the_system_allows() {
+    fn the_backlog_is_the_maximum_of_the_system() {
         let (socket, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
         let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
         let (mut info, mut length) = ([0_u32; 26], 104);
         let room = info.as_mut_ptr().cast();
-        // SAFETY: there is room for as many bytes as said.
+        // SAFETY: `info` has room for `length` bytes.
         unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, room, &raw mut length) };
         assert_eq!(info[7].to_string(), limit.trim());
     }
 
     #[test]
-    fn all_addresses_of_version_six_are_those_of_four_too() {
+    fn the_ipv6_wildcard_address_accepts_ipv4_connections() {
         let (socket, _) = open(&Address::Tcp(at("::")), ListenMode::Shared).unwrap();
         let listener = TcpListener::from(socket);
         let port = listener.local_addr().unwrap().port();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_somebody_has_is_refused() {
+    fn an_address_in_use_is_an_error() {
         let (first, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Shared).unwrap();
         let taken = TcpListener::from(first);
         let address = Address::Tcp(taken.local_addr().unwrap());
@@ -234,7 +234,7 @@ mod tests {
 
     // socket(7) SO_REUSEPORT
     #[test]
-    fn several_can_have_one_port_if_each_wants_it_so() {
+    fn sockets_can_share_a_port_if_all_of_them_use_reuseport() {
         let (first, _) = open(&Address::Tcp(at("127.0.0.1")), ListenMode::Reuseport).unwrap();
         let first = TcpListener::from(first);
         let address = Address::Tcp(first.local_addr().unwrap());
@@ -243,20 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_can_be_made_to_share_its_port_later() {
+    fn reuseport_can_be_enabled_later() {
         for make in [Address::Tcp, Address::Udp] {
             let (socket, _) = open(&make(at("127.0.0.1")), ListenMode::Shared).unwrap();
             let port =
                 nix::sys::socket::getsockname::<nix::sys::socket::SockaddrIn>(socket.as_raw_fd()).unwrap().port();
             let address = make(SocketAddr::new("127.0.0.1".parse().unwrap(), port));
             assert_eq!(open(&address, ListenMode::Reuseport).err(), Some(Errno::EADDRINUSE));
-            allow_others(&socket);
+            enable_reuseport(&socket);
             open(&address, ListenMode::Reuseport).unwrap();
         }
     }
 
     #[test]
-    fn a_file_has_its_mode_whatever_the_umask_and_goes_with_the_socket() {
+    fn a_socket_file_has_its_mode_whatever_the_umask_and_can_be_removed() {
         for mode in [0o600, 0o666, 0o777] {
             let path = temporary("listen-mode");
             let (socket, file) = open(&named(path.clone(), mode), ListenMode::Shared).unwrap();
@@ -269,21 +269,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changes_hands_only_where_it_is_a_socket() {
+    fn only_the_file_of_a_socket_changes_owner_and_mode() {
         let (path, ours) = (temporary("listen-owner"), (Uid::current().as_raw(), Gid::current().as_raw()));
         let (_socket, file) = open(&named(path.clone(), 0o600), ListenMode::Shared).unwrap();
-        permit(&path, 0o640, ours).unwrap();
+        set_owner_and_mode(&path, 0o640, ours).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
-        assert_eq!(permit(&path, 0o666, ours), Err(Errno::ENOTSOCK));
+        assert_eq!(set_owner_and_mode(&path, 0o666, ours), Err(Errno::ENOTSOCK));
         file.unwrap().remove();
-        assert!(path.exists(), "another file is not ours to remove");
+        assert!(path.exists(), "a file that replaced the socket is not removed");
         std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
-    fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let path = temporary("listen-stale");
         let address = named(path.clone(), 0o600);
         let live = UnixListener::bind(&path).unwrap();
@@ -300,9 +300,9 @@ mod tests {
         assert_eq!(open(&nowhere, ListenMode::Shared).err(), Some(Errno::ENOENT));
     }
 
-    // unix(7): an abstract name begins with a NUL byte, for which configurations write `@`.
+    // unix(7): an abstract name starts with a NUL byte, which configurations write as `@`.
     #[test]
-    fn a_name_with_an_at_is_abstract() {
+    fn a_name_that_starts_with_an_at_sign_is_abstract() {
         use std::os::linux::net::SocketAddrExt as _;
         let name = format!("keepalive-listen-{}", std::process::id());
         let address = named(format!("@{name}").into(), 0o600);

@@ -1,4 +1,4 @@
-//! Memory that is handed on as a descriptor: memfd_create(2), `F_ADD_SEALS` of fcntl(2), `/proc/self/fd` of proc(5).
+//! Anonymous files in memory: memfd_create(2), `F_ADD_SEALS` of fcntl(2), `/proc/self/fd` of proc(5).
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,59 +11,59 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek64};
 
-/// Memory for data of a service, of no bytes yet: whoever has it can make it larger and smaller, and nobody can keep
-/// others from that. It takes no room before something is written.
+/// Creates an empty memfd that can never be sealed, so that every process that has it can always write to it and resize
+/// it. It uses no memory until it is written to.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
-pub fn for_data() -> Result<OwnedFd, Errno> {
+pub fn create_resizable() -> Result<OwnedFd, Errno> {
     let memory = memfd_create(c"keepalive-state", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    // Where `vm.memfd_noexec` is set, it could be sealed even if it had not been made for that.
+    // Without MFD_ALLOW_SEALING, `vm.memfd_noexec` would make the memfd sealable. So seal it against further seals.
     fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL))?;
     Ok(memory)
 }
 
-/// Makes it so large or so small. What is cut off is gone, and who has it mapped and looks there dies of SIGBUS.
+/// Sets the size in bytes. Data beyond a smaller size is lost; a process that has it mapped and accesses it gets SIGBUS.
 ///
 /// # Errors
-/// ENOMEM, ENOSPC: there is no memory for it; EFBIG: it can never be so large, or may not, and then we are sent SIGXFSZ.
+/// ENOMEM, ENOSPC: out of memory. EFBIG: larger than possible, or than `RLIMIT_FSIZE`, which also sends SIGXFSZ.
 pub fn resize(memory: impl AsFd, size: u64) -> Result<(), Errno> {
     nix::unistd::ftruncate(memory, i64::try_from(size).map_err(|_| Errno::EFBIG)?)
 }
 
-/// Memory that grows with what is written to it.
+/// Creates an empty memfd.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
-pub fn empty(name: &CStr) -> Result<OwnedFd, Errno> {
+pub fn create(name: &CStr) -> Result<OwnedFd, Errno> {
     memfd_create(name, MFdFlags::MFD_CLOEXEC)
 }
 
-/// All that it holds.
+/// Reads the whole content.
 ///
 /// # Errors
 /// EMFILE, ENFILE.
-pub fn content(memory: &OwnedFd) -> Result<Vec<u8>, Errno> {
+pub fn read_all(memory: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let mut content = vec![0; usize::try_from(size(memory)?).unwrap_or(usize::MAX)];
     File::from(memory.try_clone().map_err(errno)?).read_exact_at(&mut content, 0).map_err(errno)?;
     Ok(content)
 }
 
-/// How many bytes it has.
+/// The size in bytes.
 ///
 /// # Errors
-/// None for what is made here.
+/// None for a memfd.
 pub fn size(memory: impl AsFd) -> Result<u64, Errno> {
-    nix::sys::stat::fstat(memory).map(|about| about.st_size.unsigned_abs())
+    nix::sys::stat::fstat(memory).map(|status| status.st_size.unsigned_abs())
 }
 
-/// Another descriptor of it, which is read and written from the beginning, wherever others are. Without /proc it has its
-/// position in common with them, which is now the beginning.
+/// Opens a memfd again, so that the new descriptor has a file offset of its own, at the start. Without /proc the offset is
+/// shared, and reset to the start.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
-pub fn reopened(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub fn reopen(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
     nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_else(|_| {
         lseek64(memory, 0, Whence::SeekSet)?;
@@ -86,41 +86,41 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        let memory = empty(c"test").unwrap();
-        assert_eq!(content(&memory), Ok(Vec::new()));
+    fn read_all_returns_what_was_written() {
+        let memory = create(c"test").unwrap();
+        assert_eq!(read_all(&memory), Ok(Vec::new()));
         write(&memory, 0, b"text");
-        assert_eq!(content(&memory), Ok(b"text".to_vec()));
+        assert_eq!(read_all(&memory), Ok(b"text".to_vec()));
     }
 
     #[test]
-    fn what_is_kept_of_it_when_its_size_changes_stays_and_the_rest_is_zero() {
-        let memory = for_data().unwrap();
+    fn a_resize_keeps_the_remaining_data_and_fills_up_with_zeros() {
+        let memory = create_resizable().unwrap();
         assert_eq!(size(&memory), Ok(0));
         resize(&memory, 4).unwrap();
         write(&memory, 0, b"1234");
         for (to, expect) in [(6, &b"1234\0\0"[..]), (2, b"12"), (4, b"12\0\0")] {
             resize(&memory, to).unwrap();
-            assert_eq!(content(&memory), Ok(expect.to_vec()));
+            assert_eq!(read_all(&memory), Ok(expect.to_vec()));
         }
         assert_eq!(resize(&memory, u64::MAX), Err(Errno::EFBIG));
         assert_eq!(size(&memory), Ok(4));
     }
 
     #[test]
-    fn nobody_can_keep_others_from_changing_it() {
-        let memory = for_data().unwrap();
+    fn a_resizable_memfd_cannot_be_sealed() {
+        let memory = create_resizable().unwrap();
         for seal in [SealFlag::F_SEAL_GROW, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_WRITE] {
             assert_eq!(fcntl(&memory, FcntlArg::F_ADD_SEALS(seal)), Err(Errno::EPERM));
         }
     }
 
     #[test]
-    fn each_descriptor_of_it_has_a_position_of_its_own() {
+    fn each_reopened_descriptor_has_a_file_offset_of_its_own() {
         use std::io::{Read as _, Write as _};
-        let memory = for_data().unwrap();
+        let memory = create_resizable().unwrap();
         resize(&memory, 8).unwrap();
-        let (mut first, mut second) = (File::from(reopened(&memory).unwrap()), File::from(reopened(&memory).unwrap()));
+        let (mut first, mut second) = (File::from(reopen(&memory).unwrap()), File::from(reopen(&memory).unwrap()));
         first.write_all(b"12345").unwrap();
         let mut content = String::new();
         second.read_to_string(&mut content).unwrap();

@@ -1,11 +1,11 @@
-//! Touches the kernel: the only unsafe code, the only clock, the only fork and kill.
+//! System calls: the only place for `unsafe`, the clocks, fork and kill.
 //!
-//! One file per family of system calls, each function safe to call and answering with the bare `Errno`: only the
-//! caller knows what it was doing. Nothing here decides, logs or keeps state beyond a descriptor. Signal masks and
-//! dispositions go through raw system calls, because musl refuses the signals 32 to 34. Start with [`spawn`], then
-//! [`signals`] and [`wait`].
+//! One file for each family of manual pages. Every function is safe to call and returns the bare `Errno`, because only
+//! the caller can say which operation failed. Nothing here makes decisions, logs, or keeps state other than descriptors.
+//! Signal masks and dispositions use raw system calls, because musl refuses signals 32 to 34. Start reading at [`spawn`],
+//! then [`signals`] and [`wait`].
 
-#![allow(unsafe_code, reason = "this is the one room that talks to the kernel")]
+#![allow(unsafe_code, reason = "the only room that makes system calls")]
 
 pub mod clock;
 pub mod counters;
@@ -13,7 +13,10 @@ pub mod cpus;
 pub mod datagram;
 pub mod deferred_close;
 pub mod entry;
+mod exec_failure;
+mod exec_step;
 pub mod fork;
+pub mod kcmp;
 pub mod kill;
 pub mod listen;
 pub mod memfd;
@@ -28,14 +31,17 @@ pub mod poll;
 pub mod port_owner;
 pub mod process;
 pub mod procfs;
-pub mod screen;
+pub mod random;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
 mod spawn_child;
+mod spawn_options;
 pub mod stream;
 pub mod strings;
+mod syscall;
 pub mod terminal;
+pub mod termios;
 pub mod wait;
 
 pub use clock::{now, wall};
@@ -43,7 +49,8 @@ pub use deferred_close::deferred_close;
 pub use kill::{PidLiveness, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;
 pub use poll::{Interest, Poller};
-pub use signals::{ChildSignals, Depth, Inherited, Origin, Received, SignalQueue, SignalSet};
-pub use spawn::{OpenFile, Progress, Session, Setup, SpawnMode, Spawner};
+pub use signals::{ChildSignals, DispositionReset, InheritedSignals, Origin, Received, SignalQueue, SignalSet};
+pub use spawn::{ExecResult, SpawnMode, Spawner};
+pub use spawn_options::{OpenFile, Session, SpawnOptions};
 pub use strings::StringList;
 pub use wait::{ChildEvent, Ended, Reaped};

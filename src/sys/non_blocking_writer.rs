@@ -1,51 +1,56 @@
-//! Writing to a descriptor that others use too without ever waiting: pwritev2(2), send(2), poll(2).
+//! Writing to an inherited descriptor without ever waiting: pwritev2(2), send(2), poll(2).
 //!
-//! `O_NONBLOCK` belongs to the open file description that every process shares, so it is never set there: a pipe or
-//! terminal is opened anew, for a description of our own. Where that is refused, the kernel is asked first.
+//! `O_NONBLOCK` belongs to the open file description, which other processes share, so keepalive never sets it there. It
+//! opens a pipe or terminal again instead, for an open file description of its own. Where that is not permitted, it uses
+//! writes that fail rather than block.
 
 use std::ffi::{CString, c_int};
 use std::os::fd::{BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
-/// Values of a route; from 0 on it is the private descriptor. Written as it is: a regular file does not block.
-const PLAIN: i32 = -2;
+// The methods of writing. A value from 0 on is the private descriptor of a pipe or terminal that was opened again.
+
+/// write(2): a regular file, which does not block.
+const DIRECT: i32 = -2;
+/// send(2) with `MSG_DONTWAIT`.
 const SOCKET: i32 = -3;
-/// A pipe or terminal that could not be opened anew.
-const ASK_FIRST: i32 = -4;
+/// pwritev2(2) with `RWF_NOWAIT`: a pipe or terminal that could not be opened again.
+const NOWAIT: i32 = -4;
 const CLOSED: i32 = -5;
 
-/// stdout or stderr, for whoever writes to it for as long as it lives.
+/// Writes to stdout or stderr, which are never closed.
 #[derive(Clone, Copy, Debug)]
 pub struct NonBlockingWriter {
     fd: RawFd,
-    route: i32,
+    method: i32,
 }
 
 impl NonBlockingWriter {
-    /// Finds out how the descriptor `fd`, which stays open for good, is written to without waiting.
+    /// Detects how to write to `fd` without waiting. `fd` must stay open until the process exits.
     #[must_use]
-    pub fn of(fd: RawFd) -> Self {
-        Self { fd, route: find_route(fd) }
+    pub fn new(fd: RawFd) -> Self {
+        Self { fd, method: detect_method(fd) }
     }
 
-    /// Writes what can be written now and says how much that was.
+    /// Writes as much as possible without waiting and returns the number of bytes written.
     ///
     /// # Errors
-    /// EAGAIN: nothing can. EPIPE, EBADF, EIO: nobody will ever read it. ENOSPC and the rest of write(2).
+    /// EAGAIN: nothing can be written now. EPIPE, EBADF, EIO: nothing can ever be written again. ENOSPC and the other errors
+    /// of write(2).
     pub fn write(&self, text: &[u8]) -> Result<usize, Errno> {
-        write_some(self.fd, self.route, text)
+        write_some(self.fd, self.method, text)
     }
 
-    /// What becomes writable when there is room again.
+    /// The descriptor to poll for writability.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'static> {
-        let fd = if self.route >= 0 { self.route } else { self.fd };
-        // SAFETY: the private descriptor is never closed, the other one stays open as the caller of `of` has promised.
+        let fd = if self.method >= 0 { self.method } else { self.fd };
+        // SAFETY: the private descriptor is never closed, and the caller of `new` guarantees the same for `fd`.
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
-    /// Whether both are the same pipe, terminal, socket or file.
+    /// Whether both write to the same pipe, terminal, socket or file.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let identity = |writer: &Self| {
@@ -62,38 +67,39 @@ impl NonBlockingWriter {
     }
 }
 
-/// Writes as much as can be without waiting, as often as needed.
-pub(super) fn write_some(fd: RawFd, route: i32, text: &[u8]) -> Result<usize, Errno> {
+/// Writes as much as one system call can write without waiting.
+pub(super) fn write_some(fd: RawFd, method: i32, text: &[u8]) -> Result<usize, Errno> {
     let (start, length) = (text.as_ptr().cast(), text.len());
-    let written = match route {
+    let written = match method {
         CLOSED => return Err(Errno::EBADF),
         // SAFETY: `length` bytes may be read from `start`.
-        PLAIN => unsafe { libc::write(fd, start, length) },
+        DIRECT => unsafe { libc::write(fd, start, length) },
         // SAFETY: as above.
         SOCKET => unsafe { libc::send(fd, start, length, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) },
-        ASK_FIRST => return write_asking_first(fd, text),
+        NOWAIT => return write_nowait(fd, text),
         // SAFETY: as above.
         private => unsafe { libc::write(private, start, length) },
     };
     Errno::result(written).map(|written| usize::try_from(written).unwrap_or(0))
 }
 
-/// pwritev2(2) with `RWF_NOWAIT`, and where that is not supported, poll(2) and no more than a pipe with any room takes.
-fn write_asking_first(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
-    const WHERE_IT_STANDS: i64 = -1;
+/// pwritev2(2) with `RWF_NOWAIT`. Where that is not supported: poll(2), then at most `PIPE_BUF` bytes, for which a writable
+/// pipe has room.
+fn write_nowait(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
+    const CURRENT_POSITION: i64 = -1;
     const RWF_NOWAIT: c_int = 8;
     let (start, length) = (text.as_ptr().cast_mut().cast(), text.len());
     let part = libc::iovec { iov_base: start, iov_len: length };
-    // As wide as the kernel's registers: what is narrower is passed on with anything in its upper half.
-    let (parts, low, high) = (1_usize, WHERE_IT_STANDS, 0_usize);
-    // SAFETY: one part, of which `length` bytes may be read.
+    // Arguments as wide as a register: the upper half of a narrower one would be undefined.
+    let (parts, low, high) = (1_usize, CURRENT_POSITION, 0_usize);
+    // SAFETY: `part` is one valid iovec with `length` readable bytes.
     let written = unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const part, parts, low, high, RWF_NOWAIT) };
     match Errno::result(written) {
         Ok(written) => return Ok(usize::try_from(written).unwrap_or(0)),
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::ESPIPE) => {}
         Err(errno) => return Err(errno),
     }
-    if !has_room(fd, 0) {
+    if !is_writable(fd, 0) {
         return Err(Errno::EAGAIN);
     }
     let length = length.min(libc::PIPE_BUF);
@@ -102,26 +108,26 @@ fn write_asking_first(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
     Errno::result(written).map(|written| usize::try_from(written).unwrap_or(0))
 }
 
-pub(super) fn find_route(fd: RawFd) -> i32 {
-    // SAFETY: only asked about; that it is closed is an answer.
+pub(super) fn detect_method(fd: RawFd) -> i32 {
+    // SAFETY: used only for this fstat(2), which reports a closed descriptor as EBADF.
     let Ok(status) = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(fd) }) else { return CLOSED };
     match status.st_mode & libc::S_IFMT {
         libc::S_IFSOCK => SOCKET,
-        libc::S_IFIFO | libc::S_IFCHR => open_private(fd),
-        _ => PLAIN,
+        libc::S_IFIFO | libc::S_IFCHR => reopen_nonblocking(fd),
+        _ => DIRECT,
     }
 }
 
-fn open_private(fd: RawFd) -> i32 {
+fn reopen_nonblocking(fd: RawFd) -> i32 {
     let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
     let path = CString::new(format!("/proc/self/fd/{fd}")).unwrap_or_default();
-    // SAFETY: the path is NUL-terminated; the rest are plain flags.
+    // SAFETY: the path is NUL-terminated; the other arguments are plain flags.
     let private = unsafe { libc::open(path.as_ptr(), flags) };
-    if private < 0 { ASK_FIRST } else { private }
+    if private < 0 { NOWAIT } else { private }
 }
 
-pub(super) fn has_room(fd: RawFd, milliseconds: c_int) -> bool {
+pub(super) fn is_writable(fd: RawFd, milliseconds: c_int) -> bool {
     let mut descriptor = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one valid entry.
+    // SAFETY: the pointer refers to one valid entry.
     unsafe { libc::poll(&raw mut descriptor, 1, milliseconds) > 0 }
 }

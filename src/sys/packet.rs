@@ -1,4 +1,4 @@
-//! Packets with descriptors between us and our own copy: unix(7) `SOCK_SEQPACKET`, `SCM_RIGHTS`.
+//! Packets with descriptors between keepalive and a process that it forked: unix(7) `SOCK_SEQPACKET`, `SCM_RIGHTS`.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -6,31 +6,31 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// Room for the control message with one descriptor, aligned as a `cmsghdr` has to be.
+/// Room for a control message with one descriptor, aligned for a `cmsghdr`.
 type Control = [u64; 4];
 const CONTROL_BYTES: u8 = 32;
 const _: () = assert!(size_of::<Control>() == CONTROL_BYTES as usize);
 
-/// Two connected sockets that keep the bounds of packets; neither blocks, both close-on-exec.
+/// A pair of connected sockets that preserve packet boundaries; both non-blocking and close-on-exec.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let mut ends = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: there is room for the two descriptors.
+    // SAFETY: `ends` has room for the two descriptors.
     Errno::result(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
     let [first, second] = ends;
-    // SAFETY: new, and nobody else knows it.
+    // SAFETY: the descriptor is new, so nothing else owns it.
     let first = unsafe { OwnedFd::from_raw_fd(first) };
     // SAFETY: as above.
     Ok((first, unsafe { OwnedFd::from_raw_fd(second) }))
 }
 
-/// Sends one packet, whole or not at all.
+/// Sends one packet, completely or not at all.
 ///
 /// # Errors
-/// EAGAIN: there is no room. ETOOMANYREFS: too many descriptors are on their way. EPIPE.
+/// EAGAIN: the socket's buffer is full. ETOOMANYREFS: too many descriptors are in flight. EPIPE.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control: Control = [0; 4];
@@ -40,11 +40,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>)
         attach(&mut message, descriptor.as_raw_fd());
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the message points to one part and, if at all, to a complete control message, both alive.
+    // SAFETY: the message points to one part and, if a descriptor is sent, to a complete control message, both alive.
     Errno::result(unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags) }).map(drop)
 }
 
-/// Takes one packet: how long it is, and the descriptor that came with it. A length of 0: the other side has gone.
+/// Receives one packet: its length, and the descriptor that it carries. A length of 0 means that the peer has closed.
 ///
 /// # Errors
 /// EAGAIN: there is none.
@@ -55,7 +55,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = CONTROL_BYTES.into();
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: the message points to a part and to room for control messages, both writable.
+    // SAFETY: the message points to one part and to room for control messages, both writable and alive.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
     Ok((length, detach(&message)))
@@ -72,41 +72,41 @@ fn empty_message(part: &mut libc::iovec) -> libc::msghdr {
 const DESCRIPTOR_SIZE: u32 = 4;
 const _: () = assert!(size_of::<c_int>() == 4);
 
-/// `msg_control` points to zeroed room for it.
+/// Adds a descriptor to the message, whose `msg_control` must point to a zeroed [`Control`].
 fn attach(message: &mut libc::msghdr, descriptor: c_int) {
-    // SAFETY: plain arithmetic.
+    // SAFETY: arithmetic on numbers.
     message.msg_controllen = unsafe { libc::CMSG_SPACE(DESCRIPTOR_SIZE) } as _;
-    // SAFETY: the control buffer is there and large enough, so this is its beginning.
+    // SAFETY: the control buffer is large enough for a header, so this returns its start.
     let header = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: plain arithmetic.
+    // SAFETY: arithmetic on numbers.
     let length = unsafe { libc::CMSG_LEN(DESCRIPTOR_SIZE) };
-    // SAFETY: the header lies in the buffer, which is aligned for it and zeroed.
+    // SAFETY: the header is in the control buffer, which is aligned for it and zeroed.
     let fields = unsafe { &mut *header };
     fields.cmsg_level = libc::SOL_SOCKET;
     fields.cmsg_type = libc::SCM_RIGHTS;
     fields.cmsg_len = length as _;
     // SAFETY: the header is valid.
     let data: *mut c_void = unsafe { libc::CMSG_DATA(header) }.cast();
-    // SAFETY: there is room for one descriptor after the header.
+    // SAFETY: the buffer has room for one descriptor after the header.
     unsafe { data.cast::<c_int>().write_unaligned(descriptor) };
 }
 
 fn detach(message: &libc::msghdr) -> Option<OwnedFd> {
-    // SAFETY: the kernel has filled in the message.
+    // SAFETY: the kernel has filled in the message, and its control buffer is still alive.
     let header = unsafe { libc::CMSG_FIRSTHDR(message) };
     if header.is_null() {
         return None;
     }
-    // SAFETY: not null, so it is the first header in the control buffer.
+    // SAFETY: not null, so it points to the first header in the control buffer.
     let fields = unsafe { &*header };
     if (fields.cmsg_level, fields.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
         return None;
     }
     // SAFETY: the header is valid.
     let data = unsafe { libc::CMSG_DATA(header) };
-    // SAFETY: such a message holds at least one descriptor, and the sender never passes more.
+    // SAFETY: an SCM_RIGHTS message holds at least one descriptor. `send` never sends more.
     let descriptor = unsafe { data.cast::<c_int>().read_unaligned() };
-    // SAFETY: the kernel has just made it, and nobody else knows it.
+    // SAFETY: the kernel has just opened it for this message, so nothing else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_keep_their_bounds_and_bring_descriptors() {
+    fn packets_keep_their_boundaries_and_carry_descriptors() {
         let (ours, theirs) = pair().unwrap();
         let (read_end, write_end) = nix::unistd::pipe().unwrap();
         send(&ours, b"one", None).unwrap();

@@ -1,40 +1,40 @@
-//! Where a program may be found, execvp(3).
+//! Searching for a program in `PATH`, execvp(3).
 
-use super::StringList;
+use super::strings::StringList;
 
-/// What is searched when the environment has no `PATH`.
+/// The directories that are searched if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// `PATH_MAX`: a longer path, its NUL included, is refused by the kernel anyway.
-const LONGEST_PATH: usize = 4096;
+/// `PATH_MAX`, in bytes with the NUL: the kernel rejects longer paths.
+const MAX_PATH_SIZE: usize = 4096;
 
-/// Whether the program was looked up in `PATH`: what a failure means depends on it.
+/// Whether the candidates come from `PATH`. The meaning of a failed execve(2) depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Search {
-    /// The name has a `/` in it.
+pub(super) enum PathSearch {
+    /// The name contains a `/` and is the only candidate.
     No,
-    /// Each candidate is one directory's.
+    /// There is one candidate for each directory in `PATH`.
     Yes,
 }
 
-/// Fills `candidates` with the paths at which `program` is to be tried, in order. No candidates: it cannot exist.
+/// Fills `candidates` with the paths to be tried for `program`, in order. Without candidates, the program cannot exist.
 ///
-/// `path`: the value of `PATH`, for which most need not be asked.
+/// `path` returns the value of `PATH`. It is only called if that is needed.
 pub(super) fn candidates<'a>(
     program: &[u8],
     path: impl FnOnce() -> Option<&'a [u8]>,
     candidates: &mut StringList,
-) -> Search {
+) -> PathSearch {
     candidates.clear();
     if program.is_empty() {
-        return Search::Yes;
+        return PathSearch::Yes;
     }
     if program.contains(&b'/') {
         candidates.push(program);
-        return Search::No;
+        return PathSearch::No;
     }
     for directory in path().unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b"." } else { directory };
-        if directory.len() + program.len() + 2 > LONGEST_PATH {
+        if directory.len() + program.len() + 2 > MAX_PATH_SIZE {
             continue;
         }
         candidates.push_with(|buffer| {
@@ -43,7 +43,7 @@ pub(super) fn candidates<'a>(
             buffer.extend_from_slice(program);
         });
     }
-    Search::Yes
+    PathSearch::Yes
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(program: &str, path: Option<&str>, expect: (Search, &[&str])) {
+    fn check(program: &str, path: Option<&str>, expect: (PathSearch, &[&str])) {
         let mut list = StringList::new();
         let search = candidates(program.as_bytes(), || path.map(str::as_bytes), &mut list);
         let found: Vec<_> = list.iter().map(|path| str::from_utf8(path).unwrap()).collect();
@@ -60,36 +60,36 @@ mod tests {
 
     #[test]
     fn a_name_with_a_slash_is_not_searched() {
-        check("./a", Some("/bin"), (Search::No, &["./a"]));
+        check("./a", Some("/bin"), (PathSearch::No, &["./a"]));
     }
 
     #[test]
     fn every_directory_of_path_is_tried_in_order() {
-        check("a", Some("/x:/y/"), (Search::Yes, &["/x/a", "/y//a"]));
+        check("a", Some("/x:/y/"), (PathSearch::Yes, &["/x/a", "/y//a"]));
     }
 
     // execvp(3): "The default search path (used when the environment does not contain the variable PATH)".
     #[test]
-    fn without_a_path_the_default_is_searched() {
+    fn without_path_the_default_directories_are_searched() {
         let expect = &["/usr/local/sbin/a", "/usr/local/bin/a", "/usr/sbin/a", "/usr/bin/a", "/sbin/a", "/bin/a"];
-        check("a", None, (Search::Yes, expect));
+        check("a", None, (PathSearch::Yes, expect));
     }
 
     // POSIX: "A zero-length prefix is a legacy feature that indicates the current working directory."
     #[test]
-    fn an_empty_element_is_the_working_directory() {
-        check("a", Some(""), (Search::Yes, &["./a"]));
-        check("a", Some("/x::/y:"), (Search::Yes, &["/x/a", "./a", "/y/a", "./a"]));
+    fn an_empty_element_of_path_is_the_working_directory() {
+        check("a", Some(""), (PathSearch::Yes, &["./a"]));
+        check("a", Some("/x::/y:"), (PathSearch::Yes, &["/x/a", "./a", "/y/a", "./a"]));
     }
 
     #[test]
-    fn an_empty_name_is_nowhere() {
-        check("", Some("/bin"), (Search::Yes, &[]));
+    fn an_empty_name_has_no_candidates() {
+        check("", Some("/bin"), (PathSearch::Yes, &[]));
     }
 
     #[test]
-    fn a_directory_too_long_for_a_path_is_skipped() {
-        let long = "x".repeat(LONGEST_PATH);
-        check("a", Some(&format!("{long}:/y")), (Search::Yes, &["/y/a"]));
+    fn a_directory_that_makes_the_path_too_long_is_skipped() {
+        let long = "x".repeat(MAX_PATH_SIZE);
+        check("a", Some(&format!("{long}:/y")), (PathSearch::Yes, &["/y/a"]));
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for descriptors, epoll(7).
+//! Waiting for events on descriptors, epoll(7).
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// How many ready descriptors are told of at once; the rest follows with the next wait.
-const BATCH: usize = 64;
+/// How many ready descriptors one call to [`Poller::wait`] returns; the next call returns the rest.
+const MAX_READY_PER_WAIT: usize = 64;
 
-/// A descriptor that is ready: `data()` is its token.
+/// A descriptor that is ready; `data()` is its token.
 pub type Ready = EpollEvent;
 
-/// What is waited for. That its peer has closed it is told in any case.
+/// The events that a descriptor is polled for. Hang-ups and errors are always reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Nothing else.
+    /// Hang-ups and errors only.
     Nothing,
-    /// That it can be read.
+    /// The descriptor is readable.
     Input,
-    /// That it can be written.
+    /// The descriptor is writable.
     Output,
-    /// Either of them.
+    /// The descriptor is readable or writable.
     Either,
 }
 
@@ -36,24 +36,24 @@ impl Interest {
     }
 }
 
-/// A set of descriptors that are waited for, level-triggered.
+/// A set of descriptors to be polled, level-triggered.
 #[derive(Debug)]
 pub struct Poller {
     epoll: Epoll,
-    ready: [EpollEvent; BATCH],
+    ready: [EpollEvent; MAX_READY_PER_WAIT],
 }
 
 impl Poller {
-    /// Opens it, close-on-exec.
+    /// Opens an empty set, close-on-exec.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, ready: [EpollEvent::empty(); BATCH] })
+        Ok(Self { epoll, ready: [EpollEvent::empty(); MAX_READY_PER_WAIT] })
     }
 
-    /// Waits for `fd` to become readable (or closed by its peer) from now on; `token` is what [`Poller::wait`] says then.
+    /// Adds `fd` and polls it for input. [`Poller::wait`] returns `token` when it is ready.
     ///
     /// # Errors
     /// EEXIST, ENOMEM, ENOSPC; EPERM for a regular file, which is always ready.
@@ -61,43 +61,43 @@ impl Poller {
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
-    /// From now on waits for something else of `fd`, which is in the set.
+    /// Changes the interest and the token of `fd`, which must be in the set.
     ///
     /// # Errors
     /// ENOENT, ENOMEM.
-    pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
+    pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
         self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
     }
 
-    /// Waits for `fd` to have room from now on; otherwise as [`Poller::add`].
+    /// As [`Poller::add`], but polls `fd` for output.
     ///
     /// # Errors
     /// As [`Poller::add`].
-    pub fn add_output(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
+    pub fn add_writable(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
         self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token))
     }
 
-    /// Waits from now on only for the peer of `fd` to close it, or for an error; otherwise as [`Poller::add`].
+    /// As [`Poller::add`], but polls `fd` for hang-ups and errors only.
     ///
     /// # Errors
     /// As [`Poller::add`].
-    pub fn add_end(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
+    pub fn add_hangup(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
         self.epoll.add(fd, EpollEvent::new(Interest::Nothing.flags(), token))
     }
 
-    /// Waits for `fd` no longer. Call it before `fd` is closed: a duplicate in a child would keep it in the set.
+    /// Removes `fd`. Must be called before `fd` is closed: a duplicate in a child would keep it in the set.
     ///
     /// # Errors
-    /// ENOENT: it was not in the set.
+    /// ENOENT: `fd` was not in the set.
     pub fn remove(&self, fd: impl AsFd) -> Result<(), Errno> {
         self.epoll.delete(fd)
     }
 
-    /// Waits until at least one descriptor is ready, with `timeout` no longer than that. Empty: nothing is, the time is
-    /// over or the call was interrupted.
+    /// Waits until at least one descriptor is ready, for at most `timeout`. Returns an empty slice if the timeout expires or
+    /// the call is interrupted.
     ///
     /// # Errors
-    /// None that the manual knows of.
+    /// None that the manual page lists.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<&[Ready], Errno> {
         let count = match self.epoll.wait(&mut self.ready, milliseconds(timeout)) {
             Ok(count) => count,
@@ -108,7 +108,7 @@ impl Poller {
     }
 }
 
-/// Rounded up, so that nobody wakes before it is time, finds nothing to do and waits again.
+/// Rounds up, so that the loop does not wake up before a deadline, find nothing to do and wait again.
 fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };
     let rounded = timeout.as_nanos().div_ceil(1_000_000);
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_rounded_up() {
+    fn the_timeout_is_rounded_up_to_milliseconds() {
         let check = |nanoseconds, expect: i32| {
             let timeout = milliseconds(Some(Duration::from_nanos(nanoseconds)));
             assert_eq!(timeout, EpollTimeout::try_from(expect).unwrap(), "{nanoseconds} ns");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readable_descriptor_gives_its_token_until_it_is_removed() {
+    fn wait_returns_the_token_of_a_readable_descriptor_until_it_is_removed() {
         let (read_end, write_end) = nix::unistd::pipe().unwrap();
         let mut poller = Poller::new().unwrap();
         poller.add(&read_end, 7).unwrap();

@@ -1,6 +1,6 @@
-//! Who has an address that somebody else wants: proc_pid_net(5), proc_pid_fd(5).
+//! Finding the process that has a socket at an address: proc_pid_net(5), proc_pid_fd(5).
 //!
-//! A look at all processes, bounded, for a message to a person: it may find nobody, and who it finds may have gone.
+//! The bounded search through all processes is for an error message. It may find no process, or one that has exited since.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -11,25 +11,26 @@ use std::path::Path;
 use crate::model::Pid;
 use crate::model::plan::Address;
 
-/// So much of each table is read; what listens stands at the beginning.
-const TABLE_BYTES: u64 = 1 << 20;
-/// So long is a line of one, give or take.
-const LINE_BYTES: usize = 128;
-/// So much should be looked at in a second: sockets in tables and descriptors of processes, some 2 µs each.
-pub const BUDGET: usize = 16 * 1024;
-/// `TCP_LISTEN` as the tables have it.
-const LISTENING: &str = "0A";
+/// How many bytes of each table in /proc/net are read. Listening sockets come first.
+const MAX_TABLE_BYTES: u64 = 1 << 20;
+/// The approximate length of a line in a table.
+const BYTES_PER_LINE: usize = 128;
+/// The budget of [`port_owner`] for a second: how many sockets in tables and descriptors of processes it may look at. Each
+/// takes about 2 µs.
+pub const MAX_LOOKUPS_PER_SECOND: usize = 16 * 1024;
+/// `TCP_LISTEN` as the tables show it.
+const TCP_LISTEN: &str = "0A";
 
-/// A process that has a socket at `address`, and its name. What is looked at for it is taken from `budget`; nobody is found
-/// when that is spent.
+/// A process that has a socket at `address`, and its name. Each lookup is subtracted from `budget`; `None` if no process is
+/// found before the budget is used up.
 #[must_use]
 pub fn port_owner(address: &Address, budget: &mut usize) -> Option<(Pid, String)> {
     let inode = match address {
-        Address::Tcp(_) => internet(&["tcp", "tcp6"], (address, Address::Tcp), Some(LISTENING), budget),
-        Address::Udp(_) => internet(&["udp", "udp6"], (address, Address::Udp), None, budget),
-        Address::Unix { path, .. } => unix(path, budget),
+        Address::Tcp(_) => inet_socket_inode(&["tcp", "tcp6"], (address, Address::Tcp), Some(TCP_LISTEN), budget),
+        Address::Udp(_) => inet_socket_inode(&["udp", "udp6"], (address, Address::Udp), None, budget),
+        Address::Unix { path, .. } => unix_socket_inode(path, budget),
     };
-    let pid = who_has(&format!("socket:[{}]", inode?), budget)?;
+    let pid = pid_with_fd(&format!("socket:[{}]", inode?), budget)?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some((pid, name.trim_end().to_owned()))
 }
@@ -39,14 +40,14 @@ fn table(name: &str, budget: &mut usize) -> String {
     if *budget > 0
         && let Ok(file) = File::open(format!("/proc/net/{name}"))
     {
-        file.take(TABLE_BYTES).read_to_end(&mut bytes).ok();
-        *budget = budget.saturating_sub(1 + bytes.len() / LINE_BYTES);
+        file.take(MAX_TABLE_BYTES).read_to_end(&mut bytes).ok();
+        *budget = budget.saturating_sub(1 + bytes.len() / BYTES_PER_LINE);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The inode of a socket that leaves no room for one at `wanted`.
-fn internet(
+/// The inode of a socket that prevents another one from listening on `wanted`.
+fn inet_socket_inode(
     tables: &[&str],
     (wanted, kind): (&Address, fn(SocketAddr) -> Address),
     state: Option<&str>,
@@ -58,14 +59,14 @@ fn internet(
             let (local, found_state) = (fields.next()?, fields.nth(1)?);
             let (address, port) = local.split_once(':')?;
             let found = SocketAddr::new(parse_address(address)?, u16::from_str_radix(port, 16).ok()?);
-            let in_the_way = kind(found).overlaps(wanted) && state.is_none_or(|state| state == found_state);
-            fields.nth(5)?.parse().ok().filter(|_| in_the_way)
+            let conflicts = kind(found).overlaps(wanted) && state.is_none_or(|state| state == found_state);
+            fields.nth(5)?.parse().ok().filter(|_| conflicts)
         })
     };
     tables.iter().find_map(|name| find(table(name, budget)))
 }
 
-/// 32 bits at a time, each as the processor has them in memory.
+/// Parses an address as the tables show it: words of 32 bits, each in the byte order of the processor.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let mut bytes = [0; 16];
     for (word, to) in text.as_bytes().chunks(8).zip(bytes.chunks_mut(4)) {
@@ -76,7 +77,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     Some(if text.len() == 8 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
 }
 
-fn unix(path: &Path, budget: &mut usize) -> Option<u64> {
+fn unix_socket_inode(path: &Path, budget: &mut usize) -> Option<u64> {
     let mut end = String::new();
     write!(end, " {}", path.display()).ok()?;
     let table = table("unix", budget);
@@ -84,7 +85,7 @@ fn unix(path: &Path, budget: &mut usize) -> Option<u64> {
     line.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
-fn who_has(target: &str, budget: &mut usize) -> Option<Pid> {
+fn pid_with_fd(target: &str, budget: &mut usize) -> Option<Pid> {
     let target = Path::new(target);
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new) else {
@@ -111,10 +112,10 @@ mod tests {
     use crate::model::plan::ListenMode;
 
     #[track_caller]
-    fn check_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
-        let mut budget = BUDGET;
+    fn check_is_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
+        let mut budget = MAX_LOOKUPS_PER_SECOND;
         let (pid, name) = port_owner(asked, &mut budget).expect("somebody has it");
-        assert!((1..BUDGET).contains(&budget), "{budget}");
+        assert!((1..MAX_LOOKUPS_PER_SECOND).contains(&budget), "{budget}");
         assert_eq!(port_owner(asked, &mut 0), None);
         assert_eq!(port_owner(asked, &mut 3), None, "it is spent before it is found");
         assert_eq!(pid, super::super::process::id());
@@ -124,13 +125,13 @@ mod tests {
         file.into_iter().for_each(listen::SocketFile::remove);
     }
 
-    /// A port that is free at the moment.
+    /// A port that is currently free.
     fn free_port() -> u16 {
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     #[test]
-    fn who_has_an_address_is_found_also_when_it_is_part_of_a_larger_one() {
+    fn the_owner_of_an_overlapping_address_is_found() {
         let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
         for (has, wants) in [
             ("127.0.0.1", "127.0.0.1"),
@@ -141,21 +142,21 @@ mod tests {
         ] {
             let kinds: [fn(SocketAddr) -> Address; 2] = [Address::Tcp, Address::Udp];
             for kind in kinds {
-                // Somebody else may take the port in between.
+                // Another process may take the port in between.
                 let (socket, port) = std::iter::repeat_with(free_port)
                     .find_map(|port| Some((listen::open(&kind(address(has, port)), ListenMode::Shared).ok()?, port)))
                     .unwrap();
-                check_found(socket, &kind(address(wants, port)));
+                check_is_found(socket, &kind(address(wants, port)));
             }
         }
     }
 
     #[test]
-    fn who_has_a_unix_socket_is_found() {
+    fn the_owner_of_a_unix_socket_is_found() {
         let path = std::env::temp_dir().join(format!("keepalive-port_owner-{}", std::process::id()));
         for path in [path, format!("@keepalive-port_owner-{}", std::process::id()).into()] {
             let address = Address::Unix { path, mode: 0o600, owner: None };
-            check_found(listen::open(&address, ListenMode::Shared).unwrap(), &address);
+            check_is_found(listen::open(&address, ListenMode::Shared).unwrap(), &address);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Signal masks, dispositions and waiting: rt_sigprocmask(2), rt_sigaction(2), signalfd(2), rt_sigtimedwait(2).
+//! Signal masks, dispositions and receiving signals: rt_sigprocmask(2), rt_sigaction(2), signalfd(2), rt_sigtimedwait(2).
 //!
-//! Raw system calls throughout: musl's own functions refuse the signals 32 to 34, which are ours to forward.
+//! Uses raw system calls throughout: musl's functions refuse signals 32 to 34, which keepalive must forward.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,23 +14,23 @@ use crate::model::{Pid, Signal};
 /// The size of the kernel's signal set in bytes.
 const SET_SIZE: usize = 8;
 
-/// A set of signals as the kernel has it: bit n−1 is signal n.
+/// A set of signals in the kernel's representation: bit n−1 is signal n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SignalSet(u64);
 
 impl SignalSet {
     /// No signal.
     pub const EMPTY: Self = Self(0);
-    /// All 64.
+    /// All 64 signals.
     pub const ALL: Self = Self(u64::MAX);
 
-    /// Whether `signal` is in it.
+    /// Whether `signal` is in the set.
     #[must_use]
     pub const fn contains(self, signal: Signal) -> bool {
         self.0 & signal.bit() != 0
     }
 
-    /// Takes it out; whether it was in.
+    /// Removes `signal` and returns whether it was in the set.
     pub const fn remove(&mut self, signal: Signal) -> bool {
         let was_in = self.contains(signal);
         self.0 &= !signal.bit();
@@ -48,57 +48,58 @@ impl SignalSet {
         self.0
     }
 
-    /// All that are in it, in rising order.
+    /// The signals in the set, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = Signal> {
         Signal::all().filter(move |signal| self.contains(*signal))
     }
 }
 
-/// What keepalive was started with.
+/// The signal mask and dispositions that keepalive was started with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Inherited {
+pub struct InheritedSignals {
     /// The signals that were blocked.
     pub mask: SignalSet,
-    /// The signals that were ignored and no longer are.
+    /// The signals that were ignored and have been reset to their default.
     pub ignored: SignalSet,
 }
 
-/// How much [`take_over`] looks at.
+/// Which dispositions [`block_all`] resets to their default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// SIGCHLD alone: all other dispositions stay, and with them what a child inherits.
-    Quick,
-    /// All of them: what was ignored is set to default, so that children start out with nothing ignored.
-    Full,
+pub enum DispositionReset {
+    /// That of SIGCHLD. Children inherit all others as keepalive found them.
+    SigchldOnly,
+    /// All, so that children start with no signal ignored.
+    All,
 }
 
-/// What a child starts with.
+/// The signal mask and dispositions of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildSignals {
-    /// Mask and dispositions as keepalive itself found them.
-    AsFound(Inherited),
-    /// An empty mask; the dispositions as they are now: after [`Depth::Full`] everything is at its default.
+    /// Those that keepalive was started with.
+    Inherited(InheritedSignals),
+    /// An empty mask, and keepalive's current dispositions: after [`DispositionReset::All`], all defaults.
     Default,
 }
 
-/// Blocks every signal, so that each stays pending until it is asked for, and sets SIGCHLD to its default: while it is
-/// ignored the kernel reaps behind our back.
+/// Blocks every signal, so that each stays pending until it is received, and resets the disposition of SIGCHLD: while
+/// SIGCHLD is ignored, the kernel reaps children by itself.
 ///
-/// A blocked signal is queued whatever its disposition, for PID 1 too, and does not interrupt, stop or kill: SIGPIPE,
-/// SIGTTOU and the fault signals need nothing else (a real fault still kills). Signals that our own writes cause are
-/// dropped where signals are received.
+/// A blocked signal is queued whatever its disposition, also for PID 1, and does not interrupt, stop or kill the process.
+/// So SIGPIPE, SIGTTOU and the fault signals need no further treatment (a real fault still kills). Signals that keepalive's
+/// own writes cause are dropped when they are received.
 #[must_use]
-pub fn take_over(depth: Depth) -> Inherited {
+pub fn block_all(depth: DispositionReset) -> InheritedSignals {
     let blocked = set_mask(SignalSet::ALL);
-    let mask = if HELD.load(Ordering::Relaxed) { SignalSet(MASK_BEFORE.load(Ordering::Relaxed)) } else { blocked };
+    let mask =
+        if BLOCKED_EARLY.load(Ordering::Relaxed) { SignalSet(MASK_BEFORE.load(Ordering::Relaxed)) } else { blocked };
     let mut ignored = SignalSet::EMPTY;
     match depth {
-        Depth::Quick => {
+        DispositionReset::SigchldOnly => {
             if set_disposition(Signal::CHLD, Disposition::Default) == Some(Disposition::Ignore) {
                 ignored.insert(Signal::CHLD);
             }
         }
-        Depth::Full => {
+        DispositionReset::All => {
             for signal in Signal::all().filter(|signal| signal.is_catchable()) {
                 if set_disposition(signal, Disposition::Default) == Some(Disposition::Ignore) {
                     ignored.insert(signal);
@@ -106,43 +107,42 @@ pub fn take_over(depth: Depth) -> Inherited {
             }
         }
     }
-    Inherited { mask, ignored }
+    InheritedSignals { mask, ignored }
 }
 
-/// Whether [`hold_if_init`] has blocked all signals, and which were blocked before.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// Whether [`block_all_if_init`] has blocked all signals, and the mask before that.
+static BLOCKED_EARLY: AtomicBool = AtomicBool::new(false);
 static MASK_BEFORE: AtomicU64 = AtomicU64::new(0);
 
-/// As PID 1, blocks every signal from the very start, for [`take_over`] to find what has come meanwhile: what finds
-/// PID 1 without handler and not blocked is lost. Anywhere else it ends us, which is right as long as nothing has been
-/// started.
-pub(super) fn hold_if_init() {
+/// As PID 1, blocks every signal at the very start of the program. The kernel discards a signal to PID 1 that is neither
+/// blocked nor handled. In any other process such a signal ends keepalive, which is right while nothing has been started.
+pub(super) fn block_all_if_init() {
     if super::process::is_init() {
         MASK_BEFORE.store(set_mask(SignalSet::ALL).bits(), Ordering::Relaxed);
-        HELD.store(true, Ordering::Relaxed);
+        BLOCKED_EARLY.store(true, Ordering::Relaxed);
     }
 }
 
-/// What happens when a signal is delivered.
+/// The disposition of a signal, signal(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disposition {
     /// `SIG_DFL`.
     Default,
     /// `SIG_IGN`.
     Ignore,
-    /// A function: never ours.
+    /// A handler function. keepalive never installs one.
     Handler,
 }
 
-/// The kernel's `struct sigaction`: the handler comes first on every architecture that we build for; what follows
-/// (flags, restorer, mask, in an order that differs) is all zero here, with room to spare.
+/// The kernel's `struct sigaction`. The handler comes first on every supported architecture. The other fields (flags,
+/// restorer and mask, in an order that differs) are all zero here; `rest` is larger than they are.
 #[repr(C)]
 struct KernelAction {
     handler: usize,
     rest: [usize; 7],
 }
 
-/// Sets what `signal` does and says what it did before; `None` if the signal cannot be caught. Async-signal-safe.
+/// Sets the disposition of `signal` and returns the previous one; `None` if it cannot be changed. Async-signal-safe.
 pub(super) fn set_disposition(signal: Signal, disposition: Disposition) -> Option<Disposition> {
     let handler = match disposition {
         Disposition::Ignore => libc::SIG_IGN,
@@ -151,7 +151,7 @@ pub(super) fn set_disposition(signal: Signal, disposition: Disposition) -> Optio
     let new = KernelAction { handler, rest: [0; 7] };
     let mut old = KernelAction { handler: 0, rest: [0; 7] };
     let number = libc::c_int::from(signal.number());
-    // SAFETY: both structures are as large as the kernel's at least, and SIG_DFL and SIG_IGN need no restorer.
+    // SAFETY: both structures are at least as large as the kernel's, and SIG_DFL and SIG_IGN need no restorer.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const new, &raw mut old, SET_SIZE) };
     match old.handler {
         _ if result < 0 => None,
@@ -161,42 +161,42 @@ pub(super) fn set_disposition(signal: Signal, disposition: Disposition) -> Optio
     }
 }
 
-/// Sets the mask of blocked signals and gives back the one before. Async-signal-safe.
+/// Sets the signal mask and returns the previous one. Async-signal-safe.
 pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     let mut old = SignalSet::EMPTY;
     let (how, new, previous) = (libc::SIG_SETMASK, &raw const mask.0, &raw mut old.0);
-    // SAFETY: both sets are 8 bytes, which is what the last argument says. The call cannot fail then.
+    // SAFETY: both sets have 8 bytes, as the last argument says, so the call cannot fail.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, previous, SET_SIZE) };
     old
 }
 
-/// Where a signal came from.
+/// The sender of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// kill(2) and its relatives; `None` if the sender is in another PID namespace.
+    /// A process, with kill(2) or a similar call; `None` if it is in another PID namespace.
     Process(Option<Pid>),
-    /// The kernel: a terminal, a fault.
+    /// The kernel, because of a terminal or a fault.
     Kernel,
-    /// The kernel, as this child has ended, stopped or continued. Others may have done so too: a SIGCHLD that is pending
-    /// when theirs comes stands for all of them.
+    /// The kernel, because this child has exited, stopped or continued. Other children may have, too: a SIGCHLD is not
+    /// queued again while one is pending.
     Child(Pid),
 }
 
 /// A signal that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Which one.
+    /// The signal.
     pub signal: Signal,
-    /// Where from.
+    /// The sender.
     pub origin: Origin,
 }
 
 impl Received {
-    /// `None` for what is no signal, and for what our own writes have caused: the SIGPIPE of a closed pipe, the SIGXFSZ of
-    /// a file that may not be so large.
+    /// `None` for an invalid number, and for a signal that keepalive's own write caused: SIGPIPE for a closed pipe, SIGXFSZ
+    /// for a file beyond its maximum size.
     fn new(number: i64, code: i32, sender: i32) -> Option<Self> {
         let signal = Signal::new(u8::try_from(number).ok()?)?;
-        // Codes above zero are the kernel's own (SI_KERNEL, CLD_…, faults); zero and below come from system calls.
+        // Codes above zero come from the kernel (SI_KERNEL, CLD_…, faults), the others from system calls of a process.
         let origin = match Pid::new(sender) {
             sender if code <= 0 => Origin::Process(sender),
             Some(child) if signal == Signal::CHLD => Origin::Child(child),
@@ -209,37 +209,37 @@ impl Received {
     }
 }
 
-/// Waits until a signal is pending and takes it; with `timeout` no longer than that. rt_sigtimedwait(2)
+/// Waits for a signal and receives it, for at most `timeout`. rt_sigtimedwait(2)
 ///
-/// All signals have to be blocked ([`take_over`]). `None` if the time is over, the call was interrupted or what came is
-/// of no interest; the caller then looks at its clock and waits again.
+/// All signals must be blocked ([`block_all`]). `None`: the timeout has expired, the call was interrupted, or the signal was
+/// dropped. The caller then reads the clock and waits again.
 ///
 /// # Errors
-/// None that the manual knows of besides those which are `None` here.
+/// None that the manual page lists, except those that are `None` here.
 pub fn wait_for(timeout: Option<Duration>) -> Result<Option<Received>, Errno> {
-    // The kernel's timespec on 64-bit machines: seconds, nanoseconds.
+    // The kernel's timespec on 64-bit architectures: seconds, nanoseconds.
     let limit = timeout
         .map(|timeout| [i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), i64::from(timeout.subsec_nanos())]);
     let limit: *const [i64; 2] = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let all = SignalSet::ALL.bits();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the set is 8 bytes as the last argument says, `info` is a writable siginfo, `limit` is null or valid.
+    // SAFETY: the set has 8 bytes, as the last argument says; `info` is a writable siginfo; `limit` is null or valid.
     let number =
         unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, info.as_mut_ptr(), limit, SET_SIZE) };
-    // SAFETY: all-zero bytes are a valid siginfo, and the kernel wrote over them only with another.
+    // SAFETY: all-zero bytes are a valid siginfo, and the kernel overwrites them only with another valid one.
     let info = unsafe { info.assume_init() };
     match Errno::result(number) {
-        // SAFETY: the pid is there for every signal that has a sender; otherwise its bytes are initialised all the same.
+        // SAFETY: every signal with a sender has a pid; for the others the bytes are initialised, too.
         Ok(number) => Ok(Received::new(number, info.si_code, unsafe { info.si_pid() })),
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
 
-/// Stops ourselves as Ctrl-Z stops a program: SIGTSTP with its default action. Whether that happened.
+/// Stops the process as Ctrl-Z would: with SIGTSTP and its default action. Returns whether it was stopped.
 ///
-/// The kernel discards it for PID 1 and for an orphaned process group, where nobody is left to continue us. After a
-/// stop the SIGCONT that ended it is pending, and this returns true.
+/// The kernel discards the signal for PID 1 and in an orphaned process group, in which nobody could continue the process.
+/// After a stop, the SIGCONT that ended it is pending, which is how the stop is detected.
 pub fn suspend_self() -> bool {
     let before = set_disposition(Signal::TSTP, Disposition::Default);
     super::process::raise(Signal::TSTP);
@@ -252,43 +252,43 @@ pub fn suspend_self() -> bool {
     pending().contains(Signal::CONT)
 }
 
-/// The signals that wait to be taken. rt_sigpending(2)
+/// The pending signals. rt_sigpending(2)
 #[must_use]
 pub fn pending() -> SignalSet {
     let mut set = SignalSet::EMPTY;
-    // SAFETY: the set is 8 bytes, as the last argument says.
+    // SAFETY: the set has 8 bytes, as the last argument says.
     unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set.0, SET_SIZE) };
     set
 }
 
-/// All signals as a descriptor that becomes readable, signalfd(2).
+/// A descriptor that is readable while a signal is pending, signalfd(2).
 #[derive(Debug)]
 pub struct SignalQueue(OwnedFd);
 
 impl SignalQueue {
-    /// Opens it. All signals have to be blocked ([`take_over`]).
+    /// Opens a queue for all signals, which must be blocked ([`block_all`]).
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> Result<Self, Errno> {
         let all = SignalSet::ALL.bits();
         let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
-        // SAFETY: the set is 8 bytes, as the third argument says.
+        // SAFETY: the set has 8 bytes, as the third argument says.
         let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const all, SET_SIZE, flags) };
         let fd = Errno::result(fd).map(i32::try_from)?.map_err(|_| Errno::EBADF)?;
-        // SAFETY: the descriptor is new and nobody else knows it.
+        // SAFETY: the descriptor is new, so nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Takes up to `N` pending signals, in the order of their numbers. 0: none is pending.
+    /// Receives up to `N` pending signals, in the order of their numbers, and returns how many.
     ///
     /// # Errors
-    /// None that the manual knows of besides EAGAIN and EINTR, which are 0 here.
+    /// None that the manual page lists, except EAGAIN and EINTR, which are handled here.
     pub fn read<const N: usize>(&self, received: &mut [Received; N]) -> Result<usize, Errno> {
         loop {
             let mut records = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; N];
             let (start, size) = (records.as_mut_ptr().cast(), size_of_val(&records));
-            // SAFETY: the kernel may write `size` bytes from `start` on.
+            // SAFETY: `start` points to `size` writable bytes.
             let read = Errno::result(unsafe { libc::read(self.0.as_raw_fd(), start, size) });
             let read = match read {
                 Ok(bytes) => usize::try_from(bytes).unwrap_or(0) / size_of::<libc::signalfd_siginfo>(),
@@ -298,7 +298,7 @@ impl SignalQueue {
             };
             let mut count = 0;
             for record in records.iter().take(read) {
-                // SAFETY: the kernel writes whole records, and this is one of the `read` first ones.
+                // SAFETY: this is one of the first `read` records, which the kernel has filled in completely.
                 let record = unsafe { record.assume_init_ref() };
                 let sender = i32::try_from(record.ssi_pid).unwrap_or(0);
                 let signal = Received::new(i64::from(record.ssi_signo), record.ssi_code, sender);
@@ -307,7 +307,7 @@ impl SignalQueue {
                     count += 1;
                 }
             }
-            // A batch of nothing but SIGPIPEs of our own is not yet the end.
+            // If all signals that were read have been dropped, there may be more.
             if count > 0 || read == 0 {
                 return Ok(count);
             }
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bit_n_minus_one_is_signal_n() {
+    fn signal_n_is_bit_n_minus_one() {
         let mut set = SignalSet::EMPTY;
         set.insert(Signal::HUP);
         set.insert(Signal::new(64).unwrap());
@@ -337,7 +337,7 @@ mod tests {
 
     // sigaction(2): "SI_USER kill(2)", "SI_KERNEL Sent by the kernel", CLD_… are above zero.
     #[test]
-    fn the_code_tells_the_kernel_from_a_process() {
+    fn the_code_shows_whether_the_kernel_or_a_process_is_the_sender() {
         let from_nobody = Received { signal: Signal::INT, origin: Origin::Process(None) };
         assert_eq!(Received::new(2, libc::SI_USER, 0), Some(from_nobody));
         let queued = Received { signal: Signal::INT, origin: Origin::Process(Pid::new(7)) };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_our_own_writes_cause_is_dropped_and_anothers_signals_are_not() {
+    fn only_signals_caused_by_own_writes_are_dropped() {
         let own = i32::try_from(std::process::id()).unwrap();
         for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
             assert_eq!(Received::new(signal.into(), libc::SI_USER, own), None);

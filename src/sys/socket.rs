@@ -1,6 +1,6 @@
-//! Listening sockets and what comes in by them: socket(2), unix(7), accept(2), send(2).
+//! Sockets of keepalive's own servers, and their clients: socket(2), unix(7), accept(2), recv(2), send(2), shutdown(2).
 //!
-//! All sockets are close-on-exec. Nothing here waits, and all are non-blocking, but for a client's: [`connect_within`].
+//! All sockets are close-on-exec. All are non-blocking and no function waits, except [`connect_with_timeout`].
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -11,57 +11,56 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, recv, send, setsockopt, shutdown, socket, sockopt,
+    listen, recv, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::TimeVal;
 
-/// So many connections may wait to be accepted.
-const BACKLOG: i32 = 128;
+/// The backlog of the control socket. listen(2)
+const MAX_PENDING_CONNECTIONS: i32 = 128;
 
 const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
-const AT_ONCE: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+const NO_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
-/// Makes a stream socket at `path`, for its owner alone (0600).
+/// Listens on a unix stream socket at `path` with mode 0600.
 ///
 /// # Errors
-/// EADDRINUSE: something is there already; what bind(2) says of the directory: ENOENT, EACCES, EROFS; ENAMETOOLONG;
-/// EMFILE.
+/// EADDRINUSE: the path exists. ENOENT, EACCES, EROFS: the directory, see bind(2). ENAMETOOLONG; EMFILE.
 pub fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let listener = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
-    // The file that bind makes has the mode of the socket: at no moment may others connect.
+    // bind(2) gives the file the mode of the socket, so that other users cannot connect at any moment.
     fchmod(&listener, Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(listener.as_raw_fd(), &address(path)?)?;
-    listen(&listener, Backlog::new(BACKLOG)?)?;
+    listen(&listener, Backlog::new(MAX_PENDING_CONNECTIONS)?)?;
     Ok(listener)
 }
 
-/// Connects to the stream socket at `path`.
+/// Connects to the unix stream socket at `path`.
 ///
 /// # Errors
-/// ECONNREFUSED: nobody listens there any more; ENOENT, EACCES, ENAMETOOLONG; EAGAIN: too many wait already.
+/// ECONNREFUSED: no process listens on it. EAGAIN: its backlog is full. ENOENT, EACCES, ENAMETOOLONG.
 pub fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let client = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     connect(client.as_raw_fd(), &address(path)?)?;
     Ok(client)
 }
 
-/// Connects to the stream socket at `path`. Neither this nor any later write takes longer than `patience`: a server
-/// whose queue is full would keep us for as long as it likes. socket(7) `SO_SNDTIMEO`
+/// Connects to the unix stream socket at `path`. Neither this call nor any later write takes longer than `timeout`, even
+/// if the server's backlog is full. socket(7) `SO_SNDTIMEO`
 ///
 /// # Errors
-/// As [`connect_unix`]; EAGAIN: not in time.
-pub fn connect_within(path: &Path, patience: Duration) -> Result<UnixStream, Errno> {
+/// As [`connect_unix`]; EAGAIN: the timeout has expired.
+pub fn connect_with_timeout(path: &Path, timeout: Duration) -> Result<UnixStream, Errno> {
     let client = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // All zero would be no limit at all.
-    let patience = patience.max(Duration::from_millis(1));
-    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
-    setsockopt(&client, sockopt::SendTimeout, &TimeVal::new(seconds, i64::from(patience.subsec_micros())))?;
+    // Zero would mean no timeout.
+    let timeout = timeout.max(Duration::from_millis(1));
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&client, sockopt::SendTimeout, &TimeVal::new(seconds, i64::from(timeout.subsec_micros())))?;
     connect(client.as_raw_fd(), &address(path)?)?;
     Ok(UnixStream::from(client))
 }
 
-/// ENOENT: the empty path is that of no file, and unix(7) would take it for an abstract address or none.
+/// ENOENT for an empty path, which unix(7) would treat as an abstract or unnamed address.
 fn address(path: &Path) -> Result<UnixAddr, Errno> {
     if path.as_os_str().is_empty() {
         return Err(Errno::ENOENT);
@@ -77,7 +76,7 @@ pub fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw);
     let listener = TcpListener::bind(address).map_err(errno)?;
     listener.set_nonblocking(true).map_err(errno)?;
-    // Connections inherit it: who has vanished without a word is found out within some two minutes.
+    // Connections inherit these options: a peer that has vanished is detected within about two minutes.
     setsockopt(&listener, sockopt::KeepAlive, &true)?;
     setsockopt(&listener, sockopt::TcpKeepIdle, &60)?;
     setsockopt(&listener, sockopt::TcpKeepInterval, &15)?;
@@ -85,53 +84,53 @@ pub fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(listener.into())
 }
 
-/// Takes the next connection.
+/// Accepts the next connection.
 ///
 /// # Errors
-/// EAGAIN: there is none; ECONNABORTED and what else accept(2) says of a connection that has gone; EMFILE, ENFILE, ENOMEM:
-/// it cannot be taken now and stays where it is.
+/// EAGAIN: there is none. ECONNABORTED and the other errors of accept(2) for a connection that has been closed. EMFILE,
+/// ENFILE, ENOMEM: the connection cannot be accepted now and stays in the queue.
 pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
     let fd = accept4(listener.as_fd().as_raw_fd(), FLAGS)?;
-    // SAFETY: just made by accept4, and nobody else has it.
+    // SAFETY: the descriptor is new, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The effective user of whoever connected to a unix socket, `SO_PEERCRED`. `None`: the kernel does not say.
+/// The effective user id of a unix socket's peer at the time when it connected; `None` if unknown. unix(7) `SO_PEERCRED`
 #[must_use]
 pub fn peer_uid(connection: impl AsFd) -> Option<u32> {
     getsockopt(&connection.as_fd(), sockopt::PeerCredentials).ok().map(|credentials| credentials.uid())
 }
 
-/// What has come in, 0 bytes at its end.
+/// Receives data; 0 bytes at end of file.
 ///
 /// # Errors
-/// EAGAIN: nothing yet; ECONNRESET.
+/// EAGAIN: there is no data. ECONNRESET.
 pub fn receive(connection: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
-    recv(connection.as_fd().as_raw_fd(), buffer, AT_ONCE)
+    recv(connection.as_fd().as_raw_fd(), buffer, NO_WAIT)
 }
 
-/// Sends as much as there is room for.
+/// Sends as much as fits into the socket's buffer. Never causes SIGPIPE.
 ///
 /// # Errors
-/// EAGAIN: there is no room; EPIPE, ECONNRESET: nobody reads it any more. No SIGPIPE.
-pub fn transmit(connection: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
-    send(connection.as_fd().as_raw_fd(), bytes, AT_ONCE)
+/// EAGAIN: the buffer is full. EPIPE, ECONNRESET: the peer has closed.
+pub fn send(connection: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    nix::sys::socket::send(connection.as_fd().as_raw_fd(), bytes, NO_WAIT)
 }
 
-/// Says that nothing more will be sent.
-pub fn finish(connection: impl AsFd) {
-    // It may have gone already.
+/// Shuts down the sending side. shutdown(2) `SHUT_WR`
+pub fn shutdown_write(connection: impl AsFd) {
+    // Fails if the peer has already closed the connection.
     shutdown(connection.as_fd().as_raw_fd(), Shutdown::Write).ok();
 }
 
-/// Takes nothing more than what is here already.
-pub fn stop_receiving(connection: impl AsFd) {
+/// Shuts down the receiving side; data that has already arrived can still be received. shutdown(2) `SHUT_RD`
+pub fn shutdown_read(connection: impl AsFd) {
     shutdown(connection.as_fd().as_raw_fd(), Shutdown::Read).ok();
 }
 
-/// Whether there is something to be received.
+/// Whether there is data to be received.
 #[must_use]
-pub fn has_input(connection: impl AsFd) -> bool {
+pub fn is_readable(connection: impl AsFd) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(connection.as_fd().as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0)
 }
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_for_its_owner_alone_and_knows_who_connects() {
+    fn a_unix_socket_has_mode_0600_and_knows_the_user_of_its_peer() {
         let path = std::env::temp_dir().join(format!("keepalive-socket-{}", std::process::id()));
         let listener = listen_unix(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -154,12 +153,12 @@ mod tests {
         assert_eq!(peer_uid(&server), Some(nix::unistd::geteuid().as_raw()));
         let mut buffer = [0; 8];
         assert_eq!(receive(&server, &mut buffer), Err(Errno::EAGAIN));
-        assert_eq!(transmit(&client, b"hello"), Ok(5));
+        assert_eq!(send(&client, b"hello"), Ok(5));
         assert_eq!(receive(&server, &mut buffer), Ok(5));
-        finish(&client);
+        shutdown_write(&client);
         assert_eq!(receive(&server, &mut buffer), Ok(0));
         drop(client);
-        assert_eq!(transmit(&server, b"x"), Err(Errno::EPIPE), "and no signal");
+        assert_eq!(send(&server, b"x"), Err(Errno::EPIPE), "without SIGPIPE");
         drop(listener);
         assert_eq!(connect_unix(&path).err(), Some(Errno::ECONNREFUSED));
         std::fs::remove_file(&path).unwrap();
@@ -167,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_at_which_there_can_be_nothing_is_an_error() {
-        let patience = Duration::from_millis(20);
+    fn a_path_that_cannot_be_a_socket_is_an_error() {
+        let timeout = Duration::from_millis(20);
         let long = "/".repeat(108);
         for (path, errno) in
             [("", Errno::ENOENT), (&*long, Errno::ENAMETOOLONG), ("/nowhere/at/all.sock", Errno::ENOENT)]
         {
             let path = Path::new(path);
-            assert_eq!(connect_within(path, patience).map(drop), Err(errno), "{path:?}");
+            assert_eq!(connect_with_timeout(path, timeout).map(drop), Err(errno), "{path:?}");
             assert_eq!(connect_unix(path).map(drop), Err(errno), "{path:?}");
             assert_eq!(listen_unix(path).map(drop), Err(errno), "{path:?}");
         }

@@ -1,4 +1,6 @@
-//! Streams to others: connect(2), socketpair(2). Close-on-exec all of them; nothing here waits.
+//! Stream sockets to other processes: connect(2), socketpair(2).
+//!
+//! All sockets are close-on-exec, and no function waits.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -9,7 +11,9 @@ use nix::sys::socket::{
     socket, socketpair, sockopt,
 };
 
-/// Both ends of a stream, socketpair(2). Neither is non-blocking: that is a matter of each call, and the child's affair.
+/// A pair of connected sockets. socketpair(2)
+///
+/// Both are blocking: keepalive makes each call on its own end with `MSG_DONTWAIT`, and the child decides about the other.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
@@ -17,11 +21,11 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Begins to connect to a TCP port. When the socket can be written, [`connected`] tells what has come of it.
+/// Starts to connect to a TCP port, non-blocking. When the socket is writable, [`finish_connect`] returns the result.
 ///
 /// # Errors
-/// ECONNREFUSED and what else connect(2) knows at once; EMFILE, ENFILE.
-pub fn begin_to_connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
+/// ECONNREFUSED and the other errors that connect(2) returns at once; EMFILE, ENFILE.
+pub fn start_connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let client = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     match connect(client.as_raw_fd(), &SockaddrStorage::from(address)) {
@@ -30,12 +34,12 @@ pub fn begin_to_connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// What has come of a connection that was begun.
+/// The result of [`start_connect`].
 ///
 /// # Errors
-/// ECONNREFUSED and what else connect(2) says. That too if it is connected with itself: to a local port at which nobody
-/// listens this happens when it is chosen as our own, and TCP finds nothing wrong with it.
-pub fn connected(connection: impl AsFd) -> Result<(), Errno> {
+/// ECONNREFUSED and the other errors of connect(2). ECONNREFUSED also for a connection to itself: if nothing listens on a
+/// local port and the kernel chooses that port as the connection's own, TCP connects the socket to itself.
+pub fn finish_connect(connection: impl AsFd) -> Result<(), Errno> {
     let fd = connection.as_fd();
     match getsockopt(&fd, sockopt::SocketError)? {
         0 => {}
@@ -44,9 +48,9 @@ pub fn connected(connection: impl AsFd) -> Result<(), Errno> {
     let own: SockaddrStorage = getsockname(fd.as_raw_fd())?;
     let peer: SockaddrStorage = getpeername(fd.as_raw_fd())?;
     if own == peer {
-        // Without this the port would be taken for a minute after.
-        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-        setsockopt(&fd, sockopt::Linger, &at_once)?;
+        // Otherwise the port would stay in TIME_WAIT for a minute.
+        let reset_on_close = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&fd, sockopt::Linger, &reset_on_close)?;
         return Err(Errno::ECONNREFUSED);
     }
     Ok(())
@@ -60,13 +64,13 @@ mod tests {
 
     fn outcome(address: SocketAddr) -> Result<(), Errno> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let client = begin_to_connect(address)?;
+        let client = start_connect(address)?;
         poll(&mut [PollFd::new(client.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE).unwrap();
-        connected(&client)
+        finish_connect(&client)
     }
 
     #[test]
-    fn a_port_at_which_somebody_listens_takes_connections_until_nobody_does() {
+    fn connecting_succeeds_only_while_a_process_listens() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let address = listener.local_addr().unwrap();
@@ -76,14 +80,14 @@ mod tests {
         }
     }
 
-    // A connection to a port of the ephemeral range gets each of its ports in turn as its own, also that one.
+    // The kernel may choose any port of the ephemeral range as the connection's own, also the one that it connects to.
     #[test]
-    fn a_connection_with_itself_is_none() {
+    fn a_connection_to_itself_is_refused() {
         let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         nix::sys::socket::bind(client.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
         let own: SockaddrStorage = getsockname(client.as_raw_fd()).unwrap();
         connect(client.as_raw_fd(), &own).unwrap();
-        assert_eq!(connected(&client), Err(Errno::ECONNREFUSED));
+        assert_eq!(finish_connect(&client), Err(Errno::ECONNREFUSED));
     }
 }

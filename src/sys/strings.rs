@@ -1,10 +1,10 @@
-//! Lists of NUL-terminated strings, as execve(2) wants them.
+//! Byte strings: lists for execve(2), and memchr(3).
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
 
 use crate::model::Template;
 
-/// NUL-terminated strings one after the other in one buffer, which is kept when the list is cleared.
+/// A list of NUL-terminated strings in one buffer, as execve(2) needs them.
 #[derive(Clone, Debug, Default)]
 pub struct StringList {
     bytes: Vec<u8>,
@@ -12,49 +12,49 @@ pub struct StringList {
 }
 
 impl StringList {
-    /// An empty list; allocates nothing.
+    /// Makes an empty list without allocating memory.
     #[must_use]
     pub const fn new() -> Self {
         Self { bytes: Vec::new(), starts: Vec::new() }
     }
 
-    /// Removes all strings, keeps the room.
+    /// Removes all strings but keeps the allocated memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
     }
 
-    /// Appends one string. What follows a NUL byte in it is not seen by a program that gets the list.
+    /// Appends a string. A program that receives the list sees the string up to its first NUL byte.
     pub fn push(&mut self, string: &[u8]) {
         self.push_with(|buffer| buffer.extend_from_slice(string));
     }
 
-    /// Appends the bytes that `append` appends to the buffer that it is given, as one string.
+    /// Appends as one string the bytes that `append` adds to the buffer.
     pub fn push_with(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
         self.starts.push(self.bytes.len());
         append(&mut self.bytes);
         self.bytes.push(0);
     }
 
-    /// Appends what `template` is for instance `number`.
+    /// Appends `template`, filled in for instance `number`.
     pub fn push_template(&mut self, template: &Template, number: u32) {
         let start = template.write_to(number, &mut self.bytes);
         self.starts.push(start);
     }
 
-    /// How many strings there are.
+    /// The number of strings.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.starts.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
 
-    /// The string at `position`, without its NUL.
+    /// The string at `position`, without the NUL.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<&[u8]> {
         let start = *self.starts.get(position)?;
@@ -62,23 +62,24 @@ impl StringList {
         self.bytes.get(start..next - 1)
     }
 
-    /// All strings, in order, without their NULs.
+    /// The strings in order, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.starts.len()).filter_map(|position| self.get(position))
     }
 
-    /// Where among the first `count` strings the first one is that begins with `beginning`, in which there is no NUL.
+    /// The position of the first string that starts with `prefix`, among the first `count` strings. `prefix` must not
+    /// contain a NUL.
     #[must_use]
-    pub fn position(&self, count: usize, beginning: &[u8]) -> Option<usize> {
-        // Most differ in their first byte, and this is asked for each variable of each process.
-        let first = beginning.first();
-        let begins = |start: &usize| {
-            self.bytes.get(*start) == first && self.bytes.get(*start..).is_some_and(|rest| rest.starts_with(beginning))
+    pub fn position(&self, count: usize, prefix: &[u8]) -> Option<usize> {
+        // Compare the first byte first, because this runs for each variable of each process and most differ there.
+        let first = prefix.first();
+        let is_match = |start: &usize| {
+            self.bytes.get(*start) == first && self.bytes.get(*start..).is_some_and(|rest| rest.starts_with(prefix))
         };
-        self.starts.iter().take(count).position(begins)
+        self.starts.iter().take(count).position(is_match)
     }
 
-    /// Appends a pointer to each string to `pointers`. They are good until the list is next changed.
+    /// Appends a pointer to each string to `pointers`. The pointers are valid until the list is changed.
     pub(super) fn append_pointers(&self, pointers: &mut Vec<*const c_char>) {
         let bytes = self.bytes.as_ptr();
         pointers.extend(self.starts.iter().map(|start| bytes.wrapping_add(*start).cast::<c_char>()));
@@ -95,12 +96,20 @@ impl<S: AsRef<[u8]>> FromIterator<S> for StringList {
     }
 }
 
+/// The position of the first `byte` in `text`. memchr(3), which is faster than a loop in Rust.
+#[must_use]
+pub fn memchr(byte: u8, text: &[u8]) -> Option<usize> {
+    // SAFETY: `text` has `text.len()` readable bytes.
+    let found = unsafe { libc::memchr(text.as_ptr().cast(), c_int::from(byte), text.len()) };
+    (!found.is_null()).then(|| found.addr() - text.as_ptr().addr())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn strings_come_back_as_they_were_pushed() {
+    fn a_list_returns_the_strings_that_were_pushed() {
         let mut list = StringList::from_iter(["one", ""]);
         list.push_template(&Template::Numbered([c"n=".to_owned(), c"".to_owned()].into()), 12);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"n=12"]);
@@ -108,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_string_that_begins_so_is_found_and_none_that_has_it_further_on() {
+    fn position_finds_the_first_string_with_the_prefix() {
         let list = StringList::from_iter(["HOME=/A=1", "AA=2", "A=3", "A=4"]);
         assert_eq!(
             (list.position(4, b"A="), list.position(4, b"B="), list.position(4, b"A=4")),
@@ -118,11 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_list_keeps_its_room() {
+    fn a_cleared_list_keeps_its_memory() {
         let mut list = StringList::from_iter(["a long enough string"]);
-        let room = list.bytes.capacity();
+        let capacity = list.bytes.capacity();
         list.clear();
         list.push(b"short");
-        assert_eq!((list.len(), list.bytes.capacity()), (1, room));
+        assert_eq!((list.len(), list.bytes.capacity()), (1, capacity));
+    }
+
+    #[test]
+    fn memchr_finds_the_first_occurrence() {
+        assert_eq!(memchr(b'\n', b"ab\ncd\n"), Some(2));
+        assert_eq!(memchr(b'\n', b"abcd"), None);
+        assert_eq!(memchr(b'\n', b""), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Children that have ended or stopped: waitid(2), wait4(2).
+//! Waiting for children: waitid(2), waitpid(2).
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -7,115 +7,115 @@ use nix::errno::Errno;
 
 use crate::model::{ExitStatus, Pid, Signal};
 
-/// A child that was reaped: from here on its id may be another process's.
+/// A child that was reaped. Its id may be reused from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Which.
+    /// The child's process id.
     pub pid: Pid,
-    /// How.
+    /// How it exited.
     pub status: ExitStatus,
 }
 
-/// What there is to be reaped.
+/// The result of looking for a child that has changed state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildEvent {
-    /// There are children; none of them is dead.
+    /// There are children, but none has changed state.
     Nothing,
-    /// There is no child at all.
+    /// There are no children.
     NoChildren,
-    /// This one is dead and not reaped yet: its id and, while it is not, the group that it led are still its own.
+    /// The child is dead and not reaped yet. Until it is reaped, its id and the id of the group that it led are not reused.
     Dead(Pid),
-    /// This one has been stopped.
+    /// The signal has stopped the child.
     Stopped(Pid, Signal),
 }
 
-/// What reaping gave.
+/// The result of reaping any child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaped {
-    /// There are children; none of them is dead.
+    /// There are children, but none has changed state.
     Nothing,
-    /// There is no child at all.
+    /// There are no children.
     NoChildren,
-    /// This one was.
+    /// The child was reaped.
     Ended(Ended),
-    /// This one has been stopped, and is not reported again for that.
+    /// The signal has stopped the child. The stop is not reported again.
     Stopped(Pid, Signal),
 }
 
-/// Whether children that have stopped are of interest.
+/// Which changes of state to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOptions {
-    /// They are not.
+    /// Exits. `WEXITED`
     ExitsOnly,
-    /// They are.
+    /// Exits and stops. `WEXITED`, `WSTOPPED`
     WithStops,
 }
 
 /// Looks for a dead child without reaping it. waitid(2) `WNOWAIT`
 ///
-/// The kernel goes through all children for it. With [`WaitOptions::WithStops`] the same stopped child is found again and
-/// again, until [`consume_stop`].
+/// The kernel searches all children. With [`WaitOptions::WithStops`] it finds the same stopped child again until
+/// [`consume_stop`] is called.
 ///
 /// # Errors
-/// None that the manual knows of.
+/// None that the manual page lists.
 pub fn peek(stops: WaitOptions) -> Result<ChildEvent, Errno> {
-    look(libc::P_ALL, 0, stops)
+    peek_id(libc::P_ALL, 0, stops)
 }
 
-/// As [`peek`], at this child alone, whose number nobody else makes dearer.
+/// As [`peek`], for one child. The cost does not depend on the number of children.
 ///
 /// # Errors
-/// None that the manual knows of.
+/// None that the manual page lists.
 pub fn peek_at(child: Pid, stops: WaitOptions) -> Result<ChildEvent, Errno> {
-    look(libc::P_PID, child.get().unsigned_abs(), stops)
+    peek_id(libc::P_PID, child.get().unsigned_abs(), stops)
 }
 
-fn look(kind: libc::idtype_t, id: libc::id_t, stops: WaitOptions) -> Result<ChildEvent, Errno> {
+fn peek_id(kind: libc::idtype_t, id: libc::id_t, stops: WaitOptions) -> Result<ChildEvent, Errno> {
     let stopped = if stops == WaitOptions::WithStops { libc::WSTOPPED } else { 0 };
     match wait_id(kind, id, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stopped) {
         Err(Errno::ECHILD) => Ok(ChildEvent::NoChildren),
         Err(errno) => Err(errno),
         Ok(None) => Ok(ChildEvent::Nothing),
-        Ok(Some(Change { pid, what: What::Ended(_) })) => Ok(ChildEvent::Dead(pid)),
-        Ok(Some(Change { pid, what: What::Stopped(signal) })) => Ok(ChildEvent::Stopped(pid, signal)),
+        Ok(Some(Change { pid, kind: ChangeKind::Ended(_) })) => Ok(ChildEvent::Dead(pid)),
+        Ok(Some(Change { pid, kind: ChangeKind::Stopped(signal) })) => Ok(ChildEvent::Stopped(pid, signal)),
     }
 }
 
 /// Reaps `pid`, a child that [`peek`] has found dead.
 ///
 /// # Errors
-/// ECHILD: it is no child of ours. EAGAIN: it is not dead.
+/// ECHILD: `pid` is not a child. EAGAIN: it is not dead.
 pub fn reap(pid: Pid) -> Result<Ended, Errno> {
     match wait_id(libc::P_PID, pid.get().unsigned_abs(), libc::WEXITED | libc::WNOHANG)? {
-        Some(Change { pid, what: What::Ended(status) }) => Ok(Ended { pid, status }),
-        Some(Change { what: What::Stopped(_), .. }) | None => Err(Errno::EAGAIN),
+        Some(Change { pid, kind: ChangeKind::Ended(status) }) => Ok(Ended { pid, status }),
+        Some(Change { kind: ChangeKind::Stopped(_), .. }) | None => Err(Errno::EAGAIN),
     }
 }
 
-/// Reaps `child`, which was made by [`super::fork::fork_without_sigchld`] and which nothing else here sees; `None`: it is not dead.
-/// waitid(2) `__WALL`
+/// Reaps `child`, which [`super::fork::fork_without_sigchld`] created; `None`: it is not dead. No other function here sees
+/// such a child. waitid(2) `__WALL`
 ///
 /// # Errors
-/// ECHILD: it is no child of ours.
-pub fn reap_quiet(child: Pid) -> Result<Option<ExitStatus>, Errno> {
+/// ECHILD: it is not a child.
+pub fn reap_without_sigchld(child: Pid) -> Result<Option<ExitStatus>, Errno> {
     let change = wait_id(libc::P_PID, child.get().unsigned_abs(), libc::WEXITED | libc::WNOHANG | libc::__WALL)?;
-    Ok(change.and_then(|change| match change.what {
-        What::Ended(status) => Some(status),
-        What::Stopped(_) => None,
+    Ok(change.and_then(|change| match change.kind {
+        ChangeKind::Ended(status) => Some(status),
+        ChangeKind::Stopped(_) => None,
     }))
 }
 
-/// Takes note of the stop of `pid`, so that [`peek`] does not find it for that again.
+/// Consumes the stop of `pid`, so that [`peek`] does not report it again.
 pub fn consume_stop(pid: Pid) {
     wait_id(libc::P_PID, pid.get().unsigned_abs(), libc::WSTOPPED | libc::WNOHANG).ok();
 }
 
 struct Change {
     pid: Pid,
-    what: What,
+    kind: ChangeKind,
 }
 
-enum What {
+enum ChangeKind {
     Ended(ExitStatus),
     Stopped(Signal),
 }
@@ -125,25 +125,25 @@ fn wait_id(kind: libc::idtype_t, id: libc::id_t, options: c_int) -> Result<Optio
     // SAFETY: `info` is a writable siginfo.
     let result = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) };
     Errno::result(result)?;
-    // SAFETY: all-zero bytes are a valid siginfo, and the kernel wrote over them only with another.
+    // SAFETY: all-zero bytes are a valid siginfo, and the kernel overwrites them only with another valid one.
     let info = unsafe { info.assume_init() };
-    // SAFETY: initialised; zero when no child has changed.
+    // SAFETY: the field is initialised; it is zero if no child has changed state.
     let Some(pid) = Pid::new(unsafe { info.si_pid() }) else { return Ok(None) };
-    // SAFETY: initialised, and meaningful for every SIGCHLD.
+    // SAFETY: the field is initialised, and waitid(2) always fills in the fields of SIGCHLD.
     let status = unsafe { info.si_status() };
-    let what = match info.si_code {
-        libc::CLD_EXITED => What::Ended(ExitStatus::Code(low_byte(status))),
-        libc::CLD_KILLED | libc::CLD_DUMPED => What::Ended(ExitStatus::Signal(signal(status))),
-        libc::CLD_STOPPED | libc::CLD_TRAPPED => What::Stopped(signal(status)),
+    let kind = match info.si_code {
+        libc::CLD_EXITED => ChangeKind::Ended(ExitStatus::Code(low_byte(status))),
+        libc::CLD_KILLED | libc::CLD_DUMPED => ChangeKind::Ended(ExitStatus::Signal(signal(status))),
+        libc::CLD_STOPPED | libc::CLD_TRAPPED => ChangeKind::Stopped(signal(status)),
         _ => return Ok(None),
     };
-    Ok(Some(Change { pid, what }))
+    Ok(Some(Change { pid, kind }))
 }
 
-/// Reaps one child, if one is dead, or else tells of one that has stopped. wait4(2)
+/// Reaps a dead child, or reports one that has stopped. waitpid(2)
 ///
 /// # Errors
-/// None that the manual knows of.
+/// None that the manual page lists.
 pub fn reap_any() -> Result<Reaped, Errno> {
     let mut status = 0;
     // SAFETY: `status` is writable.
@@ -164,7 +164,7 @@ pub fn reap_any() -> Result<Reaped, Errno> {
     Ok(Reaped::Ended(Ended { pid, status }))
 }
 
-/// The low bits are the signal; a tracer's event may stand above them.
+/// The signal is in the low bits; the event of a tracer may be above them.
 fn signal(status: c_int) -> Signal {
     Signal::new(low_byte(status & 0x7f)).unwrap_or(Signal::KILL)
 }

@@ -10,7 +10,7 @@ use super::{fork, pause, say, say_ready};
 
 /// Follows one child through its life.
 pub(super) fn wait() -> u8 {
-    let _ = signals::take_over(signals::Depth::Full);
+    let _ = signals::block_all(signals::DispositionReset::All);
     let look = |stops| wait::peek(stops).expect("peek");
     say(&format!("{:?}", look(WaitOptions::WithStops)));
     let child = Pid::new(fork(pause)).expect("a child");
@@ -40,7 +40,7 @@ fn until_in_state(pid: Pid, state: u8) {
 
 /// The way in which a supervisor waits.
 pub(super) fn queue() -> u8 {
-    let inherited = signals::take_over(signals::Depth::Full);
+    let inherited = signals::block_all(signals::DispositionReset::All);
     let queue = SignalQueue::new().expect("a queue");
     let mut poller = Poller::new().expect("epoll");
     poller.add(&queue, 1).expect("epoll");

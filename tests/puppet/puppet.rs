@@ -168,7 +168,7 @@ fn next_signal() -> Signal {
 }
 
 fn report_signals() -> u8 {
-    let _ = signals::take_over(signals::Depth::Quick);
+    let _ = signals::block_all(signals::DispositionReset::SigchldOnly);
     say_ready();
     loop {
         let signal = next_signal();
@@ -180,7 +180,7 @@ fn report_signals() -> u8 {
 }
 
 fn end_on_term(code: u8) -> u8 {
-    let _ = signals::take_over(signals::Depth::Quick);
+    let _ = signals::block_all(signals::DispositionReset::SigchldOnly);
     say_ready();
     loop {
         let signal = next_signal();
@@ -331,7 +331,7 @@ fn leave_group(rest: &[&str]) -> u8 {
 }
 
 fn zombies(count: usize) -> u8 {
-    let _ = signals::take_over(signals::Depth::Quick);
+    let _ = signals::block_all(signals::DispositionReset::SigchldOnly);
     let parent = nix::unistd::getppid().as_raw();
     say_ready();
     loop {

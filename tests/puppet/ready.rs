@@ -12,7 +12,7 @@ use crate::{act, next_signal, say, say_ready};
 
 /// Does REST when SIGUSR1 comes; ends with 0 on SIGTERM.
 pub(crate) fn on_signal(rest: &[&str]) -> u8 {
-    let _ = signals::take_over(signals::Depth::Quick);
+    let _ = signals::block_all(signals::DispositionReset::SigchldOnly);
     say_ready();
     loop {
         match next_signal() {

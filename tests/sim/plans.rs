@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::{
     Backoff, Control, ExitAction, KillMode, Kind, LogStyle, Process, Ready, Reload, Restart, RestartPolicy, Service,
-    SignalAction, SignalUses, Stop, Strategy,
+    SignalAction, SignalActions, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -14,7 +14,7 @@ use crate::chance::Chance;
 
 /// A service as the defaults of the configuration file have it, but for the jitter.
 pub(crate) fn service(name: &str) -> Service {
-    let mut service = Service::plain(name, process());
+    let mut service = Service::new(name, process());
     service.restart.backoff.jitter = 0.0;
     service
 }
@@ -27,17 +27,17 @@ pub(crate) fn oneshot(name: &str) -> Service {
 pub(crate) fn plan(services: Vec<Service>) -> Plan {
     Plan {
         shutdown_timeout: Duration::from_secs(9),
-        signals: SignalUses::default(),
+        signals: SignalActions::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
         log: LogStyle::default(),
-        control: Control::Usual,
+        control: Control::Default,
         http: None,
         services: services.into_iter().map(Rc::new).collect(),
     }
 }
 
 fn process() -> Process {
-    Process::plain(Box::new([Template::Fixed(c"puppet".to_owned())]))
+    Process::new(Box::new([Template::Fixed(c"puppet".to_owned())]))
 }
 
 /// Longer than any run lasts: for timeouts that are never to come.

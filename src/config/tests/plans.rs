@@ -7,7 +7,7 @@ use super::*;
 use crate::model::ExitStatus;
 use crate::model::plan::{
     Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process, Reload,
-    Restart, Service, SignalUses, Stop, Strategy,
+    Restart, Service, SignalActions, Stop, Strategy,
 };
 
 pub(super) fn fixed(text: &str) -> Template {
@@ -88,10 +88,10 @@ pub(super) fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
 fn what_is_not_said_is_completed() {
     let expected = Plan {
         shutdown_timeout: Duration::from_secs(9),
-        signals: SignalUses::default(),
+        signals: SignalActions::default(),
         termination_log: PathBuf::from("/dev/termination-log"),
         log: LogStyle::default(),
-        control: Control::Usual,
+        control: Control::Default,
         http: None,
         services: vec![Rc::new(minimal())],
     };
@@ -271,8 +271,8 @@ fn the_command_after_the_dashes_is_the_service_main() {
 #[test]
 fn the_control_socket_is_at_its_usual_place_at_another_or_nowhere() {
     let control = |setting: &str| plan(&format!("[keepalive]\n{setting}\n[services.a]\ncommand = \"a\"\n")).control;
-    assert_eq!(control(""), Control::Usual);
-    assert_eq!(control("control = true"), Control::Usual);
+    assert_eq!(control(""), Control::Default);
+    assert_eq!(control("control = true"), Control::Default);
     assert_eq!(control("control = false"), Control::Off);
     assert_eq!(control("control = \"/t/${PORT}.sock\""), Control::At(PathBuf::from("/t/80.sock")));
 }

@@ -100,7 +100,7 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
         tell_of_terminal(options, child);
     }
     if options.placement == Placement::OwnSession {
-        if let Err(errno) = terminal::is_there() {
+        if let Err(errno) = terminal::check_stdin_terminal() {
             tell(options, Notice::CannotAttach(errno));
         }
         tell(options, Notice::InSession);
@@ -114,13 +114,13 @@ pub(super) fn tell_of_start(options: &Options, program: &str, child: Pid, failed
 fn tell_of_terminal(options: &Options, child: Pid) {
     match options.compat {
         Compat::Tini if tini::tells_of_terminal(options) => {}
-        Compat::Catatonit if options.verbosity > 0 => match terminal::sessions_is_there() {
+        Compat::Catatonit if options.verbosity > 0 => match terminal::check_session_terminal() {
             Ok(()) => return,
             Err(errno) => tell(options, Notice::NoSessionTerminal(child, errno)),
         },
         Compat::Native | Compat::Tini | Compat::DumbInit | Compat::Catatonit => return,
     }
-    if let Err(errno) = terminal::is_there() {
+    if let Err(errno) = terminal::check_stdin_terminal() {
         tell(options, Notice::NoTerminal(child, errno));
     }
 }

@@ -14,7 +14,7 @@ use crate::logs::stamp::Stamp;
 use crate::model::Mono;
 use crate::sys::Poller;
 use crate::sys::poll::Interest;
-use crate::sys::socket::{receive, transmit};
+use crate::sys::socket::{receive, send};
 
 /// So many at a time.
 pub(super) const CLIENTS_AT_MOST: usize = 16;
@@ -54,7 +54,7 @@ pub(super) struct Client {
 /// Tells one too many that it is.
 pub(super) fn refuse(socket: &OwnedFd) {
     // Whoever does not take so little has gone.
-    transmit(socket, TOO_MANY).ok();
+    send(socket, TOO_MANY).ok();
 }
 
 impl Client {
@@ -118,7 +118,7 @@ impl Client {
         self.says_no_more = true;
         self.wait(poller);
         // Of a Unix socket whose other end is closed even nothing is refused.
-        transmit(&self.socket, &[]).is_ok()
+        send(&self.socket, &[]).is_ok()
     }
 
     fn wait(&self, poller: &Poller) {
@@ -128,7 +128,7 @@ impl Client {
             (true, false) => Interest::Nothing,
             (true, true) => Interest::Output,
         };
-        poller.change(&self.socket, self.token, interest).ok();
+        poller.modify(&self.socket, self.token, interest).ok();
     }
 
     pub(super) const fn is_guest(&self) -> bool {
@@ -175,7 +175,7 @@ impl Client {
     /// Whether everything has been sent.
     fn send(&mut self) -> Result<bool, Errno> {
         while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match transmit(&self.socket, rest) {
+            match send(&self.socket, rest) {
                 Ok(count) => self.sent += count,
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}

@@ -120,8 +120,8 @@ pub fn run(beginning: LoggerArgs) -> ! {
     fork::set_name(c"keepalive-log");
     let mut kept = vec![beginning.socket.as_raw_fd(), beginning.life.as_raw_fd()];
     kept.extend(beginning.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
-    process::release_start(&kept);
-    let code = match Logger::new(beginning, [1, 2].map(NonBlockingWriter::of)) {
+    process::leave_cwd_and_close_fds(&kept);
+    let code = match Logger::new(beginning, [1, 2].map(NonBlockingWriter::new)) {
         Ok(mut logger) => {
             logger.run();
             // Nothing is dropped: its end is seen when it is there, not before.

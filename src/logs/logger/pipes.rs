@@ -51,7 +51,7 @@ impl Logger {
         let retired = self.next_retired;
         self.next_retired += 1;
         // One that waits for room or for another is not in the set.
-        self.poller.change(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
+        self.poller.modify(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
         let sinks = [&mut self.outputs.stdout, &mut self.outputs.stderr];
         let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
         let awaited = self.pending.iter_mut().filter_map(|pending| match pending {

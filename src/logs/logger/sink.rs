@@ -90,7 +90,7 @@ impl Sink {
             Ok(written) if self.waiting() > 0 => {
                 if !was_full {
                     // Only what can be full can be waited for.
-                    poller.add_output(self.non_blocking_writer.descriptor(), self.token).ok();
+                    poller.add_writable(self.non_blocking_writer.descriptor(), self.token).ok();
                 }
                 self.full_since = self.full_since.filter(|_| written == 0).or(Some(now));
                 return None;

@@ -11,7 +11,7 @@ use super::split::Splitter;
 use crate::logs::line::Label;
 use crate::logs::message::{Source, Target};
 use crate::logs::stamp::Stamp;
-use crate::sys::pipe::waiting;
+use crate::sys::pipe::readable_bytes;
 
 /// What reading gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Pipe {
 
     /// How many bytes there are with those that wait.
     pub(super) fn written(&self) -> u64 {
-        self.seen.saturating_add(waiting(&self.descriptor))
+        self.seen.saturating_add(readable_bytes(&self.descriptor))
     }
 
     /// A writer has ended: how many bytes there are with those that wait.

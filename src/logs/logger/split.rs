@@ -1,7 +1,7 @@
 //! Bytes → lines. A line is whole up to a limit; a longer one comes in pieces.
 
 use crate::logs::line::Piece;
-use crate::sys::pipe::find;
+use crate::sys::strings::memchr;
 
 /// The longest line that stays whole, without its newline.
 pub(super) const LINE_LIMIT: usize = 16 << 10;
@@ -20,7 +20,7 @@ impl Splitter {
         while !chunk.is_empty() {
             let room = LINE_LIMIT - self.carry.len();
             let window = chunk.get(..=room).unwrap_or(chunk);
-            if let Some((line, rest)) = find(b'\n', window).and_then(|end| chunk.split_at_checked(end)) {
+            if let Some((line, rest)) = memchr(b'\n', window).and_then(|end| chunk.split_at_checked(end)) {
                 self.put_whole(line, &mut put);
                 chunk = rest.get(1..).unwrap_or_default();
                 continue;

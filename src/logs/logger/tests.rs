@@ -17,7 +17,7 @@ struct World {
 /// The reading end is a file that does not wait, the writing end stays open for good.
 fn writer() -> (File, NonBlockingWriter) {
     let (read_end, write_end) = pipe::pipe().unwrap();
-    (read_end.into(), NonBlockingWriter::of(write_end.into_raw_fd()))
+    (read_end.into(), NonBlockingWriter::new(write_end.into_raw_fd()))
 }
 
 impl World {

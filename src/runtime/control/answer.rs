@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json::Object;
 use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
-use crate::model::excess::Excess;
+use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
 use crate::runtime::journal::{Changed, Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
@@ -155,11 +155,11 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
             let name = service_name(snapshot.plan, id.service);
             format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(snapshot.plan, id))
         }
-        Refusal::TooMany(last, Excess::OneFile) => {
+        Refusal::TooMany(last, TooManyInstances::SharedStateFile) => {
             let (count, name) = (last.number + 1, service_name(snapshot.plan, last.service));
             format!("{count} instances of {name} would have one file of state: put `{{instance}}` into its name")
         }
-        Refusal::TooMany(last, Excess::Nowhere) => {
+        Refusal::TooMany(last, TooManyInstances::InvalidProbeAddress) => {
             let authority =
                 snapshot.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
             let place = authority.map(|authority| authority.expand(last.number)).unwrap_or_default();

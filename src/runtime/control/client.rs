@@ -235,7 +235,7 @@ impl Client {
 
     fn transmit(&mut self) -> Result<Room, Errno> {
         while self.sent < self.out.len() {
-            match socket::transmit(self.fd.as_fd(), self.out.get(self.sent..).unwrap_or_default()) {
+            match socket::send(self.fd.as_fd(), self.out.get(self.sent..).unwrap_or_default()) {
                 Ok(count) => self.sent += count,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(Room::None),
@@ -270,7 +270,7 @@ impl Client {
                 ConnectionFate::Stays
             }
             Stage::Sending(None) if self.lingers => {
-                socket::finish(self.fd.as_fd());
+                socket::shutdown_write(self.fd.as_fd());
                 self.stage = Stage::Leaving;
                 self.deadline = Some(snapshot.now + FAREWELL);
                 self.interest = Interest::Input;

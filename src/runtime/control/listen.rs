@@ -40,7 +40,7 @@ impl Server {
                     log::warn!("cannot make the control socket {}: {reason}", path.display());
                 }
             },
-            Control::Usual => server.control = usual(),
+            Control::Default => server.control = usual(),
         }
         if let Some(address) = http {
             match socket::listen_tcp(address) {

@@ -113,7 +113,7 @@ impl Server {
     fn listen_for(&self, poller: &Poller, interest: Interest) {
         for (entrance, token) in [(Listener::Control, CONTROL), (Listener::Http, HTTP)] {
             if let Some(listener) = self.listener(entrance) {
-                poller.change(listener.as_fd(), token, interest).ok();
+                poller.modify(listener.as_fd(), token, interest).ok();
             }
         }
     }
@@ -255,7 +255,7 @@ impl Runtime {
             return;
         }
         if client.interest != before {
-            self.poller.change(client.fd.as_fd(), token, client.interest).ok();
+            self.poller.modify(client.fd.as_fd(), token, client.interest).ok();
         }
         self.server.clients.push((token, client));
     }
@@ -368,7 +368,7 @@ impl Runtime {
             if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest != Interest::Output
             {
                 client.interest = Interest::Output;
-                self.poller.change(client.fd.as_fd(), *token, Interest::Output).ok();
+                self.poller.modify(client.fd.as_fd(), *token, Interest::Output).ok();
             }
         }
     }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use crate::model::InstanceId;
 use crate::runtime::close_queue::CloseQueue;
 use crate::sys::datagram::{self, Datagram};
-use crate::sys::{self, Interest, Poller, pipe, socket};
+use crate::sys::{self, Interest, Poller, socket, strings};
 
 /// A line is no longer, its end not counted.
 const LONGEST_LINE: usize = 64 << 10;
@@ -111,15 +111,15 @@ impl Channel {
     /// Closes it, and what is still under way in it.
     pub(super) fn close(self) {
         // Nothing more comes then.
-        socket::stop_receiving(&self.fd);
-        if socket::has_input(&self.fd) {
+        socket::shutdown_read(&self.fd);
+        if socket::is_readable(&self.fd) {
             sys::deferred_close(vec![self.fd]);
         }
     }
 
     /// Whether there is a whole line.
     pub(super) fn has_line(&self) -> bool {
-        pipe::find(b'\n', &self.input).is_some()
+        strings::memchr(b'\n', &self.input).is_some()
     }
 
     /// What has been read, whole lines and the beginning of one; to be put back.
@@ -163,7 +163,7 @@ impl Channel {
     /// Sends what there is room for, and waits for room for the rest. Nothing more if nobody reads it any more.
     pub(super) fn flush(&mut self, poller: &Poller) {
         while let Some(rest @ [_, ..]) = self.output.get(self.sent..) {
-            match socket::transmit(&self.fd, rest) {
+            match socket::send(&self.fd, rest) {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => {
@@ -183,7 +183,7 @@ impl Channel {
         let interest = if is_empty { Interest::Input } else { Interest::Either };
         if interest != self.interest {
             self.interest = interest;
-            poller.change(&self.fd, self.token, interest).ok();
+            poller.modify(&self.fd, self.token, interest).ok();
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::model::map::Map;
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Pid, ServiceIndex};
 use crate::supervisor::Event;
-use crate::sys::{Poller, pipe};
+use crate::sys::{Poller, strings};
 use channel::{Channel, Read};
 use message::Message;
 use store::Store;
@@ -123,7 +123,7 @@ impl Channels {
         let mut done = 0;
         for _ in 0..most {
             let rest = input.get(done..).unwrap_or_default();
-            let Some(length) = pipe::find(b'\n', rest).filter(|_| self.deliveries > 0) else { break };
+            let Some(length) = strings::memchr(b'\n', rest).filter(|_| self.deliveries > 0) else { break };
             let line = rest.get(..length).unwrap_or_default();
             if !channel::is_short_enough(length) {
                 return Err(Fault::TooLong);

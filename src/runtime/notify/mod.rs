@@ -21,7 +21,7 @@ use crate::model::plan::{Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
 use crate::supervisor::Event;
 use crate::sys::datagram::{self, Datagram};
-use crate::sys::{self, Interest, Poller, procfs};
+use crate::sys::{self, Interest, Poller, procfs, random};
 use message::{Access, Message, NotifyFields, Store, Watchdog};
 
 /// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
@@ -89,8 +89,8 @@ impl Notify {
     /// EMFILE, ENFILE, ENOMEM, ENOSPC.
     pub(super) fn address(&mut self, poller: &Poller) -> Result<&str, Errno> {
         if self.socket.is_none() {
-            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), datagram::random());
-            let socket = datagram::open(name.as_bytes())?;
+            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), random::random_u64());
+            let socket = datagram::bind_abstract(name.as_bytes())?;
             poller.add(&socket, SOCKET)?;
             self.socket = Some((socket, format!("@{name}")));
         }
@@ -119,7 +119,7 @@ impl Notify {
         let is_wanted = CloseQueue::have_room();
         let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_deaf) else { return };
         let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
-        if poller.change(socket, SOCKET, interest).is_ok() {
+        if poller.modify(socket, SOCKET, interest).is_ok() {
             self.is_deaf = !is_wanted;
         }
     }
@@ -191,7 +191,7 @@ impl Runtime {
         let now = self.now;
         let sender = datagram.sender.map_or(0, Pid::get);
         let fields = match Message::parse(text) {
-            _ if datagram.is_cut => {
+            _ if datagram.is_truncated => {
                 let what = format_args!("a message of pid {sender} is ignored: it is longer than {LONGEST} bytes");
                 return self.notify.complain(now, what);
             }
@@ -205,7 +205,7 @@ impl Runtime {
         };
         let main = datagram.sender.and_then(|sender| self.children.owner_of(sender));
         let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
-        let Some((main, child)) = child.filter(|(_, child)| child.definition.notifies()) else {
+        let Some((main, child)) = child.filter(|(_, child)| child.definition.uses_notify_socket()) else {
             let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
             return self.notify.complain(now, what);
         };
@@ -224,7 +224,7 @@ impl Runtime {
 
     fn on_news(&mut self, main: Pid, child: &Child, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) {
         let successor = match descriptors {
-            [holder] if fields.brings_main => procfs::held(holder),
+            [holder] if fields.brings_main => procfs::pid_of_pidfd(holder),
             _ => fields.main_pid,
         };
         let main = match successor {
@@ -351,7 +351,7 @@ impl Runtime {
             let what = format_args!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}");
             self.notify.complain(self.now, what);
         }
-        if datagram.lacks_descriptors || refused.roomless > 0 {
+        if datagram.descriptors_truncated || refused.roomless > 0 {
             let reason = errno::words(Errno::EMFILE);
             let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
             self.notify.complain(self.now, what);

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
-use crate::model::{ExitStatus, Pid, Signal, Template, errno, excess};
-use crate::sys::{Poller, fork, kill, pipe, socket, stream};
+use crate::model::{ExitStatus, Pid, Signal, Template, errno, instance_limit};
+use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
 /// A status line is no longer.
 const LONGEST_STATUS_LINE: usize = 1 << 10;
@@ -116,7 +116,7 @@ pub(super) fn begin(
     };
     let watched = begun.and_then(|attempt| {
         if let Attempt::Connecting(connection, _) = &attempt {
-            poller.add_output(connection, token).map_err(Failure::Errno)?;
+            poller.add_writable(connection, token).map_err(Failure::Errno)?;
         }
         Ok(attempt)
     });
@@ -137,8 +137,8 @@ fn is_there(path: &CStr) -> Result<(), Errno> {
 
 fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
     // No name is looked up, which could take any time.
-    let address = excess::address(authority, number).ok_or(Failure::Nowhere)?;
-    let connection = stream::begin_to_connect(address).map_err(Failure::Errno)?;
+    let address = instance_limit::address(authority, number).ok_or(Failure::Nowhere)?;
+    let connection = stream::start_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
 
@@ -218,7 +218,7 @@ pub(super) fn forget(poller: &Poller, connection: &OwnedFd) {
 }
 
 fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, token: u64) -> Verdict {
-    if let Err(errno) = stream::connected(&connection) {
+    if let Err(errno) = stream::finish_connect(&connection) {
         forget(poller, &connection);
         return Verdict::Failed(Failure::Errno(errno));
     }
@@ -227,8 +227,8 @@ fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, 
         return Verdict::Passed(None);
     };
     // Nothing has been sent before it: there is room for more than a request.
-    let sent = socket::transmit(&connection, &request);
-    let watched = poller.change(&connection, token, crate::sys::Interest::Input);
+    let sent = socket::send(&connection, &request);
+    let watched = poller.modify(&connection, token, crate::sys::Interest::Input);
     if sent == Ok(request.len()) && watched.is_ok() {
         return Verdict::Open(Attempt::Reading(connection, Answer::default()));
     }
@@ -261,7 +261,7 @@ impl Answer {
             return Ok(self.status);
         }
         self.line.extend_from_slice(bytes);
-        match pipe::find(b'\n', &self.line) {
+        match strings::memchr(b'\n', &self.line) {
             Some(end) if end < LONGEST_STATUS_LINE => self.line.truncate(end),
             None if self.line.len() < LONGEST_STATUS_LINE => return Ok(None),
             Some(_) | None => return Err(Failure::NotHttp),

@@ -15,7 +15,7 @@ use super::children::Child;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, Signal, Template};
 use crate::supervisor::Event;
-use crate::sys::{Interest, Poller, Progress, kill, pipe, socket, wait};
+use crate::sys::{ExecResult, Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
 
 /// The tokens of probes are from here on, by the main process that each is for.
@@ -269,7 +269,7 @@ impl Runtime {
             Ok(length) => length,
             Err(_) => 0,
         };
-        let is_said = pipe::find(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
+        let is_said = strings::memchr(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
         if read > 0 && !is_said {
             return Some((pipe, read));
         }
@@ -285,7 +285,7 @@ impl Runtime {
         let (children, logging, of) = (&mut self.children, &self.logging, &probing.of);
         let run = |command: &[Template]| {
             let (pid, progress) = children.spawn_helper(of, command, logging)?;
-            let start = if let Progress::Pending(pipe) = progress { Some(pipe) } else { None };
+            let start = if let ExecResult::Pending(pipe) = progress { Some(pipe) } else { None };
             Ok(Helper { pid, start, is_late: false, task: Task::Command })
         };
         let number = of.instance.slot().number;
@@ -305,7 +305,7 @@ impl Runtime {
                 probing.stage = Stage::Pausing { until: self.now + pause };
             }
             Verdict::Passed(Some(connection)) => {
-                self.poller.change(connection.as_fd(), probing.token, Interest::Input).ok();
+                self.poller.modify(connection.as_fd(), probing.token, Interest::Input).ok();
                 probing.stage = Stage::Leaving { connection, discarded: 0, until: self.now + PATIENCE };
                 self.probes.probing.push(probing);
                 return self.happened(Event::Ready { pid });

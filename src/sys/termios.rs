@@ -1,4 +1,4 @@
-//! A program that uses a terminal as a screen: its size, and keys that come one by one. termios(3), ioctl_tty(2)
+//! Using a terminal as a screen: its size and its modes, termios(3), ioctl_tty(2).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -7,16 +7,16 @@ use nix::errno::Errno;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcdrain, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// Columns and rows.
+/// The size of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Characters in a row.
+    /// The number of characters in a row.
     pub columns: usize,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
 }
 
-/// The size of the terminal on stdout; `None`: it is none, or one that does not know.
+/// The size of the terminal on stdout; `None`: stdout is not a terminal, or its size is unknown.
 #[must_use]
 pub fn size() -> Option<Size> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
@@ -26,37 +26,38 @@ pub fn size() -> Option<Size> {
     known.then(|| Size { columns: usize::from(size.ws_col), rows: usize::from(size.ws_row) })
 }
 
-/// Stops us, as any program that changes the terminal, until our job is in the foreground of the terminal on stdout;
-/// does nothing where it is not our session's.
+/// Stops the process until its job is in the foreground of the terminal on stdout. Does nothing if that is not the
+/// controlling terminal.
 ///
 /// # Errors
-/// EIO: we are in the background, and nobody is left to continue us, or SIGTTOU is ignored or blocked.
+/// EIO: the job is in the background, and either its process group is orphaned, so that nobody could continue it, or
+/// SIGTTOU is ignored or blocked.
 pub fn wait_for_foreground() -> Result<(), Errno> {
-    // Waits for the output of others, but first the kernel does for this call what it does for all of that kind: it
-    // sends SIGTTOU to our group and begins again after SIGCONT.
+    // tcdrain waits for pending output. Like every call that changes the terminal, it is first answered with SIGTTOU if
+    // the job is in the background, and restarted after SIGCONT.
     let result = tcdrain(io::stdout());
     if result == Err(Errno::EIO) || is_in_background() { Err(Errno::EIO) } else { Ok(()) }
 }
 
-/// Whether another job is in the foreground of the terminal on stdout, which is our session's.
+/// Whether another job is in the foreground of the terminal on stdout, and that is the controlling terminal.
 #[must_use]
 pub fn is_in_background() -> bool {
     tcgetpgrp(io::stdout()).is_ok_and(|group| group.as_raw() > 0 && group != getpgrp())
 }
 
-/// The terminal on stdin gives each key at once and shows none, until this is dropped. Ctrl-C and Ctrl-Z are signals
-/// as before.
+/// Puts the terminal on stdin into cbreak mode, until this is dropped: it delivers each key at once and does not echo it.
+/// Ctrl-C and Ctrl-Z still send signals. termios(3) `ICANON`, `ECHO`
 #[derive(Debug)]
-pub struct SingleKeys {
+pub struct CbreakMode {
     before: Termios,
 }
 
-impl SingleKeys {
-    /// Begins.
+impl CbreakMode {
+    /// Changes the mode of the terminal.
     ///
     /// # Errors
-    /// ENOTTY: stdin is no terminal.
-    pub fn begin() -> Result<Self, Errno> {
+    /// ENOTTY: stdin is not a terminal.
+    pub fn enable() -> Result<Self, Errno> {
         let before = tcgetattr(io::stdin())?;
         let mut settings = before.clone();
         settings.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
@@ -70,18 +71,18 @@ impl SingleKeys {
         Ok(Self { before })
     }
 
-    /// The keys pressed since the last call, when there are any; 0: the terminal has gone.
+    /// Waits for keys and reads them. 0: the terminal no longer exists.
     ///
     /// # Errors
-    /// EIO: the terminal has gone.
+    /// EIO: the terminal no longer exists.
     pub fn read(&self, keys: &mut [u8]) -> Result<usize, Errno> {
         nix::unistd::read(io::stdin(), keys)
     }
 }
 
-impl Drop for SingleKeys {
+impl Drop for CbreakMode {
     fn drop(&mut self) {
-        // It can only fail if the terminal has gone meanwhile.
+        // Fails only if the terminal no longer exists.
         tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.before).ok();
     }
 }

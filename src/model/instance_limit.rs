@@ -1,35 +1,35 @@
-//! More instances of a service than there can be.
+//! How many instances a service can have.
 
 use std::net::SocketAddr;
 
-use super::Template;
 use super::plan::{Probe, Ready, Service, State};
+use super::template::Template;
 
-/// Why a service cannot have so many instances.
+/// Why a service cannot have as many instances as requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excess {
-    /// They would have one file of `state`.
-    OneFile,
-    /// Where the last one is to be asked by `ready` is no address.
-    Nowhere,
+pub enum TooManyInstances {
+    /// They would share one `state` file.
+    SharedStateFile,
+    /// The address of the readiness probe is invalid for the last instance.
+    InvalidProbeAddress,
 }
 
 impl Service {
-    /// What speaks against `count` instances of it, if something does.
+    /// Why the service cannot have `count` instances; `None` if it can.
     #[must_use]
-    pub fn excess(&self, count: u32) -> Option<Excess> {
+    pub fn too_many_instances(&self, count: u32) -> Option<TooManyInstances> {
         if let (Some(State { persist: Some(Template::Fixed(_)), .. }), 2..) = (&self.process.state, count) {
-            return Some(Excess::OneFile);
+            return Some(TooManyInstances::SharedStateFile);
         }
-        // Larger numbers make larger ones of addresses and ports.
+        // The last instance has the largest number, so if its address is valid, all are.
         let last = count.saturating_sub(1);
-        let is_nowhere = self.ready.authority().is_some_and(|authority| address(authority, last).is_none());
-        is_nowhere.then_some(Excess::Nowhere)
+        let is_invalid = self.ready.authority().is_some_and(|authority| address(authority, last).is_none());
+        is_invalid.then_some(TooManyInstances::InvalidProbeAddress)
     }
 }
 
 impl Ready {
-    /// `address:port`, if something is asked there.
+    /// The `address:port` of a TCP or HTTP probe.
     #[must_use]
     pub const fn authority(&self) -> Option<&Template> {
         if let Self::Probe(Probe::Tcp(authority) | Probe::Http { authority, .. }) = self {
@@ -39,7 +39,7 @@ impl Ready {
     }
 }
 
-/// The address that `authority`, `address:port`, is for instance `number`; names are none.
+/// The socket address of `authority`, an `address:port`, for instance `number`; `None` if it is invalid or a host name.
 #[must_use]
 pub fn address(authority: &Template, number: u32) -> Option<SocketAddr> {
     authority.expand(number).to_str().ok()?.parse().ok()
@@ -58,27 +58,30 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_for_one_instance_and_one_of_each_for_any_number() {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+    fn instances_need_state_files_of_their_own() {
+        let mut service = Service::new("web", Process::new(Box::default()));
         let mut check = |persist: Option<Template>, expect| {
             service.process.state = Some(State { size: 1, persist });
-            assert_eq!([1, 2, 1000].map(|count| service.excess(count)), expect);
+            assert_eq!([1, 2, 1000].map(|count| service.too_many_instances(count)), expect);
         };
         check(None, [None; 3]);
         check(Some(template(&[c"/data/", c".state"])), [None; 3]);
-        check(Some(template(&[c"/data/state"])), [None, Some(Excess::OneFile), Some(Excess::OneFile)]);
+        check(
+            Some(template(&[c"/data/state"])),
+            [None, Some(TooManyInstances::SharedStateFile), Some(TooManyInstances::SharedStateFile)],
+        );
     }
 
     #[test]
-    fn the_last_instance_must_have_an_address() {
-        let mut service = Service::plain("web", Process::plain(Box::default()));
+    fn the_probe_address_of_the_last_instance_must_be_valid() {
+        let mut service = Service::new("web", Process::new(Box::default()));
         let mut check = |authority: &[&std::ffi::CStr], last: Option<u32>| {
             let target = template(&[c"/"]);
             for probe in [Probe::Tcp(template(authority)), Probe::Http { authority: template(authority), target }] {
                 service.ready = Ready::Probe(probe);
                 let last = last.unwrap_or(1000);
-                assert_eq!(service.excess(last), None, "{authority:?}");
-                assert_eq!(service.excess(last + 1).is_some(), last < 1000, "{authority:?}");
+                assert_eq!(service.too_many_instances(last), None, "{authority:?}");
+                assert_eq!(service.too_many_instances(last + 1).is_some(), last < 1000, "{authority:?}");
             }
         };
         check(&[c"127.0.0.1:80"], None);

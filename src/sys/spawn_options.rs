@@ -1,0 +1,77 @@
+//! How a process is to be started: what [`super::spawn`] is given.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+use super::signals::ChildSignals;
+use super::strings::StringList;
+use super::terminal::TerminalLookup;
+use crate::model::Signal;
+use crate::model::plan::{Credentials, Limit};
+
+/// The program and the attributes of a process to be started.
+#[derive(Clone, Copy, Debug)]
+pub struct SpawnOptions<'a> {
+    /// Program and arguments. The program is searched for as execvp(3) does, in the `PATH` of `env`.
+    pub argv: &'a StringList,
+    /// The complete environment. If `LISTEN_PID` or `WATCHDOG_PID` is keepalive's own id, it becomes the child's.
+    pub env: &'a StringList,
+    /// The working directory; `None`: inherited.
+    pub cwd: Option<&'a CStr>,
+    /// Session, process group and terminal.
+    pub session: Session,
+    /// stdin, stdout, stderr; `None`: the one that keepalive was started with, closed if it was closed.
+    pub stdio: [Option<BorrowedFd<'a>>; 3],
+    /// Further descriptors: the number in the child, from 3 on and each at most once, and the descriptor to put there.
+    pub descriptors: &'a [(u8, BorrowedFd<'a>)],
+    /// A file that the child opens before it executes the program.
+    pub file: Option<OpenFile<'a>>,
+    /// User and groups; `None`: inherited.
+    pub credentials: Option<&'a Credentials>,
+    /// umask(2); `None`: inherited.
+    pub umask: Option<u32>,
+    /// setrlimit(2).
+    pub limits: &'a [Limit],
+    /// setpriority(2); `None`: inherited.
+    pub nice: Option<i8>,
+    /// proc_pid_oom_score_adj(5); `None`: inherited.
+    pub oom_score_adj: Option<i16>,
+    /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// The signal that the process gets when keepalive dies; `None`: no signal. prctl(2) `PR_SET_PDEATHSIG`
+    pub death_signal: Option<Signal>,
+    /// Signal mask and dispositions.
+    pub signals: ChildSignals,
+}
+
+/// A file that a process finds open for reading and writing. open(2), openat2(2)
+///
+/// Must be a regular file, and the last component of its path no symbolic link. It is opened with the rights of the user
+/// that the process runs as. If it does not exist, it is created with mode 0600 for that user: with keepalive's rights if
+/// no component of the path is a symbolic link, otherwise with the user's.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFile<'a> {
+    /// The absolute path.
+    pub path: &'a CStr,
+    /// The minimum size in bytes: a shorter file is extended with zeros.
+    pub size: u64,
+    /// The descriptor's number, from 3 on and not among [`SpawnOptions::descriptors`].
+    pub number: u8,
+}
+
+/// The session and process group of a new process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// A new session without a terminal. setsid(2)
+    NewSession,
+    /// As `NewSession`, with the terminal on stdin as its controlling terminal if no other session has it.
+    /// ioctl_tty(2) `TIOCSCTTY`
+    NewSessionOnTerminal,
+    /// The session and process group of keepalive.
+    Same,
+    /// A new process group in the session of keepalive. setpgid(2)
+    NewGroup,
+    /// As `NewGroup`. If keepalive's group is the foreground group of the terminal, the new group takes its place.
+    /// tcsetpgrp(3)
+    Foreground(TerminalLookup),
+}
