@@ -95,7 +95,7 @@ const INIT: [Opt; 9] = [
     flag("-V", "--version", "the version"),
 ];
 
-const RUN: [Opt; 16] = [
+const RUN: [Opt; 17] = [
     valued("", "--name", "NAME", Nothing, "default: the program's name"),
     valued(
         "-i",
@@ -128,6 +128,13 @@ const RUN: [Opt; 16] = [
         "exec (default), notify, ipc, fd=, tcp=, http=, file=, exec=, delay=",
     ),
     valued("", "--listen", "NAME=ADDRESS", Nothing, "repeatable; {fd.NAME} in the command is its number"),
+    valued(
+        "",
+        "--listen-fds",
+        "BOOLEAN",
+        Choice(&["true", "false"]),
+        "true (default): LISTEN_FDS announces the sockets; false: it is not set",
+    ),
     valued("", "--cwd", "DIR", Directories, "where it runs"),
     valued("", "--user", "USER", Users, "name or number"),
     valued("", "--env", "NAME=VALUE", Nothing, "repeatable"),
@@ -178,7 +185,7 @@ exec=CMD, delay=2s; ipc gives it the channel, too. For example:
 
   keepalive run -i 4 --env PORT=300{instance} -- node server.js
   keepalive run --listen http=tcp://0.0.0.0:8080 --ready http=http://127.0.0.1:8080/ok \\
-    -- gunicorn -b 'fd://{fd.http}' app:app
+    -- uvicorn --fd '{fd.http}' app:app
 ",
     },
     Definition {

@@ -196,6 +196,7 @@ fn process_json(process: &Process) -> Value {
             ListenMode::Shared => "shared",
             ListenMode::Reuseport => "reuseport",
         },
+        "listen_fds": process.listen_fds,
         "fd_store": process.fd_store,
         "state": process.state.as_ref().map(|state| {
             json!({ "size_bytes": state.size, "persist": state.persist.as_ref().map(shown) })
@@ -206,8 +207,9 @@ fn process_json(process: &Process) -> Value {
 
 /// A list, since the order says the number.
 fn socket((position, socket): (usize, &Listen)) -> Value {
-    let Listen { name, address } = socket;
-    let mut json = json!({ "name": name, "address": address.to_string(), "fd": FIRST_SOCKET + position });
+    let Listen { name, address, nonblocking } = socket;
+    let fd = FIRST_SOCKET + position;
+    let mut json = json!({ "name": name, "address": address.to_string(), "fd": fd, "nonblocking": nonblocking });
     if let Address::Unix { mode, owner, .. } = address {
         let (user, group) = owner.unzip();
         merge(&mut json, json!({ "mode": format!("{mode:04o}"), "user": user, "group": group }));

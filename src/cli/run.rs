@@ -11,7 +11,7 @@ use super::{Invocation, UsageError, base_name, help_of, next, path, shown, text,
 use crate::config::{Inline, InlineOption, NAME_LIMIT};
 
 /// Options and the keys that they stand for.
-pub(super) const OPTIONS: [(&str, &str); 15] = [
+pub(super) const OPTIONS: [(&str, &str); 16] = [
     ("--instances", "instances"),
     ("--restart", "restart"),
     ("--restart-delay", "restart_delay"),
@@ -27,6 +27,7 @@ pub(super) const OPTIONS: [(&str, &str); 15] = [
     ("--on-failure", "on_failure"),
     ("--on-success", "on_success"),
     ("--listen", "listen"),
+    ("--listen-fds", "listen_fds"),
 ];
 
 pub(super) fn read(

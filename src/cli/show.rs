@@ -120,7 +120,7 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
 }
 
 fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
-    let Listen { name, address } = socket;
+    let Listen { name, address, nonblocking } = socket;
     let mut text = format!("{name}: {address}, descriptor {number}");
     if let Address::Unix { mode, owner, .. } = address {
         push(&mut text, format_args!(", mode {mode:04o}"));
@@ -130,6 +130,12 @@ fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
     }
     if process.listen_mode == ListenMode::Reuseport {
         text.push_str(", one for each instance");
+    }
+    if *nonblocking {
+        text.push_str(", nonblocking");
+    }
+    if !process.listen_fds {
+        text.push_str(", not in LISTEN_FDS");
     }
     text
 }

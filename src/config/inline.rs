@@ -91,6 +91,11 @@ fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
             }
         },
         "instances" | "max_restarts" => number_or_text(value),
+        "listen_fds" => match value.as_str() {
+            "true" => DeValue::Boolean(true),
+            "false" => DeValue::Boolean(false),
+            _ => text_of(value),
+        },
         _ => text_of(value),
     };
     table.insert(Spanned::new(span.clone(), Cow::Borrowed(key)), spanned(new));

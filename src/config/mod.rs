@@ -15,6 +15,7 @@ mod files;
 mod find;
 mod global;
 mod graph;
+mod hints;
 mod inline;
 mod inspect;
 mod limits;

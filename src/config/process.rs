@@ -58,6 +58,7 @@ impl Decoder<'_> {
             oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),
             no_new_privs: self.boolean(table, "no_new_privs").unwrap_or(false),
             listen_mode: self.listen_mode(table, &listen),
+            listen_fds: self.listen_fds(table),
             fd_store: self.fd_store(table, scope.sockets.len()),
             listen,
             state: table.get("state").and_then(|value| self.state(value, scope)),
@@ -66,6 +67,7 @@ impl Decoder<'_> {
         };
         let program = table.get("command").map_or(span.clone(), Value::span);
         self.inspect(&process, words.and_then(|words| words.first()).map_or(program, |(_, span)| span.clone()), table);
+        self.hint_at_sockets(&process, table);
         process
     }
 
@@ -338,7 +340,9 @@ fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
     };
     let notifies = || table.get("ready").is_some_and(|value| value.get_ref().as_str() == Some("notify"));
     match name {
-        b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => is_on("listen") || is_on("fd_store"),
+        b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => {
+            (is_on("listen") || is_on("fd_store")) && (is_on("listen_fds") || !table.contains_key("listen_fds"))
+        }
         b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
         b"FDSTORE" => is_on("fd_store"),
         b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),

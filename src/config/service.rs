@@ -55,6 +55,7 @@ pub(super) const SCHEMA: Schema = Schema {
         "watchdog",
         "listen",
         "listen_mode",
+        "listen_fds",
         "reload",
         "fd_store",
         "state",
@@ -375,7 +376,7 @@ impl Decoder<'_> {
         if service.kind == Kind::Oneshot {
             let senseless = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
-                "listen" | "listen_mode" | "ready_timeout" | "reload" => true,
+                "listen" | "listen_mode" | "listen_fds" | "ready_timeout" | "reload" => true,
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless(key.get_ref())) {

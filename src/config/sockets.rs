@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
+use super::decoder::{Decoder, Schema, UniqueResource, Value, as_integer, entries};
 use super::expand::{NAME_LIMIT, Placeholders, Scope};
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
@@ -44,9 +44,9 @@ impl Decoder<'_> {
             if let Some(flaw) = name_flaw(name) {
                 self.error(key.span(), flaw, "rename it");
             }
-            let address = self.listen_address(value, scope)?;
+            let (address, nonblocking) = self.listen_address(value, scope)?;
             self.claim(UniqueResource::Address(address.clone()), value.span());
-            Some(Listen { name: name.into(), address })
+            Some(Listen { name: name.into(), address, nonblocking })
         });
         sockets.collect()
     }
@@ -66,6 +66,19 @@ impl Decoder<'_> {
         mode
     }
 
+    /// Whether `LISTEN_FDS` is set.
+    pub(super) fn listen_fds(&mut self, table: &DeTable<'_>) -> bool {
+        let is_announced = self.boolean(table, "listen_fds").unwrap_or(true);
+        let Some(value) = table.get("listen_fds") else { return is_announced };
+        if table.get("fd_store").is_some_and(|stored| !is_announced && as_integer(stored) != Some(0)) {
+            let message = "`fd_store` needs `LISTEN_FDS`, by which a process gets its stored descriptors back";
+            self.error(value.span(), message, "remove `fd_store` or `listen_fds`");
+        } else if !table.contains_key("listen") {
+            self.error(value.span(), "`listen_fds` without `listen` means nothing", "add `listen`, or remove it");
+        }
+        is_announced
+    }
+
     /// How many descriptors `fd_store` may keep.
     pub(super) fn fd_store(&mut self, table: &DeTable<'_>, sockets: usize) -> u32 {
         let stored = self.integer(table, "fd_store", 0..=DESCRIPTOR_LIMIT as i64).unwrap_or(0);
@@ -78,13 +91,14 @@ impl Decoder<'_> {
         stored
     }
 
-    fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Address> {
+    /// The address, and whether the socket is not to block.
+    fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<(Address, bool)> {
         const SCHEMA: Schema = Schema {
-            keys: &["address", "mode", "user", "group"],
+            keys: &["address", "nonblocking", "mode", "user", "group"],
             later: &[],
-            foreign: &[("path", "address"), ("owner", "user"), ("umask", "mode")],
+            foreign: &[("path", "address"), ("owner", "user"), ("umask", "mode"), ("non_blocking", "nonblocking")],
         };
-        let Some(table) = value.get_ref().as_table() else { return self.address(value, scope) };
+        let Some(table) = value.get_ref().as_table() else { return Some((self.address(value, scope)?, false)) };
         self.check_keys(table, "a socket", &SCHEMA);
         let Some(place) = table.get("address") else {
             self.error(value.span(), "the socket has no `address`", "such as `address = \"unix:///run/web.sock\"`");
@@ -97,13 +111,14 @@ impl Decoder<'_> {
                 *owner = self.credentials(table).0.map(|credentials| (credentials.uid, credentials.gid));
             }
             Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => {
-                for (key, _) in entries(table).into_iter().filter(|(key, _)| *key.get_ref() != "address") {
+                let is_of_files = |key: &str| matches!(key, "mode" | "user" | "group");
+                for (key, _) in entries(table).into_iter().filter(|(key, _)| is_of_files(key.get_ref())) {
                     let message = format!("`{}` is for a socket that is a file", key.get_ref());
                     self.error(key.span(), &message, "remove it");
                 }
             }
         }
-        Some(address)
+        Some((address, self.boolean(table, "nonblocking").unwrap_or(false)))
     }
 
     fn address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Address> {

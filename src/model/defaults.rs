@@ -31,6 +31,7 @@ impl Process {
             no_new_privs: false,
             listen: Box::default(),
             listen_mode: ListenMode::Shared,
+            listen_fds: true,
             fd_store: 0,
             state: None,
             ipc: false,

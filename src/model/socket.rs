@@ -11,6 +11,8 @@ pub struct Listen {
     pub name: Box<str>,
     /// The address to listen on.
     pub address: Address,
+    /// Whether accept(2) fails with EAGAIN where it would wait. All who have the socket share this.
+    pub nonblocking: bool,
 }
 
 /// The address of a socket.

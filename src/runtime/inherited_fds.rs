@@ -7,8 +7,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::fd_store::Stored;
-use crate::model::Template;
-use crate::model::plan::{Process, Service, State};
+use crate::model::plan::{Service, State};
 use crate::sys::{self, StringList};
 
 /// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
@@ -49,7 +48,9 @@ impl<'a> InheritedFds<'a> {
     pub(super) fn places(&self, service: &Service) -> FdLayout<'a> {
         // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
-        let passed_on = self.sockets.iter().copied().chain(self.stored.iter().map(|stored| stored.descriptor.as_fd()));
+        // What was stored before `listen_fds = false` came is known by LISTEN_FDS alone.
+        let stored = if service.process.listen_fds { self.stored } else { &[] };
+        let passed_on = self.sockets.iter().copied().chain(stored.iter().map(|stored| stored.descriptor.as_fd()));
         let mut places = FdLayout { descriptors: (FIRST..end).zip(passed_on).collect(), ..FdLayout::default() };
         places.listening = places.descriptors.len();
         let begin = usize::from(FIRST) + places.listening;
@@ -78,7 +79,7 @@ impl<'a> InheritedFds<'a> {
         let mut set = |name: &str, value: &dyn std::fmt::Display| {
             env.push_with(|buffer| drop(write!(buffer, "{name}={value}")));
         };
-        let is_announced = places.listening > 0 && !binds_by_number(&service.process);
+        let is_announced = places.listening > 0 && service.process.listen_fds;
         if is_announced {
             set("LISTEN_FDS", &places.listening);
             set("LISTEN_PID", &own);
@@ -115,29 +116,6 @@ impl<'a> InheritedFds<'a> {
     }
 }
 
-/// Whether it is told to bind by number: `-b fd://3`, in a word of its own or in the text of a shell.
-///
-/// Gunicorn, whose option that is, takes the sockets of `LISTEN_FDS` besides and ends at the one that it has twice. What
-/// is stored comes back by `LISTEN_FDS` alone, so that with `fd_store` there is no way around that.
-fn binds_by_number(process: &Process) -> bool {
-    const WAYS: [&[u8]; 4] = [b"-b fd://", b"-bfd://", b"--bind fd://", b"--bind=fd://"];
-    let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|window| window == part);
-    let pieces = || {
-        process.command.iter().chain(&process.env).map(|word| match word {
-            Template::Fixed(text) => std::slice::from_ref(text),
-            Template::Numbered(pieces) => pieces,
-        })
-    };
-    // Nothing is allocated for all others.
-    if process.fd_store > 0 || !pieces().flatten().any(|piece| has(piece.as_bytes(), b"fd://")) {
-        return false;
-    }
-    let words: Vec<Vec<u8>> =
-        pieces().map(|pieces| pieces.iter().flat_map(|piece| piece.to_bytes().to_vec()).collect()).collect();
-    let text = words.join(&b' ');
-    WAYS.iter().any(|way| has(&text, way))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -156,6 +134,7 @@ mod tests {
         let listen = |name: &&str| Listen {
             name: (*name).into(),
             address: Address::Unix { path: "@x".into(), mode: 0, owner: None },
+            nonblocking: false,
         };
         service.process.listen = names.iter().map(listen).collect();
         service
@@ -220,33 +199,18 @@ mod tests {
         check(&inherited_fds, &service, (&descriptors, &env));
     }
 
-    // Gunicorn's `-b`; `dockerd -H fd://3` wants LISTEN_FDS as well.
+    // Gunicorn, told `-b fd://3`, takes the sockets of LISTEN_FDS besides, and ends at the one that it has twice.
     #[test]
-    fn who_is_told_to_bind_by_number_is_told_in_no_other_way() {
-        let socket = null();
-        let sockets = [socket.as_fd()];
-        let inherited_fds = InheritedFds { sockets: &sockets, ..InheritedFds::default() };
-        let descriptors = [(3, socket.as_fd())];
-        let announced: &[&str] = &["LISTEN_FDS=1", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http"];
+    fn a_service_without_listen_fds_gets_its_sockets_alone() {
+        let (socket, ready) = (null(), null());
+        let (sockets, ready) = ([socket.as_fd()], ready.as_fd());
+        // Stored by a process of an earlier definition.
+        let stored = [Stored::new("kept", null())];
+        let inherited_fds =
+            InheritedFds { sockets: &sockets, stored: &stored, ready: Some((9, ready)), ..InheritedFds::default() };
         let mut service = service(&["http"]);
-        for (words, expect) in [
-            (&[c"gunicorn", c"-b", c"fd://3", c"app:app"][..], &[][..]),
-            (&[c"python3", c"-m", c"gunicorn", c"--bind=fd://3"], &[]),
-            (&[c"sh", c"-c", c"exec gunicorn --bind fd://3 app:app"], &[]),
-            (&[c"gunicorn", c"app:app"], announced),
-            (&[c"dockerd", c"-H", c"fd://3"], announced),
-        ] {
-            service.process.command = words.iter().map(|word| Template::Fixed((*word).to_owned())).collect();
-            check(&inherited_fds, &service, (&descriptors, expect));
-        }
-        service.process.env = [Template::Fixed(c"GUNICORN_CMD_ARGS=-b fd://3".to_owned())].into();
-        check(&inherited_fds, &service, (&descriptors, &[]));
-        service.process.fd_store = 1;
-        check(
-            &inherited_fds,
-            &service,
-            (&descriptors, &["LISTEN_FDS=1", "LISTEN_PID=OWN", "FDSTORE=1", "LISTEN_FDNAMES=http"]),
-        );
+        service.process.listen_fds = false;
+        check(&inherited_fds, &service, (&[(3, socket.as_fd()), (9, ready)], &[]));
     }
 
     #[test]

@@ -3,13 +3,20 @@
 //!
 //! An address is bound once, whatever the name by which a service knows it and whichever service that is. With
 //! `listen_mode = "reuseport"` each instance has sockets of its own.
+//!
+//! Whether a socket blocks is a flag that all processes share that have it, fcntl(2), and is fixed when it is bound. When
+//! `nonblocking` changes, a second socket is bound to the same address, `SO_REUSEPORT`, and the processes of before keep
+//! the first one. Connections go to the first one until a process with the second one is ready, and to the second one
+//! alone from then on: processes of before take what waits at the first one for as long as they run. What still waits there
+//! when the last of them has gone is lost. The path of a unix socket cannot be bound twice: with another `nonblocking` no
+//! process can be started before the last one of before has gone.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::model::plan::{Address, Listen, ListenMode, Plan, Process, Service};
+use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
 use crate::supervisor::{JournalEvent, StateName};
 use crate::sys::listen::{self, SocketFile};
@@ -34,8 +41,17 @@ struct Held {
     address: Address,
     /// Whose it is; `None`: everyone's who names the address.
     slot: Option<InstanceId>,
+    nonblocking: bool,
     socket: OwnedFd,
     file: Option<SocketFile>,
+    /// Whether the plan names it.
+    is_current: bool,
+    /// Whether a process that has it has been ready.
+    is_served: bool,
+    /// To whom it was given while that was not so.
+    given_to: Vec<InstanceId>,
+    /// Which one of the sockets at its address the kernel was told to give all connections to.
+    preferred: Option<u32>,
 }
 
 impl Sockets {
@@ -48,9 +64,9 @@ impl Sockets {
 
     fn bind_all(&mut self, plan: &Plan) {
         for service in plan.services.iter().filter(|service| service.instances > 0) {
-            for Listen { address, .. } in &service.process.listen {
-                if mode_of(service, address) == ListenMode::Shared {
-                    self.obtain(address, None).ok();
+            for listen in &service.process.listen {
+                if mode_of(service, &listen.address) == ListenMode::Shared {
+                    self.obtain(listen, None).ok();
                 }
             }
         }
@@ -67,44 +83,92 @@ impl Sockets {
         service: &Service,
     ) -> Result<Vec<BorrowedFd<'_>>, StartFailure> {
         let mut found = Vec::with_capacity(service.process.listen.len());
-        for (position, Listen { address, .. }) in (0..).zip(&service.process.listen) {
-            let slot = match mode_of(service, address) {
+        for (position, listen) in (0..).zip(&service.process.listen) {
+            let slot = match mode_of(service, &listen.address) {
                 ListenMode::Shared => None,
                 ListenMode::Reuseport => Some(id.slot()),
             };
-            match self.obtain(address, slot) {
+            match self.obtain(listen, slot) {
                 Ok(held) => found.push(held),
                 Err(errno) => {
                     if errno == Errno::EADDRINUSE {
-                        self.tell_who_has(address);
+                        self.tell_who_has(&listen.address);
                     }
                     return Err(StartFailure { step: StartStep::Listen(position), errno });
                 }
             }
         }
-        let found: Vec<BorrowedFd<'_>> =
-            found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect();
-        if !found.is_empty() && counts_on_no_wait(&service.process) {
-            found.iter().for_each(listen::set_nonblocking);
+        for position in &found {
+            self.note_given(*position, id);
         }
-        Ok(found)
+        Ok(found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect())
+    }
+
+    fn note_given(&mut self, position: usize, id: InstanceId) {
+        if let Some(held) = self.held.get_mut(position).filter(|held| !held.is_served && !held.given_to.contains(&id)) {
+            held.given_to.push(id);
+        }
     }
 
     /// The position of what listens there, bound now if nothing does.
-    fn obtain(&mut self, address: &Address, slot: Option<InstanceId>) -> Result<usize, Errno> {
-        let is_it = |held: &Held| held.slot == slot && is_same_place(&held.address, address);
+    fn obtain(&mut self, wanted: &Listen, slot: Option<InstanceId>) -> Result<usize, Errno> {
+        let Listen { address, nonblocking, .. } = wanted;
+        let is_it = |held: &Held| {
+            held.slot == slot && held.nonblocking == *nonblocking && is_same_place(&held.address, address)
+        };
         if let Some(position) = self.held.iter().position(is_it) {
             return Ok(position);
         }
+        let overlapping = || self.held.iter().filter(|held| held.address.overlaps(address));
+        if matches!(address, Address::Unix { .. }) && overlapping().next().is_some() {
+            return Err(Errno::EADDRINUSE);
+        }
         let mut mode = if slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
-        // `listen_mode` may have been changed, or `127.0.0.1` into `0.0.0.0`, while those of before are still in use.
-        for held in self.held.iter().filter(|held| held.address.overlaps(address)) {
+        // `listen_mode` or `nonblocking` may have been changed, or `127.0.0.1` into `0.0.0.0`, while those of before are
+        // still in use.
+        for held in overlapping() {
             mode = ListenMode::Reuseport;
             listen::enable_reuseport(&held.socket);
         }
         let (socket, file) = listen::open(address, mode)?;
-        self.held.push(Held { address: address.clone(), slot, socket, file });
+        if *nonblocking {
+            listen::unblock(&socket)?;
+        }
+        self.held.push(Held {
+            address: address.clone(),
+            slot,
+            nonblocking: *nonblocking,
+            socket,
+            file,
+            is_current: true,
+            // The only one that there is gets everything anyway.
+            is_served: !self.has_old,
+            given_to: Vec::new(),
+            preferred: None,
+        });
+        if mode == ListenMode::Reuseport {
+            self.prefer(address);
+        }
         Ok(self.held.len() - 1)
+    }
+
+    /// Tells the kernel which one of two sockets at `address` gets the connections: the one that the plan names as soon as
+    /// somebody serves it.
+    fn prefer(&mut self, address: &Address) {
+        let at_address = || self.held.iter().filter(|held| held.address == *address);
+        let are_two = at_address().count() == 2 && at_address().all(|held| held.slot.is_none());
+        let position = are_two.then(|| {
+            let best = at_address().position(|held| held.is_current && held.is_served);
+            best.or_else(|| at_address().position(|held| held.is_served)).unwrap_or(0)
+        });
+        let preferred = position.and_then(|position| u32::try_from(position).ok());
+        if at_address().all(|held| held.preferred == preferred) {
+            return;
+        }
+        for held in self.held.iter_mut().filter(|held| held.address == *address) {
+            listen::prefer(&held.socket, preferred);
+            held.preferred = preferred;
+        }
     }
 
     /// Says who has the address, as far as that can be found out at little cost: it may be the same for a thousand
@@ -113,6 +177,12 @@ impl Sockets {
         let now = sys::now();
         if now.since(self.looked) >= BETWEEN_LOOKS {
             (self.looked, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);
+        }
+        if self.held.iter().any(|held| is_same_place(&held.address, address)) {
+            log::error!(
+                "{address} is in use by processes that were started with another `nonblocking`: stop them first"
+            );
+            return;
         }
         match port_owner::port_owner(address, &mut self.budget) {
             Some((pid, _)) if pid == process::id() => {
@@ -136,6 +206,10 @@ impl Sockets {
         }
         self.has_old = true;
         self.bind_all(plan);
+        self.held.iter_mut().for_each(|held| held.is_current = is_in_plan(held, plan));
+        let steered = self.held.iter().filter(|held| held.preferred.is_some());
+        let addresses: Vec<Address> = steered.map(|held| held.address.clone()).collect();
+        addresses.iter().for_each(|address| self.prefer(address));
     }
 
     /// Closes what neither `plan` nor one of the `living` names, who are the instances that have a process and what that
@@ -157,19 +231,30 @@ impl Sockets {
             !in_use
         });
         self.held = kept;
+        let addresses: Vec<Address> = closed.iter().map(|held: &Held| held.address.clone()).collect();
         close(closed);
+        addresses.iter().for_each(|address| self.prefer(address));
     }
 
     /// Closes the sockets of an instance that does not run and will not by itself: the kernel would give them their share
-    /// of the connections, and nobody would ever answer those.
+    /// of the connections, and nobody would ever answer those. Connections go to the sockets of one that is ready.
     pub(super) fn on_fact(&mut self, fact: &JournalEvent) {
-        if let JournalEvent::Transition {
-            instance,
-            to: StateName::Stopped | StateName::Completed | StateName::Failed,
-            ..
-        } = fact
-        {
-            self.held.retain(|held| held.slot != Some(*instance));
+        let JournalEvent::Transition { instance, to, .. } = fact else { return };
+        match to {
+            StateName::Stopped | StateName::Completed | StateName::Failed => {
+                self.held.retain(|held| held.slot != Some(*instance));
+            }
+            StateName::Running => self.on_ready(*instance),
+            StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff => {}
+        }
+    }
+
+    fn on_ready(&mut self, instance: InstanceId) {
+        while let Some(held) = self.held.iter_mut().find(|held| held.given_to.contains(&instance)) {
+            held.is_served = true;
+            held.given_to = Vec::new();
+            let address = held.address.clone();
+            self.prefer(&address);
         }
     }
 
@@ -197,12 +282,6 @@ impl Sockets {
 
 fn close(sockets: Vec<Held>) {
     sockets.into_iter().filter_map(|held| held.file).for_each(SocketFile::remove);
-}
-
-/// Whether it takes its sockets by `NGINX`, as nginx hands them to a new nginx: not blocking. With one that does block, a
-/// worker that comes second waits in accept(2), and all its connections with it.
-fn counts_on_no_wait(process: &Process) -> bool {
-    process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
 }
 
 /// A path cannot be had twice.
@@ -237,11 +316,11 @@ fn names(service: &Service, held: &Held, id: Option<InstanceId>) -> bool {
     };
     let wanted = if held.slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
     is_its_own
-        && service
-            .process
-            .listen
-            .iter()
-            .any(|Listen { address, .. }| is_same_place(address, &held.address) && mode_of(service, address) == wanted)
+        && service.process.listen.iter().any(|Listen { address, nonblocking, .. }| {
+            is_same_place(address, &held.address)
+                && *nonblocking == held.nonblocking
+                && mode_of(service, address) == wanted
+        })
 }
 
 #[cfg(test)]

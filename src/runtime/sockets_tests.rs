@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
-use crate::model::Template;
 use crate::model::plan::{Control, LogStyle, Process, SignalActions};
 use crate::supervisor::Reason;
 
@@ -27,6 +26,7 @@ fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
     let listen = |(position, address): (usize, &Address)| Listen {
         name: format!("socket{position}").into(),
         address: address.clone(),
+        nonblocking: false,
     };
     service.process.listen = addresses.iter().enumerate().map(listen).collect();
     service
@@ -62,21 +62,124 @@ fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
     std::iter::empty()
 }
 
-// nginx, ngx_open_listening_sockets(): what is inherited is taken as it is, where it would have unblocked its own.
+fn is_nonblocking(socket: impl std::os::fd::AsFd) -> bool {
+    let flags = nix::fcntl::fcntl(socket, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+    nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK)
+}
+
+/// `service`, with `nonblocking` as it is given.
+fn with_nonblocking(mut service: Service, nonblocking: bool) -> Service {
+    service.process.listen.iter_mut().for_each(|listen| listen.nonblocking = nonblocking);
+    service
+}
+
+// fcntl(2): O_NONBLOCK is a flag of the open file description, which all processes share that have the socket.
 #[test]
-fn who_takes_them_by_the_way_of_nginx_does_not_wait_in_them() {
-    let mut web = service("web", ListenMode::Shared, &[Address::Tcp(free_port())]);
-    let mut sockets = Sockets::new(&plan(&[&web]));
-    let mut waits = |web: &Service| {
-        let given = sockets.for_instance(id(0, 0), web).unwrap();
-        let flags = nix::fcntl::fcntl(given[0], nix::fcntl::FcntlArg::F_GETFL).unwrap();
-        !nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK)
+fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
+    let port = free_port();
+    let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
+    for (from, to) in [(false, true), (true, false)] {
+        let (before, after) = (with_nonblocking(plain(), from), with_nonblocking(plain(), to));
+        let mut sockets = Sockets::new(&plan(&[&before]));
+        let old = given(&mut sockets, id(0, 0), &before);
+        let new_plan = plan(&[&after]);
+        sockets.adopt(&new_plan);
+        let new = given(&mut sockets, id(0, 0).surge(), &after);
+        assert_ne!(new, old);
+        assert_eq!(sockets.held.iter().map(|held| is_nonblocking(&held.socket)).collect::<Vec<_>>(), [from, to]);
+        sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
+        assert_eq!(given(&mut sockets, id(0, 0), &before), old);
+        sockets.release(&new_plan, nobody);
+        assert_eq!(given(&mut sockets, id(0, 0), &after), new);
+        assert_eq!(sockets.held.len(), 1);
+        TcpStream::connect(port).unwrap();
+    }
+}
+
+fn became(instance: InstanceId, to: StateName) -> JournalEvent {
+    JournalEvent::Transition { instance, from: StateName::Starting, to, pid: None, reason: Reason::StopRequested }
+}
+
+/// How many of 40 connections wait at each socket.
+fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
+    let connections: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(port).unwrap()).collect();
+    let waiting = |held: &Held| {
+        let listener = TcpListener::from(held.socket.try_clone().unwrap());
+        // The flag is everybody's.
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
     };
-    assert!(waits(&web));
-    web.process.env = [Template::Fixed(c"NGINX_HOST=a".to_owned())].into();
-    assert!(waits(&web));
-    web.process.env = [Template::Fixed(c"NGINX=3;".to_owned())].into();
-    assert!(!waits(&web));
+    let spread = sockets.held.iter().map(waiting).collect();
+    drop(connections);
+    spread
+}
+
+#[test]
+fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_not_wanted() {
+    let port = free_port();
+    let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
+    let (before, after) = (plain(), with_nonblocking(plain(), true));
+    let (old_plan, new_plan) = (plan(&[&before]), plan(&[&after]));
+    let mut sockets = Sockets::new(&old_plan);
+    given(&mut sockets, id(0, 0), &before);
+    sockets.adopt(&new_plan);
+    assert_eq!(spread(&sockets, port), [40, 0], "nobody serves the new one");
+    given(&mut sockets, id(0, 0).surge(), &after);
+    sockets.on_fact(&became(id(0, 0), StateName::Running));
+    assert_eq!(spread(&sockets, port), [40, 0], "one of the old ones is ready");
+    sockets.on_fact(&became(id(0, 0).surge(), StateName::Running));
+    assert_eq!(spread(&sockets, port), [0, 40]);
+    let living = || [(id(0, 0), &before), (id(0, 0).surge(), &after)].into_iter();
+    sockets.adopt(&old_plan);
+    sockets.release(&old_plan, living);
+    assert_eq!(spread(&sockets, port), [40, 0], "the reload has failed");
+    sockets.adopt(&new_plan);
+    assert_eq!(spread(&sockets, port), [0, 40]);
+    sockets.release(&new_plan, nobody);
+    assert_eq!(spread(&sockets, port), [40], "the new one is left");
+    // From now on it is the old one.
+    sockets.adopt(&old_plan);
+    assert_eq!(spread(&sockets, port), [40, 0]);
+    given(&mut sockets, id(0, 1), &before);
+    sockets.on_fact(&became(id(0, 1), StateName::Running));
+    assert_eq!(spread(&sockets, port), [0, 40]);
+}
+
+#[test]
+fn a_group_with_sockets_of_instances_is_left_to_the_kernel() {
+    let port = free_port();
+    let mode = |mode| service("web", mode, &[Address::Tcp(port)]);
+    let (first, second) = (mode(ListenMode::Shared), with_nonblocking(mode(ListenMode::Shared), true));
+    let third = mode(ListenMode::Reuseport);
+    let mut sockets = Sockets::new(&plan(&[&first]));
+    sockets.adopt(&plan(&[&second]));
+    assert_eq!(spread(&sockets, port), [40, 0]);
+    sockets.adopt(&plan(&[&third]));
+    given(&mut sockets, id(0, 0), &third);
+    let spread = spread(&sockets, port);
+    assert!(spread.iter().all(|share| *share > 0), "{spread:?}");
+}
+
+// unix(7): a path is bound once.
+#[test]
+fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
+    let path = std::env::temp_dir().join(format!("keepalive-sockets-nonblocking-{}", std::process::id()));
+    let plain =
+        || service("web", ListenMode::Shared, &[Address::Unix { path: path.clone(), mode: 0o600, owner: None }]);
+    let (before, after) = (plain(), with_nonblocking(plain(), true));
+    let mut sockets = Sockets::new(&plan(&[&before]));
+    let old = given(&mut sockets, id(0, 0), &before);
+    let new_plan = plan(&[&after]);
+    sockets.adopt(&new_plan);
+    sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
+    let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
+    assert_eq!(sockets.for_instance(id(0, 0).surge(), &after).err(), Some(failure));
+    assert_eq!(given(&mut sockets, id(0, 0), &before), old);
+    sockets.release(&new_plan, nobody);
+    assert!(is_nonblocking(sockets.for_instance(id(0, 0), &after).unwrap()[0]));
+    assert!(path.exists());
+    sockets.close();
+    assert!(!path.exists());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sockets that services listen on: socket(2), socket(7), ip(7), ipv6(7), unix(7), bind(2), listen(2).
 //!
-//! All are close-on-exec and blocking, as those of systemd.socket(5) are: the service that receives one can change that.
+//! All are close-on-exec and, but for `nonblocking`, blocking, as those of systemd.socket(5) are.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -19,7 +19,10 @@ use nix::unistd::{Gid, Uid, fchownat};
 use super::socket::connect_unix;
 use crate::model::plan::{Address, ListenMode};
 
-/// The file of a unix socket.
+/// `BPF_RET | BPF_K` of linux/filter.h.
+const RETURN_CONSTANT: u16 = 0x06;
+
+/// The file of a unix socket, by which it is known again at the end.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -109,12 +112,24 @@ fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(Own
     }
 }
 
-/// Makes the socket non-blocking, for every process that has it: accept(2) does not wait for a connection that another
-/// process has accepted. fcntl(2) `O_NONBLOCK`
-pub fn set_nonblocking(socket: impl AsFd) {
-    if let Ok(flags) = fcntl(&socket, FcntlArg::F_GETFL) {
-        fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK)).ok();
-    }
+/// Lets nobody wait in accept(2) for what somebody else has taken, nor whoever else has the socket.
+///
+/// # Errors
+/// None that Linux has for a socket.
+pub fn unblock(socket: impl AsFd) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+    fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Of the sockets that are bound to the address of `socket`, the one at `position`, in the order in which they were bound,
+/// gets all connections and datagrams from now on; `None`: each gets its share. socket(7) `SO_ATTACH_REUSEPORT_CBPF`
+pub fn prefer(socket: impl AsFd, position: Option<u32>) {
+    // A position at which there is none leaves the choice to the kernel.
+    let k = position.unwrap_or(u32::MAX);
+    let mut filter = libc::sock_filter { code: RETURN_CONSTANT, jt: 0, jf: 0, k };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut filter };
+    // Unix sockets have no such thing; where the kernel has not, each gets its share.
+    setsockopt(&socket.as_fd(), sockopt::AttachReusePortCbpf, &program).ok();
 }
 
 /// Allows other sockets of the same user that have this option to listen on the same address. socket(7) `SO_REUSEPORT`

@@ -68,6 +68,7 @@ fn minimal() -> Service {
             no_new_privs: false,
             listen: Box::default(),
             listen_mode: ListenMode::Shared,
+            listen_fds: true,
             fd_store: 0,
             state: None,
             ipc: false,

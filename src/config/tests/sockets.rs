@@ -8,8 +8,8 @@ use crate::model::plan::{Address, Listen, ListenMode};
 #[track_caller]
 fn address(value: &str) -> Address {
     let plan = plan(&format!("[services.web]\ncommand = \"x\"\nlisten.http = {value}\n"));
-    let Listen { name, address } = plan.services[0].process.listen[0].clone();
-    assert_eq!(&*name, "http");
+    let Listen { name, address, nonblocking } = plan.services[0].process.listen[0].clone();
+    assert_eq!((&*name, nonblocking), ("http", value.contains("nonblocking = true")));
     address
 }
 
@@ -24,6 +24,9 @@ fn addresses_are_tcp_udp_and_unix() {
     assert_eq!(address("\"tcp://localhost:80\""), Address::Tcp("127.0.0.1:80".parse().unwrap()));
     assert_eq!(address("\"udp://127.0.0.1:53\""), Address::Udp("127.0.0.1:53".parse().unwrap()));
     assert_eq!(address("{ address = \"tcp://0.0.0.0:80\" }"), Address::Tcp("0.0.0.0:80".parse().unwrap()));
+    let nonblocking = "{ address = \"udp://127.0.0.1:53\", nonblocking = true }";
+    assert_eq!(address(nonblocking), Address::Udp("127.0.0.1:53".parse().unwrap()));
+    assert_eq!(address("{ address = \"unix://@web\", nonblocking = true }"), unix("@web", 0o666, None));
     assert_eq!(address("\"unix:///run/{service}.sock\""), unix("/run/web.sock", 0o666, None));
     assert_eq!(address("\"unix://@web\""), unix("@web", 0o666, None));
     assert_eq!(address("\"unix://@a//./b\""), unix("@a//./b", 0o666, None), "it is a name, no path");
@@ -55,16 +58,16 @@ fn a_relative_socket_is_beside_the_configuration() {
 #[test]
 fn sockets_have_numbers_in_the_order_of_the_file() {
     let tcp = |port: u16| Address::Tcp(([127, 0, 0, 1], port).into());
+    let socket = |name: &str, port| Listen { name: name.into(), address: tcp(port), nonblocking: false };
     check_service(
-        "env = { NGINX = \"{fd.zz};{fd.a b};\" }\ncwd = \"/{fd.zz}/{instance}\"\nlisten_mode = \"reuseport\"\nfd_store = 8\n\
+        "env = { X = \"{fd.zz};{fd.a b};\" }\ncwd = \"/{fd.zz}/{instance}\"\nlisten_mode = \"reuseport\"\nfd_store = 8\n\
          listen = { zz = \"tcp://127.0.0.1:1\", \"a b\" = \"tcp://127.0.0.1:2\" }",
         |service| {
-            service.process.env = [fixed("NGINX=3;4;")].into();
+            service.process.env = [fixed("X=3;4;")].into();
             service.process.cwd = Some(numbered(&["/3/", ""]));
             service.process.listen_mode = ListenMode::Reuseport;
             service.process.fd_store = 8;
-            service.process.listen =
-                [Listen { name: "zz".into(), address: tcp(1) }, Listen { name: "a b".into(), address: tcp(2) }].into();
+            service.process.listen = [socket("zz", 1), socket("a b", 2)].into();
         },
     );
 }
@@ -306,4 +309,84 @@ keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is set by keepalive itself
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nenv_file = \"a.env\"\nenv.LISTEN_FDS = 1\n");
     let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
     assert_eq!(*process.env, [fixed("LISTEN_FDS=1"), fixed("NOTIFY_SOCKET=/n")]);
+}
+
+#[test]
+fn sockets_are_not_announced_where_the_service_does_not_want_it() {
+    check_service("listen.a = \"tcp://127.0.0.1:1\"\nlisten_fds = false\nenv.LISTEN_FDS = 1", |service| {
+        let address = Address::Tcp("127.0.0.1:1".parse().unwrap());
+        service.process.listen = [Listen { name: "a".into(), address, nonblocking: false }].into();
+        service.process.listen_fds = false;
+        service.process.env = [fixed("LISTEN_FDS=1")].into();
+    });
+    check_keys(
+        "listen.a = \"tcp://0.0.0.0:1\"\nlisten_fds = false\nfd_store = 1\n[services.b]\ncommand = \"b\"\nlisten_fds = true\n[services.c]\ncommand = \"c\"\nlisten.a = { address = \"tcp://0.0.0.0:2\", nonblocking = 1 }\nlisten_fds = \"no\"\n",
+        r#"
+keepalive.toml:4:14: `fd_store` needs `LISTEN_FDS`, by which a process gets its stored descriptors back
+  4 | listen_fds = false
+    |              ^^^^^
+  = remove `fd_store` or `listen_fds`
+
+keepalive.toml:8:14: `listen_fds` without `listen` means nothing
+  8 | listen_fds = true
+    |              ^^^^
+  = add `listen`, or remove it
+
+keepalive.toml:11:57: expected `true` or `false`, found `1`
+  11 | listen.a = { address = "tcp://0.0.0.0:2", nonblocking = 1 }
+     |                                                         ^
+
+keepalive.toml:12:14: expected `true` or `false`, found `"no"`
+  12 | listen_fds = "no"
+     |              ^^^^
+
+4 errors in the configuration
+"#,
+    );
+}
+
+/// The warnings for a service with one socket.
+#[track_caller]
+fn check_hint(keys: &str, expect: &[&str]) {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", format!("[services.web]\n{keys}\n").as_bytes());
+    let hints: Vec<String> = scratch.load().unwrap().warnings.into_iter().map(|warning| warning.hint).collect();
+    assert_eq!(hints, expect, "{keys}");
+}
+
+// gunicorn/arbiter.py: `-b fd://3` and the sockets of LISTEN_FDS are one list.
+#[test]
+fn gunicorn_that_is_told_a_number_gets_a_hint_at_listen_fds() {
+    let listen = "\nlisten.http = \"tcp://127.0.0.1:80\"";
+    for (keys, is_hinted_at) in [
+        ("command = [\"gunicorn\", \"-b\", \"fd://{fd.http}\", \"app:app\"]", true),
+        ("command = \"/venv/bin/python3 -m gunicorn --bind=fd://3 app:app\"", true),
+        ("command = [\"sh\", \"-c\", \"exec gunicorn -b fd://3 app:app\"]", true),
+        ("command = \"gunicorn app:app\"\nenv.GUNICORN_CMD_ARGS = \"--bind fd://3\"", true),
+        ("command = \"gunicorn app:app\"\nenv.GUNICORN_CMD_ARGS = \"--workers 2\"", false),
+        ("command = \"gunicorn app:app\"", false),
+        ("command = \"dockerd -H fd://3\"", false),
+        ("command = \"gunicorn -b fd://3 app:app\"\nlisten_fds = false", false),
+        ("command = \"gunicorn -b fd://3 app:app\"\nlisten_fds = true", false),
+        ("command = \"gunicorn -b fd://3 app:app\"\nfd_store = 1", false),
+    ] {
+        let expect: &[&str] = if is_hinted_at { &["add `listen_fds = false`"] } else { &[] };
+        check_hint(&format!("{keys}{listen}"), expect);
+    }
+    check_hint("command = \"gunicorn -b fd://3 app:app\"", &[]);
+}
+
+// nginx, ngx_open_listening_sockets(): an inherited socket is taken as it is, where its own would not block.
+#[test]
+fn nginx_gets_a_hint_at_nonblocking() {
+    const HINT: &str = "add `nonblocking = true`, such as `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
+    let plain = "listen.http = \"tcp://127.0.0.1:80\"";
+    let table = |value: &str| format!("listen.http = {{ address = \"tcp://127.0.0.1:80\", nonblocking = {value} }}");
+    check_hint(&format!("command = \"/usr/sbin/nginx -g 'daemon off;'\"\n{plain}"), &[HINT]);
+    check_hint(&format!("command = \"openresty\"\nenv.NGINX = \"{{fd.http}};\"\n{plain}"), &[HINT]);
+    check_hint(&format!("command = \"openresty\"\nenv.NGINX_HOST = \"a\"\n{plain}"), &[]);
+    for value in ["true", "false"] {
+        check_hint(&format!("command = \"nginx\"\n{}", table(value)), &[]);
+    }
+    check_hint("command = \"nginx\"", &[]);
 }

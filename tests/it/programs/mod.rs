@@ -21,6 +21,8 @@ use crate::services::Set;
 
 const WORKERS: usize = 4;
 const RELOADS: usize = 3;
+/// `listen.http` of most.
+const SOCKET: &str = "\"tcp://ADDRESS\"";
 /// How long workers are killed, one every [`KILL_EVERY`] at most.
 const KILL_FOR: Duration = Duration::from_secs(10);
 const KILL_EVERY: Duration = Duration::from_millis(100);
@@ -40,6 +42,8 @@ fn program(names: &[&str]) -> Option<PathBuf> {
 struct Program {
     /// `command` in the configuration.
     command: String,
+    /// Its socket in `listen`.
+    socket: &'static str,
     /// A `command` that does not work.
     broken: String,
     /// All other keys.
@@ -61,10 +65,10 @@ struct Scene {
 impl Program {
     /// `ADDRESS` stands for that of the socket, in the files too.
     fn config(&self, command: &str, port: &ReservedPort) -> String {
-        let keys = self.keys;
+        let (keys, socket) = (self.keys, self.socket);
         format!(
-            "[services.web]\ncommand = {command}\ninstances = {WORKERS}\nlisten = {{ http = \"tcp://ADDRESS\" }}\n\
-             min_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n{keys}\n"
+            "[services.web]\ncommand = {command}\ninstances = {WORKERS}\nlisten = {{ http = {socket} }}\n\
+             min_uptime = \"0s\"\nstop_timeout = \"1m\"\nmax_restarts = \"unlimited\"\n{keys}\n"
         )
         .replace("ADDRESS", &port.to_string())
     }
@@ -100,6 +104,29 @@ impl Program {
             scene.load.wait_for(10);
         }
         scene.end("3 reloads").lost_nothing();
+    }
+
+    /// Its definition changes, from these words to those, back, and once more: each time all workers are replaced, none
+    /// ends but when it is asked to, and no request fails.
+    fn survives_changes(self, words: &[(&str, &str)]) {
+        let scene = self.begin();
+        for is_back in [false, true, false] {
+            let before = scene.wait_for_all();
+            for &(one, other) in words {
+                let (from, to) = if is_back { (other, one) } else { (one, other) };
+                scene.set.change(from, to);
+            }
+            let answer = scene.control.post("/v1/reload");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            let after = scene.wait_for_all();
+            assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
+            scene.load.wait_for(10);
+        }
+        let (tally, stderr) = scene.end_with_stderr("3 changes");
+        tally.lost_nothing();
+        let troubles: Vec<&str> =
+            stderr.lines().filter(|line| line.contains("warning: web.") || line.contains("error: web.")).collect();
+        assert_eq!(troubles, Vec::<&str>::new());
     }
 
     /// Workers are killed faster than they start. What they were at is lost, and nothing else.
@@ -154,13 +181,19 @@ impl Scene {
     }
 
     /// The ordered stop, and what the clients have seen.
-    fn end(mut self, what: &str) -> Tally {
+    fn end(self, what: &str) -> Tally {
+        self.end_with_stderr(what).0
+    }
+
+    /// As [`Self::end`], and what has been written meanwhile.
+    fn end_with_stderr(mut self, what: &str) -> (Tally, String) {
         let tally = self.load.finish().shown(what);
         self.running.send(Signal::TERM);
         assert_eq!(self.running.end(), 0);
+        let stderr = self.running.stderr();
         // Shown where the test fails.
-        eprintln!("{}", self.running.stderr());
-        tally
+        eprintln!("{stderr}");
+        (tally, stderr)
     }
 }
 

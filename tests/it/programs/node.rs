@@ -1,7 +1,7 @@
 //! Node: its http server on an inherited socket, `process.send('ready')`.
 
 use super::load::Protocol;
-use super::{Program, program, shown};
+use super::{Program, SOCKET, program, shown};
 
 const SERVER: &str = r"
 let stopping = false;
@@ -20,6 +20,7 @@ fn node() -> Option<Program> {
     program(&["node"])?;
     Some(Program {
         command: r#"["node", "DIR/server.js", "{fd.http}"]"#.to_owned(),
+        socket: SOCKET,
         // It listens, and never says so.
         broken: r#"["node", "-e", "require('http').createServer().listen(0)"]"#.to_owned(),
         keys: "ipc = true\nready = \"ipc\"\nready_timeout = \"5s\"",

@@ -1,10 +1,10 @@
-//! Gunicorn and Uvicorn.
+//! Gunicorn, Uvicorn, and a server that takes its socket as it finds it.
 
 use super::load::Protocol;
-use super::{Program, program, shown};
+use super::{Program, SOCKET, program, shown};
 
 mod gunicorn {
-    use super::{Program, Protocol, program, shown};
+    use super::{Program, Protocol, SOCKET, program, shown};
 
     const APP: &str = r"
 def app(environ, start_response):
@@ -12,26 +12,125 @@ def app(environ, start_response):
     return [b'served\n']
 ";
 
-    /// It sends `READY=1` by itself; without `--preload` before anybody has read the application.
-    fn gunicorn() -> Option<Program> {
+    const CONF: &str = "bind = ['fd://3']\n";
+
+    /// Told its socket by number, by `bind`. It sends `READY=1` by itself; without `--preload` before anybody has read the
+    /// application.
+    fn gunicorn_with(bind: &str) -> Option<Program> {
         program(&["gunicorn"])?;
-        let command = |app: &str| {
-            format!(r#"["gunicorn", "--chdir", "DIR", "--preload", "-b", "fd://{{fd.http}}", "{app}:app"]"#)
-        };
+        let command = |app: &str| format!(r#"["gunicorn", "--chdir", "DIR", "--preload", {bind}, "{app}:app"]"#);
         Some(Program {
             command: command("app"),
+            socket: SOCKET,
             broken: command("missing"),
-            keys: "ready = \"notify\"",
-            files: vec![("app.py", APP.to_owned())],
+            keys: "ready = \"notify\"\nlisten_fds = false",
+            files: vec![("app.py", APP.to_owned()), ("gunicorn.conf.py", CONF.to_owned())],
             protocol: Protocol::Http,
         })
     }
 
+    fn gunicorn() -> Option<Program> {
+        gunicorn_with(r#""-c", "DIR/gunicorn.conf.py""#)
+    }
+
     shown!(gunicorn);
+
+    #[test]
+    fn a_number_on_the_command_line_does_as_well() {
+        if let Some(program) = gunicorn_with(r#""-b", "fd://{fd.http}""#) {
+            program.survives_reloads();
+        }
+    }
+
+    // Without `-b` and `bind` it takes the sockets of LISTEN_FDS.
+    #[test]
+    fn a_change_of_listen_fds_loses_no_request() {
+        if let Some(program) = gunicorn_with(r#""-b", "fd://{fd.http}""#) {
+            program.survives_changes(&[
+                (r#""-b", "fd://{fd.http}", "app:app""#, r#""app:app""#),
+                ("listen_fds = false", "listen_fds = true"),
+            ]);
+        }
+    }
+
+    #[test]
+    fn a_change_of_nonblocking_loses_no_request() {
+        if let Some(program) = gunicorn() {
+            let socket = "{ address = \"tcp://ADDRESS\", nonblocking = false }";
+            Program { socket, ..program }.survives_changes(&[("nonblocking = false", "nonblocking = true")]);
+        }
+    }
+}
+
+mod as_it_is {
+    use super::{Program, Protocol, program};
+
+    /// Whether the socket blocks is asked at the start, and believed from then on. On SIGTERM it takes nothing more, and
+    /// ends when it has answered: the socket is closed in its place, and who waits for it is woken until he has seen that.
+    const SERVER: &str = r"
+import os, select, signal, socket, threading, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.signal(signal.SIGUSR1, lambda *_: None)
+main, server, blocks = threading.get_ident(), socket.socket(fileno=3), os.get_blocking(3)
+def stop():
+    signal.sigwait([signal.SIGTERM])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 3)
+    while True:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        time.sleep(0.01)
+threading.Thread(target=stop, daemon=True).start()
+def accept():
+    while True:
+        if not blocks: select.select([3], [], [])
+        try: return server.accept()[0]
+        except BlockingIOError:
+            if blocks: os._exit(11)
+        except OSError: os._exit(0)
+os.write(9, b'\n')
+while True:
+    client, request = accept(), b''
+    client.setblocking(True)
+    while not request.endswith(b'\r\n\r\n'):
+        part = client.recv(4096)
+        if not part: break
+        request += part
+    if request:
+        client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nserved\n')
+    client.close()
+";
+
+    fn server(socket: &'static str, keys: &'static str) -> Option<Program> {
+        program(&["python3"])?;
+        Some(Program {
+            command: r#"["python3", "DIR/server.py"]"#.to_owned(),
+            socket,
+            broken: String::new(),
+            keys,
+            files: vec![("server.py", SERVER.to_owned())],
+            protocol: Protocol::Http,
+        })
+    }
+
+    // nginx hands its sockets to a new nginx by this variable; to keepalive it is one like any other.
+    #[test]
+    fn nginx_comes_into_the_environment_and_goes_and_no_worker_dies() {
+        if let Some(program) = server(super::SOCKET, "ready = { fd = 9 }\nenv = { OTHER = \"3;\" }") {
+            program.survives_changes(&[("OTHER", "NGINX")]);
+        }
+    }
+
+    // fcntl(2): O_NONBLOCK belongs to the open file description, which the workers of before have too.
+    #[test]
+    fn nonblocking_changes_and_no_worker_dies() {
+        let socket = "{ address = \"tcp://ADDRESS\", nonblocking = false }";
+        if let Some(program) = server(socket, "ready = { fd = 9 }") {
+            program.survives_changes(&[("nonblocking = false", "nonblocking = true")]);
+        }
+    }
 }
 
 mod uvicorn {
-    use super::{Program, Protocol, program, shown};
+    use super::{Program, Protocol, SOCKET, program, shown};
 
     /// Uvicorn breaks off the connections that it has taken and heard nothing of yet when it is told to end, so that
     /// a request or two are lost. The first lines give those half a second.
@@ -66,6 +165,7 @@ async def app(scope, receive, send):
         };
         Some(Program {
             command: command("app"),
+            socket: SOCKET,
             broken: command("missing"),
             keys: "ready = \"notify\"",
             files: vec![("app.py", APP.to_owned())],

@@ -1,11 +1,13 @@
 //! nginx and PHP-FPM, which take sockets over from an older self: by `NGINX` and `FPM_SOCKETS`.
 
 use super::load::Protocol;
-use super::{Program, program, shown};
+use super::{Program, SOCKET, program, shown};
 
 mod nginx {
     use super::{Program, Protocol, program, shown};
 
+    /// nginx counts on this: a worker that waits in accept(2) would serve none of its connections meanwhile.
+    const SOCKET: &str = "{ address = \"tcp://ADDRESS\", nonblocking = true }";
     const CONFIG: &str = r#"
 daemon off;
 pid DIR/nginx.pid;
@@ -30,6 +32,7 @@ http {
         let command = |file: &str| format!(r#"["nginx", "-e", "stderr", "-c", "DIR/{file}"]"#);
         Some(Program {
             command: command("nginx.conf"),
+            socket: SOCKET,
             broken: command("broken.conf"),
             keys: "env = { NGINX = \"{fd.http};\" }\nstop_signal = \"SIGQUIT\"\nreload = { soak = \"500ms\" }",
             files: vec![("nginx.conf", CONFIG.to_owned()), ("broken.conf", CONFIG.replace("return", "retrun"))],
@@ -41,7 +44,7 @@ http {
 }
 
 mod php_fpm {
-    use super::{Program, Protocol, program, shown};
+    use super::{Program, Protocol, SOCKET, program, shown};
 
     const CONFIG: &str = "
 [global]
@@ -62,6 +65,7 @@ pm.max_children = 2
         let command = |file: &str| format!(r#"["{}", "-R", "-F", "-y", "DIR/{file}"]"#, fpm.display());
         Some(Program {
             command: command("fpm.conf"),
+            socket: SOCKET,
             broken: command("missing.conf"),
             keys: "env = { FPM_SOCKETS = \"ADDRESS={fd.http}\" }\nstop_signal = \"SIGQUIT\"\nready = \"notify\"",
             files: vec![("fpm.conf", CONFIG.to_owned()), ("index.php", "<?php echo \"served\\n\";\n".to_owned())],

@@ -1,0 +1,59 @@
+//! Keys that a service is likely to want, as far as its command and its environment show that.
+
+use toml::de::DeTable;
+
+use super::decoder::{Decoder, entries};
+use crate::model::Template;
+use crate::model::plan::Process;
+
+impl Decoder<'_> {
+    /// Warns where programs that are known by name need another `listen_fds` or `nonblocking` than they get.
+    pub(super) fn hint_at_sockets(&mut self, process: &Process, table: &DeTable<'_>) {
+        let Some(value) = table.get("listen").filter(|_| !process.listen.is_empty()) else { return };
+        if !table.contains_key("listen_fds") && process.fd_store == 0 && self.binds_by_number(process) {
+            let message =
+                "gunicorn is told `fd://`, and takes the sockets of `LISTEN_FDS` too: it would bind one of them twice";
+            self.warning(value.span(), message, "add `listen_fds = false`");
+        }
+        let sockets = value.get_ref().as_table().map(entries).unwrap_or_default();
+        let is_decided = sockets.iter().filter_map(|(_, socket)| socket.get_ref().as_table());
+        if !is_decided.clone().any(|socket| socket.contains_key("nonblocking")) && is_nginx(process) {
+            let message = "nginx waits in a socket that blocks, and serves nobody meanwhile";
+            let hint = "add `nonblocking = true`, such as `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
+            self.warning(value.span(), message, hint);
+        }
+    }
+
+    /// Whether it is gunicorn and told to bind `fd://`, by its command or by `GUNICORN_CMD_ARGS`.
+    fn binds_by_number(&self, process: &Process) -> bool {
+        const ARGUMENTS: &[u8] = b"GUNICORN_CMD_ARGS=";
+        if !process.command.iter().any(|word| contains(word, b"gunicorn")) {
+            return false;
+        }
+        let own = process.env.iter().find(|entry| entry.literal_prefix().starts_with(ARGUMENTS));
+        let inherited = || {
+            let variable = ARGUMENTS.strip_suffix(b"=").and_then(|name| self.outside.variable(name));
+            process.inherit_env && variable.is_some_and(|value| has(value, b"fd://"))
+        };
+        process.command.iter().any(|word| contains(word, b"fd://"))
+            || own.map_or_else(inherited, |entry| contains(entry, b"fd://"))
+    }
+}
+
+/// Whether it is nginx, or is given its sockets as nginx gives them to a new nginx.
+fn is_nginx(process: &Process) -> bool {
+    let program = process.command.first().map_or(&b""[..], Template::literal_prefix);
+    program.rsplit(|byte| *byte == b'/').next() == Some(b"nginx")
+        || process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
+}
+
+fn contains(template: &Template, part: &[u8]) -> bool {
+    match template {
+        Template::Fixed(text) => has(text.as_bytes(), part),
+        Template::Numbered(pieces) => pieces.iter().any(|piece| has(piece.as_bytes(), part)),
+    }
+}
+
+fn has(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
