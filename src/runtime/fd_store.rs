@@ -3,13 +3,9 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
+use super::token::Token;
 use crate::model::InstanceId;
 use crate::sys::{self, Poller, kcmp, process};
-
-/// All tokens from here on are ours; below are those of [`super::notify`].
-pub(super) const FIRST_TOKEN: u64 = 1 << 49;
-/// And these are not any more.
-pub(super) const LAST_TOKEN: u64 = (1 << 50) - 1;
 
 /// So many of the descriptors that we may have are for ourselves: a service that stores all it can must not keep others
 /// from being started, stopped and shown.
@@ -19,7 +15,8 @@ const RESERVE: u64 = 32;
 #[derive(Debug, Default)]
 pub(super) struct FdStore {
     slots: ByInstance<Vec<Stored>>,
-    tokens: u64,
+    /// The last number that was given.
+    last_number: u64,
 }
 
 /// A descriptor that is kept.
@@ -28,8 +25,8 @@ pub(super) struct Stored {
     /// `FDNAME`.
     pub(super) name: Box<str>,
     pub(super) descriptor: OwnedFd,
-    /// What the loop hears of its end by; 0: it does not.
-    token: u64,
+    /// The number of its [`Token::StoredFd`]; 0: its end is not waited for.
+    number: u64,
 }
 
 /// What is to be kept, and how.
@@ -76,12 +73,12 @@ impl FdStore {
                 descriptors.push(descriptor);
                 continue;
             }
-            let token = FIRST_TOKEN + self.tokens % (LAST_TOKEN - FIRST_TOKEN) + 1;
-            self.tokens += 1;
+            self.last_number += 1;
+            let number = self.last_number;
             // What has no end, a regular file, is refused, and is kept until it is dropped.
-            let is_watched = offer.until_end && poller.add_hangup(&descriptor, token).is_ok();
+            let is_watched = offer.until_end && poller.add_hangup(&descriptor, Token::StoredFd(number)).is_ok();
             let stored = Stored::new(offer.name, descriptor);
-            slot.push(if is_watched { Stored { token, ..stored } } else { stored });
+            slot.push(if is_watched { Stored { number, ..stored } } else { stored });
         }
         refused
     }
@@ -93,10 +90,10 @@ impl FdStore {
         }
     }
 
-    /// Drops the one with this token: its other end has been closed.
-    pub(super) fn on_end(&mut self, token: u64, poller: &Poller) {
+    /// Drops the one with this number: its other end has been closed.
+    pub(super) fn on_end(&mut self, number: u64, poller: &Poller) {
         for slot in self.slots.all_mut() {
-            release(slot.extract_if(.., |stored| stored.token == token), poller);
+            release(slot.extract_if(.., |stored| stored.number == number), poller);
         }
     }
 
@@ -111,14 +108,14 @@ impl FdStore {
 impl Stored {
     /// Kept until it is dropped.
     pub(super) fn new(name: &str, descriptor: OwnedFd) -> Self {
-        Self { name: name.into(), descriptor, token: 0 }
+        Self { name: name.into(), descriptor, number: 0 }
     }
 }
 
 fn release(stored: impl Iterator<Item = Stored>, poller: &Poller) {
-    let close = |Stored { descriptor, token, .. }| {
+    let close = |Stored { descriptor, number, .. }| {
         // The service may have it open still, and then closing it would leave it in the set.
-        if token != 0 {
+        if number != 0 {
             poller.remove(descriptor.as_fd()).ok();
         }
         descriptor
@@ -177,8 +174,11 @@ mod tests {
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0);
         drop((first_end, second_end));
         let tokens: Vec<u64> = poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
-        assert_eq!(tokens.len(), 1);
-        store.on_end(tokens[0], &poller);
+        let [Some(Token::StoredFd(number))] = tokens.iter().map(|word| Token::decode(*word)).collect::<Vec<_>>()[..]
+        else {
+            panic!("{tokens:?}");
+        };
+        store.on_end(number, &poller);
         assert_eq!(names(&store), ["a", "b"]);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0, "nothing is told of it again");
         drop(theirs);

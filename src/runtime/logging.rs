@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::backoff::{Backoff, FIRST_WAIT};
 use super::pipes::{Maker, Slot};
+use super::token::Token;
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
 use crate::logs::logger::{self, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, LoggerArgs, REFUSED_CLIENTS};
 use crate::logs::message::{LogsQuery, Message};
@@ -21,11 +22,6 @@ use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, packet, pipe, process, wait};
-
-/// The token by which the loop hears of the logger's end.
-pub(super) const LIFE: u64 = u64::MAX;
-/// The token of the way to the logger, when there is room on it again.
-pub(super) const ROOM: u64 = u64::MAX - 1;
 
 /// More slots than the configuration allows instances.
 const SLOTS_AT_MOST: usize = 1 << 16;
@@ -238,8 +234,8 @@ impl Logging {
     }
 
     /// What a token of ours said: [`Self::look`] will see to it.
-    pub(super) const fn is_ready(&mut self, token: u64) {
-        self.has_ended |= token == LIFE;
+    pub(super) fn is_ready(&mut self, token: Token) {
+        self.has_ended |= token == Token::LoggerExited;
     }
 
     /// Has the loop wake when there is room on the way to the logger, if something waits for that.
@@ -249,11 +245,9 @@ impl Logging {
             return;
         }
         self.waits_for_room = waits;
-        link::with_socket(
-            |socket| {
-                if waits { poller.add_writable(socket, ROOM).ok() } else { poller.remove(socket).ok() }
-            },
-        );
+        link::with_socket(|socket| {
+            if waits { poller.add_writable(socket, Token::LoggerWritable).ok() } else { poller.remove(socket).ok() }
+        });
     }
 
     /// Sees to what has happened to the logger.
@@ -312,7 +306,7 @@ impl Logging {
         match fork::fork_without_sigchld()? {
             ForkResult::Child => self.become_logger(held),
             ForkResult::Parent(pid) => {
-                poller.add(&life, LIFE)?;
+                poller.add(&life, Token::LoggerExited)?;
                 self.running = Some(Running { pid, since: sys::now(), life });
                 Ok(())
             }
@@ -361,7 +355,7 @@ impl Logging {
     fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
         let mut poller = Poller::new()?;
         if let Some(running) = &self.running {
-            poller.add(&running.life, LIFE)?;
+            poller.add(&running.life, Token::LoggerExited)?;
         }
         self.waits_for_room = false;
         let mut is_told = false;
@@ -381,7 +375,9 @@ impl Logging {
             }
             self.wait_for_room(&poller);
             let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
-            if ready.iter().any(|ready: &Ready| ready.data() == LIFE) && self.reap_last(&poller) == Some(true) {
+            if ready.iter().any(|ready: &Ready| Token::decode(ready.data()) == Some(Token::LoggerExited))
+                && self.reap_last(&poller) == Some(true)
+            {
                 return Ok(());
             }
         }

@@ -31,6 +31,7 @@ mod sockets;
 mod start;
 mod state;
 mod successions;
+mod token;
 mod usage;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +45,6 @@ use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Action, Event, Fault, JournalEntry, JournalEvent, Outcome, Reason, Step, Supervisor};
-use crate::sys::poll::Ready;
 use crate::sys::wait::WaitOptions;
 use crate::sys::{
     self, DispositionReset, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals,
@@ -65,6 +65,7 @@ use probe::Probes;
 use reap_scheduler::ReapScheduler;
 use sockets::Sockets;
 use state::States;
+use token::Token;
 use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
@@ -76,11 +77,6 @@ const MAX_PENDING_ACTIONS_PER_INSTANCE: usize = 4;
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
 const SIGNALS_PER_READ: usize = 16;
-
-/// The token of the signal queue; start pipes have the pid of their process, [`control`] has all that are larger, but for
-/// those of [`notify`] and [`fd_store`], of [`probe`], which are pids above 1 << 60, of [`ipc`], above 1 << 61, and the
-/// last two, which are [`logging`]'s.
-const SIGNALS: u64 = 0;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
@@ -164,8 +160,8 @@ struct Runtime {
     server: Server,
     notify: Notify,
     store: FdStore,
-    /// ChildEvent by the last wait: something has come to its end that has one of these tokens of [`notify`] or [`fd_store`].
-    ends: Vec<u64>,
+    /// Found by the last wait: these main processes have ended, these stored descriptors have come to their end.
+    ends: Vec<Token>,
     probes: Probes,
     channels: Channels,
     begun: Mono,
@@ -180,7 +176,7 @@ impl Runtime {
         }
         let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
-        poller.add(signals.as_fd(), SIGNALS).map_err(refused("wait for signals"))?;
+        poller.add(signals.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
         let spawn_mode = if sys::spawn::mounts_can_hang() { SpawnMode::Fork } else { SpawnMode::Vfork };
         let children = Children::new(environment, spawn_mode).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
@@ -308,10 +304,10 @@ impl Runtime {
             self.read_notifications();
         }
         for token in std::mem::take(&mut self.ends) {
-            if token >= fd_store::FIRST_TOKEN {
-                self.store.on_end(token, &self.poller);
-            } else {
-                self.on_successor_ended(token);
+            match token {
+                Token::StoredFd(number) => self.store.on_end(number, &self.poller),
+                Token::MainPidExited(pid) => self.on_successor_ended(pid),
+                _ => {}
             }
         }
     }
@@ -322,16 +318,16 @@ impl Runtime {
         self.logging.wait_for_room(&self.poller);
         self.notify.begin_turn();
         let ready = self.poller.wait(timeout).unwrap_or_default();
-        for token in ready.iter().map(Ready::data) {
+        for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
             match token {
-                SIGNALS => signalled = true,
-                logging::LIFE | logging::ROOM => self.logging.is_ready(token),
-                notify::SOCKET => self.notify.is_ready(),
-                notify::FIRST_TOKEN..=fd_store::LAST_TOKEN => self.ends.push(token),
-                probe::FIRST_TOKEN..=probe::LAST_TOKEN => self.probes.is_ready(token),
-                ipc::FIRST_TOKEN..=ipc::LAST_TOKEN => self.channels.is_ready(token),
-                control::FIRST_TOKEN.. => self.server.is_ready(token),
-                pid => self.started.extend(i32::try_from(pid).ok().and_then(Pid::new)),
+                Token::Signals => signalled = true,
+                Token::ExecResult(pid) => self.started.push(pid),
+                Token::LoggerExited | Token::LoggerWritable => self.logging.is_ready(token),
+                Token::Notify => self.notify.is_ready(),
+                Token::MainPidExited(_) | Token::StoredFd(_) => self.ends.push(token),
+                Token::Probe(_) => self.probes.is_ready(token),
+                Token::Channel(pid) => self.channels.is_ready(pid),
+                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.is_ready(token),
             }
         }
         self.now = sys::now();

@@ -7,6 +7,7 @@ use super::Runtime;
 use super::child_pipes::ChildPipes;
 use super::inherited_fds::InheritedFds;
 use super::state::Company;
+use super::token::Token;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Pid, StartFailure, StartStep};
 use crate::supervisor::Event;
@@ -75,8 +76,7 @@ impl Runtime {
             ExecResult::Executed => self.executed(pid),
             ExecResult::Failed(failure) => self.tell(Event::ExecFailed { pid, failure }),
             ExecResult::Pending(pipe) => {
-                let token = u64::from(pid.get().unsigned_abs());
-                match self.poller.add(pipe.as_fd(), token) {
+                match self.poller.add(pipe.as_fd(), Token::ExecResult(pid)) {
                     Ok(()) => drop(self.pending_execs.insert(pid, pipe)),
                     // Out of watches: nobody will tell whether the program runs. Assume it; if not, it will end.
                     Err(_) => self.executed(pid),

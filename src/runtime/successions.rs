@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::notify;
+use super::token::Token;
 use crate::model::map::Map;
 use crate::model::{ExitStatus, Pid};
 use crate::sys::{PidLiveness, Poller, kill};
@@ -41,9 +41,8 @@ impl Successions {
         self.heirs.insert(main, successor);
         self.heirs.remove(&successor);
         self.prune(probe);
-        let token = notify::FIRST_TOKEN + u64::from(successor.get().unsigned_abs());
         if let Ok(holder) = kill::pidfd_open(successor)
-            && poller.add(&holder, token).is_ok()
+            && poller.add(&holder, Token::MainPidExited(successor)).is_ok()
         {
             self.watched.insert(successor, holder);
         }

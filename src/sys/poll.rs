@@ -57,32 +57,32 @@ impl Poller {
     ///
     /// # Errors
     /// EEXIST, ENOMEM, ENOSPC; EPERM for a regular file, which is always ready.
-    pub fn add(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
-        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+    pub fn add(&self, fd: impl AsFd, token: impl Into<u64>) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.into()))
     }
 
     /// Changes the interest and the token of `fd`, which must be in the set.
     ///
     /// # Errors
     /// ENOENT, ENOMEM.
-    pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), Errno> {
-        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))
+    pub fn modify(&self, fd: impl AsFd, token: impl Into<u64>, interest: Interest) -> Result<(), Errno> {
+        self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token.into()))
     }
 
     /// As [`Poller::add`], but polls `fd` for output.
     ///
     /// # Errors
     /// As [`Poller::add`].
-    pub fn add_writable(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
-        self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token))
+    pub fn add_writable(&self, fd: impl AsFd, token: impl Into<u64>) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(Interest::Output.flags(), token.into()))
     }
 
     /// As [`Poller::add`], but polls `fd` for hang-ups and errors only.
     ///
     /// # Errors
     /// As [`Poller::add`].
-    pub fn add_hangup(&self, fd: impl AsFd, token: u64) -> Result<(), Errno> {
-        self.epoll.add(fd, EpollEvent::new(Interest::Nothing.flags(), token))
+    pub fn add_hangup(&self, fd: impl AsFd, token: impl Into<u64>) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(Interest::Nothing.flags(), token.into()))
     }
 
     /// Removes `fd`. Must be called before `fd` is closed: a duplicate in a child would keep it in the set.
@@ -139,7 +139,7 @@ mod tests {
     fn wait_returns_the_token_of_a_readable_descriptor_until_it_is_removed() {
         let (read_end, write_end) = nix::unistd::pipe().unwrap();
         let mut poller = Poller::new().unwrap();
-        poller.add(&read_end, 7).unwrap();
+        poller.add(&read_end, 7_u64).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         nix::unistd::write(&write_end, b"x").unwrap();
         let tokens: Vec<_> = poller.wait(None).unwrap().iter().map(EpollEvent::data).collect();

@@ -106,7 +106,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         });
         // How many bytes that are depends on the writes that they came by.
         let mut poller = Poller::new().unwrap();
-        poller.add_writable(&full, 0).unwrap();
+        poller.add_writable(&full, 0_u64).unwrap();
         wait_until("stdout to be full", || poller.wait(Some(Duration::ZERO)).unwrap().is_empty().then_some(()));
         drop((poller, full));
         running.send(Signal::TERM);

@@ -43,7 +43,7 @@ pub(super) fn queue() -> u8 {
     let inherited = signals::block_all(signals::DispositionReset::All);
     let queue = SignalQueue::new().expect("a queue");
     let mut poller = Poller::new().expect("epoll");
-    poller.add(&queue, 1).expect("epoll");
+    poller.add(&queue, 1_u64).expect("epoll");
     let ignored: Vec<String> = inherited.ignored.iter().map(|signal| signal.number().to_string()).collect();
     say(&format!("ignored {}", ignored.join(",")));
     say_ready();

@@ -273,7 +273,7 @@ mod tests {
         fn client(&self, query: LogsQuery) -> (Client, UnixStream) {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let client = Client::new(ours.into(), 16, query, &self.ring, &self.names);
-            self.poller.add(client.descriptor(), 16).unwrap();
+            self.poller.add(client.descriptor(), 16_u64).unwrap();
             (client, theirs)
         }
 

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{CONTROL, HTTP, Server};
+use super::Server;
 use crate::control::{Place, places};
 use crate::model::errno;
 use crate::model::plan::Control;
+use crate::runtime::token::Token;
 use crate::sys::{Poller, process, socket};
 
 /// The file of our control socket, by which it is known again at the end.
@@ -48,7 +49,10 @@ impl Server {
                 Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno::words(errno)),
             }
         }
-        let listeners = [(server.control.as_ref().map(|(fd, _)| fd), CONTROL), (server.http.as_ref(), HTTP)];
+        let listeners = [
+            (server.control.as_ref().map(|(fd, _)| fd), Token::ControlListener),
+            (server.http.as_ref(), Token::HttpListener),
+        ];
         for (listener, token) in listeners {
             let added = listener.map_or(Ok(()), |listener| poller.add(listener.as_fd(), token));
             if let Err(errno) = added {

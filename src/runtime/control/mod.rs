@@ -21,6 +21,7 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::{Coalescer, What};
+use super::token::Token;
 use crate::logs::message::LogsQuery;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
@@ -30,11 +31,6 @@ use client::{Client, ConnectionFate, Head, Incoming, Listener, Stage};
 use listen::SocketFile;
 use route::{Invalid, Route};
 use snapshot::{Cursor, StatusSnapshot, StreamingBody};
-
-/// All tokens from here on are ours; below are the ids of processes.
-pub(super) const FIRST_TOKEN: u64 = 1 << 32;
-const CONTROL: u64 = FIRST_TOKEN;
-const HTTP: u64 = FIRST_TOKEN + 1;
 
 /// So many clients may be connected at each entrance.
 const MOST_CLIENTS: usize = 32;
@@ -52,11 +48,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     control: Option<(OwnedFd, SocketFile)>,
     http: Option<OwnedFd>,
-    /// Each with its token. There are few.
+    /// Each with its number. There are few.
     clients: Vec<(u64, Client)>,
-    last_token: u64,
-    /// Who is to be looked at, each in its turn.
-    ready: VecDeque<u64>,
+    last_number: u64,
+    /// Which descriptors are ready, each in its turn.
+    ready: VecDeque<Token>,
     refusals: u64,
     last_refusal: String,
     told_refusals: Coalescer,
@@ -70,7 +66,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Something is to be read or written.
-    pub(super) fn is_ready(&mut self, token: u64) {
+    pub(super) fn is_ready(&mut self, token: Token) {
         if !self.ready.contains(&token) {
             self.ready.push_back(token);
         }
@@ -111,7 +107,7 @@ impl Server {
 
     /// Takes no connections for a while, or takes them again.
     fn listen_for(&self, poller: &Poller, interest: Interest) {
-        for (entrance, token) in [(Listener::Control, CONTROL), (Listener::Http, HTTP)] {
+        for (entrance, token) in [(Listener::Control, Token::ControlListener), (Listener::Http, Token::HttpListener)] {
             if let Some(listener) = self.listener(entrance) {
                 poller.modify(listener.as_fd(), token, interest).ok();
             }
@@ -129,9 +125,10 @@ impl Runtime {
             }
             match self.server.ready.pop_front() {
                 None => break,
-                Some(CONTROL) => self.accept(Listener::Control),
-                Some(HTTP) => self.accept(Listener::Http),
-                Some(token) => self.attend(token),
+                Some(Token::ControlListener) => self.accept(Listener::Control),
+                Some(Token::HttpListener) => self.accept(Listener::Http),
+                Some(Token::Client(number)) => self.attend(number),
+                Some(_) => {}
             }
         }
         self.measure();
@@ -178,11 +175,11 @@ impl Runtime {
         if present >= MOST_CLIENTS + MOST_REFUSED {
             return client.refuse_at_once(&self.snapshot());
         }
-        self.server.last_token = self.server.last_token.max(HTTP) + 1;
-        let token = self.server.last_token;
-        if self.poller.add(client.fd.as_fd(), token).is_ok() {
-            self.server.clients.push((token, client));
-            self.attend(token);
+        self.server.last_number += 1;
+        let number = self.server.last_number;
+        if self.poller.add(client.fd.as_fd(), Token::Client(number)).is_ok() {
+            self.server.clients.push((number, client));
+            self.attend(number);
         }
     }
 
@@ -255,7 +252,7 @@ impl Runtime {
             return;
         }
         if client.interest != before {
-            self.poller.modify(client.fd.as_fd(), token, client.interest).ok();
+            self.poller.modify(client.fd.as_fd(), Token::Client(token), client.interest).ok();
         }
         self.server.clients.push((token, client));
     }
@@ -368,7 +365,7 @@ impl Runtime {
             if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest != Interest::Output
             {
                 client.interest = Interest::Output;
-                self.poller.modify(client.fd.as_fd(), *token, Interest::Output).ok();
+                self.poller.modify(client.fd.as_fd(), Token::Client(*token), Interest::Output).ok();
             }
         }
     }

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::model::InstanceId;
 use crate::runtime::close_queue::CloseQueue;
+use crate::runtime::token::Token;
 use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, socket, strings};
 
@@ -24,7 +25,7 @@ const KEPT: usize = 4 << 10;
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) fd: OwnedFd,
-    pub(super) token: u64,
+    pub(super) token: Token,
     pub(super) instance: InstanceId,
     pub(super) service: Box<str>,
     /// It waits for its turn.
@@ -55,7 +56,7 @@ pub(super) enum Read {
 pub(super) struct TooLong;
 
 impl Channel {
-    pub(super) const fn new(fd: OwnedFd, token: u64, instance: InstanceId, service: Box<str>) -> Self {
+    pub(super) const fn new(fd: OwnedFd, token: Token, instance: InstanceId, service: Box<str>) -> Self {
         Self {
             fd,
             token,

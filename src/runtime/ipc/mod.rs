@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use super::Runtime;
 use super::by_instance::ByInstance;
 use super::children::Child;
+use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Pid, ServiceIndex};
@@ -22,10 +23,6 @@ use crate::sys::{Poller, strings};
 use channel::{Channel, Read};
 use message::Message;
 use store::Store;
-
-/// The tokens of channels are from here on, by the main process at the other end.
-pub(super) const FIRST_TOKEN: u64 = 1 << 61;
-pub(super) const LAST_TOKEN: u64 = FIRST_TOKEN | 0xffff_ffff;
 
 /// So many channels have their turn in one of the loop.
 const CHANNELS_PER_TURN: usize = 8;
@@ -63,7 +60,7 @@ enum Fault {
 impl Channels {
     /// From now on `fd` is our end of the channel of `pid`.
     pub(super) fn open(&mut self, pid: Pid, instance: InstanceId, service: &str, fd: OwnedFd, poller: &Poller) {
-        let token = FIRST_TOKEN | u64::from(pid.get().unsigned_abs());
+        let token = Token::Channel(pid);
         // Without a watch there is no channel, which its process finds closed.
         if poller.add(&fd, token).is_ok() {
             self.channels.insert(pid, Channel::new(fd, token, instance, service.into()));
@@ -71,10 +68,8 @@ impl Channels {
     }
 
     /// Something is to be read or written.
-    pub(super) fn is_ready(&mut self, token: u64) {
-        if let Some(pid) = i32::try_from(token & !FIRST_TOKEN).ok().and_then(Pid::new) {
-            self.enqueue(pid);
-        }
+    pub(super) fn is_ready(&mut self, pid: Pid) {
+        self.enqueue(pid);
     }
 
     /// Some have not had their turn.

@@ -34,7 +34,11 @@ impl Workers {
     fn turn(&mut self) -> Vec<Pid> {
         for _ in 0..1_000 {
             let ready = self.poller.wait(Some(std::time::Duration::ZERO)).unwrap();
-            ready.iter().for_each(|ready| self.channels.is_ready(ready.data()));
+            for ready in ready {
+                if let Some(Token::Channel(pid)) = Token::decode(ready.data()) {
+                    self.channels.is_ready(pid);
+                }
+            }
             if !self.channels.is_busy() {
                 return std::mem::take(&mut self.channels.announced);
             }
@@ -217,7 +221,7 @@ fn a_flood_of_one_does_not_hold_up_a_turn() {
     let mut flood = workers.add(1, "web", 0);
     flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
     let others: Vec<UnixStream> = (2..102).map(|number| workers.add(number, "db", number.unsigned_abs())).collect();
-    workers.channels.is_ready(FIRST_TOKEN | 1);
+    workers.channels.is_ready(Pid::new(1).unwrap());
     workers.channels.turn(&workers.poller);
     assert!(workers.channels.is_busy(), "there is more, for the next turn");
     workers.turn();
@@ -263,7 +267,7 @@ fn what_a_worker_has_said_is_heard_although_it_hears_nothing_any_more() {
         drop(leaver);
         sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
         // What is sent to it comes first, whatever it has said itself.
-        workers.channels.is_ready(FIRST_TOKEN | 2);
+        workers.channels.is_ready(Pid::new(2).unwrap());
         workers.channels.turn(&workers.poller);
         if has_ended {
             workers.channels.on_ended(pid(1), &workers.poller);

@@ -16,6 +16,7 @@ use super::Runtime;
 use super::children::Child;
 use super::close_queue::CloseQueue;
 use super::fd_store::Offer;
+use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::{Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
@@ -23,11 +24,6 @@ use crate::supervisor::Event;
 use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, procfs, random};
 use message::{Access, Message, NotifyFields, Store, Watchdog};
-
-/// The token of the socket. Tokens from here on, up to those of [`super::fd_store`], are ours.
-pub(super) const SOCKET: u64 = 1 << 48;
-/// With a pid added: that main process, which may not be our child, has ended.
-pub(super) const FIRST_TOKEN: u64 = SOCKET + 1;
 
 /// A datagram may not be longer, in bytes: as with systemd.
 const LONGEST: usize = 4096;
@@ -91,7 +87,7 @@ impl Notify {
         if self.socket.is_none() {
             let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), random::random_u64());
             let socket = datagram::bind_abstract(name.as_bytes())?;
-            poller.add(&socket, SOCKET)?;
+            poller.add(&socket, Token::Notify)?;
             self.socket = Some((socket, format!("@{name}")));
         }
         Ok(self.socket.as_ref().map_or("", |(_, address)| address))
@@ -119,7 +115,7 @@ impl Notify {
         let is_wanted = CloseQueue::have_room();
         let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_deaf) else { return };
         let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
-        if poller.modify(socket, SOCKET, interest).is_ok() {
+        if poller.modify(socket, Token::Notify, interest).is_ok() {
             self.is_deaf = !is_wanted;
         }
     }
@@ -309,9 +305,7 @@ impl Runtime {
 
     /// A main process has ended that has taken another's place. If it is our child we hear of it as of any other. If not,
     /// somebody else hears how it has ended, and the place is free for the one that was there before.
-    pub(super) fn on_successor_ended(&mut self, token: u64) {
-        let pid = token.checked_sub(FIRST_TOKEN).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
-        let Some(pid) = pid else { return };
+    pub(super) fn on_successor_ended(&mut self, pid: Pid) {
         self.children.successions_mut().stop_watching(pid, &self.poller);
         let Some(child) = self.children.get(pid).cloned() else { return };
         let own = sys::process::id().get();

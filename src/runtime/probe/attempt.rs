@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Pid, Signal, Template, errno, instance_limit};
+use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
 /// A status line is no longer.
@@ -105,7 +106,7 @@ impl fmt::Display for Failure {
 pub(super) fn begin(
     probe: &Probe,
     number: u32,
-    (poller, token): (&Poller, u64),
+    (poller, token): (&Poller, Token),
     run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
 ) -> Verdict {
     let begun = match probe {
@@ -156,7 +157,7 @@ fn request(authority: &Template, target: &Template, number: u32) -> Vec<u8> {
 
 impl Attempt {
     /// Something has happened to its connection.
-    pub(super) fn go_on(self, poller: &Poller, token: u64) -> Verdict {
+    pub(super) fn go_on(self, poller: &Poller, token: Token) -> Verdict {
         match self {
             Self::Connecting(connection, request) => on_connected(connection, request, poller, token),
             Self::Reading(connection, answer) => on_input(connection, answer, poller),
@@ -217,7 +218,7 @@ pub(super) fn forget(poller: &Poller, connection: &OwnedFd) {
     poller.remove(connection).ok();
 }
 
-fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, token: u64) -> Verdict {
+fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, token: Token) -> Verdict {
     if let Err(errno) = stream::finish_connect(&connection) {
         forget(poller, &connection);
         return Verdict::Failed(Failure::Errno(errno));

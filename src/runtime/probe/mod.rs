@@ -12,15 +12,12 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::children::Child;
+use super::token::Token;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, Signal, Template};
 use crate::supervisor::Event;
 use crate::sys::{ExecResult, Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
-
-/// The tokens of probes are from here on, by the main process that each is for.
-pub(super) const FIRST_TOKEN: u64 = 1 << 60;
-pub(super) const LAST_TOKEN: u64 = FIRST_TOKEN | 0xffff_ffff;
 
 /// After the first try that fails; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -50,7 +47,8 @@ struct Probing {
     /// The main process.
     pid: Pid,
     of: Child,
-    token: u64,
+    /// By the pid that it had when it was executed.
+    token: Token,
     /// How many tries there have been.
     turn: u32,
     stage: Stage,
@@ -74,15 +72,11 @@ enum Stage {
     Listening { pipe: OwnedFd, discarded: usize },
 }
 
-const fn token(pid: Pid) -> u64 {
-    FIRST_TOKEN | pid.get().unsigned_abs() as u64
-}
-
 impl Probes {
     /// The process writes a newline to the other end of this when it is ready.
     pub(super) fn listen(&mut self, pid: Pid, of: Child, pipe: OwnedFd, poller: &Poller) {
         // Without a watch it will not be heard, and its time runs out; but nobody has so many descriptors.
-        if poller.add(&pipe, token(pid)).is_ok() {
+        if poller.add(&pipe, Token::Probe(pid)).is_ok() {
             self.probing.push(Probing::new(pid, of, Stage::Listening { pipe, discarded: 0 }));
         }
     }
@@ -102,7 +96,7 @@ impl Probes {
     }
 
     /// Something is to be read or written.
-    pub(super) fn is_ready(&mut self, token: u64) {
+    pub(super) fn is_ready(&mut self, token: Token) {
         for probing in self.probing.iter_mut().filter(|probing| probing.token == token) {
             probing.is_woken = true;
         }
@@ -152,7 +146,7 @@ impl Probes {
 
 impl Probing {
     fn new(pid: Pid, of: Child, stage: Stage) -> Self {
-        Self { pid, of, token: token(pid), turn: 0, stage, is_woken: false, is_told: false, last: None }
+        Self { pid, of, token: Token::Probe(pid), turn: 0, stage, is_woken: false, is_told: false, last: None }
     }
 
     fn is_due(&self, now: Mono) -> bool {
