@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Runtime;
-use super::events::What;
+use super::journal::events::What;
 use crate::config::{Files, Loaded, Recording, RecordingFs, Report};
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, ServiceIndex, Signal, errno};
@@ -162,17 +162,22 @@ impl Runtime {
         self.keep_configuration(id, reason);
     }
 
+    fn refuse(&mut self, id: RequestId, reason: &str) {
+        let (server, context, sources) = self.server();
+        server.refuse(id, reason, &context, sources);
+    }
+
     /// Nothing changes.
     fn keep_configuration(&mut self, id: Option<RequestId>, reason: String) {
         log::error!("the configuration stays as it is");
         for line in reason.lines().filter(|line| !line.is_empty()) {
             log::error!("{line}");
         }
-        self.counts.failed_configurations += 1;
+        self.journal.counts_mut().failed_configurations += 1;
         if let Some(id) = id {
             self.refuse(id, &format!("the configuration stays as it is\n{}", reason.trim_end()));
         }
-        self.happens(What::Misconfigured { reason });
+        self.journal.publish(What::Misconfigured { reason });
     }
 
     pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {

@@ -1,7 +1,7 @@
 //! The ends of processes: found, reaped, told.
 
 use super::children::Child;
-use super::{Runtime, foreground};
+use super::{Runtime, foreground, subsystem};
 use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, InstanceId, Pid, Signal};
 use crate::supervisor::{Event, Exit, Leftovers};
@@ -48,7 +48,7 @@ impl Runtime {
 
     /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
     fn on_dead(&mut self, pid: Pid) {
-        if self.has_backlog_below(LAST_WORDS_BACKLOG) {
+        if subsystem::has_backlog_below(&self.supervisor, LAST_WORDS_BACKLOG) {
             // By its id it is found whose last words they are.
             self.read_notifications();
         }
@@ -73,8 +73,9 @@ impl Runtime {
         }
         let successor = self.children.successions().of(pid);
         if successor.is_none() {
-            self.counts.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
+            self.journal.on_orphan_reaped();
+            let total = self.journal.counts().orphans;
+            log::debug!("reaped pid {pid}, {total} so far that no service had started");
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.successions_mut().on_reaped(pid, ended.status);

@@ -4,17 +4,14 @@
 //! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
 //! between. Start with [`run`].
 
-mod backoff;
 mod by_instance;
 mod child_pipes;
 mod children;
 mod close_queue;
 mod config_loader;
 mod control;
-mod counts;
 mod deaths;
 mod ending;
-mod events;
 mod fd_store;
 mod foreground;
 mod inherited_fds;
@@ -24,15 +21,15 @@ mod kills;
 mod logging;
 mod notify;
 mod oom;
-mod pipes;
 mod probe;
 mod reap_scheduler;
 mod sockets;
 mod start;
 mod state;
+mod subsystem;
 mod successions;
+mod text;
 mod token;
-mod usage;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -54,10 +51,10 @@ use close_queue::CloseQueue;
 use config_loader::ConfigLoader;
 pub use config_loader::LoadConfig;
 use control::Server;
-use counts::Counts;
-use events::{Coalescer, Events, What};
+use control::snapshot::Sources;
 use fd_store::FdStore;
 use ipc::Channels;
+use journal::Journal;
 use logging::Logging;
 use notify::Notify;
 use oom::OomCounter;
@@ -65,14 +62,11 @@ use probe::Probes;
 use reap_scheduler::ReapScheduler;
 use sockets::Sockets;
 use state::States;
+use subsystem::{Context, Subsystem};
 use token::Token;
-use usage::Usage;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
 const ACTIONS_PER_TURN: u32 = 64;
-/// Signals stay with the kernel, which holds each standard one once, while more actions than this wait for each instance:
-/// forwarding makes an action for every instance of each, and a flood of them would fill the memory.
-const MAX_PENDING_ACTIONS_PER_INSTANCE: usize = 4;
 /// Who waits so long has nothing to do.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// So many signals are taken from the kernel at once.
@@ -90,9 +84,10 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
         Ok(mut runtime) => {
             runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
-            runtime.close();
+            let (server, context, sources) = runtime.server();
+            server.close(&context, sources);
             runtime.sockets.close();
-            runtime.logging.finish();
+            runtime.logging.finish(runtime.journal.counts().stop_begun);
             outcome
         }
         Err(Refused { operation, errno }) => {
@@ -151,12 +146,9 @@ struct Runtime {
     search: ReapScheduler,
     /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
     sweeping: Option<Signal>,
-    told_orphans: Coalescer,
     /// There has been nothing to do for the first time.
     is_settled: bool,
-    counts: Counts,
-    events: Events,
-    usage: Usage,
+    journal: Journal,
     server: Server,
     notify: Notify,
     store: FdStore,
@@ -164,9 +156,14 @@ struct Runtime {
     ends: Vec<Token>,
     probes: Probes,
     channels: Channels,
-    begun: Mono,
-    /// The same moment, since 1970.
-    begun_at: Duration,
+}
+
+/// A subsystem, when it has its turn.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Logging,
+    Server,
+    CloseQueue,
 }
 
 impl Runtime {
@@ -213,18 +210,13 @@ impl Runtime {
             started: Vec::new(),
             search: ReapScheduler::new(),
             sweeping: None,
-            told_orphans: Coalescer::default(),
             is_settled: false,
-            counts: Counts::default(),
-            events: Events::default(),
-            usage: Usage::default(),
+            journal: Journal::new(now),
             notify: Notify::default(),
             store: FdStore::default(),
             ends: Vec::new(),
             probes: Probes::default(),
             channels: Channels::default(),
-            begun: now,
-            begun_at: sys::wall(),
         })
     }
 
@@ -245,27 +237,14 @@ impl Runtime {
 
     /// Waits once, takes in what has happened, does at once what follows from it.
     fn turn(&mut self) {
-        self.wake_followers();
-        let timeout =
-            if self.budget == 0 || self.usage.is_searching() || self.server.is_busy() || self.channels.is_busy() {
-                Some(Duration::ZERO)
-            } else {
-                let wakes = [
-                    self.until,
-                    self.search.due(self.children.count()),
-                    self.server.due(),
-                    self.told_orphans.due(self.counts.orphans),
-                ];
-                let others = [self.logging.due(), self.probes.due(), self.config_loader.due(), self.close_queue.due()];
-                let wakes = wakes.into_iter().chain(others);
-                wakes.flatten().min().map(|wake| wake.since(sys::now()))
-            };
+        self.server.announce(self.journal.events().latest(), &self.poller);
+        let timeout = self.timeout();
         if !self.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
             self.is_settled = true;
             sys::memory::release_code_pages();
         }
         let signalled = self.wait(timeout);
-        self.counts.turns += 1;
+        self.journal.counts_mut().turns += 1;
         for pid in std::mem::take(&mut self.started) {
             self.poll_exec_result(pid);
             self.act();
@@ -276,27 +255,58 @@ impl Runtime {
             self.take_signals();
         }
         self.reap();
-        let restarts = self.logging.restarts();
-        self.logging.look(&self.poller, self.now);
-        if self.logging.restarts() > restarts {
-            self.happens(What::LoggerRestarted);
-        }
-        self.tell_of_orphans();
-        self.serve();
+        self.take_turn(Part::Logging);
+        self.journal.publish_coalesced(self.now);
+        self.take_turn(Part::Server);
         self.probe();
         self.look_at_reading();
-        self.close_queue.turn(self.now);
+        self.take_turn(Part::CloseQueue);
         self.notify.listen(&self.poller);
         self.happened(Event::Tick);
     }
 
-    /// Whether what makes many actions may come.
-    fn has_capacity(&self) -> bool {
-        self.has_backlog_below(MAX_PENDING_ACTIONS_PER_INSTANCE)
+    /// How long to wait; `None`: until something happens.
+    fn timeout(&self) -> Option<Duration> {
+        if self.budget == 0 || self.channels.is_busy() || self.subsystems().iter().any(|part| part.is_busy()) {
+            return Some(Duration::ZERO);
+        }
+        let others = [
+            self.until,
+            self.search.due(self.children.count()),
+            self.journal.due(),
+            self.probes.due(),
+            self.config_loader.due(),
+        ];
+        let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
+        due.map(|due| due.since(sys::now()))
     }
 
-    fn has_backlog_below(&self, for_each: usize) -> bool {
-        self.supervisor.backlog() <= for_each * self.supervisor.instances() as usize
+    fn subsystems(&self) -> [&dyn Subsystem; 3] {
+        [&self.logging, &self.server, &self.close_queue]
+    }
+
+    fn take_turn(&mut self, part: Part) {
+        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, close_queue, .. } = self;
+        let mut context = Context { now: self.now, plan, poller, journal, supervisor };
+        let events = match part {
+            Part::Logging => logging.turn(&mut context, ()),
+            Part::Server => server.turn(&mut context, Sources { logging, notify, channels }),
+            Part::CloseQueue => close_queue.turn(&mut context, ()),
+        };
+        for event in events {
+            self.happened(event);
+        }
+    }
+
+    /// The control server, and what it needs.
+    fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
+        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, .. } = self;
+        (server, Context { now: self.now, plan, poller, journal, supervisor }, Sources { logging, notify, channels })
+    }
+
+    /// Whether what makes many actions may come.
+    fn has_capacity(&self) -> bool {
+        subsystem::has_capacity(&self.supervisor)
     }
 
     fn listen_to_services(&mut self) {
@@ -322,12 +332,12 @@ impl Runtime {
             match token {
                 Token::Signals => signalled = true,
                 Token::ExecResult(pid) => self.started.push(pid),
-                Token::LoggerExited | Token::LoggerWritable => self.logging.is_ready(token),
+                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
                 Token::Notify => self.notify.is_ready(),
                 Token::MainPidExited(_) | Token::StoredFd(_) => self.ends.push(token),
                 Token::Probe(_) => self.probes.is_ready(token),
                 Token::Channel(pid) => self.channels.is_ready(pid),
-                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.is_ready(token),
+                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
             }
         }
         self.now = sys::now();
@@ -372,23 +382,18 @@ impl Runtime {
                 Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
                 Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
                 Step::Do(Action::JournalEntry(record)) => self.record(record),
-                Step::Do(Action::Reply { id, result }) => self.reply(id, result),
+                Step::Do(Action::Reply { id, result }) => {
+                    let (server, context, sources) = self.server();
+                    server.reply(id, result, &context, sources);
+                }
             }
         }
     }
 
     /// One fact is a line, a count and an event.
     fn record(&mut self, record: JournalEntry) {
-        self.counts.record(&record);
         if matches!(record.fact, JournalEvent::Draining { .. }) {
-            self.logging.on_draining(self.now);
             self.call_off_reading();
-        }
-        if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
-            self.counts.reloaded(*service, failure.as_ref());
-        }
-        if let JournalEvent::Reconfigured(changes) = record.fact {
-            self.counts.changes = changes;
         }
         self.sockets.on_fact(&record.fact);
         if let JournalEvent::Scaled { service, from, to } = record.fact {
@@ -404,22 +409,13 @@ impl Runtime {
         {
             self.store.forget(instance, &self.poller);
         }
-        journal::write(&self.plan, &record.fact);
-        if let JournalEvent::Transition { pid: Some(pid), reason: Reason::Fault(Fault::NotReady(_)), .. } = record.fact
-        {
+        let unready = match record.fact {
+            JournalEvent::Transition { pid, reason: Reason::Fault(Fault::NotReady(_)), .. } => pid,
+            _ => None,
+        };
+        self.journal.record(&self.plan, record);
+        if let Some(pid) = unready {
             self.probes.explain(pid);
-        }
-        self.happens(What::JournalEvent(record.fact));
-    }
-
-    fn happens(&mut self, what: What) {
-        self.events.push(sys::wall(), what);
-    }
-
-    fn tell_of_orphans(&mut self) {
-        let total = self.counts.orphans;
-        if let Some(count) = self.told_orphans.take(total, self.now) {
-            self.happens(What::Orphans { count, total });
         }
     }
 

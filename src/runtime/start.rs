@@ -87,7 +87,7 @@ impl Runtime {
 
     fn executed(&mut self, pid: Pid) {
         if let Some(child) = self.children.get(pid) {
-            self.counts.executed(child.instance, self.now);
+            self.journal.on_executed(child.instance, self.now);
             self.probes.on_executed(pid, child, self.now);
         }
         self.tell(Event::Executed { pid });

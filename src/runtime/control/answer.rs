@@ -7,7 +7,7 @@ use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
-use crate::runtime::journal::{Changed, Name, Reloaded, Span, service_name};
+use crate::runtime::text::{Changed, Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// So many instances are listed in an answer.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::answer::{self, Answer};
+use super::body::StreamingBody;
 use super::json::push;
-use super::snapshot::{StatusSnapshot, StreamingBody};
+use super::snapshot::StatusSnapshot;
 use crate::model::Mono;
 use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
@@ -37,7 +38,7 @@ pub(super) enum Listener {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) fd: OwnedFd,
-    pub(super) entrance: Listener,
+    pub(super) listener: Listener,
     pub(super) stage: Stage,
     /// When it is given up, or a request that it waits for is.
     pub(super) deadline: Option<Mono>,
@@ -106,10 +107,10 @@ pub(super) enum ConnectionFate {
 }
 
 impl Client {
-    pub(super) fn new(fd: OwnedFd, entrance: Listener, now: Mono) -> Self {
+    pub(super) fn new(fd: OwnedFd, listener: Listener, now: Mono) -> Self {
         Self {
             fd,
-            entrance,
+            listener,
             stage: Stage::Reading(Vec::new()),
             deadline: Some(now + PATIENCE),
             interest: Interest::Input,
@@ -164,14 +165,14 @@ impl Client {
         self.begin(None, now);
     }
 
-    /// From now on `page` is to be sent.
-    pub(super) fn page(&mut self, mut page: StreamingBody, snapshot: &StatusSnapshot<'_>) {
+    /// From now on `body` is to be sent.
+    pub(super) fn stream(&mut self, mut body: StreamingBody, snapshot: &StatusSnapshot<'_>) {
         let mut piece = Vec::new();
-        let is_all = page.go_on(snapshot, &mut piece);
+        let is_all = body.go_on(snapshot, &mut piece);
         let length = is_all.then_some(piece.len());
-        self.out = head(200, page.content_type(), length, "");
+        self.out = head(200, body.content_type(), length, "");
         self.out.extend(piece);
-        self.begin((!is_all).then_some(page), snapshot.now);
+        self.begin((!is_all).then_some(body), snapshot.now);
     }
 
     /// From now on the events are to be sent, and those to come.
@@ -194,7 +195,7 @@ impl Client {
     /// The same, without having heard what it wants, as far as it can be said at once.
     pub(super) fn refuse_at_once(mut self, snapshot: &StatusSnapshot<'_>) {
         if self.say_refusal(snapshot.now) {
-            self.deferred_close();
+            self.drain_input();
             self.send(snapshot);
         }
     }
@@ -249,17 +250,17 @@ impl Client {
     /// A piece has gone out: makes the next one, which goes with the next turn.
     fn after_sending(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match &mut self.stage {
-            Stage::Sending(Some(page)) => {
-                if page.go_on(snapshot, &mut self.out) {
+            Stage::Sending(Some(body)) => {
+                if body.go_on(snapshot, &mut self.out) {
                     self.stage = Stage::Sending(None);
                 }
                 self.interest = Interest::Output;
                 ConnectionFate::Stays
             }
             Stage::Following(after) => {
-                let mut page = StreamingBody::Events { after: *after };
-                page.go_on(snapshot, &mut self.out);
-                if let StreamingBody::Events { after: reached } = page {
+                let mut body = StreamingBody::Events { after: *after };
+                body.go_on(snapshot, &mut self.out);
+                if let StreamingBody::Events { after: reached } = body {
                     *after = reached;
                 }
                 let is_idle = self.out.is_empty();
@@ -286,7 +287,7 @@ impl Client {
     }
 
     /// Reads what nobody wants to know, up to a limit, until the client has closed.
-    pub(super) fn deferred_close(&mut self) -> ConnectionFate {
+    pub(super) fn drain_input(&mut self) -> ConnectionFate {
         let mut buffer = [0; 4 << 10];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
             Ok(length @ 1..) if self.discarded < MOST_DISCARDED => {
@@ -303,7 +304,7 @@ impl Client {
     pub(super) fn listen(&mut self) -> ConnectionFate {
         let mut buffer = [0; 16];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(0) if self.entrance == Listener::Control && self.interest == Interest::Input => {
+            Ok(0) if self.listener == Listener::Control && self.interest == Interest::Input => {
                 self.interest = Interest::Nothing;
                 ConnectionFate::Stays
             }

@@ -9,61 +9,83 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::Server;
+use super::client::Listener;
 use crate::control::{Place, places};
 use crate::model::errno;
 use crate::model::plan::Control;
 use crate::runtime::token::Token;
-use crate::sys::{Poller, process, socket};
+use crate::sys::{Interest, Poller, process, socket};
+
+const TOKENS: [(Listener, Token); 2] =
+    [(Listener::Control, Token::ControlListener), (Listener::Http, Token::HttpListener)];
 
 /// The file of our control socket, by which it is known again at the end.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-impl Server {
+/// The listening sockets.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    control: Option<(OwnedFd, SocketFile)>,
+    http: Option<OwnedFd>,
+}
+
+impl Listeners {
     /// Listens where the plan says. What cannot be had is warned about, and keepalive goes on without it.
-    pub(in crate::runtime) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
-        let mut server = Self::default();
+    pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
+        let mut listeners = Self::default();
         match control {
             Control::Off => {}
             Control::At(path) => match claim(path) {
-                Ok(claimed) => server.control = Some(claimed),
-                Err(RolloutError::Live) => {
+                Ok(claimed) => listeners.control = Some(claimed),
+                Err(ClaimError::Live) => {
                     let path = path.display();
                     log::error!(
                         "another keepalive answers at the control socket {path}: give this one another `control`"
                     );
                 }
-                Err(RolloutError::Other(reason)) => {
+                Err(ClaimError::Other(reason)) => {
                     log::warn!("cannot make the control socket {}: {reason}", path.display());
                 }
             },
-            Control::Default => server.control = usual(),
+            Control::Default => listeners.control = usual(),
         }
         if let Some(address) = http {
             match socket::listen_tcp(address) {
-                Ok(listener) => server.http = Some(listener),
+                Ok(listener) => listeners.http = Some(listener),
                 Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno::words(errno)),
             }
         }
-        let listeners = [
-            (server.control.as_ref().map(|(fd, _)| fd), Token::ControlListener),
-            (server.http.as_ref(), Token::HttpListener),
-        ];
-        for (listener, token) in listeners {
-            let added = listener.map_or(Ok(()), |listener| poller.add(listener.as_fd(), token));
+        for (listener, token) in TOKENS {
+            let added = listeners.get(listener).map_or(Ok(()), |socket| poller.add(socket.as_fd(), token));
             if let Err(errno) = added {
                 log::warn!("cannot wait for clients: {}", errno::words(errno));
             }
         }
-        server
+        listeners
+    }
+
+    pub(super) fn get(&self, listener: Listener) -> Option<&OwnedFd> {
+        match listener {
+            Listener::Control => self.control.as_ref().map(|(listener, _)| listener),
+            Listener::Http => self.http.as_ref(),
+        }
+    }
+
+    /// Takes no connections for a while, or takes them again.
+    pub(super) fn listen_for(&self, poller: &Poller, interest: Interest) {
+        for (listener, token) in TOKENS {
+            if let Some(socket) = self.get(listener) {
+                poller.modify(socket.as_fd(), token, interest).ok();
+            }
+        }
     }
 
     /// Takes the control socket away, if it is still ours.
-    pub(in crate::runtime) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some((listener, file)) = self.control.take() {
             if identity(&file.path).ok() == Some(file.identity) {
                 std::fs::remove_file(&file.path).ok();
@@ -75,13 +97,13 @@ impl Server {
 
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
-    let mut obstacles: Vec<(PathBuf, RolloutError)> = Vec::new();
+    let mut obstacles: Vec<(PathBuf, ClaimError)> = Vec::new();
     let places = places(&|name| std::env::var_os(name), process::effective_user());
     for Place { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.
-                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, RolloutError::Live)) {
+                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive answers at {other}; this one does at {own} (`--socket {own}`)");
                 }
@@ -97,13 +119,13 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
 
 /// Why there is no control socket at a path.
 #[derive(Debug)]
-enum RolloutError {
+enum ClaimError {
     /// Another keepalive's is there.
     Live,
     Other(String),
 }
 
-impl Display for RolloutError {
+impl Display for ClaimError {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Live => formatter.write_str("another keepalive answers there"),
@@ -113,7 +135,7 @@ impl Display for RolloutError {
 }
 
 /// Makes the socket, in place of one that nobody answers at any more.
-fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), RolloutError> {
+fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
     let listener = match socket::listen_unix(path) {
         Err(Errno::EADDRINUSE) => {
             replace(path)?;
@@ -121,26 +143,26 @@ fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), RolloutError> {
         }
         other => other,
     };
-    let listener = listener.map_err(|errno| RolloutError::Other(errno::words(errno).to_owned()))?;
-    let identity = identity(path).map_err(|error| RolloutError::Other(error.to_string()))?;
+    let listener = listener.map_err(|errno| ClaimError::Other(errno::words(errno).to_owned()))?;
+    let identity = identity(path).map_err(|error| ClaimError::Other(error.to_string()))?;
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }
 
 /// Takes away what was left behind by somebody who has gone.
-fn replace(path: &Path) -> Result<(), RolloutError> {
+fn replace(path: &Path) -> Result<(), ClaimError> {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err(RolloutError::Other("a file that is no socket is there".to_owned()));
+        return Err(ClaimError::Other("a file that is no socket is there".to_owned()));
     }
     match socket::connect_unix(path) {
         Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(RolloutError::Other(format!("a socket that nobody answers at is in the way: {error}"))),
+            Err(error) => Err(ClaimError::Other(format!("a socket that nobody answers at is in the way: {error}"))),
         },
         Err(Errno::ENOENT) => Ok(()),
-        Ok(_) | Err(_) => Err(RolloutError::Live),
+        Ok(_) | Err(_) => Err(ClaimError::Live),
     }
 }
 

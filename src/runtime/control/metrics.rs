@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::json::push;
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready};
-use crate::runtime::journal::Name;
 use crate::runtime::logging::Count;
+use crate::runtime::text::Name;
 use crate::supervisor::{InstanceView, ServiceView, StateName};
 
 /// All samples of one name.

@@ -1,29 +1,29 @@
-//! What there is to be seen, and the pages that show it, piece by piece: however large the service set is, one piece is
-//! what is in memory and what one turn of the loop makes.
+//! Everything that the server can show, and the status made of it.
 
 use std::time::Duration;
 
 use super::json::{Object, push};
-use super::metrics;
+use super::usage::Usage;
 use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
-use crate::runtime::counts::Counts;
-use crate::runtime::events::{Events, write_exit, write_lost};
 use crate::runtime::ipc::Channels;
-use crate::runtime::journal::{Name, Why};
+use crate::runtime::journal::counts::Counts;
+use crate::runtime::journal::events::{Events, write_exit};
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
-use crate::runtime::usage::Usage;
+use crate::runtime::subsystem::Context;
+use crate::runtime::text::{Name, Why};
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
+use crate::sys::process;
 
-/// A piece is finished when it is this long, or a little longer.
+/// A piece of a body is finished when it is this long, in bytes, or a little longer.
 const PIECE: usize = 32 << 10;
 
 /// Everything that pages are made of.
 pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
-    pub(in crate::runtime) usage: &'a Usage,
+    pub(super) usage: &'a Usage,
     pub(in crate::runtime) counts: &'a Counts,
     pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) events: &'a Events,
@@ -36,18 +36,32 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) begun_at: Duration,
 }
 
-/// A page that is being made, and how far it is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum StreamingBody {
-    Status(Cursor),
-    Metrics {
-        family: usize,
-        cursor: Cursor,
-    },
-    /// Events after this number.
-    Events {
-        after: u64,
-    },
+/// What the server shows that other subsystems own.
+#[derive(Clone, Copy)]
+pub(in crate::runtime) struct Sources<'a> {
+    pub(in crate::runtime) logging: &'a Logging,
+    pub(in crate::runtime) notify: &'a Notify,
+    pub(in crate::runtime) channels: &'a Channels,
+}
+
+impl<'a> StatusSnapshot<'a> {
+    pub(super) fn new(usage: &'a Usage, context: &'a Context<'_>, sources: Sources<'a>) -> Self {
+        let Sources { logging, notify, channels } = sources;
+        Self {
+            plan: context.plan,
+            view: context.supervisor.view(),
+            usage,
+            counts: context.journal.counts(),
+            logging,
+            events: context.journal.events(),
+            notify,
+            channels,
+            pid: process::id(),
+            now: context.now,
+            begun: context.journal.begun(),
+            begun_at: context.journal.begun_at(),
+        }
+    }
 }
 
 /// The instance that comes next, or the service if its number is 0. Larger than any: at the end.
@@ -59,50 +73,12 @@ pub(super) struct Cursor {
     pub(super) begun: bool,
 }
 
-impl StreamingBody {
-    pub(super) const fn content_type(&self) -> &'static str {
-        match self {
-            Self::Status(_) => "application/json",
-            Self::Metrics { .. } => "text/plain; version=0.0.4; charset=utf-8",
-            Self::Events { .. } => "application/x-ndjson",
-        }
-    }
-
-    /// Whether it shows what the instances use.
-    pub(super) const fn needs_usage(&self) -> bool {
-        matches!(self, Self::Status(_) | Self::Metrics { .. })
-    }
-
-    /// Writes the next piece. Whether it was the last one.
-    pub(super) fn go_on(&mut self, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
-        match self {
-            Self::Status(cursor) => status(cursor, snapshot, out),
-            Self::Metrics { family, cursor } => metrics::go_on(family, cursor, snapshot, out),
-            Self::Events { after } => events(after, snapshot, out),
-        }
-    }
-}
-
 pub(super) fn is_full(out: &[u8]) -> bool {
     out.len() >= PIECE
 }
 
-fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
-    while let Some(event) = snapshot.events.next(*after) {
-        if is_full(out) {
-            return false;
-        }
-        // At the very beginning nothing is lost that this client could have had.
-        if *after > 0 && event.number() > *after + 1 {
-            write_lost(event.number() - *after - 1, out);
-        }
-        event.write_to(snapshot.plan, out);
-        *after = event.number();
-    }
-    true
-}
-
-fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+/// Writes the next piece of the status. Whether it was the last one.
+pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     if !cursor.begun {
         push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
         push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.begun).as_millis()));

@@ -48,13 +48,14 @@ impl Usage {
         self.used.get(position)
     }
 
-    /// Whether it is known what is used `now`. If not, a search begins, unless one is underway.
-    pub(super) fn is_fresh(&mut self, now: Mono) -> bool {
-        let fresh = self.taken.is_some_and(|taken| now.since(taken) <= FRESH);
-        if !fresh && self.search.is_none() {
-            self.search = Some((procfs::processes(), Vec::new()));
-        }
-        fresh
+    /// Whether it is known what is used `now`.
+    pub(super) fn is_fresh(&self, now: Mono) -> bool {
+        self.taken.is_some_and(|taken| now.since(taken) <= FRESH)
+    }
+
+    /// Begins to find out what is used.
+    pub(super) fn begin_search(&mut self) {
+        self.search = Some((procfs::processes(), Vec::new()));
     }
 
     pub(super) const fn is_searching(&self) -> bool {
@@ -152,12 +153,14 @@ mod tests {
         let id = InstanceId { service: ServiceIndex(0), number: 0 };
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
         let mut usage = Usage::default();
-        assert!(!usage.is_fresh(at(5)) && usage.is_searching());
+        assert!(!usage.is_fresh(at(5)));
+        usage.begin_search();
+        assert!(usage.is_searching());
         while !usage.go_on(at(5), || vec![(own, id)]) {}
         assert!(usage.is_fresh(at(6)) && !usage.is_searching());
         let used = usage.of(Pid::new(own));
         assert!(used.processes >= 1 && used.memory > 0);
         assert_eq!((usage.of(None), usage.of(Pid::new(own - 1))), (Use::default(), Use::default()));
-        assert!(!usage.is_fresh(at(7)) && usage.is_searching());
+        assert!(!usage.is_fresh(at(7)));
     }
 }

@@ -1,27 +1,32 @@
 //! The logger as PID 1 has it: the pipes of all instances, both ends, so that none breaks when the logger does; and the
 //! logger's own life.
 
+mod backoff;
+mod finish;
+mod pipes;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::backoff::{Backoff, FIRST_WAIT};
-use super::pipes::{Maker, Slot};
-use super::token::Token;
 use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
+use crate::logs::link;
 use crate::logs::logger::{self, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, LoggerArgs, REFUSED_CLIENTS};
 use crate::logs::message::{LogsQuery, Message};
-use crate::logs::{link, own};
 use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal, errno};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
+use crate::runtime::journal::events::What;
+use crate::runtime::subsystem::{Context, Subsystem};
+use crate::runtime::token::Token;
+use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
-use crate::sys::poll::Ready;
-use crate::sys::{self, Poller, kill, packet, pipe, process, wait};
+use crate::sys::{self, Poller, packet, pipe, process, wait};
+use backoff::{Backoff, FIRST_WAIT};
+use pipes::{Maker, Slot};
 
 /// More slots than the configuration allows instances.
 const SLOTS_AT_MOST: usize = 1 << 16;
@@ -32,15 +37,12 @@ const OLD_PIPES: u64 = 64;
 const OLD_PIPES_WANTED: u64 = 4;
 /// What keepalive needs besides the descriptors of each instance.
 const OTHER_DESCRIPTORS: u64 = 256;
-/// What is left to be written at the very end has so much time, less if the whole stop has.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What went through one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) lines: u64,
-    pub(super) bytes: u64,
+pub(in crate::runtime) struct Count {
+    pub(in crate::runtime) lines: u64,
+    pub(in crate::runtime) bytes: u64,
 }
 
 struct Running {
@@ -57,7 +59,7 @@ struct LoggerChannel {
     counters: &'static SharedCounters,
 }
 
-pub(super) struct Logging {
+pub(in crate::runtime) struct Logging {
     plan: Rc<Plan>,
     /// As it was when keepalive was started.
     style: LogStyle,
@@ -75,7 +77,6 @@ pub(super) struct Logging {
     restarts: u64,
     has_ended: bool,
     waits_for_room: bool,
-    draining_since: Option<Mono>,
     /// Everything below us is being killed, the logger too: the next one comes when that is over.
     is_killing_all: bool,
     /// What services get, as we have allowed ourselves more.
@@ -84,9 +85,36 @@ pub(super) struct Logging {
     pipe_trouble: Option<Errno>,
 }
 
+impl Subsystem for Logging {
+    type Needs<'a> = ();
+
+    fn due(&self) -> Option<Mono> {
+        self.start_at
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        self.has_ended |= token == Token::LoggerExited;
+    }
+
+    /// Starts another logger when this one has ended.
+    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        let restarts = self.restarts;
+        if std::mem::take(&mut self.has_ended) {
+            self.on_end(context.poller, context.now);
+        }
+        if self.start_at.is_some_and(|due| due <= context.now) {
+            self.start(context.poller, context.now);
+        }
+        if self.restarts > restarts {
+            context.journal.publish(What::LoggerRestarted);
+        }
+        Vec::new()
+    }
+}
+
 impl Logging {
     /// Starts the logger if the plan needs one. Where that is impossible outputs are inherited.
-    pub(super) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
+    pub(in crate::runtime) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
         link::set_style(OwnStyle { style: plan.log, width: None });
         let mut logging = Self {
             style: plan.log,
@@ -102,7 +130,6 @@ impl Logging {
             restarts: 0,
             has_ended: false,
             waits_for_room: false,
-            draining_since: None,
             is_killing_all: false,
             original_limits: None,
             pipe_trouble: None,
@@ -112,7 +139,7 @@ impl Logging {
     }
 
     /// From now on this is the plan. What services write goes where their definitions say when they are next started.
-    pub(super) fn adopt(&mut self, plan: &Rc<Plan>, poller: &Poller) {
+    pub(in crate::runtime) fn adopt(&mut self, plan: &Rc<Plan>, poller: &Poller) {
         self.plan = Rc::clone(plan);
         self.begin(poller);
     }
@@ -143,17 +170,12 @@ impl Logging {
     }
 
     /// Whether this is the logger, which ends last.
-    pub(super) fn is_logger(&self, pid: Pid) -> bool {
+    pub(in crate::runtime) fn is_logger(&self, pid: Pid) -> bool {
         self.running.as_ref().is_some_and(|running| running.pid == pid)
     }
 
-    /// When something is due.
-    pub(super) const fn due(&self) -> Option<Mono> {
-        self.start_at
-    }
-
     /// What services get in the place of the limit of descriptors that we have raised for ourselves.
-    pub(super) fn limit_of_services(&self, of: &Process) -> Option<Limit> {
+    pub(in crate::runtime) fn limit_of_services(&self, of: &Process) -> Option<Limit> {
         let (soft, hard) = self.original_limits?;
         let is_set = of.limits.iter().any(|limit| limit.resource == process::RLIMIT_NOFILE);
         (!is_set).then_some(Limit {
@@ -165,7 +187,11 @@ impl Logging {
     }
 
     /// Where stdout and stderr of `instance` go that go through the logger.
-    pub(super) fn outputs(&mut self, instance: InstanceId, service: &Service) -> [Option<BorrowedFd<'_>>; 2] {
+    pub(in crate::runtime) fn outputs(
+        &mut self,
+        instance: InstanceId,
+        service: &Service,
+    ) -> [Option<BorrowedFd<'_>>; 2] {
         if self.way.is_none() || !service.process.captures_output() {
             return [None, None];
         }
@@ -216,30 +242,20 @@ impl Logging {
     }
 
     /// The process of `instance` has ended: what it has written is out before what is logged from now on.
-    pub(super) fn on_ended(&mut self, instance: InstanceId) {
+    pub(in crate::runtime) fn on_ended(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             slot.forget_old();
             link::tell(Message::Ended { slot: slot.number }, None);
         }
     }
 
-    /// The ordered stop has begun.
-    pub(super) fn on_draining(&mut self, now: Mono) {
-        self.draining_since = self.draining_since.or(Some(now));
-    }
-
     /// Everything is being killed, the logger with it.
-    pub(super) const fn on_kill_all(&mut self) {
+    pub(in crate::runtime) const fn on_kill_all(&mut self) {
         self.is_killing_all = true;
     }
 
-    /// What a token of ours said: [`Self::look`] will see to it.
-    pub(super) fn is_ready(&mut self, token: Token) {
-        self.has_ended |= token == Token::LoggerExited;
-    }
-
     /// Has the loop wake when there is room on the way to the logger, if something waits for that.
-    pub(super) fn wait_for_room(&mut self, poller: &Poller) {
+    pub(in crate::runtime) fn wait_for_room(&mut self, poller: &Poller) {
         let waits = self.way.is_some() && link::flush();
         if waits == self.waits_for_room {
             return;
@@ -248,16 +264,6 @@ impl Logging {
         link::with_socket(|socket| {
             if waits { poller.add_writable(socket, Token::LoggerWritable).ok() } else { poller.remove(socket).ok() }
         });
-    }
-
-    /// Sees to what has happened to the logger.
-    pub(super) fn look(&mut self, poller: &Poller, now: Mono) {
-        if std::mem::take(&mut self.has_ended) {
-            self.on_end(poller, now);
-        }
-        if self.start_at.is_some_and(|due| due <= now) {
-            self.start(poller, now);
-        }
     }
 
     fn on_end(&mut self, poller: &Poller, now: Mono) {
@@ -331,67 +337,6 @@ impl Logging {
         })
     }
 
-    /// At the very end: waits until everything is written, so long at most as there is time.
-    pub(super) fn finish(&mut self) {
-        if self.way.is_none() {
-            return;
-        }
-        let now = sys::now();
-        let left = self.draining_since.map_or(FLUSH_TIMEOUT, |since| {
-            self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(MIN_FLUSH_TIMEOUT, FLUSH_TIMEOUT)
-        });
-        self.write_the_rest(now + left).ok();
-        if let Some(running) = self.running.take() {
-            // It is ours and not reaped: the number is its own.
-            kill::signal_process(running.pid, Signal::KILL).ok();
-        }
-        if let Some(way) = self.way.take() {
-            own::write_unread(&way.peer);
-        }
-        link::disconnect();
-    }
-
-    /// With as many loggers as it takes.
-    fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
-        let mut poller = Poller::new()?;
-        if let Some(running) = &self.running {
-            poller.add(&running.life, Token::LoggerExited)?;
-        }
-        self.waits_for_room = false;
-        let mut is_told = false;
-        loop {
-            let now = sys::now();
-            // It keeps to the time itself; a moment more, so that it can.
-            if now >= by + MIN_FLUSH_TIMEOUT {
-                return Err(Errno::ETIMEDOUT);
-            }
-            if self.running.is_none() {
-                self.try_start(&poller)?;
-                is_told = false;
-            }
-            if !std::mem::replace(&mut is_told, true) {
-                let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
-                link::tell(Message::End { within }, None);
-            }
-            self.wait_for_room(&poller);
-            let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
-            if ready.iter().any(|ready: &Ready| Token::decode(ready.data()) == Some(Token::LoggerExited))
-                && self.reap_last(&poller) == Some(true)
-            {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Whether the logger has ended by itself; `None`: it has not ended yet.
-    fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
-        let running = self.running.as_ref()?;
-        let status = wait::reap_without_sigchld(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
-        poller.remove(&running.life).ok();
-        self.running = None;
-        Some(status == ExitStatus::Code(0))
-    }
-
     /// Allows us the descriptors that so many instances need: for each of their streams both ends of a pipe, and the old
     /// ones; and what is kept for them besides.
     fn make_room(&mut self, instances: u64) {
@@ -423,7 +368,7 @@ fn kept_for(Service { instances, process, .. }: &Service) -> u64 {
 /// What the control server asks for.
 impl Logging {
     /// Whether there is a logger, now or soon.
-    pub(super) const fn is_on(&self) -> bool {
+    pub(in crate::runtime) const fn is_on(&self) -> bool {
         self.way.is_some()
     }
 
@@ -431,7 +376,7 @@ impl Logging {
     ///
     /// # Errors
     /// The connection: there is no logger at the moment.
-    pub(super) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
+    pub(in crate::runtime) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
         if self.running.is_none() || link::is_crowded() {
             return Err(client);
         }
@@ -440,7 +385,7 @@ impl Logging {
     }
 
     /// What has gone through stdout and stderr of `instance`; zero for what does not go through the logger.
-    pub(super) fn counts(&self, instance: InstanceId) -> [Count; 2] {
+    pub(in crate::runtime) fn counts(&self, instance: InstanceId) -> [Count; 2] {
         let Some(slot) = self.slots.get(&instance) else { return [Count::default(); 2] };
         [0, 1].map(|stream| Count {
             lines: self.counter(slot_counter(slot.number, stream)),
@@ -449,23 +394,23 @@ impl Logging {
     }
 
     /// How often a logger was started in the place of one that had ended.
-    pub(super) const fn restarts(&self) -> u64 {
+    pub(in crate::runtime) const fn restarts(&self) -> u64 {
         self.restarts
     }
 
     /// How many lines of keepalive's own were dropped because nobody took them.
-    pub(super) fn dropped_lines(&self) -> u64 {
+    pub(in crate::runtime) fn dropped_lines(&self) -> u64 {
         link::lost() + self.counter(LOST_MESSAGES)
     }
 
     /// How many readers of the log were refused as there were too many.
-    pub(super) fn refused_clients(&self) -> u64 {
+    pub(in crate::runtime) fn refused_clients(&self) -> u64 {
         self.counter(REFUSED_CLIENTS)
     }
 
     /// An instance that there is not to be any more. What is in its pipes is still written; should there be one of its
     /// name again, it goes on counting.
-    pub(super) fn forget(&mut self, instance: InstanceId) {
+    pub(in crate::runtime) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             slot.retire_all();
         }

@@ -5,10 +5,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::control::json::Object;
-use super::journal::{Line, Name, Why, service_name};
 use crate::logs::stamp::Stamp;
 use crate::model::{ExitStatus, Mono, Plan};
+use crate::runtime::control::json::Object;
+use crate::runtime::text::{Line, Name, Why, service_name};
 use crate::supervisor::{Cause, Exit, JournalEvent, Reason};
 
 /// So many are kept.
@@ -18,7 +18,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The ring of events.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(in crate::runtime) struct Events {
     ring: VecDeque<Event>,
     /// How many there have been.
     count: u64,
@@ -26,19 +26,19 @@ pub(super) struct Events {
 
 /// What may happen very often is told of together, no more often than once a second.
 #[derive(Debug, Default)]
-pub(super) struct Coalescer {
+pub(in crate::runtime) struct Coalescer {
     told: u64,
     at: Mono,
 }
 
 impl Coalescer {
     /// When it is time to tell, if it has happened `total` times.
-    pub(super) fn due(&self, total: u64) -> Option<Mono> {
+    pub(in crate::runtime) fn due(&self, total: u64) -> Option<Mono> {
         (self.told < total).then_some(self.at + BETWEEN)
     }
 
     /// How often it has happened that has not been told yet, if it is time to.
-    pub(super) fn take(&mut self, total: u64, now: Mono) -> Option<u64> {
+    pub(in crate::runtime) fn take(&mut self, total: u64, now: Mono) -> Option<u64> {
         self.due(total).filter(|due| *due <= now)?;
         let count = total - self.told;
         (self.told, self.at) = (total, now);
@@ -48,7 +48,7 @@ impl Coalescer {
 
 /// One event.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(in crate::runtime) struct Event {
     /// From 1 on, without a gap.
     number: u64,
     /// Since 1970.
@@ -58,7 +58,7 @@ pub(super) struct Event {
 
 /// What has happened.
 #[derive(Debug)]
-pub(super) enum What {
+pub(in crate::runtime) enum What {
     /// Something that the supervisor has recorded.
     JournalEvent(JournalEvent),
     /// Dead processes have been reaped that no service had started.
@@ -72,7 +72,7 @@ pub(super) enum What {
 }
 
 impl Events {
-    pub(super) fn push(&mut self, at: Duration, what: What) {
+    pub(in crate::runtime) fn push(&mut self, at: Duration, what: What) {
         if self.ring.len() == KEPT {
             self.ring.pop_front();
         }
@@ -81,12 +81,12 @@ impl Events {
     }
 
     /// The number of the latest event, 0 if there is none.
-    pub(super) const fn latest(&self) -> u64 {
+    pub(in crate::runtime) const fn latest(&self) -> u64 {
         self.count
     }
 
     /// The first event after number `after` that is still there.
-    pub(super) fn next(&self, after: u64) -> Option<&Event> {
+    pub(in crate::runtime) fn next(&self, after: u64) -> Option<&Event> {
         let oldest = self.ring.front()?.number;
         let position = (after + 1).saturating_sub(oldest);
         self.ring.get(usize::try_from(position).ok()?)
@@ -94,12 +94,12 @@ impl Events {
 }
 
 impl Event {
-    pub(super) const fn number(&self) -> u64 {
+    pub(in crate::runtime) const fn number(&self) -> u64 {
         self.number
     }
 
     /// Writes it as one line of JSON.
-    pub(super) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
+    pub(in crate::runtime) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
         object.text("time", Stamp::of(self.at).as_str());
@@ -134,7 +134,7 @@ impl Event {
 }
 
 /// Says that `count` events are not there any more.
-pub(super) fn write_lost(count: u64, out: &mut Vec<u8>) {
+pub(in crate::runtime) fn write_lost(count: u64, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object.text("event", "lost");
     object.plain("count", count);
@@ -251,7 +251,7 @@ const fn name(fact: &JournalEvent) -> &'static str {
 }
 
 /// `"exit": {"code": 1}`, `{"signal": "SIGKILL"}` or null, and `oom_killed`.
-pub(super) fn write_exit(exit: Option<Exit>, object: &mut Object<'_>) {
+pub(in crate::runtime) fn write_exit(exit: Option<Exit>, object: &mut Object<'_>) {
     let Some(exit) = exit else {
         object.plain("exit", "null");
         return object.plain("oom_killed", false);

@@ -2,47 +2,48 @@
 
 use std::time::Duration;
 
-use super::by_instance::ByInstance;
 use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
+use crate::runtime::by_instance::ByInstance;
 use crate::supervisor::{Changes, JournalEntry, JournalEvent, Reason, ReloadFailure, StateName};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(in crate::runtime) struct Counts {
     instances: ByInstance<Count>,
     /// Dead processes that no service had started.
-    pub(super) orphans: u64,
+    pub(in crate::runtime) orphans: u64,
     /// Of the loop.
-    pub(super) turns: u64,
+    pub(in crate::runtime) turns: u64,
     /// Reloads that are over, by service: how many were done, how many failed.
     reloads: Vec<[u64; 2]>,
+    /// When the ordered stop has begun.
+    pub(in crate::runtime) stop_begun: Option<Mono>,
     /// What the last configuration has changed that was read again.
-    pub(super) changes: Changes,
+    pub(in crate::runtime) changes: Changes,
     /// How often the configuration was to be read again, and could not be taken.
-    pub(super) failed_configurations: u64,
+    pub(in crate::runtime) failed_configurations: u64,
     /// Clients that were turned away, or given up because they kept us waiting.
-    pub(super) dropped_clients: u64,
+    pub(in crate::runtime) dropped_clients: u64,
 }
 
 /// Counts of one instance.
 #[derive(Debug, Default)]
-pub(super) struct Count {
+pub(in crate::runtime) struct Count {
     /// How its runs have ended, how often. As many ways as there are exit codes and signals at most.
-    pub(super) exits: Vec<(ExitStatus, u64)>,
+    pub(in crate::runtime) exits: Vec<(ExitStatus, u64)>,
     begun: Option<Mono>,
     /// From the decision to start until its program was executed, the last time.
-    pub(super) start: Option<Duration>,
+    pub(in crate::runtime) start: Option<Duration>,
     /// From the decision to start until it was ready, the last time.
-    pub(super) ready: Option<Duration>,
+    pub(in crate::runtime) ready: Option<Duration>,
 }
 
 impl Counts {
-    pub(super) fn of(&self, id: InstanceId) -> Option<&Count> {
+    pub(in crate::runtime) fn of(&self, id: InstanceId) -> Option<&Count> {
         self.instances.get(id)
     }
 
-    /// A reload of a service is over.
-    pub(super) fn reloaded(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
+    fn on_reload_ended(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
         let position = service.position();
         if self.reloads.len() <= position {
             self.reloads.resize(position + 1, [0; 2]);
@@ -53,11 +54,20 @@ impl Counts {
     }
 
     /// How many reloads of a service were done, and how many have failed.
-    pub(super) fn reloads(&self, service: ServiceIndex) -> [u64; 2] {
+    pub(in crate::runtime) fn reloads(&self, service: ServiceIndex) -> [u64; 2] {
         self.reloads.get(service.position()).copied().unwrap_or_default()
     }
 
-    pub(super) fn record(&mut self, record: &JournalEntry) {
+    pub(in crate::runtime) fn record(&mut self, record: &JournalEntry) {
+        if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
+            self.on_reload_ended(*service, failure.as_ref());
+        }
+        if let JournalEvent::Reconfigured(changes) = record.fact {
+            self.changes = changes;
+        }
+        if let JournalEvent::Draining { .. } = record.fact {
+            self.stop_begun = Some(record.at);
+        }
         let JournalEvent::Transition { instance, from, to, reason, .. } = &record.fact else { return };
         let Some(count) = self.instances.entry(*instance) else { return };
         if let Reason::Ended { run, .. } = reason {
@@ -71,7 +81,7 @@ impl Counts {
         }
     }
 
-    pub(super) fn executed(&mut self, id: InstanceId, now: Mono) {
+    pub(in crate::runtime) fn executed(&mut self, id: InstanceId, now: Mono) {
         if let Some(count) = self.instances.entry(id) {
             count.start = count.begun.map(|begun| now.since(begun));
         }
