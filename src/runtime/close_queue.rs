@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::subsystem::{Context, Subsystem};
-use super::token::Token;
 use crate::model::{Mono, Pid, Signal};
 use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker};
@@ -34,9 +33,6 @@ impl Subsystem for CloseQueue {
     fn due(&self) -> Option<Mono> {
         self.at_work.iter().filter_map(|(_, until)| *until).chain(self.again).min()
     }
-
-    /// It waits for no descriptor: its workers are found by the reaper.
-    fn on_ready(&mut self, _token: Token) {}
 
     /// Has what waits closed, as far as there are workers for it.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {

@@ -1,4 +1,4 @@
-//! Another configuration: it is read, told to the supervisor if it is right, and taken on when the supervisor says so.
+//! Loads the configuration again, one load after the other.
 //!
 //! Another process asks for the files, since what they are on may hang; what it was answered is read here.
 
@@ -11,25 +11,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Runtime;
-use super::journal::events::What;
+use super::subsystem::{Context, Subsystem};
 use crate::config::{Files, Loaded, Recording, RecordingFs, Report};
 use crate::model::units::format_duration;
-use crate::model::{ExitStatus, Mono, Pid, Plan, ServiceIndex, Signal, errno};
+use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Event, RequestId};
 use crate::sys::{fork, kill, memfd, wait};
 
 /// Reads the configuration again, from where it was read first; a text: why there is none to be read.
 pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
 
-/// Longer than a single pipe may keep silent.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A load may take so long: longer than a single pipe may keep silent.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Who reads the configuration, and who wants that.
-#[derive(Debug, Default)]
+/// Loads the configuration, for whoever asks for it.
 pub(super) struct ConfigLoader {
-    reader: Option<LoaderProcess>,
-    /// Each wants it to be read after it has asked.
+    load_config: LoadConfig,
+    process: Option<LoaderProcess>,
+    /// Each wants it to be loaded after it has asked.
     waiting: VecDeque<Option<RequestId>>,
 }
 
@@ -39,60 +38,108 @@ struct LoaderProcess {
     pid: Pid,
     /// What it has been answered.
     answers: OwnedFd,
+    /// Who has asked.
     id: Option<RequestId>,
     /// So long at most; `None`: it is given up, and has not ended yet.
     until: Option<Mono>,
 }
 
-impl ConfigLoader {
-    /// When it has taken too long.
-    pub(super) fn due(&self) -> Option<Mono> {
-        self.reader.as_ref().and_then(|reader| reader.until)
+impl Subsystem for ConfigLoader {
+    type Needs<'a> = ();
+
+    fn due(&self) -> Option<Mono> {
+        self.process.as_ref().and_then(|process| process.until)
     }
 
-    /// Whoever has asked wants to know no more.
-    pub(super) fn forget(&mut self, id: RequestId) {
-        self.waiting.retain(|waiting| *waiting != Some(id));
-    }
-
-    /// Gives up reading, and gives back whoever waits for it.
-    fn give_up(&mut self) -> Vec<Option<RequestId>> {
-        let mut waiting = Vec::new();
-        if let Some(reader) = &mut self.reader
-            && reader.until.take().is_some()
-        {
-            kill::signal_process(reader.pid, Signal::KILL).ok();
-            waiting.push(reader.id);
+    /// Gives up a load that has taken too long, and those that wait for it.
+    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        if self.due().is_none_or(|until| until > context.now) {
+            return Vec::new();
         }
-        waiting.extend(self.waiting.drain(..));
-        waiting
+        let timeout = format_duration(LOAD_TIMEOUT);
+        let reason = format!("its files were not read within {timeout}: does their file system hang?");
+        self.give_up().into_iter().map(|id| failed(id, &reason)).collect()
     }
 }
 
-impl Runtime {
-    /// Has the configuration read, one reading after the other.
-    pub(super) fn configure(&mut self, id: Option<RequestId>) {
-        match &self.config_loader.reader {
+impl ConfigLoader {
+    pub(super) const fn new(load_config: LoadConfig) -> Self {
+        Self { load_config, process: None, waiting: VecDeque::new() }
+    }
+
+    /// Begins to load, or does so after the load that is under way; gives back why it cannot.
+    pub(super) fn load(&mut self, id: Option<RequestId>, now: Mono) -> Option<Event> {
+        match &self.process {
             Some(LoaderProcess { until: Some(_), .. }) => {
-                if id.is_some() || !self.config_loader.waiting.contains(&None) {
-                    self.config_loader.waiting.push_back(id);
+                if id.is_some() || !self.waiting.contains(&None) {
+                    self.waiting.push_back(id);
                 }
+                None
             }
             Some(LoaderProcess { until: None, pid, .. }) => {
-                let reason = format!("its files cannot be read: pid {pid}, which tried to, still hangs");
-                self.keep_configuration(id, reason);
+                Some(failed(id, &format!("its files cannot be read: pid {pid}, which tried to, still hangs")))
             }
-            None => match self.begin_to_read(id) {
-                Ok(reader) => self.config_loader.reader = Some(reader),
+            None => match self.start(id, now) {
+                Ok(process) => {
+                    self.process = Some(process);
+                    None
+                }
                 Err(refused) => {
                     let reason = format!("no process can be made to read it: {}", errno::words(refused));
-                    self.keep_configuration(id, reason);
+                    Some(failed(id, &reason))
                 }
             },
         }
     }
 
-    fn begin_to_read(&self, id: Option<RequestId>) -> Result<LoaderProcess, Errno> {
+    /// Nobody waits for this load any more: it is left out, unless it has begun.
+    pub(super) fn withdraw(&mut self, id: RequestId) {
+        self.waiting.retain(|waiting| *waiting != Some(id));
+    }
+
+    /// Nobody waits for any load any more.
+    pub(super) fn cancel(&mut self) {
+        self.give_up();
+    }
+
+    /// What has come of the load, if this process, which is dead and not reaped yet, was to do it; then it is reaped.
+    pub(super) fn on_dead(&mut self, pid: Pid, plan: &Plan, now: Mono) -> Option<Vec<Event>> {
+        let process = self.process.take_if(|process| process.pid == pid)?;
+        let ended = wait::reap(pid);
+        if process.until.is_none() {
+            return Some(Vec::new());
+        }
+        let answers = match ended {
+            Ok(ended) if ended.status != ExitStatus::Code(0) => {
+                Err(format!("the process that was to read it has ended: {}", ended.status))
+            }
+            Ok(_) | Err(_) => memfd::read_all(&process.answers).map_err(|refused| errno::words(refused).to_owned()),
+        };
+        let result = answers.and_then(|answers| self.read(&Recording::new(answers), plan));
+        let mut events = vec![match result {
+            Ok(plan) => Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) },
+            Err(reason) => failed(process.id, &reason),
+        }];
+        if let Some(id) = self.waiting.pop_front() {
+            events.extend(self.load(id, now));
+        }
+        Some(events)
+    }
+
+    /// Kills the process, and gives back whoever waits for it.
+    fn give_up(&mut self) -> Vec<Option<RequestId>> {
+        let mut waiting = Vec::new();
+        if let Some(process) = &mut self.process
+            && process.until.take().is_some()
+        {
+            kill::signal_process(process.pid, Signal::KILL).ok();
+            waiting.push(process.id);
+        }
+        waiting.extend(self.waiting.drain(..));
+        waiting
+    }
+
+    fn start(&self, id: Option<RequestId>, now: Mono) -> Result<LoaderProcess, Errno> {
         let answers = memfd::create(c"keepalive-configuration")?;
         let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
         let pid = fork::fork_helper(Some(ours.as_fd()), || {
@@ -102,117 +149,38 @@ impl Runtime {
             let _plan = (self.load_config)(&|question| recorder.ask(question));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         })?;
-        Ok(LoaderProcess { pid, answers, id, until: Some(self.now + PATIENCE) })
+        Ok(LoaderProcess { pid, answers, id, until: Some(now + LOAD_TIMEOUT) })
     }
 
-    /// Whether this process, which is dead and not reaped yet, was to read the configuration. If so, it is reaped.
-    pub(super) fn on_reader_dead(&mut self, pid: Pid) -> bool {
-        let Some(reader) = self.config_loader.reader.take_if(|reader| reader.pid == pid) else { return false };
-        let ended = wait::reap(pid);
-        if reader.until.is_none() {
-            return true;
-        }
-        let answers = match ended {
-            Ok(ended) if ended.status != ExitStatus::Code(0) => {
-                Err(format!("the process that was to read it has ended: {}", ended.status))
-            }
-            Ok(_) | Err(_) => memfd::read_all(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
-        };
-        match answers {
-            Ok(answers) => self.on_read(reader.id, Recording::new(answers)),
-            Err(reason) => self.keep_configuration(reader.id, reason),
-        }
-        if let Some(id) = self.config_loader.waiting.pop_front() {
-            self.configure(id);
-        }
-        true
-    }
-
-    /// It may have taken too long.
-    pub(super) fn look_at_reading(&mut self) {
-        if self.config_loader.due().is_none_or(|until| until > self.now) {
-            return;
-        }
-        for id in self.config_loader.give_up() {
-            let patience = format_duration(PATIENCE);
-            let reason = format!("its files were not read within {patience}: does their file system hang?");
-            self.keep_configuration(id, reason);
-        }
-    }
-
-    /// Everything is being stopped: no other configuration will be in force.
-    pub(super) fn call_off_reading(&mut self) {
-        for id in self.config_loader.give_up().into_iter().flatten() {
-            self.refuse(id, "everything is being stopped");
-        }
-    }
-
-    fn on_read(&mut self, id: Option<RequestId>, recording: Recording) {
-        let reason = match (self.load_config)(&|question| recording.answer(question)) {
-            Ok(Ok(Loaded { plan, warnings })) => {
+    /// The plan that the files say, in the order of the one in force.
+    fn read(&self, recording: &Recording, plan: &Plan) -> Result<Plan, String> {
+        match (self.load_config)(&|question| recording.answer(question)) {
+            Ok(Ok(Loaded { plan: new, warnings })) => {
                 for warning in warnings {
                     log::warn!("{warning}");
                 }
-                let plan = Rc::new(self.plan.merged(plan));
-                return self.happened(Event::Configured { id, plan });
+                Ok(plan.merged(new))
             }
-            Ok(Err(report)) => report.to_string(),
-            Err(reason) => reason,
-        };
-        self.keep_configuration(id, reason);
-    }
-
-    fn refuse(&mut self, id: RequestId, reason: &str) {
-        let (server, context, sources) = self.server();
-        server.refuse(id, reason, &context, sources);
-    }
-
-    /// Nothing changes.
-    fn keep_configuration(&mut self, id: Option<RequestId>, reason: String) {
-        log::error!("the configuration stays as it is");
-        for line in reason.lines().filter(|line| !line.is_empty()) {
-            log::error!("{line}");
-        }
-        self.journal.counts_mut().failed_configurations += 1;
-        if let Some(id) = id {
-            self.refuse(id, &format!("the configuration stays as it is\n{}", reason.trim_end()));
-        }
-        self.journal.publish(What::Misconfigured { reason });
-    }
-
-    pub(super) fn adopt(&mut self, plan: &Rc<Plan>) {
-        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.adopt(plan, &self.poller);
-        self.sockets.adopt(plan);
-        // All there are: what is forgotten twice is gone all the same.
-        self.retired = plan
-            .services
-            .iter()
-            .zip(0..)
-            .filter(|(service, _)| service.instances == 0)
-            .map(|(_, position)| ServiceIndex(position))
-            .collect();
-        self.release();
-        let later = [
-            ("control", before.control != plan.control),
-            ("http", before.http != plan.http),
-            ("log", before.log != plan.log),
-        ];
-        for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
-            log::warn!(
-                "`{key}` of [keepalive] stays as it is while keepalive runs: restart keepalive, or its container, to change it"
-            );
+            Ok(Err(report)) => Err(report.to_string()),
+            Err(reason) => Err(reason),
         }
     }
+}
 
-    /// What nobody has any more goes: sockets that the configuration does not name, and what was kept for the instances of
-    /// services that it does not name. When one of these returns it is a new one.
-    pub(super) fn release(&mut self) {
-        self.sockets.release(&self.plan, || self.children.living());
-        let has_ended = |service: &mut ServiceIndex| self.children.living().all(|(id, _)| id.service != *service);
-        for service in self.retired.extract_if(.., has_ended) {
-            self.states.forget(service);
-            self.channels.forget(service);
-        }
+fn failed(id: Option<RequestId>, reason: &str) -> Event {
+    Event::ConfigLoadFailed { id, reason: reason.into() }
+}
+
+/// Says which keys of `[keepalive]` that differ do not take effect.
+pub(super) fn warn_about_fixed_keys(before: &Plan, plan: &Plan) {
+    let later = [
+        ("control", before.control != plan.control),
+        ("http", before.http != plan.http),
+        ("log", before.log != plan.log),
+    ];
+    for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
+        log::warn!(
+            "`{key}` of [keepalive] stays as it is while keepalive runs: restart keepalive, or its container, to change it"
+        );
     }
 }

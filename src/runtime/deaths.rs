@@ -68,7 +68,10 @@ impl Runtime {
 
     /// No main process, or none any more.
     fn on_other_dead(&mut self, pid: Pid) {
-        if self.on_reader_dead(pid) || self.on_helper_dead(pid) || self.close_queue.on_dead(pid) {
+        if let Some(events) = self.config_loader.on_dead(pid, &self.plan, self.now) {
+            return events.into_iter().for_each(|event| self.happened(event));
+        }
+        if self.on_helper_dead(pid) || self.close_queue.on_dead(pid) {
             return;
         }
         let successor = self.children.successions().of(pid);
@@ -105,7 +108,7 @@ impl Runtime {
         self.probes.forget(pid, &self.poller);
         self.channels.on_ended(pid, &self.poller);
         let status = self.children.successions_mut().take_end(pid).unwrap_or(status);
-        self.release();
+        self.sockets.release(&self.plan, || self.children.living());
         self.children.successions_mut().stop_watching(pid, &self.poller);
         self.logging.on_ended(child.instance);
         if child.definition.uses_notify_socket() {

@@ -41,7 +41,7 @@ use crate::model::exit_code::OS_ERROR;
 use crate::model::map::Map;
 use crate::model::plan::Input;
 use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
-use crate::supervisor::{Action, Event, Fault, JournalEntry, JournalEvent, Outcome, Reason, Step, Supervisor};
+use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
 use crate::sys::{
     self, DispositionReset, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals,
@@ -112,15 +112,12 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
-    load_config: LoadConfig,
     config_loader: ConfigLoader,
     close_queue: CloseQueue,
     supervisor: Supervisor,
     children: Children,
     sockets: Sockets,
     states: States,
-    /// Services that the configuration does not name any more, and for which something may still be kept.
-    retired: Vec<ServiceIndex>,
     logging: Logging,
     /// Starts whose result is not known yet.
     pending_execs: Map<Pid, OwnedFd>,
@@ -163,6 +160,7 @@ struct Runtime {
 enum Part {
     Logging,
     Server,
+    ConfigLoader,
     CloseQueue,
 }
 
@@ -187,10 +185,8 @@ impl Runtime {
             server: Server::new(&plan.control, plan.http, &poller),
             sockets,
             states: States::default(),
-            retired: Vec::new(),
             plan,
-            load_config,
-            config_loader: ConfigLoader::default(),
+            config_loader: ConfigLoader::new(load_config),
             close_queue: CloseQueue::default(),
             children,
             logging,
@@ -259,7 +255,7 @@ impl Runtime {
         self.journal.publish_coalesced(self.now);
         self.take_turn(Part::Server);
         self.probe();
-        self.look_at_reading();
+        self.take_turn(Part::ConfigLoader);
         self.take_turn(Part::CloseQueue);
         self.notify.listen(&self.poller);
         self.happened(Event::Tick);
@@ -270,28 +266,23 @@ impl Runtime {
         if self.budget == 0 || self.channels.is_busy() || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
-        let others = [
-            self.until,
-            self.search.due(self.children.count()),
-            self.journal.due(),
-            self.probes.due(),
-            self.config_loader.due(),
-        ];
+        let others = [self.until, self.search.due(self.children.count()), self.journal.due(), self.probes.due()];
         let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
         due.map(|due| due.since(sys::now()))
     }
 
-    fn subsystems(&self) -> [&dyn Subsystem; 3] {
-        [&self.logging, &self.server, &self.close_queue]
+    fn subsystems(&self) -> [&dyn Subsystem; 4] {
+        [&self.logging, &self.server, &self.config_loader, &self.close_queue]
     }
 
     fn take_turn(&mut self, part: Part) {
-        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, close_queue, .. } = self;
+        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, .. } = self;
         let mut context = Context { now: self.now, plan, poller, journal, supervisor };
         let events = match part {
             Part::Logging => logging.turn(&mut context, ()),
             Part::Server => server.turn(&mut context, Sources { logging, notify, channels }),
-            Part::CloseQueue => close_queue.turn(&mut context, ()),
+            Part::ConfigLoader => self.config_loader.turn(&mut context, ()),
+            Part::CloseQueue => self.close_queue.turn(&mut context, ()),
         };
         for event in events {
             self.happened(event);
@@ -356,13 +347,10 @@ impl Runtime {
             self.probes.on_succeeded(pid, successor);
             self.channels.on_succeeded(pid, successor, &self.poller);
         }
-        if let Event::Withdrawn(id) = event {
-            self.config_loader.forget(id);
-        }
         self.supervisor.handle(self.now, event);
     }
 
-    /// Does what is to be done, as far as the budget of this turn allows. The one place that matches on actions.
+    /// Does what is to be done, as far as the budget of this turn allows.
     fn act(&mut self) {
         while self.budget > 0 && self.outcome.is_none() {
             self.budget -= 1;
@@ -372,51 +360,65 @@ impl Runtime {
                     self.until = until;
                     return;
                 }
-                Step::Do(Action::Exit(outcome)) => self.outcome = Some(outcome),
-                Step::Do(Action::Spawn { instance, restarts, definition }) => {
-                    self.spawn(instance, restarts, &definition)
-                }
-                Step::Do(Action::Configure { id }) => self.configure(id),
-                Step::Do(Action::Adopt(plan)) => self.adopt(&plan),
-                Step::Do(Action::Farewell { pid }) => self.channels.say_farewell(pid, &self.poller),
-                Step::Do(Action::Signal { pid, scope, signal }) => self.signal(pid, scope, signal),
-                Step::Do(Action::SignalAll { signal }) => self.signal_all(signal),
-                Step::Do(Action::JournalEntry(record)) => self.record(record),
-                Step::Do(Action::Reply { id, result }) => {
-                    let (server, context, sources) = self.server();
-                    server.reply(id, result, &context, sources);
-                }
+                Step::Do(action) => self.perform(action),
             }
         }
     }
 
-    /// One fact is a line, a count and an event.
-    fn record(&mut self, record: JournalEntry) {
-        if matches!(record.fact, JournalEvent::Draining { .. }) {
-            self.call_off_reading();
-        }
-        self.sockets.on_fact(&record.fact);
-        if let JournalEvent::Scaled { service, from, to } = record.fact {
-            for number in to..from {
-                let id = InstanceId { service, number };
-                self.logging.forget(id);
-                self.notify.forget(id);
+    /// The one place that matches on actions.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Exit(outcome) => self.outcome = Some(outcome),
+            Action::Spawn { instance, restarts, definition } => self.spawn(instance, restarts, &definition),
+            Action::LoadConfig { id } => {
+                if let Some(failed) = self.config_loader.load(id, self.now) {
+                    self.tell(failed);
+                }
+            }
+            Action::WithdrawConfigLoad { id } => self.config_loader.withdraw(id),
+            Action::CancelConfigLoad => self.config_loader.cancel(),
+            Action::Adopt(plan) => self.adopt(&plan),
+            Action::Farewell { pid } => self.channels.say_farewell(pid, &self.poller),
+            Action::Signal { pid, scope, signal } => self.signal(pid, scope, signal),
+            Action::SignalAll { signal } => self.signal_all(signal),
+            Action::ReleaseInstance { instance } => self.release_instance(instance),
+            Action::RemoveInstance { instance } => self.remove_instance(instance),
+            Action::ReleaseService { service } => self.release_service(service),
+            Action::PreferSockets { instance } => self.sockets.prefer_those_of(instance),
+            Action::LogProbeFailure { pid } => self.probes.explain(pid),
+            Action::JournalEntry(entry) => self.journal.record(&self.plan, entry),
+            Action::Reply { id, result } => {
+                let (server, context, sources) = self.server();
+                server.reply(id, result, &context, sources);
             }
         }
-        if let JournalEvent::Transition { instance, to, .. } = record.fact
-            && to.is_at_rest()
-            && !instance.is_surge()
-        {
-            self.store.forget(instance, &self.poller);
-        }
-        let unready = match record.fact {
-            JournalEvent::Transition { pid, reason: Reason::Fault(Fault::NotReady(_)), .. } => pid,
-            _ => None,
-        };
-        self.journal.record(&self.plan, record);
-        if let Some(pid) = unready {
-            self.probes.explain(pid);
-        }
+    }
+
+    /// From now on this is the plan.
+    fn adopt(&mut self, plan: &Rc<Plan>) {
+        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
+        self.logging.adopt(plan, &self.poller);
+        self.sockets.adopt(plan);
+        self.sockets.release(plan, || self.children.living());
+        config_loader::warn_about_fixed_keys(&before, plan);
+    }
+
+    /// It has come to rest.
+    fn release_instance(&mut self, id: InstanceId) {
+        self.sockets.release_instance(id);
+        self.store.forget(id, &self.poller);
+    }
+
+    /// There is to be none of this name any more.
+    fn remove_instance(&mut self, id: InstanceId) {
+        self.logging.forget(id);
+        self.notify.forget(id);
+    }
+
+    /// The configuration does not have it any more. When it returns it is a new one.
+    fn release_service(&mut self, service: ServiceIndex) {
+        self.states.forget(service);
+        self.channels.forget(service);
     }
 
     fn take_signals(&mut self) {

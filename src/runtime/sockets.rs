@@ -18,7 +18,6 @@ use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
-use crate::supervisor::{JournalEvent, StateName};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{self, port_owner, process};
 
@@ -237,20 +236,14 @@ impl Sockets {
     }
 
     /// Closes the sockets of an instance that does not run and will not by itself: the kernel would give them their share
-    /// of the connections, and nobody would ever answer those. Connections go to the sockets of one that is ready.
-    pub(super) fn on_fact(&mut self, fact: &JournalEvent) {
-        let JournalEvent::Transition { instance, to, .. } = fact else { return };
-        match to {
-            StateName::Stopped | StateName::Completed | StateName::Failed => {
-                self.held.retain(|held| held.slot != Some(*instance));
-            }
-            StateName::Running => self.on_ready(*instance),
-            StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff => {}
-        }
+    /// of the connections, and nobody would ever answer those.
+    pub(super) fn release_instance(&mut self, id: InstanceId) {
+        self.held.retain(|held| held.slot != Some(id));
     }
 
-    fn on_ready(&mut self, instance: InstanceId) {
-        while let Some(held) = self.held.iter_mut().find(|held| held.given_to.contains(&instance)) {
+    /// Directs connections to the sockets of an instance that is ready.
+    pub(super) fn prefer_those_of(&mut self, id: InstanceId) {
+        while let Some(held) = self.held.iter_mut().find(|held| held.given_to.contains(&id)) {
             held.is_served = true;
             held.given_to = Vec::new();
             let address = held.address.clone();

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, SignalActions};
-use crate::supervisor::Reason;
 
 /// A port that is free, at an address that no other test uses.
 fn free_port() -> SocketAddr {
@@ -53,11 +52,6 @@ fn given(sockets: &mut Sockets, id: InstanceId, service: &Service) -> Vec<i32> {
     sockets.for_instance(id, service).unwrap().iter().map(|socket| socket.as_raw_fd()).collect()
 }
 
-fn stopped(instance: InstanceId) -> JournalEvent {
-    let (from, to) = (StateName::Stopping, StateName::Stopped);
-    JournalEvent::Transition { instance, from, to, pid: None, reason: Reason::StopRequested }
-}
-
 fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
     std::iter::empty()
 }
@@ -96,10 +90,6 @@ fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
     }
 }
 
-fn became(instance: InstanceId, to: StateName) -> JournalEvent {
-    JournalEvent::Transition { instance, from: StateName::Starting, to, pid: None, reason: Reason::StopRequested }
-}
-
 /// How many of 40 connections wait at each socket.
 fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
     let connections: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(port).unwrap()).collect();
@@ -125,9 +115,9 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
     sockets.adopt(&new_plan);
     assert_eq!(spread(&sockets, port), [40, 0], "nobody serves the new one");
     given(&mut sockets, id(0, 0).surge(), &after);
-    sockets.on_fact(&became(id(0, 0), StateName::Running));
+    sockets.prefer_those_of(id(0, 0));
     assert_eq!(spread(&sockets, port), [40, 0], "one of the old ones is ready");
-    sockets.on_fact(&became(id(0, 0).surge(), StateName::Running));
+    sockets.prefer_those_of(id(0, 0).surge());
     assert_eq!(spread(&sockets, port), [0, 40]);
     let living = || [(id(0, 0), &before), (id(0, 0).surge(), &after)].into_iter();
     sockets.adopt(&old_plan);
@@ -141,7 +131,7 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
     sockets.adopt(&old_plan);
     assert_eq!(spread(&sockets, port), [40, 0]);
     given(&mut sockets, id(0, 1), &before);
-    sockets.on_fact(&became(id(0, 1), StateName::Running));
+    sockets.prefer_those_of(id(0, 1));
     assert_eq!(spread(&sockets, port), [0, 40]);
 }
 
@@ -209,10 +199,9 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
     sockets.adopt(&plan);
     sockets.release(&plan, nobody);
     assert_eq!(given(&mut sockets, id(0, 1), &web), second);
-    sockets.on_fact(&stopped(id(0, 0)));
-    sockets.on_fact(&stopped(id(0, 1).surge()));
+    sockets.release_instance(id(0, 0));
     TcpStream::connect(port).unwrap();
-    sockets.on_fact(&stopped(id(0, 1)));
+    sockets.release_instance(id(0, 1));
     TcpStream::connect(port).unwrap_err();
 }
 

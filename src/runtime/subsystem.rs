@@ -28,8 +28,8 @@ pub(super) trait Subsystem {
         false
     }
 
-    /// One of its descriptors is ready. Only takes note.
-    fn on_ready(&mut self, token: Token);
+    /// One of its descriptors is ready. Only takes note. Some have none: their processes are found by the reaper.
+    fn on_ready(&mut self, _token: Token) {}
 
     /// Does its share of a turn; gives back what the supervisor has to know.
     fn turn(&mut self, context: &mut Context<'_>, needs: Self::Needs<'_>) -> Vec<Event>

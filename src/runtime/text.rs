@@ -3,8 +3,6 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use log::Level;
-
 use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
@@ -12,67 +10,8 @@ use crate::supervisor::{
     Run, StateName,
 };
 
-/// Writes the line for `fact`.
-pub(super) fn write(plan: &Plan, fact: &JournalEvent) {
-    log::log!(level_of(fact), "{}", Line { plan, fact });
-}
-
-fn level_of(fact: &JournalEvent) -> Level {
-    match fact {
-        JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
-        JournalEvent::StopTimedOut { .. }
-        | JournalEvent::Unkillable { .. }
-        | JournalEvent::ReconfigurationRefused { .. }
-        | JournalEvent::RolledBack { .. }
-        | JournalEvent::ReloadEnded { failure: Some(_), .. }
-        | JournalEvent::Forced { .. }
-        | JournalEvent::LeftoversKilled
-        | JournalEvent::Abandoned => Level::Warn,
-        JournalEvent::Scaled { .. }
-        | JournalEvent::ConfigurationWanted { .. }
-        | JournalEvent::Reconfigured(_)
-        | JournalEvent::ReloadBegun { .. }
-        | JournalEvent::Replaced { .. }
-        | JournalEvent::ReloadEnded { failure: None, .. } => Level::Info,
-        JournalEvent::ServiceFailed { .. } | JournalEvent::Draining { cause: Cause::Failed { .. } } => Level::Error,
-        JournalEvent::Draining { .. } => Level::Info,
-        JournalEvent::LeftBehind { .. } | JournalEvent::SignalForwarded { .. } | JournalEvent::SignalIgnored { .. } => {
-            Level::Debug
-        }
-    }
-}
-
-fn level_of_transition(to: StateName, reason: &Reason) -> Level {
-    match reason {
-        Reason::Ended { decision: RestartDecision::Fail(_), .. }
-        | Reason::DependencyCompleted { .. }
-        | Reason::DependencyFailed { .. } => Level::Error,
-        Reason::Fault(_) => Level::Warn,
-        Reason::Ended { decision: RestartDecision::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
-        Reason::Ended {
-            decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::Stay,
-            ..
-        } => Level::Info,
-        // The first says it; that it goes on is no news.
-        Reason::Refused { attempt: 1, .. } => Level::Warn,
-        Reason::Refused { .. } => Level::Debug,
-        Reason::Unblocked | Reason::Due | Reason::Cleared | Reason::Requested => match to {
-            StateName::Starting | StateName::Waiting => Level::Debug,
-            StateName::Running
-            | StateName::Stopping
-            | StateName::Stopped
-            | StateName::Backoff
-            | StateName::Completed
-            | StateName::Failed => Level::Info,
-        },
-        Reason::Ready
-        | Reason::Leaves
-        | Reason::Replaced
-        | Reason::StopRequested
-        | Reason::RestartRequested
-        | Reason::Shutdown => Level::Info,
-    }
-}
+/// What is said when another configuration was not taken; why not follows.
+pub(super) const CONFIG_UNCHANGED: &str = "the configuration stays as it is";
 
 /// `web.2`.
 #[derive(Clone, Copy)]
@@ -136,6 +75,7 @@ impl Display for Line<'_> {
             JournalEvent::ConfigurationWanted { signal } => {
                 write!(formatter, "received {signal}: reading the configuration again")
             }
+            JournalEvent::ConfigLoadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
             JournalEvent::Reconfigured(_)
             | JournalEvent::ReconfigurationRefused { .. }
             | JournalEvent::ReloadBegun { .. }
@@ -193,6 +133,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent)
             write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, failure))
         }
         JournalEvent::ConfigurationWanted { .. }
+        | JournalEvent::ConfigLoadFailed { .. }
         | JournalEvent::Transition { .. }
         | JournalEvent::StopTimedOut { .. }
         | JournalEvent::LeftBehind { .. }

@@ -19,18 +19,16 @@ struct Work {
 }
 
 impl Supervisor {
-    pub(super) fn on_configured(&mut self, id: Option<RequestId>, plan: Rc<Plan>) {
-        let refusal = if self.is_draining() {
-            Some(Refusal::ShuttingDown)
-        } else {
-            self.rollout_underway().map(Refusal::Reloading)
-        };
-        if let Some(refusal) = refusal {
-            if let Refusal::Reloading(service) = refusal {
-                self.record(JournalEvent::ReconfigurationRefused { service });
-            }
+    pub(super) fn on_config_loaded(&mut self, id: Option<RequestId>, plan: Rc<Plan>) {
+        if self.is_draining() {
+            return;
+        }
+        // Whoever asked for it may not wait any more.
+        let id = id.filter(|id| self.take_config_request(*id));
+        if let Some(service) = self.rollout_underway() {
+            self.record(JournalEvent::ReconfigurationRefused { service });
             if let Some(id) = id {
-                self.reply(id, Err(refusal));
+                self.reply(id, Err(Refusal::Reloading(service)));
             }
             return;
         }
@@ -54,6 +52,16 @@ impl Supervisor {
         }
         if let Some(id) = id {
             self.await_changes(Pending::new(id, work.up, work.down, work.reloads));
+        }
+    }
+
+    pub(super) fn on_config_load_failed(&mut self, id: Option<RequestId>, reason: Rc<str>) {
+        if self.is_draining() {
+            return;
+        }
+        self.record(JournalEvent::ConfigLoadFailed { reason: Rc::clone(&reason) });
+        if let Some(id) = id.filter(|id| self.take_config_request(*id)) {
+            self.reply(id, Err(Refusal::ConfigLoadFailed(reason)));
         }
     }
 
@@ -197,7 +205,7 @@ impl Supervisor {
         }
         self.services.resize(service, 0);
         if self.services[service].counts.live == 0 {
-            self.services.drop_surplus(service);
+            self.drop_stopped(service);
             let definition = Rc::clone(&self.services[service].definition);
             for dependency in &definition.depends_on {
                 if self.services[*dependency].is_retiring && self.services[*dependency].wanted > 0 {

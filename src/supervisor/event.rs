@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{JournalEntry, Outcome, Refusal, Request, RequestId};
 use crate::model::plan::{Plan, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Signal, StartFailure};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
 
 /// What has happened in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,13 +125,20 @@ pub enum Event {
         /// What.
         request: Request,
     },
-    /// The configuration has been read again and is right. What it has in common with the plan so far stands at the same
-    /// position; what it has no more is still there, with no instances.
-    Configured {
-        /// Goes back with the one [`Action::Reply`]; `None`: nobody has asked.
+    /// [`Action::LoadConfig`] is done, and the configuration is valid. What it has in common with the plan so far stands at
+    /// the same position; what it has no more is still there, with no instances.
+    ConfigLoaded {
+        /// As in the action.
         id: Option<RequestId>,
         /// What it says.
         plan: Rc<Plan>,
+    },
+    /// [`Action::LoadConfig`] has failed: the configuration cannot be read, or is invalid.
+    ConfigLoadFailed {
+        /// As in the action.
+        id: Option<RequestId>,
+        /// Why, in one or more lines.
+        reason: Rc<str>,
     },
     /// Nobody waits for the answer to this request any more: there will be none. What it has begun goes on.
     Withdrawn(RequestId),
@@ -172,11 +179,19 @@ pub enum Action {
         /// What to start. Others of the same service may still be what it was before.
         definition: Rc<Service>,
     },
-    /// Read the configuration; answered by [`Event::Configured`] if it is right. If it is not, whoever wants it is told.
-    Configure {
-        /// The request, if it is one.
+    /// Load the configuration again; answered by [`Event::ConfigLoaded`] or [`Event::ConfigLoadFailed`], unless that is
+    /// called off.
+    LoadConfig {
+        /// The request that waits for it; `None`: a signal asked for it.
         id: Option<RequestId>,
     },
+    /// Nobody waits any more for the configuration that is to be loaded for this request. If that has begun it goes on.
+    WithdrawConfigLoad {
+        /// As in [`Action::LoadConfig`].
+        id: RequestId,
+    },
+    /// Stop loading the configuration, whoever asked for it: everything is being stopped.
+    CancelConfigLoad,
     /// From now on this is the plan.
     Adopt(Rc<Plan>),
     /// Tell a process on its ipc channel that its stop signal is about to come.
@@ -199,7 +214,32 @@ pub enum Action {
         /// Which.
         signal: Signal,
     },
-    /// Tell what has happened.
+    /// Release what is kept from one run of an instance to the next: it has come to rest.
+    ReleaseInstance {
+        /// Which; no surge.
+        instance: InstanceId,
+    },
+    /// Release what is kept for an instance for as long as there is one: there is to be none any more.
+    RemoveInstance {
+        /// Which; no surge.
+        instance: InstanceId,
+    },
+    /// Release what is kept for a service: it is not in the configuration any more, and its last instance is gone.
+    ReleaseService {
+        /// Which.
+        service: ServiceIndex,
+    },
+    /// Direct connections to the sockets that this instance was given: it is ready, others at the same addresses may not be.
+    PreferSockets {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Log what came of the last try of a readiness probe: the process was not ready in time.
+    LogProbeFailure {
+        /// Whose.
+        pid: Pid,
+    },
+    /// Write down what has happened.
     JournalEntry(JournalEntry),
     /// Answer a request.
     Reply {

@@ -222,7 +222,13 @@ impl Supervisor {
                 self.services[id].reason = Some(reason.clone());
             }
             let pid = state.any_pid().or(before.any_pid());
+            let is_late = matches!(reason, Reason::Fault(Fault::NotReady(_)));
             self.record(JournalEvent::Transition { instance: id, from, to, pid, reason });
+            self.release_if_at_rest(id);
+            self.prefer_sockets_if_running(id);
+            if is_late {
+                self.log_probe_failure(id, pid);
+            }
         }
     }
 

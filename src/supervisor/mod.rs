@@ -27,6 +27,7 @@ mod outbox;
 mod presence;
 mod random;
 mod record;
+mod release;
 mod reload;
 mod request;
 mod restart;
@@ -141,8 +142,9 @@ impl Supervisor {
             Event::Signal(signal) => self.on_signal(signal),
             Event::HungUp => self.on_hung_up(),
             Event::Request { id, request } => self.on_request(id, request),
-            Event::Configured { id, plan } => self.on_configured(id, plan),
-            Event::Withdrawn(id) => self.requests.retain(|pending| !pending.is(id)),
+            Event::ConfigLoaded { id, plan } => self.on_config_loaded(id, plan),
+            Event::ConfigLoadFailed { id, reason } => self.on_config_load_failed(id, reason),
+            Event::Withdrawn(id) => self.on_withdrawn(id),
             Event::Childless => self.on_childless(),
             Event::Tick => self.on_tick(),
         }
@@ -209,7 +211,7 @@ impl Supervisor {
             SignalAction::Reload if self.is_draining() => self.record(JournalEvent::SignalIgnored { signal }),
             SignalAction::Reload => {
                 self.record(JournalEvent::ConfigurationWanted { signal });
-                self.act(Action::Configure { id: None });
+                self.act(Action::LoadConfig { id: None });
             }
             SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal }),
         }

@@ -74,7 +74,14 @@ impl Supervisor {
             // Whoever has the id now can only have got it after all of them had gone.
             Action::Signal { pid, scope: Scope::Leftovers, .. } => !self.processes.contains_key(pid),
             Action::SignalAll { .. }
-            | Action::Configure { .. }
+            | Action::LoadConfig { .. }
+            | Action::WithdrawConfigLoad { .. }
+            | Action::CancelConfigLoad
+            | Action::ReleaseInstance { .. }
+            | Action::RemoveInstance { .. }
+            | Action::ReleaseService { .. }
+            | Action::PreferSockets { .. }
+            | Action::LogProbeFailure { .. }
             | Action::Adopt(_)
             | Action::JournalEntry(_)
             | Action::Reply { .. }

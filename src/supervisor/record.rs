@@ -96,6 +96,11 @@ pub enum JournalEvent {
         /// Which.
         service: ServiceIndex,
     },
+    /// Another configuration could not be read, or is invalid.
+    ConfigLoadFailed {
+        /// Why, in one or more lines.
+        reason: Rc<str>,
+    },
     /// The processes of a service are being replaced.
     ReloadBegun {
         /// Which.

@@ -1,5 +1,7 @@
 //! What an operator asks for, and when it is done.
 
+use std::rc::Rc;
+
 use super::instance::{Next, State, Stopped};
 use super::stop::AfterStop;
 use super::{Action, Cause, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
@@ -71,6 +73,8 @@ pub enum Refusal {
     TooMany(InstanceId, TooManyInstances),
     /// It is a oneshot: it has as many instances as its configuration says, and runs once.
     Oneshot(ServiceIndex),
+    /// The configuration cannot be read or is invalid, for this reason.
+    ConfigLoadFailed(Rc<str>),
 }
 
 /// A request whose answer is still out.
@@ -83,6 +87,8 @@ pub(super) struct Pending {
     reloads: Vec<ServiceIndex>,
     /// What has gone wrong with one of these.
     failure: Option<ReloadFailure>,
+    /// The configuration is being loaded for it.
+    is_loading: bool,
 }
 
 impl Pending {
@@ -93,11 +99,12 @@ impl Pending {
         down: Vec<InstanceId>,
         reloads: Vec<ServiceIndex>,
     ) -> Self {
-        Self { id, up, down, reloads, failure: None }
+        Self { id, up, down, reloads, failure: None, is_loading: false }
     }
 
-    pub(super) fn is(&self, id: RequestId) -> bool {
-        self.id == id
+    /// Nothing can be said before the configuration has been loaded.
+    fn config_load(id: RequestId) -> Self {
+        Self { is_loading: true, ..Self::new(id, Vec::new(), Vec::new(), Vec::new()) }
     }
 }
 
@@ -140,8 +147,26 @@ impl Supervisor {
                 self.on_verb(id, verb, target, targets);
             }
             Request::Scale(service, wanted) => self.scale(id, service, wanted),
-            Request::Configure => self.act(Action::Configure { id: Some(id) }),
+            Request::Configure => {
+                self.requests.push(Pending::config_load(id));
+                self.act(Action::LoadConfig { id: Some(id) });
+            }
         }
+    }
+
+    /// Nobody waits for the answer any more. What has begun goes on.
+    pub(super) fn on_withdrawn(&mut self, id: RequestId) {
+        if self.take_config_request(id) {
+            self.act(Action::WithdrawConfigLoad { id });
+        }
+        self.requests.retain(|pending| pending.id != id);
+    }
+
+    /// Takes the request out for which the configuration is being loaded; whether its answer was still out.
+    pub(super) fn take_config_request(&mut self, id: RequestId) -> bool {
+        let before = self.requests.len();
+        self.requests.retain(|pending| pending.id != id || !pending.is_loading);
+        self.requests.len() < before
     }
 
     fn on_verb(&mut self, id: RequestId, verb: Verb, target: Target, targets: Vec<InstanceId>) {
@@ -308,7 +333,7 @@ impl Supervisor {
     }
 
     pub(super) fn want_dependencies(&mut self, service: ServiceIndex) {
-        let definition = std::rc::Rc::clone(&self.services[service].definition);
+        let definition = Rc::clone(&self.services[service].definition);
         for dependency in &definition.depends_on {
             for wanted in self.want(*dependency) {
                 self.start_or_block(wanted);
@@ -332,7 +357,7 @@ impl Supervisor {
 
     fn progress(&self, pending: &Pending) -> Progress {
         let mut progress = match &pending.failure {
-            _ if !pending.reloads.is_empty() => Progress::Underway,
+            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::Underway,
             Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure.clone())),
             None => Progress::Done,
         };

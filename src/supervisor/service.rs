@@ -101,8 +101,7 @@ impl Supervisor {
     }
 
     fn propagate_service(&mut self, service: ServiceIndex) {
-        self.services.drop_surges(service);
-        self.services.drop_surplus(service);
+        self.drop_stopped(service);
         self.drive_rollout(service);
         self.retire_if_possible(service);
         let seen = self.services[service].seen;

@@ -186,17 +186,20 @@ impl ServiceTable {
         self.total = self.total.changed(&InstanceCounts::default(), &made);
     }
 
-    /// Lets go of surplus instances that have come to rest.
-    pub(super) fn drop_surplus(&mut self, index: ServiceIndex) {
+    /// Lets go of surplus instances that have come to rest, and gives them back.
+    pub(super) fn drop_surplus(&mut self, index: ServiceIndex) -> Vec<InstanceId> {
         let service = &mut self[index];
+        let mut removed = Vec::new();
         let mut gone = InstanceCounts::default();
         while service.instances.len() > service.wanted as usize
             && let Some(last) = service.instances.pop_if(|last| matches!(last.state, State::Stopped { .. }))
         {
             gone = gone.changed(&InstanceCounts::default(), &InstanceCounts::of(&last.state));
+            removed.push(last.id);
         }
         service.counts = service.counts.changed(&gone, &InstanceCounts::default());
         self.total = self.total.changed(&gone, &InstanceCounts::default());
+        removed
     }
 
     /// Gives an instance a surge, which has not been started and goes on counting where the instance is.
@@ -205,10 +208,13 @@ impl ServiceTable {
         self[id.service].surges.push(surge);
     }
 
-    /// Lets go of surges that have come to rest.
-    pub(super) fn drop_surges(&mut self, index: ServiceIndex) {
+    /// Lets go of surges that have come to rest; whether there were any.
+    pub(super) fn drop_surges(&mut self, index: ServiceIndex) -> bool {
+        let surges = &mut self[index].surges;
+        let before = surges.len();
         // At rest they are in no count.
-        self[index].surges.retain(|surge| !matches!(surge.state, State::Stopped { .. }));
+        surges.retain(|surge| !matches!(surge.state, State::Stopped { .. }));
+        surges.len() < before
     }
 
     /// An instance and its surge, which there is, change places.

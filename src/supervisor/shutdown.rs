@@ -65,6 +65,7 @@ impl Supervisor {
             return;
         }
         self.record(JournalEvent::Draining { cause: outcome.cause.clone() });
+        self.act(Action::CancelConfigLoad);
         let deadline = self.now + self.plan.shutdown_timeout;
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
         self.refuse_requests();

@@ -18,6 +18,7 @@ mod chance;
 mod check;
 mod operator;
 mod plans;
+mod process;
 mod puppet;
 mod run;
 mod scenarios;

@@ -69,12 +69,22 @@ impl Operator {
         if let Action::Adopt(plan) = action {
             self.plan = Rc::clone(plan);
         }
+        if let Action::LoadConfig { .. } = action {
+            world.write_config(self.configuration());
+        }
         let delicate = match action {
             Action::Spawn { .. } | Action::Exit(_) => false,
             Action::Signal { scope, .. } => matches!(scope, Scope::Leftovers) || self.chance.one_in(3),
             Action::SignalAll { .. }
             | Action::Reply { .. }
-            | Action::Configure { .. }
+            | Action::LoadConfig { .. }
+            | Action::WithdrawConfigLoad { .. }
+            | Action::CancelConfigLoad
+            | Action::ReleaseInstance { .. }
+            | Action::RemoveInstance { .. }
+            | Action::ReleaseService { .. }
+            | Action::PreferSockets { .. }
+            | Action::LogProbeFailure { .. }
             | Action::Adopt(_)
             | Action::Farewell { .. } => true,
             Action::JournalEntry(record) => match &record.fact {
@@ -101,7 +111,8 @@ impl Operator {
                 Event::Signal(self.chance.pick(&signals))
             }
             101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),
-            131..=190 => self.configuration(),
+            131..=146 => Event::Signal(Signal::HUP),
+            147..=190 => self.request(Request::Configure),
             191..=280 => {
                 let service = self.chance.below(self.services.len() as u64) as u32;
                 let most = 2 * u64::from(self.services[service as usize]) + 2;
@@ -123,7 +134,7 @@ impl Operator {
     }
 
     /// Another configuration: some services get another command, or another idea of what is stable.
-    fn configuration(&mut self) -> Event {
+    fn configuration(&mut self) -> Plan {
         let mut plan = Plan::clone(&self.plan);
         for service in plan.services.iter_mut().filter(|service| service.kind == Kind::Service) {
             if self.chance.one_in(3) {
@@ -135,9 +146,7 @@ impl Operator {
                 Rc::make_mut(service).restart.min_uptime = self.chance.millis(0, 20_000);
             }
         }
-        self.next_request += 1;
-        let id = (!self.chance.one_in(4)).then_some(RequestId(self.next_request));
-        Event::Configured { id, plan: Rc::new(plan) }
+        plan
     }
 
     fn target(&mut self) -> Target {

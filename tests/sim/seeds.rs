@@ -47,8 +47,13 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 44] = [
+const DEEDS: [&str; 51] = [
+    "action CancelConfigLoad",
     "action Exit",
+    "action LoadConfig",
+    "action ReleaseInstance",
+    "action RemoveInstance",
+    "action WithdrawConfigLoad",
     "backoff → starting",
     "backoff → stopped",
     "backoff → waiting",
@@ -59,6 +64,7 @@ const DEEDS: [&str; 44] = [
     "draining Requested",
     "draining Signal",
     "fact Abandoned",
+    "fact ConfigLoadFailed",
     "fact LeftBehind",
     "fact LeftoversKilled",
     "fact Reconfigured",
@@ -78,6 +84,7 @@ const DEEDS: [&str; 44] = [
     "kill Group",
     "kill Leftovers",
     "kill Main",
+    "refusal ConfigLoadFailed",
     "refusal Failed",
     "refusal NotRunning",
     "refusal Oneshot",

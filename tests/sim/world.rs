@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Ready, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Exit, Leftovers, Scope};
+use keepalive::supervisor::{Action, Event, Exit, Leftovers, RequestId, Scope};
 use nix::errno::Errno;
 
 use crate::chance::Chance;
-use crate::puppet::{self, Character, Exec, Habits, Stops, Temper};
+use crate::process::{Meaning, Process, Role};
+use crate::puppet::{self, Character, Exec, Habits, Temper};
 
 /// Tells processes apart for ever, as pids do not.
 pub(crate) type Serial = u64;
@@ -38,6 +39,8 @@ pub(crate) struct World {
     /// Whether the id that was freed last is given out next, as when they have all been gone through meanwhile.
     reuses_at_once: bool,
     stop_signals: Vec<Signal>,
+    /// What stands in the configuration.
+    config: Rc<Plan>,
 }
 
 /// How the runtime makes processes.
@@ -50,37 +53,6 @@ enum Forking {
 }
 
 #[derive(Debug)]
-struct Process {
-    role: Role,
-    habits: Habits,
-    /// Of a main process: what it is made of.
-    definition: Option<Rc<Service>>,
-    /// A signal that asked it to end while it was stopped.
-    unheard: Option<Signal>,
-    stopped: bool,
-    /// Dead and not reaped: main processes alone, all others are reaped as they die.
-    zombie: Option<ExitStatus>,
-}
-
-/// What a signal is to whoever gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Kill,
-    Stop,
-    Continue,
-    /// It asks to end.
-    End,
-    Other,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Main { pid: Pid },
-    Member { leader: Pid },
-    Stray,
-}
-
-#[derive(Debug)]
 enum Happening {
     Executes { serial: Serial, character: Character },
     Dies { serial: Serial, status: ExitStatus },
@@ -88,6 +60,7 @@ enum Happening {
     Told { serial: Serial, event: Event },
     Cleared { leader: Pid },
     Full { until: Mono },
+    ConfigRead { id: Option<RequestId>, event: Event },
     Outside(Event),
 }
 
@@ -113,6 +86,7 @@ impl World {
             pid_limit,
             last_pid: 1,
             reuses_at_once: chance.one_in(4),
+            config: Rc::new(plan.clone()),
             stop_signals: plan.services.iter().map(|service| service.stop.signal).collect(),
             chance,
         }
@@ -170,7 +144,7 @@ impl World {
                 self.full_until = self.full_until.max(until);
                 Vec::new()
             }
-            Happening::Outside(event) => vec![event],
+            Happening::ConfigRead { event, .. } | Happening::Outside(event) => vec![event],
         };
         if self.processes.is_empty() && before > 0 {
             events.push(Event::Childless);
@@ -330,13 +304,47 @@ impl World {
                 self.signal_some(*signal, |_| true);
                 if self.processes.is_empty() { vec![Event::Childless] } else { Vec::new() }
             }
-            Action::Configure { .. }
+            Action::LoadConfig { id } => self.load_config(*id),
+            // Unless it has begun.
+            Action::WithdrawConfigLoad { id } => {
+                let is_waiting = self.chance.one_in(2);
+                self.forget_config_loads(|of| is_waiting && of == Some(*id))
+            }
+            Action::CancelConfigLoad => self.forget_config_loads(|_| true),
+            Action::ReleaseInstance { .. }
+            | Action::RemoveInstance { .. }
+            | Action::ReleaseService { .. }
+            | Action::PreferSockets { .. }
+            | Action::LogProbeFailure { .. }
             | Action::Adopt(_)
             | Action::Farewell { .. }
             | Action::JournalEntry(_)
             | Action::Reply { .. }
             | Action::Exit(_) => Vec::new(),
         }
+    }
+
+    /// From now on this stands in the configuration.
+    pub(crate) fn write_config(&mut self, config: Plan) {
+        self.config = Rc::new(config);
+    }
+
+    /// It takes a while, unless it fails at once.
+    fn load_config(&mut self, id: Option<RequestId>) -> Vec<Event> {
+        let failed = || Event::ConfigLoadFailed { id, reason: "it is invalid".into() };
+        let event = match self.chance.below(8) {
+            0 => return vec![failed()],
+            1 => failed(),
+            _ => Event::ConfigLoaded { id, plan: Rc::clone(&self.config) },
+        };
+        let takes = if self.chance.one_in(10) { self.chance.millis(0, 15_000) } else { self.latency() };
+        self.write_in(takes, Happening::ConfigRead { id, event });
+        Vec::new()
+    }
+
+    fn forget_config_loads(&mut self, is_meant: impl Fn(Option<RequestId>) -> bool) -> Vec<Event> {
+        self.agenda.retain(|_, happening| !matches!(happening, Happening::ConfigRead { id, .. } if is_meant(*id)));
+        Vec::new()
     }
 
     fn spawn(&mut self, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
@@ -440,41 +448,5 @@ impl World {
     /// Whether the supervisor is still to hear of what `pid` has left.
     pub(crate) fn owes_cleared(&self, pid: Pid) -> bool {
         self.remains.contains(&pid)
-    }
-}
-
-impl Process {
-    /// Whether, when and how a signal ends it.
-    fn hear(&mut self, signal: Signal, meaning: Meaning) -> Option<(Duration, ExitStatus)> {
-        if self.zombie.is_some() {
-            return None;
-        }
-        match meaning {
-            Meaning::Kill => self.habits.on_kill.map(|delay| (delay, ExitStatus::Signal(signal))),
-            Meaning::Stop => {
-                self.stopped = true;
-                None
-            }
-            Meaning::Continue => {
-                self.stopped = false;
-                self.unheard.take().and_then(|signal| self.obey(signal))
-            }
-            Meaning::End if self.stopped => {
-                self.unheard = Some(signal);
-                None
-            }
-            Meaning::End => self.obey(signal),
-            Meaning::Other if self.stopped => None,
-            Meaning::Other => self.habits.fragile.then_some((Duration::ZERO, ExitStatus::Signal(signal))),
-        }
-    }
-
-    fn obey(&self, signal: Signal) -> Option<(Duration, ExitStatus)> {
-        let (delay, how) = self.habits.on_stop?;
-        let status = match how {
-            Stops::OfTheSignal => ExitStatus::Signal(signal),
-            Stops::With(status) => status,
-        };
-        Some((delay, status))
     }
 }

@@ -7,7 +7,7 @@ use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
-use crate::runtime::text::{Changed, Name, Reloaded, Span, service_name};
+use crate::runtime::text::{CONFIG_UNCHANGED, Changed, Name, Reloaded, Span, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// So many instances are listed in an answer.
@@ -36,6 +36,9 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
 pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
     let (status, word, reason) = match result {
         Ok(()) => (200, "done", done(snapshot, request)),
+        Err(Refusal::ConfigLoadFailed(reason)) => {
+            return plain(409, "refused", &format!("{CONFIG_UNCHANGED}\n{}", reason.trim_end()));
+        }
         Err(refusal @ Refusal::Unknown(_)) => (404, "unknown", refused(snapshot, request, refusal)),
         Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
@@ -175,6 +178,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
                 }
             }
         }
+        Refusal::ConfigLoadFailed(reason) => reason.to_string(),
         Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => Reloaded(snapshot.plan, &failure).to_string(),
     }

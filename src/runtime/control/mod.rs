@@ -141,15 +141,6 @@ impl Server {
         self.put_back(id.0, client, before, fate, context.poller);
     }
 
-    /// A request cannot be done, for a reason of the runtime's.
-    pub(super) fn refuse(&mut self, id: RequestId, reason: &str, context: &Context<'_>, sources: Sources<'_>) {
-        let Some(mut client) = self.take(id.0) else { return };
-        let before = client.interest;
-        client.answer(plain(409, "refused", reason), context.now);
-        let fate = client.send(&self.snapshot(context, sources));
-        self.put_back(id.0, client, before, fate, context.poller);
-    }
-
     /// Wakes those who follow, if there are events after the last one that they know of.
     pub(super) fn announce(&mut self, latest: u64, poller: &Poller) {
         if mem::replace(&mut self.announced, latest) == latest {

@@ -65,6 +65,9 @@ impl Counts {
         if let JournalEvent::Reconfigured(changes) = record.fact {
             self.changes = changes;
         }
+        if let JournalEvent::ConfigLoadFailed { .. } = record.fact {
+            self.failed_configurations += 1;
+        }
         if let JournalEvent::Draining { .. } = record.fact {
             self.stop_begun = Some(record.at);
         }

@@ -65,8 +65,6 @@ pub(in crate::runtime) enum What {
     Orphans { count: u64, total: u64 },
     /// The logger has ended, and another one has taken its place or will.
     LoggerRestarted,
-    /// The configuration was to be read again and is wrong.
-    Misconfigured { reason: String },
     /// Clients were turned away, the last one for this reason.
     RefusedClients { count: u64, reason: String },
 }
@@ -114,11 +112,6 @@ impl Event {
             What::LoggerRestarted => {
                 object.text("event", "logger_restarted");
                 object.text("message", "the logger has ended and is started again");
-            }
-            What::Misconfigured { reason } => {
-                object.text("event", "configuration_invalid");
-                object.text("reason", reason);
-                object.text("message", "the configuration stays as it is");
             }
             What::RefusedClients { count, reason } => {
                 object.text("event", "refused_client");
@@ -188,6 +181,7 @@ fn write_fact(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
         JournalEvent::Replaced { .. } | JournalEvent::ReloadEnded { .. } | JournalEvent::Reconfigured(_) => {
             write_reload(plan, fact, object)
         }
+        JournalEvent::ConfigLoadFailed { reason } => object.text("reason", reason),
         JournalEvent::Draining { cause } => {
             object.text(
                 "cause",
@@ -237,6 +231,7 @@ const fn name(fact: &JournalEvent) -> &'static str {
         JournalEvent::SignalForwarded { .. } => "signal_forwarded",
         JournalEvent::SignalIgnored { .. } => "signal_ignored",
         JournalEvent::ConfigurationWanted { .. } => "configuration_wanted",
+        JournalEvent::ConfigLoadFailed { .. } => "configuration_invalid",
         JournalEvent::Reconfigured(_) => "reconfigured",
         JournalEvent::ReconfigurationRefused { .. } => "reconfiguration_refused",
         JournalEvent::ReloadBegun { .. } => "reload_begun",

@@ -4,10 +4,10 @@
 
 pub(super) mod counts;
 pub(super) mod events;
+mod line;
 
 use std::time::Duration;
 
-use super::text;
 use crate::model::{InstanceId, Mono, Plan};
 use crate::supervisor::JournalEntry;
 use crate::sys;
@@ -50,7 +50,7 @@ impl Journal {
     /// Writes what the supervisor has recorded.
     pub(super) fn record(&mut self, plan: &Plan, entry: JournalEntry) {
         self.counts.record(&entry);
-        text::write(plan, &entry.fact);
+        line::write(plan, &entry.fact);
         self.publish(What::JournalEvent(entry.fact));
     }
 

@@ -5,9 +5,10 @@
 //! it was decided.
 //!
 //! `model` is what there is to know about each instance and service, fed by events and records alone; `restarts`
-//! knows what has to follow the end of a run, `shutdown` how the end has to go, `requests` who has to get an answer,
+//! knows what has to follow the end of a run, `lifetimes` when something may be released, `shutdown` how the end has to go, `requests` who has to get an answer,
 //! `waits` what a deadline is needed for.
 
+mod lifetimes;
 mod model;
 mod reloads;
 mod requests;
@@ -228,14 +229,17 @@ impl Checker {
             Event::Alive { pid } => self.model.is_alive(*pid, None, now),
             Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
             Event::WatchdogTriggered { .. } => {}
-            Event::Configured { id, .. } => {
-                if let Some(id) = id {
-                    self.requests.hears(*id, Request::Configure, &mut self.model, self.end.stage());
-                }
+            Event::ConfigLoaded { id, .. } | Event::ConfigLoadFailed { id, .. } => {
+                let has_failed = matches!(event, Event::ConfigLoadFailed { .. });
+                id.iter().for_each(|id| self.requests.config_load_ends(*id, has_failed));
             }
             Event::Unbound { .. } | Event::Extended { .. } | Event::MainPidChanged { .. } | Event::Stopping { .. } => {}
             Event::ResetFailures { pid } => self.model.is_forgiven(*pid),
-            Event::Withdrawn(id) => self.requests.withdrawn(*id),
+            Event::Withdrawn(id) => {
+                if self.requests.withdrawn(*id) {
+                    self.owed.push(Action::WithdrawConfigLoad { id: *id });
+                }
+            }
         }
         Ok(())
     }
@@ -246,7 +250,10 @@ impl Checker {
         let limit = 100 + 20 * self.model.len();
         rule!(self.actions <= limit, "{} actions for one event", self.actions);
         rule!(!self.end.exited(), "after the exit: {action:?}");
-        if let Some(owed) = self.owed.pop() {
+        // It comes between a transition and what that owes.
+        if !matches!(action, Action::LogProbeFailure { .. })
+            && let Some(owed) = self.owed.pop()
+        {
             rule!(owed == *action, "{owed:?} should have come, not {action:?}");
         }
         match action {
@@ -267,7 +274,6 @@ impl Checker {
                 self.plan = Rc::clone(plan);
                 self.model.adopt(plan);
             }
-            Action::Configure { .. } | Action::Farewell { .. } => {}
             Action::Reply { id, result } => {
                 self.requests.sees_reply(*id, result.clone(), &self.model, self.end.stage())?
             }
@@ -275,6 +281,7 @@ impl Checker {
                 self.requests.all_are_answered()?;
                 self.end.sees_exit(outcome, &self.model, left, self.now)?;
             }
+            other => self.sees_lifetime(other)?,
         }
         Ok(())
     }
@@ -295,6 +302,7 @@ impl Checker {
             }
             JournalEvent::Draining { cause } => {
                 self.model.forget_reloads();
+                self.owed.push(Action::CancelConfigLoad);
                 self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
             JournalEvent::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
@@ -313,7 +321,7 @@ impl Checker {
                     Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) => {
                         self.requests.reload_begins(id, *service);
                     }
-                    Some(Event::Configured { id, .. }) => {
+                    Some(Event::ConfigLoaded { id, .. }) => {
                         id.into_iter().for_each(|id| self.requests.reload_begins(id, *service));
                     }
                     _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
@@ -327,6 +335,11 @@ impl Checker {
             JournalEvent::ReloadEnded { service, failure } => {
                 self.requests.reload_ends(*service, failure.as_ref());
                 self.model.reload_ends(*service, failure.as_ref())
+            }
+            JournalEvent::ConfigLoadFailed { .. } => {
+                let failed = matches!(self.event, Some(Event::ConfigLoadFailed { .. }));
+                rule!(failed && !self.end.begun(), "no configuration is invalid");
+                Ok(())
             }
             JournalEvent::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
             JournalEvent::StopTimedOut { instance, .. } => {
@@ -379,6 +392,9 @@ impl Checker {
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.owe_stop_signal(id, from, reason);
+        }
+        if to.is_at_rest() && !id.is_surge() {
+            self.owed.push(Action::ReleaseInstance { instance: id });
         }
         Ok(())
     }

@@ -25,8 +25,19 @@ struct Open {
     /// The reloads that it waits for, and whether one of them has failed.
     reloads: Vec<ServiceIndex>,
     has_failed_reload: bool,
+    /// How far the configuration is that is to be loaded for it.
+    config: Config,
     /// It cannot be: the answer has to be this.
     refusal: Option<Refusal>,
+}
+
+/// The configuration that is loaded for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Config {
+    Loading,
+    Failed,
+    /// Or there is none to be loaded.
+    Loaded,
 }
 
 impl Requests {
@@ -38,7 +49,9 @@ impl Requests {
         };
         let (reloads, has_failed_reload) = (Vec::new(), false);
         let is_refused = refusal.is_some();
-        let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, refusal };
+        let is_loading = request == Request::Configure && !is_refused;
+        let config = if is_loading { Config::Loading } else { Config::Loaded };
+        let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, config, refusal };
         if !is_refused {
             match request {
                 Request::About(target, verb) => open.about(targets(target, model), verb, model),
@@ -71,8 +84,16 @@ impl Requests {
         }
     }
 
-    pub(crate) fn withdrawn(&mut self, id: RequestId) {
-        self.open.remove(&id);
+    /// The load of the configuration has come to its end.
+    pub(crate) fn config_load_ends(&mut self, id: RequestId, has_failed: bool) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.config = if has_failed { Config::Failed } else { Config::Loaded };
+        }
+    }
+
+    /// Whether the configuration was still to be loaded for it.
+    pub(crate) fn withdrawn(&mut self, id: RequestId) -> bool {
+        self.open.remove(&id).is_some_and(|open| open.config == Config::Loading)
     }
 
     pub(crate) fn sees_reply(
@@ -116,7 +137,8 @@ impl Requests {
                 | Refusal::Oneshot(_)
                 | Refusal::TooMany(..)
                 | Refusal::Reloading(_)
-                | Refusal::ReloadFailed(_),
+                | Refusal::ReloadFailed(_)
+                | Refusal::ConfigLoadFailed(_),
             ) => {
                 rule!(false, "{request:?} is refused: {result:?}")
             }
@@ -173,9 +195,14 @@ impl Open {
         stage: Stage,
     ) -> Verdict {
         let is_over = self.reloads.is_empty();
+        let has_failed = matches!(result, Err(Refusal::ConfigLoadFailed(_)));
+        let is_cancelled = result == Err(Refusal::ShuttingDown);
+        rule!(is_cancelled || has_failed == (self.config == Config::Failed), "{result:?} of {self:?}");
+        rule!(is_cancelled || self.config != Config::Loading, "it is still being loaded: {self:?}");
         match result {
             Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is said to be done: {self:?}"),
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
+            Err(Refusal::ConfigLoadFailed(_)) => {}
             Err(Refusal::ShuttingDown) => rule!(stage != Stage::Up, "it is not shutting down"),
             Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
             Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is no oneshot"),
@@ -194,7 +221,7 @@ impl Open {
     }
 
     fn is_done(&self, model: &Model) -> bool {
-        if !self.reloads.is_empty() {
+        if !self.reloads.is_empty() || self.config == Config::Loading {
             return false;
         }
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));

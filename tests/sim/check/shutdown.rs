@@ -28,6 +28,7 @@ struct Drain {
     forced: bool,
     /// When everything got SIGKILL.
     killed_at: Option<Mono>,
+    has_cancelled_config_load: bool,
 }
 
 /// How far the end has come.
@@ -126,7 +127,15 @@ impl End {
             }
         };
         let deadline = now + plan.shutdown_timeout;
-        self.drain = Some(Drain { deadline, cause: cause.clone(), code, signals, forced: false, killed_at: None });
+        let cause = cause.clone();
+        let (forced, killed_at, has_cancelled_config_load) = (false, None, false);
+        self.drain = Some(Drain { deadline, cause, code, signals, forced, killed_at, has_cancelled_config_load });
+        Ok(())
+    }
+
+    pub(crate) fn sees_config_load_cancelled(&mut self) -> Verdict {
+        let Some(drain) = &mut self.drain else { return Err(Violation("called off, and no drain".into())) };
+        rule!(!std::mem::replace(&mut drain.has_cancelled_config_load, true), "it is called off again");
         Ok(())
     }
 

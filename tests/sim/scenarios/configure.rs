@@ -8,9 +8,9 @@ use crate::plans::{oneshot, plan, service};
 
 impl Stage {
     pub(super) fn configure(&mut self, services: Vec<Service>) {
-        self.requests += 1;
         let plan = self.plan.merged(plan(services));
-        self.tell(Event::Configured { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
+        self.request(Request::Configure);
+        self.tell(Event::ConfigLoaded { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
     }
 }
 
@@ -246,4 +246,52 @@ fn what_a_new_version_does_without_goes_when_that_has_proved_itself() {
     assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
     stage.exits("db.0", 0);
     assert_eq!(stage.supervisor.view().services().count(), 1);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_loaded_changes_nothing() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.request(Request::Configure);
+    stage.check(&[]);
+    let reason = "keepalive.toml:1:1: what is this".into();
+    stage.tell(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
+    stage.check(&["configuration not loaded: keepalive.toml:1:1: what is this", "reply 1 ConfigLoadFailed"]);
+    stage.tell(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    stage.check(&["configuration not loaded: it is empty"]);
+}
+
+#[test]
+fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begun() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.request(Request::Configure);
+    stage.tell(Event::Withdrawn(RequestId(1)));
+    stage.check(&["withdraw configuration for 1"]);
+    let plan = stage.plan.merged(plan(vec![told("web", 1)]));
+    stage.tell(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 1 unchanged"]);
+}
+
+#[test]
+fn a_load_is_called_off_when_everything_is_stopped() {
+    let mut stage = up(vec![told("web", 1)]);
+    stage.request(Request::Configure);
+    stage.signal(Signal::TERM);
+    stage.check_releases(&["configuration"]);
+    assert_eq!(stage.only("reply"), ["reply 1 ShuttingDown"]);
+    // It may be on its way.
+    let plan = stage.plan.merged(plan(vec![told("db", 1)]));
+    stage.tell(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    stage.tell(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    stage.check(&[]);
+}
+
+#[test]
+fn what_is_kept_for_a_service_goes_when_its_last_instance_has() {
+    let mut stage = up(vec![told("web", 2), told("db", 1)]);
+    stage.configure(vec![told("db", 1)]);
+    stage.check_releases(&[]);
+    stage.exits("web.0", 0);
+    stage.check_releases(&["release web.0"]);
+    stage.exits("web.1", 0);
+    stage.check_releases(&["release web.1", "remove web.1", "remove web.0", "release web"]);
 }

@@ -58,6 +58,8 @@ pub(crate) struct Stage {
     last_pid: i32,
     pids: BTreeMap<InstanceId, Pid>,
     lines: Vec<String>,
+    /// What was released and called off.
+    releases: Vec<String>,
     pub(crate) spawns: Spawns,
     /// Whether nothing but what the supervisor started itself is there: then it hears that it is childless.
     pub(crate) strays: bool,
@@ -93,6 +95,7 @@ impl Stage {
             last_pid: 100,
             pids: BTreeMap::new(),
             lines: Vec::new(),
+            releases: Vec::new(),
             spawns: Spawns::Executed,
             strays: false,
             requests: 0,
@@ -252,6 +255,12 @@ impl Stage {
         assert_eq!(std::mem::take(&mut self.lines), expect);
     }
 
+    /// What has been released and called off since the last time, and nothing else.
+    #[track_caller]
+    pub(crate) fn check_releases(&mut self, expect: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.releases), expect);
+    }
+
     /// Forgets what has been done so far.
     pub(crate) fn forget(&mut self) {
         self.lines.clear();
@@ -306,7 +315,25 @@ impl Stage {
                 let word = format!("{refusal:?}");
                 self.lines.push(format!("reply {} {}", id.0, word.split('(').next().unwrap_or_default()));
             }
-            Action::Configure { .. } => self.lines.push("configure".into()),
+            // The request is told already.
+            Action::LoadConfig { id: Some(_) } => {}
+            Action::LoadConfig { id: None } => self.lines.push("configure".into()),
+            Action::WithdrawConfigLoad { id } => self.lines.push(format!("withdraw configuration for {}", id.0)),
+            // These are told apart, since they go with transitions that are told.
+            Action::CancelConfigLoad => self.releases.push("configuration".into()),
+            Action::ReleaseInstance { instance } => {
+                self.releases.push(format!("release {}", self.name(*instance)));
+            }
+            Action::RemoveInstance { instance } => self.releases.push(format!("remove {}", self.name(*instance))),
+            Action::ReleaseService { service } => {
+                self.releases.push(format!("release {}", self.plan.services[service.position()].name));
+            }
+            Action::PreferSockets { instance } => {
+                self.releases.push(format!("prefer sockets of {}", self.name(*instance)));
+            }
+            Action::LogProbeFailure { pid } => {
+                self.releases.push(format!("log probe of {}", self.owner(*pid)));
+            }
             Action::Adopt(plan) => {
                 self.plan = Rc::clone(plan);
                 self.lines.push("adopt".into());
@@ -366,6 +393,7 @@ impl Stage {
                 self.pids.extend(old.map(|pid| (instance.surge(), pid)));
                 format!("{} replaced", self.name(*instance))
             }
+            JournalEvent::ConfigLoadFailed { reason } => format!("configuration not loaded: {reason}"),
             JournalEvent::Reconfigured(changes) => format!(
                 "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
                 changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
