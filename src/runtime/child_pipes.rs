@@ -1,12 +1,10 @@
-//! Our ends of what a process is given to talk to us with, and its own until it has been made.
+//! The pipes and channels by which a process talks to keepalive: both ends, until the process has been made.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::Runtime;
 use super::inherited_fds::InheritedFds;
-use crate::model::Pid;
 use crate::model::plan::{Ready, Service};
 use crate::sys::{pipe, stream};
 
@@ -22,15 +20,15 @@ impl ChildPipes {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub(super) fn new(definition: &Service) -> Result<Self, Errno> {
-        let mut ends = Self::default();
+        let mut pipes = Self::default();
         if let Ready::Fd(number) = definition.ready {
             let (ours, theirs) = pipe::pipe()?;
-            ends.ready = Some((number, ours, theirs));
+            pipes.ready = Some((number, ours, theirs));
         }
         if definition.process.ipc {
-            ends.ipc = Some(stream::pair()?);
+            pipes.ipc = Some(stream::pair()?);
         }
-        Ok(ends)
+        Ok(pipes)
     }
 
     /// What of them the process gets.
@@ -41,17 +39,9 @@ impl ChildPipes {
             ..InheritedFds::default()
         }
     }
-}
 
-impl Runtime {
-    /// The process has its ends, we listen at ours.
-    pub(super) fn keep(&mut self, ends: ChildPipes, pid: Pid) {
-        let Some(of) = self.children.get(pid) else { return };
-        if let Some((_, ours, _)) = ends.ready {
-            self.probes.listen(pid, of.clone(), ours, &self.poller);
-        }
-        if let Some((ours, _)) = ends.ipc {
-            self.channels.open(pid, of.instance, &of.definition.name, ours, &self.poller);
-        }
+    /// Our ends, after the process has been made: of the pipe by which it reports that it is ready, and of its ipc channel.
+    pub(super) fn into_ours(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
+        (self.ready.map(|(_, ours, _)| ours), self.ipc.map(|(ours, _)| ours))
     }
 }

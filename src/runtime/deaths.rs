@@ -1,170 +1,157 @@
-//! The ends of processes: found, reaped, told.
+//! What the death of a process leads to: its group is signalled, it is reaped, its run ends or lingers.
 
-use super::children::Child;
-use super::{Runtime, foreground, subsystem};
-use crate::model::plan::{Input, KillMode};
-use crate::model::{ExitStatus, InstanceId, Pid, Signal};
-use crate::supervisor::{Event, Exit, Leftovers};
-use crate::sys::wait::WaitOptions;
-use crate::sys::{ChildEvent, kill, procfs, wait};
+use super::foreground;
+use super::kills::kill_groups_of_dead;
+use super::processes::Processes;
+use crate::model::plan::Input;
+use crate::model::{ExitStatus, Pid, RunId, Signal};
+use crate::supervisor::{Event, Exit, GroupAtDeath, Leftovers};
+use crate::sys::wait::{self, WaitOptions};
+use crate::sys::{self, ChildEvent, Poller, procfs};
 
-/// So many dead children are reaped before everything else is looked at.
-const DEATHS_PER_TURN: u32 = 256;
-/// What services say stays with the kernel while more actions than this wait for each instance, even what they said last.
-const LAST_WORDS_BACKLOG: usize = 64;
+/// The exit code of a main process whose end only its parent knows, which is not keepalive.
+const UNKNOWN_EXIT: ExitStatus = ExitStatus::Code(u8::MAX);
 
-impl Runtime {
-    pub(super) fn reap(&mut self) {
-        if let Some(pid) = self.search.take_named() {
-            match wait::peek_at(pid, self.stops) {
-                Ok(ChildEvent::Dead(pid)) => self.on_dead(pid),
-                Ok(ChildEvent::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(ChildEvent::Nothing | ChildEvent::NoChildren) | Err(_) => {}
+/// A dead process that was no main process.
+#[derive(Debug)]
+pub(super) enum Reaped {
+    /// No service had started it.
+    Orphan,
+    /// It was a former main process; with what that means for its run.
+    Former(Option<Event>),
+}
+
+impl Processes {
+    /// The main process of a run is dead and not reaped yet: until it is, neither its number nor that of its group can
+    /// become another's.
+    pub(super) fn reap_main(&mut self, run: RunId, poller: &Poller) -> Vec<Event> {
+        let executed = self.poll_exec_result(run, poller);
+        let exited = self.reap_and_conclude(run, poller);
+        executed.into_iter().chain(exited).collect()
+    }
+
+    fn reap_and_conclude(&mut self, run: RunId, poller: &Poller) -> Option<Event> {
+        self.reap_adopted(run);
+        let dead = self.runs.get(run)?;
+        match GroupAtDeath::of(dead.spec.definition.stop.kill_mode) {
+            GroupAtDeath::Killed => kill_groups_of_dead(dead),
+            GroupAtDeath::Kept | GroupAtDeath::LeftAlone => {}
+        }
+        let ended = wait::reap(dead.pid).ok()?;
+        self.conclude(run, ended.status, poller)
+    }
+
+    /// Reaps a dead process that is no main process, or none any more.
+    pub(super) fn reap_other(&mut self, pid: Pid, poller: &Poller) -> Reaped {
+        let former = self.runs.of_pid(pid).map(|run| run.id);
+        let reaped = wait::reap(pid);
+        let Some(run) = former else { return Reaped::Orphan };
+        let Ok(ended) = reaped else { return Reaped::Former(None) };
+        let Some(of) = self.runs.get_mut(run) else { return Reaped::Former(None) };
+        of.on_superseded_reaped(pid, ended.status);
+        // A main process that does not exist has been reaped by the one whose place it had taken.
+        let is_gone = procfs::stat(of.pid).is_none();
+        Reaped::Former(is_gone.then(|| self.conclude(run, ended.status, poller)).flatten())
+    }
+
+    /// Reaps former main processes that have become our children: they tell how the run has ended.
+    fn reap_adopted(&mut self, run: RunId) {
+        let adoptable = self.runs.get(run).map(|run| run.adoptable()).unwrap_or_default();
+        for pid in adoptable {
+            if self.runs.of_main(pid).is_none()
+                && wait::peek_at(pid, WaitOptions::ExitsOnly) == Ok(ChildEvent::Dead(pid))
+                && let Ok(ended) = wait::reap(pid)
+                && let Some(run) = self.runs.get_mut(run)
+            {
+                run.on_superseded_reaped(pid, ended.status);
             }
         }
-        if !self.search.is_due(self.children.count(), self.now) {
-            return;
+    }
+
+    /// The main process has ended and has been reaped.
+    fn conclude(&mut self, run: RunId, status: ExitStatus, poller: &Poller) -> Option<Event> {
+        self.drop_exec_result(run, poller);
+        let of = self.runs.get_mut(run)?;
+        of.unwatch(poller);
+        let (status, definition) = (of.exit_status(status), std::rc::Rc::clone(&of.spec.definition));
+        if definition.process.input == Input::Terminal {
+            foreground::on_ended(of.pid);
         }
-        for _ in 0..DEATHS_PER_TURN {
-            match wait::peek(self.stops) {
-                Ok(ChildEvent::Dead(pid)) => {
-                    self.search.found();
-                    self.on_dead(pid);
-                }
-                Ok(ChildEvent::Stopped(pid, signal)) => self.on_stopped(pid, signal),
-                Ok(ChildEvent::NoChildren) => {
-                    self.search.done(self.now);
-                    self.look_at_uncleared();
-                    return self.happened(Event::Childless);
-                }
-                Ok(ChildEvent::Nothing) | Err(_) => {
-                    self.search.done(self.now);
-                    self.sweep_again();
-                    return self.look_at_uncleared();
-                }
+        let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
+            GroupAtDeath::LeftAlone => {
+                self.runs.remove(run);
+                Leftovers::None
             }
-        }
+            GroupAtDeath::Killed | GroupAtDeath::Kept => match self.runs.linger_or_remove(run, &self.liveness) {
+                true => Leftovers::Some,
+                false => Leftovers::None,
+            },
+        };
+        let is_killed = status == ExitStatus::Signal(Signal::KILL);
+        let exit = Exit { status, oom_killed: is_killed && self.oom.has_risen() };
+        Some(Event::Exited { run, exit, leftovers })
     }
 
-    /// Not reaped yet: until it is, its id and the group that it led cannot become another's.
-    fn on_dead(&mut self, pid: Pid) {
-        if subsystem::has_backlog_below(&self.supervisor, LAST_WORDS_BACKLOG) {
-            // By its id it is found whose last words they are.
-            self.read_notifications();
-        }
-        let Some(child) = self.children.get(pid).cloned() else { return self.on_other_dead(pid) };
-        for ended in self.children.successions().unknown_ends(pid).collect::<Vec<_>>() {
-            let is_other = self.children.get(ended).is_none();
-            if is_other && wait::peek_at(ended, WaitOptions::ExitsOnly) == Ok(ChildEvent::Dead(ended)) {
-                self.on_other_dead(ended);
-            }
-        }
-        self.poll_exec_result(pid);
-        self.forget_start(pid);
-        self.kill_groups(pid, &child);
-        let Ok(ended) = wait::reap(pid) else { return };
-        self.conclude(pid, &child, ended.status);
-    }
-
-    /// No main process, or none any more.
-    fn on_other_dead(&mut self, pid: Pid) {
-        if let Some(events) = self.config_loader.on_dead(pid, &self.plan, self.now) {
-            return events.into_iter().for_each(|event| self.happened(event));
-        }
-        if self.on_helper_dead(pid) || self.close_queue.on_dead(pid) {
-            return;
-        }
-        let successor = self.children.successions().of(pid);
-        if successor.is_none() {
-            self.journal.on_orphan_reaped();
-            let total = self.journal.counts().orphans;
-            log::debug!("reaped pid {pid}, {total} so far that no service had started");
-        }
-        let Ok(ended) = wait::reap(pid) else { return };
-        self.children.successions_mut().on_reaped(pid, ended.status);
-        if let Some(successor) = successor
-            && let Some(child) = self.children.get(successor).cloned()
-            && procfs::stat(successor).is_none()
-        {
-            // It was reaped by the one whose place it had taken.
-            self.conclude(successor, &child, ended.status);
-        }
-    }
-
-    /// What a main process that has ended leaves in its group, and in those of the ones before it.
-    fn kill_groups(&mut self, pid: Pid, child: &Child) {
-        if child.definition.stop.kill_mode != KillMode::Mixed {
-            return;
-        }
-        kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        for before in self.children.successions().before(pid) {
-            kill::signal_group(before.led_group(), Signal::KILL).ok();
-        }
-    }
-
-    /// A main process has ended and has been reaped.
-    pub(super) fn conclude(&mut self, pid: Pid, child: &Child, status: ExitStatus) {
-        self.children.remove(pid);
-        self.probes.forget(pid, &self.poller);
-        self.channels.on_ended(pid, &self.poller);
-        let status = self.children.successions_mut().take_end(pid).unwrap_or(status);
-        self.sockets.release(&self.plan, || self.children.living());
-        self.children.successions_mut().stop_watching(pid, &self.poller);
-        self.logging.on_ended(child.instance);
-        if child.definition.uses_notify_socket() {
-            self.take_leave(pid, child.instance.slot());
-        }
-        if child.definition.process.input == Input::Terminal {
-            foreground::on_ended(pid);
-        }
-        let left = self.what_is_left(pid, child);
-        let killed = status == ExitStatus::Signal(Signal::KILL);
-        let exit = Exit { status, oom_killed: killed && self.oom.has_risen() };
-        self.happened(Event::Exited { pid, exit, left });
-    }
-
-    /// What is known of an instance goes with the last process of one that is not to be any more.
-    fn take_leave(&mut self, pid: Pid, id: InstanceId) {
-        self.notify.on_ended(id, pid);
-        let service = self.supervisor.view().services().nth(id.service.position());
-        if service.is_none_or(|service| id.number >= service.wanted) {
-            self.notify.forget(id);
-        }
-    }
-
-    fn what_is_left(&mut self, pid: Pid, child: &Child) -> Leftovers {
-        if child.definition.stop.kill_mode == KillMode::Process {
-            self.children.successions_mut().forget(pid);
-            return Leftovers::None;
-        }
-        self.children.successions_mut().prune(&self.probe);
-        if !self.is_in_use(pid) {
-            return Leftovers::None;
-        }
-        self.uncleared.push(pid);
-        Leftovers::Some
-    }
-
-    /// Whether anything is left of this main process, or of those before it.
-    fn is_in_use(&self, pid: Pid) -> bool {
-        self.probe.is_in_use(pid) || self.children.successions().before(pid).next().is_some()
-    }
-
-    fn look_at_uncleared(&mut self) {
-        self.children.successions_mut().prune(&self.probe);
-        let (left, cleared) = std::mem::take(&mut self.uncleared).into_iter().partition(|pid| self.is_in_use(*pid));
-        self.uncleared = left;
-        let cleared: Vec<Pid> = cleared;
-        for pid in cleared {
-            self.happened(Event::Cleared { pid });
-        }
-    }
-
-    /// The terminal has stopped the main process of the service that has it.
-    fn on_stopped(&mut self, pid: Pid, signal: Signal) {
+    /// The terminal has stopped a child. Whether keepalive has been suspended with it, and continued.
+    pub(super) fn on_stopped(&self, pid: Pid, signal: Signal) -> bool {
         wait::consume_stop(pid);
-        if self.children.get(pid).is_some_and(|child| child.definition.process.input == Input::Terminal) {
-            self.suspended = foreground::on_stopped(pid, signal);
+        let run = self.runs.of_main(pid);
+        let has_terminal = run.is_some_and(|run| run.spec.definition.process.input == Input::Terminal);
+        has_terminal && foreground::on_stopped(pid, signal)
+    }
+
+    /// `pid` is to be the main process in place of the one that is. `None`: it cannot be, since it is not one of the run's
+    /// processes or is another run's main process.
+    pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Option<Vec<Event>> {
+        let is_alive = procfs::stat(pid).is_some_and(|stat| !stat.is_dead());
+        let belongs = is_alive && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
+        let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
+        (belongs && !is_taken).then(|| self.replace_main(run, pid, poller))
+    }
+
+    fn replace_main(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Vec<Event> {
+        let mut events: Vec<Event> = self.poll_exec_result(run, poller).into_iter().collect();
+        if let Some(before) = self.runs.get(run).map(|run| run.pid) {
+            log::info!("pid {pid} is the main process in place of pid {before}");
+        }
+        self.runs.change_main_pid(run, pid, &self.liveness, poller);
+        events.push(Event::MainPidChanged { run, pid });
+        events
+    }
+
+    /// A main process has ended that had taken another's place. If it is our child, the reaper finds it as any other. If
+    /// not, its parent knows how it has ended, and the former main process has its place again.
+    pub(super) fn on_main_pid_exited(&mut self, run: RunId, poller: &Poller) -> Vec<Event> {
+        let Some(of) = self.runs.get_mut(run) else { return Vec::new() };
+        of.unwatch(poller);
+        let pid = of.pid;
+        let own = sys::process::id().get();
+        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
+        // In this order: if its parent ends in between, it has become our child.
+        let former = of.superseded().find(is_ours);
+        // If the number is another run's main process by now, it has been reaped.
+        let parent = match self.runs.of_main(pid) {
+            Some(main) if main.id == run => procfs::stat(pid).map(|stat| stat.ppid),
+            Some(_) | None => None,
+        };
+        if parent == Some(own) {
+            self.schedule.want(Some(pid));
+            return Vec::new();
+        }
+        match former {
+            Some(former) => {
+                let events = self.replace_main(run, former, poller);
+                if parent.is_some()
+                    && let Some(run) = self.runs.get_mut(run)
+                {
+                    run.expect_adoption(pid);
+                }
+                events
+            }
+            None => {
+                log::warn!("pid {pid} has ended, and how only its parent knows");
+                self.conclude(run, UNKNOWN_EXIT, poller).into_iter().collect()
+            }
         }
     }
 }

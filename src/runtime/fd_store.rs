@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::by_instance::ByInstance;
+use super::subsystem::{Context, Subsystem};
 use super::token::Token;
-use crate::model::InstanceId;
+use crate::model::{InstanceId, Mono};
+use crate::supervisor::Event;
 use crate::sys::{self, Poller, kcmp, process};
 
 /// So many of the descriptors that we may have are for ourselves: a service that stores all it can must not keep others
@@ -17,6 +19,8 @@ pub(super) struct FdStore {
     slots: ByInstance<Vec<Stored>>,
     /// The last number that was given.
     last_number: u64,
+    /// Numbers of those whose other end is closed.
+    ended: Vec<u64>,
 }
 
 /// A descriptor that is kept.
@@ -46,6 +50,25 @@ pub(super) struct Refused {
     pub(super) surplus: usize,
     /// So many would leave us too few.
     pub(super) roomless: usize,
+}
+
+impl Subsystem for FdStore {
+    type Needs<'a> = ();
+
+    fn due(&self) -> Option<Mono> {
+        None
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        if let Token::StoredFd(number) = token {
+            self.ended.push(number);
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        self.drop_ended(context.poller);
+        Vec::new()
+    }
 }
 
 impl FdStore {
@@ -91,9 +114,11 @@ impl FdStore {
     }
 
     /// Drops the one with this number: its other end has been closed.
-    pub(super) fn on_end(&mut self, number: u64, poller: &Poller) {
-        for slot in self.slots.all_mut() {
-            release(slot.extract_if(.., |stored| stored.number == number), poller);
+    fn drop_ended(&mut self, poller: &Poller) {
+        for number in std::mem::take(&mut self.ended) {
+            for slot in self.slots.all_mut() {
+                release(slot.extract_if(.., |stored| stored.number == number), poller);
+            }
         }
     }
 
@@ -174,11 +199,9 @@ mod tests {
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0);
         drop((first_end, second_end));
         let tokens: Vec<u64> = poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
-        let [Some(Token::StoredFd(number))] = tokens.iter().map(|word| Token::decode(*word)).collect::<Vec<_>>()[..]
-        else {
-            panic!("{tokens:?}");
-        };
-        store.on_end(number, &poller);
+        assert_eq!(tokens.len(), 1);
+        store.on_ready(Token::decode(tokens[0]).unwrap());
+        store.drop_ended(&poller);
         assert_eq!(names(&store), ["a", "b"]);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().len(), 0, "nothing is told of it again");
         drop(theirs);

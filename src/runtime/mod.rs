@@ -1,12 +1,13 @@
 //! Does. The one loop: what becomes readable is made an event, what the supervisor decides is made to happen.
 //!
-//! This room must not decide anything about services. Nothing in it waits but `Runtime::turn`, and nothing in it
-//! may take long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in
-//! between. Start with [`run`].
+//! This room does not decide anything about services. Nothing in it waits but `Runtime::wait`, and nothing in it may take
+//! long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in between.
+//!
+//! Start with [`run`], then `Runtime::turn` for what happens in which order and `Runtime::act` for what each action does.
+//! What is known of a process stands in `runs`; each part of the loop that owns state is a `Subsystem`.
 
 mod by_instance;
 mod child_pipes;
-mod children;
 mod close_queue;
 mod config_loader;
 mod control;
@@ -22,71 +23,76 @@ mod logging;
 mod notify;
 mod oom;
 mod probe;
+mod process_factory;
+mod processes;
+mod rate_limited_log;
 mod reap_scheduler;
+mod resources;
+mod runs;
+mod signal_source;
 mod sockets;
 mod start;
 mod state;
 mod subsystem;
-mod successions;
 mod text;
 mod token;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::model::exit_code::OS_ERROR;
-use crate::model::map::Map;
 use crate::model::plan::Input;
-use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, errno};
+use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, Signal, errno};
 use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
-use crate::sys::{
-    self, DispositionReset, Origin, PidLiveness, Poller, Received, SignalQueue, SpawnMode, StringList, signals,
-};
-use children::Children;
+use crate::sys::{self, ChildEvent, DispositionReset, Poller, SignalQueue, SpawnMode, StringList, signals};
 use close_queue::CloseQueue;
 use config_loader::ConfigLoader;
 pub use config_loader::LoadConfig;
 use control::Server;
 use control::snapshot::Sources;
-use fd_store::FdStore;
+use deaths::Reaped;
 use ipc::Channels;
 use journal::Journal;
 use logging::Logging;
 use notify::Notify;
-use oom::OomCounter;
 use probe::Probes;
-use reap_scheduler::ReapScheduler;
-use sockets::Sockets;
-use state::States;
+use process_factory::ProcessFactory;
+use processes::Processes;
+use resources::Resources;
+use runs::RunSpec;
+use signal_source::SignalSource;
+use start::Start;
 use subsystem::{Context, Subsystem};
 use token::Token;
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
-const ACTIONS_PER_TURN: u32 = 64;
-/// Who waits so long has nothing to do.
+const MAX_ACTIONS_PER_TURN: u32 = 64;
+/// So many dead children are reaped before everything else is looked at.
+const MAX_DEATHS_PER_TURN: u32 = 256;
+/// While more actions than this wait for each instance, what services report stays with the kernel, even the last of it.
+const MAX_PENDING_ACTIONS_AT_DEATH: usize = 64;
+/// A loop that waits so long has nothing to do.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// So many signals are taken from the kernel at once.
-const SIGNALS_PER_READ: usize = 16;
 
 /// Runs the service set until it ends, and gives the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each. `load_config` is how another configuration is got.
+/// `environment` is what keepalive was started with, `NAME=value` each. `load_config` reads the configuration again.
 #[must_use]
 pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::block_all(DispositionReset::All);
     sys::process::set_cloexec_on_inherited_fds();
-    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config) {
+    let outlives_terminal = inherited.ignored.contains(Signal::HUP);
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config, outlives_terminal) {
         Ok(mut runtime) => {
-            runtime.outlives_terminal = inherited.ignored.contains(Signal::HUP);
             let outcome = runtime.run();
             let (server, context, sources) = runtime.server();
             server.close(&context, sources);
-            runtime.sockets.close();
+            runtime.resources.sockets.close();
             runtime.logging.finish(runtime.journal.counts().stop_begun);
             outcome
         }
@@ -112,107 +118,91 @@ fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
 
 struct Runtime {
     plan: Rc<Plan>,
+    supervisor: Supervisor,
+    processes: Processes,
+    resources: Resources,
+    logging: Logging,
     config_loader: ConfigLoader,
     close_queue: CloseQueue,
-    supervisor: Supervisor,
-    children: Children,
-    sockets: Sockets,
-    states: States,
-    logging: Logging,
-    /// Starts whose result is not known yet.
-    pending_execs: Map<Pid, OwnedFd>,
-    /// Main processes that were reaped and have left others in their group or session.
-    uncleared: Vec<Pid>,
-    signals: SignalQueue,
-    poller: Poller,
-    probe: PidLiveness,
-    oom: OomCounter,
-    stops: WaitOptions,
-    /// We were started with SIGHUP ignored, by nohup(1).
-    outlives_terminal: bool,
-    /// We have been stopped together with our terminal, and the SIGCONT that ended it is still to be taken.
-    suspended: bool,
-    now: Mono,
-    /// How many actions may still be done in this turn.
-    budget: u32,
-    /// When the supervisor wants to be woken; true as long as the budget is not spent.
-    until: Option<Mono>,
-    outcome: Option<Outcome>,
-    /// ChildEvent by the last wait: of these pending_execs the result is there.
-    started: Vec<Pid>,
-    search: ReapScheduler,
-    /// Everything below keepalive gets this signal; what appears meanwhile gets it too.
-    sweeping: Option<Signal>,
-    /// There has been nothing to do for the first time.
-    is_settled: bool,
     journal: Journal,
     server: Server,
     notify: Notify,
-    store: FdStore,
-    /// Found by the last wait: these main processes have ended, these stored descriptors have come to their end.
-    ends: Vec<Token>,
     probes: Probes,
     channels: Channels,
+    inputs: Inputs,
+    turn: Turn,
+}
+
+/// What the loop waits for.
+struct Inputs {
+    poller: Poller,
+    signals: SignalSource,
+}
+
+/// The present turn of the loop.
+#[derive(Debug)]
+struct Turn {
+    now: Mono,
+    /// How many actions may still be done.
+    budget: u32,
+    /// When the supervisor has to be woken; valid while the budget is not spent.
+    until: Option<Mono>,
+    /// keepalive ends like this.
+    outcome: Option<Outcome>,
+    /// There has been nothing to do for the first time.
+    is_settled: bool,
 }
 
 /// A subsystem, when it has its turn.
 #[derive(Clone, Copy, Debug)]
 enum Part {
+    Processes,
+    Notify,
+    FdStore,
+    Channels,
     Logging,
     Server,
+    Probes,
     ConfigLoader,
     CloseQueue,
 }
 
 impl Runtime {
-    fn new(plan: Rc<Plan>, environment: StringList, load_config: LoadConfig) -> Result<Self, Refused> {
+    fn new(
+        plan: Rc<Plan>,
+        environment: StringList,
+        load_config: LoadConfig,
+        outlives_terminal: bool,
+    ) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
         }
-        let signals = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
+        let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
-        poller.add(signals.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
+        poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
         let spawn_mode = if sys::spawn::mounts_can_hang() { SpawnMode::Fork } else { SpawnMode::Vfork };
-        let children = Children::new(environment, spawn_mode).map_err(refused("open /dev/null"))?;
+        let factory = ProcessFactory::new(environment, spawn_mode).map_err(refused("open /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
+        let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
+        let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;
         let now = sys::now();
         let logging = Logging::new(Rc::clone(&plan), &poller);
-        let probe = PidLiveness::new().map_err(refused("open an event descriptor"))?;
-        // Whoever finds the control socket finds those of the services too.
-        let sockets = Sockets::new(&plan);
+        let resources = Resources::new(&plan);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
-            sockets,
-            states: States::default(),
             plan,
+            processes,
+            resources,
+            logging,
             config_loader: ConfigLoader::new(load_config),
             close_queue: CloseQueue::default(),
-            children,
-            logging,
-            pending_execs: Map::new(),
-            uncleared: Vec::new(),
-            signals,
-            poller,
-            probe,
-            oom: OomCounter::new(),
-            stops: if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly },
-            outlives_terminal: false,
-            suspended: false,
-            now,
-            budget: 0,
-            until: None,
-            outcome: None,
-            started: Vec::new(),
-            search: ReapScheduler::new(),
-            sweeping: None,
-            is_settled: false,
             journal: Journal::new(now),
             notify: Notify::default(),
-            store: FdStore::default(),
-            ends: Vec::new(),
             probes: Probes::default(),
             channels: Channels::default(),
+            inputs: Inputs { poller, signals: SignalSource::new(queue, outlives_terminal) },
+            turn: Turn { now, budget: 0, until: None, outcome: None, is_settled: false },
         })
     }
 
@@ -220,147 +210,225 @@ impl Runtime {
         let instances = self.plan.instances();
         let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
         log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
-        self.tell(Event::Boot);
+        self.send_event(Event::Boot);
         loop {
-            self.budget = ACTIONS_PER_TURN;
+            self.turn.budget = MAX_ACTIONS_PER_TURN;
             self.act();
-            if let Some(outcome) = self.outcome.take() {
+            if let Some(outcome) = self.turn.outcome.take() {
                 return outcome;
             }
             self.turn();
         }
     }
 
-    /// Waits once, takes in what has happened, does at once what follows from it.
+    /// Waits once, takes in what has happened, does at once what follows from it. The order has its reasons: an execve that
+    /// has succeeded comes before anything that its program reports, and what processes have reported is read before they
+    /// are reaped.
     fn turn(&mut self) {
-        self.server.announce(self.journal.events().latest(), &self.poller);
+        self.server.announce(self.journal.events().latest(), &self.inputs.poller);
         let timeout = self.timeout();
-        if !self.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
-            self.is_settled = true;
+        if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
+            self.turn.is_settled = true;
             sys::memory::release_code_pages();
         }
-        let signalled = self.wait(timeout);
+        self.wait(timeout);
         self.journal.counts_mut().turns += 1;
-        for pid in std::mem::take(&mut self.started) {
-            self.poll_exec_result(pid);
-            self.act();
+        for part in [Part::Processes, Part::Notify, Part::FdStore, Part::Channels] {
+            self.take_turn(part);
         }
-        self.listen_to_services();
-        self.talk();
-        if signalled && self.has_capacity() {
-            self.take_signals();
+        if self.has_capacity() {
+            let events = self.inputs.signals.read(&mut self.processes.schedule);
+            self.dispatch_all(events);
         }
         self.reap();
         self.take_turn(Part::Logging);
-        self.journal.publish_coalesced(self.now);
-        self.take_turn(Part::Server);
-        self.probe();
-        self.take_turn(Part::ConfigLoader);
-        self.take_turn(Part::CloseQueue);
-        self.notify.listen(&self.poller);
-        self.happened(Event::Tick);
+        self.journal.publish_coalesced(self.turn.now);
+        for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue] {
+            self.take_turn(part);
+        }
+        self.notify.update_interest(&self.inputs.poller);
+        self.dispatch(Event::Tick);
     }
 
     /// How long to wait; `None`: until something happens.
     fn timeout(&self) -> Option<Duration> {
-        if self.budget == 0 || self.channels.is_busy() || self.subsystems().iter().any(|part| part.is_busy()) {
+        if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
-        let others = [self.until, self.search.due(self.children.count()), self.journal.due(), self.probes.due()];
+        let others = [self.turn.until, self.journal.due()];
         let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
         due.map(|due| due.since(sys::now()))
     }
 
-    fn subsystems(&self) -> [&dyn Subsystem; 4] {
-        [&self.logging, &self.server, &self.config_loader, &self.close_queue]
+    fn subsystems(&self) -> [&dyn Subsystem; 9] {
+        let Self { processes, notify, resources, channels, logging, server, probes, config_loader, .. } = self;
+        [processes, notify, &resources.fds, channels, logging, server, probes, config_loader, &self.close_queue]
+    }
+
+    /// The one place that waits. What is ready is noted by its subsystem, which sees to it in its turn.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        self.logging.wait_for_room(&self.inputs.poller);
+        self.notify.begin_turn();
+        self.inputs.signals.begin_turn();
+        let ready = self.inputs.poller.wait(timeout).unwrap_or_default();
+        for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
+            match token {
+                Token::Signals => self.inputs.signals.on_ready(),
+                Token::ExecResult(_) | Token::MainPidExited(_) => self.processes.on_ready(token),
+                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
+                Token::Notify => self.notify.on_ready(token),
+                Token::StoredFd(_) => self.resources.fds.on_ready(token),
+                Token::Probe(_) => self.probes.on_ready(token),
+                Token::Channel(_) => self.channels.on_ready(token),
+                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
+            }
+        }
+        self.turn.now = sys::now();
     }
 
     fn take_turn(&mut self, part: Part) {
-        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, .. } = self;
-        let mut context = Context { now: self.now, plan, poller, journal, supervisor };
+        let Self { plan, supervisor, journal, processes, resources, logging, notify, probes, channels, .. } = self;
+        let (server, close_queue, poller) = (&mut self.server, &mut self.close_queue, &self.inputs.poller);
+        let mut context = Context { now: self.turn.now, plan, poller, journal, supervisor };
         let events = match part {
+            Part::Processes => processes.turn(&mut context, ()),
+            Part::Notify => notify.turn(&mut context, (processes, &mut resources.fds)),
+            Part::FdStore => resources.fds.turn(&mut context, ()),
+            Part::Channels => channels.turn(&mut context, ()),
             Part::Logging => logging.turn(&mut context, ()),
             Part::Server => server.turn(&mut context, Sources { logging, notify, channels }),
+            Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging)),
             Part::ConfigLoader => self.config_loader.turn(&mut context, ()),
-            Part::CloseQueue => self.close_queue.turn(&mut context, ()),
+            Part::CloseQueue => close_queue.turn(&mut context, ()),
         };
-        for event in events {
-            self.happened(event);
-        }
+        self.dispatch_all(events);
     }
 
     /// The control server, and what it needs.
     fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
-        let Self { plan, poller, journal, supervisor, logging, notify, channels, server, .. } = self;
-        (server, Context { now: self.now, plan, poller, journal, supervisor }, Sources { logging, notify, channels })
+        let Self { plan, supervisor, journal, logging, notify, channels, server, inputs, .. } = self;
+        let context = Context { now: self.turn.now, plan, poller: &inputs.poller, journal, supervisor };
+        (server, context, Sources { logging, notify, channels })
     }
 
-    /// Whether what makes many actions may come.
+    /// Whether the supervisor may be given what makes many actions.
     fn has_capacity(&self) -> bool {
         subsystem::has_capacity(&self.supervisor)
     }
 
-    fn listen_to_services(&mut self) {
-        if self.notify.has_news() && self.has_capacity() {
-            self.read_notifications();
+    /// Finds dead children, as many as one turn allows.
+    fn reap(&mut self) {
+        if let Some(child) = self.processes.peek_named() {
+            self.on_child_event(child);
         }
-        for token in std::mem::take(&mut self.ends) {
-            match token {
-                Token::StoredFd(number) => self.store.on_end(number, &self.poller),
-                Token::MainPidExited(pid) => self.on_successor_ended(pid),
-                _ => {}
+        if !self.processes.is_scan_due(self.turn.now) {
+            return;
+        }
+        for _ in 0..MAX_DEATHS_PER_TURN {
+            let event = self.processes.peek(self.turn.now);
+            self.on_child_event(event);
+            if matches!(event, ChildEvent::Nothing | ChildEvent::NoChildren) {
+                return self.end_scan(event == ChildEvent::NoChildren);
             }
         }
     }
 
-    /// The one place that waits. Notes which pending_execs have come to something; whether signals are there to be taken.
-    fn wait(&mut self, timeout: Option<Duration>) -> bool {
-        let mut signalled = false;
-        self.logging.wait_for_room(&self.poller);
-        self.notify.begin_turn();
-        let ready = self.poller.wait(timeout).unwrap_or_default();
-        for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
-            match token {
-                Token::Signals => signalled = true,
-                Token::ExecResult(pid) => self.started.push(pid),
-                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
-                Token::Notify => self.notify.is_ready(),
-                Token::MainPidExited(_) | Token::StoredFd(_) => self.ends.push(token),
-                Token::Probe(_) => self.probes.is_ready(token),
-                Token::Channel(pid) => self.channels.is_ready(pid),
-                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
-            }
+    /// No child is dead any more.
+    fn end_scan(&mut self, is_childless: bool) {
+        let ended = self.processes.take_ended();
+        self.dispatch_all(ended);
+        if is_childless {
+            self.dispatch(Event::NoChildren);
+        } else {
+            self.processes.sweep_again(self.logging.pid());
         }
-        self.now = sys::now();
-        signalled
     }
 
-    /// Tells the supervisor, and does at once what follows.
-    fn happened(&mut self, event: Event) {
-        self.tell(event);
+    fn on_child_event(&mut self, event: ChildEvent) {
+        match event {
+            ChildEvent::Dead(pid) => self.on_dead(pid),
+            ChildEvent::Stopped(pid, signal) => {
+                if self.processes.on_stopped(pid, signal) {
+                    self.inputs.signals.on_continued();
+                }
+            }
+            ChildEvent::Nothing | ChildEvent::NoChildren => {}
+        }
+    }
+
+    /// A child has ended and has not been reaped. What it has reported is read first: its pid says who it was.
+    fn on_dead(&mut self, pid: Pid) {
+        if subsystem::has_backlog_below(&self.supervisor, MAX_PENDING_ACTIONS_AT_DEATH) {
+            let events = self.notify.read(
+                self.turn.now,
+                &mut notify::World {
+                    processes: &mut self.processes,
+                    fds: &mut self.resources.fds,
+                    poller: &self.inputs.poller,
+                },
+            );
+            self.dispatch_all(events);
+        }
+        let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
+            Some(run) => self.processes.reap_main(run, &self.inputs.poller),
+            None => self.reap_other(pid),
+        };
+        self.dispatch_all(events);
+    }
+
+    /// A dead child that is no main process: a helper of a subsystem, a former main process, or an orphan.
+    fn reap_other(&mut self, pid: Pid) -> Vec<Event> {
+        if let Some(events) = self.config_loader.on_dead(pid, &self.plan, self.turn.now) {
+            return events;
+        }
+        if self.close_queue.on_dead(pid) {
+            return Vec::new();
+        }
+        if let Some(events) = self.probes.on_helper_dead(pid, &self.inputs.poller, self.turn.now) {
+            return events;
+        }
+        match self.processes.reap_other(pid, &self.inputs.poller) {
+            Reaped::Orphan => {
+                self.journal.on_orphan_reaped();
+                log::debug!("reaped pid {pid}, {} so far that no service had started", self.journal.counts().orphans);
+                Vec::new()
+            }
+            Reaped::Former(event) => event.into_iter().collect(),
+        }
+    }
+
+    /// Sends the supervisor an event, and does at once what follows.
+    fn dispatch(&mut self, event: Event) {
+        self.send_event(event);
         self.act();
     }
 
-    /// Only tells the supervisor: for the answer to one of its actions, which [`Self::act`] is doing.
-    fn tell(&mut self, event: Event) {
-        if let Event::MainPidChanged { pid, successor } = event {
-            self.probes.on_succeeded(pid, successor);
-            self.channels.on_succeeded(pid, successor, &self.poller);
+    fn dispatch_all(&mut self, events: Vec<Event>) {
+        events.into_iter().for_each(|event| self.dispatch(event));
+    }
+
+    /// Only sends the supervisor an event: the answer to one of its actions, which [`Self::act`] is doing.
+    fn send_event(&mut self, event: Event) {
+        if let Event::Executed { run } = event
+            && let Some(run) = self.processes.runs.get(run)
+        {
+            self.journal.on_executed(run.spec.instance, self.turn.now);
         }
-        self.supervisor.handle(self.now, event);
+        self.supervisor.handle(self.turn.now, event);
     }
 
     /// Does what is to be done, as far as the budget of this turn allows.
     fn act(&mut self) {
-        while self.budget > 0 && self.outcome.is_none() {
-            self.budget -= 1;
+        while self.turn.budget > 0 && self.turn.outcome.is_none() {
             match self.supervisor.poll() {
                 Step::Wait { until } => {
-                    self.budget += 1;
-                    self.until = until;
+                    self.turn.until = until;
                     return;
                 }
-                Step::Do(action) => self.perform(action),
+                Step::Do(action) => {
+                    self.turn.budget -= 1;
+                    self.perform(action);
+                }
             }
         }
     }
@@ -368,81 +436,99 @@ impl Runtime {
     /// The one place that matches on actions.
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Exit(outcome) => self.outcome = Some(outcome),
-            Action::Spawn { instance, restarts, definition } => self.spawn(instance, restarts, &definition),
+            Action::Spawn { run, instance, restarts, definition } => {
+                self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
+            }
+            Action::StartProbe { run } => self.start_probe(run),
+            Action::GiveUpProbe { run } => self.probes.give_up(run, &self.inputs.poller),
+            Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
+            Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
+            Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
+            Action::SignalAll { signal } => self.signal_all(signal),
             Action::LoadConfig { id } => {
-                if let Some(failed) = self.config_loader.load(id, self.now) {
-                    self.tell(failed);
+                if let Some(failed) = self.config_loader.load(id, self.turn.now) {
+                    self.send_event(failed);
                 }
             }
             Action::WithdrawConfigLoad { id } => self.config_loader.withdraw(id),
             Action::CancelConfigLoad => self.config_loader.cancel(),
             Action::Adopt(plan) => self.adopt(&plan),
-            Action::Farewell { pid } => self.channels.say_farewell(pid, &self.poller),
-            Action::Signal { pid, scope, signal } => self.signal(pid, scope, signal),
-            Action::SignalAll { signal } => self.signal_all(signal),
             Action::ReleaseInstance { instance } => self.release_instance(instance),
             Action::RemoveInstance { instance } => self.remove_instance(instance),
             Action::ReleaseService { service } => self.release_service(service),
-            Action::PreferSockets { instance } => self.sockets.prefer_those_of(instance),
-            Action::LogProbeFailure { pid } => self.probes.explain(pid),
+            Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
             Action::JournalEntry(entry) => self.journal.record(&self.plan, entry),
             Action::Reply { id, result } => {
                 let (server, context, sources) = self.server();
                 server.reply(id, result, &context, sources);
             }
+            Action::Exit(outcome) => self.turn.outcome = Some(outcome),
         }
     }
 
-    /// From now on this is the plan.
-    fn adopt(&mut self, plan: &Rc<Plan>) {
-        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.adopt(plan, &self.poller);
-        self.sockets.adopt(plan);
-        self.sockets.release(plan, || self.children.living());
-        config_loader::warn_about_fixed_keys(&before, plan);
+    fn spawn(&mut self, run: RunId, spec: RunSpec) {
+        let start = Start {
+            processes: &mut self.processes,
+            resources: &mut self.resources,
+            logging: &mut self.logging,
+            notify: &mut self.notify,
+            probes: &mut self.probes,
+            channels: &mut self.channels,
+            poller: &self.inputs.poller,
+        };
+        let events = start.start(run, spec);
+        self.turn.now = sys::now();
+        events.into_iter().for_each(|event| self.send_event(event));
+    }
+
+    fn start_probe(&mut self, run: RunId) {
+        if let Some(run) = self.processes.runs.get(run) {
+            self.probes.start(run.id, run.spec.clone(), self.turn.now);
+        }
+    }
+
+    /// The main process of a run has ended.
+    fn release_run(&mut self, run: RunId, instance: InstanceId) {
+        self.probes.forget(run, &self.inputs.poller);
+        self.channels.on_ended(run, &self.inputs.poller);
+        self.logging.on_ended(instance);
+        self.notify.on_ended(run, instance);
+        self.resources.release_sockets(&self.plan, &self.processes.runs);
     }
 
     /// It has come to rest.
     fn release_instance(&mut self, id: InstanceId) {
-        self.sockets.release_instance(id);
-        self.store.forget(id, &self.poller);
+        self.resources.sockets.release_instance(id);
+        self.resources.fds.forget(id, &self.inputs.poller);
     }
 
-    /// There is to be none of this name any more.
+    /// There is to be no instance of this name any more.
     fn remove_instance(&mut self, id: InstanceId) {
         self.logging.forget(id);
         self.notify.forget(id);
     }
 
-    /// The configuration does not have it any more. When it returns it is a new one.
+    /// The configuration does not have it any more. If it returns, it is a new one.
     fn release_service(&mut self, service: ServiceIndex) {
-        self.states.forget(service);
+        self.resources.states.forget(service);
         self.channels.forget(service);
     }
 
-    fn take_signals(&mut self) {
-        let nothing = Received { signal: Signal::CHLD, origin: Origin::Kernel };
-        let mut received = [nothing; SIGNALS_PER_READ];
-        let count = self.signals.read(&mut received).unwrap_or(0);
-        for Received { signal, origin } in received.into_iter().take(count) {
-            match (signal, origin) {
-                (Signal::CHLD, Origin::Child(pid)) => self.search.want(Some(pid)),
-                (Signal::CHLD, _) => self.search.want(None),
-                // It was for the job that we are, and has continued it.
-                (Signal::CONT, _) if std::mem::take(&mut self.suspended) => {}
-                // A terminal sends these to everyone whom they concern; a service in a session of its own is not.
-                (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
-                (Signal::TSTP, Origin::Kernel) => self.suspend(),
-                (Signal::HUP, Origin::Kernel) if self.outlives_terminal => {}
-                (Signal::HUP, Origin::Kernel) => self.happened(Event::HungUp),
-                _ => self.happened(Event::Signal(signal)),
-            }
-        }
+    /// From now on this is the plan.
+    fn adopt(&mut self, plan: &Rc<Plan>) {
+        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
+        self.logging.adopt(plan, &self.inputs.poller);
+        self.resources.sockets.adopt(plan);
+        self.resources.release_sockets(plan, &self.processes.runs);
+        config_loader::warn_about_fixed_keys(&before, plan);
     }
 
-    /// Ctrl-Z on a developer's terminal: the shell wants it back.
-    fn suspend(&mut self) {
-        self.suspended = !sys::process::is_init() && signals::suspend_self();
+    fn signal_all(&mut self, signal: Signal) {
+        if signal == Signal::KILL && sys::process::is_init() {
+            self.logging.on_kill_all();
+        }
+        if !self.processes.signal_all(signal, self.logging.pid()) {
+            self.send_event(Event::NoChildren);
+        }
     }
 }

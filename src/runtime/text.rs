@@ -7,7 +7,7 @@ use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
     Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
-    Run, StateName,
+    RunResult, StateName,
 };
 
 /// What is said when another configuration was not taken; why not follows.
@@ -175,13 +175,13 @@ pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure
 
 impl Display for Reloaded<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, ReloadFailure { instance, definition, obstacle }) = self;
+        let Self(plan, ReloadFailure { instance, definition, error }) = self;
         let name = Name(plan, *instance);
-        match obstacle {
+        match error {
             RolloutError::Ended(run) | RolloutError::StoppedItself(run) => {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
-                if let RolloutError::StoppedItself(_) = obstacle {
+                if let RolloutError::StoppedItself(_) = error {
                     formatter.write_str("it says that it stops; ")?;
                 }
                 write_run(formatter, definition, *instance, run)
@@ -259,7 +259,7 @@ impl Display for Why<'_> {
 }
 
 /// `service`: what the instance was to be made of.
-fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &Run) -> fmt::Result {
+fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &RunResult) -> fmt::Result {
     match run.failure {
         Some(failure) => Failure(service, instance, failure).fmt(formatter),
         None => {

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use super::instance::{State, Stopped};
-use super::request::Pending;
-use super::stop::AfterStop;
-use super::{Action, Changes, JournalEvent, Refusal, RequestId, Supervisor};
+use super::core::Supervisor;
+use super::event::Action;
+use super::operator::{Pending, Refusal, RequestId};
+use super::record::{Changes, JournalEvent};
+use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -32,7 +33,7 @@ impl Supervisor {
             }
             return;
         }
-        self.call_off_waiting_rollouts();
+        self.cancel_waiting_rollouts();
         let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
         self.act(Action::Adopt(Rc::clone(&plan)));
         let mut work = Work::default();
@@ -161,7 +162,7 @@ impl Supervisor {
     /// Another number of instances; gives back whom that has started and stopped.
     pub(super) fn resize(&mut self, service: ServiceIndex, wanted: u32) -> (Vec<InstanceId>, Vec<InstanceId>) {
         let (mut up, mut down) = (Vec::new(), Vec::new());
-        let rests = |id: InstanceId| matches!(self.services[id].state, State::Stopped { .. });
+        let rests = |id: InstanceId| self.services[id].state.is_resting();
         let is_at_rest = self.services.ids_of(service).all(rests);
         let from = self.set_wanted(service, wanted);
         for id in self.services.ids_of(service) {
@@ -198,7 +199,7 @@ impl Supervisor {
         for id in self.services.ids_of(service) {
             if !matches!(
                 self.services[id].state,
-                State::Stopped { .. } | State::Stopping { then: AfterStop::Rest(_), .. }
+                State::Stopped { .. } | State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
             ) {
                 self.request_stop(id);
             }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{JournalEntry, Outcome, Refusal, Request, RequestId};
+use super::operator::{Refusal, Request, RequestId};
+use super::record::{JournalEntry, Outcome};
+use super::run_result::Exit;
 use crate::model::plan::{Plan, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
+use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex, Signal, StartFailure};
 
 /// What has happened in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,107 +19,109 @@ pub enum Event {
     /// [`Action::Spawn`] has made a process; whether it gets to run its program is still open.
     Spawned {
         /// As in the action.
-        instance: InstanceId,
-        /// Its main process from now on, leader of its own process group.
+        run: RunId,
+        /// Its main process, leader of its own process group.
         pid: Pid,
     },
     /// [`Action::Spawn`] could not make a process: the system is out of processes, memory or descriptors.
     SpawnRefused {
         /// As in the action.
-        instance: InstanceId,
+        run: RunId,
         /// What the kernel said.
         errno: Errno,
     },
     /// The process runs its program: execve(2) has succeeded.
     Executed {
-        /// As in [`Event::Spawned`].
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
     },
     /// The process could not run its program; it is about to exit, and [`Event::Exited`] follows.
     ExecFailed {
-        /// As in [`Event::Spawned`].
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
         /// Which step, and why.
         failure: StartFailure,
     },
     /// [`Action::Spawn`] has made no process and never will: a socket of the service cannot be bound.
-    Unbound {
+    BindFailed {
         /// As in the action.
-        instance: InstanceId,
+        run: RunId,
         /// Which, and why.
         failure: StartFailure,
     },
     /// A main process says or shows that it is ready, as its service is configured to.
     Ready {
-        /// As in [`Event::Spawned`]; so in all that follow. One that is not known is nobody's any more.
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
+        /// By what it is known.
+        source: ReadySource,
     },
     /// It says that it reloads, and is not there for others meanwhile: `RELOADING=1`. [`Event::Ready`] follows.
     Reloading {
-        /// Which.
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
         /// When it has begun, if it says so: `MONOTONIC_USEC`.
         since: Option<Mono>,
     },
     /// It says that it ends by itself: `STOPPING=1`.
-    Stopping {
-        /// Which.
-        pid: Pid,
+    StoppingItself {
+        /// As in the action.
+        run: RunId,
     },
     /// It wants its unstable runs so far to be forgotten: `RESTART_RESET=1`.
     ResetFailures {
-        /// Which.
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
     },
     /// It shows that it is alive: `WATCHDOG=1`.
-    Alive {
-        /// Which.
-        pid: Pid,
+    WatchdogPing {
+        /// As in the action.
+        run: RunId,
     },
     /// It will show so in other intervals from now on: `WATCHDOG_USEC`.
-    WatchdogEvery {
-        /// Which.
-        pid: Pid,
+    WatchdogInterval {
+        /// As in the action.
+        run: RunId,
         /// Zero: not any more.
         interval: Duration,
     },
     /// It says that it is in trouble: `WATCHDOG=trigger`.
     WatchdogTriggered {
-        /// Which.
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
     },
     /// What it is doing, starting or stopping, takes at least so much longer from now: `EXTEND_TIMEOUT_USEC`.
-    Extended {
-        /// Which.
-        pid: Pid,
+    TimeoutExtended {
+        /// As in the action.
+        run: RunId,
         /// How much.
         by: Duration,
     },
     /// Another process of its takes its place as the main one: `MAINPID`.
     MainPidChanged {
-        /// The main process so far.
+        /// As in the action.
+        run: RunId,
+        /// The main process from now on.
         pid: Pid,
-        /// The one from now on.
-        successor: Pid,
     },
     /// A main process has ended and has been reaped.
     Exited {
-        /// As in [`Event::Spawned`].
-        pid: Pid,
+        /// As in the action.
+        run: RunId,
         /// How.
         exit: Exit,
         /// Whether its process group or session still has members.
-        left: Leftovers,
+        leftovers: Leftovers,
     },
     /// After [`Event::Exited`] with [`Leftovers::Some`]: nothing is left of them.
-    Cleared {
-        /// The main process that led them.
-        pid: Pid,
+    LeftoversGone {
+        /// As in the action.
+        run: RunId,
     },
     /// keepalive has received a signal that somebody sent to it.
     Signal(Signal),
     /// The terminal that keepalive was started on has gone.
-    HungUp,
+    TerminalClosed,
     /// An operator wants something.
     Request {
         /// Goes back with the one [`Action::Reply`].
@@ -143,18 +147,22 @@ pub enum Event {
     /// Nobody waits for the answer to this request any more: there will be none. What it has begun goes on.
     Withdrawn(RequestId),
     /// keepalive has no child at all any more, in answer to [`Action::SignalAll`] or later.
-    Childless,
+    NoChildren,
     /// Time has passed. Comes after every wait; more of them do no harm.
     Tick,
 }
 
-/// How a process ended.
+/// By what it is known that a process is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// Whether it was the kernel's OOM killer.
-    pub oom_killed: bool,
+pub enum ReadySource {
+    /// `READY=1` of sd_notify(3).
+    Notify,
+    /// A message on its ipc channel.
+    Ipc,
+    /// A newline on its `ready.fd`.
+    Fd,
+    /// A probe that has passed.
+    Probe,
 }
 
 /// Whether a main process left others behind in its process group or session.
@@ -162,7 +170,7 @@ pub struct Exit {
 pub enum Leftovers {
     /// No.
     None,
-    /// Yes; [`Event::Cleared`] will tell when they are gone.
+    /// Yes; [`Event::LeftoversGone`] will tell when they are gone.
     Some,
 }
 
@@ -172,7 +180,9 @@ pub enum Action {
     /// Start the instance's process; answered by [`Event::Spawned`] or [`Event::SpawnRefused`] before anything else
     /// is handled. Until it is given out it can be called off.
     Spawn {
-        /// Which.
+        /// The run that begins.
+        run: RunId,
+        /// Of which instance.
         instance: InstanceId,
         /// How often it has been restarted before: `KEEPALIVE_RESTARTS`.
         restarts: u32,
@@ -195,20 +205,37 @@ pub enum Action {
     /// From now on this is the plan.
     Adopt(Rc<Plan>),
     /// Tell a process on its ipc channel that its stop signal is about to come.
-    Farewell {
-        /// The main process of an instance.
-        pid: Pid,
+    AnnounceStop {
+        /// Whose main process it is.
+        run: RunId,
+    },
+    /// Find out by its probe whether the process is ready; answered by [`Event::Ready`].
+    StartProbe {
+        /// Whose process it is.
+        run: RunId,
+    },
+    /// The process was not ready in time: stop its probe, and log why the last try has failed.
+    GiveUpProbe {
+        /// Whose process it is.
+        run: RunId,
+    },
+    /// The main process has ended: release what belongs to it alone (its probe, its channel, what it has reported).
+    ReleaseRun {
+        /// Whose process it was.
+        run: RunId,
+        /// Of which instance.
+        instance: InstanceId,
     },
     /// Send a signal. Whoever is gone already or may not be signalled is no error.
     Signal {
-        /// The main process of an instance, or the one that was.
-        pid: Pid,
-        /// To whom.
+        /// Whose processes they are.
+        run: RunId,
+        /// To which of them.
         scope: Scope,
         /// Which.
         signal: Signal,
     },
-    /// Send a signal to everything below keepalive, whoever started it; answered by [`Event::Childless`] if that is
+    /// Send a signal to everything below keepalive, whoever started it; answered by [`Event::NoChildren`] if that is
     /// nothing.
     SignalAll {
         /// Which.
@@ -233,11 +260,6 @@ pub enum Action {
     PreferSockets {
         /// Which.
         instance: InstanceId,
-    },
-    /// Log what came of the last try of a readiness probe: the process was not ready in time.
-    LogProbeFailure {
-        /// Whose.
-        pid: Pid,
     },
     /// Write down what has happened.
     JournalEntry(JournalEntry),

@@ -1,218 +1,222 @@
-//! What processes say of themselves, sd_notify(3), or what is found out about them.
+//! What processes report by sd_notify(3), or what probes find out about them.
 
 use std::time::Duration;
 
-use super::instance::{Presence, StartDeadline, State, WatchdogDeadline};
-use super::stop::{AfterStop, StopStage};
-use super::{Action, Fault, Process, Reason, RolloutError, Run, Scope, Supervisor};
-use crate::model::{InstanceId, Mono, Pid, Signal};
+use super::core::Supervisor;
+use super::event::{Action, ReadySource, Scope};
+use super::readiness::{Readiness, WatchdogDeadline};
+use super::record::Reason;
+use super::rollout::RolloutError;
+use super::run_result::{Fault, RunResult};
+use super::state::{AfterStop, Running, StartDeadline, State, StopStage, Stopping};
+use crate::model::plan::Ready;
+use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
 
-/// A process that has got the signal to reload says within this that it does, if it ever says so.
-const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// A process that has been sent the signal to reload reports `RELOADING=1` within this time, or never.
+const RELOADING_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A point in time as it is said.
-const fn micros(time: Mono) -> u64 {
+/// As in `MONOTONIC_USEC`.
+const fn microseconds(time: Mono) -> u64 {
     time.as_nanos() / 1000
 }
 
 impl Supervisor {
-    /// The instance of a main process.
-    pub(super) fn instance_of(&self, pid: Pid) -> Option<InstanceId> {
-        self.processes.get(&pid).map(|process| process.instance)
-    }
-
-    pub(super) fn on_ready(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } = self.services[id].state {
-            // Whoever says that it is ready has been executed, though nobody has told us yet.
-            self.on_executed(pid);
+    /// A report makes a process ready if its service is configured to be ready by it. `READY=1` also ends a reload that the
+    /// process has reported. Nothing counts after `STOPPING=1`.
+    pub(super) fn on_ready(&mut self, run: RunId, source: ReadySource) {
+        let Some(id) = self.instance_of(run) else { return };
+        if self.services[id].has_announced_stop {
+            return;
         }
+        let is_configured = is_configured(&self.services[id].definition.ready, source);
+        if is_configured {
+            // A process that reports has been executed, although that event has not come yet.
+            self.on_executed(run);
+        }
+        let ends_reload = source == ReadySource::Notify;
+        // As the new process of a reload it was ready and has reported `RELOADING=1` since.
+        let is_reloading = self.services[id].back_by.is_some();
         match self.services[id].state {
-            State::Starting { pid, since, deadline: StartDeadline::By(_) } => self.begin_running(id, pid, since),
-            State::Running { presence: Presence::NotReady | Presence::Reloading { .. }, .. } => {
-                self.set_presence(id, Presence::Ready);
+            State::Starting { process, deadline: StartDeadline::ReadyBy(_) }
+                if is_configured || (ends_reload && is_reloading) =>
+            {
+                self.begin_running(id, process);
             }
-            State::Running { presence: Presence::ReloadSignalled { at, until, .. }, .. } => {
-                self.set_presence(id, Presence::ReloadSignalled { at, until, is_ready: true });
-            }
-            // It is ready when its time has come, is so already, or will not be any more.
-            State::Starting { deadline: StartDeadline::At(_), .. }
-            | State::Running { presence: Presence::Ready, .. }
+            State::Running(running) if is_configured || ends_reload => match running.readiness {
+                Readiness::NotReady | Readiness::Reloading { .. } => self.set_readiness(id, Readiness::Ready),
+                Readiness::ReloadSignalled { at, until, .. } => {
+                    self.set_readiness(id, Readiness::ReloadSignalled { at, until, is_ready: true });
+                }
+                Readiness::Ready => {}
+            },
+            // With `ready = { delay = … }` the time alone counts; in the other states readiness has no meaning.
+            State::Starting { .. }
+            | State::Running(_)
             | State::Waiting
             | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Stopping { .. }
-            | State::CleaningUp { .. }
+            | State::Executing(_)
+            | State::Stopping(_)
+            | State::CleaningUp(_)
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
     }
 
-    /// `since`: when it has begun, as far as it says.
-    pub(super) fn on_reloading(&mut self, pid: Pid, since: Option<Mono>) {
-        let Some(id) = self.instance_of(pid) else { return };
-        let State::Running { presence, .. } = self.services[id].state else { return };
-        let presence = match presence {
-            // As systemd has it: another reload may have been under way when the signal was sent.
-            Presence::ReloadSignalled { at, .. } if since.is_some_and(|since| micros(since) >= micros(at)) => {
-                Presence::Reloading { until: at + self.services[id].definition.ready_timeout }
+    /// `RELOADING=1`. `since`: when the reload has begun, if the process reports that.
+    pub(super) fn on_reloading(&mut self, run: RunId, since: Option<Mono>) {
+        let Some(id) = self.instance_of(run).filter(|id| !self.services[*id].has_announced_stop) else { return };
+        let State::Running(running) = self.services[id].state else { return };
+        let readiness = match running.readiness {
+            // As in systemd: another reload may have been under way when the signal was sent.
+            Readiness::ReloadSignalled { at, .. }
+                if since.is_some_and(|since| microseconds(since) >= microseconds(at)) =>
+            {
+                Readiness::Reloading { until: at + self.services[id].definition.ready_timeout }
             }
-            Presence::ReloadSignalled { at, until, .. } => Presence::ReloadSignalled { at, until, is_ready: false },
-            Presence::Ready | Presence::NotReady => Presence::NotReady,
-            Presence::Reloading { .. } => presence,
+            Readiness::ReloadSignalled { at, until, .. } => Readiness::ReloadSignalled { at, until, is_ready: false },
+            Readiness::Ready | Readiness::NotReady => Readiness::NotReady,
+            readiness @ Readiness::Reloading { .. } => readiness,
         };
-        self.set_presence(id, presence);
+        self.set_readiness(id, readiness);
     }
 
-    /// It ends by itself, and has the time for it that it would have if it had been told to.
-    pub(super) fn on_leaving(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        let State::Running { pid, since, .. } = self.services[id].state else { return };
+    /// `STOPPING=1`: it ends by itself, and has the same time for it as after a stop signal.
+    pub(super) fn on_stopping_itself(&mut self, run: RunId) {
+        let Some(id) = self.instance_of(run) else { return };
+        self.services[id].has_announced_stop = true;
+        let State::Running(Running { process, .. }) = self.services[id].state else { return };
         let until = self.now + self.services[id].definition.stop.timeout;
-        let state = State::Stopping { pid, since, stage: StopStage::Asked, until, then: AfterStop::Own };
-        self.enter(id, state, Reason::Leaves);
+        let stopping = Stopping { process, stage: StopStage::Asked, until, then: AfterStop::Own };
+        self.enter(id, State::Stopping(stopping), Reason::Leaves);
     }
 
-    /// It gets the signal by which it is to reload; what comes of it, it says if it knows how to.
-    pub(super) fn call(&mut self, id: InstanceId, signal: Signal) {
-        let State::Running { pid, presence, .. } = self.services[id].state else { return };
-        self.act(Action::Signal { pid, scope: Scope::Main, signal });
-        let (at, is_ready) = (self.now, presence.is_ready());
-        let patience = HEARD_WITHIN.min(self.services[id].definition.ready_timeout);
-        self.set_presence(id, Presence::ReloadSignalled { at, until: at + patience, is_ready });
+    /// Sends it the signal to reload. What comes of it, it reports if it knows how to.
+    pub(super) fn signal_reload(&mut self, id: InstanceId, signal: Signal) {
+        let State::Running(Running { process, readiness, .. }) = self.services[id].state else { return };
+        self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
+        let (at, is_ready) = (self.now, readiness.is_ready());
+        let timeout = RELOADING_REPORT_TIMEOUT.min(self.services[id].definition.ready_timeout);
+        self.set_readiness(id, Readiness::ReloadSignalled { at, until: at + timeout, is_ready });
     }
 
-    /// What it has been told to do, it has not said that it does, or that it has done it.
-    pub(super) fn on_unanswered(&mut self, id: InstanceId) {
-        let State::Running { presence, .. } = self.services[id].state else { return };
-        if let Presence::Reloading { .. } = presence {
+    /// It has not reported in time that it reloads, or that it is ready again.
+    pub(super) fn on_reload_report_missing(&mut self, id: InstanceId) {
+        let State::Running(Running { readiness, .. }) = self.services[id].state else { return };
+        if let Readiness::Reloading { .. } = readiness {
             self.fail_rollout(id, RolloutError::Late);
         }
-        if presence.is_reload_signalled() {
-            self.set_presence(id, presence.settled());
+        if readiness.is_reload_pending() {
+            self.set_readiness(id, readiness.settled());
         }
     }
 
-    /// Its process has ended, and nobody wanted that. A reload that waits for it has failed.
-    pub(super) fn end_unproven(&mut self, id: InstanceId, run: Run) {
+    /// The process has ended although nobody requested it. A reload that waits for it has failed.
+    pub(super) fn fail_unproven(&mut self, id: InstanceId, result: RunResult) {
         if self.is_unproven(id) {
-            let has_said_so = matches!(self.services[id].state, State::Stopping { then: AfterStop::Own, .. });
-            let obstacle = if has_said_so { RolloutError::StoppedItself(run) } else { RolloutError::Ended(run) };
-            self.fail_rollout(id, obstacle);
+            let has_announced_it =
+                matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::Own, .. }));
+            let error =
+                if has_announced_it { RolloutError::StoppedItself(result) } else { RolloutError::Ended(result) };
+            self.fail_rollout(id, error);
         }
     }
 
-    /// Its unstable runs so far are forgotten.
-    pub(super) fn on_forgiven(&mut self, pid: Pid) {
-        if let Some(id) = self.instance_of(pid) {
-            self.services[id].forgive();
+    /// `RESTART_RESET=1`.
+    pub(super) fn on_reset_failures(&mut self, run: RunId) {
+        if let Some(id) = self.instance_of(run) {
+            self.services[id].reset_failures();
         }
     }
 
-    fn set_presence(&mut self, id: InstanceId, presence: Presence) {
-        let State::Running { pid, since, watch, min_ready_until, .. } = self.services[id].state else { return };
-        let state = if presence == Presence::NotReady && self.is_new(id) {
-            // A reload does not wait for it without end, and it may still show that it is no good.
-            let (now, instance) = (self.now, &mut self.services[id]);
-            instance.has_been_ready = false;
-            let until = now + instance.definition.ready_timeout;
-            let back_by = *instance.back_by.get_or_insert(until + instance.definition.reload.soak);
-            State::Starting { pid, since, deadline: StartDeadline::By(until.min(back_by)) }
-        } else {
-            State::Running { pid, since, presence, watch, min_ready_until }
-        };
-        self.enter(id, state, Reason::Ready);
-    }
-
-    pub(super) fn on_alive(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Running { watch: Some(WatchdogDeadline { every, .. }), .. } = self.services[id].state {
-            self.set_watch(id, Some(WatchdogDeadline { every, by: self.now + every }));
+    fn set_readiness(&mut self, id: InstanceId, readiness: Readiness) {
+        let State::Running(Running { process, .. }) = self.services[id].state else { return };
+        if readiness != Readiness::NotReady || !self.is_new(id) {
+            return self.update_running(id, |running| running.readiness = readiness);
         }
+        // A reload does not wait for it without end, and it can still fail.
+        let (now, instance) = (self.now, &mut self.services[id]);
+        instance.has_been_ready = false;
+        let until = now + instance.definition.ready_timeout;
+        let back_by = *instance.back_by.get_or_insert(until + instance.definition.reload.soak);
+        let deadline = StartDeadline::ReadyBy(until.min(back_by));
+        self.enter(id, State::Starting { process, deadline }, Reason::Ready);
     }
 
-    pub(super) fn on_watchdog_every(&mut self, pid: Pid, every: Duration) {
-        if let Some(id) = self.instance_of(pid) {
-            self.services[id].watchdog = Some(every).filter(|every| !every.is_zero());
-            self.set_watch(id, (!every.is_zero()).then(|| WatchdogDeadline { every, by: self.now + every }));
-        }
+    /// `WATCHDOG=1`.
+    pub(super) fn on_watchdog_ping(&mut self, run: RunId) {
+        let Some(id) = self.instance_of(run) else { return };
+        let now = self.now;
+        self.update_running(id, |running| {
+            if let Some(watchdog) = &mut running.watchdog {
+                watchdog.by = now + watchdog.every;
+            }
+        });
     }
 
-    fn set_watch(&mut self, id: InstanceId, watch: Option<WatchdogDeadline>) {
-        if let State::Running { pid, since, presence, min_ready_until, .. } = self.services[id].state {
-            self.enter(id, State::Running { pid, since, presence, watch, min_ready_until }, Reason::Ready);
-        }
+    /// `WATCHDOG_USEC`. Zero turns the watchdog off.
+    pub(super) fn on_watchdog_interval(&mut self, run: RunId, every: Duration) {
+        let Some(id) = self.instance_of(run) else { return };
+        let every = Some(every).filter(|every| !every.is_zero());
+        let watchdog = every.map(|every| WatchdogDeadline { every, by: self.now + every });
+        self.services[id].watchdog = every;
+        self.update_running(id, |running| running.watchdog = watchdog);
     }
 
-    pub(super) fn on_trouble(&mut self, pid: Pid) {
-        let Some(id) = self.instance_of(pid) else { return };
-        if let State::Executing { .. } | State::Starting { .. } | State::Running { .. } = self.services[id].state {
+    /// `WATCHDOG=trigger`.
+    pub(super) fn on_watchdog_triggered(&mut self, run: RunId) {
+        let Some(id) = self.instance_of(run) else { return };
+        if let State::Executing(_) | State::Starting { .. } | State::Running(_) = self.services[id].state {
             self.stop(id, AfterStop::Fail(Fault::WatchdogTriggered));
         }
     }
 
-    pub(super) fn on_extended(&mut self, pid: Pid, by: Duration) {
-        let Some(id) = self.instance_of(pid) else { return };
+    /// `EXTEND_TIMEOUT_USEC`.
+    pub(super) fn on_timeout_extended(&mut self, run: RunId, by: Duration) {
+        let Some(id) = self.instance_of(run) else { return };
         let extended = self.now + by;
         match self.services[id].state {
-            State::Starting { pid, since, deadline: StartDeadline::By(until) } => {
-                let deadline = StartDeadline::By(until.max(extended));
+            State::Starting { process, deadline: StartDeadline::ReadyBy(until) } => {
                 let instance = &mut self.services[id];
                 let soak = instance.definition.reload.soak;
                 instance.back_by = instance.back_by.map(|by| by.max(extended + soak));
-                self.enter(id, State::Starting { pid, since, deadline }, Reason::Unblocked);
+                let deadline = StartDeadline::ReadyBy(until.max(extended));
+                self.set_state(id, State::Starting { process, deadline });
             }
-            State::Stopping { pid, since, stage: StopStage::Asked, until, then } => {
-                let until = until.max(extended);
-                self.enter(
-                    id,
-                    State::Stopping { pid, since, stage: StopStage::Asked, until, then },
-                    Reason::StopRequested,
-                );
+            State::Stopping(stopping @ Stopping { stage: StopStage::Asked, until, .. }) => {
+                self.set_state(id, State::Stopping(Stopping { until: until.max(extended), ..stopping }));
             }
-            State::Running { presence: Presence::Reloading { until }, .. } => {
-                self.set_presence(id, Presence::Reloading { until: until.max(extended) });
+            State::Running(Running { readiness: Readiness::Reloading { until }, .. }) => {
+                self.set_readiness(id, Readiness::Reloading { until: until.max(extended) });
             }
-            // Nothing of theirs is limited that it could extend.
-            State::Starting { deadline: StartDeadline::At(_), .. }
-            | State::Running { .. }
+            // No timeout of theirs can be extended.
+            State::Starting { deadline: StartDeadline::ReadyAt(_), .. }
+            | State::Running(_)
             | State::Waiting
             | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Stopping { stage: StopStage::Delayed | StopStage::Killed(_), .. }
-            | State::CleaningUp { .. }
+            | State::Executing(_)
+            | State::Stopping(_)
+            | State::CleaningUp(_)
             | State::BackingOff { .. }
             | State::Stopped { .. } => {}
         }
     }
 
-    /// Another process is the main one from now on. The one before may go when it likes.
-    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid) {
-        let Some(process) = self.processes.get(&pid).copied() else { return };
-        if self.processes.contains_key(&successor) {
-            return;
+    /// `MAINPID`: another process is the main one from now on. The one before may end when it likes.
+    pub(super) fn on_main_pid_changed(&mut self, run: RunId, pid: Pid) {
+        let Some(id) = self.instance_of(run) else { return };
+        self.on_executed(run);
+        let state = self.services[id].state;
+        if state.has_process() {
+            self.set_state(id, state.with_pid(pid));
         }
-        let id = process.instance;
-        if let State::Executing { .. } = self.services[id].state {
-            self.on_executed(pid);
-        }
-        let state = match self.services[id].state {
-            State::Starting { since, deadline, .. } => State::Starting { pid: successor, since, deadline },
-            State::Running { since, presence, watch, min_ready_until, .. } => {
-                State::Running { pid: successor, since, presence, watch, min_ready_until }
-            }
-            State::Stopping { since, stage, until, then, .. } => {
-                State::Stopping { pid: successor, since, stage, until, then }
-            }
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::CleaningUp { .. }
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => return,
-        };
-        self.processes.remove(&pid);
-        self.processes.insert(successor, Process { instance: id, from: self.outbox.end() });
-        self.enter(id, state, Reason::Ready);
+    }
+}
+
+const fn is_configured(ready: &Ready, source: ReadySource) -> bool {
+    match source {
+        ReadySource::Notify => matches!(ready, Ready::Notify),
+        ReadySource::Ipc => matches!(ready, Ready::Ipc),
+        ReadySource::Fd => matches!(ready, Ready::Fd(_)),
+        ReadySource::Probe => matches!(ready, Ready::Probe(_)),
     }
 }

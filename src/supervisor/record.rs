@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Exit, ReloadFailure, StateName};
+use super::rollout::ReloadFailure;
+use super::run_result::{FailureReason, Fault, RestartDecision, RunResult};
+use super::state_name::StateName;
 use crate::model::plan::Service;
-use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal, StartFailure};
+use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal};
 
 /// One fact and when it came about.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,7 +182,7 @@ pub enum Reason {
     /// A process of it has ended.
     Ended {
         /// How that run was.
-        run: Run,
+        run: RunResult,
         /// What comes of it.
         decision: RestartDecision,
         /// What it was made of: the service may be another one when this is read.
@@ -215,63 +217,6 @@ pub enum Reason {
     },
 }
 
-/// How one run of an instance was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// How its main process ended.
-    pub exit: Exit,
-    /// From execve to the end.
-    pub uptime: Duration,
-    /// Set if it never got to run its program.
-    pub failure: Option<StartFailure>,
-    /// Set if it had to end because of this.
-    pub fault: Option<Fault>,
-}
-
-/// Why a process that runs is taken for broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It was not ready within `ready_timeout`, this long.
-    NotReady(Duration),
-    /// It has not shown that it is alive for so long: `watchdog`.
-    Silent(Duration),
-    /// It has said so itself.
-    WatchdogTriggered,
-}
-
-/// What comes of an instance after its process has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartDecision {
-    /// It starts again.
-    Restart {
-        /// After this delay.
-        delay: Duration,
-        /// Consecutive unstable runs so far; 0 after a stable one.
-        unstable: u32,
-        /// `max_restarts`.
-        limit: Option<u32>,
-    },
-    /// It has succeeded and will not run again.
-    Complete,
-    /// It has failed for good.
-    Fail(FailureReason),
-    /// It was to be stopped and has.
-    Stay,
-}
-
-/// Why a failed instance is not started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureReason {
-    /// The policy is `never`.
-    Policy,
-    /// The exit code or signal is one of `no_restart_exit_codes`.
-    Prevented,
-    /// `max_restarts` consecutive unstable restarts, this many, have been used up.
-    Limit(u32),
-    /// It cannot be started: a socket cannot be bound.
-    Unbound,
-}
-
 /// Why keepalive ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -284,7 +229,7 @@ pub enum Cause {
         /// The instance that failed last.
         instance: InstanceId,
         /// Its last run.
-        run: Run,
+        run: RunResult,
         /// Why there is no other.
         failure_reason: FailureReason,
     },
@@ -296,7 +241,7 @@ pub enum Cause {
     /// Nothing is left that runs or ever will.
     NothingLeft {
         /// The first failure among those that were to be ignored.
-        failure: Option<(InstanceId, Run, FailureReason)>,
+        failure: Option<(InstanceId, RunResult, FailureReason)>,
     },
 }
 

@@ -1,8 +1,9 @@
 //! When what the runtime keeps is released: an instance rests, there is to be none of its name any more, a service is gone.
 
-use super::{Action, StateName, Supervisor};
-use crate::model::plan::Ready;
-use crate::model::{InstanceId, Pid, ServiceIndex};
+use super::core::Supervisor;
+use super::event::Action;
+use super::state_name::StateName;
+use crate::model::{InstanceId, ServiceIndex};
 
 impl Supervisor {
     /// What an instance keeps from one run to the next goes when there is to be no next one.
@@ -30,13 +31,6 @@ impl Supervisor {
         let has_sockets = !self.services[id].definition.process.listen.is_empty();
         if has_sockets && self.state_name(id) == StateName::Running {
             self.act(Action::PreferSockets { instance: id });
-        }
-    }
-
-    /// It was not ready in time: a probe knows more of why.
-    pub(super) fn log_probe_failure(&mut self, id: InstanceId, pid: Option<Pid>) {
-        if let (Some(pid), Ready::Probe(_)) = (pid, &self.services[id].definition.ready) {
-            self.act(Action::LogProbeFailure { pid });
         }
     }
 }

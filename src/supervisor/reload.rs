@@ -19,78 +19,15 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::instance::{Presence, State, Stopped};
+use super::core::Supervisor;
+use super::event::{Action, Scope};
+use super::readiness::Readiness;
+use super::record::JournalEvent;
+use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
 use super::service_table::ServiceOutcome;
-use super::stop::AfterStop;
-use super::{Action, JournalEvent, Next, Run, Scope, Supervisor};
+use super::state::{AfterStop, CleaningUp, Next, Running, State, Stopped, Stopping};
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
-
-/// What there is to do for one service.
-#[derive(Debug)]
-pub(super) struct Rollout {
-    strategy: Strategy,
-    /// Numbers of instances, in order.
-    todo: VecDeque<u32>,
-    underway: Vec<Slot>,
-    /// What to go back to; `None`: nothing has changed, or it goes back already.
-    before: Option<Rc<Service>>,
-    /// How many instances there are to be afterwards, if that changes.
-    resize: Option<u32>,
-    /// Whether it has been begun with; until then it waits for what the service depends on.
-    has_begun: bool,
-    /// The first thing that went wrong.
-    failure: Option<ReloadFailure>,
-    /// What follows from that has been done.
-    is_failure_handled: bool,
-}
-
-/// An instance whose turn it is.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    number: u32,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The surge is the new process.
-    Surging,
-    /// The surge is the old one.
-    Retiring,
-    /// It is restarted where it is.
-    InPlace,
-    /// It has got its signal, and may say what comes of it.
-    ReloadSignalled,
-}
-
-/// Why a reload has ended before its end.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReloadFailure {
-    /// Whose new process it was, or was to be.
-    pub instance: InstanceId,
-    /// What it was to be made of.
-    pub definition: Rc<Service>,
-    /// What was wrong.
-    pub obstacle: RolloutError,
-}
-
-/// What has kept an instance from getting another process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RolloutError {
-    /// The process has ended like this.
-    Ended(Run),
-    /// The process has said that it ends, and has.
-    StoppedItself(Run),
-    /// It is the same process, has begun to reload, and was not done in time.
-    Late,
-    /// The system had no process to give.
-    NoProcess,
-    /// What the service depends on has come to its end, and not well.
-    Dependency(ServiceIndex),
-    /// Another configuration came before it began.
-    Overtaken,
-}
 
 /// How far one instance has come.
 enum Progress {
@@ -139,68 +76,68 @@ impl Supervisor {
     }
 
     /// The stage of an instance in a reload.
-    fn stage_of(&self, id: InstanceId) -> Option<Stage> {
+    fn stage_of(&self, id: InstanceId) -> Option<RolloutStage> {
         let rollout = self.rollouts.get(&id.service)?;
         rollout.underway.iter().find(|slot| slot.number == id.slot().number).map(|slot| slot.stage)
     }
 
     /// Whether it is the new process of a reload, or one that reloads itself, and has not proved itself.
     pub(super) fn is_unproven(&self, id: InstanceId) -> bool {
-        self.is_new(id) || (self.stage_of(id) == Some(Stage::ReloadSignalled) && !id.is_surge())
+        self.is_new(id) || (self.stage_of(id) == Some(RolloutStage::ReloadSignalled) && !id.is_surge())
     }
 
     /// Whether it is the new process of a reload that has not proved itself.
     pub(super) fn is_new(&self, id: InstanceId) -> bool {
         match self.stage_of(id) {
-            Some(Stage::Surging) => id.is_surge(),
-            Some(Stage::InPlace) => !id.is_surge(),
-            Some(Stage::Retiring | Stage::ReloadSignalled) | None => false,
+            Some(RolloutStage::Surging) => id.is_surge(),
+            Some(RolloutStage::InPlace) => !id.is_surge(),
+            Some(RolloutStage::Retiring | RolloutStage::ReloadSignalled) | None => false,
         }
     }
 
     /// The new process of a reload has ended, or could not be made, before it had proved itself.
-    pub(super) fn fail_rollout(&mut self, instance: InstanceId, obstacle: RolloutError) {
+    pub(super) fn fail_rollout(&mut self, instance: InstanceId, error: RolloutError) {
         let definition = Rc::clone(&self.services[instance].definition);
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
             let instance = instance.slot();
-            rollout.failure.get_or_insert(ReloadFailure { instance, definition, obstacle });
+            rollout.failure.get_or_insert(ReloadFailure { instance, definition, error });
             self.mark_dirty(instance.service);
         }
     }
 
     /// The old process has ended by itself while the new one was still on trial, which takes its place as it is.
-    pub(super) fn succeed_early(&mut self, id: InstanceId) {
-        if id.is_surge() || self.stage_of(id) != Some(Stage::Surging) {
+    pub(super) fn promote_surge_of_dead(&mut self, id: InstanceId) {
+        if id.is_surge() || self.stage_of(id) != Some(RolloutStage::Surging) {
             return;
         }
         if let Some(surge) = self.services.find(id.surge())
-            && !matches!(surge.state, State::Stopping { .. } | State::CleaningUp { .. } | State::Stopped { .. })
+            && !matches!(surge.state, State::Stopping(_) | State::CleaningUp(_) | State::Stopped { .. })
         {
             self.swap(id);
             if let Some(rollout) = self.rollouts.get_mut(&id.service)
                 && let Some(slot) = rollout.underway.iter_mut().find(|slot| slot.number == id.number)
             {
-                slot.stage = Stage::InPlace;
+                slot.stage = RolloutStage::InPlace;
             }
         }
     }
 
     /// Ends the new process that an instance has beside its old one: it is not wanted any more.
-    pub(super) fn call_off_twin(&mut self, id: InstanceId, why: Stopped) {
+    pub(super) fn cancel_surge(&mut self, id: InstanceId, why: Stopped) {
         let surge = id.surge();
-        if self.services.find(surge).is_some_and(|surge| !matches!(surge.state, State::Stopped { .. })) {
+        if self.services.find(surge).is_some_and(|surge| !surge.state.is_resting()) {
             self.stop(surge, AfterStop::Rest(why));
         }
     }
 
     /// Everything is being stopped.
-    pub(super) fn call_off_rollouts(&mut self) {
+    pub(super) fn cancel_rollouts(&mut self) {
         for (service, _) in std::mem::take(&mut self.rollouts).into_entries() {
-            self.end_trials(service);
+            self.mark_all_proven(service);
         }
         for service in self.services.service_indexes() {
             for surge in self.services.surges_of(service) {
-                if !matches!(self.services[surge].state, State::Stopped { .. }) {
+                if !self.services[surge].state.is_resting() {
                     self.stop(surge, AfterStop::Rest(Stopped::Shutdown));
                 }
             }
@@ -208,9 +145,9 @@ impl Supervisor {
     }
 
     /// Nobody waits any more for what runs to have run for a while.
-    fn end_trials(&mut self, service: ServiceIndex) {
+    fn mark_all_proven(&mut self, service: ServiceIndex) {
         for id in self.services.ids_of(service) {
-            self.end_trial(id);
+            self.mark_proven(id);
         }
     }
 
@@ -260,7 +197,7 @@ impl Supervisor {
     }
 
     fn end_rollout(&mut self, service: ServiceIndex, rollout: Rollout) {
-        self.end_trials(service);
+        self.mark_all_proven(service);
         let failure = rollout.failure;
         let (up, down) = match rollout.resize.filter(|_| failure.is_none()) {
             Some(wanted) => self.resize(service, wanted),
@@ -297,7 +234,7 @@ impl Supervisor {
         let runs = |number: &u32| {
             self.services
                 .find(InstanceId { service, number: *number })
-                .is_some_and(|instance| !matches!(instance.state, State::Stopped { .. }))
+                .is_some_and(|instance| !instance.state.is_resting())
         };
         if !todo.iter().any(runs) {
             // What fails or rests starts as anything else does.
@@ -316,10 +253,10 @@ impl Supervisor {
     }
 
     /// It has not begun and will not.
-    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, obstacle: RolloutError) -> ReloadFailure {
+    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, error: RolloutError) -> ReloadFailure {
         let number = rollout.todo.front().copied().unwrap_or_default();
         let definition = Rc::clone(&self.services[service].definition);
-        ReloadFailure { instance: InstanceId { service, number }, definition, obstacle }
+        ReloadFailure { instance: InstanceId { service, number }, definition, error }
     }
 
     /// A reload that has begun.
@@ -328,7 +265,7 @@ impl Supervisor {
     }
 
     /// Ends reloads that have not begun: another configuration is there, which is to be compared with what runs.
-    pub(super) fn call_off_waiting_rollouts(&mut self) {
+    pub(super) fn cancel_waiting_rollouts(&mut self) {
         let waiting: Vec<_> =
             self.rollouts.iter().filter(|(_, rollout)| !rollout.has_begun).map(|(service, _)| *service).collect();
         for service in waiting {
@@ -343,34 +280,36 @@ impl Supervisor {
     }
 
     /// `None`: nothing has to be waited for.
-    fn begin_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<Stage> {
+    fn begin_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<RolloutStage> {
         if !self.services.has(id) {
             return None;
         }
         match (strategy, self.services[id].state) {
-            (Strategy::Signal(signal), State::Running { .. })
-                if self.services[id].definition.ready == Ready::Notify =>
-            {
-                self.call(id, signal);
-                Some(Stage::ReloadSignalled)
+            (Strategy::Signal(signal), State::Running(_)) if self.services[id].definition.ready == Ready::Notify => {
+                self.signal_reload(id, signal);
+                Some(RolloutStage::ReloadSignalled)
             }
             // Whoever is not ready may not have made ready for the signal either, and would die of it.
-            (Strategy::Signal(signal), State::Running { pid, .. }) => {
-                self.act(Action::Signal { pid, scope: Scope::Main, signal });
+            (Strategy::Signal(signal), State::Running(Running { process, .. })) => {
+                self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
                 None
             }
-            (Strategy::Rolling, State::Running { .. }) => {
+            (Strategy::Rolling, State::Running(_)) => {
                 self.services.add_surge(id);
                 self.start(id.surge(), super::Reason::Requested);
-                Some(Stage::Surging)
+                Some(RolloutStage::Surging)
             }
             // Nobody waits for these to run.
-            (_, State::Stopping { then: AfterStop::Rest(_), .. } | State::CleaningUp { next: Next::Rest(_), .. })
-            | (Strategy::Signal(_), State::Stopping { .. } | State::CleaningUp { .. }) => None,
+            (
+                _,
+                State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
+                | State::CleaningUp(CleaningUp { next: Next::Rest(_), .. }),
+            )
+            | (Strategy::Signal(_), State::Stopping(_) | State::CleaningUp(_)) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } }) => {
-                self.services[id].forgive();
+                self.services[id].reset_failures();
                 self.start_or_wait(id, super::Reason::Requested);
-                Some(Stage::InPlace)
+                Some(RolloutStage::InPlace)
             }
             // These start, when they do, as they are to be.
             (_, State::Stopped { .. } | State::Waiting | State::Spawning { .. } | State::BackingOff { .. })
@@ -380,61 +319,47 @@ impl Supervisor {
             }
             (_, State::Stopped { .. } | State::Waiting) => None,
             // It starts again by itself.
-            (_, State::Stopping { .. } | State::CleaningUp { .. }) => Some(Stage::InPlace),
+            (_, State::Stopping(_) | State::CleaningUp(_)) => Some(RolloutStage::InPlace),
             (_, State::Spawning { .. }) => {
-                self.start_again(id);
-                Some(Stage::InPlace)
+                self.respawn(id);
+                Some(RolloutStage::InPlace)
             }
-            (
-                _,
-                State::Executing { .. } | State::Starting { .. } | State::Running { .. } | State::BackingOff { .. },
-            ) => {
-                self.services[id].forgive();
+            (_, State::Executing(_) | State::Starting { .. } | State::Running(_) | State::BackingOff { .. }) => {
+                self.services[id].reset_failures();
                 self.stop(id, AfterStop::Restart);
-                Some(Stage::InPlace)
+                Some(RolloutStage::InPlace)
             }
         }
     }
 
     fn advance(&mut self, service: ServiceIndex, slot: &mut Slot) -> Progress {
         let id = InstanceId { service, number: slot.number };
-        if slot.stage == Stage::Surging {
-            let State::Running { presence: Presence::Ready, min_ready_until: None, .. } = self.state_of_twin(id) else {
+        if slot.stage == RolloutStage::Surging {
+            if !is_proven(self.state_of_surge(id)) {
                 return if self.services.find(id.surge()).is_some() { Progress::Underway } else { Progress::Done };
-            };
+            }
             self.swap(id);
             self.stop(id.surge(), AfterStop::Rest(Stopped::Replaced));
-            slot.stage = Stage::Retiring;
+            slot.stage = RolloutStage::Retiring;
         }
         let is_over = match (slot.stage, self.services.find(id).map(|instance| instance.state)) {
-            (Stage::Surging, _) => false,
-            (Stage::ReloadSignalled, Some(State::Running { presence, .. })) => !presence.is_reload_signalled(),
+            (RolloutStage::Surging, _) => false,
+            (RolloutStage::ReloadSignalled, Some(State::Running(running))) => !running.readiness.is_reload_pending(),
             // It goes by itself, or is broken: how it ends is to be told. What somebody else wants of it is no failure.
-            (Stage::ReloadSignalled, Some(State::Stopping { then: AfterStop::Own | AfterStop::Fail(_), .. })) => false,
-            (Stage::ReloadSignalled, _) => true,
-            (Stage::Retiring, _) => matches!(self.state_of_twin(id), State::Stopped { .. }),
-            // The surge of a dead one may have left something that is still being ended.
-            (Stage::InPlace, _) if !matches!(self.state_of_twin(id), State::Stopped { .. }) => false,
-            (Stage::InPlace, Some(State::Running { presence: Presence::Ready, min_ready_until: None, .. })) => true,
-            (Stage::InPlace, Some(State::Stopped { .. }) | None) => true,
             (
-                Stage::InPlace,
-                Some(
-                    State::Waiting
-                    | State::Spawning { .. }
-                    | State::Executing { .. }
-                    | State::Starting { .. }
-                    | State::Running { .. }
-                    | State::Stopping { .. }
-                    | State::CleaningUp { .. }
-                    | State::BackingOff { .. },
-                ),
+                RolloutStage::ReloadSignalled,
+                Some(State::Stopping(Stopping { then: AfterStop::Own | AfterStop::Fail(_), .. })),
             ) => false,
+            (RolloutStage::ReloadSignalled, _) => true,
+            (RolloutStage::Retiring, _) => self.state_of_surge(id).is_resting(),
+            // The surge of a dead one may have left something that is still being ended.
+            (RolloutStage::InPlace, _) if !self.state_of_surge(id).is_resting() => false,
+            (RolloutStage::InPlace, state) => state.is_none_or(|state| state.is_resting() || is_proven(state)),
         };
         if is_over { Progress::Done } else { Progress::Underway }
     }
 
-    fn state_of_twin(&self, id: InstanceId) -> State {
+    fn state_of_surge(&self, id: InstanceId) -> State {
         let none = State::Stopped { why: Stopped::Replaced };
         self.services.find(id.surge()).map_or(none, |surge| surge.state)
     }
@@ -447,17 +372,15 @@ impl Supervisor {
         self.services.exchange(id);
         for (owner, before, after) in [(id, old, new), (surge, new, old)] {
             self.timers.change(owner, before.deadline(), after.deadline());
-            if let Some(process) = after.live_pid().and_then(|pid| self.processes.get_mut(&pid)) {
-                process.instance = owner;
-            }
-            if let State::CleaningUp { leader, .. } = after {
-                self.leaders.insert(leader, owner);
+            if let Some(run) = after.run() {
+                self.runs.insert(run, owner);
             }
         }
-        self.record(JournalEvent::Replaced { instance: id, old: old.live_pid(), new: new.live_pid() });
+        let pid_of = |state: State| state.process().map(|process| process.pid);
+        self.record(JournalEvent::Replaced { instance: id, old: pid_of(old), new: pid_of(new) });
         if let State::Spawning { .. } = new {
             // The process that has been asked for would be the surge's.
-            self.start_again(id);
+            self.respawn(id);
         }
         self.mark_dirty(id.service);
     }
@@ -466,8 +389,8 @@ impl Supervisor {
     fn on_failure(&mut self, service: ServiceIndex, rollout: &mut Rollout, failure: ReloadFailure) {
         rollout.todo.clear();
         for slot in &mut rollout.underway {
-            if std::mem::replace(&mut slot.stage, Stage::Retiring) == Stage::Surging {
-                self.call_off_twin(InstanceId { service, number: slot.number }, Stopped::Replaced);
+            if std::mem::replace(&mut slot.stage, RolloutStage::Retiring) == RolloutStage::Surging {
+                self.cancel_surge(InstanceId { service, number: slot.number }, Stopped::Replaced);
             }
         }
         let Some(before) = rollout.before.take() else { return };
@@ -481,7 +404,7 @@ impl Supervisor {
         rollout.todo = self.services.ids_of(service).filter(has_changed).map(|id| id.number).collect();
     }
 
-    /// From now on the service is this.
+    /// Replaces the definition of a service.
     pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
         let mut plan = Plan::clone(&self.plan);
         if let Some(place) = plan.services.get_mut(service.position()) {
@@ -492,4 +415,9 @@ impl Supervisor {
         self.services.adopt(&self.plan);
         self.act(Action::Adopt(Rc::clone(&self.plan)));
     }
+}
+
+/// Whether the new process of a reload may take the place of the old one.
+const fn is_proven(state: State) -> bool {
+    matches!(state, State::Running(Running { readiness: Readiness::Ready, min_ready_until: None, .. }))
 }

@@ -1,112 +1,14 @@
 //! What an operator asks for, and when it is done.
 
-use std::rc::Rc;
-
-use super::instance::{Next, State, Stopped};
-use super::stop::AfterStop;
-use super::{Action, Cause, Outcome, Reason, ReloadFailure, Scope, StateName, Supervisor};
-use crate::model::instance_limit::TooManyInstances;
+use super::core::Supervisor;
+use super::event::{Action, Scope};
+use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
+use super::record::{Cause, Outcome, Reason};
+use super::rollout::ReloadFailure;
+use super::state::{AfterStop, CleaningUp, Next, State, Stopped, Stopping};
+use super::state_name::StateName;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
-
-/// Tells one request from another; chosen by whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// What an operator wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Something about one service or instance.
-    About(Target, Verb),
-    /// Another number of instances, at least 1: done when these are ready and the surplus is gone. Not of a oneshot.
-    Scale(ServiceIndex, u32),
-    /// Read the configuration again; done when it is in force.
-    Configure,
-    /// The ordered stop of everything. Answered at once, also if it has begun already.
-    Shutdown,
-}
-
-/// Whom it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// All instances of all services.
-    All,
-    /// All instances of it.
-    Service(ServiceIndex),
-    /// This one alone.
-    Instance(InstanceId),
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Run it; done when it is ready, a oneshot when it has succeeded. Forgets its failures.
-    Start,
-    /// Stop it; done when nothing of it is left.
-    Stop,
-    /// Stop it and run it again; done when a start would be. Forgets its failures.
-    Restart,
-    /// Replace its processes one by one, so that there are never fewer ready ones; done when each has another.
-    Reload,
-    /// Send a signal to its main processes; not possible if there is none.
-    Signal(Signal),
-}
-
-/// Why a request was not done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    /// Everything is being stopped.
-    ShuttingDown,
-    /// It does not run.
-    NotRunning(InstanceId),
-    /// It was started and has failed for good.
-    Failed(InstanceId),
-    /// Another request has taken it elsewhere meanwhile.
-    Overtaken(InstanceId),
-    /// There is no such instance, or no more.
-    Unknown(InstanceId),
-    /// It is being reloaded already.
-    Reloading(ServiceIndex),
-    /// A reload has failed; what was there before goes on.
-    ReloadFailed(ReloadFailure),
-    /// There cannot be so many instances that this is the last.
-    TooMany(InstanceId, TooManyInstances),
-    /// It is a oneshot: it has as many instances as its configuration says, and runs once.
-    Oneshot(ServiceIndex),
-    /// The configuration cannot be read or is invalid, for this reason.
-    ConfigLoadFailed(Rc<str>),
-}
-
-/// A request whose answer is still out.
-#[derive(Debug)]
-pub(super) struct Pending {
-    id: RequestId,
-    up: Vec<InstanceId>,
-    down: Vec<InstanceId>,
-    /// Services whose reload it waits for.
-    reloads: Vec<ServiceIndex>,
-    /// What has gone wrong with one of these.
-    failure: Option<ReloadFailure>,
-    /// The configuration is being loaded for it.
-    is_loading: bool,
-}
-
-impl Pending {
-    /// Done when these are ready, those are down, and the services have been reloaded.
-    pub(super) const fn new(
-        id: RequestId,
-        up: Vec<InstanceId>,
-        down: Vec<InstanceId>,
-        reloads: Vec<ServiceIndex>,
-    ) -> Self {
-        Self { id, up, down, reloads, failure: None, is_loading: false }
-    }
-
-    /// Nothing can be said before the configuration has been loaded.
-    fn config_load(id: RequestId) -> Self {
-        Self { is_loading: true, ..Self::new(id, Vec::new(), Vec::new(), Vec::new()) }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaited {
@@ -225,18 +127,8 @@ impl Supervisor {
             return Err(Refusal::Reloading(first.service));
         }
         let rests = |id: &InstanceId| match self.services[*id].state {
-            State::Stopped { why: Stopped::Failed { .. } } => false,
-            State::Stopped { .. }
-            | State::Stopping { then: AfterStop::Rest(_), .. }
-            | State::CleaningUp { next: Next::Rest(_), .. } => true,
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::CleaningUp { .. }
-            | State::BackingOff { .. } => false,
+            State::Stopped { why } => !matches!(why, Stopped::Failed { .. }),
+            state => will_rest(state),
         };
         if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
     }
@@ -279,61 +171,51 @@ impl Supervisor {
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
-        let pids: Vec<_> = targets.iter().filter_map(|target| self.services[*target].state.live_pid()).collect();
-        if let (Some(target), []) = (targets.first(), &pids[..]) {
+        let processes: Vec<_> = targets.iter().filter_map(|target| self.services[*target].state.process()).collect();
+        if let (Some(target), []) = (targets.first(), &processes[..]) {
             return Err(Refusal::NotRunning(*target));
         }
-        for pid in pids {
-            self.act(Action::Signal { pid, scope: Scope::Main, signal });
+        for process in processes {
+            self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
         }
         Ok(())
     }
 
     pub(super) fn request_start(&mut self, id: InstanceId) {
-        self.services[id].forgive();
+        self.services[id].reset_failures();
         match self.services[id].state {
             State::Stopped { .. } => {
                 self.want_dependencies(id.service);
                 self.start_or_wait(id, Reason::Requested);
             }
-            State::BackingOff { .. }
-            | State::Stopping { then: AfterStop::Rest(_) | AfterStop::Fail(_) | AfterStop::Own, .. }
-            | State::CleaningUp { .. } => {
-                self.stop(id, AfterStop::Restart);
-            }
-            State::Spawning { .. }
-            | State::Waiting
-            | State::Executing { .. }
+            State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart),
+            State::Stopping(stopping) if stopping.then != AfterStop::Restart => self.stop(id, AfterStop::Restart),
+            // It starts, or runs already.
+            State::Waiting
+            | State::Spawning { .. }
+            | State::Executing(_)
             | State::Starting { .. }
-            | State::Running { .. }
-            | State::Stopping { then: AfterStop::Restart, .. } => {}
+            | State::Running(_)
+            | State::Stopping(_) => {}
         }
     }
 
     pub(super) fn request_stop(&mut self, id: InstanceId) {
-        self.call_off_twin(id, Stopped::Replaced);
-        match self.services[id].state {
-            State::Stopped { .. } => {}
-            State::Waiting
-            | State::Spawning { .. }
-            | State::Executing { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::CleaningUp { .. }
-            | State::BackingOff { .. } => self.stop(id, AfterStop::Rest(Stopped::Operator)),
+        self.cancel_surge(id, Stopped::Replaced);
+        if !self.services[id].state.is_resting() {
+            self.stop(id, AfterStop::Rest(Stopped::Operator));
         }
     }
 
     pub(super) fn request_restart(&mut self, id: InstanceId) {
-        self.services[id].forgive();
+        self.services[id].reset_failures();
         if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting) {
             self.stop(id, AfterStop::Restart);
         }
     }
 
     pub(super) fn want_dependencies(&mut self, service: ServiceIndex) {
-        let definition = Rc::clone(&self.services[service].definition);
+        let definition = std::rc::Rc::clone(&self.services[service].definition);
         for dependency in &definition.depends_on {
             for wanted in self.want(*dependency) {
                 self.start_or_block(wanted);
@@ -404,29 +286,18 @@ impl Supervisor {
 
     /// Whether an operator has meanwhile asked for the opposite of `verb`, so that it will not come to that.
     fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
-        match (&self.services[id].state, verb) {
-            (
-                State::Stopping { then: AfterStop::Rest(_), .. }
-                | State::CleaningUp { next: Next::Rest(Stopped::Operator), .. },
-                Awaited::Up,
-            )
-            | (
-                State::Stopping { then: AfterStop::Restart, .. }
-                | State::CleaningUp { next: Next::Restart { .. } | Next::Start, .. },
-                Awaited::Down,
-            ) => true,
-            (
-                State::Waiting
-                | State::Spawning { .. }
-                | State::Executing { .. }
-                | State::Starting { .. }
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::CleaningUp { .. }
-                | State::BackingOff { .. }
-                | State::Stopped { .. },
-                Awaited::Up | Awaited::Down,
-            ) => false,
+        let state = self.services[id].state;
+        match verb {
+            Awaited::Up => matches!(
+                state,
+                State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
+                    | State::CleaningUp(CleaningUp { next: Next::Rest(Stopped::Operator), .. })
+            ),
+            Awaited::Down => matches!(
+                state,
+                State::Stopping(Stopping { then: AfterStop::Restart, .. })
+                    | State::CleaningUp(CleaningUp { next: Next::Restart { .. } | Next::Start, .. })
+            ),
         }
     }
 
@@ -440,4 +311,13 @@ impl Supervisor {
     pub(super) fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
         self.act(Action::Reply { id, result });
     }
+}
+
+/// Whether it is on its way to rest.
+const fn will_rest(state: State) -> bool {
+    matches!(
+        state,
+        State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
+            | State::CleaningUp(CleaningUp { next: Next::Rest(_), .. })
+    )
 }

@@ -3,23 +3,21 @@
 use std::time::Duration;
 
 use super::random::Random;
-use super::{FailureReason, RestartDecision, Run};
+use super::run_result::{FailureReason, RestartDecision, RunResult};
 use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
 
-/// Whether the run was long enough to start counting afresh.
+/// Whether the run was ready before it ended; if not, it is a failed start however long it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
-    /// It was ready before it ended.
-    Reached,
-    /// It ended before it was ready, which makes it a failed start however long it took.
-    Missed,
+pub(super) enum StartResult {
+    Ready,
+    NotReady,
 }
 
 /// What comes after `run`, when nobody asked for its end and `unstable` unstable runs in a row came before it.
 pub(super) fn decide(
     service: &Service,
-    run: &Run,
-    readiness: Readiness,
+    run: &RunResult,
+    start: StartResult,
     unstable: u32,
     random: &mut Random,
 ) -> RestartDecision {
@@ -40,7 +38,7 @@ pub(super) fn decide(
             (false, false) => RestartDecision::Fail(FailureReason::Policy),
         };
     }
-    if readiness == Readiness::Reached && run.uptime >= restart.min_uptime {
+    if start == StartResult::Ready && run.uptime >= restart.min_uptime {
         return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
     }
     match restart.max_restarts {

@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
-use super::instance::{State, Stopped};
+use super::core::Supervisor;
+use super::phase::Phase;
+use super::record::{Cause, JournalEvent, Outcome, Reason};
+use super::run_result::{FailureReason, RunResult};
 use super::service_table::{Failure, ServiceOutcome};
-use super::shutdown::Phase;
-use super::{Cause, FailureReason, JournalEvent, Outcome, Reason, Run, Supervisor};
+use super::state::{State, Stopped};
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -226,7 +228,7 @@ impl Supervisor {
     }
 
     /// Of the instances that rest because they have failed, the one that did so first.
-    fn first_failure(&self) -> Option<(InstanceId, Run, FailureReason)> {
+    fn first_failure(&self) -> Option<(InstanceId, RunResult, FailureReason)> {
         let failures = self.services.service_indexes().flat_map(|service| self.services[service].failures());
         failures
             .min_by_key(|failure| failure.nth)

@@ -3,8 +3,9 @@
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
-use super::instance::{Instance, State, Stopped};
-use super::{FailureReason, Run};
+use super::instance::Instance;
+use super::run_result::{FailureReason, RunResult};
+use super::state::{State, Stopped};
 use crate::model::plan::{Kind, Service};
 use crate::model::{InstanceId, Plan, ServiceIndex};
 
@@ -85,7 +86,7 @@ pub(super) enum ServiceOutcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {
     pub(super) instance: InstanceId,
-    pub(super) run: Run,
+    pub(super) run: RunResult,
     pub(super) failure_reason: FailureReason,
     /// Counted over all instances.
     pub(super) nth: u32,
@@ -192,7 +193,7 @@ impl ServiceTable {
         let mut removed = Vec::new();
         let mut gone = InstanceCounts::default();
         while service.instances.len() > service.wanted as usize
-            && let Some(last) = service.instances.pop_if(|last| matches!(last.state, State::Stopped { .. }))
+            && let Some(last) = service.instances.pop_if(|last| last.state.is_resting())
         {
             gone = gone.changed(&InstanceCounts::default(), &InstanceCounts::of(&last.state));
             removed.push(last.id);
@@ -213,7 +214,7 @@ impl ServiceTable {
         let surges = &mut self[index].surges;
         let before = surges.len();
         // At rest they are in no count.
-        surges.retain(|surge| !matches!(surge.state, State::Stopped { .. }));
+        surges.retain(|surge| !surge.state.is_resting());
         surges.len() < before
     }
 
@@ -335,12 +336,12 @@ impl InstanceCounts {
             State::Waiting => (counts.active, counts.waiting_on_dependency) = (1, 1),
             State::BackingOff { .. } => counts.active = 1,
             State::Spawning { .. }
-            | State::Executing { .. }
+            | State::Executing(_)
             | State::Starting { .. }
-            | State::Stopping { .. }
-            | State::CleaningUp { .. } => (counts.active, counts.live) = (1, 1),
-            State::Running { presence, .. } => {
-                (counts.active, counts.live, counts.running) = (1, 1, presence.is_ready().into());
+            | State::Stopping(_)
+            | State::CleaningUp(_) => (counts.active, counts.live) = (1, 1),
+            State::Running(running) => {
+                (counts.active, counts.live, counts.running) = (1, 1, running.readiness.is_ready().into());
             }
             State::Stopped { why: Stopped::Completed } => counts.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => counts.failed = 1,

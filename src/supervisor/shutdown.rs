@@ -3,38 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::instance::{State, Stopped};
-use super::stop::AfterStop;
-use super::{Action, Cause, JournalEvent, Outcome, Supervisor};
-use crate::model::{Mono, ServiceIndex, Signal};
-
-#[derive(Debug)]
-pub(super) enum Phase {
-    Up,
-    Draining(Drain),
-    /// [`Action::Exit`] has been given out.
-    Over,
-}
-
-#[derive(Debug)]
-pub(super) struct Drain {
-    /// When `shutdown_timeout` is over.
-    deadline: Mono,
-    outcome: Outcome,
-    stage: Stage,
-    /// Whether a signal to shut down has come since it began: the next one forces it.
-    signalled: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The services are being stopped in order.
-    Services,
-    /// They are down; what they left has been asked to end.
-    Leftovers { until: Mono },
-    /// Everything has got SIGKILL.
-    Killed { until: Mono },
-}
+use super::core::Supervisor;
+use super::event::Action;
+use super::phase::{Drain, DrainStage, Phase};
+use super::record::{Cause, JournalEvent, Outcome};
+use super::state::{AfterStop, State, Stopped};
+use crate::model::{ServiceIndex, Signal};
 
 /// What has daemonised gets so long after SIGTERM: the default `stop_timeout`.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,21 +16,6 @@ const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
 const KILL_PATIENCE: Duration = Duration::from_millis(500);
 /// The exit code of an end that had to be forced: what it would be had the orchestrator sent the SIGKILL.
 const FORCED_CODE: u8 = 137;
-
-impl Drain {
-    /// When something is to happen without any other event.
-    pub(super) fn until(&self) -> Mono {
-        match self.stage {
-            Stage::Services => self.deadline,
-            Stage::Leftovers { until } => until.min(self.deadline),
-            Stage::Killed { until } => until,
-        }
-    }
-
-    pub(super) const fn is_forced(&self) -> bool {
-        matches!(self.stage, Stage::Killed { .. })
-    }
-}
 
 impl Supervisor {
     /// Begins the ordered stop, unless it has begun.
@@ -67,9 +26,9 @@ impl Supervisor {
         self.record(JournalEvent::Draining { cause: outcome.cause.clone() });
         self.act(Action::CancelConfigLoad);
         let deadline = self.now + self.plan.shutdown_timeout;
-        self.phase = Phase::Draining(Drain { deadline, outcome, stage: Stage::Services, signalled: false });
+        self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, signalled: false });
         self.refuse_requests();
-        self.call_off_rollouts();
+        self.cancel_rollouts();
         for id in self.services.ids() {
             if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
                 self.stop(id, AfterStop::Rest(Stopped::Shutdown));
@@ -103,7 +62,7 @@ impl Supervisor {
                 continue;
             }
             for id in self.services.ids_of(index) {
-                if !matches!(self.services[id].state, State::Stopped { .. }) {
+                if !self.services[id].state.is_resting() {
                     self.stop(id, AfterStop::Rest(Stopped::Shutdown));
                 }
             }
@@ -122,13 +81,13 @@ impl Supervisor {
     pub(super) fn on_all_down(&mut self) {
         let Phase::Draining(drain) = &mut self.phase else { return };
         match drain.stage {
-            Stage::Services => {
-                drain.stage = Stage::Leftovers { until: self.now + LEFTOVERS_TIMEOUT };
+            DrainStage::Services => {
+                drain.stage = DrainStage::Leftovers { until: self.now + LEFTOVERS_TIMEOUT };
                 self.act(Action::SignalAll { signal: Signal::TERM });
                 self.act(Action::SignalAll { signal: Signal::CONT });
             }
             // The answer, `Event::Childless`, is on its way or its deadline is.
-            Stage::Leftovers { .. } | Stage::Killed { .. } => {}
+            DrainStage::Leftovers { .. } | DrainStage::Killed { .. } => {}
         }
     }
 
@@ -138,13 +97,13 @@ impl Supervisor {
             return;
         }
         match drain.stage {
-            Stage::Services => self.force(None),
-            Stage::Leftovers { .. } if drain.deadline <= self.now => self.force(None),
-            Stage::Leftovers { .. } => {
+            DrainStage::Services => self.force(None),
+            DrainStage::Leftovers { .. } if drain.deadline <= self.now => self.force(None),
+            DrainStage::Leftovers { .. } => {
                 self.record(JournalEvent::LeftoversKilled);
                 self.kill_everything();
             }
-            Stage::Killed { .. } => {
+            DrainStage::Killed { .. } => {
                 self.record(JournalEvent::Abandoned);
                 self.end();
             }
@@ -157,9 +116,9 @@ impl Supervisor {
             drain.outcome.code = forced_code(&drain.outcome);
         }
         self.kill_everything();
-        self.stop_clearing();
+        self.finish_all_cleanups();
         for id in self.services.ids_with_surges() {
-            if !matches!(self.services[id].state, State::Stopped { .. }) {
+            if !self.services[id].state.is_resting() {
                 self.stop(id, AfterStop::Rest(Stopped::Shutdown));
             }
         }
@@ -167,17 +126,17 @@ impl Supervisor {
 
     fn kill_everything(&mut self) {
         if let Phase::Draining(drain) = &mut self.phase {
-            drain.stage = Stage::Killed { until: self.now + KILL_PATIENCE };
+            drain.stage = DrainStage::Killed { until: self.now + KILL_PATIENCE };
         }
         self.act(Action::SignalAll { signal: Signal::KILL });
     }
 
     /// keepalive has no child left.
-    pub(super) fn on_childless(&mut self) {
+    pub(super) fn on_no_children(&mut self) {
         let Phase::Draining(drain) = &self.phase else { return };
         match drain.stage {
-            Stage::Services => {}
-            Stage::Leftovers { .. } | Stage::Killed { .. } => {
+            DrainStage::Services => {}
+            DrainStage::Leftovers { .. } | DrainStage::Killed { .. } => {
                 if self.services.total().live == 0 {
                     self.end();
                 }

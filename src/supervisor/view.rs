@@ -1,71 +1,12 @@
 //! The state as others may see it.
 
-use super::instance::{Instance, State, Stopped};
+use super::instance::Instance;
+use super::record::Reason;
+use super::run_result::RunResult;
 use super::service_table::ServiceTable;
-use super::{Reason, Run};
-use crate::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
-
-/// The states that users see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StateName {
-    /// For what it depends on.
-    Waiting,
-    /// It has been started and is not ready yet.
-    Starting,
-    /// It is ready.
-    Running,
-    /// It has been told to end, or what it left is being ended.
-    Stopping,
-    /// It does not run and will not by itself.
-    Stopped,
-    /// A restart is due.
-    Backoff,
-    /// It has succeeded and will not run again.
-    Completed,
-    /// It has failed for good, or what it depends on has.
-    Failed,
-}
-
-impl StateName {
-    /// Whether it has no process, and gets none by itself.
-    #[must_use]
-    pub const fn is_at_rest(self) -> bool {
-        matches!(self, Self::Stopped | Self::Completed | Self::Failed)
-    }
-
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Backoff => "backoff",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl State {
-    /// What users see of it.
-    pub(super) const fn name(&self) -> StateName {
-        match self {
-            Self::Waiting => StateName::Waiting,
-            Self::Spawning { .. } | Self::Executing { .. } | Self::Starting { .. } => StateName::Starting,
-            Self::Running { .. } => StateName::Running,
-            Self::Stopping { .. } | Self::CleaningUp { .. } => StateName::Stopping,
-            Self::BackingOff { .. } => StateName::Backoff,
-            Self::Stopped { why } => match why {
-                Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown | Stopped::Replaced => StateName::Stopped,
-                Stopped::Completed => StateName::Completed,
-                Stopped::Failed { .. } | Stopped::Blocked { .. } => StateName::Failed,
-            },
-        }
-    }
-}
+use super::state::{Running, State};
+use super::state_name::StateName;
+use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
 
 /// Everything there is to see.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +40,8 @@ pub struct InstanceView<'a> {
     pub state: StateName,
     /// It runs and is ready, and has not said otherwise since.
     pub ready: bool,
+    /// Its present run, until nothing of that is left.
+    pub run: Option<RunId>,
     /// Its main process, while that has not been reaped.
     pub pid: Option<Pid>,
     /// How often it has been started again.
@@ -106,7 +49,7 @@ pub struct InstanceView<'a> {
     /// Consecutive unstable runs.
     pub unstable: u32,
     /// How its last run was.
-    pub last_run: Option<Run>,
+    pub last_run: Option<RunResult>,
     /// Since when its main process exists, while that has not been reaped.
     pub since: Option<Mono>,
     /// Why it is in this state; `None`: it has never been in another.
@@ -151,15 +94,17 @@ impl<'a> ServiceView<'a> {
 
 impl Instance {
     fn view(&self) -> InstanceView<'_> {
+        let process = self.state.process();
         InstanceView {
             id: self.id,
             state: self.state.name(),
-            ready: matches!(self.state, State::Running { presence, .. } if presence.is_ready()),
-            pid: self.state.live_pid(),
+            ready: matches!(self.state, State::Running(Running { readiness, .. }) if readiness.is_ready()),
+            run: self.state.run(),
+            pid: process.map(|process| process.pid),
             restarts: self.restarts,
             unstable: self.unstable,
             last_run: self.last_run,
-            since: self.state.since(),
+            since: process.map(|process| process.since),
             reason: self.reason.as_ref(),
         }
     }

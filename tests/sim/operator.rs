@@ -84,9 +84,11 @@ impl Operator {
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
             | Action::PreferSockets { .. }
-            | Action::LogProbeFailure { .. }
             | Action::Adopt(_)
-            | Action::Farewell { .. } => true,
+            | Action::AnnounceStop { .. }
+            | Action::StartProbe { .. }
+            | Action::GiveUpProbe { .. }
+            | Action::ReleaseRun { .. } => true,
             Action::JournalEntry(record) => match &record.fact {
                 JournalEvent::Transition { to, .. } => *to != StateName::Waiting,
                 _ => true,
@@ -104,7 +106,7 @@ impl Operator {
     fn random_event(&mut self) -> Event {
         match self.chance.below(1_000) {
             0..=2 => self.request(Request::Shutdown),
-            3..=4 => Event::HungUp,
+            3..=4 => Event::TerminalClosed,
             5..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT])),
             9..=100 => {
                 let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(37).unwrap()];

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Control, ExitAction, KillMode, Kind, LogStyle, Process, Ready, Reload, Restart, RestartPolicy, Service,
-    SignalAction, SignalActions, Stop, Strategy,
+    Backoff, Control, ExitAction, KillMode, Kind, LogStyle, Probe, Process, Ready, Reload, Restart, RestartPolicy,
+    Service, SignalAction, SignalActions, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -78,6 +78,7 @@ pub(crate) fn random(chance: &mut Chance) -> Plan {
 
 fn random_service(chance: &mut Chance, index: u32) -> Service {
     let kind = if chance.one_in(3) { Kind::Oneshot } else { Kind::Service };
+    let ready = random_ready(chance);
     let depends_on: Vec<_> = (0..index).filter(|_| chance.below(u64::from(index) + 1) < 2).map(ServiceIndex).collect();
     Service {
         name: format!("s{index}").into(),
@@ -102,13 +103,8 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             },
             kill_mode: chance.pick(&[KillMode::Mixed, KillMode::Mixed, KillMode::Group, KillMode::Process]),
         },
-        ready: match chance.below(8) {
-            0 => Ready::Delay(Duration::ZERO),
-            1 => Ready::Delay(chance.millis(1, 3_000)),
-            2 if chance.one_in(6) => Ready::Delay(AGES),
-            3 | 4 => Ready::Notify,
-            _ => Ready::Exec,
-        },
+        process: Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() },
+        ready,
         ready_timeout: match chance.below(8) {
             0 => AGES,
             1..=3 => chance.millis(1, 5_000),
@@ -116,7 +112,19 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         },
         watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
         reload: random_reload(chance),
-        process: Process { ipc: chance.one_in(4), ..process() },
+    }
+}
+
+fn random_ready(chance: &mut Chance) -> Ready {
+    match chance.below(12) {
+        0 => Ready::Delay(Duration::ZERO),
+        1 => Ready::Delay(chance.millis(1, 3_000)),
+        2 if chance.one_in(6) => Ready::Delay(AGES),
+        3..=5 => Ready::Notify,
+        6 => Ready::Ipc,
+        7 => Ready::Fd(3),
+        8 => Ready::Probe(Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()))),
+        _ => Ready::Exec,
     }
 }
 

@@ -1,19 +1,17 @@
-//! A process of the world, and what signals do to it.
+//! A simulated process: what it hears, and what it does about it.
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::Service;
-use keepalive::model::{ExitStatus, Pid, Signal};
+use keepalive::model::{ExitStatus, Pid, RunId, Signal};
 
 use crate::puppet::{Habits, Stops};
 
 #[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) role: Role,
+    pub(crate) pid: Pid,
+    /// `None`: it has left its group and session.
+    pub(crate) run: Option<RunId>,
     pub(crate) habits: Habits,
-    /// Of a main process: what it is made of.
-    pub(crate) definition: Option<Rc<Service>>,
     /// A signal that asked it to end while it was stopped.
     pub(crate) unheard: Option<Signal>,
     pub(crate) stopped: bool,
@@ -30,13 +28,6 @@ pub(crate) enum Meaning {
     /// It asks to end.
     End,
     Other,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Main { pid: Pid },
-    Member { leader: Pid },
-    Stray,
 }
 
 impl Process {

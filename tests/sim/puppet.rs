@@ -30,7 +30,7 @@ pub(crate) enum Character {
 pub(crate) struct Habits {
     /// `None`: until something kills it.
     pub(crate) life: Option<(Duration, ExitStatus)>,
-    /// How long after its start it says that it is ready, if that is what its service wants of it. `None`: never.
+    /// How long after its start it says that it is ready, or after the start of its probe that passes. `None`: never.
     pub(crate) readies: Option<Duration>,
     /// After a signal that asks it to end. `None`: ignores it.
     pub(crate) on_stop: Option<(Duration, Stops)>,
@@ -65,6 +65,8 @@ pub(crate) struct Temper {
     pub(crate) unkillable: u64,
     /// Percent of starts that fail before exec.
     pub(crate) exec_failures: u64,
+    /// Percent of starts that fail since a socket cannot be bound.
+    pub(crate) bind_failures: u64,
     /// Percent of processes that leave others in their group.
     pub(crate) leavers: u64,
     /// Percent of processes that leave a daemon outside their group.
@@ -78,6 +80,7 @@ impl Temper {
         Self {
             unkillable: chance.pick(&[0, 0, 5, 30]),
             exec_failures: chance.pick(&[0, 0, 3, 25]),
+            bind_failures: chance.pick(&[0, 0, 0, 5]),
             leavers: chance.pick(&[0, 10, 40]),
             daemons: chance.pick(&[0, 10, 40]),
             deaf: chance.pick(&[0, 10, 40]),

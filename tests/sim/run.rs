@@ -40,6 +40,14 @@ impl Tally {
         }
     }
 
+    fn count_event(&mut self, event: &Event) {
+        let kind = match event {
+            Event::Ready { source, .. } => first_word("ready by", source),
+            event => first_word("event", event),
+        };
+        *self.deeds.entry(kind).or_default() += 1;
+    }
+
     fn count(&mut self, action: &Action) {
         let deed = match action {
             Action::JournalEntry(JournalEntry { fact: JournalEvent::Transition { from, to, .. }, .. }) => {
@@ -220,6 +228,7 @@ impl Run {
 
     fn hear(&mut self, event: Event) -> Result<(), Violation> {
         self.tally.steps += 1;
+        self.tally.count_event(&event);
         self.trace.borrow_mut().heard(self.world.now, &event);
         let before = self.supervisor.backlog();
         self.supervisor.handle(self.world.now, event.clone());
@@ -267,7 +276,7 @@ impl Run {
     /// After its exit the supervisor says no more, whatever it is told.
     fn after_the_end(&mut self) -> Result<(), Violation> {
         let signal = Event::Signal(Signal::TERM);
-        for event in [Event::Tick, Event::Childless, signal, Event::Tick] {
+        for event in [Event::Tick, Event::NoChildren, signal, Event::Tick] {
             self.trace.borrow_mut().heard(self.world.now, &event);
             self.supervisor.handle(self.world.now, event);
             let step = self.supervisor.poll();

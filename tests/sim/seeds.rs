@@ -47,12 +47,15 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 51] = [
+const DEEDS: [&str; 63] = [
+    "action AnnounceStop",
     "action CancelConfigLoad",
     "action Exit",
+    "action GiveUpProbe",
     "action LoadConfig",
     "action ReleaseInstance",
     "action RemoveInstance",
+    "action StartProbe",
     "action WithdrawConfigLoad",
     "backoff → starting",
     "backoff → stopped",
@@ -63,6 +66,11 @@ const DEEDS: [&str; 51] = [
     "draining NothingLeft",
     "draining Requested",
     "draining Signal",
+    "event BindFailed",
+    "event MainPidChanged",
+    "event StoppingItself",
+    "event TimeoutExtended",
+    "event WatchdogTriggered",
     "fact Abandoned",
     "fact ConfigLoadFailed",
     "fact LeftBehind",
@@ -84,6 +92,10 @@ const DEEDS: [&str; 51] = [
     "kill Group",
     "kill Leftovers",
     "kill Main",
+    "ready by Fd",
+    "ready by Ipc",
+    "ready by Notify",
+    "ready by Probe",
     "refusal ConfigLoadFailed",
     "refusal Failed",
     "refusal NotRunning",

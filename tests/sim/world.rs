@@ -6,16 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{Ready, Service};
-use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, Signal};
-use keepalive::supervisor::{Action, Event, Exit, Leftovers, RequestId, Scope};
+use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, Signal, StartFailure, StartStep};
+use keepalive::supervisor::{Action, Event, Exit, GroupAtDeath, Leftovers, ReadySource, RequestId, Scope};
 use nix::errno::Errno;
 
 use crate::chance::Chance;
-use crate::process::{Meaning, Process, Role};
+use crate::process::{Meaning, Process};
 use crate::puppet::{self, Character, Exec, Habits, Temper};
 
 /// Tells processes apart for ever, as pids do not.
-pub(crate) type Serial = u64;
+type Serial = u64;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -24,10 +24,10 @@ pub(crate) struct World {
     agenda: BTreeMap<(Mono, u64), Happening>,
     written: u64,
     processes: BTreeMap<Serial, Process>,
-    /// The main process that has, or had, the pid.
-    owners: BTreeMap<Pid, Serial>,
-    /// Pids whose leftovers are still to be reported gone.
-    remains: BTreeSet<Pid>,
+    /// The runs whose main process the supervisor has not been told the end of.
+    runs: BTreeMap<RunId, Run>,
+    /// Runs whose leftovers are still to be reported gone.
+    lingering: BTreeSet<RunId>,
     serials: Serial,
     characters: Vec<Character>,
     temper: Temper,
@@ -43,6 +43,13 @@ pub(crate) struct World {
     config: Rc<Plan>,
 }
 
+#[derive(Debug)]
+struct Run {
+    main: Serial,
+    definition: Rc<Service>,
+    is_probed: bool,
+}
+
 /// How the runtime makes processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forking {
@@ -54,14 +61,36 @@ enum Forking {
 
 #[derive(Debug)]
 enum Happening {
-    Executes { serial: Serial, character: Character },
-    Dies { serial: Serial, status: ExitStatus },
-    Reaped { serial: Serial },
-    Told { serial: Serial, event: Event },
-    Cleared { leader: Pid },
-    Full { until: Mono },
-    ConfigRead { id: Option<RequestId>, event: Event },
-    Outside(Event),
+    Executes {
+        run: RunId,
+        character: Character,
+    },
+    /// Another process becomes the main one.
+    HandsOver {
+        run: RunId,
+    },
+    ProbePasses {
+        run: RunId,
+    },
+    Dies {
+        serial: Serial,
+        status: ExitStatus,
+    },
+    Reaped {
+        run: RunId,
+    },
+    LeftoversGone {
+        run: RunId,
+    },
+    Full {
+        until: Mono,
+    },
+    ConfigRead {
+        id: Option<RequestId>,
+        event: Event,
+    },
+    /// The supervisor is told this.
+    Told(Event),
 }
 
 impl World {
@@ -76,8 +105,8 @@ impl World {
             agenda: BTreeMap::new(),
             written: 0,
             processes: BTreeMap::new(),
-            owners: BTreeMap::new(),
-            remains: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             serials: 0,
             characters,
             temper,
@@ -98,7 +127,7 @@ impl World {
     }
 
     pub(crate) fn plan_outside(&mut self, at: Mono, event: Event) {
-        self.write(at, Happening::Outside(event));
+        self.write(at, Happening::Told(event));
     }
 
     /// From `at` on for a while no process can be made.
@@ -132,196 +161,250 @@ impl World {
         }
         let before = self.processes.len();
         let mut events = match entry.remove() {
-            Happening::Executes { serial, character } => self.executes(serial, character),
+            Happening::Executes { run, character } => self.executes(run, character),
+            Happening::HandsOver { run } => self.hands_over(run),
+            Happening::ProbePasses { run } => {
+                let is_probed = self.runs.get(&run).is_some_and(|run| run.is_probed);
+                is_probed.then_some(Event::Ready { run, source: ReadySource::Probe }).into_iter().collect()
+            }
             Happening::Dies { serial, status } => self.dies(serial, status),
-            Happening::Reaped { serial } => self.reaped(serial),
-            Happening::Told { serial, event } => self.told(serial, event),
-            Happening::Cleared { leader } => {
-                self.remains.remove(&leader);
-                vec![Event::Cleared { pid: leader }]
+            Happening::Reaped { run } => self.reaped(run),
+            Happening::LeftoversGone { run } => {
+                self.lingering.remove(&run);
+                vec![Event::LeftoversGone { run }]
             }
             Happening::Full { until } => {
                 self.full_until = self.full_until.max(until);
                 Vec::new()
             }
-            Happening::ConfigRead { event, .. } | Happening::Outside(event) => vec![event],
+            Happening::ConfigRead { event, .. } | Happening::Told(event) => vec![event],
         };
         if self.processes.is_empty() && before > 0 {
-            events.push(Event::Childless);
+            events.push(Event::NoChildren);
         }
         Some(events)
     }
 
-    fn executes(&mut self, serial: Serial, character: Character) -> Vec<Event> {
-        let Some(Process { role: Role::Main { pid }, zombie: None, habits, .. }) = self.processes.get(&serial) else {
-            return Vec::new();
-        };
-        let (pid, habits) = (*pid, *habits);
-        let definition = self.processes.get(&serial).and_then(|process| process.definition.clone());
-        if let Some(definition) = definition {
-            self.talks(serial, pid, &definition, habits);
-        }
+    fn tell_in(&mut self, delay: Duration, event: Event) {
+        self.write_in(delay, Happening::Told(event));
+    }
+
+    fn executes(&mut self, run: RunId, character: Character) -> Vec<Event> {
+        let Some(Run { main, definition, .. }) = self.runs.get(&run) else { return Vec::new() };
+        let (main, definition) = (*main, Rc::clone(definition));
+        let Some(Process { zombie: None, habits, .. }) = self.processes.get(&main) else { return Vec::new() };
+        let habits = *habits;
+        self.talks(run, &definition, habits);
         if let Some((life, status)) = habits.life {
-            self.write_in(life, Happening::Dies { serial, status });
+            self.write_in(life, Happening::Dies { serial: main, status });
         }
         let leaves = matches!(character, Character::Liar);
         if self.chance.percent(self.temper.leavers) {
             for _ in 0..=self.chance.below(2) {
-                self.make_other(Role::Member { leader: pid });
+                self.make_other(Some(run));
             }
         }
         if leaves || self.chance.percent(self.temper.daemons) {
-            self.make_other(Role::Stray);
+            self.make_other(None);
         }
         if self.forking == Forking::Fork {
             let latency = self.latency();
-            self.write_in(latency, Happening::Told { serial, event: Event::Executed { pid } });
+            self.tell_in(latency, Event::Executed { run });
         }
         Vec::new()
     }
 
     /// What it is going to say.
-    fn talks(&mut self, serial: Serial, pid: Pid, definition: &Service, habits: Habits) {
+    fn talks(&mut self, run: RunId, definition: &Service, habits: Habits) {
         let latency = self.latency();
-        if definition.ready == Ready::Notify
+        let source = match definition.ready {
+            Ready::Notify => Some(ReadySource::Notify),
+            Ready::Ipc => Some(ReadySource::Ipc),
+            Ready::Fd(_) => Some(ReadySource::Fd),
+            Ready::Exec | Ready::Delay(_) | Ready::Probe(_) => None,
+        };
+        if let Some(source) = source
             && let Some(delay) = habits.readies
         {
-            self.write_in(delay, Happening::Told { serial, event: Event::Ready { pid } });
+            self.tell_in(delay, Event::Ready { run, source });
         }
         // Most silence their watchdog at once: those that do not are silent until it bites.
         if definition.watchdog.is_some() && !self.chance.one_in(4) {
             let after = habits.readies.unwrap_or_default() + latency;
             let interval = if self.chance.one_in(4) { self.chance.millis(1, 90_000) } else { Duration::ZERO };
-            self.write_in(after, Happening::Told { serial, event: Event::WatchdogEvery { pid, interval } });
+            self.tell_in(after, Event::WatchdogInterval { run, interval });
+        }
+        if self.chance.one_in(10) {
+            let after = self.chance.up_to(Duration::from_secs(10));
+            self.write_in(after, Happening::HandsOver { run });
         }
         if self.chance.one_in(8) {
             for _ in 0..self.chance.below(6) {
-                let event = match self.chance.below(12) {
-                    0 => Event::WatchdogTriggered { pid },
-                    10 => Event::Stopping { pid },
-                    11 => Event::ResetFailures { pid },
-                    1..=3 => {
-                        let since = self.chance.one_in(2).then_some(self.now);
-                        Event::Reloading { pid, since }
-                    }
-                    4..=6 => Event::Ready { pid },
-                    _ => Event::Alive { pid },
-                };
                 let after = self.chance.millis(0, 20_000);
-                self.write_in(after, Happening::Told { serial, event });
+                let event = match self.chance.below(14) {
+                    0 => Event::WatchdogTriggered { run },
+                    1..=3 => {
+                        let since = self.chance.one_in(2).then_some(self.now + after);
+                        Event::Reloading { run, since }
+                    }
+                    4..=6 => {
+                        let sources = [ReadySource::Notify, ReadySource::Notify, ReadySource::Ipc, ReadySource::Fd];
+                        Event::Ready { run, source: self.chance.pick(&sources) }
+                    }
+                    7 => Event::StoppingItself { run },
+                    8 => Event::ResetFailures { run },
+                    9..=10 => Event::TimeoutExtended { run, by: self.chance.millis(0, 20_000) },
+                    _ => Event::WatchdogPing { run },
+                };
+                self.tell_in(after, event);
             }
         }
     }
 
-    fn make_other(&mut self, role: Role) {
-        let habits = puppet::member(&mut self.chance, self.temper);
-        let serial = self.make(role, habits);
-        if let Some((life, status)) = habits.life {
-            self.write_in(life, Happening::Dies { serial, status });
+    /// A signal of which the main process may have something to say.
+    fn answers(&mut self, run: RunId, signal: Signal) {
+        let after = self.chance.millis(0, 1_500);
+        match self.meaning(signal) {
+            Meaning::End if self.chance.one_in(8) => {
+                let by = self.chance.millis(0, 20_000);
+                self.tell_in(after, Event::TimeoutExtended { run, by });
+            }
+            Meaning::Other if self.chance.one_in(2) => {
+                self.tell_in(after, Event::Reloading { run, since: Some(self.now) });
+                if !self.chance.one_in(4) {
+                    let until = after + self.chance.millis(0, 5_000);
+                    self.tell_in(until, Event::Ready { run, source: ReadySource::Notify });
+                }
+            }
+            Meaning::Kill | Meaning::Stop | Meaning::Continue | Meaning::End | Meaning::Other => {}
         }
     }
 
-    fn make(&mut self, role: Role, habits: Habits) -> Serial {
+    /// A new process of the run takes the place of its main process, which goes on as any other of the run.
+    fn hands_over(&mut self, run: RunId) -> Vec<Event> {
+        let before = self.runs.get(&run).and_then(|run| self.processes.get(&run.main));
+        if before.is_none_or(|process| process.zombie.is_some() || process.stopped) {
+            return Vec::new();
+        }
+        let main = self.make_other(Some(run));
+        let pid = self.processes[&main].pid;
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.main = main;
+        }
+        vec![Event::MainPidChanged { run, pid }]
+    }
+
+    fn make_other(&mut self, run: Option<RunId>) -> Serial {
+        let habits = puppet::member(&mut self.chance, self.temper);
+        let serial = self.make(run, habits);
+        if let Some((life, status)) = habits.life {
+            self.write_in(life, Happening::Dies { serial, status });
+        }
+        serial
+    }
+
+    fn make(&mut self, run: Option<RunId>, habits: Habits) -> Serial {
         self.serials += 1;
-        let stopped = habits.stopped;
-        let process = Process { role, habits, definition: None, unheard: None, stopped, zombie: None };
+        let (pid, stopped) = (self.free_pid(), habits.stopped);
+        let process = Process { pid, run, habits, unheard: None, stopped, zombie: None };
         self.processes.insert(self.serials, process);
         self.serials
     }
 
+    /// The run whose main process it is.
+    fn run_of_main(&self, serial: Serial) -> Option<RunId> {
+        let run = self.processes.get(&serial)?.run?;
+        (self.runs.get(&run)?.main == serial).then_some(run)
+    }
+
     fn dies(&mut self, serial: Serial, status: ExitStatus) -> Vec<Event> {
         let latency = self.latency();
+        let main_of = self.run_of_main(serial);
         let Some(process) = self.processes.get_mut(&serial) else { return Vec::new() };
         if process.zombie.is_some() || (process.stopped && status != ExitStatus::Signal(Signal::KILL)) {
             return Vec::new();
         }
-        match process.role {
-            Role::Main { .. } => {
-                process.zombie = Some(status);
-                self.write_in(latency, Happening::Reaped { serial });
-            }
-            Role::Member { leader } => {
-                self.processes.remove(&serial);
-                if self.remains.contains(&leader) && !self.has_members(leader) {
-                    let late = if self.chance.one_in(10) { self.chance.millis(0, 20_000) } else { latency };
-                    self.write_in(late, Happening::Cleared { leader });
-                }
-            }
-            Role::Stray => {
-                self.processes.remove(&serial);
-            }
+        if let Some(run) = main_of {
+            process.zombie = Some(status);
+            self.write_in(latency, Happening::Reaped { run });
+        } else if let Some(Process { run: Some(run), .. }) = self.processes.remove(&serial)
+            && self.lingering.contains(&run)
+            && !self.has_members(run)
+        {
+            let late = if self.chance.one_in(10) { self.chance.millis(0, 20_000) } else { latency };
+            self.write_in(late, Happening::LeftoversGone { run });
         }
         Vec::new()
     }
 
-    fn has_members(&self, of: Pid) -> bool {
-        self.processes.values().any(|process| process.role == Role::Member { leader: of })
+    fn has_members(&self, of: RunId) -> bool {
+        self.processes.values().any(|process| process.run == Some(of))
     }
 
-    fn reaped(&mut self, serial: Serial) -> Vec<Event> {
-        let Some(Process { role: Role::Main { pid }, zombie: Some(status), .. }) = self.processes.remove(&serial)
-        else {
-            return Vec::new();
+    fn reaped(&mut self, run: RunId) -> Vec<Event> {
+        let Some(Run { main, definition, .. }) = self.runs.remove(&run) else { return Vec::new() };
+        let Some(Process { zombie: Some(status), .. }) = self.processes.remove(&main) else { return Vec::new() };
+        let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
+            GroupAtDeath::LeftAlone => Leftovers::None,
+            GroupAtDeath::Killed | GroupAtDeath::Kept if !self.has_members(run) => Leftovers::None,
+            group @ (GroupAtDeath::Killed | GroupAtDeath::Kept) => {
+                self.lingering.insert(run);
+                if group == GroupAtDeath::Killed {
+                    self.signal_some(Signal::KILL, |_, process| process.run == Some(run));
+                }
+                Leftovers::Some
+            }
         };
-        let left = if self.has_members(pid) { Leftovers::Some } else { Leftovers::None };
-        if left == Leftovers::Some {
-            self.remains.insert(pid);
-        }
         let oom_killed = status == ExitStatus::Signal(Signal::KILL) && self.chance.one_in(5);
-        vec![Event::Exited { pid, exit: Exit { status, oom_killed }, left }]
-    }
-
-    /// The runtime drops what it hears of a process after its pid has got another owner.
-    fn told(&self, serial: Serial, event: Event) -> Vec<Event> {
-        let (Event::Executed { pid }
-        | Event::ExecFailed { pid, .. }
-        | Event::Ready { pid }
-        | Event::Reloading { pid, .. }
-        | Event::Stopping { pid }
-        | Event::ResetFailures { pid }
-        | Event::Alive { pid }
-        | Event::WatchdogEvery { pid, .. }
-        | Event::WatchdogTriggered { pid }) = event
-        else {
-            return vec![event];
-        };
-        if self.owners.get(&pid) == Some(&serial) { vec![event] } else { Vec::new() }
+        vec![Event::Exited { run, exit: Exit { status, oom_killed }, leftovers }]
     }
 
     /// Does what the supervisor wants; gives back what it hears at once.
     pub(crate) fn perform(&mut self, action: &Action) -> Vec<Event> {
         match action {
-            Action::Spawn { instance, definition, .. } => self.spawn(*instance, definition),
-            Action::Signal { pid, scope, signal } => {
-                self.signal_some(*signal, |role| match scope {
-                    Scope::Main => role == Role::Main { pid: *pid },
-                    Scope::Group => role == Role::Main { pid: *pid } || role == Role::Member { leader: *pid },
-                    Scope::Leftovers => role == Role::Member { leader: *pid },
+            Action::Spawn { run, instance, definition, .. } => return self.spawn(*run, *instance, definition),
+            Action::Signal { run, scope, signal } => {
+                let main = self.runs.get(run).map(|run| run.main);
+                self.signal_some(*signal, |serial, process| match scope {
+                    Scope::Main => Some(serial) == main,
+                    Scope::Group => process.run == Some(*run),
+                    Scope::Leftovers => process.run == Some(*run) && main.is_none(),
                 });
-                Vec::new()
+                if matches!(scope, Scope::Main | Scope::Group) {
+                    self.answers(*run, *signal);
+                }
             }
             Action::SignalAll { signal } => {
-                self.signal_some(*signal, |_| true);
-                if self.processes.is_empty() { vec![Event::Childless] } else { Vec::new() }
+                self.signal_some(*signal, |_, _| true);
+                if self.processes.is_empty() {
+                    return vec![Event::NoChildren];
+                }
             }
-            Action::LoadConfig { id } => self.load_config(*id),
+            Action::StartProbe { run } => self.probe(*run),
+            Action::GiveUpProbe { run } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.is_probed = false;
+                }
+            }
+            Action::LoadConfig { id } => return self.load_config(*id),
             // Unless it has begun.
             Action::WithdrawConfigLoad { id } => {
                 let is_waiting = self.chance.one_in(2);
-                self.forget_config_loads(|of| is_waiting && of == Some(*id))
+                self.forget_config_loads(|of| is_waiting && of == Some(*id));
             }
             Action::CancelConfigLoad => self.forget_config_loads(|_| true),
             Action::ReleaseInstance { .. }
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
             | Action::PreferSockets { .. }
-            | Action::LogProbeFailure { .. }
             | Action::Adopt(_)
-            | Action::Farewell { .. }
+            | Action::AnnounceStop { .. }
+            | Action::ReleaseRun { .. }
             | Action::JournalEntry(_)
             | Action::Reply { .. }
-            | Action::Exit(_) => Vec::new(),
+            | Action::Exit(_) => {}
         }
+        Vec::new()
     }
 
     /// From now on this stands in the configuration.
@@ -342,25 +425,33 @@ impl World {
         Vec::new()
     }
 
-    fn forget_config_loads(&mut self, is_meant: impl Fn(Option<RequestId>) -> bool) -> Vec<Event> {
+    fn forget_config_loads(&mut self, is_meant: impl Fn(Option<RequestId>) -> bool) {
         self.agenda.retain(|_, happening| !matches!(happening, Happening::ConfigRead { id, .. } if is_meant(*id)));
-        Vec::new()
     }
 
-    fn spawn(&mut self, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
+    fn probe(&mut self, run: RunId) {
+        let Some(of) = self.runs.get_mut(&run) else { return };
+        of.is_probed = true;
+        if let Some(delay) = self.processes.get(&of.main).and_then(|main| main.habits.readies) {
+            self.write_in(delay, Happening::ProbePasses { run });
+        }
+    }
+
+    fn spawn(&mut self, run: RunId, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
         if self.full_until > self.now {
             let errno = self.chance.pick(&[Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]);
-            return vec![Event::SpawnRefused { instance, errno }];
+            return vec![Event::SpawnRefused { run, errno }];
+        }
+        if self.chance.percent(self.temper.bind_failures) {
+            let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
+            return vec![Event::BindFailed { run, failure }];
         }
         let character = self.characters[instance.service.position()];
         let habits = puppet::habits(&mut self.chance, character, self.temper);
-        let pid = self.free_pid();
-        let serial = self.make(Role::Main { pid }, habits);
-        self.owners.insert(pid, serial);
-        if let Some(process) = self.processes.get_mut(&serial) {
-            process.definition = Some(Rc::clone(definition));
-        }
-        let mut events = vec![Event::Spawned { instance, pid }];
+        let main = self.make(Some(run), habits);
+        let pid = self.processes[&main].pid;
+        self.runs.insert(run, Run { main, definition: Rc::clone(definition), is_probed: false });
+        let mut events = vec![Event::Spawned { run, pid }];
         let exec = puppet::exec(&mut self.chance, character, self.temper);
         let takes = match self.forking {
             Forking::Vfork => Duration::ZERO,
@@ -371,24 +462,25 @@ impl World {
             Exec::Hangs => {}
             Exec::Succeeds => {
                 if self.forking == Forking::Vfork {
-                    events.push(Event::Executed { pid });
+                    events.push(Event::Executed { run });
                 }
-                self.write_in(takes, Happening::Executes { serial, character });
+                self.write_in(takes, Happening::Executes { run, character });
             }
             Exec::Fails(failure) => {
-                let event = Event::ExecFailed { pid, failure };
+                let event = Event::ExecFailed { run, failure };
                 if self.forking == Forking::Vfork {
                     events.push(event);
                 } else {
-                    self.write_in(takes, Happening::Told { serial, event });
+                    self.tell_in(takes, event);
                 }
                 let status = ExitStatus::Code(failure.exit_code());
-                self.write_in(takes, Happening::Dies { serial, status });
+                self.write_in(takes, Happening::Dies { serial: main, status });
             }
         }
         events
     }
 
+    /// One that no process has. It may be that of the dead leader of a group: the kernel would not give that out yet.
     fn free_pid(&mut self) -> Pid {
         if self.reuses_at_once {
             self.last_pid = 1;
@@ -396,7 +488,7 @@ impl World {
         loop {
             self.last_pid = if self.last_pid >= self.pid_limit { 2 } else { self.last_pid + 1 };
             let pid = Pid::new(self.last_pid).unwrap();
-            if !self.is_unreaped(pid) && !self.has_members(pid) && !self.remains.contains(&pid) {
+            if self.processes.values().all(|process| process.pid != pid) {
                 return pid;
             }
             if self.chance.one_in(64) {
@@ -405,10 +497,10 @@ impl World {
         }
     }
 
-    fn signal_some(&mut self, signal: Signal, to: impl Fn(Role) -> bool) {
+    fn signal_some(&mut self, signal: Signal, to: impl Fn(Serial, &Process) -> bool) {
         let (now, meaning) = (self.now, self.meaning(signal));
         let mut deaths = Vec::new();
-        for (serial, process) in self.processes.iter_mut().filter(|(_, process)| to(process.role)) {
+        for (serial, process) in self.processes.iter_mut().filter(|(serial, process)| to(**serial, process)) {
             if let Some((delay, status)) = process.hear(signal, meaning) {
                 deaths.push((now + delay, Happening::Dies { serial: *serial, status }));
             }
@@ -430,14 +522,9 @@ impl World {
         }
     }
 
-    /// Whether `pid` is a main process that the supervisor has not been told the end of.
-    pub(crate) fn is_unreaped(&self, pid: Pid) -> bool {
-        self.serial(pid).is_some()
-    }
-
-    /// The main process that has `pid` and that the supervisor has not been told the end of.
-    pub(crate) fn serial(&self, pid: Pid) -> Option<Serial> {
-        self.owners.get(&pid).copied().filter(|serial| self.processes.contains_key(serial))
+    /// The main process of a run, unless the supervisor has been told its end.
+    pub(crate) fn main_pid(&self, run: RunId) -> Option<Pid> {
+        self.runs.get(&run).and_then(|run| self.processes.get(&run.main)).map(|process| process.pid)
     }
 
     /// Whether nothing is left at all.
@@ -445,8 +532,8 @@ impl World {
         self.processes.is_empty()
     }
 
-    /// Whether the supervisor is still to hear of what `pid` has left.
-    pub(crate) fn owes_cleared(&self, pid: Pid) -> bool {
-        self.remains.contains(&pid)
+    /// Whether the supervisor is still to hear that what the run has left is gone.
+    pub(crate) fn owes_leftovers_gone(&self, run: RunId) -> bool {
+        self.lingering.contains(&run)
     }
 }

@@ -167,7 +167,7 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
     object.optional("processes", used.map(|used| used.processes));
-    if let Some(said) = snapshot.notify.said(instance.id, instance.pid) {
+    if let Some(said) = snapshot.notify.status(instance.id, instance.run) {
         object.text("status_text", &said.status);
         object.optional("status_errno", said.errno);
         object.optional("status_exit", said.exit_status);

@@ -11,14 +11,12 @@ mod store;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-use super::Runtime;
 use super::by_instance::ByInstance;
-use super::children::Child;
+use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::plan::Ready;
-use crate::model::{InstanceId, Pid, ServiceIndex};
-use crate::supervisor::Event;
+use crate::model::{InstanceId, Mono, RunId, ServiceIndex};
+use crate::supervisor::{Event, ReadySource};
 use crate::sys::{Poller, strings};
 use channel::{Channel, Read};
 use message::Message;
@@ -38,14 +36,14 @@ const LAST_PIECES: usize = 64;
 /// All channels, and what is remembered for each service.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    channels: Map<Pid, Channel>,
+    channels: Map<RunId, Channel>,
     stores: Map<ServiceIndex, Store>,
     /// How many messages to each instance were lost, since keepalive has started.
     lost: ByInstance<u64>,
     /// Who has something to say, each in its turn.
-    queue: VecDeque<Pid>,
-    /// Those that said that they are ready.
-    announced: Vec<Pid>,
+    queue: VecDeque<RunId>,
+    /// Those that have reported that they are ready in this turn.
+    ready: Vec<RunId>,
     /// So many more may be put into queues.
     deliveries: usize,
 }
@@ -57,63 +55,84 @@ enum Fault {
     TooLong,
 }
 
-impl Channels {
-    /// From now on `fd` is our end of the channel of `pid`.
-    pub(super) fn open(&mut self, pid: Pid, instance: InstanceId, service: &str, fd: OwnedFd, poller: &Poller) {
-        let token = Token::Channel(pid);
-        // Without a watch there is no channel, which its process finds closed.
-        if poller.add(&fd, token).is_ok() {
-            self.channels.insert(pid, Channel::new(fd, token, instance, service.into()));
-        }
-    }
+impl Subsystem for Channels {
+    type Needs<'a> = ();
 
-    /// Something is to be read or written.
-    pub(super) fn is_ready(&mut self, pid: Pid) {
-        self.enqueue(pid);
+    fn due(&self) -> Option<Mono> {
+        None
     }
 
     /// Some have not had their turn.
-    pub(super) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    fn enqueue(&mut self, pid: Pid) {
-        let Some(channel) = self.channels.get_mut(&pid) else { return };
+    fn on_ready(&mut self, token: Token) {
+        if let Token::Channel(run) = token {
+            self.enqueue(run);
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        self.go_on(context.poller)
+    }
+}
+
+impl Channels {
+    /// From now on `fd` is our end of the channel of `run`.
+    pub(super) fn open(&mut self, run: RunId, instance: InstanceId, service: &str, fd: OwnedFd, poller: &Poller) {
+        let token = Token::Channel(run);
+        // Without a watch there is no channel, which its process finds closed.
+        if poller.add(&fd, token).is_ok() {
+            self.channels.insert(run, Channel::new(fd, token, instance, service.into()));
+        }
+    }
+
+    fn enqueue(&mut self, run: RunId) {
+        let Some(channel) = self.channels.get_mut(&run) else { return };
         if !std::mem::replace(&mut channel.is_queued, true) {
-            self.queue.push_back(pid);
+            self.queue.push_back(run);
         }
     }
 
     /// Goes on with those that have something to say, and with those that have something to read.
-    fn turn(&mut self, poller: &Poller) {
+    fn go_on(&mut self, poller: &Poller) -> Vec<Event> {
+        if self.queue.is_empty() {
+            return Vec::new();
+        }
         self.deliveries = DELIVERIES_PER_TURN;
         for _ in 0..CHANNELS_PER_TURN {
             if self.deliveries == 0 {
                 break;
             }
-            let Some(pid) = self.queue.pop_front() else { break };
-            self.attend(pid, poller);
+            let Some(run) = self.queue.pop_front() else { break };
+            self.attend(run, poller);
         }
         self.flush(poller);
+        self.take_ready()
     }
 
-    fn attend(&mut self, pid: Pid, poller: &Poller) {
-        let Some(channel) = self.channels.get_mut(&pid) else { return };
+    fn take_ready(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.ready).into_iter().map(|run| Event::Ready { run, source: ReadySource::Ipc }).collect()
+    }
+
+    fn attend(&mut self, run: RunId, poller: &Poller) {
+        let Some(channel) = self.channels.get_mut(&run) else { return };
         channel.is_queued = false;
         channel.is_fed = true;
         let is_over = !channel.has_line() && channel.read() == Read::End;
-        match self.take_lines(pid, LINES_PER_TURN) {
-            Err(fault) => self.give_up(pid, fault, poller),
+        match self.take_lines(run, LINES_PER_TURN) {
+            Err(fault) => self.give_up(run, fault, poller),
             // Its end will be found again when these are done.
-            Ok(()) if self.channels.get(&pid).is_some_and(Channel::has_line) => self.enqueue(pid),
-            Ok(()) if is_over => self.close(pid, poller),
+            Ok(()) if self.channels.get(&run).is_some_and(Channel::has_line) => self.enqueue(run),
+            Ok(()) if is_over => self.close(run, poller),
             Ok(()) => {}
         }
     }
 
     /// Does what the next lines say.
-    fn take_lines(&mut self, pid: Pid, most: usize) -> Result<(), Fault> {
-        let Some(channel) = self.channels.get_mut(&pid) else { return Ok(()) };
+    fn take_lines(&mut self, run: RunId, most: usize) -> Result<(), Fault> {
+        let Some(channel) = self.channels.get_mut(&run) else { return Ok(()) };
         let input = channel.take_input();
         let mut done = 0;
         for _ in 0..most {
@@ -125,21 +144,21 @@ impl Channels {
             }
             if !line.trim_ascii().is_empty() {
                 let message = message::parse(line).ok_or(Fault::Malformed)?;
-                self.take_message(pid, message);
+                self.take_message(run, message);
             }
             done += length + 1;
         }
-        let Some(channel) = self.channels.get_mut(&pid) else { return Ok(()) };
+        let Some(channel) = self.channels.get_mut(&run) else { return Ok(()) };
         channel.put_back(input, done).map_err(|_| Fault::TooLong)
     }
 
-    fn take_message(&mut self, pid: Pid, message: Message<'_>) {
-        let Some(channel) = self.channels.get(&pid) else { return };
+    fn take_message(&mut self, run: RunId, message: Message<'_>) {
+        let Some(channel) = self.channels.get(&run) else { return };
         let store = self.stores.entry(channel.instance.service);
         let answer = match message {
             Message::Other => return,
-            Message::Ready => return self.announced.push(pid),
-            Message::Send { to, data } => return self.send(pid, &to, data),
+            Message::Ready => return self.ready.push(run),
+            Message::Send { to, data } => return self.send(run, &to, data),
             Message::Handle => message::NO_HANDLE.to_owned(),
             Message::Incomplete { key, lacks } => {
                 message::error(key.map(|key| ("key", key)), &format!("there is no {lacks}"))
@@ -151,17 +170,17 @@ impl Channels {
                 Err(store::Full) => message::error(Some(("key", key.written)), "there is no room for it"),
             },
         };
-        self.push(pid, &answer);
+        self.push(run, &answer);
     }
 
     /// To all whom it is meant for; to oneself only if it says so.
-    fn send(&mut self, from: Pid, to: &str, data: &str) {
+    fn send(&mut self, from: RunId, to: &str, data: &str) {
         let Some(sender) = self.channels.get(&from) else { return };
         let line = message::delivery(&sender.name(), data);
         let mut is_known = to == "*";
-        for (pid, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
+        for (run, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
             is_known = true;
-            if *pid != from || !channel::is_group(to) {
+            if *run != from || !channel::is_group(to) {
                 give(channel, &line, channel::MOST_OF_OTHERS, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
@@ -172,8 +191,8 @@ impl Channels {
         }
     }
 
-    fn push(&mut self, pid: Pid, line: &[u8]) {
-        if let Some(channel) = self.channels.get_mut(&pid) {
+    fn push(&mut self, run: RunId, line: &[u8]) {
+        if let Some(channel) = self.channels.get_mut(&run) {
             give(channel, line, channel::MOST_WAITING, &mut self.lost);
         }
     }
@@ -196,54 +215,44 @@ impl Channels {
     }
 
     /// The stop signal of this process is about to be sent.
-    pub(super) fn say_farewell(&mut self, pid: Pid, poller: &Poller) {
-        self.push(pid, message::SHUTDOWN);
+    pub(super) fn announce_stop(&mut self, run: RunId, poller: &Poller) {
+        self.push(run, message::SHUTDOWN);
         self.flush(poller);
     }
 
     /// The process has ended. What it has said before is done, as far as it can be.
-    pub(super) fn on_ended(&mut self, pid: Pid, poller: &Poller) {
-        if !self.channels.contains_key(&pid) {
+    pub(super) fn on_ended(&mut self, run: RunId, poller: &Poller) {
+        if !self.channels.contains_key(&run) {
             return;
         }
         self.deliveries = LAST_DELIVERIES;
         for _ in 0..LAST_PIECES {
-            let Some(channel) = self.channels.get_mut(&pid) else { break };
+            let Some(channel) = self.channels.get_mut(&run) else { break };
             let read = channel.read();
-            if let Err(fault) = self.take_lines(pid, usize::MAX) {
-                self.give_up(pid, fault, poller);
+            if let Err(fault) = self.take_lines(run, usize::MAX) {
+                self.give_up(run, fault, poller);
             }
             if read != Read::Something || self.deliveries == 0 {
                 break;
             }
         }
-        self.close(pid, poller);
+        self.close(run, poller);
         self.flush(poller);
     }
 
-    /// Another process of the instance is the main one from now on, and has the channel.
-    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid, poller: &Poller) {
-        if self.channels.contains_key(&successor) {
-            return;
-        }
-        let Some(Channel { fd, instance, service, .. }) = self.channels.remove(&pid) else { return };
-        poller.remove(&fd).ok();
-        self.open(successor, instance, &service, fd, poller);
-    }
-
-    fn give_up(&mut self, pid: Pid, fault: Fault, poller: &Poller) {
-        if let Some(channel) = self.channels.get(&pid) {
+    fn give_up(&mut self, run: RunId, fault: Fault, poller: &Poller) {
+        if let Some(channel) = self.channels.get(&run) {
             let reason = match fault {
                 Fault::Malformed => "this was no JSON",
                 Fault::TooLong => "a line was longer than 64 KiB",
             };
             log::warn!("{}: its ipc channel is closed: {reason}", channel.name());
         }
-        self.close(pid, poller);
+        self.close(run, poller);
     }
 
-    fn close(&mut self, pid: Pid, poller: &Poller) {
-        let Some(channel) = self.channels.remove(&pid) else { return };
+    fn close(&mut self, run: RunId, poller: &Poller) {
+        let Some(channel) = self.channels.remove(&run) else { return };
         poller.remove(&channel.fd).ok();
         if channel.lost > 0 {
             log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
@@ -259,22 +268,6 @@ fn give(channel: &mut Channel, line: &[u8], most: usize, lost: &mut ByInstance<u
         && let Some(lost) = lost.entry(channel.instance)
     {
         *lost += 1;
-    }
-}
-
-impl Runtime {
-    /// Does what workers say, a bounded part of it in each turn.
-    pub(super) fn talk(&mut self) {
-        if !self.channels.is_busy() {
-            return;
-        }
-        self.channels.turn(&self.poller);
-        for pid in std::mem::take(&mut self.channels.announced) {
-            let is_awaited = |child: &Child| child.definition.ready == Ready::Ipc;
-            if self.children.get(pid).is_some_and(is_awaited) {
-                self.happened(Event::Ready { pid });
-            }
-        }
     }
 }
 

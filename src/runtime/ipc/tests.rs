@@ -4,14 +4,14 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::sys::stream;
 
-/// Workers by their pids, and the channels of all of them.
+/// Workers by their runs, and the channels of all of them.
 struct Workers {
     channels: Channels,
     poller: Poller,
 }
 
-fn pid(number: i32) -> Pid {
-    Pid::new(number).unwrap()
+fn run(number: u64) -> RunId {
+    RunId::new(number)
 }
 
 impl Workers {
@@ -19,36 +19,40 @@ impl Workers {
         Self { channels: Channels::default(), poller: Poller::new().unwrap() }
     }
 
-    /// The end of the worker with this pid, which is instance `number` of the service.
-    fn add(&mut self, number: i32, service: &str, instance: u32) -> UnixStream {
+    /// The end of the worker in this run, which is instance `number` of the service.
+    fn add(&mut self, number: u64, service: &str, instance: u32) -> UnixStream {
         let (ours, theirs) = stream::pair().unwrap();
         let position = if service == "web" { 0 } else { 1 };
         let id = InstanceId { service: ServiceIndex(position), number: instance };
-        self.channels.open(pid(number), id, service, ours, &self.poller);
+        self.channels.open(run(number), id, service, ours, &self.poller);
         let theirs = UnixStream::from(theirs);
         theirs.set_nonblocking(true).unwrap();
         theirs
     }
 
     /// As many turns as it takes until nobody has anything to say.
-    fn turn(&mut self) -> Vec<Pid> {
+    fn turn(&mut self) -> Vec<RunId> {
+        let mut reported = Vec::new();
         for _ in 0..1_000 {
             let ready = self.poller.wait(Some(std::time::Duration::ZERO)).unwrap();
             for ready in ready {
-                if let Some(Token::Channel(pid)) = Token::decode(ready.data()) {
-                    self.channels.is_ready(pid);
+                if let Some(Token::Channel(run)) = Token::decode(ready.data()) {
+                    self.channels.on_ready(Token::Channel(run));
                 }
             }
             if !self.channels.is_busy() {
-                return std::mem::take(&mut self.channels.announced);
+                return reported;
             }
-            self.channels.turn(&self.poller);
+            reported.extend(self.channels.go_on(&self.poller).into_iter().filter_map(|event| match event {
+                Event::Ready { run, .. } => Some(run),
+                _ => None,
+            }));
         }
         panic!("it never ends");
     }
 
-    fn is_open(&self, number: i32) -> bool {
-        self.channels.channels.contains_key(&pid(number))
+    fn is_open(&self, number: u64) -> bool {
+        self.channels.channels.contains_key(&run(number))
     }
 }
 
@@ -82,7 +86,7 @@ fn what_is_set_is_there_for_the_next_worker_of_the_service_and_for_no_other() {
     assert_eq!(heard(&mut other), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");
     // What it says last is done although it has ended.
     first.write_all(b"{\"type\":\"set\",\"key\":\"c\",\"value\":\"last\"}\n").unwrap();
-    workers.channels.on_ended(pid(1), &workers.poller);
+    workers.channels.on_ended(run(1), &workers.poller);
     assert_eq!(heard(&mut first), "END");
     let mut next = workers.add(3, "web", 0);
     next.write_all(b"{\"type\":\"get\",\"key\":\"c\"}\n{\"type\":\"set\",\"key\":\"c\",\"value\":null}\n").unwrap();
@@ -145,16 +149,16 @@ fn who_says_nonsense_loses_its_own_channel_alone() {
         let (mut bad, mut good) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
         bad.write_all(nonsense).unwrap();
         good.write_all(b"\n\n\"ready\"\n\"re").unwrap();
-        assert_eq!(workers.turn(), [pid(2)]);
+        assert_eq!(workers.turn(), [run(2)]);
         assert_eq!((workers.is_open(1), workers.is_open(2)), (false, true), "{}", nonsense[..2].escape_ascii());
         good.write_all(b"ady\"\n").unwrap();
-        assert_eq!(workers.turn(), [pid(2)]);
+        assert_eq!(workers.turn(), [run(2)]);
     }
     let mut workers = Workers::new();
     let mut worker = workers.add(1, "web", 0);
     let longest = format!("\"{}\"\n\"ready\"\n", "x".repeat(65_534));
     worker.write_all(longest.as_bytes()).unwrap();
-    assert_eq!(workers.turn(), [pid(1)], "so long a line may be");
+    assert_eq!(workers.turn(), [run(1)], "so long a line may be");
 }
 
 #[test]
@@ -166,7 +170,7 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
         sender.write_all(line.as_bytes()).unwrap();
         workers.turn();
     }
-    let lost = workers.channels.channels.get(&pid(2)).unwrap().lost;
+    let lost = workers.channels.channels.get(&run(2)).unwrap().lost;
     assert!((1..1_000).contains(&lost), "{lost}");
     let id = |number| InstanceId { service: ServiceIndex(0), number };
     assert_eq!((workers.channels.lost(id(1)), workers.channels.lost(id(0))), (lost, 0));
@@ -200,7 +204,7 @@ fn what_others_send_does_not_cost_a_worker_its_answers() {
     flood(&mut workers);
     slow.write_all(b"{\"type\":\"get\",\"key\":\"a\"}\n").unwrap();
     flood(&mut workers);
-    workers.channels.say_farewell(pid(2), &workers.poller);
+    workers.channels.announce_stop(run(2), &workers.poller);
     let mut all = String::new();
     loop {
         let more = heard(&mut slow);
@@ -220,9 +224,9 @@ fn a_flood_of_one_does_not_hold_up_a_turn() {
     let mut workers = Workers::new();
     let mut flood = workers.add(1, "web", 0);
     flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
-    let others: Vec<UnixStream> = (2..102).map(|number| workers.add(number, "db", number.unsigned_abs())).collect();
-    workers.channels.is_ready(Pid::new(1).unwrap());
-    workers.channels.turn(&workers.poller);
+    let others: Vec<UnixStream> = (2..102).map(|number| workers.add(number, "db", number as u32)).collect();
+    workers.channels.on_ready(Token::Channel(run(1)));
+    workers.channels.go_on(&workers.poller);
     assert!(workers.channels.is_busy(), "there is more, for the next turn");
     workers.turn();
     let mut counts: Vec<usize> = others.into_iter().map(|mut worker| heard(&mut worker).lines().count()).collect();
@@ -243,19 +247,18 @@ fn who_closes_its_end_is_heard_to_the_end_and_then_gone() {
 }
 
 #[test]
-fn a_farewell_is_sent_at_once_and_a_successor_keeps_the_channel() {
+fn the_announcement_of_a_stop_is_sent_at_once() {
     let mut workers = Workers::new();
     let mut worker = workers.add(1, "web", 0);
-    workers.channels.on_succeeded(pid(1), pid(9), &workers.poller);
     worker.write_all(b"\"ready\"\n{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Server\"}\n").unwrap();
-    assert_eq!(workers.turn(), [pid(9)]);
+    assert_eq!(workers.turn(), [run(1)]);
     assert_eq!(heard(&mut worker), "{\"cmd\":\"NODE_HANDLE_NACK\"}\n");
-    workers.channels.say_farewell(pid(9), &workers.poller);
+    workers.channels.announce_stop(run(1), &workers.poller);
     assert_eq!(heard(&mut worker), "\"shutdown\"\n");
     drop(worker);
-    workers.channels.say_farewell(pid(9), &workers.poller);
+    workers.channels.announce_stop(run(1), &workers.poller);
     workers.turn();
-    assert!(!workers.is_open(9), "there is nobody to hear it");
+    assert!(!workers.is_open(1), "there is nobody to hear it");
 }
 
 #[test]
@@ -267,10 +270,10 @@ fn what_a_worker_has_said_is_heard_although_it_hears_nothing_any_more() {
         drop(leaver);
         sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
         // What is sent to it comes first, whatever it has said itself.
-        workers.channels.is_ready(Pid::new(2).unwrap());
-        workers.channels.turn(&workers.poller);
+        workers.channels.on_ready(Token::Channel(run(2)));
+        workers.channels.go_on(&workers.poller);
         if has_ended {
-            workers.channels.on_ended(pid(1), &workers.poller);
+            workers.channels.on_ended(run(1), &workers.poller);
         }
         workers.turn();
         assert_eq!((workers.is_open(1), workers.is_open(2)), (false, true));

@@ -169,9 +169,9 @@ impl Logging {
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Whether this is the logger, which ends last.
-    pub(in crate::runtime) fn is_logger(&self, pid: Pid) -> bool {
-        self.running.as_ref().is_some_and(|running| running.pid == pid)
+    /// The process of the logger, which ends last.
+    pub(in crate::runtime) fn pid(&self) -> Option<Pid> {
+        self.running.as_ref().map(|running| running.pid)
     }
 
     /// What services get in the place of the limit of descriptors that we have raised for ourselves.

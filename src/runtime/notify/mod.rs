@@ -5,52 +5,47 @@
 
 mod message;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Runtime;
-use super::children::Child;
 use super::close_queue::CloseQueue;
-use super::fd_store::Offer;
+use super::fd_store::{FdStore, Offer};
+use super::processes::Processes;
+use super::rate_limited_log::RateLimitedLog;
+use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::plan::{Ready, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, errno};
-use crate::supervisor::Event;
+use crate::model::{InstanceId, Mono, Pid, RunId, errno};
+use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, procfs, random};
 use message::{Access, Message, NotifyFields, Store, Watchdog};
 
-/// A datagram may not be longer, in bytes: as with systemd.
-const LONGEST: usize = 4096;
-/// So many datagrams are read in one turn: more than can wait, unless the kernel has been told otherwise.
-const DATAGRAMS_PER_TURN: u32 = 256;
-/// No more than one complaint in so long.
-const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
+/// The longest datagram, in bytes: as in systemd.
+const MAX_DATAGRAM: usize = 4096;
+/// So many datagrams are read in one turn: more than can wait, unless the kernel has been configured otherwise.
+const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 
-/// The socket, and what has been said by it that is to be shown.
+/// The socket, and what status shows of what was reported on it.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
-    /// Opened when the first process is started that is to have it; with its address.
+    /// Opened when the first process is started that is given it; with its address.
     socket: Option<(OwnedFd, String)>,
-    /// Something is there to be read.
-    has_news: bool,
-    /// Nobody waits for anything to be there.
-    is_deaf: bool,
+    /// There is something to be read.
+    is_readable: bool,
+    /// The poller does not report it.
+    is_muted: bool,
     /// So many datagrams may still be read in this turn.
     budget: u32,
-    /// By main process.
-    said: Map<Pid, NotifyStatus>,
-    /// What was said in its last run by an instance that does not run.
+    /// By runs whose main process has not ended.
+    reported: Map<RunId, NotifyStatus>,
+    /// By instances without a main process: what was reported in their last run.
     last: Map<InstanceId, NotifyStatus>,
-    rate_limited_log: RateLimitedLog,
+    rejections: RateLimitedLog,
 }
 
-/// What a main process has said of itself, or others on its behalf.
+/// What status shows of what a run has reported of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NotifyStatus {
     /// `STATUS`
@@ -59,23 +54,26 @@ pub(super) struct NotifyStatus {
     pub(super) errno: Option<i32>,
     /// `EXIT_STATUS`
     pub(super) exit_status: Option<u8>,
-    away: Option<Away>,
     access: Access,
 }
 
-/// Why it is not there for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Away {
-    Reloading,
-    /// For good.
-    Stopping,
-}
+impl Subsystem for Notify {
+    type Needs<'a> = (&'a mut Processes, &'a mut FdStore);
 
-/// What is refused, told of rarely however often it happens.
-#[derive(Debug, Default)]
-struct RateLimitedLog {
-    last: Option<Mono>,
-    untold: u64,
+    fn due(&self) -> Option<Mono> {
+        None
+    }
+
+    fn on_ready(&mut self, _token: Token) {
+        self.is_readable = true;
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>, (processes, fds): Self::Needs<'_>) -> Vec<Event> {
+        if !self.is_readable || !context.has_capacity() {
+            return Vec::new();
+        }
+        self.read(context.now, &mut World { processes, fds, poller: context.poller })
+    }
 }
 
 impl Notify {
@@ -93,55 +91,40 @@ impl Notify {
         Ok(self.socket.as_ref().map_or("", |(_, address)| address))
     }
 
-    /// What the instance has said in this run, or if it does not run in its last.
-    pub(super) fn said(&self, id: InstanceId, main: Option<Pid>) -> Option<&NotifyStatus> {
-        match main {
-            Some(main) => self.said.get(&main),
-            None => self.last.get(&id.slot()),
-        }
+    /// What the instance has reported in its present run, or after the end of its main process in its last.
+    pub(super) fn status(&self, id: InstanceId, run: Option<RunId>) -> Option<&NotifyStatus> {
+        run.and_then(|run| self.reported.get(&run)).or_else(|| self.last.get(&id.slot()))
     }
 
     pub(super) const fn begin_turn(&mut self) {
-        self.budget = DATAGRAMS_PER_TURN;
-        self.has_news = false;
+        self.budget = MAX_DATAGRAMS_PER_TURN;
+        self.is_readable = false;
     }
 
-    pub(super) const fn has_news(&self) -> bool {
-        self.has_news
-    }
-
-    /// Listens, or does not while too much that has been handed over waits to be closed.
-    pub(super) fn listen(&mut self, poller: &Poller) {
+    /// Mutes the socket while too many descriptors that services have sent wait to be closed.
+    pub(super) fn update_interest(&mut self, poller: &Poller) {
         let is_wanted = CloseQueue::have_room();
-        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_deaf) else { return };
+        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_muted) else { return };
         let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
         if poller.modify(socket, Token::Notify, interest).is_ok() {
-            self.is_deaf = !is_wanted;
+            self.is_muted = !is_wanted;
         }
     }
 
-    const fn is_open(&self) -> bool {
-        self.socket.is_some()
-    }
-
-    /// Something is there to be read.
-    pub(super) const fn is_ready(&mut self) {
-        self.has_news = true;
-    }
-
-    /// It has been started anew.
+    /// The instance has another process: what its last run has reported is not shown any more.
     pub(super) fn on_started(&mut self, id: InstanceId) {
         self.last.remove(&id.slot());
     }
 
-    /// Its main process has ended.
-    pub(super) fn on_ended(&mut self, id: InstanceId, main: Pid) {
-        match self.said.remove(&main) {
-            Some(said) => self.last.insert(id.slot(), said),
+    /// The main process of a run has ended.
+    pub(super) fn on_ended(&mut self, run: RunId, id: InstanceId) {
+        match self.reported.remove(&run) {
+            Some(status) => self.last.insert(id.slot(), status),
             None => self.last.remove(&id.slot()),
         };
     }
 
+    /// The instance is gone.
     pub(super) fn forget(&mut self, id: InstanceId) {
         self.last.remove(&id.slot());
     }
@@ -151,210 +134,146 @@ impl Notify {
         self.budget = self.budget.checked_sub(1)?;
         datagram::receive(socket, buffer).ok()
     }
-
-    fn complain(&mut self, now: Mono, what: fmt::Arguments<'_>) {
-        let RateLimitedLog { last, untold } = &mut self.rate_limited_log;
-        if last.is_some_and(|last| now.since(last) < BETWEEN_COMPLAINTS) {
-            *untold += 1;
-            return;
-        }
-        match std::mem::take(untold) {
-            0 => log::warn!("notify: {what}"),
-            untold => log::warn!("notify: {what} (and {untold} times something untold before)"),
-        }
-        *last = Some(now);
-    }
 }
 
-impl Runtime {
-    /// Reads what has been said, before anybody who has said it is reaped.
-    pub(super) fn read_notifications(&mut self) {
-        if !self.notify.is_open() {
-            return;
+impl Notify {
+    /// Reads what processes have reported; it has to be read before any of them is reaped, which makes it unknown who they
+    /// were.
+    pub(super) fn read(&mut self, now: Mono, world: &mut World<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.socket.is_none() {
+            return events;
         }
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; MAX_DATAGRAM];
         while CloseQueue::have_room()
-            && let Some(mut datagram) = self.notify.next(&mut buffer)
+            && let Some(mut datagram) = self.next(&mut buffer)
         {
             let text = buffer.get(..datagram.length).unwrap_or_default();
-            self.on_datagram(&mut datagram, text);
+            if let Err(reason) = self.on_datagram(&mut datagram, text, world, &mut events) {
+                self.rejections.warn(now, &reason);
+            }
             sys::deferred_close(datagram.descriptors);
         }
+        events
     }
 
     /// Takes of its descriptors those that are to be kept.
-    fn on_datagram(&mut self, datagram: &mut Datagram, text: &[u8]) {
-        let now = self.now;
+    ///
+    /// # Errors
+    /// Why the message, or a part of it, is ignored.
+    fn on_datagram(
+        &mut self,
+        datagram: &mut Datagram,
+        text: &[u8],
+        world: &mut World<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), String> {
         let sender = datagram.sender.map_or(0, Pid::get);
         let fields = match Message::parse(text) {
             _ if datagram.is_truncated => {
-                let what = format_args!("a message of pid {sender} is ignored: it is longer than {LONGEST} bytes");
-                return self.notify.complain(now, what);
+                return Err(format!("a message of pid {sender} is ignored: it is longer than {MAX_DATAGRAM} bytes"));
             }
             // Everything before it has been done.
-            Ok(Message::Barrier) => return,
-            Err(fault) => {
-                let what = format_args!("a message of pid {sender} is ignored: {}", fault.as_str());
-                return self.notify.complain(now, what);
-            }
+            Ok(Message::Barrier) => return Ok(()),
+            Err(fault) => return Err(format!("a message of pid {sender} is ignored: {}", fault.as_str())),
             Ok(Message::NotifyFields(fields)) => fields,
         };
-        let main = datagram.sender.and_then(|sender| self.children.owner_of(sender));
-        let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
-        let Some((main, child)) = child.filter(|(_, child)| child.definition.uses_notify_socket()) else {
-            let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
-            return self.notify.complain(now, what);
+        let owner = datagram.sender.and_then(|sender| world.processes.runs.owner_of(sender));
+        let Some(owner) = owner.filter(|run| run.spec.definition.uses_notify_socket()) else {
+            return Err(format!("a message of pid {sender} is refused: it belongs to no service that notifies"));
         };
-        let may_speak = match self.notify.said.get(&main).map_or(Access::All, |said| said.access) {
+        let (run, main) = (owner.id, owner.pid);
+        let may_notify = match self.reported.get(&run).map_or(Access::All, |status| status.access) {
             Access::All => true,
             Access::Main => sender == main.get(),
             Access::Nobody => false,
         };
-        if !may_speak {
-            let what = format_args!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it");
-            return self.notify.complain(now, what);
+        if !may_notify {
+            return Err(format!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it"));
         }
-        self.on_news(main, &child, &fields, &datagram.descriptors);
-        self.on_store(main, &child, &fields, datagram);
+        let changed = match self.new_main_pid(&fields, &datagram.descriptors) {
+            Some(pid) if pid != main => world.change_main_pid(run, pid, events),
+            _ => Ok(()),
+        };
+        self.on_fields(run, &fields, events);
+        changed.and(world.store(run, &fields, datagram))
     }
 
-    fn on_news(&mut self, main: Pid, child: &Child, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) {
-        let successor = match descriptors {
-            [holder] if fields.brings_main => procfs::pid_of_pidfd(holder),
+    fn new_main_pid(&self, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) -> Option<Pid> {
+        match descriptors {
+            [pidfd] if fields.brings_main => procfs::pid_of_pidfd(pidfd),
             _ => fields.main_pid,
-        };
-        let main = match successor {
-            Some(successor) if successor != main => self.on_main_pid(main, successor),
-            _ => main,
-        };
-        self.on_presence(main, &child.definition, fields);
-        if let Some(access) = fields.access {
-            self.notify.said.entry(main).access = access;
-        }
-        if let Some(status) = fields.status.filter(|status| *status != self.notify.status_of(main)) {
-            self.notify.said.entry(main).status = status.into();
-        }
-        if fields.errno.is_some() {
-            self.notify.said.entry(main).errno = fields.errno;
-        }
-        if fields.exit_status.is_some() {
-            self.notify.said.entry(main).exit_status = fields.exit_status;
-        }
-        if fields.forgives {
-            self.happened(Event::ResetFailures { pid: main });
-        }
-        if let Some(by) = fields.extend {
-            self.happened(Event::Extended { pid: main, by });
-        }
-        match fields.watchdog {
-            Some(Watchdog::Alive) => self.happened(Event::Alive { pid: main }),
-            Some(Watchdog::InTrouble) => self.happened(Event::WatchdogTriggered { pid: main }),
-            None => {}
-        }
-        if let Some(interval) = fields.watchdog_every {
-            self.happened(Event::WatchdogEvery { pid: main, interval });
         }
     }
 
-    /// That it stops is final. That it is ready counts where it is asked, or after it has said that it reloads.
-    fn on_presence(&mut self, main: Pid, definition: &Rc<Service>, fields: &NotifyFields<'_>) {
-        let mut away = self.notify.said.get(&main).and_then(|said| said.away);
-        if away == Some(Away::Stopping) {
+    fn on_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
+        events.extend(fields.stops.then_some(Event::StoppingItself { run }));
+        events.extend(fields.reloads.then_some(Event::Reloading { run, since: fields.at }));
+        events.extend(fields.is_ready.then_some(Event::Ready { run, source: ReadySource::Notify }));
+        self.keep_status(run, fields);
+        events.extend(fields.forgives.then_some(Event::ResetFailures { run }));
+        events.extend(fields.extend.map(|by| Event::TimeoutExtended { run, by }));
+        events.extend(fields.watchdog.map(|watchdog| match watchdog {
+            Watchdog::Alive => Event::WatchdogPing { run },
+            Watchdog::InTrouble => Event::WatchdogTriggered { run },
+        }));
+        events.extend(fields.watchdog_every.map(|interval| Event::WatchdogInterval { run, interval }));
+    }
+
+    /// What status shows of it.
+    fn keep_status(&mut self, run: RunId, fields: &NotifyFields<'_>) {
+        let NotifyFields { access, status, errno, exit_status, .. } = fields;
+        if access.is_none() && status.is_none() && errno.is_none() && exit_status.is_none() {
             return;
         }
-        if fields.stops {
-            self.notify.said.entry(main).away = Some(Away::Stopping);
-            return self.happened(Event::Stopping { pid: main });
+        let reported = self.reported.entry(run);
+        reported.access = access.unwrap_or(reported.access);
+        if let Some(status) = status.filter(|status| *status != &*reported.status) {
+            reported.status = status.into();
         }
-        if fields.reloads {
-            away = Some(Away::Reloading);
-            self.notify.said.entry(main).away = away;
-            self.happened(Event::Reloading { pid: main, since: fields.at });
-        }
-        if fields.is_ready && (away.is_some() || definition.ready == Ready::Notify) {
-            if let Some(said) = self.notify.said.get_mut(&main) {
-                said.away = None;
-            }
-            self.happened(Event::Ready { pid: main });
-        }
-    }
-
-    /// Who is the main process from now on.
-    fn on_main_pid(&mut self, main: Pid, successor: Pid) -> Pid {
-        let is_alive = procfs::stat(successor).is_some_and(|stat| !stat.is_dead());
-        let belongs = is_alive && self.children.owner_of(successor) == Some(main);
-        if !belongs || self.children.get(successor).is_some() || self.uncleared.contains(&successor) {
-            let what =
-                format_args!("pid {successor} cannot take the place of pid {main}: it is not one of its processes");
-            self.notify.complain(self.now, what);
-            return main;
-        }
-        self.replace_main(main, successor);
-        successor
-    }
-
-    fn replace_main(&mut self, main: Pid, successor: Pid) {
-        self.poll_exec_result(main);
-        self.children.succeed(main, successor, &self.probe, &self.poller);
-        if let Some(said) = self.notify.said.remove(&main) {
-            self.notify.said.insert(successor, said);
-        }
-        log::info!("pid {successor} is the main process in place of pid {main}");
-        self.happened(Event::MainPidChanged { pid: main, successor });
-    }
-
-    /// A main process has ended that has taken another's place. If it is our child we hear of it as of any other. If not,
-    /// somebody else hears how it has ended, and the place is free for the one that was there before.
-    pub(super) fn on_successor_ended(&mut self, pid: Pid) {
-        self.children.successions_mut().stop_watching(pid, &self.poller);
-        let Some(child) = self.children.get(pid).cloned() else { return };
-        let own = sys::process::id().get();
-        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
-        // In this order: if its parent ends in between, it has become our child.
-        let before = self.children.successions().before(pid).find(is_ours);
-        let parent = procfs::stat(pid).map(|stat| stat.ppid);
-        if parent == Some(own) {
-            return self.search.want(Some(pid));
-        }
-        match before {
-            Some(before) => {
-                self.replace_main(pid, before);
-                if parent.is_some() {
-                    self.children.successions_mut().give_back(pid, before);
-                }
-            }
-            None => {
-                log::warn!("pid {pid} has ended, and how only its parent knows");
-                self.conclude(pid, &child, ExitStatus::Code(u8::MAX));
-            }
-        }
-    }
-
-    fn on_store(&mut self, main: Pid, child: &Child, fields: &NotifyFields<'_>, datagram: &mut Datagram) {
-        let id = child.instance;
-        let (name, until_end) = match fields.store {
-            Store::Nothing => return,
-            Store::Drop { name } => return self.store.drop_named(id, name, &self.poller),
-            Store::Keep { name, until_end } => (name, until_end),
-        };
-        let limit = child.definition.process.fd_store;
-        let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
-        let refused = self.store.keep(id, offer, &mut datagram.descriptors, &self.poller);
-        if refused.surplus > 0 {
-            let surplus = refused.surplus;
-            let what = format_args!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}");
-            self.notify.complain(self.now, what);
-        }
-        if datagram.descriptors_truncated || refused.roomless > 0 {
-            let reason = errno::words(Errno::EMFILE);
-            let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
-            self.notify.complain(self.now, what);
-        }
+        reported.errno = errno.or(reported.errno);
+        reported.exit_status = exit_status.or(reported.exit_status);
     }
 }
 
-impl Notify {
-    fn status_of(&self, main: Pid) -> &str {
-        self.said.get(&main).map_or("", |said| &said.status)
+/// What messages are about.
+pub(super) struct World<'a> {
+    pub(super) processes: &'a mut Processes,
+    pub(super) fds: &'a mut FdStore,
+    pub(super) poller: &'a Poller,
+}
+
+impl World<'_> {
+    fn change_main_pid(&mut self, run: RunId, pid: Pid, events: &mut Vec<Event>) -> Result<(), String> {
+        let main = self.processes.runs.get(run).map_or(0, |run| run.pid.get());
+        let changed = self.processes.change_main_pid(run, pid, self.poller);
+        let refused = || format!("pid {pid} cannot take the place of pid {main}: it is not one of its processes");
+        events.extend(changed.ok_or_else(refused)?);
+        Ok(())
+    }
+
+    fn store(&mut self, run: RunId, fields: &NotifyFields<'_>, datagram: &mut Datagram) -> Result<(), String> {
+        let Some(run) = self.processes.runs.get(run) else { return Ok(()) };
+        let (main, instance) = (run.pid, run.spec.instance);
+        let (name, until_end) = match fields.store {
+            Store::Nothing => return Ok(()),
+            Store::Drop { name } => {
+                self.fds.drop_named(instance, name, self.poller);
+                return Ok(());
+            }
+            Store::Keep { name, until_end } => (name, until_end),
+        };
+        let limit = run.spec.definition.process.fd_store;
+        let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
+        let refused = self.fds.keep(instance, offer, &mut datagram.descriptors, self.poller);
+        if refused.surplus > 0 {
+            let surplus = refused.surplus;
+            return Err(format!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}"));
+        }
+        if datagram.descriptors_truncated || refused.roomless > 0 {
+            let reason = errno::words(Errno::EMFILE);
+            return Err(format!("not all that pid {main} has stored can be kept: {reason}"));
+        }
+        Ok(())
     }
 }

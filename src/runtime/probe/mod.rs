@@ -10,20 +10,22 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Runtime;
-use super::children::Child;
+use super::logging::Logging;
+use super::process_factory::ProcessFactory;
+use super::runs::RunSpec;
+use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::plan::Ready;
-use crate::model::{ExitStatus, Mono, Pid, Signal, Template};
-use crate::supervisor::Event;
+use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template};
+use crate::supervisor::{Event, ReadySource};
 use crate::sys::{ExecResult, Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
 
 /// After the first try that fails; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// A try takes no longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many are looked at in one turn.
 const TRIES_PER_TURN: usize = 32;
 /// So much is read of what nobody needs: the rest of an answer, what comes before the newline.
@@ -44,10 +46,8 @@ pub(super) struct Probes {
 
 #[derive(Debug)]
 struct Probing {
-    /// The main process.
-    pid: Pid,
-    of: Child,
-    /// By the pid that it had when it was executed.
+    run: RunId,
+    spec: RunSpec,
     token: Token,
     /// How many tries there have been.
     turn: u32,
@@ -72,53 +72,51 @@ enum Stage {
     Listening { pipe: OwnedFd, discarded: usize },
 }
 
-impl Probes {
-    /// The process writes a newline to the other end of this when it is ready.
-    pub(super) fn listen(&mut self, pid: Pid, of: Child, pipe: OwnedFd, poller: &Poller) {
-        // Without a watch it will not be heard, and its time runs out; but nobody has so many descriptors.
-        if poller.add(&pipe, Token::Probe(pid)).is_ok() {
-            self.probing.push(Probing::new(pid, of, Stage::Listening { pipe, discarded: 0 }));
-        }
+impl Subsystem for Probes {
+    type Needs<'a> = (&'a mut ProcessFactory, &'a Logging);
+
+    fn due(&self) -> Option<Mono> {
+        self.probing.iter().filter_map(|probing| probing.stage.due()).min()
     }
 
-    /// The process has been executed: from now on it is asked, if it is to be.
-    pub(super) fn on_executed(&mut self, pid: Pid, of: &Child, now: Mono) {
-        if let Ready::Probe(_) = of.definition.ready {
-            self.probing.push(Probing::new(pid, of.clone(), Stage::Pausing { until: now }));
-        }
-    }
-
-    /// Another process of the instance is the main one from now on.
-    pub(super) fn on_succeeded(&mut self, pid: Pid, successor: Pid) {
-        for probing in self.probing.iter_mut().filter(|probing| probing.pid == pid) {
-            probing.pid = successor;
-        }
-    }
-
-    /// Something is to be read or written.
-    pub(super) fn is_ready(&mut self, token: Token) {
+    fn on_ready(&mut self, token: Token) {
         for probing in self.probing.iter_mut().filter(|probing| probing.token == token) {
             probing.is_woken = true;
         }
     }
 
-    /// Says what has come of the last try: its time is over.
-    pub(super) fn explain(&self, pid: Pid) {
-        let Some(probing) = self.probing.iter().find(|probing| probing.pid == pid) else { return };
-        if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
-            let (name, number) = (&probing.of.definition.name, probing.of.instance.slot().number);
-            log::warn!("{name}.{number}: the last try of its `ready`: {failure}");
+    fn turn(&mut self, context: &mut Context<'_>, (factory, logging): Self::Needs<'_>) -> Vec<Event> {
+        self.go_on(&mut World { factory, logging, poller: context.poller, now: context.now })
+    }
+}
+
+impl Probes {
+    /// The process writes a newline to the other end of this when it is ready.
+    pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, poller: &Poller) {
+        // Out of watches, the newline is never seen and `ready_timeout` ends the start.
+        if poller.add(&pipe, Token::Probe(run)).is_ok() {
+            self.probing.push(Probing::new(run, spec, Stage::Listening { pipe, discarded: 0 }));
         }
     }
 
-    /// When it has to go on without anything happening.
-    pub(super) fn due(&self) -> Option<Mono> {
-        self.probing.iter().filter_map(|probing| probing.stage.due()).min()
+    /// Begins to find out whether the process is ready.
+    pub(super) fn start(&mut self, run: RunId, spec: RunSpec, now: Mono) {
+        self.probing.push(Probing::new(run, spec, Stage::Pausing { until: now }));
     }
 
-    /// The main process has ended: nobody wants to know any more.
-    pub(super) fn forget(&mut self, pid: Pid, poller: &Poller) {
-        for probing in self.probing.extract_if(.., |probing| probing.pid == pid) {
+    /// The process was not ready in time: stops, and logs why the last try has failed.
+    pub(super) fn give_up(&mut self, run: RunId, poller: &Poller) {
+        let Some(probing) = self.probing.iter().find(|probing| probing.run == run) else { return };
+        if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
+            let (name, number) = (&probing.spec.definition.name, probing.spec.instance.number);
+            log::warn!("{name}.{number}: the last try of its `ready`: {failure}");
+        }
+        self.forget(run, poller);
+    }
+
+    /// The main process has ended: stops without a verdict.
+    pub(super) fn forget(&mut self, run: RunId, poller: &Poller) {
+        for probing in self.probing.extract_if(.., |probing| probing.run == run) {
             if let Some(helper) = probing.stage.helper() {
                 helper.kill();
                 self.dying.push(helper.pid);
@@ -133,20 +131,20 @@ impl Probes {
         position.map(|position| self.dying.swap_remove(position)).is_some()
     }
 
-    fn take(&mut self, pid: Pid) -> Option<Probing> {
-        let position = self.probing.iter().position(|probing| probing.pid == pid)?;
+    fn take(&mut self, run: RunId) -> Option<Probing> {
+        let position = self.probing.iter().position(|probing| probing.run == run)?;
         Some(self.probing.swap_remove(position))
     }
 
-    fn main_of(&self, helper: Pid) -> Option<Pid> {
+    fn run_of(&self, helper: Pid) -> Option<RunId> {
         let is_helper = |probing: &&Probing| probing.stage.helper().is_some_and(|other| other.pid == helper);
-        self.probing.iter().find(is_helper).map(|probing| probing.pid)
+        self.probing.iter().find(is_helper).map(|probing| probing.run)
     }
 }
 
 impl Probing {
-    fn new(pid: Pid, of: Child, stage: Stage) -> Self {
-        Self { pid, of, token: Token::Probe(pid), turn: 0, stage, is_woken: false, is_told: false, last: None }
+    fn new(run: RunId, spec: RunSpec, stage: Stage) -> Self {
+        Self { run, spec, token: Token::Probe(run), turn: 0, stage, is_woken: false, is_told: false, last: None }
     }
 
     fn is_due(&self, now: Mono) -> bool {
@@ -155,7 +153,7 @@ impl Probing {
 
     /// Says once that it cannot ever be found out this way.
     fn complain(&mut self, failure: Failure) {
-        let (name, number) = (&self.of.definition.name, self.of.instance.slot().number);
+        let (name, number) = (&self.spec.definition.name, self.spec.instance.number);
         log::debug!("{name}.{number} is not ready: {failure}");
         self.last = Some(failure);
         let is_hopeless = match failure {
@@ -199,26 +197,37 @@ impl Stage {
     }
 }
 
-impl Runtime {
+/// What the tries need.
+struct World<'a> {
+    factory: &'a mut ProcessFactory,
+    logging: &'a Logging,
+    poller: &'a Poller,
+    now: Mono,
+}
+
+impl Probes {
     /// Goes on with whatever has something to go on with, a bounded part of it in each turn.
-    pub(super) fn probe(&mut self) {
+    fn go_on(&mut self, world: &mut World<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
         for _ in 0..TRIES_PER_TURN {
-            let now = self.now;
-            let Some(position) = self.probes.probing.iter().position(|probing| probing.is_due(now)) else { return };
-            let mut probing = self.probes.probing.swap_remove(position);
+            let now = world.now;
+            let Some(position) = self.probing.iter().position(|probing| probing.is_due(now)) else { break };
+            let mut probing = self.probing.swap_remove(position);
             let is_woken = std::mem::take(&mut probing.is_woken);
             let token = probing.token;
             probing.stage = match probing.stage {
                 Stage::Pausing { .. } => {
-                    self.begin_try(probing);
+                    events.extend(self.begin_try(probing, world));
                     continue;
                 }
                 Stage::Trying { attempt, until } => {
                     let is_over = until.is_some_and(|until| until <= now);
                     let verdict =
-                        if is_over { attempt.give_up(&self.poller) } else { attempt.go_on(&self.poller, token) };
+                        if is_over { attempt.give_up(world.poller) } else { attempt.go_on(world.poller, token) };
                     probing.stage = Stage::Pausing { until: now };
-                    self.on_verdict(probing, verdict, if is_over { None } else { until });
+                    let until = if is_over { None } else { until };
+                    let stage = probing.next_stage(verdict, until, world.poller, now);
+                    events.extend(self.on_stage(probing, stage));
                     continue;
                 }
                 Stage::Leaving { connection, discarded, until } if is_woken && until > now => {
@@ -229,102 +238,131 @@ impl Runtime {
                         }
                         Err(Errno::EAGAIN | Errno::EINTR) => Stage::Leaving { connection, discarded, until },
                         Ok(_) | Err(_) => {
-                            attempt::forget(&self.poller, &connection);
+                            attempt::forget(world.poller, &connection);
                             continue;
                         }
                     }
                 }
                 stage @ Stage::Leaving { .. } => {
-                    stage.close(&self.poller);
+                    stage.close(world.poller);
                     continue;
                 }
-                Stage::Listening { pipe, discarded } => match self.hear(probing.pid, pipe) {
-                    Some((pipe, read)) if discarded + read < MOST_DISCARDED => {
+                Stage::Listening { pipe, discarded } => match hear(pipe, world.poller) {
+                    Heard::Part(pipe, read) if discarded + read < MOST_DISCARDED => {
                         Stage::Listening { pipe, discarded: discarded + read }
                     }
-                    Some((pipe, _)) => {
-                        attempt::forget(&self.poller, &pipe);
+                    Heard::Part(pipe, _) => {
+                        attempt::forget(world.poller, &pipe);
                         probing.stage = Stage::Pausing { until: now };
                         probing.complain(Failure::NoNewline);
                         continue;
                     }
-                    None => continue,
+                    Heard::Newline => {
+                        events.push(Event::Ready { run: probing.run, source: ReadySource::Fd });
+                        continue;
+                    }
+                    Heard::End => continue,
                 },
             };
-            self.probes.probing.push(probing);
+            self.probing.push(probing);
         }
+        events
     }
 
-    /// The pipe and how much was read, if there is more to be waited for. What comes after the newline nobody wants to know.
-    fn hear(&mut self, pid: Pid, pipe: OwnedFd) -> Option<(OwnedFd, usize)> {
-        let mut buffer = [0; PIECE];
-        let read = match nix::unistd::read(&pipe, &mut buffer) {
-            Err(Errno::EAGAIN | Errno::EINTR) => return Some((pipe, 0)),
-            Ok(length) => length,
-            Err(_) => 0,
-        };
-        let is_said = strings::memchr(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
-        if read > 0 && !is_said {
-            return Some((pipe, read));
-        }
-        attempt::forget(&self.poller, &pipe);
-        if is_said {
-            self.happened(Event::Ready { pid });
-        }
-        None
-    }
-
-    fn begin_try(&mut self, mut probing: Probing) {
-        let Ready::Probe(probe) = &probing.of.definition.ready else { return };
-        let (children, logging, of) = (&mut self.children, &self.logging, &probing.of);
+    fn begin_try(&mut self, mut probing: Probing, world: &mut World<'_>) -> Option<Event> {
+        let Ready::Probe(probe) = &probing.spec.definition.ready else { return None };
+        let spec = &probing.spec;
         let run = |command: &[Template]| {
-            let (pid, progress) = children.spawn_helper(of, command, logging)?;
+            let (pid, progress) = world.factory.spawn_helper(spec, command, world.logging)?;
             let start = if let ExecResult::Pending(pipe) = progress { Some(pipe) } else { None };
             Ok(Helper { pid, start, is_late: false, task: Task::Command })
         };
-        let number = of.instance.slot().number;
-        let verdict = attempt::begin(probe, number, (&self.poller, probing.token), run);
+        let verdict = attempt::begin(probe, spec.instance.number, (world.poller, probing.token), run);
         probing.turn = probing.turn.saturating_add(1);
-        self.on_verdict(probing, verdict, Some(self.now + PATIENCE));
+        let stage = probing.next_stage(verdict, Some(world.now + TRY_TIMEOUT), world.poller, world.now);
+        self.on_stage(probing, stage)
     }
 
-    fn on_verdict(&mut self, mut probing: Probing, verdict: Verdict, until: Option<Mono>) {
-        let pid = probing.pid;
+    fn on_stage(&mut self, mut probing: Probing, stage: Next) -> Option<Event> {
+        let ready = Event::Ready { run: probing.run, source: ReadySource::Probe };
+        let (stage, event) = match stage {
+            Next::Stage(stage) => (stage, None),
+            Next::Ready(Some(stage)) => (stage, Some(ready)),
+            Next::Ready(None) => return Some(ready),
+        };
+        probing.stage = stage;
+        self.probing.push(probing);
+        event
+    }
+
+    /// If this process, which is dead and not reaped yet, was a helper of a try, it is reaped and the try goes on.
+    pub(super) fn on_helper_dead(&mut self, pid: Pid, poller: &Poller, now: Mono) -> Option<Vec<Event>> {
+        let run = self.run_of(pid);
+        if run.is_none() && !self.take_dying(pid) {
+            return None;
+        }
+        // Whatever it has started.
+        kill::signal_group(pid.led_group(), Signal::KILL).ok();
+        let event = wait::reap(pid).ok().and_then(|ended| self.on_helper_ended(run, ended.status, poller, now));
+        Some(event.into_iter().collect())
+    }
+
+    fn on_helper_ended(&mut self, run: Option<RunId>, status: ExitStatus, poller: &Poller, now: Mono) -> Option<Event> {
+        let mut probing = self.take(run?)?;
+        let stage = std::mem::replace(&mut probing.stage, Stage::Pausing { until: now });
+        let verdict = Attempt::on_ended(stage.helper()?, status);
+        let stage = probing.next_stage(verdict, None, poller, now);
+        self.on_stage(probing, stage)
+    }
+}
+
+/// What a verdict leads to.
+enum Next {
+    Stage(Stage),
+    /// It is ready; there may be something left to do.
+    Ready(Option<Stage>),
+}
+
+impl Probing {
+    fn next_stage(&mut self, verdict: Verdict, until: Option<Mono>, poller: &Poller, now: Mono) -> Next {
         match verdict {
-            Verdict::Open(attempt) => probing.stage = Stage::Trying { attempt, until },
+            Verdict::Open(attempt) => Next::Stage(Stage::Trying { attempt, until }),
             Verdict::Failed(failure) => {
-                probing.complain(failure);
-                let doublings = probing.turn.saturating_sub(1).min(16);
-                let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
-                probing.stage = Stage::Pausing { until: self.now + pause };
+                self.complain(failure);
+                let doublings = self.turn.saturating_sub(1).min(16);
+                let pause = (FIRST_PAUSE * (1 << doublings)).min(MAX_PAUSE);
+                Next::Stage(Stage::Pausing { until: now + pause })
             }
             Verdict::Passed(Some(connection)) => {
-                self.poller.modify(connection.as_fd(), probing.token, Interest::Input).ok();
-                probing.stage = Stage::Leaving { connection, discarded: 0, until: self.now + PATIENCE };
-                self.probes.probing.push(probing);
-                return self.happened(Event::Ready { pid });
+                poller.modify(connection.as_fd(), self.token, Interest::Input).ok();
+                Next::Ready(Some(Stage::Leaving { connection, discarded: 0, until: now + TRY_TIMEOUT }))
             }
-            Verdict::Passed(None) => return self.happened(Event::Ready { pid }),
+            Verdict::Passed(None) => Next::Ready(None),
         }
-        self.probes.probing.push(probing);
     }
+}
 
-    /// Whether this process, which is dead and not reaped yet, was to find something out. If so, it is reaped.
-    pub(super) fn on_helper_dead(&mut self, pid: Pid) -> bool {
-        let main = self.probes.main_of(pid);
-        if main.is_none() && !self.probes.take_dying(pid) {
-            return false;
-        }
-        // What it has left.
-        kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        let Ok(ended) = wait::reap(pid) else { return true };
-        if let Some(mut probing) = main.and_then(|main| self.probes.take(main)) {
-            let stage = std::mem::replace(&mut probing.stage, Stage::Pausing { until: self.now });
-            if let Some(helper) = stage.helper() {
-                let verdict = Attempt::on_ended(helper, ended.status);
-                self.on_verdict(probing, verdict, None);
-            }
-        }
-        true
+/// What has come on `ready.fd`.
+enum Heard {
+    /// So many bytes and no newline yet.
+    Part(OwnedFd, usize),
+    Newline,
+    /// The other end is closed.
+    End,
+}
+
+/// What comes after the newline does not matter.
+fn hear(pipe: OwnedFd, poller: &Poller) -> Heard {
+    let mut buffer = [0; PIECE];
+    let read = match nix::unistd::read(&pipe, &mut buffer) {
+        Err(Errno::EAGAIN | Errno::EINTR) => return Heard::Part(pipe, 0),
+        Ok(length) => length,
+        Err(_) => 0,
+    };
+    let has_newline = strings::memchr(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
+    if read > 0 && !has_newline {
+        return Heard::Part(pipe, read);
     }
+    attempt::forget(poller, &pipe);
+    if has_newline { Heard::Newline } else { Heard::End }
 }

@@ -1,7 +1,6 @@
 //! When something may be released or called off.
 
 use keepalive::model::InstanceId;
-use keepalive::model::plan::Ready;
 use keepalive::supervisor::{Action, Event, StateName};
 
 use super::{Checker, Verdict, rule};
@@ -27,13 +26,12 @@ impl Checker {
                 let state = self.model.get(*instance).state;
                 rule!(state == StateName::Running, "{instance:?} is {state:?}, and gets all connections");
             }
-            Action::LogProbeFailure { pid } => {
-                let ready = self.model.owner(*pid).map(|id| &self.model.get(id).definition.ready);
-                rule!(matches!(ready, Some(Ready::Probe(_))), "{pid} is not probed");
-            }
             Action::Spawn { .. }
             | Action::Adopt(_)
-            | Action::Farewell { .. }
+            | Action::AnnounceStop { .. }
+            | Action::StartProbe { .. }
+            | Action::GiveUpProbe { .. }
+            | Action::ReleaseRun { .. }
             | Action::Signal { .. }
             | Action::SignalAll { .. }
             | Action::JournalEntry(_)

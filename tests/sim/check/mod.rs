@@ -4,13 +4,14 @@
 //! account of only when all actions before theirs have been seen, so that each action is judged by what was known when
 //! it was decided.
 //!
-//! `model` is what there is to know about each instance and service, fed by events and records alone; `restarts`
-//! knows what has to follow the end of a run, `lifetimes` when something may be released, `shutdown` how the end has to go, `requests` who has to get an answer,
-//! `waits` what a deadline is needed for.
+//! `model` is what there is to know about each instance and service, fed by events and records alone; `reports` knows
+//! what comes of what processes report, `lifetimes` when something may be released, `restarts` what has to follow the end of a run, `shutdown` how the end has to go,
+//! `requests` who has to get an answer, `waits` what a deadline is needed for.
 
 mod lifetimes;
 mod model;
 mod reloads;
+mod reports;
 mod requests;
 mod restarts;
 mod shutdown;
@@ -21,10 +22,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use keepalive::model::plan::{Kind, Strategy};
-use keepalive::model::{InstanceId, Mono, Pid, Plan};
-use keepalive::supervisor::{Action, Event, JournalEvent, Leftovers, Reason, Request, StateName, Verb, View};
+use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId};
+use keepalive::supervisor::{
+    Action, Event, Fault, InstanceView, JournalEvent, Leftovers, Reason, Request, StateName, Verb, View,
+};
 
-use crate::world::{Serial, World};
+use crate::world::World;
 use model::Model;
 use requests::Requests;
 use shutdown::End;
@@ -57,8 +60,10 @@ pub(crate) struct Checker {
     event: Option<Event>,
     /// Actions since the last event.
     actions: usize,
-    /// Signals that have to come next.
+    /// Actions that have to come next, the last one first.
     owed: Vec<Action>,
+    /// The run that was begun last.
+    last_run: RunId,
     turn: Turn,
 }
 
@@ -71,10 +76,8 @@ struct Step {
     actions: usize,
     /// What the supervisor has shown right after it.
     shown: Vec<Shown>,
-    /// Which instance of those had a process that had been reaped.
+    /// Which instance of those had a main process that is none, or none any more.
     reaped: Option<InstanceId>,
-    /// Which process it tells of.
-    process: Option<Serial>,
     /// Whether any process was there then, whosever.
     left: Leftovers,
 }
@@ -84,8 +87,17 @@ struct Step {
 struct Shown {
     id: InstanceId,
     state: StateName,
+    is_ready: bool,
+    run: Option<RunId>,
     pid: Option<Pid>,
     unstable: u32,
+}
+
+impl Shown {
+    const fn new(view: &InstanceView<'_>) -> Self {
+        let InstanceView { id, state, ready: is_ready, run, pid, unstable, .. } = *view;
+        Self { id, state, is_ready, run, pid, unstable }
+    }
 }
 
 /// What has happened since the last wait.
@@ -111,6 +123,7 @@ impl Checker {
             event: None,
             actions: 0,
             owed: Vec::new(),
+            last_run: RunId::default(),
             turn: Turn::default(),
         }
     }
@@ -127,24 +140,16 @@ impl Checker {
             self.turn.deadline_alone = false;
             self.turn.idle = 0;
         }
-        let shown = view.instances().map(|instance| Shown {
-            id: instance.id,
-            state: instance.state,
-            pid: instance.pid,
-            unstable: instance.unstable,
-        });
-        let mut shown: Vec<_> = shown.collect();
-        let surges = view.services().flat_map(|service| service.surges());
-        let mut surges: Vec<_> = surges
-            .map(|surge| Shown { id: surge.id, state: surge.state, pid: surge.pid, unstable: surge.unstable })
-            .collect();
+        let mut shown: Vec<_> = view.instances().map(|instance| Shown::new(&instance)).collect();
+        let mut surges: Vec<_> = view.services().flat_map(|service| service.surges()).collect();
         surges.sort_by_key(|surge| surge.id);
-        shown.append(&mut surges);
-        let reaped = shown.iter().find(|instance| instance.pid.is_some_and(|pid| !world.is_unreaped(pid)));
-        let reaped = reaped.map(|instance| instance.id);
+        shown.extend(surges.iter().map(Shown::new));
+        let is_wrong = |instance: &&Shown| {
+            instance.pid.is_some() && instance.pid != instance.run.and_then(|run| world.main_pid(run))
+        };
+        let reaped = shown.iter().find(is_wrong).map(|instance| instance.id);
         let left = if world.is_empty() { Leftovers::None } else { Leftovers::Some };
-        let process = if let Event::Spawned { pid, .. } = event { world.serial(pid) } else { None };
-        let step = Step { at, event, actions, shown, reaped, process, left };
+        let step = Step { at, event, actions, shown, reaped, left };
         self.steps.push_back(step);
         if self.steps.len() == 1 { self.begin_step() } else { Ok(()) }
     }
@@ -152,8 +157,8 @@ impl Checker {
     /// Goes on to where the next action belongs.
     fn begin_step(&mut self) -> Verdict {
         while let Some(step) = self.steps.front() {
-            let (at, event, process) = (step.at, step.event.clone(), step.process);
-            self.hears(at, &event, process)?;
+            let (at, event) = (step.at, step.event.clone());
+            self.hears(at, &event)?;
             if !self.end_step()? {
                 break;
             }
@@ -188,9 +193,15 @@ impl Checker {
                 return Err(Violation("overtaken, and it did not follow from anything".into()));
             };
             step.actions -= 1;
-            if let Some(Action::Signal { pid, .. } | Action::Farewell { pid }) = self.owed.pop() {
-                let process = self.model.owner(pid).and_then(|id| self.model.get(id).process);
-                rule!(process != world.serial(pid), "{pid} gets no signal, and it is there");
+            match self.owed.pop() {
+                Some(
+                    Action::Signal { run, .. }
+                    | Action::AnnounceStop { run }
+                    | Action::StartProbe { run }
+                    | Action::GiveUpProbe { run },
+                ) => rule!(world.main_pid(run).is_none(), "run {run} is passed over, and its main process is there"),
+                Some(owed) => rule!(false, "{owed:?} is passed over"),
+                None => {}
             }
             if self.end_step()? {
                 self.begin_step()?;
@@ -199,42 +210,56 @@ impl Checker {
         Ok(())
     }
 
-    fn hears(&mut self, now: Mono, event: &Event, process: Option<Serial>) -> Verdict {
+    fn hears(&mut self, now: Mono, event: &Event) -> Verdict {
         self.now = now;
         self.actions = 0;
         self.event = Some(event.clone());
         match event {
-            Event::Boot | Event::Tick | Event::Childless => {}
-            Event::Spawned { instance, pid } => {
-                rule!(self.end.may_spawn(), "{instance:?} gets a process during the drain");
-                self.model.spawned(*instance, *pid, process, now)?;
+            Event::Boot | Event::Tick | Event::NoChildren | Event::WatchdogTriggered { .. } => {}
+            Event::Spawned { run, pid } => {
+                rule!(self.end.may_spawn(), "run {run} gets a process during the drain");
+                self.model.spawned(*run, *pid, now)?;
             }
-            Event::SpawnRefused { instance, errno } => {
-                rule!(self.end.may_spawn(), "{instance:?} is to get a process during the drain");
-                self.model.refused(*instance, *errno)?;
+            Event::SpawnRefused { run, errno } => {
+                rule!(self.end.may_spawn(), "run {run} is to get a process during the drain");
+                self.model.refused(*run, *errno)?;
             }
-            Event::Executed { pid } => self.model.executed(*pid, now),
-            Event::ExecFailed { pid, failure } => self.model.exec_failed(*pid, *failure),
-            Event::Exited { pid, exit, left } => {
-                self.model.exited(*pid, *exit, *left, now, self.end.stage());
+            Event::BindFailed { run, failure } => {
+                rule!(self.end.may_spawn(), "run {run} is to get a process during the drain");
+                self.model.bind_failed(*run, *failure)?;
             }
-            Event::Cleared { pid } => self.model.cleared(*pid),
+            Event::Executed { run } => self.executes(*run),
+            Event::ExecFailed { run, failure } => self.model.exec_failed(*run, *failure),
+            Event::Exited { run, exit, leftovers } => {
+                let instance = self.model.exited(*run, *exit, *leftovers, now, self.end.stage())?;
+                self.owed = vec![Action::ReleaseRun { run: *run, instance }];
+            }
+            Event::LeftoversGone { run } => self.model.leftovers_gone(*run),
             Event::Signal(signal) => self.end.hears_signal(*signal, &self.plan),
-            Event::HungUp => self.end.hears_hang_up(&self.plan),
+            Event::TerminalClosed => self.end.hears_terminal_closed(&self.plan),
             Event::Request { id, request } => {
                 self.requests.hears(*id, *request, &mut self.model, self.end.stage());
             }
-            Event::Ready { pid } => self.model.says_ready(*pid, now),
-            Event::Reloading { pid, .. } => self.model.says_unready(*pid),
-            Event::Alive { pid } => self.model.is_alive(*pid, None, now),
-            Event::WatchdogEvery { pid, interval } => self.model.is_alive(*pid, Some(*interval), now),
-            Event::WatchdogTriggered { .. } => {}
+            Event::Ready { run, source } => {
+                if self.model.shows_that_it_has_executed(*run, *source) {
+                    self.executes(*run);
+                }
+                self.model.says_ready(*run, *source, now);
+            }
+            Event::Reloading { run, .. } => self.model.says_that_it_reloads(*run),
+            Event::StoppingItself { run } => self.model.says_that_it_stops(*run),
+            Event::WatchdogPing { run } => self.model.is_alive(*run, None, now),
+            Event::WatchdogInterval { run, interval } => self.model.is_alive(*run, Some(*interval), now),
+            Event::TimeoutExtended { run, by } => self.model.has_more_time(*run, *by, now),
+            Event::MainPidChanged { run, pid } => {
+                self.executes(*run);
+                self.model.has_another_main_process(*run, *pid);
+            }
             Event::ConfigLoaded { id, .. } | Event::ConfigLoadFailed { id, .. } => {
                 let has_failed = matches!(event, Event::ConfigLoadFailed { .. });
                 id.iter().for_each(|id| self.requests.config_load_ends(*id, has_failed));
             }
-            Event::Unbound { .. } | Event::Extended { .. } | Event::MainPidChanged { .. } | Event::Stopping { .. } => {}
-            Event::ResetFailures { pid } => self.model.is_forgiven(*pid),
+            Event::ResetFailures { run } => self.model.is_forgiven(*run),
             Event::Withdrawn(id) => {
                 if self.requests.withdrawn(*id) {
                     self.owed.push(Action::WithdrawConfigLoad { id: *id });
@@ -244,27 +269,46 @@ impl Checker {
         Ok(())
     }
 
+    /// What is found out about by a probe is probed from then on.
+    fn executes(&mut self, run: RunId) {
+        if self.model.executed(run, self.now) {
+            self.owed = vec![Action::StartProbe { run }];
+        }
+    }
+
     fn judge(&mut self, action: &Action, world: &World, left: Leftovers) -> Verdict {
         self.actions += 1;
         self.turn.actions += 1;
         let limit = 100 + 20 * self.model.len();
         rule!(self.actions <= limit, "{} actions for one event", self.actions);
         rule!(!self.end.exited(), "after the exit: {action:?}");
-        // It comes between a transition and what that owes.
-        if !matches!(action, Action::LogProbeFailure { .. })
-            && let Some(owed) = self.owed.pop()
-        {
-            rule!(owed == *action, "{owed:?} should have come, not {action:?}");
+        let owed = self.owed.pop();
+        if let Some(owed) = &owed {
+            rule!(owed == action, "{owed:?} should have come, not {action:?}");
         }
         match action {
-            Action::Spawn { instance, restarts, definition } => {
+            Action::Spawn { run, instance, restarts, definition } => {
+                rule!(*run > self.last_run, "run {run} comes after run {}", self.last_run);
+                self.last_run = *run;
                 let current = &self.plan.services[instance.service.position()];
                 let is_current = definition == current;
                 rule!(is_current, "{instance:?} is made of what is not in force");
                 self.sees_spawn(*instance, *restarts)?;
-                self.model.get_mut(*instance).definition = Rc::clone(definition);
+                let instance = self.model.get_mut(*instance);
+                (instance.spawning, instance.definition) = (Some(*run), Rc::clone(definition));
             }
-            Action::Signal { pid, scope, signal } => self.sees_signal(*pid, *scope, *signal, world)?,
+            Action::Signal { run, scope, signal } => self.sees_signal(*run, *scope, *signal, world)?,
+            Action::AnnounceStop { run } => {
+                rule!(world.main_pid(*run).is_some(), "a stop of run {run}, which has been reaped, is announced");
+                if owed.is_none() {
+                    self.owe_late_stop_signal(*run)?;
+                }
+            }
+            Action::StartProbe { run } | Action::GiveUpProbe { run } => {
+                rule!(owed.is_some(), "{action:?}, for no reason");
+                rule!(world.main_pid(*run).is_some(), "{action:?}, and its main process has been reaped");
+            }
+            Action::ReleaseRun { run, .. } => rule!(owed.is_some(), "run {run} has not just ended, and is released"),
             Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
             Action::JournalEntry(record) => {
                 rule!(record.at == self.now, "a record of another time");
@@ -289,6 +333,7 @@ impl Checker {
     fn sees_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
         let instance = self.model.get(id);
         rule!(instance.main.is_none(), "{id:?} has a process already");
+        rule!(instance.lingering.is_none(), "{id:?} is spawned before what it left is gone");
         rule!(instance.state == StateName::Starting, "{id:?} is spawned while {:?}", instance.state);
         rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, it has had {} runs", instance.runs);
         rule!(self.end.may_spawn(), "{id:?} is spawned during the drain");
@@ -372,6 +417,7 @@ impl Checker {
         if self.event == Some(Event::Boot) {
             rule!(self.model.starts_by_itself(id.service), "{id:?} starts, and nobody wants it");
         }
+        self.has_been_reported(id, reason)?;
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
             rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
         }
@@ -384,9 +430,9 @@ impl Checker {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
-        if to != StateName::Stopping && self.is_cleared_since(id) {
+        if to != StateName::Stopping && self.are_leftovers_gone_since(id) {
             // The signals to it that were passed over are not counted, so that giving it up would look premature.
-            self.model.get_mut(id).leader = None;
+            self.model.get_mut(id).lingering = None;
         }
         self.model.reload_goes_on(id.service, to);
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
@@ -399,10 +445,36 @@ impl Checker {
         Ok(())
     }
 
+    /// What is said to follow from a report follows from this one.
+    fn has_been_reported(&self, id: InstanceId, reason: &Reason) -> Verdict {
+        let run = self.model.get(id).main;
+        let report = match reason {
+            Reason::Leaves => run.map(|run| Event::StoppingItself { run }),
+            Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
+            _ => return Ok(()),
+        };
+        rule!(report.is_some() && report == self.event, "{id:?}: {reason:?} follows from {:?}", self.event);
+        Ok(())
+    }
+
+    /// What has to follow from a report has followed.
+    fn report_has_been_followed(&self) -> Verdict {
+        let (run, is_followed): (_, fn(StateName) -> bool) = match self.event {
+            Some(Event::StoppingItself { run }) => (run, |state| state != StateName::Running),
+            Some(Event::WatchdogTriggered { run }) => (run, |state| state == StateName::Stopping),
+            _ => return Ok(()),
+        };
+        if let Some(id) = self.model.with_main(run) {
+            let state = self.model.get(id).state;
+            rule!(is_followed(state), "{id:?} is {state:?} after {:?}", self.event);
+        }
+        Ok(())
+    }
+
     /// Whether the supervisor has been told, after what is being looked at was decided, that nothing is left of it.
-    fn is_cleared_since(&self, id: InstanceId) -> bool {
-        let Some(leader) = self.model.get(id).leader else { return false };
-        self.steps.iter().skip(1).any(|step| step.event == Event::Cleared { pid: leader })
+    fn are_leftovers_gone_since(&self, id: InstanceId) -> bool {
+        let Some(run) = self.model.get(id).lingering else { return false };
+        self.steps.iter().skip(1).any(|step| step.event == Event::LeftoversGone { run })
     }
 
     /// Everything that follows from an event has been seen.
@@ -413,6 +485,7 @@ impl Checker {
             rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
         }
         rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
+        self.report_has_been_followed()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "it shows others than there are: {shown:?}");
         for instance in shown {
@@ -420,7 +493,13 @@ impl Checker {
             let id = instance.id;
             rule!(model.expected.is_none(), "{id:?}: nothing has followed {:?}", model.expected);
             rule!(instance.state == model.state, "{id:?} is {:?}, its records say {:?}", instance.state, model.state);
-            rule!(instance.pid == model.main, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.main);
+            rule!(instance.pid == model.pid, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.pid);
+            let is_ready = model.state == StateName::Running && !model.is_away();
+            rule!(instance.is_ready == is_ready, "{id:?} is shown as ready: {}", instance.is_ready);
+            let run = model.main.or(model.lingering.filter(|_| model.state == StateName::Stopping));
+            rule!(run.is_none() || instance.run == run, "{id:?} shows {:?}, it is in {run:?}", instance.run);
+            let may_run = model::is_live(model.state);
+            rule!(may_run || instance.run.is_none(), "{id:?} is {:?} and in {:?}", model.state, instance.run);
             rule!(
                 instance.unstable == model.unstable,
                 "{id:?}: {} unstable, not {}",
@@ -475,9 +554,9 @@ impl Checker {
         for (id, instance) in self.model.all().chain(self.model.surges()) {
             let made = instance.state != StateName::Starting || instance.main.is_some();
             rule!(made, "{id:?} is said to start, and nothing has been made");
-            if let Some(leader) = instance.leader {
-                let unheard = world.owes_cleared(leader);
-                rule!(unheard, "{id:?} waits for what {leader} has left, which is gone");
+            if let Some(run) = instance.lingering {
+                let unheard = world.owes_leftovers_gone(run);
+                rule!(unheard, "{id:?} waits for what run {run} has left, which is gone");
             }
         }
         Ok(())

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::{KillMode, Kind, Ready, Service};
-use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex, StartFailure};
-use keepalive::supervisor::{Exit, Fault, Leftovers, Reason, RestartDecision, StateName};
+use keepalive::model::plan::{KillMode, Kind, Service};
+use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, StartFailure};
+use keepalive::supervisor::{Exit, FailureReason, Fault, Leftovers, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
 use super::reloads::Reloaded;
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
-use super::{Checker, Verdict, rule};
-use crate::world::Serial;
+use super::{Checker, Verdict, Violation, rule};
 
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -25,7 +24,6 @@ pub(crate) struct Model {
     pub(super) surges: BTreeMap<InstanceId, Instance>,
     /// The services that are being reloaded.
     pub(super) reloading: BTreeMap<ServiceIndex, Reloaded>,
-    pub(super) owners: BTreeMap<Pid, InstanceId>,
     /// Failures so far, to know the first and the last.
     failures: u32,
 }
@@ -49,12 +47,14 @@ pub(crate) struct Instance {
     pub(crate) held: bool,
     /// It is being stopped, and an operator wants it to run again.
     pub(crate) wanted: bool,
-    /// Its main process, not reaped.
-    pub(crate) main: Option<Pid>,
-    /// The process that this is: another may have the same id later.
-    pub(crate) process: Option<Serial>,
-    /// The one it had, whose leftovers are being ended.
-    pub(crate) leader: Option<Pid>,
+    /// Its run, for which a process has been asked.
+    pub(crate) spawning: Option<RunId>,
+    /// Its run, whose main process has not been reaped.
+    pub(crate) main: Option<RunId>,
+    /// That main process.
+    pub(crate) pid: Option<Pid>,
+    /// Its run, whose main process has been reaped and whose leftovers are being ended.
+    pub(crate) lingering: Option<RunId>,
     pub(crate) since: Mono,
     pub(crate) failure: Option<StartFailure>,
     pub(crate) unstable: u32,
@@ -81,12 +81,14 @@ pub(crate) struct Instance {
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
     pub(crate) leaving: Leaving,
+    /// Its process has said that it stops, whatever it did then.
+    pub(crate) has_announced_stop: bool,
     /// Its stop signal comes then.
     pub(crate) delayed_until: Option<Mono>,
     /// As the new process of a rolling reload: it has to stay up until then.
     pub(crate) soaked_at: Option<Mono>,
-    /// When it got its stop signal.
-    pub(crate) asked_at: Option<Mono>,
+    /// How long it has after its stop signal.
+    pub(crate) kill_at: Option<Mono>,
     pub(crate) kills: u32,
     /// Which failure for good it was, if it has failed: the how manieth.
     pub(crate) failed: Option<u32>,
@@ -126,15 +128,7 @@ impl Model {
         let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
         let counted = plan.services.iter().zip(&wanted);
         let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
-        Self {
-            plan,
-            instances,
-            wanted,
-            surges: BTreeMap::new(),
-            reloading: BTreeMap::new(),
-            owners: BTreeMap::new(),
-            failures: 0,
-        }
+        Self { plan, instances, wanted, surges: BTreeMap::new(), reloading: BTreeMap::new(), failures: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -192,9 +186,29 @@ impl Model {
         &self.instances[service.position()]
     }
 
-    /// Whose main process it is, or was; `None`: nobody's, or of what is there no more.
-    pub(crate) fn owner(&self, pid: Pid) -> Option<InstanceId> {
-        self.owners.get(&pid).copied().filter(|id| self.find(*id).is_some())
+    /// The instance that is in this run; `None`: nothing of the run is left.
+    pub(crate) fn of_run(&self, run: RunId) -> Option<InstanceId> {
+        self.find_by(|instance| [instance.spawning, instance.main, instance.lingering].contains(&Some(run)))
+    }
+
+    /// The instance whose main process, not reaped, this run has.
+    pub(crate) fn with_main(&self, run: RunId) -> Option<InstanceId> {
+        self.find_by(|instance| instance.main == Some(run))
+    }
+
+    /// The instance for which a process has been asked in this run.
+    fn spawning(&mut self, run: RunId) -> Result<(InstanceId, &mut Instance), Violation> {
+        let Some(id) = self.find_by(|instance| instance.spawning == Some(run)) else {
+            return Err(Violation(format!("nobody has asked for a process of run {run}")));
+        };
+        let instance = self.get_mut(id);
+        instance.spawning = None;
+        rule!(instance.state == StateName::Starting, "{id:?} gets a process while {:?}", instance.state);
+        Ok((id, instance))
+    }
+
+    fn find_by(&self, is_meant: impl Fn(&Instance) -> bool) -> Option<InstanceId> {
+        self.all().chain(self.surges()).find(|(_, instance)| is_meant(instance)).map(|(id, _)| id)
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
@@ -218,76 +232,78 @@ impl Model {
 
     // What the supervisor has been told.
 
-    pub(crate) fn spawned(&mut self, id: InstanceId, pid: Pid, process: Option<Serial>, now: Mono) -> Verdict {
-        self.owners.insert(pid, id);
-        let instance = self.get_mut(id);
-        rule!(instance.state == StateName::Starting, "{id:?} gets a process while {:?}", instance.state);
-        (instance.main, instance.process) = (Some(pid), process);
+    pub(crate) fn spawned(&mut self, run: RunId, pid: Pid, now: Mono) -> Verdict {
+        let (_, instance) = self.spawning(run)?;
+        (instance.main, instance.pid) = (Some(run), Some(pid));
         instance.since = now;
         instance.failure = None;
+        instance.has_announced_stop = false;
         (instance.ready_at, instance.ready_by, instance.back_by) = (None, None, None);
         instance.progress = Progress::Made;
         Ok(())
     }
 
-    pub(crate) fn executed(&mut self, pid: Pid, now: Mono) {
-        let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) else { return };
-        let instance = self.get_mut(id);
-        if instance.state == StateName::Starting && instance.progress == Progress::Made {
-            instance.refusals = 0;
-            instance.since = now;
-            instance.progress = Progress::Executed;
-            match instance.definition.ready {
-                Ready::Exec => instance.ready_at = Some(now),
-                Ready::Delay(delay) => instance.ready_at = Some(now + delay),
-                Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
-                    instance.ready_by = Some(now + instance.definition.ready_timeout);
-                }
-            }
-        }
+    pub(crate) fn refused(&mut self, run: RunId, errno: Errno) -> Verdict {
+        let (id, instance) = self.spawning(run)?;
+        instance.expected = Some(if id.is_surge() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
+        Ok(())
     }
 
-    pub(crate) fn exec_failed(&mut self, pid: Pid, failure: StartFailure) {
-        if let Some(id) = self.owner(pid).filter(|id| self.get(*id).main == Some(pid)) {
+    pub(crate) fn bind_failed(&mut self, run: RunId, failure: StartFailure) -> Verdict {
+        let (id, instance) = self.spawning(run)?;
+        instance.last_exit = Some(Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false });
+        instance.expected = Some(if id.is_surge() {
+            Expected::Replaced
+        } else {
+            Expected::End(RestartDecision::Fail(FailureReason::Unbound))
+        });
+        Ok(())
+    }
+
+    pub(crate) fn exec_failed(&mut self, run: RunId, failure: StartFailure) {
+        if let Some(id) = self.with_main(run) {
             self.get_mut(id).failure = Some(failure);
         }
     }
 
-    pub(crate) fn exited(&mut self, pid: Pid, exit: Exit, left: Leftovers, now: Mono, stage: Stage) {
-        let Some(id) = self.owner(pid) else { return };
-        let plan = Rc::clone(&self.plan);
+    /// Gives back whose main process it was.
+    pub(crate) fn exited(
+        &mut self,
+        run: RunId,
+        exit: Exit,
+        leftovers: Leftovers,
+        now: Mono,
+        stage: Stage,
+    ) -> Result<InstanceId, Violation> {
+        let Some(id) = self.with_main(run) else {
+            return Err(Violation(format!("run {run} ends, and it has no main process")));
+        };
         let service = Rc::clone(&self.get(id).definition);
-        drop(plan);
-        let clears = left == Leftovers::Some && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
+        let lingers =
+            leftovers == Leftovers::Some && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
         let instance = self.get_mut(id);
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
             restarts::after(&service, instance, exit, now, stage)
         });
-        instance.main = None;
-        instance.leader = clears.then_some(pid);
+        (instance.main, instance.pid) = (None, None);
+        instance.lingering = lingers.then_some(run);
         instance.last_exit = Some(exit);
         (instance.ready_at, instance.ready_by) = (None, None);
-        (instance.asked_at, instance.delayed_until, instance.kills) = (None, None, 0);
+        (instance.delayed_until, instance.kills) = (None, 0);
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
         if !shortage {
             instance.runs += 1;
             instance.refusals = 0;
         }
+        Ok(id)
     }
 
-    pub(crate) fn cleared(&mut self, pid: Pid) {
-        if let Some(id) = self.owner(pid).filter(|id| self.get(*id).leader == Some(pid)) {
-            self.get_mut(id).leader = None;
+    pub(crate) fn leftovers_gone(&mut self, run: RunId) {
+        if let Some(id) = self.find_by(|instance| instance.lingering == Some(run)) {
+            self.get_mut(id).lingering = None;
         }
-    }
-
-    pub(crate) fn refused(&mut self, id: InstanceId, errno: Errno) -> Verdict {
-        let instance = self.get_mut(id);
-        rule!(instance.state == StateName::Starting, "{id:?} is to get a process while {:?}", instance.state);
-        instance.expected = Some(if id.is_surge() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
-        Ok(())
     }
 
     // What the supervisor has said.
@@ -329,7 +345,7 @@ impl Model {
         }
         instance.goes(id, from, to, reason, now)?;
         match to {
-            StateName::Stopping if instance.main.is_some() => (instance.asked_at, instance.kills) = (Some(now), 0),
+            StateName::Stopping if instance.main.is_some() => instance.is_asked(now),
             StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
                 rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
             }
@@ -351,8 +367,8 @@ impl Model {
         if to != StateName::Stopping {
             instance.wanted = false;
             let given_up = instance.kills >= KILLS_OF_LEFTOVERS || stage == Stage::Forced;
-            rule!(instance.leader.is_none() || given_up, "{id:?} goes on before what it left is gone");
-            instance.leader = None;
+            rule!(instance.lingering.is_none() || given_up, "{id:?} goes on before what it left is gone");
+            instance.lingering = None;
         }
         if matches!(reason, Reason::Ended { decision: RestartDecision::Fail(_), .. }) {
             instance.failed = Some(failures);
@@ -463,14 +479,16 @@ impl Instance {
             watch_told: None,
             fault: None,
             leaving: Leaving::No,
+            has_announced_stop: false,
             delayed_until: None,
             soaked_at: None,
             state: StateName::Stopped,
             held: false,
             wanted: false,
+            spawning: None,
             main: None,
-            process: None,
-            leader: None,
+            pid: None,
+            lingering: None,
             since: Mono::from_nanos(0),
             failure: None,
             unstable: 0,
@@ -480,7 +498,7 @@ impl Instance {
             expected: None,
             due: None,
             ready_at: None,
-            asked_at: None,
+            kill_at: None,
             kills: 0,
             failed: None,
             blocked: false,
@@ -493,6 +511,17 @@ impl Instance {
 
     pub(super) fn is_away(&self) -> bool {
         self.progress == Progress::Away
+    }
+
+    /// It has its stop signal, or as long as if it had.
+    pub(super) fn is_asked(&mut self, now: Mono) {
+        self.kill_at = Some(now + self.definition.stop.timeout);
+        (self.delayed_until, self.kills) = (None, 0);
+    }
+
+    /// Whether it is stopping and its stop signal may still come.
+    pub(super) fn may_be_asked_late(&self, now: Mono) -> bool {
+        self.delayed_until.is_some_and(|until| until <= now) || self.leaving != Leaving::No
     }
 
     /// A failure never looks like a success.

@@ -1,9 +1,8 @@
-//! Rolling reloads, and what a process says of itself: what there is to know about them.
+//! Rolling reloads: what there is to know about them.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use keepalive::model::{InstanceId, Mono, Pid, Plan, ServiceIndex};
+use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
 use super::model::{Instance, Leaving, Model, Progress};
@@ -105,51 +104,7 @@ impl Model {
         let mut old = std::mem::replace(self.get_mut(id), surge);
         old.expected = old.expected.map(|_| Expected::Replaced);
         self.surges.insert(id.surge(), old);
-        for owner in self.owners.values_mut() {
-            if owner.slot() == id {
-                *owner = if owner.is_surge() { id } else { id.surge() };
-            }
-        }
         Ok(())
-    }
-
-    /// The instance whose main process this is.
-    fn main(&mut self, pid: Pid) -> Option<&mut Instance> {
-        let id = self.owner(pid)?;
-        Some(self.get_mut(id)).filter(|instance| instance.main == Some(pid))
-    }
-
-    pub(crate) fn says_ready(&mut self, pid: Pid, now: Mono) {
-        self.executed(pid, now);
-        let Some(instance) = self.main(pid) else { return };
-        match instance.state {
-            StateName::Starting if instance.ready_by.take().is_some() => instance.ready_at = Some(now),
-            StateName::Running => instance.progress = Progress::Ready,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn says_unready(&mut self, pid: Pid) {
-        if let Some(instance) = self.main(pid).filter(|instance| instance.state == StateName::Running) {
-            instance.progress = Progress::Away;
-        }
-    }
-
-    pub(crate) fn is_forgiven(&mut self, pid: Pid) {
-        if let Some(instance) = self.main(pid) {
-            (instance.unstable, instance.refusals) = (0, 0);
-        }
-    }
-
-    /// `every`: from now on; `None`: as before.
-    pub(crate) fn is_alive(&mut self, pid: Pid, every: Option<Duration>, now: Mono) {
-        let Some(instance) = self.main(pid) else { return };
-        instance.watch_told = every.or(instance.watch_told);
-        if instance.state != StateName::Running {
-            return;
-        }
-        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
-        instance.watch = every.map(|every| (every, now + every));
     }
 }
 

@@ -77,7 +77,7 @@ impl End {
     }
 
     /// Unless SIGHUP is to be ignored, the loss of the terminal is a signal to end.
-    pub(crate) fn hears_hang_up(&mut self, plan: &Plan) {
+    pub(crate) fn hears_terminal_closed(&mut self, plan: &Plan) {
         if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalAction::Ignore) {
             drain.signals += 1;
         }
@@ -96,9 +96,9 @@ impl End {
             Cause::Signal(signal) => {
                 let sent = event == Some(&Event::Signal(*signal));
                 let heard = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
-                let hung_up = event == Some(&Event::HungUp) && *signal == Signal::HUP;
+                let has_terminal_closed = event == Some(&Event::TerminalClosed) && *signal == Signal::HUP;
                 let matters = plan.signals.of(Signal::HUP) != SignalAction::Ignore;
-                rule!(heard || hung_up && matters, "nobody sent {signal}");
+                rule!(heard || has_terminal_closed && matters, "nobody sent {signal}");
                 (0, 1)
             }
             Cause::Requested => {
@@ -143,8 +143,8 @@ impl End {
         let Some(drain) = &mut self.drain else { return Err(Violation("forced, and no drain".into())) };
         match signal {
             Some(signal) => {
-                let hung_up = event == Some(&Event::HungUp) && signal == Signal::HUP;
-                rule!(hung_up || event == Some(&Event::Signal(signal)), "nobody sent {signal}");
+                let has_terminal_closed = event == Some(&Event::TerminalClosed) && signal == Signal::HUP;
+                rule!(has_terminal_closed || event == Some(&Event::Signal(signal)), "nobody sent {signal}");
                 rule!(drain.signals >= 2, "it is forced by the first signal");
             }
             None => rule!(drain.deadline <= now, "it is forced before shutdown_timeout is over"),

@@ -25,10 +25,11 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) ->
             StateName::Starting => instance.ready_at.or(instance.ready_by),
             StateName::Stopping if end.is_forced() => None,
             StateName::Stopping if instance.delayed_until.is_some() => instance.delayed_until,
-            StateName::Stopping if instance.main.is_some() && instance.kills == 0 => {
-                instance.asked_at.map(|at| at + stop.timeout)
+            StateName::Stopping if instance.main.is_some() && instance.kills == 0 => instance.kill_at,
+            StateName::Stopping => {
+                let kill_again = (now + KILL_AGAIN).max(now + stop.timeout);
+                Some(instance.kill_at.map_or(kill_again, |at| kill_again.max(at)))
             }
-            StateName::Stopping => Some((now + KILL_AGAIN).max(now + stop.timeout)),
             StateName::Running => {
                 instance.watch.map(|(_, by)| by).into_iter().chain(instance.soaked_at.filter(|at| *at > now)).min()
             }

@@ -14,9 +14,9 @@ fn by_signal(service: Service) -> Service {
 impl Stage {
     /// It says so now, and that it has begun now, or so long before.
     fn reloads(&mut self, name: &str, before: Option<Duration>) {
-        let (pid, now) = (self.pids[&self.id(name)], self.now);
+        let (run, now) = (self.run(name), self.now);
         let since = before.map(|before| Mono::from_nanos(now.as_nanos() - u64::try_from(before.as_nanos()).unwrap()));
-        self.tell(Event::Reloading { pid, since });
+        self.tell(Event::Reloading { run, since });
     }
 }
 
@@ -89,9 +89,9 @@ fn it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
     stage.reload("web");
     stage.forget();
     stage.reloads("web.0", Some(seconds(0)));
-    let pid = stage.pids[&stage.id("web.0")];
+    let run = stage.run("web.0");
     stage.at(seconds(9));
-    stage.tell(Event::Extended { pid, by: seconds(6) });
+    stage.tell(Event::TimeoutExtended { run, by: seconds(6) });
     stage.at(seconds(14));
     stage.check(&[]);
     stage.at(seconds(15));
@@ -107,11 +107,11 @@ fn it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
 #[test]
 fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     let mut stage = up(vec![by_signal(Service { watchdog: Some(seconds(3)), ..told("web", 1) })]);
-    let pid = stage.pids[&stage.id("web.0")];
+    let run = stage.run("web.0");
     stage.reload("web");
     stage.reloads("web.0", Some(seconds(0)));
     stage.forget();
-    stage.tell(Event::Stopping { pid });
+    stage.tell(Event::StoppingItself { run });
     stage.check(&["web.0 running → stopping"]);
     stage.at(seconds(1));
     stage.exits("web.0", 0);
@@ -134,7 +134,7 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
 #[test]
 fn it_has_not_failed_because_an_operator_wants_something_else() {
     let mut stage = up(vec![by_signal(told("web", 1)), service("db")]);
-    let pid = stage.pids[&stage.id("web.0")];
+    let run = stage.run("web.0");
     stage.reload("web");
     stage.forget();
     stage.restart("web");
@@ -142,8 +142,8 @@ fn it_has_not_failed_because_an_operator_wants_something_else() {
     stage.exits("web.0", 1);
     stage.is_ready("web.0");
     stage.reload("web");
-    stage.tell(Event::WatchdogTriggered { pid: stage.pids[&stage.id("web.0")] });
-    assert_ne!(pid, stage.pids[&stage.id("web.0")]);
+    stage.tell(Event::WatchdogTriggered { run: stage.run("web.0") });
+    assert_ne!(run, stage.run("web.0"));
     stage.forget();
     stage.stop("web");
     assert_eq!(stage.only("web"), ["web reloaded"]);

@@ -6,7 +6,7 @@
 //! ```text
 //! web.0 running → backoff          a transition
 //! spawn web.0 (2 restarts)         an action
-//! kill web.0 main SIGTERM          main, group or left
+//! kill web.0 main SIGTERM          main, group or leftovers
 //! ```
 
 mod blocked;
@@ -20,16 +20,16 @@ mod scale;
 mod shutdown;
 mod stops;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::Service;
-use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, ServiceIndex, Signal, StartFailure, StartStep};
+use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, Signal, StartFailure, StartStep};
 use keepalive::supervisor::{
-    Action, Cause, Event, Exit, JournalEvent, Leftovers, Request, RequestId, RolloutError, Step, Supervisor, Target,
-    Verb,
+    Action, Cause, Event, Exit, JournalEvent, Leftovers, Request, RequestId, RolloutError, Scope, Step, Supervisor,
+    Target, Verb,
 };
 use nix::errno::Errno;
 
@@ -44,7 +44,7 @@ pub(crate) enum Spawns {
     Pending,
     Refused(Errno),
     /// There are none: a socket cannot be bound.
-    Unbound,
+    BindFailing,
     /// They fail before exec; [`Stage::ends`] has to follow.
     Failing(StartFailure),
 }
@@ -56,13 +56,22 @@ pub(crate) struct Stage {
     now: Mono,
     wait: Option<Mono>,
     last_pid: i32,
-    pids: BTreeMap<InstanceId, Pid>,
+    last_run: RunId,
+    /// The present run of each instance that has a main process.
+    runs: BTreeMap<InstanceId, RunId>,
+    /// Runs whose main process has ended, and whose they were.
+    ended: BTreeMap<RunId, InstanceId>,
+    /// Those of them that have not been released.
+    unreleased: BTreeSet<RunId>,
+    /// Whether the release of runs is shown, too.
+    pub(crate) shows_releases: bool,
     lines: Vec<String>,
     /// What was released and called off.
     releases: Vec<String>,
     pub(crate) spawns: Spawns,
-    /// Whether nothing but what the supervisor started itself is there: then it hears that it is childless.
+    /// Whether nothing but what the supervisor started itself is there: then it hears that there are no children.
     pub(crate) strays: bool,
+    is_over: bool,
     requests: u64,
     /// Why the last reload has failed, if it has.
     obstacle: Option<RolloutError>,
@@ -93,11 +102,16 @@ impl Stage {
             now: begun,
             wait: None,
             last_pid: 100,
-            pids: BTreeMap::new(),
+            last_run: RunId::default(),
+            runs: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            unreleased: BTreeSet::new(),
+            shows_releases: false,
             lines: Vec::new(),
             releases: Vec::new(),
             spawns: Spawns::Executed,
             strays: false,
+            is_over: false,
             requests: 0,
             obstacle: None,
         }
@@ -146,28 +160,39 @@ impl Stage {
         self.ends(name, ExitStatus::Signal(signal), Leftovers::None);
     }
 
-    pub(crate) fn ends(&mut self, name: &str, status: ExitStatus, left: Leftovers) {
-        let pid = self.pids.remove(&self.id(name)).expect("a process");
-        self.supervisor.handle(self.now, Event::Exited { pid, exit: Exit { status, oom_killed: false }, left });
+    pub(crate) fn ends(&mut self, name: &str, status: ExitStatus, leftovers: Leftovers) {
+        self.is_reaped(name, status, leftovers);
         self.drain();
-        if left == Leftovers::Some {
+        if leftovers == Leftovers::Some {
             self.strays = true;
         }
         self.tell(Event::Tick);
         if self.is_childless() {
-            self.tell(Event::Childless);
+            self.tell(Event::NoChildren);
         }
     }
 
     pub(crate) fn executes(&mut self, name: &str) {
-        let pid = self.pids[&self.id(name)];
-        self.tell(Event::Executed { pid });
+        let run = self.run(name);
+        self.tell(Event::Executed { run });
     }
 
-    /// What `leader` has left is gone.
-    pub(crate) fn cleared(&mut self, leader: i32) {
+    /// What the last run of it has left is gone.
+    pub(crate) fn leftovers_gone(&mut self, name: &str) {
         self.strays = false;
-        self.tell(Event::Cleared { pid: Pid::new(leader).unwrap() });
+        let run = self.ended_run(name);
+        self.tell(Event::LeftoversGone { run });
+    }
+
+    /// Its present run.
+    pub(crate) fn run(&self, name: &str) -> RunId {
+        self.runs[&self.id(name)]
+    }
+
+    /// The last run of it that has ended.
+    pub(crate) fn ended_run(&self, name: &str) -> RunId {
+        let id = self.id(name);
+        *self.ended.iter().rfind(|(_, instance)| **instance == id).expect("a run").0
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
@@ -207,17 +232,22 @@ impl Stage {
 
     /// As [`Self::exits`], but nothing is done about it yet.
     pub(crate) fn reaped(&mut self, name: &str) {
-        self.is_reaped(name, Leftovers::None);
+        self.is_reaped(name, ExitStatus::Code(0), Leftovers::None);
     }
 
     /// It ends and leaves others, but nothing is done about it yet.
     pub(crate) fn leaves(&mut self, name: &str) {
-        self.is_reaped(name, Leftovers::Some);
+        self.is_reaped(name, ExitStatus::Code(0), Leftovers::Some);
     }
 
-    fn is_reaped(&mut self, name: &str, left: Leftovers) {
-        let pid = self.pids.remove(&self.id(name)).expect("a process");
-        self.hears(Event::Exited { pid, exit: Exit { status: ExitStatus::Code(0), oom_killed: false }, left });
+    fn is_reaped(&mut self, name: &str, status: ExitStatus, leftovers: Leftovers) {
+        let id = self.id(name);
+        let run = self.runs.remove(&id).expect("a process");
+        self.ended.insert(run, id);
+        if !self.is_over {
+            self.unreleased.insert(run);
+        }
+        self.hears(Event::Exited { run, exit: Exit { status, oom_killed: false }, leftovers });
     }
 
     /// Time passes, a tick comes at the end of it, but nothing is done about it yet.
@@ -278,7 +308,7 @@ impl Stage {
     }
 
     fn is_childless(&self) -> bool {
-        self.pids.is_empty() && !self.strays
+        self.runs.is_empty() && !self.strays
     }
 
     fn drain(&mut self) {
@@ -286,6 +316,7 @@ impl Stage {
             match self.supervisor.poll() {
                 Step::Wait { until } => {
                     self.wait = until;
+                    assert!(self.is_over || self.unreleased.is_empty(), "{:?} are not released", self.unreleased);
                     return;
                 }
                 Step::Do(action) => self.perform(&action),
@@ -295,18 +326,20 @@ impl Stage {
 
     fn perform(&mut self, action: &Action) {
         match action {
-            Action::Spawn { instance, restarts, definition: _ } => {
+            Action::Spawn { run, instance, restarts, definition: _ } => {
                 self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
-                self.spawn(*instance);
+                assert!(*run > self.last_run, "run {run} comes after run {}", self.last_run);
+                self.last_run = *run;
+                self.spawn(*run, *instance);
             }
-            Action::Signal { pid, scope, signal } => {
-                let (pid, scope) = (self.owner(*pid), lower(scope));
-                self.lines.push(format!("kill {pid} {scope} {signal}"));
+            Action::Signal { run, scope, signal } => {
+                let owner = if *scope == Scope::Leftovers { self.former_owner(*run) } else { self.owner(*run) };
+                self.lines.push(format!("kill {owner} {} {signal}", lower(scope)));
             }
             Action::SignalAll { signal } => {
                 self.lines.push(format!("kill all {signal}"));
                 if self.is_childless() {
-                    self.supervisor.handle(self.now, Event::Childless);
+                    self.supervisor.handle(self.now, Event::NoChildren);
                 }
             }
             Action::JournalEntry(record) => self.tell_fact(&record.fact),
@@ -331,34 +364,42 @@ impl Stage {
             Action::PreferSockets { instance } => {
                 self.releases.push(format!("prefer sockets of {}", self.name(*instance)));
             }
-            Action::LogProbeFailure { pid } => {
-                self.releases.push(format!("log probe of {}", self.owner(*pid)));
-            }
             Action::Adopt(plan) => {
                 self.plan = Rc::clone(plan);
                 self.lines.push("adopt".into());
             }
-            Action::Farewell { pid } => self.lines.push(format!("farewell {}", self.owner(*pid))),
-            Action::Exit(outcome) => self.lines.push(format!("exit {}", outcome.code)),
+            Action::AnnounceStop { run } => self.lines.push(format!("announce the stop of {}", self.owner(*run))),
+            Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
+            Action::GiveUpProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
+            Action::ReleaseRun { run, instance } => {
+                assert!(self.unreleased.remove(run), "run {run} of {instance:?} has not just ended, and is released");
+                if self.shows_releases {
+                    self.lines.push(format!("release {}", self.name(*instance)));
+                }
+            }
+            Action::Exit(outcome) => {
+                self.is_over = true;
+                self.lines.push(format!("exit {}", outcome.code));
+            }
         }
     }
 
-    fn spawn(&mut self, instance: InstanceId) {
+    fn spawn(&mut self, run: RunId, instance: InstanceId) {
         if let Spawns::Refused(errno) = self.spawns {
-            return self.supervisor.handle(self.now, Event::SpawnRefused { instance, errno });
+            return self.supervisor.handle(self.now, Event::SpawnRefused { run, errno });
         }
-        if self.spawns == Spawns::Unbound {
+        if self.spawns == Spawns::BindFailing {
             let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
-            return self.supervisor.handle(self.now, Event::Unbound { instance, failure });
+            return self.supervisor.handle(self.now, Event::BindFailed { run, failure });
         }
         self.last_pid += 1;
         let pid = Pid::new(self.last_pid).unwrap();
-        assert_eq!(self.pids.insert(instance, pid), None, "two processes at once");
-        self.supervisor.handle(self.now, Event::Spawned { instance, pid });
+        assert_eq!(self.runs.insert(instance, run), None, "two processes at once");
+        self.supervisor.handle(self.now, Event::Spawned { run, pid });
         match self.spawns {
-            Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { pid }),
-            Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { pid, failure }),
-            Spawns::Pending | Spawns::Refused(_) | Spawns::Unbound => {}
+            Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { run }),
+            Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { run, failure }),
+            Spawns::Pending | Spawns::Refused(_) | Spawns::BindFailing => {}
         }
     }
 
@@ -380,7 +421,7 @@ impl Stage {
             }
             JournalEvent::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
             JournalEvent::ReloadEnded { service, failure } => {
-                self.obstacle = failure.as_ref().map(|failure| failure.obstacle);
+                self.obstacle = failure.as_ref().map(|failure| failure.error);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }
@@ -388,9 +429,9 @@ impl Stage {
                 format!("{} rolled back", self.plan.services[service.position()].name)
             }
             JournalEvent::Replaced { instance, .. } => {
-                let (old, new) = (self.pids.remove(instance), self.pids.remove(&instance.surge()));
-                self.pids.extend(new.map(|pid| (*instance, pid)));
-                self.pids.extend(old.map(|pid| (instance.surge(), pid)));
+                let (old, new) = (self.runs.remove(instance), self.runs.remove(&instance.surge()));
+                self.runs.extend(new.map(|run| (*instance, run)));
+                self.runs.extend(old.map(|run| (instance.surge(), run)));
                 format!("{} replaced", self.name(*instance))
             }
             JournalEvent::ConfigLoadFailed { reason } => format!("configuration not loaded: {reason}"),
@@ -408,8 +449,15 @@ impl Stage {
         self.lines.push(line);
     }
 
-    fn owner(&self, pid: Pid) -> String {
-        self.pids.iter().find(|(_, owned)| **owned == pid).map_or_else(|| pid.to_string(), |(id, _)| self.name(*id))
+    /// Whose main process the run has. One that has ended has a number alone.
+    fn owner(&self, run: RunId) -> String {
+        let owner = self.runs.iter().find(|(_, owned)| **owned == run);
+        owner.map_or_else(|| format!("run {run}"), |(id, _)| self.name(*id))
+    }
+
+    /// Whose main process the run had.
+    fn former_owner(&self, run: RunId) -> String {
+        self.ended.get(&run).map_or_else(|| format!("run {run}"), |id| self.name(*id))
     }
 
     fn name(&self, id: InstanceId) -> String {

@@ -1,6 +1,7 @@
 //! Readiness that is told, and what comes of a process that is broken.
 
 use keepalive::model::plan::{Ready, Service, Stop};
+use keepalive::supervisor::ReadySource;
 
 use super::*;
 use crate::plans::service;
@@ -10,18 +11,23 @@ fn told(name: &str) -> Service {
 }
 
 impl Stage {
-    fn pid(&self, name: &str) -> Pid {
-        self.pids[&self.id(name)]
+    pub(crate) fn is_ready(&mut self, name: &str) {
+        self.is_ready_by(ReadySource::Notify, name);
     }
 
-    pub(crate) fn is_ready(&mut self, name: &str) {
-        let pid = self.pid(name);
-        self.tell(Event::Ready { pid });
+    fn is_ready_by(&mut self, source: ReadySource, name: &str) {
+        let run = self.run(name);
+        self.tell(Event::Ready { run, source });
     }
 
     pub(crate) fn is_away(&mut self, name: &str) {
-        let pid = self.pid(name);
-        self.tell(Event::Reloading { pid, since: None });
+        let run = self.run(name);
+        self.tell(Event::Reloading { run, since: None });
+    }
+
+    fn pid_shown(&self, name: &str) -> Option<Pid> {
+        let id = self.id(name);
+        self.supervisor.view().instances().find(|instance| instance.id == id).and_then(|instance| instance.pid)
     }
 
     pub(crate) fn ready_now(&self, name: &str) -> bool {
@@ -73,13 +79,13 @@ fn who_asks_for_more_time_gets_it() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     stage.at(seconds(2));
-    let pid = stage.pid("db.0");
-    stage.tell(Event::Extended { pid, by: seconds(5) });
+    let run = stage.run("db.0");
+    stage.tell(Event::TimeoutExtended { run, by: seconds(5) });
     stage.at(seconds(6));
     stage.check(&[]);
     stage.at(seconds(7));
     stage.check(&["db.0 starting → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
-    stage.tell(Event::Extended { pid, by: seconds(20) });
+    stage.tell(Event::TimeoutExtended { run, by: seconds(20) });
     stage.at(seconds(26));
     stage.check(&[]);
     stage.at(seconds(27));
@@ -106,9 +112,9 @@ fn who_is_silent_for_too_long_is_aborted_and_restarted() {
     let mut stage = Stage::boot(vec![Service { watchdog: Some(seconds(4)), ..told("db") }]);
     stage.is_ready("db.0");
     stage.forget();
-    let pid = stage.pid("db.0");
+    let run = stage.run("db.0");
     stage.at(seconds(3));
-    stage.tell(Event::Alive { pid });
+    stage.tell(Event::WatchdogPing { run });
     stage.at(seconds(6));
     stage.check(&[]);
     stage.at(seconds(7));
@@ -123,20 +129,20 @@ fn who_is_silent_for_too_long_is_aborted_and_restarted() {
 fn other_intervals_count_from_when_they_are_told() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
-    let pid = stage.pid("db.0");
-    stage.tell(Event::WatchdogEvery { pid, interval: seconds(2) });
+    let run = stage.run("db.0");
+    stage.tell(Event::WatchdogInterval { run, interval: seconds(2) });
     assert_eq!(stage.next(), Some(seconds(2)));
-    stage.tell(Event::WatchdogEvery { pid, interval: seconds(0) });
+    stage.tell(Event::WatchdogInterval { run, interval: seconds(0) });
     assert_eq!(stage.next(), None);
-    stage.tell(Event::WatchdogTriggered { pid });
+    stage.tell(Event::WatchdogTriggered { run });
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
 }
 
 #[test]
 fn an_interval_told_before_it_is_ready_counts_from_then_on() {
     let mut stage = Stage::boot(vec![told("db")]);
-    let pid = stage.pid("db.0");
-    stage.tell(Event::WatchdogEvery { pid, interval: seconds(2) });
+    let run = stage.run("db.0");
+    stage.tell(Event::WatchdogInterval { run, interval: seconds(2) });
     stage.at(seconds(5));
     stage.is_ready("db.0");
     stage.forget();
@@ -155,8 +161,8 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     let mut stage = Stage::boot(vec![db(), service("web")]);
     stage.is_ready("db.0");
     stage.forget();
-    let pid = stage.pid("db.0");
-    stage.tell(Event::Stopping { pid });
+    let run = stage.run("db.0");
+    stage.tell(Event::StoppingItself { run });
     stage.check(&["db.0 running → stopping"]);
     stage.at(seconds(4));
     stage.exits("db.0", 0);
@@ -165,8 +171,8 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.after(millis(100));
     stage.is_ready("db.0");
     stage.forget();
-    let pid = stage.pid("db.0");
-    stage.tell(Event::Stopping { pid });
+    let run = stage.run("db.0");
+    stage.tell(Event::StoppingItself { run });
     stage.after(seconds(5));
     stage.check(&["db.0 running → stopping", "db.0 ignores its stop", "kill db.0 group SIGKILL"]);
     stage.dies("db.0", Signal::KILL);
@@ -174,8 +180,8 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     // Whoever wants it stopped says so.
-    let pid = stage.pid("db.0");
-    stage.tell(Event::Stopping { pid });
+    let run = stage.run("db.0");
+    stage.tell(Event::StoppingItself { run });
     stage.stop("db");
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
     stage.exits("db.0", 0);
@@ -190,8 +196,8 @@ fn who_wants_its_failures_forgotten_begins_anew() {
         stage.after(seconds(10));
     }
     assert_eq!(stage.unstable("db.0"), 3);
-    let pid = stage.pid("db.0");
-    stage.tell(Event::ResetFailures { pid });
+    let run = stage.run("db.0");
+    stage.tell(Event::ResetFailures { run });
     stage.exits("db.0", 1);
     assert_eq!(stage.unstable("db.0"), 1);
 }
@@ -200,8 +206,8 @@ fn who_wants_its_failures_forgotten_begins_anew() {
 fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
     let mut stage = Stage::boot(vec![told("db"), Service { autostart: false, ..needing(&[0], service("web")) }]);
     stage.is_ready("db.0");
-    let pid = stage.pid("db.0");
-    stage.tell(Event::Reloading { pid, since: None });
+    let run = stage.run("db.0");
+    stage.tell(Event::Reloading { run, since: None });
     assert!(!stage.ready_now("db.0"));
     stage.forget();
     stage.start("web");
@@ -215,11 +221,13 @@ fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
 fn another_main_process_takes_over() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
-    let (pid, successor) = (stage.pid("db.0"), Pid::new(500).unwrap());
-    stage.tell(Event::MainPidChanged { pid, successor });
-    stage.exits("db.0", 0);
+    let (run, pid) = (stage.run("db.0"), Pid::new(500).unwrap());
+    assert_ne!(stage.pid_shown("db.0"), Some(pid));
+    stage.tell(Event::MainPidChanged { run, pid });
     stage.check(&[]);
-    stage.pids.insert(stage.id("db.0"), successor);
+    assert_eq!(stage.pid_shown("db.0"), Some(pid));
+    stage.signal(Signal::USR1);
+    stage.check(&["kill db.0 main SIGUSR1", "SIGUSR1 forwarded to 1"]);
     stage.exits("db.0", 1);
     stage.check(&["db.0 running → backoff"]);
 }
@@ -230,7 +238,7 @@ fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
         Service { on_failure: keepalive::model::plan::ExitAction::Ignore, ..service("web") },
         service("db"),
     ]);
-    stage.spawns = Spawns::Unbound;
+    stage.spawns = Spawns::BindFailing;
     stage.tell(Event::Tick);
     let lines = stage.only("web.0");
     assert_eq!(lines, ["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → failed"]);

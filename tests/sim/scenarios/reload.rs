@@ -298,8 +298,8 @@ fn a_new_one_that_says_that_it_stops_is_not_taken() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
     stage.is_ready("web.0'");
-    let pid = stage.pids[&stage.id("web.0'")];
-    stage.tell(Event::Stopping { pid });
+    let run = stage.run("web.0'");
+    stage.tell(Event::StoppingItself { run });
     stage.forget();
     stage.at(seconds(5));
     stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
@@ -366,8 +366,8 @@ fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
     stage.is_ready("web.0'");
     stage.is_away("web.0'");
     stage.forget();
-    let pid = stage.pids[&stage.id("web.0'")];
-    stage.tell(Event::Extended { pid, by: seconds(30) });
+    let run = stage.run("web.0'");
+    stage.tell(Event::TimeoutExtended { run, by: seconds(30) });
     stage.at(seconds(29));
     stage.is_ready("web.0'");
     stage.is_away("web.0'");

@@ -1,7 +1,7 @@
 //! What operators ask for, at bad moments too.
 
 use keepalive::model::plan::{ExitAction, KillMode, RestartPolicy, Service};
-use keepalive::model::{ExitStatus, Pid, Signal};
+use keepalive::model::{ExitStatus, Signal};
 use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Verb};
 
 use super::{Stage, millis, needing, seconds};
@@ -14,7 +14,7 @@ fn what_an_operator_stopped_holds_keepalive_open() {
     stage.forget();
     stage.stop("web");
     stage.exits("web", 0);
-    stage.tell(Event::Childless);
+    stage.tell(Event::NoChildren);
     stage.after(seconds(86_400));
     stage.check(&[
         "web.0 running → stopping",
@@ -79,7 +79,7 @@ fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
     stage.forget();
     stage.restart("web");
     stage.check(&[]);
-    stage.cleared(101);
+    stage.leftovers_gone("web");
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 
@@ -90,7 +90,7 @@ fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web, service("other")]);
     stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
-    stage.cleared(101);
+    stage.leftovers_gone("web");
     let web = stage.supervisor.view().instances().next().unwrap();
     assert_eq!(web.state, StateName::Failed);
     assert!(matches!(web.reason, Some(Reason::Ended { .. })), "{:?}", web.reason);
@@ -103,7 +103,7 @@ fn a_stop_while_leftovers_go_does_not_undo_a_success() {
     stage.ends("job", ExitStatus::Code(0), Leftovers::Some);
     stage.forget();
     stage.stop("job");
-    stage.cleared(101);
+    stage.leftovers_gone("job");
     stage.check(&[
         "job.0 stopping → completed",
         "web.0 waiting → starting",
@@ -248,7 +248,8 @@ fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
     stage.forget();
     stage.asks("other", Verb::Start);
     stage.leaves("web");
-    stage.hears(Event::Cleared { pid: Pid::new(101).unwrap() });
+    let run = stage.ended_run("web");
+    stage.hears(Event::LeftoversGone { run });
     stage.spawns_next(101);
     stage.tell(Event::Tick);
     assert_eq!(stage.only("kill"), Vec::<String>::new());

@@ -130,7 +130,7 @@ fn a_daemon_that_left_its_group_is_asked_then_killed() {
     stage.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT"]);
     stage.after(seconds(5));
     stage.check(&["leftoverskilled", "kill all SIGKILL"]);
-    stage.tell(Event::Childless);
+    stage.tell(Event::NoChildren);
     stage.check(&["exit 0"]);
 }
 
@@ -149,7 +149,7 @@ fn a_daemon_that_outlasts_the_shutdown_timeout_makes_the_stop_a_forced_one() {
     stage.check(&[]);
     stage.after(millis(1));
     stage.check(&["forced", "kill all SIGKILL"]);
-    stage.tell(Event::Childless);
+    stage.tell(Event::NoChildren);
     stage.check(&["exit 137"]);
 }
 
@@ -280,7 +280,7 @@ fn after_the_exit_nothing_follows() {
     stage.exits("job", 0);
     assert_eq!(stage.only("exit"), ["exit 0"]);
     stage.signal(Signal::TERM);
-    stage.tell(Event::Childless);
+    stage.tell(Event::NoChildren);
     stage.after(seconds(60));
     stage.check(&[]);
     assert_eq!(stage.next(), None);

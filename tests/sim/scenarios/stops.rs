@@ -64,9 +64,9 @@ fn leftovers_are_killed_before_the_next_run() {
     stage.at(seconds(60));
     stage.forget();
     stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
-    stage.check(&["web.0 leaves processes", "web.0 running → stopping", "kill 101 leftovers SIGKILL"]);
+    stage.check(&["web.0 leaves processes", "web.0 running → stopping", "kill web.0 leftovers SIGKILL"]);
     stage.after(millis(100));
-    stage.cleared(101);
+    stage.leftovers_gone("web");
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
 }
 
@@ -79,11 +79,11 @@ fn with_group_leftovers_are_asked_first() {
     stage.check(&[
         "web.0 leaves processes",
         "web.0 running → stopping",
-        "kill 101 leftovers SIGINT",
-        "kill 101 leftovers SIGCONT",
+        "kill web.0 leftovers SIGINT",
+        "kill web.0 leftovers SIGCONT",
     ]);
     stage.after(seconds(2));
-    stage.check(&["kill 101 leftovers SIGKILL"]);
+    stage.check(&["kill web.0 leftovers SIGKILL"]);
 }
 
 /// They heard the stop signal together with the main process and have what is left of its time.
@@ -95,8 +95,8 @@ fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
     stage.ends("web", ExitStatus::Code(0), Leftovers::Some);
     stage.check(&["web.0 leaves processes", "web.0 stopping → stopping"]);
     stage.after(seconds(1));
-    stage.check(&["kill 101 leftovers SIGKILL"]);
-    stage.cleared(101);
+    stage.check(&["kill web.0 leftovers SIGKILL"]);
+    stage.leftovers_gone("web");
     stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
 }
 
@@ -117,7 +117,7 @@ fn leftovers_that_cannot_be_killed_are_given_up() {
     stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.forget();
     stage.after(seconds(60));
-    let kill = "kill 101 leftovers SIGKILL";
+    let kill = "kill web.0 leftovers SIGKILL";
     stage.check(&[
         kill,
         kill,

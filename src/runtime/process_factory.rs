@@ -1,28 +1,21 @@
-//! The processes of the instances: how they are made, what is known of them until they are reaped.
+//! How the processes of services are made: arguments, environment, descriptors, directory, limits.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::inherited_fds::InheritedFds;
 use super::logging::Logging;
-use super::successions::Successions;
-use crate::model::map::Map;
+use super::runs::RunSpec;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
-use crate::model::{InstanceId, Pid, Signal, Template};
+use crate::model::{Pid, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
-use crate::sys::{
-    self, ChildSignals, ExecResult, OpenFile, PidLiveness, Poller, Session, SpawnMode, SpawnOptions, Spawner,
-    StringList, procfs,
-};
+use crate::sys::{self, ChildSignals, ExecResult, OpenFile, Session, SpawnMode, SpawnOptions, Spawner, StringList};
 
-/// Makes the processes, and knows the main process of each instance until it is reaped.
-pub(super) struct Children {
-    living: Map<Pid, Child>,
-    successions: Successions,
+/// Makes processes.
+pub(super) struct ProcessFactory {
     environment: StringList,
     null: OwnedFd,
     spawn_mode: SpawnMode,
@@ -35,16 +28,6 @@ pub(super) struct Children {
     cwd: Vec<u8>,
     limits: Vec<Limit>,
     state: Vec<u8>,
-}
-
-/// A main process that has not been reaped.
-#[derive(Clone, Debug)]
-pub(super) struct Child {
-    pub(super) instance: InstanceId,
-    /// How often the instance had been started again before.
-    restarts: u32,
-    /// What it was made of.
-    pub(super) definition: Rc<Service>,
 }
 
 /// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols, Node's, and
@@ -64,7 +47,7 @@ const OURS_ALONE: [&[u8]; 12] = [
     b"KEEPALIVE_STATE_FD",
 ];
 
-impl Children {
+impl ProcessFactory {
     /// `environment`: what keepalive was started with, `NAME=value` each.
     ///
     /// # Errors
@@ -72,8 +55,6 @@ impl Children {
     pub(super) fn new(environment: StringList, spawn_mode: SpawnMode) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
         Ok(Self {
-            living: Map::new(),
-            successions: Successions::default(),
             environment: passed_on.collect(),
             null: open_null()?,
             spawn_mode,
@@ -87,83 +68,23 @@ impl Children {
         })
     }
 
-    pub(super) fn get(&self, pid: Pid) -> Option<&Child> {
-        self.living.get(&pid)
-    }
-
-    pub(super) fn remove(&mut self, pid: Pid) {
-        self.living.remove(&pid);
-    }
-
-    /// The main process of the instance that `pid` belongs to: it is it, is in its session or below it. What the instance
-    /// had as a main process before counts as much.
-    pub(super) fn owner_of(&self, pid: Pid) -> Option<Pid> {
-        /// Deeper trees do not occur; a circle, from ids reused while we read, ends here.
-        const DEEPEST: usize = 64;
-        let main = |pid: Pid| if self.living.contains_key(&pid) { Some(pid) } else { self.successions.of(pid) };
-        let mut next = pid;
-        for _ in 0..DEEPEST {
-            if let Some(main) = main(next) {
-                return Some(main).filter(|main| self.living.contains_key(main));
-            }
-            let stat = procfs::stat(next)?;
-            if let Some(main) = Pid::new(stat.session).and_then(main) {
-                return Some(main).filter(|main| self.living.contains_key(main));
-            }
-            next = Pid::new(stat.ppid)?;
-        }
-        None
-    }
-
-    /// `successor` is the main process in place of `main` from now on.
-    pub(super) fn succeed(&mut self, main: Pid, successor: Pid, probe: &PidLiveness, poller: &Poller) {
-        let Some(child) = self.living.remove(&main) else { return };
-        self.living.insert(successor, child);
-        self.successions.stop_watching(main, poller);
-        self.successions.add(main, successor, probe, poller);
-    }
-
-    /// Where main processes have been replaced.
-    pub(super) const fn successions(&self) -> &Successions {
-        &self.successions
-    }
-
-    pub(super) const fn successions_mut(&mut self) -> &mut Successions {
-        &mut self.successions
-    }
-
-    /// All that have a main process, and what that is made of.
-    pub(super) fn living(&self) -> impl Iterator<Item = (InstanceId, &Service)> {
-        self.living.values().map(|child| (child.instance, &*child.definition))
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.living.len()
-    }
-
-    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.living.keys().copied()
-    }
-
-    /// Starts the process of `instance`, which has been started again `restarts` times, as `service` describes it, with
-    /// what `inherited_fds` has for it.
+    /// Makes the main process of a run.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
     pub(super) fn spawn(
         &mut self,
-        instance: InstanceId,
-        restarts: u32,
-        service: &Rc<Service>,
+        spec: &RunSpec,
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
     ) -> Result<(Pid, ExecResult), Errno> {
-        let number = instance.slot().number;
+        let RunSpec { instance, restarts, definition: service } = spec;
+        let number = instance.number;
         self.fill_argv(&service.process.command, number);
         let places = inherited_fds.places(service);
         self.env.clear();
         inherited_fds.describe(&places, service, &mut self.env);
-        self.fill_env(service, number, restarts);
+        self.fill_env(service, number, *restarts);
         let process = &service.process;
         self.fill_place(process, number, logging);
         self.state.clear();
@@ -173,7 +94,7 @@ impl Children {
         let path = CStr::from_bytes_until_nul(&self.state).ok();
         let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
-        let [stdout, stderr] = logging.outputs(instance.slot(), service);
+        let [stdout, stderr] = logging.outputs(*instance, service);
         let setup = SpawnOptions {
             argv: &self.argv,
             env: &self.env,
@@ -198,23 +119,21 @@ impl Children {
             death_signal: (!self.is_init).then_some(service.stop.signal),
             signals: ChildSignals::Default,
         };
-        let (pid, progress) = self.spawner.spawn(&setup, self.spawn_mode)?;
-        self.living.insert(pid, Child { instance, restarts, definition: Rc::clone(service) });
-        Ok((pid, progress))
+        self.spawner.spawn(&setup, self.spawn_mode)
     }
 
-    /// Starts a process beside the main one: `command`, as if it were its own, without output.
+    /// Makes a process beside the main one of a run: `command`, with the settings of the service and without output.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
     pub(super) fn spawn_helper(
         &mut self,
-        main: &Child,
+        spec: &RunSpec,
         command: &[Template],
         logging: &Logging,
     ) -> Result<(Pid, ExecResult), Errno> {
-        let Child { instance, restarts, definition } = main;
-        let (number, process) = (instance.slot().number, &definition.process);
+        let RunSpec { instance, restarts, definition } = spec;
+        let (number, process) = (instance.number, &definition.process);
         self.fill_argv(command, number);
         self.env.clear();
         self.fill_env(definition, number, *restarts);

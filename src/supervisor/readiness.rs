@@ -1,34 +1,33 @@
-//! What is known of a process that has been ready: whether it is there for others, and until when it has to say something.
+//! What is known of a process that has been ready: whether others can use it now, and by when it has to report.
 
 use std::time::Duration;
 
 use crate::model::Mono;
 
-/// Whether a process that has been ready is there for others.
+/// Whether a process that has been ready is ready now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(super) enum Readiness {
     Ready,
-    /// It has said that it is not at the moment.
+    /// It has said that it is not ready at the moment: `RELOADING=1`.
     NotReady,
-    /// It has got the signal to reload, and whether it reloads is not known before it says so. If it has not by then, it
-    /// never will.
+    /// It has been sent the signal to reload and has not reported yet. If it does not report by `until`, it never will.
     ReloadSignalled {
         at: Mono,
         until: Mono,
         is_ready: bool,
     },
-    /// It has said that it reloads, and is to say by then that it is ready again.
+    /// It has reported that it reloads; it has to report by `until` that it is ready again.
     Reloading {
         until: Mono,
     },
 }
 
-impl Presence {
+impl Readiness {
     pub(super) const fn is_ready(self) -> bool {
         matches!(self, Self::Ready | Self::ReloadSignalled { is_ready: true, .. })
     }
 
-    /// When it is known that it will not say what it is to say.
+    /// When a report that is expected counts as missing.
     pub(super) const fn until(self) -> Option<Mono> {
         match self {
             Self::ReloadSignalled { until, .. } | Self::Reloading { until } => Some(until),
@@ -36,7 +35,7 @@ impl Presence {
         }
     }
 
-    /// What it is when nobody waits any more for what comes of its being told to reload.
+    /// The same without an expected report: the reload that waited for it is over.
     pub(super) const fn settled(self) -> Self {
         match self {
             Self::Ready | Self::ReloadSignalled { is_ready: true, .. } => Self::Ready,
@@ -44,13 +43,13 @@ impl Presence {
         }
     }
 
-    /// Whether it has been told to reload, and it is not known yet what has come of it.
-    pub(super) const fn is_reload_signalled(self) -> bool {
+    /// Whether it has been sent the signal to reload and the outcome is open.
+    pub(super) const fn is_reload_pending(self) -> bool {
         matches!(self, Self::ReloadSignalled { .. } | Self::Reloading { .. })
     }
 }
 
-/// How often it has to show that it is alive, and by when the next time.
+/// How often a process has to send `WATCHDOG=1`, and by when the next one is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WatchdogDeadline {
     pub(super) every: Duration,

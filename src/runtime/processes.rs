@@ -1,0 +1,148 @@
+//! The processes of services, from the moment that they are made until they have been reaped.
+//!
+//! [`Runs`] says which process belongs to which run, [`ProcessFactory`] makes them. Here they are started, signalled, found
+//! dead and reaped. `kills` has the signals, `deaths` what the death of a process leads to.
+
+use std::os::fd::AsFd as _;
+
+use nix::errno::Errno;
+
+use super::oom::OomCounter;
+use super::process_factory::ProcessFactory;
+use super::reap_scheduler::ReapScheduler;
+use super::runs::{RunSpec, Runs};
+use super::subsystem::{Context, Subsystem};
+use super::token::Token;
+use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
+use crate::supervisor::Event;
+use crate::sys::wait::{self, WaitOptions};
+use crate::sys::{self, ChildEvent, ExecResult, PidLiveness, Poller};
+
+/// All processes of services.
+pub(super) struct Processes {
+    pub(super) runs: Runs,
+    pub(super) factory: ProcessFactory,
+    pub(super) liveness: PidLiveness,
+    pub(super) schedule: ReapScheduler,
+    pub(super) oom: OomCounter,
+    wait_options: WaitOptions,
+    /// Everything below keepalive is being sent this signal; what is forked meanwhile is sent it too.
+    pub(super) sweeping: Option<Signal>,
+    /// What the poller has reported in this turn.
+    ready: Vec<Token>,
+}
+
+impl Subsystem for Processes {
+    type Needs<'a> = ();
+
+    /// When all children have to be looked through for dead ones.
+    fn due(&self) -> Option<Mono> {
+        self.schedule.due(self.runs.len())
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        self.ready.push(token);
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        let mut events = Vec::new();
+        for token in std::mem::take(&mut self.ready) {
+            match token {
+                Token::ExecResult(run) => events.extend(self.poll_exec_result(run, context.poller)),
+                Token::MainPidExited(run) => events.extend(self.on_main_pid_exited(run, context.poller)),
+                _ => {}
+            }
+        }
+        events
+    }
+}
+
+impl Processes {
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub(super) fn new(factory: ProcessFactory, wait_options: WaitOptions) -> Result<Self, Errno> {
+        Ok(Self {
+            runs: Runs::default(),
+            factory,
+            liveness: PidLiveness::new()?,
+            schedule: ReapScheduler::new(),
+            oom: OomCounter::new(),
+            wait_options,
+            sweeping: None,
+            ready: Vec::new(),
+        })
+    }
+
+    /// A process has been made.
+    pub(super) fn on_made(&mut self, run: RunId, spec: RunSpec, pid: Pid) -> Option<Event> {
+        let ended = self.runs.insert(run, spec, pid);
+        ended.map(|run| Event::LeftoversGone { run })
+    }
+
+    /// What has become of the execve of a run; `None`: it is not known yet.
+    pub(super) fn on_progress(&mut self, run: RunId, progress: ExecResult, poller: &Poller) -> Option<Event> {
+        match progress {
+            ExecResult::Executed => Some(Event::Executed { run }),
+            ExecResult::Failed(failure) => Some(Event::ExecFailed { run, failure }),
+            ExecResult::Pending(pipe) => {
+                if poller.add(pipe.as_fd(), Token::ExecResult(run)).is_err() {
+                    // Out of watches, nobody will report the result. If it has failed, the process ends anyway.
+                    return Some(Event::Executed { run });
+                }
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.exec_result = Some(pipe);
+                }
+                None
+            }
+        }
+    }
+
+    /// Reads the exec result of a run, if there is one that has not been read.
+    pub(super) fn poll_exec_result(&mut self, run: RunId, poller: &Poller) -> Option<Event> {
+        let pipe = self.runs.get(run)?.exec_result.as_ref()?;
+        let progress = sys::spawn::poll_exec_result(pipe.as_fd())?;
+        self.drop_exec_result(run, poller);
+        self.on_progress(run, progress, poller)
+    }
+
+    /// Nobody waits for the exec result any more.
+    pub(super) fn drop_exec_result(&mut self, run: RunId, poller: &Poller) {
+        if let Some(pipe) = self.runs.get_mut(run).and_then(|run| run.exec_result.take()) {
+            // Closing it is not enough while a child still has it open.
+            poller.remove(pipe.as_fd()).ok();
+        }
+    }
+
+    /// Whether any process may be alive that belongs to this instance, or whose instance is not known any more.
+    pub(super) fn has_processes_of(&self, instance: InstanceId) -> bool {
+        self.runs.all_lingering().next().is_some() || self.runs.living().any(|run| run.spec.instance == instance)
+    }
+
+    /// A child that is known to have ended, or has been stopped; it is not reaped by that.
+    pub(super) fn peek_named(&mut self) -> Option<ChildEvent> {
+        let pid = self.schedule.take_named()?;
+        wait::peek_at(pid, self.wait_options).ok()
+    }
+
+    /// Whether all children have to be looked through now.
+    pub(super) fn is_scan_due(&self, now: Mono) -> bool {
+        self.schedule.is_due(self.runs.len(), now)
+    }
+
+    /// Any child that has ended, or has been stopped; it is not reaped by that. [`ChildEvent::Nothing`] and
+    /// [`ChildEvent::NoChildren`] end the scan.
+    pub(super) fn peek(&mut self, now: Mono) -> ChildEvent {
+        let event = wait::peek(self.wait_options).unwrap_or(ChildEvent::Nothing);
+        match event {
+            ChildEvent::Dead(_) => self.schedule.found(),
+            ChildEvent::Nothing | ChildEvent::NoChildren => self.schedule.done(now),
+            ChildEvent::Stopped(..) => {}
+        }
+        event
+    }
+
+    /// The runs of which nothing is left any more.
+    pub(super) fn take_ended(&mut self) -> Vec<Event> {
+        self.runs.take_ended(&self.liveness).into_iter().map(|run| Event::LeftoversGone { run }).collect()
+    }
+}

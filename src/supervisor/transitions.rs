@@ -1,0 +1,372 @@
+//! What each event does to an instance; the table at the top of [`super::instance`] shows all of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::core::Supervisor;
+use super::event::{Action, Leftovers};
+use super::readiness::{Readiness, WatchdogDeadline};
+use super::record::{JournalEvent, Reason};
+use super::restart::{self, StartResult};
+use super::rollout::RolloutError;
+use super::run_result::{Exit, FailureReason, Fault, RestartDecision, RunResult};
+use super::state::{AfterStop, Ended, Next, Process, Running, StartDeadline, State, Stopped, Stopping};
+use super::state_name::StateName;
+use crate::model::plan::{Backoff, Ready};
+use crate::model::{ExitStatus, InstanceId, Pid, RunId, StartFailure};
+
+/// Between starts that the system refuses. It is out of processes, memory or descriptors: neither an exit nor a busy
+/// loop would help.
+const REFUSED: Backoff =
+    Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
+
+impl Supervisor {
+    /// The instance that is in this run; `None`: nothing of the run is left.
+    pub(super) fn instance_of(&self, run: RunId) -> Option<InstanceId> {
+        self.runs.get(&run).copied()
+    }
+
+    /// A transition: another state, for this reason. It is recorded if users see another state or a run has ended.
+    pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
+        let before = self.set_state(id, state);
+        let (from, to) = (before.name(), state.name());
+        let is_news = matches!(
+            reason,
+            Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
+        );
+        if from == to && !is_news {
+            return;
+        }
+        // After a cleanup the reason of the new state is how the run has ended, which is known already.
+        if reason != Reason::Cleared {
+            self.services[id].reason = Some(reason.clone());
+        }
+        let process = state.last_process().or(before.last_process());
+        self.record(JournalEvent::Transition {
+            instance: id,
+            from,
+            to,
+            pid: process.map(|process| process.pid),
+            reason,
+        });
+        self.release_if_at_rest(id);
+        self.prefer_sockets_if_running(id);
+    }
+
+    /// The one place that replaces a state: it keeps counts, timers and the index of runs true. Gives back the old one.
+    pub(super) fn set_state(&mut self, id: InstanceId, state: State) -> State {
+        let before = self.services.replace_state(id, state);
+        self.timers.change(id, before.deadline(), state.deadline());
+        if before.run() != state.run() {
+            if let Some(run) = before.run() {
+                self.runs.remove(&run);
+            }
+            if let Some(run) = state.run() {
+                self.runs.insert(run, id);
+            }
+        }
+        self.mark_dirty(id.service);
+        before
+    }
+
+    /// Changes what is known of a running instance, which stays in that state.
+    pub(super) fn update_running(&mut self, id: InstanceId, update: impl FnOnce(&mut Running)) {
+        if let State::Running(mut running) = self.services[id].state {
+            update(&mut running);
+            self.set_state(id, State::Running(running));
+        }
+    }
+
+    /// Starts it, lets it wait for its dependencies, or fails it if they never come.
+    pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
+        if self.dependencies_are_satisfied(id.service) {
+            self.start(id, reason);
+        } else if let Some(dependency) = self.failed_dependency(id.service) {
+            self.block_instance(id, dependency);
+        } else {
+            self.enter(id, State::Waiting, reason);
+        }
+    }
+
+    pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
+        let instance = &mut self.services[id];
+        (instance.start_failure, instance.back_by) = (None, None);
+        (instance.has_been_ready, instance.has_announced_stop) = (false, false);
+        if std::mem::take(&mut instance.has_run) {
+            instance.restarts = instance.restarts.saturating_add(1);
+        }
+        let run = self.next_run();
+        self.enter(id, State::Spawning { run }, reason);
+        self.request_spawn(id, run);
+    }
+
+    /// Requests another process in place of one that was requested and does not exist yet: the instance has another id or
+    /// another definition since.
+    pub(super) fn respawn(&mut self, id: InstanceId) {
+        let run = self.next_run();
+        self.set_state(id, State::Spawning { run });
+        self.request_spawn(id, run);
+    }
+
+    fn request_spawn(&mut self, id: InstanceId, run: RunId) {
+        let definition = Rc::clone(&self.services[id.service].definition);
+        let instance = &mut self.services[id];
+        instance.definition = Rc::clone(&definition);
+        instance.watchdog = definition.watchdog;
+        let restarts = instance.restarts;
+        self.act(Action::Spawn { run, instance: id, restarts, definition });
+    }
+
+    const fn next_run(&mut self) -> RunId {
+        let run = self.last_run.next();
+        self.last_run = run;
+        run
+    }
+
+    pub(super) fn on_spawned(&mut self, run: RunId, pid: Pid) {
+        if let Some(id) = self.spawning_instance(run) {
+            self.enter(id, State::Executing(Process { run, pid, since: self.now }), Reason::Unblocked);
+        }
+    }
+
+    /// The instance that waits for the process of this run.
+    fn spawning_instance(&self, run: RunId) -> Option<InstanceId> {
+        self.instance_of(run).filter(|id| matches!(self.services[*id].state, State::Spawning { .. }))
+    }
+
+    pub(super) fn on_spawn_refused(&mut self, run: RunId, errno: Errno) {
+        if let Some(id) = self.spawning_instance(run) {
+            self.retry_refused(id, errno);
+        }
+    }
+
+    /// Tries again later, without end: it is no fault of the service.
+    fn retry_refused(&mut self, id: InstanceId, errno: Errno) {
+        if self.is_draining() {
+            return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
+        }
+        if id.is_surge() {
+            // The old process runs on, and a later reload may succeed.
+            self.fail_rollout(id, RolloutError::NoProcess);
+            let reason = Reason::Refused { errno, retry_in: Duration::ZERO, attempt: 1 };
+            return self.enter(id, State::Stopped { why: Stopped::Replaced }, reason);
+        }
+        let attempt = self.services[id].refusals.saturating_add(1);
+        self.services[id].refusals = attempt;
+        let retry_in = restart::backoff_delay(&REFUSED, attempt, &mut self.random);
+        let until = self.now + retry_in;
+        self.enter(id, State::BackingOff { until }, Reason::Refused { errno, retry_in, attempt });
+    }
+
+    pub(super) fn on_executed(&mut self, run: RunId) {
+        let Some(id) = self.instance_of(run) else { return };
+        // In any other state it is being stopped already.
+        let State::Executing(process) = self.services[id].state else { return };
+        let process = Process { since: self.now, ..process };
+        let definition = &self.services[id].definition;
+        let deadline = match definition.ready {
+            Ready::Exec => return self.begin_running(id, process),
+            Ready::Delay(delay) => StartDeadline::ReadyAt(self.now + delay),
+            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
+                StartDeadline::ReadyBy(self.now + definition.ready_timeout)
+            }
+        };
+        let probes = matches!(definition.ready, Ready::Probe(_));
+        self.enter(id, State::Starting { process, deadline }, Reason::Unblocked);
+        if probes {
+            self.act(Action::StartProbe { run });
+        }
+    }
+
+    pub(super) fn begin_running(&mut self, id: InstanceId, process: Process) {
+        self.services[id].has_been_ready = true;
+        let watchdog = self.services[id].watchdog.map(|every| WatchdogDeadline { every, by: self.now + every });
+        let soak = self.services[id].definition.reload.soak;
+        let min_ready_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
+        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until };
+        self.enter(id, State::Running(running), Reason::Ready);
+    }
+
+    /// There is no process, and trying again would not help.
+    pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
+        let Some(id) = self.spawning_instance(run) else { return };
+        let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
+        let result = RunResult { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
+        self.services[id].last_run = Some(result);
+        self.fail_unproven(id, result);
+        let (why, decision) = if self.is_draining() {
+            (Stopped::Shutdown, RestartDecision::Stay)
+        } else if id.is_surge() {
+            (Stopped::Replaced, RestartDecision::Stay)
+        } else {
+            let failure_reason = FailureReason::Unbound;
+            (self.failed(failure_reason), RestartDecision::Fail(failure_reason))
+        };
+        let reason = self.ended(id, result, decision);
+        self.enter(id, State::Stopped { why }, reason);
+    }
+
+    /// It has failed for good.
+    const fn failed(&mut self, failure_reason: FailureReason) -> Stopped {
+        self.failures = self.failures.saturating_add(1);
+        Stopped::Failed { failure_reason, nth: self.failures }
+    }
+
+    pub(super) fn on_exec_failed(&mut self, run: RunId, failure: StartFailure) {
+        if let Some(id) = self.instance_of(run) {
+            self.services[id].start_failure = Some(failure);
+        }
+    }
+
+    pub(super) fn on_exited(&mut self, run: RunId, exit: Exit, leftovers: Leftovers) {
+        let Some(id) = self.instance_of(run) else { return };
+        if !self.services[id].state.has_process() {
+            return;
+        }
+        self.act(Action::ReleaseRun { run, instance: id });
+        self.promote_surge_of_dead(id);
+        let Some(id) = self.instance_of(run) else { return };
+        let state = self.services[id].state;
+        let Some(process) = state.process() else { return };
+        let failure = self.services[id].start_failure;
+        if !failure.is_some_and(StartFailure::is_shortage) {
+            let instance = &mut self.services[id];
+            (instance.has_run, instance.refusals) = (true, 0);
+        }
+        let result = RunResult { exit, uptime: self.now.since(process.since), failure, fault: None };
+        let ended = Ended { id, process, leftovers, stopping: None };
+        if let State::Stopping(stopping) = state {
+            return self.on_stopped(ended, stopping, result);
+        }
+        let start = if let State::Running(_) = state { StartResult::Ready } else { StartResult::NotReady };
+        self.on_crash(ended, result, start);
+    }
+
+    /// A process that was stopping has ended.
+    fn on_stopped(&mut self, ended: Ended, stopping: Stopping, result: RunResult) {
+        let id = ended.id;
+        let Stopping { stage, until, then, .. } = stopping;
+        let ended = Ended { stopping: Some((stage, until)), ..ended };
+        match then {
+            AfterStop::Own => self.on_crash(Ended { stopping: None, ..ended }, result, StartResult::Ready),
+            AfterStop::Fail(fault) => {
+                let start = match self.services[id].has_been_ready {
+                    true => StartResult::Ready,
+                    false => StartResult::NotReady,
+                };
+                self.on_crash(ended, RunResult { fault: Some(fault), ..result }, start);
+            }
+            AfterStop::Rest(_) | AfterStop::Restart => {
+                self.services[id].last_run = Some(result);
+                let then = if id.is_surge() { AfterStop::Rest(Stopped::Replaced) } else { then };
+                let (next, decision) = self.after_stop(then);
+                let reason = self.ended(id, result, decision);
+                self.end_run(ended, next, reason);
+            }
+        }
+    }
+
+    /// A process has ended although nobody requested it, or because it was broken.
+    fn on_crash(&mut self, ended: Ended, result: RunResult, start: StartResult) {
+        let id = ended.id;
+        self.services[id].last_run = Some(result);
+        self.fail_unproven(id, result);
+        if id.is_surge() {
+            let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
+            let reason = self.ended(id, result, RestartDecision::Stay);
+            return self.end_run(ended, Next::Rest(why), reason);
+        }
+        if let Some(failure) = result.failure.filter(|failure| failure.is_shortage()) {
+            return self.retry_refused(id, failure.errno);
+        }
+        let service = Rc::clone(&self.services[id].definition);
+        let unstable = self.services[id].unstable;
+        let mut decision = restart::decide(&service, &result, start, unstable, &mut self.random);
+        if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
+            decision = RestartDecision::Stay;
+        }
+        let next = match decision {
+            RestartDecision::Restart { delay, unstable, .. } => {
+                self.services[id].unstable = unstable;
+                Next::Restart { due: self.now + delay }
+            }
+            RestartDecision::Stay => Next::Rest(Stopped::Shutdown),
+            RestartDecision::Complete => Next::Rest(Stopped::Completed),
+            RestartDecision::Fail(failure_reason) => Next::Rest(self.failed(failure_reason)),
+        };
+        let reason = self.ended(id, result, decision);
+        self.end_run(ended, next, reason);
+    }
+
+    fn ended(&self, id: InstanceId, run: RunResult, decision: RestartDecision) -> Reason {
+        Reason::Ended { run, decision, definition: Rc::clone(&self.services[id].definition) }
+    }
+
+    /// Nothing of the last run is left: on to what follows it.
+    pub(super) fn conclude(&mut self, id: InstanceId, next: Next, reason: Reason) {
+        match next {
+            Next::Restart { .. } | Next::Start if self.is_draining() => {
+                self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
+            }
+            Next::Restart { due } if due <= self.now => {
+                self.start(id, reason);
+            }
+            Next::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
+            Next::Start if self.dependencies_are_satisfied(id.service) => self.start(id, reason),
+            // If they never are, `propagate` finds out: first it is recorded how the run has ended.
+            Next::Start => self.enter(id, State::Waiting, reason),
+            Next::Rest(why) => self.enter(id, State::Stopped { why }, reason),
+        }
+    }
+
+    pub(super) fn on_deadline(&mut self, id: InstanceId) {
+        match self.services[id].state {
+            State::Starting { process, deadline: StartDeadline::ReadyAt(_) } => self.begin_running(id, process),
+            State::Starting { process, deadline: StartDeadline::ReadyBy(_) } => {
+                let definition = Rc::clone(&self.services[id].definition);
+                let run = process.run;
+                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.ready_timeout)));
+                if let Ready::Probe(_) = definition.ready {
+                    self.act(Action::GiveUpProbe { run });
+                }
+            }
+            State::Running(running) => self.on_running_deadline(id, running),
+            State::Stopping(_) => self.escalate(id),
+            State::CleaningUp(_) => self.escalate_cleanup(id),
+            State::BackingOff { .. } => self.start(id, Reason::Due),
+            // They have no deadline.
+            State::Waiting | State::Spawning { .. } | State::Executing(_) | State::Stopped { .. } => {}
+        }
+    }
+
+    fn on_running_deadline(&mut self, id: InstanceId, running: Running) {
+        let now = self.now;
+        if let Some(WatchdogDeadline { every, .. }) = running.watchdog.filter(|watchdog| watchdog.by <= now) {
+            self.stop(id, AfterStop::Fail(Fault::Silent(every)));
+        } else if running.min_ready_until.is_some_and(|until| until <= now) {
+            self.mark_proven(id);
+        } else {
+            self.on_reload_report_missing(id);
+        }
+    }
+
+    /// As the new process of a reload it has been ready long enough.
+    pub(super) fn mark_proven(&mut self, id: InstanceId) {
+        self.update_running(id, |running| {
+            if running.min_ready_until.is_some() || running.readiness.is_reload_pending() {
+                running.readiness = running.readiness.settled();
+                running.min_ready_until = None;
+            }
+        });
+    }
+
+    pub(super) fn state_name(&self, id: InstanceId) -> StateName {
+        self.services[id].state.name()
+    }
+}
+
+#[cfg(test)]
+#[path = "instance_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What comes of what processes report, and of what is found out about them.
+
+use std::time::Duration;
+
+use keepalive::model::plan::Ready;
+use keepalive::model::{Mono, Pid, RunId};
+use keepalive::supervisor::{ReadySource, StateName};
+
+use super::model::{Instance, Model, Progress};
+
+impl Model {
+    /// The instance whose main process this run has.
+    fn main(&mut self, run: RunId) -> Option<&mut Instance> {
+        let id = self.with_main(run)?;
+        Some(self.get_mut(id))
+    }
+
+    /// The program runs. Whether it has to be found out by a probe when it is ready.
+    pub(crate) fn executed(&mut self, run: RunId, now: Mono) -> bool {
+        let Some(instance) = self.main(run) else { return false };
+        if instance.state != StateName::Starting || instance.progress != Progress::Made {
+            return false;
+        }
+        instance.refusals = 0;
+        instance.since = now;
+        instance.progress = Progress::Executed;
+        match instance.definition.ready {
+            Ready::Exec => instance.ready_at = Some(now),
+            Ready::Delay(delay) => instance.ready_at = Some(now + delay),
+            Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
+                instance.ready_by = Some(now + instance.definition.ready_timeout);
+            }
+        }
+        matches!(instance.definition.ready, Ready::Probe(_))
+    }
+
+    /// What makes it ready shows that its program runs, unless it has said that it stops.
+    pub(crate) fn shows_that_it_has_executed(&mut self, run: RunId, source: ReadySource) -> bool {
+        self.main(run).is_some_and(|instance| !instance.has_announced_stop && instance.is_ready_by(source))
+    }
+
+    pub(crate) fn says_ready(&mut self, run: RunId, source: ReadySource, now: Mono) {
+        let Some(instance) = self.main(run).filter(|instance| !instance.has_announced_stop) else { return };
+        // `READY=1` also ends what `RELOADING=1` has begun.
+        let counts = instance.is_ready_by(source);
+        let ends_reload = source == ReadySource::Notify;
+        match instance.state {
+            StateName::Starting if counts || (ends_reload && instance.back_by.is_some()) => {
+                if instance.ready_by.take().is_some() {
+                    instance.ready_at = Some(now);
+                }
+            }
+            StateName::Running if counts || ends_reload => instance.progress = Progress::Ready,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn says_that_it_reloads(&mut self, run: RunId) {
+        let Some(instance) = self.main(run) else { return };
+        if instance.state == StateName::Running && !instance.has_announced_stop {
+            instance.progress = Progress::Away;
+        }
+    }
+
+    pub(crate) fn says_that_it_stops(&mut self, run: RunId) {
+        if let Some(instance) = self.main(run) {
+            instance.has_announced_stop = true;
+        }
+    }
+
+    pub(crate) fn is_forgiven(&mut self, run: RunId) {
+        let Some(id) = self.of_run(run) else { return };
+        let instance = self.get_mut(id);
+        (instance.unstable, instance.refusals) = (0, 0);
+    }
+
+    /// `every`: from now on; `None`: as before.
+    pub(crate) fn is_alive(&mut self, run: RunId, every: Option<Duration>, now: Mono) {
+        let Some(instance) = self.main(run) else { return };
+        instance.watch_told = every.or(instance.watch_told);
+        if instance.state != StateName::Running {
+            return;
+        }
+        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
+        instance.watch = every.map(|every| (every, now + every));
+    }
+
+    /// It is given more time to be ready, or to end after its stop signal.
+    pub(crate) fn has_more_time(&mut self, run: RunId, by: Duration, now: Mono) {
+        let Some(instance) = self.main(run) else { return };
+        let later = |at: Mono, least: Mono| at.max(least);
+        match instance.state {
+            StateName::Starting if instance.ready_by.is_some() => {
+                let soak = instance.definition.reload.soak;
+                instance.ready_by = instance.ready_by.map(|at| later(at, now + by));
+                instance.back_by = instance.back_by.map(|at| later(at, now + by + soak));
+            }
+            StateName::Stopping if instance.kills == 0 && instance.delayed_until.is_none() => {
+                instance.kill_at = instance.kill_at.map(|at| later(at, now + by));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn has_another_main_process(&mut self, run: RunId, pid: Pid) {
+        if let Some(instance) = self.main(run) {
+            instance.pid = Some(pid);
+        }
+    }
+}
+
+impl Instance {
+    /// Whether this is what its service is to be ready by.
+    fn is_ready_by(&self, source: ReadySource) -> bool {
+        let expected = match self.definition.ready {
+            Ready::Exec | Ready::Delay(_) => None,
+            Ready::Notify => Some(ReadySource::Notify),
+            Ready::Ipc => Some(ReadySource::Ipc),
+            Ready::Fd(_) => Some(ReadySource::Fd),
+            Ready::Probe(_) => Some(ReadySource::Probe),
+        };
+        expected == Some(source)
+    }
+}
