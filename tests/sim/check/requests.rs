@@ -33,7 +33,7 @@ struct Open {
 
 /// The configuration that is loaded for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Config {
+pub(crate) enum Config {
     Loading,
     Failed,
     /// Or there is none to be loaded.
@@ -85,9 +85,9 @@ impl Requests {
     }
 
     /// The load of the configuration has come to its end.
-    pub(crate) fn config_load_ends(&mut self, id: RequestId, has_failed: bool) {
+    pub(crate) fn config_load_ends(&mut self, id: RequestId, config: Config) {
         if let Some(open) = self.open.get_mut(&id) {
-            open.config = if has_failed { Config::Failed } else { Config::Loaded };
+            open.config = config;
         }
     }
 
