@@ -79,13 +79,13 @@ impl Runtime {
                 }
             }
             Some(LoaderProcess { until: None, pid, .. }) => {
-                let reason = format!("its files cannot be read: pid {pid}, which tried to, still hangs");
+                let reason = format!("cannot read its files: the previous reader (pid {pid}) still hangs");
                 self.keep_configuration(id, reason);
             }
             None => match self.begin_to_read(id) {
                 Ok(reader) => self.config_loader.reader = Some(reader),
                 Err(refused) => {
-                    let reason = format!("no process can be made to read it: {}", errno::words(refused));
+                    let reason = format!("cannot create a process to read it: {}", errno::words(refused));
                     self.keep_configuration(id, reason);
                 }
             },
@@ -114,7 +114,7 @@ impl Runtime {
         }
         let answers = match ended {
             Ok(ended) if ended.status != ExitStatus::Code(0) => {
-                Err(format!("the process that was to read it has ended: {}", ended.status))
+                Err(format!("the reader process failed: {}", ended.status))
             }
             Ok(_) | Err(_) => memfd::read_all(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
         };
@@ -135,7 +135,7 @@ impl Runtime {
         }
         for id in self.config_loader.give_up() {
             let patience = format_duration(PATIENCE);
-            let reason = format!("its files were not read within {patience}: does their file system hang?");
+            let reason = format!("its files were not read within {patience}: the file system may hang");
             self.keep_configuration(id, reason);
         }
     }
@@ -143,7 +143,7 @@ impl Runtime {
     /// Everything is being stopped: no other configuration will be in force.
     pub(super) fn call_off_reading(&mut self) {
         for id in self.config_loader.give_up().into_iter().flatten() {
-            self.refuse(id, "everything is being stopped");
+            self.refuse(id, "keepalive is shutting down");
         }
     }
 
@@ -164,13 +164,13 @@ impl Runtime {
 
     /// Nothing changes.
     fn keep_configuration(&mut self, id: Option<RequestId>, reason: String) {
-        log::error!("the configuration stays as it is");
+        log::error!("reload failed, keeping the current configuration");
         for line in reason.lines().filter(|line| !line.is_empty()) {
             log::error!("{line}");
         }
-        self.counts.failed_configurations += 1;
+        self.counts.config_reload_failed();
         if let Some(id) = id {
-            self.refuse(id, &format!("the configuration stays as it is\n{}", reason.trim_end()));
+            self.refuse(id, &format!("reload failed, keeping the current configuration\n{}", reason.trim_end()));
         }
         self.happens(What::Misconfigured { reason });
     }
@@ -194,9 +194,7 @@ impl Runtime {
             ("log", before.log != plan.log),
         ];
         for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
-            log::warn!(
-                "`{key}` of [keepalive] stays as it is while keepalive runs: restart keepalive, or its container, to change it"
-            );
+            log::warn!("`{key}` of [keepalive] cannot change while keepalive runs: restart keepalive to apply it");
         }
     }
 

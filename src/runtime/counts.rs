@@ -18,8 +18,8 @@ pub(super) struct Counts {
     reloads: Vec<[u64; 2]>,
     /// What the last configuration has changed that was read again.
     pub(super) changes: Changes,
-    /// How often the configuration was to be read again, and could not be taken.
-    pub(super) failed_configurations: u64,
+    config_reload_failures: u64,
+    last_config_reload_failed: bool,
     /// Clients that were turned away, or given up because they kept us waiting.
     pub(super) dropped_clients: u64,
 }
@@ -57,7 +57,26 @@ impl Counts {
         self.reloads.get(service.position()).copied().unwrap_or_default()
     }
 
+    pub(super) const fn config_reload_failures(&self) -> u64 {
+        self.config_reload_failures
+    }
+
+    pub(super) const fn last_config_reload_failed(&self) -> bool {
+        self.last_config_reload_failed
+    }
+
+    pub(super) fn config_reload_failed(&mut self) {
+        self.config_reload_failures += 1;
+        self.last_config_reload_failed = true;
+    }
+
     pub(super) fn record(&mut self, record: &JournalEntry) {
+        if let JournalEvent::Reconfigured(_) = record.fact {
+            self.last_config_reload_failed = false;
+        }
+        if let JournalEvent::ReconfigurationRefused { .. } = record.fact {
+            self.config_reload_failed();
+        }
         let JournalEvent::Transition { instance, from, to, reason, .. } = &record.fact else { return };
         let Some(count) = self.instances.entry(*instance) else { return };
         if let Reason::Ended { run, .. } = reason {
