@@ -276,7 +276,11 @@ fn success_text(restart: &Restart) -> String {
 }
 
 fn list(set: &ExitSet) -> String {
-    let all: Vec<String> = set.iter().map(|status| status.to_string()).collect();
+    let shown = |status| match status {
+        ExitStatus::Code(code) => code.to_string(),
+        ExitStatus::Signal(signal) => signal.to_string(),
+    };
+    let all: Vec<String> = set.iter().map(shown).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 

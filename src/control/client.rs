@@ -217,7 +217,7 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
     if let Err(unknown) = status.choose(names) {
         let reason = status.unknown(unknown);
         if client.form == Form::Json {
-            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "unknown"})))?;
+            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
         }
         tell(&format!("status: {reason}"));
         return Ok(NO);

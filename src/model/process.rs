@@ -123,8 +123,8 @@ impl ExitStatus {
 impl fmt::Display for ExitStatus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(formatter, "exit {code}"),
-            Self::Signal(signal) => write!(formatter, "{signal}"),
+            Self::Code(code) => write!(formatter, "exited with code {code}"),
+            Self::Signal(signal) => write!(formatter, "killed by {signal}"),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Runtime {
         let successor = self.children.successions().of(pid);
         if successor.is_none() {
             self.counts.orphans += 1;
-            log::debug!("reaped pid {pid}, {} so far that no service had started", self.counts.orphans);
+            log::debug!("reaped orphaned process {pid}, {} in total", self.counts.orphans);
         }
         let Ok(ended) = wait::reap(pid) else { return };
         self.children.successions_mut().on_reaped(pid, ended.status);

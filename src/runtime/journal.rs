@@ -1,10 +1,10 @@
-//! One fact, one line: what the supervisor records, in words.
+//! The log lines: one line for each event of the supervisor.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
 
 use log::Level;
 
+use super::text::{Counted, Span};
 use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
@@ -53,7 +53,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::Stay,
             ..
         } => Level::Info,
-        // The first says it; that it goes on is no news.
+        // Only the first attempt is worth a warning.
         Reason::Refused { attempt: 1, .. } => Level::Warn,
         Reason::Refused { .. } => Level::Debug,
         Reason::Unblocked | Reason::Due | Reason::Cleared | Reason::Requested => match to {
@@ -88,7 +88,7 @@ pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
     plan.services.get(service.position()).map_or("?", |service| &service.name)
 }
 
-/// A fact in words.
+/// An event as one line of text.
 pub(super) struct Line<'a> {
     pub(super) plan: &'a Plan,
     pub(super) fact: &'a JournalEvent,
@@ -112,16 +112,17 @@ impl Display for Line<'_> {
             }
             JournalEvent::StopTimedOut { instance, pid, after } => {
                 let name = Name(plan, *instance);
-                write!(formatter, "{name} has not stopped within {}, killing it (pid {pid})", Span(*after))
+                write!(formatter, "{name} did not stop within {}, sending SIGKILL (pid {pid})", Span(*after))
             }
             JournalEvent::LeftBehind { instance, pid } => {
-                write!(formatter, "{} has left processes behind, ending them (group {pid})", Name(plan, *instance))
+                let name = Name(plan, *instance);
+                write!(formatter, "{name} left processes behind, stopping them (process group {pid})")
             }
             JournalEvent::Unkillable { instance, pid } => {
                 let name = Name(plan, *instance);
                 write!(
                     formatter,
-                    "{name} is still there after SIGKILL (pid {pid}): not permitted, or stuck in the kernel"
+                    "{name} is still alive after SIGKILL (pid {pid}): not permitted to kill it, or stuck in the kernel"
                 )
             }
             JournalEvent::Scaled { service, from, to } => {
@@ -129,12 +130,12 @@ impl Display for Line<'_> {
             }
             JournalEvent::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
             JournalEvent::SignalForwarded { signal, receivers } => {
-                let noun = if *receivers == 1 { "process" } else { "processes" };
-                write!(formatter, "{signal} forwarded to {receivers} {noun}")
+                let receivers = Counted(u64::from(*receivers), "process", "processes");
+                write!(formatter, "{signal} forwarded to {receivers}")
             }
             JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
             JournalEvent::ConfigurationWanted { signal } => {
-                write!(formatter, "received {signal}: reading the configuration again")
+                write!(formatter, "received {signal}: reloading the configuration")
             }
             JournalEvent::Reconfigured(_)
             | JournalEvent::ReconfigurationRefused { .. }
@@ -144,53 +145,52 @@ impl Display for Line<'_> {
             | JournalEvent::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
             JournalEvent::Draining { cause } => {
                 write_cause(formatter, plan, cause)?;
-                formatter.write_str(": stopping everything")
+                formatter.write_str(": shutting down")
             }
             JournalEvent::Forced { signal: Some(signal) } => {
-                write!(formatter, "{signal} again: killing everything now")
+                write!(formatter, "received {signal} again: killing all processes now")
             }
             JournalEvent::Forced { signal: None } => {
-                write!(formatter, "not all stopped within {}: killing everything now", Span(plan.shutdown_timeout))
+                let timeout = Span(plan.shutdown_timeout);
+                write!(formatter, "shutdown not finished within {timeout}: killing all processes now")
             }
-            JournalEvent::LeftoversKilled => {
-                formatter.write_str("processes that services left running do not end: killing them")
-            }
+            JournalEvent::LeftoversKilled => formatter.write_str("leftover processes did not stop: killing them"),
             JournalEvent::Abandoned => {
-                formatter.write_str("some processes are still there after SIGKILL: ending without them")
+                formatter.write_str("some processes are still alive after SIGKILL: exiting without them")
             }
         }
     }
 }
 
-/// What is particular to a reload; of any other fact nothing.
+/// The lines of reloads; nothing for any other event.
 fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent) -> fmt::Result {
     match fact {
-        JournalEvent::Reconfigured(changes) => Changed(changes, "to be reloaded").fmt(formatter),
+        JournalEvent::Reconfigured(changes) => Changed(changes, "to reload").fmt(formatter),
         JournalEvent::ReconfigurationRefused { service } => {
             let name = service_name(plan, *service);
-            write!(formatter, "the configuration was not taken: {name} is being reloaded, try again after that")
+            write!(formatter, "configuration reload rejected: {name} is being reloaded, try again later")
         }
         JournalEvent::ReloadBegun { service } => {
-            write!(formatter, "{} is being reloaded", service_name(plan, *service))
+            write!(formatter, "{} reload started", service_name(plan, *service))
         }
         JournalEvent::Replaced { instance, old, new } => {
-            write!(formatter, "{} is replaced", Name(plan, *instance))?;
+            write!(formatter, "{} replaced", Name(plan, *instance))?;
             match (old, new) {
-                (Some(old), Some(new)) => write!(formatter, " (pid {new} for {old})"),
-                (None, Some(new)) => write!(formatter, " (pid {new})"),
+                (Some(old), Some(new)) => write!(formatter, " (old pid {old}, new pid {new})"),
+                (None, Some(new)) => write!(formatter, " (new pid {new})"),
                 (_, None) => Ok(()),
             }
         }
         JournalEvent::RolledBack { service, failure } => {
             let name = service_name(plan, *service);
-            write!(formatter, "{}; {name} goes back to its former configuration", Reloaded(plan, failure))
+            write!(formatter, "{name} rolled back to its previous configuration: {}", Reloaded(plan, failure))
         }
         JournalEvent::ReloadEnded { service, failure: None } => {
-            write!(formatter, "{} has been reloaded", service_name(plan, *service))
+            write!(formatter, "{} reload finished", service_name(plan, *service))
         }
         JournalEvent::ReloadEnded { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
-            write!(formatter, "the reload of {name} has failed: {}", Reloaded(plan, failure))
+            write!(formatter, "{name} reload failed: {}", Reloaded(plan, failure))
         }
         JournalEvent::ConfigurationWanted { .. }
         | JournalEvent::Transition { .. }
@@ -208,18 +208,18 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent)
     }
 }
 
-/// What has changed with another configuration, and what is said of what needs other processes.
+/// The changes that a new configuration makes, and the word for services that need new processes.
 pub(super) struct Changed<'a>(pub(super) &'a Changes, pub(super) &'static str);
 
 impl Display for Changed<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Self(&Changes { added, removed, reloaded, adjusted, unchanged }, of_reloaded) = *self;
-        formatter.write_str("the configuration has been read again: ")?;
+        formatter.write_str("configuration reloaded: ")?;
         let counts = [
-            (added, "new"),
+            (added, "added"),
             (removed, "removed"),
             (reloaded, of_reloaded),
-            (adjusted, "adjusted"),
+            (adjusted, "updated"),
             (unchanged, "unchanged"),
         ];
         for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
@@ -229,7 +229,7 @@ impl Display for Changed<'_> {
     }
 }
 
-/// Why a reload has failed: `the new process of web.1 was not ready within 30s`.
+/// Why a reload failed: `the new process of web.1 was not ready within 30s`.
 pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
 
 impl Display for Reloaded<'_> {
@@ -241,39 +241,39 @@ impl Display for Reloaded<'_> {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
                 if let RolloutError::StoppedItself(_) = obstacle {
-                    formatter.write_str("it says that it stops; ")?;
+                    formatter.write_str("it sent STOPPING=1; ")?;
                 }
                 write_run(formatter, definition, *instance, run)
             }
             RolloutError::Late => {
                 let time = Span(definition.ready_timeout);
-                write!(formatter, "{name} reloads, and has not said READY=1 within {time}")
+                write!(formatter, "{name} did not send READY=1 within {time}")
             }
             RolloutError::NoProcess => {
-                write!(formatter, "{name} got no new process: the system is short of processes or memory")
+                write!(formatter, "no new process for {name}: not enough processes or memory")
             }
             RolloutError::Dependency(dependency) => {
                 let dependency = service_name(plan, *dependency);
-                write!(formatter, "{name} got no new process: {dependency}, which it depends on, has ended")
+                write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
             }
             RolloutError::Overtaken => {
-                write!(formatter, "{name} got no new process: another configuration came before that")
+                write!(formatter, "no new process for {name}: superseded by a newer configuration")
             }
         }
     }
 }
 
-/// Why an instance is in its state: `exit 1 after 20ms, retry in 100ms, 1 of 16`.
+/// Why an instance is in its state: `exited with code 1, ran 20ms; restart 1 of 16 in 100ms`.
 pub(super) struct Why<'a> {
     pub(super) plan: &'a Plan,
     pub(super) instance: InstanceId,
-    /// The state.
+    /// The state that it is in.
     pub(super) to: StateName,
     pub(super) reason: &'a Reason,
 }
 
 impl Why<'_> {
-    /// There is nothing to say that the state does not say.
+    /// Whether the state says everything.
     pub(super) const fn is_silent(&self) -> bool {
         matches!(self.reason, Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown)
     }
@@ -284,27 +284,28 @@ impl Display for Why<'_> {
         let Why { plan, instance, to, reason } = self;
         match reason {
             Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
-            Reason::Requested if instance.is_surge() => formatter.write_str("to replace its process"),
+            Reason::Requested if instance.is_surge() => formatter.write_str("replacement process"),
             Reason::Requested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
-            Reason::Leaves => formatter.write_str("it says that it stops"),
+            Reason::Leaves => formatter.write_str("it sent STOPPING=1"),
             Reason::Fault(fault) => write_fault(formatter, *fault),
             Reason::Replaced => formatter.write_str("replaced"),
             Reason::Refused { errno, retry_in, .. } => {
-                write!(formatter, "cannot start a process: {}, retry in {}", errno::words(*errno), Span(*retry_in))
+                let (why, retry_in) = (errno::words(*errno), Span(*retry_in));
+                write!(formatter, "cannot create a process: {why}; retry in {retry_in}")
             }
             Reason::DependencyCompleted { dependency } => {
-                write!(formatter, "{} has completed, so this will never start", service_name(plan, *dependency))
+                write!(formatter, "cannot start: its dependency {} has completed", service_name(plan, *dependency))
             }
             Reason::DependencyFailed { dependency } => {
-                write!(formatter, "{} has failed, so this will never start", service_name(plan, *dependency))
+                write!(formatter, "cannot start: its dependency {} has failed", service_name(plan, *dependency))
             }
             Reason::Ended { run, decision, definition } => {
                 write_run(formatter, definition, *instance, run)?;
                 match to {
-                    StateName::Stopping => formatter.write_str(", ending what it left behind"),
-                    StateName::Waiting => formatter.write_str(", restart when what it depends on is ready"),
+                    StateName::Stopping => formatter.write_str("; stopping leftover processes"),
+                    StateName::Waiting => formatter.write_str("; restart when its dependencies are ready"),
                     StateName::Starting
                     | StateName::Running
                     | StateName::Stopped
@@ -317,7 +318,7 @@ impl Display for Why<'_> {
     }
 }
 
-/// `service`: what the instance was to be made of.
+/// `service` is the definition that this run was started from.
 fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &Run) -> fmt::Result {
     match run.failure {
         Some(failure) => Failure(service, instance, failure).fmt(formatter),
@@ -326,8 +327,8 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
                 write_fault(formatter, fault)?;
                 formatter.write_str("; ")?;
             }
-            write!(formatter, "{} after {}", run.exit.status, Span(run.uptime))?;
-            if run.exit.oom_killed { formatter.write_str(", out of memory") } else { Ok(()) }
+            let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
+            write!(formatter, "{}{oom}, ran {}", run.exit.status, Span(run.uptime))
         }
     }
 }
@@ -335,24 +336,21 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
 fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
     match fault {
         Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
-        Fault::Silent(after) => write!(formatter, "no sign of life for {}", Span(after)),
-        Fault::WatchdogTriggered => formatter.write_str("it says that it is in trouble"),
+        Fault::Silent(after) => write!(formatter, "no watchdog message for {}", Span(after)),
+        Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
     }
 }
 
 fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
     match decision {
         RestartDecision::Restart { delay, unstable, limit } => {
-            if delay.is_zero() {
-                formatter.write_str(", restart at once")?;
-            } else {
-                write!(formatter, ", retry in {}", Span(*delay))?;
-            }
+            formatter.write_str("; restart")?;
             match (unstable, limit) {
-                (0, _) => Ok(()),
-                (count, Some(limit)) => write!(formatter, ", {count} of {limit}"),
-                (count, None) => write!(formatter, ", {count} in a row"),
+                (0, _) => {}
+                (count, Some(limit)) => write!(formatter, " {count} of {limit}")?,
+                (count, None) => write!(formatter, " {count}")?,
             }
+            if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(*delay)) }
         }
         RestartDecision::Complete | RestartDecision::Stay => Ok(()),
         RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),
@@ -362,10 +360,10 @@ fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> f
 fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
     match failure_reason {
         FailureReason::Policy | FailureReason::Unbound => Ok(()),
-        FailureReason::Prevented => formatter.write_str(", not restarted after that"),
-        FailureReason::Limit(0) => formatter.write_str(", no restart allowed"),
-        FailureReason::Limit(1) => formatter.write_str(", the one restart used up"),
-        FailureReason::Limit(limit) => write!(formatter, ", all {limit} restarts used up"),
+        FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
+        FailureReason::Limit(0) => formatter.write_str("; `max_restarts` is 0"),
+        FailureReason::Limit(1) => formatter.write_str("; gave up after 1 restart"),
+        FailureReason::Limit(limit) => write!(formatter, "; gave up after {limit} restarts"),
     }
 }
 
@@ -382,21 +380,21 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
             write_gave_up(formatter, *failure_reason)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
-        Cause::NothingLeft { failure: None } => formatter.write_str("nothing is left to run"),
+        Cause::NothingLeft { failure: None } => formatter.write_str("all services have ended"),
     }
 }
 
-/// The last line: why it ended and with which code.
+/// The last line: why keepalive ends, and its exit code.
 pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome);
 
 impl Display for Ending<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         write_cause(formatter, self.0, &self.1.cause)?;
-        write!(formatter, ": ended with exit code {}", self.1.code)
+        write!(formatter, ": exiting with code {}", self.1.code)
     }
 }
 
-/// ``cannot change to its `cwd` `/app`: No such file or directory``.
+/// ``cannot change to directory `/app`: No such file or directory``.
 struct Failure<'a>(&'a Service, InstanceId, StartFailure);
 
 impl Display for Failure<'_> {
@@ -404,17 +402,17 @@ impl Display for Failure<'_> {
         let Self(service, instance, failure) = self;
         let step = match failure.step {
             StartStep::Listen(_) => "cannot listen on",
-            StartStep::Session => "cannot make its session",
-            StartStep::Stdio => "cannot connect its stdin, stdout and stderr",
-            StartStep::Descriptors => "cannot be given its descriptors",
-            StartStep::Limit(_) => "cannot set its limit",
-            StartStep::Nice => "cannot set its `nice`",
-            StartStep::OomScoreAdj => "cannot set its `oom_score_adj`",
-            StartStep::Groups => "cannot take on the groups of its `user`, or its `groups`",
-            StartStep::Group => "cannot become its `group`",
-            StartStep::User => "cannot become its `user`",
+            StartStep::Session => "cannot create a session",
+            StartStep::Stdio => "cannot set up stdin, stdout and stderr",
+            StartStep::Descriptors => "cannot pass its file descriptors",
+            StartStep::Limit(_) => "cannot set the limit",
+            StartStep::Nice => "cannot set `nice`",
+            StartStep::OomScoreAdj => "cannot set `oom_score_adj`",
+            StartStep::Groups => "cannot set its supplementary groups",
+            StartStep::Group => "cannot switch to its `group`",
+            StartStep::User => "cannot switch to its `user`",
             StartStep::State => "cannot open its `state`",
-            StartStep::Directory => "cannot change to its `cwd`",
+            StartStep::Directory => "cannot change to directory",
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
             StartStep::Exec => "cannot execute",
         };
@@ -426,7 +424,7 @@ impl Display for Failure<'_> {
     }
 }
 
-/// What could not be executed, entered or set, if the plan has a name for it.
+/// What could not be executed, entered or set, if the configuration names it.
 fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
     let process = &service.process;
     let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
@@ -447,49 +445,5 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         | StartStep::Group
         | StartStep::User
         | StartStep::NoNewPrivs => None,
-    }
-}
-
-/// A duration as a person writes it: `400ms`, `3.2s`, `1m30s`, `2h5m`, `3d4h`.
-pub(super) struct Span(pub(super) Duration);
-
-impl Display for Span {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let (seconds, milliseconds) = (self.0.as_secs(), self.0.subsec_millis());
-        match seconds {
-            0 => write!(formatter, "{milliseconds}ms"),
-            1..60 if milliseconds < 100 => write!(formatter, "{seconds}s"),
-            1..60 => write!(formatter, "{seconds}.{}s", milliseconds / 100),
-            60..3600 => write_two(formatter, seconds / 60, "m", seconds % 60, "s"),
-            3600..86_400 => write_two(formatter, seconds / 3600, "h", seconds % 3600 / 60, "m"),
-            _ => write_two(formatter, seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-        }
-    }
-}
-
-fn write_two(formatter: &mut Formatter<'_>, large: u64, unit: &str, small: u64, subunit: &str) -> fmt::Result {
-    write!(formatter, "{large}{unit}")?;
-    if small > 0 { write!(formatter, "{small}{subunit}") } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(milliseconds: u64, expect: &str) {
-        assert_eq!(Span(Duration::from_millis(milliseconds)).to_string(), expect);
-    }
-
-    #[test]
-    fn durations_read_as_a_person_would_write_them() {
-        check(0, "0ms");
-        check(400, "400ms");
-        check(1000, "1s");
-        check(3250, "3.2s");
-        check(60_000, "1m");
-        check(90_000, "1m30s");
-        check(7_500_000, "2h5m");
-        check(273_600_000, "3d4h");
     }
 }

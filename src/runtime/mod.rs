@@ -31,6 +31,7 @@ mod sockets;
 mod start;
 mod state;
 mod successions;
+mod text;
 mod usage;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -235,7 +236,9 @@ impl Runtime {
     fn run(&mut self) -> Outcome {
         let instances = self.plan.instances();
         let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
-        log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
+        let services = text::Counted(services as u64, "service", "services");
+        let instances = text::Counted(instances.into(), "instance", "instances");
+        log::info!("version {version}, pid {pid}: {services}, {instances}");
         self.tell(Event::Boot);
         loop {
             self.budget = ACTIONS_PER_TURN;

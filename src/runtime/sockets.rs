@@ -186,14 +186,13 @@ impl Sockets {
         }
         match port_owner::port_owner(address, &mut self.budget) {
             Some((pid, _)) if pid == process::id() => {
-                log::error!("{address} is in use by keepalive itself: by `http` or `control`");
+                log::error!("{address} is in use by keepalive itself (`http` or `control`)");
             }
             Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
             None if self.budget == 0 => {}
             None => {
-                let hint =
-                    "another container's process, a connection that has not quite ended, or a file that is no socket";
-                log::error!("{address} is in use, and no process that can be seen listens there: {hint}");
+                let hint = "a process of another container, a closing connection, or a file that is not a socket";
+                log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
             }
         }
     }
@@ -273,7 +272,7 @@ impl Sockets {
             let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
             if let Err(errno) = listen::set_owner_and_mode(path, *mode, owner) {
                 let reason = crate::model::errno::words(errno);
-                log::warn!("cannot change the mode and the owner of `{wanted}`: {reason}");
+                log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
             }
         }
         held.address = wanted.clone();

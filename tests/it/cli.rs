@@ -52,7 +52,7 @@ prepare
   command    true
   type       oneshot: what depends on it starts when it has succeeded
   restart    until it succeeds, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
-  success    exit 0, exit 3, SIGTERM
+  success    0, 3, SIGTERM
   failure    everything stops
   completion the others go on
   stop       SIGTERM to the main process, SIGKILL after 5s

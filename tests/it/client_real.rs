@@ -84,7 +84,7 @@ fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
     }
     let (code, stdout, _) = client(&set, &["stop", "wbe", "--json"]);
     let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((code, &answer["result"]), (1, &serde_json::json!("unknown")));
+    assert_eq!((code, &answer["result"]), (1, &serde_json::json!("not_found")));
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }

@@ -32,12 +32,10 @@ impl Server {
                 Ok(claimed) => server.control = Some(claimed),
                 Err(RolloutError::Live) => {
                     let path = path.display();
-                    log::error!(
-                        "another keepalive answers at the control socket {path}: give this one another `control`"
-                    );
+                    log::error!("another keepalive uses the control socket {path}: set a different `control`");
                 }
                 Err(RolloutError::Other(reason)) => {
-                    log::warn!("cannot make the control socket {}: {reason}", path.display());
+                    log::warn!("cannot create the control socket {}: {reason}", path.display());
                 }
             },
             Control::Default => server.control = usual(),
@@ -45,14 +43,14 @@ impl Server {
         if let Some(address) = http {
             match socket::listen_tcp(address) {
                 Ok(listener) => server.http = Some(listener),
-                Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno::words(errno)),
+                Err(errno) => log::warn!("cannot listen on the `http` address {address}: {}", errno::words(errno)),
             }
         }
         let listeners = [(server.control.as_ref().map(|(fd, _)| fd), CONTROL), (server.http.as_ref(), HTTP)];
         for (listener, token) in listeners {
             let added = listener.map_or(Ok(()), |listener| poller.add(listener.as_fd(), token));
             if let Err(errno) = added {
-                log::warn!("cannot wait for clients: {}", errno::words(errno));
+                log::warn!("cannot accept clients: {}", errno::words(errno));
             }
         }
         server
@@ -79,7 +77,7 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
                 // Clients would find the other one.
                 for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, RolloutError::Live)) {
                     let (own, other) = (path.display(), other.display());
-                    log::warn!("another keepalive answers at {other}; this one does at {own} (`--socket {own}`)");
+                    log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
@@ -87,7 +85,7 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
         }
     }
     let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
-    log::warn!("cannot make the control socket {}: clients cannot reach this keepalive", tried.join(" nor "));
+    log::warn!("cannot create the control socket {}: client commands do not work", tried.join(" or "));
     None
 }
 
@@ -102,7 +100,7 @@ enum RolloutError {
 impl Display for RolloutError {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Live => formatter.write_str("another keepalive answers there"),
+            Self::Live => formatter.write_str("another keepalive uses it"),
             Self::Other(reason) => formatter.write_str(reason),
         }
     }
@@ -127,13 +125,13 @@ fn replace(path: &Path) -> Result<(), RolloutError> {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err(RolloutError::Other("a file that is no socket is there".to_owned()));
+        return Err(RolloutError::Other("the file is not a socket".to_owned()));
     }
     match socket::connect_unix(path) {
         Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(RolloutError::Other(format!("a socket that nobody answers at is in the way: {error}"))),
+            Err(error) => Err(RolloutError::Other(format!("cannot remove the stale socket: {error}"))),
         },
         Err(Errno::ENOENT) => Ok(()),
         Ok(_) | Err(_) => Err(RolloutError::Live),

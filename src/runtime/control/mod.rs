@@ -159,7 +159,7 @@ impl Runtime {
             Ok(fd) => fd,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
                 if !mem::replace(&mut self.server.is_short, true) {
-                    log::warn!("cannot take connections for now: {}", errno::words(errno));
+                    log::warn!("cannot accept connections for now: {}", errno::words(errno));
                 }
                 self.server.paused_until = Some(self.now + PAUSE);
                 return self.server.listen_for(&self.poller, Interest::Nothing);
@@ -173,7 +173,7 @@ impl Runtime {
         if let Some(uid) = unauthorized_uid(&client) {
             self.reject(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"));
         } else if present >= MOST_CLIENTS {
-            self.reject(&mut client, 503, format!("{MOST_CLIENTS} clients are connected already"));
+            self.reject(&mut client, 503, format!("too many clients: the limit is {MOST_CLIENTS}"));
         }
         if present >= MOST_CLIENTS + MOST_REFUSED {
             return client.refuse_at_once(&self.snapshot());
@@ -245,7 +245,7 @@ impl Runtime {
         let handed = client.fd.try_clone().ok().and_then(|copy| self.logging.hand_over(copy, query).ok());
         match handed {
             Some(()) => client.stage = Stage::HandedOver,
-            None => client.answer(plain(503, "refused", "there is no logger at the moment"), self.now),
+            None => client.answer(plain(503, "refused", "the logger is not running, try again later"), self.now),
         }
     }
 
@@ -271,7 +271,7 @@ impl Runtime {
             Err(invalid) => {
                 match invalid {
                     Invalid::Malformed(reason) => client.answer(plain(400, "invalid", &reason), self.now),
-                    Invalid::Unknown(reason) => client.answer(plain(404, "unknown", &reason), self.now),
+                    Invalid::Unknown(reason) => client.answer(plain(404, "not_found", &reason), self.now),
                     Invalid::Method { allowed, reason } => {
                         let allow = format!("Allow: {allowed}\r\n");
                         client.answer_with(plain(405, "invalid", &reason), &allow, self.now);
@@ -287,7 +287,7 @@ impl Runtime {
             Route::Status => self.begin_page(client, StreamingBody::Status(Cursor::default())),
             Route::Metrics => self.begin_page(client, StreamingBody::Metrics { family: 0, cursor: Cursor::default() }),
             Route::Events { follow: true } if self.server.followers(client.entrance) >= MOST_FOLLOWERS => {
-                let reason = format!("{MOST_FOLLOWERS} clients follow already");
+                let reason = format!("too many clients follow: the limit is {MOST_FOLLOWERS}");
                 client.answer(plain(503, "refused", &reason), self.now);
             }
             Route::Events { follow: true } => client.follow(self.now),
@@ -298,7 +298,7 @@ impl Runtime {
                 self.hand_over(client, LogsQuery { names, lines, follow, is_guest })
             }
             Route::Change(..) if client.entrance == Listener::Http => {
-                let reason = "nothing can be changed here; use the control socket";
+                let reason = "this port is read-only: use the control socket";
                 client.answer(plain(403, "forbidden", reason), self.now);
             }
             Route::Change(request, patience) => {
@@ -395,7 +395,7 @@ impl Runtime {
                 }
                 Stage::Reading(_) => {
                     self.counts.dropped_clients += 1;
-                    client.answer(plain(408, "timeout", "the request was not complete in time"), self.now);
+                    client.answer(plain(408, "timeout", "the request was not received in time"), self.now);
                     client.send(&self.snapshot());
                     ConnectionFate::Over
                 }
@@ -440,7 +440,7 @@ fn unauthorized_uid(client: &Client) -> Option<String> {
     }
 }
 
-const NOT_LOGGED: &str = "nothing is logged through keepalive: services inherit its stdout and stderr; log = { stdout = \"prefix\", stderr = \"prefix\" } changes that";
+const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
 /// The page loads nothing from elsewhere.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 const PAGE: &[u8] = include_bytes!("../../control/page.html");

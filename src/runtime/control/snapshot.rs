@@ -1,5 +1,5 @@
-//! What there is to be seen, and the pages that show it, piece by piece: however large the service set is, one piece is
-//! what is in memory and what one turn of the loop makes.
+//! The status, metrics and events as HTTP bodies, written in pieces: however large the service set is, only one piece is
+//! in memory, and one iteration of the loop writes one piece.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::metrics;
 use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
 use crate::runtime::counts::Counts;
-use crate::runtime::events::{Events, write_exit, write_lost};
+use crate::runtime::events::{Events, write_dropped, write_exit};
 use crate::runtime::ipc::Channels;
 use crate::runtime::journal::{Name, Why};
 use crate::runtime::logging::Logging;
@@ -16,10 +16,10 @@ use crate::runtime::notify::Notify;
 use crate::runtime::usage::Usage;
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 
-/// A piece is finished when it is this long, or a little longer.
-const PIECE: usize = 32 << 10;
+/// Bytes after which a piece ends; it may be a little longer.
+const PIECE_SIZE: usize = 32 << 10;
 
-/// Everything that pages are made of.
+/// Everything that the bodies are made from.
 pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
@@ -32,11 +32,11 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
     pub(in crate::runtime) begun: Mono,
-    /// The same moment, since 1970.
+    /// `begun` as Unix time.
     pub(in crate::runtime) begun_at: Duration,
 }
 
-/// A page that is being made, and how far it is.
+/// A body that is being written, and how far it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamingBody {
     Status(Cursor),
@@ -50,12 +50,12 @@ pub(super) enum StreamingBody {
     },
 }
 
-/// The instance that comes next, or the service if its number is 0. Larger than any: at the end.
+/// The instance to write next, or the service if `number` is 0. Past the last one: at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) service: usize,
     pub(super) number: usize,
-    /// Something has been written.
+    /// Whether anything has been written.
     pub(super) begun: bool,
 }
 
@@ -68,12 +68,12 @@ impl StreamingBody {
         }
     }
 
-    /// Whether it shows what the instances use.
+    /// Whether it contains the resource usage of instances.
     pub(super) const fn needs_usage(&self) -> bool {
         matches!(self, Self::Status(_) | Self::Metrics { .. })
     }
 
-    /// Writes the next piece. Whether it was the last one.
+    /// Writes the next piece. Returns whether it was the last one.
     pub(super) fn go_on(&mut self, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Status(cursor) => status(cursor, snapshot, out),
@@ -84,7 +84,7 @@ impl StreamingBody {
 }
 
 pub(super) fn is_full(out: &[u8]) -> bool {
-    out.len() >= PIECE
+    out.len() >= PIECE_SIZE
 }
 
 fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
@@ -92,9 +92,9 @@ fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> 
         if is_full(out) {
             return false;
         }
-        // At the very beginning nothing is lost that this client could have had.
+        // A client that has just connected has missed nothing.
         if *after > 0 && event.number() > *after + 1 {
-            write_lost(event.number() - *after - 1, out);
+            write_dropped(event.number() - *after - 1, out);
         }
         event.write_to(snapshot.plan, out);
         *after = event.number();
@@ -121,7 +121,7 @@ fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>)
             begin_service(service, snapshot, out);
         }
         for instance in service.instances().chain(service.surges()).skip(cursor.number) {
-            // What a service begins with and its first instance are in one piece: the cursor knows no place between.
+            // The head of a service and its first instance are in one piece: the cursor has no position between them.
             if cursor.number > 0 {
                 if is_full(out) {
                     return false;
@@ -138,7 +138,7 @@ fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>)
     true
 }
 
-/// Up to and with the `[` of its instances.
+/// Writes a service up to and including the `[` of its instances.
 fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
     let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
     let mut object = Object::new(out);
@@ -146,11 +146,11 @@ fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &
     object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
     object.text("state", state_of(service).as_str());
     object.plain("ready", service.satisfied);
-    object.plain("wanted", service.wanted);
+    object.plain("desired", service.wanted);
     object.value("instances").push(b'[');
 }
 
-/// The state of the instance that matters most.
+/// The state of the service: that of the instance that most needs attention.
 pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     const ORDER: [StateName; 8] = [
         StateName::Failed,
@@ -166,7 +166,7 @@ pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     service.instances().map(|instance| instance.state).min_by_key(|state| rank(*state)).unwrap_or(StateName::Stopped)
 }
 
-/// Why an instance is in its state, if that is not plain.
+/// Why an instance is in its state; may be empty.
 pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
     let why = |reason| Why { plan, instance: instance.id, to: instance.state, reason }.to_string();
     instance.reason.map(why).unwrap_or_default()
@@ -186,7 +186,7 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot.plan));
-    // It may be younger than what is known.
+    // The process may have started after the usage was measured.
     let used = Some(used).filter(|used| instance.pid.is_some() && used.processes > 0);
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
@@ -199,7 +199,7 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.end();
 }
 
-/// It runs and is ready; a oneshot has succeeded.
+/// Whether it runs and is ready, or as a oneshot has succeeded.
 pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
     let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
     if kind == Some(Kind::Oneshot) { instance.state == StateName::Completed } else { instance.ready }

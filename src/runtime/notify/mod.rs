@@ -164,7 +164,7 @@ impl Notify {
         }
         match std::mem::take(untold) {
             0 => log::warn!("notify: {what}"),
-            untold => log::warn!("notify: {what} (and {untold} times something untold before)"),
+            untold => log::warn!("notify: {what} ({untold} similar messages suppressed)"),
         }
         *last = Some(now);
     }
@@ -192,13 +192,13 @@ impl Runtime {
         let sender = datagram.sender.map_or(0, Pid::get);
         let fields = match Message::parse(text) {
             _ if datagram.is_truncated => {
-                let what = format_args!("a message of pid {sender} is ignored: it is longer than {LONGEST} bytes");
+                let what = format_args!("message from pid {sender} ignored: longer than {LONGEST} bytes");
                 return self.notify.complain(now, what);
             }
             // Everything before it has been done.
             Ok(Message::Barrier) => return,
             Err(fault) => {
-                let what = format_args!("a message of pid {sender} is ignored: {}", fault.as_str());
+                let what = format_args!("message from pid {sender} ignored: {}", fault.as_str());
                 return self.notify.complain(now, what);
             }
             Ok(Message::NotifyFields(fields)) => fields,
@@ -206,7 +206,8 @@ impl Runtime {
         let main = datagram.sender.and_then(|sender| self.children.owner_of(sender));
         let child = main.and_then(|main| Some((main, self.children.get(main)?.clone())));
         let Some((main, child)) = child.filter(|(_, child)| child.definition.uses_notify_socket()) else {
-            let what = format_args!("a message of pid {sender} is refused: it belongs to no service that notifies");
+            let what =
+                format_args!("message from pid {sender} rejected: not a process of a service that uses sd_notify");
             return self.notify.complain(now, what);
         };
         let may_speak = match self.notify.said.get(&main).map_or(Access::All, |said| said.access) {
@@ -215,7 +216,7 @@ impl Runtime {
             Access::Nobody => false,
         };
         if !may_speak {
-            let what = format_args!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it");
+            let what = format_args!("message from pid {sender} rejected by NOTIFYACCESS of pid {main}");
             return self.notify.complain(now, what);
         }
         self.on_news(main, &child, &fields, &datagram.descriptors);
@@ -288,8 +289,9 @@ impl Runtime {
         let is_alive = procfs::stat(successor).is_some_and(|stat| !stat.is_dead());
         let belongs = is_alive && self.children.owner_of(successor) == Some(main);
         if !belongs || self.children.get(successor).is_some() || self.uncleared.contains(&successor) {
-            let what =
-                format_args!("pid {successor} cannot take the place of pid {main}: it is not one of its processes");
+            let what = format_args!(
+                "cannot change the main pid from {main} to {successor}: not a process of the same instance"
+            );
             self.notify.complain(self.now, what);
             return main;
         }
@@ -303,7 +305,7 @@ impl Runtime {
         if let Some(said) = self.notify.said.remove(&main) {
             self.notify.said.insert(successor, said);
         }
-        log::info!("pid {successor} is the main process in place of pid {main}");
+        log::info!("main pid changed from {main} to {successor}");
         self.happened(Event::MainPidChanged { pid: main, successor });
     }
 
@@ -330,7 +332,7 @@ impl Runtime {
                 }
             }
             None => {
-                log::warn!("pid {pid} has ended, and how only its parent knows");
+                log::warn!("pid {pid} ended with an unknown exit status: it is not a child of keepalive");
                 self.conclude(pid, &child, ExitStatus::Code(u8::MAX));
             }
         }
@@ -348,12 +350,12 @@ impl Runtime {
         let refused = self.store.keep(id, offer, &mut datagram.descriptors, &self.poller);
         if refused.surplus > 0 {
             let surplus = refused.surplus;
-            let what = format_args!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}");
+            let what = format_args!("pid {main} stored {surplus} file descriptors too many: `fd_store` is {limit}");
             self.notify.complain(self.now, what);
         }
         if datagram.descriptors_truncated || refused.roomless > 0 {
             let reason = errno::words(Errno::EMFILE);
-            let what = format_args!("not all that pid {main} has stored can be kept: {reason}");
+            let what = format_args!("cannot store all file descriptors of pid {main}: {reason}");
             self.notify.complain(self.now, what);
         }
     }

@@ -113,7 +113,7 @@ impl Probes {
         let Some(probing) = self.probing.iter().find(|probing| probing.pid == pid) else { return };
         if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
             let (name, number) = (&probing.of.definition.name, probing.of.instance.slot().number);
-            log::warn!("{name}.{number}: the last try of its `ready`: {failure}");
+            log::warn!("{name}.{number}: last readiness probe failed: {failure}");
         }
     }
 
@@ -174,7 +174,7 @@ impl Probing {
             | Failure::Late => false,
         };
         if is_hopeless && !std::mem::replace(&mut self.is_told, true) {
-            log::warn!("{name}.{number}: its `ready` cannot be found out: {failure}");
+            log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
     }
 }
