@@ -151,7 +151,7 @@ impl Client {
             print(&body)?;
         }
         let reason = text(&value, "reason");
-        let reason = if reason.is_empty() { format!("the answer is {status}") } else { reason.to_owned() };
+        let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
         tell_lines(what, &reason);
         Ok(NO)
     }

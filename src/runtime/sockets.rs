@@ -180,7 +180,7 @@ impl Sockets {
         }
         if self.held.iter().any(|held| is_same_place(&held.address, address)) {
             log::error!(
-                "{address} is in use by processes that were started with another `nonblocking`: stop them first"
+                "{address} is in use by processes that were started with a different `nonblocking`: stop them first"
             );
             return;
         }

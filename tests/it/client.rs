@@ -126,7 +126,8 @@ fn logs_are_lines_with_the_name_of_their_instance() {
     let told = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
     server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
     server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"dropped\":3}}\n{line}"), "");
-    let broken_off = "keepalive: the stream broke off, but SOCKET is still there: keepalive or its logger was killed\n";
+    let broken_off =
+        "keepalive: the stream ended unexpectedly, and SOCKET still exists: keepalive or its logger was killed\n";
     server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{told}{broken_off}"));
     let asked = ["GET /v1/logs?service=web,db.0&lines=7", "GET /v1/logs?lines=100", "GET /v1/logs?follow=1"];
     assert_eq!(server.requests(), asked);

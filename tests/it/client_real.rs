@@ -127,7 +127,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
             let path = set.socket();
             let path = path.display();
             let told = format!(
-                "keepalive: the stream broke off, but {path} is still there: keepalive or its logger was killed\n"
+                "keepalive: the stream ended unexpectedly, and {path} still exists: keepalive or its logger was killed\n"
             );
             assert_eq!((follower.end(), follower.stderr()), (3, told));
         };

@@ -83,7 +83,7 @@ fn too_many_are_refused_and_the_others_go_on() {
         assert!(follower.next().is_some());
     }
     let refused = control.get("/v1/logs");
-    assert_eq!((refused.status, refused.reason().as_str()), (503, "too many read the log already"));
+    assert_eq!((refused.status, refused.reason().as_str()), (503, "too many clients read the log"));
     // One goes, another may come.
     followers.pop();
     wait_until("a free place", || (control.get("/v1/logs?lines=1").status == 200).then_some(()));

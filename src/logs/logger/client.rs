@@ -30,7 +30,7 @@ const ENOUGH_AT_FIRST: usize = 1 << 20;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
     Connection: close\r\n\r\n";
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-    Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many read the log already\"}\n";
+    Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many clients read the log\"}\n";
 
 #[derive(Debug)]
 pub(super) struct Client {

@@ -108,7 +108,7 @@ const FAMILIES: [Family; 26] = [
     Family {
         name: "keepalive_event_loop_iterations_total",
         kind: "counter",
-        help: "Wake-ups of keepalive.",
+        help: "Iterations of the event loop.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.turns)),
     },
     Family {

@@ -350,7 +350,8 @@ impl Runtime {
         let refused = self.store.keep(id, offer, &mut datagram.descriptors, &self.poller);
         if refused.surplus > 0 {
             let surplus = refused.surplus;
-            let what = format_args!("pid {main} stored {surplus} file descriptors too many: `fd_store` is {limit}");
+            let what =
+                format_args!("dropped {surplus} of the file descriptors that pid {main} stored: `fd_store` is {limit}");
             self.notify.complain(self.now, what);
         }
         if datagram.descriptors_truncated || refused.roomless > 0 {
