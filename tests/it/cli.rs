@@ -408,8 +408,8 @@ fn a_level_that_is_not_understood_is_warned_of() {
     use std::os::unix::ffi::OsStrExt;
     let scratch = Directory::new();
     let warning = |value: &str| {
-        let such_as = "such as debug, info, warn, error, off";
-        format!("keepalive: warning: KEEPALIVE_LOG is not understood: `{value}`; {such_as}\n")
+        let expected = "expected error, warn, info, debug or off";
+        format!("keepalive: warning: invalid KEEPALIVE_LOG `{value}`: {expected}\n")
     };
     for (value, expected) in [
         (&b"!!"[..], warning("!!")),

@@ -14,7 +14,7 @@ use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
 #[test]
 fn where_nothing_answers_the_places_and_the_remedy_are_named() {
     let scratch = Directory::new();
-    let remedy = "is keepalive running here? (--socket PATH or KEEPALIVE_SOCKET names another)";
+    let remedy = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
     let runtime = scratch.path().to_str().unwrap();
     let mut run = Run::words(Place::Child, &[KEEPALIVE, "status"]);
     // Another user has no keepalive that listens at the usual places.
@@ -22,12 +22,12 @@ fn where_nothing_answers_the_places_and_the_remedy_are_named() {
     let (code, stdout, stderr) = run.finish();
     let user = nix::unistd::geteuid();
     let places = format!("/run/keepalive.sock or {runtime}/keepalive.sock or /tmp/keepalive-{user}.sock");
-    let expected = format!("keepalive: nothing answers at {places}: {remedy}\n");
+    let expected = format!("keepalive: cannot connect to {places}: {remedy}\n");
     assert_eq!((code, stdout.as_str(), stderr), (3, "", expected));
     let stale = scratch.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let stale = stale.to_str().unwrap();
-    let expected = format!("keepalive: nothing answers at {stale}: {remedy}\n");
+    let expected = format!("keepalive: cannot connect to {stale}: {remedy}\n");
     let stop = Run::words(Place::Child, &[KEEPALIVE, "stop", "web", "--socket", stale]);
     assert_eq!(stop.finish(), (3, String::new(), expected.clone()));
     let health = Run::words(Place::Child, &[KEEPALIVE, "health", "--socket", stale]);

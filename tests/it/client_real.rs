@@ -67,7 +67,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
         let (code, _, stderr) = client(&set, &["shutdown"]);
         assert_eq!((code, stderr.as_str(), running.end()), (0, "", 0));
         let (code, _, stderr) = client(&set, &["status"]);
-        assert!(code == 3 && stderr.starts_with("keepalive: nothing answers at "), "{stderr}");
+        assert!(code == 3 && stderr.starts_with("keepalive: cannot connect to "), "{stderr}");
     });
 }
 
