@@ -201,14 +201,8 @@ fn quoted(word: &Template) -> String {
     }
 }
 
-pub(super) fn shown(template: &Template) -> String {
-    match template {
-        Template::Fixed(text) => text.to_string_lossy().into_owned(),
-        Template::Numbered(pieces) => {
-            let pieces: Vec<_> = pieces.iter().map(|piece| piece.to_string_lossy()).collect();
-            pieces.join("{instance}")
-        }
-    }
+fn shown(template: &Template) -> String {
+    template.to_string()
 }
 
 fn user_text(credentials: &Credentials) -> String {

@@ -101,7 +101,8 @@ impl InstanceId {
 }
 
 /// How a process exited, waitid(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(untagged)]
 pub enum ExitStatus {
     /// The process called exit(3) with this code.
     Code(u8),

@@ -155,17 +155,16 @@ impl Sockets {
     /// Tells the kernel which one of two sockets at `address` gets the connections: the one that the plan names as soon as
     /// somebody serves it.
     fn prefer(&mut self, address: &Address) {
-        let at_address = || self.held.iter().filter(|held| held.address == *address);
-        let are_two = at_address().count() == 2 && at_address().all(|held| held.slot.is_none());
-        let position = are_two.then(|| {
-            let best = at_address().position(|held| held.is_current && held.is_served);
-            best.or_else(|| at_address().position(|held| held.is_served)).unwrap_or(0)
-        });
-        let preferred = position.and_then(|position| u32::try_from(position).ok());
-        if at_address().all(|held| held.preferred == preferred) {
-            return;
-        }
-        for held in self.held.iter_mut().filter(|held| held.address == *address) {
+        let mut group: Vec<&mut Held> = self.held.iter_mut().filter(|held| held.address == *address).collect();
+        let preferred = match group.as_slice() {
+            [first @ Held { slot: None, .. }, second @ Held { slot: None, .. }] => {
+                let is_wanted = |held: &Held| held.is_served && held.is_current;
+                let is_second = !is_wanted(first) && (is_wanted(second) || (second.is_served && !first.is_served));
+                Some(u32::from(is_second))
+            }
+            _ => None,
+        };
+        for held in group.iter_mut().filter(|held| held.preferred != preferred) {
             listen::prefer(&held.socket, preferred);
             held.preferred = preferred;
         }

@@ -94,7 +94,7 @@ fn check_gives_the_plan_as_json() {
         "stop_signal": "SIGTERM", "stop_timeout_ms": 5000, "kill_mode": "mixed", "ready": {"delay_ms": 2000},
         "stop_delay_ms": 0, "ready_timeout_ms": 30000, "watchdog_ms": null,
         "reload": {"strategy": "rolling", "signal": null, "max_surge": 1, "soak_ms": 0},
-        "listen": [], "listen_mode": "shared", "fd_store": 0, "state": null, "ipc": false,
+        "listen": [], "listen_mode": "shared", "listen_fds": true, "fd_store": 0, "state": null, "ipc": false,
     });
     assert_eq!(json["plan"]["services"][0], expected);
 }
@@ -104,7 +104,7 @@ const SERVED: &[u8] = br#"
 [services.web]
 command = ["sleep", "{fd.http}"]
 instances = 2
-listen = { http = "tcp://127.0.0.1:8080", admin = { address = "unix:///run/web.sock", mode = "0600" } }
+listen = { http = { address = "tcp://127.0.0.1:8080", nonblocking = true }, admin = { address = "unix:///run/web.sock", mode = "0600" } }
 fd_store = 8
 state = { size = "1KiB", persist = "/data/{instance}" }
 ipc = true
@@ -116,6 +116,7 @@ reload = { max_surge = 2, soak = "5s" }
 command = "sleep 1"
 listen = { dns = "udp://[::]:53" }
 listen_mode = "reuseport"
+listen_fds = false
 ready = "notify"
 ready_timeout = "1m"
 reload = { strategy = "signal", signal = "HUP" }
@@ -132,9 +133,9 @@ fn check_shows_sockets_readiness_and_reload() {
     };
     assert_eq!(lines("command"), ["sleep 3", "sleep 1"]);
     let sockets = [
-        "http: tcp://127.0.0.1:8080, descriptor 3",
+        "http: tcp://127.0.0.1:8080, descriptor 3, nonblocking",
         "admin: unix:///run/web.sock, descriptor 4, mode 0600",
-        "dns: udp://[::]:53, descriptor 3, one for each instance",
+        "dns: udp://[::]:53, descriptor 3, one for each instance, not in LISTEN_FDS",
     ];
     assert_eq!(lines("listen"), sockets);
     let given = ["an ipc channel, state of 1KiB in /data/{instance}, up to 8 stored descriptors"];
@@ -157,8 +158,9 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let web = &json["plan"]["services"][0];
     let listen = serde_json::json!([
-        {"name": "http", "address": "tcp://127.0.0.1:8080", "fd": 3},
-        {"name": "admin", "address": "unix:///run/web.sock", "fd": 4, "mode": "0600", "user": null, "group": null},
+        {"name": "http", "address": "tcp://127.0.0.1:8080", "fd": 3, "nonblocking": true},
+        {"name": "admin", "address": "unix:///run/web.sock", "fd": 4, "nonblocking": false, "mode": "0600", "user": null,
+         "group": null},
     ]);
     assert_eq!(web["listen"], listen);
     assert_eq!(web["state"], serde_json::json!({"size_bytes": 1024, "persist": "/data/{instance}"}));
@@ -170,6 +172,17 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
     assert_eq!((&proxy["listen_mode"], &proxy["ready"]), (&"reuseport".into(), &"notify".into()));
     let reload = serde_json::json!({"strategy": "signal", "signal": "SIGHUP", "max_surge": 1, "soak_ms": 0});
     assert_eq!(proxy["reload"], reload);
+}
+
+// Written down when the JSON was made by hand.
+#[test]
+fn check_writes_each_kind_of_value_as_it_always_has() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", include_bytes!("plan/keepalive.toml"), 0o644);
+    let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(include_str!("plan/plan.json")).unwrap();
+    assert_eq!(json["plan"], expected, "{json}");
 }
 
 #[test]
