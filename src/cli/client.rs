@@ -167,13 +167,13 @@ fn missing(definition: &Definition) -> UsageError {
 }
 
 fn unexpected(definition: &Definition, word: &str) -> UsageError {
-    UsageError::new(format!("unexpected word `{word}`"), form(definition))
+    UsageError::new(format!("unexpected argument `{word}`"), form(definition))
 }
 
 fn name_of(word: &str) -> Result<String, UsageError> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if word.is_empty() || !word.bytes().all(valid) {
-        return Err(UsageError::new(format!("`{word}` is no name"), "such as web, web.2 or all"));
+        return Err(UsageError::new(format!("invalid name `{word}`"), "such as web, web.2 or all"));
     }
     Ok(word.to_owned())
 }
@@ -193,7 +193,7 @@ fn count(what: &str, word: &str) -> Result<u32, UsageError> {
 fn timeout(word: &str) -> Result<Duration, UsageError> {
     let duration = init_options::duration("--timeout", word)?;
     if duration < Duration::from_millis(1) {
-        return Err(UsageError::new(format!("`--timeout` needs some time, found `{word}`"), "such as --timeout=5s"));
+        return Err(UsageError::new(format!("`--timeout` needs a duration, found `{word}`"), "such as --timeout=5s"));
     }
     Ok(duration)
 }
@@ -203,5 +203,5 @@ fn unknown_shell(shell: &str) -> UsageError {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("one of {}", SHELLS.join(", ")),
     };
-    UsageError::new(format!("there are no completions for `{shell}`"), remedy)
+    UsageError::new(format!("unknown shell `{shell}`"), remedy)
 }

@@ -79,20 +79,20 @@ fn wrong_words_say_what_would_be_right() {
     check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2 or all", "keepalive stop NAME…");
     check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
-    check_refused("scale", "scale web 1 2", "unexpected word `2`", "keepalive scale NAME N");
+    check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N");
     check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N");
     check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N");
-    check_refused("top", "top web", "unexpected word `web`", "keepalive top");
-    check_refused("status", "status a/b", "`a/b` is no name", "such as web, web.2 or all");
+    check_refused("top", "top web", "unexpected argument `web`", "keepalive top");
+    check_refused("status", "status a/b", "invalid name `a/b`", "such as web, web.2 or all");
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
     check_refused("logs", "logs -n x", "`-n` needs a whole number, found `x`", "");
-    check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "with a unit: --timeout=5s");
-    check_refused("stop", "stop a --timeout 0", "`--timeout` needs some time, found `0`", "such as --timeout=5s");
+    check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "add a unit: --timeout=5s");
+    check_refused("stop", "stop a --timeout 0", "`--timeout` needs a duration, found `0`", "such as --timeout=5s");
     check_refused("status", "status --json=x", "`--json` takes no value, but there is `x`", "");
     let message = "`keepalive status` takes no command after `--`";
     check_refused("status", "status -- web", message, "keepalive status [NAME…]");
-    check_refused("completions", "completions zhs", "there are no completions for `zhs`", "did you mean `zsh`?");
-    check_refused("completions", "completions tcsh", "there are no completions for `tcsh`", "one of bash, zsh, fish");
+    check_refused("completions", "completions zhs", "unknown shell `zhs`", "did you mean `zsh`?");
+    check_refused("completions", "completions tcsh", "unknown shell `tcsh`", "one of bash, zsh, fish");
     let socket = words(&["status", "--socket", ""]);
     let error = UsageError::new("`--socket` needs a file, found an empty name", "is a variable not set?");
     assert_eq!(read(&socket), Err(UsageError { command: "status", ..error }));
@@ -101,9 +101,9 @@ fn wrong_words_say_what_would_be_right() {
 #[test]
 fn options_of_other_modes_say_where_they_belong() {
     let form = "keepalive [OPTIONS] -- CMD [ARG…]";
-    check_error("-g status", "`-g` is for one command without a configuration, not for `status`", form);
-    let remedy = "keepalive status talks to the one that runs; --socket PATH names another";
-    check_error("-c a.toml status", "`-c` says nothing to `status`", remedy);
+    check_error("-g status", "`-g` is an option of init mode and cannot be used with `status`", form);
+    let remedy = "keepalive status talks to a running keepalive; select one with --socket PATH";
+    check_error("-c a.toml status", "`-c` cannot be used with `status`", remedy);
 }
 
 #[test]
@@ -116,7 +116,8 @@ fn a_probe_has_no_other_exit_code_than_one() {
     }
     assert_eq!((code(&["status", "--"]), code(&["-v", "status"]), code(&["--nonsense", "--", "health"])), (2, 2, 2));
     let error = read(&words(&["health", "a", "b"])).unwrap_err();
-    let expected = "keepalive: unexpected word `b`\n  keepalive health [--ready] [NAME]\nsee keepalive health --help\n";
+    let expected =
+        "keepalive: unexpected argument `b`\n  keepalive health [--ready] [NAME]\nsee keepalive health --help\n";
     assert_eq!(error.to_string(), expected);
 }
 

@@ -66,59 +66,59 @@ const fn valued(
     Opt { short, long, value, values, help }
 }
 
-const CONFIG: [Opt; 1] = [valued("-c", "--config", "FILE", Files, "the configuration")];
-const JSON: [Opt; 1] = [flag("", "--json", "JSON in place of text")];
-const HELP: [Opt; 1] = [flag("-h", "--help", "this help")];
-const FOLLOW: [Opt; 1] = [flag("-f", "--follow", "go on with what comes")];
+const CONFIG: [Opt; 1] = [valued("-c", "--config", "FILE", Files, "configuration file")];
+const JSON: [Opt; 1] = [flag("", "--json", "print JSON")];
+const HELP: [Opt; 1] = [flag("-h", "--help", "show this help")];
+const FOLLOW: [Opt; 1] = [flag("-f", "--follow", "keep printing new entries as they come")];
 /// Of everything that talks to a running keepalive.
 const CLIENT: [Opt; 2] = [
-    valued("", "--socket", "PATH", Files, "where keepalive listens"),
-    valued("", "--timeout", "DURATION", Nothing, "how long it may take, such as 90s or 1m30s"),
+    valued("", "--socket", "PATH", Files, "control socket of keepalive"),
+    valued("", "--timeout", "DURATION", Nothing, "maximum time to wait, such as 90s or 1m30s"),
 ];
 const LOOK: &[&[Opt]] = &[&JSON, &CLIENT, &HELP];
 
 const INIT: [Opt; 9] = [
-    flag("-g", "--group", "signals go to the command's process group"),
-    valued("-r", "--rewrite", "FROM:TO", Nothing, "send TO in place of FROM (TERM:QUIT); TO 0 drops it; repeatable"),
+    flag("-g", "--group", "forward signals to the command's process group"),
+    valued("-r", "--rewrite", "FROM:TO", Nothing, "forward TO instead of FROM (TERM:QUIT), 0 to drop it; repeatable"),
     valued("-e", "--remap-exit", "CODE", Nothing, "report exit code CODE as 0; repeatable"),
-    valued("-p", "--parent-death-signal", "SIG", Signals, "what keepalive gets when its parent dies"),
+    valued("-p", "--parent-death-signal", "SIG", Signals, "signal to receive when the parent process dies"),
     valued(
         "",
         "--grace",
         "DURATION",
         Nothing,
-        "SIGKILL so long after the first SIGTERM, SIGINT or SIGQUIT (5s, 1m30s)",
+        "send SIGKILL this long after the first SIGTERM, SIGINT or SIGQUIT (5s)",
     ),
-    valued("", "--linger", "DURATION", Nothing, "wait so long for what the command left behind"),
-    flag("-w", "--warn-on-reap", "a line for each orphan that is reaped"),
-    flag("-v", "--verbose", "more detail"),
-    flag("-V", "--version", "the version"),
+    valued("", "--linger", "DURATION", Nothing, "stop leftover processes, and wait this long for them"),
+    flag("-w", "--warn-on-reap", "log each orphaned process that is reaped"),
+    flag("-v", "--verbose", "log more details"),
+    flag("-V", "--version", "show the version"),
 ];
 
 const RUN: [Opt; 17] = [
-    valued("", "--name", "NAME", Nothing, "default: the program's name"),
+    valued("", "--name", "NAME", Nothing, "name of the service (default: the program's name)"),
     valued(
         "-i",
         "--instances",
         "N",
         Choice(&["cpus"]),
-        "how many, or cpus; {instance} in the command is the number, from 0",
+        "number of instances, or cpus; {instance} in CMD is its number",
     ),
     valued(
         "",
         "--restart",
         "POLICY",
         Choice(&["always", "on-failure", "never"]),
-        "always (default), on-failure, never",
+        "always (default), on-failure or never",
     ),
-    valued("", "--restart-delay", "D", Nothing, "before every restart (0s)"),
-    valued("", "--min-uptime", "D", Nothing, "a shorter run is unstable (10s)"),
+    valued("", "--restart-delay", "D", Nothing, "delay before every restart (0s)"),
+    valued("", "--min-uptime", "D", Nothing, "shorter runs are unstable (10s)"),
     valued(
         "",
         "--max-restarts",
         "N",
         Choice(&["unlimited"]),
-        "unstable restarts in a row until it has failed (16), or unlimited",
+        "limit of consecutive unstable restarts (16), or unlimited",
     ),
     valued(
         "",
@@ -127,22 +127,34 @@ const RUN: [Opt; 17] = [
         Choice(&["exec", "notify", "ipc", "tcp=", "http=", "file=", "exec=", "fd=", "delay="]),
         "exec (default), notify, ipc, fd=, tcp=, http=, file=, exec=, delay=",
     ),
-    valued("", "--listen", "NAME=ADDRESS", Nothing, "repeatable; {fd.NAME} in the command is its number"),
+    valued("", "--listen", "NAME=ADDRESS", Nothing, "listening socket, {fd.NAME} in CMD is its number; repeatable"),
     valued(
         "",
         "--listen-fds",
         "BOOLEAN",
         Choice(&["true", "false"]),
-        "true (default): LISTEN_FDS announces the sockets; false: it is not set",
+        "announce sockets in LISTEN_FDS: true (default) or false",
     ),
-    valued("", "--cwd", "DIR", Directories, "where it runs"),
-    valued("", "--user", "USER", Users, "name or number"),
-    valued("", "--env", "NAME=VALUE", Nothing, "repeatable"),
-    valued("", "--env-file", "FILE", Files, "repeatable"),
-    valued("", "--stop-signal", "SIG", Signals, "SIGTERM"),
-    valued("", "--stop-timeout", "D", Nothing, "then SIGKILL (5s)"),
-    valued("", "--on-failure", "WHAT", Choice(&["shutdown", "ignore"]), "shutdown (default) or ignore"),
-    valued("", "--on-success", "WHAT", Choice(&["ignore", "shutdown"]), "ignore (default) or shutdown"),
+    valued("", "--cwd", "DIR", Directories, "working directory"),
+    valued("", "--user", "USER", Users, "user name or number"),
+    valued("", "--env", "NAME=VALUE", Nothing, "environment variable; repeatable"),
+    valued("", "--env-file", "FILE", Files, "file with environment variables; repeatable"),
+    valued("", "--stop-signal", "SIG", Signals, "signal that stops it (SIGTERM)"),
+    valued("", "--stop-timeout", "D", Nothing, "time to stop before SIGKILL (5s)"),
+    valued(
+        "",
+        "--on-failure",
+        "WHAT",
+        Choice(&["shutdown", "ignore"]),
+        "when it has failed: shutdown (default) or ignore",
+    ),
+    valued(
+        "",
+        "--on-success",
+        "WHAT",
+        Choice(&["ignore", "shutdown"]),
+        "when it has completed: ignore (default) or shutdown",
+    ),
 ];
 
 const NAME: Values = Named(Names::All);
@@ -153,9 +165,9 @@ const OPTIONS: &str = "Options:";
 pub(super) const PROGRAM: Definition = Definition {
     name: "",
     forms: &[
-        ("keepalive [OPTIONS] -- CMD [ARG…]", "one command, as a tiny init runs it"),
-        ("keepalive [-c FILE]", "a set of services from keepalive.toml"),
-        ("keepalive -c FILE -- CMD [ARG…]", "and CMD beside it, whose end is the end of all"),
+        ("keepalive [OPTIONS] -- CMD [ARG…]", "run one command, as a tiny init does"),
+        ("keepalive [-c FILE]", "run the services of keepalive.toml"),
+        ("keepalive -c FILE -- CMD [ARG…]", "and CMD with them: when it exits, keepalive shuts down"),
     ],
     summary: "container init and supervisor",
     options_title: "Options for one command:",
@@ -170,18 +182,18 @@ pub(super) const ALL: [Definition; 17] = [
     Definition {
         name: "run",
         forms: &[
-            ("keepalive run [-c FILE]", "those of keepalive.toml, the same as keepalive [-c FILE]"),
-            ("keepalive run -c FILE -- CMD [ARG…]", "and CMD beside them"),
-            ("keepalive run [OPTIONS] -- CMD", "CMD alone, without a file"),
+            ("keepalive run [-c FILE]", "the same as keepalive [-c FILE]"),
+            ("keepalive run -c FILE -- CMD [ARG…]", "and CMD with them"),
+            ("keepalive run [OPTIONS] -- CMD", "run CMD as the only service, without a file"),
         ],
-        summary: "a set of services",
-        options_title: "Options for CMD alone; each is the key of that name in [services.NAME]:",
+        summary: "run a set of services",
+        options_title: "Options for CMD as the only service; each is the key of the same name in [services.NAME]:",
         options: &[&RUN, &CONFIG, &HELP],
         operands: &[],
         text: "\
 An ADDRESS is tcp://0.0.0.0:8080, udp://[::]:53 or unix:///run/web.sock. WHEN is a word, or
-fd=3 (a newline is written to it), tcp=127.0.0.1:80, http=http://127.0.0.1/ok, file=/run/up,
-exec=CMD, delay=2s; ipc gives it the channel, too. For example:
+fd=3 (it writes a newline there), tcp=127.0.0.1:80, http=http://127.0.0.1/ok, file=/run/up,
+exec=CMD, delay=2s; ipc also opens the IPC channel. For example:
 
   keepalive run -i 4 --env PORT=300{instance} -- node server.js
   keepalive run --listen http=tcp://0.0.0.0:8080 --ready http=http://127.0.0.1:8080/ok \\
@@ -191,39 +203,39 @@ exec=CMD, delay=2s; ipc gives it the channel, too. For example:
     Definition {
         name: "check",
         forms: &[("keepalive check [-c FILE] [--json]", "")],
-        summary: "is the configuration right, and what does it come to?",
+        summary: "validate the configuration and show the resolved plan",
         options_title: OPTIONS,
         options: &[&CONFIG, &JSON, &HELP],
         operands: &[],
         text: "\
-Prints every error with its place and what would be right, or else the plan: the
-order of starts, and each service with its defaults filled in. Looks for
-programs, users, directories and env files, too. Starts nothing.
+Prints every error with its position and a hint, or the plan: the start order, and
+each service with its defaults. Also checks that programs, users, directories and
+environment files exist. Starts nothing.
 Exit code: 0 valid, 78 invalid.
 ",
     },
     Definition {
         name: "status",
         forms: &[("keepalive status [NAME…]", "")],
-        summary: "what runs, and why the rest does not",
+        summary: "show service state",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[NAME],
         text: "\
-NAME is a service (web), one of its instances (web.2) or all. Time of processors
-and memory are those of an instance's whole process tree.
+NAME is a service (web), one of its instances (web.2) or all. CPU time and memory
+are those of the whole process tree of an instance.
 ",
     },
     Definition {
         name: "start",
         forms: &[("keepalive start NAME…", "")],
-        summary: "start services or instances, and what they depend on",
+        summary: "start services or instances, and their dependencies",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[NAME],
         text: "\
-Waits until they are ready, for 60s at most unless --timeout says otherwise. NAME
-is web, web.2 or all; several are started one after the other.
+Waits until they are ready, at most 60s or --timeout. NAME is web, web.2 or all;
+several names are started one after the other.
 ",
     },
     Definition {
@@ -234,35 +246,35 @@ is web, web.2 or all; several are started one after the other.
         options: LOOK,
         operands: &[NAME],
         text: "\
-Waits until they have ended, for 60s at most unless --timeout says otherwise. NAME
-is web, web.2 or all; several are stopped one after the other.
+Waits until they have stopped, at most 60s or --timeout. NAME is web, web.2 or all;
+several names are stopped one after the other.
 ",
     },
     Definition {
         name: "restart",
         forms: &[("keepalive restart NAME…", "")],
-        summary: "stop services or instances and start them again",
+        summary: "restart services or instances",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[NAME],
         text: "\
-Waits until they are ready, for 60s at most unless --timeout says otherwise. NAME
-is web, web.2 or all; several are restarted one after the other.
+Waits until they are ready, at most 60s or --timeout. NAME is web, web.2 or all;
+several names are restarted one after the other.
 ",
     },
     Definition {
         name: "reload",
         forms: &[("keepalive reload [NAME…]", "")],
-        summary: "replace processes one by one, or read the configuration again",
+        summary: "replace processes one by one, or reload the configuration",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[NAME],
         text: "\
-With NAME (web, web.2 or all): starts a new process beside each old one, which ends
-when the new one is ready. If a new one does not get ready the old ones stay, and the
-reload ends there. Without NAME: reads the configuration again; an invalid one
-changes nothing, and of a valid one only what differs is started, stopped or replaced.
-Waits until it is done, for 60s at most unless --timeout says otherwise.
+With NAME (web, web.2 or all): starts a new process beside each old one, and stops the
+old one when the new one is ready. If a new process does not become ready, the old ones
+stay and the reload fails. Without NAME: reloads the configuration. An invalid one
+changes nothing; with a valid one only services that differ are started, stopped or
+replaced. Waits until it is finished, at most 60s or --timeout.
 ",
     },
     Definition {
@@ -273,8 +285,8 @@ Waits until it is done, for 60s at most unless --timeout says otherwise.
         options: LOOK,
         operands: &[Named(Names::Services), Nothing],
         text: "\
-Waits until the new ones are ready or the old ones have ended, for 60s at most
-unless --timeout says otherwise. The configuration stays as it is.
+Waits until new instances are ready and others have stopped, at most 60s or --timeout.
+The configuration file is not changed.
 ",
     },
     Definition {
@@ -293,34 +305,34 @@ SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
     Definition {
         name: "logs",
         forms: &[("keepalive logs [-f] [-n LINES] [NAME…]", "")],
-        summary: "what services have written",
+        summary: "show service output",
         options_title: OPTIONS,
         options: &[
             &FOLLOW,
-            &[valued("-n", "--lines", "LINES", Choice(&["all"]), "how many lines of what has been (100), or all")],
+            &[valued("-n", "--lines", "LINES", Choice(&["all"]), "number of past lines (100), or all")],
             &JSON,
             &CLIENT,
             &HELP,
         ],
         operands: &[Named(Names::Writers)],
         text: "\
-NAME is web, web.2, or keepalive for its own messages. Without one: everything.
+NAME is web, web.2, or keepalive for its own messages; without NAME it shows all.
 With --json each line is an object with time, service, instance, stream, message
-and partial. With -f it ends with keepalive: exit code 0 after an orderly end, 3 if
-keepalive or the process that has the logs was killed.
+and partial. With -f it ends when keepalive does: exit code 0 after an orderly
+shutdown, 3 if keepalive or its logger process was killed.
 ",
     },
     Definition {
         name: "events",
         forms: &[("keepalive events [-f]", "")],
-        summary: "what has happened: starts, ends, failures, commands",
+        summary: "show what has happened: starts, exits, failures, reloads",
         options_title: OPTIONS,
         options: &[&FOLLOW, &JSON, &CLIENT, &HELP],
         operands: &[],
         text: "\
-For people on a terminal; anywhere else, and with --json, each event is one line
-of JSON, written at once. With -f it ends with keepalive: exit code 0 after an
-orderly end, 3 if keepalive was killed.
+Text on a terminal; anywhere else, and with --json, each event is one line of JSON,
+written immediately. With -f it ends when keepalive does: exit code 0 after an orderly
+shutdown, 3 if keepalive was killed.
 
   keepalive events -f | while read -r event; do redis-cli publish web \"$event\"; done
 ",
@@ -328,31 +340,31 @@ orderly end, 3 if keepalive was killed.
     Definition {
         name: "top",
         forms: &[("keepalive top", "")],
-        summary: "a table of what runs that is kept up to date, the busiest first",
+        summary: "show a live table of processes, the busiest first",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[],
         text: "\
-CPU% is the share of one processor in the last second, and memory what is used,
-both of an instance's whole process tree. The key q ends it. Where stdout is no
-terminal, and with --json, it prints one table and ends.
+CPU% is the share of one CPU in the last second; CPU and memory are those of the whole
+process tree of an instance. Press q to quit. If stdout is not a terminal, and with
+--json, it prints one table and exits.
 ",
     },
     Definition {
         name: "health",
         forms: &[("keepalive health [--ready] [NAME]", "")],
-        summary: "a probe: exit code 0 for yes, 1 for no, and the reason on one line",
+        summary: "health probe: exit code 0 for yes, 1 for no with the reason",
         options_title: OPTIONS,
         options: &[
-            &[flag("", "--ready", "whether all is ready that should be, not only whether keepalive lives")],
+            &[flag("", "--ready", "check that all services are ready, not only that keepalive is alive")],
             &JSON,
             &CLIENT,
             &HELP,
         ],
         operands: &[NAME],
         text: "\
-With NAME: whether that service is ready. The answer may take 5s unless --timeout
-says otherwise. Nothing answers, or wrong usage: that is a no, too.
+With NAME: checks whether that service is ready. Waits at most 5s or --timeout.
+If keepalive does not respond, or the usage is wrong, the exit code is 1, too.
 
   HEALTHCHECK CMD [\"/sbin/keepalive\", \"health\", \"--ready\"]
 ",
@@ -360,16 +372,16 @@ says otherwise. Nothing answers, or wrong usage: that is a no, too.
     Definition {
         name: "shutdown",
         forms: &[("keepalive shutdown", "")],
-        summary: "the ordered stop of everything, and the end of keepalive",
+        summary: "stop all services in order, and keepalive",
         options_title: OPTIONS,
         options: LOOK,
         operands: &[],
-        text: "Comes back when the stop has begun.\n",
+        text: "Returns when the shutdown has started.\n",
     },
     Definition {
         name: "completions",
         forms: &[("keepalive completions SHELL", "")],
-        summary: "what makes bash, zsh or fish complete this command line",
+        summary: "print the completion script for bash, zsh or fish",
         options_title: OPTIONS,
         options: &[&CLIENT, &HELP],
         operands: &[Shells],
@@ -386,7 +398,7 @@ For example:
     Definition {
         name: "help",
         forms: &[("keepalive help [COMMAND]", "")],
-        summary: "what all of this is, or one command",
+        summary: "show help for keepalive or one command",
         options_title: OPTIONS,
         options: &[&HELP],
         operands: &[Commands],

@@ -7,14 +7,14 @@ use super::definitions::{self, Definition, Opt};
 const INTRODUCTION: &str = "\
 keepalive: container init and supervisor
 
-One command, as a tiny init runs it (reaps zombies, forwards signals, passes the exit code on):
+Run one command, as a tiny init does (reaps zombies, forwards signals, returns the exit code):
   keepalive [OPTIONS] -- CMD [ARG…]
 
-A set of services from keepalive.toml, started in order, restarted, stopped in order:
+Run a set of services from keepalive.toml, started in order, restarted, stopped in order:
   keepalive [-c FILE]
-  keepalive -c FILE -- CMD [ARG…]     and CMD beside it: not restarted, its end is the end of all
+  keepalive -c FILE -- CMD [ARG…]     and CMD with them: when it exits, keepalive shuts down
 
-Each of these has its own --help:
+Commands (each has its own --help):
 ";
 
 pub(super) const CONCLUSION: &str = "
@@ -29,12 +29,12 @@ The configuration is the first of: -c FILE, $KEEPALIVE_CONFIG, ./keepalive.toml,
   instances = 2
   depends_on = [\"db\"]
 
-Own messages go to stderr; KEEPALIVE_LOG=debug (info, warn, error, off) says how many.
-A running keepalive is found at --socket PATH, $KEEPALIVE_SOCKET, or the first that is there of
+Log messages go to stderr; KEEPALIVE_LOG=debug (info, warn, error, off) sets the level.
+Commands find a running keepalive at --socket PATH, $KEEPALIVE_SOCKET, or the first that exists of
 /run/keepalive.sock, $XDG_RUNTIME_DIR/keepalive.sock, /tmp/keepalive-UID.sock.
-Exit codes: that of the process that decided the end, 128+N if signal N killed it; 0 after an orderly stop;
-2 wrong usage; 70 a bug; 71 refused by the system; 78 invalid configuration; 126 not executable; 127 not found.
-Of commands to a running keepalive: 0 done; 1 the answer is no; 2 wrong usage; 3 nothing answers.
+Exit codes: that of the process that ended it, 128+N if signal N killed it; 0 after an orderly shutdown;
+2 wrong usage; 70 a bug; 71 system error; 78 invalid configuration; 126 not executable; 127 not found.
+Exit codes of commands to a running keepalive: 0 done; 1 refused or not ready; 2 wrong usage; 3 no response.
 ";
 
 /// Column where the explanation of a command begins.

@@ -43,7 +43,7 @@ impl InitOptions {
         match &self.first {
             None => Ok(()),
             Some(name) => Err(UsageError::new(
-                format!("`{name}` is for one command without a configuration, not for `{other}`"),
+                format!("`{name}` is an option of init mode and cannot be used with `{other}`"),
                 "keepalive [OPTIONS] -- CMD [ARG…]",
             )),
         }
@@ -94,11 +94,11 @@ fn exit_code(name: &str, text: &str) -> Result<ExitStatus, UsageError> {
 pub(super) fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
     parse_duration(text).ok_or_else(|| {
         if exceeds_max_duration(text) {
-            let remedy = format!("the longest is {MAX_DURATION}");
+            let remedy = format!("the maximum is {MAX_DURATION}");
             return UsageError::new(format!("`{name}` is too long: `{text}`"), remedy);
         }
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let remedy = if is_number { format!("with a unit: {name}={text}s") } else { format!("such as {name}=5s") };
+        let remedy = if is_number { format!("add a unit: {name}={text}s") } else { format!("such as {name}=5s") };
         UsageError::new(format!("`{name}` needs a duration, found `{text}`"), remedy)
     })
 }

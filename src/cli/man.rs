@@ -7,45 +7,45 @@ use super::help::CONCLUSION;
 
 const DESCRIPTION: &str = "\
 .SH DESCRIPTION
-keepalive is PID 1 of a container, or of anything else. It runs one command as a tiny init does: it reaps zombies,
-forwards signals and passes the exit code on. Or it runs a set of services from one file: started in order, restarted
-with backoff when they die, stopped in order, with the exit code that says what happened. The commands below that name
-it are for a keepalive that runs already.
+keepalive is PID 1 of a container, or a supervisor elsewhere. It runs one command as a tiny init does: it reaps zombies,
+forwards signals and returns the exit code. Or it runs a set of services from one file: it starts them in order, restarts
+them with backoff when they fail, stops them in order, and returns the exit code of the service that ended it. The other
+commands below control a running keepalive.
 ";
 
 const END: &str = "\
 .SH EXIT STATUS
-That of the process that decided the end, 128+N if signal N killed it; 0 after an orderly stop that was asked for; 2 wrong
-usage; 70 a bug in keepalive; 71 the system refuses what keepalive cannot do without; 78 the configuration cannot be read
-or is invalid; 126 the command is not executable; 127 it was not found.
+That of the process that ended it, 128+N if signal N killed it; 0 after an orderly shutdown; 2 wrong usage; 70 a bug in
+keepalive; 71 a system call that keepalive depends on failed; 78 the configuration cannot be read or is invalid; 126 the
+command is not executable; 127 the command was not found.
 .PP
-Of commands to a running keepalive: 0 done; 1 the answer is no: refused, unknown, not in time, not healthy; 2 wrong usage;
-3 nothing answers. Of
+Of commands to a running keepalive: 0 done; 1 refused, not found, not finished in time or not ready; 2 wrong usage;
+3 no response.
 .B keepalive health
-0 and 1 alone.
+returns only 0 and 1.
 .SH ENVIRONMENT
 .TP
 .B KEEPALIVE_CONFIG
-The configuration, where there is no \\fB\\-c\\fR.
+The configuration file, unless \\fB\\-c\\fR is given.
 .TP
 .B KEEPALIVE_SOCKET
-Where keepalive listens, where there is no \\fB\\-\\-socket\\fR.
+The control socket, unless \\fB\\-\\-socket\\fR is given.
 .TP
 .B KEEPALIVE_LOG
-How many of its own messages keepalive writes to stderr: error, warn, info, debug, off.
+The level of log messages on stderr: error, warn, info, debug, off.
 .TP
 .B NO_COLOR
-If it is set and not empty, tables have no colours.
+If it is set and not empty, output has no colors.
 .SH FILES
 .TP
 .I ./keepalive.toml\\fR, \\fI/etc/keepalive/keepalive.toml\\fR, \\fI/etc/keepalive.toml
-The configuration: the first that is there.
+The configuration: the first that exists.
 .TP
 .I /run/keepalive.sock\\fR, \\fI$XDG_RUNTIME_DIR/keepalive.sock\\fR, \\fI/tmp/keepalive\\-UID.sock
-Where a running keepalive listens: the first that is there.
+The control socket: the first that exists.
 .TP
 .I /dev/termination\\-log
-Where it exists, the reason of an end that nobody asked for is written there.
+If it exists, the reason of an unrequested shutdown is written to it.
 ";
 
 /// All of it.

@@ -183,8 +183,8 @@ impl Request<'_> {
                     options.refuse_with(word)?;
                     if config.is_some() {
                         let remedy =
-                            format!("keepalive {word} talks to the one that runs; --socket PATH names another");
-                        let error = UsageError::new(format!("`-c` says nothing to `{word}`"), remedy);
+                            format!("keepalive {word} talks to a running keepalive; select one with --socket PATH");
+                        let error = UsageError::new(format!("`-c` cannot be used with `{word}`"), remedy);
                         let command = if word == "health" { definition.name } else { "" };
                         return Err(UsageError { command, ..error });
                     }
@@ -254,7 +254,7 @@ fn check(
             name if name.starts_with('-') => return Err(unknown_option(name, &["--config", "--json", "--help"])),
             word => {
                 let remedy = format!("keepalive check -c {word}");
-                return Err(UsageError::new(format!("`keepalive check` takes no word such as `{word}`"), remedy));
+                return Err(UsageError::new(format!("unexpected argument `{word}`"), remedy));
             }
         }
     }

@@ -59,8 +59,8 @@ pub(super) fn read(
     match (config, first, command) {
         (None, _, Some(command)) => Ok(Invocation::SuperviseOne(line.finish(name, &command))),
         (Some(_), Some(option), _) => Err(UsageError::new(
-            format!("`{option}` and `-c` exclude each other: the file describes its services"),
-            "write it as a key of `[services.NAME]`",
+            format!("`{option}` cannot be used with `-c`: the file defines the services"),
+            "set it in `[services.NAME]`",
         )),
         (None, Some(option), None) => Err(UsageError::new(
             format!("`{option}` needs a command after `--`"),
@@ -79,8 +79,8 @@ fn unexpected_word(word: &str, parser: &mut Parser, command: Option<Vec<OsString
         words.extend(command);
     }
     UsageError::new(
-        format!("unexpected word `{word}`"),
-        format!("a command stands after `--`: {}", shown("keepalive run --", &words)),
+        format!("unexpected argument `{word}`"),
+        format!("write the command after `--`: {}", shown("keepalive run --", &words)),
     )
 }
 
@@ -116,7 +116,7 @@ impl Line {
         };
         let value = text(name, parser)?;
         if key == "env" && !value.contains('=') {
-            let remedy = format!("such as --env {value}=value; what keepalive itself has is passed on anyway");
+            let remedy = format!("such as --env {value}=value; the environment of keepalive is inherited anyway");
             return Err(UsageError::new(format!("`--env` needs NAME=value, found `{value}`"), remedy));
         }
         if key == "listen" {
@@ -134,7 +134,7 @@ impl Line {
         };
         let given = |option: &InlineOption| option.key == "listen" && option.value.split('=').next() == Some(name);
         if self.options.iter().any(given) {
-            return Err(UsageError::new(format!("`--listen {name}=` is given twice"), "rename one of them"));
+            return Err(UsageError::new(format!("`--listen {name}=` is used twice"), "rename one of them"));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
 #[must_use]
 pub fn plan_text(path: &Path, plan: &Plan) -> String {
     let mut text = format!(
-        "{} is valid: {}, {}\n\nstart order (the stop order is the reverse)\n",
+        "{} is valid: {}, {}\n\nstart order (services stop in reverse order)\n",
         path.display(),
         counted(plan.services.len() as u64, "service"),
         counted(plan.instances().into(), "instance"),
@@ -28,21 +28,21 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
         let after = dependencies(plan, service);
         let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
         let is_starting = order.get(position).is_some_and(|index| starting.contains(index));
-        let idle = if is_starting { "" } else { " (does not start by itself)" };
+        let idle = if is_starting { "" } else { " (autostart = false)" };
         push(&mut text, format_args!("{:>4}. {}{after}{idle}\n", position + 1, service.name));
     }
     for service in services() {
         push(&mut text, format_args!("\n{}\n", service.name));
         describe(plan, service, &mut text);
     }
-    push(&mut text, format_args!("\nthe whole stop takes {} at most\n", format_duration(plan.shutdown_timeout)));
+    push(&mut text, format_args!("\nthe shutdown takes at most {}\n", format_duration(plan.shutdown_timeout)));
     match &plan.control {
         Control::Default => {}
-        Control::At(path) => push(&mut text, format_args!("the control socket is {}\n", path.display())),
-        Control::Off => text.push_str("there is no control socket\n"),
+        Control::At(path) => push(&mut text, format_args!("control socket: {}\n", path.display())),
+        Control::Off => text.push_str("no control socket\n"),
     }
     if let Some(address) = plan.http {
-        push(&mut text, format_args!("read-only HTTP is served at {address}\n"));
+        push(&mut text, format_args!("read-only HTTP: {address}\n"));
     }
     text
 }
@@ -88,7 +88,7 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
         "type",
         match service.kind {
             Kind::Service => "",
-            Kind::Oneshot => "oneshot: what depends on it starts when it has succeeded",
+            Kind::Oneshot => "oneshot: its dependents start after it has succeeded",
         },
     );
     if service.instances > 1 {
@@ -97,20 +97,20 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("directory", &process.cwd.as_ref().map(shown).unwrap_or_default());
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
     line("env", &env_text(process));
-    line("after", &dependencies(plan, service).join(", "));
+    line("depends on", &dependencies(plan, service).join(", "));
     for (position, socket) in process.listen.iter().enumerate() {
         line("listen", &socket_text(FIRST_SOCKET + position, socket, process));
     }
-    line("given", &given_text(process));
+    line("passed", &given_text(process));
     if service.kind == Kind::Service {
         line("ready", &ready_text(service));
     }
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
-    line("failure", consequence_text(service.on_failure));
+    line("on failure", consequence_text(service.on_failure));
     if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
-        line("completion", consequence_text(service.on_success));
+        line("on success", consequence_text(service.on_success));
     }
     line("reload", &reload_text(&service.reload));
     line("stop", &stop_text(service));
@@ -146,7 +146,7 @@ fn given_text(process: &Process) -> String {
         let place = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {}", shown(path)));
         format!("state of {}{place}", size_text(state.size))
     });
-    let stored = (process.fd_store > 0).then(|| format!("{} of its descriptors again", process.fd_store));
+    let stored = (process.fd_store > 0).then(|| format!("up to {} stored descriptors", process.fd_store));
     let ipc = process.ipc.then(|| "an ipc channel".to_owned());
     [ipc, state, stored].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -161,14 +161,14 @@ fn size_text(bytes: u64) -> String {
 
 fn ready_text(service: &Service) -> String {
     let when = match &service.ready {
-        Ready::Exec => return "when it runs".to_owned(),
-        Ready::Delay(delay) => return format!("{} after it runs", format_duration(*delay)),
-        Ready::Notify => "it says READY=1".to_owned(),
-        Ready::Ipc => "it says \"ready\" on its ipc channel".to_owned(),
+        Ready::Exec => return "when the program runs".to_owned(),
+        Ready::Delay(delay) => return format!("{} after the program starts", format_duration(*delay)),
+        Ready::Notify => "it sends READY=1".to_owned(),
+        Ready::Ipc => "it sends \"ready\" on its ipc channel".to_owned(),
         Ready::Fd(number) => format!("it writes a newline to descriptor {number}"),
-        Ready::Probe(Probe::Tcp(address)) => format!("{} takes a connection", shown(address)),
+        Ready::Probe(Probe::Tcp(address)) => format!("{} accepts a connection", shown(address)),
         Ready::Probe(Probe::Http { authority, target }) => {
-            format!("http://{}{} answers", shown(authority), shown(target))
+            format!("http://{}{} responds", shown(authority), shown(target))
         }
         Ready::Probe(Probe::File(path)) => format!("{} exists", shown(path)),
         Ready::Probe(Probe::Exec(command)) => {
@@ -182,12 +182,12 @@ fn ready_text(service: &Service) -> String {
 fn reload_text(reload: &Reload) -> String {
     let strategy = match reload.strategy {
         Strategy::Rolling if reload.max_surge == 1 && reload.soak.is_zero() => return String::new(),
-        Strategy::Rolling => format!("rolling, {} more at most", reload.max_surge),
-        Strategy::Restart => "by a restart of each".to_owned(),
+        Strategy::Rolling => format!("rolling, {} at a time", reload.max_surge),
+        Strategy::Restart => "restart one by one".to_owned(),
         Strategy::Signal(signal) => return format!("by {signal}"),
     };
     let soak = format_duration(reload.soak);
-    if reload.soak.is_zero() { strategy } else { format!("{strategy}, each to stay up for {soak}") }
+    if reload.soak.is_zero() { strategy } else { format!("{strategy}, each must stay ready for {soak}") }
 }
 
 /// A word as it can be typed in a shell.
@@ -201,14 +201,8 @@ fn quoted(word: &Template) -> String {
     }
 }
 
-pub(super) fn shown(template: &Template) -> String {
-    match template {
-        Template::Fixed(text) => text.to_string_lossy().into_owned(),
-        Template::Numbered(pieces) => {
-            let pieces: Vec<_> = pieces.iter().map(|piece| piece.to_string_lossy()).collect();
-            pieces.join("{instance}")
-        }
-    }
+fn shown(template: &Template) -> String {
+    template.to_string()
 }
 
 fn user_text(credentials: &Credentials) -> String {
@@ -222,7 +216,7 @@ fn env_text(process: &Process) -> String {
     match (names.is_empty(), process.inherit_env) {
         (true, true) => String::new(),
         (true, false) => "empty".to_owned(),
-        (false, true) => format!("{} and what keepalive has", names.join(" ")),
+        (false, true) => format!("{} and the environment of keepalive", names.join(" ")),
         (false, false) => format!("{} and nothing else", names.join(" ")),
     }
 }
@@ -236,17 +230,17 @@ fn restart_text(service: &Service) -> String {
         (RestartPolicy::OnFailure, _) => "on failure",
     };
     let delay = if restart.delay.is_zero() {
-        "at once".to_owned()
+        "immediately".to_owned()
     } else {
         format!("after {}", format_duration(restart.delay))
     };
     let limit = match restart.max_restarts {
-        None => "without end".to_owned(),
-        Some(count) => format!("{} at most", counted(u64::from(count), "time")),
+        None => "without limit".to_owned(),
+        Some(count) => format!("at most {}", counted(u64::from(count), "time")),
     };
     let backoff = &restart.backoff;
     format!(
-        "{when}, {delay}; after runs below {} backing off from {} by {} to {}, {limit}",
+        "{when}, {delay}; after runs shorter than {}: backoff from {}, factor {}, up to {}, {limit}",
         format_duration(restart.min_uptime),
         format_duration(backoff.initial),
         decimal(backoff.factor),
@@ -276,14 +270,18 @@ fn success_text(restart: &Restart) -> String {
 }
 
 fn list(set: &ExitSet) -> String {
-    let all: Vec<String> = set.iter().map(|status| status.to_string()).collect();
+    let shown = |status| match status {
+        ExitStatus::Code(code) => code.to_string(),
+        ExitStatus::Signal(signal) => signal.to_string(),
+    };
+    let all: Vec<String> = set.iter().map(shown).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
 fn consequence_text(consequence: ExitAction) -> &'static str {
     match consequence {
-        ExitAction::Shutdown => "everything stops",
-        ExitAction::Ignore => "the others go on",
+        ExitAction::Shutdown => "shutdown",
+        ExitAction::Ignore => "ignore",
     }
 }
 
@@ -291,7 +289,7 @@ fn stop_text(service: &Service) -> String {
     let whom = match service.stop.kill_mode {
         KillMode::Mixed => "to the main process",
         KillMode::Group => "to the process group",
-        KillMode::Process => "to the main process alone",
+        KillMode::Process => "to the main process only",
     };
     let delay = service.stop.delay;
     let delay =
@@ -301,16 +299,16 @@ fn stop_text(service: &Service) -> String {
 
 fn output_text(process: &Process) -> String {
     let to = |output| match output {
-        Output::Inherit => "to keepalive's",
+        Output::Inherit => "inherited",
         Output::Null => "dropped",
-        Output::Prefix => "by line to keepalive's",
+        Output::Prefix => "prefixed",
     };
     if process.stdout == Output::Inherit && process.stderr == Output::Inherit && process.log_file.is_none() {
         return String::new();
     }
     let file = process.log_file.as_ref().map_or_else(String::new, |file| {
         let (path, size, count) = (shown(&file.path), size_text(file.max_size), file.max_files);
-        format!(", both to {path} ({size}, then renamed, the last {count} kept)")
+        format!(", both to {path} (rotated at {size}, {count} kept)")
     });
     format!("stdout {}, stderr {}{file}", to(process.stdout), to(process.stderr))
 }

@@ -98,7 +98,7 @@ fn check_takes_a_file_and_a_form() {
     check("check", Invocation::Check { config: None, form: Form::Text });
     check("-c a.toml check", Invocation::Check { config: Some("a.toml".into()), form: Form::Text });
     check("check --json -c a.toml", Invocation::Check { config: Some("a.toml".into()), form: Form::Json });
-    check_error("check a.toml", "`keepalive check` takes no word such as `a.toml`", "keepalive check -c a.toml");
+    check_error("check a.toml", "unexpected argument `a.toml`", "keepalive check -c a.toml");
     check_error("check --jsn", "unknown option `--jsn`", "did you mean `--json`?");
     check_error("check -- x", "`keepalive check` takes no command after `--`", "keepalive check [-c FILE]");
 }
@@ -142,8 +142,8 @@ fn a_command_without_the_dashes_is_shown_with_them() {
     check_error("-g sh -c x -- y", "unknown command `sh`", "to run it as a command: keepalive -g -- sh -c x -- y");
     check_error(
         "run node app.js",
-        "unexpected word `node`",
-        "a command stands after `--`: keepalive run -- node app.js",
+        "unexpected argument `node`",
+        "write the command after `--`: keepalive run -- node app.js",
     );
     let line = words(&["sh", "-c", "echo it's $HOME"]);
     let remedy = "to run it as a command: keepalive -- sh -c \"echo it's \"'$HOME'";
@@ -160,18 +160,18 @@ fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
         "`--listen` needs NAME=ADDRESS, found `tcp://0:80`",
         "such as --listen http=tcp://0.0.0.0:8080",
     );
-    check_error("run --listen a=b --listen a=c -- x", "`--listen a=` is given twice", "rename one of them");
+    check_error("run --listen a=b --listen a=c -- x", "`--listen a=` is used twice", "rename one of them");
 }
 
 #[test]
 fn wrong_options_say_what_would_be_right() {
     check_error("--grase=5s -- x", "unknown option `--grase`", "did you mean `--grace`?");
     check_error("-x", "unknown option `-x`", "");
-    check_error("--grace=5 -- x", "`--grace` needs a duration, found `5`", "with a unit: --grace=5s");
+    check_error("--grace=5 -- x", "`--grace` needs a duration, found `5`", "add a unit: --grace=5s");
     check_error("--linger soon -- x", "`--linger` needs a duration, found `soon`", "such as --linger=5s");
     let too_long = "99999999999999999999s";
     let reason = format!("`--grace` is too long: `{too_long}`");
-    check_error(&format!("--grace {too_long} -- x"), &reason, "the longest is 213503d");
+    check_error(&format!("--grace {too_long} -- x"), &reason, "the maximum is 213503d");
     check_error("-r TERM -- x", "`-r` needs two signals, found `TERM`", "such as -r TERM:QUIT, or -r HUP:0 to drop it");
     check_error("-r TREM:INT -- x", "`-r` needs a signal, found `TREM`", "did you mean `SIGTERM`?");
     check_error("-r KILL:INT -- x", "SIGKILL cannot be rewritten: no process can catch it", "");
@@ -190,17 +190,17 @@ fn options_in_the_wrong_place_say_where_they_belong() {
     check_error("--", "a command is missing after `--`", "keepalive -- CMD [ARG…]");
     check_error("run --name x", "`--name` needs a command after `--`", "keepalive run --name x -- CMD [ARG…]");
     let form = "keepalive [OPTIONS] -- CMD [ARG…]";
-    check_error("-g run", "`-g` is for one command without a configuration, not for `run`", form);
-    check_error("-v -c a -- x", "`-v` is for one command without a configuration, not for `-c FILE`", form);
+    check_error("-g run", "`-g` is an option of init mode and cannot be used with `run`", form);
+    check_error("-v -c a -- x", "`-v` is an option of init mode and cannot be used with `-c FILE`", form);
     check_error(
         "run -c a --name x -- y",
-        "`--name` and `-c` exclude each other: the file describes its services",
-        "write it as a key of `[services.NAME]`",
+        "`--name` cannot be used with `-c`: the file defines the services",
+        "set it in `[services.NAME]`",
     );
     check_error(
         "run --env A -- x",
         "`--env` needs NAME=value, found `A`",
-        "such as --env A=value; what keepalive itself has is passed on anyway",
+        "such as --env A=value; the environment of keepalive is inherited anyway",
     );
 }
 

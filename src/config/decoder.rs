@@ -118,7 +118,7 @@ impl<'w> Decoder<'w> {
                     format!("did you mean `{known}`? it is not supported yet")
                 }
                 Some(known) => format!("did you mean `{known}`?"),
-                None => format!("known here: {}", schema.keys.join(", ")),
+                None => format!("known keys: {}", schema.keys.join(", ")),
             };
             self.error(key.span(), &format!("unknown key `{name}` in {title}"), &hint);
         }
@@ -172,9 +172,9 @@ impl<'w> Decoder<'w> {
             let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             let hint = match number.filter(is_number) {
                 _ if value.get_ref().as_str().is_some_and(units::exceeds_max_duration) => {
-                    format!("the longest is `\"{}\"`", units::MAX_DURATION)
+                    format!("the maximum is `\"{}\"`", units::MAX_DURATION)
                 }
-                Some(number) => format!("with a unit: `\"{number}s\"` or `\"{number}ms\"`"),
+                Some(number) => format!("add a unit: `\"{number}s\"` or `\"{number}ms\"`"),
                 None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
             };
             self.unexpected(value, "a duration", &hint);

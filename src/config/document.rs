@@ -187,8 +187,8 @@ impl<'r> Reading<'r> {
         let pattern = path.file_name().unwrap_or_default().as_encoded_bytes();
         let directory = path.parent().unwrap_or(Path::new(""));
         if is_pattern(directory.as_os_str().as_encoded_bytes()) {
-            let message = "`*` and `?` can only stand in the file name";
-            self.walk.error(value.span(), message, "name each directory in an element of its own");
+            let message = "`*` and `?` are only allowed in the file name";
+            self.walk.error(value.span(), message, "write one pattern for each directory");
             return Vec::new();
         }
         if !is_pattern(pattern) {
@@ -229,7 +229,7 @@ impl<'r> Reading<'r> {
         if let Some((key, value)) = tree.get_key_value("keepalive") {
             let include = value.get_ref().as_table().and_then(|table| table.get_key_value("include"));
             let (place, message) = match include {
-                Some((key, _)) => (key.span(), "only the main file can include others"),
+                Some((key, _)) => (key.span(), "only the main file can have `include`"),
                 None => (key.span(), "only the main file can have `[keepalive]`"),
             };
             self.walk.error(place, message, "move it there");
@@ -265,8 +265,8 @@ impl<'r> Reading<'r> {
     fn duplicate(&mut self, name: &str, span: Range<usize>, position: usize) {
         let (message, hint) =
             match self.drafts.get(position).and_then(|first| self.shown_place(first.source, first.span.start)) {
-                Some(first) => (format!("service `{name}` is given twice, first at {first}"), "rename one of them"),
-                None => ("service `main` is the command after `--`".to_owned(), "rename it"),
+                Some(first) => (format!("service `{name}` is defined twice, first at {first}"), "rename one of them"),
+                None => ("the name `main` is reserved for the command after `--`".to_owned(), "rename it"),
             };
         self.walk.error(span, &message, hint);
     }
@@ -291,7 +291,7 @@ impl<'r> Reading<'r> {
             let hint = "add `[services.web]` with `command = [\"node\", \"server.js\"]`".to_owned();
             errors.push(Fault {
                 place: Place { source: 0, span: None },
-                message: "there are no services".to_owned(),
+                message: "no services are defined".to_owned(),
                 hint,
             });
         }
@@ -324,8 +324,8 @@ impl Reading<'_> {
             let stop = draft.service.stop;
             let longest = stop.delay.saturating_add(stop.timeout);
             if let Some(span) = draft.stop_timeout.clone().filter(|_| longest > most) {
-                let message = format!("`shutdown_timeout` ends everything after {}", format_duration(most));
-                let hint = "raise it in `[keepalive]`, and the grace period of the container too".to_owned();
+                let message = format!("`shutdown_timeout` limits the whole shutdown to {}", format_duration(most));
+                let hint = "increase it in `[keepalive]`, and the grace period of the container".to_owned();
                 let place = Place { source: draft.source, span: Some(span) };
                 self.walk.warnings.push(Fault { place, message, hint });
             }
@@ -366,11 +366,11 @@ impl Reading<'_> {
         let first = self.shown_place(first.source, first.span.as_ref().map_or(0, |span| span.start));
         let first = first.unwrap_or_default();
         let (message, hint) = if what == other {
-            (format!("`{what}` is given twice, first at {first}"), "change one of them")
+            (format!("`{what}` is used twice, first at {first}"), "change one of them")
         } else {
             (
-                format!("`{what}` and `{other}` at {first} have addresses in common"),
-                "change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6",
+                format!("`{what}` overlaps with `{other}` at {first}"),
+                "change one of them; `0.0.0.0` means all IPv4 addresses, `[::]` all IPv4 and IPv6 addresses",
             )
         };
         self.walk.errors.push(Fault { place, message, hint: hint.to_owned() });
@@ -382,9 +382,9 @@ impl Reading<'_> {
         for draft in &self.drafts {
             all += i64::from(draft.service.instances);
             if all > INSTANCE_LIMIT {
-                let message = format!("with this there are {all} instances, {INSTANCE_LIMIT} at most");
+                let message = format!("too many instances: {all} up to here, the limit is {INSTANCE_LIMIT}");
                 let place = Place { source: draft.source, span: Some(draft.span.clone()) };
-                self.walk.errors.push(Fault { place, message, hint: "lower `instances`".to_owned() });
+                self.walk.errors.push(Fault { place, message, hint: "reduce `instances`".to_owned() });
                 return;
             }
         }
@@ -434,14 +434,14 @@ fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, Stri
     if is_bare_word(source, span) {
         let hint = match name.to_ascii_lowercase().as_str() {
             lower @ ("true" | "false") => format!("write `{lower}`"),
-            "yes" | "on" => format!("write `true`, or `\"{name}\"` if it is a text"),
-            "no" | "off" => format!("write `false`, or `\"{name}\"` if it is a text"),
+            "yes" | "on" => format!("write `true`, or `\"{name}\"` if it is a string"),
+            "no" | "off" => format!("write `false`, or `\"{name}\"` if it is a string"),
             _ => format!("write `\"{}\"`", name.escape_debug()),
         };
         return (format!("expected a value, found `{}`", name.escape_debug()), hint);
     }
     if message == "unexpected leading zero, expected nothing" {
-        return ("a number cannot begin with a zero".to_owned(), "remove the zero".to_owned());
+        return ("a number cannot start with zero".to_owned(), "remove the zero".to_owned());
     }
     if message != "duplicate key" {
         return (message.to_owned(), String::new());
@@ -450,7 +450,7 @@ fn explain(message: &str, source: &Source, span: &Range<usize>) -> (String, Stri
         Some((line, column)) => format!(", first at {}:{line}:{column}", source.name),
         None => String::new(),
     };
-    (format!("`{name}` is given twice{first}"), "remove or rename one of them".to_owned())
+    (format!("duplicate key `{name}`{first}"), "remove or rename one of them".to_owned())
 }
 
 /// Whether text without quotes stands where a value should.

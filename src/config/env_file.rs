@@ -36,11 +36,11 @@ pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut
             parser.skip_line();
         }
         if parser.total > TOTAL_LIMIT {
-            let message = format!("the variables up to here take more than {} MiB", TOTAL_LIMIT >> 20);
+            let message = format!("the variables up to here are larger than {} MiB", TOTAL_LIMIT >> 20);
             flaws.push(ExpandError {
                 at: parser.line_from(start),
                 message,
-                hint: "no program can be given as much".to_owned(),
+                hint: "the kernel does not accept more".to_owned(),
             });
             break;
         }
@@ -74,14 +74,10 @@ impl Parser<'_> {
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
-            return Err(ExpandError {
-                at: self.line_from(start),
-                message,
-                hint: "a comment begins with `#`".to_owned(),
-            });
+            return Err(ExpandError { at: self.line_from(start), message, hint: "comments start with `#`".to_owned() });
         }
         if RESERVED.iter().any(|reserved| reserved.as_bytes() == name) {
-            let message = format!("`{}` is set by keepalive itself", String::from_utf8_lossy(&name));
+            let message = format!("`{}` is reserved for keepalive", String::from_utf8_lossy(&name));
             return Err(ExpandError { at: start..start + length, message, hint: "remove it".to_owned() });
         }
         self.position += length;
@@ -168,11 +164,7 @@ impl Parser<'_> {
                 value.push(byte);
             }
         }
-        Err(ExpandError {
-            at: self.line_from(start),
-            message: "the quote is not closed".to_owned(),
-            hint: String::new(),
-        })
+        Err(ExpandError { at: self.line_from(start), message: "missing closing quote".to_owned(), hint: String::new() })
     }
 
     /// Only a comment may follow a quoted value.
@@ -183,7 +175,7 @@ impl Parser<'_> {
             self.position = end;
             return Ok(());
         }
-        let hint = "put the whole value between the quotes".to_owned();
+        let hint = "put the whole value inside the quotes".to_owned();
         Err(ExpandError { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
     }
 
@@ -280,10 +272,10 @@ mod tests {
         }
         let (entries, flaws) = parsed(&text);
         assert_eq!(entries.len(), 5);
-        assert!(flaws[0].ends_with("longer than 128 KiB, which no program can be given"), "{flaws:?}");
+        assert!(flaws[0].ends_with("longer than 128 KiB, the limit for one argument or variable"), "{flaws:?}");
         let (entries, flaws) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
         assert_eq!(entries.len(), 63);
-        assert_eq!(flaws, ["100430..100436 the variables up to here take more than 6 MiB"]);
+        assert_eq!(flaws, ["100430..100436 the variables up to here are larger than 6 MiB"]);
     }
 
     #[test]
@@ -293,13 +285,13 @@ mod tests {
         assert_eq!(
             flaws,
             [
-                "2..7 the quote is not closed",
+                "2..7 missing closing quote",
                 "12..14 expected `NAME=value`",
                 "17..20 expected `=` after `C`",
                 "26..27 text after the closing quote",
                 "30..37 variable `NONE` is not set",
                 "42..46 expected `NAME=value`",
-                "47..64 `KEEPALIVE_SERVICE` is set by keepalive itself",
+                "47..64 `KEEPALIVE_SERVICE` is reserved for keepalive",
             ]
         );
     }

@@ -144,8 +144,8 @@ impl Expansion<'_> {
                 _ => self.literal(byte),
             };
             if self.output.current.len() >= LENGTH_LIMIT {
-                let message = format!("longer than {} KiB, which no program can be given", LENGTH_LIMIT >> 10);
-                return Err(flaw(0, self.text.len(), message, "let the program read it from a file"));
+                let message = format!("longer than {} KiB, the limit for one argument or variable", LENGTH_LIMIT >> 10);
+                return Err(flaw(0, self.text.len(), message, "pass it in a file"));
             }
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Expansion<'_> {
         }
         if rest.starts_with(INSTANCE) {
             if self.scope.placeholders == Placeholders::Service {
-                let message = "`{instance}` has no number here: this is one value for all instances".to_owned();
+                let message = "`{instance}` cannot be used here: all instances share this value".to_owned();
                 return Err(flaw(position, INSTANCE.len(), message, "use `{service}`, or no placeholder"));
             }
             self.output.push_instance();
@@ -194,7 +194,7 @@ impl Expansion<'_> {
             return Ok(length);
         }
         if placeholders == Placeholders::Service {
-            let message = format!("`{{fd.{name}}}` has no number here: sockets are given to processes");
+            let message = format!("`{{fd.{name}}}` cannot be used here: sockets are passed to processes only");
             return Err(flaw(position, length, message, "use `{service}`, or no placeholder"));
         }
         let message = format!("service `{service}` has no socket `{name}`");
@@ -204,14 +204,14 @@ impl Expansion<'_> {
                 format!("such as `--listen {name}=tcp://0.0.0.0:8080`")
             }
             None if sockets.is_empty() => format!("such as `listen = {{ {name} = \"tcp://0.0.0.0:8080\" }}`"),
-            None => format!("there are {}", sockets.join(", ")),
+            None => format!("known sockets: {}", sockets.join(", ")),
         };
         Err(flaw(position, length, message, &hint))
     }
 
     /// `rest` begins with `$`; gives back how much of it was used.
     fn dollar(&mut self, rest: &[u8], position: usize, depth: u32) -> Result<usize, ExpandError> {
-        const LITERAL: &str = "`$$` gives a plain `$`";
+        const LITERAL: &str = "write `$$` for a literal `$`";
         if rest.starts_with(b"$$") {
             self.literal(b'$');
             return Ok(2);
@@ -220,13 +220,13 @@ impl Expansion<'_> {
             return Ok(self.literal(b'$'));
         }
         let Some(close) = matching_brace(rest) else {
-            return Err(flaw(position, 2, "`${` is not closed by a `}`".to_owned(), LITERAL));
+            return Err(flaw(position, 2, "missing `}` after `${`".to_owned(), LITERAL));
         };
         let inner = rest.get(2..close).unwrap_or_default();
         let name = inner.get(..name_length(inner)).unwrap_or_default();
         let operation = inner.get(name.len()..).unwrap_or_default();
         if name.is_empty() || !(operation.is_empty() || operation.starts_with(b":-")) {
-            let message = format!("`${{{}}}` is neither `${{VAR}}` nor `${{VAR:-default}}`", lossy(inner));
+            let message = format!("expected `${{VAR}}` or `${{VAR:-default}}`, found `${{{}}}`", lossy(inner));
             return Err(flaw(position, close + 1, message, LITERAL));
         }
         let value = self.scope.variables.and_then(|variables| variables.get(name));
@@ -234,11 +234,16 @@ impl Expansion<'_> {
             Some(value) if operation.is_empty() || !value.is_empty() => self.output.current.extend_from_slice(value),
             _ if operation.is_empty() => {
                 let name = lossy(name);
-                let hint = format!("set it, or give a default: `${{{name}:-default}}`");
+                let hint = format!("set it, or add a default: `${{{name}:-default}}`");
                 return Err(flaw(position, close + 1, format!("variable `{name}` is not set"), &hint));
             }
             _ if depth == NESTING_LIMIT => {
-                return Err(flaw(position, 2, format!("more than {NESTING_LIMIT} defaults in each other"), ""));
+                return Err(flaw(
+                    position,
+                    2,
+                    format!("defaults are nested more than {NESTING_LIMIT} levels deep"),
+                    "",
+                ));
             }
             _ => self.run(position + 2 + name.len() + 2..position + close, depth + 1)?,
         }
@@ -341,10 +346,10 @@ mod tests {
     #[test]
     fn what_cannot_be_filled_in_is_told() {
         check_flaw("a ${NONE} b", 2..9, "variable `NONE` is not set");
-        check_flaw("${PORT", 0..2, "`${` is not closed by a `}`");
-        check_flaw("${1}", 0..4, "`${1}` is neither `${VAR}` nor `${VAR:-default}`");
-        check_flaw("${PORT:+x}", 0..10, "`${PORT:+x}` is neither `${VAR}` nor `${VAR:-default}`");
-        check_flaw("${}", 0..3, "`${}` is neither `${VAR}` nor `${VAR:-default}`");
+        check_flaw("${PORT", 0..2, "missing `}` after `${`");
+        check_flaw("${1}", 0..4, "expected `${VAR}` or `${VAR:-default}`, found `${1}`");
+        check_flaw("${PORT:+x}", 0..10, "expected `${VAR}` or `${VAR:-default}`, found `${PORT:+x}`");
+        check_flaw("${}", 0..3, "expected `${VAR}` or `${VAR:-default}`, found `${}`");
         check_flaw("x{fd.htp}", 1..9, "service `web` has no socket `htp`");
         check_flaw("${A:-${B}}", 5..9, "variable `B` is not set");
     }
@@ -353,12 +358,12 @@ mod tests {
     #[test]
     fn what_the_kernel_would_refuse_is_told() {
         check(&"x".repeat(131_071), "x".repeat(131_071).as_bytes());
-        check_flaw(&"x".repeat(131_072), 0..131_072, "longer than 128 KiB, which no program can be given");
+        check_flaw(&"x".repeat(131_072), 0..131_072, "longer than 128 KiB, the limit for one argument or variable");
     }
 
     #[test]
     fn nesting_has_an_end() {
         let deep = format!("{}{}", "${A:-".repeat(40), "}".repeat(40));
-        check_flaw(&deep, 80..82, "more than 16 defaults in each other");
+        check_flaw(&deep, 80..82, "defaults are nested more than 16 levels deep");
     }
 }

@@ -76,7 +76,7 @@ fn users(path: &Path) -> io::Result<Vec<u8>> {
 
 fn bounded_names(directory: &Path, limit: usize) -> Answer {
     let names = names(directory, limit).map_err(|error| read::describe(&error))?;
-    if names.len() > limit { Err("there are too many files in it".to_owned()) } else { Ok(names) }
+    if names.len() > limit { Err("it contains too many files".to_owned()) } else { Ok(names) }
 }
 
 /// More than `limit` bytes of them are some of them.
@@ -191,7 +191,7 @@ impl Recording {
     /// # Errors
     /// Why there was none.
     pub fn answer(&self, _: &FsQuery<'_>) -> Answer {
-        self.next().unwrap_or_else(|| Err("it has not been read to its end".to_owned()))
+        self.next().unwrap_or_else(|| Err("it was not read completely".to_owned()))
     }
 
     fn next(&self) -> Option<Answer> {
@@ -255,7 +255,7 @@ mod tests {
     fn a_directory_has_not_too_many_names() {
         // The task of each thread: there is one at least, and none has a name without a digit.
         let tasks = Path::new("/proc/self/task");
-        assert_eq!(bounded_names(tasks, 1), Err("there are too many files in it".to_owned()));
+        assert_eq!(bounded_names(tasks, 1), Err("it contains too many files".to_owned()));
         assert!(bounded_names(tasks, NAMES_LIMIT).is_ok());
     }
 }

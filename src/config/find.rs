@@ -20,7 +20,7 @@ impl fmt::Display for NotFound {
              \x20 ./keepalive.toml\n\
              \x20 /etc/keepalive/keepalive.toml\n\
              \x20 /etc/keepalive.toml\n\
-             name another file with -c FILE or $KEEPALIVE_CONFIG, or run one command without any: keepalive -- CMD [ARG…]\n",
+             select another file with -c FILE or $KEEPALIVE_CONFIG, or run one command without a file: keepalive -- CMD [ARG…]\n",
         )
     }
 }

@@ -114,7 +114,7 @@ impl Decoder<'_> {
     }
 
     fn http(&mut self, value: &Value<'_>) -> Option<SocketAddr> {
-        let hint = "such as `\"0.0.0.0:9100\"` or `\"[::1]:9100\"`; names are not looked up";
+        let hint = "such as `\"0.0.0.0:9100\"` or `\"[::1]:9100\"`; host names are not resolved";
         let text = self.string(value, "an address and a port", hint)?;
         let scope =
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: self.variables(&[]) };
@@ -122,7 +122,7 @@ impl Decoder<'_> {
         let address = text.to_str().ok().and_then(|text| text.parse().ok());
         match address {
             Some(address) => self.claim(UniqueResource::Address(Address::Tcp(address)), value.span()),
-            None => self.error(value.span(), "this is no address with a port", hint),
+            None => self.error(value.span(), "invalid address, expected IP:PORT", hint),
         }
         address
     }
@@ -147,9 +147,9 @@ impl Decoder<'_> {
             if !signal.is_catchable() {
                 self.error(key.span(), &format!("{signal} cannot be caught by any process"), "remove it");
             } else if signal == Signal::CHLD {
-                self.error(key.span(), "SIGCHLD tells keepalive itself that a process has ended", "remove it");
+                self.error(key.span(), "SIGCHLD is reserved for keepalive", "remove it");
             } else if seen.contains(&signal) {
-                self.error(key.span(), &format!("{signal} is given twice"), "remove one of them");
+                self.error(key.span(), &format!("{signal} is configured twice"), "remove one of them");
             }
             seen.push(signal);
             if let Some(signal_use) = signal_use {

@@ -23,7 +23,7 @@ pub(super) fn resolve(
             let (message, hint) = match position {
                 Some(position) if position == own => (format!("`{name}` depends on itself"), "remove it".to_owned()),
                 Some(position) if resolved.iter().any(|edge| edge.to == position) => {
-                    (format!("`{name}` is given twice"), "remove one of them".to_owned())
+                    (format!("`{name}` is listed twice"), "remove one of them".to_owned())
                 }
                 Some(to) => {
                     resolved.push(Edge { to, span: span.clone() });
@@ -54,7 +54,7 @@ fn suggestion(name: &str, drafts: &[ServiceDraft]) -> String {
     let names = drafts.iter().map(|draft| &*draft.service.name);
     match nearest(name, names.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if drafts.len() <= 12 => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+        None if drafts.len() <= 12 => format!("known services: {}", names.collect::<Vec<_>>().join(", ")),
         None => String::new(),
     }
 }
@@ -100,7 +100,7 @@ fn report_cycle(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], path: &[(usize,
     let circle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
     let names: Vec<&str> = circle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();
     let Some(from) = path.last().and_then(|(node, _)| drafts.get(*node)) else { return };
-    let message = format!("services wait for each other: {}", names.join(" → "));
+    let message = format!("dependency cycle: {}", names.join(" → "));
     walk.errors.push(fault(from, &edge.span, message, "remove one of these dependencies".to_owned()));
 }
 

@@ -11,15 +11,14 @@ impl Decoder<'_> {
     pub(super) fn hint_at_sockets(&mut self, process: &Process, table: &DeTable<'_>) {
         let Some(value) = table.get("listen").filter(|_| !process.listen.is_empty()) else { return };
         if !table.contains_key("listen_fds") && process.fd_store == 0 && self.binds_by_number(process) {
-            let message =
-                "gunicorn is told `fd://`, and takes the sockets of `LISTEN_FDS` too: it would bind one of them twice";
+            let message = "gunicorn with `fd://` also uses the sockets of `LISTEN_FDS`: it would use one of them twice";
             self.warning(value.span(), message, "add `listen_fds = false`");
         }
         let sockets = value.get_ref().as_table().map(entries).unwrap_or_default();
         let is_decided = sockets.iter().filter_map(|(_, socket)| socket.get_ref().as_table());
         if !is_decided.clone().any(|socket| socket.contains_key("nonblocking")) && is_nginx(process) {
-            let message = "nginx waits in a socket that blocks, and serves nobody meanwhile";
-            let hint = "add `nonblocking = true`, such as `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
+            let message = "nginx requires nonblocking sockets: on a blocking one its workers hang";
+            let hint = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
             self.warning(value.span(), message, hint);
         }
     }

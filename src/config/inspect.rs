@@ -74,7 +74,7 @@ fn directory_flaw(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => None,
         Ok(_) => Some(format!("`{}` is not a directory", path.display())),
-        Err(error) => Some(format!("cannot use `{}` as directory: {}", path.display(), read::describe(&error))),
+        Err(error) => Some(format!("cannot use `{}` as a directory: {}", path.display(), read::describe(&error))),
     }
 }
 
@@ -101,14 +101,14 @@ fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (Strin
     match found {
         Some(path) => {
             let path = path.display();
-            Err((format!("`{path}` cannot be executed"), format!("chmod +x {path}")))
+            Err((format!("`{path}` is not executable"), format!("chmod +x {path}")))
         }
         None if shown.contains('/') => {
-            Err((format!("there is no program `{shown}`"), "it is looked for from `cwd`".to_owned()))
+            Err((format!("program `{shown}` not found"), "the path is relative to `cwd`".to_owned()))
         }
         None => {
             let hint = format!("PATH is {}", String::from_utf8_lossy(path));
-            Err((format!("there is no program `{shown}` in PATH"), hint))
+            Err((format!("program `{shown}` not found in PATH"), hint))
         }
     }
 }
@@ -125,13 +125,13 @@ fn interpreter_flaw(script: &Path, directory: &Path) -> Option<(String, String)>
         return None;
     }
     let hint = if name.ends_with(b"\r") {
-        "its first line ends with CR LF: LF alone is right"
+        "its first line ends with CR LF: use LF"
     } else {
-        "install it, or correct its first line"
+        "install it, or correct the first line of the script"
     };
     let shown = interpreter.to_string_lossy();
     Some((
-        format!("`{}` is to be run by `{}`, which is not there", script.display(), shown.escape_debug()),
+        format!("`{}` needs the interpreter `{}`, which does not exist", script.display(), shown.escape_debug()),
         hint.to_owned(),
     ))
 }

@@ -57,8 +57,8 @@ impl Decoder<'_> {
         let credentials = Credentials { uid, gid, groups: listed.unwrap_or_else(own_groups).into() };
         let is_guess = self.outside.uid == 0 && table.get("group").is_none() && self.users.by_id(uid).is_none();
         if let Some(value) = user.filter(|_| is_guess) {
-            let message = format!("user {uid} is not in /etc/passwd: its group is taken to be {gid}");
-            self.warning(value.span(), &message, "say which `group`");
+            let message = format!("user {uid} is not in /etc/passwd: using group {gid}");
+            self.warning(value.span(), &message, "set `group`");
         }
         let user = known.ok().filter(|_| user.is_some());
         (self.permitted(place, credentials, groups), user)
@@ -96,7 +96,7 @@ impl Decoder<'_> {
             let hint = match (name.split_once(':'), self.users.nearest_user(name)) {
                 (Some((user, group)), _) => format!("write `user = \"{user}\"` and `group = \"{group}\"`"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => "it is not in /etc/passwd; a number needs no entry there".to_owned(),
+                (None, None) => "not found in /etc/passwd; a number needs no entry there".to_owned(),
             };
             self.error(value.span(), &format!("unknown user `{}`", name.escape_debug()), &hint);
         }
@@ -116,7 +116,7 @@ impl Decoder<'_> {
         if gid.is_none() {
             let hint = match self.users.nearest_group(name) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "it is not in /etc/group; a number needs no entry there".to_owned(),
+                None => "not found in /etc/group; a number needs no entry there".to_owned(),
             };
             self.error(value.span(), &format!("unknown group `{}`", name.escape_debug()), &hint);
         }
@@ -141,7 +141,7 @@ impl Decoder<'_> {
                 let names = LIMITS.iter().map(|(name, _)| *name);
                 let hint = match nearest(name, names.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+                    None => format!("known limits: {}", names.collect::<Vec<_>>().join(", ")),
                 };
                 self.error(key.span(), &format!("unknown limit `{name}`"), &hint);
                 return None;
@@ -167,7 +167,7 @@ impl Decoder<'_> {
         };
         let (soft, hard) = (self.amount(soft_value)?, self.amount(hard)?);
         if hard.is_some_and(|hard| soft.is_none_or(|soft| soft > hard)) {
-            self.error(soft_value.span(), "`soft` is above `hard`", "lower it");
+            self.error(soft_value.span(), "`soft` is greater than `hard`", "lower it");
         }
         Some((soft, hard))
     }
@@ -190,7 +190,7 @@ impl Decoder<'_> {
     fn compare_hard_limit(&mut self, value: &Value<'_>, name: &str, resource: u32, wanted: Option<u64>) {
         let Some(most) = (self.outside.hard_limit)(resource) else { return };
         if self.outside.purpose == Purpose::Check && wanted.is_none_or(|wanted| wanted > most) {
-            let message = format!("the hard limit for `{name}` is {most} here, and raising it takes CAP_SYS_RESOURCE");
+            let message = format!("the hard limit for `{name}` is {most}, and raising it requires CAP_SYS_RESOURCE");
             self.warning(value.span(), &message, "lower it, or raise the container's limit");
         }
     }

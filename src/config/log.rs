@@ -60,14 +60,14 @@ impl Decoder<'_> {
         let Some(value) = table.get("file") else {
             for key in ["max_size", "max_files"] {
                 if let Some((key, _)) = table.get_key_value(key) {
-                    let message = format!("`{}` without `file` means nothing", key.get_ref());
+                    let message = format!("`{}` has no effect without `file`", key.get_ref());
                     self.error(key.span(), &message, "add `file`, or remove it");
                 }
             }
             return None;
         };
         Some(LogFile {
-            path: self.absolute_path(value, scope, "leave `file` out to write none")?,
+            path: self.absolute_path(value, scope, "remove `file` to write no log file")?,
             max_size,
             max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(MAX_FILES),
         })

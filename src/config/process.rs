@@ -45,7 +45,7 @@ impl Decoder<'_> {
         let process = Process {
             cwd: table
                 .get("cwd")
-                .and_then(|value| self.absolute_path(value, scope, "leave `cwd` out to stay where keepalive is")),
+                .and_then(|value| self.absolute_path(value, scope, "remove `cwd` to use the directory of keepalive")),
             credentials,
             umask: table.get("umask").and_then(|value| self.octal(value, "such as `\"0022\"`")),
             env: self.env(table, scope, files, user.as_ref()),
@@ -110,13 +110,17 @@ impl Decoder<'_> {
     /// A command in one string: split as a shell does it, then expanded, so that no value falls apart.
     fn split(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Vec<Template> {
         let Some(words) = shlex::bytes::split(text.as_bytes()) else {
-            self.error(value.span(), "a quote or a backslash is left open", "or give an array, one element a word");
+            self.error(
+                value.span(),
+                "missing closing quote, or a backslash at the end",
+                "close it, or write an array with one element for each argument",
+            );
             return Vec::new();
         };
         if let Some(word) = words.iter().find(|word| SHELL_WORDS.contains(&word.as_slice())) {
             let message =
-                format!("`{}` goes to the program as it is: no shell is started", String::from_utf8_lossy(word));
-            self.warning(value.span(), &message, "for a shell: `[\"sh\", \"-c\", \"…\"]`");
+                format!("`{}` is passed to the program unchanged: no shell is started", String::from_utf8_lossy(word));
+            self.warning(value.span(), &message, "to use a shell, write `[\"sh\", \"-c\", \"…\"]`");
         }
         words
             .iter()
@@ -214,7 +218,7 @@ impl Decoder<'_> {
         let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
         let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
         if bits.is_none() {
-            self.unexpected(value, "an octal number in quotes, 0777 at most", example);
+            self.unexpected(value, "an octal number up to 0777, in quotes", example);
         }
         bits
     }
@@ -234,7 +238,7 @@ impl Decoder<'_> {
             self.unexpected(size, "a size from 1 byte to 1 TiB", "");
         }
         let persist = table.get("persist").and_then(|value| {
-            let path = self.absolute_path(value, scope, "leave `persist` out to keep it in memory")?;
+            let path = self.absolute_path(value, scope, "remove `persist` to keep it in memory")?;
             self.claim(UniqueResource::File(path.expand(0).to_string_lossy().into_owned()), value.span());
             Some(path)
         });
@@ -253,8 +257,8 @@ impl Decoder<'_> {
         }
         for (name, value) in files {
             if let Some(place) = table.get("env_file").filter(|_| is_overwritten(name, table)) {
-                let message = format!("`{}`, which is in there, is set by keepalive itself", name.escape_ascii());
-                self.error(place.span(), &message, "remove it there");
+                let message = format!("the file sets `{}`, which is reserved for keepalive", name.escape_ascii());
+                self.error(place.span(), &message, "remove it from the file");
             }
             env.insert_fixed(name, value);
         }
@@ -263,10 +267,10 @@ impl Decoder<'_> {
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
             if RESERVED.contains(&name) || is_overwritten(name.as_bytes(), table) {
-                self.error(key.span(), &format!("`{name}` is set by keepalive itself"), "remove it");
+                self.error(key.span(), &format!("`{name}` is reserved for keepalive"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
-                let message = format!("`\"{}\"` cannot be the name of a variable", name.escape_debug());
-                self.error(key.span(), &message, "it is not empty and has no `=`");
+                let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
+                self.error(key.span(), &message, "it must not be empty or contain `=`");
             }
             let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
             let text = match (number, value.get_ref().as_bool()) {

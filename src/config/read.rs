@@ -32,7 +32,7 @@ fn read_within(path: &Path, patience: Duration) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| {
         if error.kind() == io::ErrorKind::TimedOut {
-            return format!("it is a pipe, and for {} nobody wrote to it", format_duration(patience));
+            return format!("it is a pipe, and nothing was written to it for {}", format_duration(patience));
         }
         describe(&error)
     })?;
@@ -78,7 +78,7 @@ impl io::Read for Pipe {
 /// What the system says, without its number.
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
-    let description = error.raw_os_error().map_or("it is unusable", |number| errno::words(Errno::from_raw(number)));
+    let description = error.raw_os_error().map_or("unknown error", |number| errno::words(Errno::from_raw(number)));
     let mut characters = description.chars();
     characters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + characters.as_str())
 }
@@ -113,7 +113,7 @@ mod tests {
         let path = fifo("silent");
         let told = read_within(&path, Duration::from_millis(20));
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(told, Err("it is a pipe, and for 20ms nobody wrote to it".to_owned()));
+        assert_eq!(told, Err("it is a pipe, and nothing was written to it for 20ms".to_owned()));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Decoder<'_> {
             "exec" => return Some(Ready::Exec),
             "notify" => return Some(Ready::Notify),
             "ipc" if !service.process.ipc => {
-                self.error(value.span(), "`ready = \"ipc\"` needs the channel of `ipc = true`", "add it");
+                self.error(value.span(), "`ready = \"ipc\"` requires `ipc = true`", "add it");
             }
             "ipc" => return Some(Ready::Ipc),
             _ => {
@@ -80,13 +80,13 @@ impl Decoder<'_> {
     ) -> Option<Ready> {
         self.check_keys(table, "`ready`", &SCHEMA);
         if table.is_empty() {
-            self.error(value.span(), "`ready` says nothing", "such as `{ delay = \"2s\" }`");
+            self.error(value.span(), "`ready` is empty", "such as `{ delay = \"2s\" }`");
         }
         let mut known = entries(table).into_iter().filter(|(key, _)| SCHEMA.keys.contains(&&**key.get_ref()));
         let (key, content) = known.next()?;
         if let Some((more, _)) = known.next() {
-            let message = format!("`ready` is one thing, and `{}` is given already", key.get_ref());
-            self.error(more.span(), &message, "remove one of them; a command of `exec` can ask for several");
+            let message = format!("`ready` accepts only one key, and `{}` is already set", key.get_ref());
+            self.error(more.span(), &message, "remove one of them; an `exec` command can check several things");
         }
         let probe = match &**key.get_ref() {
             "delay" => return self.duration_of(content).map(Ready::Delay),
@@ -112,8 +112,8 @@ impl Decoder<'_> {
         let taken = service.process.listen.len() + service.process.fd_store as usize;
         let first = i64::try_from(FIRST_SOCKET + taken).unwrap_or(i64::MAX);
         if number < first {
-            let message = format!("descriptors below {first} are for `listen` and `fd_store`");
-            self.error(value.span(), &message, &format!("the first that is free is {first}"));
+            let message = format!("descriptors below {first} are used by `listen` and `fd_store`");
+            self.error(value.span(), &message, &format!("use {first} or higher"));
         }
         u8::try_from(number).ok().map(Ready::Fd)
     }
@@ -124,12 +124,12 @@ impl Decoder<'_> {
         let mut authority = self.expanded(value, text, scope)?;
         let beginning = authority.beginning();
         if beginning.starts_with(b"https://") {
-            let hint = "use `http://`, `tcp`, or a program that knows TLS with `exec`";
-            self.error(value.span(), "keepalive knows no TLS", hint);
+            let hint = "use `http://`, `tcp`, or `exec` with a program that supports TLS";
+            self.error(value.span(), "TLS is not supported", hint);
             return None;
         }
         let Some(rest) = beginning.strip_prefix(b"http://").map(<[u8]>::to_vec) else {
-            self.error(value.span(), "this is no URL of `http://`", EXAMPLE);
+            self.error(value.span(), "expected an `http://` URL", EXAMPLE);
             return None;
         };
         *beginning = rest;
@@ -140,7 +140,11 @@ impl Decoder<'_> {
             target.beginning().insert(0, b'/');
         }
         if !target.text().iter().all(u8::is_ascii_graphic) {
-            self.error(value.span(), "a URL has no blanks and ASCII characters alone", "write others as `%20`");
+            self.error(
+                value.span(),
+                "a URL may contain only ASCII characters, without spaces",
+                "percent-encode the others, such as `%20`",
+            );
             return None;
         }
         let text = authority.text();
@@ -162,8 +166,12 @@ impl Decoder<'_> {
         for number in [0, service.instances.saturating_sub(1)] {
             let text = template.expand(number).to_string_lossy().into_owned();
             if socket_address(&text).is_none() {
-                let message = format!("`{}` is no IP address with a port", text.escape_debug());
-                self.error(value.span(), &message, "such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up");
+                let message = format!("invalid address `{}`, expected IP:PORT", text.escape_debug());
+                self.error(
+                    value.span(),
+                    &message,
+                    "such as `127.0.0.1:8080` or `[::1]:8080`; host names are not resolved",
+                );
                 return None;
             }
         }
@@ -177,8 +185,10 @@ impl Decoder<'_> {
     /// Whoever asks at an address that keepalive holds for all instances does not learn which of them is ready.
     fn note_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
         if service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked))) {
-            let message = format!("`{asked}` is one of `listen`: any instance may answer there, or none that runs");
-            let hint = "ask where only the new one answers, or have it say so: `\"notify\"`, `\"ipc\"`, `{ fd = 10 }`";
+            let message = format!(
+                "`{asked}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"
+            );
+            let hint = "probe an address that only this instance has, or use `\"notify\"`, `\"ipc\"` or `{ fd = 10 }`";
             self.warning(value.span(), &message, hint);
         }
     }

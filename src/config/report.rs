@@ -44,7 +44,7 @@ pub(super) struct Fault {
 }
 
 /// One thing that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// The file, as the user named it, or `command line`.
     pub file: String,
@@ -57,6 +57,7 @@ pub struct Finding {
     /// What would be right; may be empty.
     pub hint: String,
     /// The line with a caret under the place; may be empty.
+    #[serde(skip)]
     pub excerpt: String,
 }
 

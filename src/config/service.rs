@@ -171,12 +171,12 @@ pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match name.as_bytes() {
         [] => Some("a service needs a name"),
-        b"all" => Some("`all` stands for all services"),
-        [first, ..] if !first.is_ascii_alphanumeric() => Some("the name of a service begins with a letter or digit"),
+        b"all" => Some("the name `all` is reserved: it means all services"),
+        [first, ..] if !first.is_ascii_alphanumeric() => Some("a service name must start with a letter or digit"),
         bytes if !bytes.iter().all(|byte| is_allowed(*byte)) => {
-            Some("the name of a service has ASCII letters, digits, `-` and `_` alone")
+            Some("a service name may contain only ASCII letters, digits, `-` and `_`")
         }
-        bytes if bytes.len() > NAME_LIMIT => Some("the name of a service has 64 bytes at most"),
+        bytes if bytes.len() > NAME_LIMIT => Some("a service name is limited to 64 bytes"),
         _ => None,
     }
 }
@@ -273,7 +273,7 @@ impl Decoder<'_> {
         let initial = self.duration(table, "initial", Backoff::DEFAULT.initial);
         let max = self.duration(table, "max", Backoff::DEFAULT.max.max(initial));
         if let Some(value) = table.get("max").filter(|_| max < initial) {
-            let message = "`max` is below `initial`, the delay that it limits";
+            let message = "`max` is less than `initial`";
             self.error(value.span(), message, "raise `max` or lower `initial`");
         }
         let factor = self.number(table, "factor", FACTORS, Backoff::DEFAULT.factor);
@@ -292,7 +292,7 @@ impl Decoder<'_> {
         let name = value.get_ref().as_str().filter(|text| !text.starts_with(|first: char| first.is_ascii_digit()));
         let status = code.or_else(|| name.and_then(Signal::parse).map(ExitStatus::Signal));
         if status.is_none() {
-            let hint = "a code stands without quotes, a signal with its name: `[0, \"SIGTERM\"]`";
+            let hint = "write codes as numbers and signals as strings: `[0, \"SIGTERM\"]`";
             let near = value.get_ref().as_str().and_then(super::nearest_signal);
             self.unexpected(value, "an exit code from 0 to 255 or a signal", near.as_deref().unwrap_or(hint));
         }
@@ -306,7 +306,11 @@ impl Decoder<'_> {
             && let Some(signal) = self.signal(value)
         {
             if matches!(signal, Signal::STOP | Signal::CONT | Signal::CHLD) {
-                self.error(value.span(), &format!("{signal} ends no process"), "such as `\"SIGTERM\"`, `\"SIGQUIT\"`");
+                self.error(
+                    value.span(),
+                    &format!("{signal} does not terminate processes"),
+                    "such as `\"SIGTERM\"`, `\"SIGQUIT\"`",
+                );
             }
             stop.signal = signal;
         }
@@ -343,7 +347,7 @@ impl Decoder<'_> {
             _ => &["signal"],
         };
         for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless.contains(&&**key.get_ref())) {
-            let message = format!("`{}` says nothing to the strategy `\"{word}\"`", key.get_ref());
+            let message = format!("`{}` has no effect with the strategy `\"{word}\"`", key.get_ref());
             let hint =
                 if *key.get_ref() == "signal" { "add `strategy = \"signal\"`, or remove it" } else { "remove it" };
             self.error(key.span(), &message, hint);
@@ -352,7 +356,7 @@ impl Decoder<'_> {
             ("signal", Some(value)) => self.reload_signal(value).map_or(reload.strategy, Strategy::Signal),
             ("signal", None) => {
                 let hint = "write `{ strategy = \"signal\", signal = \"SIGHUP\" }`";
-                self.error(value.span(), "the strategy `\"signal\"` needs a `signal`", hint);
+                self.error(value.span(), "the strategy `\"signal\"` requires `signal`", hint);
                 reload.strategy
             }
             ("restart", _) => Strategy::Restart,
@@ -380,8 +384,7 @@ impl Decoder<'_> {
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless(key.get_ref())) {
-                let message =
-                    format!("`{}` says nothing to a oneshot: it is done when it has succeeded", key.get_ref());
+                let message = format!("`{}` has no effect on a oneshot", key.get_ref());
                 self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
             }
         }
@@ -389,8 +392,8 @@ impl Decoder<'_> {
             (service.too_many_instances(service.instances), table.get("state"))
         {
             let place = value.get_ref().as_table().and_then(|table| table.get("persist")).unwrap_or(value);
-            let message = format!("{} instances would have one file of state", service.instances);
-            self.error(place.span(), &message, "put `{instance}` into its name");
+            let message = format!("{} instances would share one state file", service.instances);
+            self.error(place.span(), &message, "add `{instance}` to its path");
         }
     }
 

@@ -57,11 +57,10 @@ impl Decoder<'_> {
         let Some(value) = table.get("listen_mode") else { return mode };
         let unix = listen.iter().find(|socket| matches!(socket.address, Address::Unix { .. }));
         if !table.contains_key("listen") {
-            self.error(value.span(), "`listen_mode` without `listen` means nothing", "add `listen`, or remove it");
+            self.error(value.span(), "`listen_mode` has no effect without `listen`", "add `listen`, or remove it");
         } else if let Some(socket) = unix.filter(|_| mode == ListenMode::Reuseport) {
-            let message =
-                format!("`{}` is a unix socket, of which the kernel lets no two have one address", socket.name);
-            self.error(value.span(), &message, "remove it: all instances have the same socket then");
+            let message = format!("`{}` is a unix socket, which does not support `reuseport`", socket.name);
+            self.error(value.span(), &message, "remove it: all instances then share one socket");
         }
         mode
     }
@@ -71,10 +70,10 @@ impl Decoder<'_> {
         let is_announced = self.boolean(table, "listen_fds").unwrap_or(true);
         let Some(value) = table.get("listen_fds") else { return is_announced };
         if table.get("fd_store").is_some_and(|stored| !is_announced && as_integer(stored) != Some(0)) {
-            let message = "`fd_store` needs `LISTEN_FDS`, by which a process gets its stored descriptors back";
+            let message = "`fd_store` requires `LISTEN_FDS`, which returns the stored descriptors to the process";
             self.error(value.span(), message, "remove `fd_store` or `listen_fds`");
         } else if !table.contains_key("listen") {
-            self.error(value.span(), "`listen_fds` without `listen` means nothing", "add `listen`, or remove it");
+            self.error(value.span(), "`listen_fds` has no effect without `listen`", "add `listen`, or remove it");
         }
         is_announced
     }
@@ -85,7 +84,7 @@ impl Decoder<'_> {
         let stored = u32::try_from(stored).unwrap_or(0);
         let all = sockets + stored as usize;
         if let Some(value) = table.get("fd_store").or(table.get("listen")).filter(|_| all > DESCRIPTOR_LIMIT) {
-            let message = format!("`listen` and `fd_store` come to {all} descriptors, {DESCRIPTOR_LIMIT} at most");
+            let message = format!("`listen` and `fd_store` need {all} descriptors, the limit is {DESCRIPTOR_LIMIT}");
             self.error(value.span(), &message, "");
         }
         stored
@@ -113,7 +112,7 @@ impl Decoder<'_> {
             Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => {
                 let is_of_files = |key: &str| matches!(key, "mode" | "user" | "group");
                 for (key, _) in entries(table).into_iter().filter(|(key, _)| is_of_files(key.get_ref())) {
-                    let message = format!("`{}` is for a socket that is a file", key.get_ref());
+                    let message = format!("`{}` applies only to a unix socket with a path", key.get_ref());
                     self.error(key.span(), &message, "remove it");
                 }
             }
@@ -145,10 +144,10 @@ impl Decoder<'_> {
             ("", ..) if rest.starts_with('/') => format!("write `unix://{rest}`"),
             ("", ..) if rest.starts_with("unix:/") => format!("write `unix://{}`", rest.trim_start_matches("unix:")),
             ("http" | "https", _, Some(address)) => format!("write `tcp://{address}`"),
-            ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; names are not looked up".to_owned(),
+            ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; host names are not resolved".to_owned(),
             _ => EXAMPLE.to_owned(),
         };
-        self.error(value.span(), &format!("`{}` is no address to listen on", shown.escape_debug()), &hint);
+        self.error(value.span(), &format!("invalid address `{}`", shown.escape_debug()), &hint);
         None
     }
 
@@ -172,7 +171,7 @@ impl Decoder<'_> {
     pub(super) fn check_socket_path(&mut self, value: &Value<'_>, path: &std::path::Path) {
         if path.as_os_str().len() >= PATH_LIMIT {
             let hint = "choose a shorter one, such as `/run/keepalive.sock`";
-            self.error(value.span(), "the path of a socket has 107 bytes at most", hint);
+            self.error(value.span(), "a socket path is limited to 107 bytes", hint);
         }
     }
 }
@@ -185,9 +184,9 @@ fn is_abstract(path: &std::path::Path) -> bool {
 fn name_flaw(name: &str) -> Option<&'static str> {
     match name.as_bytes() {
         [] => Some("a socket needs a name"),
-        bytes if bytes.len() > NAME_LIMIT => Some("the name of a socket has 255 bytes at most"),
+        bytes if bytes.len() > NAME_LIMIT => Some("a socket name is limited to 255 bytes"),
         bytes if !bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !b":{}".contains(byte)) => {
-            Some("the name of a socket has printable ASCII characters alone, and none of `:{}`")
+            Some("a socket name may contain only printable ASCII characters, without `:{}`")
         }
         _ => None,
     }

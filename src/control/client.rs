@@ -151,7 +151,7 @@ impl Client {
             print(&body)?;
         }
         let reason = text(&value, "reason");
-        let reason = if reason.is_empty() { format!("the answer is {status}") } else { reason.to_owned() };
+        let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
         tell_lines(what, &reason);
         Ok(NO)
     }
@@ -217,7 +217,7 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
     if let Err(unknown) = status.choose(names) {
         let reason = status.unknown(unknown);
         if client.form == Form::Json {
-            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "unknown"})))?;
+            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
         }
         tell(&format!("status: {reason}"));
         return Ok(NO);

@@ -33,7 +33,7 @@ fn probe(client: &Client, target: &str, word: &str) -> Outcome {
         return Ok(0);
     }
     let reason = harmless(text(&value, "reason"));
-    let reason = if reason.is_empty() { format!("the answer is {status}") } else { reason };
+    let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason };
     tell(&format!("not {word}: {reason}"));
     Ok(NO)
 }

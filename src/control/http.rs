@@ -58,7 +58,7 @@ impl fmt::Display for Failure {
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 write!(
                     formatter,
-                    "nothing answers at {}: is keepalive running here? (--socket PATH or KEEPALIVE_SOCKET names another)",
+                    "cannot connect to {}: is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)",
                     places.join(" or ")
                 )
             }
@@ -68,21 +68,27 @@ impl fmt::Display for Failure {
                 place.display()
             ),
             Self::Strange(place) => {
-                write!(formatter, "{} belongs to another user and is not trusted (--socket names it)", place.display())
+                write!(
+                    formatter,
+                    "{} belongs to another user and is not trusted (use --socket to connect anyway)",
+                    place.display()
+                )
             }
             Self::Broken(place, errno) => {
                 write!(formatter, "cannot talk to {}: {}", place.display(), errno::words(*errno))
             }
             Self::Late(place, patience) => {
-                write!(formatter, "no answer at {} within {}", place.display(), format_duration(*patience))
+                write!(formatter, "no response from {} within {}", place.display(), format_duration(*patience))
             }
             Self::Nonsense(place, what) => {
-                write!(formatter, "what answers at {} is not keepalive: {what}", place.display())
+                write!(formatter, "the server at {} is not keepalive: {what}", place.display())
             }
-            Self::Cut(place) => write!(formatter, "the connection to {} ended before the answer did", place.display()),
+            Self::Cut(place) => {
+                write!(formatter, "the connection to {} was closed before the response was complete", place.display())
+            }
             Self::BrokenOff(place) => write!(
                 formatter,
-                "the stream broke off, but {} is still there: keepalive or its logger was killed",
+                "the stream ended unexpectedly, and {} still exists: keepalive or its logger was killed",
                 place.display()
             ),
         }
@@ -214,10 +220,10 @@ fn read_head(mut wire: Wire) -> Result<Answer, Failure> {
                 return Ok(Answer { status, wire, buffer, length });
             }
             Ok(httparse::Status::Partial) if buffer.len() > HEAD_LIMIT => {
-                return Err(wire.nonsense("the head of its answer does not end"));
+                return Err(wire.nonsense("response head too long"));
             }
             Ok(httparse::Status::Partial) => {}
-            Err(_) => return Err(wire.nonsense("its answer is no HTTP")),
+            Err(_) => return Err(wire.nonsense("invalid HTTP response")),
         }
     }
 }
@@ -226,14 +232,14 @@ fn read_head(mut wire: Wire) -> Result<Answer, Failure> {
 fn body_length(wire: &Wire, headers: &[httparse::Header<'_>]) -> Result<Option<usize>, Failure> {
     let named = |name: &str| headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     if named("Transfer-Encoding").is_some() {
-        return Err(wire.nonsense("it sends in chunks"));
+        return Err(wire.nonsense("chunked response"));
     }
     let Some(header) = named("Content-Length") else { return Ok(None) };
     let length = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
     match length {
         Some(length) if length <= BODY_LIMIT => Ok(Some(length)),
-        Some(_) => Err(wire.nonsense("its answer is too large")),
-        None => Err(wire.nonsense("its answer has no length that is a number")),
+        Some(_) => Err(wire.nonsense("response too large")),
+        None => Err(wire.nonsense("response without a valid length")),
     }
 }
 
@@ -252,7 +258,7 @@ impl Document {
     /// It is no JSON, or says nothing of the kind.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.text).map_err(|error| {
-            let what = if error.is_data() { "its answer is about something else" } else { "its answer is no JSON" };
+            let what = if error.is_data() { "unexpected JSON" } else { "invalid JSON" };
             Failure::Nonsense(self.path.clone(), what)
         })
     }
@@ -278,7 +284,7 @@ impl Answer {
                 return Ok(self.buffer);
             }
             if self.buffer.len() > BODY_LIMIT {
-                return Err(self.wire.nonsense("its answer is too large"));
+                return Err(self.wire.nonsense("response too large"));
             }
             if self.wire.read(&mut self.buffer)? == 0 {
                 return if self.length.is_none() { Ok(self.buffer) } else { Err(Failure::Cut(self.wire.path)) };
@@ -317,7 +323,7 @@ impl Answer {
             }
             searched = self.buffer.len();
             if searched > LINE_LIMIT {
-                return Err(self.wire.nonsense("a line of its answer does not end"));
+                return Err(self.wire.nonsense("response line too long"));
             }
             if self.wire.read(&mut self.buffer)? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Failure::Cut(self.wire.path.clone())) };

@@ -64,7 +64,7 @@ fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
         match (lost(&value), value) {
-            (Some(count), _) => tell(&format!("{what}: {count} lines were lost, as this reader was too slow")),
+            (Some(count), _) => tell(&format!("{what}: {count} lines were dropped because this reader was too slow")),
             // What we do not understand may still be of use.
             (None, Value::Null) => words.push_str(&harmless(&String::from_utf8_lossy(line))),
             (None, value) => words.push_str(&show(&value, colour)),
@@ -78,7 +78,7 @@ fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -
 
 /// How many lines the server had to leave out here.
 fn lost(value: &Value) -> Option<u64> {
-    number(value, "lost").or_else(|| number(value, "count").filter(|_| text(value, "event") == "lost"))
+    number(value, "dropped").or_else(|| number(value, "count").filter(|_| text(value, "event") == "events_dropped"))
 }
 
 /// `web.0 | text`
@@ -105,7 +105,7 @@ fn event_line(event: &Value) -> String {
             None => format!("{time} {who}: {message}"),
         }
     } else {
-        let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         format!("{time} {} {from} → {to}{reason}", who(event))
     };
     harmless(&line)
@@ -129,27 +129,27 @@ mod tests {
     fn a_transition_is_told_with_its_reason() {
         check_event(
             r#"{"seq":7,"time":"2026-11-21T08:00:00.123Z","event":"transition","service":"web","instance":"web.0","from":"starting","to":"running","reason":"ready"}"#,
-            "08:00:00.123 web.0 starting → running: ready\n",
+            "08:00:00.123 web.0 starting → running (ready)\n",
         );
     }
 
     #[test]
     fn another_event_is_told_by_its_message() {
         check_event(
-            r#"{"time":"2026-11-21T08:00:00.123Z","event":"shutdown","message":"stopping: SIGTERM"}"#,
+            r#"{"time":"2026-11-21T08:00:00.123Z","event":"shutdown_started","message":"stopping: SIGTERM"}"#,
             "08:00:00.123 keepalive: stopping: SIGTERM\n",
         );
-        check_event(r#"{"time":"","event":"orphans","service":"web"}"#, " web: orphans\n");
+        check_event(r#"{"time":"","event":"orphans_reaped","service":"web"}"#, " web: orphans_reaped\n");
         check_event(
-            r#"{"time":"","event":"reload_begun","service":"web","message":"web is being reloaded"}"#,
-            " web is being reloaded\n",
+            r#"{"time":"","event":"reload_started","service":"web","message":"web reload started"}"#,
+            " web reload started\n",
         );
         check_event(r#"{"time":"","service":"web","message":"web2 is told of"}"#, " web: web2 is told of\n");
     }
 
     #[test]
     fn what_is_not_understood_is_shown_without_what_steers_a_terminal() {
-        check_event("no json\x1b[2J\n\n{\"event\":\"lost\",\"count\":3}\n", "no json [2J\n");
+        check_event("no json\x1b[2J\n\n{\"event\":\"events_dropped\",\"count\":3}\n", "no json [2J\n");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Status {
         const NAMED: usize = 10;
         let names: Vec<&str> = self.services.iter().take(NAMED).map(|service| &*service.name).collect();
         let more = if self.services.len() > NAMED { ", …" } else { "" };
-        format!("there is no `{name}`: there are {}{more}", names.join(", "))
+        format!("unknown name `{name}`: the services are {}{more}", names.join(", "))
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -184,7 +184,7 @@ impl Status {
             }
         }
         if counts.is_empty() {
-            summary.push_str(": nothing to run");
+            summary.push_str(": no services");
         }
         harmless(&summary)
     }
@@ -254,7 +254,7 @@ impl Entry {
         if self.oom_killed == Some(true) && !note.contains("memory") && self.state != "running" {
             let joint = if note.is_empty() { "" } else { "; " };
             note.to_mut().push_str(joint);
-            note.to_mut().push_str("killed by the kernel, which was out of memory");
+            note.to_mut().push_str("killed by the kernel (out of memory)");
         }
         if !self.status_text.is_empty() {
             let joint = if note.is_empty() { "" } else { "; " };

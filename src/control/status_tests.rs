@@ -19,12 +19,12 @@ fn answer() -> Value {
     json!({"pid": 1, "version": "0.1.0", "uptime_ms": 130_000, "state": "running", "services": [
         {"name": "migrate", "state": "completed", "instances": [
             {"id": "migrate.0", "state": "completed", "pid": null, "ready": true, "restarts": 0, "uptime_ms": null,
-             "exit": {"code": 0}, "reason": "exit 0", "rss_bytes": 0, "cpu_ms": 0}]},
+             "exit": {"code": 0}, "reason": "exited with code 0", "rss_bytes": 0, "cpu_ms": 0}]},
         {"name": "web", "state": "backoff", "instances": [
             {"id": "web.0", "state": "running", "pid": 12, "ready": true, "restarts": 3, "uptime_ms": 99_000,
              "reason": "ready", "rss_bytes": 13_631_488, "cpu_ms": 1_250, "processes": 2},
             {"id": "web.1", "state": "backoff", "pid": null, "ready": false, "restarts": 2, "uptime_ms": null,
-             "exit": {"code": 1}, "oom_killed": false, "reason": "exit 1 after 20ms, retry in 400ms, 2 of 16",
+             "exit": {"code": 1}, "oom_killed": false, "reason": "exited with code 1, ran 20ms; restart 2 of 16 in 400ms",
              "rss_bytes": 0, "cpu_ms": 0}]},
         {"name": "idle", "state": "stopped", "instances": []}]})
 }
@@ -40,7 +40,7 @@ NAME       STATE      PID  UPTIME  RESTARTS    CPU  MEMORY
 migrate.0  completed    -       -         0      -       -
 web.0      running     12   1m39s         3  1.25s   13.0M
 web.1      backoff      -       -         2      -       -
-  exit 1 after 20ms, retry in 400ms, 2 of 16
+  exited with code 1, ran 20ms; restart 2 of 16 in 400ms
 idle       stopped      -       -         -      -       -
 ";
     assert_eq!(sample().table(PLAIN), expected);
@@ -83,8 +83,8 @@ web.3  starting   18      1s         0    -       -
 fn what_runs_but_is_not_ready_or_was_killed_for_its_memory_says_so() {
     let unready = json!({"id": "a", "state": "running", "ready": false, "reason": "reloading", "pid": 7});
     assert_eq!(entry(unready).note(), "not ready; reloading");
-    let killed = json!({"id": "a", "state": "backoff", "oom_killed": true, "reason": "SIGKILL after 2s"});
-    assert_eq!(entry(killed).note(), "SIGKILL after 2s; killed by the kernel, which was out of memory");
+    let killed = json!({"id": "a", "state": "backoff", "oom_killed": true, "reason": "killed by SIGKILL, ran 2s"});
+    assert_eq!(entry(killed).note(), "killed by SIGKILL, ran 2s; killed by the kernel (out of memory)");
 }
 
 #[test]
@@ -142,5 +142,5 @@ fn nonsense_is_no_status() {
     for nonsense in nonsense.into_iter().chain([json!({"services": [{"instances": [null]}]})]) {
         assert!(serde_json::from_value::<Status>(nonsense.clone()).is_err(), "{nonsense}");
     }
-    assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: nothing to run");
+    assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: no services");
 }

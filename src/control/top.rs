@@ -159,7 +159,7 @@ fn frame(picture: &str, size: Size) -> String {
     let mut frame = String::from(HOME);
     let all = picture.lines().count();
     let room = if all > size.rows { size.rows.saturating_sub(1) } else { all };
-    let more = (all > room).then(|| format!("… {} lines more", all - room));
+    let more = (all > room).then(|| format!("… {} more lines", all - room));
     for (position, line) in picture.lines().take(room).chain(more.as_deref()).enumerate() {
         // Behind a full line the cursor still stands on its last character, which would go.
         frame.push_str(if position > 0 { "\r\n" } else { "" });
@@ -315,7 +315,7 @@ impl Screen {
     fn draw(&self, sample: &Sample, before: Option<&Sample>, late: Option<Duration>, colour: Colour) -> io::Result<()> {
         let size = size().unwrap_or(SIZE);
         let style = Style { colour, columns: size.columns };
-        let late = late.map(|late| format!("no answer for {}s; before that:\n", late.as_secs())).unwrap_or_default();
+        let late = late.map(|late| format!("no response for {}s; last state:\n", late.as_secs())).unwrap_or_default();
         print(frame(&format!("{late}{}", picture(sample, before, style)), size))
     }
 

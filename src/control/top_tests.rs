@@ -49,7 +49,7 @@ fn a_frame_fits_the_screen_and_says_how_much_does_not() {
     let screen = |columns, rows| Size { columns, rows };
     assert_eq!(frame("a\nb\n", screen(80, 2)), "\x1b[H\x1b[Ka\r\n\x1b[Kb");
     assert_eq!(frame("a\nb\n", screen(80, 3)), "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[J");
-    let some = "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[K… 2 lines more";
+    let some = "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[K… 2 more lines";
     assert_eq!(frame("a\nb\nc\nd\n", screen(80, 3)), some);
     assert_eq!(frame("abcd\nb\nc\n", screen(3, 2)), "\x1b[H\x1b[Kab…\r\n\x1b[K… …");
 }

@@ -56,7 +56,7 @@ impl Init<'_> {
         if self.options.placement != Placement::Foreground {
             return;
         }
-        log::debug!("`{}` has been stopped by {signal}", self.child);
+        log::debug!("pid {} stopped by {signal}", self.child);
         // It must hear it. Once: a stop that comes later is meant.
         if std::mem::take(&mut self.asked_to_end) {
             self.resume_child();

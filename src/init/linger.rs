@@ -23,13 +23,13 @@ pub(super) fn linger(options: &Options, place: Place, limit: Duration) -> Result
     if leftovers.reap()? {
         return Ok(());
     }
-    log::debug!("waiting for what is left");
+    log::debug!("waiting for leftover processes");
     leftovers.ask_to_end();
     let deadline = sys::now() + limit;
     while !leftovers.reap()? {
         leftovers.ask_newcomers();
         if !leftovers.wait(deadline)? {
-            log::warn!("what is left has not ended in time: SIGKILL");
+            log::warn!("leftover processes did not stop in time: sending SIGKILL");
             return leftovers.kill();
         }
     }
@@ -117,7 +117,7 @@ impl Leftovers<'_> {
         let deadline = sys::now() + KILL_PATIENCE;
         while !self.reap()? {
             if sys::now() >= deadline {
-                log::warn!("some processes are still there after SIGKILL");
+                log::warn!("some processes are still alive after SIGKILL");
                 return Ok(());
             }
             signals::wait_for(Some(KILL_INTERVAL))?;

@@ -170,7 +170,7 @@ pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
             code
         }
         Err(errno) => {
-            log::error!("cannot wait for `{child}`: {}", errno::words(errno));
+            log::error!("cannot wait for pid {child}: {}", errno::words(errno));
             options.compat.system_refuses()
         }
     }
@@ -354,7 +354,7 @@ impl Init<'_> {
                 self.on_signal(received);
             }
             if self.grace.due().is_some() && self.grace.is_over(sys::now()) {
-                log::warn!("`{}` has not ended in time: SIGKILL", self.child);
+                log::warn!("pid {} did not stop in time: sending SIGKILL", self.child);
                 self.send(Signal::KILL);
             }
             round = if is_due { self.reap()? } else { Round::Done };

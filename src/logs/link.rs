@@ -114,7 +114,7 @@ pub(super) fn own_line(level: Level, milliseconds: u64, text: String) -> Result<
         return Ok(());
     }
     if state.lost > 0 {
-        let text = format!("{} messages were lost: the logger was busy", std::mem::take(&mut state.lost));
+        let text = format!("{} messages were dropped: the logger was busy", std::mem::take(&mut state.lost));
         state.queue.push_back((Message::Own { level: Level::Warn, milliseconds, text }, None));
         state.own += 1;
     }
@@ -206,7 +206,7 @@ mod tests {
         let lost = Message::Own {
             level: Level::Warn,
             milliseconds: 7,
-            text: "1 messages were lost: the logger was busy".to_owned(),
+            text: "1 messages were dropped: the logger was busy".to_owned(),
         };
         assert_eq!(received(&peer), [lost, own("at last")]);
         divert();

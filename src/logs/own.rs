@@ -30,7 +30,7 @@ pub fn start(level: LevelFilter) {
     // Refused the second time, as promised above.
     log::set_boxed_logger(Box::new(OwnLines(filter))).ok();
     if invalid {
-        log::warn!("{LEVEL_VARIABLE} is not understood: `{wish}`; such as debug, info, warn, error, off");
+        log::warn!("invalid {LEVEL_VARIABLE} `{wish}`: expected error, warn, info, debug or off");
     }
 }
 

@@ -6,12 +6,15 @@
 mod defaults;
 pub mod errno;
 pub mod exit_code;
+mod exit_set;
 pub mod instance_limit;
 pub mod map;
 mod merge;
 pub mod plan;
 pub mod process;
+mod process_spec;
 mod run;
+mod serial;
 pub mod signal;
 mod socket;
 pub mod template;

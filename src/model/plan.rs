@@ -8,7 +8,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::process::{ExitStatus, ServiceIndex};
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+
+pub use super::exit_set::ExitSet;
+use super::process::ServiceIndex;
+pub use super::process_spec::{Credentials, Input, Limit, LogFile, Output, Process, State};
+use super::serial::{self, Written};
 use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};
 use super::template::Template;
@@ -17,21 +23,26 @@ use super::template::Template;
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// A validated configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// The time for the whole shutdown. Then all remaining processes get SIGKILL.
+    #[serde(rename = "shutdown_timeout_ms", serialize_with = "serial::milliseconds")]
     pub shutdown_timeout: Duration,
     /// The action for each signal that keepalive receives.
+    #[serde(serialize_with = "signals")]
     pub signals: SignalActions,
     /// The file to which keepalive writes why it exits with a failure, if the file exists.
+    #[serde(serialize_with = "serial::path")]
     pub termination_log: PathBuf,
     /// The format of captured output and of keepalive's own messages.
     pub log: LogStyle,
     /// The control socket.
     pub control: Control,
     /// `http`: the address of the read-only HTTP server; `None`: no server.
+    #[serde(serialize_with = "serial::text_or_null")]
     pub http: Option<SocketAddr>,
     /// The services in the order of the file. [`ServiceIndex`] is a position here. Never empty.
+    #[serde(serialize_with = "services")]
     pub services: Vec<Rc<Service>>,
 }
 
@@ -50,7 +61,7 @@ impl Plan {
 }
 
 /// `[keepalive] log`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LogStyle {
     /// `format`.
     pub format: LogFormat,
@@ -59,7 +70,8 @@ pub struct LogStyle {
 }
 
 /// `log.format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Plain text.
     #[default]
@@ -125,35 +137,42 @@ impl Default for SignalActions {
 }
 
 /// A section `[services.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Service {
     /// Unique in the plan: ASCII letters, digits, `-` and `_`, starting with a letter or digit, at most 64 bytes.
     pub name: Box<str>,
     /// `type`.
+    #[serde(rename = "type")]
     pub kind: Kind,
     /// The number of instances, at least 1; 0 if the configuration no longer contains the service.
     pub instances: u32,
     /// The services that must be ready (or have succeeded) first. No cycles, no duplicates.
+    #[serde(skip)]
     pub depends_on: Box<[ServiceIndex]>,
     /// Whether it is started when keepalive starts.
     pub autostart: bool,
     /// When and how often it is restarted.
+    #[serde(flatten)]
     pub restart: Restart,
     /// The action when it has failed permanently.
     pub on_failure: ExitAction,
     /// The action when it has completed.
     pub on_success: ExitAction,
     /// How it is stopped.
+    #[serde(flatten)]
     pub stop: Stop,
     /// When it is ready.
     pub ready: Ready,
     /// `ready_timeout`: a start that takes longer fails.
+    #[serde(rename = "ready_timeout_ms", serialize_with = "serial::milliseconds")]
     pub ready_timeout: Duration,
     /// `watchdog`: an instance that sends no keep-alive for longer fails.
+    #[serde(rename = "watchdog_ms", serialize_with = "serial::milliseconds_or_null")]
     pub watchdog: Option<Duration>,
     /// How its processes are replaced.
     pub reload: Reload,
     /// How its processes are started. The supervisor does not use it.
+    #[serde(flatten)]
     pub process: Process,
 }
 
@@ -173,7 +192,8 @@ impl Service {
 }
 
 /// `type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Runs until it is stopped.
     Service,
@@ -182,7 +202,8 @@ pub enum Kind {
 }
 
 /// `on_failure`, `on_success`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ExitAction {
     /// keepalive stops all services in order and exits.
     Shutdown,
@@ -191,26 +212,33 @@ pub enum ExitAction {
 }
 
 /// When an instance is restarted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Restart {
     /// `restart`. For a oneshot, `Always` means the same as `OnFailure`: it has completed once it succeeds.
+    #[serde(rename = "restart")]
     pub policy: RestartPolicy,
     /// The delay before every restart.
+    #[serde(rename = "restart_delay_ms", serialize_with = "serial::milliseconds")]
     pub delay: Duration,
     /// A shorter run is unstable.
+    #[serde(rename = "min_uptime_ms", serialize_with = "serial::milliseconds")]
     pub min_uptime: Duration,
     /// The additional delay between consecutive unstable runs.
     pub backoff: Backoff,
     /// The maximum number of consecutive unstable restarts; `None`: no limit.
+    #[serde(serialize_with = "serial::limited")]
     pub max_restarts: Option<u32>,
     /// The exit statuses that mean success.
+    #[serde(rename = "success_exit_codes")]
     pub success: ExitSet,
     /// The exit statuses after which it is never restarted, whatever the policy.
+    #[serde(rename = "no_restart_exit_codes")]
     pub prevent: ExitSet,
 }
 
 /// `restart`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// After every exit.
     Always,
@@ -221,81 +249,39 @@ pub enum RestartPolicy {
 }
 
 /// The delays between restarts: delay n = min(initial · factorⁿ⁻¹, max), ± jitter.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Backoff {
     /// The first delay.
+    #[serde(rename = "initial_ms", serialize_with = "serial::milliseconds")]
     pub initial: Duration,
     /// The factor between consecutive delays, at least 1.
     pub factor: f64,
     /// The longest delay before jitter, at least `initial`.
+    #[serde(rename = "max_ms", serialize_with = "serial::milliseconds")]
     pub max: Duration,
     /// The fraction by which a delay is randomly lengthened or shortened, 0…1.
     pub jitter: f64,
 }
 
-/// A set of exit codes and signals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExitSet {
-    codes: [u64; 4],
-    signals: u64,
-}
-
-impl ExitSet {
-    /// Adds `status`.
-    pub fn insert(&mut self, status: ExitStatus) {
-        match status {
-            ExitStatus::Code(code) => {
-                if let Some(word) = self.codes.get_mut(usize::from(code / 64)) {
-                    *word |= 1 << (code % 64);
-                }
-            }
-            ExitStatus::Signal(signal) => self.signals |= signal.bit(),
-        }
-    }
-
-    /// Whether `status` is in the set.
-    #[must_use]
-    pub fn contains(&self, status: ExitStatus) -> bool {
-        match status {
-            ExitStatus::Code(code) => {
-                self.codes.get(usize::from(code / 64)).is_some_and(|word| word & (1 << (code % 64)) != 0)
-            }
-            ExitStatus::Signal(signal) => self.signals & signal.bit() != 0,
-        }
-    }
-
-    /// The codes in ascending order, then the signals in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = ExitStatus> + '_ {
-        let codes = (0..=u8::MAX).map(ExitStatus::Code);
-        codes.chain(Signal::all().map(ExitStatus::Signal)).filter(|status| self.contains(*status))
-    }
-}
-
-impl FromIterator<ExitStatus> for ExitSet {
-    fn from_iter<I: IntoIterator<Item = ExitStatus>>(statuses: I) -> Self {
-        let mut set = Self::default();
-        for status in statuses {
-            set.insert(status);
-        }
-        set
-    }
-}
-
 /// How an instance is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Stop {
     /// `stop_signal`, followed by SIGCONT.
+    #[serde(rename = "stop_signal")]
     pub signal: Signal,
     /// `stop_delay`: the delay between marking it not ready and sending the stop signal.
+    #[serde(rename = "stop_delay_ms", serialize_with = "serial::milliseconds")]
     pub delay: Duration,
     /// `stop_timeout`: the time between the stop signal and SIGKILL.
+    #[serde(rename = "stop_timeout_ms", serialize_with = "serial::milliseconds")]
     pub timeout: Duration,
     /// The processes that are signalled.
     pub kill_mode: KillMode,
 }
 
 /// `kill_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KillMode {
     /// The stop signal goes to the main process, SIGKILL to the leftover processes of its group and session.
     Mixed,
@@ -306,11 +292,13 @@ pub enum KillMode {
 }
 
 /// `ready`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ready {
     /// As soon as the program has been executed.
     Exec,
     /// This time after the program has been executed.
+    #[serde(rename = "delay_ms", serialize_with = "serial::milliseconds")]
     Delay(Duration),
     /// When the process sends `READY=1`, sd_notify(3).
     Notify,
@@ -319,15 +307,18 @@ pub enum Ready {
     /// When the process writes a newline to this descriptor, as in s6.
     Fd(u8),
     /// When a probe succeeds.
+    #[serde(untagged)]
     Probe(Probe),
 }
 
 /// A readiness probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Probe {
     /// Succeeds if this `address:port` accepts a connection.
     Tcp(Template),
     /// Succeeds if a `GET` request is answered with a status from 200 to 399.
+    #[serde(serialize_with = "http_probe")]
     Http {
         /// `address:port`, also sent as the `Host` header.
         authority: Template,
@@ -341,13 +332,15 @@ pub enum Probe {
 }
 
 /// `reload`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Reload {
     /// `strategy`.
+    #[serde(flatten, serialize_with = "strategy")]
     pub strategy: Strategy,
     /// `max_surge`: how many more processes than instances there may be, at least 1.
     pub max_surge: u32,
     /// `soak`: how long a new process must stay up after it has become ready.
+    #[serde(rename = "soak_ms", serialize_with = "serial::milliseconds")]
     pub soak: Duration,
 }
 
@@ -362,119 +355,43 @@ pub enum Strategy {
     Restart,
 }
 
-/// `state`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// The size in bytes.
-    pub size: u64,
-    /// The file that holds the state; `None`: a memfd that keepalive holds.
-    pub persist: Option<Template>,
+fn services<S: Serializer>(services: &[Rc<Service>], to: S) -> Written<S> {
+    to.collect_seq(services.iter().map(|service| &**service))
 }
 
-/// How the process of an instance is started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
-    pub command: Box<[Template]>,
-    /// `cwd`; `None`: keepalive's own.
-    pub cwd: Option<Template>,
-    /// `user`, `group`, `groups`; `None`: keepalive's own.
-    pub credentials: Option<Credentials>,
-    /// `umask`; `None`: keepalive's own.
-    pub umask: Option<u32>,
-    /// Environment variables as `NAME=value`, at most one for each name. They override inherited variables.
-    pub env: Box<[Template]>,
-    /// Whether the process inherits the environment that keepalive was started with.
-    pub inherit_env: bool,
-    /// The source of stdin.
-    pub input: Input,
-    /// `log.stdout`.
-    pub stdout: Output,
-    /// `log.stderr`.
-    pub stderr: Output,
-    /// `log.file`, to which both are written in addition.
-    pub log_file: Option<LogFile>,
-    /// `limits`.
-    pub limits: Box<[Limit]>,
-    /// `nice`; `None`: keepalive's own.
-    pub nice: Option<i8>,
-    /// `oom_score_adj`, −1000…1000; `None`: keepalive's own.
-    pub oom_score_adj: Option<i16>,
-    /// `no_new_privs`.
-    pub no_new_privs: bool,
-    /// `listen`: the sockets that it inherits, from descriptor 3 on.
-    pub listen: Box<[Listen]>,
-    /// `listen_mode`.
-    pub listen_mode: ListenMode,
-    /// `listen_fds`: whether `LISTEN_FDS` tells it of its sockets.
-    pub listen_fds: bool,
-    /// `fd_store`: so many descriptors may be kept for it, and follow its sockets.
-    pub fd_store: u32,
-    /// `state`: memory that survives a restart.
-    pub state: Option<State>,
-    /// `ipc`: whether it has a channel for messages in JSON lines.
-    pub ipc: bool,
+/// The signals that are not simply forwarded, each with its action.
+fn signals<S: Serializer>(uses: &SignalActions, to: S) -> Written<S> {
+    let word = |signal| match uses.of(signal) {
+        SignalAction::Forward => None,
+        SignalAction::Reload => Some("reload"),
+        SignalAction::Shutdown => Some("shutdown"),
+        SignalAction::Ignore => Some("ignore"),
+    };
+    to.collect_map(Signal::all().filter_map(|signal| Some((signal, word(signal)?))))
 }
 
-impl Process {
-    /// Whether keepalive captures its output.
-    #[must_use]
-    pub fn captures_output(&self) -> bool {
-        self.log_file.is_some() || self.stdout == Output::Prefix || self.stderr == Output::Prefix
+fn strategy<S: Serializer>(strategy: &Strategy, to: S) -> Written<S> {
+    let (strategy, signal) = match strategy {
+        Strategy::Rolling => ("rolling", None),
+        Strategy::Restart => ("restart", None),
+        Strategy::Signal(signal) => ("signal", Some(signal)),
+    };
+    let mut map = to.serialize_map(None)?;
+    map.serialize_entry("strategy", strategy)?;
+    map.serialize_entry("signal", &signal)?;
+    map.end()
+}
+
+fn http_probe<S: Serializer>(authority: &Template, target: &Template, to: S) -> Written<S> {
+    to.collect_str(&format_args!("http://{authority}{target}"))
+}
+
+impl Serialize for Control {
+    fn serialize<S: Serializer>(&self, to: S) -> Written<S> {
+        match self {
+            Self::Default => to.serialize_bool(true),
+            Self::At(path) => to.collect_str(&path.display()),
+            Self::Off => to.serialize_bool(false),
+        }
     }
-}
-
-/// The user and groups of a process, credentials(7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// setuid(2).
-    pub uid: u32,
-    /// setgid(2).
-    pub gid: u32,
-    /// setgroups(2): the supplementary groups.
-    pub groups: Box<[u32]>,
-}
-
-/// The source of a process's stdin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// /dev/null. The process has a session of its own.
-    Null,
-    /// keepalive's stdin. If that is a terminal, the process group is in its foreground. For the service `main`.
-    Terminal,
-}
-
-/// The destination of a process's stdout or stderr.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// keepalive's own stdout or stderr.
-    Inherit,
-    /// /dev/null.
-    Null,
-    /// keepalive captures it and writes each line with the name of the instance as a prefix, or as JSON.
-    Prefix,
-}
-
-/// A log file that is rotated when it reaches its maximum size.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFile {
-    /// `file`, an absolute path.
-    pub path: Template,
-    /// `max_size` in bytes, at least 1 KiB.
-    pub max_size: u64,
-    /// `max_files`: how many rotated files are kept. `NAME.1` is the newest.
-    pub max_files: u32,
-}
-
-/// A resource limit, setrlimit(2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// The name in `limits`, such as `nofile`.
-    pub name: &'static str,
-    /// The `RLIMIT_` number.
-    pub resource: u32,
-    /// The soft limit; `None`: unlimited.
-    pub soft: Option<u64>,
-    /// The hard limit; `None`: unlimited.
-    pub hard: Option<u64>,
 }

@@ -101,7 +101,8 @@ impl InstanceId {
 }
 
 /// How a process exited, waitid(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(untagged)]
 pub enum ExitStatus {
     /// The process called exit(3) with this code.
     Code(u8),
@@ -123,8 +124,8 @@ impl ExitStatus {
 impl fmt::Display for ExitStatus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(formatter, "exit {code}"),
-            Self::Signal(signal) => write!(formatter, "{signal}"),
+            Self::Code(code) => write!(formatter, "exited with code {code}"),
+            Self::Signal(signal) => write!(formatter, "killed by {signal}"),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ffi::{CStr, CString};
 
+use serde::{Serialize, Serializer};
+
 /// A word of a command line, a `NAME=value` of the environment or a path, which may contain `{instance}`.
 ///
 /// `{service}` and `${VAR}` were expanded when the configuration was read. A template holds bytes, because environment
@@ -12,6 +14,22 @@ pub enum Template {
     Fixed(CString),
     /// The pieces before, between and after the instance's numbers: `a{instance}b` is `["a", "b"]`. At least two pieces.
     Numbered(Box<[CString]>),
+}
+
+impl std::fmt::Display for Template {
+    /// As it was written: with `{instance}`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(text) => formatter.write_str(&text.to_string_lossy()),
+            Self::Numbered(pieces) => {
+                for (position, piece) in pieces.iter().enumerate() {
+                    formatter.write_str(if position > 0 { "{instance}" } else { "" })?;
+                    formatter.write_str(&piece.to_string_lossy())?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Template {
@@ -65,6 +83,12 @@ fn push_decimal(number: u32, buffer: &mut Vec<u8>) {
     }
     if let Some(digits) = buffer.get_mut(start..) {
         digits.reverse();
+    }
+}
+
+impl Serialize for Template {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

@@ -57,7 +57,7 @@ impl Subsystem for ConfigLoader {
             return Vec::new();
         }
         let timeout = format_duration(LOAD_TIMEOUT);
-        let reason = format!("its files were not read within {timeout}: does their file system hang?");
+        let reason = format!("its files were not read within {timeout}: the file system may hang");
         self.give_up().into_iter().map(|id| failed(id, &reason)).collect()
     }
 }
@@ -77,7 +77,7 @@ impl ConfigLoader {
                 None
             }
             Some(LoaderProcess { until: None, pid, .. }) => {
-                Some(failed(id, &format!("its files cannot be read: pid {pid}, which tried to, still hangs")))
+                Some(failed(id, &format!("cannot read its files: the previous reader (pid {pid}) still hangs")))
             }
             None => match self.start(id, now) {
                 Ok(process) => {
@@ -85,7 +85,7 @@ impl ConfigLoader {
                     None
                 }
                 Err(refused) => {
-                    let reason = format!("no process can be made to read it: {}", errno::words(refused));
+                    let reason = format!("cannot create a process to read it: {}", errno::words(refused));
                     Some(failed(id, &reason))
                 }
             },
@@ -111,7 +111,7 @@ impl ConfigLoader {
         }
         let answers = match ended {
             Ok(ended) if ended.status != ExitStatus::Code(0) => {
-                Err(format!("the process that was to read it has ended: {}", ended.status))
+                Err(format!("the reader process failed: {}", ended.status))
             }
             Ok(_) | Err(_) => memfd::read_all(&process.answers).map_err(|refused| errno::words(refused).to_owned()),
         };
@@ -179,8 +179,6 @@ pub(super) fn warn_about_fixed_keys(before: &Plan, plan: &Plan) {
         ("log", before.log != plan.log),
     ];
     for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
-        log::warn!(
-            "`{key}` of [keepalive] stays as it is while keepalive runs: restart keepalive, or its container, to change it"
-        );
+        log::warn!("`{key}` of [keepalive] cannot change while keepalive runs: restart keepalive to apply it");
     }
 }

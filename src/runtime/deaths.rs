@@ -112,7 +112,7 @@ impl Processes {
     fn replace_main(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Vec<Event> {
         let mut events: Vec<Event> = self.poll_exec_result(run, poller).into_iter().collect();
         if let Some(before) = self.runs.get(run).map(|run| run.pid) {
-            log::info!("pid {pid} is the main process in place of pid {before}");
+            log::info!("main pid changed from {before} to {pid}");
         }
         self.runs.change_main_pid(run, pid, &self.liveness, poller);
         events.push(Event::MainPidChanged { run, pid });
@@ -149,7 +149,7 @@ impl Processes {
                 events
             }
             None => {
-                log::warn!("pid {pid} has ended, and how only its parent knows");
+                log::warn!("pid {pid} ended with an unknown exit status: it is not a child of keepalive");
                 self.conclude(run, UNKNOWN_EXIT, poller).into_iter().collect()
             }
         }

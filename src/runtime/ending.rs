@@ -1,6 +1,6 @@
 //! The last words: why keepalive ended, where people and orchestrators look for it.
 
-use super::text::Ending;
+use super::wording::Ending;
 use crate::logs::{end, own};
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};

@@ -18,6 +18,7 @@ mod foreground;
 mod inherited_fds;
 mod ipc;
 mod journal;
+mod json;
 mod kills;
 mod logging;
 mod notify;
@@ -36,6 +37,7 @@ mod state;
 mod subsystem;
 mod text;
 mod token;
+mod wording;
 
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
@@ -209,7 +211,9 @@ impl Runtime {
     fn run(&mut self) -> Outcome {
         let instances = self.plan.instances();
         let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
-        log::info!("version {version}, pid {pid}: services {services}, instances {instances}");
+        let services = text::Counted(services as u64, "service", "services");
+        let instances = text::Counted(instances.into(), "instance", "instances");
+        log::info!("version {version}, pid {pid}: {services}, {instances}");
         self.send_event(Event::Boot);
         loop {
             self.turn.budget = MAX_ACTIONS_PER_TURN;
@@ -390,7 +394,7 @@ impl Runtime {
         match self.processes.reap_other(pid, &self.inputs.poller) {
             Reaped::Orphan => {
                 self.journal.on_orphan_reaped();
-                log::debug!("reaped pid {pid}, {} so far that no service had started", self.journal.counts().orphans);
+                log::debug!("reaped orphaned process {pid}, {} in total", self.journal.counts().orphans);
                 Vec::new()
             }
             Reaped::Former(event) => event.into_iter().collect(),

@@ -154,17 +154,16 @@ impl Sockets {
     /// Tells the kernel which one of two sockets at `address` gets the connections: the one that the plan names as soon as
     /// somebody serves it.
     fn prefer(&mut self, address: &Address) {
-        let at_address = || self.held.iter().filter(|held| held.address == *address);
-        let are_two = at_address().count() == 2 && at_address().all(|held| held.slot.is_none());
-        let position = are_two.then(|| {
-            let best = at_address().position(|held| held.is_current && held.is_served);
-            best.or_else(|| at_address().position(|held| held.is_served)).unwrap_or(0)
-        });
-        let preferred = position.and_then(|position| u32::try_from(position).ok());
-        if at_address().all(|held| held.preferred == preferred) {
-            return;
-        }
-        for held in self.held.iter_mut().filter(|held| held.address == *address) {
+        let mut group: Vec<&mut Held> = self.held.iter_mut().filter(|held| held.address == *address).collect();
+        let preferred = match group.as_slice() {
+            [first @ Held { slot: None, .. }, second @ Held { slot: None, .. }] => {
+                let is_wanted = |held: &Held| held.is_served && held.is_current;
+                let is_second = !is_wanted(first) && (is_wanted(second) || (second.is_served && !first.is_served));
+                Some(u32::from(is_second))
+            }
+            _ => None,
+        };
+        for held in group.iter_mut().filter(|held| held.preferred != preferred) {
             listen::prefer(&held.socket, preferred);
             held.preferred = preferred;
         }
@@ -179,20 +178,19 @@ impl Sockets {
         }
         if self.held.iter().any(|held| is_same_place(&held.address, address)) {
             log::error!(
-                "{address} is in use by processes that were started with another `nonblocking`: stop them first"
+                "{address} is in use by processes that were started with a different `nonblocking`: stop them first"
             );
             return;
         }
         match port_owner::port_owner(address, &mut self.budget) {
             Some((pid, _)) if pid == process::id() => {
-                log::error!("{address} is in use by keepalive itself: by `http` or `control`");
+                log::error!("{address} is in use by keepalive itself (`http` or `control`)");
             }
             Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
             None if self.budget == 0 => {}
             None => {
-                let hint =
-                    "another container's process, a connection that has not quite ended, or a file that is no socket";
-                log::error!("{address} is in use, and no process that can be seen listens there: {hint}");
+                let hint = "a process of another container, a closing connection, or a file that is not a socket";
+                log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
             }
         }
     }
@@ -266,7 +264,7 @@ impl Sockets {
             let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
             if let Err(errno) = listen::set_owner_and_mode(path, *mode, owner) {
                 let reason = crate::model::errno::words(errno);
-                log::warn!("cannot change the mode and the owner of `{wanted}`: {reason}");
+                log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
             }
         }
         held.address = wanted.clone();

@@ -48,7 +48,7 @@ fn a_crash_loop_ends_the_container_with_the_services_code_and_the_reason() {
 
     let logs = container.logs();
     let last = logs.stderr.lines().last().unwrap_or_default();
-    assert!(last.contains("broken") && last.contains("exit 7"), "{}", container.describe());
+    assert!(last.contains("broken") && last.contains("exited with code 7"), "{}", container.describe());
     let reason = reason.read();
     assert!(!reason.trim().is_empty() && last.ends_with(reason.trim()), "`{reason}` is not in `{last}`");
     assert!(logs.stdout.lines().any(|line| line == "other.0 stops"), "{}", container.describe());
@@ -100,7 +100,11 @@ fn what_the_kernel_has_killed_for_want_of_memory_is_told_as_such() {
     assert_eq!(container.wait_for_end(), 137, "{}", container.describe());
     let logs = container.logs();
     let last = logs.stderr.lines().last().unwrap_or_default();
-    assert!(last.contains("hog.0 failed: SIGKILL") && last.contains("out of memory"), "{}", container.describe());
+    assert!(
+        last.contains("hog.0 failed: killed by SIGKILL") && last.contains("out of memory"),
+        "{}",
+        container.describe()
+    );
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn it_needs_no_privilege_and_nothing_writable() {
     assert!(logs.stdout.lines().any(|line| line == "base.0 stops"), "{}", container.describe());
     let is_trouble = |line: &&str| line.contains("warning:") || line.contains("error:");
     let trouble: Vec<&str> = logs.stderr.lines().filter(is_trouble).collect();
-    let expect = "keepalive: warning: cannot make the control socket at /run/keepalive.sock (No such file or directory) \
-                  nor at /tmp/keepalive-1000.sock (Read-only file system): clients cannot reach this keepalive";
+    let expect = "keepalive: warning: cannot create the control socket at /run/keepalive.sock (No such file or directory) \
+                  or at /tmp/keepalive-1000.sock (Read-only file system): client commands do not work";
     assert_eq!(trouble, [expect], "{}", container.describe());
 }
 

@@ -18,7 +18,7 @@ fn count_from_outside(container: &Container, name: &str) -> usize {
 
 /// Lines of the journal, one for each start that the system has refused.
 fn refusals(container: &Container) -> usize {
-    container.logs().stderr.matches("cannot start a process").count()
+    container.logs().stderr.matches("cannot create a process").count()
 }
 
 #[test]

@@ -44,31 +44,31 @@ fn check_shows_the_plan_with_everything_that_was_not_said() {
     let expected = "\
 keepalive.toml is valid: 2 services, 3 instances
 
-start order (the stop order is the reverse)
+start order (services stop in reverse order)
    1. prepare
    2. web after prepare
 
 prepare
   command    true
-  type       oneshot: what depends on it starts when it has succeeded
-  restart    until it succeeds, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
-  success    exit 0, exit 3, SIGTERM
-  failure    everything stops
-  completion the others go on
+  type       oneshot: its dependents start after it has succeeded
+  restart    until it succeeds, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
+  success    0, 3, SIGTERM
+  on failure shutdown
+  on success ignore
   stop       SIGTERM to the main process, SIGKILL after 5s
 
 web
   command    sleep 300{instance} 'a b'
   instances  2
-  env        PORT SECRET and what keepalive has
-  after      prepare
-  ready      2s after it runs
-  restart    always, at once; after runs below 10s backing off from 100ms by 2 to 30s, 16 times at most
-  failure    everything stops
+  env        PORT SECRET and the environment of keepalive
+  depends on prepare
+  ready      2s after the program starts
+  restart    always, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
+  on failure shutdown
   stop       SIGTERM to the main process, SIGKILL after 5s
   limits     core 0
 
-the whole stop takes 9s at most
+the shutdown takes at most 9s
 ";
     check(&scratch, &["check"], 0, expected, "");
     check(&scratch, &["-c", "keepalive.toml", "check"], 0, expected, "");
@@ -94,7 +94,7 @@ fn check_gives_the_plan_as_json() {
         "stop_signal": "SIGTERM", "stop_timeout_ms": 5000, "kill_mode": "mixed", "ready": {"delay_ms": 2000},
         "stop_delay_ms": 0, "ready_timeout_ms": 30000, "watchdog_ms": null,
         "reload": {"strategy": "rolling", "signal": null, "max_surge": 1, "soak_ms": 0},
-        "listen": [], "listen_mode": "shared", "fd_store": 0, "state": null, "ipc": false,
+        "listen": [], "listen_mode": "shared", "listen_fds": true, "fd_store": 0, "state": null, "ipc": false,
     });
     assert_eq!(json["plan"]["services"][0], expected);
 }
@@ -104,7 +104,7 @@ const SERVED: &[u8] = br#"
 [services.web]
 command = ["sleep", "{fd.http}"]
 instances = 2
-listen = { http = "tcp://127.0.0.1:8080", admin = { address = "unix:///run/web.sock", mode = "0600" } }
+listen = { http = { address = "tcp://127.0.0.1:8080", nonblocking = true }, admin = { address = "unix:///run/web.sock", mode = "0600" } }
 fd_store = 8
 state = { size = "1KiB", persist = "/data/{instance}" }
 ipc = true
@@ -116,6 +116,7 @@ reload = { max_surge = 2, soak = "5s" }
 command = "sleep 1"
 listen = { dns = "udp://[::]:53" }
 listen_mode = "reuseport"
+listen_fds = false
 ready = "notify"
 ready_timeout = "1m"
 reload = { strategy = "signal", signal = "HUP" }
@@ -132,16 +133,19 @@ fn check_shows_sockets_readiness_and_reload() {
     };
     assert_eq!(lines("command"), ["sleep 3", "sleep 1"]);
     let sockets = [
-        "http: tcp://127.0.0.1:8080, descriptor 3",
+        "http: tcp://127.0.0.1:8080, descriptor 3, nonblocking",
         "admin: unix:///run/web.sock, descriptor 4, mode 0600",
-        "dns: udp://[::]:53, descriptor 3, one for each instance",
+        "dns: udp://[::]:53, descriptor 3, one for each instance, not in LISTEN_FDS",
     ];
     assert_eq!(lines("listen"), sockets);
-    let given = ["an ipc channel, state of 1KiB in /data/{instance}, 8 of its descriptors again"];
-    assert_eq!(lines("given"), given);
-    assert_eq!(lines("ready"), ["when http://127.0.0.1:80/ok answers, within 30s", "when it says READY=1, within 1m"]);
+    let given = ["an ipc channel, state of 1KiB in /data/{instance}, up to 8 stored descriptors"];
+    assert_eq!(lines("passed"), given);
+    assert_eq!(
+        lines("ready"),
+        ["when http://127.0.0.1:80/ok responds, within 30s", "when it sends READY=1, within 1m"]
+    );
     assert_eq!(lines("watchdog"), ["every 10s"]);
-    assert_eq!(lines("reload"), ["rolling, 2 more at most, each to stay up for 5s", "by SIGHUP"]);
+    assert_eq!(lines("reload"), ["rolling, 2 at a time, each must stay ready for 5s", "by SIGHUP"]);
     let stop = "SIGTERM to the main process, SIGKILL after 5s";
     assert_eq!(lines("stop "), [format!("not ready for 2s, then {stop}"), stop.to_owned()]);
 }
@@ -154,8 +158,9 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let web = &json["plan"]["services"][0];
     let listen = serde_json::json!([
-        {"name": "http", "address": "tcp://127.0.0.1:8080", "fd": 3},
-        {"name": "admin", "address": "unix:///run/web.sock", "fd": 4, "mode": "0600", "user": null, "group": null},
+        {"name": "http", "address": "tcp://127.0.0.1:8080", "fd": 3, "nonblocking": true},
+        {"name": "admin", "address": "unix:///run/web.sock", "fd": 4, "nonblocking": false, "mode": "0600", "user": null,
+         "group": null},
     ]);
     assert_eq!(web["listen"], listen);
     assert_eq!(web["state"], serde_json::json!({"size_bytes": 1024, "persist": "/data/{instance}"}));
@@ -167,6 +172,17 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
     assert_eq!((&proxy["listen_mode"], &proxy["ready"]), (&"reuseport".into(), &"notify".into()));
     let reload = serde_json::json!({"strategy": "signal", "signal": "SIGHUP", "max_surge": 1, "soak_ms": 0});
     assert_eq!(proxy["reload"], reload);
+}
+
+// Written down when the JSON was made by hand.
+#[test]
+fn check_writes_each_kind_of_value_as_it_always_has() {
+    let scratch = Directory::new();
+    scratch.file("keepalive.toml", include_bytes!("plan/keepalive.toml"), 0o644);
+    let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(include_str!("plan/plan.json")).unwrap();
+    assert_eq!(json["plan"], expected, "{json}");
 }
 
 #[test]
@@ -206,10 +222,10 @@ fn a_missing_program_is_an_error_of_check_alone() {
     let text = "[services.web]\ncommand = \"/nonexistent/x\"\nrestart = \"never\"\n";
     scratch.file("keepalive.toml", text.as_bytes(), 0o644);
     let expected = "\
-keepalive.toml:2:11: there is no program `/nonexistent/x`
+keepalive.toml:2:11: program `/nonexistent/x` not found
   2 | command = \"/nonexistent/x\"
     |           ^^^^^^^^^^^^^^^^
-  = it is looked for from `cwd`
+  = the path is relative to `cwd`
 
 1 error in the configuration
 ";
@@ -229,7 +245,7 @@ no configuration found; looked for
   ./keepalive.toml
   /etc/keepalive/keepalive.toml
   /etc/keepalive.toml
-name another file with -c FILE or $KEEPALIVE_CONFIG, or run one command without any: keepalive -- CMD [ARG…]
+select another file with -c FILE or $KEEPALIVE_CONFIG, or run one command without a file: keepalive -- CMD [ARG…]
 ";
     check(&scratch, &[], 78, "", expected);
     check(&scratch, &["check"], 78, "", expected);
@@ -259,7 +275,7 @@ command line:1:25: expected `\"always\"`, `\"on-failure\"` or `\"never\"`, found
 command line:1:48: expected a duration, found `\"5\"`
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
     |                                                ^
-  = with a unit: `\"5s\"` or `\"5ms\"`
+  = add a unit: `\"5s\"` or `\"5ms\"`
 
 command line:1:59: service `sleep` has no socket `x`
   1 | keepalive run --restart allways --stop-timeout 5 -- sleep {fd.x}
@@ -364,7 +380,7 @@ fn check_tells_what_does_not_start_by_itself() {
     let (code, stdout, stderr) = told(&keepalive(&scratch, &["check"]).output().unwrap());
     let order: Vec<&str> = stdout.lines().skip(3).take(4).collect();
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert_eq!(order, ["   1. a", "   2. b after a", "   3. c after b", "   4. d after a (does not start by itself)"]);
+    assert_eq!(order, ["   1. a", "   2. b after a", "   3. c after b", "   4. d after a (autostart = false)"]);
 }
 
 #[test]
@@ -405,8 +421,8 @@ fn a_level_that_is_not_understood_is_warned_of() {
     use std::os::unix::ffi::OsStrExt;
     let scratch = Directory::new();
     let warning = |value: &str| {
-        let such_as = "such as debug, info, warn, error, off";
-        format!("keepalive: warning: KEEPALIVE_LOG is not understood: `{value}`; {such_as}\n")
+        let expected = "expected error, warn, info, debug or off";
+        format!("keepalive: warning: invalid KEEPALIVE_LOG `{value}`: {expected}\n")
     };
     for (value, expected) in [
         (&b"!!"[..], warning("!!")),

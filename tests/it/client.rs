@@ -10,7 +10,7 @@ const TABLE: &str = "\
 NAME   STATE    PID  UPTIME  RESTARTS    CPU  MEMORY
 web.0  running   12   1m39s         3  1.25s   13.0M
 web.1  backoff    -       -         2      -       -
-  exit 1 after 20ms, retry in 400ms, 2 of 16";
+  exited with code 1, ran 20ms; restart 2 of 16 in 400ms";
 
 fn show_status() -> FakeServer {
     FakeServer::answering(|_| (200, status()))
@@ -24,9 +24,9 @@ fn status_is_a_table_and_says_why_something_does_not_run() {
     server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
     server.check(&["status", "web"], 0, TABLE, "");
     assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
-    let told = "keepalive: status: there is no `wbe`: there are web, db\n";
+    let told = "keepalive: status: unknown name `wbe`: the services are web, db\n";
     server.check(&["status", "wbe"], 1, "", told);
-    let body = r#"{"instances":[],"reason":"there is no `wbe`: there are web, db","result":"unknown"}"#;
+    let body = r#"{"instances":[],"reason":"unknown name `wbe`: the services are web, db","result":"not_found"}"#;
     server.check(&["status", "web", "wbe", "--json"], 1, body, told);
 }
 
@@ -57,7 +57,7 @@ fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
         "POST /v1/services/b/stop?timeout=1m" => {
             (409, json!({"result": "refused", "reason": "it is being reloaded", "instances": []}))
         }
-        "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "unknown", "reason": "there is no `c.1`"})),
+        "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "not_found", "reason": "there is no `c.1`"})),
         _ => (200, json!({"result": "done", "reason": "", "instances": [{"id": "a.0", "state": "stopped"}]})),
     });
     let told = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
@@ -107,7 +107,7 @@ fn health_answers_with_zero_or_one_and_the_reason() {
     let server = FakeServer::answering(|request| match request {
         "GET /livez" => (200, json!({"status": "ok"})),
         "GET /readyz?service=db" => (200, json!({"ready": true})),
-        "GET /readyz?service=x" => (404, json!({"result": "unknown", "reason": "there is no `x`"})),
+        "GET /readyz?service=x" => (404, json!({"result": "not_found", "reason": "there is no `x`"})),
         _ => (503, json!({"ready": false, "reason": "web is starting; db.1 is backing off"})),
     });
     server.check(&["health"], 0, "alive", "");
@@ -121,12 +121,13 @@ fn health_answers_with_zero_or_one_and_the_reason() {
 fn logs_are_lines_with_the_name_of_their_instance() {
     let line = r#"{"time":"2026-11-21T08:00:00.1Z","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
     let server = FakeServer::start(move |_, mut stream| {
-        write!(stream, "{STREAM}{line}\n{{\"lost\":3}}\n{line}\n").ok();
+        write!(stream, "{STREAM}{line}\n{{\"dropped\":3}}\n{line}\n").ok();
     });
-    let told = "keepalive: logs: 3 lines were lost, as this reader was too slow\n";
+    let told = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
     server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
-    server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"lost\":3}}\n{line}"), "");
-    let broken_off = "keepalive: the stream broke off, but SOCKET is still there: keepalive or its logger was killed\n";
+    server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"dropped\":3}}\n{line}"), "");
+    let broken_off =
+        "keepalive: the stream ended unexpectedly, and SOCKET still exists: keepalive or its logger was killed\n";
     server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{told}{broken_off}"));
     let asked = ["GET /v1/logs?service=web,db.0&lines=7", "GET /v1/logs?lines=100", "GET /v1/logs?follow=1"];
     assert_eq!(server.requests(), asked);

@@ -14,7 +14,7 @@ use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
 #[test]
 fn where_nothing_answers_the_places_and_the_remedy_are_named() {
     let scratch = Directory::new();
-    let remedy = "is keepalive running here? (--socket PATH or KEEPALIVE_SOCKET names another)";
+    let remedy = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
     let runtime = scratch.path().to_str().unwrap();
     let mut run = Run::words(Place::Child, &[KEEPALIVE, "status"]);
     // Another user has no keepalive that listens at the usual places.
@@ -22,12 +22,12 @@ fn where_nothing_answers_the_places_and_the_remedy_are_named() {
     let (code, stdout, stderr) = run.finish();
     let user = nix::unistd::geteuid();
     let places = format!("/run/keepalive.sock or {runtime}/keepalive.sock or /tmp/keepalive-{user}.sock");
-    let expected = format!("keepalive: nothing answers at {places}: {remedy}\n");
+    let expected = format!("keepalive: cannot connect to {places}: {remedy}\n");
     assert_eq!((code, stdout.as_str(), stderr), (3, "", expected));
     let stale = scratch.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let stale = stale.to_str().unwrap();
-    let expected = format!("keepalive: nothing answers at {stale}: {remedy}\n");
+    let expected = format!("keepalive: cannot connect to {stale}: {remedy}\n");
     let stop = Run::words(Place::Child, &[KEEPALIVE, "stop", "web", "--socket", stale]);
     assert_eq!(stop.finish(), (3, String::new(), expected.clone()));
     let health = Run::words(Place::Child, &[KEEPALIVE, "health", "--socket", stale]);
@@ -66,26 +66,27 @@ fn what_somebody_else_has_put_into_tmp_is_not_asked() {
     let found = run.finish();
     drop(listener);
     std::fs::remove_file(path).unwrap();
-    let told = format!("keepalive: {path} belongs to another user and is not trusted (--socket names it)\n");
+    let told =
+        format!("keepalive: {path} belongs to another user and is not trusted (use --socket to connect anyway)\n");
     assert_eq!(found, (3, String::new(), told));
 }
 
 #[track_caller]
 fn check_nonsense(bytes: &'static [u8], what: &str) {
     let server = FakeServer::sending(bytes);
-    server.check(&["status"], 3, "", &format!("keepalive: what answers at SOCKET is not keepalive: {what}\n"));
+    server.check(&["status"], 3, "", &format!("keepalive: the server at SOCKET is not keepalive: {what}\n"));
 }
 
 #[test]
 fn an_answer_that_is_none_is_told_from_one() {
-    check_nonsense(b"+PONG\r\n", "its answer is no HTTP");
-    check_nonsense(b"\0\xff\0", "its answer is no HTTP");
-    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "its answer is no JSON");
-    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":1}", "its answer is about something else");
-    check_nonsense(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "its answer is no JSON");
-    check_nonsense(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "it sends in chunks");
-    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "its answer has no length that is a number");
-    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "its answer is too large");
+    check_nonsense(b"+PONG\r\n", "invalid HTTP response");
+    check_nonsense(b"\0\xff\0", "invalid HTTP response");
+    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "invalid JSON");
+    check_nonsense(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":1}", "unexpected JSON");
+    check_nonsense(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "invalid JSON");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "chunked response");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "response without a valid length");
+    check_nonsense(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "response too large");
 }
 
 #[test]
@@ -96,18 +97,18 @@ fn an_answer_without_end_is_not_taken_in() {
             while stream.write_all(filling.repeat(4096).as_bytes()).is_ok() {}
         })
     };
-    let told = |what| format!("keepalive: what answers at SOCKET is not keepalive: {what}\n");
+    let told = |what| format!("keepalive: the server at SOCKET is not keepalive: {what}\n");
     let head = endless("HTTP/1.1 200 OK\r\nX: ", "x");
-    head.check(&["status"], 3, "", &told("the head of its answer does not end"));
+    head.check(&["status"], 3, "", &told("response head too long"));
     let body = endless("HTTP/1.1 200 OK\r\n\r\n", " ");
-    body.check(&["status"], 3, "", &told("its answer is too large"));
+    body.check(&["status"], 3, "", &told("response too large"));
     let line = endless(STREAM, "x");
-    line.check(&["events", "-f"], 3, "", &told("a line of its answer does not end"));
+    line.check(&["events", "-f"], 3, "", &told("response line too long"));
 }
 
 #[test]
 fn a_connection_that_ends_too_early_is_told_of() {
-    let told = "keepalive: the connection to SOCKET ended before the answer did\n";
+    let told = "keepalive: the connection to SOCKET was closed before the response was complete\n";
     for bytes in [&b""[..], b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\":"] {
         FakeServer::sending(bytes).check(&["status"], 3, "", told);
     }
@@ -125,7 +126,7 @@ fn a_server_that_does_not_answer_is_waited_for_no_longer_than_was_said() {
             stream.read_to_end(&mut Vec::new()).ok();
         })
     };
-    let told = "keepalive: no answer at SOCKET within 50ms\n";
+    let told = "keepalive: no response from SOCKET within 50ms\n";
     silent().check(&["status", "--timeout", "50ms"], 3, "", told);
     silent().check(&["events", "-f", "--timeout", "50ms"], 3, "", told);
     silent().check(&["health", "--timeout", "50ms"], 1, "", told);

@@ -67,7 +67,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
         let (code, _, stderr) = client(&set, &["shutdown"]);
         assert_eq!((code, stderr.as_str(), running.end()), (0, "", 0));
         let (code, _, stderr) = client(&set, &["status"]);
-        assert!(code == 3 && stderr.starts_with("keepalive: nothing answers at "), "{stderr}");
+        assert!(code == 3 && stderr.starts_with("keepalive: cannot connect to "), "{stderr}");
     });
 }
 
@@ -84,7 +84,7 @@ fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
     }
     let (code, stdout, _) = client(&set, &["stop", "wbe", "--json"]);
     let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((code, &answer["result"]), (1, &serde_json::json!("unknown")));
+    assert_eq!((code, &answer["result"]), (1, &serde_json::json!("not_found")));
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
@@ -127,7 +127,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
             let path = set.socket();
             let path = path.display();
             let told = format!(
-                "keepalive: the stream broke off, but {path} is still there: keepalive or its logger was killed\n"
+                "keepalive: the stream ended unexpectedly, and {path} still exists: keepalive or its logger was killed\n"
             );
             assert_eq!((follower.end(), follower.stderr()), (3, told));
         };

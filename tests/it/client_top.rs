@@ -91,7 +91,7 @@ fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
     drop(server);
     let (code, rest) = terminal.wait_for_end();
     let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
-    assert_eq!((code, after.starts_with("keepalive: nothing answers at ")), (Some(3), true), "{after}");
+    assert_eq!((code, after.starts_with("keepalive: cannot connect to ")), (Some(3), true), "{after}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
     for by_signal in [false, true] {
         let server = server();
         let mut terminal = on_a_terminal(&server);
-        terminal.wait_for_text("no answer for 1s");
+        terminal.wait_for_text("no response for 1s");
         if by_signal {
             signal_process(id(&terminal), Signal::TERM).unwrap();
         } else {

@@ -78,16 +78,19 @@ fn what_is_asked_for_is_answered_when_it_is_done() {
         let answer = control.post("/v1/services/web/scale?instances=4");
         assert_eq!((answer.status, answer.json()["instances"].as_array().unwrap().len()), (200, 4));
         let surplus = pid(&control.instance("web.3"));
-        assert_eq!(control.post("/v1/services/web/scale?instances=1").reason(), "web has 1 instances");
+        assert_eq!(control.post("/v1/services/web/scale?instances=1").reason(), "web has 1 instance");
         if place == Place::Child {
             wait_for_death(surplus);
         }
         let answer = control.post("/v1/services/web.3/stop");
-        assert_eq!((answer.status, answer.reason()), (404, "there is no web.3: web has 1, web.0 to web.0".to_owned()));
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (404, "there is no instance web.3: web has web.0 to web.0".to_owned())
+        );
         assert_eq!(control.post("/v1/services/web.0/signal?signal=SIGKILL").reason(), "SIGKILL sent to web.0");
         wait_until("the restart", || (control.instance("web.0")["restarts"].as_u64() >= Some(2)).then_some(()));
         let answer = control.post("/v1/shutdown");
-        assert_eq!((answer.status, answer.reason()), (200, "everything is being stopped".to_owned()));
+        assert_eq!((answer.status, answer.reason()), (200, "keepalive is shutting down".to_owned()));
         assert_eq!(running.end(), 0);
         assert!(!set.socket().exists(), "the socket has been taken away");
     });
@@ -100,45 +103,50 @@ fn what_cannot_be_understood_says_why() {
     );
     let (_running, control) = begin(&set, Place::Child);
     let cases = [
-        ("GET", "/nowhere", 404, "there is no /nowhere"),
-        ("POST", "/v1/services/wbe/stop", 404, "there is no service `wbe`: there are web, job"),
-        ("POST", "/v1/services/web.x/stop", 404, "there is no `web.x`: instances are numbered"),
-        ("POST", "/v1/services/web.00/stop", 404, "there is no `web.00`: instances are numbered"),
-        ("POST", "/v1/services/web=x/stop", 404, "there is no service `web=x`: there are web, job"),
-        ("POST", "/v1/services/web/jump", 404, "there is no `jump`: start, stop, restart, reload, signal or scale"),
-        ("POST", "/v1/services/web/signal", 400, "which one? ?signal=SIGUSR1"),
+        ("GET", "/nowhere", 404, "no such path: /nowhere"),
+        ("POST", "/v1/services/wbe/stop", 404, "unknown service `wbe`: the services are web, job"),
+        ("POST", "/v1/services/web.x/stop", 404, "there is no instance `web.x`: instances have numbers, as in web.0"),
+        ("POST", "/v1/services/web.00/stop", 404, "there is no instance `web.00`: instances have numbers, as in web.0"),
+        ("POST", "/v1/services/web=x/stop", 404, "unknown service `web=x`: the services are web, job"),
+        (
+            "POST",
+            "/v1/services/web/jump",
+            404,
+            "unknown action `jump`: expected start, stop, restart, reload, signal or scale",
+        ),
+        ("POST", "/v1/services/web/signal", 400, "missing parameter `signal`, such as ?signal=SIGUSR1"),
         ("POST", "/v1/services/web/signal?signal=SIGFOO", 400, "`SIGFOO` is not a signal"),
-        ("POST", "/v1/services/web/scale", 400, "how many? ?instances=N"),
+        ("POST", "/v1/services/web/scale", 400, "missing parameter `instances`, such as ?instances=4"),
         (
             "POST",
             "/v1/services/web/scale?instances=0",
             400,
-            "`0` is not a number of instances: 1 to 65536; to have none, stop it",
+            "invalid number of instances `0`: expected 1 to 65536; to run none, stop the service",
         ),
         (
             "POST",
             "/v1/services/web.0/scale?instances=2",
             400,
-            "instances are those of one service: /v1/services/NAME/scale?instances=N",
+            "`scale` needs one service: /v1/services/NAME/scale?instances=N",
         ),
         (
             "POST",
             "/v1/services/job/scale?instances=2",
             409,
-            "job is a oneshot: it has as many instances as its configuration says",
+            "cannot scale oneshot job: change `instances` in the configuration",
         ),
-        ("POST", "/v1/services/web/stop?timeout=5", 400, "`5` is not a duration, such as 30s"),
-        ("GET", "/v1/services/web/stop", 405, "/v1/services/web/stop is for POST, not GET"),
-        ("POST", "/v1/status", 405, "/v1/status is for GET, not POST"),
-        ("GET", "/v1/events?follow=maybe", 400, "`follow` is 1 or 0, not `maybe`"),
-        ("GET", "/readyz?service=wbe", 404, "there is no service `wbe`: there are web, job"),
+        ("POST", "/v1/services/web/stop?timeout=5", 400, "invalid duration `5`: expected one such as 30s"),
+        ("GET", "/v1/services/web/stop", 405, "/v1/services/web/stop requires POST, found GET"),
+        ("POST", "/v1/status", 405, "/v1/status requires GET, found POST"),
+        ("GET", "/v1/events?follow=maybe", 400, "`follow` must be 1 or 0, found `maybe`"),
+        ("GET", "/readyz?service=wbe", 404, "unknown service `wbe`: the services are web, job"),
     ];
     for (method, target, status, reason) in cases {
         let answer = if method == "GET" { control.get(target) } else { control.post(target) };
         assert_eq!((answer.status, answer.reason()), (status, reason.to_owned()), "{method} {target}");
     }
     let garbage = control.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 what\r\n\r\n");
-    assert_eq!((garbage.status, garbage.reason()), (400, "this is no HTTP request".to_owned()));
+    assert_eq!((garbage.status, garbage.reason()), (400, "not an HTTP request".to_owned()));
     let huge = control.say(format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000)).as_bytes());
     assert_eq!((huge.status, huge.reason()), (431, "the request is longer than 8 KiB".to_owned()));
     let headers = "X: y\r\n".repeat(100);
@@ -160,7 +168,7 @@ fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
     running.ready();
     let answer = control.post("/v1/services/all/stop?timeout=50ms");
     assert_eq!(answer.status, 504);
-    assert_eq!(answer.reason(), "not done within 50ms, and goes on: web.0 is stopping (stop requested)");
+    assert_eq!(answer.reason(), "not finished within 50ms, still in progress: web.0 is stopping (stop requested)");
     assert_eq!(answer.json()["result"], "timeout");
     // Who goes away does not wait any more: nothing is kept for them.
     for _ in 0..100 {
@@ -186,7 +194,7 @@ fn the_end_answers_everybody() {
     running.send(Signal::TERM);
     let mut text = String::new();
     waiting.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 409 ") && text.contains("everything is being stopped"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 409 ") && text.contains("keepalive is shutting down"), "{text}");
     assert_eq!(running.end(), 0);
     let last = events.by_ref().last().expect("events");
     assert_eq!((&last["instance"], &last["to"]), (&json!("web.0"), &json!("stopped")), "{last}");
@@ -212,7 +220,7 @@ fn the_socket_is_for_its_owner_alone() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert_eq!(stdout, "{\"result\":\"forbidden\",\"reason\":\"user 65534 is neither root nor keepalive's own user\"}");
     let events = control.get("/v1/events").body;
-    assert!(events.contains("\"event\":\"refused_client\""), "{events}");
+    assert!(events.contains("\"event\":\"client_rejected\""), "{events}");
     assert_eq!(control.state("web.0"), "running");
     drop(running);
 }
@@ -237,7 +245,7 @@ fn a_socket_that_nobody_answers_at_is_replaced_and_any_other_file_is_left_alone(
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
     let expect = format!(
-        "keepalive: warning: cannot make the control socket at {} (a file that is no socket is there): clients",
+        "keepalive: warning: cannot create the control socket at {} (the file is not a socket): client commands do not work",
         set.socket().display()
     );
     assert!(stderr.contains(&expect), "{stderr}");
@@ -259,7 +267,7 @@ fn the_socket_of_another_keepalive_is_refused() {
     assert_eq!(second.end(), 0);
     let stderr = second.stderr();
     let expect = format!(
-        "keepalive: error: another keepalive answers at the control socket {}: give this one another `control`",
+        "keepalive: error: another keepalive uses the control socket {}: set a different `control`",
         set.socket().display()
     );
     assert!(stderr.contains(&expect), "{stderr}");
@@ -276,8 +284,8 @@ fn without_a_place_for_the_socket_keepalive_goes_on_without() {
     run.command.env("KEEPALIVE_SOCKET", directory.path().join("no/such/place"));
     let (code, _, stderr) = run.finish();
     assert_eq!(code, 0);
-    assert!(stderr.contains("warning: cannot make the control socket at "), "{stderr}");
-    assert!(stderr.contains("/no/such/place (No such file or directory): clients cannot reach"), "{stderr}");
+    assert!(stderr.contains("warning: cannot create the control socket at "), "{stderr}");
+    assert!(stderr.contains("/no/such/place (No such file or directory): client commands do not work"), "{stderr}");
     let text = format!("[keepalive]\ncontrol = false\n{}", "[services.a]\ncommand = \"true\"\nrestart = \"never\"\n");
     let set = Set::new(&text);
     let (code, _, stderr) = set.run(Place::Child).finish();
@@ -304,7 +312,7 @@ fn clients_that_stall_hold_nobody_up() {
     // Each place is taken by somebody: the next one is told so. Those that are read to their end give theirs back.
     let more: Vec<UnixStream> = (0..2).map(|_| control.connect()).collect();
     let full = control.get("/livez");
-    assert_eq!((full.status, full.reason()), (503, "32 clients are connected already".to_owned()));
+    assert_eq!((full.status, full.reason()), (503, "too many clients: the limit is 32".to_owned()));
     drop(silent);
     wait_until("a free place", || (control.get("/livez").status == 200).then_some(()));
     let metrics = control.get("/metrics").body;
@@ -315,7 +323,7 @@ fn clients_that_stall_hold_nobody_up() {
     while !lost {
         let length = (&deaf[0]).read(&mut text).expect("events");
         assert!(length > 0, "it was not closed");
-        lost = String::from_utf8_lossy(&text[..length]).contains("{\"event\":\"lost\",\"count\":");
+        lost = String::from_utf8_lossy(&text[..length]).contains("{\"event\":\"events_dropped\",\"count\":");
     }
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
@@ -327,7 +335,7 @@ fn half_a_request_is_given_up_after_a_while() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (_running, control) = begin(&set, Place::Child);
     let answer = control.say(b"GET /livez HTTP/1.1\r\nHost: ");
-    assert_eq!((answer.status, answer.reason()), (408, "the request was not complete in time".to_owned()));
+    assert_eq!((answer.status, answer.reason()), (408, "the request was not received in time".to_owned()));
     assert!(control.get("/metrics").body.contains("\nkeepalive_clients_dropped_total 1\n"));
 }
 
@@ -366,7 +374,7 @@ fn http_shows_everything_and_changes_nothing() {
         assert_eq!(http(&port, "GET", "/livez").json(), json!({"status": "ok"}));
         let ready = http(&port, "GET", "/readyz");
         assert_eq!(ready.status, 503);
-        assert!(ready.reason().starts_with("bad.0 has failed (exit 1 after "), "{}", ready.reason());
+        assert!(ready.reason().starts_with("bad.0 has failed (exited with code 1, ran "), "{}", ready.reason());
         assert_eq!(ready.json()["services"]["web"], json!({"ready": true, "state": "running"}));
         assert_eq!(http(&port, "GET", "/readyz?service=web").json()["reason"], "ready");
         assert_eq!(http(&port, "GET", "/readyz?service=web.0").status, 200);

@@ -56,7 +56,7 @@ fn followers_leave_room_for_others() {
         follower.read_exact(&mut [0; 16]).unwrap();
     }
     let refused = control.get("/v1/events?follow=1");
-    assert_eq!((refused.status, refused.reason()), (503, "24 clients follow already".to_owned()));
+    assert_eq!((refused.status, refused.reason()), (503, "too many clients follow: the limit is 24".to_owned()));
     assert_eq!((control.get("/livez").status, http(&port, "GET", "/livez").status), (200, 200));
 }
 
@@ -76,13 +76,13 @@ fn those_who_are_refused_do_not_fill_the_events() {
     wait_until("a place", || (control.get("/livez").status == 200).then_some(()));
     let events = wait_until("the last of them to be told", || {
         let events = control.get("/v1/events").body;
-        let told = events.lines().filter(|line| line.contains("refused_client"));
+        let told = events.lines().filter(|line| line.contains("client_rejected"));
         let counts =
             told.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["count"].as_u64().unwrap());
         (counts.sum::<u64>() >= 201).then_some(events)
     });
     assert!(events.contains("\"from\":\"starting\",\"to\":\"running\""), "what happened before is still there");
-    assert!(events.lines().filter(|line| line.contains("refused_client")).count() < 20, "{events}");
+    assert!(events.lines().filter(|line| line.contains("client_rejected")).count() < 20, "{events}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn readiness_of_oneshots_and_of_what_is_stopped() {
     let answer = control.post("/v1/services/slow/start?timeout=20ms");
     assert_eq!(
         (answer.status, answer.reason()),
-        (504, "not done within 20ms, and goes on: slow.0 is running".to_owned())
+        (504, "not finished within 20ms, still in progress: slow.0 is running".to_owned())
     );
     control.post("/v1/services/slow/stop");
     let reason = control.get("/readyz").reason();
@@ -148,5 +148,5 @@ fn without_descriptors_clients_wait() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    assert_eq!(stderr.matches("cannot take connections for now: Too many open files").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("cannot accept connections for now: Too many open files").count(), 1, "{stderr}");
 }

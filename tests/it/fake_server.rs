@@ -113,7 +113,7 @@ pub(crate) fn status() -> Value {
              "exit": null, "oom_killed": false, "reason": "ready", "rss_bytes": 13_631_488, "cpu_ms": 1_250,
              "processes": 2},
             {"id": "web.1", "state": "backoff", "pid": null, "ready": false, "restarts": 2, "uptime_ms": null,
-             "exit": {"code": 1}, "oom_killed": false, "reason": "exit 1 after 20ms, retry in 400ms, 2 of 16",
+             "exit": {"code": 1}, "oom_killed": false, "reason": "exited with code 1, ran 20ms; restart 2 of 16 in 400ms",
              "rss_bytes": 0, "cpu_ms": 0, "processes": 0}]},
         {"name": "db", "type": "service", "state": "running", "ready": true, "instances": [
             {"id": "db.0", "state": "running", "pid": 11, "ready": true, "restarts": 0, "uptime_ms": 130_000,

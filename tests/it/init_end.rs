@@ -103,7 +103,7 @@ fn a_system_that_refuses_a_process_ends_it_with_71() {
     let words = ["prlimit", "--nproc=1", "setpriv", "--reuid", &user, "--clear-groups", &binary, "--", "true"];
     let (code, _, stderr) = Run::words(Place::Child, &words).finish();
     assert_eq!(code, 71, "{stderr}");
-    assert!(stderr.contains("cannot start a process: "), "{stderr}");
+    assert!(stderr.contains("cannot create a process: "), "{stderr}");
 }
 
 #[test]

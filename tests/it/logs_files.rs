@@ -80,7 +80,7 @@ fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
         let path = set.directory.path().display();
         assert_eq!(
             told,
-            [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory, so lines are lost")]
+            [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory; lines are dropped")]
         );
     });
 }

@@ -117,7 +117,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         let text = String::from_utf8(text).unwrap();
         let got: Vec<u64> = numbers(&text[..text.rfind('\n').unwrap()], "flood.0   | ").collect();
         assert!(got.iter().copied().eq(1..=got.len() as u64));
-        assert!(errors.last().unwrap().ends_with("received SIGTERM: ended with exit code 0"));
+        assert!(errors.last().unwrap().ends_with("received SIGTERM: exiting with code 0"));
     });
 }
 
@@ -159,7 +159,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         // A line has some 14 bytes; the logger holds a buffer in and a buffer out.
         let lost = LINES - got.len() as u64;
         assert!(lost <= 3 * (256 + 128 + 256) * 1_024 / 14, "{lost} lost");
-        let told = text.lines().filter(|line| line.contains("the logger has ended (SIGKILL) and was started again"));
+        let told = text.lines().filter(|line| line.contains("logger restarted (killed by SIGKILL)"));
         // What tells of one may be what the next one held.
         assert!((1..=3).contains(&told.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
     });
@@ -182,8 +182,15 @@ fn a_logger_that_ends_again_and_again_is_waited_with() {
     running.expect("a.0       | signal 15");
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    assert_eq!(stderr.lines().filter(|line| line.contains("and was started again")).count(), 5, "{stderr}");
-    assert_eq!(stderr.lines().filter(|line| line.contains("the next one starts in 1s")).count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().filter(|line| line.contains("logger restarted")).count(), 5, "{stderr}");
+    assert_eq!(
+        stderr
+            .lines()
+            .filter(|line| line.contains("logger is crash-looping (killed by SIGKILL): next restart in 1s"))
+            .count(),
+        1,
+        "{stderr}"
+    );
 }
 
 /// Two instances that crash so many times and then stay, with all that the logger can be given.
@@ -266,8 +273,8 @@ fn what_is_killed_at_the_end_has_been_read_before() {
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(running.end(), 137, "{text}");
         assert!(text.contains("deaf.0    | before\n"), "{text}");
-        assert!(text.trim_end().ends_with("received SIGTERM: ended with exit code 137"), "{text}");
-        assert!(!text.contains("was started again"), "{text}");
+        assert!(text.trim_end().ends_with("received SIGTERM: exiting with code 137"), "{text}");
+        assert!(!text.contains("logger restarted"), "{text}");
     });
 }
 
@@ -282,8 +289,8 @@ fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
     let last: Vec<&str> = stderr.lines().rev().take(4).collect();
-    assert_eq!(last[0], "keepalive | received SIGTERM: ended with exit code 0", "{stderr}");
-    assert!(last.contains(&"keepalive | received SIGTERM: stopping everything"), "{stderr}");
+    assert_eq!(last[0], "keepalive | received SIGTERM: exiting with code 0", "{stderr}");
+    assert!(last.contains(&"keepalive | received SIGTERM: shutting down"), "{stderr}");
 }
 
 #[test]

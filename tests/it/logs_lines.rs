@@ -145,7 +145,7 @@ fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
     }
     let last = objects.last().unwrap();
     assert_eq!((&last["service"], &last["level"]), (&json!("keepalive"), &json!("error")));
-    assert!(last["message"].as_str().unwrap().ends_with("ended with exit code 7"), "{last}");
+    assert!(last["message"].as_str().unwrap().ends_with("exiting with code 7"), "{last}");
     let line = |stream: &str, message: &str, partial: bool| json!({ "service": "web", "instance": "web.0", "stream": stream, "message": message, "partial": partial });
     objects.retain(|object| object["service"] == "web");
     objects.sort_by_key(|object| object["stream"] != "stdout");

@@ -56,10 +56,35 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+/// The table of docs/metrics.md lists the metrics of `text` in their order, with type, labels and help.
+fn check_documented(text: &str) {
+    const HEAD: &str = "| metric | type | labels | meaning |";
+    let document = include_str!("../../docs/metrics.md");
+    let (_, table) = document.split_once(HEAD).expect("the table");
+    let documented: Vec<String> =
+        table.lines().skip(2).take_while(|line| line.starts_with('|')).map(str::to_owned).collect();
+    let served: Vec<String> = text.split("# HELP ").skip(1).map(row).collect();
+    assert_eq!(served, documented, "left: the code; right: docs/metrics.md");
+}
+
+/// ``| `keepalive_up` | gauge | – | 1, or 0 during shutdown |``
+fn row(family: &str) -> String {
+    let mut lines = family.lines();
+    let (name, help) = lines.next().and_then(|line| line.split_once(' ')).expect("a help");
+    let (_, kind) = lines.next().and_then(|line| line.rsplit_once(' ')).expect("a type");
+    let sample = lines.next().unwrap_or_else(|| panic!("{name} has no sample here"));
+    let labels = sample.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
+    let labels: Vec<String> =
+        labels.split(',').filter_map(|pair| pair.split_once('=')).map(|(label, _)| format!("`{label}`")).collect();
+    let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+    format!("| `{name}` | {kind} | {labels} | {} |", help.trim_end_matches('.'))
+}
+
 #[test]
 fn they_are_what_prometheus_expects_and_tell_the_truth() {
     let set = Set::new(concat!(
-        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n",
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\nipc = true\n",
+        "log = { stdout = \"prefix\", stderr = \"prefix\" }\n",
         "[services.flaky]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\non_failure = \"ignore\"\nmax_restarts = 2\n",
         "backoff = { initial = \"1ms\" }\n",
     ));
@@ -69,11 +94,13 @@ fn they_are_what_prometheus_expects_and_tell_the_truth() {
     control.post("/v1/services/web.0/signal?signal=SIGKILL");
     let restarted = || control.instance("web.0")["restarts"].as_u64() == Some(1) && control.state("web.0") == "running";
     crate::harness::wait_until("the restart", || restarted().then_some(()));
-    let samples = parse(&control.get("/metrics").body);
+    let body = control.get("/metrics").body;
+    check_documented(&body);
+    let samples = parse(&body);
     let sample = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("no {series} in {samples:#?}"));
     assert!((sample("keepalive_up") - 1.0).abs() < f64::EPSILON);
     let whole = [
-        ("keepalive_service_instances{service=\"web\"}", 2),
+        ("keepalive_service_desired_instances{service=\"web\"}", 2),
         ("keepalive_service_ready{service=\"web\"}", 1),
         ("keepalive_service_ready{service=\"flaky\"}", 0),
         ("keepalive_instance_up{service=\"web\",instance=\"web.1\"}", 1),
@@ -81,18 +108,20 @@ fn they_are_what_prometheus_expects_and_tell_the_truth() {
         ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"failed\"}", 1),
         ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"running\"}", 0),
         ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\"}", 2),
-        ("keepalive_instance_exits_total{service=\"flaky\",instance=\"flaky.0\",code=\"3\"}", 3),
-        ("keepalive_instance_exits_total{service=\"web\",instance=\"web.0\",code=\"SIGKILL\"}", 1),
+        ("keepalive_instance_exits_total{service=\"flaky\",instance=\"flaky.0\",exit_code=\"3\",signal=\"\"}", 3),
+        ("keepalive_instance_exits_total{service=\"web\",instance=\"web.0\",exit_code=\"\",signal=\"SIGKILL\"}", 1),
         ("keepalive_clients_dropped_total", 0),
+        ("keepalive_config_reload_failures_total", 0),
+        ("keepalive_config_last_reload_successful", 1),
     ];
     for (series, expect) in whole {
         assert!((sample(series) - f64::from(expect)).abs() < f64::EPSILON, "{series} is {}", sample(series));
     }
     let some = [
         "keepalive_start_time_seconds",
-        "keepalive_loop_turns_total",
+        "keepalive_event_loop_iterations_total",
         "keepalive_events_total",
-        "keepalive_instance_memory_bytes{service=\"web\",instance=\"web.1\"}",
+        "keepalive_instance_resident_memory_bytes{service=\"web\",instance=\"web.1\"}",
         "keepalive_instance_start_duration_seconds{service=\"web\",instance=\"web.1\"}",
         "keepalive_instance_ready_duration_seconds{service=\"web\",instance=\"web.1\"}",
     ];

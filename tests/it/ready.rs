@@ -31,7 +31,7 @@ fn tries(stderr: &str) -> Vec<String> {
 /// Nobody was reaped of whom keepalive does not know.
 #[track_caller]
 fn assert_no_orphans(stderr: &str) {
-    assert!(!stderr.contains("reaped pid"), "{stderr}");
+    assert!(!stderr.contains("reaped orphaned process"), "{stderr}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_page_is_asked_for_until_its_status_is_good() {
     let stderr = running.stderr();
     let mut tries = tries(&stderr);
     tries.retain(|reason| reason != "Connection refused");
-    assert_eq!(tries, ["status 503", "no answer in time", "no HTTP answer", "status 404"], "{stderr}");
+    assert_eq!(tries, ["HTTP status 503", "timed out", "not an HTTP response", "HTTP status 404"], "{stderr}");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         assert_eq!(running.end(), 0);
         assert_eq!(set.read("open/said"), format!("a.0.0 mine 65534 {}\n", open.display()));
         let stderr = running.stderr();
-        assert!(tries(&stderr).iter().all(|reason| reason == "exit 1"), "{stderr}");
+        assert!(tries(&stderr).iter().all(|reason| reason == "exited with code 1"), "{stderr}");
         assert_no_orphans(&stderr);
         for name in ["up", "said"] {
             std::fs::remove_file(open.join(name)).unwrap();
@@ -165,7 +165,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
-        assert_eq!(tries(&stderr), ["no answer in time"], "{stderr}");
+        assert_eq!(tries(&stderr), ["timed out"], "{stderr}");
         std::fs::remove_file(set.directory.path().join("tried")).unwrap();
     });
 }
@@ -202,7 +202,11 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
         }
         std::fs::write(&set.config, set.read("keepalive.toml") + user).unwrap();
         let (_, _, stderr) = set.run(Place::Child).finish();
-        assert_eq!(stderr.matches("warning: a.0: its `ready` cannot be found out: exit 127").count(), 1, "{stderr}");
+        assert_eq!(
+            stderr.matches("warning: a.0: readiness probe cannot succeed: exited with code 127").count(),
+            1,
+            "{stderr}"
+        );
         assert!(stderr.contains("not ready"), "{stderr}");
     }
 }
@@ -213,14 +217,14 @@ fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
     for (ready, why) in [
         (&*format!("tcp = \"{nobody}\""), "connection refused"),
         ("file = \"/nothing/at/all\"", "no such file"),
-        ("exec = [\"PUPPET\", \"exit\", \"3\"]", "exit 3"),
+        ("exec = [\"PUPPET\", \"exit\", \"3\"]", "exited with code 3"),
     ] {
         let set = Set::new(&format!(
             "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nready = {{ {ready} }}\n\
              ready_timeout = \"400ms\"\nrestart = \"never\"\n"
         ));
         let (_, _, stderr) = set.run(Place::Child).finish();
-        let said = stderr.lines().find(|line| line.contains("warning: a.0: the last try of its `ready`: "));
+        let said = stderr.lines().find(|line| line.contains("warning: a.0: last readiness probe failed: "));
         assert!(said.is_some_and(|line| line.to_lowercase().contains(why)), "{why}: {stderr}");
     }
 }
@@ -273,6 +277,6 @@ fn who_writes_without_end_and_no_newline_is_not_listened_to_for_long() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     // Nobody reads its pipe any more.
     assert_eq!(code, 141, "{stderr}");
-    let reason = "warning: a.0: its `ready` cannot be found out: it writes to its descriptor, and no newline";
+    let reason = "warning: a.0: readiness probe cannot succeed: no newline in the data written to its descriptor";
     assert!(stderr.contains(reason), "{stderr}");
 }

@@ -80,7 +80,7 @@ fn a_shutdown_does_not_wait_for_files() {
         let (asked, writer) = reload_that_waits(&set, &control);
         running.send(Signal::TERM);
         let answer = answer(asked);
-        assert!(answer.contains("everything is being stopped"), "{answer}");
+        assert!(answer.contains("keepalive is shutting down"), "{answer}");
         assert_eq!(running.end(), 0);
         drop(writer);
     });

@@ -48,7 +48,7 @@ impl Set {
     }
 }
 
-/// keepalive's own lines with what differs from run to run made equal: `pid N`, `after T`, `retry in T`.
+/// keepalive's own lines with what differs from run to run made equal: `pid N`, `ran T`, `restart in T`.
 pub(crate) fn normal(stderr: &str) -> String {
     let mut lines = Vec::new();
     for line in stderr.lines().filter_map(|line| line.strip_prefix("keepalive: ")) {
@@ -57,7 +57,7 @@ pub(crate) fn normal(stderr: &str) -> String {
             let end = word.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric() || letter == '.');
             let word = match words.last().map(String::as_str) {
                 Some("pid" | "(pid") => format!("N{end}"),
-                Some("after" | "in") => format!("T{end}"),
+                Some("ran" | "in") => format!("T{end}"),
                 _ => word.to_owned(),
             };
             words.push(word);

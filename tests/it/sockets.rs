@@ -383,7 +383,7 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
     assert!(failures.len() > 2 && failures.iter().all(|event| event.contains(&tried.to_string())), "{failures:#?}");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
-    let line = format!("keepalive: warning: the reload of web has failed: {reason}");
+    let line = format!("keepalive: warning: web reload failed: {reason}");
     let stderr = running.stderr();
     assert!(stderr.lines().any(|found| found == line), "`{line}` expected in:\n{stderr}");
 }

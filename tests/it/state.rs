@@ -300,8 +300,8 @@ fn there_are_no_more_instances_than_files_or_ports() {
     );
     let (running, control) = begin(&set, Place::Child);
     for (service, count, reason) in [
-        ("one", 2, "2 instances of one would have one file of state: put `{instance}` into its name"),
-        ("ports", 7, "`ready` of ports.6 would be at `127.0.0.1:65536`, which is no address"),
+        ("one", 2, "2 instances of one would share one state file: add `{instance}` to its path"),
+        ("ports", 7, "`ready` of ports.6 would use the invalid address `127.0.0.1:65536`"),
     ] {
         let answer = control.post(&format!("/v1/services/{service}/scale?instances={count}"));
         assert_eq!((answer.status, answer.reason()), (409, reason.to_owned()));

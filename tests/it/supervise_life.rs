@@ -38,14 +38,14 @@ fn services_start_in_order_and_stop_in_reverse() {
         let expect = "\
 db.0 starting → running (pid N)
 prepare.0 starting → running (pid N)
-prepare.0 running → completed (exit 0 after T)
+prepare.0 running → completed (exited with code 0, ran T)
 web.0 starting → running (pid N)
-received SIGTERM: stopping everything
+received SIGTERM: shutting down
 web.0 running → stopping
-web.0 stopping → stopped (exit 0 after T)
+web.0 stopping → stopped (exited with code 0, ran T)
 db.0 running → stopping
-db.0 stopping → stopped (exit 0 after T)
-received SIGTERM: ended with exit code 0";
+db.0 stopping → stopped (exited with code 0, ran T)
+received SIGTERM: exiting with code 0";
         assert_eq!(from_db, expect);
         assert_eq!(set.end(), "", "the end was asked for");
     });
@@ -71,18 +71,17 @@ fn a_crash_loop_ends_with_the_services_own_code_and_the_reason_as_the_last_line(
         let expect = "\
 good.0 starting → running (pid N)
 bad.0 starting → running (pid N)
-bad.0 running → backoff (exit 42 after T retry in T 1 of 2)
+bad.0 running → backoff (exited with code 42, ran T; restart 1 of 2 in T)
 bad.0 starting → running (pid N)
-bad.0 running → backoff (exit 42 after T retry in T 2 of 2)
+bad.0 running → backoff (exited with code 42, ran T; restart 2 of 2 in T)
 bad.0 starting → running (pid N)
-error: bad.0 running → failed (exit 42 after T all 2 restarts used up)
+error: bad.0 running → failed (exited with code 42, ran T; gave up after 2 restarts)
 error: bad has failed
-error: bad.0 failed: exit 42 after T all 2 restarts used up: stopping everything
+error: bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: shutting down
 good.0 running → stopping
-good.0 stopping → stopped (SIGTERM after T)
-bad.0 failed: exit 42 after T all 2 restarts used up: ended with exit code 42";
-        // The commas belong to the words that are made equal.
-        let found = normal(&stderr).replace("T,", "T").replace("stopped (exit 0 after", "stopped (SIGTERM after");
+good.0 stopping → stopped (killed by SIGTERM, ran T)
+bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: exiting with code 42";
+        let found = normal(&stderr).replace("stopped (exited with code 0,", "stopped (killed by SIGTERM,");
         assert_eq!(found.split_once('\n').unwrap().1, expect);
         let reason = stderr.lines().last().unwrap().strip_prefix("keepalive: ").unwrap();
         assert_eq!(set.end(), format!("{reason}\n"));
@@ -113,7 +112,7 @@ fn when_all_have_completed_it_ends_with_0() {
     in_every_place(|place| {
         let (code, _, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
-        assert!(stderr.ends_with("nothing is left to run: ended with exit code 0\n"), "{stderr}");
+        assert!(stderr.ends_with("all services have ended: exiting with code 0\n"), "{stderr}");
     });
 }
 
@@ -150,7 +149,7 @@ fn what_depends_on_a_failure_never_starts_and_says_so() {
     );
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 3, "{stderr}");
-    assert!(stderr.contains("b.0 waiting → failed (a has failed, so this will never start)"), "{stderr}");
+    assert!(stderr.contains("b.0 waiting → failed (cannot start: its dependency a has failed)"), "{stderr}");
     assert!(!stderr.contains("b.0 starting"), "{stderr}");
 }
 
@@ -172,11 +171,11 @@ fn what_waits_for_a_completed_service_never_starts_and_the_end_says_so() {
     run.command.env("KEEPALIVE_LOG", "error");
     let (code, _, stderr) = run.finish();
     let expect = "\
-keepalive: error: b.0 waiting → failed (a has completed, so this will never start)
-keepalive: nothing is left to run: ended with exit code 1
+keepalive: error: b.0 waiting → failed (cannot start: its dependency a has completed)
+keepalive: all services have ended: exiting with code 1
 ";
     assert_eq!((code, stderr.as_str()), (1, expect));
-    assert_eq!(set.end(), "nothing is left to run: ended with exit code 1\n");
+    assert_eq!(set.end(), "all services have ended: exiting with code 1\n");
 }
 
 // "PID 1 never blocks": nobody reads this FIFO.
@@ -248,7 +247,7 @@ fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
     let reason =
-        "keepalive: a.0 failed: cannot execute `/nothing0`: No such file or directory: ended with exit code 127\n";
+        "keepalive: a.0 failed: cannot execute `/nothing0`: No such file or directory: exiting with code 127\n";
     assert!(stderr.ends_with(reason), "{stderr}");
     let set = Set::new("[services.a]\ncommand = [\"DIR\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
@@ -258,13 +257,13 @@ fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
 #[test]
 fn what_could_not_be_set_or_entered_is_named() {
     for (keys, told) in [
-        ("cwd = \"/none{instance}\"", "cannot change to its `cwd` `/none0`: No such file or directory"),
-        ("limits = { core = 0, nofile = 99999999999 }", "cannot set its limit `nofile`: Operation not permitted"),
+        ("cwd = \"/none{instance}\"", "cannot change to directory `/none0`: No such file or directory"),
+        ("limits = { core = 0, nofile = 99999999999 }", "cannot set the limit `nofile`: Operation not permitted"),
     ] {
         let set = Set::new(&format!("[services.a]\ncommand = [\"true\"]\nrestart = \"never\"\n{keys}\n"));
         let (code, _, stderr) = set.run(Place::Child).finish();
         assert_eq!(code, 126, "{stderr}");
-        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: ended with exit code 126\n")), "{stderr}");
+        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: exiting with code 126\n")), "{stderr}");
     }
 }
 
@@ -303,7 +302,7 @@ fn one_service_needs_no_file() {
             [KEEPALIVE, "run", "--name", "job", "-i", "2", "--restart", "on-failure", "--", PUPPET, "exit", "0"];
         let (code, _, stderr) = Run::words(place, &words).finish();
         assert_eq!(code, 0, "{stderr}");
-        assert!(stderr.contains("job.1 running → completed (exit 0"), "{stderr}");
+        assert!(stderr.contains("job.1 running → completed (exited with code 0"), "{stderr}");
     });
 }
 

@@ -185,7 +185,7 @@ fn when_processes_run_out_starts_are_tried_again() {
     let mut run = set.run(Place::Child);
     run.command.stderr(std::fs::File::create(&log).unwrap());
     let mut running = run.start();
-    wait_until("a start that is refused", || set.read("log").contains("cannot start a process: ").then_some(()));
+    wait_until("a start that is refused", || set.read("log").contains("cannot create a process: ").then_some(()));
     // Whoever goes for good makes room for one that was refused, so that all of them get their turn.
     for _ in 0..8 {
         keepalive::sys::signal_process(running.ready(), Signal::KILL).unwrap();

@@ -25,7 +25,7 @@ keepalive.toml:4:11: service `db` has no `command`
 keepalive.toml:5:16: expected a duration, found `5`
   5 | stop_timeout = 5
     |                ^
-  = with a unit: `"5s"` or `"5ms"`
+  = add a unit: `"5s"` or `"5ms"`
 
 keepalive.toml:6:2: unknown key `srvices` in the file
   6 | [srvices]
@@ -47,10 +47,10 @@ fn the_limit_of_instances_holds_for_all_services_together() {
     check(
         "[services.a]\ncommand = \"a\"\ninstances = 65536\n[services.b]\ncommand = \"b\"\n[services.c]\ncommand = \"c\"\n",
         r#"
-keepalive.toml:4:11: with this there are 65537 instances, 65536 at most
+keepalive.toml:4:11: too many instances: 65537 up to here, the limit is 65536
   4 | [services.b]
     |           ^
-  = lower `instances`
+  = reduce `instances`
 
 1 error in the configuration
 "#,
@@ -78,7 +78,7 @@ keepalive.toml:4:13: unclosed table, expected `]`
 keepalive.toml:5:1: unknown key `x` in the file
   5 | x = 1
     | ^
-  = known here: keepalive, services
+  = known keys: keepalive, services
 
 4 errors in the configuration
 "#,
@@ -108,7 +108,7 @@ keepalive.toml:5:1: unknown key `replicas` in `[services.web]`
 keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
   6 | frobnicate = 1
     | ^^^^^^^^^^
-  = known here: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, ready, ready_timeout, watchdog, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs
+  = known keys: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, ready, ready_timeout, watchdog, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs
 
 keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
   7 | health_check = {}
@@ -185,10 +185,10 @@ keepalive.toml:2:22: the command is empty
     |                      ^^^
   = such as `["node", "server.js"]` or `"node server.js"`
 
-keepalive.toml:3:22: a quote or a backslash is left open
+keepalive.toml:3:22: missing closing quote, or a backslash at the end
   3 | services.c.command = "it's"
     |                      ^^^^^^
-  = or give an array, one element a word
+  = close it, or write an array with one element for each argument
 
 keepalive.toml:4:22: expected an array of strings or a string, found `1`
   4 | services.d.command = 1
@@ -225,10 +225,10 @@ fn a_shells_words_in_a_command_are_a_warning() {
     check(
         "[services.web]\ncommand = \"migrate && serve\"\n",
         r#"
-warning: keepalive.toml:2:11: `&&` goes to the program as it is: no shell is started
+warning: keepalive.toml:2:11: `&&` is passed to the program unchanged: no shell is started
   2 | command = "migrate && serve"
     |           ^^^^^^^^^^^^^^^^^^
-  = for a shell: `["sh", "-c", "…"]`
+  = to use a shell, write `["sh", "-c", "…"]`
 "#,
     );
 }
@@ -241,12 +241,12 @@ fn durations_and_numbers_out_of_range_are_told() {
 keepalive.toml:3:17: expected a duration, found `5`
   3 | restart_delay = 5
     |                 ^
-  = with a unit: `"5s"` or `"5ms"`
+  = add a unit: `"5s"` or `"5ms"`
 
 keepalive.toml:4:14: expected a duration, found `"5"`
   4 | min_uptime = "5"
     |              ^^^
-  = with a unit: `"5s"` or `"5ms"`
+  = add a unit: `"5s"` or `"5ms"`
 
 keepalive.toml:5:16: expected a duration, found `"soon"`
   5 | stop_timeout = "soon"
@@ -269,7 +269,7 @@ keepalive.toml:9:13: expected a whole number from 1 to 65536, or `"cpus"`, found
   9 | instances = "many"
     |             ^^^^^^
 
-keepalive.toml:10:35: `max` is below `initial`, the delay that it limits
+keepalive.toml:10:35: `max` is less than `initial`
   10 | backoff = { initial = "1m", max = "5s", factor = 0.5, jitter = 1.5 }
      |                                   ^^^^
   = raise `max` or lower `initial`
@@ -295,12 +295,12 @@ fn exit_codes_and_signals_that_are_none_are_told() {
 keepalive.toml:3:23: expected an exit code from 0 to 255 or a signal, found `256`
   3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
     |                       ^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+  = write codes as numbers and signals as strings: `[0, "SIGTERM"]`
 
 keepalive.toml:3:28: expected an exit code from 0 to 255 or a signal, found `"15"`
   3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
     |                            ^^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+  = write codes as numbers and signals as strings: `[0, "SIGTERM"]`
 
 keepalive.toml:3:34: expected an exit code from 0 to 255 or a signal, found `"SIGTRM"`
   3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
@@ -310,14 +310,14 @@ keepalive.toml:3:34: expected an exit code from 0 to 255 or a signal, found `"SI
 keepalive.toml:3:44: expected an exit code from 0 to 255 or a signal, found `1.0`
   3 | success_exit_codes = [256, "15", "SIGTRM", 1.0]
     |                                            ^^^
-  = a code stands without quotes, a signal with its name: `[0, "SIGTERM"]`
+  = write codes as numbers and signals as strings: `[0, "SIGTERM"]`
 
 keepalive.toml:4:25: expected an array, found `125`
   4 | no_restart_exit_codes = 125
     |                         ^^^
   = such as `[0, 143, "SIGTERM"]`
 
-keepalive.toml:5:15: SIGSTOP ends no process
+keepalive.toml:5:15: SIGSTOP does not terminate processes
   5 | stop_signal = "SIGSTOP"
     |               ^^^^^^^^^
   = such as `"SIGTERM"`, `"SIGQUIT"`
@@ -350,22 +350,22 @@ fn a_place_in_a_text_of_several_lines_is_found() {
 keepalive.toml:4:3: variable `A` is not set
   4 |   ${A}
     |   ^^^^
-  = set it, or give a default: `${A:-default}`
+  = set it, or add a default: `${A:-default}`
 
 keepalive.toml:5:9: variable `B` is not set
   5 | """, '''${B}''', '''
     |         ^^^^
-  = set it, or give a default: `${B:-default}`
+  = set it, or add a default: `${B:-default}`
 
 keepalive.toml:7:1: variable `C` is not set
   7 | ${C}''', """\t
     | ^^^^
-  = set it, or give a default: `${C:-default}`
+  = set it, or add a default: `${C:-default}`
 
 keepalive.toml:7:10: variable `D` is not set
   7 | ${C}''', """\t
     |          ^^^^^
-  = set it, or give a default: `${D:-default}`
+  = set it, or add a default: `${D:-default}`
 
 4 errors in the configuration
 "#,
@@ -380,12 +380,12 @@ fn the_remedy_fits_what_was_probably_meant() {
 keepalive.toml:3:13: expected a value, found `yes`
   3 | autostart = yes
     |             ^^^
-  = write `true`, or `"yes"` if it is a text
+  = write `true`, or `"yes"` if it is a string
 
 keepalive.toml:4:16: expected a value, found `off`
   4 | no_new_privs = off
     |                ^^^
-  = write `false`, or `"off"` if it is a text
+  = write `false`, or `"off"` if it is a string
 
 keepalive.toml:5:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"4"`
   5 | instances = "4"
@@ -396,7 +396,7 @@ keepalive.toml:6:8: expected a whole number from -20 to 19, found `"40"`
   6 | nice = "40"
     |        ^^^^
 
-keepalive.toml:7:16: a number cannot begin with a zero
+keepalive.toml:7:16: a number cannot start with zero
   7 | max_restarts = 03
     |                ^
   = remove the zero
@@ -409,7 +409,7 @@ keepalive.toml:8:9: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `"2
 keepalive.toml:9:7: the path is empty
   9 | cwd = ""
     |       ^^
-  = leave `cwd` out to stay where keepalive is
+  = remove `cwd` to use the directory of keepalive
 
 7 errors in the configuration
 "#,

@@ -58,12 +58,12 @@ keepalive.toml:4:11: expected an array of strings or a string, found `1`
     |           ^
   = such as `["node", "server.js"]` or `"node server.js"`
 
-d/1.toml:1:11: service `web` is given twice, first at keepalive.toml:3:11
+d/1.toml:1:11: service `web` is defined twice, first at keepalive.toml:3:11
   1 | [services.web]
     |           ^^^
   = rename one of them
 
-d/2.toml:2:1: only the main file can include others
+d/2.toml:2:1: only the main file can have `include`
   2 | include = ["x"]
     | ^^^^^^^
   = move it there
@@ -85,12 +85,12 @@ d/4.toml:3:22: cannot read `d/none.env`: no such file or directory
 d/x.env:2:1: expected `NAME=value`
   2 | B"=2
     | ^^^^
-  = a comment begins with `#`
+  = comments start with `#`
 
 d/x.env:3:3: variable `NONE` is not set
   3 | C=${NONE}
     |   ^^^^^^^
-  = set it, or give a default: `${NONE:-default}`
+  = set it, or add a default: `${NONE:-default}`
 
 8 errors in the configuration
 "#,
@@ -111,10 +111,10 @@ keepalive.toml:2:12: cannot read `none.toml`: no such file or directory
   2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
     |            ^^^^^^^^^^^
 
-keepalive.toml:2:25: `*` and `?` can only stand in the file name
+keepalive.toml:2:25: `*` and `?` are only allowed in the file name
   2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
     |                         ^^^^^^^^^^
-  = name each directory in an element of its own
+  = write one pattern for each directory
 
 keepalive.toml:2:37: expected a path, found `3`
   2 | include = ["none.toml", "*/x.toml", 3, "etc", ""]
@@ -200,22 +200,22 @@ fn check_looks_for_programs_and_directories() {
     assert_eq!(
         told.trim_end(),
         r#"
-warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024 here, and raising it takes CAP_SYS_RESOURCE
+warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024, and raising it requires CAP_SYS_RESOURCE
   11 | limits = { nofile = 4096, core = 1 }
      |                     ^^^^
   = lower it, or raise the container's limit
 
-keepalive.toml:2:11: there is no program `none` in PATH
+keepalive.toml:2:11: program `none` not found in PATH
   2 | command = ["none"]
     |           ^^^^^^^^
   = PATH is /x:/y
 
-keepalive.toml:5:11: `./bin/tool` cannot be executed
+keepalive.toml:5:11: `./bin/tool` is not executable
   5 | command = ["./bin/tool"]
     |           ^^^^^^^^^^^^^^
   = chmod +x ./bin/tool
 
-keepalive.toml:8:7: cannot use `/none` as directory: no such file or directory
+keepalive.toml:8:7: cannot use `/none` as a directory: no such file or directory
   8 | cwd = "/none"
     |       ^^^^^^^
   = create it, or correct `cwd`
@@ -225,10 +225,10 @@ keepalive.toml:14:7: `bin/tool` is not a directory
      |       ^^^^^^^^^^
   = create it, or correct `cwd`
 
-keepalive.toml:16:11: there is no program `sub/none`
+keepalive.toml:16:11: program `sub/none` not found
   16 | command = "sub/none"
      |           ^^^^^^^^^^
-  = it is looked for from `cwd`
+  = the path is relative to `cwd`
 
 5 errors in the configuration
 "#
@@ -283,15 +283,15 @@ fn check_misses_the_interpreter_of_a_script() {
     scratch.write("keepalive.toml", services.concat().as_bytes());
     let told = scratch.told(scratch.load_as(Purpose::Check, 0));
     let expected = r#"
-keepalive.toml:1:22: `./a` is to be run by `/none/bash`, which is not there
+keepalive.toml:1:22: `./a` needs the interpreter `/none/bash`, which does not exist
   1 | services.a.command = "./a"
     |                      ^^^^^
-  = install it, or correct its first line
+  = install it, or correct the first line of the script
 
-keepalive.toml:2:22: `./b` is to be run by `/bin/sh\r`, which is not there
+keepalive.toml:2:22: `./b` needs the interpreter `/bin/sh\r`, which does not exist
   2 | services.b.command = "./b"
     |                      ^^^^^
-  = its first line ends with CR LF: LF alone is right
+  = its first line ends with CR LF: use LF
 
 2 errors in the configuration
 "#;

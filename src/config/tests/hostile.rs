@@ -133,7 +133,7 @@ fn a_thousand_services_in_a_chain_are_a_plan() {
     scratch.write("keepalive.toml", closed.as_bytes());
     let report = scratch.load().unwrap_err();
     assert_eq!(report.errors.len(), 1);
-    assert!(report.errors[0].message.starts_with("services wait for each other: s0 → s1 → "));
+    assert!(report.errors[0].message.starts_with("dependency cycle: s0 → s1 → "));
 }
 
 #[test]

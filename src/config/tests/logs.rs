@@ -72,7 +72,7 @@ keepalive.toml:5:18: expected `"prefix"`, `"inherit"` or `"null"`, found `"file"
   5 | log = { stdout = "file", max_size = "1MiB" }
     |                  ^^^^^^
 
-keepalive.toml:5:26: `max_size` without `file` means nothing
+keepalive.toml:5:26: `max_size` has no effect without `file`
   5 | log = { stdout = "file", max_size = "1MiB" }
     |                          ^^^^^^^^
   = add `file`, or remove it
@@ -80,7 +80,7 @@ keepalive.toml:5:26: `max_size` without `file` means nothing
 keepalive.toml:8:16: the path is empty
   8 | log = { file = "", max_size = "10B", max_files = -1 }
     |                ^^
-  = leave `file` out to write none
+  = remove `file` to write no log file
 
 keepalive.toml:8:31: expected a size of at least 1 KiB, found `"10B"`
   8 | log = { file = "", max_size = "10B", max_files = -1 }

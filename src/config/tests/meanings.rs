@@ -22,7 +22,7 @@ keepalive.toml:3:40: a limit needs both `soft` and `hard`
     |                                        ^^^^^^^^^^^^
   = a single value sets both
 
-keepalive.toml:3:70: `soft` is above `hard`
+keepalive.toml:3:70: `soft` is greater than `hard`
   3 | limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = "8M" }
     |                                                                      ^
   = lower it
@@ -32,7 +32,7 @@ keepalive.toml:3:93: expected a number, a size or `"unlimited"`, found `"8M"`
     |                                                                                             ^^^^
   = such as `65536` or `"64MiB"`
 
-keepalive.toml:4:9: expected an octal number in quotes, 0777 at most, found `22`
+keepalive.toml:4:9: expected an octal number up to 0777, in quotes, found `22`
   4 | umask = 22
     |         ^^
   = such as `"0022"`
@@ -47,12 +47,12 @@ fn dependencies_that_lead_nowhere_or_in_a_circle_are_told() {
     check(
         "[services.a]\ncommand = \"a\"\ndepends_on = [\"b\"]\n[services.b]\ncommand = \"b\"\ndepends_on = [\"c\", \"c\"]\n[services.c]\ncommand = \"c\"\ndepends_on = [\"a\", \"cache\", \"c\"]\n[services.cachex]\ncommand = \"x\"\ndepends_on = \"a\"\n",
         r#"
-keepalive.toml:6:20: `c` is given twice
+keepalive.toml:6:20: `c` is listed twice
   6 | depends_on = ["c", "c"]
     |                    ^^^
   = remove one of them
 
-keepalive.toml:9:15: services wait for each other: a → b → c → a
+keepalive.toml:9:15: dependency cycle: a → b → c → a
   9 | depends_on = ["a", "cache", "c"]
     |               ^^^
   = remove one of these dependencies
@@ -95,7 +95,7 @@ keepalive.toml:6:8: unknown user `www:logs`
 keepalive.toml:9:9: unknown group `nobody`
   9 | group = "nobody"
     |         ^^^^^^^^
-  = it is not in /etc/group; a number needs no entry there
+  = not found in /etc/group; a number needs no entry there
 
 keepalive.toml:10:11: unknown group `log`
   10 | groups = ["log", -1]
@@ -125,34 +125,34 @@ fn variables_that_are_not_set_are_told_with_their_place() {
 keepalive.toml:2:18: variable `NONE` is not set
   2 | command = "serve ${NONE} x"
     |                  ^^^^^^^
-  = set it, or give a default: `${NONE:-default}`
+  = set it, or add a default: `${NONE:-default}`
 
 keepalive.toml:3:11: variable `NONE` is not set
   3 | cwd = "/a/${NONE}"
     |           ^^^^^^^
-  = set it, or give a default: `${NONE:-default}`
+  = set it, or add a default: `${NONE:-default}`
 
-keepalive.toml:4:14: `${B:+c}` is neither `${VAR}` nor `${VAR:-default}`
+keepalive.toml:4:14: expected `${VAR}` or `${VAR:-default}`, found `${B:+c}`
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }
     |              ^^^^^^^
-  = `$$` gives a plain `$`
+  = write `$$` for a literal `$`
 
-keepalive.toml:4:24: `KEEPALIVE_SERVICE` is set by keepalive itself
+keepalive.toml:4:24: `KEEPALIVE_SERVICE` is reserved for keepalive
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }
     |                        ^^^^^^^^^^^^^^^^^
   = remove it
 
-keepalive.toml:4:49: `""` cannot be the name of a variable
+keepalive.toml:4:49: invalid variable name `""`
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }
     |                                                 ^^
-  = it is not empty and has no `=`
+  = it must not be empty or contain `=`
 
 keepalive.toml:4:63: expected a string, found an array
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }
     |                                                               ^^
   = write the value in quotes
 
-keepalive.toml:5:13: `{instance}` has no number here: this is one value for all instances
+keepalive.toml:5:13: `{instance}` cannot be used here: all instances share this value
   5 | env_file = "{instance}.env"
     |             ^^^^^^^^^^
   = use `{service}`, or no placeholder
@@ -172,12 +172,12 @@ keepalive.toml:2:13: SIGKILL cannot be caught by any process
     |             ^^^^
   = remove it
 
-keepalive.toml:2:30: SIGCHLD tells keepalive itself that a process has ended
+keepalive.toml:2:30: SIGCHLD is reserved for keepalive
   2 | signals = { KILL = "ignore", CHLD = "ignore", HUP = "ignore", SIGHUP = "ignore", USR3 = "ignore", USR1 = "drop" }
     |                              ^^^^
   = remove it
 
-keepalive.toml:2:63: SIGHUP is given twice
+keepalive.toml:2:63: SIGHUP is configured twice
   2 | signals = { KILL = "ignore", CHLD = "ignore", HUP = "ignore", SIGHUP = "ignore", USR3 = "ignore", USR1 = "drop" }
     |                                                               ^^^^^^
   = remove one of them
@@ -201,17 +201,17 @@ fn names_that_services_cannot_have_are_told() {
     check(
         "[services.all]\ncommand = \"x\"\n[services.-a]\ncommand = \"x\"\n[services.\"a.b\"]\ncommand = \"x\"\n[[services.c]]\ncommand = \"x\"\n[services.ok]\ncommand = \"x\"\n",
         r#"
-keepalive.toml:1:11: `all` stands for all services
+keepalive.toml:1:11: the name `all` is reserved: it means all services
   1 | [services.all]
     |           ^^^
   = rename it
 
-keepalive.toml:3:11: the name of a service begins with a letter or digit
+keepalive.toml:3:11: a service name must start with a letter or digit
   3 | [services.-a]
     |           ^^
   = rename it
 
-keepalive.toml:5:11: the name of a service has ASCII letters, digits, `-` and `_` alone
+keepalive.toml:5:11: a service name may contain only ASCII letters, digits, `-` and `_`
   5 | [services."a.b"]
     |           ^^^^^
   = rename it
@@ -231,17 +231,17 @@ fn what_is_given_twice_names_both_places() {
     check(
         "[services.web]\ncommand = \"x\"\n\n[services.web]\ncommand = \"y\"\nnice = 1\nnice = 2\n",
         r#"
-keepalive.toml:4:11: `web` is given twice, first at keepalive.toml:1:11
+keepalive.toml:4:11: duplicate key `web`, first at keepalive.toml:1:11
   4 | [services.web]
     |           ^^^
   = remove or rename one of them
 
-keepalive.toml:5:1: `command` is given twice, first at keepalive.toml:2:1
+keepalive.toml:5:1: duplicate key `command`, first at keepalive.toml:2:1
   5 | command = "y"
     | ^^^^^^^
   = remove or rename one of them
 
-keepalive.toml:7:1: `nice` is given twice, first at keepalive.toml:6:1
+keepalive.toml:7:1: duplicate key `nice`, first at keepalive.toml:6:1
   7 | nice = 2
     | ^^^^
   = remove or rename one of them
@@ -256,7 +256,7 @@ fn a_file_without_services_is_an_error() {
     check(
         "",
         r#"
-keepalive.toml: there are no services
+keepalive.toml: no services are defined
   = add `[services.web]` with `command = ["node", "server.js"]`
 
 1 error in the configuration
@@ -327,15 +327,15 @@ fn what_is_odd_but_possible_is_a_warning() {
     check(
         "[keepalive]\nshutdown_timeout = \"20s\"\n[services.a]\ncommand = \"a\"\nstop_timeout = \"1m\"\ndepends_on = [\"b\"]\n[services.b]\ncommand = \"b\"\nautostart = false\nuser = 1000\n",
         r#"
-warning: keepalive.toml:5:16: `shutdown_timeout` ends everything after 20s
+warning: keepalive.toml:5:16: `shutdown_timeout` limits the whole shutdown to 20s
   5 | stop_timeout = "1m"
     |                ^^^^
-  = raise it in `[keepalive]`, and the grace period of the container too
+  = increase it in `[keepalive]`, and the grace period of the container
 
-warning: keepalive.toml:10:8: user 1000 is not in /etc/passwd: its group is taken to be 1000
+warning: keepalive.toml:10:8: user 1000 is not in /etc/passwd: using group 1000
   10 | user = 1000
      |        ^^^^
-  = say which `group`
+  = set `group`
 "#,
     );
 }

@@ -264,7 +264,7 @@ fn the_command_after_the_dashes_is_the_service_main() {
     assert_eq!(main, Rc::new(expected));
 
     scratch.write("keepalive.toml", b"[services.main]\ncommand = \"x\"\n");
-    let expected = "keepalive.toml:1:11: service `main` is the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \
+    let expected = "keepalive.toml:1:11: the name `main` is reserved for the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \
                     = rename it\n\n1 error in the configuration\n";
     assert_eq!(scratch.told(scratch.load_with(&path, &command)), expected);
 }

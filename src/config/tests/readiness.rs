@@ -52,10 +52,10 @@ fn options_of_run_are_as_easy_to_type_as_to_write() {
 fn what_is_wrong_with_options_of_run_is_told() {
     let options = [("listen", "b=tcp://0:2"), ("ready", "http://h/?a=b")];
     let expected = "\
-command line:1:14: `tcp://0:2` is no address to listen on
+command line:1:14: invalid address `tcp://0:2`
   1 | run --listen b=tcp://0:2 --ready http://h/?a=b
     |              ^^^^^^^^^^^
-  = an IP address and a port from 1 to 65535; names are not looked up
+  = an IP address and a port from 1 to 65535; host names are not resolved
 
 command line:1:34: expected `\"exec\"`, `\"notify\"`, `\"ipc\"` or a table, found `\"http://h/?a=b\"`
   1 | run --listen b=tcp://0:2 --ready http://h/?a=b
@@ -148,50 +148,50 @@ fn readiness_that_cannot_be_is_told() {
     check(
         "[services]\na = { command = \"x\", ready = \"ipc\" }\nb = { command = \"x\", ready = { fd = 4 }, fd_store = 1, listen.a = \"tcp://0.0.0.0:1\" }\nc = { command = \"x\", ready = { tcp = \"db:80\" } }\nd = { command = \"x\", ready = { http = \"https://127.0.0.1/\" } }\ne = { command = \"x\", ready = { http = \"127.0.0.1\" } }\nf = { command = \"x\", ready = { file = \"/a\", exec = \"b\" } }\ng = { command = \"x\", ready = {} }\nh = { command = \"x\", ready = { tcp = \"127.0.0.1:6553{instance}\" }, instances = 7 }\ni = { command = \"x\", ready = { http = \"http://[::1]/a b\" } }\nj = { command = \"x\", ready = { exec = [] } }\nk = { command = \"x\", ready = \"http://127.0.0.1/\" }\nl = { command = \"x\", ready = { tpc = \"127.0.0.1:80\" } }\nm = { command = \"x\", ready = \"notfy\" }\n",
         r#"
-keepalive.toml:2:30: `ready = "ipc"` needs the channel of `ipc = true`
+keepalive.toml:2:30: `ready = "ipc"` requires `ipc = true`
   2 | a = { command = "x", ready = "ipc" }
     |                              ^^^^^
   = add it
 
-keepalive.toml:3:37: descriptors below 5 are for `listen` and `fd_store`
+keepalive.toml:3:37: descriptors below 5 are used by `listen` and `fd_store`
   3 | b = { command = "x", ready = { fd = 4 }, fd_store = 1, listen.a = "tcp://0.0.0.0:1" }
     |                                     ^
-  = the first that is free is 5
+  = use 5 or higher
 
-keepalive.toml:4:38: `db:80` is no IP address with a port
+keepalive.toml:4:38: invalid address `db:80`, expected IP:PORT
   4 | c = { command = "x", ready = { tcp = "db:80" } }
     |                                      ^^^^^^^
-  = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
+  = such as `127.0.0.1:8080` or `[::1]:8080`; host names are not resolved
 
-keepalive.toml:5:39: keepalive knows no TLS
+keepalive.toml:5:39: TLS is not supported
   5 | d = { command = "x", ready = { http = "https://127.0.0.1/" } }
     |                                       ^^^^^^^^^^^^^^^^^^^^
-  = use `http://`, `tcp`, or a program that knows TLS with `exec`
+  = use `http://`, `tcp`, or `exec` with a program that supports TLS
 
-keepalive.toml:6:39: this is no URL of `http://`
+keepalive.toml:6:39: expected an `http://` URL
   6 | e = { command = "x", ready = { http = "127.0.0.1" } }
     |                                       ^^^^^^^^^^^
   = such as `"http://127.0.0.1:8080/healthz"`
 
-keepalive.toml:7:45: `ready` is one thing, and `file` is given already
+keepalive.toml:7:45: `ready` accepts only one key, and `file` is already set
   7 | f = { command = "x", ready = { file = "/a", exec = "b" } }
     |                                             ^^^^
-  = remove one of them; a command of `exec` can ask for several
+  = remove one of them; an `exec` command can check several things
 
-keepalive.toml:8:30: `ready` says nothing
+keepalive.toml:8:30: `ready` is empty
   8 | g = { command = "x", ready = {} }
     |                              ^^
   = such as `{ delay = "2s" }`
 
-keepalive.toml:9:38: `127.0.0.1:65536` is no IP address with a port
+keepalive.toml:9:38: invalid address `127.0.0.1:65536`, expected IP:PORT
   9 | h = { command = "x", ready = { tcp = "127.0.0.1:6553{instance}" }, instances = 7 }
     |                                      ^^^^^^^^^^^^^^^^^^^^^^^^^^
-  = such as `127.0.0.1:8080` or `[::1]:8080`; names are not looked up
+  = such as `127.0.0.1:8080` or `[::1]:8080`; host names are not resolved
 
-keepalive.toml:10:39: a URL has no blanks and ASCII characters alone
+keepalive.toml:10:39: a URL may contain only ASCII characters, without spaces
   10 | i = { command = "x", ready = { http = "http://[::1]/a b" } }
      |                                       ^^^^^^^^^^^^^^^^^^
-  = write others as `%20`
+  = percent-encode the others, such as `%20`
 
 keepalive.toml:11:39: the command is empty
   11 | j = { command = "x", ready = { exec = [] } }
@@ -224,7 +224,7 @@ fn check_looks_for_the_program_that_tells_whether_it_is_ready() {
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"/bin/sh\"\nready = { exec = \"pg_isready -q\" }\n");
     assert!(scratch.load().is_ok());
     let expected = "\
-keepalive.toml:3:18: there is no program `pg_isready` in PATH
+keepalive.toml:3:18: program `pg_isready` not found in PATH
   3 | ready = { exec = \"pg_isready -q\" }
     |                  ^^^^^^^^^^^^^^^
   = PATH is /nowhere
@@ -239,22 +239,22 @@ fn reload_and_times_that_cannot_be_are_told() {
     check(
         "[services]\na = { command = \"x\", reload = \"signal\" }\nb = { command = \"x\", reload = { strategy = \"signal\", soak = \"1s\" } }\nc = { command = \"x\", reload = { signal = \"SIGHUP\" } }\nd = { command = \"x\", reload = { strategy = \"signal\", signal = \"SIGKILL\" } }\ne = { command = \"x\", reload = { strategy = \"roling\", max_surge = 0 } }\nf = { command = \"x\", reload = { max_surge = 0 } }\ng = { command = \"x\", reload = true }\nh = { command = \"x\", ready_timeout = \"0s\", watchdog = \"0\" }\n",
         r#"
-keepalive.toml:2:31: the strategy `"signal"` needs a `signal`
+keepalive.toml:2:31: the strategy `"signal"` requires `signal`
   2 | a = { command = "x", reload = "signal" }
     |                               ^^^^^^^^
   = write `{ strategy = "signal", signal = "SIGHUP" }`
 
-keepalive.toml:3:31: the strategy `"signal"` needs a `signal`
+keepalive.toml:3:31: the strategy `"signal"` requires `signal`
   3 | b = { command = "x", reload = { strategy = "signal", soak = "1s" } }
     |                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   = write `{ strategy = "signal", signal = "SIGHUP" }`
 
-keepalive.toml:3:54: `soak` says nothing to the strategy `"signal"`
+keepalive.toml:3:54: `soak` has no effect with the strategy `"signal"`
   3 | b = { command = "x", reload = { strategy = "signal", soak = "1s" } }
     |                                                      ^^^^
   = remove it
 
-keepalive.toml:4:33: `signal` says nothing to the strategy `"rolling"`
+keepalive.toml:4:33: `signal` has no effect with the strategy `"rolling"`
   4 | c = { command = "x", reload = { signal = "SIGHUP" } }
     |                                 ^^^^^^
   = add `strategy = "signal"`, or remove it
@@ -310,10 +310,10 @@ keepalive.toml:4:39: expected a size from 1 byte to 1 TiB, found `"0"`
   4 | c = { command = "x", state = { size = "0" } }
     |                                       ^^^
 
-keepalive.toml:5:57: 2 instances would have one file of state
+keepalive.toml:5:57: 2 instances would share one state file
   5 | d = { command = "x", state = { size = "1KiB", persist = "/d" }, instances = 2 }
     |                                                         ^^^^
-  = put `{instance}` into its name
+  = add `{instance}` to its path
 
 4 errors in the configuration
 "#,
@@ -325,22 +325,22 @@ fn a_oneshot_is_neither_reloaded_nor_asked_whether_it_is_ready() {
     check_keys(
         "type = \"oneshot\"\nready = \"notify\"\nready_timeout = \"1s\"\nreload = \"restart\"\nlisten.a = \"tcp://0.0.0.0:1\"\nstate.size = \"1KiB\"\nipc = true\n",
         r#"
-keepalive.toml:4:1: `ready` says nothing to a oneshot: it is done when it has succeeded
+keepalive.toml:4:1: `ready` has no effect on a oneshot
   4 | ready = "notify"
     | ^^^^^
   = remove it, or `type = "oneshot"`
 
-keepalive.toml:5:1: `ready_timeout` says nothing to a oneshot: it is done when it has succeeded
+keepalive.toml:5:1: `ready_timeout` has no effect on a oneshot
   5 | ready_timeout = "1s"
     | ^^^^^^^^^^^^^
   = remove it, or `type = "oneshot"`
 
-keepalive.toml:6:1: `reload` says nothing to a oneshot: it is done when it has succeeded
+keepalive.toml:6:1: `reload` has no effect on a oneshot
   6 | reload = "restart"
     | ^^^^^^
   = remove it, or `type = "oneshot"`
 
-keepalive.toml:7:1: `listen` says nothing to a oneshot: it is done when it has succeeded
+keepalive.toml:7:1: `listen` has no effect on a oneshot
   7 | listen.a = "tcp://0.0.0.0:1"
     | ^^^^^^
   = remove it, or `type = "oneshot"`
@@ -355,10 +355,10 @@ fn a_stop_that_takes_longer_than_all_may_is_a_warning() {
     check_keys(
         "stop_delay = \"5s\"\nstop_timeout = \"5s\"\n",
         r#"
-warning: keepalive.toml:4:16: `shutdown_timeout` ends everything after 9s
+warning: keepalive.toml:4:16: `shutdown_timeout` limits the whole shutdown to 9s
   4 | stop_timeout = "5s"
     |                ^^^^
-  = raise it in `[keepalive]`, and the grace period of the container too
+  = increase it in `[keepalive]`, and the grace period of the container
 "#,
     );
 }
@@ -368,10 +368,10 @@ fn asking_where_any_instance_answers_is_a_warning() {
     check_keys(
         "listen = { a = \"tcp://0.0.0.0:80\" }\nready = { tcp = \"127.0.0.1:80\" }\n",
         r#"
-warning: keepalive.toml:4:17: `127.0.0.1:80` is one of `listen`: any instance may answer there, or none that runs
+warning: keepalive.toml:4:17: `127.0.0.1:80` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready
   4 | ready = { tcp = "127.0.0.1:80" }
     |                 ^^^^^^^^^^^^^^
-  = ask where only the new one answers, or have it say so: `"notify"`, `"ipc"`, `{ fd = 10 }`
+  = probe an address that only this instance has, or use `"notify"`, `"ipc"` or `{ fd = 10 }`
 "#,
     );
     check_keys("listen = { a = \"tcp://0.0.0.0:80\" }\nready = { http = \"http://127.0.0.1:81/ok\" }\n", "");

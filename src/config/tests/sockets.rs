@@ -77,7 +77,7 @@ fn addresses_that_are_none_are_told() {
     check_keys(
         "listen.a = \"0.0.0.0:80\"\nlisten.b = 8080\nlisten.c = \"tcp://:80\"\nlisten.d = \"tcp://example.org:80\"\nlisten.e = \"/run/x\"\nlisten.f = \"tcp://0.0.0.0:0\"\nlisten.g = \"unix://\"\nlisten.h = \"tcp://0.0.0.0:80{instance}\"\nlisten.i = \"http://0.0.0.0:80\"\nlisten.j = \"udp://*:{fd.a}\"\nlisten.k = \"unix:/run/k\"\n",
         r#"
-keepalive.toml:3:12: `0.0.0.0:80` is no address to listen on
+keepalive.toml:3:12: invalid address `0.0.0.0:80`
   3 | listen.a = "0.0.0.0:80"
     |            ^^^^^^^^^^^^
   = write `tcp://0.0.0.0:80`
@@ -87,47 +87,47 @@ keepalive.toml:4:12: expected an address, found `8080`
     |            ^^^^
   = such as `"tcp://0.0.0.0:8080"` or `"unix:///run/web.sock"`
 
-keepalive.toml:5:12: `tcp://:80` is no address to listen on
+keepalive.toml:5:12: invalid address `tcp://:80`
   5 | listen.c = "tcp://:80"
     |            ^^^^^^^^^^^
   = write `tcp://0.0.0.0:80`, or `[::]` for IPv6
 
-keepalive.toml:6:12: `tcp://example.org:80` is no address to listen on
+keepalive.toml:6:12: invalid address `tcp://example.org:80`
   6 | listen.d = "tcp://example.org:80"
     |            ^^^^^^^^^^^^^^^^^^^^^^
-  = an IP address and a port from 1 to 65535; names are not looked up
+  = an IP address and a port from 1 to 65535; host names are not resolved
 
-keepalive.toml:7:12: `/run/x` is no address to listen on
+keepalive.toml:7:12: invalid address `/run/x`
   7 | listen.e = "/run/x"
     |            ^^^^^^^^
   = write `unix:///run/x`
 
-keepalive.toml:8:12: `tcp://0.0.0.0:0` is no address to listen on
+keepalive.toml:8:12: invalid address `tcp://0.0.0.0:0`
   8 | listen.f = "tcp://0.0.0.0:0"
     |            ^^^^^^^^^^^^^^^^^
-  = an IP address and a port from 1 to 65535; names are not looked up
+  = an IP address and a port from 1 to 65535; host names are not resolved
 
 keepalive.toml:9:12: the path of the socket is missing
   9 | listen.g = "unix://"
     |            ^^^^^^^^^
   = such as `"unix:///run/web.sock"`
 
-keepalive.toml:10:29: `{instance}` has no number here: this is one value for all instances
+keepalive.toml:10:29: `{instance}` cannot be used here: all instances share this value
   10 | listen.h = "tcp://0.0.0.0:80{instance}"
      |                             ^^^^^^^^^^
   = use `{service}`, or no placeholder
 
-keepalive.toml:11:12: `http://0.0.0.0:80` is no address to listen on
+keepalive.toml:11:12: invalid address `http://0.0.0.0:80`
   11 | listen.i = "http://0.0.0.0:80"
      |            ^^^^^^^^^^^^^^^^^^^
   = write `tcp://0.0.0.0:80`
 
-keepalive.toml:12:21: `{fd.a}` has no number here: sockets are given to processes
+keepalive.toml:12:21: `{fd.a}` cannot be used here: sockets are passed to processes only
   12 | listen.j = "udp://*:{fd.a}"
      |                     ^^^^^^
   = use `{service}`, or no placeholder
 
-keepalive.toml:13:12: `unix:/run/k` is no address to listen on
+keepalive.toml:13:12: invalid address `unix:/run/k`
   13 | listen.k = "unix:/run/k"
      |            ^^^^^^^^^^^^^
   = write `unix:///run/k`
@@ -146,17 +146,17 @@ fn sockets_that_cannot_be_are_told() {
         ),
         &format!(
             r#"
-keepalive.toml:3:15: `e` is a unix socket, of which the kernel lets no two have one address
+keepalive.toml:3:15: `e` is a unix socket, which does not support `reuseport`
   3 | listen_mode = "reuseport"
     |               ^^^^^^^^^^^
-  = remove it: all instances have the same socket then
+  = remove it: all instances then share one socket
 
-keepalive.toml:5:1: the name of a socket has printable ASCII characters alone, and none of `:{{}}`
+keepalive.toml:5:1: a socket name may contain only printable ASCII characters, without `:{{}}`
   5 | "a:b" = "tcp://0.0.0.0:1"
     | ^^^^^
   = rename it
 
-keepalive.toml:6:36: `mode` is for a socket that is a file
+keepalive.toml:6:36: `mode` applies only to a unix socket with a path
   6 | c = {{ address = "tcp://0.0.0.0:2", mode = "0600" }}
     |                                    ^^^^
   = remove it
@@ -166,12 +166,12 @@ keepalive.toml:7:5: the socket has no `address`
     |     ^^^^^^^^^^^^^^^^^
   = such as `address = "unix:///run/web.sock"`
 
-keepalive.toml:8:30: `user` is for a socket that is a file
+keepalive.toml:8:30: `user` applies only to a unix socket with a path
   8 | e = {{ address = "unix://@e", user = "www" }}
     |                              ^^^^
   = remove it
 
-keepalive.toml:9:37: expected an octal number in quotes, 0777 at most, found `660`
+keepalive.toml:9:37: expected an octal number up to 0777, in quotes, found `660`
   9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}
     |                                     ^^^
   = such as `"0660"`
@@ -179,14 +179,14 @@ keepalive.toml:9:37: expected an octal number in quotes, 0777 at most, found `66
 keepalive.toml:9:49: unknown user `nobody`
   9 | f = {{ address = "unix:///f", mode = 660, user = "nobody" }}
     |                                                 ^^^^^^^^
-  = it is not in /etc/passwd; a number needs no entry there
+  = not found in /etc/passwd; a number needs no entry there
 
-keepalive.toml:10:5: the path of a socket has 107 bytes at most
+keepalive.toml:10:5: a socket path is limited to 107 bytes
   10 | g = "unix:///{long}"
      |     ^^^^^^^^^{carets}^
   = choose a shorter one, such as `/run/keepalive.sock`
 
-keepalive.toml:13:15: `listen_mode` without `listen` means nothing
+keepalive.toml:13:15: `listen_mode` has no effect without `listen`
   13 | listen_mode = "shared"
      |               ^^^^^^^^
   = add `listen`, or remove it
@@ -207,12 +207,12 @@ fn an_address_belongs_to_one_socket_of_all() {
     check(
         "[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://127.0.0.1:80\", y = \"udp://127.0.0.1:80\" }\nstate = { size = \"1KiB\", persist = \"/s/b-{instance}\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://localhost:${PORT}\"\nstate = { size = \"1KiB\", persist = \"/s/b-0\" }\n",
         r#"
-keepalive.toml:7:12: `tcp://127.0.0.1:80` is given twice, first at keepalive.toml:3:16
+keepalive.toml:7:12: `tcp://127.0.0.1:80` is used twice, first at keepalive.toml:3:16
   7 | listen.z = "tcp://localhost:${PORT}"
     |            ^^^^^^^^^^^^^^^^^^^^^^^^^
   = change one of them
 
-keepalive.toml:8:36: `/s/b-0` is given twice, first at keepalive.toml:4:36
+keepalive.toml:8:36: `/s/b-0` is used twice, first at keepalive.toml:4:36
   8 | state = { size = "1KiB", persist = "/s/b-0" }
     |                                    ^^^^^^^^
   = change one of them
@@ -227,22 +227,22 @@ fn addresses_that_overlap_are_told() {
     check(
         "[keepalive]\nhttp = \"0.0.0.0:90\"\ncontrol = \"/run/c.sock\"\n[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://0.0.0.0:80\", y = \"udp://[::]:80\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://[::]:80\"\nlisten.s = \"tcp://[::1]:80\"\nlisten.h = \"tcp://127.0.0.1:90\"\nlisten.c = \"unix:///run/c.sock\"\nlisten.d = \"unix:///run//./c.sock\"\n",
         r#"
-keepalive.toml:9:12: `tcp://[::]:80` and `tcp://0.0.0.0:80` at keepalive.toml:6:16 have addresses in common
+keepalive.toml:9:12: `tcp://[::]:80` overlaps with `tcp://0.0.0.0:80` at keepalive.toml:6:16
   9 | listen.z = "tcp://[::]:80"
     |            ^^^^^^^^^^^^^^^
-  = change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6
+  = change one of them; `0.0.0.0` means all IPv4 addresses, `[::]` all IPv4 and IPv6 addresses
 
-keepalive.toml:11:12: `tcp://127.0.0.1:90` and `tcp://0.0.0.0:90` at keepalive.toml:2:8 have addresses in common
+keepalive.toml:11:12: `tcp://127.0.0.1:90` overlaps with `tcp://0.0.0.0:90` at keepalive.toml:2:8
   11 | listen.h = "tcp://127.0.0.1:90"
      |            ^^^^^^^^^^^^^^^^^^^^
-  = change one of them; `0.0.0.0` is all addresses of IPv4, `[::]` those and all of IPv6
+  = change one of them; `0.0.0.0` means all IPv4 addresses, `[::]` all IPv4 and IPv6 addresses
 
-keepalive.toml:12:12: `unix:///run/c.sock` is given twice, first at keepalive.toml:3:11
+keepalive.toml:12:12: `unix:///run/c.sock` is used twice, first at keepalive.toml:3:11
   12 | listen.c = "unix:///run/c.sock"
      |            ^^^^^^^^^^^^^^^^^^^^
   = change one of them
 
-keepalive.toml:13:12: `unix:///run/c.sock` is given twice, first at keepalive.toml:3:11
+keepalive.toml:13:12: `unix:///run/c.sock` is used twice, first at keepalive.toml:3:11
   13 | listen.d = "unix:///run//./c.sock"
      |            ^^^^^^^^^^^^^^^^^^^^^^^
   = change one of them
@@ -265,7 +265,7 @@ keepalive.toml:2:18: service `web` has no socket `htp`
 keepalive.toml:2:35: service `web` has no socket `x`
   2 | command = ["a", "{fd.htp}", "--fd={fd.x}"]
     |                                   ^^^^^^
-  = there are http, admin
+  = known sockets: http, admin
 
 keepalive.toml:5:14: service `b` has no socket `http`
   5 | command = "b {fd.http}"
@@ -287,17 +287,17 @@ fn variables_that_would_be_overwritten_are_told() {
         b"[services.web]\ncommand = \"x\"\nenv_file = \"a.env\"\nwatchdog = \"1s\"\nlisten.a = \"tcp://0.0.0.0:1\"\nenv = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }\n",
     );
     let expected = "\
-keepalive.toml:3:12: `NOTIFY_SOCKET`, which is in there, is set by keepalive itself
+keepalive.toml:3:12: the file sets `NOTIFY_SOCKET`, which is reserved for keepalive
   3 | env_file = \"a.env\"
     |            ^^^^^^^
-  = remove it there
+  = remove it from the file
 
-keepalive.toml:6:9: `LISTEN_FDS` is set by keepalive itself
+keepalive.toml:6:9: `LISTEN_FDS` is reserved for keepalive
   6 | env = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }
     |         ^^^^^^^^^^
   = remove it
 
-keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is set by keepalive itself
+keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is reserved for keepalive
   6 | env = { LISTEN_FDS = 1, NODE_CHANNEL_FD = 3, KEEPALIVE_STATE_FD = 5 }
     |                                              ^^^^^^^^^^^^^^^^^^
   = remove it
@@ -322,12 +322,12 @@ fn sockets_are_not_announced_where_the_service_does_not_want_it() {
     check_keys(
         "listen.a = \"tcp://0.0.0.0:1\"\nlisten_fds = false\nfd_store = 1\n[services.b]\ncommand = \"b\"\nlisten_fds = true\n[services.c]\ncommand = \"c\"\nlisten.a = { address = \"tcp://0.0.0.0:2\", nonblocking = 1 }\nlisten_fds = \"no\"\n",
         r#"
-keepalive.toml:4:14: `fd_store` needs `LISTEN_FDS`, by which a process gets its stored descriptors back
+keepalive.toml:4:14: `fd_store` requires `LISTEN_FDS`, which returns the stored descriptors to the process
   4 | listen_fds = false
     |              ^^^^^
   = remove `fd_store` or `listen_fds`
 
-keepalive.toml:8:14: `listen_fds` without `listen` means nothing
+keepalive.toml:8:14: `listen_fds` has no effect without `listen`
   8 | listen_fds = true
     |              ^^^^
   = add `listen`, or remove it
@@ -379,7 +379,7 @@ fn gunicorn_that_is_told_a_number_gets_a_hint_at_listen_fds() {
 // nginx, ngx_open_listening_sockets(): an inherited socket is taken as it is, where its own would not block.
 #[test]
 fn nginx_gets_a_hint_at_nonblocking() {
-    const HINT: &str = "add `nonblocking = true`, such as `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
+    const HINT: &str = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
     let plain = "listen.http = \"tcp://127.0.0.1:80\"";
     let table = |value: &str| format!("listen.http = {{ address = \"tcp://127.0.0.1:80\", nonblocking = {value} }}");
     check_hint(&format!("command = \"/usr/sbin/nginx -g 'daemon off;'\"\n{plain}"), &[HINT]);

@@ -137,22 +137,25 @@ pub(super) const fn tells_of_childless(options: &Options) -> bool {
 fn tell_native(options: &Options, notice: Notice<'_>) {
     match notice {
         Notice::CannotAdopt(errno) => {
-            log::warn!("cannot become a subreaper, so orphaned processes will not be reaped: {}", errno::words(errno));
+            log::warn!(
+                "cannot become a child subreaper, orphaned processes will not be reaped: {}",
+                errno::words(errno)
+            );
         }
         Notice::CannotHearOfParent(errno) => {
-            log::warn!("cannot ask for a signal at the death of the parent: {}", errno::words(errno));
+            log::warn!("cannot set the parent death signal: {}", errno::words(errno));
         }
-        Notice::CannotStart(errno) => log::error!("cannot start a process: {}", errno::words(errno)),
+        Notice::CannotStart(errno) => log::error!("cannot create a process: {}", errno::words(errno)),
         Notice::CannotExecute(program, _, errno) => log::error!("cannot run `{program}`: {}", describe(errno)),
-        Notice::Forwarded(received, sent, child) => log::debug!("{received} received, {sent} sent to `{child}`"),
+        Notice::Forwarded(received, sent, child) => log::debug!("received {received}, sent {sent} to pid {child}"),
         Notice::CannotSend(signal, child, errno) => {
-            log::warn!("cannot send {signal} to `{child}`: {}", errno::words(errno))
+            log::warn!("cannot send {signal} to pid {child}: {}", errno::words(errno))
         }
-        Notice::ChildEnded(ended) => log::debug!("`{}` has ended: {}", ended.pid, ended.status),
+        Notice::ChildEnded(ended) => log::debug!("pid {} {}", ended.pid, ended.status),
         Notice::OrphanEnded(ended) if options.warn_on_reap => {
-            log::warn!("reaped zombie process {} ({})", ended.pid, ended.status);
+            log::warn!("reaped orphaned process {} ({})", ended.pid, ended.status);
         }
-        Notice::OrphanEnded(ended) => log::debug!("reaped zombie process {} ({})", ended.pid, ended.status),
+        Notice::OrphanEnded(ended) => log::debug!("reaped orphaned process {} ({})", ended.pid, ended.status),
         Notice::NoReaper
         | Notice::Opening(_)
         | Notice::Detached { .. }

@@ -30,7 +30,7 @@ const ENOUGH_AT_FIRST: usize = 1 << 20;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
     Connection: close\r\n\r\n";
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-    Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many read the log already\"}\n";
+    Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many clients read the log\"}\n";
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -225,7 +225,7 @@ impl Client {
     }
 
     fn tell_lost(&mut self, lost: u64) {
-        self.buffer.extend_from_slice(format!("{{\"lost\":{lost}}}\n").as_bytes());
+        self.buffer.extend_from_slice(format!("{{\"dropped\":{lost}}}\n").as_bytes());
     }
 
     fn wants(&self, key: u64, names: &Names) -> bool {
@@ -291,7 +291,7 @@ mod tests {
         let body = text.strip_prefix(str::from_utf8(HEAD).unwrap()).unwrap_or(text);
         let one = |line: &str| {
             let object: serde_json::Value = serde_json::from_str(line).unwrap();
-            object["message"].as_str().map_or_else(|| format!("lost {}", object["lost"]), str::to_owned)
+            object["message"].as_str().map_or_else(|| format!("dropped {}", object["dropped"]), str::to_owned)
         };
         body.lines().map(one).collect()
     }
@@ -369,7 +369,7 @@ mod tests {
         let last = messages.pop().unwrap();
         let got = messages.len();
         assert!(got > 60 && messages.iter().all(|line| line.starts_with('x')), "{got}");
-        assert_eq!(last, format!("lost {}", 200 - got));
+        assert_eq!(last, format!("dropped {}", 200 - got));
     }
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
         theirs.read_to_end(&mut text).unwrap();
         let messages = messages(str::from_utf8(&text).unwrap());
         let got = messages.len() - 1;
-        assert_eq!(messages[got - 1..], ["the last that was there".to_owned(), format!("lost {}", 151 - got)]);
+        assert_eq!(messages[got - 1..], ["the last that was there".to_owned(), format!("dropped {}", 151 - got)]);
     }
 
     #[test]
@@ -482,7 +482,7 @@ mod tests {
             assert!(world.pump(&mut client));
         }
         let messages = messages(str::from_utf8(&text).unwrap());
-        let lost: Vec<u64> = messages.iter().filter_map(|line| line.strip_prefix("lost ")?.parse().ok()).collect();
+        let lost: Vec<u64> = messages.iter().filter_map(|line| line.strip_prefix("dropped ")?.parse().ok()).collect();
         let got = messages.iter().filter(|line| **line == long).count() as u64;
         assert_eq!((lost.len(), lost.iter().sum::<u64>() + got), (1, 2_000));
         assert!(got > 100 && lost[0] > 1_000, "{got} lines, {lost:?} lost");

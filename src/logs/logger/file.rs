@@ -85,12 +85,12 @@ impl LogFile {
         match (self.has_trouble, result) {
             (false, Err(error)) => {
                 self.has_trouble = true;
-                Some(format!("cannot write to {path}: {}, so lines are lost", describe(&error)))
+                Some(format!("cannot write to {path}: {}; lines are dropped", describe(&error)))
             }
             (true, Ok(())) => {
                 self.has_trouble = false;
                 let lost = std::mem::take(&mut self.lost_bytes);
-                Some(format!("{path} can be written to again, {lost} bytes were lost"))
+                Some(format!("{path} is writable again, {lost} bytes were dropped"))
             }
             (false, Ok(())) | (true, Err(_)) => None,
         }
@@ -173,7 +173,7 @@ impl LogFile {
         };
         let metadata: Metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         self.partial_line = match last_byte(path, &metadata) {
             Some(last) => last != b'\n',
@@ -356,12 +356,12 @@ mod tests {
         file.target.path = scratch.0.join("x/a.log");
         let path = file.path().display().to_string();
         let told = put(&mut file, "one\n", 0);
-        assert_eq!(told, Some(format!("cannot write to {path}: Not a directory, so lines are lost")));
+        assert_eq!(told, Some(format!("cannot write to {path}: Not a directory; lines are dropped")));
         assert_eq!((put(&mut file, "two\n", 0), put(&mut file, "two\n", 5)), (None, None));
         fs::remove_file(scratch.0.join("x")).unwrap();
         assert_eq!(put(&mut file, "three\n", 5), None, "it is not tried again so soon");
         let told = put(&mut file, "four\n", 7);
-        assert_eq!(told, Some(format!("{path} can be written to again, 18 bytes were lost")));
+        assert_eq!(told, Some(format!("{path} is writable again, 18 bytes were dropped")));
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "four\n");
     }
 
@@ -378,7 +378,7 @@ mod tests {
         let mut null = scratch.file(100, 1);
         null.target.path = "/dev/null".into();
         let told = put(&mut null, "one\n", 0).unwrap();
-        assert_eq!(told, "cannot write to /dev/null: it is no regular file, so lines are lost");
+        assert_eq!(told, "cannot write to /dev/null: not a regular file; lines are dropped");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Outputs {
             return;
         }
         if lost > 0 {
-            let told = format!("{lost} messages were lost: stderr was full");
+            let told = format!("{lost} messages were dropped: stderr was full");
             style.write(stamp.milliseconds(), Level::Warn, &told, &mut sink.buffer);
         }
         style.write(stamp.milliseconds(), level, message, &mut sink.buffer);

@@ -111,9 +111,9 @@ impl Sink {
         let told = std::mem::replace(&mut self.trouble, trouble);
         match (told, trouble) {
             (None, Some(errno)) => {
-                Some(format!("cannot write to {}: {}, so lines are lost", self.name, errno::words(errno)))
+                Some(format!("cannot write to {}: {}; lines are dropped", self.name, errno::words(errno)))
             }
-            (Some(_), None) => Some(format!("{} can be written to again", self.name)),
+            (Some(_), None) => Some(format!("{} is writable again", self.name)),
             (None, None) | (Some(_), Some(_)) => None,
         }
     }

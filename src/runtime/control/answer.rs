@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::json::Object;
 use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
 use crate::model::InstanceId;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
-use crate::runtime::text::{CONFIG_UNCHANGED, Changed, Name, Reloaded, Span, service_name};
+use crate::runtime::json::Object;
+use crate::runtime::text::{Counted, Span};
+use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, Reloaded, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// So many instances are listed in an answer.
@@ -39,7 +40,7 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
         Err(Refusal::ConfigLoadFailed(reason)) => {
             return plain(409, "refused", &format!("{CONFIG_UNCHANGED}\n{}", reason.trim_end()));
         }
-        Err(refusal @ Refusal::Unknown(_)) => (404, "unknown", refused(snapshot, request, refusal)),
+        Err(refusal @ Refusal::Unknown(_)) => (404, "not_found", refused(snapshot, request, refusal)),
         Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
     with_instances(snapshot, request, status, word, &reason)
@@ -63,9 +64,9 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Du
     };
     let after = Span(after);
     let reason = if named.is_empty() {
-        format!("not done within {after}")
+        format!("not finished within {after}")
     } else {
-        format!("not done within {after}, and goes on: {named}{more}")
+        format!("not finished within {after}, still in progress: {named}{more}")
     };
     with_instances(snapshot, request, 504, "timeout", &reason)
 }
@@ -115,9 +116,12 @@ fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
 
 fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
     match request {
-        Request::Shutdown => "everything is being stopped".to_owned(),
+        Request::Shutdown => "keepalive is shutting down".to_owned(),
         Request::Configure => Changed(&snapshot.counts.changes, "reloaded").to_string(),
-        Request::Scale(service, wanted) => format!("{} has {wanted} instances", service_name(snapshot.plan, service)),
+        Request::Scale(service, wanted) => {
+            let instances = Counted(wanted.into(), "instance", "instances");
+            format!("{} has {instances}", service_name(snapshot.plan, service))
+        }
         Request::About(target, verb) => {
             let name = target_name(snapshot, target);
             match verb {
@@ -134,7 +138,7 @@ fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
 fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) -> String {
     let find = |id| snapshot.view.instances().find(|instance| instance.id == id);
     match refusal {
-        Refusal::ShuttingDown => "everything is being stopped".to_owned(),
+        Refusal::ShuttingDown => "keepalive is shutting down".to_owned(),
         Refusal::NotRunning(id) => match request {
             Request::About(target, _) => format!("{} is not running", target_name(snapshot, target)),
             Request::Scale(..) | Request::Configure | Request::Shutdown => {
@@ -146,7 +150,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
             None => format!("{} has failed", Name(snapshot.plan, id)),
         },
         Refusal::Overtaken(id) => {
-            format!("another request has decided otherwise about {} meanwhile", Name(snapshot.plan, id))
+            format!("superseded by another request for {}", Name(snapshot.plan, id))
         }
         Refusal::Unknown(id) => {
             let wanted = snapshot
@@ -156,30 +160,30 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
                 .map_or(0, |service| service.wanted);
             let last = wanted.saturating_sub(1);
             let name = service_name(snapshot.plan, id.service);
-            format!("there is no {}: {name} has {wanted}, {name}.0 to {name}.{last}", Name(snapshot.plan, id))
+            format!("there is no instance {}: {name} has {name}.0 to {name}.{last}", Name(snapshot.plan, id))
         }
         Refusal::TooMany(last, TooManyInstances::SharedStateFile) => {
             let (count, name) = (last.number + 1, service_name(snapshot.plan, last.service));
-            format!("{count} instances of {name} would have one file of state: put `{{instance}}` into its name")
+            format!("{count} instances of {name} would share one state file: add `{{instance}}` to its path")
         }
         Refusal::TooMany(last, TooManyInstances::InvalidProbeAddress) => {
             let authority =
                 snapshot.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
             let place = authority.map(|authority| authority.expand(last.number)).unwrap_or_default();
             let (name, place) = (Name(snapshot.plan, last), place.to_string_lossy());
-            format!("`ready` of {name} would be at `{}`, which is no address", place.escape_debug())
+            format!("`ready` of {name} would use the invalid address `{}`", place.escape_debug())
         }
         Refusal::Oneshot(service) => {
             let name = service_name(snapshot.plan, service);
             match request {
-                Request::About(..) => format!("{name} is a oneshot: there is nothing to reload, restart it"),
+                Request::About(..) => format!("cannot reload oneshot {name}: restart it instead"),
                 Request::Scale(..) | Request::Configure | Request::Shutdown => {
-                    format!("{name} is a oneshot: it has as many instances as its configuration says")
+                    format!("cannot scale oneshot {name}: change `instances` in the configuration")
                 }
             }
         }
         Refusal::ConfigLoadFailed(reason) => reason.to_string(),
-        Refusal::Reloading(service) => format!("{} is being reloaded already", service_name(snapshot.plan, service)),
+        Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => Reloaded(snapshot.plan, &failure).to_string(),
     }
 }
@@ -192,7 +196,7 @@ const fn is_active(state: StateName) -> bool {
 fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
     let name = Name(snapshot.plan, instance.id);
     let is = match instance.state {
-        StateName::Waiting => "is waiting for what it depends on",
+        StateName::Waiting => "is waiting for its dependencies",
         StateName::Starting => "is starting",
         StateName::Running => "is running",
         StateName::Stopping => "is stopping",
@@ -229,7 +233,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     };
     let ready = missing.is_empty() && !snapshot.view.is_stopping;
     let reason = match &missing[..] {
-        _ if snapshot.view.is_stopping => "everything is being stopped".to_owned(),
+        _ if snapshot.view.is_stopping => "keepalive is shutting down".to_owned(),
         [] => "ready".to_owned(),
         [..] => {
             let more = missing.len().saturating_sub(NAMED);

@@ -3,7 +3,7 @@
 
 use super::metrics;
 use super::snapshot::{self, Cursor, StatusSnapshot, is_full};
-use crate::runtime::journal::events::write_lost;
+use crate::runtime::journal::events::write_dropped;
 
 /// A body that is being made, and how far it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> 
         }
         // At the very beginning nothing is lost that this client could have had.
         if *after > 0 && event.number() > *after + 1 {
-            write_lost(event.number() - *after - 1, out);
+            write_dropped(event.number() - *after - 1, out);
         }
         event.write_to(snapshot.plan, out);
         *after = event.number();

@@ -8,9 +8,9 @@ use nix::errno::Errno;
 
 use super::answer::{self, Answer};
 use super::body::StreamingBody;
-use super::json::push;
 use super::snapshot::StatusSnapshot;
 use crate::model::Mono;
+use crate::runtime::json::push;
 use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
 
@@ -322,14 +322,14 @@ fn parse(head: &[u8]) -> Incoming {
             (Some(method), Some(target)) => {
                 Incoming::Request(Head { method: method.to_owned(), target: target.to_owned() })
             }
-            _ => Incoming::Malformed(400, "this is no HTTP request"),
+            _ => Incoming::Malformed(400, "not an HTTP request"),
         },
         Ok(httparse::Status::Partial) if head.len() > LONGEST_HEAD => {
             Incoming::Malformed(431, "the request is longer than 8 KiB")
         }
         Ok(httparse::Status::Partial) => Incoming::Part,
         Err(httparse::Error::TooManyHeaders) => Incoming::Malformed(431, "the request has more than 64 headers"),
-        Err(_) => Incoming::Malformed(400, "this is no HTTP request"),
+        Err(_) => Incoming::Malformed(400, "not an HTTP request"),
     }
 }
 

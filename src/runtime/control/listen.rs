@@ -43,12 +43,10 @@ impl Listeners {
                 Ok(claimed) => listeners.control = Some(claimed),
                 Err(ClaimError::Live) => {
                     let path = path.display();
-                    log::error!(
-                        "another keepalive answers at the control socket {path}: give this one another `control`"
-                    );
+                    log::error!("another keepalive uses the control socket {path}: set a different `control`");
                 }
                 Err(ClaimError::Other(reason)) => {
-                    log::warn!("cannot make the control socket {}: {reason}", path.display());
+                    log::warn!("cannot create the control socket {}: {reason}", path.display());
                 }
             },
             Control::Default => listeners.control = usual(),
@@ -56,13 +54,13 @@ impl Listeners {
         if let Some(address) = http {
             match socket::listen_tcp(address) {
                 Ok(listener) => listeners.http = Some(listener),
-                Err(errno) => log::warn!("cannot serve HTTP at {address}: {}", errno::words(errno)),
+                Err(errno) => log::warn!("cannot listen on the `http` address {address}: {}", errno::words(errno)),
             }
         }
         for (listener, token) in TOKENS {
             let added = listeners.get(listener).map_or(Ok(()), |socket| poller.add(socket.as_fd(), token));
             if let Err(errno) = added {
-                log::warn!("cannot wait for clients: {}", errno::words(errno));
+                log::warn!("cannot accept clients: {}", errno::words(errno));
             }
         }
         listeners
@@ -105,7 +103,7 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
                 // Clients would find the other one.
                 for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
-                    log::warn!("another keepalive answers at {other}; this one does at {own} (`--socket {own}`)");
+                    log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
@@ -113,7 +111,7 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
         }
     }
     let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
-    log::warn!("cannot make the control socket {}: clients cannot reach this keepalive", tried.join(" nor "));
+    log::warn!("cannot create the control socket {}: client commands do not work", tried.join(" or "));
     None
 }
 
@@ -128,7 +126,7 @@ enum ClaimError {
 impl Display for ClaimError {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Live => formatter.write_str("another keepalive answers there"),
+            Self::Live => formatter.write_str("another keepalive uses it"),
             Self::Other(reason) => formatter.write_str(reason),
         }
     }
@@ -153,13 +151,13 @@ fn replace(path: &Path) -> Result<(), ClaimError> {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err(ClaimError::Other("a file that is no socket is there".to_owned()));
+        return Err(ClaimError::Other("the file is not a socket".to_owned()));
     }
     match socket::connect_unix(path) {
         Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(ClaimError::Other(format!("a socket that nobody answers at is in the way: {error}"))),
+            Err(error) => Err(ClaimError::Other(format!("cannot remove the stale socket: {error}"))),
         },
         Err(Errno::ENOENT) => Ok(()),
         Ok(_) | Err(_) => Err(ClaimError::Live),

@@ -1,15 +1,16 @@
-//! The metrics, in Prometheus' text format.
+//! The metrics, in Prometheus' text format. docs/metrics.md lists them.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::json::push;
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready};
+use crate::model::ExitStatus;
+use crate::runtime::json::push;
 use crate::runtime::logging::Count;
-use crate::runtime::text::Name;
+use crate::runtime::wording::Name;
 use crate::supervisor::{InstanceView, ServiceView, StateName};
 
-/// All samples of one name.
+/// All samples of one metric.
 struct Family {
     name: &'static str,
     kind: &'static str,
@@ -17,7 +18,7 @@ struct Family {
     samples: Samples,
 }
 
-/// Where they come from.
+/// Where the samples come from.
 enum Samples {
     /// One for keepalive itself.
     Own(fn(&StatusSnapshot<'_>) -> Value),
@@ -26,11 +27,11 @@ enum Samples {
     Service(fn(ServiceView<'_>) -> Value),
     /// One for each service and result of a reload.
     Reloads,
-    /// One for each instance; `None`: nothing is known yet.
+    /// One for each instance; `None`: no value yet.
     Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
     States,
-    /// One for each instance and way to end that has occurred.
+    /// One for each instance and exit code or signal that its processes have ended with.
     Exits,
     /// One for each instance and stream; none without a logger.
     Streams(fn(Count) -> u64),
@@ -56,6 +57,18 @@ impl Display for Value {
     }
 }
 
+/// Both labels are always there, as Prometheus wants it: an empty one counts as none.
+struct ExitLabels(ExitStatus);
+
+impl Display for ExitLabels {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ExitStatus::Code(code) => write!(formatter, "exit_code=\"{code}\",signal=\"\""),
+            ExitStatus::Signal(signal) => write!(formatter, "exit_code=\"\",signal=\"{signal}\""),
+        }
+    }
+}
+
 const STATES: [StateName; 8] = [
     StateName::Waiting,
     StateName::Starting,
@@ -67,41 +80,41 @@ const STATES: [StateName; 8] = [
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 25] = [
+const FAMILIES: [Family; 26] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
-        help: "1; 0 while everything is being stopped.",
+        help: "1, or 0 during shutdown.",
         samples: Samples::Own(|snapshot| Value::from(!snapshot.view.is_stopping)),
     },
     Family {
         name: "keepalive_build_info",
         kind: "gauge",
-        help: "1, with the version as a label.",
+        help: "Always 1; the version is a label.",
         samples: Samples::Version,
     },
     Family {
         name: "keepalive_start_time_seconds",
         kind: "gauge",
-        help: "When keepalive was started, in seconds since 1970.",
+        help: "Start time of keepalive, as Unix time.",
         samples: Samples::Own(|snapshot| Value::Seconds(snapshot.begun_at)),
     },
     Family {
-        name: "keepalive_zombies_reaped_total",
+        name: "keepalive_orphans_reaped_total",
         kind: "counter",
-        help: "Dead processes reaped that no service had started.",
+        help: "Reaped processes that no service had started.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.orphans)),
     },
     Family {
-        name: "keepalive_loop_turns_total",
+        name: "keepalive_event_loop_iterations_total",
         kind: "counter",
-        help: "How often keepalive has woken up.",
+        help: "Iterations of the event loop.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.turns)),
     },
     Family {
         name: "keepalive_clients_dropped_total",
         kind: "counter",
-        help: "Clients that were turned away, or given up because they kept keepalive waiting.",
+        help: "Clients that were rejected, or disconnected because they stalled.",
         samples: Samples::Own(|snapshot| {
             Value::Count(snapshot.counts.dropped_clients + snapshot.logging.refused_clients())
         }),
@@ -109,43 +122,49 @@ const FAMILIES: [Family; 25] = [
     Family {
         name: "keepalive_logger_restarts_total",
         kind: "counter",
-        help: "How often the logger has ended and was started again.",
+        help: "Restarts of the logger process.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.logging.restarts())),
     },
     Family {
-        name: "keepalive_own_lines_dropped_total",
+        name: "keepalive_log_messages_dropped_total",
         kind: "counter",
-        help: "Lines of keepalive's own that were dropped because nobody took them.",
+        help: "Log messages of keepalive that were dropped because the logger or stderr did not accept them.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.logging.dropped_lines())),
     },
     Family {
         name: "keepalive_events_total",
         kind: "counter",
-        help: "Events so far.",
+        help: "Events since the start.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.events.latest())),
     },
     Family {
-        name: "keepalive_configuration_failures_total",
+        name: "keepalive_config_reload_failures_total",
         kind: "counter",
-        help: "How often the configuration was to be read again and could not be taken.",
-        samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.failed_configurations)),
+        help: "Configuration reloads that failed.",
+        samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.config_reload_failures())),
     },
     Family {
-        name: "keepalive_reloads_total",
+        name: "keepalive_config_last_reload_successful",
+        kind: "gauge",
+        help: "Whether the last configuration reload succeeded; 1 before the first.",
+        samples: Samples::Own(|snapshot| Value::from(!snapshot.counts.last_config_reload_failed())),
+    },
+    Family {
+        name: "keepalive_service_reloads_total",
         kind: "counter",
-        help: "Reloads of the service that are over, by result.",
+        help: "Finished reloads of the service, by result.",
         samples: Samples::Reloads,
     },
     Family {
-        name: "keepalive_service_instances",
+        name: "keepalive_service_desired_instances",
         kind: "gauge",
-        help: "How many instances there are to be.",
+        help: "Desired number of instances.",
         samples: Samples::Service(|service| Value::Count(service.wanted.into())),
     },
     Family {
         name: "keepalive_service_ready",
         kind: "gauge",
-        help: "Whether what depends on the service may start.",
+        help: "Whether the service is ready, or a oneshot has succeeded, so that its dependents may start.",
         samples: Samples::Service(|service| Value::from(service.satisfied)),
     },
     Family {
@@ -157,80 +176,80 @@ const FAMILIES: [Family; 25] = [
     Family {
         name: "keepalive_instance_ready",
         kind: "gauge",
-        help: "Whether the instance is ready; a oneshot: whether it has succeeded.",
+        help: "Whether the instance is ready, or as a oneshot has succeeded.",
         samples: Samples::Instance(|instance, snapshot| Some(Value::from(is_ready(instance, snapshot.plan)))),
     },
     Family {
         name: "keepalive_instance_state",
         kind: "gauge",
-        help: "1 for the state that the instance is in, 0 for all others.",
+        help: "1 for the current state of the instance, 0 for all others.",
         samples: Samples::States,
     },
     Family {
         name: "keepalive_instance_restarts_total",
         kind: "counter",
-        help: "How often the instance has been started again.",
+        help: "Restarts of the instance.",
         samples: Samples::Instance(|instance, _| Some(Value::Count(instance.restarts.into()))),
     },
     Family {
         name: "keepalive_instance_exits_total",
         kind: "counter",
-        help: "How the instance's runs have ended: an exit code, or the name of the signal.",
+        help: "Exits of the instance's main process, by exit code or signal.",
         samples: Samples::Exits,
     },
     Family {
         name: "keepalive_instance_start_duration_seconds",
         kind: "gauge",
-        help: "From the last decision to start until the program was executed.",
+        help: "Time that the last start took until the program was executed.",
         samples: Samples::Instance(|instance, snapshot| snapshot.counts.of(instance.id)?.start.map(Value::Seconds)),
     },
     Family {
         name: "keepalive_instance_ready_duration_seconds",
         kind: "gauge",
-        help: "From the last decision to start until the instance was ready.",
+        help: "Time that the last start took until the instance was ready.",
         samples: Samples::Instance(|instance, snapshot| snapshot.counts.of(instance.id)?.ready.map(Value::Seconds)),
     },
     Family {
         name: "keepalive_instance_cpu_seconds_total",
         kind: "counter",
-        help: "Processor time of the present run's processes.",
+        help: "CPU time of the instance's process tree since its last start.",
         samples: Samples::Instance(|instance, snapshot| {
             let used = snapshot.usage.of(instance.pid);
             instance.pid.map(|_| Value::Seconds(Duration::from_millis(used.milliseconds)))
         }),
     },
     Family {
-        name: "keepalive_instance_memory_bytes",
+        name: "keepalive_instance_resident_memory_bytes",
         kind: "gauge",
-        help: "Resident memory of the instance's processes.",
+        help: "Resident memory of the instance's process tree.",
         samples: Samples::Instance(|instance, snapshot| {
             instance.pid.map(|_| Value::Count(snapshot.usage.of(instance.pid).memory))
         }),
     },
     Family {
-        name: "keepalive_ipc_messages_lost_total",
+        name: "keepalive_instance_ipc_messages_dropped_total",
         kind: "counter",
-        help: "Messages to the instance that were lost because it does not read its channel.",
+        help: "IPC messages to the instance that were dropped because it did not read them.",
         samples: Samples::Instance(|instance, snapshot| {
             let service = snapshot.plan.services.get(instance.id.service.position())?;
             service.process.ipc.then(|| Value::Count(snapshot.channels.lost(instance.id)))
         }),
     },
     Family {
-        name: "keepalive_log_lines_total",
+        name: "keepalive_instance_log_lines_total",
         kind: "counter",
-        help: "Lines of the instance that have gone through the logger.",
+        help: "Lines of output of the instance that the logger has read.",
         samples: Samples::Streams(|count| count.lines),
     },
     Family {
-        name: "keepalive_log_bytes_total",
+        name: "keepalive_instance_log_bytes_total",
         kind: "counter",
-        help: "Bytes of the instance that have gone through the logger.",
+        help: "Bytes of output of the instance that the logger has read.",
         samples: Samples::Streams(|count| count.bytes),
     },
 ];
 
-/// Writes the next piece. Whether it was the last one.
+/// Writes the next piece. Returns whether it was the last one.
 pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     while let Some(next) = FAMILIES.get(*family) {
         if !next.go_on(cursor, snapshot, out) {
@@ -280,7 +299,7 @@ impl Family {
             return true;
         }
         if let Samples::Reloads = self.samples {
-            for (result, count) in ["done", "failed"].into_iter().zip(snapshot.counts.reloads(service.index)) {
+            for (result, count) in ["succeeded", "failed"].into_iter().zip(snapshot.counts.reloads(service.index)) {
                 let (name, service) = (self.name, service.name);
                 push(out, format_args!("{name}{{service=\"{service}\",result=\"{result}\"}} {count}\n"));
             }
@@ -303,7 +322,7 @@ impl Family {
         snapshot: &StatusSnapshot<'_>,
         out: &mut Vec<u8>,
     ) {
-        // No name has a character in it that would have to be escaped.
+        // Names need no escaping.
         let name = self.name;
         let labels = format!("service=\"{service}\",instance=\"{}\"", Name(snapshot.plan, instance.id));
         match self.samples {
@@ -321,9 +340,7 @@ impl Family {
             Samples::Exits => {
                 let exits = snapshot.counts.of(instance.id).map_or(&[][..], |count| &count.exits);
                 for (status, count) in exits {
-                    let code = status.to_string();
-                    let code = code.strip_prefix("exit ").unwrap_or(&code);
-                    push(out, format_args!("{name}{{{labels},code=\"{code}\"}} {count}\n"));
+                    push(out, format_args!("{name}{{{labels},{}}} {count}\n", ExitLabels(*status)));
                 }
             }
             Samples::Streams(value) if snapshot.logging.is_on() => {

@@ -8,7 +8,6 @@
 mod answer;
 mod body;
 mod client;
-pub(super) mod json;
 mod listen;
 mod metrics;
 mod route;
@@ -206,7 +205,7 @@ impl Server {
             Ok(fd) => fd,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
                 if !mem::replace(&mut self.is_short, true) {
-                    log::warn!("cannot take connections for now: {}", errno::words(errno));
+                    log::warn!("cannot accept connections for now: {}", errno::words(errno));
                 }
                 self.paused_until = Some(context.now + PAUSE);
                 self.listeners.listen_for(context.poller, Interest::Nothing);
@@ -222,7 +221,7 @@ impl Server {
             let reason = format!("user {uid} is neither root nor keepalive's own user");
             reject(&mut client, 403, reason, context);
         } else if present >= MAX_CLIENTS {
-            reject(&mut client, 503, format!("{MAX_CLIENTS} clients are connected already"), context);
+            reject(&mut client, 503, format!("too many clients: the limit is {MAX_CLIENTS}"), context);
         }
         if present >= MAX_CLIENTS + MAX_REJECTED {
             client.refuse_at_once(&self.snapshot(context, sources));
@@ -315,7 +314,7 @@ impl Server {
                 }
                 Stage::Reading(_) => {
                     context.journal.on_client_dropped();
-                    client.answer(plain(408, "timeout", "the request was not complete in time"), now);
+                    client.answer(plain(408, "timeout", "the request was not received in time"), now);
                     client.send(&self.snapshot(context, sources));
                     ConnectionFate::Over
                 }
@@ -341,7 +340,7 @@ impl Server {
         match route::route(&head.method, &head.target, context.plan) {
             Ok(route) => return self.follow_route(client, route, context, sources),
             Err(Invalid::Malformed(reason)) => client.answer(plain(400, "invalid", &reason), context.now),
-            Err(Invalid::Unknown(reason)) => client.answer(plain(404, "unknown", &reason), context.now),
+            Err(Invalid::Unknown(reason)) => client.answer(plain(404, "not_found", &reason), context.now),
             Err(Invalid::Method { allowed, reason }) => {
                 let allow = format!("Allow: {allowed}\r\n");
                 client.answer_with(plain(405, "invalid", &reason), &allow, context.now);
@@ -369,7 +368,7 @@ impl Server {
                 self.begin_body(client, body, &snapshot);
             }
             Route::Events { follow: true } if self.followers(client.listener) >= MAX_FOLLOWERS => {
-                let reason = format!("{MAX_FOLLOWERS} clients follow already");
+                let reason = format!("too many clients follow: the limit is {MAX_FOLLOWERS}");
                 client.answer(plain(503, "refused", &reason), now);
             }
             Route::Events { follow: true } => client.follow(now),
@@ -380,7 +379,7 @@ impl Server {
                 hand_over(client, LogsQuery { names, lines, follow, is_guest }, &snapshot);
             }
             Route::Change(..) if client.listener == Listener::Http => {
-                let reason = "nothing can be changed here; use the control socket";
+                let reason = "this port is read-only: use the control socket";
                 client.answer(plain(403, "forbidden", reason), now);
             }
             Route::Change(request, timeout) => {
@@ -445,7 +444,7 @@ fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_
     let handed = client.fd.try_clone().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
     match handed {
         Some(()) => client.stage = Stage::HandedOver,
-        None => client.answer(plain(503, "refused", "there is no logger at the moment"), snapshot.now),
+        None => client.answer(plain(503, "refused", "the logger is not running, try again later"), snapshot.now),
     }
 }
 
@@ -461,7 +460,7 @@ fn unauthorized_uid(client: &Client) -> Option<String> {
     }
 }
 
-const NOT_LOGGED: &str = "nothing is logged through keepalive: services inherit its stdout and stderr; log = { stdout = \"prefix\", stderr = \"prefix\" } changes that";
+const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
 /// The page loads nothing from elsewhere.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 const PAGE: &[u8] = include_bytes!("../../control/page.html");

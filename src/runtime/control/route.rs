@@ -76,12 +76,12 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
         ["v1", "reload"] => Route::Change(Request::Configure, query.timeout()?),
         ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
-        _ => return Err(Invalid::Unknown(format!("there is no {path}"))),
+        _ => return Err(Invalid::Unknown(format!("no such path: {path}"))),
     };
     if method == expected || (method, expected) == ("HEAD", "GET") {
         Ok(route)
     } else {
-        Err(Invalid::Method { allowed, reason: format!("{path} is for {expected}, not {method}") })
+        Err(Invalid::Method { allowed, reason: format!("{path} requires {expected}, found {method}") })
     }
 }
 
@@ -104,7 +104,9 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         "restart" => Verb::Restart,
         "reload" => Verb::Reload,
         "signal" => {
-            let text = query.get("signal").ok_or_else(|| Invalid::because("which one? ?signal=SIGUSR1"))?;
+            let text = query
+                .get("signal")
+                .ok_or_else(|| Invalid::because("missing parameter `signal`, such as ?signal=SIGUSR1"))?;
             // A plus stands for a blank there, and nobody means one.
             let text = text.replace(' ', "+");
             let signal = Signal::parse(&text);
@@ -112,7 +114,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
         }
         "scale" => return scale(target, query),
         _ => {
-            let reason = format!("there is no `{verb}`: start, stop, restart, reload, signal or scale");
+            let reason = format!("unknown action `{verb}`: expected start, stop, restart, reload, signal or scale");
             return Err(Invalid::Unknown(reason));
         }
     };
@@ -121,11 +123,15 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
 
 fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
     let Target::Service(service) = target else {
-        return Err(Invalid::because("instances are those of one service: /v1/services/NAME/scale?instances=N"));
+        return Err(Invalid::because("`scale` needs one service: /v1/services/NAME/scale?instances=N"));
     };
-    let text = query.get("instances").ok_or_else(|| Invalid::because("how many? ?instances=N"))?;
+    let text = query
+        .get("instances")
+        .ok_or_else(|| Invalid::because("missing parameter `instances`, such as ?instances=4"))?;
     let wanted = whole(&text).filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
-    let reason = || format!("`{text}` is not a number of instances: 1 to {MOST_INSTANCES}; to have none, stop it");
+    let reason = || {
+        format!("invalid number of instances `{text}`: expected 1 to {MOST_INSTANCES}; to run none, stop the service")
+    };
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
 
@@ -137,7 +143,7 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         find(name, plan)?;
     }
     let lines = match query.get("lines") {
-        Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("`{text}` is not a number of lines")))?),
+        Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("invalid number of lines `{text}`")))?),
         None => None,
     };
     Ok(Route::Logs { names, lines, follow: query.flag("follow")? })
@@ -152,8 +158,9 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service && known.instances > 0);
     let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
     let Some(text) = number else { return Ok(Target::Service(service)) };
-    let number =
-        whole(text).ok_or_else(|| Invalid::Unknown(format!("there is no `{name}`: instances are numbered")))?;
+    let number = whole(text).ok_or_else(|| {
+        Invalid::Unknown(format!("there is no instance `{name}`: instances have numbers, as in web.0"))
+    })?;
     Ok(Target::Instance(InstanceId { service, number }))
 }
 
@@ -164,7 +171,7 @@ fn unknown(name: &str, plan: &Plan) -> Invalid {
     let names: Vec<&str> = known.map(|service| &*service.name).collect();
     let more = if names.len() > NAMED { ", …" } else { "" };
     let known = names.get(..NAMED).unwrap_or(&names).join(", ");
-    Invalid::Unknown(format!("there is no service `{name}`: there are {known}{more}"))
+    Invalid::Unknown(format!("unknown service `{name}`: the services are {known}{more}"))
 }
 
 /// What stands behind the `?`.
@@ -179,13 +186,13 @@ impl Query<'_> {
         match self.get(name).as_deref() {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true" | "") => Ok(true),
-            Some(other) => Err(Invalid::because(format!("`{name}` is 1 or 0, not `{other}`"))),
+            Some(other) => Err(Invalid::because(format!("`{name}` must be 1 or 0, found `{other}`"))),
         }
     }
 
     fn timeout(&self) -> Result<Duration, Invalid> {
         let Some(text) = self.get("timeout") else { return Ok(PATIENCE) };
         let timeout = parse_duration(&text).map(|timeout| timeout.min(LONGEST_PATIENCE));
-        timeout.ok_or_else(|| Invalid::because(format!("`{text}` is not a duration, such as 30s")))
+        timeout.ok_or_else(|| Invalid::because(format!("invalid duration `{text}`: expected one such as 30s")))
     }
 }

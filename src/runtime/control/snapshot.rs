@@ -1,25 +1,25 @@
-//! Everything that the server can show, and the status made of it.
+//! What the server can show, and the status made of it.
 
 use std::time::Duration;
 
-use super::json::{Object, push};
 use super::usage::Usage;
 use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
 use crate::runtime::ipc::Channels;
 use crate::runtime::journal::counts::Counts;
 use crate::runtime::journal::events::{Events, write_exit};
+use crate::runtime::json::{Object, push};
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
 use crate::runtime::subsystem::Context;
-use crate::runtime::text::{Name, Why};
+use crate::runtime::wording::{Name, Why};
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 use crate::sys::process;
 
-/// A piece of a body is finished when it is this long, in bytes, or a little longer.
-const PIECE: usize = 32 << 10;
+/// Bytes after which a piece of a body ends; it may be a little longer.
+const PIECE_SIZE: usize = 32 << 10;
 
-/// Everything that pages are made of.
+/// Everything that the bodies are made from.
 pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
@@ -32,7 +32,7 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
     pub(in crate::runtime) begun: Mono,
-    /// The same moment, since 1970.
+    /// `begun` as Unix time.
     pub(in crate::runtime) begun_at: Duration,
 }
 
@@ -64,17 +64,17 @@ impl<'a> StatusSnapshot<'a> {
     }
 }
 
-/// The instance that comes next, or the service if its number is 0. Larger than any: at the end.
+/// The instance to write next, or the service if `number` is 0. Past the last one: at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) service: usize,
     pub(super) number: usize,
-    /// Something has been written.
+    /// Whether anything has been written.
     pub(super) begun: bool,
 }
 
 pub(super) fn is_full(out: &[u8]) -> bool {
-    out.len() >= PIECE
+    out.len() >= PIECE_SIZE
 }
 
 /// Writes the next piece of the status. Whether it was the last one.
@@ -97,7 +97,7 @@ pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &m
             begin_service(service, snapshot, out);
         }
         for instance in service.instances().chain(service.surges()).skip(cursor.number) {
-            // What a service begins with and its first instance are in one piece: the cursor knows no place between.
+            // The head of a service and its first instance are in one piece: the cursor has no position between them.
             if cursor.number > 0 {
                 if is_full(out) {
                     return false;
@@ -114,7 +114,7 @@ pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &m
     true
 }
 
-/// Up to and with the `[` of its instances.
+/// Writes a service up to and including the `[` of its instances.
 fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
     let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
     let mut object = Object::new(out);
@@ -122,11 +122,11 @@ fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &
     object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
     object.text("state", state_of(service).as_str());
     object.plain("ready", service.satisfied);
-    object.plain("wanted", service.wanted);
+    object.plain("desired", service.wanted);
     object.value("instances").push(b'[');
 }
 
-/// The state of the instance that matters most.
+/// The state of the service: that of the instance that most needs attention.
 pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     const ORDER: [StateName; 8] = [
         StateName::Failed,
@@ -142,7 +142,7 @@ pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     service.instances().map(|instance| instance.state).min_by_key(|state| rank(*state)).unwrap_or(StateName::Stopped)
 }
 
-/// Why an instance is in its state, if that is not plain.
+/// Why an instance is in its state; may be empty.
 pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
     let why = |reason| Why { plan, instance: instance.id, to: instance.state, reason }.to_string();
     instance.reason.map(why).unwrap_or_default()
@@ -162,7 +162,7 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot.plan));
-    // It may be younger than what is known.
+    // The process may have started after the usage was measured.
     let used = Some(used).filter(|used| instance.pid.is_some() && used.processes > 0);
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
@@ -175,7 +175,7 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.end();
 }
 
-/// It runs and is ready; a oneshot has succeeded.
+/// Whether it runs and is ready, or as a oneshot has succeeded.
 pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
     let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
     if kind == Some(Kind::Oneshot) { instance.state == StateName::Completed } else { instance.ready }

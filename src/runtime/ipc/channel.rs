@@ -148,7 +148,7 @@ impl Channel {
         }
         if self.output.len() - self.sent + line.len() > most {
             if self.lost == 0 {
-                log::warn!("{} does not read its ipc channel: messages to it are lost", self.name());
+                log::warn!("{} does not read its ipc channel: messages to it are dropped", self.name());
             }
             self.lost += 1;
             return false;

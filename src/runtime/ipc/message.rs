@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::runtime::control::json::{Object, text};
+use crate::runtime::json::{Object, text};
 
 /// What one line says. Values are passed on as they were written.
 #[derive(Debug, PartialEq, Eq)]

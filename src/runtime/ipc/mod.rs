@@ -161,13 +161,13 @@ impl Channels {
             Message::Send { to, data } => return self.send(run, &to, data),
             Message::Handle => message::NO_HANDLE.to_owned(),
             Message::Incomplete { key, lacks } => {
-                message::error(key.map(|key| ("key", key)), &format!("there is no {lacks}"))
+                message::error(key.map(|key| ("key", key)), &format!("missing {lacks}"))
             }
             Message::Get { key } => message::value(key.written, store.get(&key.meant)),
             Message::Set { key, value: None } => return store.remove(&key.meant),
             Message::Set { key, value: Some(value) } => match store.set(key.meant, value) {
                 Ok(()) => return,
-                Err(store::Full) => message::error(Some(("key", key.written)), "there is no room for it"),
+                Err(store::Full) => message::error(Some(("key", key.written)), "the store is full"),
             },
         };
         self.push(run, &answer);
@@ -186,7 +186,8 @@ impl Channels {
             }
         }
         if !is_known {
-            let error = message::error(Some(("to", &message::quoted(to))), "nobody of this name has a channel");
+            let error =
+                message::error(Some(("to", &message::quoted(to))), "no instance of this name has an ipc channel");
             self.push(from, &error);
         }
     }
@@ -243,10 +244,10 @@ impl Channels {
     fn give_up(&mut self, run: RunId, fault: Fault, poller: &Poller) {
         if let Some(channel) = self.channels.get(&run) {
             let reason = match fault {
-                Fault::Malformed => "this was no JSON",
+                Fault::Malformed => "invalid JSON",
                 Fault::TooLong => "a line was longer than 64 KiB",
             };
-            log::warn!("{}: its ipc channel is closed: {reason}", channel.name());
+            log::warn!("{}: ipc channel closed: {reason}", channel.name());
         }
         self.close(run, poller);
     }
@@ -255,7 +256,7 @@ impl Channels {
         let Some(channel) = self.channels.remove(&run) else { return };
         poller.remove(&channel.fd).ok();
         if channel.lost > 0 {
-            log::warn!("{}: {} messages on its ipc channel were lost", channel.name(), channel.lost);
+            log::warn!("{}: {} ipc messages were dropped", channel.name(), channel.lost);
         }
         channel.close();
     }

@@ -123,7 +123,7 @@ fn a_message_reaches_those_whom_it_names() {
     check(0, "w", [0, 0, 0, 1]);
     all[0].write_all(b"{\"type\":\"send\",\"to\":\"web.01\",\"data\":7}\n").unwrap();
     workers.turn();
-    let error = "{\"type\":\"error\",\"to\":\"web.01\",\"message\":\"nobody of this name has a channel\"}\n";
+    let error = "{\"type\":\"error\",\"to\":\"web.01\",\"message\":\"no instance of this name has an ipc channel\"}\n";
     assert_eq!(heard(&mut all[0]), error);
 }
 

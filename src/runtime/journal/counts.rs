@@ -20,8 +20,8 @@ pub(in crate::runtime) struct Counts {
     pub(in crate::runtime) stop_begun: Option<Mono>,
     /// What the last configuration has changed that was read again.
     pub(in crate::runtime) changes: Changes,
-    /// How often the configuration was to be read again, and could not be taken.
-    pub(in crate::runtime) failed_configurations: u64,
+    config_reload_failures: u64,
+    last_config_reload_failed: bool,
     /// Clients that were turned away, or given up because they kept us waiting.
     pub(in crate::runtime) dropped_clients: u64,
 }
@@ -58,15 +58,29 @@ impl Counts {
         self.reloads.get(service.position()).copied().unwrap_or_default()
     }
 
+    pub(in crate::runtime) const fn config_reload_failures(&self) -> u64 {
+        self.config_reload_failures
+    }
+
+    pub(in crate::runtime) const fn last_config_reload_failed(&self) -> bool {
+        self.last_config_reload_failed
+    }
+
+    fn config_reload_failed(&mut self) {
+        self.config_reload_failures += 1;
+        self.last_config_reload_failed = true;
+    }
+
     pub(in crate::runtime) fn record(&mut self, record: &JournalEntry) {
         if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
             self.on_reload_ended(*service, failure.as_ref());
         }
         if let JournalEvent::Reconfigured(changes) = record.fact {
             self.changes = changes;
+            self.last_config_reload_failed = false;
         }
-        if let JournalEvent::ConfigLoadFailed { .. } = record.fact {
-            self.failed_configurations += 1;
+        if let JournalEvent::ConfigLoadFailed { .. } | JournalEvent::ReconfigurationRefused { .. } = record.fact {
+            self.config_reload_failed();
         }
         if let JournalEvent::Draining { .. } = record.fact {
             self.stop_begun = Some(record.at);

@@ -1,47 +1,49 @@
-//! What has happened lately, for whoever asks or follows: the last thousand events, numbered.
+//! The event log: the last thousand events, numbered, for clients that read or follow them. docs/events.md describes
+//! every event.
 //!
-//! An event is kept as what it is and put into words when somebody reads it: most are never read.
+//! An event is stored as data and formatted when a client reads it: most events are never read.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::logs::stamp::Stamp;
-use crate::model::{ExitStatus, Mono, Plan};
-use crate::runtime::control::json::Object;
-use crate::runtime::text::{Line, Name, Why, service_name};
-use crate::supervisor::{Cause, Exit, JournalEvent, Reason};
+use crate::model::{ExitStatus, InstanceId, Mono, Plan};
+use crate::runtime::json::Object;
+use crate::runtime::text::Counted;
+use crate::runtime::wording::{Line, Name, Why, service_name};
+use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
 
-/// So many are kept.
-const KEPT: usize = 1_000;
-/// Between two events of what is told together.
-const BETWEEN: Duration = Duration::from_secs(1);
+/// Events that are kept.
+const MAX_EVENTS: usize = 1_000;
+/// Between two events of a [`Coalescer`].
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The ring of events.
 #[derive(Debug, Default)]
 pub(in crate::runtime) struct Events {
     ring: VecDeque<Event>,
-    /// How many there have been.
+    /// Number of events since the start.
     count: u64,
 }
 
-/// What may happen very often is told of together, no more often than once a second.
+/// Combines frequent occurrences into at most one event a second.
 #[derive(Debug, Default)]
 pub(in crate::runtime) struct Coalescer {
-    told: u64,
+    reported: u64,
     at: Mono,
 }
 
 impl Coalescer {
-    /// When it is time to tell, if it has happened `total` times.
+    /// When the next event is due after `total` occurrences; `None`: all of them are reported.
     pub(in crate::runtime) fn due(&self, total: u64) -> Option<Mono> {
-        (self.told < total).then_some(self.at + BETWEEN)
+        (self.reported < total).then_some(self.at + MIN_INTERVAL)
     }
 
-    /// How often it has happened that has not been told yet, if it is time to.
+    /// The number of occurrences that are not reported yet, if an event is due.
     pub(in crate::runtime) fn take(&mut self, total: u64, now: Mono) -> Option<u64> {
         self.due(total).filter(|due| *due <= now)?;
-        let count = total - self.told;
-        (self.told, self.at) = (total, now);
+        let count = total - self.reported;
+        (self.reported, self.at) = (total, now);
         Some(count)
     }
 }
@@ -56,22 +58,71 @@ pub(in crate::runtime) struct Event {
     what: What,
 }
 
-/// What has happened.
+/// What an event reports.
 #[derive(Debug)]
 pub(in crate::runtime) enum What {
-    /// Something that the supervisor has recorded.
+    /// An event of the supervisor.
     JournalEvent(JournalEvent),
-    /// Dead processes have been reaped that no service had started.
+    /// Orphans were reaped: dead processes that no service had started.
     Orphans { count: u64, total: u64 },
-    /// The logger has ended, and another one has taken its place or will.
+    /// The logger has exited, and is replaced at once or after a delay.
     LoggerRestarted,
-    /// Clients were turned away, the last one for this reason.
+    /// Clients were rejected, the last one for this reason.
     RefusedClients { count: u64, reason: String },
+}
+
+/// Defines [`EventName`], so that no event is missing in `ALL`.
+macro_rules! event_names {
+    ($($variant:ident = $name:literal,)*) => {
+        /// The member `event`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum EventName {
+            $($variant,)*
+        }
+
+        impl EventName {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+event_names! {
+    Transition = "transition",
+    StopTimedOut = "stop_timed_out",
+    LeftoverProcessesFound = "leftover_processes_found",
+    Unkillable = "unkillable",
+    Scaled = "scaled",
+    ServiceFailed = "service_failed",
+    SignalForwarded = "signal_forwarded",
+    SignalIgnored = "signal_ignored",
+    ConfigReloadRequested = "config_reload_requested",
+    ConfigReloaded = "config_reloaded",
+    ConfigReloadFailed = "config_reload_failed",
+    ConfigReloadRejected = "config_reload_rejected",
+    ReloadStarted = "reload_started",
+    InstanceReplaced = "instance_replaced",
+    ReloadRolledBack = "reload_rolled_back",
+    ReloadFinished = "reload_finished",
+    ShutdownStarted = "shutdown_started",
+    ShutdownForced = "shutdown_forced",
+    LeftoverProcessesKilled = "leftover_processes_killed",
+    ProcessesAbandoned = "processes_abandoned",
+    OrphansReaped = "orphans_reaped",
+    LoggerRestarted = "logger_restarted",
+    ClientRejected = "client_rejected",
+    EventsDropped = "events_dropped",
 }
 
 impl Events {
     pub(in crate::runtime) fn push(&mut self, at: Duration, what: What) {
-        if self.ring.len() == KEPT {
+        if self.ring.len() == MAX_EVENTS {
             self.ring.pop_front();
         }
         self.count += 1;
@@ -83,7 +134,7 @@ impl Events {
         self.count
     }
 
-    /// The first event after number `after` that is still there.
+    /// The first event after number `after` that is still in the ring.
     pub(in crate::runtime) fn next(&self, after: u64) -> Option<&Event> {
         let oldest = self.ring.front()?.number;
         let position = (after + 1).saturating_sub(oldest);
@@ -101,24 +152,24 @@ impl Event {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
         object.text("time", Stamp::of(self.at).as_str());
+        object.text("event", name(&self.what).as_str());
         match &self.what {
-            What::JournalEvent(fact) => write_fact(plan, fact, &mut object),
+            What::JournalEvent(event) => {
+                write_members(plan, event, &mut object);
+                object.shown("message", Line { plan, fact: event });
+            }
             What::Orphans { count, total } => {
-                object.text("event", "orphans");
                 object.plain("count", count);
                 object.plain("total", total);
-                object.shown("message", format_args!("reaped {count} that no service had started, {total} so far"));
+                let orphans = Counted(*count, "orphaned process", "orphaned processes");
+                object.shown("message", format_args!("reaped {orphans}, {total} in total"));
             }
-            What::LoggerRestarted => {
-                object.text("event", "logger_restarted");
-                object.text("message", "the logger has ended and is started again");
-            }
+            What::LoggerRestarted => object.text("message", "the logger exited and is restarted"),
             What::RefusedClients { count, reason } => {
-                object.text("event", "refused_client");
                 object.plain("count", count);
                 object.text("reason", reason);
-                let noun = if *count == 1 { "client" } else { "clients" };
-                object.shown("message", format_args!("{count} {noun} refused: {reason}"));
+                let clients = Counted(*count, "client", "clients");
+                object.shown("message", format_args!("{clients} rejected: {reason}"));
             }
         }
         object.end();
@@ -126,32 +177,30 @@ impl Event {
     }
 }
 
-/// Says that `count` events are not there any more.
-pub(in crate::runtime) fn write_lost(count: u64, out: &mut Vec<u8>) {
+/// Reports that `count` events are no longer in the ring.
+pub(in crate::runtime) fn write_dropped(count: u64, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
-    object.text("event", "lost");
+    object.text("event", EventName::EventsDropped.as_str());
     object.plain("count", count);
     object.end();
     out.push(b'\n');
 }
 
-fn write_fact(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
-    object.text("event", name(fact));
-    match fact {
+/// Everything but `seq`, `time`, `event` and `message`.
+fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
+    match event {
         JournalEvent::Transition { instance, from, to, pid, reason } => {
-            object.text("service", service_name(plan, instance.service));
-            object.shown("instance", Name(plan, *instance));
+            write_instance(plan, *instance, object);
             object.text("from", from.as_str());
             object.text("to", to.as_str());
             object.optional("pid", *pid);
             if instance.is_surge() {
                 object.plain("surge", true);
             }
-            let why = Why { plan, instance: *instance, to: *to, reason };
             if *reason == Reason::Ready {
-                object.text("reason", "ready")
+                object.text("reason", "ready");
             } else {
-                object.shown("reason", why)
+                object.shown("reason", Why { plan, instance: *instance, to: *to, reason });
             }
             if let Reason::Ended { run, .. } = reason {
                 write_exit(Some(run.exit), object);
@@ -161,8 +210,7 @@ fn write_fact(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
         JournalEvent::StopTimedOut { instance, pid, .. }
         | JournalEvent::LeftBehind { instance, pid }
         | JournalEvent::Unkillable { instance, pid } => {
-            object.text("service", service_name(plan, instance.service));
-            object.shown("instance", Name(plan, *instance));
+            write_instance(plan, *instance, object);
             object.plain("pid", pid);
         }
         JournalEvent::Scaled { service, from, to } => {
@@ -178,70 +226,76 @@ fn write_fact(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
         | JournalEvent::SignalIgnored { signal }
         | JournalEvent::ConfigurationWanted { signal }
         | JournalEvent::Forced { signal: Some(signal) } => object.shown("signal", signal),
-        JournalEvent::Replaced { .. } | JournalEvent::ReloadEnded { .. } | JournalEvent::Reconfigured(_) => {
-            write_reload(plan, fact, object)
+        JournalEvent::Replaced { instance, old, new } => {
+            write_instance(plan, *instance, object);
+            object.optional("old_pid", *old);
+            object.optional("pid", *new);
         }
+        JournalEvent::ReloadEnded { service, failure } => {
+            object.text("service", service_name(plan, *service));
+            object.text("result", if failure.is_none() { "succeeded" } else { "failed" });
+        }
+        JournalEvent::Reconfigured(changes) => write_changes(changes, object),
         JournalEvent::ConfigLoadFailed { reason } => object.text("reason", reason),
-        JournalEvent::Draining { cause } => {
-            object.text(
-                "cause",
-                match cause {
-                    Cause::Signal(_) => "signal",
-                    Cause::Requested => "requested",
-                    Cause::Failed { .. } => "failed",
-                    Cause::Completed { .. } => "completed",
-                    Cause::NothingLeft { .. } => "nothing_left",
-                },
-            );
-        }
+        JournalEvent::Draining { cause } => object.text("cause", cause_name(cause)),
         JournalEvent::Forced { signal: None } | JournalEvent::LeftoversKilled | JournalEvent::Abandoned => {}
     }
-    object.shown("message", Line { plan, fact });
 }
 
-/// What is particular to a reload; of any other fact nothing.
-fn write_reload(plan: &Plan, fact: &JournalEvent, object: &mut Object<'_>) {
-    if let JournalEvent::Replaced { instance, old, new } = fact {
-        object.text("service", service_name(plan, instance.service));
-        object.shown("instance", Name(plan, *instance));
-        object.optional("old_pid", *old);
-        object.optional("pid", *new);
-    }
-    if let JournalEvent::ReloadEnded { service, failure } = fact {
-        object.text("service", service_name(plan, *service));
-        object.text("result", if failure.is_none() { "done" } else { "failed" });
-    }
-    if let JournalEvent::Reconfigured(changes) = fact {
-        object.plain("added", changes.added);
-        object.plain("removed", changes.removed);
-        object.plain("reloaded", changes.reloaded);
-        object.plain("adjusted", changes.adjusted);
-        object.plain("unchanged", changes.unchanged);
+fn write_instance(plan: &Plan, instance: InstanceId, object: &mut Object<'_>) {
+    object.text("service", service_name(plan, instance.service));
+    object.shown("instance", Name(plan, instance));
+}
+
+fn write_changes(changes: &Changes, object: &mut Object<'_>) {
+    object.plain("added", changes.added);
+    object.plain("removed", changes.removed);
+    object.plain("reloaded", changes.reloaded);
+    object.plain("updated", changes.adjusted);
+    object.plain("unchanged", changes.unchanged);
+}
+
+const fn cause_name(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Signal(_) => "signal",
+        Cause::Requested => "requested",
+        Cause::Failed { .. } => "service_failed",
+        Cause::Completed { .. } => "service_completed",
+        Cause::NothingLeft { .. } => "all_services_ended",
     }
 }
 
-const fn name(fact: &JournalEvent) -> &'static str {
-    match fact {
-        JournalEvent::Transition { .. } => "transition",
-        JournalEvent::StopTimedOut { .. } => "stop_timed_out",
-        JournalEvent::LeftBehind { .. } => "left_behind",
-        JournalEvent::Unkillable { .. } => "unkillable",
-        JournalEvent::Scaled { .. } => "scaled",
-        JournalEvent::ServiceFailed { .. } => "service_failed",
-        JournalEvent::SignalForwarded { .. } => "signal_forwarded",
-        JournalEvent::SignalIgnored { .. } => "signal_ignored",
-        JournalEvent::ConfigurationWanted { .. } => "configuration_wanted",
-        JournalEvent::ConfigLoadFailed { .. } => "configuration_invalid",
-        JournalEvent::Reconfigured(_) => "reconfigured",
-        JournalEvent::ReconfigurationRefused { .. } => "reconfiguration_refused",
-        JournalEvent::ReloadBegun { .. } => "reload_begun",
-        JournalEvent::Replaced { .. } => "replaced",
-        JournalEvent::RolledBack { .. } => "rolled_back",
-        JournalEvent::ReloadEnded { .. } => "reload_ended",
-        JournalEvent::Draining { .. } => "shutdown",
-        JournalEvent::Forced { .. } => "shutdown_forced",
-        JournalEvent::LeftoversKilled => "leftovers_killed",
-        JournalEvent::Abandoned => "abandoned",
+const fn name(what: &What) -> EventName {
+    match what {
+        What::JournalEvent(event) => name_of_journal_event(event),
+        What::Orphans { .. } => EventName::OrphansReaped,
+        What::LoggerRestarted => EventName::LoggerRestarted,
+        What::RefusedClients { .. } => EventName::ClientRejected,
+    }
+}
+
+const fn name_of_journal_event(event: &JournalEvent) -> EventName {
+    match event {
+        JournalEvent::Transition { .. } => EventName::Transition,
+        JournalEvent::StopTimedOut { .. } => EventName::StopTimedOut,
+        JournalEvent::LeftBehind { .. } => EventName::LeftoverProcessesFound,
+        JournalEvent::Unkillable { .. } => EventName::Unkillable,
+        JournalEvent::Scaled { .. } => EventName::Scaled,
+        JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
+        JournalEvent::SignalForwarded { .. } => EventName::SignalForwarded,
+        JournalEvent::SignalIgnored { .. } => EventName::SignalIgnored,
+        JournalEvent::ConfigurationWanted { .. } => EventName::ConfigReloadRequested,
+        JournalEvent::ConfigLoadFailed { .. } => EventName::ConfigReloadFailed,
+        JournalEvent::Reconfigured(_) => EventName::ConfigReloaded,
+        JournalEvent::ReconfigurationRefused { .. } => EventName::ConfigReloadRejected,
+        JournalEvent::ReloadBegun { .. } => EventName::ReloadStarted,
+        JournalEvent::Replaced { .. } => EventName::InstanceReplaced,
+        JournalEvent::RolledBack { .. } => EventName::ReloadRolledBack,
+        JournalEvent::ReloadEnded { .. } => EventName::ReloadFinished,
+        JournalEvent::Draining { .. } => EventName::ShutdownStarted,
+        JournalEvent::Forced { .. } => EventName::ShutdownForced,
+        JournalEvent::LeftoversKilled => EventName::LeftoverProcessesKilled,
+        JournalEvent::Abandoned => EventName::ProcessesAbandoned,
     }
 }
 
@@ -261,29 +315,5 @@ pub(in crate::runtime) fn write_exit(exit: Option<Exit>, object: &mut Object<'_>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_happens_often_is_told_once_a_second() {
-        let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
-        let mut digest = Coalescer::default();
-        assert_eq!((digest.due(0), digest.take(0, at(5))), (None, None));
-        assert_eq!(digest.take(3, at(5)), Some(3));
-        assert_eq!((digest.take(7, at(5)), digest.due(7)), (None, Some(at(6))));
-        assert_eq!((digest.take(9, at(6)), digest.due(9)), (Some(6), None));
-    }
-
-    #[test]
-    fn the_last_thousand_are_kept_and_numbered() {
-        let mut events = Events::default();
-        assert!(events.next(0).is_none());
-        for total in 1..=1_500 {
-            events.push(Duration::ZERO, What::Orphans { count: 1, total });
-        }
-        let numbers = |after| events.next(after).map(Event::number);
-        assert_eq!(events.latest(), 1_500);
-        assert_eq!((numbers(0), numbers(500), numbers(501)), (Some(501), Some(501), Some(502)));
-        assert_eq!((numbers(1_499), numbers(1_500)), (Some(1_500), None));
-    }
-}
+#[path = "events_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use log::Level;
 
 use crate::model::Plan;
-use crate::runtime::text::Line;
+use crate::runtime::wording::Line;
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
 /// Writes the line for `fact`.

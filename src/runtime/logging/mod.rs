@@ -156,7 +156,7 @@ impl Logging {
                 self.make_room(self.instances());
                 self.start(poller, sys::now());
             }
-            Err(errno) => log::warn!("cannot start the logger: {}, so outputs are inherited", errno::words(errno)),
+            Err(errno) => log::warn!("cannot start the logger: {}; output is inherited", errno::words(errno)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Logging {
         if let Err(errno) = self.ensure_pipes(instance, service)
             && self.pipe_trouble.replace(errno) != Some(errno)
         {
-            log::warn!("cannot make a pipe for {}: {}, so outputs are inherited", service.name, errno::words(errno));
+            log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
         }
         let pipes = self.slots.get(&instance).map(|slot| &slot.pipes);
         [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
@@ -284,12 +284,12 @@ impl Logging {
         self.restarts += 1;
         let Some(wait) = self.backoff.on_end(since, now) else {
             self.start(poller, now);
-            log::warn!("the logger has ended{how} and was started again");
+            log::warn!("logger restarted{how}");
             return;
         };
         link::divert();
         self.start_at = Some(now + wait);
-        log::warn!("the logger ends again and again{how}: the next one starts in {}s", wait.as_secs());
+        log::warn!("logger is crash-looping{how}: next restart in {}s", wait.as_secs());
     }
 
     fn start(&mut self, poller: &Poller, now: Mono) {
@@ -299,7 +299,7 @@ impl Logging {
             let wait = self.backoff.next();
             self.start_at = Some(now + wait);
             if wait == FIRST_WAIT {
-                log::warn!("cannot start the logger: {}, it is tried again", errno::words(errno));
+                log::warn!("cannot start the logger: {}; retrying", errno::words(errno));
             }
             return;
         }

@@ -34,8 +34,8 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::Binary => "it is no text",
-            Self::MixedBarrier => "`BARRIER=1` has to stand alone",
+            Self::Binary => "not a text",
+            Self::MixedBarrier => "`BARRIER=1` must be the only line",
         }
     }
 }

@@ -171,16 +171,16 @@ impl Notify {
         let sender = datagram.sender.map_or(0, Pid::get);
         let fields = match Message::parse(text) {
             _ if datagram.is_truncated => {
-                return Err(format!("a message of pid {sender} is ignored: it is longer than {MAX_DATAGRAM} bytes"));
+                return Err(format!("message from pid {sender} ignored: longer than {MAX_DATAGRAM} bytes"));
             }
             // Everything before it has been done.
             Ok(Message::Barrier) => return Ok(()),
-            Err(fault) => return Err(format!("a message of pid {sender} is ignored: {}", fault.as_str())),
+            Err(fault) => return Err(format!("message from pid {sender} ignored: {}", fault.as_str())),
             Ok(Message::NotifyFields(fields)) => fields,
         };
         let owner = datagram.sender.and_then(|sender| world.processes.runs.owner_of(sender));
         let Some(owner) = owner.filter(|run| run.spec.definition.uses_notify_socket()) else {
-            return Err(format!("a message of pid {sender} is refused: it belongs to no service that notifies"));
+            return Err(format!("message from pid {sender} rejected: not a process of a service that uses sd_notify"));
         };
         let (run, main) = (owner.id, owner.pid);
         let may_notify = match self.reported.get(&run).map_or(Access::All, |status| status.access) {
@@ -189,7 +189,7 @@ impl Notify {
             Access::Nobody => false,
         };
         if !may_notify {
-            return Err(format!("a message of pid {sender} is refused: NOTIFYACCESS of pid {main} forbids it"));
+            return Err(format!("message from pid {sender} rejected by NOTIFYACCESS of pid {main}"));
         }
         let changed = match self.new_main_pid(&fields, &datagram.descriptors) {
             Some(pid) if pid != main => world.change_main_pid(run, pid, events),
@@ -247,7 +247,7 @@ impl World<'_> {
     fn change_main_pid(&mut self, run: RunId, pid: Pid, events: &mut Vec<Event>) -> Result<(), String> {
         let main = self.processes.runs.get(run).map_or(0, |run| run.pid.get());
         let changed = self.processes.change_main_pid(run, pid, self.poller);
-        let refused = || format!("pid {pid} cannot take the place of pid {main}: it is not one of its processes");
+        let refused = || format!("cannot change the main pid from {main} to {pid}: not a process of the same instance");
         events.extend(changed.ok_or_else(refused)?);
         Ok(())
     }
@@ -268,11 +268,13 @@ impl World<'_> {
         let refused = self.fds.keep(instance, offer, &mut datagram.descriptors, self.poller);
         if refused.surplus > 0 {
             let surplus = refused.surplus;
-            return Err(format!("pid {main} has stored {surplus} too many: `fd_store` allows {limit}"));
+            return Err(format!(
+                "dropped {surplus} of the file descriptors that pid {main} stored: `fd_store` is {limit}"
+            ));
         }
         if datagram.descriptors_truncated || refused.roomless > 0 {
             let reason = errno::words(Errno::EMFILE);
-            return Err(format!("not all that pid {main} has stored can be kept: {reason}"));
+            return Err(format!("cannot store all file descriptors of pid {main}: {reason}"));
         }
         Ok(())
     }

@@ -91,12 +91,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Errno(number) => formatter.write_str(errno::words(*number)),
-            Self::Nowhere => formatter.write_str("its address is none"),
-            Self::NotHttp => formatter.write_str("no HTTP answer"),
-            Self::Status(status) => write!(formatter, "status {status}"),
+            Self::Nowhere => formatter.write_str("invalid address"),
+            Self::NotHttp => formatter.write_str("not an HTTP response"),
+            Self::Status(status) => write!(formatter, "HTTP status {status}"),
             Self::Ended(status) => status.fmt(formatter),
-            Self::Late => formatter.write_str("no answer in time"),
-            Self::NoNewline => formatter.write_str("it writes to its descriptor, and no newline"),
+            Self::Late => formatter.write_str("timed out"),
+            Self::NoNewline => formatter.write_str("no newline in the data written to its descriptor"),
         }
     }
 }

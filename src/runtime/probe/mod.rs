@@ -109,7 +109,7 @@ impl Probes {
         let Some(probing) = self.probing.iter().find(|probing| probing.run == run) else { return };
         if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
             let (name, number) = (&probing.spec.definition.name, probing.spec.instance.number);
-            log::warn!("{name}.{number}: the last try of its `ready`: {failure}");
+            log::warn!("{name}.{number}: last readiness probe failed: {failure}");
         }
         self.forget(run, poller);
     }
@@ -166,7 +166,7 @@ impl Probing {
             | Failure::Late => false,
         };
         if is_hopeless && !std::mem::replace(&mut self.is_told, true) {
-            log::warn!("{name}.{number}: its `ready` cannot be found out: {failure}");
+            log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
     }
 }

@@ -73,7 +73,11 @@ fn a_rolling_reload_that_cannot_be_leaves_the_old_one_at_work() {
     for _ in 0..3 {
         let answer = control.post("/v1/services/redis/reload");
         assert_eq!(answer.status, 409, "{}", answer.body);
-        assert!(answer.reason().starts_with("the new process of redis.0 failed: exit 1 "), "{}", answer.body);
+        assert!(
+            answer.reason().starts_with("the new process of redis.0 failed: exited with code 1,"),
+            "{}",
+            answer.body
+        );
         load.wait_for(10);
     }
     assert_eq!(control.instance("redis.0")["pid"], before);

@@ -29,7 +29,7 @@ use keepalive::supervisor::{
 
 use crate::world::World;
 use model::Model;
-use requests::Requests;
+use requests::{Config, Requests};
 use shutdown::End;
 
 /// A rule that has been broken.
@@ -255,9 +255,11 @@ impl Checker {
                 self.executes(*run);
                 self.model.has_another_main_process(*run, *pid);
             }
-            Event::ConfigLoaded { id, .. } | Event::ConfigLoadFailed { id, .. } => {
-                let has_failed = matches!(event, Event::ConfigLoadFailed { .. });
-                id.iter().for_each(|id| self.requests.config_load_ends(*id, has_failed));
+            Event::ConfigLoaded { id, .. } => {
+                id.iter().for_each(|id| self.requests.config_load_ends(*id, Config::Loaded));
+            }
+            Event::ConfigLoadFailed { id, .. } => {
+                id.iter().for_each(|id| self.requests.config_load_ends(*id, Config::Failed));
             }
             Event::ResetFailures { run } => self.model.is_forgiven(*run),
             Event::Withdrawn(id) => {

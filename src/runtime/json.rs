@@ -1,9 +1,9 @@
-//! JSON written as it goes, without a tree of it in memory first.
+//! A JSON writer that appends to a buffer, without building a tree in memory.
 
 use std::fmt::{Arguments, Display};
 use std::io::Write as _;
 
-/// An object that is being written.
+/// A JSON object that is being written.
 pub(in crate::runtime) struct Object<'o> {
     out: &'o mut Vec<u8>,
     is_empty: bool,
@@ -15,12 +15,12 @@ impl<'o> Object<'o> {
         Self { out, is_empty: true }
     }
 
-    /// The place of the value of `name`: it has to be written next.
+    /// Writes the member name. The caller must write its value next.
     pub(in crate::runtime) fn value(&mut self, name: &str) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.is_empty) {
             self.out.push(b',');
         }
-        // No name has a character in it that would have to be escaped.
+        // Names need no escaping.
         self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
@@ -35,7 +35,7 @@ impl<'o> Object<'o> {
         text(self.value(name), &value.to_string());
     }
 
-    /// A number, `true`, `false` or `null`.
+    /// Writes a number, `true`, `false` or `null`.
     pub(in crate::runtime) fn plain(&mut self, name: &str, value: impl Display) {
         push(self.value(name), format_args!("{value}"));
     }
@@ -52,20 +52,20 @@ impl<'o> Object<'o> {
     }
 }
 
-/// A string.
+/// Writes a string.
 pub(in crate::runtime) fn text(out: &mut Vec<u8>, value: &str) {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     if value.bytes().all(is_plain) {
-        // Nearly all of them, and there are twenty to an instance: no memory of its own for each.
+        // Nearly all of them, twenty for each instance: avoid an allocation.
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
         return out.push(b'"');
     }
-    // A string can always be written.
+    // Serialization of a string cannot fail.
     out.extend(serde_json::to_string(value).unwrap_or_default().into_bytes());
 }
 
-/// A Vec takes every write.
+/// Writing to a `Vec` cannot fail.
 pub(in crate::runtime) fn push(out: &mut Vec<u8>, arguments: Arguments<'_>) {
     out.write_fmt(arguments).ok();
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_json() {
+    fn objects_are_valid_json() {
         let mut out = Vec::new();
         let mut object = Object::new(&mut out);
         object.text("a", "say \"hi\"\n\u{1}");

@@ -1,0 +1,163 @@
+//! How the process of an instance is started.
+
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+
+use super::serial::{self, Written};
+use super::socket::{Listen, ListenMode};
+use super::template::Template;
+
+/// `state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// The size in bytes.
+    #[serde(rename = "size_bytes")]
+    pub size: u64,
+    /// The file that holds the state; `None`: a memfd that keepalive holds.
+    pub persist: Option<Template>,
+}
+
+/// How the process of an instance is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
+    pub command: Box<[Template]>,
+    /// `cwd`; `None`: keepalive's own.
+    pub cwd: Option<Template>,
+    /// `user`, `group`, `groups`; `None`: keepalive's own.
+    #[serde(flatten, serialize_with = "credentials")]
+    pub credentials: Option<Credentials>,
+    /// `umask`; `None`: keepalive's own.
+    #[serde(serialize_with = "serial::octal_or_null")]
+    pub umask: Option<u32>,
+    /// Environment variables as `NAME=value`, at most one for each name. They override inherited variables.
+    #[serde(serialize_with = "env")]
+    pub env: Box<[Template]>,
+    /// Whether the process inherits the environment that keepalive was started with.
+    #[serde(rename = "env_clear", serialize_with = "serial::negated")]
+    pub inherit_env: bool,
+    /// The source of stdin.
+    #[serde(skip)]
+    pub input: Input,
+    /// `log.stdout`.
+    #[serde(skip)]
+    pub stdout: Output,
+    /// `log.stderr`.
+    #[serde(skip)]
+    pub stderr: Output,
+    /// `log.file`, to which both are written in addition.
+    #[serde(skip)]
+    pub log_file: Option<LogFile>,
+    /// `limits`.
+    #[serde(serialize_with = "limits")]
+    pub limits: Box<[Limit]>,
+    /// `nice`; `None`: keepalive's own.
+    pub nice: Option<i8>,
+    /// `oom_score_adj`, −1000…1000; `None`: keepalive's own.
+    pub oom_score_adj: Option<i16>,
+    /// `no_new_privs`.
+    pub no_new_privs: bool,
+    /// `listen`: the sockets that it inherits, from descriptor 3 on.
+    pub listen: Box<[Listen]>,
+    /// `listen_mode`.
+    pub listen_mode: ListenMode,
+    /// `listen_fds`: whether `LISTEN_FDS` tells it of its sockets.
+    pub listen_fds: bool,
+    /// `fd_store`: so many descriptors may be kept for it, and follow its sockets.
+    pub fd_store: u32,
+    /// `state`: memory that survives a restart.
+    pub state: Option<State>,
+    /// `ipc`: whether it has a channel for messages in JSON lines.
+    pub ipc: bool,
+}
+
+impl Process {
+    /// Whether keepalive captures its output.
+    #[must_use]
+    pub fn captures_output(&self) -> bool {
+        self.log_file.is_some() || self.stdout == Output::Prefix || self.stderr == Output::Prefix
+    }
+}
+
+/// The user and groups of a process, credentials(7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// setuid(2).
+    pub uid: u32,
+    /// setgid(2).
+    pub gid: u32,
+    /// setgroups(2): the supplementary groups.
+    pub groups: Box<[u32]>,
+}
+
+/// The source of a process's stdin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// /dev/null. The process has a session of its own.
+    Null,
+    /// keepalive's stdin. If that is a terminal, the process group is in its foreground. For the service `main`.
+    Terminal,
+}
+
+/// The destination of a process's stdout or stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// keepalive's own stdout or stderr.
+    Inherit,
+    /// /dev/null.
+    Null,
+    /// keepalive captures it and writes each line with the name of the instance as a prefix, or as JSON.
+    Prefix,
+}
+
+/// A log file that is rotated when it reaches its maximum size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// `file`, an absolute path.
+    pub path: Template,
+    /// `max_size` in bytes, at least 1 KiB.
+    pub max_size: u64,
+    /// `max_files`: how many rotated files are kept. `NAME.1` is the newest.
+    pub max_files: u32,
+}
+
+/// A resource limit, setrlimit(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// The name in `limits`, such as `nofile`.
+    #[serde(skip)]
+    pub name: &'static str,
+    /// The `RLIMIT_` number.
+    #[serde(skip)]
+    pub resource: u32,
+    /// The soft limit; `None`: unlimited.
+    #[serde(serialize_with = "serial::limited")]
+    pub soft: Option<u64>,
+    /// The hard limit; `None`: unlimited.
+    #[serde(serialize_with = "serial::limited")]
+    pub hard: Option<u64>,
+}
+
+fn credentials<S: Serializer>(credentials: &Option<Credentials>, to: S) -> Written<S> {
+    let mut map = to.serialize_map(None)?;
+    let credentials = credentials.as_ref();
+    map.serialize_entry("user", &credentials.map(|credentials| credentials.uid))?;
+    map.serialize_entry("group", &credentials.map(|credentials| credentials.gid))?;
+    map.serialize_entry("groups", credentials.map_or(&[][..], |credentials| &credentials.groups))?;
+    map.end()
+}
+
+fn env<S: Serializer>(env: &[Template], to: S) -> Written<S> {
+    let mut map = to.serialize_map(None)?;
+    for entry in env {
+        if let Some((name, value)) = entry.to_string().split_once('=') {
+            map.serialize_entry(name, value)?;
+        }
+    }
+    map.end()
+}
+
+fn limits<S: Serializer>(limits: &[Limit], to: S) -> Written<S> {
+    to.collect_map(limits.iter().map(|limit| (limit.name, limit)))
+}

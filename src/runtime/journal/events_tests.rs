@@ -1,0 +1,368 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use serde_json::{Map, Value};
+
+use super::*;
+use crate::model::plan::{Control, LogStyle, Process, Service, SignalActions};
+use crate::model::{Pid, ServiceIndex, Signal, StartFailure, StartStep};
+use crate::supervisor::{FailureReason, Fault, ReloadFailure, RestartDecision, RolloutError, Run, StateName};
+
+const DOCUMENT: &str = include_str!("../../docs/events.md");
+const SERVICE: ServiceIndex = ServiceIndex(0);
+const INSTANCE: InstanceId = InstanceId { service: SERVICE, number: 0 };
+
+#[test]
+fn frequent_occurrences_are_reported_once_a_second() {
+    let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
+    let mut coalescer = Coalescer::default();
+    assert_eq!((coalescer.due(0), coalescer.take(0, at(5))), (None, None));
+    assert_eq!(coalescer.take(3, at(5)), Some(3));
+    assert_eq!((coalescer.take(7, at(5)), coalescer.due(7)), (None, Some(at(6))));
+    assert_eq!((coalescer.take(9, at(6)), coalescer.due(9)), (Some(6), None));
+}
+
+#[test]
+fn the_last_thousand_events_are_kept_and_numbered() {
+    let mut events = Events::default();
+    assert!(events.next(0).is_none());
+    for total in 1..=1_500 {
+        events.push(Duration::ZERO, What::Orphans { count: 1, total });
+    }
+    let numbers = |after| events.next(after).map(Event::number);
+    assert_eq!(events.latest(), 1_500);
+    assert_eq!((numbers(0), numbers(500), numbers(501)), (Some(501), Some(501), Some(502)));
+    assert_eq!((numbers(1_499), numbers(1_500)), (Some(1_500), None));
+}
+
+#[test]
+fn every_event_is_documented_with_its_members() {
+    let emitted = emitted();
+    for name in EventName::ALL {
+        assert!(emitted.contains_key(name.as_str()), "{name:?} needs a sample in this test");
+    }
+    let emitted: BTreeMap<String, String> =
+        emitted.into_iter().map(|(name, samples)| (name, members(&samples))).collect();
+    let documented: BTreeMap<String, String> =
+        rows("| event | members | meaning |").map(|[name, members, _]| (unquoted(&name), members)).collect();
+    assert_eq!(emitted, documented, "left: the code; right: docs/events.md");
+}
+
+#[test]
+fn every_member_is_documented() {
+    let emitted: BTreeSet<String> = emitted().into_values().flatten().flatten().collect();
+    let names = |cell: String| cell.split(", ").map(unquoted).collect::<Vec<_>>();
+    let documented: BTreeSet<String> = rows("| member | meaning |").flat_map(|[member, _]| names(member)).collect();
+    assert_eq!(emitted, documented, "left: the code; right: docs/events.md");
+}
+
+#[test]
+fn every_cause_of_a_shutdown_is_documented() {
+    let emitted: BTreeSet<String> = samples()
+        .into_iter()
+        .filter_map(|(what, _)| parsed(what).remove("cause"))
+        .map(|cause| text(Some(cause)))
+        .collect();
+    let documented: BTreeSet<String> = rows("| `cause` | meaning |").map(|[cause, _]| unquoted(&cause)).collect();
+    assert_eq!(emitted, documented, "left: the code; right: docs/events.md");
+}
+
+#[test]
+fn every_event_has_a_message_that_a_person_understands() {
+    for (what, expected) in samples() {
+        assert_eq!(text(parsed(what).remove("message")), expected);
+    }
+}
+
+/// By name, the members of each sample but those that every event has.
+fn emitted() -> BTreeMap<String, Vec<BTreeSet<String>>> {
+    let mut emitted: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for mut event in samples().into_iter().map(|(what, _)| parsed(what)).chain([dropped()]) {
+        let name = text(event.remove("event"));
+        if name != EventName::EventsDropped.as_str() {
+            for common in ["seq", "time", "message"] {
+                assert!(event.remove(common).is_some(), "`{name}` has no `{common}`");
+            }
+        }
+        emitted.entry(name).or_default().push(event.into_iter().map(|(member, _)| member).collect());
+    }
+    emitted
+}
+
+/// `` `service`, `pid?` ``, sorted by name; a `?` marks a member that not every sample has.
+fn members(samples: &[BTreeSet<String>]) -> String {
+    let all: BTreeSet<&String> = samples.iter().flatten().collect();
+    let is_always = |member: &String| samples.iter().all(|sample| sample.contains(member));
+    let shown = all.iter().map(|member| format!("`{member}{}`", if is_always(member) { "" } else { "?" }));
+    if all.is_empty() { "–".to_owned() } else { shown.collect::<Vec<_>>().join(", ") }
+}
+
+/// The rows of the table with this head.
+fn rows<const N: usize>(head: &str) -> impl Iterator<Item = [String; N]> {
+    let (_, table) = DOCUMENT.split_once(head).expect("the table");
+    table.lines().skip(2).take_while(|line| line.starts_with('|')).map(|line| {
+        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        cells.try_into().unwrap_or_else(|cells| panic!("{cells:?}"))
+    })
+}
+
+fn unquoted(cell: &str) -> String {
+    cell.trim_matches('`').to_owned()
+}
+
+fn text(value: Option<Value>) -> String {
+    value.as_ref().and_then(Value::as_str).expect("a string").to_owned()
+}
+
+fn parsed(what: What) -> Map<String, Value> {
+    let mut events = Events::default();
+    events.push(Duration::ZERO, what);
+    let mut out = Vec::new();
+    events.next(0).unwrap().write_to(&plan(), &mut out);
+    serde_json::from_slice(&out).unwrap()
+}
+
+fn dropped() -> Map<String, Value> {
+    let mut out = Vec::new();
+    write_dropped(3, &mut out);
+    serde_json::from_slice(&out).unwrap()
+}
+
+fn plan() -> Plan {
+    Plan {
+        shutdown_timeout: Duration::from_secs(9),
+        signals: SignalActions::default(),
+        termination_log: PathBuf::new(),
+        log: LogStyle::default(),
+        control: Control::Off,
+        http: None,
+        services: ["web", "db"].map(|name| Rc::new(service(name))).into(),
+    }
+}
+
+fn service(name: &str) -> Service {
+    Service::new(name, Process::new(Box::default()))
+}
+
+/// Every event, each with the message that belongs to it.
+fn samples() -> Vec<(What, &'static str)> {
+    let mut samples: Vec<(What, &str)> =
+        transitions().into_iter().chain(facts()).map(|(event, line)| (What::JournalEvent(event), line)).collect();
+    let why = || "no more clients".to_owned();
+    samples.extend([
+        (What::Orphans { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
+        (What::Orphans { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
+        (What::LoggerRestarted, "the logger exited and is restarted"),
+        (What::Misconfigured { reason: why() }, "reload failed, keeping the current configuration"),
+        (What::RefusedClients { count: 1, reason: why() }, "1 client rejected: no more clients"),
+        (What::RefusedClients { count: 2, reason: why() }, "2 clients rejected: no more clients"),
+    ]);
+    samples
+}
+
+fn run(status: ExitStatus) -> Run {
+    Run { exit: Exit { status, oom_killed: false }, uptime: Duration::from_millis(3_200), failure: None, fault: None }
+}
+
+fn ended(run: Run, decision: RestartDecision) -> Reason {
+    Reason::Ended { run, decision, definition: Rc::new(service("web")) }
+}
+
+fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecision {
+    RestartDecision::Restart { delay: Duration::from_millis(milliseconds), unstable, limit }
+}
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn transitions() -> Vec<(JournalEvent, &'static str)> {
+    use StateName::{Backoff, Completed, Failed, Running, Starting, Stopped, Stopping, Waiting};
+    let (crashed, killed) = (run(ExitStatus::Code(1)), run(ExitStatus::Signal(Signal::KILL)));
+    let out_of_memory = Run { exit: Exit { oom_killed: true, ..killed.exit }, ..killed };
+    let not_ready = Run { fault: Some(Fault::NotReady(Duration::from_secs(30))), ..killed };
+    let failure = |step, errno| Run { failure: Some(StartFailure { step, errno }), ..crashed };
+    let fail = RestartDecision::Fail;
+    let between = |from, to, reason| (INSTANCE, from, to, reason);
+    let table = [
+        (between(Waiting, Starting, Reason::Unblocked), "web.0 waiting → starting"),
+        (between(Stopped, Starting, Reason::Requested), "web.0 stopped → starting (start requested)"),
+        ((INSTANCE.surge(), Stopped, Starting, Reason::Requested), "web.0 stopped → starting (replacement process)"),
+        (between(Backoff, Starting, Reason::Due), "web.0 backoff → starting"),
+        (between(Starting, Running, Reason::Ready), "web.0 starting → running (pid 7)"),
+        (between(Running, Stopping, Reason::Leaves), "web.0 running → stopping (it sent STOPPING=1)"),
+        (
+            between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30)))),
+            "web.0 starting → stopping (not ready within 30s)",
+        ),
+        (
+            between(Running, Stopping, Reason::Fault(Fault::Silent(Duration::from_secs(10)))),
+            "web.0 running → stopping (no watchdog message for 10s)",
+        ),
+        (
+            between(Running, Stopping, Reason::Fault(Fault::WatchdogTriggered)),
+            "web.0 running → stopping (it sent WATCHDOG=trigger)",
+        ),
+        (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
+        (between(Stopping, Stopped, Reason::Cleared), "web.0 stopping → stopped"),
+        (between(Running, Stopping, Reason::StopRequested), "web.0 running → stopping (stop requested)"),
+        (between(Running, Stopping, Reason::RestartRequested), "web.0 running → stopping (restart requested)"),
+        (between(Running, Stopping, Reason::Shutdown), "web.0 running → stopping"),
+        (
+            between(
+                Starting,
+                Starting,
+                Reason::Refused { errno: Errno::EAGAIN, retry_in: Duration::from_secs(1), attempt: 1 },
+            ),
+            "web.0 starting (cannot create a process: Resource temporarily unavailable; retry in 1s)",
+        ),
+        (
+            between(Waiting, Failed, Reason::DependencyCompleted { dependency: ServiceIndex(1) }),
+            "web.0 waiting → failed (cannot start: its dependency db has completed)",
+        ),
+        (
+            between(Waiting, Failed, Reason::DependencyFailed { dependency: ServiceIndex(1) }),
+            "web.0 waiting → failed (cannot start: its dependency db has failed)",
+        ),
+        (
+            between(Running, Backoff, ended(crashed, restart(400, 3, Some(16)))),
+            "web.0 running → backoff (exited with code 1, ran 3.2s; restart 3 of 16 in 400ms)",
+        ),
+        (
+            between(Running, Backoff, ended(killed, restart(400, 3, None))),
+            "web.0 running → backoff (killed by SIGKILL, ran 3.2s; restart 3 in 400ms)",
+        ),
+        (
+            between(Running, Starting, ended(out_of_memory, restart(0, 0, Some(16)))),
+            "web.0 running → starting (killed by SIGKILL (out of memory), ran 3.2s; restart now)",
+        ),
+        (
+            between(Stopping, Backoff, ended(not_ready, restart(400, 1, Some(16)))),
+            "web.0 stopping → backoff (not ready within 30s; killed by SIGKILL, ran 3.2s; restart 1 of 16 in 400ms)",
+        ),
+        (
+            between(Running, Stopping, ended(crashed, restart(0, 0, None))),
+            "web.0 running → stopping (exited with code 1, ran 3.2s; stopping leftover processes)",
+        ),
+        (
+            between(Running, Waiting, ended(crashed, restart(0, 0, None))),
+            "web.0 running → waiting (exited with code 1, ran 3.2s; restart when its dependencies are ready)",
+        ),
+        (
+            between(Running, Completed, ended(run(ExitStatus::Code(0)), RestartDecision::Complete)),
+            "web.0 running → completed (exited with code 0, ran 3.2s)",
+        ),
+        (
+            between(Running, Failed, ended(crashed, fail(FailureReason::Policy))),
+            "web.0 running → failed (exited with code 1, ran 3.2s)",
+        ),
+        (
+            between(Running, Failed, ended(crashed, fail(FailureReason::Prevented))),
+            "web.0 running → failed (exited with code 1, ran 3.2s; not restarted because of `no_restart_exit_codes`)",
+        ),
+        (
+            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(0)))),
+            "web.0 running → failed (exited with code 1, ran 3.2s; `max_restarts` is 0)",
+        ),
+        (
+            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(1)))),
+            "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 1 restart)",
+        ),
+        (
+            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(16)))),
+            "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 16 restarts)",
+        ),
+        (
+            between(Starting, Failed, ended(failure(StartStep::User, Errno::EPERM), fail(FailureReason::Policy))),
+            "web.0 starting → failed (cannot switch to its `user`: Operation not permitted)",
+        ),
+    ];
+    let transition = |((instance, from, to, reason), line)| {
+        let pid = Pid::new(7);
+        (JournalEvent::Transition { instance, from, to, pid, reason }, line)
+    };
+    table.into_iter().map(transition).collect()
+}
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn facts() -> Vec<(JournalEvent, &'static str)> {
+    let pid = |number| Pid::new(number).unwrap();
+    let failure = |obstacle| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), obstacle };
+    let crashed = run(ExitStatus::Code(1));
+    let last = (INSTANCE, crashed, FailureReason::Limit(16));
+    let changes = Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5 };
+    let draining = |cause| JournalEvent::Draining { cause };
+    let failed = |obstacle| JournalEvent::ReloadEnded { service: SERVICE, failure: Some(failure(obstacle)) };
+    vec![
+        (
+            JournalEvent::StopTimedOut { instance: INSTANCE, pid: pid(7), after: Duration::from_secs(5) },
+            "web.0 did not stop within 5s, sending SIGKILL (pid 7)",
+        ),
+        (
+            JournalEvent::LeftBehind { instance: INSTANCE, pid: pid(7) },
+            "web.0 left processes behind, stopping them (process group 7)",
+        ),
+        (
+            JournalEvent::Unkillable { instance: INSTANCE, pid: pid(7) },
+            "web.0 is still alive after SIGKILL (pid 7): not permitted to kill it, or stuck in the kernel",
+        ),
+        (JournalEvent::Scaled { service: SERVICE, from: 2, to: 4 }, "web scaled from 2 to 4 instances"),
+        (JournalEvent::ServiceFailed { service: SERVICE }, "web has failed"),
+        (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 1 }, "SIGUSR1 forwarded to 1 process"),
+        (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 2 }, "SIGUSR1 forwarded to 2 processes"),
+        (JournalEvent::SignalIgnored { signal: Signal::USR1 }, "SIGUSR1 ignored, as configured"),
+        (JournalEvent::ConfigurationWanted { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
+        (
+            JournalEvent::Reconfigured(changes),
+            "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged",
+        ),
+        (
+            JournalEvent::ReconfigurationRefused { service: SERVICE },
+            "configuration reload rejected: web is being reloaded, try again later",
+        ),
+        (JournalEvent::ReloadBegun { service: SERVICE }, "web reload started"),
+        (
+            JournalEvent::Replaced { instance: INSTANCE, old: Some(pid(7)), new: Some(pid(8)) },
+            "web.0 replaced (old pid 7, new pid 8)",
+        ),
+        (JournalEvent::Replaced { instance: INSTANCE, old: None, new: Some(pid(8)) }, "web.0 replaced (new pid 8)"),
+        (
+            JournalEvent::RolledBack { service: SERVICE, failure: failure(RolloutError::Ended(crashed)) },
+            "web rolled back to its previous configuration: \
+             the new process of web.0 failed: exited with code 1, ran 3.2s",
+        ),
+        (JournalEvent::ReloadEnded { service: SERVICE, failure: None }, "web reload finished"),
+        (
+            failed(RolloutError::StoppedItself(crashed)),
+            "web reload failed: the new process of web.0 failed: it sent STOPPING=1; exited with code 1, ran 3.2s",
+        ),
+        (failed(RolloutError::Late), "web reload failed: web.0 did not send READY=1 within 30s"),
+        (
+            failed(RolloutError::NoProcess),
+            "web reload failed: no new process for web.0: not enough processes or memory",
+        ),
+        (
+            failed(RolloutError::Dependency(ServiceIndex(1))),
+            "web reload failed: no new process for web.0: its dependency db has ended",
+        ),
+        (
+            failed(RolloutError::Overtaken),
+            "web reload failed: no new process for web.0: superseded by a newer configuration",
+        ),
+        (draining(Cause::Signal(Signal::TERM)), "received SIGTERM: shutting down"),
+        (draining(Cause::Requested), "shutdown requested: shutting down"),
+        (
+            draining(Cause::Failed { instance: INSTANCE, run: crashed, failure_reason: FailureReason::Limit(16) }),
+            "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
+        ),
+        (draining(Cause::Completed { service: SERVICE }), "web has completed: shutting down"),
+        (
+            draining(Cause::NothingLeft { failure: Some(last) }),
+            "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
+        ),
+        (draining(Cause::NothingLeft { failure: None }), "all services have ended: shutting down"),
+        (JournalEvent::Forced { signal: Some(Signal::TERM) }, "received SIGTERM again: killing all processes now"),
+        (JournalEvent::Forced { signal: None }, "shutdown not finished within 9s: killing all processes now"),
+        (JournalEvent::LeftoversKilled, "leftover processes did not stop: killing them"),
+        (JournalEvent::Abandoned, "some processes are still alive after SIGKILL: exiting without them"),
+    ]
+}

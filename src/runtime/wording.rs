@@ -1,0 +1,390 @@
+//! The log lines: one line for each event of the supervisor.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::text::{Counted, Span};
+use crate::model::plan::{Service, Strategy};
+use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
+use crate::supervisor::{
+    Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
+    RunResult, StateName,
+};
+
+/// What is logged when a configuration could not be loaded; the reason follows.
+pub(super) const CONFIG_UNCHANGED: &str = "reload failed, keeping the current configuration";
+
+/// `web.2`.
+#[derive(Clone, Copy)]
+pub(super) struct Name<'a>(pub(super) &'a Plan, pub(super) InstanceId);
+
+impl Display for Name<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", service_name(self.0, self.1.service), self.1.slot().number)
+    }
+}
+
+pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
+    plan.services.get(service.position()).map_or("?", |service| &service.name)
+}
+
+/// An event as one line of text.
+pub(super) struct Line<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) fact: &'a JournalEvent,
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let plan = self.plan;
+        match self.fact {
+            JournalEvent::Transition { instance, from, to, pid, reason } => {
+                write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
+                if from != to {
+                    write!(formatter, " → {}", to.as_str())?;
+                }
+                let why = Why { plan, instance: *instance, to: *to, reason };
+                match (reason, pid) {
+                    (Reason::Ready, Some(pid)) => write!(formatter, " (pid {pid})"),
+                    _ if why.is_silent() => Ok(()),
+                    _ => write!(formatter, " ({why})"),
+                }
+            }
+            JournalEvent::StopTimedOut { instance, pid, after } => {
+                let name = Name(plan, *instance);
+                write!(formatter, "{name} did not stop within {}, sending SIGKILL (pid {pid})", Span(*after))
+            }
+            JournalEvent::LeftBehind { instance, pid } => {
+                let name = Name(plan, *instance);
+                write!(formatter, "{name} left processes behind, stopping them (process group {pid})")
+            }
+            JournalEvent::Unkillable { instance, pid } => {
+                let name = Name(plan, *instance);
+                write!(
+                    formatter,
+                    "{name} is still alive after SIGKILL (pid {pid}): not permitted to kill it, or stuck in the kernel"
+                )
+            }
+            JournalEvent::Scaled { service, from, to } => {
+                write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
+            }
+            JournalEvent::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
+            JournalEvent::SignalForwarded { signal, receivers } => {
+                let receivers = Counted(u64::from(*receivers), "process", "processes");
+                write!(formatter, "{signal} forwarded to {receivers}")
+            }
+            JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
+            JournalEvent::ConfigurationWanted { signal } => {
+                write!(formatter, "received {signal}: reloading the configuration")
+            }
+            JournalEvent::ConfigLoadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
+            JournalEvent::Reconfigured(_)
+            | JournalEvent::ReconfigurationRefused { .. }
+            | JournalEvent::ReloadBegun { .. }
+            | JournalEvent::Replaced { .. }
+            | JournalEvent::RolledBack { .. }
+            | JournalEvent::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
+            JournalEvent::Draining { cause } => {
+                write_cause(formatter, plan, cause)?;
+                formatter.write_str(": shutting down")
+            }
+            JournalEvent::Forced { signal: Some(signal) } => {
+                write!(formatter, "received {signal} again: killing all processes now")
+            }
+            JournalEvent::Forced { signal: None } => {
+                let timeout = Span(plan.shutdown_timeout);
+                write!(formatter, "shutdown not finished within {timeout}: killing all processes now")
+            }
+            JournalEvent::LeftoversKilled => formatter.write_str("leftover processes did not stop: killing them"),
+            JournalEvent::Abandoned => {
+                formatter.write_str("some processes are still alive after SIGKILL: exiting without them")
+            }
+        }
+    }
+}
+
+/// The lines of reloads; nothing for any other event.
+fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent) -> fmt::Result {
+    match fact {
+        JournalEvent::Reconfigured(changes) => Changed(changes, "to reload").fmt(formatter),
+        JournalEvent::ReconfigurationRefused { service } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "configuration reload rejected: {name} is being reloaded, try again later")
+        }
+        JournalEvent::ReloadBegun { service } => {
+            write!(formatter, "{} reload started", service_name(plan, *service))
+        }
+        JournalEvent::Replaced { instance, old, new } => {
+            write!(formatter, "{} replaced", Name(plan, *instance))?;
+            match (old, new) {
+                (Some(old), Some(new)) => write!(formatter, " (old pid {old}, new pid {new})"),
+                (None, Some(new)) => write!(formatter, " (new pid {new})"),
+                (_, None) => Ok(()),
+            }
+        }
+        JournalEvent::RolledBack { service, failure } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "{name} rolled back to its previous configuration: {}", Reloaded(plan, failure))
+        }
+        JournalEvent::ReloadEnded { service, failure: None } => {
+            write!(formatter, "{} reload finished", service_name(plan, *service))
+        }
+        JournalEvent::ReloadEnded { service, failure: Some(failure) } => {
+            let name = service_name(plan, *service);
+            write!(formatter, "{name} reload failed: {}", Reloaded(plan, failure))
+        }
+        JournalEvent::ConfigurationWanted { .. }
+        | JournalEvent::ConfigLoadFailed { .. }
+        | JournalEvent::Transition { .. }
+        | JournalEvent::StopTimedOut { .. }
+        | JournalEvent::LeftBehind { .. }
+        | JournalEvent::Unkillable { .. }
+        | JournalEvent::Scaled { .. }
+        | JournalEvent::ServiceFailed { .. }
+        | JournalEvent::SignalForwarded { .. }
+        | JournalEvent::SignalIgnored { .. }
+        | JournalEvent::Draining { .. }
+        | JournalEvent::Forced { .. }
+        | JournalEvent::LeftoversKilled
+        | JournalEvent::Abandoned => Ok(()),
+    }
+}
+
+/// The changes that a new configuration makes, and the word for services that need new processes.
+pub(super) struct Changed<'a>(pub(super) &'a Changes, pub(super) &'static str);
+
+impl Display for Changed<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self(&Changes { added, removed, reloaded, adjusted, unchanged }, of_reloaded) = *self;
+        formatter.write_str("configuration reloaded: ")?;
+        let counts = [
+            (added, "added"),
+            (removed, "removed"),
+            (reloaded, of_reloaded),
+            (adjusted, "updated"),
+            (unchanged, "unchanged"),
+        ];
+        for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
+            write!(formatter, "{}{count} {what}", if position == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a reload failed: `the new process of web.1 was not ready within 30s`.
+pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
+
+impl Display for Reloaded<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self(plan, ReloadFailure { instance, definition, error }) = self;
+        let name = Name(plan, *instance);
+        match error {
+            RolloutError::Ended(run) | RolloutError::StoppedItself(run) => {
+                let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
+                write!(formatter, "the {new}process of {name} failed: ")?;
+                if let RolloutError::StoppedItself(_) = error {
+                    formatter.write_str("it sent STOPPING=1; ")?;
+                }
+                write_run(formatter, definition, *instance, run)
+            }
+            RolloutError::Late => {
+                let time = Span(definition.ready_timeout);
+                write!(formatter, "{name} did not send READY=1 within {time}")
+            }
+            RolloutError::NoProcess => {
+                write!(formatter, "no new process for {name}: not enough processes or memory")
+            }
+            RolloutError::Dependency(dependency) => {
+                let dependency = service_name(plan, *dependency);
+                write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
+            }
+            RolloutError::Overtaken => {
+                write!(formatter, "no new process for {name}: superseded by a newer configuration")
+            }
+        }
+    }
+}
+
+/// Why an instance is in its state: `exited with code 1, ran 20ms; restart 1 of 16 in 100ms`.
+pub(super) struct Why<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) instance: InstanceId,
+    /// The state that it is in.
+    pub(super) to: StateName,
+    pub(super) reason: &'a Reason,
+}
+
+impl Why<'_> {
+    /// Whether the state says everything.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.reason, Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown)
+    }
+}
+
+impl Display for Why<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Why { plan, instance, to, reason } = self;
+        match reason {
+            Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
+            Reason::Requested if instance.is_surge() => formatter.write_str("replacement process"),
+            Reason::Requested => formatter.write_str("start requested"),
+            Reason::StopRequested => formatter.write_str("stop requested"),
+            Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::Leaves => formatter.write_str("it sent STOPPING=1"),
+            Reason::Fault(fault) => write_fault(formatter, *fault),
+            Reason::Replaced => formatter.write_str("replaced"),
+            Reason::Refused { errno, retry_in, .. } => {
+                let (why, retry_in) = (errno::words(*errno), Span(*retry_in));
+                write!(formatter, "cannot create a process: {why}; retry in {retry_in}")
+            }
+            Reason::DependencyCompleted { dependency } => {
+                write!(formatter, "cannot start: its dependency {} has completed", service_name(plan, *dependency))
+            }
+            Reason::DependencyFailed { dependency } => {
+                write!(formatter, "cannot start: its dependency {} has failed", service_name(plan, *dependency))
+            }
+            Reason::Ended { run, decision, definition } => {
+                write_run(formatter, definition, *instance, run)?;
+                match to {
+                    StateName::Stopping => formatter.write_str("; stopping leftover processes"),
+                    StateName::Waiting => formatter.write_str("; restart when its dependencies are ready"),
+                    StateName::Starting
+                    | StateName::Running
+                    | StateName::Stopped
+                    | StateName::Backoff
+                    | StateName::Completed
+                    | StateName::Failed => write_outlook(formatter, decision),
+                }
+            }
+        }
+    }
+}
+
+/// `service` is the definition that this run was started from.
+fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &RunResult) -> fmt::Result {
+    match run.failure {
+        Some(failure) => Failure(service, instance, failure).fmt(formatter),
+        None => {
+            if let Some(fault) = run.fault {
+                write_fault(formatter, fault)?;
+                formatter.write_str("; ")?;
+            }
+            let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
+            write!(formatter, "{}{oom}, ran {}", run.exit.status, Span(run.uptime))
+        }
+    }
+}
+
+fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
+    match fault {
+        Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
+        Fault::Silent(after) => write!(formatter, "no watchdog message for {}", Span(after)),
+        Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
+    }
+}
+
+fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
+    match decision {
+        RestartDecision::Restart { delay, unstable, limit } => {
+            formatter.write_str("; restart")?;
+            match (unstable, limit) {
+                (0, _) => {}
+                (count, Some(limit)) => write!(formatter, " {count} of {limit}")?,
+                (count, None) => write!(formatter, " {count}")?,
+            }
+            if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(*delay)) }
+        }
+        RestartDecision::Complete | RestartDecision::Stay => Ok(()),
+        RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),
+    }
+}
+
+fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
+    match failure_reason {
+        FailureReason::Policy | FailureReason::Unbound => Ok(()),
+        FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
+        FailureReason::Limit(0) => formatter.write_str("; `max_restarts` is 0"),
+        FailureReason::Limit(1) => formatter.write_str("; gave up after 1 restart"),
+        FailureReason::Limit(limit) => write!(formatter, "; gave up after {limit} restarts"),
+    }
+}
+
+fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt::Result {
+    match cause {
+        Cause::Signal(signal) => write!(formatter, "received {signal}"),
+        Cause::Requested => formatter.write_str("shutdown requested"),
+        Cause::Failed { instance, run, failure_reason }
+        | Cause::NothingLeft { failure: Some((instance, run, failure_reason)) } => {
+            write!(formatter, "{} failed: ", Name(plan, *instance))?;
+            if let Some(service) = plan.services.get(instance.service.position()) {
+                write_run(formatter, service, *instance, run)?;
+            }
+            write_gave_up(formatter, *failure_reason)
+        }
+        Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
+        Cause::NothingLeft { failure: None } => formatter.write_str("all services have ended"),
+    }
+}
+
+/// The last line: why keepalive ends, and its exit code.
+pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome);
+
+impl Display for Ending<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write_cause(formatter, self.0, &self.1.cause)?;
+        write!(formatter, ": exiting with code {}", self.1.code)
+    }
+}
+
+/// ``cannot change to directory `/app`: No such file or directory``.
+struct Failure<'a>(&'a Service, InstanceId, StartFailure);
+
+impl Display for Failure<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self(service, instance, failure) = self;
+        let step = match failure.step {
+            StartStep::Listen(_) => "cannot listen on",
+            StartStep::Session => "cannot create a session",
+            StartStep::Stdio => "cannot set up stdin, stdout and stderr",
+            StartStep::Descriptors => "cannot pass its file descriptors",
+            StartStep::Limit(_) => "cannot set the limit",
+            StartStep::Nice => "cannot set `nice`",
+            StartStep::OomScoreAdj => "cannot set `oom_score_adj`",
+            StartStep::Groups => "cannot set its supplementary groups",
+            StartStep::Group => "cannot switch to its `group`",
+            StartStep::User => "cannot switch to its `user`",
+            StartStep::State => "cannot open its `state`",
+            StartStep::Directory => "cannot change to directory",
+            StartStep::NoNewPrivs => "cannot set `no_new_privs`",
+            StartStep::Exec => "cannot execute",
+        };
+        formatter.write_str(step)?;
+        if let Some(operand) = operand(service, *instance, failure.step) {
+            write!(formatter, " `{}`", operand.escape_debug())?;
+        }
+        write!(formatter, ": {}", errno::words(failure.errno))
+    }
+}
+
+/// What could not be executed, entered or set, if the configuration names it.
+fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
+    let process = &service.process;
+    let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
+    match step {
+        StartStep::Listen(position) => {
+            process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())
+        }
+        StartStep::Exec => process.command.first().map(expanded),
+        StartStep::Directory => process.cwd.as_ref().map(expanded),
+        StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
+        StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
+        StartStep::Session
+        | StartStep::Stdio
+        | StartStep::Descriptors
+        | StartStep::Nice
+        | StartStep::OomScoreAdj
+        | StartStep::Groups
+        | StartStep::Group
+        | StartStep::User
+        | StartStep::NoNewPrivs => None,
+    }
+}
