@@ -37,6 +37,7 @@ mod state;
 mod subsystem;
 mod text;
 mod token;
+mod turn;
 mod wording;
 
 use std::os::fd::AsFd as _;
@@ -47,7 +48,7 @@ use nix::errno::Errno;
 
 use crate::model::exit_code::OS_ERROR;
 use crate::model::plan::Input;
-use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, Signal, errno};
+use crate::model::{InstanceId, Pid, Plan, RunId, Signal, errno};
 use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
 use crate::sys::{self, ChildEvent, DispositionReset, Poller, SignalQueue, SpawnMode, StringList, signals};
@@ -70,6 +71,7 @@ use signal_source::SignalSource;
 use start::Start;
 use subsystem::{Context, Subsystem};
 use token::Token;
+use turn::{Inputs, Part, Turn};
 
 /// So many actions are done before everything that has happened meanwhile is looked at.
 const MAX_ACTIONS_PER_TURN: u32 = 64;
@@ -133,40 +135,6 @@ struct Runtime {
     channels: Channels,
     inputs: Inputs,
     turn: Turn,
-}
-
-/// What the loop waits for.
-struct Inputs {
-    poller: Poller,
-    signals: SignalSource,
-}
-
-/// The present turn of the loop.
-#[derive(Debug)]
-struct Turn {
-    now: Mono,
-    /// How many actions may still be done.
-    budget: u32,
-    /// When the supervisor has to be woken; valid while the budget is not spent.
-    until: Option<Mono>,
-    /// keepalive ends like this.
-    outcome: Option<Outcome>,
-    /// There has been nothing to do for the first time.
-    is_settled: bool,
-}
-
-/// A subsystem, when it has its turn.
-#[derive(Clone, Copy, Debug)]
-enum Part {
-    Processes,
-    Notify,
-    FdStore,
-    Channels,
-    Logging,
-    Server,
-    Probes,
-    ConfigLoader,
-    CloseQueue,
 }
 
 impl Runtime {
@@ -458,8 +426,14 @@ impl Runtime {
             Action::CancelConfigLoad => self.config_loader.cancel(),
             Action::Adopt(plan) => self.adopt(&plan),
             Action::ReleaseInstance { instance } => self.release_instance(instance),
-            Action::RemoveInstance { instance } => self.remove_instance(instance),
-            Action::ReleaseService { service } => self.release_service(service),
+            Action::RemoveInstance { instance } => {
+                self.logging.forget(instance);
+                self.notify.forget(instance);
+            }
+            Action::ReleaseService { service } => {
+                self.resources.states.forget(service);
+                self.channels.forget(service);
+            }
             Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
             Action::JournalEntry(entry) => self.journal.record(&self.plan, entry),
             Action::Reply { id, result } => {
@@ -504,18 +478,6 @@ impl Runtime {
     fn release_instance(&mut self, id: InstanceId) {
         self.resources.sockets.release_instance(id);
         self.resources.fds.forget(id, &self.inputs.poller);
-    }
-
-    /// There is to be no instance of this name any more.
-    fn remove_instance(&mut self, id: InstanceId) {
-        self.logging.forget(id);
-        self.notify.forget(id);
-    }
-
-    /// The configuration does not have it any more. If it returns, it is a new one.
-    fn release_service(&mut self, service: ServiceIndex) {
-        self.resources.states.forget(service);
-        self.channels.forget(service);
     }
 
     /// From now on this is the plan.

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, Service, SignalActions};
 use crate::model::{Pid, ServiceIndex, Signal, StartFailure, StartStep};
-use crate::supervisor::{FailureReason, Fault, ReloadFailure, RestartDecision, RolloutError, Run, StateName};
+use crate::supervisor::{FailureReason, Fault, ReloadFailure, RestartDecision, RolloutError, RunResult, StateName};
 
-const DOCUMENT: &str = include_str!("../../docs/events.md");
+const DOCUMENT: &str = include_str!("../../../docs/events.md");
 const SERVICE: ServiceIndex = ServiceIndex(0);
 const INSTANCE: InstanceId = InstanceId { service: SERVICE, number: 0 };
 
@@ -155,18 +155,26 @@ fn samples() -> Vec<(What, &'static str)> {
         (What::Orphans { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
         (What::Orphans { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
         (What::LoggerRestarted, "the logger exited and is restarted"),
-        (What::Misconfigured { reason: why() }, "reload failed, keeping the current configuration"),
+        (
+            What::JournalEvent(JournalEvent::ConfigLoadFailed { reason: why().into() }),
+            "reload failed, keeping the current configuration",
+        ),
         (What::RefusedClients { count: 1, reason: why() }, "1 client rejected: no more clients"),
         (What::RefusedClients { count: 2, reason: why() }, "2 clients rejected: no more clients"),
     ]);
     samples
 }
 
-fn run(status: ExitStatus) -> Run {
-    Run { exit: Exit { status, oom_killed: false }, uptime: Duration::from_millis(3_200), failure: None, fault: None }
+fn run(status: ExitStatus) -> RunResult {
+    RunResult {
+        exit: Exit { status, oom_killed: false },
+        uptime: Duration::from_millis(3_200),
+        failure: None,
+        fault: None,
+    }
 }
 
-fn ended(run: Run, decision: RestartDecision) -> Reason {
+fn ended(run: RunResult, decision: RestartDecision) -> Reason {
     Reason::Ended { run, decision, definition: Rc::new(service("web")) }
 }
 
@@ -178,9 +186,9 @@ fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecis
 fn transitions() -> Vec<(JournalEvent, &'static str)> {
     use StateName::{Backoff, Completed, Failed, Running, Starting, Stopped, Stopping, Waiting};
     let (crashed, killed) = (run(ExitStatus::Code(1)), run(ExitStatus::Signal(Signal::KILL)));
-    let out_of_memory = Run { exit: Exit { oom_killed: true, ..killed.exit }, ..killed };
-    let not_ready = Run { fault: Some(Fault::NotReady(Duration::from_secs(30))), ..killed };
-    let failure = |step, errno| Run { failure: Some(StartFailure { step, errno }), ..crashed };
+    let out_of_memory = RunResult { exit: Exit { oom_killed: true, ..killed.exit }, ..killed };
+    let not_ready = RunResult { fault: Some(Fault::NotReady(Duration::from_secs(30))), ..killed };
+    let failure = |step, errno| RunResult { failure: Some(StartFailure { step, errno }), ..crashed };
     let fail = RestartDecision::Fail;
     let between = |from, to, reason| (INSTANCE, from, to, reason);
     let table = [
@@ -286,12 +294,12 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn facts() -> Vec<(JournalEvent, &'static str)> {
     let pid = |number| Pid::new(number).unwrap();
-    let failure = |obstacle| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), obstacle };
+    let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = run(ExitStatus::Code(1));
     let last = (INSTANCE, crashed, FailureReason::Limit(16));
     let changes = Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5 };
     let draining = |cause| JournalEvent::Draining { cause };
-    let failed = |obstacle| JournalEvent::ReloadEnded { service: SERVICE, failure: Some(failure(obstacle)) };
+    let failed = |error| JournalEvent::ReloadEnded { service: SERVICE, failure: Some(failure(error)) };
     vec![
         (
             JournalEvent::StopTimedOut { instance: INSTANCE, pid: pid(7), after: Duration::from_secs(5) },
