@@ -255,12 +255,8 @@ impl Checker {
                 self.executes(*run);
                 self.model.has_another_main_process(*run, *pid);
             }
-            Event::ConfigLoaded { id, .. } => {
-                id.iter().for_each(|id| self.requests.config_load_ends(*id, Config::Loaded));
-            }
-            Event::ConfigLoadFailed { id, .. } => {
-                id.iter().for_each(|id| self.requests.config_load_ends(*id, Config::Failed));
-            }
+            Event::ConfigLoaded { id, .. } => self.requests.config_load_ends(*id, Config::Loaded),
+            Event::ConfigLoadFailed { id, .. } => self.requests.config_load_ends(*id, Config::Failed),
             Event::ResetFailures { run } => self.model.is_forgiven(*run),
             Event::Withdrawn(id) => {
                 if self.requests.withdrawn(*id) {

@@ -85,8 +85,8 @@ impl Requests {
     }
 
     /// The load of the configuration has come to its end.
-    pub(crate) fn config_load_ends(&mut self, id: RequestId, config: Config) {
-        if let Some(open) = self.open.get_mut(&id) {
+    pub(crate) fn config_load_ends(&mut self, id: Option<RequestId>, config: Config) {
+        if let Some(open) = id.and_then(|id| self.open.get_mut(&id)) {
             open.config = config;
         }
     }
