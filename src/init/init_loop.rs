@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::event::Event;
 use super::forward::{self, GracePeriod, TerminalOwner};
 use super::linger;
-use super::messages::{self, Event};
+use super::messages;
 use super::options::Options;
 use super::reap::MAX_REAPS_PER_SIGNAL;
 use super::role::Role;

@@ -11,8 +11,9 @@
 //! As PID 1, and if there is no shell that could continue keepalive, the kernel does not stop keepalive on Ctrl-Z. Then the
 //! child is continued at once, so that Ctrl-Z has no effect, as it would have none without an init.
 
+use super::event::Event;
 use super::init_loop::{Init, JobState};
-use super::messages::{self, Event};
+use super::messages;
 use super::options::{Compat, Options, Placement};
 use super::role::Role;
 use crate::model::Signal;

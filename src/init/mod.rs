@@ -5,6 +5,7 @@
 //! [`forward`] makes the decisions and no system calls; `init_loop` waits and acts; `job` does job control on the terminal;
 //! `linger` terminates leftover processes; `messages` reports events as each compatible init does. Start reading at [`run`].
 
+mod event;
 pub mod forward;
 mod init_loop;
 mod job;
@@ -26,8 +27,8 @@ use crate::model::errno;
 use crate::sys::signals::{self, ChildSignals, DispositionReset};
 use crate::sys::spawn::{ExecResult, SpawnMode, Spawner};
 use crate::sys::{Session, SpawnOptions, StringList, memory, process};
+use event::Event;
 use init_loop::{Init, Started};
-use messages::Event;
 use role::Role;
 
 /// Runs `command` until it exits and returns keepalive's exit code.

@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 
-use super::messages::{self, Event};
+use super::event::Event;
+use super::messages;
 use super::options::Options;
 use crate::model::Signal;
 use crate::sys::process;

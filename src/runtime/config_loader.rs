@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::What;
-use crate::config::{Files, Loaded, Recording, RecordingFs, Report};
+use crate::config::{Files, Loaded, RecordedFs, RecordingFs, Report};
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, ServiceIndex, Signal, errno};
 use crate::supervisor::{Event, RequestId};
@@ -99,7 +99,7 @@ impl Runtime {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
             // What it comes to is found out anew.
-            let _plan = (self.load_config)(&|question| recorder.ask(question));
+            let _plan = (self.load_config)(&|query| recorder.query(query));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         })?;
         Ok(LoaderProcess { pid, answers, id, until: Some(self.now + PATIENCE) })
@@ -119,7 +119,7 @@ impl Runtime {
             Ok(_) | Err(_) => memfd::read_all(&reader.answers).map_err(|refused| errno::words(refused).to_owned()),
         };
         match answers {
-            Ok(answers) => self.on_read(reader.id, Recording::new(answers)),
+            Ok(answers) => self.on_read(reader.id, RecordedFs::new(answers)),
             Err(reason) => self.keep_configuration(reader.id, reason),
         }
         if let Some(id) = self.config_loader.waiting.pop_front() {
@@ -147,8 +147,8 @@ impl Runtime {
         }
     }
 
-    fn on_read(&mut self, id: Option<RequestId>, recording: Recording) {
-        let reason = match (self.load_config)(&|question| recording.answer(question)) {
+    fn on_read(&mut self, id: Option<RequestId>, recording: RecordedFs) {
+        let reason = match (self.load_config)(&|query| recording.query(query)) {
             Ok(Ok(Loaded { plan, warnings })) => {
                 for warning in warnings {
                     log::warn!("{warning}");

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::event::Event;
+use crate::init::event::Event;
 use crate::init::options::Options;
 use crate::model::{ExitStatus, Signal, errno};
 use crate::sys::StandardError;

@@ -3,14 +3,12 @@
 
 mod catatonit;
 mod dumb_init;
-mod event;
 mod strsignal;
 mod tini;
 
-pub(super) use event::Event;
-
 use nix::errno::Errno;
 
+use super::event::Event;
 use super::options::{Compat, Options, Placement};
 use crate::model::{Pid, errno};
 use crate::sys::terminal;

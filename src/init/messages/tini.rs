@@ -1,7 +1,7 @@
 //! The messages of tini, with its levels.
 
-use super::event::Event;
 use super::strsignal::strsignal;
+use crate::init::event::Event;
 use crate::init::options::Options;
 use crate::model::{ExitStatus, Pid, Signal, errno};
 use crate::sys::wait::Ended;

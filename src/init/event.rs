@@ -7,7 +7,7 @@ use crate::sys::wait::Ended;
 
 /// An event that some of the inits report.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::init) enum Event<'a> {
+pub(super) enum Event<'a> {
     /// A message about the options.
     StartupMessage(&'static str),
     /// keepalive has detached from its terminal.
