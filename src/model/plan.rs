@@ -359,7 +359,7 @@ fn services<S: Serializer>(services: &[Rc<Service>], to: S) -> Written<S> {
     to.collect_seq(services.iter().map(|service| &**service))
 }
 
-/// Serialises the signals that are not forwarded, each with its action.
+/// Serializes the signals that are not forwarded, each with its action.
 fn signals<S: Serializer>(actions: &SignalActions, to: S) -> Written<S> {
     let word = |signal| match actions.of(signal) {
         SignalAction::Forward => None,
