@@ -7,7 +7,7 @@ use std::path::Path;
 
 use keepalive::cli::drop_in::{self, Surroundings};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Environment, Files, Finding, LimitedFs, Loaded, Purpose, Report};
+use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report};
 use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
@@ -36,7 +36,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
             })
         }),
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(USAGE, move |environment| Ok(config::assemble(&inline, environment)))
+            supervise(USAGE, move |environment| Ok(config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Say { stream: Stream::Stdout, text, code }) => print(&text).max(code),
@@ -63,7 +63,7 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
     let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let bounded = LimitedFs::new(files);
     read(&Environment {
-        files: &|question| bounded.ask(question),
+        files: &|query| bounded.query(query),
         variables: &variables,
         root: Path::new("/"),
         directory: &std::env::current_dir().unwrap_or_default(),
@@ -81,7 +81,7 @@ where
     R: Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String> + 'static,
 {
     logs::own::start(log::LevelFilter::Info);
-    let loaded = with_environment(Purpose::Run, &config::ask, &read);
+    let loaded = with_environment(Purpose::Run, &config::query_fs, &read);
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
@@ -97,7 +97,7 @@ where
     }
 }
 
-fn in_words(warnings: &[Finding]) -> String {
+fn in_words(warnings: &[Diagnostic]) -> String {
     let mut text = String::new();
     // A String takes every write.
     let _ = config::write_warnings(warnings, &mut text);
@@ -105,7 +105,7 @@ fn in_words(warnings: &[Finding]) -> String {
 }
 
 fn check(path: Option<&Path>, form: Form) -> u8 {
-    with_environment(Purpose::Check, &config::ask, |environment| {
+    with_environment(Purpose::Check, &config::query_fs, |environment| {
         let path = match config::find(path, environment) {
             Ok(path) => path,
             Err(missing) => {

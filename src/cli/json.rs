@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::show::dependencies;
-use crate::config::{FIRST_SOCKET, Finding, Report, start_order};
+use crate::config::{Diagnostic, LISTEN_FDS_START, Report, start_order};
 use crate::model::Plan;
 use crate::model::plan::Process;
 
 /// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
 #[must_use]
-pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
+pub fn plan_json(plan: &Plan, warnings: &[Diagnostic]) -> String {
     let mut json = serde_json::to_value(plan).unwrap_or_default();
     let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
     set(&mut json, "start_order", order.map(|service| &*service.name).collect());
@@ -17,7 +17,7 @@ pub fn plan_json(plan: &Plan, warnings: &[Finding]) -> String {
         set(json, "depends_on", dependencies(plan, service).into());
         set(json, "log", log_json(&service.process));
         // The order says the number.
-        for (fd, socket) in (FIRST_SOCKET..).zip(array(json, "listen")) {
+        for (fd, socket) in (LISTEN_FDS_START..).zip(array(json, "listen")) {
             set(socket, "fd", fd.into());
         }
     }

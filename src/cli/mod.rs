@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 
-use crate::config::{Inline, nearest};
+use crate::config::{InlineService, nearest};
 use crate::control::{NO, Request as ControlRequest};
 use crate::init::Options;
 use crate::model::exit_code::USAGE;
@@ -50,7 +50,7 @@ pub enum Invocation {
         main: Option<Vec<OsString>>,
     },
     /// A service set of one, from the command line.
-    SuperviseOne(Inline),
+    SuperviseOne(InlineService),
     /// Whether the configuration is right, and what it comes to.
     Check {
         /// `-c`.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use lexopt::Parser;
 
 use super::{Invocation, UsageError, base_name, help_of, next, path, shown, text, unknown_option};
-use crate::config::{Inline, InlineOption, NAME_LIMIT};
+use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
 /// Options and the keys that they stand for.
 pub(super) const OPTIONS: [(&str, &str); 16] = [
@@ -139,7 +139,7 @@ impl Line {
         Ok(())
     }
 
-    fn finish(mut self, name: Option<(String, Range<usize>)>, command: &[OsString]) -> Inline {
+    fn finish(mut self, name: Option<(String, Range<usize>)>, command: &[OsString]) -> InlineService {
         self.words("--");
         let words = command.iter().map(|word| (word.as_bytes().to_vec(), self.words(&word.to_string_lossy())));
         let command: Vec<(Vec<u8>, Range<usize>)> = words.collect();
@@ -147,7 +147,7 @@ impl Line {
             let (program, span) = command.first().cloned().unwrap_or_default();
             (valid_name(&base_name(std::ffi::OsStr::from_bytes(&program))), span)
         });
-        Inline { text: self.text, name, options: self.options, command }
+        InlineService { text: self.text, name, options: self.options, command }
     }
 }
 
@@ -156,7 +156,7 @@ fn valid_name(program: &str) -> String {
     let valid =
         |character: char| if character.is_ascii_alphanumeric() || "-_".contains(character) { character } else { '-' };
     let name: String = program.chars().map(valid).collect();
-    let name: String = name.trim_matches(['-', '_']).chars().take(NAME_LIMIT).collect();
+    let name: String = name.trim_matches(['-', '_']).chars().take(MAX_SERVICE_NAME_LENGTH).collect();
     match name.as_str() {
         "" | "all" => "service".to_owned(),
         _ => name,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::{FIRST_SOCKET, start_order};
+use crate::config::{LISTEN_FDS_START, start_order};
 use crate::model::plan::{
     Address, Control, Credentials, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
     Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
@@ -99,7 +99,7 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("env", &env_text(process));
     line("depends on", &dependencies(plan, service).join(", "));
     for (position, socket) in process.listen.iter().enumerate() {
-        line("listen", &socket_text(FIRST_SOCKET + position, socket, process));
+        line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
     }
     line("passed", &given_text(process));
     if service.kind == Kind::Service {

@@ -111,7 +111,7 @@ fn run_describes_one_service() {
         value: value.to_owned(),
         span: start..start + value.len(),
     };
-    let expected = Inline {
+    let expected = InlineService {
         text: text.to_owned(),
         name: ("web".to_owned(), 21..24),
         options: vec![option("instances", "4", 28), option("env", "A=b", 36), option("ready", "delay=2s", 48)],

@@ -1,4 +1,4 @@
-//! The walk over a parsed document: typed access that notes what is wrong and goes on.
+//! Typed access to a parsed document. Records errors and continues.
 
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -8,73 +8,76 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::env_file::Entries;
-use super::expand::Variables;
-use super::report::{Fault, Place, Source, order_of};
+use super::environment::Environment;
+use super::expand::{self, Variables};
+use super::report::{Location, Source, UnlocatedDiagnostic, order_of};
+use super::suggest::{nearest, nearest_signal};
 use super::users::Users;
-use super::{Environment, expand};
 use crate::model::plan::{Address, Output};
 use crate::model::{Signal, units};
 
-/// A value with its place.
+/// A value with its position.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
-/// A key with its place.
+/// A key with its position.
 pub(super) type Key<'i> = Spanned<DeString<'i>>;
+/// The words of a command line with their positions.
+pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
 
 /// How many characters of a value are quoted in a message.
-const QUOTE_LIMIT: usize = 40;
+const MAX_QUOTED_CHARS: usize = 40;
 
-/// What the keys of one table are.
+/// The keys of a table.
 pub(super) struct Schema {
-    /// What is understood.
+    /// The known keys.
     pub(super) keys: &'static [&'static str],
-    /// What later versions will understand.
+    /// Keys of later versions.
     pub(super) later: &'static [&'static str],
-    /// Other programs' words for some keys.
+    /// Keys of other programs, and the corresponding known keys.
     pub(super) foreign: &'static [(&'static str, &'static str)],
 }
 
 impl Schema {
-    /// The key that was probably meant by `name`, which is none.
+    /// The known key that was probably meant by the unknown key `name`.
     pub(super) fn meant_by(&self, name: &str) -> Option<&'static str> {
         let foreign = self.foreign.iter().find(|(word, _)| *word == name).map(|(_, known)| *known);
         foreign.or_else(|| nearest(name, self.keys.iter().chain(self.later).copied()))
     }
 }
 
-/// The state of reading one configuration.
+/// The state of decoding a configuration.
 pub(super) struct Decoder<'w> {
-    pub(super) outside: &'w Environment<'w>,
+    pub(super) environment: &'w Environment<'w>,
     pub(super) users: &'w Users,
-    /// Of the document that is being read: its position in the list of sources.
+    /// The current document, as a position in the list of sources.
     pub(super) source: usize,
+    /// The text of the current document.
     pub(super) text: &'w [u8],
-    /// What its relative paths are relative to.
+    /// The directory for relative paths in the current document.
     pub(super) directory: &'w Path,
-    /// Whether `${VAR}` is expanded; on a command line that is the shell's business.
+    /// Whether `${VAR}` is expanded. On a command line the shell has done that.
     pub(super) expands_variables: bool,
-    /// Where the output of a service goes that does not say it.
+    /// The destination of output for services without `log`.
     pub(super) default_output: Output,
-    pub(super) errors: Vec<Fault>,
-    pub(super) warnings: Vec<Fault>,
-    /// What nobody else may have: addresses to listen on and files of state, each with its place.
-    pub(super) claims: Vec<(UniqueResource, Place)>,
-    /// The `env_file`s read so far; their sources come after the `documents` in the list of sources.
+    pub(super) errors: Vec<UnlocatedDiagnostic>,
+    pub(super) warnings: Vec<UnlocatedDiagnostic>,
+    pub(super) unique_resources: Vec<(UniqueResource, Location)>,
+    /// The `env_file`s that have been read. Their sources come after the `documents` in the list of sources.
     pub(super) env_files: Vec<EnvFile>,
     pub(super) documents: usize,
-    /// Whether the document is no TOML, so that things may be missing that are there.
-    pub(super) is_broken: bool,
+    /// Whether the document has syntax errors, so that keys may be missing in the tree.
+    pub(super) has_syntax_errors: bool,
 }
 
-/// What nobody else may have.
+/// A resource that only one entry of the configuration may use.
 #[derive(Debug)]
 pub(super) enum UniqueResource {
-    /// To listen on.
+    /// An address to listen on.
     Address(Address),
-    /// Of a state.
+    /// A state file.
     File(String),
 }
 
-/// An `env_file` that has been read, once for all services that name it.
+/// An `env_file`. It is read once for all services that use it.
 pub(super) struct EnvFile {
     pub(super) source: Source,
     pub(super) path: std::path::PathBuf,
@@ -83,26 +86,26 @@ pub(super) struct EnvFile {
 
 impl<'w> Decoder<'w> {
     pub(super) fn error(&mut self, span: Range<usize>, message: &str, hint: &str) {
-        let place = Place { source: self.source, span: Some(span) };
-        self.errors.push(Fault { place, message: message.to_owned(), hint: hint.to_owned() });
+        let location = Location { source: self.source, span: Some(span) };
+        self.errors.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
     }
 
     pub(super) fn warning(&mut self, span: Range<usize>, message: &str, hint: &str) {
-        let place = Place { source: self.source, span: Some(span) };
-        self.warnings.push(Fault { place, message: message.to_owned(), hint: hint.to_owned() });
+        let location = Location { source: self.source, span: Some(span) };
+        self.warnings.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
     }
 
-    /// Nobody else may have `what`.
-    pub(super) fn claim(&mut self, what: UniqueResource, span: Range<usize>) {
-        self.claims.push((what, Place { source: self.source, span: Some(span) }));
+    /// Records a resource that must not be used by another entry.
+    pub(super) fn require_unique(&mut self, resource: UniqueResource, span: Range<usize>) {
+        self.unique_resources.push((resource, Location { source: self.source, span: Some(span) }));
     }
 
-    /// `value` is not what is expected there.
+    /// Records an error: `value` is not what is expected.
     pub(super) fn unexpected(&mut self, value: &Value<'_>, expected: &str, hint: &str) {
-        self.error(value.span(), &format!("expected {expected}, found {}", found(value)), hint);
+        self.error(value.span(), &format!("expected {expected}, found {}", describe(value)), hint);
     }
 
-    /// Notes the keys that `schema` does not know. `title` is what a message calls the table.
+    /// Reports keys that are not in `schema`. `title` is the name of the table in messages.
     pub(super) fn check_keys(&mut self, table: &DeTable<'_>, title: &str, schema: &Schema) {
         for (key, _) in table {
             let name: &str = key.get_ref();
@@ -140,7 +143,6 @@ impl<'w> Decoder<'w> {
         table
     }
 
-    /// The elements of an array.
     pub(super) fn array<'a, 'i>(&mut self, value: &'a Value<'i>, hint: &str) -> &'a [Value<'i>] {
         match value.get_ref().as_array() {
             Some(array) => array,
@@ -183,7 +185,7 @@ impl<'w> Decoder<'w> {
     }
 
     /// A duration that is not zero.
-    pub(super) fn some_time(&mut self, table: &DeTable<'_>, key: &str) -> Option<Duration> {
+    pub(super) fn positive_duration(&mut self, table: &DeTable<'_>, key: &str) -> Option<Duration> {
         let value = table.get(key)?;
         let duration = self.duration_of(value)?;
         if duration.is_zero() {
@@ -219,7 +221,7 @@ impl<'w> Decoder<'w> {
         number
     }
 
-    /// An integer or a float in decimal notation. `range` is for comparing, `expected` for telling.
+    /// An integer or a float in decimal notation. `expected` describes `range` in messages.
     pub(super) fn number(
         &mut self,
         table: &DeTable<'_>,
@@ -237,7 +239,7 @@ impl<'w> Decoder<'w> {
         default
     }
 
-    /// One of `words`, each with what it means.
+    /// The value that belongs to one of `words`.
     pub(super) fn choice<T: Copy>(&mut self, table: &DeTable<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let value = table.get(key)?;
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -245,7 +247,7 @@ impl<'w> Decoder<'w> {
         words.get(position).map(|(_, meaning)| *meaning)
     }
 
-    /// The position in `words`.
+    /// The position of the value in `words`.
     pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str]) -> Option<usize> {
         let text = value.get_ref().as_str().unwrap_or_default();
         if let Some(position) = words.iter().position(|word| *word == text) {
@@ -271,13 +273,13 @@ impl<'w> Decoder<'w> {
         signal
     }
 
-    /// Where in the document the part `at` of the string `value` stands; the whole of it where escapes make that
+    /// The position in the document of the part `at` of the string `value`; the whole string if escapes make that
     /// uncertain.
-    pub(super) fn part(&self, value: &Value<'_>, at: &Range<usize>) -> Range<usize> {
+    pub(super) fn span_of_part(&self, value: &Value<'_>, at: &Range<usize>) -> Range<usize> {
         let whole = value.span();
         let text = value.get_ref().as_str().unwrap_or_default();
         let raw = self.text.get(whole.clone()).unwrap_or_default();
-        // Lengths of the opening quotes: none, those of one line, those of several, and the newline after these.
+        // The possible lengths of the opening quotes: `"""` with CR LF, with LF, without a newline; `"`; none.
         let is_content = |quotes: usize| raw.get(quotes..quotes + text.len()) == Some(text.as_bytes());
         let widths: &[usize] = match raw {
             [b'"', b'"', b'"', ..] | [b'\'', b'\'', b'\'', ..] if text.len() + 6 <= raw.len() => &[5, 4, 3],
@@ -289,36 +291,36 @@ impl<'w> Decoder<'w> {
         whole.start + quotes + at.start..whole.start + quotes + at.end
     }
 
-    pub(super) fn flaw(&mut self, value: &Value<'_>, flaw: &expand::ExpandError) {
-        self.error(self.part(value, &flaw.at), &flaw.message, &flaw.hint);
+    pub(super) fn expand_error(&mut self, value: &Value<'_>, error: &expand::ExpandError) {
+        self.error(self.span_of_part(value, &error.at), &error.message, &error.hint);
     }
 
-    /// What `${VAR}` can be: one of `own` or of keepalive's own environment.
+    /// The variables for `${VAR}`: those of `own` and of keepalive's own environment.
     pub(super) fn variables<'s>(&self, own: &'s [(Vec<u8>, Vec<u8>)]) -> Option<Variables<'s>>
     where
         'w: 's,
     {
-        self.expands_variables.then_some(Variables { own, inherited: self.outside.variables })
+        self.expands_variables.then_some(Variables { own, inherited: self.environment.variables })
     }
 }
 
 /// The entries of a table in the order of the file.
 pub(super) fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Value<'i>)> {
     let unsorted: Vec<_> = table.iter().collect();
-    let places = unsorted.iter().map(|(key, _)| (0, key.span().start));
-    order_of(places).into_iter().filter_map(|position| unsorted.get(position).copied()).collect()
+    let positions = unsorted.iter().map(|(key, _)| (0, key.span().start));
+    order_of(positions).into_iter().filter_map(|index| unsorted.get(index).copied()).collect()
 }
 
-/// `None` for what is no integer, and for one beyond 64 bits.
+/// `None` if `value` is not an integer or does not fit into 64 bits.
 pub(super) fn as_integer(value: &Value<'_>) -> Option<i64> {
     let number = value.get_ref().as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// Reads `2`, `0.25`. The standard library's way costs twelve kilobytes.
+/// Parses `2`, `0.25`. The standard library's parser would add 12 KiB of code.
 fn parse_decimal(text: &str) -> Option<f64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    // Both parts are exact in a double, and so is the power of ten: one rounding, as it should be.
+    // The digits and the power of ten are exact as f64, so there is only one rounding, in the division.
     let digits = [whole, fraction].concat();
     if digits.len() > 15 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
@@ -336,10 +338,10 @@ fn alternatives(words: &[&str]) -> String {
     }
 }
 
-fn found(value: &Value<'_>) -> String {
+fn describe(value: &Value<'_>) -> String {
     match value.get_ref() {
-        DeValue::String(text) if text.chars().count() > QUOTE_LIMIT => {
-            format!("`\"{}…\"`", text.chars().take(QUOTE_LIMIT).collect::<String>().escape_debug())
+        DeValue::String(text) if text.chars().count() > MAX_QUOTED_CHARS => {
+            format!("`\"{}…\"`", text.chars().take(MAX_QUOTED_CHARS).collect::<String>().escape_debug())
         }
         DeValue::String(text) => format!("`\"{}\"`", text.escape_debug()),
         DeValue::Integer(number) => format!("`{number}`"),
@@ -351,37 +353,12 @@ fn found(value: &Value<'_>) -> String {
     }
 }
 
-/// What of `known` is so near to `word` that it may have been meant.
-pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let limit = match word.len() {
-        0..=1 => return None,
-        2..=3 => 1,
-        length => (length / 3).min(3),
-    };
-    let lower = word.to_ascii_lowercase();
-    let measured = known.map(|candidate| (strsim::osa_distance(&lower, &candidate.to_ascii_lowercase()), candidate));
-    measured.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
-}
-
-/// A hint for something that is no signal.
-pub(crate) fn nearest_signal(word: &str) -> Option<String> {
-    if word.len() < 2 || !word.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        return None;
-    }
-    let upper = word.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    let known: Vec<String> = Signal::all().map(|signal| signal.to_string()).collect();
-    let measured = known.iter().map(|candidate| (strsim::osa_distance(&name, candidate), candidate));
-    let (_, signal) = measured.filter(|(distance, _)| *distance <= 2).min_by_key(|(distance, _)| *distance)?;
-    Some(format!("did you mean `{signal}`?"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn decimals_are_read_as_the_standard_library_reads_them() {
+    fn decimals_are_parsed_as_by_the_standard_library() {
         for text in ["0", "1", "2.0", "0.1", "0.25", "1.5", "3.14159", "99999999999999", "123456.789012345"] {
             assert_eq!(parse_decimal(text), text.parse().ok(), "{text}");
         }

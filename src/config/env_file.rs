@@ -1,43 +1,47 @@
-//! `env_file`: `NAME=value` lines as Docker Compose reads them.
+//! `env_file`: lines of `NAME=value` with the syntax of Docker Compose.
 //!
-//! Blank lines and `#` lines are skipped, `export ` and blanks around names and values too. A plain value ends at a
-//! ` #`. In double quotes `\n`, `\t`, `\r`, `\"`, `\\`, `\$` mean what they do in a shell, in single quotes nothing
-//! does; both may run over several lines. `${VAR}` and `${VAR:-default}` are filled in except in single quotes. A
-//! bare `NAME` stands for what keepalive's own environment has for it, and for nothing if that has none.
+//! Empty lines and lines that start with `#` are skipped, as are `export ` and blanks around names and values. A plain value
+//! ends before ` #`. In double quotes the escapes `\n`, `\t`, `\r`, `\"`, `\\` and `\$` are recognised, in single quotes
+//! only `\'`; both kinds of quotes can span several lines. `${VAR}` and `${VAR:-default}` are expanded except in single
+//! quotes. A `NAME` without `=` takes its value from keepalive's own environment and is skipped if it is not set there.
 
 use std::ffi::OsString;
 use std::ops::Range;
 
-use super::RESERVED;
 use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
 
-/// Name and value, in the order of the file.
+/// Names and values in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// All arguments and variables of a program together: execve(2) takes three quarters of the stack's eight megabytes.
-const TOTAL_LIMIT: usize = 6 << 20;
+/// The variables that keepalive sets for every process. `is_overwritten` in `process.rs` knows those of other protocols.
+pub(super) const RESERVED_VARIABLES: [&str; 5] =
+    ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS", "KEEPALIVE_IPC_FD", "KEEPALIVE_STATE_FD"];
 
-/// A line that cannot be read.
+/// The maximum size of all values in bytes: execve(2) limits arguments and environment to three quarters of the stack's
+/// 8 MiB.
+const MAX_VARIABLES_SIZE: usize = 6 << 20;
+
+/// An error in a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ExpandError {
+pub(super) struct LineError {
     pub(super) at: Range<usize>,
     pub(super) message: String,
     pub(super) hint: String,
 }
 
-/// Reads all lines; what is wrong goes to `flaws`, and reading goes on with the next line.
-pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], flaws: &mut Vec<ExpandError>) -> Entries {
+/// Parses all lines. After an error, adds it to `errors` and continues with the next line.
+pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], errors: &mut Vec<LineError>) -> Entries {
     let mut parser = Parser { text, inherited, position: 0, entries: Vec::new(), total: 0 };
     while parser.position < text.len() {
         let start = parser.position;
-        if let Err(flaw) = parser.line() {
-            flaws.push(flaw);
+        if let Err(error) = parser.line() {
+            errors.push(error);
             parser.position = start;
             parser.skip_line();
         }
-        if parser.total > TOTAL_LIMIT {
-            let message = format!("the variables up to here are larger than {} MiB", TOTAL_LIMIT >> 20);
-            flaws.push(ExpandError {
+        if parser.total > MAX_VARIABLES_SIZE {
+            let message = format!("the variables up to here are larger than {} MiB", MAX_VARIABLES_SIZE >> 20);
+            errors.push(LineError {
                 at: parser.line_from(start),
                 message,
                 hint: "the kernel does not accept more".to_owned(),
@@ -53,12 +57,12 @@ struct Parser<'p> {
     inherited: &'p [(OsString, OsString)],
     position: usize,
     entries: Entries,
-    /// Bytes of all values.
+    /// The size of all values in bytes.
     total: usize,
 }
 
 impl Parser<'_> {
-    fn line(&mut self) -> Result<(), ExpandError> {
+    fn line(&mut self) -> Result<(), LineError> {
         self.skip_blanks();
         if matches!(self.peek(), None | Some(b'\n' | b'#')) {
             self.skip_line();
@@ -74,11 +78,11 @@ impl Parser<'_> {
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
             let message = "expected `NAME=value`".to_owned();
-            return Err(ExpandError { at: self.line_from(start), message, hint: "comments start with `#`".to_owned() });
+            return Err(LineError { at: self.line_from(start), message, hint: "comments start with `#`".to_owned() });
         }
-        if RESERVED.iter().any(|reserved| reserved.as_bytes() == name) {
+        if RESERVED_VARIABLES.iter().any(|reserved| reserved.as_bytes() == name) {
             let message = format!("`{}` is reserved for keepalive", String::from_utf8_lossy(&name));
-            return Err(ExpandError { at: start..start + length, message, hint: "remove it".to_owned() });
+            return Err(LineError { at: start..start + length, message, hint: "remove it".to_owned() });
         }
         self.position += length;
         self.skip_blanks();
@@ -96,14 +100,14 @@ impl Parser<'_> {
             }
             Some(_) => {
                 let message = format!("expected `=` after `{}`", String::from_utf8_lossy(&name));
-                return Err(ExpandError { at: self.line_from(self.position), message, hint: String::new() });
+                return Err(LineError { at: self.line_from(self.position), message, hint: String::new() });
             }
         }
         self.skip_line();
         Ok(())
     }
 
-    fn value(&mut self) -> Result<Vec<u8>, ExpandError> {
+    fn value(&mut self) -> Result<Vec<u8>, LineError> {
         self.skip_blanks();
         let start = self.position;
         let (raw, literal) = match self.peek() {
@@ -113,7 +117,7 @@ impl Parser<'_> {
         };
         let whole = start..self.position;
         if raw.contains(&0) {
-            return Err(ExpandError {
+            return Err(LineError {
                 at: whole,
                 message: "the value contains a NUL byte".to_owned(),
                 hint: String::new(),
@@ -125,19 +129,19 @@ impl Parser<'_> {
         let mut builder = Builder::default();
         let scope =
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: Some(self.variables()) };
-        expand::expand(&raw, &scope, &mut builder).map_err(|flaw| ExpandError {
+        expand::expand(&raw, &scope, &mut builder).map_err(|error| LineError {
             at: whole,
-            message: flaw.message,
-            hint: flaw.hint,
+            message: error.message,
+            hint: error.hint,
         })?;
-        Ok(std::mem::take(builder.beginning()))
+        Ok(std::mem::take(builder.first_piece()))
     }
 
     fn variables(&self) -> Variables<'_> {
         Variables { own: &self.entries, inherited: self.inherited }
     }
 
-    /// Up to the end of the line or a comment, without the blanks at the end.
+    /// A value without quotes: up to the end of the line or a comment, without trailing blanks.
     fn plain(&mut self) -> Vec<u8> {
         let rest = self.rest();
         let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -148,7 +152,7 @@ impl Parser<'_> {
         value
     }
 
-    fn quoted(&mut self, quote: u8) -> Result<Vec<u8>, ExpandError> {
+    fn quoted(&mut self, quote: u8) -> Result<Vec<u8>, LineError> {
         let start = self.position;
         let mut value = Vec::new();
         let mut bytes = self.rest().iter().enumerate().skip(1);
@@ -164,11 +168,11 @@ impl Parser<'_> {
                 value.push(byte);
             }
         }
-        Err(ExpandError { at: self.line_from(start), message: "missing closing quote".to_owned(), hint: String::new() })
+        Err(LineError { at: self.line_from(start), message: "missing closing quote".to_owned(), hint: String::new() })
     }
 
     /// Only a comment may follow a quoted value.
-    fn after_quote(&mut self) -> Result<(), ExpandError> {
+    fn after_quote(&mut self) -> Result<(), LineError> {
         let end = self.position;
         self.skip_blanks();
         if matches!(self.peek(), None | Some(b'\n' | b'#')) {
@@ -176,7 +180,7 @@ impl Parser<'_> {
             return Ok(());
         }
         let hint = "put the whole value inside the quotes".to_owned();
-        Err(ExpandError { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
+        Err(LineError { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
     }
 
     fn rest(&self) -> &[u8] {
@@ -205,7 +209,7 @@ impl Parser<'_> {
     }
 }
 
-/// In double quotes the escapes of a shell, where `\$` stays out of the expansion's way as `$$`.
+/// Appends an escape sequence. `\$` in double quotes becomes `$$`, which the later expansion turns into `$`.
 fn push_escaped(escaped: u8, quote: u8, value: &mut Vec<u8>) {
     match escaped {
         _ if escaped == quote => value.push(quote),
@@ -225,23 +229,23 @@ mod tests {
 
     fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
         let inherited = [("HOME".into(), "/root".into())];
-        let mut flaws = Vec::new();
-        let entries = parse(text.as_bytes(), &inherited, &mut flaws);
+        let mut errors = Vec::new();
+        let entries = parse(text.as_bytes(), &inherited, &mut errors);
         let join = |(name, value): (Vec<u8>, Vec<u8>)| String::from_utf8([name, value].join(&b'=')).unwrap();
-        let told = |flaw: ExpandError| format!("{}..{} {}", flaw.at.start, flaw.at.end, flaw.message);
-        (entries.into_iter().map(join).collect(), flaws.into_iter().map(told).collect())
+        let format_error = |error: LineError| format!("{}..{} {}", error.at.start, error.at.end, error.message);
+        (entries.into_iter().map(join).collect(), errors.into_iter().map(format_error).collect())
     }
 
     #[track_caller]
     fn check(text: &str, expect: &[&str]) {
-        let (entries, flaws) = parsed(text);
+        let (entries, errors) = parsed(text);
         assert_eq!(entries, expect, "{text}");
-        assert_eq!(flaws, Vec::<String>::new(), "{text}");
+        assert_eq!(errors, Vec::<String>::new(), "{text}");
     }
 
     // https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax
     #[test]
-    fn lines_are_read_as_compose_reads_them() {
+    fn lines_are_parsed_as_by_docker_compose() {
         check("VAR=VAL", &["VAR=VAL"]);
         check("VAR: VAL\nA = b ", &["VAR=VAL", "A=b"]);
         check("\n# c\n  # d\nexport A=b\r\nexport\tC=d", &["A=b", "C=d"]);
@@ -258,32 +262,32 @@ mod tests {
     }
 
     #[test]
-    fn variables_come_from_earlier_lines_and_from_outside() {
+    fn variables_come_from_earlier_lines_and_the_environment() {
         check("A=1\nB=${A}2\nC=\"${HOME}/x\"\nD='${A}'\nE=${NONE:-d}", &["A=1", "B=12", "C=/root/x", "D=${A}", "E=d"]);
         check("A=pa$$word\nB=pa$word\nC=\"\\${A}\"", &["A=pa$word", "B=pa$word", "C=${A}"]);
         check("HOME\nNONE", &["HOME=/root"]);
     }
 
     #[test]
-    fn variables_that_multiply_each_other_have_an_end() {
+    fn the_size_of_variables_that_multiply_each_other_is_limited() {
         let mut text = "A0=xxxxxxxxxx\n".to_owned();
         for line in 1..10 {
             text.push_str(&format!("A{line}={}\n", format!("${{A{}}}", line - 1).repeat(10)));
         }
-        let (entries, flaws) = parsed(&text);
+        let (entries, errors) = parsed(&text);
         assert_eq!(entries.len(), 5);
-        assert!(flaws[0].ends_with("longer than 128 KiB, the limit for one argument or variable"), "{flaws:?}");
-        let (entries, flaws) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
+        assert!(errors[0].ends_with("longer than 128 KiB, the limit for one argument or variable"), "{errors:?}");
+        let (entries, errors) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
         assert_eq!(entries.len(), 63);
-        assert_eq!(flaws, ["100430..100436 the variables up to here are larger than 6 MiB"]);
+        assert_eq!(errors, ["100430..100436 the variables up to here are larger than 6 MiB"]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_and_the_rest_is_read() {
-        let (entries, flaws) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2\nKEEPALIVE_SERVICE=x");
+    fn errors_are_reported_and_the_other_lines_are_parsed() {
+        let (entries, errors) = parsed("A=\"open\nB=1\n=x\nC D=1\nE='a'b\nF=${NONE}\nG=1\n1A=2\nKEEPALIVE_SERVICE=x");
         assert_eq!(entries, ["B=1", "G=1"]);
         assert_eq!(
-            flaws,
+            errors,
             [
                 "2..7 missing closing quote",
                 "12..14 expected `NAME=value`",

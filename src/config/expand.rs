@@ -1,51 +1,52 @@
-//! `{service}`, `{instance}`, `{fd.NAME}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, env values and paths.
+//! Expansion of `{service}`, `{instance}`, `{fd.NAME}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, environment
+//! variables and paths.
 //!
-//! Everything else stays as it is: JSON in an argument survives, and so does a `$` before anything but `{` and `$`.
+//! All other text is unchanged, such as JSON in an argument, or a `$` that is not followed by `{` or `$`.
 
 use std::ffi::{CString, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::decoder::nearest;
+use super::suggest::nearest;
 use crate::model::Template;
 
-/// How deep `${A:-${B:-…}}` may go.
-const NESTING_LIMIT: u32 = 16;
+/// How deep defaults can be nested: `${A:-${B:-…}}`.
+const MAX_NESTING: u32 = 16;
 
-/// `MAX_ARG_STRLEN` of execve(2), the NUL byte at the end included: the kernel takes no longer argument or variable.
-const LENGTH_LIMIT: usize = 128 << 10;
-/// Longest name in `{fd.NAME}`, as systemd has it for `FileDescriptorName`.
-pub(super) const NAME_LIMIT: usize = 255;
-/// `SD_LISTEN_FDS_START` of sd_listen_fds(3): the number of the first socket.
-pub const FIRST_SOCKET: usize = 3;
+/// The maximum size of an argument or variable in bytes, with the NUL: the kernel's `MAX_ARG_STRLEN`. execve(2)
+const MAX_ARGUMENT_SIZE: usize = 128 << 10;
+/// The maximum length of a name in `{fd.NAME}` in bytes, as for `FileDescriptorName` of systemd.socket(5).
+pub(super) const MAX_FD_NAME_LENGTH: usize = 255;
+/// The descriptor of the first socket: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
+pub const LISTEN_FDS_START: usize = 3;
 
-/// Which placeholders stand for something.
+/// The placeholders that are expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placeholders {
-    /// None: all braces are text.
+    /// None: braces are literal text.
     Literal,
-    /// `{service}`; `{instance}` and `{fd.NAME}` are errors, since one value is made for all instances.
+    /// `{service}`. The value is the same for all instances, so `{instance}` and `{fd.NAME}` are errors.
     Service,
     /// `{service}`, `{instance}` and `{fd.NAME}`.
     All,
 }
 
-/// What an expansion can draw on.
+/// The values for an expansion.
 pub(super) struct Scope<'s> {
     pub(super) service: &'s str,
     pub(super) placeholders: Placeholders,
-    /// The names of its sockets in their order.
+    /// The names of the service's sockets in order.
     pub(super) sockets: &'s [&'s str],
-    /// `None`: `$` is text like any other.
+    /// `None`: `$` is literal text.
     pub(super) variables: Option<Variables<'s>>,
 }
 
-/// Where `${VAR}` is looked up.
+/// The variables for `${VAR}`.
 #[derive(Clone, Copy)]
 pub(super) struct Variables<'s> {
-    /// Names and values; the last of a name counts.
+    /// Names and values. The last entry for a name applies.
     pub(super) own: &'s [(Vec<u8>, Vec<u8>)],
-    /// For what is not in `own`.
+    /// Variables that are used if they are not in `own`.
     pub(super) inherited: &'s [(OsString, OsString)],
 }
 
@@ -57,7 +58,7 @@ impl<'s> Variables<'s> {
     }
 }
 
-/// What is wrong, and where in the text.
+/// An error in a text, with its position in that text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ExpandError {
     pub(super) at: Range<usize>,
@@ -65,7 +66,7 @@ pub(super) struct ExpandError {
     pub(super) hint: String,
 }
 
-/// A [`Template`] in the making.
+/// Builds a [`Template`].
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     pieces: Vec<Vec<u8>>,
@@ -77,12 +78,12 @@ impl Builder {
         Self { pieces: Vec::new(), current: text.to_vec() }
     }
 
-    /// The text so far, up to the first `{instance}`.
-    pub(super) fn beginning(&mut self) -> &mut Vec<u8> {
+    /// The text before the first `{instance}`.
+    pub(super) fn first_piece(&mut self) -> &mut Vec<u8> {
         self.pieces.first_mut().unwrap_or(&mut self.current)
     }
 
-    /// All of it, without the numbers of instances.
+    /// The whole text without the instance numbers.
     pub(super) fn text(&self) -> Vec<u8> {
         [self.pieces.concat().as_slice(), &self.current].concat()
     }
@@ -91,7 +92,7 @@ impl Builder {
         self.current.extend_from_slice(text);
     }
 
-    /// Cuts off what begins with one of `bytes`.
+    /// Splits off the rest that starts with the first of `bytes`.
     pub(super) fn split_off(&mut self, bytes: &[u8]) -> Option<Self> {
         let position = |piece: &Vec<u8>| piece.iter().position(|byte| bytes.contains(byte));
         let Some(index) = self.pieces.iter().position(|piece| position(piece).is_some()) else {
@@ -106,7 +107,7 @@ impl Builder {
         Some(Self { pieces, current })
     }
 
-    /// `None` if it holds a NUL byte.
+    /// The template; `None` if it contains a NUL byte.
     pub(super) fn finish(self) -> Option<Template> {
         let last = CString::new(self.current).ok()?;
         if self.pieces.is_empty() {
@@ -122,7 +123,7 @@ impl Builder {
     }
 }
 
-/// Appends `text` to `output` with everything expanded; stops at the first flaw.
+/// Expands `text` and appends it to `output`. Stops at the first error.
 pub(super) fn expand(text: &[u8], scope: &Scope<'_>, output: &mut Builder) -> Result<(), ExpandError> {
     Expansion { text, scope, output }.run(0..text.len(), 0)
 }
@@ -143,9 +144,10 @@ impl Expansion<'_> {
                 b'{' => self.brace(rest, position)?,
                 _ => self.literal(byte),
             };
-            if self.output.current.len() >= LENGTH_LIMIT {
-                let message = format!("longer than {} KiB, the limit for one argument or variable", LENGTH_LIMIT >> 10);
-                return Err(flaw(0, self.text.len(), message, "pass it in a file"));
+            if self.output.current.len() >= MAX_ARGUMENT_SIZE {
+                let message =
+                    format!("longer than {} KiB, the limit for one argument or variable", MAX_ARGUMENT_SIZE >> 10);
+                return Err(error_at(0, self.text.len(), message, "pass it in a file"));
             }
         }
         Ok(())
@@ -156,7 +158,7 @@ impl Expansion<'_> {
         1
     }
 
-    /// `rest` begins with `{`; gives back how much of it was used.
+    /// Expands a placeholder at the start of `rest`, which starts with `{`. Returns the number of bytes consumed.
     fn brace(&mut self, rest: &[u8], position: usize) -> Result<usize, ExpandError> {
         const SERVICE: &[u8] = b"{service}";
         const INSTANCE: &[u8] = b"{instance}";
@@ -170,13 +172,13 @@ impl Expansion<'_> {
         if rest.starts_with(INSTANCE) {
             if self.scope.placeholders == Placeholders::Service {
                 let message = "`{instance}` cannot be used here: all instances share this value".to_owned();
-                return Err(flaw(position, INSTANCE.len(), message, "use `{service}`, or no placeholder"));
+                return Err(error_at(position, INSTANCE.len(), message, "use `{service}`, or no placeholder"));
             }
             self.output.push_instance();
             return Ok(INSTANCE.len());
         }
         let socket = rest.strip_prefix(b"{fd.").and_then(|name| {
-            let length = name.iter().take(NAME_LIMIT + 1).position(|byte| *byte == b'}')?;
+            let length = name.iter().take(MAX_FD_NAME_LENGTH + 1).position(|byte| *byte == b'}')?;
             name.get(..length)
         });
         match socket {
@@ -185,17 +187,17 @@ impl Expansion<'_> {
         }
     }
 
-    /// `{fd.name}`: the number of that socket.
+    /// Expands `{fd.name}` to the descriptor of the socket.
     fn socket(&mut self, name: &str, position: usize) -> Result<usize, ExpandError> {
         let length = name.len() + b"{fd.}".len();
         let Scope { service, placeholders, sockets, variables } = *self.scope;
         if let Some(number) = sockets.iter().position(|known| *known == name) {
-            self.output.current.extend_from_slice((FIRST_SOCKET + number).to_string().as_bytes());
+            self.output.current.extend_from_slice((LISTEN_FDS_START + number).to_string().as_bytes());
             return Ok(length);
         }
         if placeholders == Placeholders::Service {
             let message = format!("`{{fd.{name}}}` cannot be used here: sockets are passed to processes only");
-            return Err(flaw(position, length, message, "use `{service}`, or no placeholder"));
+            return Err(error_at(position, length, message, "use `{service}`, or no placeholder"));
         }
         let message = format!("service `{service}` has no socket `{name}`");
         let hint = match nearest(name, sockets.iter().copied()) {
@@ -206,10 +208,10 @@ impl Expansion<'_> {
             None if sockets.is_empty() => format!("such as `listen = {{ {name} = \"tcp://0.0.0.0:8080\" }}`"),
             None => format!("known sockets: {}", sockets.join(", ")),
         };
-        Err(flaw(position, length, message, &hint))
+        Err(error_at(position, length, message, &hint))
     }
 
-    /// `rest` begins with `$`; gives back how much of it was used.
+    /// Expands a variable at the start of `rest`, which starts with `$`. Returns the number of bytes consumed.
     fn dollar(&mut self, rest: &[u8], position: usize, depth: u32) -> Result<usize, ExpandError> {
         const LITERAL: &str = "write `$$` for a literal `$`";
         if rest.starts_with(b"$$") {
@@ -220,14 +222,14 @@ impl Expansion<'_> {
             return Ok(self.literal(b'$'));
         }
         let Some(close) = matching_brace(rest) else {
-            return Err(flaw(position, 2, "missing `}` after `${`".to_owned(), LITERAL));
+            return Err(error_at(position, 2, "missing `}` after `${`".to_owned(), LITERAL));
         };
         let inner = rest.get(2..close).unwrap_or_default();
         let name = inner.get(..name_length(inner)).unwrap_or_default();
         let operation = inner.get(name.len()..).unwrap_or_default();
         if name.is_empty() || !(operation.is_empty() || operation.starts_with(b":-")) {
             let message = format!("expected `${{VAR}}` or `${{VAR:-default}}`, found `${{{}}}`", lossy(inner));
-            return Err(flaw(position, close + 1, message, LITERAL));
+            return Err(error_at(position, close + 1, message, LITERAL));
         }
         let value = self.scope.variables.and_then(|variables| variables.get(name));
         match value {
@@ -235,13 +237,13 @@ impl Expansion<'_> {
             _ if operation.is_empty() => {
                 let name = lossy(name);
                 let hint = format!("set it, or add a default: `${{{name}:-default}}`");
-                return Err(flaw(position, close + 1, format!("variable `{name}` is not set"), &hint));
+                return Err(error_at(position, close + 1, format!("variable `{name}` is not set"), &hint));
             }
-            _ if depth == NESTING_LIMIT => {
-                return Err(flaw(
+            _ if depth == MAX_NESTING => {
+                return Err(error_at(
                     position,
                     2,
-                    format!("defaults are nested more than {NESTING_LIMIT} levels deep"),
+                    format!("defaults are nested more than {MAX_NESTING} levels deep"),
                     "",
                 ));
             }
@@ -251,7 +253,7 @@ impl Expansion<'_> {
     }
 }
 
-fn flaw(position: usize, length: usize, message: String, hint: &str) -> ExpandError {
+fn error_at(position: usize, length: usize, message: String, hint: &str) -> ExpandError {
     ExpandError { at: position..position + length, message, hint: hint.to_owned() }
 }
 
@@ -259,7 +261,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Position of the `}` that closes the first `{`.
+/// The position of the `}` that closes the first `{`.
 fn matching_brace(text: &[u8]) -> Option<usize> {
     let mut depth = 0_u32;
     text.iter().position(|byte| {
@@ -272,7 +274,7 @@ fn matching_brace(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// Length of the variable name at the beginning of `text`.
+/// The length of the variable name at the start of `text`.
 pub(super) fn name_length(text: &[u8]) -> usize {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     if text.first().is_some_and(u8::is_ascii_digit) {
@@ -308,13 +310,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_flaw(text: &str, at: Range<usize>, message: &str) {
-        let flaw = expanded(text).unwrap_err();
-        assert_eq!((flaw.at, flaw.message.as_str()), (at, message), "{text}");
+    fn check_error(text: &str, at: Range<usize>, message: &str) {
+        let error = expanded(text).unwrap_err();
+        assert_eq!((error.at, error.message.as_str()), (at, message), "{text}");
     }
 
     #[test]
-    fn placeholders_and_variables_are_filled_in() {
+    fn placeholders_and_variables_are_expanded() {
         check("{service}-{instance}", b"web-3");
         check("300{instance}", b"3003");
         check("fd://{fd.admin}{fd.http}", b"fd://43");
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_stays_as_it_is() {
+    fn other_text_is_unchanged() {
         for text in
             ["{\"a\": {}}", "{}", "{other}", "{{x}}", "{Service}", "$HOME", "$", "a$", "$1", "}", "{service", ""]
         {
@@ -344,26 +346,26 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_filled_in_is_told() {
-        check_flaw("a ${NONE} b", 2..9, "variable `NONE` is not set");
-        check_flaw("${PORT", 0..2, "missing `}` after `${`");
-        check_flaw("${1}", 0..4, "expected `${VAR}` or `${VAR:-default}`, found `${1}`");
-        check_flaw("${PORT:+x}", 0..10, "expected `${VAR}` or `${VAR:-default}`, found `${PORT:+x}`");
-        check_flaw("${}", 0..3, "expected `${VAR}` or `${VAR:-default}`, found `${}`");
-        check_flaw("x{fd.htp}", 1..9, "service `web` has no socket `htp`");
-        check_flaw("${A:-${B}}", 5..9, "variable `B` is not set");
+    fn invalid_placeholders_and_variables_are_errors() {
+        check_error("a ${NONE} b", 2..9, "variable `NONE` is not set");
+        check_error("${PORT", 0..2, "missing `}` after `${`");
+        check_error("${1}", 0..4, "expected `${VAR}` or `${VAR:-default}`, found `${1}`");
+        check_error("${PORT:+x}", 0..10, "expected `${VAR}` or `${VAR:-default}`, found `${PORT:+x}`");
+        check_error("${}", 0..3, "expected `${VAR}` or `${VAR:-default}`, found `${}`");
+        check_error("x{fd.htp}", 1..9, "service `web` has no socket `htp`");
+        check_error("${A:-${B}}", 5..9, "variable `B` is not set");
     }
 
     // execve(2): "the limit per string is 32 pages (the kernel constant MAX_ARG_STRLEN)".
     #[test]
-    fn what_the_kernel_would_refuse_is_told() {
+    fn a_text_that_is_too_long_for_the_kernel_is_an_error() {
         check(&"x".repeat(131_071), "x".repeat(131_071).as_bytes());
-        check_flaw(&"x".repeat(131_072), 0..131_072, "longer than 128 KiB, the limit for one argument or variable");
+        check_error(&"x".repeat(131_072), 0..131_072, "longer than 128 KiB, the limit for one argument or variable");
     }
 
     #[test]
-    fn nesting_has_an_end() {
+    fn nesting_is_limited() {
         let deep = format!("{}{}", "${A:-".repeat(40), "}".repeat(40));
-        check_flaw(&deep, 80..82, "defaults are nested more than 16 levels deep");
+        check_error(&deep, 80..82, "defaults are nested more than 16 levels deep");
     }
 }

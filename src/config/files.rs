@@ -1,7 +1,8 @@
-//! What is asked of the file system when a configuration is read.
+//! Queries to the file system while a configuration is loaded.
 //!
-//! Whoever asks may have to wait for ever: a mount can hang. So somebody else can ask, with a [`RecordingFs`], and what was
-//! answered is answered again by a [`Recording`], in the same order: reading asks the same as long as it hears the same.
+//! A query can hang, because a mount can hang. So another process can load the configuration first, with a [`RecordingFs`].
+//! A [`RecordedFs`] then returns the recorded results in the same order. That works because loading makes the same queries
+//! as long as it gets the same results.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -16,71 +17,71 @@ use nix::errno::Errno;
 
 use super::read;
 
-/// All that is read of one configuration has no more bytes: it is all in memory at once, and twice when it is read again.
-const TOTAL_LIMIT: usize = 8 << 20;
-/// Nor has each of /etc/passwd and /etc/group.
-const USERS_LIMIT: u64 = 8 << 20;
-/// Nor have all names in a directory together.
-const NAMES_LIMIT: usize = 1 << 20;
+/// The maximum size of all files of a configuration in bytes. All are in memory at once, and twice during a reload.
+const MAX_TOTAL_SIZE: usize = 8 << 20;
+/// The maximum size of /etc/passwd and of /etc/group in bytes.
+const MAX_USERS_FILE_SIZE: u64 = 8 << 20;
+/// The maximum size of all file names in a directory in bytes.
+const MAX_DIRECTORY_NAMES_SIZE: usize = 1 << 20;
 
-/// What there is to ask.
+/// A query to the file system.
 #[derive(Clone, Copy, Debug)]
 pub enum FsQuery<'q> {
-    /// What a file of the configuration holds.
-    Content(&'q Path),
-    /// What /etc/passwd or /etc/group holds.
-    Users(&'q Path),
-    /// The names in a directory, each followed by a NUL; none if it is not there.
-    Names(&'q Path),
-    /// What tells a file from another, whatever it is called.
-    Identity(&'q Path),
-    /// Something if it is there, or may be.
-    Presence(&'q Path),
+    /// The content of a file of the configuration.
+    ReadFile(&'q Path),
+    /// The content of /etc/passwd or /etc/group.
+    ReadUsers(&'q Path),
+    /// The names in a directory, each followed by a NUL; empty if the directory does not exist.
+    ListDirectory(&'q Path),
+    /// Device and inode of a file.
+    Identify(&'q Path),
+    /// Not empty if the file exists or may exist.
+    Exists(&'q Path),
 }
 
-/// The answer, or why there is none.
-pub type Answer = Result<Vec<u8>, String>;
+/// The result of a query, or why it failed.
+pub type FsResult = Result<Vec<u8>, String>;
 
-/// Who is asked.
-pub type Files<'f> = &'f dyn Fn(&FsQuery<'_>) -> Answer;
+/// A function that answers queries.
+pub type Files<'f> = &'f dyn Fn(&FsQuery<'_>) -> FsResult;
 
-/// Asks the file system, here and now.
+/// Queries the real file system.
 ///
 /// # Errors
-/// What the system says.
-pub fn ask(question: &FsQuery<'_>) -> Answer {
-    let told = match *question {
-        FsQuery::Content(path) => return read::read(path),
-        FsQuery::Users(path) => users(path),
-        FsQuery::Names(path) => return bounded_names(path, NAMES_LIMIT),
-        FsQuery::Identity(path) => std::fs::metadata(path)
+/// A description of the system's error.
+pub fn query_fs(query: &FsQuery<'_>) -> FsResult {
+    let result = match *query {
+        FsQuery::ReadFile(path) => return read::read(path),
+        FsQuery::ReadUsers(path) => read_users(path),
+        FsQuery::ListDirectory(path) => return list_directory(path, MAX_DIRECTORY_NAMES_SIZE),
+        FsQuery::Identify(path) => std::fs::metadata(path)
             .map(|metadata| [metadata.dev().to_ne_bytes(), metadata.ino().to_ne_bytes()].concat()),
-        FsQuery::Presence(path) => match std::fs::metadata(path) {
-            Err(error) if is_absence(&error) => Ok(Vec::new()),
-            // What cannot be looked at counts as there: reading it tells why.
+        FsQuery::Exists(path) => match std::fs::metadata(path) {
+            Err(error) if is_not_found(&error) => Ok(Vec::new()),
+            // A file whose metadata cannot be read counts as existing: reading it reports why.
             Ok(_) | Err(_) => Ok(vec![1]),
         },
     };
-    told.map_err(|error| read::describe(&error))
+    result.map_err(|error| read::describe(&error))
 }
 
-fn is_absence(error: &io::Error) -> bool {
+fn is_not_found(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn users(path: &Path) -> io::Result<Vec<u8>> {
+fn read_users(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(USERS_LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > USERS_LIMIT { Err(Errno::EFBIG.into()) } else { Ok(bytes) }
+    File::open(path)?.take(MAX_USERS_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_USERS_FILE_SIZE { Err(Errno::EFBIG.into()) } else { Ok(bytes) }
 }
 
-fn bounded_names(directory: &Path, limit: usize) -> Answer {
-    let names = names(directory, limit).map_err(|error| read::describe(&error))?;
+fn list_directory(directory: &Path, limit: usize) -> FsResult {
+    let names = names_up_to(directory, limit).map_err(|error| read::describe(&error))?;
     if names.len() > limit { Err("it contains too many files".to_owned()) } else { Ok(names) }
 }
 
-/// More than `limit` bytes of them are some of them.
-fn names(directory: &Path, limit: usize) -> io::Result<Vec<u8>> {
+/// The names in a directory. Stops after more than `limit` bytes.
+fn names_up_to(directory: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut names = Vec::new();
     match std::fs::read_dir(directory) {
         Ok(entries) => {
@@ -98,109 +99,109 @@ fn names(directory: &Path, limit: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The names of an answer to [`FsQuery::Names`].
+/// The names in the result of [`FsQuery::ListDirectory`].
 pub(super) fn split_names(names: &[u8]) -> impl Iterator<Item = &OsStr> {
     names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
 }
 
-/// Asks for no more than a configuration may have in all, the users aside.
+/// Passes queries on, but limits the total size of a configuration.
 pub struct LimitedFs<'f> {
     files: Files<'f>,
-    /// `None`: it has been too much. Nothing more is read then.
-    left: Cell<Option<usize>>,
+    /// How many more bytes may be read; `None`: the limit has been exceeded, and nothing more is read.
+    remaining: Cell<Option<usize>>,
 }
 
 impl<'f> LimitedFs<'f> {
-    /// Which asks `files`.
+    /// Limits what is read from `files`.
     #[must_use]
     pub const fn new(files: Files<'f>) -> Self {
-        Self { files, left: Cell::new(Some(TOTAL_LIMIT)) }
+        Self { files, remaining: Cell::new(Some(MAX_TOTAL_SIZE)) }
     }
 
-    /// As who is asked.
+    /// Answers a query.
     ///
     /// # Errors
-    /// As who is asked; and that it is too much, from then on.
-    pub fn ask(&self, question: &FsQuery<'_>) -> Answer {
-        match question {
-            FsQuery::Content(_) | FsQuery::Names(_) => {}
-            FsQuery::Users(_) | FsQuery::Identity(_) | FsQuery::Presence(_) => return (self.files)(question),
+    /// As the underlying function. After the limit has been exceeded, an error for every query that reads a configuration.
+    pub fn query(&self, query: &FsQuery<'_>) -> FsResult {
+        match query {
+            FsQuery::ReadFile(_) | FsQuery::ListDirectory(_) => {}
+            FsQuery::ReadUsers(_) | FsQuery::Identify(_) | FsQuery::Exists(_) => return (self.files)(query),
         }
-        if let Some(left) = self.left.get() {
-            let answer = (self.files)(question)?;
-            self.left.set(left.checked_sub(answer.len()));
-            if self.left.get().is_some() {
-                return Ok(answer);
+        if let Some(remaining) = self.remaining.get() {
+            let content = (self.files)(query)?;
+            self.remaining.set(remaining.checked_sub(content.len()));
+            if self.remaining.get().is_some() {
+                return Ok(content);
             }
         }
-        Err(format!("all files together are larger than {} MiB", TOTAL_LIMIT >> 20))
+        Err(format!("all files together are larger than {} MiB", MAX_TOTAL_SIZE >> 20))
     }
 }
 
 impl fmt::Debug for LimitedFs<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("LimitedFs").field("left", &self.left).finish_non_exhaustive()
+        formatter.debug_struct("LimitedFs").field("remaining", &self.remaining).finish_non_exhaustive()
     }
 }
 
-/// Asks, and keeps the answers.
+/// Queries the real file system and records the results.
 #[derive(Debug, Default)]
 pub struct RecordingFs(RefCell<Vec<u8>>);
 
 impl RecordingFs {
-    /// As [`ask`].
+    /// As [`query_fs`].
     ///
     /// # Errors
-    /// As [`ask`].
-    pub fn ask(&self, question: &FsQuery<'_>) -> Answer {
-        let answer = ask(question);
-        let (kind, text) = match &answer {
+    /// As [`query_fs`].
+    pub fn query(&self, query: &FsQuery<'_>) -> FsResult {
+        let result = query_fs(query);
+        let (kind, text) = match &result {
             Ok(bytes) => (1, bytes.as_slice()),
             Err(reason) => (0, reason.as_bytes()),
         };
-        let mut kept = self.0.borrow_mut();
-        kept.push(kind);
-        kept.extend_from_slice(&text.len().to_ne_bytes());
-        kept.extend_from_slice(text);
-        answer
+        let mut recorded = self.0.borrow_mut();
+        recorded.push(kind);
+        recorded.extend_from_slice(&text.len().to_ne_bytes());
+        recorded.extend_from_slice(text);
+        result
     }
 
-    /// All answers, for a [`Recording`].
+    /// All results, for a [`RecordedFs`].
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0.into_inner()
     }
 }
 
-/// Gives the answers that a [`RecordingFs`] has heard.
+/// Returns the results that a [`RecordingFs`] has recorded.
 #[derive(Debug)]
-pub struct Recording {
-    answers: Vec<u8>,
+pub struct RecordedFs {
+    results: Vec<u8>,
     position: Cell<usize>,
 }
 
-impl Recording {
-    /// Of what [`RecordingFs::into_bytes`] gave.
+impl RecordedFs {
+    /// From the result of [`RecordingFs::into_bytes`].
     #[must_use]
-    pub const fn new(answers: Vec<u8>) -> Self {
-        Self { answers, position: Cell::new(0) }
+    pub const fn new(results: Vec<u8>) -> Self {
+        Self { results, position: Cell::new(0) }
     }
 
-    /// The next answer.
+    /// The next recorded result.
     ///
     /// # Errors
-    /// Why there was none.
-    pub fn answer(&self, _: &FsQuery<'_>) -> Answer {
+    /// As recorded, or if the recording has ended.
+    pub fn query(&self, _: &FsQuery<'_>) -> FsResult {
         self.next().unwrap_or_else(|| Err("it was not read completely".to_owned()))
     }
 
-    fn next(&self) -> Option<Answer> {
-        let rest = self.answers.get(self.position.get()..)?;
+    fn next(&self) -> Option<FsResult> {
+        let rest = self.results.get(self.position.get()..)?;
         let (kind, rest) = rest.split_first()?;
         let (length, rest) = rest.split_first_chunk()?;
         let length = usize::from_ne_bytes(*length);
         let text = rest.get(..length)?.to_vec();
-        self.position.set(self.answers.len() - rest.len() + length);
+        self.position.set(self.results.len() - rest.len() + length);
         Some(if *kind == 1 { Ok(text) } else { Err(String::from_utf8_lossy(&text).into_owned()) })
     }
 }
@@ -210,52 +211,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_heard_is_heard_again() {
+    fn a_recording_returns_the_same_results_again() {
         let missing = Path::new("/nonexistent");
-        let questions = [
-            FsQuery::Content(missing),
-            FsQuery::Names(Path::new("/proc/self/task")),
-            FsQuery::Names(missing),
-            FsQuery::Identity(Path::new("/")),
-            FsQuery::Presence(Path::new("/")),
-            FsQuery::Presence(missing),
+        let queries = [
+            FsQuery::ReadFile(missing),
+            FsQuery::ListDirectory(Path::new("/proc/self/task")),
+            FsQuery::ListDirectory(missing),
+            FsQuery::Identify(Path::new("/")),
+            FsQuery::Exists(Path::new("/")),
+            FsQuery::Exists(missing),
         ];
         let recorder = RecordingFs::default();
-        let heard: Vec<_> = questions.iter().map(|question| recorder.ask(question)).collect();
-        let recording = Recording::new(recorder.into_bytes());
-        let again: Vec<_> = questions.iter().map(|question| recording.answer(question)).collect();
-        assert_eq!(again, heard);
-        assert_eq!(heard[0], Err("no such file or directory".to_owned()));
-        assert_eq!(heard[2], Ok(Vec::new()));
-        assert!(recording.answer(&questions[0]).is_err());
+        let results: Vec<_> = queries.iter().map(|query| recorder.query(query)).collect();
+        let recording = RecordedFs::new(recorder.into_bytes());
+        let replayed: Vec<_> = queries.iter().map(|query| recording.query(query)).collect();
+        assert_eq!(replayed, results);
+        assert_eq!(results[0], Err("no such file or directory".to_owned()));
+        assert_eq!(results[2], Ok(Vec::new()));
+        assert!(recording.query(&queries[0]).is_err());
     }
 
     #[test]
-    fn what_is_too_much_in_all_is_not_even_read() {
-        let asked = Cell::new(0);
-        let files = |question: &FsQuery<'_>| {
-            asked.set(asked.get() + 1);
-            Ok(vec![0; if matches!(question, FsQuery::Identity(_)) { 16 } else { TOTAL_LIMIT / 4 }])
+    fn nothing_is_read_after_the_total_limit_is_exceeded() {
+        let count = Cell::new(0);
+        let files = |query: &FsQuery<'_>| {
+            count.set(count.get() + 1);
+            Ok(vec![0; if matches!(query, FsQuery::Identify(_)) { 16 } else { MAX_TOTAL_SIZE / 4 }])
         };
         let bounded = LimitedFs::new(&files);
         let path = Path::new("/etc/x");
-        for question in [FsQuery::Content(path), FsQuery::Names(path), FsQuery::Content(path), FsQuery::Content(path)] {
-            assert!(bounded.ask(&question).is_ok());
-            assert!(bounded.ask(&FsQuery::Users(path)).is_ok(), "it does not count");
+        for query in
+            [FsQuery::ReadFile(path), FsQuery::ListDirectory(path), FsQuery::ReadFile(path), FsQuery::ReadFile(path)]
+        {
+            assert!(bounded.query(&query).is_ok());
+            assert!(bounded.query(&FsQuery::ReadUsers(path)).is_ok(), "does not count towards the limit");
         }
         let too_much = Err("all files together are larger than 8 MiB".to_owned());
-        assert_eq!(bounded.ask(&FsQuery::Content(path)), too_much);
-        assert_eq!(asked.get(), 9);
-        assert_eq!(bounded.ask(&FsQuery::Names(path)), too_much);
-        assert_eq!(asked.get(), 9);
-        assert!(bounded.ask(&FsQuery::Identity(path)).is_ok());
+        assert_eq!(bounded.query(&FsQuery::ReadFile(path)), too_much);
+        assert_eq!(count.get(), 9);
+        assert_eq!(bounded.query(&FsQuery::ListDirectory(path)), too_much);
+        assert_eq!(count.get(), 9);
+        assert!(bounded.query(&FsQuery::Identify(path)).is_ok());
     }
 
     #[test]
-    fn a_directory_has_not_too_many_names() {
-        // The task of each thread: there is one at least, and none has a name without a digit.
+    fn a_directory_with_too_many_names_is_an_error() {
+        // Contains one directory for each thread, so at least one.
         let tasks = Path::new("/proc/self/task");
-        assert_eq!(bounded_names(tasks, 1), Err("it contains too many files".to_owned()));
-        assert!(bounded_names(tasks, NAMES_LIMIT).is_ok());
+        assert_eq!(list_directory(tasks, 1), Err("it contains too many files".to_owned()));
+        assert!(list_directory(tasks, MAX_DIRECTORY_NAMES_SIZE).is_ok());
     }
 }

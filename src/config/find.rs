@@ -1,15 +1,16 @@
-//! Which file is the configuration.
+//! Finding the configuration file.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Environment, FsQuery};
+use super::environment::Environment;
+use super::files::FsQuery;
 
-/// Where it is looked for if nobody says.
-const PLACES: [&str; 3] = ["keepalive.toml", "etc/keepalive/keepalive.toml", "etc/keepalive.toml"];
+/// The paths that are tried if no file is given. The first is relative to the current directory, the others to the root.
+const DEFAULT_PATHS: [&str; 3] = ["keepalive.toml", "etc/keepalive/keepalive.toml", "etc/keepalive.toml"];
 
-/// There is no configuration.
+/// No configuration file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFound;
 
@@ -25,11 +26,11 @@ impl fmt::Display for NotFound {
     }
 }
 
-/// The configuration is the first of: `explicit`, `$KEEPALIVE_CONFIG`, ./keepalive.toml,
-/// /etc/keepalive/keepalive.toml, /etc/keepalive.toml. A file that somebody named need not exist: reading it will tell.
+/// The path of the configuration file: the first of `explicit`, `$KEEPALIVE_CONFIG`, ./keepalive.toml,
+/// /etc/keepalive/keepalive.toml, /etc/keepalive.toml. The first two need not exist: reading the file reports that.
 ///
 /// # Errors
-/// When nobody named a file and none of the places has one.
+/// If no file is given and none of the default files exists.
 pub fn find(explicit: Option<&Path>, environment: &Environment<'_>) -> Result<PathBuf, NotFound> {
     if let Some(path) = explicit {
         return Ok(path.to_owned());
@@ -37,12 +38,11 @@ pub fn find(explicit: Option<&Path>, environment: &Environment<'_>) -> Result<Pa
     if let Some(path) = environment.variable(b"KEEPALIVE_CONFIG").filter(|path| !path.is_empty()) {
         return Ok(Path::new(std::ffi::OsStr::from_bytes(path)).to_owned());
     }
-    let [here, places @ ..] = PLACES;
-    let candidates =
-        std::iter::once(PathBuf::from(here)).chain(places.iter().map(|place| environment.root.join(place)));
-    let is_there = |path: &PathBuf| {
+    let [local, system @ ..] = DEFAULT_PATHS;
+    let candidates = std::iter::once(PathBuf::from(local)).chain(system.iter().map(|path| environment.root.join(path)));
+    let exists = |path: &PathBuf| {
         let path = environment.directory.join(path);
-        (environment.files)(&FsQuery::Presence(&path)).is_ok_and(|presence| !presence.is_empty())
+        (environment.files)(&FsQuery::Exists(&path)).is_ok_and(|answer| !answer.is_empty())
     };
-    candidates.into_iter().find(is_there).ok_or(NotFound)
+    candidates.into_iter().find(exists).ok_or(NotFound)
 }

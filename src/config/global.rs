@@ -1,4 +1,4 @@
-//! `[keepalive]`.
+//! The section `[keepalive]`.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{Placeholders, Scope};
+use super::suggest::nearest_signal;
 use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalActions, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
@@ -26,7 +27,7 @@ const SCHEMA: Schema = Schema {
     ],
 };
 
-/// What `[keepalive]` says, without `include`.
+/// The settings in `[keepalive]`, except `include`.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) shutdown_timeout: Duration,
@@ -50,8 +51,8 @@ impl Default for Settings {
     }
 }
 
-/// Where the output of a service goes that does not say it: as it is to keepalive's own. Who asks for JSON or for the
-/// time wants it of the services first of all.
+/// The destination of output for services without `log`: inherited, or captured if a format or timestamps are set, which
+/// then apply to the services.
 pub(super) const fn default_output(style: LogStyle) -> Output {
     match style {
         LogStyle { format: LogFormat::Text, timestamps: false } => Output::Inherit,
@@ -65,7 +66,7 @@ impl Decoder<'_> {
         let mut settings = Settings::default();
         settings.shutdown_timeout = self.duration(table, "shutdown_timeout", settings.shutdown_timeout);
         if let Some(value) = table.get("signals") {
-            self.signal_uses(value, &mut settings.signals);
+            self.signal_actions(value, &mut settings.signals);
         }
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
             settings.termination_log = self.directory.join(path);
@@ -107,7 +108,7 @@ impl Decoder<'_> {
                 let path = self.directory.join(&given);
                 self.check_socket_path(value, &path);
                 let claimed = Address::Unix { path: self.absolute(&given), mode: 0, owner: None };
-                self.claim(UniqueResource::Address(claimed), value.span());
+                self.require_unique(UniqueResource::Address(claimed), value.span());
                 Some(Control::At(path))
             }
         }
@@ -121,13 +122,13 @@ impl Decoder<'_> {
         let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
         let address = text.to_str().ok().and_then(|text| text.parse().ok());
         match address {
-            Some(address) => self.claim(UniqueResource::Address(Address::Tcp(address)), value.span()),
+            Some(address) => self.require_unique(UniqueResource::Address(Address::Tcp(address)), value.span()),
             None => self.error(value.span(), "invalid address, expected IP:PORT", hint),
         }
         address
     }
 
-    fn signal_uses(&mut self, value: &Value<'_>, uses: &mut SignalActions) {
+    fn signal_actions(&mut self, value: &Value<'_>, actions: &mut SignalActions) {
         const WORDS: [(&str, SignalAction); 4] = [
             ("reload", SignalAction::Reload),
             ("forward", SignalAction::Forward),
@@ -138,9 +139,9 @@ impl Decoder<'_> {
         let mut seen: Vec<Signal> = Vec::new();
         for (key, _) in entries(table) {
             let name: &str = key.get_ref();
-            let signal_use = self.choice(table, name, &WORDS);
+            let action = self.choice(table, name, &WORDS);
             let Some(signal) = Signal::parse(name) else {
-                let hint = super::nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
+                let hint = nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
                 self.error(key.span(), &format!("`{name}` is not a signal"), &hint);
                 continue;
             };
@@ -152,13 +153,13 @@ impl Decoder<'_> {
                 self.error(key.span(), &format!("{signal} is configured twice"), "remove one of them");
             }
             seen.push(signal);
-            if let Some(signal_use) = signal_use {
-                uses.set(signal, signal_use);
+            if let Some(action) = action {
+                actions.set(signal, action);
             }
         }
     }
 
-    /// A path in which variables are expanded, but no service is at hand.
+    /// A path in which variables are expanded, but no placeholders of a service.
     pub(super) fn global_path(&mut self, value: &Value<'_>) -> Option<PathBuf> {
         let text = self.string(value, "a path", "")?;
         let scope =

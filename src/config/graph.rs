@@ -1,16 +1,17 @@
-//! `depends_on`: names → positions, and no way round in a circle.
+//! `depends_on`: resolves names to positions and detects cycles.
 
 use std::ops::Range;
 
-use super::decoder::{Decoder, nearest};
-use super::report::{Fault, Place};
+use super::decoder::Decoder;
+use super::report::{Location, UnlocatedDiagnostic};
 use super::service::ServiceDraft;
+use super::suggest::nearest;
 use crate::model::map::Map;
 use crate::model::{Plan, ServiceIndex};
 
 /// The dependencies of each service as positions.
 pub(super) fn resolve(
-    walk: &mut Decoder<'_>,
+    decoder: &mut Decoder<'_>,
     drafts: &[ServiceDraft],
     names: &Map<String, usize>,
 ) -> Vec<Box<[ServiceIndex]>> {
@@ -18,7 +19,7 @@ pub(super) fn resolve(
     for (own, draft) in drafts.iter().enumerate() {
         let mut resolved: Vec<Edge> = Vec::new();
         for (name, span) in &draft.depends_on {
-            // The command after `--` stands behind all others.
+            // `main`, the command after `--`, comes after all other services.
             let position = names.get(name).map(|position| (*position).min(drafts.len() - 1));
             let (message, hint) = match position {
                 Some(position) if position == own => (format!("`{name}` depends on itself"), "remove it".to_owned()),
@@ -29,14 +30,14 @@ pub(super) fn resolve(
                     resolved.push(Edge { to, span: span.clone() });
                     continue;
                 }
-                None if walk.is_broken => continue,
+                None if decoder.has_syntax_errors => continue,
                 None => (format!("unknown service `{}`", name.escape_debug()), suggestion(name, drafts)),
             };
-            walk.errors.push(fault(draft, span, message, hint));
+            decoder.errors.push(diagnostic(draft, span, message, hint));
         }
         edges.push(resolved);
     }
-    find_cycles(walk, drafts, &edges);
+    find_cycles(decoder, drafts, &edges);
     let position = |edge: &Edge| ServiceIndex(u32::try_from(edge.to).unwrap_or(u32::MAX));
     edges.iter().map(|edges| edges.iter().map(position).collect()).collect()
 }
@@ -46,8 +47,8 @@ struct Edge {
     span: Range<usize>,
 }
 
-fn fault(draft: &ServiceDraft, span: &Range<usize>, message: String, hint: String) -> Fault {
-    Fault { place: Place { source: draft.source, span: Some(span.clone()) }, message, hint }
+fn diagnostic(draft: &ServiceDraft, span: &Range<usize>, message: String, hint: String) -> UnlocatedDiagnostic {
+    UnlocatedDiagnostic { location: Location { source: draft.source, span: Some(span.clone()) }, message, hint }
 }
 
 fn suggestion(name: &str, drafts: &[ServiceDraft]) -> String {
@@ -59,8 +60,8 @@ fn suggestion(name: &str, drafts: &[ServiceDraft]) -> String {
     }
 }
 
-/// Depth first, without recursion: a chain may be as long as the file. Each edge that closes a circle is an error.
-fn find_cycles(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], edges: &[Vec<Edge>]) {
+/// Reports each edge that closes a cycle. Searches depth-first, without recursion, because a chain can be as long as the file.
+fn find_cycles(decoder: &mut Decoder<'_>, drafts: &[ServiceDraft], edges: &[Vec<Edge>]) {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -88,24 +89,24 @@ fn find_cycles(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], edges: &[Vec<Edg
             *next += 1;
             match marks.get(edge.to) {
                 Some(Mark::New) => path.push((edge.to, 0)),
-                Some(Mark::OnPath) => report_cycle(walk, drafts, &path, edge),
+                Some(Mark::OnPath) => report_cycle(decoder, drafts, &path, edge),
                 Some(Mark::Done) | None => {}
             }
         }
     }
 }
 
-fn report_cycle(walk: &mut Decoder<'_>, drafts: &[ServiceDraft], path: &[(usize, usize)], edge: &Edge) {
+fn report_cycle(decoder: &mut Decoder<'_>, drafts: &[ServiceDraft], path: &[(usize, usize)], edge: &Edge) {
     let start = path.iter().position(|(node, _)| *node == edge.to).unwrap_or(0);
-    let circle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
-    let names: Vec<&str> = circle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();
+    let cycle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
+    let names: Vec<&str> = cycle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();
     let Some(from) = path.last().and_then(|(node, _)| drafts.get(*node)) else { return };
     let message = format!("dependency cycle: {}", names.join(" → "));
-    walk.errors.push(fault(from, &edge.span, message, "remove one of these dependencies".to_owned()));
+    decoder.errors.push(diagnostic(from, &edge.span, message, "remove one of these dependencies".to_owned()));
 }
 
-/// The services in the order in which they start: each after what it depends on, else as in the file. They stop in the
-/// opposite order.
+/// The services in start order: each after its dependencies, otherwise in the order of the file. They stop in the reverse
+/// order.
 #[must_use]
 pub fn start_order(plan: &Plan) -> Vec<ServiceIndex> {
     let mut order = Vec::with_capacity(plan.services.len());

@@ -1,4 +1,4 @@
-//! Keys that a service is likely to want, as far as its command and its environment show that.
+//! Warnings for programs that are likely to need `listen_fds` or `nonblocking`, judging by their command and environment.
 
 use toml::de::DeTable;
 
@@ -7,7 +7,7 @@ use crate::model::Template;
 use crate::model::plan::Process;
 
 impl Decoder<'_> {
-    /// Warns where programs that are known by name need another `listen_fds` or `nonblocking` than they get.
+    /// Warns if gunicorn or nginx need another `listen_fds` or `nonblocking` than they get.
     pub(super) fn hint_at_sockets(&mut self, process: &Process, table: &DeTable<'_>) {
         let Some(value) = table.get("listen").filter(|_| !process.listen.is_empty()) else { return };
         if !table.contains_key("listen_fds") && process.fd_store == 0 && self.binds_by_number(process) {
@@ -15,15 +15,15 @@ impl Decoder<'_> {
             self.warning(value.span(), message, "add `listen_fds = false`");
         }
         let sockets = value.get_ref().as_table().map(entries).unwrap_or_default();
-        let is_decided = sockets.iter().filter_map(|(_, socket)| socket.get_ref().as_table());
-        if !is_decided.clone().any(|socket| socket.contains_key("nonblocking")) && is_nginx(process) {
+        let mut tables = sockets.iter().filter_map(|(_, socket)| socket.get_ref().as_table());
+        if !tables.any(|socket| socket.contains_key("nonblocking")) && is_nginx(process) {
             let message = "nginx requires nonblocking sockets: on a blocking one its workers hang";
             let hint = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
             self.warning(value.span(), message, hint);
         }
     }
 
-    /// Whether it is gunicorn and told to bind `fd://`, by its command or by `GUNICORN_CMD_ARGS`.
+    /// Whether the process is gunicorn and its command or `GUNICORN_CMD_ARGS` makes it bind `fd://`.
     fn binds_by_number(&self, process: &Process) -> bool {
         const ARGUMENTS: &[u8] = b"GUNICORN_CMD_ARGS=";
         if !process.command.iter().any(|word| contains(word, b"gunicorn")) {
@@ -31,7 +31,7 @@ impl Decoder<'_> {
         }
         let own = process.env.iter().find(|entry| entry.literal_prefix().starts_with(ARGUMENTS));
         let inherited = || {
-            let variable = ARGUMENTS.strip_suffix(b"=").and_then(|name| self.outside.variable(name));
+            let variable = ARGUMENTS.strip_suffix(b"=").and_then(|name| self.environment.variable(name));
             process.inherit_env && variable.is_some_and(|value| has(value, b"fd://"))
         };
         process.command.iter().any(|word| contains(word, b"fd://"))
@@ -39,7 +39,7 @@ impl Decoder<'_> {
     }
 }
 
-/// Whether it is nginx, or is given its sockets as nginx gives them to a new nginx.
+/// Whether the process is nginx, or is passed its sockets in the variable `NGINX` as nginx does on an upgrade.
 fn is_nginx(process: &Process) -> bool {
     let program = process.command.first().map_or(&b""[..], Template::literal_prefix);
     program.rsplit(|byte| *byte == b'/').next() == Some(b"nginx")

@@ -1,7 +1,7 @@
-//! `keepalive run [OPTIONS] -- CMD`: a service set of one, without a file.
+//! `keepalive run [OPTIONS] -- CMD`: one service without a configuration file.
 //!
-//! The options become the table that `[services.NAME]` would be, with places in the command line, so that the same
-//! rules hold and errors point to the option.
+//! The options are converted to the table of a `[services.NAME]` with locations in the command line, so that the same rules
+//! apply and errors point to the option.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,53 +10,52 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::document::Reading;
-use super::report::COMMAND_LINE;
-use super::report::{Report, Source};
+use super::document::PlanBuilder;
+use super::environment::Environment;
+use super::report::{COMMAND_LINE, Loaded, Report, Source};
 use super::users::Users;
-use super::{Environment, Loaded};
 
-/// A service as a command line describes it.
+/// A service that is defined by the options of a command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inline {
-    /// The command line, for errors to show.
+pub struct InlineService {
+    /// The command line, to be shown in errors.
     pub text: String,
-    /// The name of the service and its place in `text`.
+    /// The name of the service and its position in `text`.
     pub name: (String, Range<usize>),
-    /// In the order of the command line.
+    /// The options in the order of the command line.
     pub options: Vec<InlineOption>,
-    /// Program and arguments with their places in `text`. Not empty.
+    /// Program and arguments with their positions in `text`. Not empty.
     pub command: Vec<(Vec<u8>, Range<usize>)>,
 }
 
-/// One option with its value.
+/// An option with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InlineOption {
     /// The key in `[services.NAME]`.
     pub key: &'static str,
-    /// As the user wrote it.
+    /// The value as the user wrote it.
     pub value: String,
-    /// The place of the value in the command line.
+    /// The position of the value in the command line.
     pub span: Range<usize>,
 }
 
-/// The plan for one service from the command line.
+/// Makes the plan for one service from a command line.
 ///
 /// # Errors
-/// Everything that is wrong with it.
-pub fn assemble(inline: &Inline, environment: &Environment<'_>) -> Result<Loaded, Report> {
+/// All errors in the options.
+pub fn load_inline(inline: &InlineService, environment: &Environment<'_>) -> Result<Loaded, Report> {
     let source = Source { name: COMMAND_LINE.to_owned(), bytes: inline.text.clone().into_bytes() };
     let users = Users::read(environment.root, environment.files);
-    let mut reading = Reading::new(environment, &users, Path::new(""));
-    reading.enter(&source);
-    reading.walk.expands_variables = false;
+    let mut builder = PlanBuilder::new(environment, &users, Path::new(""));
+    builder.enter(&source);
+    builder.decoder.expands_variables = false;
     let mut table = DeTable::new();
     for option in &inline.options {
         add(&mut table, option);
     }
     let (name, span) = &inline.name;
-    reading.service(name, span.clone(), &table, Some(&inline.command));
-    reading.finish()
+    builder.service(name, span.clone(), &table, Some(&inline.command));
+    builder.finish()
 }
 
 fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
@@ -83,7 +82,7 @@ fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
                 DeValue::Table(fields)
             }
             None => {
-                // Who speaks on the channel has to have it.
+                // `ready = "ipc"` requires `ipc = true`.
                 if value == "ipc" {
                     table.insert(field("ipc"), spanned(DeValue::Boolean(true)));
                 }

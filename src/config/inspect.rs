@@ -1,4 +1,4 @@
-//! What `check` looks at besides the text: whether the program and the directory are there.
+//! What `check` examines besides the configuration: whether programs and directories exist.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -11,21 +11,22 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Value};
-use super::{Purpose, read};
+use super::environment::Purpose;
+use super::read;
 use crate::model::Template;
 use crate::model::plan::Process;
 
-/// Where programs are looked for without a `PATH`.
+/// The search path if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How much of a script the kernel looks at, `BINPRM_BUF_SIZE`.
-const INTERPRETER_LIMIT: u64 = 256;
+/// How many bytes of a script the kernel reads, `BINPRM_BUF_SIZE`.
+const MAX_SHEBANG_SIZE: u64 = 256;
 
 impl Decoder<'_> {
-    /// Notes what would keep `process` from starting here and now; `program` is where its command stands.
+    /// Reports why `process` could not be started now. `program` is the location of its command.
     pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
-        if let Some(message) = directory_flaw(&directory) {
+        if let Some(message) = check_directory(&directory) {
             let span = table.get("cwd").map_or(program, Value::span);
             self.error(span, &message, "create it, or correct `cwd`");
             return;
@@ -33,19 +34,19 @@ impl Decoder<'_> {
         self.inspect_program(process, &process.command, program);
     }
 
-    /// `None` if it is not to be looked at, or is not known before there is an instance.
+    /// The working directory; `None` if nothing is to be inspected, or if the directory depends on the instance.
     fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
-        if self.outside.purpose != Purpose::Check {
+        if self.environment.purpose != Purpose::Check {
             return None;
         }
         match &process.cwd {
-            None => Some(self.outside.directory.to_owned()),
+            None => Some(self.environment.directory.to_owned()),
             Some(Template::Fixed(path)) => Some(PathBuf::from(OsStr::from_bytes(path.as_bytes()))),
             Some(Template::Numbered(_)) => None,
         }
     }
 
-    /// Notes what would keep `command`, which stands at `program`, from being run beside `process`.
+    /// Reports why `command`, a probe of `process` at the location `program`, could not be executed now.
     pub(super) fn inspect_program(&mut self, process: &Process, command: &[Template], program: Range<usize>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
         let Some(Template::Fixed(name)) = command.first() else { return };
@@ -58,19 +59,19 @@ impl Decoder<'_> {
         }
     }
 
-    /// `PATH` as the process will have it.
+    /// The `PATH` that the process will have.
     fn search_path(&self, process: &Process) -> Vec<u8> {
         let own = process
             .env
             .iter()
             .map(|entry| entry.expand(0))
             .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=").map(<[u8]>::to_vec));
-        let inherited = || self.outside.variable(b"PATH").filter(|_| process.inherit_env).map(<[u8]>::to_vec);
+        let inherited = || self.environment.variable(b"PATH").filter(|_| process.inherit_env).map(<[u8]>::to_vec);
         own.or_else(inherited).unwrap_or_else(|| DEFAULT_PATH.to_vec())
     }
 }
 
-fn directory_flaw(path: &Path) -> Option<String> {
+fn check_directory(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => None,
         Ok(_) => Some(format!("`{}` is not a directory", path.display())),
@@ -78,21 +79,21 @@ fn directory_flaw(path: &Path) -> Option<String> {
     }
 }
 
-/// Looks as execvp(3) does; message and hint if there is nothing to execute.
+/// Searches as execvp(3) does. Returns a message and a hint if the program cannot be executed.
 fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (String, String)> {
     let shown = name.to_string_lossy();
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     let candidates: Vec<PathBuf> = if shown.contains('/') {
         vec![directory.join(name)]
     } else {
-        let places = path.split(|byte| *byte == b':').map(|place| directory.join(OsStr::from_bytes(place)));
-        places.map(|place| place.join(name)).collect()
+        let directories = path.split(|byte| *byte == b':').map(|entry| directory.join(OsStr::from_bytes(entry)));
+        directories.map(|directory| directory.join(name)).collect()
     };
     let mut found = None;
     for candidate in candidates {
         match std::fs::metadata(&candidate) {
             Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
-                return interpreter_flaw(&candidate, directory).map_or(Ok(()), Err);
+                return check_interpreter(&candidate, directory).map_or(Ok(()), Err);
             }
             Ok(_) => found = found.or(Some(candidate)),
             Err(_) => {}
@@ -113,10 +114,10 @@ fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (Strin
     }
 }
 
-/// Whether the program that `#!` names is missing, which execve(2) reports as if the script were.
-fn interpreter_flaw(script: &Path, directory: &Path) -> Option<(String, String)> {
+/// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.
+fn check_interpreter(script: &Path, directory: &Path) -> Option<(String, String)> {
     let mut start = Vec::new();
-    File::open(script).and_then(|file| file.take(INTERPRETER_LIMIT).read_to_end(&mut start)).ok()?;
+    File::open(script).and_then(|file| file.take(MAX_SHEBANG_SIZE).read_to_end(&mut start)).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let name = line.split(is_blank).find(|word| !word.is_empty())?;

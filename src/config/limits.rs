@@ -1,14 +1,15 @@
-//! `user`, `group`, `groups` and `limits`: what the kernel is told about a process.
+//! `user`, `group`, `groups` and `limits`: the credentials and resource limits of a process.
 
 use toml::de::DeTable;
 
-use super::Purpose;
-use super::decoder::{Decoder, Schema, Value, as_integer, entries, nearest};
+use super::decoder::{Decoder, Schema, Value, as_integer, entries};
+use super::environment::Purpose;
+use super::suggest::nearest;
 use super::users::User;
 use crate::model::plan::{Credentials, Limit};
 use crate::model::units;
 
-/// The limits of getrlimit(2) by the names that limits.conf(5) and Docker use.
+/// The resource limits of getrlimit(2) by the names of limits.conf(5) and Docker.
 const LIMITS: [(&str, u32); 16] = [
     ("as", libc::RLIMIT_AS as u32),
     ("core", libc::RLIMIT_CORE as u32),
@@ -29,54 +30,56 @@ const LIMITS: [(&str, u32); 16] = [
 ];
 
 impl Decoder<'_> {
-    /// Who the process runs as, and the user whose HOME, USER and LOGNAME it gets.
+    /// The credentials of the process, and the user for the variables HOME, USER and LOGNAME.
     pub(super) fn credentials(&mut self, table: &DeTable<'_>) -> (Option<Credentials>, Option<User>) {
         let (user, group, groups) = (table.get("user"), table.get("group"), table.get("groups"));
-        let Some(place) = user.or(group).or(groups) else { return (None, None) };
+        let Some(value) = user.or(group).or(groups) else { return (None, None) };
         let wanted = user.map(|value| self.user(value));
         let group = group.map(|value| self.group(value));
         let listed = groups.map(|value| {
             let groups = self.array(value, "such as `[\"audio\", \"video\"]`");
             groups.iter().filter_map(|group| self.group(group)).collect::<Vec<u32>>()
         });
-        // What could not be read has been noted.
+        // Errors have been recorded.
         if wanted == Some(None) || group == Some(None) {
             return (None, None);
         }
         let known = match wanted {
-            // Who is not root and is not in /etc/passwd has whatever group it was started with.
-            Some(Some(user)) if user.name.is_empty() && user.uid == self.outside.uid && user.uid != 0 => {
-                Ok(User { gid: self.outside.gid, ..user })
+            // keepalive's own user, not root and not in /etc/passwd, has the group that keepalive was started with.
+            Some(Some(user)) if user.name.is_empty() && user.uid == self.environment.uid && user.uid != 0 => {
+                Ok(User { gid: self.environment.gid, ..user })
             }
             Some(Some(user)) => Ok(user),
-            _ => self.users.by_id(self.outside.uid).ok_or(()),
+            _ => self.users.by_id(self.environment.uid).ok_or(()),
         };
-        let (uid, own_group) = known.as_ref().map_or((self.outside.uid, self.outside.gid), |user| (user.uid, user.gid));
+        let (uid, own_group) =
+            known.as_ref().map_or((self.environment.uid, self.environment.gid), |user| (user.uid, user.gid));
         let gid = group.flatten().unwrap_or(own_group);
         let own_groups = || self.users.groups_of(known.as_ref().ok().filter(|user| !user.name.is_empty()), gid);
         let credentials = Credentials { uid, gid, groups: listed.unwrap_or_else(own_groups).into() };
-        let is_guess = self.outside.uid == 0 && table.get("group").is_none() && self.users.by_id(uid).is_none();
+        let is_guess = self.environment.uid == 0 && table.get("group").is_none() && self.users.by_id(uid).is_none();
         if let Some(value) = user.filter(|_| is_guess) {
             let message = format!("user {uid} is not in /etc/passwd: using group {gid}");
             self.warning(value.span(), &message, "set `group`");
         }
         let user = known.ok().filter(|_| user.is_some());
-        (self.permitted(place, credentials, groups), user)
+        (self.permitted(value, credentials, groups), user)
     }
 
-    /// Only root can become somebody else; nobody needs to become what they are.
-    fn permitted(&mut self, place: &Value<'_>, wanted: Credentials, groups: Option<&Value<'_>>) -> Option<Credentials> {
-        if self.outside.uid == 0 {
+    /// Reports credentials that keepalive cannot set because it is not root. `None` if nothing needs to be changed.
+    fn permitted(&mut self, value: &Value<'_>, wanted: Credentials, groups: Option<&Value<'_>>) -> Option<Credentials> {
+        if self.environment.uid == 0 {
             return Some(wanted);
         }
-        if (wanted.uid, wanted.gid) == (self.outside.uid, self.outside.gid) && groups.is_none() {
+        if (wanted.uid, wanted.gid) == (self.environment.uid, self.environment.gid) && groups.is_none() {
             return None;
         }
-        let message = format!("only root can change user or group, and keepalive runs as user {}", self.outside.uid);
+        let message =
+            format!("only root can change user or group, and keepalive runs as user {}", self.environment.uid);
         let hint = "start keepalive as root, or remove `user`, `group` and `groups`";
-        match self.outside.purpose {
-            Purpose::Run => self.error(place.span(), &message, hint),
-            Purpose::Check => self.warning(place.span(), &message, hint),
+        match self.environment.purpose {
+            Purpose::Run => self.error(value.span(), &message, hint),
+            Purpose::Check => self.warning(value.span(), &message, hint),
         }
         Some(wanted)
     }
@@ -123,7 +126,7 @@ impl Decoder<'_> {
         gid
     }
 
-    /// A number, in quotes or not. The largest one means "leave it" to setuid(2) and is none.
+    /// A numeric id, in quotes or not. The largest number is no valid id: setresuid(2) takes −1 as "unchanged".
     fn id(&mut self, value: &Value<'_>) -> Option<u32> {
         let digits = value.get_ref().as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let number = match digits {
@@ -153,7 +156,7 @@ impl Decoder<'_> {
         limits.collect()
     }
 
-    /// `None` inside means unlimited.
+    /// The soft and the hard limit; an inner `None` means unlimited.
     fn limit(&mut self, value: &Value<'_>) -> Option<(Option<u64>, Option<u64>)> {
         const SCHEMA: Schema = Schema { keys: &["soft", "hard"], later: &[], foreign: &[] };
         let Some(table) = value.get_ref().as_table() else {
@@ -178,7 +181,7 @@ impl Decoder<'_> {
             Some(text) => units::parse_size(text),
             None => as_integer(value).and_then(|number| u64::try_from(number).ok()),
         };
-        // The largest number is what the kernel calls unlimited.
+        // The largest number is RLIM_INFINITY, unlimited.
         let amount = amount.filter(|amount| *amount != u64::MAX);
         if amount.is_none() {
             self.unexpected(value, "a number, a size or `\"unlimited\"`", "such as `65536` or `\"64MiB\"`");
@@ -186,10 +189,11 @@ impl Decoder<'_> {
         amount.map(Some)
     }
 
-    /// With CAP_SYS_RESOURCE, which root in a container seldom has, a hard limit can be raised; setrlimit(2).
+    /// Warns if the hard limit would have to be raised. That needs CAP_SYS_RESOURCE, which root in a container rarely has.
+    /// setrlimit(2)
     fn compare_hard_limit(&mut self, value: &Value<'_>, name: &str, resource: u32, wanted: Option<u64>) {
-        let Some(most) = (self.outside.hard_limit)(resource) else { return };
-        if self.outside.purpose == Purpose::Check && wanted.is_none_or(|wanted| wanted > most) {
+        let Some(most) = (self.environment.hard_limit)(resource) else { return };
+        if self.environment.purpose == Purpose::Check && wanted.is_none_or(|wanted| wanted > most) {
             let message = format!("the hard limit for `{name}` is {most}, and raising it requires CAP_SYS_RESOURCE");
             self.warning(value.span(), &message, "lower it, or raise the container's limit");
         }

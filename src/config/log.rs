@@ -1,4 +1,4 @@
-//! `log` of a service: where its output goes.
+//! `log` of a service: the destination of its output.
 
 use toml::de::DeTable;
 
@@ -6,16 +6,16 @@ use super::decoder::{Decoder, Schema, Value};
 use super::expand::Scope;
 use crate::model::plan::{LogFile, Output};
 
-/// What a file may grow to before it is renamed, unless `max_size` says otherwise.
-const MAX_SIZE: u64 = 10 << 20;
-/// Smaller, and the log would be renames more than lines.
-const SMALLEST_SIZE: u64 = 1 << 10;
-/// How many renamed files are kept, unless `max_files` says otherwise.
-const MAX_FILES: u32 = 5;
-/// Each is renamed each time.
-const MOST_FILES: i64 = 1_000;
+/// The default of `max_size` in bytes.
+const DEFAULT_MAX_SIZE: u64 = 10 << 20;
+/// The smallest `max_size` in bytes. With less, the file would be rotated all the time.
+const MIN_ROTATION_SIZE: u64 = 1 << 10;
+/// The default of `max_files`.
+const DEFAULT_MAX_FILES: u32 = 5;
+/// The largest `max_files`: each rotation renames all files.
+const MAX_ROTATED_FILES: i64 = 1_000;
 
-/// What `log` says; `None`: nothing.
+/// The settings in `log`; `None`: not set.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) stdout: Option<Output>,
@@ -49,14 +49,14 @@ impl Decoder<'_> {
 
     fn log_file(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Option<LogFile> {
         let max_size = match table.get("max_size").map(|value| (value, self.size_of(value))) {
-            Some((value, Some(size))) if size < SMALLEST_SIZE => {
+            Some((value, Some(size))) if size < MIN_ROTATION_SIZE => {
                 self.unexpected(value, "a size of at least 1 KiB", "");
-                MAX_SIZE
+                DEFAULT_MAX_SIZE
             }
-            Some((_, size)) => size.unwrap_or(MAX_SIZE),
-            None => MAX_SIZE,
+            Some((_, size)) => size.unwrap_or(DEFAULT_MAX_SIZE),
+            None => DEFAULT_MAX_SIZE,
         };
-        let max_files = self.integer(table, "max_files", 0..=MOST_FILES);
+        let max_files = self.integer(table, "max_files", 0..=MAX_ROTATED_FILES);
         let Some(value) = table.get("file") else {
             for key in ["max_size", "max_files"] {
                 if let Some((key, _)) = table.get_key_value(key) {
@@ -69,7 +69,7 @@ impl Decoder<'_> {
         Some(LogFile {
             path: self.absolute_path(value, scope, "remove `file` to write no log file")?,
             max_size,
-            max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(MAX_FILES),
+            max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How the process of a service is made: its command, environment, user and limits, and what it is given.
+//! How the process of a service is started: command, environment, user, limits, and the descriptors that it inherits.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -7,25 +7,22 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, as_integer, entries};
-use super::env_file::{self, Entries};
+use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, Words, as_integer, entries};
+use super::env_file::{self, Entries, RESERVED_VARIABLES};
 use super::expand::{Builder, Placeholders, Scope, expand};
-use super::report::{Fault, Place, Source};
+use super::files::FsQuery;
+use super::report::{Location, Source, UnlocatedDiagnostic};
 use super::service;
-use super::sockets::scope_of_all;
+use super::sockets::shared_scope;
 use super::users::User;
-use super::{FsQuery, RESERVED};
 use crate::model::Template;
 use crate::model::plan::{Process, State};
 
-/// The words of a command line with their places.
-pub(super) type Words<'a> = &'a [(Vec<u8>, Range<usize>)];
-
-/// Words that mean something to a shell, but nothing to a program.
+/// Words with a meaning in a shell, but not in an argument vector.
 const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
 
-/// More than the memory of any machine, and what every file system takes.
-const STATE_LIMIT: u64 = 1 << 40;
+/// The maximum size of a state in bytes: more memory than any machine has, and supported by every file system.
+const MAX_STATE_SIZE: u64 = 1 << 40;
 
 impl Decoder<'_> {
     pub(super) fn process(
@@ -36,7 +33,7 @@ impl Decoder<'_> {
         words: Option<Words<'_>>,
     ) -> Process {
         let (credentials, user) = self.credentials(table);
-        let listen = self.sockets(table, &scope_of_all(scope));
+        let listen = self.sockets(table, &shared_scope(scope));
         let log = table.get("log").map(|value| self.log(value, scope)).unwrap_or_default();
         let command = match words {
             Some(words) => self.words(words, scope),
@@ -74,7 +71,7 @@ impl Decoder<'_> {
     fn command(&mut self, span: &Range<usize>, table: &DeTable<'_>, scope: &Scope<'_>) -> Box<[Template]> {
         let Some(value) = table.get("command") else {
             let is_misspelt = table.keys().any(|key| service::SCHEMA.meant_by(key.get_ref()) == Some("command"));
-            if !self.is_broken && !is_misspelt {
+            if !self.has_syntax_errors && !is_misspelt {
                 let message = format!("service `{}` has no `command`", scope.service);
                 self.error(span.clone(), &message, "such as `command = [\"node\", \"server.js\"]`");
             }
@@ -87,7 +84,7 @@ impl Decoder<'_> {
     pub(super) fn command_of(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Box<[Template]>> {
         const HINT: &str = "such as `[\"node\", \"server.js\"]` or `\"node server.js\"`";
         let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
-            // A string of blanks and comments has no word either.
+            // A string of only blanks and comments has no words.
             let words = shlex::bytes::split(text.as_bytes());
             (self.split(value, text, scope), words.is_some_and(|words| words.is_empty()))
         } else if let Some(words) = value.get_ref().as_array() {
@@ -107,7 +104,7 @@ impl Decoder<'_> {
         Some(command.into())
     }
 
-    /// A command in one string: split as a shell does it, then expanded, so that no value falls apart.
+    /// Splits a command in one string as a shell does, then expands each word, so that expanded values are not split.
     fn split(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Vec<Template> {
         let Some(words) = shlex::bytes::split(text.as_bytes()) else {
             self.error(
@@ -126,13 +123,13 @@ impl Decoder<'_> {
             .iter()
             .filter_map(|word| {
                 let mut builder = Builder::default();
-                if let Err(mut flaw) = expand(word, scope, &mut builder) {
-                    // Where the word stands in the text, if that can be told without unquoting.
+                if let Err(mut error) = expand(word, scope, &mut builder) {
+                    // The position of the word in the text, if it is there without quotes or escapes.
                     let found = text.as_bytes().windows(word.len().max(1)).position(|part| part == word.as_slice());
                     let offset = found.unwrap_or(0);
-                    flaw.at =
-                        if found.is_some() { flaw.at.start + offset..flaw.at.end + offset } else { 0..text.len() };
-                    self.flaw(value, &flaw);
+                    error.at =
+                        if found.is_some() { error.at.start + offset..error.at.end + offset } else { 0..text.len() };
+                    self.expand_error(value, &error);
                     return None;
                 }
                 self.finished(builder, value.span())
@@ -140,7 +137,7 @@ impl Decoder<'_> {
             .collect()
     }
 
-    /// The command of a command line: the shell has expanded its variables, only placeholders are left.
+    /// Expands the placeholders in the words of a command line. The shell has already expanded variables.
     fn words(&mut self, words: Words<'_>, scope: &Scope<'_>) -> Box<[Template]> {
         if let Some((_, span)) = words.first().filter(|(program, _)| program.is_empty()) {
             self.error(span.clone(), "the command is empty", "such as `node server.js`");
@@ -149,8 +146,8 @@ impl Decoder<'_> {
             let mut builder = Builder::default();
             match expand(word, scope, &mut builder) {
                 Ok(()) => self.finished(builder, span.clone()),
-                Err(flaw) => {
-                    self.error(span.clone(), &flaw.message, &flaw.hint);
+                Err(error) => {
+                    self.error(span.clone(), &error.message, &error.hint);
                     None
                 }
             }
@@ -167,7 +164,7 @@ impl Decoder<'_> {
         self.finished(builder, value.span())
     }
 
-    /// A [`Template`] that is not finished yet.
+    /// Expands `text` to a template that is not finished yet.
     pub(super) fn expanded(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Builder> {
         self.expanded_after(b"", value, text, scope)
     }
@@ -176,8 +173,8 @@ impl Decoder<'_> {
         let mut builder = Builder::starting_with(prefix);
         match expand(text.as_bytes(), scope, &mut builder) {
             Ok(()) => Some(builder),
-            Err(flaw) => {
-                self.flaw(value, &flaw);
+            Err(error) => {
+                self.expand_error(value, &error);
                 None
             }
         }
@@ -191,28 +188,28 @@ impl Decoder<'_> {
         template
     }
 
-    /// A path, made absolute: relative to the directory of the file.
+    /// A path. A relative path is made absolute with the directory of the document.
     pub(super) fn absolute_path(&mut self, value: &Value<'_>, scope: &Scope<'_>, if_empty: &str) -> Option<Template> {
         let text = self.string(value, "a path", "such as `\"/app\"`")?;
         let mut builder = self.expanded(value, text, scope)?;
-        let beginning = builder.beginning();
+        let first_piece = builder.first_piece();
         if text.is_empty() {
             self.error(value.span(), "the path is empty", if_empty);
             return None;
-        } else if beginning.first() != Some(&b'/') {
-            let base = self.outside.directory.join(self.directory);
+        } else if first_piece.first() != Some(&b'/') {
+            let base = self.environment.directory.join(self.directory);
             let mut path = base.as_os_str().as_bytes().to_vec();
             if path.last() != Some(&b'/') {
                 path.push(b'/');
             }
-            let rest = beginning.strip_prefix(b"./").unwrap_or(beginning);
+            let rest = first_piece.strip_prefix(b"./").unwrap_or(first_piece);
             path.extend_from_slice(if rest == b"." { b"" } else { rest });
-            *beginning = path;
+            *first_piece = path;
         }
         self.finished(builder, value.span())
     }
 
-    /// Permissions.
+    /// Permission bits in octal notation.
     pub(super) fn octal(&mut self, value: &Value<'_>, example: &str) -> Option<u32> {
         let text = value.get_ref().as_str().unwrap_or_default();
         let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
@@ -223,7 +220,6 @@ impl Decoder<'_> {
         bits
     }
 
-    /// Memory that survives a restart.
     fn state(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<State> {
         const SCHEMA: Schema =
             Schema { keys: &["size", "persist"], later: &[], foreign: &[("file", "persist"), ("path", "persist")] };
@@ -234,18 +230,18 @@ impl Decoder<'_> {
             return None;
         };
         let bytes = self.size_of(size)?;
-        if !(1..=STATE_LIMIT).contains(&bytes) {
+        if !(1..=MAX_STATE_SIZE).contains(&bytes) {
             self.unexpected(size, "a size from 1 byte to 1 TiB", "");
         }
         let persist = table.get("persist").and_then(|value| {
             let path = self.absolute_path(value, scope, "remove `persist` to keep it in memory")?;
-            self.claim(UniqueResource::File(path.expand(0).to_string_lossy().into_owned()), value.span());
+            self.require_unique(UniqueResource::File(path.expand(0).to_string_lossy().into_owned()), value.span());
             Some(path)
         });
         Some(State { size: bytes, persist })
     }
 
-    /// The environment from lowest to highest: that of the user, `env_file`s, `env`.
+    /// The environment, from the lowest to the highest precedence: variables of the user, `env_file`s, `env`.
     fn env(&mut self, table: &DeTable<'_>, scope: &Scope<'_>, files: &Entries, user: Option<&User>) -> Box<[Template]> {
         let mut env = Env::default();
         if let Some(user) = user {
@@ -266,7 +262,7 @@ impl Decoder<'_> {
         let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
-            if RESERVED.contains(&name) || is_overwritten(name.as_bytes(), table) {
+            if RESERVED_VARIABLES.contains(&name) || is_overwritten(name.as_bytes(), table) {
                 self.error(key.span(), &format!("`{name}` is reserved for keepalive"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
                 let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
@@ -287,7 +283,7 @@ impl Decoder<'_> {
         env.finish()
     }
 
-    /// What all `env_file`s of a service say; the later ones win.
+    /// The variables of all `env_file`s of a service. Later files take precedence.
     pub(super) fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
         let mut variables = Entries::new();
         let Some(value) = table.get("env_file") else { return variables };
@@ -317,18 +313,18 @@ impl Decoder<'_> {
         if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
             return known.entries.clone();
         }
-        let bytes = match (self.outside.files)(&FsQuery::Content(&path)) {
+        let bytes = match (self.environment.files)(&FsQuery::ReadFile(&path)) {
             Ok(bytes) => bytes,
             Err(reason) => {
                 self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
                 return Entries::new();
             }
         };
-        let mut flaws = Vec::new();
-        let entries = env_file::parse(&bytes, self.outside.variables, &mut flaws);
+        let mut errors = Vec::new();
+        let entries = env_file::parse(&bytes, self.environment.variables, &mut errors);
         let source = self.documents + self.env_files.len();
-        for env_file::ExpandError { at, message, hint } in flaws {
-            self.errors.push(Fault { place: Place { source, span: Some(at) }, message, hint });
+        for env_file::LineError { at, message, hint } in errors {
+            self.errors.push(UnlocatedDiagnostic { location: Location { source, span: Some(at) }, message, hint });
         }
         let name = path.display().to_string();
         self.env_files.push(EnvFile { source: Source { name, bytes }, path, entries: entries.clone() });
@@ -336,7 +332,7 @@ impl Decoder<'_> {
     }
 }
 
-/// Whether a key of the service makes keepalive set the variable `name`. Without that it is one like any other.
+/// Whether keepalive sets the variable `name` because of a key of the service.
 fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
     let is_on = |key: &str| {
         let value = table.get(key);
@@ -355,7 +351,7 @@ fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
     }
 }
 
-/// Entries by name, one for each, sorted.
+/// Environment variables, sorted by name, one for each name.
 #[derive(Default)]
 struct Env(Vec<(Vec<u8>, Template)>);
 
@@ -368,7 +364,7 @@ impl Env {
         }
     }
 
-    /// For a value that is known to have no NUL byte.
+    /// Inserts a value that contains no NUL byte.
     fn insert_fixed(&mut self, name: &[u8], value: &[u8]) {
         if let Ok(entry) = CString::new([name, b"=", value].concat()) {
             self.insert(name, Template::Fixed(entry));

@@ -1,4 +1,4 @@
-//! Files into memory, within limits.
+//! Reading files into memory, within limits of size and time.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -10,34 +10,34 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::report::{Fault, Place, Source};
+use super::report::{Location, Source, UnlocatedDiagnostic};
 use crate::model::errno;
 use crate::model::units::format_duration;
 
-/// No configuration file and no `env_file` is larger: a thousand services take a quarter of a megabyte.
-pub(super) const SIZE_LIMIT: u64 = 1 << 20;
+/// The maximum size of a configuration file or `env_file` in bytes. A thousand services take about 256 KiB.
+pub(super) const MAX_FILE_SIZE: u64 = 1 << 20;
 
-/// How long a pipe may keep silent: as long as `docker stop` would wait for us.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for data from a pipe: as long as `docker stop` waits for keepalive.
+const PIPE_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The content of `path`, or why it cannot be had.
+/// The content of `path`, or why it cannot be read.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    read_within(path, PATIENCE)
+    read_within(path, PIPE_READ_TIMEOUT)
 }
 
-fn read_within(path: &Path, patience: Duration) -> Result<Vec<u8>, String> {
-    let file = open(path, patience).map_err(|error| describe(&error))?;
+fn read_within(path: &Path, pipe_timeout: Duration) -> Result<Vec<u8>, String> {
+    let file = open(path, pipe_timeout).map_err(|error| describe(&error))?;
     let mut bytes = Vec::new();
-    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| {
+    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(|error| {
         if error.kind() == io::ErrorKind::TimedOut {
-            return format!("it is a pipe, and nothing was written to it for {}", format_duration(patience));
+            return format!("it is a pipe, and nothing was written to it for {}", format_duration(pipe_timeout));
         }
         describe(&error)
     })?;
-    if bytes.len() as u64 > SIZE_LIMIT {
-        return Err(format!("larger than {} MiB", SIZE_LIMIT >> 20));
+    if bytes.len() as u64 > MAX_FILE_SIZE {
+        return Err(format!("larger than {} MiB", MAX_FILE_SIZE >> 20));
     }
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());
@@ -45,8 +45,8 @@ fn read_within(path: &Path, patience: Duration) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Opens without waiting: a FIFO that nobody writes to would hold PID 1 for ever, which no signal ends so early.
-fn open(path: &Path, patience: Duration) -> io::Result<Box<dyn io::Read>> {
+/// Opens a file without waiting: opening a FIFO without a writer would block PID 1 for ever.
+fn open(path: &Path, pipe_timeout: Duration) -> io::Result<Box<dyn io::Read>> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.file_type().is_fifo() {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
@@ -54,28 +54,28 @@ fn open(path: &Path, patience: Duration) -> io::Result<Box<dyn io::Read>> {
     }
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&file, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-    let patience = EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::MAX);
-    Ok(Box::new(Pipe { file, epoll, patience }))
+    let timeout = EpollTimeout::try_from(pipe_timeout).unwrap_or(EpollTimeout::MAX);
+    Ok(Box::new(Pipe { file, epoll, timeout }))
 }
 
-/// What another program writes, such as that of `<(command)`.
+/// A pipe from another program, such as that of `<(command)`.
 struct Pipe {
     file: File,
     epoll: Epoll,
-    /// How long it may keep silent.
-    patience: EpollTimeout,
+    /// The time limit for each read.
+    timeout: EpollTimeout,
 }
 
 impl io::Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.epoll.wait(&mut [EpollEvent::empty()], self.patience)? {
+        match self.epoll.wait(&mut [EpollEvent::empty()], self.timeout)? {
             0 => Err(io::ErrorKind::TimedOut.into()),
             _ => self.file.read(buffer),
         }
     }
 }
 
-/// What the system says, without its number.
+/// The description of a system error without its number.
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
     let description = error.raw_os_error().map_or("unknown error", |number| errno::words(Errno::from_raw(number)));
@@ -83,8 +83,8 @@ pub fn describe(error: &io::Error) -> String {
     characters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + characters.as_str())
 }
 
-/// The text of a source, or the fault that it is none.
-pub(super) fn text(source: &Source, number: usize) -> Result<&str, Fault> {
+/// The text of a source, or an error if it is not UTF-8.
+pub(super) fn text(source: &Source, number: usize) -> Result<&str, UnlocatedDiagnostic> {
     std::str::from_utf8(&source.bytes).map_err(|error| {
         let offset = error.valid_up_to();
         let byte = source.bytes.get(offset).copied().unwrap_or_default();
@@ -93,7 +93,11 @@ pub(super) fn text(source: &Source, number: usize) -> Result<&str, Fault> {
             _ => "save the file as UTF-8",
         };
         let message = format!("not UTF-8: byte {offset} is 0x{byte:02x}");
-        Fault { place: Place { source: number, span: Some(offset..offset + 1) }, message, hint: hint.to_owned() }
+        UnlocatedDiagnostic {
+            location: Location { source: number, span: Some(offset..offset + 1) },
+            message,
+            hint: hint.to_owned(),
+        }
     })
 }
 
@@ -109,20 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_to_which_nobody_writes_is_not_waited_for_without_end() {
+    fn reading_a_pipe_without_a_writer_times_out() {
         let path = fifo("silent");
-        let told = read_within(&path, Duration::from_millis(20));
+        let result = read_within(&path, Duration::from_millis(20));
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(told, Err("it is a pipe, and nothing was written to it for 20ms".to_owned()));
+        assert_eq!(result, Err("it is a pipe, and nothing was written to it for 20ms".to_owned()));
     }
 
     #[test]
-    fn a_pipe_with_a_writer_is_read_to_its_end() {
+    fn a_pipe_with_a_writer_is_read_to_end_of_file() {
         let path = fifo("written");
-        // Read and write, fifo(7): so that nobody waits for the other end.
+        // Opened for reading and writing, so that opening does not wait for the other end, fifo(7).
         let mut writer = File::options().read(true).write(true).open(&path).unwrap();
         io::Write::write_all(&mut writer, b"[services]").unwrap();
-        let mut opened = open(&path, PATIENCE).unwrap();
+        let mut opened = open(&path, PIPE_READ_TIMEOUT).unwrap();
         drop(writer);
         let mut bytes = Vec::new();
         opened.read_to_end(&mut bytes).unwrap();

@@ -1,17 +1,18 @@
-//! `ready`: when a service counts as ready.
+//! `ready`: when a service is ready.
 
 use std::net::SocketAddr;
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, Value, entries, nearest};
-use super::expand::{Builder, FIRST_SOCKET, Scope};
+use super::decoder::{Decoder, Schema, Value, entries};
+use super::expand::{Builder, LISTEN_FDS_START, Scope};
 use super::sockets::socket_address;
+use super::suggest::nearest;
 use crate::model::plan::{Address, Probe, Ready, Service};
 use crate::model::{Template, units};
 
-/// Descriptors are handed over at numbers of eight bits.
-const LAST_DESCRIPTOR: i64 = 255;
+/// The largest number of a descriptor that a process can inherit: numbers have 8 bits.
+const MAX_READY_FD: i64 = 255;
 
 const SCHEMA: Schema = Schema {
     keys: &["fd", "tcp", "http", "file", "exec", "delay"],
@@ -27,7 +28,7 @@ const SCHEMA: Schema = Schema {
 };
 
 impl Decoder<'_> {
-    /// `service` is complete but for this.
+    /// `service` must be complete except for `ready`.
     pub(super) fn ready(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Ready> {
         const EXPECTED: &str = "`\"exec\"`, `\"notify\"`, `\"ipc\"` or a table";
         let Some(text) = value.get_ref().as_str() else {
@@ -108,9 +109,9 @@ impl Decoder<'_> {
     }
 
     fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {
-        let number = self.integer_of(value, FIRST_SOCKET as i64..=LAST_DESCRIPTOR, "")?;
+        let number = self.integer_of(value, LISTEN_FDS_START as i64..=MAX_READY_FD, "")?;
         let taken = service.process.listen.len() + service.process.fd_store as usize;
-        let first = i64::try_from(FIRST_SOCKET + taken).unwrap_or(i64::MAX);
+        let first = i64::try_from(LISTEN_FDS_START + taken).unwrap_or(i64::MAX);
         if number < first {
             let message = format!("descriptors below {first} are used by `listen` and `fd_store`");
             self.error(value.span(), &message, &format!("use {first} or higher"));
@@ -122,22 +123,22 @@ impl Decoder<'_> {
         const EXAMPLE: &str = "such as `\"http://127.0.0.1:8080/healthz\"`";
         let text = self.string(value, "a URL", EXAMPLE)?;
         let mut authority = self.expanded(value, text, scope)?;
-        let beginning = authority.beginning();
-        if beginning.starts_with(b"https://") {
+        let first_piece = authority.first_piece();
+        if first_piece.starts_with(b"https://") {
             let hint = "use `http://`, `tcp`, or `exec` with a program that supports TLS";
             self.error(value.span(), "TLS is not supported", hint);
             return None;
         }
-        let Some(rest) = beginning.strip_prefix(b"http://").map(<[u8]>::to_vec) else {
+        let Some(rest) = first_piece.strip_prefix(b"http://").map(<[u8]>::to_vec) else {
             self.error(value.span(), "expected an `http://` URL", EXAMPLE);
             return None;
         };
-        *beginning = rest;
+        *first_piece = rest;
         let mut target = authority.split_off(b"/?#").unwrap_or_default();
-        // What stands behind it is the client's own business.
+        // The fragment is not sent to the server.
         target.split_off(b"#");
-        if target.beginning().first() != Some(&b'/') {
-            target.beginning().insert(0, b'/');
+        if target.first_piece().first() != Some(&b'/') {
+            target.first_piece().insert(0, b'/');
         }
         if !target.text().iter().all(u8::is_ascii_graphic) {
             self.error(
@@ -148,7 +149,7 @@ impl Decoder<'_> {
             return None;
         }
         let text = authority.text();
-        // In `[::1]` colons are part of the address.
+        // The colons in `[::1]` do not separate a port.
         if !text.rsplit(|byte| *byte == b']').next().is_some_and(|rest| rest.contains(&b':')) {
             authority.push(b":80");
         }
@@ -156,11 +157,11 @@ impl Decoder<'_> {
         Some(Probe::Http { authority, target: self.finished(target, value.span())? })
     }
 
-    /// `address:port`, which is right for the first instance and for the last one.
+    /// An `address:port` that is valid for the first and the last instance.
     fn destination(&mut self, value: &Value<'_>, mut address: Builder, service: &Service) -> Option<Template> {
-        let beginning = address.beginning();
-        if let Some(port) = beginning.strip_prefix(b"localhost:") {
-            *beginning = [b"127.0.0.1:", port].concat();
+        let first_piece = address.first_piece();
+        if let Some(port) = first_piece.strip_prefix(b"localhost:") {
+            *first_piece = [b"127.0.0.1:", port].concat();
         }
         let template = self.finished(address, value.span())?;
         for number in [0, service.instances.saturating_sub(1)] {
@@ -177,13 +178,13 @@ impl Decoder<'_> {
         }
         let asked = template.expand(0);
         if let Some(asked) = asked.to_str().ok().and_then(socket_address) {
-            self.note_shared_address(value, asked, service);
+            self.warn_about_shared_address(value, asked, service);
         }
         Some(template)
     }
 
-    /// Whoever asks at an address that keepalive holds for all instances does not learn which of them is ready.
-    fn note_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
+    /// Warns if the probe connects to a socket of `listen`, on which any instance may answer.
+    fn warn_about_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
         if service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked))) {
             let message = format!(
                 "`{asked}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"

@@ -1,81 +1,92 @@
-//! Faults with their places, and how they are shown: `file:line:column`, the line, a caret, the remedy.
+//! Errors and warnings with their source locations, and their display: `file:line:column`, the line, a caret, a hint.
 
 use std::fmt;
 use std::ops::Range;
 
-/// How many characters of a source line are shown around a fault.
-const EXCERPT_LIMIT: usize = 120;
+use crate::model::Plan;
 
-/// More faults than anybody reads, and each costs a search for its line.
-pub(super) const FAULT_LIMIT: usize = 200;
+/// How many characters of a source line are shown before and after the location.
+const MAX_EXCERPT_CHARS: usize = 120;
 
-/// A text that was read, with what is needed to find places in it.
+/// How many errors are shown. More are not read, and each needs a search for its line.
+pub(super) const MAX_SHOWN_ERRORS: usize = 200;
+
+/// A file that was read, or the command line.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// As the user named it.
+    /// The path as the user gave it.
     pub(super) name: String,
-    /// Without a byte order mark. UTF-8 if it is TOML; an `env_file` may hold any bytes.
+    /// The content without a byte order mark. TOML is UTF-8; an `env_file` may contain any bytes.
     pub(super) bytes: Vec<u8>,
 }
 
-/// Where a fault is.
+/// A location in the sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Position in the list of sources.
+pub(super) struct Location {
+    /// The position in the list of sources.
     pub(super) source: usize,
-    /// Bytes of the source; `None`: the source as a whole.
+    /// The byte range; `None`: the source as a whole.
     pub(super) span: Option<Range<usize>>,
 }
 
-impl Place {
-    /// What comes first in the sources is less.
+impl Location {
+    /// The sort key: by source, then by position.
     fn order(&self) -> (usize, usize) {
         (self.source, self.span.as_ref().map_or(0, |span| span.start + 1))
     }
 }
 
-/// One thing that is wrong, not yet related to lines.
+/// An error or warning before line and column are computed.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) place: Place,
+pub(super) struct UnlocatedDiagnostic {
+    pub(super) location: Location,
     pub(super) message: String,
-    /// What would be right; empty if nothing can be said.
+    /// How to correct it; may be empty.
     pub(super) hint: String,
 }
 
-/// One thing that is wrong with the configuration.
+/// An error or warning.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// The file, as the user named it, or `command line`.
+pub struct Diagnostic {
+    /// The path of the file as the user gave it, or `command line`.
     pub file: String,
-    /// From 1; 0 if it concerns the file as a whole.
+    /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// In characters, from 1; 0 if it concerns the file as a whole.
+    /// The column in characters, from 1; 0 for the file as a whole.
     pub column: usize,
     /// What is wrong.
     pub message: String,
-    /// What would be right; may be empty.
+    /// How to correct it; may be empty.
     pub hint: String,
-    /// The line with a caret under the place; may be empty.
+    /// The line with a caret under the location; may be empty.
     #[serde(skip)]
     pub excerpt: String,
 }
 
-/// What stands in place of a file's name for options of `run`.
-pub(super) const COMMAND_LINE: &str = "command line";
-
-/// Everything that is wrong with a configuration, in the order of files and lines. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Why it cannot be used.
-    pub errors: Vec<Finding>,
-    /// How many more errors there are than `errors` shows.
-    pub omitted: usize,
-    /// What is odd besides.
-    pub warnings: Vec<Finding>,
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The plan.
+    pub plan: Plan,
+    /// The warnings.
+    pub warnings: Vec<Diagnostic>,
 }
 
-impl fmt::Display for Finding {
+/// The name of the source for the options of `keepalive run`.
+pub(super) const COMMAND_LINE: &str = "command line";
+
+/// All errors in a configuration, in the order of files and lines. Has at least one error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The errors.
+    pub errors: Vec<Diagnostic>,
+    /// How many more errors there are.
+    pub omitted: usize,
+    /// The warnings.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl fmt::Display for Diagnostic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.file)?;
         if self.line > 0 {
@@ -87,7 +98,7 @@ impl fmt::Display for Finding {
 }
 
 impl fmt::Display for Report {
-    /// Each finding with an empty line after it, and how many there are.
+    /// Each diagnostic followed by an empty line, then the number of errors.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_warnings(&self.warnings, formatter)?;
         for error in &self.errors {
@@ -103,16 +114,16 @@ impl fmt::Display for Report {
     }
 }
 
-/// Each warning, marked as one, with an empty line after it.
+/// Writes each warning followed by an empty line.
 ///
 /// # Errors
-/// Those of `output`.
-pub fn write_warnings(warnings: &[Finding], output: &mut impl fmt::Write) -> fmt::Result {
+/// The errors of `output`.
+pub fn write_warnings(warnings: &[Diagnostic], output: &mut impl fmt::Write) -> fmt::Result {
     warnings.iter().try_for_each(|warning| writeln!(output, "warning: {warning}"))
 }
 
 impl Source {
-    /// Line and column, from 1, of the byte at `offset`.
+    /// The line and column of the byte at `offset`, both from 1.
     pub(super) fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.bytes.get(..offset).unwrap_or(&self.bytes);
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -120,7 +131,7 @@ impl Source {
         (line, characters(before.get(start..).unwrap_or_default()) + 1)
     }
 
-    /// The line on which `span` begins, with carets below.
+    /// The first line of `span` with carets below.
     fn excerpt(&self, span: &Range<usize>, line: usize) -> String {
         let offset = span.start.min(self.bytes.len());
         let (before, after) = self.bytes.split_at(offset);
@@ -131,7 +142,7 @@ impl Source {
         let marked = characters(after.get(..length).unwrap_or_default()).max(1);
         let (before, after) = (window(visible(before)), visible(after));
         let after = after.trim_end();
-        let shown: String = after.chars().take(EXCERPT_LIMIT).collect();
+        let shown: String = after.chars().take(MAX_EXCERPT_CHARS).collect();
         let cut = if shown.len() < after.len() { "…" } else { "" };
         let padding: String =
             before.chars().map(|character| if character == '\t' { "\t" } else { blanks(character) }).collect();
@@ -142,7 +153,7 @@ impl Source {
     }
 }
 
-/// Blanks as wide as `character` is on a terminal: two for ideographs and emoji, none for marks that stand on another.
+/// As many spaces as `character` has columns on a terminal: two for ideographs and emoji, none for combining marks.
 fn blanks(character: char) -> &'static str {
     match character {
         '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' => "",
@@ -162,61 +173,62 @@ fn blanks(character: char) -> &'static str {
     }
 }
 
-/// Number of characters, counting each broken sequence as one.
+/// The number of characters. An invalid sequence counts as one.
 fn characters(bytes: &[u8]) -> usize {
     String::from_utf8_lossy(bytes).chars().count()
 }
 
-/// Fit for a terminal: no control characters but tabs.
+/// Replaces control characters other than tabs, so that the text is safe to print on a terminal.
 fn visible(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let is_hidden = |character: char| character.is_control() && character != '\t' && character != '\r';
     text.chars().filter(|character| *character != '\r').map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// The end of what stands before a fault, if that is long.
+/// The end of the text before a location, if the text is long.
 fn window(before: String) -> String {
     let count = before.chars().count();
-    if count <= EXCERPT_LIMIT {
+    if count <= MAX_EXCERPT_CHARS {
         return before;
     }
-    let end: String = before.chars().skip(count - EXCERPT_LIMIT / 2).collect();
+    let end: String = before.chars().skip(count - MAX_EXCERPT_CHARS / 2).collect();
     format!("…{end}")
 }
 
-/// Sorts faults by place, without duplicates, and relates them to lines. Gives back how many were too many, too.
-pub(super) fn locate(faults: &[Fault], sources: &[&Source]) -> (Vec<Finding>, usize) {
-    let order = order_of(faults.iter().map(|fault| fault.place.order()));
-    let mut sorted: Vec<&Fault> = order.into_iter().filter_map(|position| faults.get(position)).collect();
-    sorted.dedup_by(|next, previous| next.place == previous.place && next.message == previous.message);
-    let shown = sorted.iter().take(FAULT_LIMIT).map(|fault| locate_one(fault, sources)).collect();
-    (shown, sorted.len().saturating_sub(FAULT_LIMIT))
+/// Sorts diagnostics by location, removes duplicates and computes lines and columns. Also returns how many are omitted.
+pub(super) fn locate(diagnostics: &[UnlocatedDiagnostic], sources: &[&Source]) -> (Vec<Diagnostic>, usize) {
+    let order = order_of(diagnostics.iter().map(|diagnostic| diagnostic.location.order()));
+    let mut sorted: Vec<&UnlocatedDiagnostic> =
+        order.into_iter().filter_map(|position| diagnostics.get(position)).collect();
+    sorted.dedup_by(|next, previous| next.location == previous.location && next.message == previous.message);
+    let shown = sorted.iter().take(MAX_SHOWN_ERRORS).map(|diagnostic| locate_one(diagnostic, sources)).collect();
+    (shown, sorted.len().saturating_sub(MAX_SHOWN_ERRORS))
 }
 
-/// The positions of `places` as they stand in the sources. All sorting of this room happens here: each type that is
-/// sorted costs five kilobytes.
-pub(super) fn order_of(places: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
+/// The indices that sort `positions`. All sorting of this room happens here, because each type that is sorted adds 5 KiB of
+/// code.
+pub(super) fn order_of(positions: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
     let mut order: Vec<((usize, usize), usize)> =
-        places.enumerate().map(|(position, place)| (place, position)).collect();
+        positions.enumerate().map(|(index, position)| (position, index)).collect();
     sort(&mut order);
-    order.into_iter().map(|(_, position)| position).collect()
+    order.into_iter().map(|(_, index)| index).collect()
 }
 
 fn sort(order: &mut [((usize, usize), usize)]) {
     order.sort_unstable();
 }
 
-fn locate_one(fault: &Fault, sources: &[&Source]) -> Finding {
-    let Fault { place, message, hint } = fault;
+fn locate_one(diagnostic: &UnlocatedDiagnostic, sources: &[&Source]) -> Diagnostic {
+    let UnlocatedDiagnostic { location, message, hint } = diagnostic;
     let (message, hint) = (visible(message.as_bytes()), visible(hint.as_bytes()));
-    let source = sources.get(place.source);
+    let source = sources.get(location.source);
     let (mut line, mut column, mut excerpt) = (0, 0, String::new());
-    if let (Some(source), Some(span)) = (source, &place.span) {
+    if let (Some(source), Some(span)) = (source, &location.span) {
         (line, column) = source.position(span.start);
         excerpt = source.excerpt(span, line);
     }
     let file = source.map_or_else(String::new, |source| source.name.clone());
-    Finding { file, line, column, message, hint, excerpt }
+    Diagnostic { file, line, column, message, hint, excerpt }
 }
 
 #[cfg(test)]
@@ -226,25 +238,25 @@ mod tests {
     #[track_caller]
     fn check(text: &[u8], span: Range<usize>, expect: &str) {
         let source = Source { name: "a.toml".to_owned(), bytes: text.to_vec() };
-        let place = Place { source: 0, span: Some(span) };
-        let fault = Fault { place, message: "wrong".to_owned(), hint: "right".to_owned() };
-        let (findings, _) = locate(&[fault], &[&source]);
+        let location = Location { source: 0, span: Some(span) };
+        let diagnostic = UnlocatedDiagnostic { location, message: "wrong".to_owned(), hint: "right".to_owned() };
+        let (findings, _) = locate(&[diagnostic], &[&source]);
         assert_eq!(findings[0].to_string(), expect);
     }
 
     #[test]
-    fn the_caret_stands_under_the_place() {
+    fn the_caret_is_under_the_location() {
         check(b"a = 1\nbc = two\n", 11..14, "a.toml:2:6: wrong\n  2 | bc = two\n    |      ^^^\n  = right\n");
     }
 
     #[test]
-    fn tabs_and_wide_characters_before_the_place_keep_the_caret_in_line() {
+    fn the_caret_is_aligned_after_tabs_and_wide_characters() {
         check("\tü = x\r\n".as_bytes(), 6..7, "a.toml:1:6: wrong\n  1 | \tü = x\n    | \t    ^\n  = right\n");
     }
 
     // Unicode Standard Annex #11: W and F take two columns.
     #[test]
-    fn characters_of_two_columns_and_of_none_keep_the_caret_in_line() {
+    fn the_caret_is_aligned_after_characters_of_two_columns_and_of_none() {
         check(
             "日本e\u{301} = 😀x".as_bytes(),
             12..17,
@@ -253,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_at_the_end_and_one_beyond_it_are_shown() {
+    fn a_location_at_or_beyond_the_end_is_shown() {
         check(b"a", 1..1, "a.toml:1:2: wrong\n  1 | a\n    |  ^\n  = right\n");
         check(b"a", 7..9, "a.toml:1:2: wrong\n  1 | a\n    |  ^\n  = right\n");
         check(b"", 0..0, "a.toml:1:1: wrong\n  1 | \n    | ^\n  = right\n");
@@ -268,7 +280,8 @@ mod tests {
     fn control_characters_of_names_do_not_reach_the_terminal() {
         let (message, hint) = ("`\x1b[2J`".to_owned(), "`\x07`\n".to_owned());
         let source = Source { name: "a.toml".to_owned(), bytes: Vec::new() };
-        let (findings, _) = locate(&[Fault { place: Place { source: 0, span: None }, message, hint }], &[&source]);
+        let (findings, _) =
+            locate(&[UnlocatedDiagnostic { location: Location { source: 0, span: None }, message, hint }], &[&source]);
         assert_eq!(findings[0].to_string(), "a.toml: `\u{fffd}[2J`\n  = `\u{fffd}`\u{fffd}\n");
     }
 

@@ -1,4 +1,4 @@
-//! `[services.NAME]`: what the supervisor decides with. How the process is made is in `process.rs`.
+//! `[services.NAME]`: the settings that the supervisor uses. How the process is started is in `process.rs`.
 
 use std::ffi::OsString;
 use std::ops::{Range, RangeInclusive};
@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, Value, as_integer, entries};
+use super::decoder::{Decoder, Schema, Value, Words, as_integer, entries};
 use super::expand::{Placeholders, Scope};
-use super::process::Words;
 use super::sockets;
+use super::suggest::nearest_signal;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::{
     Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
@@ -17,10 +17,10 @@ use crate::model::plan::{
 };
 use crate::model::{ExitStatus, Signal, Template};
 
-/// More instances, of one service and in all, than any machine has processes for.
-pub(super) const INSTANCE_LIMIT: i64 = 65_536;
-/// Longest name of a service, in bytes: it becomes part of file names, labels and log lines.
-pub(crate) const NAME_LIMIT: usize = 64;
+/// The maximum number of instances, of one service and of all services together. No machine can run more processes.
+pub(super) const MAX_INSTANCES: i64 = 65_536;
+/// The maximum length of a service's name in bytes: it becomes part of file names, labels and log lines.
+pub(crate) const MAX_SERVICE_NAME_LENGTH: usize = 64;
 
 pub(super) const SCHEMA: Schema = Schema {
     keys: &[
@@ -141,21 +141,21 @@ pub(super) const SCHEMA: Schema = Schema {
     ],
 };
 
-/// A service whose dependencies are still names.
+/// A service whose dependencies are not resolved yet.
 #[derive(Debug)]
 pub(super) struct ServiceDraft {
     pub(super) service: Service,
     pub(super) depends_on: Vec<(String, Range<usize>)>,
-    /// Of `stop_timeout` or `stop_delay`, if one is given.
+    /// The position of `stop_timeout` or `stop_delay`, if one is given.
     pub(super) stop_timeout: Option<Range<usize>>,
-    /// Position in the list of sources.
+    /// The position in the list of sources.
     pub(super) source: usize,
-    /// Of its name.
+    /// The position of the name.
     pub(super) span: Range<usize>,
 }
 
 impl ServiceDraft {
-    /// The command after `--`: it gets the terminal, runs once, and its end is the end of all.
+    /// The command after `--`: it gets the terminal and is not restarted. When it exits, keepalive shuts down.
     pub(super) fn main(command: &[OsString]) -> Self {
         let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
         let process = Process { input: Input::Terminal, ..Process::new(words.map(Template::Fixed).collect()) };
@@ -166,8 +166,8 @@ impl ServiceDraft {
     }
 }
 
-/// Why `name` cannot be the name of a service.
-pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
+/// Why `name` is not a valid name of a service; `None` if it is.
+pub(super) fn invalid_name(name: &str) -> Option<&'static str> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match name.as_bytes() {
         [] => Some("a service needs a name"),
@@ -176,13 +176,13 @@ pub(super) fn name_flaw(name: &str) -> Option<&'static str> {
         bytes if !bytes.iter().all(|byte| is_allowed(*byte)) => {
             Some("a service name may contain only ASCII letters, digits, `-` and `_`")
         }
-        bytes if bytes.len() > NAME_LIMIT => Some("a service name is limited to 64 bytes"),
+        bytes if bytes.len() > MAX_SERVICE_NAME_LENGTH => Some("a service name is limited to 64 bytes"),
         _ => None,
     }
 }
 
 impl Decoder<'_> {
-    /// The service that `table` describes; `words` is its command where that comes from a command line.
+    /// Decodes a service. `words` is its command if that comes from a command line.
     pub(super) fn service(
         &mut self,
         name: &str,
@@ -191,8 +191,8 @@ impl Decoder<'_> {
         words: Option<Words<'_>>,
     ) -> ServiceDraft {
         self.check_keys(table, &format!("`[services.{name}]`"), &SCHEMA);
-        if let Some(flaw) = name_flaw(name) {
-            self.error(span.clone(), flaw, "rename it");
+        if let Some(message) = invalid_name(name) {
+            self.error(span.clone(), message, "rename it");
         }
         let files = self.env_files(name, table);
         let sockets = sockets::names(table);
@@ -211,12 +211,12 @@ impl Decoder<'_> {
         self.stop(table, &mut service.stop);
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope, &service));
         service.ready = ready.unwrap_or(Ready::Exec);
-        service.ready_timeout = self.some_time(table, "ready_timeout").unwrap_or(service.ready_timeout);
-        service.watchdog = self.some_time(table, "watchdog");
+        service.ready_timeout = self.positive_duration(table, "ready_timeout").unwrap_or(service.ready_timeout);
+        service.watchdog = self.positive_duration(table, "watchdog");
         if let Some(value) = table.get("reload") {
             self.reload(value, &mut service.reload);
         }
-        self.compare_keys(table, &service);
+        self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
         ServiceDraft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
     }
@@ -224,9 +224,9 @@ impl Decoder<'_> {
     fn instances(&mut self, table: &DeTable<'_>) -> u32 {
         let Some(value) = table.get("instances") else { return 1 };
         if value.get_ref().as_str() == Some("cpus") {
-            return (self.outside.cpus)().max(1);
+            return (self.environment.cpus)().max(1);
         }
-        let number = self.integer_of(value, 1..=INSTANCE_LIMIT, ", or `\"cpus\"`");
+        let number = self.integer_of(value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
         number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
     }
 
@@ -288,12 +288,12 @@ impl Decoder<'_> {
 
     fn exit_status(&mut self, value: &Value<'_>) -> Option<ExitStatus> {
         let code = as_integer(value).and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code);
-        // A number in quotes could mean either.
+        // A number in quotes is ambiguous: an exit code or a signal.
         let name = value.get_ref().as_str().filter(|text| !text.starts_with(|first: char| first.is_ascii_digit()));
         let status = code.or_else(|| name.and_then(Signal::parse).map(ExitStatus::Signal));
         if status.is_none() {
             let hint = "write codes as numbers and signals as strings: `[0, \"SIGTERM\"]`";
-            let near = value.get_ref().as_str().and_then(super::nearest_signal);
+            let near = value.get_ref().as_str().and_then(nearest_signal);
             self.unexpected(value, "an exit code from 0 to 255 or a signal", near.as_deref().unwrap_or(hint));
         }
         status
@@ -340,13 +340,13 @@ impl Decoder<'_> {
             Some(None) => return,
             None => "rolling",
         };
-        // Keys that this strategy has no use for.
-        let senseless: &[&str] = match word {
+        // Keys that this strategy does not use.
+        let unused: &[&str] = match word {
             "signal" => &["max_surge", "soak"],
             "restart" => &["signal", "max_surge"],
             _ => &["signal"],
         };
-        for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless.contains(&&**key.get_ref())) {
+        for (key, _) in entries(table).into_iter().filter(|(key, _)| unused.contains(&&**key.get_ref())) {
             let message = format!("`{}` has no effect with the strategy `\"{word}\"`", key.get_ref());
             let hint =
                 if *key.get_ref() == "signal" { "add `strategy = \"signal\"`, or remove it" } else { "remove it" };
@@ -362,7 +362,7 @@ impl Decoder<'_> {
             ("restart", _) => Strategy::Restart,
             (_, _) => Strategy::Rolling,
         };
-        let surge = self.integer(table, "max_surge", 1..=INSTANCE_LIMIT);
+        let surge = self.integer(table, "max_surge", 1..=MAX_INSTANCES);
         reload.max_surge = surge.and_then(|number| u32::try_from(number).ok()).unwrap_or(reload.max_surge);
         reload.soak = self.duration(table, "soak", reload.soak);
     }
@@ -375,15 +375,15 @@ impl Decoder<'_> {
         Some(signal)
     }
 
-    /// What is wrong between keys.
-    fn compare_keys(&mut self, table: &DeTable<'_>, service: &Service) {
+    /// Reports keys that contradict each other.
+    fn check_combinations(&mut self, table: &DeTable<'_>, service: &Service) {
         if service.kind == Kind::Oneshot {
-            let senseless = |key: &str| match key {
+            let unused = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
                 "listen" | "listen_mode" | "listen_fds" | "ready_timeout" | "reload" => true,
                 _ => false,
             };
-            for (key, _) in entries(table).into_iter().filter(|(key, _)| senseless(key.get_ref())) {
+            for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {
                 let message = format!("`{}` has no effect on a oneshot", key.get_ref());
                 self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
             }

@@ -1,4 +1,4 @@
-//! `listen`: the sockets of a service, and addresses as users write them.
+//! `listen`: the sockets of a service, and the notation of addresses.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
@@ -7,26 +7,27 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, as_integer, entries};
-use super::expand::{NAME_LIMIT, Placeholders, Scope};
+use super::expand::{MAX_FD_NAME_LENGTH, Placeholders, Scope};
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
 
-/// As systemd's `SocketMode`.
+/// As `SocketMode` of systemd.socket(5).
 const DEFAULT_MODE: u32 = 0o666;
-/// `sun_path` of unix(7), with its final NUL.
-pub(super) const PATH_LIMIT: usize = 108;
-/// Descriptors are numbered from 3 to 255; besides these there may be one each for `ready`, `ipc` and `state`.
-const DESCRIPTOR_LIMIT: usize = 250;
+/// The maximum size of a socket's path in bytes with the NUL: `sun_path` of unix(7).
+pub(super) const MAX_SOCKET_PATH_SIZE: usize = 108;
+/// The maximum number of sockets and stored descriptors together. Descriptors have numbers from 3 to 255, of which `ready`,
+/// `ipc` and `state` may need one each.
+const MAX_INHERITED_FDS: usize = 250;
 
 const EXAMPLE: &str = "such as `\"tcp://0.0.0.0:8080\"` or `\"unix:///run/web.sock\"`";
 
-/// The names in `listen` in the order of the file, whatever else may be wrong with it: the position is the number.
+/// The names in `listen` in the order of the file, which determines their descriptors. Ignores errors.
 pub(super) fn names<'t>(table: &'t DeTable<'_>) -> Vec<&'t str> {
     let listen = table.get("listen").and_then(|value| value.get_ref().as_table());
     listen.map_or_else(Vec::new, |listen| entries(listen).into_iter().map(|(key, _)| &**key.get_ref()).collect())
 }
 
-/// An address with a port, neither of them looked up. `localhost` is 127.0.0.1.
+/// Parses a numeric address and port. `localhost` is 127.0.0.1; other names are not looked up.
 pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: SocketAddr = local.as_deref().unwrap_or(text).parse().ok()?;
@@ -34,18 +35,18 @@ pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
 }
 
 impl Decoder<'_> {
-    /// `scope` is that of one value for all instances.
+    /// `scope` must be the result of [`shared_scope`].
     pub(super) fn sockets(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Box<[Listen]> {
         let Some(value) = table.get("listen") else { return Box::default() };
         let hint = "such as `{ http = \"tcp://0.0.0.0:8080\" }`";
         let Some(listen) = self.table(value, hint) else { return Box::default() };
         let sockets = entries(listen).into_iter().filter_map(|(key, value)| {
             let name: &str = key.get_ref();
-            if let Some(flaw) = name_flaw(name) {
-                self.error(key.span(), flaw, "rename it");
+            if let Some(message) = invalid_name(name) {
+                self.error(key.span(), message, "rename it");
             }
             let (address, nonblocking) = self.listen_address(value, scope)?;
-            self.claim(UniqueResource::Address(address.clone()), value.span());
+            self.require_unique(UniqueResource::Address(address.clone()), value.span());
             Some(Listen { name: name.into(), address, nonblocking })
         });
         sockets.collect()
@@ -65,7 +66,7 @@ impl Decoder<'_> {
         mode
     }
 
-    /// Whether `LISTEN_FDS` is set.
+    /// Whether the process is given `LISTEN_FDS`.
     pub(super) fn listen_fds(&mut self, table: &DeTable<'_>) -> bool {
         let is_announced = self.boolean(table, "listen_fds").unwrap_or(true);
         let Some(value) = table.get("listen_fds") else { return is_announced };
@@ -78,19 +79,19 @@ impl Decoder<'_> {
         is_announced
     }
 
-    /// How many descriptors `fd_store` may keep.
+    /// The number of descriptors that may be stored.
     pub(super) fn fd_store(&mut self, table: &DeTable<'_>, sockets: usize) -> u32 {
-        let stored = self.integer(table, "fd_store", 0..=DESCRIPTOR_LIMIT as i64).unwrap_or(0);
+        let stored = self.integer(table, "fd_store", 0..=MAX_INHERITED_FDS as i64).unwrap_or(0);
         let stored = u32::try_from(stored).unwrap_or(0);
         let all = sockets + stored as usize;
-        if let Some(value) = table.get("fd_store").or(table.get("listen")).filter(|_| all > DESCRIPTOR_LIMIT) {
-            let message = format!("`listen` and `fd_store` need {all} descriptors, the limit is {DESCRIPTOR_LIMIT}");
+        if let Some(value) = table.get("fd_store").or(table.get("listen")).filter(|_| all > MAX_INHERITED_FDS) {
+            let message = format!("`listen` and `fd_store` need {all} descriptors, the limit is {MAX_INHERITED_FDS}");
             self.error(value.span(), &message, "");
         }
         stored
     }
 
-    /// The address, and whether the socket is not to block.
+    /// The address, and whether the socket is non-blocking.
     fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<(Address, bool)> {
         const SCHEMA: Schema = Schema {
             keys: &["address", "nonblocking", "mode", "user", "group"],
@@ -110,8 +111,8 @@ impl Decoder<'_> {
                 *owner = self.credentials(table).0.map(|credentials| (credentials.uid, credentials.gid));
             }
             Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => {
-                let is_of_files = |key: &str| matches!(key, "mode" | "user" | "group");
-                for (key, _) in entries(table).into_iter().filter(|(key, _)| is_of_files(key.get_ref())) {
+                let is_for_files = |key: &str| matches!(key, "mode" | "user" | "group");
+                for (key, _) in entries(table).into_iter().filter(|(key, _)| is_for_files(key.get_ref())) {
                     let message = format!("`{}` applies only to a unix socket with a path", key.get_ref());
                     self.error(key.span(), &message, "remove it");
                 }
@@ -151,7 +152,7 @@ impl Decoder<'_> {
         None
     }
 
-    /// Absolute; what is relative is so to the directory of the file.
+    /// A relative path is made absolute with the directory of the document.
     fn unix(&mut self, value: &Value<'_>, name: &[u8]) -> Option<Address> {
         let path = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
         let path = if is_abstract(&path) { path } else { self.absolute(&path) };
@@ -163,13 +164,14 @@ impl Decoder<'_> {
         Some(Address::Unix { path, mode: DEFAULT_MODE, owner: None })
     }
 
-    /// Without `//` and `/./`, so that one place has one name. `..` stays: it may follow a symbolic link.
+    /// Makes a path absolute and removes `//` and `/./`, so that equal paths have equal names. `..` stays, because it may
+    /// follow a symbolic link.
     pub(super) fn absolute(&self, path: &std::path::Path) -> PathBuf {
-        self.outside.directory.join(self.directory).join(path).components().collect()
+        self.environment.directory.join(self.directory).join(path).components().collect()
     }
 
     pub(super) fn check_socket_path(&mut self, value: &Value<'_>, path: &std::path::Path) {
-        if path.as_os_str().len() >= PATH_LIMIT {
+        if path.as_os_str().len() >= MAX_SOCKET_PATH_SIZE {
             let hint = "choose a shorter one, such as `/run/keepalive.sock`";
             self.error(value.span(), "a socket path is limited to 107 bytes", hint);
         }
@@ -180,11 +182,11 @@ fn is_abstract(path: &std::path::Path) -> bool {
     path.as_os_str().as_encoded_bytes().starts_with(b"@")
 }
 
-/// Why `name` cannot stand in `LISTEN_FDNAMES`, sd_listen_fds(3), or in `{fd.NAME}`.
-fn name_flaw(name: &str) -> Option<&'static str> {
+/// Why `name` is not valid in `LISTEN_FDNAMES`, sd_listen_fds(3), or in `{fd.NAME}`; `None` if it is.
+fn invalid_name(name: &str) -> Option<&'static str> {
     match name.as_bytes() {
         [] => Some("a socket needs a name"),
-        bytes if bytes.len() > NAME_LIMIT => Some("a socket name is limited to 255 bytes"),
+        bytes if bytes.len() > MAX_FD_NAME_LENGTH => Some("a socket name is limited to 255 bytes"),
         bytes if !bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !b":{}".contains(byte)) => {
             Some("a socket name may contain only printable ASCII characters, without `:{}`")
         }
@@ -192,7 +194,7 @@ fn name_flaw(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What an address is expanded with: it is one value for all instances.
-pub(super) const fn scope_of_all<'s>(scope: &Scope<'s>) -> Scope<'s> {
+/// The scope for a value that all instances share, such as an address.
+pub(super) const fn shared_scope<'s>(scope: &Scope<'s>) -> Scope<'s> {
     Scope { service: scope.service, placeholders: Placeholders::Service, sockets: &[], variables: scope.variables }
 }

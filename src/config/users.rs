@@ -1,20 +1,20 @@
 //! Users and groups from /etc/passwd and /etc/group, passwd(5) and group(5).
 //!
-//! A static binary has no NSS: what is not in these files is not known. Numbers need neither file.
+//! A static binary has no NSS, so only users and groups in these files are known. Numeric ids need neither file.
 
 use std::path::Path;
 
-use super::decoder::nearest;
-use super::{Files, FsQuery};
+use super::files::{Files, FsQuery};
+use super::suggest::nearest;
 
-/// The two files, empty where they are missing.
+/// The content of the two files, empty if they do not exist.
 #[derive(Debug)]
 pub(super) struct Users {
     passwd: String,
     group: String,
 }
 
-/// One line of /etc/passwd.
+/// An entry in /etc/passwd.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) name: String,
@@ -24,10 +24,10 @@ pub(super) struct User {
 }
 
 impl Users {
-    /// Reads both files below the root. A file that cannot be read counts as empty.
+    /// Reads both files below `root`. A file that cannot be read is treated as empty.
     pub(super) fn read(root: &Path, files: Files<'_>) -> Self {
         let read = |name: &str| {
-            let bytes = files(&FsQuery::Users(&root.join(name))).unwrap_or_default();
+            let bytes = files(&FsQuery::ReadUsers(&root.join(name))).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
         Self { passwd: read("etc/passwd"), group: read("etc/group") }
@@ -41,12 +41,12 @@ impl Users {
         self.all().find(|user| user.uid == uid)
     }
 
-    /// The number of the group `name`.
+    /// The id of the group `name`.
     pub(super) fn group(&self, name: &str) -> Option<u32> {
         self.groups().find(|(group, _, _)| *group == name).map(|(_, gid, _)| gid)
     }
 
-    /// As initgroups(3): `gid` and the groups that name `user` as a member.
+    /// As initgroups(3): `gid` and the groups of which `user` is a member.
     pub(super) fn groups_of(&self, user: Option<&User>, gid: u32) -> Vec<u32> {
         let mut groups = vec![gid];
         let Some(user) = user else { return groups };
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_found_by_name_and_number() {
+    fn users_are_found_by_name_and_id() {
         let www = User { name: "www".to_owned(), uid: 33, gid: 34, home: "/var/www".to_owned() };
         assert_eq!(users().by_name("www"), Some(www));
         assert_eq!(users().by_id(0).map(|user| user.home), Some("/root".to_owned()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_the_main_one_and_those_that_name_the_user() {
+    fn the_groups_of_a_user_are_the_primary_group_and_those_with_the_user_as_member() {
         let users = users();
         assert_eq!(users.group("tls"), Some(51));
         assert_eq!(users.group("bad"), None);
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_know_nobody() {
-        let users = Users::read(Path::new("/nonexistent"), &super::super::ask);
+    fn without_the_files_no_user_or_group_is_known() {
+        let users = Users::read(Path::new("/nonexistent"), &super::super::files::query_fs);
         assert_eq!((users.by_id(0), users.group("root")), (None, None));
     }
 }

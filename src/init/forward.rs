@@ -1,122 +1,124 @@
-//! Which signal goes on, as what; when the child's time is over; which exit code is reported. Pure.
+//! The decisions of init mode: which signal to forward, when the grace period expires, which exit code to report. Pure.
 
 use std::time::Duration;
 
-use super::Options;
+use super::options::Options;
 use crate::model::{ExitStatus, Mono, Signal};
 use crate::sys::signals::{Origin, Received};
 
-/// Whose the terminal is.
+/// The foreground process group of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terminal {
-    /// The child's group is its foreground group, so that the child has been told of what was typed.
-    Childs,
-    /// Another group is, or there is none.
-    NotChilds,
+pub enum TerminalOwner {
+    /// The child's group, to which the terminal sends signals that are typed.
+    Child,
+    /// Another group, or there is no terminal.
+    Other,
 }
 
-/// What is to be sent to the child for a signal that was received; `None`: nothing.
+/// The signal to send to the child for a signal that was received; `None`: no signal.
 ///
-/// `terminal` is asked only if it matters.
+/// `terminal_owner` is called only if the result depends on it.
 #[must_use]
-pub fn route(options: &Options, received: Received, terminal: impl FnOnce() -> Terminal) -> Option<Signal> {
+pub fn route(options: &Options, received: Received, terminal_owner: impl FnOnce() -> TerminalOwner) -> Option<Signal> {
     let Received { signal, origin } = received;
     if signal == Signal::CHLD {
         return None;
     }
-    if origin == Origin::Kernel && goes_to_foreground_group(signal) && terminal() == Terminal::Childs {
+    if origin == Origin::Kernel && goes_to_foreground_group(signal) && terminal_owner() == TerminalOwner::Child {
         return None;
     }
     rewritten(options, signal)
 }
 
-/// What is sent in place of `signal`; `None`: nothing.
+/// The signal to send instead of `signal`; `None`: no signal.
 #[must_use]
 pub fn rewritten(options: &Options, signal: Signal) -> Option<Signal> {
     let rewrite = options.rewrite.iter().rev().find(|(from, _)| *from == signal);
     rewrite.map_or(Some(signal), |(_, to)| *to)
 }
 
-/// What a terminal sends to its whole foreground group. (SIGHUP and the SIGCONT after it go to the session's leader.)
+/// Whether a terminal sends `signal` to its whole foreground group. (SIGHUP and the SIGCONT after it go to the session
+/// leader.)
 fn goes_to_foreground_group(signal: Signal) -> bool {
     [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH].contains(&signal)
 }
 
-/// Whether `signal` asks a program to end: SIGTERM, SIGINT, SIGQUIT.
+/// Whether `signal` asks a program to terminate: SIGTERM, SIGINT, SIGQUIT.
 #[must_use]
-pub fn asks_to_end(signal: Signal) -> bool {
+pub fn is_termination_signal(signal: Signal) -> bool {
     [Signal::TERM, Signal::INT, Signal::QUIT].contains(&signal)
 }
 
-/// Whether a request to end from there is heard by a child that is found stopped only after it was sent.
+/// Whether a termination signal from `origin` takes precedence over a stop of the child that keepalive sees only later, so
+/// that the child is continued.
 ///
-/// The stop may have come before it (SIGTERM is taken before the SIGCHLD that tells of a stop) or before the child has
-/// taken it. Ctrl-C and Ctrl-Z are typed one after the other by one person, who means the second: a program that goes
-/// on after Ctrl-C can still be stopped.
+/// A stop that is seen later may have happened earlier: SIGTERM is received before SIGCHLD, and the child may have stopped
+/// before it handled the signal. Signals from the terminal do not take precedence: a user who types Ctrl-C and then Ctrl-Z
+/// wants to stop a program that ignored Ctrl-C.
 #[must_use]
-pub fn outlasts_a_stop(origin: Origin) -> bool {
+pub fn overrides_later_stop(origin: Origin) -> bool {
     match origin {
         Origin::Process(_) => true,
         Origin::Kernel | Origin::Child(_) => false,
     }
 }
 
-/// Whether `signal` stops who does not care: SIGTSTP, SIGTTIN, SIGTTOU.
+/// Whether `signal` stops a program that does not handle it: SIGTSTP, SIGTTIN, SIGTTOU.
 #[must_use]
-pub fn asks_to_stop(signal: Signal) -> bool {
+pub fn is_stop_signal(signal: Signal) -> bool {
     [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
 }
 
-/// The exit code that is reported for how the child has ended.
+/// The exit code to report for the child's exit status.
 #[must_use]
 pub fn exit_code(options: &Options, status: ExitStatus) -> u8 {
     let code = status.code();
     if options.remap_exit.contains(ExitStatus::Code(code)) { 0 } else { code }
 }
 
-/// `--grace`.
+/// The grace period of `--grace`: the time between the first termination signal and SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grace {
-    /// There is no limit.
+pub enum GracePeriod {
+    /// Without `--grace`.
     Unlimited,
-    /// The child has not been asked to end.
-    NotAsked(Duration),
-    /// It has, and is killed then.
-    Asked(Mono),
-    /// It has been killed.
-    Over,
+    /// No termination signal has been sent yet.
+    NotStarted(Duration),
+    /// Ends at this time.
+    Running(Mono),
+    /// Has ended.
+    Expired,
 }
 
-impl Grace {
-    /// For a child that has not been asked to end.
+impl GracePeriod {
+    /// A grace period that has not started.
     #[must_use]
     pub fn new(limit: Option<Duration>) -> Self {
-        limit.map_or(Self::Unlimited, Self::NotAsked)
+        limit.map_or(Self::Unlimited, Self::NotStarted)
     }
 
-    /// The child is asked to end. Only the first time counts.
+    /// Starts the grace period. Only the first call has an effect.
     pub fn start(&mut self, now: impl FnOnce() -> Mono) {
-        if let Self::NotAsked(limit) = *self {
-            *self = Self::Asked(now() + limit);
+        if let Self::NotStarted(limit) = *self {
+            *self = Self::Running(now() + limit);
         }
     }
 
-    /// When it will be over.
+    /// When it ends; `None` if it is not running.
     #[must_use]
-    pub const fn due(self) -> Option<Mono> {
+    pub const fn deadline(self) -> Option<Mono> {
         match self {
-            Self::Asked(due) => Some(due),
-            Self::Unlimited | Self::NotAsked(_) | Self::Over => None,
+            Self::Running(deadline) => Some(deadline),
+            Self::Unlimited | Self::NotStarted(_) | Self::Expired => None,
         }
     }
 
-    /// Whether it is over at `now`. True once.
-    pub fn is_over(&mut self, now: Mono) -> bool {
-        let over = self.due().is_some_and(|due| due <= now);
-        if over {
-            *self = Self::Over;
+    /// Whether it has ended by `now`. Returns true only once.
+    pub fn take_expired(&mut self, now: Mono) -> bool {
+        let expired = self.deadline().is_some_and(|deadline| deadline <= now);
+        if expired {
+            *self = Self::Expired;
         }
-        over
+        expired
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_but_sigchld_goes_on_as_it_is() {
+    fn every_signal_except_sigchld_is_forwarded_unchanged() {
         for signal in Signal::all() {
             let expect = (signal != Signal::CHLD).then_some(signal);
             for origin in [ENGINE, Origin::Process(Pid::new(9))] {
@@ -144,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rewrite_counts_and_is_not_rewritten_again() {
+    fn the_last_rewrite_of_a_signal_applies_and_is_not_rewritten_again() {
         let to_quit = (Signal::TERM, Some(Signal::QUIT));
         let options = options(&[(Signal::TERM, None), to_quit, (Signal::QUIT, Some(Signal::HUP)), (Signal::INT, None)]);
-        let routed = |signal| route(&options, Received { signal, origin: ENGINE }, || Terminal::NotChilds);
+        let routed = |signal| route(&options, Received { signal, origin: ENGINE }, || TerminalOwner::Other);
         assert_eq!(routed(Signal::TERM), Some(Signal::QUIT));
         assert_eq!(routed(Signal::QUIT), Some(Signal::HUP));
         assert_eq!(routed(Signal::INT), None);
@@ -155,25 +157,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_is_not_told_twice() {
+    fn a_signal_that_the_terminal_sends_to_the_child_is_not_forwarded() {
         for (signal, twice) in [(Signal::INT, true), (Signal::WINCH, true), (Signal::HUP, false), (Signal::TERM, false)]
         {
             let typed = Received { signal, origin: KERNEL };
-            let to_the_child = route(&options(&[]), typed, || Terminal::Childs);
+            let to_the_child = route(&options(&[]), typed, || TerminalOwner::Child);
             assert_eq!(to_the_child, (!twice).then_some(signal), "{signal}");
-            assert_eq!(route(&options(&[]), typed, || Terminal::NotChilds), Some(signal), "{signal}");
+            assert_eq!(route(&options(&[]), typed, || TerminalOwner::Other), Some(signal), "{signal}");
         }
     }
 
     #[test]
-    fn a_request_to_end_outlasts_a_stop_unless_it_was_typed() {
-        assert!(outlasts_a_stop(ENGINE));
-        assert!(outlasts_a_stop(Origin::Process(Pid::new(9))));
-        assert!(!outlasts_a_stop(KERNEL));
+    fn a_termination_signal_overrides_a_later_stop_unless_it_was_typed() {
+        assert!(overrides_later_stop(ENGINE));
+        assert!(overrides_later_stop(Origin::Process(Pid::new(9))));
+        assert!(!overrides_later_stop(KERNEL));
     }
 
     #[test]
-    fn a_code_is_remapped_after_128_was_added() {
+    fn exit_codes_are_remapped_after_128_is_added_for_signals() {
         let options = Options { remap_exit: [ExitStatus::Code(143)].into_iter().collect(), ..Options::default() };
         assert_eq!(exit_code(&options, ExitStatus::Signal(Signal::TERM)), 0);
         assert_eq!(exit_code(&options, ExitStatus::Code(143)), 0);
@@ -182,24 +184,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_request_to_end_starts_the_grace() {
+    fn the_first_termination_signal_starts_the_grace_period() {
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
-        let mut grace = Grace::new(Some(Duration::from_secs(5)));
-        assert!(!grace.is_over(at(100)));
-        grace.start(|| at(1));
-        grace.start(|| at(3));
-        assert_eq!(grace.due(), Some(at(6)));
-        assert!(!grace.is_over(at(5)));
-        assert!(grace.is_over(at(6)));
-        assert!(!grace.is_over(at(7)), "true once");
-        grace.start(|| at(8));
-        assert_eq!(grace.due(), None);
+        let mut grace_period = GracePeriod::new(Some(Duration::from_secs(5)));
+        assert!(!grace_period.take_expired(at(100)));
+        grace_period.start(|| at(1));
+        grace_period.start(|| at(3));
+        assert_eq!(grace_period.deadline(), Some(at(6)));
+        assert!(!grace_period.take_expired(at(5)));
+        assert!(grace_period.take_expired(at(6)));
+        assert!(!grace_period.take_expired(at(7)), "true only once");
+        grace_period.start(|| at(8));
+        assert_eq!(grace_period.deadline(), None);
     }
 
     #[test]
-    fn without_a_limit_nothing_is_ever_due() {
-        let mut grace = Grace::new(None);
-        grace.start(|| unreachable!("the time is of no interest"));
-        assert_eq!(grace.due(), None);
+    fn an_unlimited_grace_period_never_starts() {
+        let mut grace_period = GracePeriod::new(None);
+        grace_period.start(|| unreachable!("the time is not needed"));
+        assert_eq!(grace_period.deadline(), None);
     }
 }

@@ -1,70 +1,65 @@
-//! Job control: the child and we are one job to the shell that started us, but two process groups to the terminal.
+//! Job control. For the shell that started keepalive, keepalive and the child are one job; for the terminal they are two
+//! process groups.
 //!
 //! ```text
-//! child stopped (Ctrl-Z) ─► take the terminal back ─► stop ourselves ─► the shell goes on
-//! `fg`: SIGCONT ─► hand the terminal to the child ─► SIGCONT to its group
+//! child stopped (Ctrl-Z) ─► take the terminal back ─► keepalive stops itself ─► the shell continues
+//! `fg`: SIGCONT ─► give the terminal to the child ─► SIGCONT to its group
 //! ```
-//! With stdin elsewhere (`echo x | keepalive -- less`) the child has the terminal only from when it asks for it: the rest
-//! of a pipeline, which is in our group, may be reading from it.
+//! If stdin is not the terminal (`echo x | keepalive -- less`), the child gets the terminal only when it tries to use it:
+//! other processes of the pipeline, which are in keepalive's group, may be reading from it.
 //!
-//! As PID 1, or where no shell is left to continue us, the kernel does not let Ctrl-Z stop us; the child is continued
-//! at once then, so that Ctrl-Z does what it does without an init: nothing.
+//! As PID 1, and if there is no shell that could continue keepalive, the kernel does not stop keepalive on Ctrl-Z. Then the
+//! child is continued at once, so that Ctrl-Z has no effect, as it would have none without an init.
 
-use super::notice::{self, Notice};
-use super::{Compat, Init, JobState, Options, Place, Placement};
+use super::event::Event;
+use super::init_loop::{Init, JobState};
+use super::messages;
+use super::options::{Compat, Options, Placement};
+use super::role::Role;
 use crate::model::Signal;
 use crate::sys::signals::SignalSet;
 use crate::sys::terminal::{self, TerminalLookup};
 use crate::sys::{process, signals};
 
-/// Lets go of the terminal if the command is to have it for its own. The signals that come from that to ourselves.
-pub(super) fn let_go_of_terminal(options: &Options) -> SignalSet {
-    let mut coming = SignalSet::EMPTY;
-    if options.placement != Placement::OwnSession {
-        return coming;
+/// Detaches from the terminal if the command gets a session of its own. Returns the signals that keepalive gets as a result.
+pub(super) fn detach_terminal(options: &Options) -> SignalSet {
+    let mut expected = SignalSet::EMPTY;
+    if options.placement != Placement::NewSession {
+        return expected;
     }
     match terminal::detach() {
         Ok(()) => {
-            let leader = process::is_session_leader();
-            if leader {
-                coming.insert(Signal::HUP);
-                coming.insert(Signal::CONT);
+            let is_session_leader = process::is_session_leader();
+            if is_session_leader {
+                expected.insert(Signal::HUP);
+                expected.insert(Signal::CONT);
             }
-            notice::tell(options, Notice::Detached { leader });
+            messages::report(options, Event::Detached { is_session_leader });
         }
-        Err(errno) => notice::tell(options, Notice::CannotDetach(errno)),
+        Err(errno) => messages::report(options, Event::CannotDetach(errno)),
     }
-    coming
-}
-
-/// Which terminal the command is to have from the beginning.
-pub(super) const fn first_terminal_lookup(compat: Compat) -> TerminalLookup {
-    match compat {
-        Compat::Catatonit => TerminalLookup::StdinOrSession,
-        Compat::Native | Compat::Tini | Compat::DumbInit => TerminalLookup::Stdin,
-    }
+    expected
 }
 
 impl Init<'_> {
-    /// Whether what is typed is told to the child by the kernel.
+    /// Whether the terminal sends signals that are typed to the child.
     pub(super) fn child_has_terminal(&self) -> bool {
         terminal::foreground_group(self.terminal_lookup) == Some(self.child.led_group())
     }
 
-    /// The child has been stopped.
     pub(super) fn on_stopped(&mut self, signal: Signal) {
         if self.options.placement != Placement::Foreground {
             return;
         }
         log::debug!("pid {} stopped by {signal}", self.child);
-        // It must hear it. Once: a stop that comes later is meant.
-        if std::mem::take(&mut self.asked_to_end) {
+        // Continue the child so that it can handle the termination signal. Only once: a later stop is intended.
+        if std::mem::take(&mut self.termination_forwarded) {
             self.resume_child();
             return;
         }
-        self.course = JobState::Stopped;
-        // Elsewhere a stop that somebody has sent through the init is meant.
-        if std::mem::take(&mut self.asked_to_stop) && self.options.compat != Compat::Native {
+        self.job_state = JobState::Stopped;
+        // With the other inits, a stop signal that was sent through the init stops the child only.
+        if std::mem::take(&mut self.stop_forwarded) && self.options.compat != Compat::Native {
             return;
         }
         let wants_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
@@ -77,14 +72,14 @@ impl Init<'_> {
             self.resume_child();
             return;
         }
-        if self.place == Place::Init {
+        if self.role == Role::Init {
             if signal == Signal::TSTP {
                 self.resume_child();
             }
             return;
         }
-        // Ctrl-Z comes to us, and through us to the child, where it does not have the terminal that it was typed on. Any
-        // other stop without a terminal is somebody's who will continue the child himself.
+        // Without a terminal: SIGTSTP may be a Ctrl-Z that keepalive has forwarded, because the child does not have the
+        // terminal on which it was typed. The sender of any other stop signal will continue the child.
         if foreground.is_none() && signal != Signal::TSTP {
             return;
         }
@@ -92,34 +87,34 @@ impl Init<'_> {
             terminal::transfer_foreground(self.terminal_lookup, self.child.led_group(), ours);
         }
         if signals::suspend_self() {
-            self.course = JobState::Suspended;
+            self.job_state = JobState::Suspended;
         } else if signal == Signal::TSTP {
-            // No shell to go back to. A SIGSTOP is somebody's who will continue the child himself.
+            // There is no shell to return to. The sender of a SIGSTOP will continue the child.
             self.resume_child();
         }
     }
 
-    /// We have received SIGCONT. Whether it was for the job and the child has been continued; otherwise it is a signal
-    /// as any other.
+    /// Handles a SIGCONT to keepalive. Returns whether it was for the suspended job, so that the child has been continued.
+    /// Otherwise it is to be forwarded like any other signal.
     pub(super) fn on_continued(&mut self) -> bool {
-        let was_suspended = self.course == JobState::Suspended;
+        let was_suspended = self.job_state == JobState::Suspended;
         if was_suspended {
             self.resume_child();
         }
         was_suspended
     }
 
-    /// The child has ended. What comes after us on the terminal, in a script for instance, finds itself in its foreground
-    /// as it would without us; and what is typed while we linger comes to us.
+    /// Takes the terminal back after the child has exited. So the next command of a script is in the foreground as it would
+    /// be without keepalive, and signals that are typed during `--linger` are sent to keepalive.
     pub(super) fn reclaim_terminal(&self) {
         if let Some(ours) = process::group() {
             terminal::transfer_foreground(self.terminal_lookup, self.child.led_group(), ours);
         }
     }
 
-    /// Hands the terminal on if it is ours, and continues the child's group.
+    /// Gives the terminal to the child if keepalive has it, and continues the child's group.
     fn resume_child(&mut self) {
-        self.course = JobState::Running;
+        self.job_state = JobState::Running;
         if let Some(ours) = process::group() {
             terminal::transfer_foreground(self.terminal_lookup, ours, self.child.led_group());
         }

@@ -1,33 +1,33 @@
-//! `--linger`: what the command has left behind is asked to end, waited for, and killed when the time is over.
+//! `--linger`: terminates the leftover processes of the command, waits for them, and kills them after the time limit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::forward::{self, Terminal};
-use super::notice::{self, Notice};
-use super::{Options, Place, REAP_BATCH};
+use super::forward::{self, TerminalOwner};
+use super::options::Options;
+use super::reap::reap_orphans;
+use super::role::Role;
 use crate::model::{Mono, Pid, Signal};
-use crate::sys::wait::{self, Reaped};
 use crate::sys::{self, process, procfs, signals};
 
-/// How long the killed may take to be gone. A process that waits for a dead disk does not even hear SIGKILL.
-const KILL_PATIENCE: Duration = Duration::from_secs(2);
-/// How often is looked for what was started while the others were being killed.
+/// How long to wait for processes to exit after SIGKILL. A process in uninterruptible sleep does not exit.
+const EXIT_AFTER_SIGKILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often to look for processes that were started while the others were being killed.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Comes back when nobody is left, after `limit` at the latest (and then the moment that killing takes).
-pub(super) fn linger(options: &Options, place: Place, limit: Duration) -> Result<(), Errno> {
-    let mut leftovers = Leftovers { options, place, told: BTreeSet::new() };
-    if leftovers.reap()? {
+/// Returns when no processes are left, or after `limit` and the time that killing them takes.
+pub(super) fn linger(options: &Options, role: Role, limit: Duration) -> Result<(), Errno> {
+    let mut leftovers = Leftovers { options, role, terminated: BTreeSet::new() };
+    if reap_orphans(options)? {
         return Ok(());
     }
     log::debug!("waiting for leftover processes");
-    leftovers.ask_to_end();
+    leftovers.terminate();
     let deadline = sys::now() + limit;
-    while !leftovers.reap()? {
-        leftovers.ask_newcomers();
+    while !reap_orphans(options)? {
+        leftovers.terminate_new_processes();
         if !leftovers.wait(deadline)? {
             log::warn!("leftover processes did not stop in time: sending SIGKILL");
             return leftovers.kill();
@@ -36,62 +36,48 @@ pub(super) fn linger(options: &Options, place: Place, limit: Duration) -> Result
     Ok(())
 }
 
-/// Everything below us.
+/// All remaining descendants.
 struct Leftovers<'a> {
     options: &'a Options,
-    place: Place,
-    /// Who has been asked to end; of use only where they have to be found one by one.
-    told: BTreeSet<Pid>,
+    role: Role,
+    /// The processes that have been sent SIGTERM. Only used for [`Role::Subreaper`].
+    terminated: BTreeSet<Pid>,
 }
 
 impl Leftovers<'_> {
-    /// Whether nobody is left.
-    fn reap(&self) -> Result<bool, Errno> {
-        for _ in 0..REAP_BATCH {
-            match wait::reap_any()? {
-                Reaped::Ended(ended) => notice::tell(self.options, Notice::OrphanEnded(ended)),
-                Reaped::Stopped(..) => {}
-                Reaped::Nothing => return Ok(false),
-                Reaped::NoChildren => return Ok(true),
-            }
-        }
-        // There may be more: a signal of our own makes the next wait a short one.
-        process::raise(Signal::CHLD);
-        Ok(false)
-    }
-
-    /// SIGTERM, and SIGCONT so that who is stopped hears it.
-    fn ask_to_end(&mut self) {
-        match self.place {
-            Place::Init => {
+    /// Sends SIGTERM, and SIGCONT so that stopped processes handle it.
+    fn terminate(&mut self) {
+        match self.role {
+            Role::Init => {
                 self.send(Signal::TERM);
                 self.send(Signal::CONT);
             }
-            Place::Subreaper => self.ask_newcomers(),
+            Role::Subreaper => self.terminate_new_processes(),
         }
     }
 
-    /// As PID 1 everyone has been told in one call; elsewhere somebody may have been started while we read /proc.
-    fn ask_newcomers(&mut self) {
-        if self.place == Place::Init {
+    /// Terminates processes that were started while /proc was being read. Not needed as PID 1, where one call signals all
+    /// processes.
+    fn terminate_new_processes(&mut self) {
+        if self.role == Role::Init {
             return;
         }
         for pid in procfs::descendants(process::id()) {
-            if self.told.insert(pid) {
-                send_one(pid, Signal::TERM);
-                send_one(pid, Signal::CONT);
+            if self.terminated.insert(pid) {
+                send_to_descendant(pid, Signal::TERM);
+                send_to_descendant(pid, Signal::CONT);
             }
         }
     }
 
-    /// Waits for the next signal and hands it on. False: it is time to stop waiting.
+    /// Waits for a signal and forwards it. Returns false after the deadline.
     fn wait(&self, deadline: Mono) -> Result<bool, Errno> {
         let now = sys::now();
         if now >= deadline {
             return Ok(false);
         }
         if let Some(received) = signals::wait_for(Some(deadline.since(now)))?
-            && let Some(signal) = forward::route(self.options, received, || Terminal::NotChilds)
+            && let Some(signal) = forward::route(self.options, received, || TerminalOwner::Other)
         {
             self.send(signal);
         }
@@ -99,23 +85,25 @@ impl Leftovers<'_> {
     }
 
     fn send(&self, signal: Signal) {
-        match self.place {
-            Place::Init => {
+        match self.role {
+            Role::Init => {
                 sys::signal_everyone(signal).ok();
             }
-            Place::Subreaper => procfs::descendants(process::id()).into_iter().for_each(|pid| send_one(pid, signal)),
+            Role::Subreaper => {
+                procfs::descendants(process::id()).into_iter().for_each(|pid| send_to_descendant(pid, signal));
+            }
         }
     }
 
-    /// As PID 1 the kernel sees to the rest when we end. Elsewhere the killed must be reaped, and so must those that
-    /// they have started meanwhile.
+    /// Kills all processes. As PID 1 that is all, because the kernel does the rest when keepalive exits. Otherwise reaps
+    /// them, and kills processes that were started in the meantime.
     fn kill(&self) -> Result<(), Errno> {
         self.send(Signal::KILL);
-        if self.place == Place::Init {
+        if self.role == Role::Init {
             return Ok(());
         }
-        let deadline = sys::now() + KILL_PATIENCE;
-        while !self.reap()? {
+        let deadline = sys::now() + EXIT_AFTER_SIGKILL_TIMEOUT;
+        while !reap_orphans(self.options)? {
             if sys::now() >= deadline {
                 log::warn!("some processes are still alive after SIGKILL");
                 return Ok(());
@@ -127,7 +115,8 @@ impl Leftovers<'_> {
     }
 }
 
-/// A process that is not our child may have gone, and its id may have become another's, since it was found.
-fn send_one(pid: Pid, signal: Signal) {
+/// Signals `pid` if it is still a descendant: a process that is not a child may have exited since it was found, and its id may
+/// have been reused.
+fn send_to_descendant(pid: Pid, signal: Signal) {
     sys::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, process::id())).ok();
 }

@@ -1,33 +1,19 @@
-//! No command: holds the namespaces of others, reaps whatever is left to it, and ends when it is asked to.
+//! Running without a command: holds the namespaces of other containers and reaps orphans until it is asked to exit.
 
 use nix::errno::Errno;
 
-use super::notice::{self, Notice};
-use super::{Options, REAP_BATCH};
+use super::options::Options;
+use super::reap::reap_orphans;
 use crate::model::Signal;
-use crate::sys::wait::{self, Reaped};
-use crate::sys::{process, signals};
+use crate::sys::signals;
 
-/// Comes back with SIGTERM or SIGINT; what else comes is of no interest.
+/// Returns after SIGTERM or SIGINT. Other signals are ignored.
 pub(super) fn pause(options: &Options) -> Result<(), Errno> {
     loop {
-        reap(options)?;
+        reap_orphans(options)?;
         match signals::wait_for(None)? {
             Some(received) if received.signal == Signal::TERM || received.signal == Signal::INT => return Ok(()),
             _ => {}
         }
     }
-}
-
-fn reap(options: &Options) -> Result<(), Errno> {
-    for _ in 0..REAP_BATCH {
-        match wait::reap_any()? {
-            Reaped::Ended(ended) => notice::tell(options, Notice::OrphanEnded(ended)),
-            Reaped::Stopped(..) => {}
-            Reaped::Nothing | Reaped::NoChildren => return Ok(()),
-        }
-    }
-    // There may be more: a signal of our own makes the next wait a short one.
-    process::raise(Signal::CHLD);
-    Ok(())
 }

@@ -359,9 +359,9 @@ fn services<S: Serializer>(services: &[Rc<Service>], to: S) -> Written<S> {
     to.collect_seq(services.iter().map(|service| &**service))
 }
 
-/// The signals that are not simply forwarded, each with its action.
-fn signals<S: Serializer>(uses: &SignalActions, to: S) -> Written<S> {
-    let word = |signal| match uses.of(signal) {
+/// Serializes the signals that are not forwarded, each with its action.
+fn signals<S: Serializer>(actions: &SignalActions, to: S) -> Written<S> {
+    let word = |signal| match actions.of(signal) {
         SignalAction::Forward => None,
         SignalAction::Reload => Some("reload"),
         SignalAction::Shutdown => Some("shutdown"),

@@ -19,6 +19,7 @@ pub struct State {
 
 /// How the process of an instance is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct Process {
     /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
     pub command: Box<[Template]>,
@@ -61,9 +62,9 @@ pub struct Process {
     pub listen: Box<[Listen]>,
     /// `listen_mode`.
     pub listen_mode: ListenMode,
-    /// `listen_fds`: whether `LISTEN_FDS` tells it of its sockets.
+    /// `listen_fds`: whether the process is given `LISTEN_FDS`.
     pub listen_fds: bool,
-    /// `fd_store`: so many descriptors may be kept for it, and follow its sockets.
+    /// `fd_store`: how many descriptors it may store. It inherits them after its sockets.
     pub fd_store: u32,
     /// `state`: memory that survives a restart.
     pub state: Option<State>,

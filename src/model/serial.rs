@@ -39,7 +39,7 @@ pub(super) fn path<S: Serializer>(path: &Path, to: S) -> Written<S> {
     to.collect_str(&path.display())
 }
 
-/// `"unlimited"` for nothing.
+/// Serializes `None` as `"unlimited"`.
 pub(super) fn limited<N: Copy + Into<u64>, S: Serializer>(number: &Option<N>, to: S) -> Written<S> {
     match number {
         Some(number) => to.serialize_u64((*number).into()),

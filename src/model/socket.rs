@@ -14,7 +14,7 @@ pub struct Listen {
     pub name: Box<str>,
     /// The address to listen on.
     pub address: Address,
-    /// Whether accept(2) fails with EAGAIN where it would wait. All who have the socket share this.
+    /// Whether the socket is non-blocking, in all processes that have it. fcntl(2) `O_NONBLOCK`
     pub nonblocking: bool,
 }
 

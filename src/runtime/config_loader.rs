@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::subsystem::{Context, Subsystem};
-use crate::config::{Files, Loaded, Recording, RecordingFs, Report};
+use crate::config::{Files, Loaded, RecordedFs, RecordingFs, Report};
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Event, RequestId};
@@ -115,7 +115,7 @@ impl ConfigLoader {
             }
             Ok(_) | Err(_) => memfd::read_all(&process.answers).map_err(|refused| errno::words(refused).to_owned()),
         };
-        let result = answers.and_then(|answers| self.read(&Recording::new(answers), plan));
+        let result = answers.and_then(|answers| self.read(&RecordedFs::new(answers), plan));
         let mut events = vec![match result {
             Ok(plan) => Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) },
             Err(reason) => failed(process.id, &reason),
@@ -146,15 +146,15 @@ impl ConfigLoader {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
             // What it comes to is found out anew.
-            let _plan = (self.load_config)(&|question| recorder.ask(question));
+            let _plan = (self.load_config)(&|query| recorder.query(query));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         })?;
         Ok(LoaderProcess { pid, answers, id, until: Some(now + LOAD_TIMEOUT) })
     }
 
     /// The plan that the files say, in the order of the one in force.
-    fn read(&self, recording: &Recording, plan: &Plan) -> Result<Plan, String> {
-        match (self.load_config)(&|question| recording.answer(question)) {
+    fn read(&self, recording: &RecordedFs, plan: &Plan) -> Result<Plan, String> {
+        match (self.load_config)(&|query| recording.query(query)) {
             Ok(Ok(Loaded { plan: new, warnings })) => {
                 for warning in warnings {
                     log::warn!("{warning}");

@@ -131,7 +131,7 @@ impl Sockets {
         }
         let (socket, file) = listen::open(address, mode)?;
         if *nonblocking {
-            listen::unblock(&socket)?;
+            listen::set_nonblocking(&socket)?;
         }
         self.held.push(Held {
             address: address.clone(),
@@ -164,7 +164,7 @@ impl Sockets {
             _ => None,
         };
         for held in group.iter_mut().filter(|held| held.preferred != preferred) {
-            listen::prefer(&held.socket, preferred);
+            listen::select_reuseport_socket(&held.socket, preferred);
             held.preferred = preferred;
         }
     }

@@ -1,59 +1,59 @@
-//! How many CPUs this container may really use.
+//! The number of CPUs that this container may use.
 //!
-//! The smaller of what the affinity mask allows (sched_getaffinity(2)) and the CPU quota of the own cgroup and all
-//! above it, version 1 or 2 (cgroups(7)).
+//! The minimum of the affinity mask (sched_getaffinity(2)) and the CPU quotas of keepalive's cgroup and its ancestors, in
+//! version 1 or 2 (cgroups(7)).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Room for the affinity mask of 8192 CPUs, the most that the kernel can be built for.
+/// The size of an affinity mask for 8192 CPUs, the maximum that the kernel supports.
 const MASK_WORDS: usize = 8192 / 64;
 
-/// At least 1. A quota of one and a half CPUs counts as two.
+/// The number of usable CPUs, at least 1. A quota of 1.5 CPUs counts as 2.
 #[must_use]
 pub fn usable() -> u32 {
-    within(Path::new("/"), affinity())
+    usable_with(Path::new("/"), affinity())
 }
 
-/// As [`usable`], for a machine whose root directory is `root` and that has `allowed` CPUs.
-fn within(root: &Path, allowed: u32) -> u32 {
+/// As [`usable`], with this root directory and number of CPUs in the affinity mask.
+fn usable_with(root: &Path, allowed: u32) -> u32 {
     quota(root).map_or(allowed, |quota| quota.min(allowed)).max(1)
 }
 
 fn affinity() -> u32 {
     let mut mask = [0_u64; MASK_WORDS];
-    // SAFETY: the kernel may write as many bytes as the mask has.
+    // SAFETY: `mask` has room for as many bytes as the length says.
     let bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) };
     if bytes < 0 { 1 } else { mask.iter().map(|word| word.count_ones()).sum() }
 }
 
-/// The smallest quota that holds, in CPUs, rounded up.
+/// The smallest applicable quota in CPUs, rounded up.
 fn quota(root: &Path) -> Option<u32> {
     let memberships = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
     let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
     let quotas = memberships.lines().filter_map(Membership::parse).filter_map(|membership| {
         let mount = mounts.iter().find(|mount| mount.holds(&membership))?;
-        smallest_up_the_tree(root, mount, &membership)
+        smallest_of_ancestors(root, mount, &membership)
     });
     quotas.min()
 }
 
-fn smallest_up_the_tree(root: &Path, mount: &Mount<'_>, membership: &Membership<'_>) -> Option<u32> {
+fn smallest_of_ancestors(root: &Path, mount: &Mount<'_>, membership: &Membership<'_>) -> Option<u32> {
     let top = root.join(mount.point.trim_start_matches('/'));
     let own = top.join(mount.below(membership.path));
     let directories = own.ancestors().take_while(|directory| directory.starts_with(&top));
     directories.filter_map(|directory| if membership.unified { quota_v2(directory) } else { quota_v1(directory) }).min()
 }
 
-/// `max 100000` or `150000 100000`: microseconds of CPU time in so many microseconds.
+/// `max 100000` or `150000 100000`: the CPU time per period, both in microseconds.
 fn quota_v2(directory: &Path) -> Option<u32> {
     let text = fs::read_to_string(directory.join("cpu.max")).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
     ratio(quota.parse().ok()?, period.parse().ok()?)
 }
 
-/// A quota of −1 is none.
+/// A quota of −1 means no limit.
 fn quota_v1(directory: &Path) -> Option<u32> {
     let read = |name: &str| fs::read_to_string(directory.join(name)).ok()?.trim().parse::<i64>().ok();
     let (quota, period) = (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?);
@@ -67,7 +67,7 @@ fn ratio(quota: u64, period: u64) -> Option<u32> {
     u32::try_from(quota.div_ceil(period)).ok()
 }
 
-/// A line of /proc/self/cgroup that has to do with CPU time: `0::/path` or `3:cpu,cpuacct:/path`.
+/// A line of /proc/self/cgroup for the CPU controller: `0::/path` or `3:cpu,cpuacct:/path`.
 struct Membership<'a> {
     unified: bool,
     path: &'a str,
@@ -85,7 +85,7 @@ impl<'a> Membership<'a> {
 /// A mounted cgroup hierarchy.
 struct Mount<'a> {
     unified: bool,
-    /// The cgroup that is seen at `point`.
+    /// The cgroup that is mounted at `point`.
     root: &'a str,
     point: &'a str,
 }
@@ -109,8 +109,8 @@ impl<'a> Mount<'a> {
         self.unified == membership.unified
     }
 
-    /// Where `path` is below the mount point. A path outside of what is mounted (`/../…` in a cgroup namespace, or
-    /// another root) cannot be seen: then the mount point itself is the best there is.
+    /// The path below the mount point for `path`. A path outside of the mounted cgroup (`/../…` in a cgroup namespace, or
+    /// another root) is not visible; the mount point itself is used instead.
     fn below(&self, path: &str) -> PathBuf {
         let relative = Path::new(path).strip_prefix(self.root).unwrap_or(Path::new(""));
         let outside = relative.components().any(|part| part == std::path::Component::ParentDir);
@@ -122,7 +122,7 @@ impl<'a> Mount<'a> {
 mod tests {
     use super::*;
 
-    /// A root directory with these files, removed at the end.
+    /// A temporary root directory with some files, removed at the end of the test.
     struct Root(PathBuf);
 
     impl Root {
@@ -148,22 +148,22 @@ mod tests {
     #[track_caller]
     fn check(name: &str, files: &[(&str, &str)], expect: u32) {
         let root = Root::new(name, files);
-        assert_eq!(within(&root.0, 8), expect, "{name}");
+        assert_eq!(usable_with(&root.0, 8), expect, "{name}");
     }
 
     #[test]
-    fn without_cgroups_the_affinity_counts() {
+    fn without_cgroups_the_affinity_mask_applies() {
         check("none", &[], 8);
-        assert_eq!(within(Path::new("/nonexistent"), 0), 1);
+        assert_eq!(usable_with(Path::new("/nonexistent"), 0), 1);
     }
 
     #[test]
-    fn the_real_machine_has_at_least_one() {
+    fn at_least_one_cpu_is_usable() {
         assert!((1..=affinity()).contains(&usable()));
     }
 
     #[test]
-    fn a_quota_is_rounded_up_and_never_raises_the_number() {
+    fn a_quota_is_rounded_up_and_never_exceeds_the_affinity_mask() {
         let at =
             |quota| [("proc/self/cgroup", "0::/\n"), ("proc/self/mountinfo", V2), ("sys/fs/cgroup/cpu.max", quota)];
         check("half", &at("50000 100000\n"), 1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ancestors_quota_holds_too() {
+    fn the_quota_of_an_ancestor_applies() {
         let files = [
             ("proc/self/cgroup", "0::/a/b\n"),
             ("proc/self/mountinfo", V2),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container_without_a_cgroup_namespace_the_mounted_root_is_taken_off() {
+    fn without_a_cgroup_namespace_the_mounted_root_is_removed_from_the_path() {
         let files = [
             ("proc/self/cgroup", "0::/docker/abc\n"),
             ("proc/self/mountinfo", "25 24 0:22 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_outside_of_the_namespace_falls_back_to_the_mount_point() {
+    fn for_a_path_outside_of_the_namespace_the_mount_point_is_used() {
         let files = [
             ("proc/self/cgroup", "0::/../other\n"),
             ("proc/self/mountinfo", V2),

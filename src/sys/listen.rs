@@ -1,6 +1,6 @@
 //! Sockets that services listen on: socket(2), socket(7), ip(7), ipv6(7), unix(7), bind(2), listen(2).
 //!
-//! All are close-on-exec and, but for `nonblocking`, blocking, as those of systemd.socket(5) are.
+//! All are close-on-exec and, unless `nonblocking` is set, blocking, as those of systemd.socket(5) are.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -19,10 +19,10 @@ use nix::unistd::{Gid, Uid, fchownat};
 use super::socket::connect_unix;
 use crate::model::plan::{Address, ListenMode};
 
-/// `BPF_RET | BPF_K` of linux/filter.h.
-const RETURN_CONSTANT: u16 = 0x06;
+/// `BPF_RET | BPF_K` of linux/filter.h: return a constant.
+const BPF_RET_K: u16 = 0x06;
 
-/// The file of a unix socket, by which it is known again at the end.
+/// The file of a unix socket.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -112,23 +112,25 @@ fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(Own
     }
 }
 
-/// Lets nobody wait in accept(2) for what somebody else has taken, nor whoever else has the socket.
+/// Makes the socket non-blocking, for every process that has it: accept(2) does not wait for a connection that another
+/// process has accepted. fcntl(2) `O_NONBLOCK`
 ///
 /// # Errors
-/// None that Linux has for a socket.
-pub fn unblock(socket: impl AsFd) -> Result<(), Errno> {
+/// None on Linux.
+pub fn set_nonblocking(socket: impl AsFd) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
     fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// Of the sockets that are bound to the address of `socket`, the one at `position`, in the order in which they were bound,
-/// gets all connections and datagrams from now on; `None`: each gets its share. socket(7) `SO_ATTACH_REUSEPORT_CBPF`
-pub fn prefer(socket: impl AsFd, position: Option<u32>) {
-    // A position at which there is none leaves the choice to the kernel.
+/// Directs all new connections and datagrams to one of the sockets that are bound to the address of `socket`: the one at
+/// `position` in the order in which they were bound. `None`: the kernel distributes them. socket(7)
+/// `SO_ATTACH_REUSEPORT_CBPF`
+pub fn select_reuseport_socket(socket: impl AsFd, position: Option<u32>) {
+    // The kernel chooses a socket itself if the program returns a position without a socket.
     let k = position.unwrap_or(u32::MAX);
-    let mut filter = libc::sock_filter { code: RETURN_CONSTANT, jt: 0, jf: 0, k };
+    let mut filter = libc::sock_filter { code: BPF_RET_K, jt: 0, jf: 0, k };
     let program = libc::sock_fprog { len: 1, filter: &raw mut filter };
-    // Unix sockets have no such thing; where the kernel has not, each gets its share.
+    // Fails for unix sockets and on kernels without the option. Then the kernel distributes the connections.
     setsockopt(&socket.as_fd(), sockopt::AttachReusePortCbpf, &program).ok();
 }
 

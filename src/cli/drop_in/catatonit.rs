@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::getopt::{Getopt, Known, Opt};
 use super::{Answer, Instead, LICENCE, Stream, Surroundings};
-use crate::init::{Compat, Options, Orphans, Placement};
+use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
 
 /// What it says to be, which `docker info` reads.
@@ -34,7 +34,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
     }
     let mut options = Options {
         compat: Compat::Catatonit,
-        orphans: Orphans::Ours,
+        subreaper: Subreaper::Yes,
         rewrite: NEVER_FORWARDED.map(|signal| (signal, None)).to_vec(),
         verbosity: u8::from(variable("CATATONIT_DEBUG").is_some()),
         ..Options::default()
@@ -45,7 +45,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         set(&mut options, &option)?;
     }
     let command = getopt.rest();
-    if command.is_empty() && options.placement != Placement::Nowhere {
+    if command.is_empty() && options.placement != Placement::NoCommand {
         return Err(Instead::wrong(error("missing program name") + USAGE));
     }
     Ok((options, command))
@@ -54,7 +54,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
 fn set(options: &mut Options, option: &Opt) -> Result<(), Instead> {
     match option.letter {
         b'g' => options.group = true,
-        b'P' => options.placement = Placement::Nowhere,
+        b'P' => options.placement = Placement::NoCommand,
         b'h' => return Err(Instead { stream: Stream::Stderr, text: format!("{USAGE}{HELP}"), code: 0 }),
         b'L' => return Err(Instead::asked_for(LICENCE)),
         b'V' => return Err(Instead::asked_for(VERSION)),

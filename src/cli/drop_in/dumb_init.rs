@@ -2,7 +2,7 @@
 
 use super::getopt::{Getopt, Known, Opt, leading_number};
 use super::{Answer, Instead, Stream, Surroundings};
-use crate::init::{Compat, Options, Orphans, Placement};
+use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
 use std::ffi::OsString;
 
@@ -20,8 +20,8 @@ const LARGEST: i64 = 31;
 pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
     let mut options = Options {
         compat: Compat::DumbInit,
-        orphans: Orphans::NotOurs,
-        placement: Placement::OwnSession,
+        subreaper: Subreaper::No,
+        placement: Placement::NewSession,
         group: true,
         suspends: true,
         final_signal: Some(Signal::TERM),
@@ -38,7 +38,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         )));
     }
     heed_environment(&mut options, surroundings);
-    if options.placement == Placement::OwnSession {
+    if options.placement == Placement::NewSession {
         let untouched = STOPS.into_iter().filter(|stop| options.rewrite.iter().all(|(from, _)| from != stop));
         let rewrites: Vec<_> = untouched.map(|stop| (stop, Some(Signal::STOP))).collect();
         options.rewrite.extend(rewrites);
@@ -71,11 +71,11 @@ fn heed_environment(options: &mut Options, surroundings: &Surroundings<'_>) {
     let is = |name: &str, wanted: &str| (surroundings.variable)(name).is_some_and(|value| value == wanted);
     if is("DUMB_INIT_DEBUG", "1") {
         options.verbosity = 1;
-        options.opening.push("Running in debug mode.");
+        options.startup_messages.push("Running in debug mode.");
     }
     if is("DUMB_INIT_SETSID", "0") {
         stay_in_our_session(options);
-        options.opening.push("Not running in setsid mode.");
+        options.startup_messages.push("Not running in setsid mode.");
     }
 }
 

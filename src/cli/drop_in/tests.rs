@@ -1,7 +1,7 @@
 //! What the words of other inits come to.
 
 use super::*;
-use crate::init::{Compat, Orphans, Placement};
+use crate::init::{Compat, Placement, Subreaper};
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Signal};
 
@@ -33,7 +33,7 @@ fn said(words: &[&str]) -> (Stream, String, u8) {
 }
 
 fn quiet() -> Options {
-    Options { compat: Compat::Tini, orphans: Orphans::Others, verbosity: 1, ..Options::default() }
+    Options { compat: Compat::Tini, subreaper: Subreaper::NoWithWarning, verbosity: 1, ..Options::default() }
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_options_of_tini_are_read_as_getopt_does() {
         group: true,
         warn_on_reap: true,
         verbosity: 2,
-        orphans: Orphans::Ours,
+        subreaper: Subreaper::Yes,
         parent_death_signal: Some(Signal::KILL),
         remap_exit: [143, 7, 0].map(ExitStatus::Code).into_iter().collect::<ExitSet>(),
         ..quiet()
@@ -70,7 +70,7 @@ fn the_options_of_tini_are_read_as_getopt_does() {
 #[test]
 fn the_environment_of_tini_wins() {
     let options = |variables: &[_]| tini(&["-vvv", "true"], variables).0;
-    assert_eq!(options(&[("TINI_SUBREAPER", "")]), Options { orphans: Orphans::Ours, verbosity: 4, ..quiet() });
+    assert_eq!(options(&[("TINI_SUBREAPER", "")]), Options { subreaper: Subreaper::Yes, verbosity: 4, ..quiet() });
     assert_eq!(options(&[("TINI_KILL_PROCESS_GROUP", "0")]), Options { group: true, verbosity: 4, ..quiet() });
     for (text, verbosity) in [("0", 0), ("junk", 0), ("", 0), (" 3x", 3), ("-1", 255), ("999", 255)] {
         assert_eq!(options(&[("TINI_VERBOSITY", text)]), Options { verbosity, ..quiet() }, "{text}");
@@ -146,7 +146,7 @@ fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
     let (options, _) = understood(&["dumb-init", "-r", "20:12", "true"], &[]);
     let found: Vec<_> = options.rewrite.iter().map(|(from, to)| (from.number(), to.map(Signal::number))).collect();
     assert_eq!(found, [(20, Some(12)), (22, Some(19)), (21, Some(19))]);
-    assert_eq!((options.placement, options.group), (Placement::OwnSession, true));
+    assert_eq!((options.placement, options.group), (Placement::NewSession, true));
     for variables in [[("DUMB_INIT_SETSID", "0")].as_slice(), &[("DUMB_INIT_SETSID", "0"), ("DUMB_INIT_DEBUG", "1")]] {
         let (options, _) = understood(&["dumb-init", "true"], variables);
         assert_eq!((options.placement, options.group, options.rewrite.len()), (Placement::SameSession, false, 0));
@@ -155,7 +155,7 @@ fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
     for value in ["false", "", "00"] {
         assert_eq!(
             understood(&["dumb-init", "true"], &[("DUMB_INIT_SETSID", value)]).0.placement,
-            Placement::OwnSession
+            Placement::NewSession
         );
     }
 }
@@ -168,6 +168,6 @@ fn catatonit_looks_for_options_everywhere_before_the_dashes() {
     assert_eq!(command(&["ls", "-l"], &[("POSIXLY_CORRECT", "")]), ["ls", "-l"]);
     assert!(said(&["catatonit", "ls", "-l"]).1.contains("invalid option -- 'l'"));
     let (options, command) = understood(&["catatonit", "-P"], &[("CATATONIT_DEBUG", "")]);
-    assert_eq!((options.placement, options.verbosity, command.len()), (Placement::Nowhere, 1, 0));
+    assert_eq!((options.placement, options.verbosity, command.len()), (Placement::NoCommand, 1, 0));
     assert_eq!(said(&["catatonit", "--v"]), (Stream::Stdout, "tini version 0.2.1_catatonit\n".to_owned(), 0));
 }

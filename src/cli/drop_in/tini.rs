@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use super::getopt::{Getopt, Known, Opt, leading_number};
 use super::{Answer, Instead, LICENCE, Surroundings};
-use crate::init::{Compat, Options, Orphans};
+use crate::init::{Compat, Options, Subreaper};
 use crate::model::{ExitStatus, Signal};
 
 /// What it says to be, which `docker info` reads.
@@ -25,8 +25,12 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
     {
         return Err(Instead::asked_for(format!("{VERSION}\n")));
     }
-    let mut options =
-        Options { compat: Compat::Tini, orphans: Orphans::Others, verbosity: DEFAULT_VERBOSITY, ..Options::default() };
+    let mut options = Options {
+        compat: Compat::Tini,
+        subreaper: Subreaper::NoWithWarning,
+        verbosity: DEFAULT_VERBOSITY,
+        ..Options::default()
+    };
     let mut getopt = Getopt::new(program, KNOWN, words);
     while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + &usage(program)))? {
         set(&mut options, &option, program, surroundings)?;
@@ -47,7 +51,7 @@ fn set(options: &mut Options, option: &Opt, program: &str, surroundings: &Surrou
     match option.letter {
         b'h' => return Err(Instead::asked_for(usage(program))),
         b'l' => return Err(Instead::asked_for(LICENCE)),
-        b's' => options.orphans = Orphans::Ours,
+        b's' => options.subreaper = Subreaper::Yes,
         b'v' => options.verbosity = options.verbosity.saturating_add(1),
         b'w' => options.warn_on_reap = true,
         b'g' => options.group = true,
@@ -62,7 +66,7 @@ fn set(options: &mut Options, option: &Opt, program: &str, surroundings: &Surrou
 fn heed_environment(options: &mut Options, surroundings: &Surroundings<'_>) {
     let variable = surroundings.variable;
     if variable(SUBREAPER).is_some() {
-        options.orphans = Orphans::Ours;
+        options.subreaper = Subreaper::Yes;
     }
     if variable(GROUP).is_some() {
         options.group = true;

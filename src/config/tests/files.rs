@@ -1,18 +1,18 @@
-//! Files: where they are, what they include, and what cannot be read.
+//! Finding, reading and including files.
 
 use super::*;
 
-/// Compares the report for the files of `scratch`.
+/// Compares the report for the files in `scratch`.
 #[track_caller]
 fn check_files(scratch: &Scratch, expect: &str) {
-    let told = scratch.told(scratch.load());
-    assert_eq!(told.trim_end(), expect.trim_matches('\n').trim_end(), "\n--- told:\n{told}");
+    let output = scratch.output(scratch.load());
+    assert_eq!(output.trim_end(), expect.trim_matches('\n').trim_end(), "\n--- output:\n{output}");
 }
 
 const INCLUDING: &[u8] = b"[keepalive]\ninclude = [\"d/*.toml\"]\n";
 
 #[test]
-fn included_files_come_in_the_order_of_their_names() {
+fn included_files_are_read_in_the_order_of_their_names() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"keepalive.include = [\"d/?.toml\", \"*.toml\", \"none/*\", \"d/b.toml\"]\n");
     scratch.write(
@@ -34,14 +34,14 @@ fn included_files_come_in_the_order_of_their_names() {
 
 // README: "Relative paths are relative to the file they stand in."
 #[test]
-fn a_relative_termination_log_is_beside_the_file() {
+fn a_relative_termination_log_is_relative_to_the_file() {
     let scratch = Scratch::new();
     let path = scratch.write("d/main.toml", b"keepalive.termination_log = \"log\"\nservices.a.command = \"x\"\n");
     assert_eq!(scratch.load_with(&path, &[]).unwrap().plan.termination_log, scratch.0.join("d/log"));
 }
 
 #[test]
-fn errors_of_all_files_are_told_together() {
+fn errors_in_all_files_are_reported_together() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[keepalive]\ninclude = [\"d/*.toml\"]\n[services.web]\ncommand = 1\n");
     scratch.write("d/1.toml", b"[services.web]\ncommand = \"x\"\n");
@@ -98,7 +98,7 @@ d/x.env:3:3: variable `NONE` is not set
 }
 
 #[test]
-fn what_cannot_be_included_is_told() {
+fn files_that_cannot_be_included_are_errors() {
     let scratch = Scratch::new();
     scratch.write(
         "keepalive.toml",
@@ -134,7 +134,7 @@ keepalive.toml:2:47: the path is empty
 }
 
 #[test]
-fn a_file_that_is_no_utf_8_is_told_with_the_place() {
+fn a_file_that_is_not_utf_8_is_reported_with_the_location() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", INCLUDING);
     scratch.write("d/a.toml", b"[services.a]\n# caf\xe9\ncommand = \"x\"\n");
@@ -158,7 +158,7 @@ d/b.toml:1:1: not UTF-8: byte 0 is 0xff
 }
 
 #[test]
-fn a_file_that_is_too_large_is_not_read() {
+fn a_file_that_is_too_large_is_an_error() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", &vec![b'#'; 2 << 20]);
     check_files(
@@ -172,7 +172,7 @@ keepalive.toml: cannot be read: larger than 1 MiB
 }
 
 #[test]
-fn a_directory_and_a_missing_file_are_told() {
+fn a_directory_and_a_missing_file_are_errors() {
     let scratch = Scratch::new();
     check_files(&scratch, "keepalive.toml: cannot be read: no such file or directory\n\n1 error in the configuration");
     std::fs::create_dir(scratch.0.join("keepalive.toml")).unwrap();
@@ -180,7 +180,7 @@ fn a_directory_and_a_missing_file_are_told() {
 }
 
 #[test]
-fn check_looks_for_programs_and_directories() {
+fn check_reports_missing_programs_and_directories() {
     let scratch = Scratch::new();
     scratch.write("bin/tool", b"");
     scratch.write(
@@ -196,9 +196,9 @@ fn check_looks_for_programs_and_directories() {
         .as_bytes(),
     );
     assert_eq!(scratch.load().map(|loaded| loaded.warnings), Ok(Vec::new()));
-    let told = scratch.told(scratch.load_as(Purpose::Check, 0));
+    let output = scratch.output(scratch.load_as(Purpose::Check, 0));
     assert_eq!(
-        told.trim_end(),
+        output.trim_end(),
         r#"
 warning: keepalive.toml:11:21: the hard limit for `nofile` is 1024, and raising it requires CAP_SYS_RESOURCE
   11 | limits = { nofile = 4096, core = 1 }
@@ -234,12 +234,12 @@ keepalive.toml:16:11: program `sub/none` not found
 "#
         .trim_matches('\n')
         .trim_end(),
-        "\n--- told:\n{told}"
+        "\n--- output:\n{output}"
     );
 }
 
 #[test]
-fn check_finds_programs_as_the_service_will() {
+fn check_searches_for_programs_as_the_service_does() {
     let scratch = Scratch::new();
     let tool = scratch.write("bin/tool", b"");
     std::fs::set_permissions(tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -253,7 +253,7 @@ fn check_finds_programs_as_the_service_will() {
 }
 
 #[test]
-fn the_configuration_is_the_first_that_is_there() {
+fn the_first_existing_configuration_file_is_used() {
     let scratch = Scratch::new();
     let find = |variables: &[(OsString, OsString)], explicit: Option<&Path>| {
         scratch.with_environment(Purpose::Run, 0, variables, |environment| find(explicit, environment))
@@ -273,7 +273,7 @@ fn the_configuration_is_the_first_that_is_there() {
 
 // execve(2), ENOENT: "The file pathname or a script or ELF interpreter does not exist."
 #[test]
-fn check_misses_the_interpreter_of_a_script() {
+fn check_reports_a_missing_interpreter_of_a_script() {
     let scratch = Scratch::new();
     for (name, line) in [("a", "#! /none/bash -e\n"), ("b", "#!/bin/sh\r\n"), ("c", "#!/bin/sh -e\n"), ("d", "#!\n")] {
         let path = scratch.write(name, line.as_bytes());
@@ -281,7 +281,7 @@ fn check_misses_the_interpreter_of_a_script() {
     }
     let services = ["a", "b", "c", "d"].map(|name| format!("services.{name}.command = \"./{name}\"\n"));
     scratch.write("keepalive.toml", services.concat().as_bytes());
-    let told = scratch.told(scratch.load_as(Purpose::Check, 0));
+    let output = scratch.output(scratch.load_as(Purpose::Check, 0));
     let expected = r#"
 keepalive.toml:1:22: `./a` needs the interpreter `/none/bash`, which does not exist
   1 | services.a.command = "./a"
@@ -295,5 +295,5 @@ keepalive.toml:2:22: `./b` needs the interpreter `/bin/sh\r`, which does not exi
 
 2 errors in the configuration
 "#;
-    assert_eq!(told.trim_end(), expected.trim());
+    assert_eq!(output.trim_end(), expected.trim());
 }

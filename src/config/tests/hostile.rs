@@ -1,4 +1,4 @@
-//! Nothing that a file can hold makes the reader panic, hang or forget an error.
+//! No content of a file makes loading panic, hang or miss an error.
 
 use super::*;
 
@@ -83,13 +83,13 @@ fn mutated(random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn the_file_that_all_are_made_of_is_right() {
+fn the_unmutated_file_is_valid() {
     let plan = plan(SEED_TEXT);
     assert_eq!(plan.services.len(), 2);
 }
 
 #[test]
-fn mutated_files_give_a_plan_or_a_report() {
+fn a_mutated_file_gives_a_plan_or_a_report() {
     let scratch = Scratch::new();
     let path = scratch.0.join("keepalive.toml");
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -107,7 +107,7 @@ fn mutated_files_give_a_plan_or_a_report() {
 }
 
 #[test]
-fn every_beginning_of_a_file_gives_a_plan_or_a_report() {
+fn every_prefix_of_a_file_gives_a_plan_or_a_report() {
     let scratch = Scratch::new();
     let path = scratch.0.join("keepalive.toml");
     for end in 0..SEED_TEXT.len() {
@@ -119,7 +119,7 @@ fn every_beginning_of_a_file_gives_a_plan_or_a_report() {
 }
 
 #[test]
-fn a_thousand_services_in_a_chain_are_a_plan() {
+fn a_chain_of_a_thousand_services_is_valid() {
     let mut text = String::new();
     for number in 0..1000 {
         let after = if number == 999 { String::new() } else { format!("\"s{}\"", number + 1) };
@@ -137,7 +137,7 @@ fn a_thousand_services_in_a_chain_are_a_plan() {
 }
 
 #[test]
-fn more_errors_than_anybody_reads_are_counted() {
+fn errors_that_are_not_shown_are_counted() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", format!("[services.web]\ncommand = \"x\"\n{}", "?\n".repeat(100_000)).as_bytes());
     let report = scratch.load().unwrap_err();

@@ -1,4 +1,4 @@
-//! `log`, of a service and of all.
+//! `log` of a service and of `[keepalive]`.
 
 use super::*;
 use crate::model::plan::{LogFile, LogFormat, LogStyle, Output, Process};
@@ -7,7 +7,7 @@ fn process(text: &str) -> Process {
     plan(text).services.remove(0).process.clone()
 }
 
-/// What `log` of a service comes to.
+/// Checks the decoded `log` of a service.
 #[track_caller]
 fn check_log(log: &str, stdout: Output, stderr: Output, file: Option<(&str, u64, u32)>) {
     let process = process(&format!("[services.web]\ncommand = \"x\"\nlog = {log}\n"));
@@ -18,7 +18,7 @@ fn check_log(log: &str, stdout: Output, stderr: Output, file: Option<(&str, u64,
 }
 
 #[test]
-fn outputs_and_files_are_independent() {
+fn outputs_and_log_files_are_independent() {
     use Output::{Inherit, Null, Prefix};
     check_log("{}", Inherit, Inherit, None);
     check_log("{ stdout = \"prefix\" }", Prefix, Inherit, None);
@@ -32,7 +32,7 @@ fn outputs_and_files_are_independent() {
 }
 
 #[test]
-fn a_relative_file_is_beside_the_configuration() {
+fn a_relative_log_file_is_relative_to_the_configuration() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlog.file = \"log/w\"\n");
     let mut loaded = scratch.load_as(Purpose::Run, 0).unwrap();
@@ -41,7 +41,7 @@ fn a_relative_file_is_beside_the_configuration() {
 }
 
 #[test]
-fn who_asks_for_json_or_the_time_has_every_line_go_through_keepalive() {
+fn with_json_or_timestamps_all_output_is_captured_by_default() {
     let check = |log: &str, format, timestamps, stdout| {
         let text = format!("[keepalive]\nlog = {log}\n[services.web]\ncommand = \"x\"\nlog.stderr = \"inherit\"\n");
         assert_eq!(plan(&text).log, LogStyle { format, timestamps });
@@ -55,7 +55,7 @@ fn who_asks_for_json_or_the_time_has_every_line_go_through_keepalive() {
 }
 
 #[test]
-fn what_is_wrong_with_a_log_is_told() {
+fn invalid_log_settings_are_errors() {
     check(
         "[keepalive]\nlog = { format = \"xml\", timestamp = true }\n[services.a]\ncommand = \"x\"\nlog = { stdout = \"file\", max_size = \"1MiB\" }\n[services.b]\ncommand = \"x\"\nlog = { file = \"\", max_size = \"10B\", max_files = -1 }\n",
         r#"

@@ -1,12 +1,12 @@
-//! The whole way from text to plan or report.
+//! Tests of loading: from text to plan or report.
 
-mod faults;
+mod errors;
 mod files;
 mod hostile;
 mod logs;
-mod meanings;
 mod plans;
 mod readiness;
+mod semantics;
 mod sockets;
 
 use std::ffi::{CString, OsString};
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::model::plan::{ExitAction, Input, Ready, RestartPolicy, SignalAction};
-use crate::model::{ServiceIndex, Signal, Template};
+use crate::model::{Plan, ServiceIndex, Signal, Template};
 
-/// A directory that goes with the test.
+/// A temporary directory, removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -47,14 +47,14 @@ impl Scratch {
         read: impl FnOnce(&Environment<'_>) -> T,
     ) -> T {
         read(&Environment {
-            files: &ask,
+            files: &query_fs,
             variables,
             root: &self.0,
             directory: &self.0,
             cpus: &|| 3,
             hard_limit: &|_| Some(1024),
             uid,
-            // Whom /etc/passwd does not know has any group at all.
+            // A user who is not in /etc/passwd can have any group.
             gid: if uid == 0 { 0 } else { 7 },
             purpose,
         })
@@ -73,8 +73,8 @@ impl Scratch {
         self.load_as(Purpose::Run, 0)
     }
 
-    /// What is printed, with the directory left out.
-    fn told(&self, result: Result<Loaded, Report>) -> String {
+    /// The printed output without the directory.
+    fn output(&self, result: Result<Loaded, Report>) -> String {
         let text = match result {
             Ok(loaded) => {
                 let mut text = String::new();
@@ -93,18 +93,18 @@ fn variables() -> [(OsString, OsString); 3] {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A directory that stays behind in /tmp does no harm.
+        // Failures are ignored: a leftover directory in /tmp does no harm.
         std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
-/// Compares the whole report (or the warnings) for one file.
+/// Compares the whole report (or the warnings) for a file.
 #[track_caller]
 fn check(input: &str, expect: &str) {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", input.as_bytes());
-    let told = scratch.told(scratch.load());
-    assert_eq!(told.trim_end(), expect.trim_matches('\n').trim_end(), "\n--- told:\n{told}");
+    let output = scratch.output(scratch.load());
+    assert_eq!(output.trim_end(), expect.trim_matches('\n').trim_end(), "\n--- output:\n{output}");
 }
 
 #[track_caller]
@@ -117,7 +117,7 @@ fn plan(input: &str) -> Plan {
     }
 }
 
-/// What is wrong with the keys of one service that is right otherwise.
+/// Checks the report for a service that has these keys in addition to valid ones.
 #[track_caller]
 fn check_keys(keys: &str, expect: &str) {
     check(&format!("[services.web]\ncommand = [\"node\"]\n{keys}"), expect);

@@ -1,4 +1,4 @@
-//! What a right configuration comes to.
+//! The plans of valid configurations.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn minimal() -> Service {
     }
 }
 
-/// The service that `keys` make of a minimal one, compared with what `change` makes of it.
+/// Checks that adding `keys` to a minimal service changes the plan as `change` does.
 #[track_caller]
 pub(super) fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
     let plan = plan(&format!("[services.web]\ncommand = [\"node\"]\n{keys}\n"));
@@ -86,7 +86,7 @@ pub(super) fn check_service(keys: &str, change: impl FnOnce(&mut Service)) {
 }
 
 #[test]
-fn what_is_not_said_is_completed() {
+fn missing_keys_have_defaults() {
     let expected = Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalActions::default(),
@@ -101,7 +101,7 @@ fn what_is_not_said_is_completed() {
 }
 
 #[test]
-fn the_global_settings_are_read() {
+fn the_global_settings_are_decoded() {
     let plan = plan(concat!(
         "[keepalive]\nshutdown_timeout = \"1m30s\"\ntermination_log = \"/t/${PORT}\"\n",
         "signals = { SIGHUP = \"shutdown\", usr2 = \"reload\", usr1 = \"ignore\", \"RTMIN+3\" = \"shutdown\", TERM = \"forward\" }\n",
@@ -115,7 +115,7 @@ fn the_global_settings_are_read() {
 }
 
 #[test]
-fn every_key_of_a_service_is_read() {
+fn every_key_of_a_service_is_decoded() {
     check_service("type = \"oneshot\"\ninstances = \"cpus\"\nautostart = false\nkill_mode = \"process\"", |service| {
         service.kind = Kind::Oneshot;
         service.instances = 3;
@@ -174,7 +174,7 @@ fn every_key_of_a_service_is_read() {
 }
 
 #[test]
-fn commands_are_split_as_a_shell_does_and_expanded_word_by_word() {
+fn a_command_is_split_as_by_a_shell_and_expanded_word_by_word() {
     let command =
         |text: &str| plan(&format!("[services.web]\ncommand = {text}\n")).services.remove(0).process.command.clone();
     assert_eq!(*command(r#"'sh -c "a  b" c\ d'"#), [fixed("sh"), fixed("-c"), fixed("a  b"), fixed("c d")]);
@@ -186,7 +186,7 @@ fn commands_are_split_as_a_shell_does_and_expanded_word_by_word() {
 }
 
 #[test]
-fn the_environment_is_that_of_the_user_below_env_files_below_env() {
+fn env_overrides_env_files_which_override_the_users_variables() {
     let scratch = Scratch::new();
     scratch.write("a.env", b"A=file\nHOME=/from/file\nB=\xff\n");
     scratch.write("web.env", b"A=later\nC=${PORT}\n");
@@ -205,7 +205,7 @@ fn the_environment_is_that_of_the_user_below_env_files_below_env() {
 }
 
 #[test]
-fn a_user_brings_its_groups() {
+fn a_user_has_the_groups_of_the_group_file() {
     check_service("user = \"www\"", |service| {
         service.process.credentials = Some(Credentials { uid: 33, gid: 34, groups: [34, 50].into() });
         service.process.env = [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
@@ -224,7 +224,7 @@ fn a_user_brings_its_groups() {
 }
 
 #[test]
-fn without_root_only_the_own_user_can_be_asked_for() {
+fn only_root_can_run_services_as_another_user() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nuser = 1000\n");
     let process = scratch.load_as(Purpose::Run, 1000).unwrap().plan.services.remove(0).process.clone();
@@ -232,11 +232,11 @@ fn without_root_only_the_own_user_can_be_asked_for() {
     let expected = "keepalive.toml:3:8: only root can change user or group, and keepalive runs as user 1001\n  \
                     3 | user = 1000\n    |        ^^^^\n  \
                     = start keepalive as root, or remove `user`, `group` and `groups`\n\n1 error in the configuration\n";
-    assert_eq!(scratch.told(scratch.load_as(Purpose::Run, 1001)), expected);
+    assert_eq!(scratch.output(scratch.load_as(Purpose::Run, 1001)), expected);
 }
 
 #[test]
-fn services_stand_in_the_order_of_the_file_and_start_in_that_of_their_dependencies() {
+fn services_keep_the_order_of_the_file_and_start_after_their_dependencies() {
     let plan = plan(
         "[services.web]\ncommand = \"x\"\ndepends_on = [\"db\", \"cache\"]\n[services.cache]\ncommand = \"x\"\n\
          depends_on = [\"db\"]\n[services.db]\ncommand = \"x\"\n[services.alone]\ncommand = \"x\"\n",
@@ -266,11 +266,11 @@ fn the_command_after_the_dashes_is_the_service_main() {
     scratch.write("keepalive.toml", b"[services.main]\ncommand = \"x\"\n");
     let expected = "keepalive.toml:1:11: the name `main` is reserved for the command after `--`\n  1 | [services.main]\n    |           ^^^^\n  \
                     = rename it\n\n1 error in the configuration\n";
-    assert_eq!(scratch.told(scratch.load_with(&path, &command)), expected);
+    assert_eq!(scratch.output(scratch.load_with(&path, &command)), expected);
 }
 
 #[test]
-fn the_control_socket_is_at_its_usual_place_at_another_or_nowhere() {
+fn the_control_socket_is_at_the_default_path_at_another_or_off() {
     let control = |setting: &str| plan(&format!("[keepalive]\n{setting}\n[services.a]\ncommand = \"a\"\n")).control;
     assert_eq!(control(""), Control::Default);
     assert_eq!(control("control = true"), Control::Default);

@@ -12,10 +12,10 @@ fn ready(value: &str) -> Ready {
     plan(&text).services[0].ready.clone()
 }
 
-/// What `keepalive run` makes of its options, of which each stands in a text of its own.
+/// Loads the options of `keepalive run`.
 #[track_caller]
 fn inline(options: &[(&'static str, &str)]) -> Result<Loaded, Report> {
-    let mut inline = Inline { text: "run".to_owned(), ..Inline::default() };
+    let mut inline = InlineService { text: "run".to_owned(), ..InlineService::default() };
     for (key, value) in options {
         inline.text.push_str(&format!(" --{key} "));
         let span = inline.text.len()..inline.text.len() + value.len();
@@ -24,11 +24,11 @@ fn inline(options: &[(&'static str, &str)]) -> Result<Loaded, Report> {
     }
     inline.name = ("web".to_owned(), 0..3);
     inline.command = vec![(b"x".to_vec(), 0..3), (b"{fd.b}".to_vec(), 0..3)];
-    Scratch::new().with_environment(Purpose::Run, 0, &[], |environment| assemble(&inline, environment))
+    Scratch::new().with_environment(Purpose::Run, 0, &[], |environment| load_inline(&inline, environment))
 }
 
 #[test]
-fn options_of_run_are_as_easy_to_type_as_to_write() {
+fn options_of_run_use_a_short_notation() {
     let address = |port: u16| Address::Tcp(([0, 0, 0, 0], port).into());
     let options = |ready| [("listen", "b=tcp://0.0.0.0:2"), ("listen", "a=tcp://0.0.0.0:1"), ("ready", ready)];
     let service = |ready| inline(&options(ready)).unwrap().plan.services.remove(0);
@@ -49,7 +49,7 @@ fn options_of_run_are_as_easy_to_type_as_to_write() {
 }
 
 #[test]
-fn what_is_wrong_with_options_of_run_is_told() {
+fn invalid_options_of_run_are_errors() {
     let options = [("listen", "b=tcp://0:2"), ("ready", "http://h/?a=b")];
     let expected = "\
 command line:1:14: invalid address `tcp://0:2`
@@ -74,7 +74,7 @@ fn check_http(url: &str, authority: Template, target: &str) {
 }
 
 #[test]
-fn every_kind_of_readiness_is_read() {
+fn every_kind_of_readiness_is_decoded() {
     assert_eq!(ready("\"exec\""), Ready::Exec);
     assert_eq!(ready("\"notify\""), Ready::Notify);
     assert_eq!(ready("\"ipc\""), Ready::Ipc);
@@ -95,7 +95,7 @@ fn every_kind_of_readiness_is_read() {
 
 // RFC 3986, 3.2.3 and 6.2.3: without a port it is 80, without a path it is `/`.
 #[test]
-fn a_url_is_an_address_and_what_is_asked_for() {
+fn a_url_consists_of_authority_and_target() {
     check_http("http://127.0.0.1/ok", fixed("127.0.0.1:80"), "/ok");
     check_http("http://localhost:8080", fixed("127.0.0.1:8080"), "/");
     check_http("http://localhost", fixed("127.0.0.1:80"), "/");
@@ -109,7 +109,7 @@ fn a_url_is_an_address_and_what_is_asked_for() {
 }
 
 #[test]
-fn times_and_reload_are_read() {
+fn durations_and_reload_are_decoded() {
     check_service("ready_timeout = \"1m\"\nwatchdog = \"10s\"\nstop_delay = \"2s\"\nipc = true", |service| {
         service.ready_timeout = Duration::from_secs(60);
         service.watchdog = Some(Duration::from_secs(10));
@@ -133,7 +133,7 @@ fn times_and_reload_are_read() {
 }
 
 #[test]
-fn state_is_memory_or_a_file() {
+fn state_is_in_memory_or_in_a_file() {
     check_service("state = { size = \"1MiB\" }", |service| {
         service.process.state = Some(State { size: 1 << 20, persist: None });
     });
@@ -144,7 +144,7 @@ fn state_is_memory_or_a_file() {
 }
 
 #[test]
-fn readiness_that_cannot_be_is_told() {
+fn invalid_readiness_is_an_error() {
     check(
         "[services]\na = { command = \"x\", ready = \"ipc\" }\nb = { command = \"x\", ready = { fd = 4 }, fd_store = 1, listen.a = \"tcp://0.0.0.0:1\" }\nc = { command = \"x\", ready = { tcp = \"db:80\" } }\nd = { command = \"x\", ready = { http = \"https://127.0.0.1/\" } }\ne = { command = \"x\", ready = { http = \"127.0.0.1\" } }\nf = { command = \"x\", ready = { file = \"/a\", exec = \"b\" } }\ng = { command = \"x\", ready = {} }\nh = { command = \"x\", ready = { tcp = \"127.0.0.1:6553{instance}\" }, instances = 7 }\ni = { command = \"x\", ready = { http = \"http://[::1]/a b\" } }\nj = { command = \"x\", ready = { exec = [] } }\nk = { command = \"x\", ready = \"http://127.0.0.1/\" }\nl = { command = \"x\", ready = { tpc = \"127.0.0.1:80\" } }\nm = { command = \"x\", ready = \"notfy\" }\n",
         r#"
@@ -219,7 +219,7 @@ keepalive.toml:14:30: expected `"exec"`, `"notify"`, `"ipc"` or a table, found `
 }
 
 #[test]
-fn check_looks_for_the_program_that_tells_whether_it_is_ready() {
+fn check_reports_a_missing_program_of_a_readiness_probe() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"/bin/sh\"\nready = { exec = \"pg_isready -q\" }\n");
     assert!(scratch.load().is_ok());
@@ -231,11 +231,11 @@ keepalive.toml:3:18: program `pg_isready` not found in PATH
 
 1 error in the configuration
 ";
-    assert_eq!(scratch.told(scratch.load_as(Purpose::Check, 0)), expected);
+    assert_eq!(scratch.output(scratch.load_as(Purpose::Check, 0)), expected);
 }
 
 #[test]
-fn reload_and_times_that_cannot_be_are_told() {
+fn invalid_reload_settings_and_durations_are_errors() {
     check(
         "[services]\na = { command = \"x\", reload = \"signal\" }\nb = { command = \"x\", reload = { strategy = \"signal\", soak = \"1s\" } }\nc = { command = \"x\", reload = { signal = \"SIGHUP\" } }\nd = { command = \"x\", reload = { strategy = \"signal\", signal = \"SIGKILL\" } }\ne = { command = \"x\", reload = { strategy = \"roling\", max_surge = 0 } }\nf = { command = \"x\", reload = { max_surge = 0 } }\ng = { command = \"x\", reload = true }\nh = { command = \"x\", ready_timeout = \"0s\", watchdog = \"0\" }\n",
         r#"
@@ -292,7 +292,7 @@ keepalive.toml:9:55: expected a duration above zero, found `"0"`
 }
 
 #[test]
-fn state_that_cannot_be_is_told() {
+fn invalid_state_settings_are_errors() {
     check(
         "[services]\na = { command = \"x\", state = \"1MiB\" }\nb = { command = \"x\", state = { persist = \"/b\" } }\nc = { command = \"x\", state = { size = \"0\" } }\nd = { command = \"x\", state = { size = \"1KiB\", persist = \"/d\" }, instances = 2 }\n",
         r#"
@@ -321,7 +321,7 @@ keepalive.toml:5:57: 2 instances would share one state file
 }
 
 #[test]
-fn a_oneshot_is_neither_reloaded_nor_asked_whether_it_is_ready() {
+fn a_oneshot_has_neither_reload_nor_readiness() {
     check_keys(
         "type = \"oneshot\"\nready = \"notify\"\nready_timeout = \"1s\"\nreload = \"restart\"\nlisten.a = \"tcp://0.0.0.0:1\"\nstate.size = \"1KiB\"\nipc = true\n",
         r#"
@@ -351,7 +351,7 @@ keepalive.toml:7:1: `listen` has no effect on a oneshot
 }
 
 #[test]
-fn a_stop_that_takes_longer_than_all_may_is_a_warning() {
+fn a_stop_longer_than_the_shutdown_timeout_is_a_warning() {
     check_keys(
         "stop_delay = \"5s\"\nstop_timeout = \"5s\"\n",
         r#"
@@ -364,7 +364,7 @@ warning: keepalive.toml:4:16: `shutdown_timeout` limits the whole shutdown to 9s
 }
 
 #[test]
-fn asking_where_any_instance_answers_is_a_warning() {
+fn a_probe_on_a_shared_socket_is_a_warning() {
     check_keys(
         "listen = { a = \"tcp://0.0.0.0:80\" }\nready = { tcp = \"127.0.0.1:80\" }\n",
         r#"

@@ -4,7 +4,7 @@ use super::plans::{check_service, fixed, numbered};
 use super::*;
 use crate::model::plan::{Address, Listen, ListenMode};
 
-/// The address that `listen.http = value` comes to.
+/// The decoded address of `listen.http = value`.
 #[track_caller]
 fn address(value: &str) -> Address {
     let plan = plan(&format!("[services.web]\ncommand = \"x\"\nlisten.http = {value}\n"));
@@ -35,7 +35,7 @@ fn addresses_are_tcp_udp_and_unix() {
 }
 
 #[test]
-fn the_file_of_a_socket_has_a_mode_and_an_owner() {
+fn the_file_of_a_unix_socket_has_a_mode_and_an_owner() {
     let socket = |keys: &str| address(&format!("{{ address = \"unix:///run/x.sock\"{keys} }}"));
     assert_eq!(socket(""), unix("/run/x.sock", 0o666, None));
     assert_eq!(socket(", mode = \"0660\", user = \"www\""), unix("/run/x.sock", 0o660, Some((33, 34))));
@@ -44,7 +44,7 @@ fn the_file_of_a_socket_has_a_mode_and_an_owner() {
 }
 
 #[test]
-fn a_relative_socket_is_beside_the_configuration() {
+fn a_relative_socket_is_relative_to_the_configuration() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlisten.a = \"unix://x.sock\"\n");
     let plan = scratch.load().unwrap().plan;
@@ -56,7 +56,7 @@ fn a_relative_socket_is_beside_the_configuration() {
 
 // sd_listen_fds(3): SD_LISTEN_FDS_START is 3; "in the same order as configured".
 #[test]
-fn sockets_have_numbers_in_the_order_of_the_file() {
+fn sockets_have_descriptors_in_the_order_of_the_file() {
     let tcp = |port: u16| Address::Tcp(([127, 0, 0, 1], port).into());
     let socket = |name: &str, port| Listen { name: name.into(), address: tcp(port), nonblocking: false };
     check_service(
@@ -73,7 +73,7 @@ fn sockets_have_numbers_in_the_order_of_the_file() {
 }
 
 #[test]
-fn addresses_that_are_none_are_told() {
+fn invalid_addresses_are_errors() {
     check_keys(
         "listen.a = \"0.0.0.0:80\"\nlisten.b = 8080\nlisten.c = \"tcp://:80\"\nlisten.d = \"tcp://example.org:80\"\nlisten.e = \"/run/x\"\nlisten.f = \"tcp://0.0.0.0:0\"\nlisten.g = \"unix://\"\nlisten.h = \"tcp://0.0.0.0:80{instance}\"\nlisten.i = \"http://0.0.0.0:80\"\nlisten.j = \"udp://*:{fd.a}\"\nlisten.k = \"unix:/run/k\"\n",
         r#"
@@ -138,7 +138,7 @@ keepalive.toml:13:12: invalid address `unix:/run/k`
 }
 
 #[test]
-fn sockets_that_cannot_be_are_told() {
+fn invalid_sockets_are_errors() {
     let long = "x".repeat(110);
     check_keys(
         &format!(
@@ -203,7 +203,7 @@ keepalive.toml:14:12: expected a whole number from 0 to 250, found `251`
 }
 
 #[test]
-fn an_address_belongs_to_one_socket_of_all() {
+fn an_address_can_be_used_by_one_socket_only() {
     check(
         "[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://127.0.0.1:80\", y = \"udp://127.0.0.1:80\" }\nstate = { size = \"1KiB\", persist = \"/s/b-{instance}\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://localhost:${PORT}\"\nstate = { size = \"1KiB\", persist = \"/s/b-0\" }\n",
         r#"
@@ -223,7 +223,7 @@ keepalive.toml:8:36: `/s/b-0` is used twice, first at keepalive.toml:4:36
 }
 
 #[test]
-fn addresses_that_overlap_are_told() {
+fn overlapping_addresses_are_errors() {
     check(
         "[keepalive]\nhttp = \"0.0.0.0:90\"\ncontrol = \"/run/c.sock\"\n[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://0.0.0.0:80\", y = \"udp://[::]:80\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://[::]:80\"\nlisten.s = \"tcp://[::1]:80\"\nlisten.h = \"tcp://127.0.0.1:90\"\nlisten.c = \"unix:///run/c.sock\"\nlisten.d = \"unix:///run//./c.sock\"\n",
         r#"
@@ -253,7 +253,7 @@ keepalive.toml:13:12: `unix:///run/c.sock` is used twice, first at keepalive.tom
 }
 
 #[test]
-fn a_socket_that_is_not_there_is_told() {
+fn an_unknown_socket_is_an_error() {
     check(
         "[services.web]\ncommand = [\"a\", \"{fd.htp}\", \"--fd={fd.x}\"]\nlisten = { http = \"tcp://0.0.0.0:80\", admin = \"tcp://0.0.0.0:81\" }\n[services.b]\ncommand = \"b {fd.http}\"\n",
         r#"
@@ -279,7 +279,7 @@ keepalive.toml:5:14: service `b` has no socket `http`
 
 // sd_listen_fds(3), sd_notify(3): these are for the service manager to set.
 #[test]
-fn variables_that_would_be_overwritten_are_told() {
+fn variables_that_keepalive_sets_are_errors() {
     let scratch = Scratch::new();
     scratch.write("a.env", b"NOTIFY_SOCKET=/n\n");
     scratch.write(
@@ -304,15 +304,15 @@ keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is reserved for keepalive
 
 3 errors in the configuration
 ";
-    assert_eq!(scratch.told(scratch.load()), expected);
-    // Where keepalive sets none of them they are variables like any other.
+    assert_eq!(scratch.output(scratch.load()), expected);
+    // If keepalive does not set them, they are ordinary variables.
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nenv_file = \"a.env\"\nenv.LISTEN_FDS = 1\n");
     let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
     assert_eq!(*process.env, [fixed("LISTEN_FDS=1"), fixed("NOTIFY_SOCKET=/n")]);
 }
 
 #[test]
-fn sockets_are_not_announced_where_the_service_does_not_want_it() {
+fn listen_fds_can_be_turned_off() {
     check_service("listen.a = \"tcp://127.0.0.1:1\"\nlisten_fds = false\nenv.LISTEN_FDS = 1", |service| {
         let address = Address::Tcp("127.0.0.1:1".parse().unwrap());
         service.process.listen = [Listen { name: "a".into(), address, nonblocking: false }].into();
@@ -356,7 +356,7 @@ fn check_hint(keys: &str, expect: &[&str]) {
 
 // gunicorn/arbiter.py: `-b fd://3` and the sockets of LISTEN_FDS are one list.
 #[test]
-fn gunicorn_that_is_told_a_number_gets_a_hint_at_listen_fds() {
+fn gunicorn_that_binds_a_descriptor_is_a_warning_about_listen_fds() {
     let listen = "\nlisten.http = \"tcp://127.0.0.1:80\"";
     for (keys, is_hinted_at) in [
         ("command = [\"gunicorn\", \"-b\", \"fd://{fd.http}\", \"app:app\"]", true),
@@ -376,9 +376,9 @@ fn gunicorn_that_is_told_a_number_gets_a_hint_at_listen_fds() {
     check_hint("command = \"gunicorn -b fd://3 app:app\"", &[]);
 }
 
-// nginx, ngx_open_listening_sockets(): an inherited socket is taken as it is, where its own would not block.
+// nginx, ngx_open_listening_sockets(): makes its own sockets non-blocking, but not inherited ones.
 #[test]
-fn nginx_gets_a_hint_at_nonblocking() {
+fn nginx_with_a_blocking_socket_is_a_warning_about_nonblocking() {
     const HINT: &str = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
     let plain = "listen.http = \"tcp://127.0.0.1:80\"";
     let table = |value: &str| format!("listen.http = {{ address = \"tcp://127.0.0.1:80\", nonblocking = {value} }}");

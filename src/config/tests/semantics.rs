@@ -1,9 +1,9 @@
-//! What is wrong between keys and in what they name: limits, dependencies, users, variables, names.
+//! Semantic errors: limits, dependencies, users, variables, names.
 
 use super::{check, check_keys};
 
 #[test]
-fn limits_that_are_none_are_told() {
+fn invalid_limits_are_errors() {
     check_keys(
         "limits = { nofil = 1, core = -1, cpu = { soft = 1 }, data = { soft = 2, hard = 1 }, stack = \"8M\" }\numask = 22\n",
         r#"
@@ -43,7 +43,7 @@ keepalive.toml:4:9: expected an octal number up to 0777, in quotes, found `22`
 }
 
 #[test]
-fn dependencies_that_lead_nowhere_or_in_a_circle_are_told() {
+fn unknown_and_cyclic_dependencies_are_errors() {
     check(
         "[services.a]\ncommand = \"a\"\ndepends_on = [\"b\"]\n[services.b]\ncommand = \"b\"\ndepends_on = [\"c\", \"c\"]\n[services.c]\ncommand = \"c\"\ndepends_on = [\"a\", \"cache\", \"c\"]\n[services.cachex]\ncommand = \"x\"\ndepends_on = \"a\"\n",
         r#"
@@ -78,7 +78,7 @@ keepalive.toml:12:14: expected an array, found `"a"`
 }
 
 #[test]
-fn users_and_groups_that_are_unknown_are_told() {
+fn unknown_users_and_groups_are_errors() {
     check(
         "[services.a]\ncommand = \"a\"\nuser = \"ww\"\n[services.b]\ncommand = \"b\"\nuser = \"www:logs\"\n[services.c]\ncommand = \"c\"\ngroup = \"nobody\"\ngroups = [\"log\", -1]\n[services.d]\ncommand = \"d\"\nuser = 4294967295\n",
         r#"
@@ -118,7 +118,7 @@ keepalive.toml:13:8: expected the name or number of a user, found `4294967295`
 }
 
 #[test]
-fn variables_that_are_not_set_are_told_with_their_place() {
+fn unset_variables_are_reported_with_their_location() {
     check(
         "[services.web]\ncommand = \"serve ${NONE} x\"\ncwd = \"/a/${NONE}\"\nenv = { A = \"${B:+c}\", KEEPALIVE_SERVICE = \"x\", \"\" = \"y\", C = [] }\nenv_file = \"{instance}.env\"\n",
         r#"
@@ -163,7 +163,7 @@ keepalive.toml:5:13: `{instance}` cannot be used here: all instances share this 
 }
 
 #[test]
-fn signals_that_cannot_be_used_are_told() {
+fn signals_that_cannot_be_handled_are_errors() {
     check(
         "[keepalive]\nsignals = { KILL = \"ignore\", CHLD = \"ignore\", HUP = \"ignore\", SIGHUP = \"ignore\", USR3 = \"ignore\", USR1 = \"drop\" }\n[services.web]\ncommand = \"x\"\n",
         r#"
@@ -197,7 +197,7 @@ keepalive.toml:2:106: expected `"reload"`, `"forward"`, `"shutdown"` or `"ignore
 }
 
 #[test]
-fn names_that_services_cannot_have_are_told() {
+fn invalid_service_names_are_errors() {
     check(
         "[services.all]\ncommand = \"x\"\n[services.-a]\ncommand = \"x\"\n[services.\"a.b\"]\ncommand = \"x\"\n[[services.c]]\ncommand = \"x\"\n[services.ok]\ncommand = \"x\"\n",
         r#"
@@ -227,7 +227,7 @@ keepalive.toml:7:1: expected a table, found an array
 }
 
 #[test]
-fn what_is_given_twice_names_both_places() {
+fn duplicates_are_reported_with_both_locations() {
     check(
         "[services.web]\ncommand = \"x\"\n\n[services.web]\ncommand = \"y\"\nnice = 1\nnice = 2\n",
         r#"
@@ -265,7 +265,7 @@ keepalive.toml: no services are defined
 }
 
 #[test]
-fn types_that_do_not_fit_are_told() {
+fn values_of_the_wrong_type_are_errors() {
     check(
         "keepalive = 1\nservices.web.command = \"x\"\nservices.web.autostart = \"yes\"\nservices.web.env = []\nservices.web.env_file = 3\nservices.web.depends_on = [1]\nservices.web.ready = 2\nservices.web.backoff = 1979-05-27\nservices.web.limits = true\nservices.web.log = \"null\"\nservices.web.kill_mode = 2.5\n",
         r#"
@@ -323,7 +323,7 @@ keepalive.toml:11:26: expected `"mixed"`, `"group"` or `"process"`, found `2.5`
 }
 
 #[test]
-fn what_is_odd_but_possible_is_a_warning() {
+fn suspicious_settings_are_warnings() {
     check(
         "[keepalive]\nshutdown_timeout = \"20s\"\n[services.a]\ncommand = \"a\"\nstop_timeout = \"1m\"\ndepends_on = [\"b\"]\n[services.b]\ncommand = \"b\"\nautostart = false\nuser = 1000\n",
         r#"

@@ -1,9 +1,9 @@
-//! What is said about what is wrong, word for word.
+//! Error messages, compared literally.
 
 use super::{check, check_keys};
 
 #[test]
-fn all_errors_are_told_at_once_in_the_order_of_the_file() {
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     check(
         "[services.web]\ncommand = [\"a\", 3]\nrestart = \"allways\"\n[services.db]\nstop_timeout = 5\n[srvices]\n[keepalive]\nshutdown_timeout = \"\"\n",
         r#"
@@ -43,7 +43,7 @@ keepalive.toml:8:20: expected a duration, found `""`
 }
 
 #[test]
-fn the_limit_of_instances_holds_for_all_services_together() {
+fn the_maximum_number_of_instances_applies_to_all_services_together() {
     check(
         "[services.a]\ncommand = \"a\"\ninstances = 65536\n[services.b]\ncommand = \"b\"\n[services.c]\ncommand = \"c\"\n",
         r#"
@@ -58,7 +58,7 @@ keepalive.toml:4:11: too many instances: 65537 up to here, the limit is 65536
 }
 
 #[test]
-fn errors_of_syntax_and_of_meaning_stand_together() {
+fn syntax_errors_and_other_errors_are_reported_together() {
     check(
         "[services.web]\ncommand = node\ninstances = 0\n[services.db\nx = 1\n",
         r#"
@@ -86,7 +86,7 @@ keepalive.toml:5:1: unknown key `x` in the file
 }
 
 #[test]
-fn unknown_keys_name_the_nearest_or_what_other_programs_call_it() {
+fn an_unknown_key_is_reported_with_the_most_similar_or_equivalent_key() {
     check_keys(
         "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\nkill_signal = \"SIGINT\"\nmax_surge = 2\n",
         r#"
@@ -131,7 +131,7 @@ keepalive.toml:9:1: unknown key `max_surge` in `[services.web]`
 }
 
 #[test]
-fn a_misspelt_command_is_told_once() {
+fn a_misspelt_command_is_reported_once() {
     check(
         "[services.web]\ncomand = [\"node\"]\n",
         r#"
@@ -146,7 +146,7 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_as_such() {
+fn keys_of_later_versions_are_reported_as_unsupported() {
     check(
         "[services.web]\ncommand = \"node\"\nhealth = {}\nwatch = { }\nmax_memory = \"1MiB\"\n",
         r#"
@@ -171,7 +171,7 @@ keepalive.toml:5:1: `max_memory` is not supported yet
 }
 
 #[test]
-fn commands_that_are_none_are_told() {
+fn invalid_commands_are_errors() {
     check(
         "services.a.command = []\nservices.b.command = \" \"\nservices.c.command = \"it's\"\nservices.d.command = 1\nservices.e.command = [\"\", \"x\"]\nservices.f.command = [\"x\\u0000\"]\nservices.g = {}\nservices.h = 1\n",
         r#"
@@ -221,7 +221,7 @@ keepalive.toml:8:14: expected a table, found `1`
 }
 
 #[test]
-fn a_shells_words_in_a_command_are_a_warning() {
+fn shell_operators_in_a_command_are_a_warning() {
     check(
         "[services.web]\ncommand = \"migrate && serve\"\n",
         r#"
@@ -234,7 +234,7 @@ warning: keepalive.toml:2:11: `&&` is passed to the program unchanged: no shell 
 }
 
 #[test]
-fn durations_and_numbers_out_of_range_are_told() {
+fn durations_and_numbers_out_of_range_are_errors() {
     check_keys(
         "restart_delay = 5\nmin_uptime = \"5\"\nstop_timeout = \"soon\"\nmax_restarts = -1\nnice = 20\noom_score_adj = 1001\ninstances = \"many\"\nbackoff = { initial = \"1m\", max = \"5s\", factor = 0.5, jitter = 1.5 }\n",
         r#"
@@ -288,7 +288,7 @@ keepalive.toml:10:64: expected a number from 0 to 1, found `1.5`
 }
 
 #[test]
-fn exit_codes_and_signals_that_are_none_are_told() {
+fn invalid_exit_codes_and_signals_are_errors() {
     check_keys(
         "success_exit_codes = [256, \"15\", \"SIGTRM\", 1.0]\nno_restart_exit_codes = 125\nstop_signal = \"SIGSTOP\"\n",
         r#"
@@ -343,7 +343,7 @@ keepalive.toml:1:22: the command is empty
 }
 
 #[test]
-fn a_place_in_a_text_of_several_lines_is_found() {
+fn an_error_in_a_multi_line_string_has_the_right_location() {
     check(
         "[services.a]\ncommand = [\"sh\", \"-c\", \"\"\"\necho 1\n  ${A}\n\"\"\", \'\'\'${B}\'\'\', \'\'\'\r\nx\r\n${C}\'\'\', \"\"\"\\t\n${D}\"\"\"]\n",
         r#"
@@ -373,7 +373,7 @@ keepalive.toml:7:10: variable `D` is not set
 }
 
 #[test]
-fn the_remedy_fits_what_was_probably_meant() {
+fn hints_suggest_what_was_probably_meant() {
     check_keys(
         "autostart = yes\nno_new_privs = off\ninstances = \"4\"\nnice = \"40\"\nmax_restarts = 03\nready = \"2s\"\ncwd = \"\"\n",
         r#"
