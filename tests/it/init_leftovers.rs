@@ -62,7 +62,7 @@ fn each_adopted_zombie_is_told_of_if_that_is_wished() {
         let stderr = running.stderr();
         // The process between the puppet and the daemon is the puppet's own to reap.
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains("keepalive: warning: reaped zombie process "), "{stderr}");
+        assert!(stderr.contains("keepalive: warning: reaped orphaned process "), "{stderr}");
     });
 }
 

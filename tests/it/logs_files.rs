@@ -112,6 +112,6 @@ fn a_full_disk_is_told_once_and_stops_nobody() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    let told = stderr.lines().filter(|line| line.contains("No space left on device, so lines are lost")).count();
+    let told = stderr.lines().filter(|line| line.contains("No space left on device; lines are dropped")).count();
     assert_eq!(told, 1, "{stderr}");
 }
