@@ -4,11 +4,15 @@ use serde_json::Value;
 
 use super::client::{Client, Outcome, encoded};
 use super::output::{Colour, harmless, is_terminal, print, tell};
+use super::signals::DeferredInterrupt;
 use super::status::{number, text};
 use super::{Follow, Form};
 
 /// Colours (SGR) that names of instances have.
 const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+
+/// Ends all colours (SGR).
+const RESET: &str = "\x1b[0m";
 
 /// What `names` have written; no name: all.
 pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> Outcome {
@@ -44,13 +48,22 @@ fn stream(
     if answer.status != 200 {
         return client.refused(what, answer);
     }
+    let mut interrupt = None;
     if follow == Follow::Yes {
         answer.wait_for_ever();
+        interrupt = if is_terminal() { DeferredInterrupt::catch()? } else { None };
     }
+    let colour = client.style.colour;
+    let reset = if colour == Colour::Yes { RESET } else { "" };
     while let Some(lines) = answer.lines()? {
-        match form {
-            Form::Json => print(&lines)?,
-            Form::Text => print(in_words(&lines, what, client.style.colour, show))?,
+        let text = match form {
+            Form::Json => lines,
+            Form::Text => in_words(&lines, what, colour, show).into_bytes(),
+        };
+        match &interrupt {
+            // The terminal drops what it has not shown, the end of a colour too.
+            Some(interrupt) => interrupt.defer(|| print(text), || print(reset))?,
+            None => print(text)?,
         }
     }
     if follow == Follow::Yes {

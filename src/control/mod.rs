@@ -12,6 +12,7 @@ mod human;
 mod lines;
 mod output;
 mod places;
+mod signals;
 mod status;
 mod table;
 mod top;

@@ -12,13 +12,14 @@ use serde_json::{Map, Value};
 use super::client::{Client, Outcome, Stop, Surroundings};
 use super::http::{Answer, Document, Failure, Pending};
 use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
+use super::signals::CaughtSignals;
 use super::status::{Entry, Status, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use super::{Form, NO, human};
 use crate::model::exit_code::OS_ERROR;
 use crate::model::{Mono, Signal};
 use crate::sys::termios::{self, CbreakMode, Size, size};
-use crate::sys::{self, DispositionReset, Origin, Poller, Received, SignalQueue, signals};
+use crate::sys::{self, Poller, signals};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +32,10 @@ const HOME: &str = "\x1b[H";
 const END_OF_LINE: &str = "\x1b[K";
 const END_OF_SCREEN: &str = "\x1b[J";
 const CTRL_D: u8 = 4;
+/// The signals that end the command.
+const QUIT_SIGNALS: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+/// SIGTSTP gives the terminal back while the command is suspended; after the two others the screen is drawn again.
+const OTHER_SIGNALS: [Signal; 3] = [Signal::TSTP, Signal::CONT, Signal::WINCH];
 /// Tokens of what is waited for.
 const SIGNALS: u64 = 0;
 const KEYS: u64 = 1;
@@ -193,9 +198,7 @@ fn live(client: &Client) -> Outcome {
         tell("top: the terminal is in use by another job");
         return Ok(OS_ERROR);
     }
-    // Nothing is started from here on that would have to inherit what was before.
-    let _inherited = signals::block_all(DispositionReset::SigchldOnly);
-    let mut screen = Screen::open().map_err(broken)?;
+    let mut screen = Screen::open()?;
     screen.enter()?;
     let mut next = Look { due: sample.at + INTERVAL, since: None, pending: None };
     loop {
@@ -281,22 +284,25 @@ fn broken(errno: Errno) -> Stop {
 #[derive(Debug)]
 struct Screen {
     poller: Poller,
-    queue: SignalQueue,
+    signals: CaughtSignals,
     /// Keys, where stdin is a terminal.
     keys: Option<CbreakMode>,
     entered: bool,
 }
 
 impl Screen {
-    fn open() -> Result<Self, Errno> {
+    fn open() -> io::Result<Self> {
         let poller = Poller::new()?;
-        let queue = SignalQueue::new()?;
-        poller.add(&queue, SIGNALS)?;
+        let caught = [QUIT_SIGNALS.as_slice(), &OTHER_SIGNALS].concat();
+        let signals = CaughtSignals::catch(&caught)?;
+        // No other signal ends or stops the command before the terminal is as it was.
+        signals::block_all_but(&caught);
+        poller.add(&signals, SIGNALS)?;
         let keys = CbreakMode::enable().ok();
         if keys.is_some() {
             poller.add(io::stdin(), KEYS)?;
         }
-        Ok(Self { poller, queue, keys, entered: false })
+        Ok(Self { poller, signals, keys, entered: false })
     }
 
     fn enter(&mut self) -> io::Result<()> {
@@ -333,22 +339,20 @@ impl Screen {
     fn wait(&mut self, next: &Look) -> Result<Woken, Errno> {
         let ready = self.poller.wait(Some(next.wake().since(sys::now())))?;
         let tokens: Vec<u64> = ready.iter().map(sys::poll::Ready::data).collect();
-        let by_signal = if tokens.contains(&SIGNALS) { self.by_signal()? } else { Woken::Draw };
+        let by_signal = if tokens.contains(&SIGNALS) { self.by_signal() } else { Woken::Draw };
         let woken = if by_signal == Woken::Draw && tokens.contains(&KEYS) { self.by_key() } else { by_signal };
         Ok(if woken == Woken::Draw && tokens.contains(&ANSWER) { Woken::Answer } else { woken })
     }
 
-    fn by_signal(&self) -> Result<Woken, Errno> {
-        let mut received = [Received { signal: Signal::CONT, origin: Origin::Kernel }; 8];
-        let count = self.queue.read(&mut received)?;
-        let has = |wanted: Signal| received.iter().take(count).any(|received| received.signal == wanted);
-        Ok(if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].into_iter().any(has) {
+    fn by_signal(&mut self) -> Woken {
+        let signals = self.signals.take();
+        if QUIT_SIGNALS.into_iter().any(|signal| signals.contains(signal)) {
             Woken::Quit
-        } else if has(Signal::TSTP) {
+        } else if signals.contains(Signal::TSTP) {
             Woken::Suspend
         } else {
             Woken::Draw
-        })
+        }
     }
 
     fn by_key(&self) -> Woken {
