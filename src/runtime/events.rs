@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::control::json::Object;
 use super::journal::{Line, Name, Why, service_name};
 use super::text::Counted;
-use crate::logs::stamp::Stamp;
+use crate::logs::timestamp::Timestamp;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
 use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
 
@@ -153,7 +153,7 @@ impl Event {
     pub(super) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
-        object.text("time", Stamp::of(self.at).as_str());
+        object.text("time", Timestamp::since_epoch(self.at).as_str());
         object.text("event", name(&self.what).as_str());
         match &self.what {
             What::JournalEvent(event) => {

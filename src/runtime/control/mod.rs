@@ -21,7 +21,7 @@ use nix::errno::Errno;
 
 use super::Runtime;
 use super::events::{Coalescer, What};
-use crate::logs::message::LogsQuery;
+use crate::logs::protocol::LogsQuery;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, RequestId};
 use crate::sys::{self, Interest, Poller, socket};
