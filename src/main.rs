@@ -39,12 +39,12 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(USAGE, move |environment| Ok(config::assemble(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
-        Ok(Invocation::Say { stream: Stream::Stdout, text, code }) => print(&text).max(code),
-        Ok(Invocation::Say { stream: Stream::Stderr, text, code }) => {
+        Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => print(&text).max(code),
+        Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
             tell(&text);
             code
         }
-        Ok(Invocation::Ask(request)) => {
+        Ok(Invocation::Client(request)) => {
             let surroundings =
                 control::Surroundings { variable: surroundings.variable, user: process::effective_user() };
             control::perform(&request, &surroundings)

@@ -58,8 +58,8 @@ pub enum Invocation {
         /// For whom to print it.
         form: Form,
     },
-    /// What another init says in place of running a command.
-    Say {
+    /// What another init prints instead of running a command.
+    Print {
         /// Where.
         stream: Stream,
         /// Whole lines.
@@ -67,8 +67,8 @@ pub enum Invocation {
         /// The exit code.
         code: u8,
     },
-    /// Something that is asked of a running keepalive.
-    Ask(ControlRequest),
+    /// A request to a running keepalive.
+    Client(ControlRequest),
     /// A text to be read.
     Help(String),
     /// `--version`.
