@@ -46,7 +46,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
         }
         Ok(Invocation::Client(request)) => {
             let surroundings =
-                control::Surroundings { variable: surroundings.variable, user: process::effective_user() };
+                control::Environment { variable: surroundings.variable, user: process::effective_user() };
             control::perform(&request, &surroundings)
         }
         Ok(Invocation::Help(text)) => print(&text),

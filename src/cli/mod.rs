@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser};
 
 use crate::config::{Inline, nearest};
-use crate::control::{NO, Request as ControlRequest};
+use crate::control::{EXIT_FAILURE, Request as ControlRequest};
 use crate::init::Options;
 use crate::model::exit_code::USAGE;
 use definitions::Definition;
@@ -106,7 +106,7 @@ impl UsageError {
     /// The exit code: 2, but for a probe 1, as HEALTHCHECK has no other for no.
     #[must_use]
     pub fn code(&self) -> u8 {
-        if self.command == "health" { NO } else { USAGE }
+        if self.command == "health" { EXIT_FAILURE } else { USAGE }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::{CONTROL, HTTP, Server};
-use crate::control::{Place, places};
+use crate::control::{SocketPath, socket_paths};
 use crate::model::errno;
 use crate::model::plan::Control;
 use crate::sys::{Poller, process, socket};
@@ -70,8 +70,8 @@ impl Server {
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
     let mut obstacles: Vec<(PathBuf, RolloutError)> = Vec::new();
-    let places = places(&|name| std::env::var_os(name), process::effective_user());
-    for Place { path, .. } in places {
+    let places = socket_paths(&|name| std::env::var_os(name), process::effective_user());
+    for SocketPath { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.
