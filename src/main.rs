@@ -17,11 +17,11 @@ use keepalive::{control, init, logs, runtime, sys};
 keepalive::entry!(run);
 
 fn run(arguments: Vec<OsString>) -> u8 {
-    logs::bug::end_on_panic(Path::new(TERMINATION_LOG));
+    logs::panic_hook::install(Path::new(TERMINATION_LOG));
     let surroundings = Surroundings { variable: &|name| std::env::var_os(name), id: process::id().get() };
     match drop_in::read(&arguments, &surroundings).map_or_else(|| cli::read(&arguments), Ok) {
         Ok(Invocation::Init { options, command }) => {
-            logs::own::start(if options.compat == Compat::Native && options.verbosity > 0 {
+            logs::messages::init(if options.compat == Compat::Native && options.verbosity > 0 {
                 log::LevelFilter::Debug
             } else {
                 log::LevelFilter::Warn
@@ -39,14 +39,14 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(USAGE, move |environment| Ok(config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
-        Ok(Invocation::Say { stream: Stream::Stdout, text, code }) => print(&text).max(code),
-        Ok(Invocation::Say { stream: Stream::Stderr, text, code }) => {
+        Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => print(&text).max(code),
+        Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
             tell(&text);
             code
         }
-        Ok(Invocation::Ask(request)) => {
+        Ok(Invocation::Client(request)) => {
             let surroundings =
-                control::Surroundings { variable: surroundings.variable, user: process::effective_user() };
+                control::Environment { variable: surroundings.variable, user: process::effective_user() };
             control::perform(&request, &surroundings)
         }
         Ok(Invocation::Help(text)) => print(&text),
@@ -80,7 +80,7 @@ fn supervise<R>(invalid: u8, read: R) -> u8
 where
     R: Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String> + 'static,
 {
-    logs::own::start(log::LevelFilter::Info);
+    logs::messages::init(log::LevelFilter::Info);
     let loaded = with_environment(Purpose::Run, &config::query_fs, &read);
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
@@ -90,7 +90,7 @@ where
         }
         Err(text) => {
             // There is nobody else left to tell if this fails.
-            logs::end::leave(Path::new(TERMINATION_LOG), &text).ok();
+            logs::termination_log::write(Path::new(TERMINATION_LOG), &text).ok();
             complain(&text);
             invalid
         }

@@ -73,23 +73,41 @@ fn form(definition: &Definition) -> &'static str {
 
 fn invocation(definition: &'static Definition, words: Words) -> Result<Invocation, UsageError> {
     let timeout = words.value("--timeout").map(timeout).transpose()?;
+    let script = if definition.name == "completions" { script(words.exactly(definition)?) } else { None };
+    if let Some(text) = script {
+        return Ok(Invocation::Help(text));
+    }
+    let task = task(definition, &words)?;
     let form = if words.has("--json") { Form::Json } else { Form::Text };
-    let socket = words.socket.clone();
-    let ask = |task| Ok(Invocation::Ask(Request { task, socket, form, timeout }));
+    Ok(Invocation::Client(Request { task, socket: words.socket, form, timeout }))
+}
+
+/// What `keepalive completions WORD` prints without asking anybody.
+fn script([word]: [&str; 1]) -> Option<String> {
+    match word {
+        "man" => Some(man::page()),
+        "bash" => Some(completions::bash()),
+        "zsh" => Some(completions::zsh()),
+        "fish" => Some(completions::fish()),
+        _ => None,
+    }
+}
+
+fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageError> {
     let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
-    match definition.name {
-        "status" => ask(Task::Status(words.names()?)),
-        "start" => ask(Task::Change(Change::Start, words.some_names(definition)?)),
-        "stop" => ask(Task::Change(Change::Stop, words.some_names(definition)?)),
-        "restart" => ask(Task::Change(Change::Restart, words.some_names(definition)?)),
-        "reload" => ask(Task::Change(Change::Reload, words.names()?)),
+    Ok(match definition.name {
+        "status" => Task::Status(words.names()?),
+        "start" => Task::Change(Change::Start, words.some_names(definition)?),
+        "stop" => Task::Change(Change::Stop, words.some_names(definition)?),
+        "restart" => Task::Change(Change::Restart, words.some_names(definition)?),
+        "reload" => Task::Change(Change::Reload, words.names()?),
         "scale" => {
             let [name, instances] = words.exactly(definition)?;
-            ask(Task::Scale(service(name)?, count("scale", instances)?))
+            Task::Scale(service(name)?, count("scale", instances)?)
         }
         "signal" => {
             let [name, signal] = words.exactly(definition)?;
-            ask(Task::Signal(name_of(name)?, init_options::signal("keepalive signal", signal)?))
+            Task::Signal(name_of(name)?, init_options::signal("keepalive signal", signal)?)
         }
         "logs" => {
             let lines = match words.value("--lines") {
@@ -97,28 +115,28 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
                 Some("all") => None,
                 Some(number) => Some(count("-n", number)?),
             };
-            ask(Task::Logs { names: words.names()?, lines, follow })
+            Task::Logs { names: words.names()?, lines, follow }
         }
-        "events" => words.none(definition).and_then(|()| ask(Task::Events(follow))),
-        "top" => words.none(definition).and_then(|()| ask(Task::Top)),
         "health" => match words.operands.as_slice() {
-            [] if words.has("--ready") => ask(Task::Ready(None)),
-            [] => ask(Task::Alive),
-            [name] => ask(Task::Ready(Some(name_of(name)?))),
-            [_, more, ..] => Err(unexpected(definition, more)),
+            [] if words.has("--ready") => Task::Ready(None),
+            [] => Task::Alive,
+            [name] => Task::Ready(Some(name_of(name)?)),
+            [_, more, ..] => return Err(unexpected(definition, more)),
         },
-        "shutdown" => words.none(definition).and_then(|()| ask(Task::Shutdown)),
-        _ => match words.exactly(definition)? {
-            ["man"] => Ok(Invocation::Help(man::page())),
-            ["bash"] => Ok(Invocation::Help(completions::bash())),
-            ["zsh"] => Ok(Invocation::Help(completions::zsh())),
-            ["fish"] => Ok(Invocation::Help(completions::fish())),
-            [word] => match NAMES.into_iter().find(|names| names.as_str() == word) {
-                Some(names) => ask(Task::Names(names)),
-                None => Err(unknown_shell(word)),
-            },
-        },
-    }
+        "completions" => {
+            let [word] = words.exactly(definition)?;
+            let names = NAMES.into_iter().find(|names| names.as_str() == word);
+            Task::Names(names.ok_or_else(|| unknown_shell(word))?)
+        }
+        name => {
+            let [] = words.exactly(definition)?;
+            match name {
+                "events" => Task::Events(follow),
+                "top" => Task::Top,
+                _ => Task::Shutdown,
+            }
+        }
+    })
 }
 
 impl Words {
@@ -142,17 +160,13 @@ impl Words {
         self.names()
     }
 
-    fn none(&self, definition: &Definition) -> Result<(), UsageError> {
-        self.operands.first().map_or(Ok(()), |word| Err(unexpected(definition, word)))
-    }
-
+    /// The operands, which must be so many.
     fn exactly<const N: usize>(&self, definition: &Definition) -> Result<[&str; N], UsageError> {
-        let words: Vec<&str> = self.operands.iter().map(String::as_str).collect();
-        match (words.get(N), <[&str; N]>::try_from(words.as_slice())) {
-            (Some(more), _) => Err(unexpected(definition, more)),
-            (None, Ok(words)) => Ok(words),
-            (None, Err(_)) => Err(missing(definition)),
+        if let Some(more) = self.operands.get(N) {
+            return Err(unexpected(definition, more));
         }
+        let words: [&str; N] = std::array::from_fn(|position| self.operands.get(position).map_or("", String::as_str));
+        if self.operands.len() < N { Err(missing(definition)) } else { Ok(words) }
     }
 }
 

@@ -9,7 +9,7 @@ fn request(task: Task) -> Request {
 
 #[track_caller]
 fn check_task(line: &str, task: Task) {
-    check(line, Invocation::Ask(request(task)));
+    check(line, Invocation::Client(request(task)));
 }
 
 #[track_caller]
@@ -70,8 +70,8 @@ fn common_options_stand_anywhere_after_the_command() {
         timeout: Some(Duration::from_secs(90)),
         ..request(Task::Change(Change::Stop, names(&["a", "b"])))
     };
-    check("stop --json a --socket /s b --timeout=1m30s", Invocation::Ask(expected.clone()));
-    check("stop a b --socket=/s --timeout 90s --json", Invocation::Ask(expected));
+    check("stop --json a --socket /s b --timeout=1m30s", Invocation::Client(expected.clone()));
+    check("stop a b --socket=/s --timeout 90s --json", Invocation::Client(expected));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser};
 
 use crate::config::{InlineService, nearest};
-use crate::control::{NO, Request as ControlRequest};
+use crate::control::{EXIT_FAILURE, Request as ControlRequest};
 use crate::init::Options;
 use crate::model::exit_code::USAGE;
 use definitions::Definition;
@@ -58,8 +58,8 @@ pub enum Invocation {
         /// For whom to print it.
         form: Form,
     },
-    /// What another init says in place of running a command.
-    Say {
+    /// What another init prints instead of running a command.
+    Print {
         /// Where.
         stream: Stream,
         /// Whole lines.
@@ -67,8 +67,8 @@ pub enum Invocation {
         /// The exit code.
         code: u8,
     },
-    /// Something that is asked of a running keepalive.
-    Ask(ControlRequest),
+    /// A request to a running keepalive.
+    Client(ControlRequest),
     /// A text to be read.
     Help(String),
     /// `--version`.
@@ -106,7 +106,7 @@ impl UsageError {
     /// The exit code: 2, but for a probe 1, as HEALTHCHECK has no other for no.
     #[must_use]
     pub fn code(&self) -> u8 {
-        if self.command == "health" { NO } else { USAGE }
+        if self.command == "health" { EXIT_FAILURE } else { USAGE }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A request: what is sent, what is printed, the exit code.
+//! Performs a request: sends it, prints the response, and returns the exit code.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,103 +7,106 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::http::{self, Answer, Document, Failure, Pending};
-use super::output::{Style, harmless, print, tell, tell_lines, unwritten};
-use super::places::{Place, places};
+use super::http::{self, Document, PendingResponse, RequestError, Response};
+use super::output::{Style, output_error_code, print, print_error, print_error_lines, without_control_chars};
+use super::socket_paths::{SocketPath, socket_paths};
 use super::status::{Status, list, text};
 use super::table::shortened;
-use super::{Change, Form, NO, NOBODY, Names, Request, Task, health, lines, top};
+use super::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Form, Names, Request, Task, health, stream, top};
 use crate::model::units::format_duration;
 
-/// How long what only looks may take.
-const LOOK: Duration = Duration::from_secs(5);
-/// For what a shell waits for in the middle of a line.
-const COMPLETE: Duration = Duration::from_secs(1);
-/// How long what changes something may take.
-const CHANGE: Duration = Duration::from_secs(60);
-const STATUS: &str = "/v1/status";
-/// How much longer we wait than the server, so that its answer, which says why, comes first.
-const SLACK: Duration = Duration::from_secs(5);
+/// The default time limit of requests that change nothing.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The default time limit of completions, for which a shell waits while somebody types.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
+/// The default time limit of requests that change something.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+const STATUS_PATH: &str = "/v1/status";
+/// How much longer the client waits than the server, so that the server's answer, which has the reason, comes first.
+const SERVER_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 
-/// What a client knows of the world.
+/// What a client uses of its environment.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'s> {
-    /// A variable of the environment.
+pub struct Environment<'s> {
+    /// Returns a variable of the environment.
     pub variable: &'s dyn Fn(&str) -> Option<OsString>,
     /// The effective user.
     pub user: u32,
 }
 
-impl std::fmt::Debug for Surroundings<'_> {
+impl std::fmt::Debug for Environment<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Surroundings").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
-/// Why a request ends without an answer having been shown.
+/// Why a request fails without a response.
 #[derive(Debug)]
-pub(super) enum Stop {
-    /// There is none.
-    NoAnswer(Failure),
+pub(super) enum CommandError {
+    /// There is no response.
+    NoResponse(RequestError),
     /// stdout cannot be written to.
-    Unwritten(io::Error),
+    Output(io::Error),
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::NoAnswer(failure)
+impl From<RequestError> for CommandError {
+    fn from(failure: RequestError) -> Self {
+        Self::NoResponse(failure)
     }
 }
 
-impl From<io::Error> for Stop {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
-        Self::Unwritten(error)
+        Self::Output(error)
     }
 }
 
-/// The exit code, unless it came to nothing.
-pub(super) type Outcome = Result<u8, Stop>;
+/// The exit code, or why there is no response.
+pub(super) type CommandResult = Result<u8, CommandError>;
 
-/// Asks, prints the answer, and gives back the exit code: 0 done, 1 the answer is no, 3 nothing answers.
+/// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable.
 #[must_use]
-pub fn perform(request: &Request, surroundings: &Surroundings<'_>) -> u8 {
-    let client = Client::new(request, surroundings);
+pub fn perform(request: &Request, environment: &Environment<'_>) -> u8 {
+    let client = Client::new(request, environment);
     let outcome = match &request.task {
         Task::Status(names) => show_status(&client, names),
-        Task::Change(Change::Reload, names) if names.is_empty() => client.act("reload", "/v1/reload", "", said),
+        Task::Change(Change::Reload, names) if names.is_empty() => client.post("reload", "/v1/reload", "", reason_text),
         Task::Change(change, names) => client.change_all(*change, names),
-        Task::Scale(name, instances) => {
-            client.act(&format!("scale {name}"), &service(name, "scale"), &format!("instances={instances}&"), done)
-        }
+        Task::Scale(name, instances) => client.post(
+            &format!("scale {name}"),
+            &service_path(name, "scale"),
+            &format!("instances={instances}&"),
+            result_text,
+        ),
         Task::Signal(name, signal) => {
-            let query = format!("signal={}&", encoded(&signal.to_string()));
-            client.act(&format!("signal {name}"), &service(name, "signal"), &query, said)
+            let query = format!("signal={}&", percent_encoded(&signal.to_string()));
+            client.post(&format!("signal {name}"), &service_path(name, "signal"), &query, reason_text)
         }
-        Task::Logs { names, lines, follow } => lines::logs(&client, names, *lines, *follow),
-        Task::Events(follow) => lines::events(&client, *follow),
-        Task::Top => top::run(&client, surroundings),
+        Task::Logs { names, lines, follow } => stream::logs(&client, names, *lines, *follow),
+        Task::Events(follow) => stream::events(&client, *follow),
+        Task::Top => top::run(&client, environment),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
-        Task::Shutdown => client.act("shutdown", "/v1/shutdown", "", done),
+        Task::Shutdown => client.post("shutdown", "/v1/shutdown", "", result_text),
         Task::Names(which) => return show_names(&client, *which),
     };
     let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
     match outcome {
         Ok(code) => code,
-        Err(Stop::Unwritten(error)) if is_probe => unwritten(&error).min(NO),
-        Err(Stop::Unwritten(error)) => unwritten(&error),
-        Err(Stop::NoAnswer(failure)) => {
-            tell(&failure.to_string());
-            // HEALTHCHECK knows 0 and 1 and nothing else.
-            if is_probe { NO } else { NOBODY }
+        Err(CommandError::Output(error)) if is_probe => output_error_code(&error).min(EXIT_FAILURE),
+        Err(CommandError::Output(error)) => output_error_code(&error),
+        Err(CommandError::NoResponse(failure)) => {
+            print_error(&failure.to_string());
+            // HEALTHCHECK knows 0 and 1 only.
+            if is_probe { EXIT_FAILURE } else { EXIT_UNREACHABLE }
         }
     }
 }
 
-/// Whom to ask, how long to wait, and how to print what comes.
+/// Where to connect, how long to wait, and how to print the response.
 #[derive(Debug)]
 pub(super) struct Client {
-    places: Vec<Place>,
+    paths: Vec<SocketPath>,
     user: u32,
     pub(super) form: Form,
     pub(super) style: Style,
@@ -111,71 +114,71 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(request: &Request, surroundings: &Surroundings<'_>) -> Self {
-        let places = match &request.socket {
-            Some(path) => vec![Place { path: path.clone(), public: false }],
-            None => places(surroundings.variable, surroundings.user),
+    fn new(request: &Request, environment: &Environment<'_>) -> Self {
+        let paths = match &request.socket {
+            Some(path) => vec![SocketPath { path: path.clone(), public: false }],
+            None => socket_paths(environment.variable, environment.user),
         };
-        let style = Style::find(surroundings.variable);
-        Self { places, user: surroundings.user, form: request.form, style, timeout: request.timeout }
+        let style = Style::find(environment.variable);
+        Self { paths, user: environment.user, form: request.form, style, timeout: request.timeout }
     }
 
-    /// Asks for something that changes nothing.
-    pub(super) fn look(&self, target: &str) -> Result<Answer, Failure> {
-        self.ask("GET", target, self.timeout.unwrap_or(LOOK))
+    /// Sends a request that changes nothing.
+    pub(super) fn get(&self, target: &str) -> Result<Response, RequestError> {
+        self.request("GET", target, self.timeout.unwrap_or(QUERY_TIMEOUT))
     }
 
-    fn ask(&self, method: &str, target: &str, patience: Duration) -> Result<Answer, Failure> {
-        http::connect(&self.places, self.user, patience)?.ask(method, target)
+    fn request(&self, method: &str, target: &str, timeout: Duration) -> Result<Response, RequestError> {
+        http::connect(&self.paths, self.user, timeout)?.request(method, target)
     }
 
-    /// Asks for the state of everything, and neither that nor reading the answer takes longer than `patience`.
-    pub(super) fn ask_for_status(&self, patience: Duration) -> Result<Pending, Failure> {
-        http::connect(&self.places, self.user, patience)?.send("GET", STATUS)
+    /// Sends a request for the status. Neither that nor reading the response takes longer than `timeout`.
+    pub(super) fn request_status(&self, timeout: Duration) -> Result<PendingResponse, RequestError> {
+        http::connect(&self.paths, self.user, timeout)?.send("GET", STATUS_PATH)
     }
 
-    /// The state of everything; `None`: the answer was no, and has been shown.
-    pub(super) fn status(&self) -> Result<Option<Document>, Stop> {
-        let answer = self.look(STATUS)?;
-        if answer.status == 200 {
-            return Ok(Some(answer.document()?));
+    /// The status; `None`: the request was refused, and that has been printed.
+    pub(super) fn status(&self) -> Result<Option<Document>, CommandError> {
+        let response = self.get(STATUS_PATH)?;
+        if response.status == 200 {
+            return Ok(Some(response.document()?));
         }
-        self.refused("status", answer).map(|_| None)
+        self.print_refusal("status", response).map(|_| None)
     }
 
-    /// Shows an answer that is no.
-    pub(super) fn refused(&self, what: &str, answer: Answer) -> Outcome {
-        let status = answer.status;
-        let (body, value) = answer.json()?;
+    /// Prints a response that is a refusal.
+    pub(super) fn print_refusal(&self, what: &str, response: Response) -> CommandResult {
+        let status = response.status;
+        let (body, value) = response.json()?;
         if self.form == Form::Json {
             print(&body)?;
         }
         let reason = text(&value, "reason");
         let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
-        tell_lines(what, &reason);
-        Ok(NO)
+        print_error_lines(what, &reason);
+        Ok(EXIT_FAILURE)
     }
 
-    /// One after the other; one that fails does not keep the others from being tried.
-    fn change_all(&self, change: Change, names: &[String]) -> Outcome {
+    /// Changes one after the other; one that fails does not keep the others from being tried.
+    fn change_all(&self, change: Change, names: &[String]) -> CommandResult {
         let mut code = 0;
         for name in names {
             let what = format!("{} {name}", change.as_str());
-            let words = if change == Change::Reload { said } else { done };
-            code = self.act(&what, &service(name, change.as_str()), "", words)?.max(code);
+            let words = if change == Change::Reload { reason_text } else { result_text };
+            code = self.post(&what, &service_path(name, change.as_str()), "", words)?.max(code);
         }
         Ok(code)
     }
 
-    /// Asks for `what`, and says in `words` what has become of it. `query` ends with `&` unless it is empty.
-    fn act(&self, what: &str, target: &str, query: &str, words: fn(&str, &Value) -> String) -> Outcome {
-        let timeout = self.timeout.unwrap_or(CHANGE);
+    /// Sends a request to change something, and prints the result as `text` makes it. `query` ends with `&` unless empty.
+    fn post(&self, what: &str, target: &str, query: &str, words: fn(&str, &Value) -> String) -> CommandResult {
+        let timeout = self.timeout.unwrap_or(CHANGE_TIMEOUT);
         let target = format!("{target}?{query}timeout={}", format_duration(timeout));
-        let answer = self.ask("POST", &target, timeout.saturating_add(SLACK))?;
-        if answer.status != 200 {
-            return self.refused(what, answer);
+        let response = self.request("POST", &target, timeout.saturating_add(SERVER_TIMEOUT_MARGIN))?;
+        if response.status != 200 {
+            return self.print_refusal(what, response);
         }
-        let (body, value) = answer.json()?;
+        let (body, value) = response.json()?;
         match self.form {
             Form::Json => print(&body)?,
             Form::Text => print(words(what, &value))?,
@@ -184,48 +187,50 @@ impl Client {
     }
 }
 
-/// What has been done, in words: the instances as they are now, or the reason, or at least what was asked for.
-fn done(what: &str, value: &Value) -> String {
+/// The result as text: the states of the instances, or the reason, or that it is done.
+fn result_text(what: &str, value: &Value) -> String {
     let instances: String = list(value, "instances")
         .iter()
-        .map(|instance| harmless(text(instance, "id")) + " " + &harmless(text(instance, "state")) + "\n")
+        .map(|instance| {
+            without_control_chars(text(instance, "id")) + " " + &without_control_chars(text(instance, "state")) + "\n"
+        })
         .collect();
     match (instances.is_empty(), text(value, "reason")) {
         (false, _) => instances,
         (true, "") => format!("{what}: done\n"),
-        (true, reason) => format!("{what}: {}\n", harmless(reason)),
+        (true, reason) => format!("{what}: {}\n", without_control_chars(reason)),
     }
 }
 
-/// As [`done`] of what changes no state, so that the reason says more than that.
-fn said(what: &str, value: &Value) -> String {
+/// As [`result_text`], but the reason comes first: the request changes no state.
+fn reason_text(what: &str, value: &Value) -> String {
     match text(value, "reason") {
-        "" => done(what, value),
-        reason => format!("{}\n", harmless(reason)),
+        "" => result_text(what, value),
+        reason => format!("{}\n", without_control_chars(reason)),
     }
 }
 
-fn show_status(client: &Client, names: &[String]) -> Outcome {
-    let Some(document) = client.status()? else { return Ok(NO) };
+fn show_status(client: &Client, names: &[String]) -> CommandResult {
+    let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
     if client.form == Form::Json && names.is_empty() {
-        // Whatever it says, as long as it is JSON.
+        // Any JSON is passed on.
         document.read::<IgnoredAny>()?;
         print(&document.text)?;
         return Ok(0);
     }
     let mut status: Status = document.read()?;
-    if let Err(unknown) = status.choose(names) {
-        let reason = status.unknown(unknown);
+    if let Err(unknown) = status.select(names) {
+        let reason = status.unknown_name_text(unknown);
         if client.form == Form::Json {
             print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
         }
-        tell(&format!("status: {reason}"));
-        return Ok(NO);
+        print_error(&format!("status: {reason}"));
+        return Ok(EXIT_FAILURE);
     }
     match client.form {
         Form::Json => {
             let mut value: Value = document.read()?;
-            status.leave_chosen(&mut value);
+            status.retain_selected(&mut value);
             print(format!("{value}\n"))?;
         }
         Form::Text if names.is_empty() => {
@@ -235,36 +240,36 @@ fn show_status(client: &Client, names: &[String]) -> Outcome {
         }
         Form::Text => print(status.table(client.style))?,
     }
-    // Thousands of pieces of memory, and the end of the process frees them at once.
+    // Freeing thousands of pieces of memory would only delay the exit.
     std::mem::forget(status);
     Ok(0)
 }
 
-/// Nobody wants to read of errors in the middle of the line that he is typing.
+/// Prints names for completions. Errors are not reported: they would land in the line that somebody types.
 fn show_names(client: &Client, which: Names) -> u8 {
-    let patience = client.timeout.unwrap_or(COMPLETE);
-    let answer = client.ask("GET", STATUS, patience).and_then(Answer::document);
-    if let Ok(status) = answer.and_then(|document| document.read::<Status>()) {
+    let timeout = client.timeout.unwrap_or(COMPLETION_TIMEOUT);
+    let response = client.request("GET", STATUS_PATH, timeout).and_then(Response::document);
+    if let Ok(status) = response.and_then(|document| document.read::<Status>()) {
         print(status.names(which)).ok();
     }
     0
 }
 
-fn service(name: &str, action: &str) -> String {
-    format!("/v1/services/{}/{action}", encoded(name))
+fn service_path(name: &str, action: &str) -> String {
+    format!("/v1/services/{}/{action}", percent_encoded(name))
 }
 
-/// For a path or a query: RFC 3986, section 2.3.
-pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
+/// Percent-encodes `text` for a path or a query. RFC 3986, section 2.3.
+pub(super) fn percent_encoded(text: &str) -> String {
+    let mut percent_encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
+            percent_encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            percent_encoded.push_str(&format!("%{byte:02X}"));
         }
     }
-    encoded
+    percent_encoded
 }
 
 #[cfg(test)]
@@ -272,24 +277,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_plain_letter_is_encoded() {
-        assert_eq!(encoded("web.2_a-b"), "web.2_a-b");
-        assert_eq!(encoded("SIGRTMIN+3"), "SIGRTMIN%2B3");
-        assert_eq!(encoded("a/b ä"), "a%2Fb%20%C3%A4");
+    fn reserved_characters_are_percent_encoded() {
+        assert_eq!(percent_encoded("web.2_a-b"), "web.2_a-b");
+        assert_eq!(percent_encoded("SIGRTMIN+3"), "SIGRTMIN%2B3");
+        assert_eq!(percent_encoded("a/b ä"), "a%2Fb%20%C3%A4");
     }
 
     #[test]
-    fn what_has_been_done_is_said_by_instance() {
+    fn the_result_of_a_change_lists_instances_or_the_reason() {
         let instances = json!([{"id": "web.0", "state": "running"}, {"id": "web.1", "state": "starting"}]);
-        let answer = json!({"result": "done", "reason": "", "instances": instances});
-        assert_eq!(done("start web", &answer), "web.0 running\nweb.1 starting\n");
+        let response = json!({"result": "done", "reason": "", "instances": instances});
+        assert_eq!(result_text("start web", &response), "web.0 running\nweb.1 starting\n");
         let reason = json!({"result": "done", "reason": "the ordered stop has begun"});
-        assert_eq!(done("shutdown", &reason), "shutdown: the ordered stop has begun\n");
-        assert_eq!(done("shutdown", &json!({})), "shutdown: done\n");
+        assert_eq!(result_text("shutdown", &reason), "shutdown: the ordered stop has begun\n");
+        assert_eq!(result_text("shutdown", &json!({})), "shutdown: done\n");
         let steering = json!({"instances": [{"id": "a\x1b[2J", "state": "b\nc"}], "reason": "d\x1b"});
-        assert_eq!((done("start a", &steering), said("", &steering)), ("a [2J b c\n".to_owned(), "d \n".to_owned()));
+        assert_eq!(
+            (result_text("start a", &steering), reason_text("", &steering)),
+            ("a [2J b c\n".to_owned(), "d \n".to_owned())
+        );
         let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
-        assert_eq!(said("signal web", &signal), "SIGHUP sent to web\n");
-        assert_eq!(said("signal web", &json!({})), "signal web: done\n");
+        assert_eq!(reason_text("signal web", &signal), "SIGHUP sent to web\n");
+        assert_eq!(reason_text("signal web", &json!({})), "signal web: done\n");
     }
 }

@@ -1,28 +1,28 @@
-//! For HEALTHCHECK and probes: yes or no, and why, on one line.
+//! `keepalive health`, for HEALTHCHECK and probes: healthy or not, and the reason on one line.
 
-use super::client::{Client, Outcome, encoded};
-use super::output::{harmless, print, tell};
+use super::client::{Client, CommandResult, percent_encoded};
+use super::output::{print, print_error, without_control_chars};
 use super::status::text;
-use super::{Form, NO};
+use super::{EXIT_FAILURE, Form};
 
-/// Whether keepalive's loop goes round.
-pub(super) fn alive(client: &Client) -> Outcome {
+/// Checks that keepalive's loop runs.
+pub(super) fn alive(client: &Client) -> CommandResult {
     probe(client, "/livez", "alive")
 }
 
-/// Whether all is ready that should be, or the service `name`.
-pub(super) fn ready(client: &Client, name: Option<&str>) -> Outcome {
+/// Checks that all services are ready, or the service `name`.
+pub(super) fn ready(client: &Client, name: Option<&str>) -> CommandResult {
     let target = match name.filter(|name| *name != "all") {
-        Some(name) => format!("/readyz?service={}", encoded(name)),
+        Some(name) => format!("/readyz?service={}", percent_encoded(name)),
         None => "/readyz".to_owned(),
     };
     probe(client, &target, "ready")
 }
 
-fn probe(client: &Client, target: &str, word: &str) -> Outcome {
-    let answer = client.look(target)?;
-    let status = answer.status;
-    let (body, value) = answer.json()?;
+fn probe(client: &Client, target: &str, word: &str) -> CommandResult {
+    let response = client.get(target)?;
+    let status = response.status;
+    let (body, value) = response.json()?;
     if client.form == Form::Json {
         print(&body)?;
     }
@@ -32,8 +32,8 @@ fn probe(client: &Client, target: &str, word: &str) -> Outcome {
         }
         return Ok(0);
     }
-    let reason = harmless(text(&value, "reason"));
+    let reason = without_control_chars(text(&value, "reason"));
     let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason };
-    tell(&format!("not {word}: {reason}"));
-    Ok(NO)
+    print_error(&format!("not {word}: {reason}"));
+    Ok(EXIT_FAILURE)
 }

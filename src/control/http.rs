@@ -1,7 +1,6 @@
-//! The wire: one HTTP/1.1 request, one answer, on a connection of its own.
+//! The client side of HTTP/1.1: one request and one response on a connection of its own.
 //!
-//! Nothing here waits longer than it was told to, and no answer is taken in beyond a limit: who listens at the path may
-//! be anybody.
+//! Anybody may listen at the path: every wait has a time limit, and every response a size limit.
 
 use std::fmt;
 use std::fs;
@@ -16,45 +15,45 @@ use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::places::Place;
+use super::socket_paths::SocketPath;
 use crate::model::units::format_duration;
 use crate::model::{Mono, errno};
 use crate::sys;
 
-/// No head of ours is larger than a few hundred bytes.
-const HEAD_LIMIT: usize = 64 << 10;
-const HEADERS: usize = 32;
-/// The state of thousands of instances is some hundred KiB.
-const BODY_LIMIT: usize = 16 << 20;
-/// A log line is 16 KiB at most, six times that if each of its bytes is escaped.
-const LINE_LIMIT: usize = 1 << 20;
-const CHUNK: usize = 64 << 10;
+/// Much more than the few hundred bytes of a head that keepalive sends.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 32;
+/// Much more than the status of thousands of instances, some hundred KiB.
+const MAX_BODY_BYTES: usize = 16 << 20;
+/// Much more than a log line: 16 KiB, six times that if each byte is escaped.
+const MAX_LINE_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 64 << 10;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// Nobody listens at any of these.
-    Nobody(Vec<PathBuf>),
-    /// We may not connect.
-    Denied(PathBuf),
-    /// Somebody else's socket at a place where anybody may put one.
-    Strange(PathBuf),
-    /// The system refuses.
-    Broken(PathBuf, Errno),
-    /// Not in time.
-    Late(PathBuf, Duration),
-    /// What came is no answer of keepalive.
-    Nonsense(PathBuf, &'static str),
-    /// The connection ended within the answer.
-    Cut(PathBuf),
-    /// A stream that goes on until keepalive ends has ended, and keepalive has not, or not in order.
-    BrokenOff(PathBuf),
+pub(super) enum RequestError {
+    /// Nothing listens at any of these paths.
+    NotListening(Vec<PathBuf>),
+    /// Connecting is not permitted.
+    PermissionDenied(PathBuf),
+    /// The socket is in a directory where anybody may create one, and belongs to another user.
+    UntrustedOwner(PathBuf),
+    /// A system call failed.
+    System(PathBuf, Errno),
+    /// The time limit has passed.
+    Timeout(PathBuf, Duration),
+    /// The response is not one of keepalive.
+    InvalidResponse(PathBuf, &'static str),
+    /// The connection ended before the response did.
+    Truncated(PathBuf),
+    /// A stream that lasts until keepalive exits has ended, and keepalive still runs or was killed.
+    StreamAborted(PathBuf),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody(places) => {
+            Self::NotListening(places) => {
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 write!(
                     formatter,
@@ -62,31 +61,31 @@ impl fmt::Display for Failure {
                     places.join(" or ")
                 )
             }
-            Self::Denied(place) => write!(
+            Self::PermissionDenied(place) => write!(
                 formatter,
                 "permission denied at {}: only root and the user that keepalive runs as may connect",
                 place.display()
             ),
-            Self::Strange(place) => {
+            Self::UntrustedOwner(place) => {
                 write!(
                     formatter,
                     "{} belongs to another user and is not trusted (use --socket to connect anyway)",
                     place.display()
                 )
             }
-            Self::Broken(place, errno) => {
+            Self::System(place, errno) => {
                 write!(formatter, "cannot talk to {}: {}", place.display(), errno::words(*errno))
             }
-            Self::Late(place, patience) => {
-                write!(formatter, "no response from {} within {}", place.display(), format_duration(*patience))
+            Self::Timeout(place, timeout) => {
+                write!(formatter, "no response from {} within {}", place.display(), format_duration(*timeout))
             }
-            Self::Nonsense(place, what) => {
+            Self::InvalidResponse(place, what) => {
                 write!(formatter, "the server at {} is not keepalive: {what}", place.display())
             }
-            Self::Cut(place) => {
+            Self::Truncated(place) => {
                 write!(formatter, "the connection to {} was closed before the response was complete", place.display())
             }
-            Self::BrokenOff(place) => write!(
+            Self::StreamAborted(place) => write!(
                 formatter,
                 "the stream ended unexpectedly, and {} still exists: keepalive or its logger was killed",
                 place.display()
@@ -95,225 +94,229 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Connects to the first of `places` where somebody listens.
-pub(super) fn connect(places: &[Place], user: u32, patience: Duration) -> Result<Connection, Failure> {
-    for Place { path, public } in places {
+/// Connects to the first of `places` at which something listens.
+pub(super) fn connect(places: &[SocketPath], user: u32, timeout: Duration) -> Result<Connection, RequestError> {
+    for SocketPath { path, public } in places {
         if *public && fs::symlink_metadata(path).is_ok_and(|file| file.uid() != user) {
-            return Err(Failure::Strange(path.clone()));
+            return Err(RequestError::UntrustedOwner(path.clone()));
         }
-        match sys::socket::connect_with_timeout(path, patience) {
-            Ok(stream) => return Ok(Connection { stream, path: path.clone(), patience }),
+        match sys::socket::connect_with_timeout(path, timeout) {
+            Ok(stream) => return Ok(Connection { stream, path: path.clone(), timeout }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {}
-            Err(Errno::EACCES | Errno::EPERM) => return Err(Failure::Denied(path.clone())),
-            Err(Errno::EAGAIN) => return Err(Failure::Late(path.clone(), patience)),
-            Err(errno) => return Err(Failure::Broken(path.clone(), errno)),
+            Err(Errno::EACCES | Errno::EPERM) => return Err(RequestError::PermissionDenied(path.clone())),
+            Err(Errno::EAGAIN) => return Err(RequestError::Timeout(path.clone(), timeout)),
+            Err(errno) => return Err(RequestError::System(path.clone(), errno)),
         }
     }
-    Err(Failure::Nobody(places.iter().map(|place| place.path.clone()).collect()))
+    Err(RequestError::NotListening(places.iter().map(|place| place.path.clone()).collect()))
 }
 
-/// Somebody listens.
+/// A connection on which nothing has been sent.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Connection {
-    /// Sends a request without a body and waits for the head of the answer. `target` is the path with its query.
-    pub(super) fn ask(self, method: &str, target: &str) -> Result<Answer, Failure> {
-        self.send(method, target)?.answer()
+    /// Sends a request without a body and waits for the head of the response. `target` is the path with its query.
+    pub(super) fn request(self, method: &str, target: &str) -> Result<Response, RequestError> {
+        self.send(method, target)?.response()
     }
 
-    /// Sends a request as [`Connection::ask`] does, and waits for nothing.
-    pub(super) fn send(mut self, method: &str, target: &str) -> Result<Pending, Failure> {
+    /// Sends a request as [`Connection::request`] does, without waiting for the response.
+    pub(super) fn send(mut self, method: &str, target: &str) -> Result<PendingResponse, RequestError> {
         let request =
             format!("{method} {target} HTTP/1.1\r\nHost: keepalive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         if let Err(error) = self.stream.write_all(request.as_bytes())
-            // It may have answered before it has read all, or refuse and close at once.
+            // The server may respond and close before it has read everything.
             && error.kind() != ErrorKind::BrokenPipe
         {
-            return Err(failure(&self.path, &error, self.patience));
+            return Err(error_of(&self.path, &error, self.timeout));
         }
-        Ok(Pending(self))
+        Ok(PendingResponse(self))
     }
 }
 
-/// A request has been sent. Readable: the answer has begun to come.
+/// A request that has been sent. Readable: the response has begun to arrive.
 #[derive(Debug)]
-pub(super) struct Pending(Connection);
+pub(super) struct PendingResponse(Connection);
 
-impl Pending {
-    /// Waits for the head of the answer, from now on.
-    pub(super) fn answer(self) -> Result<Answer, Failure> {
-        let Connection { stream, path, patience } = self.0;
-        let until = Some(sys::now() + patience);
-        read_head(Wire { stream, path, patience, until })
+impl PendingResponse {
+    /// Waits for the head of the response; the time limit starts now.
+    pub(super) fn response(self) -> Result<Response, RequestError> {
+        let Connection { stream, path, timeout } = self.0;
+        let deadline = Some(sys::now() + timeout);
+        read_head(Incoming { stream, path, timeout, deadline })
     }
 }
 
-impl AsFd for Pending {
+impl AsFd for PendingResponse {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.stream.as_fd()
     }
 }
 
-fn failure(path: &Path, error: &std::io::Error, patience: Duration) -> Failure {
+fn error_of(path: &Path, error: &std::io::Error, timeout: Duration) -> RequestError {
     let path = path.to_path_buf();
     match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::WouldBlock | ErrorKind::TimedOut, _) => Failure::Late(path, patience),
-        (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Failure::Cut(path),
-        (_, number) => Failure::Broken(path, number.map_or(Errno::EIO, Errno::from_raw)),
+        (ErrorKind::WouldBlock | ErrorKind::TimedOut, _) => RequestError::Timeout(path, timeout),
+        (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => RequestError::Truncated(path),
+        (_, number) => RequestError::System(path, number.map_or(Errno::EIO, Errno::from_raw)),
     }
 }
 
-/// What bytes come from.
+/// The connection from which a response is read.
 #[derive(Debug)]
-struct Wire {
+struct Incoming {
     stream: UnixStream,
     path: PathBuf,
-    patience: Duration,
-    /// `None`: whenever something comes.
-    until: Option<Mono>,
+    timeout: Duration,
+    /// When reading fails with a timeout; `None`: never.
+    deadline: Option<Mono>,
 }
 
-impl Wire {
-    /// Appends what comes next to `buffer` and says how much that was; 0: the end.
-    fn read(&mut self, buffer: &mut Vec<u8>) -> Result<usize, Failure> {
+impl Incoming {
+    /// Appends what arrives next to `buffer`, and returns its length; 0: the end.
+    fn read(&mut self, buffer: &mut Vec<u8>) -> Result<usize, RequestError> {
         let before = buffer.len();
         loop {
-            let left = self.until.map(|until| until.since(sys::now()));
+            let left = self.deadline.map(|deadline| deadline.since(sys::now()));
             if left == Some(Duration::ZERO) {
-                return Err(Failure::Late(self.path.clone(), self.patience));
+                return Err(RequestError::Timeout(self.path.clone(), self.timeout));
             }
-            let limited = self.stream.set_read_timeout(left);
-            buffer.resize(before + CHUNK, 0);
-            let result = limited.and_then(|()| self.stream.read(buffer.get_mut(before..).unwrap_or_default()));
+            let timeout_set = self.stream.set_read_timeout(left);
+            buffer.resize(before + READ_BYTES, 0);
+            let result = timeout_set.and_then(|()| self.stream.read(buffer.get_mut(before..).unwrap_or_default()));
             buffer.truncate(before + result.as_ref().copied().unwrap_or(0));
             match result {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(failure(&self.path, &error, self.patience)),
+                Err(error) => return Err(error_of(&self.path, &error, self.timeout)),
             }
         }
     }
 
-    fn nonsense(&self, what: &'static str) -> Failure {
-        Failure::Nonsense(self.path.clone(), what)
+    fn invalid(&self, what: &'static str) -> RequestError {
+        RequestError::InvalidResponse(self.path.clone(), what)
     }
 }
 
-fn read_head(mut wire: Wire) -> Result<Answer, Failure> {
+fn read_head(mut incoming: Incoming) -> Result<Response, RequestError> {
     let mut buffer = Vec::new();
     loop {
-        if wire.read(&mut buffer)? == 0 {
-            return Err(Failure::Cut(wire.path));
+        if incoming.read(&mut buffer)? == 0 {
+            return Err(RequestError::Truncated(incoming.path));
         }
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut headers);
         match head.parse(&buffer) {
             Ok(httparse::Status::Complete(end)) => {
                 let status = head.code.unwrap_or(0);
-                let length = body_length(&wire, head.headers)?;
+                let length = body_length(&incoming, head.headers)?;
                 buffer.drain(..end);
-                return Ok(Answer { status, wire, buffer, length });
+                return Ok(Response { status, incoming, buffer, length });
             }
-            Ok(httparse::Status::Partial) if buffer.len() > HEAD_LIMIT => {
-                return Err(wire.nonsense("response head too long"));
+            Ok(httparse::Status::Partial) if buffer.len() > MAX_HEAD_BYTES => {
+                return Err(incoming.invalid("response head too long"));
             }
             Ok(httparse::Status::Partial) => {}
-            Err(_) => return Err(wire.nonsense("invalid HTTP response")),
+            Err(_) => return Err(incoming.invalid("invalid HTTP response")),
         }
     }
 }
 
-/// As `Content-Length` says; `None`: until the connection ends.
-fn body_length(wire: &Wire, headers: &[httparse::Header<'_>]) -> Result<Option<usize>, Failure> {
+/// The value of `Content-Length`; `None`: the body ends with the connection.
+fn body_length(incoming: &Incoming, headers: &[httparse::Header<'_>]) -> Result<Option<usize>, RequestError> {
     let named = |name: &str| headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     if named("Transfer-Encoding").is_some() {
-        return Err(wire.nonsense("chunked response"));
+        return Err(incoming.invalid("chunked response"));
     }
     let Some(header) = named("Content-Length") else { return Ok(None) };
     let length = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
     match length {
-        Some(length) if length <= BODY_LIMIT => Ok(Some(length)),
-        Some(_) => Err(wire.nonsense("response too large")),
-        None => Err(wire.nonsense("response without a valid length")),
+        Some(length) if length <= MAX_BODY_BYTES => Ok(Some(length)),
+        Some(_) => Err(incoming.invalid("response too large")),
+        None => Err(incoming.invalid("response without a valid length")),
     }
 }
 
-/// The whole body of an answer.
+/// The whole body of a response.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// As it came.
+    /// The bytes as they arrived.
     pub(super) text: Vec<u8>,
     path: PathBuf,
 }
 
 impl Document {
-    /// What it says.
+    /// Parses the body.
     ///
     /// # Errors
-    /// It is no JSON, or says nothing of the kind.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+    /// [`RequestError::InvalidResponse`]: it is no JSON, or JSON of another kind.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, RequestError> {
         serde_json::from_slice(&self.text).map_err(|error| {
             let what = if error.is_data() { "unexpected JSON" } else { "invalid JSON" };
-            Failure::Nonsense(self.path.clone(), what)
+            RequestError::InvalidResponse(self.path.clone(), what)
         })
     }
 }
 
-/// The head of an answer has come.
+/// A response of which the head has arrived.
 #[derive(Debug)]
-pub(super) struct Answer {
-    /// Such as 200.
+pub(super) struct Response {
+    /// The status code.
     pub(super) status: u16,
-    wire: Wire,
-    /// What has come and has not been given out.
+    incoming: Incoming,
+    /// What has arrived of the body and has not been returned.
     buffer: Vec<u8>,
     length: Option<usize>,
 }
 
-impl Answer {
-    /// Waits for the rest.
-    pub(super) fn whole(mut self) -> Result<Vec<u8>, Failure> {
+impl Response {
+    /// Waits for the rest of the body.
+    pub(super) fn body(mut self) -> Result<Vec<u8>, RequestError> {
         loop {
             if let Some(length) = self.length.filter(|length| *length <= self.buffer.len()) {
                 self.buffer.truncate(length);
                 return Ok(self.buffer);
             }
-            if self.buffer.len() > BODY_LIMIT {
-                return Err(self.wire.nonsense("response too large"));
+            if self.buffer.len() > MAX_BODY_BYTES {
+                return Err(self.incoming.invalid("response too large"));
             }
-            if self.wire.read(&mut self.buffer)? == 0 {
-                return if self.length.is_none() { Ok(self.buffer) } else { Err(Failure::Cut(self.wire.path)) };
+            if self.incoming.read(&mut self.buffer)? == 0 {
+                return if self.length.is_none() {
+                    Ok(self.buffer)
+                } else {
+                    Err(RequestError::Truncated(self.incoming.path))
+                };
             }
         }
     }
 
-    /// Waits for the rest, which is JSON: as it came, and what it says.
-    pub(super) fn json(self) -> Result<(Vec<u8>, Value), Failure> {
+    /// Waits for the rest of the body: the bytes, and the JSON.
+    pub(super) fn json(self) -> Result<(Vec<u8>, Value), RequestError> {
         let document = self.document()?;
         let value = document.read()?;
         Ok((document.text, value))
     }
 
-    /// Waits for the rest, to be read as JSON.
-    pub(super) fn document(self) -> Result<Document, Failure> {
-        let path = self.wire.path.clone();
-        Ok(Document { text: self.whole()?, path })
+    /// Waits for the rest of the body, to be parsed as JSON.
+    pub(super) fn document(self) -> Result<Document, RequestError> {
+        let path = self.incoming.path.clone();
+        Ok(Document { text: self.body()?, path })
     }
 
-    /// From now on the lines of a stream come when they come.
-    pub(super) fn wait_for_ever(&mut self) {
-        self.wire.until = None;
+    /// Removes the time limit, for a stream.
+    pub(super) fn clear_deadline(&mut self) {
+        self.incoming.deadline = None;
     }
 
-    /// Whole lines, with their ends, as soon as there are any; `None`: that was all.
-    pub(super) fn lines(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        // Whoever reads what we print may take his time.
-        self.wire.until = self.wire.until.map(|_| sys::now() + self.wire.patience);
+    /// Waits for whole lines, with their newlines; `None`: the end.
+    pub(super) fn lines(&mut self) -> Result<Option<Vec<u8>>, RequestError> {
+        // The reader of our output may be slow: that time does not count.
+        self.incoming.deadline = self.incoming.deadline.map(|_| sys::now() + self.incoming.timeout);
         let mut searched = 0;
         loop {
             let new = self.buffer.get(searched..).unwrap_or_default();
@@ -322,18 +325,22 @@ impl Answer {
                 return Ok(Some(std::mem::replace(&mut self.buffer, rest)));
             }
             searched = self.buffer.len();
-            if searched > LINE_LIMIT {
-                return Err(self.wire.nonsense("response line too long"));
+            if searched > MAX_LINE_BYTES {
+                return Err(self.incoming.invalid("response line too long"));
             }
-            if self.wire.read(&mut self.buffer)? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(Failure::Cut(self.wire.path.clone())) };
+            if self.incoming.read(&mut self.buffer)? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(RequestError::Truncated(self.incoming.path.clone()))
+                };
             }
         }
     }
 
-    /// Whether a stream that goes on until keepalive ends has ended with an orderly end: then keepalive has taken its
-    /// socket away first. Whoever is killed leaves it there.
-    pub(super) fn check_end(self) -> Result<(), Failure> {
-        if self.wire.path.exists() { Err(Failure::BrokenOff(self.wire.path)) } else { Ok(()) }
+    /// Checks that a stream that lasts until keepalive exits has ended in order: keepalive removes its socket first when it
+    /// exits, and leaves it when it is killed.
+    pub(super) fn check_end(self) -> Result<(), RequestError> {
+        if self.incoming.path.exists() { Err(RequestError::StreamAborted(self.incoming.path)) } else { Ok(()) }
     }
 }

@@ -1,18 +1,21 @@
-//! Speaks: what a client says to a running keepalive, and how the answer is shown.
+//! The client's half of the control protocol: sends a request to a running keepalive, and prints the response.
 //!
-//! The protocol is HTTP/1.1 over a unix socket, one request for each connection; bodies are JSON, streams are lines of
-//! JSON. This room is the client's half and [`places()`], which the server shares. It holds no state of services, knows
-//! nothing of the supervisor, and is never used by PID 1 itself but for the places. Start reading at [`perform`];
-//! `http.rs` is the wire, `status.rs` and `top.rs` the tables, `lines.rs` what is streamed.
+//! The protocol is HTTP/1.1 over a Unix socket, one request for each connection; bodies are JSON, streams are lines of
+//! JSON. This room holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
+//! [`socket_paths()`].
+//!
+//! Start reading at [`perform`]. `http.rs` is the protocol, `status.rs` and `top.rs` print tables, `stream.rs` prints logs
+//! and events.
 
 mod client;
+mod format;
 mod health;
 mod http;
-mod human;
-mod lines;
 mod output;
-mod places;
+mod signals;
+mod socket_paths;
 mod status;
+mod stream;
 mod table;
 mod top;
 
@@ -21,14 +24,14 @@ use std::time::Duration;
 
 use crate::model::Signal;
 
-pub use client::{Surroundings, perform};
-pub use places::{Place, places};
+pub use client::{Environment, perform};
+pub use socket_paths::{SocketPath, socket_paths};
 
-/// The answer is no: refused, unknown, not in time, not healthy.
-pub const NO: u8 = 1;
-/// Nothing answers.
-pub const NOBODY: u8 = 3;
-/// How many lines `logs` shows of what has been, unless told otherwise.
+/// Exit code: refused, unknown, not in time, not healthy.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit code: no keepalive can be reached.
+pub const EXIT_UNREACHABLE: u8 = 3;
+/// How many past lines `logs` shows by default.
 pub const LOG_LINES: u32 = 100;
 
 /// How something is printed.
@@ -40,65 +43,65 @@ pub enum Form {
     Json,
 }
 
-/// What is asked of a running keepalive, and how.
+/// A request to a running keepalive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What.
+    /// What to do.
     pub task: Task,
-    /// `--socket`: there and nowhere else.
+    /// `--socket`: the only path to try.
     pub socket: Option<PathBuf>,
-    /// For whom the answer is printed.
+    /// How the response is printed.
     pub form: Form,
-    /// `--timeout`: how long an answer may take.
+    /// `--timeout`: the time limit for the response.
     pub timeout: Option<Duration>,
 }
 
-/// What is asked of a running keepalive. Names are `web`, `web.2` or `all`.
+/// What a request does. Names are `web`, `web.2` or `all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// What runs. No name: everything.
+    /// Print the status. No name: of all services.
     Status(Vec<String>),
-    /// What is to be done, in this order; at least one name, but for a reload: without one, of the configuration.
+    /// Change services, in this order. Without a name, reload the configuration; all other changes have a name.
     Change(Change, Vec<String>),
-    /// So many instances.
+    /// Set the number of instances of a service.
     Scale(String, u32),
-    /// A signal for the main process of each instance.
+    /// Send a signal to the main process of each instance.
     Signal(String, Signal),
-    /// What services have written. No name: all.
+    /// Print the output of services. No name: of all.
     Logs {
-        /// Whose.
+        /// Services, instances, or `keepalive`.
         names: Vec<String>,
-        /// How many lines of what has been; `None`: all that there are.
+        /// How many past lines; `None`: all that are in memory.
         lines: Option<u32>,
-        /// Whether what comes is waited for.
+        /// Whether to wait for new lines.
         follow: Follow,
     },
-    /// What has happened.
+    /// Print events.
     Events(Follow),
-    /// A table that is kept up to date.
+    /// Show a table that is kept up to date.
     Top,
-    /// Whether keepalive is alive.
+    /// Check that keepalive is alive.
     Alive,
-    /// Whether all is ready that should be, or this service.
+    /// Check that all services are ready, or this one.
     Ready(Option<String>),
-    /// The ordered stop.
+    /// Stop all services, in order, and exit.
     Shutdown,
-    /// The names that can be given, one a line, for completions: nothing at all if nobody answers.
+    /// Print names for completions, one a line; nothing if keepalive cannot be reached.
     Names(Names),
 }
 
-/// What can be named.
+/// Which names completions want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// Services, instances where there are several, and `all`.
     All,
     /// Services alone.
     Services,
-    /// Whoever writes logs: services, instances, and keepalive itself.
+    /// What has logs: services, instances, and keepalive itself.
     Writers,
 }
 
-/// What can be done to services.
+/// A change of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// `start`.
@@ -111,12 +114,12 @@ pub enum Change {
     Reload,
 }
 
-/// Whether a stream goes on.
+/// Whether a stream continues with new lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Until somebody ends it.
+    /// It continues until it is interrupted.
     Yes,
-    /// It ends with what there is.
+    /// It ends after the past lines.
     No,
 }
 

@@ -1,4 +1,4 @@
-//! What runs, as a table.
+//! The status of services as a table.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Names;
-use super::human;
-use super::output::{Style, harmless};
+use super::format;
+use super::output::{Style, without_control_chars};
 use super::table::{OrDash, Side, Table};
 
-/// What is read of `/v1/status`. Members that we do not know are of no concern to us.
+/// The members of `/v1/status` that are used; others are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Status {
     #[serde(default)]
@@ -22,13 +22,13 @@ pub(super) struct Status {
     uptime_ms: u64,
     #[serde(default)]
     state: String,
-    /// Without these it is something else.
-    services: Vec<Entry>,
+    /// A response without these is invalid.
+    services: Vec<StatusEntry>,
 }
 
-/// A service, or one of its instances: they have most members in common.
+/// A service, or one of its instances: most members are the same.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct StatusEntry {
     /// Of a service.
     #[serde(default)]
     name: String,
@@ -39,7 +39,7 @@ pub(super) struct Entry {
     pub(super) state: String,
     pub(super) pid: Option<u64>,
     ready: Option<bool>,
-    /// It is the second process of an instance that is being reloaded.
+    /// Whether this is the surge instance of a rolling reload.
     #[serde(default)]
     surge: bool,
     pub(super) restarts: Option<u64>,
@@ -47,7 +47,7 @@ pub(super) struct Entry {
     #[serde(default)]
     reason: String,
     oom_killed: Option<bool>,
-    /// What the process has said of itself.
+    /// The status text that the process has sent by sd_notify.
     #[serde(default)]
     status_text: String,
     pub(super) rss_bytes: Option<u64>,
@@ -57,35 +57,35 @@ pub(super) struct Entry {
     instances: Vec<Self>,
 }
 
-/// A member of `value` that is text; empty if it is none.
+/// The text member `key` of `value`; empty if there is none.
 pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A member of `value` that is a whole number.
+/// The member `key` of `value` if it is a whole number.
 pub(super) fn number(value: &Value, key: &str) -> Option<u64> {
     value.get(key).and_then(Value::as_u64)
 }
 
-/// The members of the array `key` of `value`.
+/// The elements of the array `key` of `value`.
 pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The members of the array `key` of `value`, to be changed; `None`: it has no such array.
+/// The array `key` of `value`, to be changed.
 pub(super) fn list_mut<'v>(value: &'v mut Value, key: &str) -> Option<&'v mut Vec<Value>> {
     value.get_mut(key).and_then(Value::as_array_mut)
 }
 
 impl Status {
-    /// Leaves what `names` name; all of it if there are none.
+    /// Retains what `names` select; all if there are none.
     ///
     /// # Errors
-    /// The first name that names nothing.
-    pub(super) fn choose<'n>(&mut self, names: &'n [String]) -> Result<(), &'n str> {
+    /// The first name that selects nothing.
+    pub(super) fn select<'n>(&mut self, names: &'n [String]) -> Result<(), &'n str> {
         let is_all = |name: &String| name == "all";
-        if let Some(unknown) = names.iter().find(|name| !is_all(name) && !self.knows(name)) {
-            return Err(unknown);
+        if let Some(unknown_name_text) = names.iter().find(|name| !is_all(name) && !self.has_name(name)) {
+            return Err(unknown_name_text);
         }
         if names.is_empty() || names.iter().any(is_all) {
             return Ok(());
@@ -98,21 +98,22 @@ impl Status {
     }
 
     /// That nothing is named `name`, and what is.
-    pub(super) fn unknown(&self, name: &str) -> String {
+    pub(super) fn unknown_name_text(&self, name: &str) -> String {
         /// More are not named.
-        const NAMED: usize = 10;
-        let names: Vec<&str> = self.services.iter().take(NAMED).map(|service| &*service.name).collect();
-        let more = if self.services.len() > NAMED { ", …" } else { "" };
+        const MAX_NAMES: usize = 10;
+        let names: Vec<&str> = self.services.iter().take(MAX_NAMES).map(|service| &*service.name).collect();
+        let more = if self.services.len() > MAX_NAMES { ", …" } else { "" };
         format!("unknown name `{name}`: the services are {}{more}", names.join(", "))
     }
 
-    fn knows(&self, name: &str) -> bool {
-        let is_name = |service: &Entry| service.name == name || service.instances.iter().any(|one| one.id == name);
+    fn has_name(&self, name: &str) -> bool {
+        let is_name =
+            |service: &StatusEntry| service.name == name || service.instances.iter().any(|one| one.id == name);
         self.services.iter().any(is_name)
     }
 
-    /// Leaves of `value`, which says the same and more, what has been chosen.
-    pub(super) fn leave_chosen(&self, value: &mut Value) {
+    /// Retains in `value`, the JSON of this status, what has been selected.
+    pub(super) fn retain_selected(&self, value: &mut Value) {
         let Some(services) = list_mut(value, "services") else { return };
         services.retain_mut(|service| {
             let Some(chosen) = self.services.iter().find(|chosen| chosen.name == text(service, "name")) else {
@@ -125,7 +126,7 @@ impl Status {
         });
     }
 
-    /// The names that can be given, one a line.
+    /// The names for completions, one a line.
     pub(super) fn names(&self, which: Names) -> String {
         let mut names = String::new();
         for service in &self.services {
@@ -144,11 +145,11 @@ impl Status {
         names
     }
 
-    /// Every instance, and every service without one, in their order; the second process of an instance below the first.
-    pub(super) fn instances(&self) -> impl Iterator<Item = &Entry> {
+    /// All instances, and services that have none, in order; a surge instance below its instance.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &StatusEntry> {
         self.services.iter().flat_map(|service| {
             let all = if service.instances.is_empty() { std::slice::from_ref(service) } else { &*service.instances };
-            // Second ones come last.
+            // Surge instances come last in the JSON.
             let (ones, twins) = all.split_at(all.partition_point(|one| !one.surge));
             let alone = twins.iter().filter(|twin| ones.iter().all(|one| one.id != twin.id));
             ones.iter()
@@ -168,13 +169,13 @@ impl Status {
                 None => counts.push((&instance.state, 1)),
             }
         }
-        // The most first: what is normal.
+        // The most frequent state first.
         counts.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
         let Self { version, pid, .. } = self;
         let state = if self.state == "stopping" { ", stopping" } else { "" };
-        let mut summary = format!("keepalive {version}, pid {pid}, up {}{state}", human::age(self.uptime_ms));
+        let mut summary = format!("keepalive {version}, pid {pid}, up {}{state}", format::age(self.uptime_ms));
         for (position, (state, count)) in counts.iter().enumerate() {
-            // A String takes every write.
+            // Writing to a String cannot fail.
             let _ = write!(summary, "{} {count} {state}", if position == 0 { ':' } else { ',' });
         }
         match instances().filter(|instance| instance.surge).count() {
@@ -186,10 +187,10 @@ impl Status {
         if counts.is_empty() {
             summary.push_str(": no services");
         }
-        harmless(&summary)
+        without_control_chars(&summary)
     }
 
-    /// The whole of `keepalive status`.
+    /// The table of `keepalive status`.
     pub(super) fn table(&self, style: Style) -> String {
         let mut table = Table::new(&[
             ("NAME", Side::Left),
@@ -205,10 +206,10 @@ impl Status {
                 &instance.name(),
                 &instance.state,
                 &OrDash(instance.pid),
-                &OrDash(instance.uptime_ms.map(human::age)),
+                &OrDash(instance.uptime_ms.map(format::age)),
                 &OrDash(instance.restarts),
-                &OrDash(instance.cpu_ms.filter(|_| instance.pid.is_some()).map(human::spent)),
-                &OrDash(instance.memory().map(human::bytes)),
+                &OrDash(instance.cpu_ms.filter(|_| instance.pid.is_some()).map(format::spent)),
+                &OrDash(instance.memory().map(format::bytes)),
             ];
             table.push(&cells, instance.colour(), &instance.note());
         }
@@ -216,12 +217,12 @@ impl Status {
     }
 }
 
-impl Entry {
+impl StatusEntry {
     pub(super) fn name(&self) -> &str {
         if self.id.is_empty() { &self.name } else { &self.id }
     }
 
-    /// While it runs.
+    /// Memory in use; `None`: not running.
     pub(super) fn memory(&self) -> Option<u64> {
         self.rss_bytes.filter(|_| self.pid.is_some())
     }
@@ -241,7 +242,7 @@ impl Entry {
         }
     }
 
-    /// Why it does not plainly run; may be empty.
+    /// Why it is not simply running; may be empty.
     pub(super) fn note(&self) -> Cow<'_, str> {
         let mut note = match self.state.as_str() {
             "running" if self.is_unready() && self.reason.is_empty() => Cow::Borrowed("not ready"),

@@ -11,7 +11,7 @@ fn status(value: Value) -> Status {
     serde_json::from_value(value).unwrap()
 }
 
-fn entry(value: Value) -> Entry {
+fn entry(value: Value) -> StatusEntry {
     serde_json::from_value(value).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn sample() -> Status {
 }
 
 #[test]
-fn whatever_does_not_plainly_run_says_why() {
+fn an_instance_that_does_not_run_has_its_reason() {
     let expected = "\
 NAME       STATE      PID  UPTIME  RESTARTS    CPU  MEMORY
 migrate.0  completed    -       -         0      -       -
@@ -52,7 +52,7 @@ fn the_summary_counts_states() {
 }
 
 #[test]
-fn the_second_process_of_an_instance_stands_below_the_first() {
+fn a_surge_instance_is_listed_below_its_instance() {
     let instance = |id: &str, pid: u64, state: &str, surge: bool| {
         json!({"id": id, "state": state, "pid": pid, "ready": state == "running", "surge": surge,
             "restarts": 0, "uptime_ms": 1_000, "reason": "replaced"})
@@ -80,7 +80,7 @@ web.3  starting   18      1s         0    -       -
 }
 
 #[test]
-fn what_runs_but_is_not_ready_or_was_killed_for_its_memory_says_so() {
+fn a_note_says_not_ready_or_killed_for_memory() {
     let unready = json!({"id": "a", "state": "running", "ready": false, "reason": "reloading", "pid": 7});
     assert_eq!(entry(unready).note(), "not ready; reloading");
     let killed = json!({"id": "a", "state": "backoff", "oom_killed": true, "reason": "killed by SIGKILL, ran 2s"});
@@ -109,16 +109,16 @@ fn no_line_is_wider_than_the_screen() {
 }
 
 #[test]
-fn a_name_chooses_a_service_or_an_instance() {
+fn a_name_selects_a_service_or_an_instance() {
     let ids = |names: &[&str]| -> Result<Vec<String>, String> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut chosen = sample();
-        chosen.choose(&names).map_err(str::to_owned)?;
+        chosen.select(&names).map_err(str::to_owned)?;
         let ids: Vec<String> = chosen.instances().map(|instance| instance.name().to_owned()).collect();
         // What is left of the JSON is the same.
         let mut value = answer();
-        chosen.leave_chosen(&mut value);
-        assert!(status(value).instances().map(Entry::name).eq(&ids));
+        chosen.retain_selected(&mut value);
+        assert!(status(value).instances().map(StatusEntry::name).eq(&ids));
         Ok(ids)
     };
     let all = ["migrate.0", "web.0", "web.1", "idle"].map(str::to_owned).to_vec();
@@ -130,14 +130,14 @@ fn a_name_chooses_a_service_or_an_instance() {
 }
 
 #[test]
-fn names_to_complete_are_those_that_the_command_takes() {
+fn completions_offer_the_names_that_the_command_takes() {
     assert_eq!(sample().names(Names::All), "migrate\nweb\nweb.0\nweb.1\nidle\nall\n");
     assert_eq!(sample().names(Names::Services), "migrate\nweb\nidle\n");
     assert_eq!(sample().names(Names::Writers), "migrate\nweb\nweb.0\nweb.1\nidle\nkeepalive\n");
 }
 
 #[test]
-fn nonsense_is_no_status() {
+fn an_invalid_status_is_an_error() {
     let nonsense = [json!(null), json!([]), json!({}), json!({"services": 7}), json!({"services": [7]})];
     for nonsense in nonsense.into_iter().chain([json!({"services": [{"instances": [null]}]})]) {
         assert!(serde_json::from_value::<Status>(nonsense.clone()).is_err(), "{nonsense}");

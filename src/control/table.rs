@@ -1,26 +1,25 @@
-//! Columns of text, as wide as what is in them and no wider than the screen.
+//! Tables, as wide as their cells and no wider than the screen.
 //!
-//! All cells stand in one text, one after the other: there can be thousands, and memory for each of them would cost more
-//! than all the rest.
+//! All cells are in one string: a table can have thousands, and an allocation for each would cost more than all the rest.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::output::{Colour, harmless};
+use super::output::{Colour, without_control_chars};
 
-/// Between two columns.
-const GAP: usize = 2;
-/// The first column keeps so many characters, however narrow the screen.
-const FIRST_AT_LEAST: usize = 8;
+/// Spaces between two columns.
+const COLUMN_GAP: usize = 2;
+/// The least width of the first column on a narrow screen.
+const MIN_FIRST_COLUMN: usize = 8;
 
-/// On which side of its column a text stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Left,
     Right,
 }
 
-/// What there is, or a `-`.
+/// A value, or a `-`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OrDash<T>(pub(super) Option<T>);
 
@@ -33,16 +32,15 @@ impl<T: Display> Display for OrDash<T> {
     }
 }
 
-/// A table. Where there is no room for all, the first column gives way, and then the last ones are left out: those that
-/// matter least.
+/// A table. On a narrow screen the first column is shortened, and then the last columns, the least important, are omitted.
 #[derive(Debug)]
 pub(super) struct Table {
     head: &'static [(&'static str, Side)],
-    /// What the longest cell of each column needs.
+    /// The width of the longest cell of each column.
     widths: Vec<usize>,
-    /// The cells and the note of each row, one after the other.
+    /// The cells and the note of each row, in order.
     text: String,
-    /// Where they end.
+    /// The end of each of them in `text`.
     ends: Vec<usize>,
     /// The colour (SGR) of the second cell of each row.
     colours: Vec<&'static str>,
@@ -54,17 +52,16 @@ impl Table {
         Self { head, widths, text: String::new(), ends: Vec::new(), colours: Vec::new() }
     }
 
-    /// One row more: a cell for each column, the colour (SGR) of the second, and what there is to say besides, on a line
-    /// of its own, if anything.
+    /// Adds a row: a cell for each column, the colour (SGR) of the second, and a note for a line of its own unless empty.
     pub(super) fn push(&mut self, cells: &[&dyn Display], colour: &'static str, note: &str) {
         for (position, width) in self.widths.iter_mut().enumerate() {
             let start = self.text.len();
             if let Some(cell) = cells.get(position) {
-                // A String takes every write.
+                // Writing to a String cannot fail.
                 let _ = write!(self.text, "{cell}");
             }
             if self.text.get(start..).is_some_and(|cell| cell.contains(char::is_control)) {
-                let cell = harmless(&self.text.split_off(start));
+                let cell = without_control_chars(&self.text.split_off(start));
                 self.text.push_str(&cell);
             }
             *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
@@ -75,10 +72,10 @@ impl Table {
         self.colours.push(colour);
     }
 
-    /// Its lines, each with its end, none longer than `columns`.
+    /// Renders lines of at most `columns` characters, each with a newline.
     pub(super) fn render(&self, columns: usize, colour: Colour) -> String {
         let widths = self.widths(columns);
-        let line = widths.iter().sum::<usize>() + GAP * widths.len();
+        let line = widths.iter().sum::<usize>() + COLUMN_GAP * widths.len();
         let mut out = String::with_capacity(line * (self.colours.len() + 1));
         let all = colour.code("1");
         self.line(&mut out, &widths, &mut self.head.iter().map(|(name, _)| *name), [all, all]);
@@ -87,24 +84,24 @@ impl Table {
             self.ends.iter().map(|end| self.text.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default());
         for second in &self.colours {
             self.line(&mut out, &widths, &mut texts, [None, colour.code(second)]);
-            // Behind the columns that are left out.
+            // After the columns that are omitted.
             let note = texts.nth(self.head.len() - widths.len()).unwrap_or_default();
             if !note.is_empty() {
                 out.push_str("  ");
-                out.push_str(&shortened(&harmless(note), columns.saturating_sub(2)));
+                out.push_str(&shortened(&without_control_chars(note), columns.saturating_sub(2)));
                 out.push('\n');
             }
         }
         out
     }
 
-    /// Those of the columns that there is room for, two at least.
+    /// The widths of the columns that fit, at least two.
     fn widths(&self, columns: usize) -> Vec<usize> {
         let mut widths = self.widths.clone();
         let first = widths.first().copied().unwrap_or_default();
-        let at_least = first.min(FIRST_AT_LEAST);
+        let at_least = first.min(MIN_FIRST_COLUMN);
         loop {
-            let others: usize = widths.iter().skip(1).map(|width| GAP + width).sum();
+            let others: usize = widths.iter().skip(1).map(|width| COLUMN_GAP + width).sum();
             if at_least + others <= columns || widths.len() <= 2 {
                 if let Some(width) = widths.first_mut() {
                     *width = columns.saturating_sub(others).clamp(at_least, first);
@@ -115,7 +112,7 @@ impl Table {
         }
     }
 
-    /// Takes one of `cells` for each column. The colours are those of the second and of all others.
+    /// Appends a line of the next cells. The colours are those of all cells but the second, and of the second.
     fn line(
         &self,
         out: &mut String,
@@ -132,7 +129,7 @@ impl Table {
                 Some(code) => out.extend(["\x1b[", code, "m", &*shown, "\x1b[0m"]),
                 None => out.push_str(&shown),
             }
-            pad(out, if *side == Side::Left { blank + GAP } else { GAP });
+            pad(out, if *side == Side::Left { blank + COLUMN_GAP } else { COLUMN_GAP });
         }
         out.truncate(start + out.get(start..).unwrap_or_default().trim_end_matches(' ').len());
         out.push('\n');
@@ -153,7 +150,7 @@ fn length(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.chars().count() }
 }
 
-/// `text`, or as much of it as fits into `width` characters and a `…`.
+/// `text`, or as much of it as fits into `width` characters with a `…`.
 pub(super) fn shortened(text: &str, width: usize) -> Cow<'_, str> {
     if length(text) <= width {
         return Cow::Borrowed(text);
@@ -163,7 +160,7 @@ pub(super) fn shortened(text: &str, width: usize) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-/// As [`shortened`], of a line with colours (SGR), which take no room.
+/// As [`shortened`], of a line with colours (SGR), which have no width.
 pub(super) fn cut(line: &str, width: usize) -> Cow<'_, str> {
     if length(line) <= width {
         return Cow::Borrowed(line);
@@ -209,25 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn what_steers_a_terminal_is_in_no_cell() {
+    fn no_cell_has_control_characters() {
         let text = table(&[("a\x1b[2J", "1\n", "why\x07")]).render(80, Colour::No);
         assert_eq!(text, "NAME    N\na [2J  1\n  why \n");
     }
 
     #[test]
-    fn columns_are_as_wide_as_what_is_in_them() {
+    fn columns_are_as_wide_as_their_cells() {
         let text = table(&[("a", "1", ""), ("longer", "23", "why")]).render(80, Colour::No);
         assert_eq!(text, "NAME     N\na        1\nlonger  23\n  why\n");
     }
 
     #[test]
-    fn the_first_column_gives_way_and_notes_are_cut() {
+    fn the_first_column_and_notes_are_shortened() {
         let text = table(&[("a-very-long-name", "1", "a long reason\nindeed")]).render(14, Colour::No);
         assert_eq!(text, "NAME         N\na-very-lon…  1\n  a long reas…\n");
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_left_out_from_the_end() {
+    fn columns_that_do_not_fit_are_omitted_from_the_end() {
         let mut table =
             Table::new(&[("NAME", Side::Left), ("STATE", Side::Left), ("A", Side::Right), ("B", Side::Right)]);
         table.push(&[&"a-long-name", &"failed", &"1", &"22"], "31", "why");
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_by_what_is_seen_of_it_and_its_colours_end() {
+    fn a_line_is_cut_by_its_visible_width_and_its_colours_are_reset() {
         assert_eq!(cut("a \x1b[31mred\x1b[0m", 5), "a \x1b[31mred\x1b[0m");
         assert_eq!(cut("a \x1b[31mred\x1b[0m b", 4), "a \x1b[31mr…\x1b[0m");
         assert_eq!(cut("plain ä", 7), "plain ä");
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_takes_no_room() {
+    fn colours_have_no_width() {
         let text = table(&[("a", "1", "")]).render(80, Colour::Yes);
         assert_eq!(text, "\x1b[1mNAME\x1b[0m  \x1b[1mN\x1b[0m\na     \x1b[31m1\x1b[0m\n");
     }

@@ -1,4 +1,4 @@
-//! A table that is kept up to date, the busiest first.
+//! `keepalive top`: a table of instances that is kept up to date, the busiest first.
 
 use std::cmp::Reverse;
 use std::fmt::Display;
@@ -9,35 +9,40 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
-use super::client::{Client, Outcome, Stop, Surroundings};
-use super::http::{Answer, Document, Failure, Pending};
-use super::output::{Colour, Style, is_dumb, is_terminal, print, tell};
-use super::status::{Entry, Status, list_mut, number, text};
+use super::client::{Client, CommandError, CommandResult, Environment};
+use super::http::{Document, PendingResponse, RequestError, Response};
+use super::output::{Colour, Style, is_dumb, is_terminal, print, print_error};
+use super::signals::CaughtSignals;
+use super::status::{Status, StatusEntry, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
-use super::{Form, NO, human};
+use super::{EXIT_FAILURE, Form, format};
 use crate::model::exit_code::OS_ERROR;
 use crate::model::{Mono, Signal};
 use crate::sys::termios::{self, CbreakMode, Size, size};
-use crate::sys::{self, DispositionReset, Origin, Poller, Received, SignalQueue, signals};
+use crate::sys::{self, Poller, signals};
 
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Where nobody knows the size of the terminal.
-const SIZE: Size = Size { columns: 80, rows: 24 };
-/// The alternate screen, without a cursor; and back.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// The time between two requests for the status.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// The size of a terminal that does not know its size.
+const DEFAULT_SIZE: Size = Size { columns: 80, rows: 24 };
+/// Enters the alternate screen and hides the cursor; and back.
+const ENTER_SCREEN: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
 const HOME: &str = "\x1b[H";
 const END_OF_LINE: &str = "\x1b[K";
 const END_OF_SCREEN: &str = "\x1b[J";
 const CTRL_D: u8 = 4;
-/// Tokens of what is waited for.
+/// The signals that end the command.
+const QUIT_SIGNALS: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+/// SIGTSTP restores the terminal while the command is suspended; after the others the screen is drawn again.
+const OTHER_SIGNALS: [Signal; 3] = [Signal::TSTP, Signal::CONT, Signal::WINCH];
+// Tokens of the poller.
 const SIGNALS: u64 = 0;
 const KEYS: u64 = 1;
 const ANSWER: u64 = 2;
 
-/// On a terminal until somebody ends it; elsewhere once.
-pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
+/// Keeps the table up to date on a terminal; elsewhere prints it once.
+pub(super) fn run(client: &Client, surroundings: &Environment<'_>) -> CommandResult {
     if client.form == Form::Json || !is_terminal() || is_dumb(surroundings.variable) {
         once(client)
     } else {
@@ -45,82 +50,83 @@ pub(super) fn run(client: &Client, surroundings: &Surroundings<'_>) -> Outcome {
     }
 }
 
-/// What ran at a moment.
+/// The status at a moment.
 #[derive(Debug)]
 struct Sample {
     at: Mono,
     status: Status,
-    /// By instance and main process: the time it has spent with all below it, in milliseconds.
-    spent: Map<String, Value>,
+    /// By instance and main process: CPU time of the process and all below it, in milliseconds.
+    cpu_ms: Map<String, Value>,
 }
 
 impl Sample {
     fn new(at: Mono, status: Status) -> Self {
-        let mut spent = Map::new();
+        let mut cpu_ms = Map::new();
         for instance in status.instances() {
             if let Some(pid) = instance.pid {
-                spent.insert(process(&instance.id, pid), instance.cpu_ms.into());
+                cpu_ms.insert(process_key(&instance.id, pid), instance.cpu_ms.into());
             }
         }
-        Self { at, status, spent }
+        Self { at, status, cpu_ms }
     }
 
-    /// What it was read from, too. `None`: the answer was no.
-    fn take(client: &Client) -> Result<Option<(Document, Self)>, Stop> {
+    /// Requests the status. `None`: the request was refused, and that has been printed.
+    fn take(client: &Client) -> Result<Option<(Document, Self)>, CommandError> {
         let Some(document) = client.status()? else { return Ok(None) };
         let status = document.read()?;
         Ok(Some((document, Self::new(sys::now(), status))))
     }
 
-    /// What share of a processor the instance `id` had since `before`, in thousandths. After a restart: since then.
-    fn share(&self, before: &Self, id: &str, pid: Option<u64>, spent: Option<u64>) -> Option<u64> {
-        let spent_before = before.spent.get(&process(id, pid?)).and_then(Value::as_u64).unwrap_or(0);
-        let spent = spent?.saturating_sub(spent_before);
+    /// The share of a processor that the instance `id` has used since `before`, in thousandths. After a restart: since then.
+    fn cpu_share(&self, before: &Self, id: &str, pid: Option<u64>, cpu_ms: Option<u64>) -> Option<u64> {
+        let cpu_ms_before = before.cpu_ms.get(&process_key(id, pid?)).and_then(Value::as_u64).unwrap_or(0);
+        let cpu_ms = cpu_ms?.saturating_sub(cpu_ms_before);
         let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
-        spent.checked_mul(1000)?.checked_div(elapsed)
+        cpu_ms.checked_mul(1000)?.checked_div(elapsed)
     }
 }
 
-/// What tells a process of an instance from those before it.
-fn process(id: &str, pid: u64) -> String {
+/// Identifies a run of an instance by its process.
+fn process_key(id: &str, pid: u64) -> String {
     format!("{id} {pid}")
 }
 
-/// Two looks, and what they come to.
-fn once(client: &Client) -> Outcome {
-    let Some((_, before)) = Sample::take(client)? else { return Ok(NO) };
-    let mut poller = Poller::new().map_err(broken)?;
-    poller.wait(Some(INTERVAL)).map_err(broken)?;
-    let Some((document, sample)) = Sample::take(client)? else { return Ok(NO) };
+/// Takes two samples and prints the difference.
+fn once(client: &Client) -> CommandResult {
+    let Some((_, before)) = Sample::take(client)? else { return Ok(EXIT_FAILURE) };
+    let mut poller = Poller::new().map_err(terminal_error)?;
+    poller.wait(Some(REFRESH_INTERVAL)).map_err(terminal_error)?;
+    let Some((document, sample)) = Sample::take(client)? else { return Ok(EXIT_FAILURE) };
     match client.form {
         Form::Json => {
             let mut status = document.read()?;
-            add_shares(&mut status, &sample, &before);
+            add_cpu_percent(&mut status, &sample, &before);
             print(format!("{status}\n"))?;
         }
-        Form::Text => print(picture(&sample, Some(&before), client.style))?,
+        Form::Text => print(render_text(&sample, Some(&before), client.style))?,
     }
     Ok(0)
 }
 
-/// Adds `cpu_percent` to each instance in `status`, which is what `sample` was read from.
-fn add_shares(status: &mut Value, sample: &Sample, before: &Sample) {
+/// Adds `cpu_percent` to each instance in `status`, from which `sample` was made.
+fn add_cpu_percent(status: &mut Value, sample: &Sample, before: &Sample) {
     let services = list_mut(status, "services").into_iter().flatten();
     for instance in services.filter_map(|service| list_mut(service, "instances")).flatten() {
-        let (id, pid, spent) = (text(instance, "id"), number(instance, "pid"), number(instance, "cpu_ms"));
-        let share = sample.share(before, id, pid, spent);
-        let share = share.map(|share| f64::from(u32::try_from(share).unwrap_or(u32::MAX)) / 10.0);
+        let (id, pid, cpu_ms) = (text(instance, "id"), number(instance, "pid"), number(instance, "cpu_ms"));
+        let cpu_share = sample.cpu_share(before, id, pid, cpu_ms);
+        let cpu_share = cpu_share.map(|cpu_share| f64::from(u32::try_from(cpu_share).unwrap_or(u32::MAX)) / 10.0);
         if let Some(members) = instance.as_object_mut() {
-            members.insert("cpu_percent".to_owned(), share.into());
+            members.insert("cpu_percent".to_owned(), cpu_share.into());
         }
     }
 }
 
-/// All of it, for people.
-fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
-    let share = |one: &Entry| before.and_then(|before| sample.share(before, &one.id, one.pid, one.cpu_ms));
-    let mut instances: Vec<_> = sample.status.instances().map(|instance| (share(instance), instance)).collect();
-    instances.sort_by_key(|(share, instance)| Reverse((*share, instance.rss_bytes)));
+/// The table and its summary as text.
+fn render_text(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
+    let cpu_share =
+        |one: &StatusEntry| before.and_then(|before| sample.cpu_share(before, &one.id, one.pid, one.cpu_ms));
+    let mut instances: Vec<_> = sample.status.instances().map(|instance| (cpu_share(instance), instance)).collect();
+    instances.sort_by_key(|(cpu_share, instance)| Reverse((*cpu_share, instance.rss_bytes)));
     let mut table = Table::new(&[
         ("NAME", Side::Left),
         ("STATE", Side::Left),
@@ -131,92 +137,90 @@ fn picture(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
         ("RESTARTS", Side::Right),
         ("UPTIME", Side::Right),
     ]);
-    for (share, instance) in &instances {
+    for (cpu_share, instance) in &instances {
         let cells: [&dyn Display; 8] = [
             &instance.name(),
             &instance.state,
             &OrDash(instance.pid),
-            &OrDash(share.map(human::percent)),
-            &OrDash(instance.memory().map(human::bytes)),
+            &OrDash(cpu_share.map(format::percent)),
+            &OrDash(instance.memory().map(format::bytes)),
             &OrDash(instance.processes),
             &OrDash(instance.restarts),
-            &OrDash(instance.uptime_ms.map(human::age)),
+            &OrDash(instance.uptime_ms.map(format::age)),
         ];
         table.push(&cells, instance.colour(), &instance.note());
     }
     let table = table.render(style.columns, style.colour);
-    let shares: u64 = instances.iter().filter_map(|(share, _)| *share).sum();
+    let shares: u64 = instances.iter().filter_map(|(cpu_share, _)| *cpu_share).sum();
     let memory: u64 = instances.iter().filter_map(|(_, instance)| instance.rss_bytes).sum();
     let summary = sample.status.summary();
     let summary = shortened(&summary, style.columns);
-    let cpu = OrDash(before.map(|_| human::percent(shares)));
-    let usage = format!("CPU {cpu}%, memory {}", human::bytes(memory));
+    let cpu = OrDash(before.map(|_| format::percent(shares)));
+    let usage = format!("CPU {cpu}%, memory {}", format::bytes(memory));
     format!("{summary}\n{}\n{table}", shortened(&usage, style.columns))
 }
 
-/// `picture` as it fits on the screen, in place of what was there.
-fn frame(picture: &str, size: Size) -> String {
+/// `text` as it fits on the screen, with the control sequences that replace what was there.
+fn render_frame(text: &str, size: Size) -> String {
     let mut frame = String::from(HOME);
-    let all = picture.lines().count();
-    let room = if all > size.rows { size.rows.saturating_sub(1) } else { all };
-    let more = (all > room).then(|| format!("… {} more lines", all - room));
-    for (position, line) in picture.lines().take(room).chain(more.as_deref()).enumerate() {
-        // Behind a full line the cursor still stands on its last character, which would go.
+    let all = text.lines().count();
+    let rows = if all > size.rows { size.rows.saturating_sub(1) } else { all };
+    let more = (all > rows).then(|| format!("… {} more lines", all - rows));
+    for (position, line) in text.lines().take(rows).chain(more.as_deref()).enumerate() {
+        // Erased before the line is printed: after a full line the cursor is still on its last character.
         frame.push_str(if position > 0 { "\r\n" } else { "" });
         frame.push_str(END_OF_LINE);
         frame.push_str(&cut(line, size.columns));
     }
-    // The same holds here.
-    if room < size.rows && more.is_none() {
+    // Likewise.
+    if rows < size.rows && more.is_none() {
         frame.push_str("\r\n");
         frame.push_str(END_OF_SCREEN);
     }
     frame
 }
 
-/// What ends a wait.
+/// Why a wait has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Woken {
+enum WakeReason {
     /// The time is over, or the terminal has another size.
     Draw,
-    /// The answer has begun to come.
-    Answer,
+    /// The response has begun to arrive.
+    Response,
     Suspend,
     Quit,
 }
 
-fn live(client: &Client) -> Outcome {
-    let Some((_, mut sample)) = Sample::take(client)? else { return Ok(NO) };
+fn live(client: &Client) -> CommandResult {
+    let Some((_, mut sample)) = Sample::take(client)? else { return Ok(EXIT_FAILURE) };
     let mut before: Option<Sample> = None;
-    // What the terminal is like before is only known when it is ours.
+    // The state of the terminal that is restored later is only right while this job has the terminal.
     if termios::wait_for_foreground().is_err() {
-        tell("top: the terminal is in use by another job");
+        print_error("top: the terminal is in use by another job");
         return Ok(OS_ERROR);
     }
-    // Nothing is started from here on that would have to inherit what was before.
-    let _inherited = signals::block_all(DispositionReset::SigchldOnly);
-    let mut screen = Screen::open().map_err(broken)?;
+    let mut screen = Screen::open()?;
     screen.enter()?;
-    let mut next = Look { due: sample.at + INTERVAL, since: None, pending: None };
+    let mut next = Refresh { due: sample.at + REFRESH_INTERVAL, since: None, pending: None };
     loop {
-        screen.draw(&sample, before.as_ref(), next.late(), client.style.colour)?;
-        match screen.wait(&next).map_err(broken)? {
-            Woken::Quit => return Ok(0),
-            Woken::Suspend => screen.suspend()?,
-            Woken::Draw => {}
-            Woken::Answer => match next.answer() {
-                Ok(answer) if answer.status != 200 => {
+        screen.draw(&sample, before.as_ref(), next.unanswered_for(), client.style.colour)?;
+        match screen.wait(&next).map_err(terminal_error)? {
+            WakeReason::Quit => return Ok(0),
+            WakeReason::Suspend => screen.suspend()?,
+            WakeReason::Draw => {}
+            WakeReason::Response => match next.response() {
+                Ok(response) if response.status != 200 => {
                     drop(screen);
-                    return client.refused("status", answer);
+                    return client.print_refusal("status", response);
                 }
-                read => match read.and_then(Answer::document) {
+                read => match read.and_then(Response::document) {
                     Ok(document) => {
                         let now = Sample::new(sys::now(), document.read()?);
-                        next = Look { due: now.at + INTERVAL, since: None, pending: None };
+                        next = Refresh { due: now.at + REFRESH_INTERVAL, since: None, pending: None };
                         before = Some(std::mem::replace(&mut sample, now));
                     }
-                    // It stopped within the answer.
-                    Err(Failure::Late(..)) => {}
+                    // The response stopped arriving: the table stays as it is.
+                    Err(RequestError::Timeout(..)) => {}
                     Err(failure) => return Err(failure.into()),
                 },
             },
@@ -225,101 +229,112 @@ fn live(client: &Client) -> Outcome {
     }
 }
 
-/// The next look. While its answer is waited for, so are keys and signals: keepalive may be stopped or have no time.
+/// The next request for the status. Keys and signals are handled while it waits for the response.
 #[derive(Debug)]
-struct Look {
+struct Refresh {
     due: Mono,
-    /// When it was asked for, first.
+    /// When the request was sent first; `None`: not yet.
     since: Option<Mono>,
-    pending: Option<Pending>,
+    pending: Option<PendingResponse>,
 }
 
-impl Look {
-    /// Asks, if it is time and has not been done.
-    fn begin(&mut self, client: &Client, poller: &Poller) -> Result<(), Stop> {
+impl Refresh {
+    /// Sends the request if it is due.
+    fn begin(&mut self, client: &Client, poller: &Poller) -> Result<(), CommandError> {
         let now = sys::now();
         if now < self.due || self.pending.is_some() {
             return Ok(());
         }
         self.since.get_or_insert(now);
-        match client.ask_for_status(INTERVAL) {
+        match client.request_status(REFRESH_INTERVAL) {
             Ok(pending) => {
-                poller.add(&pending, ANSWER).map_err(broken)?;
+                poller.add(&pending, ANSWER).map_err(terminal_error)?;
                 self.pending = Some(pending);
                 Ok(())
             }
-            // So many wait for it that there is no room for us.
-            Err(Failure::Late(..)) => Ok(()),
+            // The listen queue of the server is full: tried again.
+            Err(RequestError::Timeout(..)) => Ok(()),
             Err(failure) => Err(failure.into()),
         }
     }
 
-    /// The head of the answer, which has begun to come.
-    fn answer(&mut self) -> Result<Answer, Failure> {
+    /// Reads the head of the response, which has begun to arrive.
+    fn response(&mut self) -> Result<Response, RequestError> {
         match self.pending.take() {
-            Some(pending) => pending.answer(),
-            None => Err(Failure::Late(PathBuf::new(), INTERVAL)),
+            Some(pending) => pending.response(),
+            None => Err(RequestError::Timeout(PathBuf::new(), REFRESH_INTERVAL)),
         }
     }
 
-    /// For how long there has been no answer, if that is worth a word.
-    fn late(&self) -> Option<Duration> {
-        self.since.map(|since| sys::now().since(since)).filter(|late| *late >= INTERVAL)
+    /// For how long there has been no response, if that is shown.
+    fn unanswered_for(&self) -> Option<Duration> {
+        self.since.map(|since| sys::now().since(since)).filter(|unanswered_for| *unanswered_for >= REFRESH_INTERVAL)
     }
 
-    /// When to do or to show something at the latest.
+    /// When to draw or to send at the latest.
     fn wake(&self) -> Mono {
-        if self.since.is_some() { sys::now() + INTERVAL } else { self.due }
+        if self.since.is_some() { sys::now() + REFRESH_INTERVAL } else { self.due }
     }
 }
 
-fn broken(errno: Errno) -> Stop {
-    Stop::Unwritten(io::Error::from(errno))
+fn terminal_error(errno: Errno) -> CommandError {
+    CommandError::Output(io::Error::from(errno))
 }
 
-/// The terminal; it is as before when this is dropped.
+/// The terminal, which is restored when this is dropped.
 #[derive(Debug)]
 struct Screen {
     poller: Poller,
-    queue: SignalQueue,
-    /// Keys, where stdin is a terminal.
+    signals: CaughtSignals,
+    /// Keys, if stdin is a terminal.
     keys: Option<CbreakMode>,
     entered: bool,
 }
 
 impl Screen {
-    fn open() -> Result<Self, Errno> {
+    fn open() -> io::Result<Self> {
         let poller = Poller::new()?;
-        let queue = SignalQueue::new()?;
-        poller.add(&queue, SIGNALS)?;
+        let caught = [QUIT_SIGNALS.as_slice(), &OTHER_SIGNALS].concat();
+        let signals = CaughtSignals::catch(&caught)?;
+        // No other signal ends or stops the command before the terminal is restored.
+        signals::block_all_but(&caught);
+        poller.add(&signals, SIGNALS)?;
         let keys = CbreakMode::enable().ok();
         if keys.is_some() {
             poller.add(io::stdin(), KEYS)?;
         }
-        Ok(Self { poller, queue, keys, entered: false })
+        Ok(Self { poller, signals, keys, entered: false })
     }
 
     fn enter(&mut self) -> io::Result<()> {
         self.entered = true;
-        print(ENTER)
+        print(ENTER_SCREEN)
     }
 
     fn leave(&mut self) {
         if self.entered {
             self.entered = false;
-            // A terminal that has gone needs nothing.
-            print(LEAVE).ok();
+            // Fails if the terminal has gone.
+            print(LEAVE_SCREEN).ok();
         }
     }
 
-    fn draw(&self, sample: &Sample, before: Option<&Sample>, late: Option<Duration>, colour: Colour) -> io::Result<()> {
-        let size = size().unwrap_or(SIZE);
+    fn draw(
+        &self,
+        sample: &Sample,
+        before: Option<&Sample>,
+        unanswered_for: Option<Duration>,
+        colour: Colour,
+    ) -> io::Result<()> {
+        let size = size().unwrap_or(DEFAULT_SIZE);
         let style = Style { colour, columns: size.columns };
-        let late = late.map(|late| format!("no response for {}s; last state:\n", late.as_secs())).unwrap_or_default();
-        print(frame(&format!("{late}{}", picture(sample, before, style)), size))
+        let unanswered_for = unanswered_for
+            .map(|unanswered_for| format!("no response for {}s; last state:\n", unanswered_for.as_secs()))
+            .unwrap_or_default();
+        print(render_frame(&format!("{unanswered_for}{}", render_text(sample, before, style)), size))
     }
 
-    /// Ctrl-Z: the shell has the terminal as it was before, until we are continued in the foreground.
+    /// Ctrl-Z: restores the terminal until the command is continued in the foreground.
     fn suspend(&mut self) -> io::Result<()> {
         self.leave();
         let had_keys = self.keys.take().is_some();
@@ -330,38 +345,41 @@ impl Screen {
         self.enter()
     }
 
-    fn wait(&mut self, next: &Look) -> Result<Woken, Errno> {
+    fn wait(&mut self, next: &Refresh) -> Result<WakeReason, Errno> {
         let ready = self.poller.wait(Some(next.wake().since(sys::now())))?;
         let tokens: Vec<u64> = ready.iter().map(sys::poll::Ready::data).collect();
-        let by_signal = if tokens.contains(&SIGNALS) { self.by_signal()? } else { Woken::Draw };
-        let woken = if by_signal == Woken::Draw && tokens.contains(&KEYS) { self.by_key() } else { by_signal };
-        Ok(if woken == Woken::Draw && tokens.contains(&ANSWER) { Woken::Answer } else { woken })
+        let read_signals = if tokens.contains(&SIGNALS) { self.read_signals() } else { WakeReason::Draw };
+        let woken =
+            if read_signals == WakeReason::Draw && tokens.contains(&KEYS) { self.read_keys() } else { read_signals };
+        Ok(if woken == WakeReason::Draw && tokens.contains(&ANSWER) { WakeReason::Response } else { woken })
     }
 
-    fn by_signal(&self) -> Result<Woken, Errno> {
-        let mut received = [Received { signal: Signal::CONT, origin: Origin::Kernel }; 8];
-        let count = self.queue.read(&mut received)?;
-        let has = |wanted: Signal| received.iter().take(count).any(|received| received.signal == wanted);
-        Ok(if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].into_iter().any(has) {
-            Woken::Quit
-        } else if has(Signal::TSTP) {
-            Woken::Suspend
+    fn read_signals(&mut self) -> WakeReason {
+        let signals = self.signals.take();
+        if QUIT_SIGNALS.into_iter().any(|signal| signals.contains(signal)) {
+            WakeReason::Quit
+        } else if signals.contains(Signal::TSTP) {
+            WakeReason::Suspend
         } else {
-            Woken::Draw
-        })
+            WakeReason::Draw
+        }
     }
 
-    fn by_key(&self) -> Woken {
+    fn read_keys(&self) -> WakeReason {
         let mut keys = [0; 64];
         let count = self.keys.as_ref().map_or(Ok(0), |single| single.read(&mut keys));
         match count {
             Ok(count @ 1..) => {
                 let pressed = keys.get(..count).unwrap_or_default();
-                if pressed.iter().any(|key| matches!(key, b'q' | b'Q' | &CTRL_D)) { Woken::Quit } else { Woken::Draw }
+                if pressed.iter().any(|key| matches!(key, b'q' | b'Q' | &CTRL_D)) {
+                    WakeReason::Quit
+                } else {
+                    WakeReason::Draw
+                }
             }
-            Err(Errno::EINTR) => Woken::Draw,
+            Err(Errno::EINTR) => WakeReason::Draw,
             // The terminal has gone.
-            Ok(0) | Err(_) => Woken::Quit,
+            Ok(0) | Err(_) => WakeReason::Quit,
         }
     }
 }

@@ -1,17 +1,17 @@
-//! How a line looks: text with the name of its instance before it, or JSON. Appends to a buffer and does nothing else.
+//! Formats lines: as text with the name of the instance in front, or as JSON. Appends to a buffer and does nothing else.
 
 use log::Level;
 
-use super::stamp::Stamp;
+use super::timestamp::Timestamp;
 use crate::model::plan::{LogFormat, LogStyle};
 
-/// What keepalive's own lines have in the place of a service.
-pub const OWN_NAME: &str = "keepalive";
+/// The name that stands for a service in keepalive's own messages.
+pub const KEEPALIVE_NAME: &str = "keepalive";
 
-/// The name of a prefix in colour, one for each service in turn; none of them means anything.
+/// Colours (SGR) of names, assigned to services in turn. They carry no meaning.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "96"];
 
-/// Which of the two a line was written to.
+/// The stream that a line was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Descriptor 1.
@@ -31,64 +31,64 @@ impl Stream {
     }
 }
 
-/// Whether a piece of text is a line, or was cut because the line is too long.
+/// Whether a piece of text ends a line. A line that is too long comes in several pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// A line, or the end of one.
+    /// A line, or the last piece of one.
     Whole,
     /// More of the same line follows.
-    Cut,
+    Partial,
 }
 
-/// Whether a stream is shown in colour.
+/// Whether a stream gets colours: on a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Colour {
-    /// It is not.
+    /// No colours.
     #[default]
     Without,
-    /// It is a terminal, and nobody has asked for none.
+    /// Colours.
     With,
 }
 
-/// What stands before and after the text of each line of one stream of one instance.
+/// The fixed part of all lines of one stream of one instance.
 #[derive(Clone, Debug, Default)]
 pub struct Label {
     whole: Vec<u8>,
-    cut: Vec<u8>,
+    partial: Vec<u8>,
     json: Vec<u8>,
 }
 
 impl Label {
-    /// `web.0 | `, the names filled up to `width`.
+    /// `web.0 | ` in text, the name padded to `width`.
     #[must_use]
     pub fn new(service: &str, instance: u32, stream: Stream, width: usize, colour: Option<usize>) -> Self {
         let name = format!("{service}.{instance}");
-        let (on, off) = match colour.and_then(|turn| COLOURS.get(turn % COLOURS.len())) {
+        let (on, off) = match colour.and_then(|colour_index| COLOURS.get(colour_index % COLOURS.len())) {
             Some(colour) => (format!("\x1b[{colour}m"), "\x1b[0m"),
             None => (String::new(), ""),
         };
         let text = |mark: char| format!("{on}{name:<width$} {mark}{off} ").into_bytes();
-        // Names of services need no escape.
+        // The name of a service needs no escapes.
         let json = format!(r#","service":"{service}","instance":"{name}","stream":"{}","message":""#, stream.as_str());
-        Self { whole: text('|'), cut: text('+'), json: json.into_bytes() }
+        Self { whole: text('|'), partial: text('+'), json: json.into_bytes() }
     }
 
-    /// Appends one line.
-    pub fn write(&self, style: LogStyle, stamp: &Stamp, text: &[u8], piece: Piece, to: &mut Vec<u8>) {
+    /// Appends one line in `style`.
+    pub fn write(&self, style: LogStyle, stamp: &Timestamp, text: &[u8], piece: Piece, to: &mut Vec<u8>) {
         if style.format == LogFormat::Json {
             return self.write_json(stamp, text, piece, to);
         }
         write_time(style, stamp, to);
         to.extend_from_slice(match piece {
             Piece::Whole => &self.whole,
-            Piece::Cut => &self.cut,
+            Piece::Partial => &self.partial,
         });
         to.extend_from_slice(text);
         to.push(b'\n');
     }
 
-    /// Appends one object and a newline.
-    pub fn write_json(&self, stamp: &Stamp, text: &[u8], piece: Piece, to: &mut Vec<u8>) {
+    /// Appends one line of JSON.
+    pub fn write_json(&self, stamp: &Timestamp, text: &[u8], piece: Piece, to: &mut Vec<u8>) {
         to.extend_from_slice(br#"{"time":""#);
         to.extend_from_slice(stamp.as_bytes());
         to.push(b'"');
@@ -96,46 +96,46 @@ impl Label {
         escape(text, to);
         to.extend_from_slice(match piece {
             Piece::Whole => b"\",\"partial\":false}\n",
-            Piece::Cut => b"\",\"partial\":true}\n",
+            Piece::Partial => b"\",\"partial\":true}\n",
         });
     }
 }
 
-/// Appends the time and a blank where lines of text have it.
-pub fn write_time(style: LogStyle, stamp: &Stamp, to: &mut Vec<u8>) {
+/// Appends the timestamp and a space if text lines have timestamps.
+pub fn write_time(style: LogStyle, stamp: &Timestamp, to: &mut Vec<u8>) {
     if style.timestamps {
         to.extend_from_slice(stamp.as_bytes());
         to.push(b' ');
     }
 }
 
-/// How keepalive's own lines look.
+/// The format of keepalive's own messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnStyle {
-    /// As the services' lines.
+pub struct MessageStyle {
+    /// The format of the services' lines, which messages follow.
     pub style: LogStyle,
-    /// So long is the longest name of an instance, where lines have names: then this is one of them.
+    /// The width of the column of names; `None`: lines have no names.
     pub width: Option<usize>,
 }
 
-impl OwnStyle {
-    /// Appends one line of `milliseconds` since 1970.
+impl MessageStyle {
+    /// Appends one message of `milliseconds` since 1970, with a newline.
     pub fn write(self, milliseconds: u64, level: Level, message: &str, to: &mut Vec<u8>) {
         if self.style.format == LogFormat::Json {
-            return write_own_json(&Stamp::at(milliseconds), level, message, to);
+            return write_message_json(&Timestamp::at(milliseconds), level, message, to);
         }
         if self.style.timestamps {
-            write_time(self.style, &Stamp::at(milliseconds), to);
+            write_time(self.style, &Timestamp::at(milliseconds), to);
         }
         let severity = match level {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        to.extend_from_slice(OWN_NAME.as_bytes());
+        to.extend_from_slice(KEEPALIVE_NAME.as_bytes());
         let mark = match self.width {
             Some(width) => {
-                to.extend(std::iter::repeat_n(b' ', width.saturating_sub(OWN_NAME.len())));
+                to.extend(std::iter::repeat_n(b' ', width.saturating_sub(KEEPALIVE_NAME.len())));
                 " | "
             }
             None => ": ",
@@ -146,8 +146,8 @@ impl OwnStyle {
     }
 }
 
-/// Appends one object and a newline.
-pub fn write_own_json(stamp: &Stamp, level: Level, message: &str, to: &mut Vec<u8>) {
+/// Appends one message as a line of JSON.
+pub fn write_message_json(stamp: &Timestamp, level: Level, message: &str, to: &mut Vec<u8>) {
     to.extend_from_slice(br#"{"time":""#);
     to.extend_from_slice(stamp.as_bytes());
     to.extend_from_slice(br#"","service":"keepalive","instance":null,"stream":"stderr","message":""#);
@@ -163,7 +163,7 @@ pub fn write_own_json(stamp: &Stamp, level: Level, message: &str, to: &mut Vec<u
     to.extend_from_slice(b"\"}\n");
 }
 
-/// Appends `text` as it stands between the quotes of a JSON string; what is no UTF-8 becomes U+FFFD.
+/// Appends `text` with the escapes of a JSON string. Bytes that are not UTF-8 become U+FFFD.
 fn escape(text: &[u8], to: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         escape_valid(chunk.valid().as_bytes(), to);
@@ -205,14 +205,14 @@ mod tests {
 
     fn written(style: LogStyle, text: &[u8], piece: Piece) -> String {
         let mut line = Vec::new();
-        Label::new("web", 2, Stream::Stderr, 8, None).write(style, &Stamp::at(0), text, piece, &mut line);
+        Label::new("web", 2, Stream::Stderr, 8, None).write(style, &Timestamp::at(0), text, piece, &mut line);
         String::from_utf8(line).unwrap()
     }
 
     // date -u -d @SECONDS +%FT%TZ
     #[test]
-    fn instants_are_written_as_rfc_3339_has_them() {
-        let check = |milliseconds, expect: &str| assert_eq!(Stamp::at(milliseconds).as_bytes(), expect.as_bytes());
+    fn timestamps_follow_rfc_3339() {
+        let check = |milliseconds, expect: &str| assert_eq!(Timestamp::at(milliseconds).as_bytes(), expect.as_bytes());
         check(0, "1970-01-01T00:00:00.000Z");
         check(951_782_399_999, "2000-02-28T23:59:59.999Z");
         check(951_782_400_000, "2000-02-29T00:00:00.000Z");
@@ -224,21 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_text_has_the_name_before_it_and_keeps_its_bytes() {
+    fn a_text_line_has_the_name_in_front_and_keeps_its_bytes() {
         assert_eq!(written(TEXT, b"one", Piece::Whole), "web.2    | one\n");
-        assert_eq!(written(TEXT, b"", Piece::Cut), "web.2    + \n");
+        assert_eq!(written(TEXT, b"", Piece::Partial), "web.2    + \n");
         let timed = LogStyle { timestamps: true, ..TEXT };
         assert_eq!(written(timed, b"one", Piece::Whole), "1970-01-01T00:00:00.000Z web.2    | one\n");
         let mut line = Vec::new();
         let label = Label::new("a", 0, Stream::Stdout, 0, Some(7));
-        label.write(TEXT, &Stamp::at(0), b"\xff\x00", Piece::Whole, &mut line);
+        label.write(TEXT, &Timestamp::at(0), b"\xff\x00", Piece::Whole, &mut line);
         assert_eq!(line, b"\x1b[33ma.0 |\x1b[0m \xff\x00\n");
     }
 
     #[test]
-    fn a_line_of_json_is_an_object_whatever_is_in_it() {
+    fn a_json_line_is_an_object_whatever_its_bytes() {
         let text = b"q\"b\\t\tr\rc\x01\x1f\x7f u\xc3\xa4 bad\xff\xfe cut\xe2\x82";
-        let line = written(JSON, text, Piece::Cut);
+        let line = written(JSON, text, Piece::Partial);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let message = "q\"b\\t\tr\rc\u{1}\u{1f}\u{7f} u\u{e4} bad\u{fffd}\u{fffd} cut\u{fffd}";
         let expect = serde_json::json!({
@@ -250,16 +250,16 @@ mod tests {
     }
 
     #[test]
-    fn own_lines_look_like_the_others_where_there_are_others() {
-        let check = |style: OwnStyle, expect: &str| {
+    fn messages_have_the_format_of_service_lines() {
+        let check = |style: MessageStyle, expect: &str| {
             let mut line = Vec::new();
             style.write(0, Level::Warn, "a \"b\"", &mut line);
             assert_eq!(String::from_utf8(line).unwrap(), expect);
         };
-        check(OwnStyle::default(), "keepalive: warning: a \"b\"\n");
-        check(OwnStyle { style: TEXT, width: Some(11) }, "keepalive   | warning: a \"b\"\n");
+        check(MessageStyle::default(), "keepalive: warning: a \"b\"\n");
+        check(MessageStyle { style: TEXT, width: Some(11) }, "keepalive   | warning: a \"b\"\n");
         check(
-            OwnStyle { style: JSON, width: None },
+            MessageStyle { style: JSON, width: None },
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"service\":\"keepalive\",\"instance\":null,\"stream\":\"stderr\",\
              \"message\":\"a \\\"b\\\"\",\"partial\":false,\"level\":\"warning\"}\n",
         );

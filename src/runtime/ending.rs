@@ -1,7 +1,7 @@
 //! The last words: why keepalive ended, where people and orchestrators look for it.
 
 use super::wording::Ending;
-use crate::logs::{end, own};
+use crate::logs::{messages, termination_log};
 use crate::model::Plan;
 use crate::supervisor::{Cause, Outcome};
 
@@ -20,8 +20,8 @@ pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
 
 /// Tells the reason of an unrecoverable end, whatever the level of messages.
 pub(super) fn tell(plan: &Plan, reason: &str) {
-    if let Err(error) = end::leave(&plan.termination_log, &format!("{reason}\n")) {
+    if let Err(error) = termination_log::write(&plan.termination_log, &format!("{reason}\n")) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }
-    own::write_final_line(reason);
+    messages::write_final_line(reason);
 }

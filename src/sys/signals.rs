@@ -142,23 +142,42 @@ struct KernelAction {
     rest: [usize; 7],
 }
 
+impl KernelAction {
+    /// `handler` is `SIG_DFL` or `SIG_IGN`, which need no restorer.
+    const fn new(handler: usize) -> Self {
+        Self { handler, rest: [0; 7] }
+    }
+}
+
 /// Sets the disposition of `signal` and returns the previous one; `None` if it cannot be changed. Async-signal-safe.
 pub(super) fn set_disposition(signal: Signal, disposition: Disposition) -> Option<Disposition> {
     let handler = match disposition {
         Disposition::Ignore => libc::SIG_IGN,
         Disposition::Default | Disposition::Handler => libc::SIG_DFL,
     };
-    let new = KernelAction { handler, rest: [0; 7] };
-    let mut old = KernelAction { handler: 0, rest: [0; 7] };
+    swap_action(signal, Some(&KernelAction::new(handler))).map(|before| match before.handler {
+        libc::SIG_DFL => Disposition::Default,
+        libc::SIG_IGN => Disposition::Ignore,
+        _ => Disposition::Handler,
+    })
+}
+
+/// Whether `signal` is ignored, as SIGINT is in what a script has started with `&`.
+#[must_use]
+pub fn is_ignored(signal: Signal) -> bool {
+    swap_action(signal, None).is_some_and(|action| action.handler == libc::SIG_IGN)
+}
+
+/// Sets the action of `signal` unless `new` is `None`, and returns the previous one; `None` if it cannot be changed.
+/// Async-signal-safe.
+fn swap_action(signal: Signal, new: Option<&KernelAction>) -> Option<KernelAction> {
+    let mut old = KernelAction::new(libc::SIG_DFL);
     let number = libc::c_int::from(signal.number());
-    // SAFETY: both structures are at least as large as the kernel's, and SIG_DFL and SIG_IGN need no restorer.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const new, &raw mut old, SET_SIZE) };
-    match old.handler {
-        _ if result < 0 => None,
-        libc::SIG_DFL => Some(Disposition::Default),
-        libc::SIG_IGN => Some(Disposition::Ignore),
-        _ => Some(Disposition::Handler),
-    }
+    let new: *const KernelAction = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both structures are at least as large as the kernel's; `new` is null, has a handler that needs no restorer,
+    // or is an action that the kernel has returned.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, &raw mut old, SET_SIZE) };
+    (result >= 0).then_some(old)
 }
 
 /// Sets the signal mask and returns the previous one. Async-signal-safe.
@@ -239,17 +258,22 @@ pub fn wait_for(timeout: Option<Duration>) -> Result<Option<Received>, Errno> {
 /// Stops the process as Ctrl-Z would: with SIGTSTP and its default action. Returns whether it was stopped.
 ///
 /// The kernel discards the signal for PID 1 and in an orphaned process group, in which nobody could continue the process.
-/// After a stop, the SIGCONT that ended it is pending, which is how the stop is detected.
+/// After a stop, the SIGCONT that ended it is pending, which is how the stop is detected. The disposition and the mask are
+/// restored.
 pub fn suspend_self() -> bool {
-    let before = set_disposition(Signal::TSTP, Disposition::Default);
+    let mask = set_mask(SignalSet::ALL);
+    let action = swap_action(Signal::TSTP, Some(&KernelAction::new(libc::SIG_DFL)));
     super::process::raise(Signal::TSTP);
-    let everything_else = SignalSet(SignalSet::ALL.0 & !Signal::TSTP.bit());
-    let mask = set_mask(everything_else);
+    block_all_but(&[Signal::TSTP]);
+    let was_stopped = pending().contains(Signal::CONT);
+    swap_action(Signal::TSTP, action.as_ref());
     set_mask(mask);
-    if before == Some(Disposition::Ignore) {
-        set_disposition(Signal::TSTP, Disposition::Ignore);
-    }
-    pending().contains(Signal::CONT)
+    was_stopped
+}
+
+/// Blocks every signal but `those`.
+pub fn block_all_but(those: &[Signal]) {
+    set_mask(SignalSet(those.iter().fold(u64::MAX, |mask, signal| mask & !signal.bit())));
 }
 
 /// The pending signals. rt_sigpending(2)

@@ -83,7 +83,7 @@ impl Terminal {
 
 /// Both sides of a new terminal of 24 rows and 200 columns, close-on-exec from the beginning: a child of another test
 /// that had the program's side would keep the screen from ending.
-fn open_pty() -> (File, OwnedFd) {
+pub(crate) fn open_pty() -> (File, OwnedFd) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags).unwrap();
     grantpt(&master).unwrap();

@@ -1,10 +1,16 @@
 //! The commands of a running keepalive, with one that says what the protocol wants it to say.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
 use serde_json::{Value, json};
 
 use crate::fake_server::{FakeServer, STREAM, status};
+use crate::harness::KEEPALIVE;
+use crate::terminal::open_pty;
 
 const TABLE: &str = "\
 NAME   STATE    PID  UPTIME  RESTARTS    CPU  MEMORY
@@ -150,6 +156,31 @@ fn each_event_is_passed_on_as_soon_as_it_comes() {
     drop(sender);
     assert_eq!((running.end(), running.stderr().as_str()), (0, ""));
     assert_eq!(server.requests(), ["GET /v1/events?follow=1"]);
+}
+
+// README, `logs -f`: Ctrl-C ends it. A terminal drops what it has not shown then, such as the end of a colour.
+#[test]
+fn sigint_ends_a_stream_on_a_terminal_between_two_lines_and_without_colour() {
+    let line = json!({"service": "web", "instance": "web.0", "message": "x".repeat(256 << 10)}).to_string();
+    let server = FakeServer::start(move |_, mut stream| {
+        writeln!(stream, "{STREAM}{line}").ok();
+        // Until the client has gone.
+        stream.read_to_end(&mut Vec::new()).ok();
+    });
+    let (mut screen, device) = open_pty();
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", KEEPALIVE, "logs", "-f"]);
+    command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut client = command.stdin(device.try_clone().unwrap()).stdout(device).spawn().unwrap();
+    drop(command);
+    // The line is longer than what a terminal takes before somebody reads it, so that it is still being printed.
+    screen.read_exact(&mut [0]).unwrap();
+    signal_process(Pid::new(client.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    let mut seen = Vec::new();
+    // EIO: nobody has the terminal any more.
+    screen.read_to_end(&mut seen).unwrap_err();
+    assert_eq!(client.wait().unwrap().signal(), Some(2));
+    assert!(seen.ends_with(b"xx\r\n\x1b[0m"), "{}", String::from_utf8_lossy(&seen[seen.len().saturating_sub(80)..]));
 }
 
 #[test]

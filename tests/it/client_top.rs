@@ -80,6 +80,34 @@ fn a_suspension_gives_the_terminal_back_meanwhile() {
     assert_eq!(terminal.wait_for_end().0, Some(0));
 }
 
+// ioctl_tty(2) `TIOCGWINSZ`
+#[test]
+fn a_terminal_of_another_size_gets_a_table_of_that_size() {
+    let server = serve();
+    let mut terminal = on_a_terminal(&server);
+    let device = format!("/proc/{}/fd/0", id(&terminal));
+    assert!(Command::new("stty").args(["-F", &device, "cols", "12"]).status().unwrap().success());
+    signal_process(id(&terminal), Signal::WINCH).unwrap();
+    // The summary line, shortened.
+    terminal.wait_for_text("keepalive 0…");
+    terminal.type_in("q");
+    assert_eq!(terminal.wait_for_end().0, Some(0));
+}
+
+// signal(7): SIGUSR1 and SIGALRM end a program that does nothing about them.
+#[test]
+fn no_other_signal_ends_it_while_it_has_the_terminal() {
+    let server = serve();
+    let mut terminal = on_a_terminal(&server);
+    for signal in [Signal::USR1, Signal::PIPE, Signal::TTOU] {
+        signal_process(id(&terminal), signal).unwrap();
+    }
+    terminal.wait_for_text("\x1b[H");
+    terminal.type_in("q");
+    let (code, rest) = terminal.wait_for_end();
+    assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
+}
+
 fn id(terminal: &Terminal) -> Pid {
     Pid::new(terminal.program.id().cast_signed()).unwrap()
 }

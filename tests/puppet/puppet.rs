@@ -113,7 +113,7 @@ fn act(words: &[&str]) -> u8 {
         ["serve", address, answers @ ..] => ready::serve(address, answers),
         // Does what keepalive does when it finds a bug in itself; the reason goes to FILE, too.
         ["panic", file] => {
-            keepalive::logs::bug::end_on_panic(std::path::PathBuf::from(file).leak());
+            keepalive::logs::panic_hook::install(std::path::PathBuf::from(file).leak());
             panic!("on purpose");
         }
         _ => panic!("puppet: no such verb: {words:?}"),

@@ -53,6 +53,15 @@ fn unsafe_stands_under_sys_alone() {
 }
 
 #[test]
+fn client_commands_alone_have_signal_handlers() {
+    for file in rust_files(Path::new("src")).into_iter().filter(|file| !file.starts_with("src/control")) {
+        for (number, line) in code_lines(&read(&file)) {
+            assert!(!line.contains("signal_hook"), "{}:{number}: a handler outside of src/control", file.display());
+        }
+    }
+}
+
+#[test]
 fn files_can_be_read_in_one_sitting() {
     for folder in ["src", "tests"] {
         for file in rust_files(Path::new(folder)) {

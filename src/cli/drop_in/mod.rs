@@ -44,7 +44,7 @@ pub fn read(arguments: &[OsString], surroundings: &Surroundings<'_>) -> Option<I
     };
     Some(match answer {
         Ok((options, command)) => Invocation::Init { options, command },
-        Err(Instead { stream, text, code }) => Invocation::Say { stream, text, code },
+        Err(Instead { stream, text, code }) => Invocation::Print { stream, text, code },
     })
 }
 

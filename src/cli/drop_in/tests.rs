@@ -27,7 +27,7 @@ fn understood(words: &[&str], variables: &[(&str, &str)]) -> (Options, Vec<OsStr
 #[track_caller]
 fn said(words: &[&str]) -> (Stream, String, u8) {
     match read_with(words, &[]) {
-        Some(Invocation::Say { stream, text, code }) => (stream, text, code),
+        Some(Invocation::Print { stream, text, code }) => (stream, text, code),
         other => panic!("{words:?}: {other:?}"),
     }
 }

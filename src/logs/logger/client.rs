@@ -1,5 +1,4 @@
-//! Somebody who reads the log over the control socket: `GET /v1/logs`, answered here. A slow one loses lines, is told
-//! how many, and holds up nobody.
+//! A client of `GET /v1/logs`, which the logger answers. A slow client loses lines, is told how many, and holds up nobody.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -7,29 +6,29 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Names;
-use super::ring::{Cursor, Next, OWN, Ring};
-use crate::logs::line::{OWN_NAME, Piece, write_own_json};
-use crate::logs::message::LogsQuery;
-use crate::logs::stamp::Stamp;
+use super::ring::{Cursor, KEEPALIVE_KEY, Next, Ring};
+use crate::logs::line::{KEEPALIVE_NAME, Piece, write_message_json};
+use crate::logs::protocol::LogsQuery;
+use crate::logs::timestamp::Timestamp;
 use crate::model::Mono;
 use crate::sys::Poller;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{receive, send};
 
-/// So many at a time.
-pub(super) const CLIENTS_AT_MOST: usize = 16;
-/// So many of them may be guests: there is room for operators then.
-pub(super) const GUESTS_AT_MOST: usize = 10;
-/// Who takes nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What is got ready for one at once.
-const ENOUGH: usize = 64 << 10;
-/// And at its coming: nothing of this can be lost any more.
-const ENOUGH_AT_FIRST: usize = 1 << 20;
+/// The limit for all clients: each may have [`FIRST_SEND_BUFFER_BYTES`] in memory.
+pub(super) const MAX_CLIENTS: usize = 16;
+/// The limit for guests, below [`MAX_CLIENTS`]: the control socket has room left for operators.
+pub(super) const MAX_GUESTS: usize = 10;
+/// A client that takes nothing for so long is disconnected.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much is prepared for a client at once.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// How much of the past lines is prepared when a client connects, since new lines cannot evict what is prepared.
+const FIRST_SEND_BUFFER_BYTES: usize = 1 << 20;
 
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
+const RESPONSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n\
     Connection: close\r\n\r\n";
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+const RESPONSE_TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
     Connection: close\r\n\r\n{\"result\":\"refused\",\"reason\":\"too many clients read the log\"}\n";
 
 #[derive(Debug)]
@@ -38,23 +37,23 @@ pub(super) struct Client {
     token: u64,
     query: LogsQuery,
     cursor: Cursor,
-    /// There had been so many lines when it came: without `follow` that is all.
+    /// How many lines had been pushed when the client connected: without `follow` it gets no later ones.
     until: u64,
-    /// So many of them it has not got yet.
+    /// How many of these have not been prepared for it yet.
     missing: u64,
     buffer: Vec<u8>,
     sent: usize,
     waits_for_room: bool,
-    /// It has closed its half of the connection, and may still listen.
-    says_no_more: bool,
-    /// When it is given up, unless it takes something before.
+    /// The client has closed its half of the connection, and may still read.
+    has_shut_down: bool,
+    /// When the client is disconnected, unless it takes something before.
     deadline: Option<Mono>,
 }
 
-/// Tells one too many that it is.
-pub(super) fn refuse(socket: &OwnedFd) {
-    // Whoever does not take so little has gone.
-    send(socket, TOO_MANY).ok();
+/// Answers a client that is one too many.
+pub(super) fn reject(socket: &OwnedFd) {
+    // A client that does not take so little has gone.
+    send(socket, RESPONSE_TOO_MANY).ok();
 }
 
 impl Client {
@@ -63,32 +62,32 @@ impl Client {
             socket,
             token,
             query,
-            cursor: ring.begin(),
+            cursor: ring.start_cursor(),
             until: ring.lines(),
             missing: 0,
-            buffer: HEAD.to_vec(),
+            buffer: RESPONSE_HEAD.to_vec(),
             sent: 0,
             waits_for_room: false,
-            says_no_more: false,
+            has_shut_down: false,
             deadline: None,
         };
         if let Some(lines) = client.query.lines {
             client.cursor = client.find_last(lines, ring, names);
         }
-        client.missing = ring.ahead(&client.cursor);
-        client.fill(ENOUGH_AT_FIRST, ring, names);
+        client.missing = ring.lines_after(&client.cursor);
+        client.fill(FIRST_SEND_BUFFER_BYTES, ring, names);
         client
     }
 
-    /// Before the last so many of the lines that are asked for.
+    /// The position before the last `lines` lines that the query selects.
     fn find_last(&self, lines: usize, ring: &Ring, names: &Names) -> Cursor {
-        let begin = ring.begin();
-        let (mut cursor, mut known) = (begin, 0_usize);
+        let start_cursor = ring.start_cursor();
+        let (mut cursor, mut matching) = (start_cursor, 0_usize);
         while let Next::Line(meta, _) = ring.next(&mut cursor) {
-            known += usize::from(self.wants(meta.key, names));
+            matching += usize::from(self.wants(meta.key, names));
         }
-        let mut skip = known.saturating_sub(lines);
-        cursor = begin;
+        let mut skip = matching.saturating_sub(lines);
+        cursor = start_cursor;
         while skip > 0
             && let Next::Line(meta, _) = ring.next(&mut cursor)
         {
@@ -105,24 +104,24 @@ impl Client {
         self.socket.as_fd()
     }
 
-    /// Whether it is still there, and silent: there is nothing more to be said.
-    pub(super) fn listens(&mut self, poller: &Poller) -> bool {
+    /// Returns whether the client is still connected. One that sends anything after its request is disconnected too.
+    pub(super) fn check_connected(&mut self, poller: &Poller) -> bool {
         match receive(&self.socket, &mut [0; 16]) {
             Ok(0) => {}
             result => return matches!(result, Err(Errno::EAGAIN | Errno::EINTR)),
         }
-        // Over TCP nothing else tells that it has gone, until there is something to send.
+        // Over TCP, a client that has gone is not noticed otherwise before there is something to send.
         if self.query.follow && self.query.is_guest {
             return false;
         }
-        self.says_no_more = true;
-        self.wait(poller);
-        // Of a Unix socket whose other end is closed even nothing is refused.
+        self.has_shut_down = true;
+        self.update_interest(poller);
+        // Sending nothing fails on a Unix socket whose other end is closed.
         send(&self.socket, &[]).is_ok()
     }
 
-    fn wait(&self, poller: &Poller) {
-        let interest = match (self.says_no_more, self.waits_for_room) {
+    fn update_interest(&self, poller: &Poller) {
+        let interest = match (self.has_shut_down, self.waits_for_room) {
             (false, false) => Interest::Input,
             (false, true) => Interest::Either,
             (true, false) => Interest::Nothing,
@@ -135,15 +134,15 @@ impl Client {
         self.query.is_guest
     }
 
-    /// When it is given up.
+    /// When the client is disconnected, unless it takes something before.
     pub(super) const fn deadline(&self) -> Option<Mono> {
         self.deadline
     }
 
-    /// Sends what there is, as far as it is taken. Whether it goes on.
-    pub(super) fn pump(&mut self, ring: &Ring, names: &Names, poller: &Poller, now: Mono) -> bool {
+    /// Sends what the client takes. Returns whether it stays.
+    pub(super) fn send_lines(&mut self, ring: &Ring, names: &Names, poller: &Poller, now: Mono) -> bool {
         loop {
-            let is_done = self.fill(ENOUGH, ring, names);
+            let is_done = self.fill(SEND_BUFFER_BYTES, ring, names);
             if self.buffer.is_empty() {
                 return !is_done;
             }
@@ -152,14 +151,14 @@ impl Client {
                 Ok(true) => self.deadline = None,
                 Ok(false) => {
                     if self.sent > before || self.deadline.is_none() {
-                        self.deadline = Some(now + PATIENCE);
+                        self.deadline = Some(now + SEND_TIMEOUT);
                     }
                     if self.deadline.is_some_and(|deadline| deadline <= now) {
                         return false;
                     }
                     if !self.waits_for_room {
                         self.waits_for_room = true;
-                        self.wait(poller);
+                        self.update_interest(poller);
                     }
                     return true;
                 }
@@ -167,12 +166,12 @@ impl Client {
             }
             if self.waits_for_room {
                 self.waits_for_room = false;
-                self.wait(poller);
+                self.update_interest(poller);
             }
         }
     }
 
-    /// Whether everything has been sent.
+    /// Returns whether everything that is prepared has been sent.
     fn send(&mut self) -> Result<bool, Errno> {
         while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match send(&self.socket, rest) {
@@ -183,30 +182,32 @@ impl Client {
             }
         }
         self.buffer.clear();
-        self.buffer.shrink_to(2 * ENOUGH);
+        self.buffer.shrink_to(2 * SEND_BUFFER_BYTES);
         self.sent = 0;
         Ok(true)
     }
 
-    /// Gets the next lines ready, about so many bytes; whether there will be no more.
-    fn fill(&mut self, enough: usize, ring: &Ring, names: &Names) -> bool {
-        while self.buffer.len() < enough {
+    /// Prepares about `limit` bytes of lines. Returns whether that was the last of them.
+    fn fill(&mut self, limit: usize, ring: &Ring, names: &Names) -> bool {
+        while self.buffer.len() < limit {
             match ring.next(&mut self.cursor) {
-                Next::End => return !self.query.follow && self.tell_missing(),
-                Next::Lost(lost) if self.query.follow => self.tell_lost(lost),
+                Next::End => return !self.query.follow && self.report_missing(),
+                Next::Lost(lost) if self.query.follow => self.report_lost(lost),
                 Next::Lost(_) => {}
-                Next::Line(..) if !self.query.follow && self.cursor.line() > self.until => return self.tell_missing(),
+                Next::Line(..) if !self.query.follow && self.cursor.line() > self.until => {
+                    return self.report_missing();
+                }
                 Next::Line(meta, text) => {
                     self.missing = self.missing.saturating_sub(1);
                     if !self.wants(meta.key, names) {
                         continue;
                     }
-                    let stamp = Stamp::at(meta.milliseconds);
-                    if meta.key == OWN {
+                    let stamp = Timestamp::at(meta.milliseconds);
+                    if meta.key == KEEPALIVE_KEY {
                         let level = log::Level::iter().nth(usize::from(meta.mark)).unwrap_or(log::Level::Info);
-                        write_own_json(&stamp, level, &String::from_utf8_lossy(text), &mut self.buffer);
+                        write_message_json(&stamp, level, &String::from_utf8_lossy(text), &mut self.buffer);
                     } else if let Some(name) = names.get(&meta.key) {
-                        let piece = if meta.mark == 0 { Piece::Whole } else { Piece::Cut };
+                        let piece = if meta.mark == 0 { Piece::Whole } else { Piece::Partial };
                         name.label.write_json(&stamp, text, piece, &mut self.buffer);
                     }
                 }
@@ -215,16 +216,16 @@ impl Client {
         false
     }
 
-    /// Tells of what was there when it came and could not be kept for it, once.
-    fn tell_missing(&mut self) -> bool {
+    /// Reports past lines that were evicted before they could be prepared, once. Returns true.
+    fn report_missing(&mut self) -> bool {
         let missing = std::mem::take(&mut self.missing);
         if missing > 0 {
-            self.tell_lost(missing);
+            self.report_lost(missing);
         }
         true
     }
 
-    fn tell_lost(&mut self, lost: u64) {
+    fn report_lost(&mut self, lost: u64) {
         self.buffer.extend_from_slice(format!("{{\"dropped\":{lost}}}\n").as_bytes());
     }
 
@@ -233,10 +234,12 @@ impl Client {
         if wanted.is_empty() {
             return true;
         }
-        if key == OWN {
-            return wanted.iter().any(|name| name == OWN_NAME);
+        if key == KEEPALIVE_KEY {
+            return wanted.iter().any(|name| name == KEEPALIVE_NAME);
         }
-        names.get(&key).is_some_and(|known| wanted.iter().any(|name| *name == known.service || *name == known.instance))
+        names
+            .get(&key)
+            .is_some_and(|matching| wanted.iter().any(|name| *name == matching.service || *name == matching.instance))
     }
 }
 
@@ -246,7 +249,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::super::Name;
-    use super::super::ring::Meta;
+    use super::super::ring::LineMeta;
     use super::*;
     use crate::logs::line::{Label, Stream};
 
@@ -267,7 +270,7 @@ mod tests {
         }
 
         fn push(&mut self, key: u64, text: &str) {
-            self.ring.push(Meta { key, milliseconds: 0, mark: 0 }, text.as_bytes());
+            self.ring.push(LineMeta { key, milliseconds: 0, mark: 0 }, text.as_bytes());
         }
 
         fn client(&self, query: LogsQuery) -> (Client, UnixStream) {
@@ -277,18 +280,18 @@ mod tests {
             (client, theirs)
         }
 
-        fn pump(&self, client: &mut Client) -> bool {
+        fn send_lines(&self, client: &mut Client) -> bool {
             self.pump_at(client, 0)
         }
 
         fn pump_at(&self, client: &mut Client, seconds: u64) -> bool {
-            client.pump(&self.ring, &self.names, &self.poller, Mono::from_nanos(seconds * 1_000_000_000))
+            client.send_lines(&self.ring, &self.names, &self.poller, Mono::from_nanos(seconds * 1_000_000_000))
         }
     }
 
     /// `message` or `lost` of each object after the head.
     fn messages(text: &str) -> Vec<String> {
-        let body = text.strip_prefix(str::from_utf8(HEAD).unwrap()).unwrap_or(text);
+        let body = text.strip_prefix(str::from_utf8(RESPONSE_HEAD).unwrap()).unwrap_or(text);
         let one = |line: &str| {
             let object: serde_json::Value = serde_json::from_str(line).unwrap();
             object["message"].as_str().map_or_else(|| format!("dropped {}", object["dropped"]), str::to_owned)
@@ -299,13 +302,13 @@ mod tests {
     #[track_caller]
     fn check(names: &[&str], lines: Option<usize>, expect: &[&str]) {
         let mut world = World::new();
-        for (key, text) in [(0, "w1"), (2, "d1"), (OWN, "k1"), (0, "w2"), (OWN, "k2"), (2, "d2")] {
+        for (key, text) in [(0, "w1"), (2, "d1"), (KEEPALIVE_KEY, "k1"), (0, "w2"), (KEEPALIVE_KEY, "k2"), (2, "d2")] {
             world.push(key, text);
         }
         let wanted = names.iter().map(|name| (*name).to_owned()).collect();
         let (mut client, mut theirs) = world.client(LogsQuery { names: wanted, lines, ..LogsQuery::default() });
         world.push(0, "too late");
-        assert!(!world.pump(&mut client), "that is all");
+        assert!(!world.send_lines(&mut client), "that is all");
         drop(client);
         let mut text = String::new();
         theirs.read_to_string(&mut text).unwrap();
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_of_those_who_are_asked_for() {
+    fn a_query_selects_names_and_the_last_lines() {
         check(&[], None, &["w1", "d1", "k1", "w2", "k2", "d2"]);
         check(&[], Some(2), &["k2", "d2"]);
         check(&[], Some(0), &[]);
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_when_somebody_came_is_not_lost_to_what_comes_after() {
+    fn new_lines_do_not_evict_past_lines_that_a_client_asked_for() {
         let mut world = World::new();
         for number in 0..20_000 {
             world.push(2, &format!("d{number} {}", "x".repeat(80)));
@@ -338,7 +341,7 @@ mod tests {
         for (lines, (mut client, mut theirs)) in clients {
             theirs.set_nonblocking(true).unwrap();
             let mut text = String::new();
-            while world.pump(&mut client) {
+            while world.send_lines(&mut client) {
                 theirs.read_to_string(&mut text).ok();
             }
             drop(client);
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_more_than_can_be_kept_for_it_is_told_of_the_rest_and_of_nothing_else() {
+    fn a_client_is_told_of_past_lines_that_were_evicted_and_of_no_others() {
         let mut world = World::new();
         for _ in 0..200 {
             world.push(0, &"x".repeat(16_000));
@@ -360,7 +363,7 @@ mod tests {
         }
         theirs.set_nonblocking(true).unwrap();
         let mut text = Vec::new();
-        while world.pump(&mut client) {
+        while world.send_lines(&mut client) {
             theirs.read_to_end(&mut text).ok();
         }
         drop(client);
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_there_of_what_was_asked_for_comes_though_much_around_it_is_forgotten() {
+    fn past_lines_that_are_left_are_sent_though_lines_around_them_are_evicted() {
         let mut world = World::new();
         let flood = "x".repeat(16_000);
         for _ in 0..150 {
@@ -387,7 +390,7 @@ mod tests {
         }
         theirs.set_nonblocking(true).unwrap();
         let mut text = Vec::new();
-        while world.pump(&mut client) {
+        while world.send_lines(&mut client) {
             theirs.read_to_end(&mut text).ok();
         }
         drop(client);
@@ -398,27 +401,27 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_hears_what_comes_until_it_goes() {
+    fn a_following_client_gets_new_lines_until_it_disconnects() {
         let mut world = World::new();
         world.push(0, "before");
         let (mut client, mut theirs) =
             world.client(LogsQuery { names: vec!["web".to_owned()], lines: Some(0), follow: true, is_guest: false });
-        assert!(world.pump(&mut client));
+        assert!(world.send_lines(&mut client));
         world.push(2, "another's");
         world.push(0, "now");
-        assert!(world.pump(&mut client));
+        assert!(world.send_lines(&mut client));
         let mut buffer = [0; 1_024];
         let count = theirs.read(&mut buffer).unwrap();
         assert_eq!(messages(str::from_utf8(&buffer[..count]).unwrap()), ["now"]);
-        assert!(client.listens(&world.poller));
+        assert!(client.check_connected(&world.poller));
         drop(theirs);
-        assert!(!client.listens(&world.poller));
+        assert!(!client.check_connected(&world.poller));
         world.push(0, "to nobody");
-        assert!(!world.pump(&mut client));
+        assert!(!world.send_lines(&mut client));
     }
 
     #[test]
-    fn who_takes_nothing_is_given_up_after_a_while_and_who_talks_at_once() {
+    fn a_client_that_takes_nothing_is_disconnected_after_the_timeout_and_one_that_sends_at_once() {
         let mut world = World::new();
         let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
         for _ in 0..200 {
@@ -430,13 +433,13 @@ mod tests {
         assert!(world.pump_at(&mut client, 15), "it has taken something");
         assert!(world.pump_at(&mut client, 24) && !world.pump_at(&mut client, 25));
         let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
-        assert!(client.listens(&world.poller));
+        assert!(client.check_connected(&world.poller));
         std::io::Write::write_all(&mut theirs, b"hello?").unwrap();
-        assert!(!client.listens(&world.poller));
+        assert!(!client.check_connected(&world.poller));
     }
 
     #[test]
-    fn who_has_closed_its_half_hears_the_rest_until_it_goes() {
+    fn a_client_that_has_shut_down_its_half_gets_the_remaining_lines() {
         let mut world = World::new();
         for _ in 0..100 {
             world.push(0, &"x".repeat(16_000));
@@ -447,7 +450,7 @@ mod tests {
             theirs.set_nonblocking(true).unwrap();
             let mut text = Vec::new();
             for _ in 0..100 {
-                let goes_on = client.listens(&world.poller) && world.pump(&mut client);
+                let goes_on = client.check_connected(&world.poller) && world.send_lines(&mut client);
                 theirs.read_to_end(&mut text).ok();
                 if !goes_on {
                     break;
@@ -458,28 +461,28 @@ mod tests {
             assert!(is_quiet, "it is not told of the same end again and again");
             drop(theirs);
             assert_eq!(world.poller.wait(Some(Duration::ZERO)).unwrap().len(), 1);
-            assert!(!client.listens(&world.poller));
+            assert!(!client.check_connected(&world.poller));
         }
         let (mut guest, theirs) = world.client(LogsQuery { follow: true, is_guest: true, ..LogsQuery::default() });
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(!guest.listens(&world.poller));
+        assert!(!guest.check_connected(&world.poller));
     }
 
     #[test]
-    fn who_is_slow_is_told_how_much_it_has_missed() {
+    fn a_slow_client_is_told_how_many_lines_it_missed() {
         let mut world = World::new();
         let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
         let long = "x".repeat(16_000);
         for _ in 0..2_000 {
             world.push(0, &long);
-            assert!(world.pump(&mut client), "it is not waited for, and not thrown out");
+            assert!(world.send_lines(&mut client), "it is not waited for, and not thrown out");
         }
-        world.push(OWN, "the end");
+        world.push(KEEPALIVE_KEY, "the end");
         theirs.set_nonblocking(true).unwrap();
         let mut text = Vec::new();
         while !text.ends_with(b"\"the end\",\"partial\":false,\"level\":\"error\"}\n") {
             theirs.read_to_end(&mut text).ok();
-            assert!(world.pump(&mut client));
+            assert!(world.send_lines(&mut client));
         }
         let messages = messages(str::from_utf8(&text).unwrap());
         let lost: Vec<u64> = messages.iter().filter_map(|line| line.strip_prefix("dropped ")?.parse().ok()).collect();

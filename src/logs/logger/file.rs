@@ -1,5 +1,7 @@
-//! A log file: grows to its limit, is renamed and begun anew. What cannot be written is lost, told once, and nobody
-//! waits for it. (A hung file system holds the logger, and in time those who write; PID 1 it cannot hold.)
+//! A log file with rotation: at its size limit it is renamed, and a new file is begun.
+//!
+//! Lines that cannot be written are dropped, and that is reported once. A file system that hangs holds up the logger, and
+//! with it the services that write, but not PID 1.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,25 +12,25 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::logs::message::FileTarget;
+use crate::logs::protocol::FileTarget;
 use crate::model::{Mono, errno};
 
-/// How often a file that cannot be opened is tried again, and it is looked whether somebody else has renamed it.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// With so much waiting it is written at once.
-pub(super) const ENOUGH: usize = 128 << 10;
+/// How often to try a file again that cannot be opened, and to check whether somebody else has renamed the file.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A longer buffer is flushed at once.
+pub(super) const FLUSH_THRESHOLD_BYTES: usize = 128 << 10;
 
 #[derive(Debug)]
 pub(super) struct LogFile {
     target: FileTarget,
     file: Option<File>,
     size: u64,
-    /// Whole lines, but for the end.
+    /// Whole lines; the last one may go on, see `open_line`.
     pub(super) buffer: Vec<u8>,
-    looked: Option<Mono>,
-    has_trouble: bool,
+    checked_at: Option<Mono>,
+    is_failing: bool,
     lost_bytes: u64,
-    /// The pipe whose line, cut, is at the end.
+    /// The key of the pipe whose partial line stands at the end of the buffer.
     open_line: Option<u64>,
     partial_line: bool,
 }
@@ -40,8 +42,8 @@ impl LogFile {
             file: None,
             size: 0,
             buffer: Vec::new(),
-            looked: None,
-            has_trouble: false,
+            checked_at: None,
+            is_failing: false,
             lost_bytes: 0,
             open_line: None,
             partial_line: false,
@@ -52,7 +54,7 @@ impl LogFile {
         &self.target.path
     }
 
-    /// Begins a line of the pipe `key`; whether it goes on with the piece before it.
+    /// Begins a line of the pipe `key`. Returns whether it continues the line before.
     pub(super) fn begin_line(&mut self, key: u64) -> bool {
         match self.open_line.take() {
             Some(open) if open == key => true,
@@ -64,12 +66,12 @@ impl LogFile {
         }
     }
 
-    /// The line of the pipe `key` goes on.
-    pub(super) const fn leave_open(&mut self, key: u64) {
+    /// Marks the last line as one of the pipe `key` that will be continued.
+    pub(super) const fn leave_line_open(&mut self, key: u64) {
         self.open_line = Some(key);
     }
 
-    /// Writes the buffer. What there is to tell: that it cannot be written, or can again.
+    /// Writes the buffer. Returns a message if writing begins to fail, or works again.
     pub(super) fn flush(&mut self, now: Mono) -> Option<String> {
         if self.buffer.is_empty() {
             return None;
@@ -82,13 +84,13 @@ impl LogFile {
         self.buffer.clear();
         self.lost_bytes += lost as u64;
         let path = self.target.path.display().to_string();
-        match (self.has_trouble, result) {
+        match (self.is_failing, result) {
             (false, Err(error)) => {
-                self.has_trouble = true;
+                self.is_failing = true;
                 Some(format!("cannot write to {path}: {}; lines are dropped", describe(&error)))
             }
             (true, Ok(())) => {
-                self.has_trouble = false;
+                self.is_failing = false;
                 let lost = std::mem::take(&mut self.lost_bytes);
                 Some(format!("{path} is writable again, {lost} bytes were dropped"))
             }
@@ -97,19 +99,19 @@ impl LogFile {
     }
 
     fn write(&mut self, buffer: &[u8], written: &mut usize, now: Mono) -> io::Result<()> {
-        self.look(now)?;
+        self.ensure_open(now)?;
         if self.partial_line {
             self.append(b"\n")?;
             self.partial_line = false;
         }
         while let Some(rest) = buffer.get(*written..).filter(|rest| !rest.is_empty()) {
-            let fits = fitting(rest, self.target.max_size.saturating_sub(self.size));
+            let fits = fitting_bytes(rest, self.target.max_size.saturating_sub(self.size));
             if fits == 0 && self.size > 0 {
                 self.rotate()?;
                 continue;
             }
-            // A line that is longer than the limit stands in a file of its own.
-            let part = if fits == 0 { first_line(rest) } else { fits };
+            // A line that is longer than the limit gets a file of its own.
+            let part = if fits == 0 { first_line_bytes(rest) } else { fits };
             let mut left = rest.get(..part).unwrap_or_default();
             while !left.is_empty() {
                 let count = match self.append(left) {
@@ -137,12 +139,12 @@ impl LogFile {
         Ok(count)
     }
 
-    /// Opens it if it is not open, or is no longer what is found at its path.
-    fn look(&mut self, now: Mono) -> io::Result<()> {
-        if self.looked.is_some_and(|looked| now.since(looked) < INTERVAL) {
+    /// Opens the file if it is not open, or if its path leads to another file by now.
+    fn ensure_open(&mut self, now: Mono) -> io::Result<()> {
+        if self.checked_at.is_some_and(|checked_at| now.since(checked_at) < RECHECK_INTERVAL) {
             return if self.file.is_some() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
         }
-        self.looked = Some(now);
+        self.checked_at = Some(now);
         let same = |file: &File| {
             let (Ok(ours), Ok(theirs)) = (file.metadata(), fs::symlink_metadata(&self.target.path)) else {
                 return false;
@@ -158,7 +160,7 @@ impl LogFile {
     fn open(&mut self) -> io::Result<()> {
         self.file = None;
         let mut options = OpenOptions::new();
-        // Nobody is followed to another place or waited for, whatever is found there.
+        // Whatever is found at the path: no symbolic link is followed, and nothing is waited for.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         options.append(true).create(true).mode(0o640).custom_flags(flags.bits());
         let path = &self.target.path;
@@ -177,18 +179,18 @@ impl LogFile {
         }
         self.partial_line = match last_byte(path, &metadata) {
             Some(last) => last != b'\n',
-            // Unless it is empty, it is what it was as far as we know.
+            // An empty file, or one that we may not read: then it is as we left it.
             None => self.partial_line && metadata.len() > 0,
         };
         (self.file, self.size) = (Some(file), metadata.len());
         Ok(())
     }
 
-    /// `web.log` → `web.log.1` → … → `web.log.N` → gone.
+    /// Renames `web.log` to `web.log.1`, that to `web.log.2`, and so on; the oldest file is replaced.
     fn rotate(&mut self) -> io::Result<()> {
         let path = &self.target.path;
         for number in (1..self.target.max_files).rev() {
-            // Not all of them are there in the beginning.
+            // Fails for numbers that do not exist yet.
             fs::rename(numbered(path, number), numbered(path, number + 1)).ok();
         }
         let result = match self.target.max_files {
@@ -196,7 +198,7 @@ impl LogFile {
             _ => fs::rename(path, numbered(path, 1)),
         };
         match result {
-            // It grows on, and is tried again after as much.
+            // The file grows on, and is tried again at twice the limit.
             Err(error) if error.kind() != io::ErrorKind::NotFound => self.size = 0,
             Ok(()) | Err(_) => self.open()?,
         }
@@ -204,7 +206,7 @@ impl LogFile {
     }
 }
 
-/// `None`: it is empty, or we may not read it.
+/// The last byte of the file; `None`: it is empty, or we may not read it.
 fn last_byte(path: &Path, metadata: &Metadata) -> Option<u8> {
     let end = metadata.len().checked_sub(1)?;
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -224,8 +226,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// How much of `text`, in whole lines, fits into so many bytes.
-fn fitting(text: &[u8], room: u64) -> usize {
+/// The length of as many whole lines of `text` as fit into `room` bytes.
+fn fitting_bytes(text: &[u8], room: u64) -> usize {
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     if text.len() <= room {
         return text.len();
@@ -234,7 +236,7 @@ fn fitting(text: &[u8], room: u64) -> usize {
     window.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
-fn first_line(text: &[u8]) -> usize {
+fn first_line_bytes(text: &[u8]) -> usize {
     text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1)
 }
 
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_renamed_between_lines_and_the_oldest_goes() {
+    fn a_full_file_is_rotated_between_lines_and_the_oldest_is_removed() {
         let scratch = Scratch::new();
         let mut file = scratch.file(10, 2);
         assert_eq!(put(&mut file, "one\ntwo\nthree\nfour\n", 0), None);
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_within_a_line_is_continued_with_a_new_one() {
+    fn a_file_that_ends_within_a_line_is_continued_on_a_new_line() {
         let scratch = Scratch::new();
         fs::write(scratch.0.join("a.log"), "within a l").unwrap();
         let mut file = scratch.file(100, 1);
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_there_is_continued_up_to_its_limit() {
+    fn an_existing_file_is_continued_up_to_its_limit() {
         let scratch = Scratch::new();
         fs::write(scratch.0.join("a.log"), "before\n").unwrap();
         assert_eq!(put(&mut scratch.file(10, 1), "ab\n", 0), None);
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_renamed_is_begun_anew() {
+    fn a_file_that_somebody_else_has_renamed_is_created_again() {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);
         put(&mut file, "one\n", 0);
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_once_and_its_end_too() {
+    fn a_failure_is_reported_once_and_so_is_its_end() {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);
         // A directory that cannot be entered would stop no root.
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_what_is_no_file_are_refused() {
+    fn symbolic_links_and_special_files_are_not_written() {
         let scratch = Scratch::new();
         symlink(scratch.0.join("else"), scratch.0.join("a.log")).unwrap();
         assert!(put(&mut scratch.file(100, 1), "one\n", 0).is_some());
@@ -382,14 +384,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_goes_on_unless_another_comes_between() {
+    fn a_partial_line_is_continued_unless_another_line_comes_between() {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);
         for (key, text, is_cut) in [(1, "one", true), (1, " and one\n", false), (1, "one", true), (2, "two\n", false)] {
             file.begin_line(key);
             file.buffer.extend_from_slice(text.as_bytes());
             if is_cut {
-                file.leave_open(key);
+                file.leave_line_open(key);
             }
         }
         file.flush(at(0));

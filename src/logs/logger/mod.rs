@@ -1,9 +1,11 @@
-//! The logger: a copy of keepalive that reads what services write, so that PID 1 reads no byte of it.
+//! The logger: a process that reads what services write, so that PID 1 reads no byte of it.
 //!
-//! It is forked from PID 1 without exec, waits for nothing but its own descriptors, and may be killed at any time: PID 1
-//! holds both ends of every pipe and starts another. It must not wait for one reader while others could go on, and must
-//! not lose what can be written: where a sink is full, the pipes that lead there are not read, so that who writes there
-//! waits. Start with [`run`].
+//! It is forked from PID 1 without exec, and may be killed at any time: PID 1 holds both ends of every pipe and starts
+//! another logger. It waits in one place, for all its descriptors at once. It must not lose a line that can be written:
+//! while a sink is full, the pipes that lead to it are not read, so that their writers wait and nobody else does.
+//!
+//! Start reading at [`run`]. [`source`] reads a pipe and [`split`] makes lines of it; [`outputs`] passes them on to a
+//! [`sink`] (stdout, stderr), a [`file`](mod@file) and the [`ring`], from which a [`client`] is answered.
 
 mod client;
 mod file;
@@ -24,15 +26,15 @@ use std::time::Duration;
 use log::Level;
 use nix::errno::Errno;
 
-use self::client::{CLIENTS_AT_MOST, Client, GUESTS_AT_MOST};
+use self::client::{Client, MAX_CLIENTS, MAX_GUESTS};
 use self::outputs::Outputs;
-use self::pipes::{NextPipe, key};
+use self::pipes::{NextPipe, pipe_key};
 use self::ring::Ring;
 use self::sink::Sink;
 use self::source::{Pipe, Read};
-use super::line::{Colour, Label, OwnStyle, Stream};
-use super::message::{LogsQuery, Message, Source};
-use super::stamp::Stamp;
+use super::line::{Colour, Label, MessageStyle, Stream};
+use super::protocol::{LogsQuery, Message, Source};
+use super::timestamp::Timestamp;
 use crate::model::Mono;
 use crate::model::map::Map;
 use crate::model::plan::LogStyle;
@@ -41,56 +43,57 @@ use crate::sys::non_blocking_writer::NonBlockingWriter;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
-/// The position of the first counter of a slot: lines and bytes of stdout, lines and bytes of stderr.
-pub const COUNTERS_BEFORE_SLOTS: usize = 8;
-/// How many counters each slot has.
-pub const COUNTERS_FOR_EACH: usize = 4;
-/// The position of the counter of messages of keepalive's own that were lost here.
-pub const LOST_MESSAGES: usize = 0;
-/// The position of the counter of readers of the log that were refused.
-pub const REFUSED_CLIENTS: usize = 1;
+/// The position of the counters of slot 0.
+pub const FIRST_SLOT_COUNTER: usize = 8;
+/// Lines and bytes of stdout, lines and bytes of stderr.
+pub const COUNTERS_PER_SLOT: usize = 4;
+/// The position of the counter of messages that the logger has dropped.
+pub const DROPPED_MESSAGES: usize = 0;
+/// The position of the counter of clients that the logger has rejected.
+pub const REJECTED_CLIENTS: usize = 1;
 
-/// The position of what [`Sink`] leaves to the next logger, stdout's and stderr's.
-const TORN: usize = 2;
-/// What a pipe is read into; as much as the largest holds.
-const BUFFER: usize = 256 << 10;
-/// So many packets are taken before anything else is looked at.
-const PACKETS_PER_TURN: usize = 64;
-/// So much may wait for its turn; with more, what was to come before is no longer waited for.
-const PENDING_AT_MOST: usize = 4_096;
-/// So long what was written before an end is waited for, in a place that takes it slowly.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long there is for the rest when PID 1 has gone without a word.
-const LAST_MILLISECONDS: u64 = 2_000;
+/// The position of the marks that [`Sink`] leaves for the next logger, stdout's and stderr's.
+const PARTIAL_LINE_MARKS: usize = 2;
+/// The size of the buffer that a pipe is read into: as much as the largest pipe holds.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+/// How many packets are read before pipes and clients get their turn.
+const MAX_PACKETS_PER_TURN: usize = 64;
+/// How many messages and ends of runs are kept in order; beyond that they are processed without waiting.
+const MAX_PENDING: usize = 4_096;
+/// How long messages wait for the output of a run that has ended, where its sink is slow.
+const RUN_END_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the logger goes on writing after PID 1 has died.
+const ORPHAN_FLUSH_MILLISECONDS: u64 = 2_000;
 
+// Tokens of the poller.
 const SOCKET: u64 = 0;
 const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const FIRST_CLIENT: u64 = 16;
 const FIRST_PIPE: u64 = 64;
-/// Beyond all keys: for pipes in whose place there is another.
+/// The first key of pipes that another pipe has replaced, beyond all keys that [`pipe_key`] gives.
 const FIRST_RETIRED: u64 = 1 << 40;
 
-/// What the logger begins with.
+/// What PID 1 starts the logger with.
 #[derive(Debug)]
 pub struct LoggerArgs {
-    /// Where PID 1 tells what to do.
+    /// The socket on which PID 1 sends [`Message`]s.
     pub socket: OwnedFd,
-    /// Whoever holds the other end sees by its closing that the logger has ended.
-    pub life: OwnedFd,
-    /// The pipes that there are already.
+    /// PID 1 holds the other end, and sees it closed when the logger exits.
+    pub liveness_fd: OwnedFd,
+    /// The pipes that exist already.
     pub pipes: Vec<(Source, OwnedFd)>,
-    /// How lines look.
+    /// The format of lines.
     pub style: LogStyle,
-    /// The longest name of an instance.
+    /// The length of the longest name of an instance.
     pub width: usize,
-    /// Whether terminals are to be shown colours.
+    /// Whether terminals get colours.
     pub colour: Colour,
-    /// Lines and bytes, for PID 1 to read.
+    /// Counts for PID 1 to read: [`DROPPED_MESSAGES`], [`REJECTED_CLIENTS`], and lines and bytes of each slot.
     pub counters: &'static SharedCounters,
 }
 
-/// Who writes to a pipe, by its key: what lines in the ring are called.
+/// The writers of pipes by the key of the pipe, by which lines in the ring name them.
 type Names = Map<u64, Name>;
 
 #[derive(Debug)]
@@ -100,31 +103,25 @@ struct Name {
     label: Label,
 }
 
-/// Something that has its order.
+/// What is processed in the order in which PID 1 has sent it.
 #[derive(Debug)]
 enum Pending {
-    Own {
-        level: Level,
-        milliseconds: u64,
-        text: String,
-    },
-    /// What the pipe `key` held then comes first: so many bytes in all.
-    Ended {
-        key: u64,
-        until: u64,
-    },
+    /// A message of keepalive itself.
+    Message { level: Level, milliseconds: u64, text: String },
+    /// The end of a run: what the pipe `key` held then, up to the byte `until`, is written first.
+    RunEnded { key: u64, until: u64 },
 }
 
-/// Reads, writes and ends with the process. Only for a copy that [`fork::fork_without_sigchld`] has made.
-pub fn run(beginning: LoggerArgs) -> ! {
+/// Runs the logger and exits. Only for a child that [`fork::fork_without_sigchld`] has made.
+pub fn run(args: LoggerArgs) -> ! {
     fork::set_name(c"keepalive-log");
-    let mut kept = vec![beginning.socket.as_raw_fd(), beginning.life.as_raw_fd()];
-    kept.extend(beginning.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
-    process::leave_cwd_and_close_fds(&kept);
-    let code = match Logger::new(beginning, [1, 2].map(NonBlockingWriter::new)) {
+    let mut kept_fds = vec![args.socket.as_raw_fd(), args.liveness_fd.as_raw_fd()];
+    kept_fds.extend(args.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
+    process::leave_cwd_and_close_fds(&kept_fds);
+    let code = match Logger::new(args, [1, 2].map(NonBlockingWriter::new)) {
         Ok(mut logger) => {
             logger.run();
-            // Nothing is dropped: its end is seen when it is there, not before.
+            // Without dropping the logger: PID 1 must not see `liveness_fd` closed before the process is about to exit.
             process::exit_now(0)
         }
         Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
@@ -135,94 +132,96 @@ pub fn run(beginning: LoggerArgs) -> ! {
 struct Logger {
     poller: Poller,
     socket: OwnedFd,
-    /// Never touched: it closes with us.
-    _life: OwnedFd,
+    /// Closed when the process exits.
+    _liveness_fd: OwnedFd,
     pipes: Map<u64, Pipe>,
-    /// The key of the next pipe in whose place there is another.
+    /// The key of the next pipe that is replaced.
     next_retired: u64,
-    /// Who is read when a pipe, by its key, has been read so far.
-    heirs: Map<u64, NextPipe>,
-    /// The number of the newest pipe that we have ever had.
-    newest: Option<u64>,
+    /// By the key of a replaced pipe: the pipe that is read once that has been read far enough.
+    successors: Map<u64, NextPipe>,
+    /// The serial number of the newest pipe, read or not.
+    newest_serial: Option<u64>,
     names: Names,
     outputs: Outputs,
     clients: Vec<Client>,
     pending: VecDeque<Pending>,
-    /// Since when the first one waits for what was written before an end.
-    waits_since: Option<Mono>,
-    /// Everything is to be written by then, and no more is to come.
-    ends_by: Option<Mono>,
+    /// Since when the first of `pending` has waited for the output of a run that has ended.
+    blocked_since: Option<Mono>,
+    /// When to exit at the latest, once the logger has been told to stop.
+    stop_at: Option<Mono>,
     counters: &'static SharedCounters,
     colours: [bool; 2],
     width: usize,
     buffer: Vec<u8>,
     now: Mono,
-    stamp: Stamp,
+    stamp: Timestamp,
 }
 
 impl Logger {
-    fn new(beginning: LoggerArgs, outlets: [NonBlockingWriter; 2]) -> Result<Self, Errno> {
-        let LoggerArgs { socket, life, pipes, style, width, colour, counters } = beginning;
+    fn new(args: LoggerArgs, writers: [NonBlockingWriter; 2]) -> Result<Self, Errno> {
+        let LoggerArgs { socket, liveness_fd, pipes, style, width, colour, counters } = args;
         let poller = Poller::new()?;
         poller.add(&socket, SOCKET)?;
-        let colours = outlets.map(|non_blocking_writer| colour == Colour::With && non_blocking_writer.is_terminal());
-        let [stdout, stderr] = outlets;
+        let colours = writers.map(|writer| colour == Colour::With && writer.is_terminal());
+        let [stdout, stderr] = writers;
         let are_one = stdout.is_same(&stderr);
         let outputs = Outputs {
-            style: OwnStyle { style, width: Some(width) },
-            stdout: Sink::new("stdout", stdout, STDOUT, counters.get(TORN)),
-            stderr: Sink::new("stderr", stderr, STDERR, counters.get(TORN + 1)),
+            style: MessageStyle { style, width: Some(width) },
+            stdout: Sink::new("stdout", stdout, STDOUT, counters.get(PARTIAL_LINE_MARKS)),
+            stderr: Sink::new("stderr", stderr, STDERR, counters.get(PARTIAL_LINE_MARKS + 1)),
             are_one,
             files: Vec::new(),
             ring: Ring::default(),
-            lost: 0,
+            dropped: 0,
         };
         let mut logger = Self {
             poller,
             socket,
-            _life: life,
+            _liveness_fd: liveness_fd,
             pipes: Map::new(),
             next_retired: FIRST_RETIRED,
-            heirs: Map::new(),
-            newest: None,
+            successors: Map::new(),
+            newest_serial: None,
             names: Names::new(),
             outputs,
             clients: Vec::new(),
             pending: VecDeque::new(),
-            waits_since: None,
-            ends_by: None,
+            blocked_since: None,
+            stop_at: None,
             counters,
             colours,
             width,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; READ_BUFFER_BYTES],
             now: sys::now(),
-            stamp: Stamp::at(0),
+            stamp: Timestamp::at(0),
         };
         pipes.into_iter().for_each(|(source, pipe)| logger.add_pipe(source, pipe));
         Ok(logger)
     }
 
+    /// Returns when everything is written, once the logger has been told to stop.
     fn run(&mut self) {
         loop {
-            self.settle();
+            self.process_pending();
             self.outputs.flush(&self.poller, self.now, &self.stamp);
-            self.resume();
-            self.clients.retain_mut(|client| client.pump(&self.outputs.ring, &self.names, &self.poller, self.now));
-            if self.is_over() {
+            self.resume_pipes();
+            self.clients
+                .retain_mut(|client| client.send_lines(&self.outputs.ring, &self.names, &self.poller, self.now));
+            if self.is_finished() {
                 return;
             }
-            self.turn();
+            self.run_once();
         }
     }
 
-    /// Whether everything is written, or the time for that is over.
-    fn is_over(&mut self) -> bool {
-        let Some(by) = self.ends_by else { return false };
-        if self.now >= by {
-            // What one does not take does not keep keepalive's last words from the other.
+    /// Whether to exit: the logger has been told to stop, and everything is written or the time limit has passed.
+    fn is_finished(&mut self) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        if self.now >= stop_at {
+            // Messages that wait for a sink that is stuck may still fit into the other one.
             for pending in std::mem::take(&mut self.pending) {
-                if let Pending::Own { level, milliseconds, text } = pending {
-                    self.put_own(level, milliseconds, &text);
+                if let Pending::Message { level, milliseconds, text } = pending {
+                    self.write_message(level, milliseconds, &text);
                 }
             }
             self.outputs.flush(&self.poller, self.now, &self.stamp);
@@ -231,50 +230,51 @@ impl Logger {
         self.pending.is_empty() && self.outputs.is_empty()
     }
 
-    /// When something is due that no descriptor tells.
+    /// The time until something is due that no descriptor signals.
     fn timeout(&self) -> Option<Duration> {
         let stuck = [&self.outputs.stdout, &self.outputs.stderr].map(Sink::stuck_at);
-        let waits = self.waits_since.map(|since| since + PATIENCE);
-        // What was due already has been seen to, and waits for room.
-        let stuck = stuck.into_iter().chain([waits]).filter(|due| !self.pending.is_empty() && *due > Some(self.now));
+        let run_end = self.blocked_since.map(|since| since + RUN_END_TIMEOUT);
+        // What was due before has been handled and now waits for room.
+        let stuck = stuck.into_iter().chain([run_end]).filter(|due| !self.pending.is_empty() && *due > Some(self.now));
         let slow = self.clients.iter().map(Client::deadline);
-        stuck.chain([self.ends_by]).chain(slow).flatten().min().map(|due| due.since(self.now))
+        stuck.chain([self.stop_at]).chain(slow).flatten().min().map(|due| due.since(self.now))
     }
 
-    fn turn(&mut self) {
+    /// Waits once, and handles what has happened.
+    fn run_once(&mut self) {
         let timeout = self.timeout();
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
         self.now = sys::now();
-        self.stamp = Stamp::of(sys::wall());
-        // What PID 1 tells comes first: what has ended is then told from what has begun.
+        self.stamp = Timestamp::since_epoch(sys::wall());
+        // Before the pipes, so that the output of a run that has ended is told from that of the next run.
         if ready.contains(&SOCKET) {
-            self.listen();
-            self.settle();
+            self.receive_messages();
+            self.process_pending();
         }
         for token in ready {
             match token {
                 SOCKET => {}
-                // They are flushed after every turn.
+                // `run` flushes them after each turn.
                 STDOUT | STDERR => {}
                 FIRST_CLIENT..FIRST_PIPE => {
-                    self.clients.retain_mut(|client| client.token() != token || client.listens(&self.poller));
+                    self.clients.retain_mut(|client| client.token() != token || client.check_connected(&self.poller));
                 }
                 pipe => self.read(pipe - FIRST_PIPE),
             }
         }
     }
 
-    fn listen(&mut self) {
-        for _ in 0..PACKETS_PER_TURN {
+    fn receive_messages(&mut self) {
+        for _ in 0..MAX_PACKETS_PER_TURN {
             match packet::receive(&self.socket, &mut self.buffer) {
                 Ok((0, _)) => {
                     self.poller.remove(&self.socket).ok();
-                    return self.end(LAST_MILLISECONDS);
+                    return self.stop(ORPHAN_FLUSH_MILLISECONDS);
                 }
                 Ok((length, descriptor)) => {
                     let message = self.buffer.get(..length).and_then(Message::decode);
                     if let Some(message) = message {
-                        self.obey(message, descriptor);
+                        self.handle(message, descriptor);
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -283,90 +283,93 @@ impl Logger {
         }
     }
 
-    fn obey(&mut self, message: Message, descriptor: Option<OwnedFd>) {
+    fn handle(&mut self, message: Message, descriptor: Option<OwnedFd>) {
         match (message, descriptor) {
-            // What PID 1 told the logger before us of, we have had from the beginning.
-            (Message::Pipe(source), Some(pipe)) if Some(source.serial) > self.newest => self.add_pipe(source, pipe),
-            (Message::Client(query), Some(socket)) => self.add_client(query, socket),
-            (Message::Own { level, milliseconds, text }, _) => {
-                self.pending.push_back(Pending::Own { level, milliseconds, text });
+            // A pipe that the logger before us was told of is among those that we have started with.
+            (Message::Pipe(source), Some(pipe)) if Some(source.serial) > self.newest_serial => {
+                self.add_pipe(source, pipe)
             }
-            (Message::Ended { slot }, _) => self.on_ended(slot),
-            (Message::End { within }, _) => self.end(within),
+            (Message::Client(query), Some(socket)) => self.add_client(query, socket),
+            (Message::Log { level, milliseconds, text }, _) => {
+                self.pending.push_back(Pending::Message { level, milliseconds, text });
+            }
+            (Message::RunEnded { slot }, _) => self.on_run_ended(slot),
+            (Message::Stop { within }, _) => self.stop(within),
             (Message::Pipe(_) | Message::Client(_), _) => {}
         }
     }
 
-    /// What stands in the pipes now is still written, what comes later is not.
-    fn end(&mut self, within: u64) {
-        self.ends_by = Some(self.now + Duration::from_millis(within));
+    /// Writes what the pipes hold now within so many milliseconds, and then exits.
+    fn stop(&mut self, within: u64) {
+        self.stop_at = Some(self.now + Duration::from_millis(within));
         let keys: Vec<u64> = self.pipes.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.await_pipe(key));
+        keys.into_iter().for_each(|key| self.await_run_end(key));
     }
 
-    /// What stands in its pipes now comes before what PID 1 tells from now on.
-    fn on_ended(&mut self, slot: u32) {
+    /// Puts what the pipes of the slot hold now before all later messages.
+    fn on_run_ended(&mut self, slot: u32) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            self.await_pipe(key(slot, stream));
+            self.await_run_end(pipe_key(slot, stream));
         }
     }
 
-    fn await_pipe(&mut self, key: u64) {
+    fn await_run_end(&mut self, key: u64) {
         if let Some(pipe) = self.pipes.get_mut(&key) {
-            self.pending.push_back(Pending::Ended { key, until: pipe.end_of_writer() });
+            self.pending.push_back(Pending::RunEnded { key, until: pipe.mark_run_end() });
         }
     }
 
     fn add_client(&mut self, query: LogsQuery, socket: OwnedFd) {
-        let tokens = FIRST_CLIENT..FIRST_CLIENT + CLIENTS_AT_MOST as u64;
+        let tokens = FIRST_CLIENT..FIRST_CLIENT + MAX_CLIENTS as u64;
         let free = tokens.into_iter().find(|token| self.clients.iter().all(|client| client.token() != *token));
         let guests = self.clients.iter().filter(|client| client.is_guest()).count();
-        let Some(token) = free.filter(|_| !query.is_guest || guests < GUESTS_AT_MOST) else {
-            if let Some(refused) = self.counters.get(REFUSED_CLIENTS) {
-                refused.fetch_add(1, Ordering::Relaxed);
+        let Some(token) = free.filter(|_| !query.is_guest || guests < MAX_GUESTS) else {
+            if let Some(rejected) = self.counters.get(REJECTED_CLIENTS) {
+                rejected.fetch_add(1, Ordering::Relaxed);
             }
-            return client::refuse(&socket);
+            return client::reject(&socket);
         };
         let (ring, names) = (&self.outputs.ring, &self.names);
         let mut client = Client::new(socket, token, query, ring, names);
-        // At once: what is read in this turn may take the place of what is asked for.
-        if self.poller.add(client.descriptor(), token).is_ok() && client.pump(ring, names, &self.poller, self.now) {
+        // Now, since lines that are read later in this turn may push out those that the client asks for.
+        if self.poller.add(client.descriptor(), token).is_ok() && client.send_lines(ring, names, &self.poller, self.now)
+        {
             self.clients.push(client);
         }
     }
 
-    /// Puts out what has its order, as far as it has its turn.
-    fn settle(&mut self) {
+    /// Processes `pending` in order, as far as nothing has to be waited for.
+    fn process_pending(&mut self) {
         while let Some(first) = self.pending.pop_front() {
             match first {
-                Pending::Own { level, milliseconds, text } => {
-                    if !self.has_room(Stream::Stderr) && self.pending.len() < PENDING_AT_MOST {
-                        return self.pending.push_front(Pending::Own { level, milliseconds, text });
+                Pending::Message { level, milliseconds, text } => {
+                    if !self.has_room(Stream::Stderr) && self.pending.len() < MAX_PENDING {
+                        return self.pending.push_front(Pending::Message { level, milliseconds, text });
                     }
-                    self.put_own(level, milliseconds, &text);
+                    self.write_message(level, milliseconds, &text);
                 }
-                Pending::Ended { key, until } => {
-                    if !self.drain(key, until) && self.pending.len() < PENDING_AT_MOST {
-                        self.waits_since.get_or_insert(self.now);
-                        return self.pending.push_front(Pending::Ended { key, until });
+                Pending::RunEnded { key, until } => {
+                    if !self.read_run(key, until) && self.pending.len() < MAX_PENDING {
+                        self.blocked_since.get_or_insert(self.now);
+                        return self.pending.push_front(Pending::RunEnded { key, until });
                     }
-                    self.waits_since = None;
+                    self.blocked_since = None;
                 }
             }
         }
     }
 
-    fn put_own(&mut self, level: Level, milliseconds: u64, text: &str) {
-        let lost = self.outputs.lost;
-        self.outputs.put_own(&Stamp::at(milliseconds), level, text);
-        if self.outputs.lost > lost
-            && let Some(counter) = self.counters.get(LOST_MESSAGES)
+    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str) {
+        let dropped = self.outputs.dropped;
+        self.outputs.put_message(&Timestamp::at(milliseconds), level, text);
+        if self.outputs.dropped > dropped
+            && let Some(counter) = self.counters.get(DROPPED_MESSAGES)
         {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether a line of keepalive's own can be put out: there is room, or nobody who reads has been there for some time.
+    /// Whether a message can be written: the sink has room, or is stuck, so that waiting is of no use.
     fn has_room(&mut self, stream: Stream) -> bool {
         if !self.outputs.sink(stream).has_room() {
             self.outputs.flush(&self.poller, self.now, &self.stamp);
@@ -375,46 +378,47 @@ impl Logger {
         sink.has_room() || sink.stuck_at().is_some_and(|stuck| stuck <= self.now)
     }
 
-    /// Reads what was in the pipe when its writer ended; false: there is no room for it yet.
-    fn drain(&mut self, key: u64, until: u64) -> bool {
-        if let Some((before, until)) = self.predecessor(key)
-            && !self.drain(before, until)
+    /// Reads the pipe up to the byte `until`, where a run has ended. Returns false if the sink has no room for it yet.
+    fn read_run(&mut self, key: u64, until: u64) -> bool {
+        if let Some((before, until)) = self.pipe_before(key)
+            && !self.read_run(before, until)
         {
             return false;
         }
-        // Whatever is waited for no longer stays in its order among itself.
-        if self.predecessor(key).is_some() {
+        // The pipe before this one is no longer waited for; this one is read once that has been.
+        if self.pipe_before(key).is_some() {
             return true;
         }
         let Some(pipe) = self.pipes.get_mut(&key) else { return true };
         let sink = pipe.route.sink();
-        while pipe.seen() < until {
+        while pipe.bytes_read() < until {
             if let Some(sink) = sink
                 && !self.outputs.sink(sink).has_room()
             {
                 self.outputs.flush(&self.poller, self.now, &self.stamp);
                 let sink = self.outputs.sink(sink);
                 if !sink.has_room() {
-                    // Whoever reads nothing at all does not see the order either; and who reads slowly is not to hold
-                    // back what goes elsewhere. At the very end there is a time for everything.
-                    let waited = self.waits_since.is_some_and(|since| since + PATIENCE <= self.now);
+                    // A reader that takes nothing does not see the order either, and one that is slow must not hold up
+                    // the other sink. When the logger stops, `stop_at` limits the time instead.
+                    let waited = self.blocked_since.is_some_and(|since| since + RUN_END_TIMEOUT <= self.now);
                     sink.is_slow |= waited;
                     let is_stuck = sink.stuck_at().is_some_and(|stuck| stuck <= self.now);
-                    return is_stuck || (sink.is_slow && self.ends_by.is_none());
+                    return is_stuck || (sink.is_slow && self.stop_at.is_none());
                 }
             }
-            let most = usize::try_from(until - pipe.seen()).unwrap_or(usize::MAX).min(BUFFER);
-            let Some(room) = self.buffer.get_mut(..most) else { break };
+            let limit = usize::try_from(until - pipe.bytes_read()).unwrap_or(usize::MAX).min(READ_BUFFER_BYTES);
+            let Some(room) = self.buffer.get_mut(..limit) else { break };
             match pipe.read(room, &self.stamp, &mut self.outputs) {
                 Read::All | Read::Some => {}
                 Read::Nothing | Read::Closed => break,
             }
         }
-        pipe.finish_due(&self.stamp, &mut self.outputs);
-        self.let_heir_begin(key);
+        pipe.finish_ended_lines(&self.stamp, &mut self.outputs);
+        self.start_successor(key);
         true
     }
 
+    /// Reads the pipe once, unless its sink is full: then it is paused.
     fn read(&mut self, key: u64) {
         let Some(pipe) = self.pipes.get_mut(&key) else { return };
         if let Some(sink) = pipe.route.sink().map(|stream| self.outputs.sink(stream))
@@ -430,12 +434,12 @@ impl Logger {
             self.poller.remove(pipe.descriptor()).ok();
             self.pipes.remove(&key);
         }
-        self.let_heir_begin(key);
+        self.start_successor(key);
         self.outputs.flush_if_large(&self.poller, self.now, &self.stamp);
     }
 
-    /// Goes on with the pipes that have waited for room which is there now.
-    fn resume(&mut self) {
+    /// Polls the paused pipes again whose sink has room.
+    fn resume_pipes(&mut self) {
         for sink in [&mut self.outputs.stdout, &mut self.outputs.stderr] {
             if !sink.has_room() {
                 continue;

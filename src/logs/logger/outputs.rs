@@ -1,30 +1,30 @@
-//! Where lines go: keepalive's own two streams, files, and the ring.
+//! The outputs of lines: keepalive's own stdout and stderr, log files, and the ring.
 
 use log::Level;
 
 use super::file::{self, LogFile};
-use super::ring::{Meta, OWN, Ring};
-use super::sink::{ENOUGH, Sink};
-use crate::logs::line::{Label, OwnStyle, Piece, Stream, write_time};
-use crate::logs::message::{FileTarget, Target};
-use crate::logs::stamp::Stamp;
+use super::ring::{KEEPALIVE_KEY, LineMeta, Ring};
+use super::sink::{HIGH_WATER_BYTES, Sink};
+use crate::logs::line::{Label, MessageStyle, Piece, Stream, write_time};
+use crate::logs::protocol::{FileTarget, Target};
+use crate::logs::timestamp::Timestamp;
 use crate::model::Mono;
 use crate::model::plan::LogFormat;
 use crate::sys::Poller;
 
-/// Where the lines of one pipe go.
+/// The outputs of one pipe.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) key: u64,
     pub(super) label: Label,
     pub(super) stream: Stream,
     pub(super) target: Target,
-    /// Position in `files`.
+    /// The position in [`Outputs::files`].
     pub(super) file: Option<usize>,
 }
 
 impl Route {
-    /// The sink that can make it wait.
+    /// The sink that the pipe has to wait for while it is full.
     pub(super) const fn sink(&self) -> Option<Stream> {
         match self.target {
             Target::Nowhere => None,
@@ -35,15 +35,15 @@ impl Route {
 
 #[derive(Debug)]
 pub(super) struct Outputs {
-    pub(super) style: OwnStyle,
+    pub(super) style: MessageStyle,
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
-    /// Both are one, so that one buffer keeps the lines of both whole, and in order.
+    /// Whether both streams are the same file: then `stdout` gets the lines of both, which keeps them whole and in order.
     pub(super) are_one: bool,
     pub(super) files: Vec<LogFile>,
     pub(super) ring: Ring,
-    /// Of keepalive's own, as stderr was full.
-    pub(super) lost: u64,
+    /// How many messages were dropped since the last one that was written, because stderr was full.
+    pub(super) dropped: u64,
 }
 
 impl Outputs {
@@ -54,7 +54,7 @@ impl Outputs {
         }
     }
 
-    /// The position of this file, which all who name its path have in common.
+    /// The position of the file in `files`. All pipes that name the same path share one.
     pub(super) fn file(&mut self, target: FileTarget) -> usize {
         let known = self.files.iter().position(|file| file.path() == target.path);
         known.unwrap_or_else(|| {
@@ -63,8 +63,8 @@ impl Outputs {
         })
     }
 
-    /// One line of a pipe.
-    pub(super) fn put(&mut self, route: &Route, stamp: &Stamp, text: &[u8], piece: Piece) {
+    /// Passes on one line of a pipe.
+    pub(super) fn put_line(&mut self, route: &Route, stamp: &Timestamp, text: &[u8], piece: Piece) {
         let style = self.style.style;
         if route.target == Target::Lines {
             route.label.write(style, stamp, text, piece, &mut self.sink(route.stream).buffer);
@@ -79,58 +79,58 @@ impl Outputs {
                 file.buffer.extend_from_slice(text);
                 match piece {
                     Piece::Whole => file.buffer.push(b'\n'),
-                    Piece::Cut => file.leave_open(route.key),
+                    Piece::Partial => file.leave_line_open(route.key),
                 }
             }
         }
-        let mark = u8::from(piece == Piece::Cut);
-        self.ring.push(Meta { key: route.key, milliseconds: stamp.milliseconds(), mark }, text);
+        let mark = u8::from(piece == Piece::Partial);
+        self.ring.push(LineMeta { key: route.key, milliseconds: stamp.milliseconds(), mark }, text);
     }
 
-    /// A line of keepalive's own. Where there is no room for it, it is counted; nobody waits for stderr.
-    pub(super) fn put_own(&mut self, stamp: &Stamp, level: Level, message: &str) {
+    /// Writes a message of keepalive itself, or drops and counts it if stderr is full.
+    pub(super) fn put_message(&mut self, stamp: &Timestamp, level: Level, message: &str) {
         let mark = Level::iter().position(|known| known == level).and_then(|position| u8::try_from(position).ok());
-        let meta = Meta { key: OWN, milliseconds: stamp.milliseconds(), mark: mark.unwrap_or(0) };
+        let meta = LineMeta { key: KEEPALIVE_KEY, milliseconds: stamp.milliseconds(), mark: mark.unwrap_or(0) };
         self.ring.push(meta, message.as_bytes());
-        // The services' lines have filled it up to there at most, so that some of ours still fit.
-        let (style, lost) = (self.style, self.lost);
+        // Lines of services fill the buffer up to HIGH_WATER_BYTES at most: the rest is for messages.
+        let (style, dropped) = (self.style, self.dropped);
         let sink = self.sink(Stream::Stderr);
-        if sink.waiting() > 2 * ENOUGH {
-            self.lost += 1;
+        if sink.pending_bytes() > 2 * HIGH_WATER_BYTES {
+            self.dropped += 1;
             return;
         }
-        if lost > 0 {
-            let told = format!("{lost} messages were dropped: stderr was full");
-            style.write(stamp.milliseconds(), Level::Warn, &told, &mut sink.buffer);
+        if dropped > 0 {
+            let errors = format!("{dropped} messages were dropped: stderr was full");
+            style.write(stamp.milliseconds(), Level::Warn, &errors, &mut sink.buffer);
         }
         style.write(stamp.milliseconds(), level, message, &mut sink.buffer);
-        self.lost = 0;
+        self.dropped = 0;
     }
 
-    /// Writes what can be written; which sinks have room again is seen by [`Sink::has_room`].
-    pub(super) fn flush(&mut self, poller: &Poller, now: Mono, stamp: &Stamp) {
-        let mut told = vec![];
-        told.extend(self.stdout.flush(poller, now));
-        told.extend(self.files.iter_mut().filter_map(|file| file.flush(now)));
-        for message in told {
-            self.put_own(stamp, Level::Warn, &message);
+    /// Writes what can be written without waiting, and reports outputs that fail or work again.
+    pub(super) fn flush(&mut self, poller: &Poller, now: Mono, stamp: &Timestamp) {
+        let mut errors = vec![];
+        errors.extend(self.stdout.flush(poller, now));
+        errors.extend(self.files.iter_mut().filter_map(|file| file.flush(now)));
+        for message in errors {
+            self.put_message(stamp, Level::Warn, &message);
         }
         if let Some(message) = self.stderr.flush(poller, now) {
-            self.put_own(stamp, Level::Warn, &message);
+            self.put_message(stamp, Level::Warn, &message);
         }
     }
 
-    /// After one chunk, so that buffers stay small while many pipes are read in one turn.
-    pub(super) fn flush_if_large(&mut self, poller: &Poller, now: Mono, stamp: &Stamp) {
-        let is_large = |sink: &Sink| sink.waiting() >= ENOUGH && !sink.is_full();
-        let files = self.files.iter().any(|log| log.buffer.len() >= file::ENOUGH);
-        if is_large(&self.stdout) || is_large(&self.stderr) || files {
+    /// Flushes after a chunk, so that buffers stay small while many pipes are read in one turn.
+    pub(super) fn flush_if_large(&mut self, poller: &Poller, now: Mono, stamp: &Timestamp) {
+        let needs_flush = |sink: &Sink| sink.pending_bytes() >= HIGH_WATER_BYTES && !sink.is_full();
+        let files = self.files.iter().any(|log| log.buffer.len() >= file::FLUSH_THRESHOLD_BYTES);
+        if needs_flush(&self.stdout) || needs_flush(&self.stderr) || files {
             self.flush(poller, now, stamp);
         }
     }
 
-    /// Whether everything has been written, as far as that is possible.
+    /// Whether both sinks have written all that they have.
     pub(super) fn is_empty(&self) -> bool {
-        self.stdout.waiting() == 0 && self.stderr.waiting() == 0
+        self.stdout.pending_bytes() == 0 && self.stderr.pending_bytes() == 0
     }
 }

@@ -1,16 +1,18 @@
-//! Pipes that come, and those in whose place another has come: each run of an instance has its own, so that its last line
-//! is its own. The old one is read to its end, as something of its run may still write there; the new one is not read
-//! before what stood in the old one then.
+//! Adding pipes, and replacing the pipe of a slot and stream by the pipe of the next run.
+//!
+//! Each run of an instance has its own pipes, so that its last line is not continued by the next run. The replaced pipe is
+//! read until it is closed, since processes of its run may still write to it; the new pipe is read once the old one has
+//! been read as far as it was written when it was replaced.
 
 use std::os::fd::OwnedFd;
 
 use super::source::Pipe;
-use super::{COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, FIRST_PIPE, Logger, Name, Pending};
-use crate::logs::line::{Label, OWN_NAME, Stream};
-use crate::logs::message::Source;
+use super::{COUNTERS_PER_SLOT, FIRST_PIPE, FIRST_SLOT_COUNTER, Logger, Name, Pending};
+use crate::logs::line::{KEEPALIVE_NAME, Label, Stream};
+use crate::logs::protocol::Source;
 use crate::sys::poll::Interest;
 
-/// A pipe that is not read before another has been read so far.
+/// A pipe that is read once the pipe before it has been read up to the byte `until`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NextPipe {
     key: u64,
@@ -19,11 +21,11 @@ pub(super) struct NextPipe {
 
 impl Logger {
     pub(super) fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
-        let key = key(source.slot, source.stream);
+        let key = pipe_key(source.slot, source.stream);
         let instance = format!("{}.{}", source.service, source.instance);
-        self.newest = self.newest.max(Some(source.serial));
-        let after = self.retire(key);
-        if after.is_none() && self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
+        self.newest_serial = self.newest_serial.max(Some(source.serial));
+        let predecessor = self.retire(key);
+        if predecessor.is_none() && self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
             return;
         }
         if instance.len() > self.width {
@@ -36,67 +38,69 @@ impl Logger {
         let name = Name { service: source.service.clone(), instance, label: label.clone() };
         self.names.insert(key, name);
         let file = source.file.clone().map(|file| self.outputs.file(file));
-        let position = COUNTERS_BEFORE_SLOTS + source.slot as usize * COUNTERS_FOR_EACH;
+        let position = FIRST_SLOT_COUNTER + source.slot as usize * COUNTERS_PER_SLOT;
         let position = position + if source.stream == Stream::Stderr { 2 } else { 0 };
         let counters = [self.counters.get(position), self.counters.get(position + 1)];
         let mut pipe = Pipe::new(source, descriptor, key, label, file, counters);
-        pipe.after = after;
+        pipe.predecessor = predecessor;
         self.pipes.insert(key, pipe);
     }
 
-    /// There is another pipe in the place of this one, which is still read to its end. Its new key if something stands in
-    /// it that comes before the other's.
+    /// Gives the pipe `key` another key, since a new pipe takes its place. Returns that key if the old pipe has to be read
+    /// first.
     fn retire(&mut self, key: u64) -> Option<u64> {
         let pipe = self.pipes.remove(&key)?;
         let retired = self.next_retired;
         self.next_retired += 1;
-        // One that waits for room or for another is not in the set.
+        // Fails for a pipe that is paused, or waits for another one: it is not polled.
         self.poller.modify(pipe.descriptor(), FIRST_PIPE + retired, Interest::Input).ok();
         let sinks = [&mut self.outputs.stdout, &mut self.outputs.stderr];
         let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
         let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
-            Pending::Ended { key, .. } => Some(key),
-            Pending::Own { .. } => None,
+            Pending::RunEnded { key, .. } => Some(key),
+            Pending::Message { .. } => None,
         });
-        let heir = pipe.after.and_then(|before| self.heirs.get_mut(&before)).map(|heir| &mut heir.key);
-        paused.chain(awaited).chain(heir).filter(|known| **known == key).for_each(|known| *known = retired);
-        let until = pipe.written();
-        let comes_first = until > pipe.seen();
+        let successor =
+            pipe.predecessor.and_then(|before| self.successors.get_mut(&before)).map(|successor| &mut successor.key);
+        paused.chain(awaited).chain(successor).filter(|known| **known == key).for_each(|known| *known = retired);
+        let until = pipe.bytes_written();
+        let comes_first = until > pipe.bytes_read();
         if comes_first {
-            self.heirs.insert(retired, NextPipe { key, until });
+            self.successors.insert(retired, NextPipe { key, until });
         }
         self.pipes.insert(retired, pipe);
         comes_first.then_some(retired)
     }
 
-    /// The pipe that is to be read first, and how far.
-    pub(super) fn predecessor(&self, key: u64) -> Option<(u64, u64)> {
-        let before = self.pipes.get(&key)?.after?;
-        Some((before, self.heirs.get(&before)?.until))
+    /// The pipe that has to be read first, and up to which byte.
+    pub(super) fn pipe_before(&self, key: u64) -> Option<(u64, u64)> {
+        let before = self.pipes.get(&key)?.predecessor?;
+        Some((before, self.successors.get(&before)?.until))
     }
 
-    /// Something of the pipe `key` has been read: perhaps it is the turn of the one in its place.
-    pub(super) fn let_heir_begin(&mut self, key: u64) {
-        let Some(heir) = self.heirs.get(&key).copied() else { return };
-        if self.pipes.get(&key).is_some_and(|pipe| pipe.seen() < heir.until) {
+    /// Polls the successor of the pipe `key` once that has been read far enough.
+    pub(super) fn start_successor(&mut self, key: u64) {
+        let Some(successor) = self.successors.get(&key).copied() else { return };
+        if self.pipes.get(&key).is_some_and(|pipe| pipe.bytes_read() < successor.until) {
             return;
         }
-        self.heirs.remove(&key);
-        if let Some(pipe) = self.pipes.get(&heir.key) {
-            self.poller.add(pipe.descriptor(), FIRST_PIPE + heir.key).ok();
+        self.successors.remove(&key);
+        if let Some(pipe) = self.pipes.get(&successor.key) {
+            self.poller.add(pipe.descriptor(), FIRST_PIPE + successor.key).ok();
         }
     }
 }
 
-pub(super) fn key(slot: u32, stream: Stream) -> u64 {
+/// The key of the current pipe of `slot` and `stream`.
+pub(super) fn pipe_key(slot: u32, stream: Stream) -> u64 {
     u64::from(slot) * 2 + u64::from(stream == Stream::Stderr)
 }
 
 fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {
-    let in_colour = match source.stream {
+    let is_coloured = match source.stream {
         Stream::Stdout => stdout,
         Stream::Stderr => stderr,
     };
-    let colour = in_colour.then_some(source.turn as usize);
-    Label::new(&source.service, source.instance, source.stream, width.max(OWN_NAME.len()), colour)
+    let colour = is_coloured.then_some(source.colour_index as usize);
+    Label::new(&source.service, source.instance, source.stream, width.max(KEEPALIVE_NAME.len()), colour)
 }

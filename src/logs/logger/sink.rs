@@ -1,5 +1,4 @@
-//! keepalive's own stdout and stderr: whole lines, many at once, and nobody waits for a reader but those who write to
-//! just this one.
+//! keepalive's own stdout and stderr: whole lines, many with one write, without waiting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,106 +9,107 @@ use crate::model::{Mono, errno};
 use crate::sys::Poller;
 use crate::sys::non_blocking_writer::NonBlockingWriter;
 
-/// With so much waiting, nothing more is read that would come here.
-pub(super) const ENOUGH: usize = 128 << 10;
-/// Who has taken nothing for so long is not waited for where others have to wait too.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// A buffer that has grown beyond this is given back when it is empty.
-const LARGE: usize = 1 << 20;
+/// With so much to be written, the pipes that lead here are not read.
+pub(super) const HIGH_WATER_BYTES: usize = 128 << 10;
+/// A sink that takes nothing for so long is stuck: messages no longer wait for it.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// An empty buffer with a larger capacity is freed.
+const MAX_IDLE_BUFFER_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Sink {
     name: &'static str,
-    non_blocking_writer: NonBlockingWriter,
+    writer: NonBlockingWriter,
     token: u64,
     pub(super) buffer: Vec<u8>,
     written: usize,
-    /// There is no room, since then.
+    /// Since when the stream takes nothing more; `None`: it is not full.
     full_since: Option<Mono>,
-    /// It was waited for long enough: no more of that until everything is written.
+    /// Messages have waited for this sink for [`super::RUN_END_TIMEOUT`], and do not wait again until it is empty.
     pub(super) is_slow: bool,
-    /// Pipes that are not read until there is room again.
+    /// The keys of pipes that are not polled until there is room again.
     pub(super) paused: Vec<u64>,
-    trouble: Option<Errno>,
-    /// The last thing that was written was no whole line, and its rest is lost.
+    error: Option<Errno>,
+    /// What was written last ends within a line, and the rest of that line is lost.
     partial_line: bool,
-    /// Not 0 while what has been written so far ends within a line: for the logger that comes after us.
-    mark: Option<&'static AtomicU64>,
+    /// Nonzero while what has been written ends within a line: the next logger reads it if this one is killed.
+    partial_line_mark: Option<&'static AtomicU64>,
 }
 
 impl Sink {
-    /// `mark` is what the logger before us has left, if there was one.
+    /// `partial_line_mark` has the value that the logger before us has left.
     pub(super) fn new(
         name: &'static str,
-        non_blocking_writer: NonBlockingWriter,
+        writer: NonBlockingWriter,
         token: u64,
-        mark: Option<&'static AtomicU64>,
+        partial_line_mark: Option<&'static AtomicU64>,
     ) -> Self {
-        let partial_line = mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0);
+        let partial_line =
+            partial_line_mark.is_some_and(|partial_line_mark| partial_line_mark.load(Ordering::Relaxed) != 0);
         Self {
             name,
-            non_blocking_writer,
+            writer,
             token,
             buffer: Vec::new(),
             written: 0,
             full_since: None,
             is_slow: false,
             paused: Vec::new(),
-            trouble: None,
+            error: None,
             partial_line,
-            mark,
+            partial_line_mark,
         }
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(super) fn pending_bytes(&self) -> usize {
         self.buffer.len() - self.written
     }
 
-    /// Whether more may be put into the buffer.
+    /// Whether pipes that lead here may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting() < ENOUGH
+        self.pending_bytes() < HIGH_WATER_BYTES
     }
 
-    /// When it is stuck, if nothing is taken until then; `None`: it is not full.
+    /// When the sink is stuck unless it takes something before; `None`: it is not full.
     pub(super) fn stuck_at(&self) -> Option<Mono> {
-        self.full_since.map(|since| since + PATIENCE)
+        self.full_since.map(|since| since + STUCK_TIMEOUT)
     }
 
     pub(super) const fn is_full(&self) -> bool {
         self.full_since.is_some()
     }
 
-    /// Writes what can be written. What there is to tell: that it cannot be written to, or can again.
+    /// Writes what the stream takes. Returns a message if writing begins to fail, or works again.
     pub(super) fn flush(&mut self, poller: &Poller, now: Mono) -> Option<String> {
-        if self.waiting() == 0 {
+        if self.pending_bytes() == 0 {
             return None;
         }
         let result = self.write();
         let was_full = self.full_since.is_some();
         match result {
-            Ok(written) if self.waiting() > 0 => {
+            Ok(written) if self.pending_bytes() > 0 => {
                 if !was_full {
-                    // Only what can be full can be waited for.
-                    poller.add_writable(self.non_blocking_writer.descriptor(), self.token).ok();
+                    // A file that can be full can be polled.
+                    poller.add_writable(self.writer.descriptor(), self.token).ok();
                 }
                 self.full_since = self.full_since.filter(|_| written == 0).or(Some(now));
                 return None;
             }
             Ok(_) | Err(_) => {
                 if was_full {
-                    poller.remove(self.non_blocking_writer.descriptor()).ok();
+                    poller.remove(self.writer.descriptor()).ok();
                     self.full_since = None;
                 }
             }
         }
-        let trouble = result.err();
-        if trouble.is_some() {
+        let error = result.err();
+        if error.is_some() {
             let before = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
             self.partial_line = before.map_or(self.partial_line, |byte| *byte != b'\n');
         }
-        self.empty();
-        let told = std::mem::replace(&mut self.trouble, trouble);
-        match (told, trouble) {
+        self.clear();
+        let previous = std::mem::replace(&mut self.error, error);
+        match (previous, error) {
             (None, Some(errno)) => {
                 Some(format!("cannot write to {}: {}; lines are dropped", self.name, errno::words(errno)))
             }
@@ -118,22 +118,22 @@ impl Sink {
         }
     }
 
-    /// How much was written.
+    /// Returns how many bytes were written.
     fn write(&mut self) -> Result<usize, Errno> {
         let mut total = 0;
-        // Whoever is killed in the middle has not said how far it came.
-        if let Some(mark) = self.mark {
-            mark.store(1, Ordering::Relaxed);
+        // Set while writing: a logger that is killed in the middle cannot say how far it came.
+        if let Some(partial_line_mark) = self.partial_line_mark {
+            partial_line_mark.store(1, Ordering::Relaxed);
         }
         if self.partial_line {
-            match self.non_blocking_writer.write(b"\n") {
+            match self.writer.write(b"\n") {
                 Ok(_) => self.partial_line = false,
                 Err(Errno::EAGAIN) => return Ok(0),
                 Err(errno) => return Err(errno),
             }
         }
         while let Some(rest) = self.buffer.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match self.non_blocking_writer.write(rest) {
+            match self.writer.write(rest) {
                 Ok(0) => return Err(Errno::EIO),
                 Ok(written) => {
                     self.written += written;
@@ -144,27 +144,28 @@ impl Sink {
                 Err(errno) => return Err(errno),
             }
         }
-        self.leave_mark();
-        if self.written > ENOUGH {
-            // The last byte stays, for what has been written so far to tell whether it ends a line.
+        self.store_partial_line_mark();
+        if self.written > HIGH_WATER_BYTES {
+            // The last byte stays, since it tells whether what has been written ends a line.
             self.buffer.drain(..self.written - 1);
             self.written = 1;
         }
         Ok(total)
     }
 
-    fn leave_mark(&self) {
+    fn store_partial_line_mark(&self) {
         let last = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
-        if let Some(mark) = self.mark {
-            mark.store(u64::from(last.map_or(self.partial_line, |byte| *byte != b'\n')), Ordering::Relaxed);
+        if let Some(partial_line_mark) = self.partial_line_mark {
+            partial_line_mark
+                .store(u64::from(last.map_or(self.partial_line, |byte| *byte != b'\n')), Ordering::Relaxed);
         }
     }
 
-    fn empty(&mut self) {
+    fn clear(&mut self) {
         self.buffer.clear();
         self.written = 0;
         self.is_slow = false;
-        if self.buffer.capacity() > LARGE {
+        if self.buffer.capacity() > MAX_IDLE_BUFFER_BYTES {
             self.buffer = Vec::new();
         }
     }

@@ -1,4 +1,4 @@
-//! A pipe that is read: bytes in, lines out.
+//! A pipe that the logger reads: bytes in, lines out.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,20 +9,20 @@ use nix::errno::Errno;
 use super::outputs::{Outputs, Route};
 use super::split::Splitter;
 use crate::logs::line::Label;
-use crate::logs::message::{Source, Target};
-use crate::logs::stamp::Stamp;
+use crate::logs::protocol::{Source, Target};
+use crate::logs::timestamp::Timestamp;
 use crate::sys::pipe::readable_bytes;
 
-/// What reading gave.
+/// The result of reading once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
-    /// As much as there was room for; perhaps there is more.
+    /// The buffer was filled; the pipe may hold more.
     Some,
-    /// All that there was.
+    /// All that the pipe held.
     All,
-    /// There was nothing.
+    /// The pipe was empty.
     Nothing,
-    /// Nobody can write to it any more.
+    /// No process has the write end any more.
     Closed,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Pipe {
     pub(super) route: Route,
     lines: Option<&'static AtomicU64>,
     bytes: Option<&'static AtomicU64>,
-    /// How many bytes we have read; the counters are those of all pipes and loggers there have been in its place.
-    seen: u64,
-    /// The pipe that was in our place and may have to be read first.
-    pub(super) after: Option<u64>,
-    /// Where a writer has ended: a line does not go on behind it.
-    ends: VecDeque<u64>,
+    /// How many bytes of this pipe have been read. (The counters are for all pipes of the slot and stream.)
+    bytes_read: u64,
+    /// The pipe of the run before, which may have to be read first.
+    pub(super) predecessor: Option<u64>,
+    /// The bytes at which runs have ended. No line continues past one.
+    run_ends: VecDeque<u64>,
 }
 
 impl Pipe {
@@ -52,8 +52,8 @@ impl Pipe {
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
         let route = Route { key, label, stream: source.stream, target: source.target, file };
-        let (splitter, ends) = (Splitter::default(), VecDeque::new());
-        Self { source, descriptor, splitter, route, lines, bytes, seen: 0, after: None, ends }
+        let (splitter, run_ends) = (Splitter::default(), VecDeque::new());
+        Self { source, descriptor, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -61,31 +61,31 @@ impl Pipe {
     }
 
     /// How many bytes have been read.
-    pub(super) const fn seen(&self) -> u64 {
-        self.seen
+    pub(super) const fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
-    /// How many bytes there are with those that wait.
-    pub(super) fn written(&self) -> u64 {
-        self.seen.saturating_add(readable_bytes(&self.descriptor))
+    /// How many bytes have been written to the pipe, read or not.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_read.saturating_add(readable_bytes(&self.descriptor))
     }
 
-    /// A writer has ended: how many bytes there are with those that wait.
-    pub(super) fn end_of_writer(&mut self) -> u64 {
-        let end = self.written();
-        if self.ends.back() != Some(&end) {
-            self.ends.push_back(end);
+    /// Records that a run has ended now, and returns at which byte.
+    pub(super) fn mark_run_end(&mut self) -> u64 {
+        let end = self.bytes_written();
+        if self.run_ends.back() != Some(&end) {
+            self.run_ends.push_back(end);
         }
         end
     }
 
-    /// Reads once, and hands on the lines.
-    pub(super) fn read(&mut self, buffer: &mut [u8], stamp: &Stamp, outputs: &mut Outputs) -> Read {
-        self.finish_due(stamp, outputs);
+    /// Reads once into `buffer`, and passes the lines on.
+    pub(super) fn read(&mut self, buffer: &mut [u8], stamp: &Timestamp, outputs: &mut Outputs) -> Read {
+        self.finish_ended_lines(stamp, outputs);
         let size = buffer.len();
-        // Whoever writes next begins a new line, however late this is read.
-        let most = self.ends.front().and_then(|end| usize::try_from(end - self.seen).ok());
-        let buffer = buffer.get_mut(..most.map_or(size, |most| most.min(size))).unwrap_or_default();
+        // Not past the end of a run: the next run begins a new line, however late this is read.
+        let limit = self.run_ends.front().and_then(|end| usize::try_from(end - self.bytes_read).ok());
+        let buffer = buffer.get_mut(..limit.map_or(size, |limit| limit.min(size))).unwrap_or_default();
         let count = match nix::unistd::read(&self.descriptor, buffer) {
             Ok(0) => return Read::Closed,
             Ok(count) => count,
@@ -93,7 +93,7 @@ impl Pipe {
             Err(_) => return Read::Closed,
         };
         let chunk = buffer.get(..count).unwrap_or_default();
-        self.seen += count as u64;
+        self.bytes_read += count as u64;
         if let Some(bytes) = self.bytes {
             bytes.fetch_add(count as u64, Ordering::Relaxed);
         }
@@ -102,29 +102,29 @@ impl Pipe {
         }
         let (route, mut lines) = (&self.route, 0);
         self.splitter.feed(chunk, |text, piece| {
-            outputs.put(route, stamp, text, piece);
+            outputs.put_line(route, stamp, text, piece);
             lines += 1;
         });
         if let Some(counter) = self.lines.filter(|_| lines > 0) {
             counter.fetch_add(lines, Ordering::Relaxed);
         }
-        self.finish_due(stamp, outputs);
+        self.finish_ended_lines(stamp, outputs);
         if count == buffer.len() { Read::Some } else { Read::All }
     }
 
-    /// Puts out the line that has no end where a writer has ended.
-    pub(super) fn finish_due(&mut self, stamp: &Stamp, outputs: &mut Outputs) {
-        while self.ends.front().is_some_and(|end| *end <= self.seen) {
-            self.ends.pop_front();
+    /// Passes on the unterminated line at each end of a run that has been reached.
+    pub(super) fn finish_ended_lines(&mut self, stamp: &Timestamp, outputs: &mut Outputs) {
+        while self.run_ends.front().is_some_and(|end| *end <= self.bytes_read) {
+            self.run_ends.pop_front();
             self.finish_line(stamp, outputs);
         }
     }
 
-    /// Puts out a line that has no end, as its writer has ended.
-    pub(super) fn finish_line(&mut self, stamp: &Stamp, outputs: &mut Outputs) {
+    /// Passes on the unterminated line, since its writer has ended.
+    pub(super) fn finish_line(&mut self, stamp: &Timestamp, outputs: &mut Outputs) {
         let (route, mut lines) = (&self.route, 0);
-        self.splitter.end(|text, piece| {
-            outputs.put(route, stamp, text, piece);
+        self.splitter.finish(|text, piece| {
+            outputs.put_line(route, stamp, text, piece);
             lines += 1;
         });
         if let Some(counter) = self.lines.filter(|_| lines > 0) {

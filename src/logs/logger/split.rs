@@ -1,68 +1,68 @@
-//! Bytes → lines. A line is whole up to a limit; a longer one comes in pieces.
+//! Splits bytes into lines. A line that is longer than [`MAX_LINE_BYTES`] comes in pieces.
 
 use crate::logs::line::Piece;
 use crate::sys::strings::memchr;
 
 /// The longest line that stays whole, without its newline.
-pub(super) const LINE_LIMIT: usize = 16 << 10;
+pub(super) const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// The beginning of a line whose end has not come yet.
+/// A line whose end has not been read yet.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
-    carry: Vec<u8>,
-    /// A piece of the line has been given out already.
-    has_been_cut: bool,
+    partial_line: Vec<u8>,
+    /// Whether a piece of the line has been emitted already.
+    is_partial: bool,
 }
 
 impl Splitter {
-    /// Gives each line that `chunk` completes to `put`, without its newline.
-    pub(super) fn feed(&mut self, mut chunk: &[u8], mut put: impl FnMut(&[u8], Piece)) {
+    /// Passes each line that `chunk` completes to `emit`, without its newline.
+    pub(super) fn feed(&mut self, mut chunk: &[u8], mut emit: impl FnMut(&[u8], Piece)) {
         while !chunk.is_empty() {
-            let room = LINE_LIMIT - self.carry.len();
+            let room = MAX_LINE_BYTES - self.partial_line.len();
             let window = chunk.get(..=room).unwrap_or(chunk);
-            if let Some((line, rest)) = memchr(b'\n', window).and_then(|end| chunk.split_at_checked(end)) {
-                self.put_whole(line, &mut put);
+            if let Some((line, rest)) = memchr(b'\n', window).and_then(|finish| chunk.split_at_checked(finish)) {
+                self.emit_whole(line, &mut emit);
                 chunk = rest.get(1..).unwrap_or_default();
                 continue;
             }
             let (taken, rest) = chunk.split_at_checked(room).unwrap_or((chunk, &[]));
-            self.carry.extend_from_slice(taken);
+            self.partial_line.extend_from_slice(taken);
             if !rest.is_empty() {
-                self.cut(&mut put);
+                self.emit_partial(&mut emit);
             }
             chunk = rest;
         }
     }
 
-    /// Gives out what has no newline after it, as a line: whoever wrote it has ended.
-    pub(super) fn end(&mut self, mut put: impl FnMut(&[u8], Piece)) {
-        if !self.carry.is_empty() || self.has_been_cut {
-            self.put_whole(b"", &mut put);
+    /// Passes an unterminated line to `emit`, since its writer has ended.
+    pub(super) fn finish(&mut self, mut emit: impl FnMut(&[u8], Piece)) {
+        if !self.partial_line.is_empty() || self.is_partial {
+            self.emit_whole(b"", &mut emit);
         }
-        self.carry = Vec::new();
+        self.partial_line = Vec::new();
     }
 
-    fn put_whole(&mut self, end: &[u8], put: &mut impl FnMut(&[u8], Piece)) {
-        self.has_been_cut = false;
-        if self.carry.is_empty() {
-            return put(end, Piece::Whole);
+    fn emit_whole(&mut self, finish: &[u8], emit: &mut impl FnMut(&[u8], Piece)) {
+        self.is_partial = false;
+        if self.partial_line.is_empty() {
+            return emit(finish, Piece::Whole);
         }
-        self.carry.extend_from_slice(end);
-        put(&self.carry, Piece::Whole);
-        self.carry.clear();
+        self.partial_line.extend_from_slice(finish);
+        emit(&self.partial_line, Piece::Whole);
+        self.partial_line.clear();
     }
 
-    /// Between two letters, where they are UTF-8.
-    fn cut(&mut self, put: &mut impl FnMut(&[u8], Piece)) {
-        let end = self.carry.len() - unfinished(&self.carry);
-        put(self.carry.get(..end).unwrap_or_default(), Piece::Cut);
-        self.carry.drain(..end);
-        self.has_been_cut = true;
+    /// Emits all but an incomplete UTF-8 character at the end.
+    fn emit_partial(&mut self, emit: &mut impl FnMut(&[u8], Piece)) {
+        let finish = self.partial_line.len() - incomplete_utf8_bytes(&self.partial_line);
+        emit(self.partial_line.get(..finish).unwrap_or_default(), Piece::Partial);
+        self.partial_line.drain(..finish);
+        self.is_partial = true;
     }
 }
 
-/// How many bytes at the end of `text` are the beginning of a letter in UTF-8.
-fn unfinished(text: &[u8]) -> usize {
+/// The length of the incomplete UTF-8 character at the end of `text`.
+fn incomplete_utf8_bytes(text: &[u8]) -> usize {
     let is_first = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
     let Some(back) = text.iter().rev().take(4).position(|byte| is_first(&byte)) else { return 0 };
     let have = back + 1;
@@ -82,12 +82,12 @@ mod tests {
     fn pieces(chunks: &[&[u8]]) -> Vec<(Vec<u8>, Piece)> {
         let mut splitter = Splitter::default();
         let mut pieces = Vec::new();
-        let mut put = |text: &[u8], piece| pieces.push((text.to_vec(), piece));
+        let mut emit = |text: &[u8], piece| pieces.push((text.to_vec(), piece));
         for chunk in chunks {
-            splitter.feed(chunk, &mut put);
+            splitter.feed(chunk, &mut emit);
         }
-        splitter.end(&mut put);
-        splitter.end(&mut put);
+        splitter.finish(&mut emit);
+        splitter.finish(&mut emit);
         pieces
     }
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_put_together_from_any_chunks() {
+    fn lines_are_assembled_from_chunks_of_any_size() {
         let text = b"one\n\ntwo\xff\r\nend";
         let expect = whole(&[b"one", b"", b"two\xff\r", b"end"]);
         for size in 1..=text.len() {
@@ -107,29 +107,29 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_whole_up_to_the_limit_and_cut_beyond() {
-        let longest = vec![b'x'; LINE_LIMIT];
+    fn a_line_is_whole_up_to_the_limit_and_split_beyond() {
+        let longest = vec![b'x'; MAX_LINE_BYTES];
         let text = [&longest[..], b"\n"].concat();
-        for size in [1_000, LINE_LIMIT, LINE_LIMIT + 1] {
+        for size in [1_000, MAX_LINE_BYTES, MAX_LINE_BYTES + 1] {
             assert_eq!(pieces(&text.chunks(size).collect::<Vec<_>>()), whole(&[&longest]), "chunks of {size}");
         }
         let long = [&longest[..], &longest, b"yz\nshort\n"].concat();
-        let mut expect = vec![(longest.clone(), Piece::Cut), (longest, Piece::Cut)];
+        let mut expect = vec![(longest.clone(), Piece::Partial), (longest, Piece::Partial)];
         expect.extend(whole(&[b"yz", b"short"]));
-        for size in [1, 777, LINE_LIMIT, LINE_LIMIT + 1, long.len()] {
+        for size in [1, 777, MAX_LINE_BYTES, MAX_LINE_BYTES + 1, long.len()] {
             assert_eq!(pieces(&long.chunks(size).collect::<Vec<_>>()), expect, "chunks of {size}");
         }
     }
 
     #[test]
-    fn no_letter_is_cut_in_two() {
+    fn no_utf8_character_is_split() {
         for letter in ["ä", "→", "🙂"] {
-            let text = ["x", &letter.repeat(LINE_LIMIT)].concat();
+            let text = ["x", &letter.repeat(MAX_LINE_BYTES)].concat();
             let pieces = pieces(&[text.as_bytes()]);
             assert!(pieces.iter().all(|(piece, _)| str::from_utf8(piece).is_ok()), "{letter}");
             assert_eq!(pieces.concat_text(), text.as_bytes());
         }
-        let no_text = vec![0x80; 3 * LINE_LIMIT];
+        let no_text = vec![0x80; 3 * MAX_LINE_BYTES];
         assert_eq!(pieces(&[&no_text]).len(), 3);
     }
 

@@ -3,7 +3,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
 
 use super::*;
-use crate::logs::message::Target;
+use crate::logs::protocol::Target;
 use crate::model::plan::LogStyle;
 use crate::sys::pipe;
 
@@ -24,17 +24,17 @@ impl World {
     fn new() -> Self {
         let [(stdout, first), (stderr, second)] = [writer(), writer()];
         let (near_end, peer) = packet::pair().unwrap();
-        let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + 4 * COUNTERS_FOR_EACH).unwrap();
-        let beginning = LoggerArgs {
+        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + 4 * COUNTERS_PER_SLOT).unwrap();
+        let args = LoggerArgs {
             socket: peer,
-            life: pipe::pipe().unwrap().1,
+            liveness_fd: pipe::pipe().unwrap().1,
             pipes: Vec::new(),
             style: LogStyle::default(),
             width: 9,
             colour: Colour::Without,
             counters: Box::leak(Box::new(counters)),
         };
-        let logger = Logger::new(beginning, [first, second]).unwrap();
+        let logger = Logger::new(args, [first, second]).unwrap();
         Self { logger, _socket: near_end, outputs: [stdout, stderr] }
     }
 
@@ -42,9 +42,9 @@ impl World {
     fn pipe(&mut self, slot: u32) -> File {
         let (read_end, write_end) = pipe::pipe().unwrap();
         let (service, stream, target) = ("web".to_owned(), Stream::Stdout, Target::Lines);
-        let serial = self.logger.newest.map_or(0, |newest| newest + 1);
-        let source = Source { serial, slot, stream, service, instance: slot, turn: 0, target, file: None };
-        self.logger.obey(Message::Pipe(source), Some(read_end));
+        let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
+        let source = Source { serial, slot, stream, service, instance: slot, colour_index: 0, target, file: None };
+        self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
     }
 
@@ -52,14 +52,14 @@ impl World {
     fn turn(&mut self) {
         let ready: Vec<u64> = self.logger.poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
         ready.into_iter().filter(|token| *token >= FIRST_PIPE).for_each(|token| self.logger.read(token - FIRST_PIPE));
-        self.logger.settle();
+        self.logger.process_pending();
         self.logger.outputs.flush(&self.logger.poller, self.logger.now, &self.logger.stamp);
-        self.logger.resume();
+        self.logger.resume_pipes();
     }
 
     fn own(&mut self, text: &str) {
         let text = text.to_owned();
-        self.logger.obey(Message::Own { level: Level::Info, milliseconds: 0, text }, None);
+        self.logger.handle(Message::Log { level: Level::Info, milliseconds: 0, text }, None);
     }
 
     fn pass(&mut self, milliseconds: u64) {
@@ -80,18 +80,18 @@ impl World {
     }
 
     fn counter(&self, position: usize) -> u64 {
-        self.logger.counters.get(COUNTERS_BEFORE_SLOTS + position).unwrap().load(Ordering::Relaxed)
+        self.logger.counters.get(FIRST_SLOT_COUNTER + position).unwrap().load(Ordering::Relaxed)
     }
 }
 
 #[test]
-fn a_pipe_in_the_place_of_another_is_read_and_so_is_the_other_to_its_end() {
+fn a_new_pipe_is_read_and_so_is_the_replaced_one_to_its_end() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"of the old\n").unwrap();
     world.turn();
     old.write_all(b"old, awaited").unwrap();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     let mut new = world.pipe(1);
     new.write_all(b"of the new\n").unwrap();
     world.turn();
@@ -102,7 +102,7 @@ fn a_pipe_in_the_place_of_another_is_read_and_so_is_the_other_to_its_end() {
     let mut lines: Vec<&str> = text.lines().map(|line| line.strip_prefix("web.1     | ").unwrap()).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["new again", "of the new", "of the old", "old again", "old, awaited"]);
-    assert_eq!([world.counter(COUNTERS_FOR_EACH), world.counter(COUNTERS_FOR_EACH + 1)], [5, 54]);
+    assert_eq!([world.counter(COUNTERS_PER_SLOT), world.counter(COUNTERS_PER_SLOT + 1)], [5, 54]);
     drop(old);
     world.turn();
     assert_eq!(world.logger.pipes.len(), 1);
@@ -112,25 +112,25 @@ fn a_pipe_in_the_place_of_another_is_read_and_so_is_the_other_to_its_end() {
 }
 
 #[test]
-fn the_end_of_a_writer_is_waited_for_whatever_the_pipe_before_says() {
+fn the_end_of_a_run_is_awaited_while_the_pipe_before_goes_on() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     let mut new = world.pipe(1);
     new.write_all(b"last word\n").unwrap();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     old.write_all(&b"much of the old\n".repeat(10)).unwrap();
     world.logger.read(FIRST_RETIRED);
-    world.logger.settle();
+    world.logger.process_pending();
     assert!(world.logger.outputs.stdout.buffer.ends_with(b"last word\n"));
 }
 
 #[test]
-fn who_waits_for_room_while_another_takes_its_place_is_read_when_there_is_room() {
+fn a_pipe_that_is_replaced_while_paused_is_read_when_there_is_room() {
     let mut world = World::new();
     let mut old = world.pipe(1);
-    world.logger.outputs.stdout.buffer = vec![b'x'; 2 * sink::ENOUGH];
+    world.logger.outputs.stdout.buffer = vec![b'x'; 2 * sink::HIGH_WATER_BYTES];
     old.write_all(b"of the old\n").unwrap();
-    world.logger.read(key(1, Stream::Stdout));
+    world.logger.read(pipe_key(1, Stream::Stdout));
     let mut new = world.pipe(1);
     new.write_all(b"of the new\n").unwrap();
     let mut text = String::new();
@@ -142,15 +142,15 @@ fn who_waits_for_room_while_another_takes_its_place_is_read_when_there_is_room()
 }
 
 #[test]
-fn a_slow_reader_of_stdout_holds_back_what_goes_to_stderr_for_a_second_in_all() {
+fn a_slow_reader_of_stdout_delays_messages_on_stderr_for_one_second_in_all() {
     let mut world = World::new();
     for slot in [1, 2] {
         world.pipe(slot).write_all(b"in a full pipe\n").unwrap();
     }
     world.fill_stdout();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     world.own("one ended");
-    world.logger.obey(Message::Ended { slot: 2 }, None);
+    world.logger.handle(Message::RunEnded { slot: 2 }, None);
     world.own("two ended");
     for tenth in 0..10 {
         world.turn();
@@ -172,29 +172,29 @@ fn a_slow_reader_of_stdout_holds_back_what_goes_to_stderr_for_a_second_in_all() 
 }
 
 #[test]
-fn when_the_time_is_over_keepalives_last_words_are_not_kept_back() {
+fn at_the_stop_timeout_the_last_messages_are_written_out_of_order() {
     let mut world = World::new();
     world.pipe(1).write_all(b"never read\n").unwrap();
     world.fill_stdout();
-    world.logger.obey(Message::End { within: 500 }, None);
+    world.logger.handle(Message::Stop { within: 500 }, None);
     world.own("the very last");
     world.pass(499);
     world.turn();
-    assert!(!world.logger.is_over());
+    assert!(!world.logger.is_finished());
     assert_eq!(world.taken(Stream::Stderr), "");
     world.pass(1);
     world.turn();
-    assert!(world.logger.is_over());
+    assert!(world.logger.is_finished());
     assert!(world.taken(Stream::Stderr).ends_with("the very last\n"));
 }
 
 #[test]
-fn the_last_line_of_a_run_stays_its_own_though_its_end_was_not_waited_for() {
+fn the_last_line_of_a_run_is_not_continued_though_its_end_was_not_awaited() {
     let mut world = World::new();
     let mut pipe = world.pipe(1);
     pipe.write_all(b"first run").unwrap();
     world.fill_stdout();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     pipe.write_all(b"second run\n").unwrap();
     world.turn();
     world.pass(2_000);
@@ -209,16 +209,16 @@ fn the_last_line_of_a_run_stays_its_own_though_its_end_was_not_waited_for() {
 }
 
 #[test]
-fn a_line_that_was_begun_before_an_end_is_finished_where_the_end_was() {
+fn an_unterminated_line_is_finished_where_its_run_ended() {
     let mut world = World::new();
     let mut pipe = world.pipe(1);
     pipe.write_all(b"one\nbegun").unwrap();
     world.turn();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     pipe.write_all(b"next").unwrap();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     // An end that is heard of later than what comes after it is read.
-    world.logger.read(key(1, Stream::Stdout));
+    world.logger.read(pipe_key(1, Stream::Stdout));
     pipe.write_all(b"last\n").unwrap();
     world.turn();
     world.turn();
@@ -227,13 +227,13 @@ fn a_line_that_was_begun_before_an_end_is_finished_where_the_end_was() {
 }
 
 #[test]
-fn each_run_is_read_after_the_one_before_however_slowly_that_is_taken() {
+fn runs_are_read_in_order_however_slow_the_sink_is() {
     let mut world = World::new();
     world.fill_stdout();
     for run in 0..3 {
         let mut pipe = world.pipe(1);
         pipe.write_all(format!("first of {run}\nlast of {run}").as_bytes()).unwrap();
-        world.logger.obey(Message::Ended { slot: 1 }, None);
+        world.logger.handle(Message::RunEnded { slot: 1 }, None);
         world.turn();
         world.pass(2_000);
         world.turn();
@@ -246,15 +246,15 @@ fn each_run_is_read_after_the_one_before_however_slowly_that_is_taken() {
     }
     let lines = (0..3).map(|run| format!("web.1     | first of {run}\nweb.1     | last of {run}\n"));
     assert_eq!(text.trim_start_matches('x'), lines.collect::<String>());
-    assert!(world.logger.heirs.is_empty());
+    assert!(world.logger.successors.is_empty());
 }
 
 #[test]
-fn who_still_writes_to_the_pipe_of_an_earlier_run_holds_up_nobody_and_joins_no_line() {
+fn a_leftover_writer_of_an_earlier_run_holds_up_nobody_and_joins_no_line() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"begun").unwrap();
-    world.logger.obey(Message::Ended { slot: 1 }, None);
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
     old.write_all(b"of a grandchild\nand").unwrap();
     let mut new = world.pipe(1);
     new.write_all(b"new\n").unwrap();
@@ -267,11 +267,11 @@ fn who_still_writes_to_the_pipe_of_an_earlier_run_holds_up_nobody_and_joins_no_l
 }
 
 #[test]
-fn a_pipe_that_the_logger_before_was_told_of_is_not_read_twice() {
+fn a_pipe_that_a_new_logger_started_with_is_not_added_twice() {
     let mut world = World::new();
     let _first = world.pipe(1);
     let _second = world.pipe(2);
-    let again = world.logger.pipes.get(&key(1, Stream::Stdout)).unwrap().source.clone();
-    world.logger.obey(Message::Pipe(again), Some(pipe::pipe().unwrap().0));
+    let again = world.logger.pipes.get(&pipe_key(1, Stream::Stdout)).unwrap().source.clone();
+    world.logger.handle(Message::Pipe(again), Some(pipe::pipe().unwrap().0));
     assert_eq!(world.logger.pipes.len(), 2);
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::client::Listener;
-use crate::control::{Place, places};
+use crate::control::{SocketPath, socket_paths};
 use crate::model::errno;
 use crate::model::plan::Control;
 use crate::runtime::token::Token;
@@ -96,8 +96,8 @@ impl Listeners {
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
     let mut obstacles: Vec<(PathBuf, ClaimError)> = Vec::new();
-    let places = places(&|name| std::env::var_os(name), process::effective_user());
-    for Place { path, .. } in places {
+    let places = socket_paths(&|name| std::env::var_os(name), process::effective_user());
+    for SocketPath { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.

@@ -24,7 +24,7 @@ use nix::errno::Errno;
 
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
-use crate::logs::message::LogsQuery;
+use crate::logs::protocol::LogsQuery;
 use crate::model::plan::Control;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, Request, RequestId};

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::logs::stamp::Stamp;
+use crate::logs::timestamp::Timestamp;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
 use crate::runtime::json::Object;
 use crate::runtime::text::Counted;
@@ -151,7 +151,7 @@ impl Event {
     pub(in crate::runtime) fn write_to(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
-        object.text("time", Stamp::of(self.at).as_str());
+        object.text("time", Timestamp::since_epoch(self.at).as_str());
         object.text("event", name(&self.what).as_str());
         match &self.what {
             What::JournalEvent(event) => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Logging;
-use crate::logs::message::Message;
-use crate::logs::{link, own};
+use crate::logs::protocol::Message;
+use crate::logs::{channel, messages};
 use crate::model::{ExitStatus, Mono, Signal};
 use crate::runtime::token::Token;
 use crate::sys::poll::Ready;
@@ -33,16 +33,16 @@ impl Logging {
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
         if let Some(way) = self.way.take() {
-            own::write_unread(&way.peer);
+            messages::write_unread(&way.peer);
         }
-        link::disconnect();
+        channel::disconnect();
     }
 
     /// With as many loggers as it takes.
     fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
         let mut poller = Poller::new()?;
         if let Some(running) = &self.running {
-            poller.add(&running.life, Token::LoggerExited)?;
+            poller.add(&running.liveness_fd, Token::LoggerExited)?;
         }
         self.waits_for_room = false;
         let mut is_told = false;
@@ -58,7 +58,7 @@ impl Logging {
             }
             if !std::mem::replace(&mut is_told, true) {
                 let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
-                link::tell(Message::End { within }, None);
+                channel::send(Message::Stop { within }, None);
             }
             self.wait_for_room(&poller);
             let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
@@ -74,7 +74,7 @@ impl Logging {
     fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
         let running = self.running.as_ref()?;
         let status = wait::reap_without_sigchld(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;
-        poller.remove(&running.life).ok();
+        poller.remove(&running.liveness_fd).ok();
         self.running = None;
         Some(status == ExitStatus::Code(0))
     }

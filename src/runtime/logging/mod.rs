@@ -11,10 +11,12 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::logs::line::{Colour, OWN_NAME, OwnStyle, Stream};
-use crate::logs::link;
-use crate::logs::logger::{self, COUNTERS_BEFORE_SLOTS, COUNTERS_FOR_EACH, LOST_MESSAGES, LoggerArgs, REFUSED_CLIENTS};
-use crate::logs::message::{LogsQuery, Message};
+use crate::logs::channel;
+use crate::logs::line::{Colour, KEEPALIVE_NAME, MessageStyle, Stream};
+use crate::logs::logger::{
+    self, COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, LoggerArgs, REJECTED_CLIENTS,
+};
+use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
@@ -49,7 +51,7 @@ struct Running {
     pid: Pid,
     since: Mono,
     /// Closed by its end.
-    life: OwnedFd,
+    liveness_fd: OwnedFd,
 }
 
 /// The way to a logger, which outlives each logger.
@@ -115,7 +117,7 @@ impl Subsystem for Logging {
 impl Logging {
     /// Starts the logger if the plan needs one. Where that is impossible outputs are inherited.
     pub(in crate::runtime) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
-        link::set_style(OwnStyle { style: plan.log, width: None });
+        channel::set_style(MessageStyle { style: plan.log, width: None });
         let mut logging = Self {
             style: plan.log,
             plan,
@@ -152,7 +154,7 @@ impl Logging {
         match LoggerChannel::new() {
             Ok(way) => {
                 self.way = Some(way);
-                link::set_style(OwnStyle { style: self.style, width: Some(longest_name(&self.plan)) });
+                channel::set_style(MessageStyle { style: self.style, width: Some(longest_name(&self.plan)) });
                 self.make_room(self.instances());
                 self.start(poller, sys::now());
             }
@@ -219,7 +221,7 @@ impl Logging {
         slot.forget_old();
         let mut result = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if slot.has(stream) && (link::is_crowded() || slot.old(stream) >= self.old_pipes) {
+            if slot.has(stream) && (channel::is_congested() || slot.old(stream) >= self.old_pipes) {
                 continue;
             }
             let Some(pipe) = self.maker.make(slot, stream, instance, service).transpose() else { continue };
@@ -230,7 +232,7 @@ impl Logging {
             match copied {
                 Ok((pipe, copy)) => {
                     if copy.is_some() {
-                        link::tell(Message::Pipe(pipe.source.clone()), copy);
+                        channel::send(Message::Pipe(pipe.source.clone()), copy);
                     }
                     slot.put(stream, pipe);
                 }
@@ -245,7 +247,7 @@ impl Logging {
     pub(in crate::runtime) fn on_ended(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             slot.forget_old();
-            link::tell(Message::Ended { slot: slot.number }, None);
+            channel::send(Message::RunEnded { slot: slot.number }, None);
         }
     }
 
@@ -256,12 +258,12 @@ impl Logging {
 
     /// Has the loop wake when there is room on the way to the logger, if something waits for that.
     pub(in crate::runtime) fn wait_for_room(&mut self, poller: &Poller) {
-        let waits = self.way.is_some() && link::flush();
+        let waits = self.way.is_some() && channel::flush();
         if waits == self.waits_for_room {
             return;
         }
         self.waits_for_room = waits;
-        link::with_socket(|socket| {
+        channel::with_socket(|socket| {
             if waits { poller.add_writable(socket, Token::LoggerWritable).ok() } else { poller.remove(socket).ok() }
         });
     }
@@ -275,7 +277,7 @@ impl Logging {
             Err(_) => None,
         };
         let since = running.since;
-        poller.remove(&running.life).ok();
+        poller.remove(&running.liveness_fd).ok();
         self.running = None;
         if self.is_killing_all {
             return;
@@ -287,7 +289,7 @@ impl Logging {
             log::warn!("logger restarted{how}");
             return;
         };
-        link::divert();
+        channel::use_stderr();
         self.start_at = Some(now + wait);
         log::warn!("logger is crash-looping{how}: next restart in {}s", wait.as_secs());
     }
@@ -295,7 +297,7 @@ impl Logging {
     fn start(&mut self, poller: &Poller, now: Mono) {
         self.start_at = None;
         if let Err(errno) = self.try_start(poller) {
-            link::divert();
+            channel::use_stderr();
             let wait = self.backoff.next();
             self.start_at = Some(now + wait);
             if wait == FIRST_WAIT {
@@ -303,7 +305,7 @@ impl Logging {
             }
             return;
         }
-        link::resume();
+        channel::use_logger();
     }
 
     fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
@@ -313,19 +315,19 @@ impl Logging {
             ForkResult::Child => self.become_logger(held),
             ForkResult::Parent(pid) => {
                 poller.add(&life, Token::LoggerExited)?;
-                self.running = Some(Running { pid, since: sys::now(), life });
+                self.running = Some(Running { pid, since: sys::now(), liveness_fd: life });
                 Ok(())
             }
         }
     }
 
     /// In the copy of us, whose values are its own.
-    fn become_logger(&mut self, life: OwnedFd) -> ! {
+    fn become_logger(&mut self, liveness_fd: OwnedFd) -> ! {
         let Some(LoggerChannel { peer, counters }) = self.way.take() else { process::exit_now(1) };
         let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
         logger::run(LoggerArgs {
             socket: peer,
-            life,
+            liveness_fd,
             pipes: pipes.collect(),
             style: self.style,
             width: longest_name(&self.plan),
@@ -377,10 +379,10 @@ impl Logging {
     /// # Errors
     /// The connection: there is no logger at the moment.
     pub(in crate::runtime) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
-        if self.running.is_none() || link::is_crowded() {
+        if self.running.is_none() || channel::is_congested() {
             return Err(client);
         }
-        link::tell(Message::Client(query), Some(client));
+        channel::send(Message::Client(query), Some(client));
         Ok(())
     }
 
@@ -400,12 +402,12 @@ impl Logging {
 
     /// How many lines of keepalive's own were dropped because nobody took them.
     pub(in crate::runtime) fn dropped_lines(&self) -> u64 {
-        link::lost() + self.counter(LOST_MESSAGES)
+        channel::dropped_messages() + self.counter(DROPPED_MESSAGES)
     }
 
     /// How many readers of the log were refused as there were too many.
     pub(in crate::runtime) fn refused_clients(&self) -> u64 {
-        self.counter(REFUSED_CLIENTS)
+        self.counter(REJECTED_CLIENTS)
     }
 
     /// An instance that there is not to be any more. What is in its pipes is still written; should there be one of its
@@ -419,19 +421,19 @@ impl Logging {
 
 impl LoggerChannel {
     fn new() -> Result<Self, Errno> {
-        let counters = SharedCounters::new(COUNTERS_BEFORE_SLOTS + SLOTS_AT_MOST * COUNTERS_FOR_EACH)?;
+        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + SLOTS_AT_MOST * COUNTERS_PER_SLOT)?;
         let (near_end, peer) = packet::pair()?;
-        link::connect(near_end);
+        channel::connect(near_end);
         Ok(Self { peer, counters: Box::leak(Box::new(counters)) })
     }
 }
 
 /// The position of the counter of lines; that of bytes follows.
 const fn slot_counter(slot: u32, stream: usize) -> usize {
-    COUNTERS_BEFORE_SLOTS + slot as usize * COUNTERS_FOR_EACH + stream * 2
+    FIRST_SLOT_COUNTER + slot as usize * COUNTERS_PER_SLOT + stream * 2
 }
 
 fn longest_name(plan: &Plan) -> usize {
     let name = |service: &Rc<Service>| format!("{}.{}", service.name, service.instances.saturating_sub(1)).len();
-    plan.services.iter().map(name).max().unwrap_or(0).max(OWN_NAME.len())
+    plan.services.iter().map(name).max().unwrap_or(0).max(KEEPALIVE_NAME.len())
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::logs::line::Stream;
-use crate::logs::message::{FileTarget, Source, Target};
+use crate::logs::protocol::{FileTarget, Source, Target};
 use crate::model::InstanceId;
 use crate::model::plan::{Output, Service};
 use crate::sys::pipe;
@@ -75,7 +75,7 @@ impl Maker {
             stream,
             service: service.name.to_string(),
             instance: instance.number,
-            turn: u32::try_from(instance.service.position()).unwrap_or(0),
+            colour_index: u32::try_from(instance.service.position()).unwrap_or(0),
             target,
             file,
         };

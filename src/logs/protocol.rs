@@ -1,5 +1,6 @@
-//! What PID 1 tells the logger: one packet each, some with a descriptor. Both are the same program, so the form may
-//! change with any version.
+//! The messages that PID 1 sends to the logger, one packet each, some with a descriptor.
+//!
+//! Both ends are the same program, so the encoding may change with any version.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -8,40 +9,40 @@ use log::Level;
 
 use super::line::Stream;
 
-/// Longer messages of keepalive's own are cut.
-pub(super) const TEXT_LIMIT: usize = 16 << 10;
-/// No packet is longer.
-pub(super) const PACKET_LIMIT: usize = TEXT_LIMIT + (4 << 10);
+/// Longer messages of keepalive itself are truncated.
+pub(super) const MAX_TEXT_BYTES: usize = 16 << 10;
+/// The longest packet: a message text, or a path and names, and the fixed fields.
+pub(super) const MAX_PACKET_BYTES: usize = MAX_TEXT_BYTES + (4 << 10);
 
-/// A pipe that is read: whose it is, and where its lines go. The descriptor of its reading end belongs to it.
+/// A pipe for the logger to read: who writes to it, and where its lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Each pipe has its own; later ones have higher ones.
+    /// The number of the pipe, higher than those of all earlier pipes.
     pub serial: u64,
-    /// The number that stands for the instance.
+    /// Identifies the instance to the logger.
     pub slot: u32,
-    /// Which of its two.
+    /// Whether this is the instance's stdout or stderr.
     pub stream: Stream,
-    /// The name of its service.
+    /// The name of the service.
     pub service: String,
-    /// Its number.
+    /// The number of the instance.
     pub instance: u32,
-    /// The position of its service, for the colour.
-    pub turn: u32,
-    /// Where on keepalive's own stream of the same name.
+    /// Selects the colour of the name; a service has the same one for all its instances.
+    pub colour_index: u32,
+    /// What goes to keepalive's own stream of the same name.
     pub target: Target,
-    /// And the file besides.
+    /// A log file that gets the lines too.
     pub file: Option<FileTarget>,
 }
 
-/// What becomes of the lines of a pipe on keepalive's own stdout or stderr.
+/// What of a pipe goes to keepalive's own stdout or stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Nothing: they go to a file alone.
+    /// Nothing: the lines go to a file alone.
     Nowhere,
-    /// The bytes as they are.
+    /// The bytes, unchanged.
     Raw,
-    /// Line by line, each with its name.
+    /// Lines, each with the name of its instance.
     Lines,
 }
 
@@ -50,69 +51,69 @@ pub enum Target {
 pub struct FileTarget {
     /// Absolute.
     pub path: PathBuf,
-    /// In bytes.
+    /// In bytes; a larger file is rotated.
     pub max_size: u64,
-    /// How many old ones are kept.
+    /// How many rotated files are kept.
     pub max_files: u32,
 }
 
-/// `GET /v1/logs`.
+/// The query of `GET /v1/logs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogsQuery {
     /// Services, instances, or `keepalive`; empty: all.
     pub names: Vec<String>,
-    /// So many of the last ones; `None`: all that are still known.
+    /// How many past lines; `None`: all that are still in memory.
     pub lines: Option<usize>,
-    /// Whether to go on with what is still to come.
+    /// Whether new lines are sent as they come.
     pub follow: bool,
-    /// Who asks has not come by the control socket.
+    /// Whether the client has connected to another address than the control socket.
     pub is_guest: bool,
 }
 
-/// What PID 1 tells.
+/// A message from PID 1 to the logger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// With the reading end of the pipe.
+    /// Read this pipe. The read end comes along.
     Pipe(Source),
-    /// A line of keepalive's own.
-    Own {
-        /// How important it is.
+    /// Write a message of keepalive itself.
+    Log {
+        /// Its severity.
         level: Level,
-        /// When it was written, since 1970.
+        /// When it was logged, since 1970.
         milliseconds: u64,
-        /// The line.
+        /// Its text, without a newline.
         text: String,
     },
-    /// The process of an instance has ended: what it has written comes before any later line of keepalive's own.
-    Ended {
-        /// The instance.
+    /// A run of an instance has ended: write what it has written before any later [`Message::Log`].
+    RunEnded {
+        /// The slot of the instance.
         slot: u32,
     },
-    /// With the connection.
+    /// Answer this client. The connection comes along.
     Client(LogsQuery),
-    /// Write out what there is and end.
-    End {
-        /// So many milliseconds may that take.
+    /// Write what has been read and exit.
+    Stop {
+        /// The time limit, in milliseconds.
         within: u64,
     },
 }
 
 impl Message {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut packet = Packet(Vec::new());
+        let mut packet = Encoder(Vec::new());
         match self {
             Self::Pipe(source) => {
                 packet.byte(1);
                 packet.source(source);
             }
-            Self::Own { level, milliseconds, text } => {
+            Self::Log { level, milliseconds, text } => {
                 packet.byte(2);
                 packet.byte(*level as u8);
                 packet.number(*milliseconds);
-                let end = text.floor_char_boundary(TEXT_LIMIT);
+                let end = text.floor_char_boundary(MAX_TEXT_BYTES);
                 packet.bytes(text.get(..end).unwrap_or_default().as_bytes());
             }
-            Self::Ended { slot } => {
+            Self::RunEnded { slot } => {
                 packet.byte(3);
                 packet.number((*slot).into());
             }
@@ -123,7 +124,7 @@ impl Message {
                 packet.number(lines.map_or(u64::MAX, |lines| u64::try_from(lines).unwrap_or(u64::MAX)));
                 names.iter().for_each(|name| packet.bytes(name.as_bytes()));
             }
-            Self::End { within } => {
+            Self::Stop { within } => {
                 packet.byte(5);
                 packet.number(*within);
             }
@@ -132,30 +133,30 @@ impl Message {
     }
 
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
-        let mut rest = Rest(packet);
-        Some(match rest.byte()? {
-            1 => Self::Pipe(rest.source()?),
+        let mut decoder = Decoder(packet);
+        Some(match decoder.byte()? {
+            1 => Self::Pipe(decoder.source()?),
             2 => {
-                let level = Level::iter().nth(usize::from(rest.byte()?).checked_sub(1)?)?;
-                Self::Own { level, milliseconds: rest.number()?, text: rest.string()? }
+                let level = Level::iter().nth(usize::from(decoder.byte()?).checked_sub(1)?)?;
+                Self::Log { level, milliseconds: decoder.number()?, text: decoder.string()? }
             }
-            3 => Self::Ended { slot: rest.small()? },
+            3 => Self::RunEnded { slot: decoder.number_u32()? },
             4 => {
-                let follow = rest.byte()? != 0;
-                let is_guest = rest.byte()? != 0;
-                let lines = usize::try_from(rest.number()?).ok().filter(|lines| *lines != usize::MAX);
-                let names = std::iter::from_fn(|| rest.string()).collect();
+                let follow = decoder.byte()? != 0;
+                let is_guest = decoder.byte()? != 0;
+                let lines = usize::try_from(decoder.number()?).ok().filter(|lines| *lines != usize::MAX);
+                let names = std::iter::from_fn(|| decoder.string()).collect();
                 Self::Client(LogsQuery { names, lines, follow, is_guest })
             }
-            5 => Self::End { within: rest.number()? },
+            5 => Self::Stop { within: decoder.number()? },
             _ => return None,
         })
     }
 }
 
-struct Packet(Vec<u8>);
+struct Encoder(Vec<u8>);
 
-impl Packet {
+impl Encoder {
     fn byte(&mut self, byte: u8) {
         self.0.push(byte);
     }
@@ -180,7 +181,7 @@ impl Packet {
             Target::Lines => 2,
         });
         self.number(source.serial);
-        for number in [source.slot, source.instance, source.turn] {
+        for number in [source.slot, source.instance, source.colour_index] {
             self.number(number.into());
         }
         self.bytes(source.service.as_bytes());
@@ -192,12 +193,12 @@ impl Packet {
     }
 }
 
-struct Rest<'p>(&'p [u8]);
+struct Decoder<'p>(&'p [u8]);
 
-impl<'p> Rest<'p> {
+impl<'p> Decoder<'p> {
     fn take(&mut self, length: usize) -> Option<&'p [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
+        let (taken, decoder) = self.0.split_at_checked(length)?;
+        self.0 = decoder;
         Some(taken)
     }
 
@@ -209,7 +210,7 @@ impl<'p> Rest<'p> {
         Some(u64::from_ne_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    fn small(&mut self) -> Option<u32> {
+    fn number_u32(&mut self) -> Option<u32> {
         u32::try_from(self.number()?).ok()
     }
 
@@ -230,15 +231,15 @@ impl<'p> Rest<'p> {
             _ => Target::Lines,
         };
         let serial = self.number()?;
-        let (slot, instance, turn) = (self.small()?, self.small()?, self.small()?);
+        let (slot, instance, colour_index) = (self.number_u32()?, self.number_u32()?, self.number_u32()?);
         let service = self.string()?;
         let mut file = None;
         if !self.0.is_empty() {
-            let (max_size, max_files) = (self.number()?, self.small()?);
+            let (max_size, max_files) = (self.number()?, self.number_u32()?);
             let path = Path::new(std::ffi::OsStr::from_bytes(self.bytes()?)).to_owned();
             file = Some(FileTarget { path, max_size, max_files });
         }
-        Some(Source { serial, slot, stream, service, instance, turn, target, file })
+        Some(Source { serial, slot, stream, service, instance, colour_index, target, file })
     }
 }
 
@@ -247,36 +248,36 @@ mod tests {
     use super::*;
 
     fn source(file: Option<FileTarget>) -> Source {
-        let (serial, slot, instance, turn) = (u64::MAX, 7, 2, u32::MAX);
+        let (serial, slot, instance, colour_index) = (u64::MAX, 7, 2, u32::MAX);
         let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
-        Source { serial, slot, stream, service, instance, turn, target, file }
+        Source { serial, slot, stream, service, instance, colour_index, target, file }
     }
 
     #[test]
-    fn what_is_told_is_what_was_said() {
+    fn a_message_survives_encoding_and_decoding() {
         let names = vec!["web".to_owned(), "db.1".to_owned()];
         let file = FileTarget { path: PathBuf::from("/v/w"), max_size: u64::MAX, max_files: 3 };
         for message in [
             Message::Pipe(source(None)),
             Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(Some(file)) }),
-            Message::Own { level: Level::Error, milliseconds: 12, text: "→ b".to_owned() },
-            Message::Own { level: Level::Trace, milliseconds: 12, text: String::new() },
-            Message::Ended { slot: 1 },
+            Message::Log { level: Level::Error, milliseconds: 12, text: "→ b".to_owned() },
+            Message::Log { level: Level::Trace, milliseconds: 12, text: String::new() },
+            Message::RunEnded { slot: 1 },
             Message::Client(LogsQuery { names, lines: Some(0), follow: true, is_guest: true }),
             Message::Client(LogsQuery::default()),
-            Message::End { within: 2_000 },
+            Message::Stop { within: 2_000 },
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
     }
 
     #[test]
-    fn a_long_message_is_cut_between_letters_and_a_broken_packet_is_none() {
-        let long = Message::Own { level: Level::Info, milliseconds: 0, text: "→".repeat(TEXT_LIMIT) };
+    fn a_long_message_is_truncated_between_characters_and_a_broken_packet_is_none() {
+        let long = Message::Log { level: Level::Info, milliseconds: 0, text: "→".repeat(MAX_TEXT_BYTES) };
         let packet = long.encode();
-        assert!(packet.len() <= PACKET_LIMIT);
-        let Some(Message::Own { text, .. }) = Message::decode(&packet) else { panic!("it is no message any more") };
-        assert_eq!(text, "→".repeat(TEXT_LIMIT / 3));
+        assert!(packet.len() <= MAX_PACKET_BYTES);
+        let Some(Message::Log { text, .. }) = Message::decode(&packet) else { panic!("it is no message any more") };
+        assert_eq!(text, "→".repeat(MAX_TEXT_BYTES / 3));
         for packet in [&b""[..], b"\0", b"\x01\x01", b"\x02\x09", b"\x05123"] {
             assert_eq!(Message::decode(packet), None, "{packet:?}");
         }

@@ -1,4 +1,4 @@
-//! Where the control socket may be.
+//! Where the control socket is looked for and created.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,30 +6,30 @@ use std::path::PathBuf;
 /// The variable that names the socket.
 const VARIABLE: &str = "KEEPALIVE_SOCKET";
 
-/// A path where the control socket may be.
+/// A path of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SocketPath {
     /// The path.
     pub path: PathBuf,
-    /// Whether anybody could have put something there: then it counts only if it is our own.
+    /// Whether anybody may create a file there: then the socket counts only if it is owned by `user`.
     pub public: bool,
 }
 
-/// Where the control socket is looked for, and made: `$KEEPALIVE_SOCKET` alone if it is set, or else the first that can
-/// be used of `/run/keepalive.sock`, `$XDG_RUNTIME_DIR/keepalive.sock` and `/tmp/keepalive-UID.sock`, `user` being the
-/// effective UID.
+/// The paths in the order in which they are tried, by the server and by clients: `$KEEPALIVE_SOCKET` alone if it is set,
+/// or else `/run/keepalive.sock`, `$XDG_RUNTIME_DIR/keepalive.sock` and `/tmp/keepalive-UID.sock`. `user` is the effective
+/// UID.
 #[must_use]
-pub fn places(variable: &dyn Fn(&str) -> Option<OsString>, user: u32) -> Vec<Place> {
+pub fn socket_paths(variable: &dyn Fn(&str) -> Option<OsString>, user: u32) -> Vec<SocketPath> {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let private = |path| Place { path, public: false };
+    let private = |path| SocketPath { path, public: false };
     if let Some(path) = set(VARIABLE) {
         return vec![private(path)];
     }
     let mut all = vec![private(PathBuf::from("/run/keepalive.sock"))];
-    // The specification of the variable wants what is not absolute to be ignored.
+    // The XDG Base Directory Specification wants relative paths to be ignored.
     let runtime = set("XDG_RUNTIME_DIR").filter(|directory| directory.is_absolute());
     all.extend(runtime.map(|directory| private(directory.join("keepalive.sock"))));
-    all.push(Place { path: format!("/tmp/keepalive-{user}.sock").into(), public: true });
+    all.push(SocketPath { path: format!("/tmp/keepalive-{user}.sock").into(), public: true });
     all
 }
 
@@ -41,17 +41,17 @@ mod tests {
     fn check(variables: &[(&str, &str)], expect: &[&str]) {
         let variable =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value));
-        let found: Vec<PathBuf> = places(&variable, 7).into_iter().map(|place| place.path).collect();
+        let found: Vec<PathBuf> = socket_paths(&variable, 7).into_iter().map(|place| place.path).collect();
         assert_eq!(found, expect.iter().map(PathBuf::from).collect::<Vec<_>>());
     }
 
     #[test]
-    fn the_variable_stands_alone() {
+    fn the_variable_overrides_all_paths() {
         check(&[("KEEPALIVE_SOCKET", "x.sock"), ("XDG_RUNTIME_DIR", "/r")], &["x.sock"]);
     }
 
     #[test]
-    fn without_it_there_are_three_places() {
+    fn without_the_variable_there_are_three_paths() {
         let all = ["/run/keepalive.sock", "/run/user/7/keepalive.sock", "/tmp/keepalive-7.sock"];
         check(&[("KEEPALIVE_SOCKET", ""), ("XDG_RUNTIME_DIR", "/run/user/7")], &all);
         check(&[], &["/run/keepalive.sock", "/tmp/keepalive-7.sock"]);
@@ -59,8 +59,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_one_in_tmp_could_be_a_strangers() {
-        let public: Vec<bool> = places(&|_| None, 0).into_iter().map(|place| place.public).collect();
+    fn only_the_path_in_tmp_is_public() {
+        let public: Vec<bool> = socket_paths(&|_| None, 0).into_iter().map(|place| place.public).collect();
         assert_eq!(public, [false, true]);
     }
 }

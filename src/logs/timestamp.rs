@@ -1,16 +1,16 @@
-//! Points in time as people and programs read them, RFC 3339 in UTC.
+//! Timestamps in the format of RFC 3339, in UTC with milliseconds.
 
 use std::io::Write as _;
 use std::time::Duration;
 
-/// An instant as RFC 3339 writes it, in UTC with milliseconds.
+/// A point in time and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct Timestamp {
     milliseconds: u64,
     text: [u8; 24],
 }
 
-impl Stamp {
+impl Timestamp {
     /// `milliseconds` since 1970. Years after 9999 are shown as 9999.
     #[must_use]
     pub fn at(milliseconds: u64) -> Self {
@@ -19,20 +19,20 @@ impl Stamp {
         let (year, month, day) = date(seconds / 86_400);
         let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
         let mut text = *b"1970-01-01T00:00:00.000Z";
-        let mut room = text.as_mut_slice();
-        // It has the length of the array.
+        let mut rest = text.as_mut_slice();
         let fraction = milliseconds % 1_000;
-        write!(room, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z").ok();
+        // The text has the length of the array.
+        write!(rest, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z").ok();
         Self { milliseconds, text }
     }
 
-    /// `time` after the beginning of 1970.
+    /// `time` since 1970.
     #[must_use]
-    pub fn of(time: Duration) -> Self {
+    pub fn since_epoch(time: Duration) -> Self {
         Self::at(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Since 1970.
+    /// Milliseconds since 1970.
     #[must_use]
     pub const fn milliseconds(&self) -> u64 {
         self.milliseconds
@@ -53,7 +53,7 @@ impl Stamp {
 
 /// Year, month and day of a day counted from 1970-01-01.
 ///
-/// Years are counted from March on, so that the odd day of a leap year is the last one of a year.
+/// Years are counted from March on, so that the day that a leap year adds is the last one of its year.
 const fn date(day: u64) -> (u64, u64, u64) {
     const DAYS_OF_400_YEARS: u64 = 146_097;
     // From the first of March of the year 0 to the beginning of 1970.
@@ -73,11 +73,11 @@ mod tests {
     use super::*;
 
     fn check(seconds: u64, expect: &str) {
-        assert_eq!(Stamp::at(seconds * 1_000 + 7).as_str(), expect);
+        assert_eq!(Timestamp::at(seconds * 1_000 + 7).as_str(), expect);
     }
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn days_match_the_calendar() {
         check(0, "1970-01-01T00:00:00.007Z");
         check(951_782_400, "2000-02-29T00:00:00.007Z");
         check(1_709_164_799, "2024-02-28T23:59:59.007Z");

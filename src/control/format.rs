@@ -1,4 +1,4 @@
-//! Numbers for people, six characters at most. They are written where they are shown: there can be thousands.
+//! Numbers for people, in six characters at most. Written without allocating, since a table can have thousands.
 
 use std::fmt::{Display, from_fn};
 
@@ -16,12 +16,12 @@ pub(super) fn bytes(bytes: u64) -> impl Display {
             unit += 1;
         }
         let unit = UNITS.get(unit).copied().unwrap_or('P');
-        // In tenths, so that no float is needed.
+        // Tenths by integer arithmetic.
         if whole < 100 { write!(out, "{whole}.{}{unit}", rest * 10 / 1024) } else { write!(out, "{whole}{unit}") }
     })
 }
 
-/// The time something has been there: `5s`, `2m10s`, `3h05m`, `12d3h`, `400d`.
+/// The age of something: `5s`, `2m10s`, `3h05m`, `12d3h`, `400d`.
 pub(super) fn age(milliseconds: u64) -> impl Display {
     let seconds = milliseconds / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -34,7 +34,7 @@ pub(super) fn age(milliseconds: u64) -> impl Display {
     })
 }
 
-/// Time that a processor has spent: `0.05s`, `12.3s`, and then as [`age`].
+/// CPU time: `0.05s`, `12.3s`, and then as [`age`].
 pub(super) fn spent(milliseconds: u64) -> impl Display {
     from_fn(move |out| match milliseconds {
         0..10_000 => write!(out, "{}.{:02}s", milliseconds / 1000, milliseconds % 1000 / 10),
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_a_decimal_while_they_are_small() {
+    fn small_sizes_have_a_decimal() {
         let check = |number, expect| assert_eq!(bytes(number).to_string(), expect, "{number}");
         check(0, "0B");
         check(1023, "1023B");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn time_spent_is_finer() {
+    fn cpu_time_has_decimals() {
         let check = |milliseconds, expect| assert_eq!(spent(milliseconds).to_string(), expect, "{milliseconds}");
         check(0, "0.00s");
         check(56, "0.05s");

@@ -1,20 +1,24 @@
-//! What is streamed: logs and events, line by line as they come.
+//! Prints streams: logs and events, line by line as they arrive.
 
 use serde_json::Value;
 
-use super::client::{Client, Outcome, encoded};
-use super::output::{Colour, harmless, is_terminal, print, tell};
+use super::client::{Client, CommandResult, percent_encoded};
+use super::output::{Colour, is_terminal, print, print_error, without_control_chars};
+use super::signals::DeferredInterrupt;
 use super::status::{number, text};
 use super::{Follow, Form};
 
-/// Colours (SGR) that names of instances have.
+/// Colours (SGR) for the names of instances.
 const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
 
-/// What `names` have written; no name: all.
-pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> Outcome {
+/// Resets all colours (SGR).
+const RESET: &str = "\x1b[0m";
+
+/// Prints the logs of `names`; no name: all.
+pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> CommandResult {
     let mut query = Vec::new();
     if !names.is_empty() && names.iter().all(|name| name != "all") {
-        query.push(format!("service={}", names.iter().map(|name| encoded(name)).collect::<Vec<_>>().join(",")));
+        query.push(format!("service={}", names.iter().map(|name| percent_encoded(name)).collect::<Vec<_>>().join(",")));
     }
     query.extend(lines.map(|lines| format!("lines={lines}")));
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
@@ -22,8 +26,8 @@ pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow
     stream(client, "logs", &target, follow, client.form, log_line)
 }
 
-/// What has happened. Whoever is no terminal gets JSON.
-pub(super) fn events(client: &Client, follow: Follow) -> Outcome {
+/// Prints events, as JSON if stdout is not a terminal.
+pub(super) fn events(client: &Client, follow: Follow) -> CommandResult {
     let form = if is_terminal() { client.form } else { Form::Json };
     let target = match follow {
         Follow::Yes => "/v1/events?follow=1",
@@ -38,36 +42,47 @@ fn stream(
     target: &str,
     follow: Follow,
     form: Form,
-    show: fn(&Value, Colour) -> String,
-) -> Outcome {
-    let mut answer = client.look(target)?;
-    if answer.status != 200 {
-        return client.refused(what, answer);
+    format_line: fn(&Value, Colour) -> String,
+) -> CommandResult {
+    let mut response = client.get(target)?;
+    if response.status != 200 {
+        return client.print_refusal(what, response);
     }
+    let mut interrupt = None;
     if follow == Follow::Yes {
-        answer.wait_for_ever();
+        response.clear_deadline();
+        interrupt = if is_terminal() { DeferredInterrupt::catch()? } else { None };
     }
-    while let Some(lines) = answer.lines()? {
-        match form {
-            Form::Json => print(&lines)?,
-            Form::Text => print(in_words(&lines, what, client.style.colour, show))?,
+    let colour = client.style.colour;
+    let reset = if colour == Colour::Yes { RESET } else { "" };
+    while let Some(lines) = response.lines()? {
+        let text = match form {
+            Form::Json => lines,
+            Form::Text => to_text(&lines, what, colour, format_line).into_bytes(),
+        };
+        match &interrupt {
+            // The terminal discards output that it has not shown, which may include the end of a colour.
+            Some(interrupt) => interrupt.defer(|| print(text), || print(reset))?,
+            None => print(text)?,
         }
     }
     if follow == Follow::Yes {
-        answer.check_end()?;
+        response.check_end()?;
     }
     Ok(0)
 }
 
-fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -> String) -> String {
+fn to_text(lines: &[u8], what: &str, colour: Colour, format_line: fn(&Value, Colour) -> String) -> String {
     let mut words = String::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
-        match (lost(&value), value) {
-            (Some(count), _) => tell(&format!("{what}: {count} lines were dropped because this reader was too slow")),
+        match (lost_lines(&value), value) {
+            (Some(count), _) => {
+                print_error(&format!("{what}: {count} lines were dropped because this reader was too slow"))
+            }
             // What we do not understand may still be of use.
-            (None, Value::Null) => words.push_str(&harmless(&String::from_utf8_lossy(line))),
-            (None, value) => words.push_str(&show(&value, colour)),
+            (None, Value::Null) => words.push_str(&without_control_chars(&String::from_utf8_lossy(line))),
+            (None, value) => words.push_str(&format_line(&value, colour)),
         }
         if !words.is_empty() && !words.ends_with('\n') {
             words.push('\n');
@@ -77,13 +92,13 @@ fn in_words(lines: &[u8], what: &str, colour: Colour, show: fn(&Value, Colour) -
 }
 
 /// How many lines the server had to leave out here.
-fn lost(value: &Value) -> Option<u64> {
+fn lost_lines(value: &Value) -> Option<u64> {
     number(value, "dropped").or_else(|| number(value, "count").filter(|_| text(value, "event") == "events_dropped"))
 }
 
 /// `web.0 | text`
 fn log_line(line: &Value, colour: Colour) -> String {
-    let name = harmless(who(line));
+    let name = without_control_chars(writer_name(line));
     let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let code = PALETTE.get(sum % PALETTE.len()).copied().unwrap_or_default();
     format!("{} {}\n", colour.paint(code, &format!("{name} |")), text(line, "message"))
@@ -97,21 +112,21 @@ fn event_line(event: &Value) -> String {
     let (kind, reason) = (text(event, "event"), text(event, "reason"));
     let message = text(event, "message");
     let line = if to.is_empty() {
-        let who = who(event);
+        let name = writer_name(event);
         let message = if message.is_empty() { kind } else { message };
-        // Most begin with the name, and it is told once.
-        match message.strip_prefix(who).filter(|rest| rest.starts_with(' ')) {
+        // Most messages begin with the name, which is not repeated.
+        match message.strip_prefix(name).filter(|rest| rest.starts_with(' ')) {
             Some(_) => format!("{time} {message}"),
-            None => format!("{time} {who}: {message}"),
+            None => format!("{time} {name}: {message}"),
         }
     } else {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        format!("{time} {} {from} → {to}{reason}", who(event))
+        format!("{time} {} {from} → {to}{reason}", writer_name(event))
     };
-    harmless(&line)
+    without_control_chars(&line)
 }
 
-fn who(line: &Value) -> &str {
+fn writer_name(line: &Value) -> &str {
     let names = [text(line, "instance"), text(line, "service")];
     names.into_iter().find(|name| !name.is_empty()).unwrap_or("keepalive")
 }
@@ -122,11 +137,11 @@ mod tests {
 
     #[track_caller]
     fn check_event(json: &str, expect: &str) {
-        assert_eq!(in_words(json.as_bytes(), "events", Colour::No, |line, _| event_line(line)), expect);
+        assert_eq!(to_text(json.as_bytes(), "events", Colour::No, |line, _| event_line(line)), expect);
     }
 
     #[test]
-    fn a_transition_is_told_with_its_reason() {
+    fn a_transition_is_printed_with_its_reason() {
         check_event(
             r#"{"seq":7,"time":"2026-11-21T08:00:00.123Z","event":"transition","service":"web","instance":"web.0","from":"starting","to":"running","reason":"ready"}"#,
             "08:00:00.123 web.0 starting → running (ready)\n",
@@ -134,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn another_event_is_told_by_its_message() {
+    fn another_event_is_printed_by_its_message() {
         check_event(
             r#"{"time":"2026-11-21T08:00:00.123Z","event":"shutdown_started","message":"stopping: SIGTERM"}"#,
             "08:00:00.123 keepalive: stopping: SIGTERM\n",
@@ -153,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_line_has_the_name_of_its_instance_before_it() {
+    fn a_log_line_begins_with_the_name_of_its_instance() {
         let line =
             r#"{"time":"","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
-        let shown = in_words(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, log_line);
+        let shown = to_text(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, log_line);
         assert_eq!(shown, "web.0 | hello\nweb.0 | hello\n");
-        let shown = in_words(line.as_bytes(), "logs", Colour::Yes, log_line);
+        let shown = to_text(line.as_bytes(), "logs", Colour::Yes, log_line);
         assert!(shown.starts_with("\x1b[") && shown.ends_with("mweb.0 |\x1b[0m hello\n"), "{shown:?}");
     }
 }
