@@ -19,7 +19,7 @@ pub struct State {
 
 /// How the process of an instance is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own, `true` or `false`")]
 pub struct Process {
     /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
     pub command: Box<[Template]>,

@@ -61,9 +61,9 @@ fn is_nonblocking(socket: impl std::os::fd::AsFd) -> bool {
     nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK)
 }
 
-/// `service`, with `nonblocking` as it is given.
-fn with_nonblocking(mut service: Service, nonblocking: bool) -> Service {
-    service.process.listen.iter_mut().for_each(|listen| listen.nonblocking = nonblocking);
+/// `service`, with sockets that do not block.
+fn with_nonblocking(mut service: Service) -> Service {
+    service.process.listen.iter_mut().for_each(|listen| listen.nonblocking = true);
     service
 }
 
@@ -72,19 +72,22 @@ fn with_nonblocking(mut service: Service, nonblocking: bool) -> Service {
 fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
     let port = free_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
-    for (from, to) in [(false, true), (true, false)] {
-        let (before, after) = (with_nonblocking(plain(), from), with_nonblocking(plain(), to));
-        let mut sockets = Sockets::new(&plan(&[&before]));
-        let old = given(&mut sockets, id(0, 0), &before);
-        let new_plan = plan(&[&after]);
+    let (blocking, nonblocking) = (plain(), with_nonblocking(plain()));
+    for (before, after) in [(&blocking, &nonblocking), (&nonblocking, &blocking)] {
+        let mut sockets = Sockets::new(&plan(&[before]));
+        let old = given(&mut sockets, id(0, 0), before);
+        let new_plan = plan(&[after]);
         sockets.adopt(&new_plan);
-        let new = given(&mut sockets, id(0, 0).surge(), &after);
+        let new = given(&mut sockets, id(0, 0).surge(), after);
         assert_ne!(new, old);
-        assert_eq!(sockets.held.iter().map(|held| is_nonblocking(&held.socket)).collect::<Vec<_>>(), [from, to]);
-        sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
-        assert_eq!(given(&mut sockets, id(0, 0), &before), old);
+        assert_eq!(
+            sockets.held.iter().map(|held| is_nonblocking(&held.socket)).collect::<Vec<_>>(),
+            [before, after].map(|service| service.process.listen[0].nonblocking)
+        );
+        sockets.release(&new_plan, || [(id(0, 0), before)].into_iter());
+        assert_eq!(given(&mut sockets, id(0, 0), before), old);
         sockets.release(&new_plan, nobody);
-        assert_eq!(given(&mut sockets, id(0, 0), &after), new);
+        assert_eq!(given(&mut sockets, id(0, 0), after), new);
         assert_eq!(sockets.held.len(), 1);
         TcpStream::connect(port).unwrap();
     }
@@ -108,7 +111,7 @@ fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
 fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_not_wanted() {
     let port = free_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
-    let (before, after) = (plain(), with_nonblocking(plain(), true));
+    let (before, after) = (plain(), with_nonblocking(plain()));
     let (old_plan, new_plan) = (plan(&[&before]), plan(&[&after]));
     let mut sockets = Sockets::new(&old_plan);
     given(&mut sockets, id(0, 0), &before);
@@ -139,7 +142,7 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
 fn a_group_with_sockets_of_instances_is_left_to_the_kernel() {
     let port = free_port();
     let mode = |mode| service("web", mode, &[Address::Tcp(port)]);
-    let (first, second) = (mode(ListenMode::Shared), with_nonblocking(mode(ListenMode::Shared), true));
+    let (first, second) = (mode(ListenMode::Shared), with_nonblocking(mode(ListenMode::Shared)));
     let third = mode(ListenMode::Reuseport);
     let mut sockets = Sockets::new(&plan(&[&first]));
     sockets.adopt(&plan(&[&second]));
@@ -156,7 +159,7 @@ fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
     let path = std::env::temp_dir().join(format!("keepalive-sockets-nonblocking-{}", std::process::id()));
     let plain =
         || service("web", ListenMode::Shared, &[Address::Unix { path: path.clone(), mode: 0o600, owner: None }]);
-    let (before, after) = (plain(), with_nonblocking(plain(), true));
+    let (before, after) = (plain(), with_nonblocking(plain()));
     let mut sockets = Sockets::new(&plan(&[&before]));
     let old = given(&mut sockets, id(0, 0), &before);
     let new_plan = plan(&[&after]);

@@ -124,8 +124,11 @@ impl Program {
         }
         let (tally, stderr) = scene.end_with_stderr("3 changes");
         tally.lost_nothing();
-        let troubles: Vec<&str> =
-            stderr.lines().filter(|line| line.contains("warning: web.") || line.contains("error: web.")).collect();
+        let is_trouble = |line: &&str| {
+            let words = ["warning: web.", "error: web.", "killed by", "exited with code"];
+            words.iter().any(|words| line.contains(words)) && !line.contains("exited with code 0,")
+        };
+        let troubles: Vec<&str> = stderr.lines().filter(is_trouble).collect();
         assert_eq!(troubles, Vec::<&str>::new());
     }
 
