@@ -24,7 +24,18 @@ fn serve() -> FakeServer {
 }
 
 fn on_a_terminal(server: &FakeServer) -> Terminal {
-    let mut command = Command::new("env");
+    started(server, Command::new("env"))
+}
+
+/// As the leader of a session that has the terminal, so that its keys are signals.
+fn on_its_own_terminal(server: &FakeServer) -> Terminal {
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "env"]);
+    started(server, command)
+}
+
+/// `env` is to be the last word of `command`.
+fn started(server: &FakeServer, mut command: Command) -> Terminal {
     command.args(["--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
     let mut terminal = Terminal::start(&mut command);
@@ -51,10 +62,8 @@ fn it_is_kept_up_to_date_until_q() {
 #[test]
 fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
     let server = serve();
-    let mut terminal = on_a_terminal(&server);
-    // No job control here: the terminal is nobody's, so that the key is only a key. What a shell would send, we do.
+    let mut terminal = on_its_own_terminal(&server);
     terminal.type_in(CTRL_C);
-    signal_process(id(&terminal), Signal::INT).unwrap();
     let (code, rest) = terminal.wait_for_end();
     assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
     let terminal = on_a_terminal(&server);
