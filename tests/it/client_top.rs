@@ -119,7 +119,7 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
     for by_signal in [false, true] {
         let server = server();
         let mut terminal = on_a_terminal(&server);
-        terminal.wait_for_text("no response for 1s");
+        terminal.wait_for_text("no response for ");
         if by_signal {
             signal_process(id(&terminal), Signal::TERM).unwrap();
         } else {
@@ -136,8 +136,8 @@ fn in_the_background_it_stops_before_it_touches_the_terminal() {
     // `keepalive top &` as an interactive shell starts it, in a process group of its own.
     let script = r#"set -m
         "$0" top & id=$!
-        for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done
-        grep -q '^State:.T' "/proc/$id/status" && stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
+        until grep -q '^State:.T' "/proc/$id/status"; do sleep 0.05; done
+        stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait", "sh", "-c", script, KEEPALIVE]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
