@@ -109,10 +109,10 @@ fn a_service_is_what_it_says_it_is() {
 fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_open() {
     // So many seconds at least are between two lines that tell of what is refused.
     const BETWEEN_COMPLAINTS: u64 = 10;
-    let stranger = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(3000):\n \
+    let stranger = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
         sd.say(b'READY=1\\nFDSTORE=1', [0, 1, 2], name)\n \
         sd.say(b'\\0' * 60000, [0] * 200, name)\n \
-        sd.say(bytes(turn % 256 for turn in range(turn)), [0], name)\nsd.barrier(name)\nsd.show('refused')\n";
+        sd.say(bytes(byte % 256 for byte in range(turn * 10)), [0], name)\nsd.barrier(name)\nsd.show('refused')\n";
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/sd.py\"]\nready = \"notify\"\nfd_store = 4\n\
         [services.other]\ncommand = [\"python3\", \"DIR/stranger.py\", \"NAME\"]\nautostart = false\n\
         on_success = \"ignore\"\nrestart = \"never\"\n";
