@@ -313,6 +313,8 @@ impl Runtime {
 
     fn begin_page(&mut self, client: &mut Client, page: StreamingBody) {
         if page.needs_usage() && !self.usage.is_fresh(self.now) {
+            // It has asked, and the rest takes as long as there is time for it: the client is not late.
+            client.deadline = None;
             client.stage = Stage::Measuring(page);
             client.interest = Interest::Nothing;
         } else {
