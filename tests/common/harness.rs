@@ -6,21 +6,23 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs::{self, Stat};
 use keepalive::sys::signal_process;
 
+use crate::wait::Deadline;
+
 pub(crate) const KEEPALIVE: &str = env!("CARGO_BIN_EXE_keepalive");
 pub(crate) const PUPPET: &str = env!("CARGO_BIN_EXE_puppet");
 
-/// The longest that anything is waited for; a test that reaches it has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// How often is looked whether what is waited for has come.
 const INTERVAL: Duration = Duration::from_millis(2);
+/// How often somebody who can wait for what is to come looks at the deadline.
+const BETWEEN_DEADLINES: Duration = Duration::from_secs(1);
 
 /// Says loudly that a test cannot run here; a failure where `KEEPALIVE_TEST_NO_SKIP=1`.
 pub(crate) fn skip(reason: &str) {
@@ -172,7 +174,11 @@ impl Running {
     /// The next line on stdout.
     #[track_caller]
     pub(crate) fn line(&self) -> String {
-        self.lines.recv_timeout(DEADLINE).expect("another line on stdout")
+        let next = wait_until("another line on stdout", || match self.lines.recv_timeout(BETWEEN_DEADLINES) {
+            Err(RecvTimeoutError::Timeout) => None,
+            other => Some(other),
+        });
+        next.expect("another line on stdout, which has ended")
     }
 
     /// The next line on stdout, which must be this.
@@ -294,12 +300,12 @@ impl Mark {
 /// Waits until `probe` gives something.
 #[track_caller]
 pub(crate) fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
+    let mut deadline = Deadline::new();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(!deadline.is_over(), "waited in vain for {what}");
         std::thread::sleep(INTERVAL);
     }
 }

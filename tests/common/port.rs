@@ -32,13 +32,13 @@ impl ReservedPort {
 
     /// ip(7): "The port numbers below 1024 are called privileged ports".
     pub(crate) fn privileged() -> Self {
-        (81..1024).find_map(|number| Self::reserve(number).ok()).expect("a privileged port")
+        (81..1024).find_map(|number| Self::reserve(number).ok()).unwrap()
     }
 
     /// Two, whose numbers have the last digits 0 and 1 and all others in common.
     pub(crate) fn pair() -> [Self; 2] {
         let pair = |tens: u16| Some([Self::reserve(tens * 10).ok()?, Self::reserve(tens * 10 + 1).ok()?]);
-        (1100..3200).find_map(pair).expect("two ports side by side")
+        (1100..3200).find_map(pair).unwrap()
     }
 
     fn reserve(number: u16) -> Result<Self, Errno> {

@@ -27,3 +27,6 @@ mod dumb_init_terminal;
 mod subject;
 mod tini;
 mod tini_terminal;
+#[path = "../common/wait.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
+mod wait;

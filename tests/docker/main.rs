@@ -15,6 +15,7 @@
 #[path = "../common/terminal.rs"]
 mod pty;
 #[path = "../common/wait.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
 mod wait;
 
 mod above;

@@ -5,14 +5,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{Directory, Place, Run, Running, skip};
+use crate::wait::Deadline;
 
-/// The longest that an answer of the browser, or a state of the page, is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a page.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Chromium reads on descriptor 3 and writes on 4; its own streams are of no interest.
@@ -81,7 +80,7 @@ impl Browser {
         }
         self.commands.write_all(format!("{command}\0").as_bytes()).unwrap();
         loop {
-            let mut message = self.messages.recv_timeout(PATIENCE).expect("an answer of the browser");
+            let mut message = self.messages.recv_timeout(Deadline::by_the_clock()).expect("an answer of the browser");
             if message["id"] == self.last {
                 assert!(message["error"].is_null(), "{method}: {}", message["error"]);
                 return message["result"].take();
@@ -128,13 +127,13 @@ impl Browser {
     /// Waits until `expression` gives something that `fits`.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, expression: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + PATIENCE;
+        let mut deadline = Deadline::new();
         loop {
             let found = self.value(expression);
             if fits(&found) {
                 return found;
             }
-            assert!(Instant::now() < end, "`{expression}` is still {found:#}; complaints: {:?}", self.complaints);
+            assert!(!deadline.is_over(), "`{expression}` is still {found:#}; complaints: {:?}", self.complaints);
             std::thread::sleep(PAUSE);
         }
     }
@@ -151,7 +150,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // It has many processes, which go with it when it is asked, and have no environment left to find them by.
         self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").ok();
-        while self.messages.recv_timeout(PATIENCE).is_ok() {}
+        while self.messages.recv_timeout(Deadline::by_the_clock()).is_ok() {}
     }
 }
 

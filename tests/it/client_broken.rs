@@ -99,11 +99,11 @@ fn an_answer_without_end_is_not_taken_in() {
     };
     let told = |what| format!("keepalive: the server at SOCKET is not keepalive: {what}\n");
     let head = endless("HTTP/1.1 200 OK\r\nX: ", "x");
-    head.check(&["status"], 3, "", &told("response head too long"));
+    head.check(&["status", "--timeout=1h"], 3, "", &told("response head too long"));
     let body = endless("HTTP/1.1 200 OK\r\n\r\n", " ");
-    body.check(&["status"], 3, "", &told("response too large"));
+    body.check(&["status", "--timeout=1h"], 3, "", &told("response too large"));
     let line = endless(STREAM, "x");
-    line.check(&["events", "-f"], 3, "", &told("response line too long"));
+    line.check(&["events", "-f", "--timeout=1h"], 3, "", &told("response line too long"));
 }
 
 #[test]

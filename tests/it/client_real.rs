@@ -21,7 +21,10 @@ autostart = false
 ";
 
 fn client(set: &Set, words: &[&str]) -> (i32, String, String) {
-    let mut run = Run::words(Place::Child, &[&[KEEPALIVE], words].concat());
+    // However long the answer takes; names for a shell are no command of a person.
+    let limit: &[&str] =
+        if words.contains(&"--timeout") || words[0] == "completions" { &[] } else { &["--timeout=1h"] };
+    let mut run = Run::words(Place::Child, &[&[KEEPALIVE], words, limit].concat());
     run.command.env("KEEPALIVE_SOCKET", set.socket());
     run.finish()
 }

@@ -24,7 +24,18 @@ fn serve() -> FakeServer {
 }
 
 fn on_a_terminal(server: &FakeServer) -> Terminal {
-    let mut command = Command::new("env");
+    started(server, Command::new("env"))
+}
+
+/// As the leader of a session that has the terminal, so that its keys are signals.
+fn on_its_own_terminal(server: &FakeServer) -> Terminal {
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "env"]);
+    started(server, command)
+}
+
+/// `env` is to be the last word of `command`.
+fn started(server: &FakeServer, mut command: Command) -> Terminal {
     command.args(["--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
     let mut terminal = Terminal::start(&mut command);
@@ -51,10 +62,8 @@ fn it_is_kept_up_to_date_until_q() {
 #[test]
 fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
     let server = serve();
-    let mut terminal = on_a_terminal(&server);
-    // No job control here: the terminal is nobody's, so that the key is only a key. What a shell would send, we do.
+    let mut terminal = on_its_own_terminal(&server);
     terminal.type_in(CTRL_C);
-    signal_process(id(&terminal), Signal::INT).unwrap();
     let (code, rest) = terminal.wait_for_end();
     assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
     let terminal = on_a_terminal(&server);
@@ -138,7 +147,7 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
     for by_signal in [false, true] {
         let server = server();
         let mut terminal = on_a_terminal(&server);
-        terminal.wait_for_text("no response for 1s");
+        terminal.wait_for_text("no response for ");
         if by_signal {
             signal_process(id(&terminal), Signal::TERM).unwrap();
         } else {
@@ -155,8 +164,8 @@ fn in_the_background_it_stops_before_it_touches_the_terminal() {
     // `keepalive top &` as an interactive shell starts it, in a process group of its own.
     let script = r#"set -m
         "$0" top & id=$!
-        for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done
-        grep -q '^State:.T' "/proc/$id/status" && stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
+        until grep -q '^State:.T' "/proc/$id/status"; do sleep 0.05; done
+        stty -a | grep -q ' icanon' && echo stop''ped; fg; echo b''ack"#;
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait", "sh", "-c", script, KEEPALIVE]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");

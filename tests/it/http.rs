@@ -4,16 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use keepalive::model::Pid;
 use serde_json::Value;
 
 use crate::harness::wait_until;
 use crate::port::ReservedPort;
-
-/// No answer takes longer.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::wait::Deadline;
 
 /// An answer.
 #[derive(Debug)]
@@ -63,7 +60,7 @@ impl Control {
 
     pub(crate) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.0).expect("the control socket");
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_read_timeout(Some(Deadline::by_the_clock())).unwrap();
         stream
     }
 
@@ -137,7 +134,7 @@ impl Control {
 /// A request to keepalive, which listens at this port.
 pub(crate) fn http(port: &ReservedPort, method: &str, target: &str) -> Answer {
     let mut stream = wait_until("the port", || TcpStream::connect(port.loopback()).ok());
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_read_timeout(Some(Deadline::by_the_clock())).unwrap();
     write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
     Answer::read(stream)
 }

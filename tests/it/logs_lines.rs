@@ -70,6 +70,8 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
         command = ["PUPPET", "put", "OUT", "hello\\n", "ERR", "problem\\n", "OUT", "last words", "THEN", "exit", "3"]
         instances = 4
         max_restarts = 5
+        # The first that has failed must not be the end of the others.
+        on_failure = "ignore"
         backoff = { initial = "100ms", max = "100ms" }
         log = { stdout = "prefix", stderr = "prefix" }
         "#,

@@ -143,7 +143,8 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         assert_eq!(running.end(), 0);
         assert_eq!(set.read("open/said"), format!("a.0.0 mine 65534 {}\n", open.display()));
         let stderr = running.stderr();
-        assert!(tries(&stderr).iter().all(|reason| reason == "exited with code 1"), "{stderr}");
+        let is_expected = |reason: &String| reason == "exited with code 1" || reason == "timed out";
+        assert!(tries(&stderr).iter().all(is_expected), "{stderr}");
         assert_no_orphans(&stderr);
         for name in ["up", "said"] {
             std::fs::remove_file(open.join(name)).unwrap();
@@ -165,7 +166,9 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
-        assert_eq!(tries(&stderr), ["timed out"], "{stderr}");
+        let tries = tries(&stderr);
+        // The second takes no time of its own, but as much as the machine wants.
+        assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "timed out"), "{stderr}");
         std::fs::remove_file(set.directory.path().join("tried")).unwrap();
     });
 }

@@ -11,14 +11,15 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// `PUPPET` in `text` stands for the puppet, `DIR` for the directory; the termination log is DIR/end.
+    /// `PUPPET` in `text` stands for the puppet, `DIR` for the directory; the termination log is DIR/end. Times that `text`
+    /// does not set are those of [`PATIENT`].
     pub(crate) fn new(text: &str) -> Self {
         let directory = Directory::new();
         let end = directory.file("end", b"", 0o666);
         let text = text.replace("PUPPET", PUPPET).replace("DIR", directory.path().to_str().unwrap());
         let global = if text.contains("[keepalive]") { "" } else { "[keepalive]\n" };
-        let text =
-            format!("{global}{text}").replacen("[keepalive]", &format!("[keepalive]\ntermination_log = \"{end}\""), 1);
+        let text = patient(&format!("{global}{text}"));
+        let text = text.replacen("[keepalive]", &format!("[keepalive]\ntermination_log = \"{end}\""), 1);
         let config = directory.file("keepalive.toml", text.as_bytes(), 0o644);
         Self { directory, config }
     }
@@ -46,6 +47,37 @@ impl Set {
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(Path::join(self.directory.path(), name)).unwrap()
     }
+}
+
+/// By table, the times that have a default for programs on a machine that is not busy. A test that is not about such a
+/// time has no use for it: what takes longer there, because the machine had other things to do, is no failure.
+const PATIENT: [(&str, &[&str]); 2] = [
+    ("[keepalive]", &["shutdown_timeout"]),
+    // A run that ends before is a crash, and one that ends after is not.
+    ("[services.", &["min_uptime", "ready_timeout", "stop_timeout"]),
+];
+
+/// `text` with an hour for each of these that it does not set.
+fn patient(text: &str) -> String {
+    let mut patient = String::new();
+    let mut tables = text.split_inclusive('\n').peekable();
+    while let Some(head) = tables.next() {
+        patient.push_str(head);
+        let mut table = Vec::new();
+        while let Some(line) = tables.next_if(|line| !line.trim_start().starts_with('[')) {
+            table.push(line);
+        }
+        let sets = |key: &str| table.iter().any(|line| line.trim_start().starts_with(key));
+        for (_, keys) in PATIENT.iter().filter(|(table, _)| head.trim_start().starts_with(table)) {
+            // A oneshot has no such thing.
+            let is_senseless = |key: &str| key == "ready_timeout" && sets("type = \"oneshot\"");
+            for key in keys.iter().filter(|key| !sets(key) && !is_senseless(key)) {
+                patient.push_str(&format!("{key} = \"1h\"\n"));
+            }
+        }
+        patient.extend(table);
+    }
+    patient
 }
 
 /// keepalive's own lines with what differs from run to run made equal: `pid N`, `ran T`, `restart in T`.

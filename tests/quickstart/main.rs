@@ -14,6 +14,7 @@ mod port;
 #[path = "../common/terminal.rs"]
 mod terminal;
 #[path = "../common/wait.rs"]
+#[expect(dead_code, reason = "other test binaries use more of it")]
 mod wait;
 
 use std::path::PathBuf;

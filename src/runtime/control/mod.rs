@@ -397,6 +397,8 @@ impl Server {
         if self.usage.is_fresh(snapshot.now) {
             client.stream(body, snapshot);
         } else {
+            // The request is complete; how long measuring takes is not the client's fault.
+            client.deadline = None;
             client.stage = Stage::Measuring(body);
             client.interest = Interest::Nothing;
         }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::wait::Deadline;
+
 /// Every program answers this.
 pub(super) const BODY: &str = "served\n";
 /// How many clients there are, of each of the two kinds.
@@ -15,8 +17,6 @@ const CLIENTS: usize = 4;
 const KEPT_FOR: u64 = 50;
 /// Between two requests of a client: the machine has other things to do too.
 const PACE: Duration = Duration::from_millis(1);
-/// An answer that takes longer will never come.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Client {
             Ok(connection) => connection,
             Err(error) => return tally.refused.push(error.to_string()),
         };
-        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        connection.set_read_timeout(Some(Deadline::by_the_clock())).unwrap();
         let mut connection = BufReader::new(connection);
         match self.exchange(&mut connection) {
             Ok(stays) => self.done(tally, begin, connection, if stays { 1 } else { KEPT_FOR }),

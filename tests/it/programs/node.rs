@@ -23,7 +23,8 @@ fn node() -> Option<Program> {
         socket: SOCKET,
         // It listens, and never says so.
         broken: r#"["node", "-e", "require('http').createServer().listen(0)"]"#.to_owned(),
-        keys: "ipc = true\nready = \"ipc\"\nready_timeout = \"5s\"",
+        keys: "ipc = true\nready = \"ipc\"",
+        broken_keys: "ipc = true\nready = \"ipc\"\nready_timeout = \"5s\"",
         files: vec![("server.js", SERVER.to_owned())],
         protocol: Protocol::Http,
     })

@@ -12,6 +12,8 @@ def app(environ, start_response):
     return [b'served\n']
 ";
 
+    const KEYS: &str = "ready = \"notify\"\nlisten_fds = false";
+
     const CONF: &str = "bind = ['fd://3']\n";
 
     /// Told its socket by number, by `bind`. It sends `READY=1` by itself; without `--preload` before anybody has read the
@@ -23,7 +25,8 @@ def app(environ, start_response):
             command: command("app"),
             socket: SOCKET,
             broken: command("missing"),
-            keys: "ready = \"notify\"\nlisten_fds = false",
+            keys: KEYS,
+            broken_keys: KEYS,
             files: vec![("app.py", APP.to_owned()), ("gunicorn.conf.py", CONF.to_owned())],
             protocol: Protocol::Http,
         })
@@ -105,6 +108,7 @@ while True:
             command: r#"["python3", "DIR/server.py"]"#.to_owned(),
             socket,
             broken: String::new(),
+            broken_keys: keys,
             keys,
             files: vec![("server.py", SERVER.to_owned())],
             protocol: Protocol::Http,
@@ -133,15 +137,14 @@ mod uvicorn {
     use super::{Program, Protocol, SOCKET, program, shown};
 
     /// Uvicorn breaks off the connections that it has taken and heard nothing of yet when it is told to end, so that
-    /// a request or two are lost. The first lines give those half a second.
+    /// a request or two are lost. The first lines wait for the request of those.
     const APP: &str = r"
 import os, socket
 from uvicorn.protocols.http.h11_impl import H11Protocol
 shutdown_now = H11Protocol.shutdown
-def later(protocol):
-    if not protocol.transport.is_closing(): shutdown_now(protocol)
 def shutdown(protocol):
-    if protocol.cycle is None: protocol.loop.call_later(0.5, later, protocol)
+    if protocol.transport.is_closing(): return
+    if protocol.cycle is None: protocol.loop.call_later(0.01, shutdown, protocol)
     else: shutdown_now(protocol)
 H11Protocol.shutdown = shutdown
 async def app(scope, receive, send):
@@ -168,6 +171,7 @@ async def app(scope, receive, send):
             socket: SOCKET,
             broken: command("missing"),
             keys: "ready = \"notify\"",
+            broken_keys: "ready = \"notify\"",
             files: vec![("app.py", APP.to_owned())],
             protocol: Protocol::Http,
         })

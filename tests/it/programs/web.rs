@@ -35,6 +35,7 @@ http {
             socket: SOCKET,
             broken: command("broken.conf"),
             keys: "env = { NGINX = \"{fd.http};\" }\nstop_signal = \"SIGQUIT\"\nreload = { soak = \"500ms\" }",
+            broken_keys: "env = { NGINX = \"{fd.http};\" }\nstop_signal = \"SIGQUIT\"\nreload = { soak = \"1h\" }",
             files: vec![("nginx.conf", CONFIG.to_owned()), ("broken.conf", CONFIG.replace("return", "retrun"))],
             protocol: Protocol::Http,
         })
@@ -59,6 +60,8 @@ pm = static
 pm.max_children = 2
 ";
 
+    const KEYS: &str = "env = { FPM_SOCKETS = \"ADDRESS={fd.http}\" }\nstop_signal = \"SIGQUIT\"\nready = \"notify\"";
+
     /// `READY=1` comes from itself, where it was built with that.
     fn php_fpm() -> Option<Program> {
         let fpm = program(&["php-fpm", "php-fpm8.2", "php-fpm8.4", "php-fpm8.3"])?;
@@ -67,7 +70,8 @@ pm.max_children = 2
             command: command("fpm.conf"),
             socket: SOCKET,
             broken: command("missing.conf"),
-            keys: "env = { FPM_SOCKETS = \"ADDRESS={fd.http}\" }\nstop_signal = \"SIGQUIT\"\nready = \"notify\"",
+            keys: KEYS,
+            broken_keys: KEYS,
             files: vec![("fpm.conf", CONFIG.to_owned()), ("index.php", "<?php echo \"served\\n\";\n".to_owned())],
             protocol: Protocol::FastCgi,
         })
