@@ -24,8 +24,9 @@ fn serve() -> FakeServer {
 }
 
 fn on_a_terminal(server: &FakeServer) -> Terminal {
-    let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
+    // With the terminal as its own, so that Ctrl-C is a signal.
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
     let mut terminal = Terminal::start(&mut command);
     terminal.wait_for_text(ENTER);
@@ -52,9 +53,7 @@ fn it_is_kept_up_to_date_until_q() {
 fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
-    // No job control here: the terminal is nobody's, so that the key is only a key. What a shell would send, we do.
     terminal.type_in(CTRL_C);
-    signal_process(id(&terminal), Signal::INT).unwrap();
     let (code, rest) = terminal.wait_for_end();
     assert_eq!((code, rest.ends_with(LEAVE)), (Some(0), true), "{rest:?}");
     let terminal = on_a_terminal(&server);
