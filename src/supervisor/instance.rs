@@ -1,28 +1,34 @@
 //! One instance: what each event does in each state.
 //!
-//! The table shows the state that follows when the event comes from the world alone, with the defaults of a service that
-//! is restarted; `·` means that the event changes nothing, or cannot come. A test checks every field of it.
+//! The table shows the state that follows, for a service that is restarted, is ready by `READY=1`, has a watchdog and
+//! depends on another service; `·` means that the instance stays in its state, or that the event cannot come. A test
+//! checks every field of it.
 //!
-//! | event            | Waiting    | Spawning   | Executing  | Starting   | Running    | Stopping   | CleaningUp | BackingOff | Stopped    |
-//! |------------------|------------|------------|------------|------------|------------|------------|------------|------------|------------|
-//! | spawned          | ·          | Executing  | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | spawn refused    | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | bind failed      | ·          | Stopped    | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | executed         | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | ready            | ·          | ·          | Running    | Running    | ·          | ·          | ·          | ·          | ·          |
-//! | stopping itself  | ·          | ·          | ·          | ·          | Stopping   | ·          | ·          | ·          | ·          |
-//! | watchdog trigger | ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | ·          | ·          |
-//! | exited           | ·          | ·          | BackingOff | BackingOff | BackingOff | Stopped    | ·          | ·          | ·          |
-//! | left processes   | ·          | ·          | CleaningUp | CleaningUp | CleaningUp | CleaningUp | ·          | ·          | ·          |
-//! | leftovers gone   | ·          | ·          | ·          | ·          | ·          | ·          | Stopped    | ·          | ·          |
-//! | deadline         | ·          | ·          | ·          | Stopping   | Stopping   | ·          | ·          | Spawning   | ·          |
-//! | dependency ready | Spawning   | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | operator starts  | ·          | ·          | ·          | ·          | ·          | ·          | ·          | Spawning   | Spawning   |
-//! | operator stops   | Stopped    | Stopped    | Stopping   | Stopping   | Stopping   | ·          | ·          | Stopped    | ·          |
-//! | operator restarts| ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | Spawning   | Spawning   |
+//! | event             | Waiting    | Spawning   | Executing  | Starting   | Running    | Stopping   | CleaningUp | BackingOff | Stopped    |
+//! |-------------------|------------|------------|------------|------------|------------|------------|------------|------------|------------|
+//! | spawned           | ·          | Executing  | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | spawn refused     | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | bind failed       | ·          | Stopped    | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | executed          | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | ready             | ·          | ·          | Running    | Running    | ·          | ·          | ·          | ·          | ·          |
+//! | main pid changed  | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | stopping itself   | ·          | ·          | ·          | ·          | Stopping   | ·          | ·          | ·          | ·          |
+//! | watchdog trigger  | ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | ·          | ·          |
+//! | other reports     | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | exited            | ·          | ·          | BackingOff | BackingOff | BackingOff | Stopped    | ·          | ·          | ·          |
+//! | left processes    | ·          | ·          | CleaningUp | CleaningUp | CleaningUp | CleaningUp | ·          | ·          | ·          |
+//! | leftovers gone    | ·          | ·          | ·          | ·          | ·          | ·          | Stopped    | ·          | ·          |
+//! | deadline          | ·          | ·          | ·          | Stopping   | Stopping   | ·          | ·          | Spawning   | ·          |
+//! | dependency ready  | Spawning   | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | operator starts   | ·          | ·          | ·          | ·          | ·          | ·          | ·          | Spawning   | Spawning   |
+//! | operator stops    | Stopped    | Stopped    | Stopping   | Stopping   | Stopping   | ·          | ·          | Stopped    | ·          |
+//! | operator restarts | ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | Spawning   | Spawning   |
+//! | shutdown          | Stopped    | Stopped    | Stopping   | Stopping   | Stopping   | ·          | ·          | Stopped    | ·          |
 //!
-//! A run that was stable is followed by the next one at once (Spawning in place of BackingOff); the deadline of a running
-//! instance is that of its watchdog.
+//! What is Stopping, CleaningUp or Stopped here was stopped by an operator; what has run was not stable. After a stable run
+//! the next one follows at once: Spawning in place of BackingOff. The deadline of a running instance is that of its
+//! watchdog; those of an instance that is Stopping or CleaningUp bring the next signal. The other reports are those that
+//! change what is known of an instance and not its state.
 
 use std::rc::Rc;
 use std::time::Duration;
