@@ -389,8 +389,10 @@ impl Checker {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
             }
+            JournalEvent::Unkillable { instance, .. } => {
+                self.model.get_mut(*instance).cannot_be_killed(*instance, self.now)
+            }
             JournalEvent::LeftBehind { .. }
-            | JournalEvent::Unkillable { .. }
             | JournalEvent::SignalForwarded { .. }
             | JournalEvent::SignalIgnored { .. }
             | JournalEvent::ConfigurationWanted { .. }
@@ -428,10 +430,6 @@ impl Checker {
             let holder = self.model.live_dependent(id.service);
             rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
         }
-        if to != StateName::Stopping && self.are_leftovers_gone_since(id) {
-            // The signals to it that were passed over are not counted, so that giving it up would look premature.
-            self.model.get_mut(id).lingering = None;
-        }
         self.model.reload_goes_on(id.service, to);
         self.model.follow(id, to, reason, self.now, self.end.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
@@ -467,12 +465,6 @@ impl Checker {
             rule!(is_followed(state), "{id:?} is {state:?} after {:?}", self.event);
         }
         Ok(())
-    }
-
-    /// Whether the supervisor has been told, after what is being looked at was decided, that nothing is left of it.
-    fn are_leftovers_gone_since(&self, id: InstanceId) -> bool {
-        let Some(run) = self.model.get(id).lingering else { return false };
-        self.steps.iter().skip(1).any(|step| step.event == Event::LeftoversGone { run })
     }
 
     /// Everything that follows from an event has been seen.

@@ -55,6 +55,10 @@ pub(crate) struct Instance {
     pub(crate) pid: Option<Pid>,
     /// Its run, whose main process has been reaped and whose leftovers are being ended.
     pub(crate) lingering: Option<RunId>,
+    /// Since when they are being ended.
+    pub(super) lingering_since: Mono,
+    /// They do not end, and are not waited for any more.
+    pub(super) has_given_up: bool,
     pub(crate) since: Mono,
     pub(crate) failure: Option<StartFailure>,
     pub(crate) unstable: u32,
@@ -107,8 +111,8 @@ pub(super) enum Progress {
     Away,
 }
 
-/// What is still left after so many SIGKILLs no longer holds anything up.
-const KILLS_OF_LEFTOVERS: u32 = 5;
+/// What is still left so long after the first of five SIGKILLs no longer holds anything up.
+const PATIENCE_WITH_LEFTOVERS: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
 
 pub(crate) const fn is_active(state: StateName) -> bool {
     match state {
@@ -288,7 +292,7 @@ impl Model {
             restarts::after(&service, instance, exit, now, stage)
         });
         (instance.main, instance.pid) = (None, None);
-        instance.lingering = lingers.then_some(run);
+        (instance.lingering, instance.lingering_since, instance.has_given_up) = (lingers.then_some(run), now, false);
         instance.last_exit = Some(exit);
         (instance.ready_at, instance.ready_by) = (None, None);
         (instance.delayed_until, instance.kills) = (None, 0);
@@ -366,9 +370,9 @@ impl Model {
         }
         if to != StateName::Stopping {
             instance.wanted = false;
-            let given_up = instance.kills >= KILLS_OF_LEFTOVERS || stage == Stage::Forced;
+            let given_up = instance.has_given_up || stage == Stage::Forced;
             rule!(instance.lingering.is_none() || given_up, "{id:?} goes on before what it left is gone");
-            instance.lingering = None;
+            (instance.lingering, instance.has_given_up) = (None, false);
         }
         if matches!(reason, Reason::Ended { decision: RestartDecision::Fail(_), .. }) {
             instance.failed = Some(failures);
@@ -489,6 +493,8 @@ impl Instance {
             main: None,
             pid: None,
             lingering: None,
+            lingering_since: Mono::default(),
+            has_given_up: false,
             since: Mono::from_nanos(0),
             failure: None,
             unstable: 0,
@@ -522,6 +528,17 @@ impl Instance {
     /// Whether it is stopping and its stop signal may still come.
     pub(super) fn may_be_asked_late(&self, now: Mono) -> bool {
         self.delayed_until.is_some_and(|until| until <= now) || self.leaving != Leaving::No
+    }
+
+    /// It is said to be unkillable, or what it has left.
+    pub(super) fn cannot_be_killed(&mut self, id: InstanceId, now: Mono) -> Verdict {
+        rule!(self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
+        if self.lingering.is_some() {
+            let is_early = now < self.lingering_since + PATIENCE_WITH_LEFTOVERS;
+            rule!(!is_early, "what {id:?} has left is given up at once: {self:?}");
+            self.has_given_up = true;
+        }
+        Ok(())
     }
 
     /// A failure never looks like a success.

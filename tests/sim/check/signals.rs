@@ -43,7 +43,6 @@ impl Checker {
                 rule!(world.main_pid(run).is_none(), "what run {run} left is signalled before it was reaped");
                 rule!(instance.lingering == Some(run), "{id:?} is not waiting for what run {run} left");
                 rule!(service.stop.kill_mode != KillMode::Process, "kill_mode is process, yet leftovers are signalled");
-                self.model.get_mut(id).kills += u32::from(signal == Signal::KILL);
             }
         }
         Ok(())
