@@ -1,6 +1,7 @@
 //! Readiness that is told, and what comes of a process that is broken.
 
-use keepalive::model::plan::{Ready, Service, Stop};
+use keepalive::model::Template;
+use keepalive::model::plan::{Probe, Process, Ready, Service, Stop};
 use keepalive::supervisor::ReadySource;
 
 use super::*;
@@ -263,4 +264,206 @@ fn a_delayed_stop_lets_others_look_elsewhere_first() {
     stage.signal(Signal::TERM);
     stage.signal(Signal::TERM);
     assert_eq!(stage.only("forced"), ["forced"]);
+}
+
+fn probed(name: &str) -> Service {
+    let probe = Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()));
+    Service { ready: Ready::Probe(probe), ready_timeout: seconds(3), ..service(name) }
+}
+
+const SOURCES: [ReadySource; 4] = [ReadySource::Notify, ReadySource::Ipc, ReadySource::Fd, ReadySource::Probe];
+
+#[test]
+fn a_report_counts_if_the_service_is_to_be_ready_by_it() {
+    let settings = [Ready::Notify, Ready::Ipc, Ready::Fd(3), probed("").ready];
+    for (ready, own) in settings.into_iter().zip(SOURCES) {
+        for source in SOURCES {
+            let mut stage = Stage::boot(vec![Service { ready: ready.clone(), ..service("db") }]);
+            stage.is_ready_by(source, "db.0");
+            assert_eq!(stage.ready_now("db.0"), source == own, "{source:?} with {ready:?}");
+        }
+    }
+    for source in SOURCES {
+        let mut stage = Stage::boot(vec![Service { ready: Ready::Delay(seconds(5)), ..service("db") }]);
+        stage.is_ready_by(source, "db.0");
+        assert!(!stage.ready_now("db.0"), "{source:?} with a delay");
+    }
+}
+
+#[test]
+fn a_report_shows_that_the_program_runs() {
+    let mut stage = Stage::new(plans::plan(vec![told("db")]));
+    stage.spawns = Spawns::Pending;
+    stage.tell(Event::Boot);
+    stage.is_ready("db.0");
+    assert!(stage.ready_now("db.0"));
+    stage.forget();
+    stage.executes("db.0");
+    stage.check(&[]);
+}
+
+#[test]
+fn ready_by_notify_ends_a_reload_whatever_else_the_service_is_ready_by() {
+    for ready in [Ready::Exec, Ready::Delay(seconds(0)), Ready::Ipc, Ready::Fd(3), probed("").ready] {
+        let own = match ready {
+            Ready::Ipc => ReadySource::Ipc,
+            Ready::Fd(_) => ReadySource::Fd,
+            _ => ReadySource::Probe,
+        };
+        let mut stage = Stage::boot(vec![Service { ready: ready.clone(), ..service("db") }]);
+        // Before it has been ready there is nothing that this could end.
+        if !stage.ready_now("db.0") && ready != Ready::Delay(seconds(0)) {
+            stage.is_away("db.0");
+            stage.is_ready("db.0");
+            assert!(!stage.ready_now("db.0"), "{ready:?}");
+        }
+        stage.is_ready_by(own, "db.0");
+        stage.at(seconds(1));
+        assert!(stage.ready_now("db.0"), "{ready:?}");
+        stage.is_away("db.0");
+        assert!(!stage.ready_now("db.0"), "{ready:?}");
+        stage.is_ready("db.0");
+        assert!(stage.ready_now("db.0"), "{ready:?}");
+    }
+}
+
+#[test]
+fn ready_by_notify_ends_a_reload_of_a_new_process_too() {
+    for ready in [Ready::Exec, Ready::Delay(seconds(0))] {
+        let mut web = Service { ready: ready.clone(), ..service("web") };
+        web.reload.soak = seconds(5);
+        let mut stage = Stage::boot(vec![web]);
+        stage.at(seconds(1));
+        stage.ask("web", Verb::Reload);
+        stage.at(seconds(2));
+        stage.forget();
+        stage.is_away("web.0'");
+        stage.is_ready_by(ReadySource::Ipc, "web.0'");
+        stage.check(&["web.0' running → starting"]);
+        stage.is_ready("web.0'");
+        stage.check(&["web.0' starting → running"]);
+        stage.at(seconds(7));
+        assert_eq!(stage.only("web.0 "), ["web.0 replaced"], "{ready:?}");
+    }
+}
+
+#[test]
+fn nothing_counts_after_it_has_said_that_it_stops() {
+    let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
+    stage.forget();
+    let run = stage.run("db.0");
+    stage.tell(Event::StoppingItself { run });
+    stage.is_ready("db.0");
+    stage.check(&[]);
+    stage.at(seconds(3));
+    stage.check(&["db.0 starting → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    stage.exits("db.0", 0);
+    stage.after(millis(100));
+    stage.forget();
+    // The next process has not said so.
+    stage.is_ready("db.0");
+    stage.check(&["db.0 starting → running"]);
+    let run = stage.run("db.0");
+    stage.tell(Event::StoppingItself { run });
+    stage.is_away("db.0");
+    stage.is_ready("db.0");
+    stage.check(&["db.0 running → stopping"]);
+}
+
+#[test]
+fn what_is_to_be_probed_is_probed_once_from_when_its_program_runs() {
+    let mut stage = Stage::new(plans::plan(vec![probed("db")]));
+    stage.spawns = Spawns::Pending;
+    stage.tell(Event::Boot);
+    assert_eq!(stage.only("probe"), [""; 0]);
+    stage.executes("db.0");
+    stage.executes("db.0");
+    stage.check(&["probe db.0"]);
+    let run = stage.run("db.0");
+    stage.tell(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
+    stage.check(&[]);
+    stage.is_ready_by(ReadySource::Probe, "db.0");
+    stage.check(&["db.0 starting → running"]);
+    stage.at(seconds(60));
+    stage.check(&[]);
+}
+
+#[test]
+fn another_main_process_shows_that_the_program_runs() {
+    let mut stage = Stage::new(plans::plan(vec![probed("db")]));
+    stage.spawns = Spawns::Pending;
+    stage.tell(Event::Boot);
+    stage.forget();
+    let run = stage.run("db.0");
+    stage.tell(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
+    stage.executes("db.0");
+    stage.check(&["probe db.0"]);
+}
+
+#[test]
+fn a_probe_is_given_up_when_the_time_is_over() {
+    let mut stage = Stage::boot(vec![probed("db"), Service { ready_timeout: seconds(3), ..told("web") }]);
+    stage.forget();
+    stage.at(seconds(3));
+    stage.check(&[
+        "db.0 starting → stopping",
+        "kill db.0 main SIGTERM",
+        "kill db.0 main SIGCONT",
+        "give up the probe of db.0",
+        "web.0 starting → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+    ]);
+    // It has passed too late.
+    stage.is_ready_by(ReadySource::Probe, "db.0");
+    stage.check(&[]);
+}
+
+#[test]
+fn a_process_that_has_been_reaped_is_not_probed() {
+    let mut stage = Stage::new(plans::plan(vec![probed("db")]));
+    stage.spawns = Spawns::Pending;
+    stage.tell(Event::Boot);
+    let run = stage.run("db.0");
+    stage.forget();
+    stage.hears(Event::Executed { run });
+    stage.reaped("db.0");
+    stage.tell(Event::Tick);
+    stage.check(&["db.0 starting → backoff"]);
+}
+
+#[test]
+fn a_stop_is_announced_on_its_channel_before_it_comes() {
+    let mut web = service("web");
+    web.process = Process { ipc: true, ..web.process };
+    web.stop.delay = seconds(2);
+    let mut stage = Stage::boot(vec![web, service("db")]);
+    stage.forget();
+    stage.stop("web");
+    stage.check(&["web.0 running → stopping"]);
+    stage.at(seconds(2));
+    stage.check(&["announce the stop of web.0", "kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+}
+
+#[test]
+fn a_run_is_released_before_anything_else_follows_from_its_end() {
+    let mut stage = Stage::boot(vec![service("web")]);
+    stage.shows_releases = true;
+    stage.forget();
+    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
+    assert_eq!(stage.lines[..2], ["release web.0", "web.0 leaves processes"]);
+    stage.forget();
+    stage.leftovers_gone("web");
+    stage.check(&["web.0 stopping → backoff"]);
+    stage.at(seconds(60));
+    stage.forget();
+    // The old process ends while the new one is not ready: they change places after that.
+    stage.ask("web", Verb::Reload);
+    stage.spawns = Spawns::Pending;
+    stage.exits("web.0'", 0);
+    stage.forget();
+    stage.ask("web", Verb::Reload);
+    stage.forget();
+    stage.exits("web.0", 1);
+    stage.check(&["release web.0", "web.0 replaced", "web.0' running → stopped"]);
 }

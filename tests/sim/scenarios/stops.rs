@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{KillMode, Service, Stop};
 use keepalive::model::{ExitStatus, Signal};
-use keepalive::supervisor::Leftovers;
+use keepalive::supervisor::{GroupAtDeath, Leftovers};
 
 use super::{Spawns, Stage, millis, seconds};
 use crate::plans::service;
@@ -98,6 +98,13 @@ fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
     stage.check(&["kill web.0 leftovers SIGKILL"]);
     stage.leftovers_gone("web");
     stage.check(&["web.0 stopping → stopped", "reply 1 done"]);
+}
+
+/// "What it leaves": SIGKILL at its death, its stop signal after that, or nothing at all.
+#[test]
+fn the_kill_mode_says_what_a_death_means_for_the_group() {
+    let rule = [KillMode::Mixed, KillMode::Group, KillMode::Process].map(GroupAtDeath::of);
+    assert_eq!(rule, [GroupAtDeath::Killed, GroupAtDeath::Kept, GroupAtDeath::LeftAlone]);
 }
 
 #[test]
