@@ -126,9 +126,9 @@ impl Supervisor {
         if self.rollouts.contains_key(&first.service) {
             return Err(Refusal::Reloading(first.service));
         }
-        let rests = |id: &InstanceId| match self.services[*id].state {
-            State::Stopped { why } => !matches!(why, Stopped::Failed { .. }),
-            state => will_rest(state),
+        let rests = |id: &InstanceId| {
+            let state = self.services[*id].state;
+            if let State::Stopped { why } = state { !matches!(why, Stopped::Failed { .. }) } else { will_rest(state) }
         };
         if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
     }

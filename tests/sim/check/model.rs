@@ -39,6 +39,7 @@ pub(crate) enum Leaving {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that is known or not")]
 pub(crate) struct Instance {
     /// What its present or last run is made of.
     pub(crate) definition: Rc<Service>,
