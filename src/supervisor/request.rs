@@ -126,9 +126,10 @@ impl Supervisor {
         if self.rollouts.contains_key(&first.service) {
             return Err(Refusal::Reloading(first.service));
         }
-        let rests = |id: &InstanceId| match self.services[*id].state {
-            State::Stopped { why } => !matches!(why, Stopped::Failed { .. }),
-            state => will_rest(state),
+        let rests = |id: &InstanceId| {
+            let state = self.services[*id].state;
+            let has_failed = matches!(state, State::Stopped { why: Stopped::Failed { .. } });
+            (matches!(state, State::Stopped { .. }) && !has_failed) || will_rest(state)
         };
         if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
     }
