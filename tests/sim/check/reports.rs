@@ -6,7 +6,8 @@ use keepalive::model::plan::Ready;
 use keepalive::model::{Mono, Pid, RunId};
 use keepalive::supervisor::{ReadySource, StateName};
 
-use super::model::{Instance, Model, Progress};
+use super::instance::{Instance, Progress};
+use super::model::Model;
 
 impl Model {
     /// The instance whose main process this run has.
@@ -46,9 +47,7 @@ impl Model {
         let ends_reload = source == ReadySource::Notify;
         match instance.state {
             StateName::Starting if counts || (ends_reload && instance.back_by.is_some()) => {
-                if instance.ready_by.take().is_some() {
-                    instance.ready_at = Some(now);
-                }
+                instance.ready_at = instance.ready_by.take().map(|_| now).or(instance.ready_at);
             }
             StateName::Running if counts || ends_reload => instance.progress = Progress::Ready,
             _ => {}
