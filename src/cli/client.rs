@@ -7,7 +7,11 @@ use std::time::Duration;
 use lexopt::Parser;
 
 use super::definitions::{Definition, Opt, SHELLS};
-use super::{Invocation, UsageError, completions, help, init_options, man, next, path_of, text, unknown_option};
+use super::init_options;
+use super::invocation::Invocation;
+use super::usage_error::UsageError;
+use super::words::{next, path_of, text, unknown_option};
+use super::{completions, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
 

@@ -1,5 +1,6 @@
 //! The commands of a running keepalive.
 
+use super::super::super::man;
 use super::*;
 use crate::control::{Change, Follow, Names, Request, Task};
 

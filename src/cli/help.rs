@@ -52,6 +52,11 @@ pub(super) fn general() -> String {
     text
 }
 
+/// As [`of`]; empty if there is no such command.
+pub(super) fn of_command(name: &str) -> String {
+    Definition::find(name).map(of).unwrap_or_default()
+}
+
 /// `keepalive NAME --help`.
 pub(super) fn of(definition: &Definition) -> String {
     let mut text = format!("keepalive {}: {}\n\n", definition.name, definition.summary);

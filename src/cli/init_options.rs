@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use lexopt::Parser;
 
 use super::definitions::PROGRAM;
-use super::{UsageError, shown, text, unknown_option};
+use super::usage_error::UsageError;
+use super::words::{shown, text, unknown_option};
 use crate::config::nearest_signal;
 use crate::init::Options;
 use crate::model::units::{MAX_DURATION, exceeds_max_duration, parse_duration};

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use lexopt::Parser;
 
-use super::{Invocation, UsageError, base_name, help_of, next, path, shown, text, unknown_option};
+use super::help;
+use super::invocation::Invocation;
+use super::usage_error::UsageError;
+use super::words::{base_name, next, path, shown, text, unknown_option};
 use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
 /// Options and the keys that they stand for.
@@ -41,7 +44,7 @@ pub(super) fn read(
     let mut first = None;
     while let Some(argument) = next(&mut parser)? {
         match argument.as_str() {
-            "-h" | "--help" => return Ok(Invocation::Help(help_of("run"))),
+            "-h" | "--help" => return Ok(Invocation::Help(help::of_command("run"))),
             "-V" | "--version" => return Ok(Invocation::Version),
             "-c" | "--config" => {
                 config = Some(path(&mut parser)?);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::InlineOption;
+use crate::config::{InlineOption, InlineService};
+use crate::init::Options;
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Signal};
 
@@ -87,8 +88,8 @@ fn what_follows_the_dashes_is_left_alone() {
 fn help_and_version_are_found_where_people_type_them() {
     check("--help", Invocation::Help(help::general()));
     check("-gh", Invocation::Help(help::general()));
-    check("run --help", Invocation::Help(help_of("run")));
-    check("check -h", Invocation::Help(help_of("check")));
+    check("run --help", Invocation::Help(help::of_command("run")));
+    check("check -h", Invocation::Help(help::of_command("check")));
     check("-V", Invocation::Version);
     check("check --version", Invocation::Version);
 }

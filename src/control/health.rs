@@ -2,8 +2,8 @@
 
 use super::client::{Client, CommandResult, percent_encoded};
 use super::output::{print, print_error, without_control_chars};
+use super::request::{EXIT_FAILURE, Form};
 use super::status::text;
-use super::{EXIT_FAILURE, Form};
 
 /// Checks that keepalive's loop runs.
 pub(super) fn alive(client: &Client) -> CommandResult {

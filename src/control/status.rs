@@ -6,9 +6,9 @@ use std::fmt::{Display, Write as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Names;
 use super::format;
 use super::output::{Style, without_control_chars};
+use super::request::Names;
 use super::table::{OrDash, Side, Table};
 
 /// The members of `/v1/status` that are used; others are ignored.

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::client::{Client, CommandResult, percent_encoded};
 use super::output::{Colour, is_terminal, print, print_error, without_control_chars};
+use super::request::{Follow, Form};
 use super::signals::DeferredInterrupt;
 use super::status::{number, text};
-use super::{Follow, Form};
 
 /// Colours (SGR) for the names of instances.
 const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];

@@ -67,7 +67,7 @@ use process_factory::ProcessFactory;
 use processes::Processes;
 use resources::Resources;
 use runs::RunSpec;
-use signal_source::SignalSource;
+use signal_source::{OnHangup, SignalSource};
 use start::Start;
 use subsystem::{Context, Subsystem};
 use token::Token;
@@ -90,8 +90,8 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::block_all(DispositionReset::All);
     sys::process::set_cloexec_on_inherited_fds();
-    let outlives_terminal = inherited.ignored.contains(Signal::HUP);
-    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config, outlives_terminal) {
+    let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
+    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config, on_hangup) {
         Ok(mut runtime) => {
             let outcome = runtime.run();
             let (server, context, sources) = runtime.server();
@@ -142,7 +142,7 @@ impl Runtime {
         plan: Rc<Plan>,
         environment: StringList,
         load_config: LoadConfig,
-        outlives_terminal: bool,
+        on_hangup: OnHangup,
     ) -> Result<Self, Refused> {
         if !sys::process::is_init() {
             sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
@@ -171,7 +171,7 @@ impl Runtime {
             notify: Notify::default(),
             probes: Probes::default(),
             channels: Channels::default(),
-            inputs: Inputs { poller, signals: SignalSource::new(queue, outlives_terminal) },
+            inputs: Inputs { poller, signals: SignalSource::new(queue, on_hangup) },
             turn: Turn { now, budget: 0, until: None, outcome: None, is_settled: false },
         })
     }
@@ -300,16 +300,16 @@ impl Runtime {
             let event = self.processes.peek(self.turn.now);
             self.on_child_event(event);
             if matches!(event, ChildEvent::Nothing | ChildEvent::NoChildren) {
-                return self.end_scan(event == ChildEvent::NoChildren);
+                return self.end_scan(event);
             }
         }
     }
 
-    /// No child is dead any more.
-    fn end_scan(&mut self, is_childless: bool) {
+    /// No child is dead any more, or there is none.
+    fn end_scan(&mut self, last: ChildEvent) {
         let ended = self.processes.take_ended();
         self.dispatch_all(ended);
-        if is_childless {
+        if last == ChildEvent::NoChildren {
             self.dispatch(Event::NoChildren);
         } else {
             self.processes.sweep_again(self.logging.pid());

@@ -47,10 +47,10 @@ impl Subsystem for Processes {
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         let mut events = Vec::new();
         for token in std::mem::take(&mut self.ready) {
-            match token {
-                Token::ExecResult(run) => events.extend(self.poll_exec_result(run, context.poller)),
-                Token::MainPidExited(run) => events.extend(self.on_main_pid_exited(run, context.poller)),
-                _ => {}
+            if let Token::ExecResult(run) = token {
+                events.extend(self.poll_exec_result(run, context.poller));
+            } else if let Token::MainPidExited(run) = token {
+                events.extend(self.on_main_pid_exited(run, context.poller));
             }
         }
         events

@@ -12,17 +12,25 @@ const MAX_SIGNALS_PER_TURN: usize = 16;
 #[derive(Debug)]
 pub(super) struct SignalSource {
     queue: SignalQueue,
-    /// keepalive was started with SIGHUP ignored, by nohup(1).
-    outlives_terminal: bool,
+    on_hangup: OnHangup,
     /// keepalive has been suspended and continued; the SIGCONT of that is still in the queue.
     is_continued: bool,
     /// There are signals in the queue.
     is_readable: bool,
 }
 
+/// What keepalive does when its terminal is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnHangup {
+    /// keepalive was started with SIGHUP ignored, by nohup(1).
+    Ignore,
+    /// It stops.
+    Stop,
+}
+
 impl SignalSource {
-    pub(super) const fn new(queue: SignalQueue, outlives_terminal: bool) -> Self {
-        Self { queue, outlives_terminal, is_continued: false, is_readable: false }
+    pub(super) const fn new(queue: SignalQueue, on_hangup: OnHangup) -> Self {
+        Self { queue, on_hangup, is_continued: false, is_readable: false }
     }
 
     /// The poller has reported the queue.
@@ -58,7 +66,7 @@ impl SignalSource {
                 // in it.
                 (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
                 (Signal::TSTP, Origin::Kernel) => self.suspend(),
-                (Signal::HUP, Origin::Kernel) if self.outlives_terminal => {}
+                (Signal::HUP, Origin::Kernel) if self.on_hangup == OnHangup::Ignore => {}
                 (Signal::HUP, Origin::Kernel) => events.push(Event::TerminalClosed),
                 _ => events.push(Event::Signal(signal)),
             }

@@ -1,21 +1,24 @@
 //! Real sockets, plans made by hand.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt};
 
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, SignalActions};
 
-/// A port that is free, at an address that no other test uses.
-fn free_port() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [.., low, _] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 77, low, NEXT.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// A port of the loopback device for the sockets of one test. The kernel gives it to nobody else while the returned socket
+/// is bound to it. That one never listens, so whoever sets `SO_REUSEADDR` can bind it too, socket(7).
+fn reserve_port() -> (SocketAddr, OwnedFd) {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    let address: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
+    (SocketAddrV4::from(address).into(), socket)
 }
 
 fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
@@ -70,7 +73,7 @@ fn with_nonblocking(mut service: Service) -> Service {
 // fcntl(2): O_NONBLOCK is a flag of the open file description, which all processes share that have the socket.
 #[test]
 fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
     let (blocking, nonblocking) = (plain(), with_nonblocking(plain()));
     for (before, after) in [(&blocking, &nonblocking), (&nonblocking, &blocking)] {
@@ -109,7 +112,7 @@ fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
 
 #[test]
 fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_not_wanted() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
     let (before, after) = (plain(), with_nonblocking(plain()));
     let (old_plan, new_plan) = (plan(&[&before]), plan(&[&after]));
@@ -140,7 +143,7 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
 
 #[test]
 fn a_group_with_sockets_of_instances_is_left_to_the_kernel() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     let mode = |mode| service("web", mode, &[Address::Tcp(port)]);
     let (first, second) = (mode(ListenMode::Shared), with_nonblocking(mode(ListenMode::Shared)));
     let third = mode(ListenMode::Reuseport);
@@ -177,7 +180,7 @@ fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
 
 #[test]
 fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
-    let (one, other) = (free_port(), free_port());
+    let [(one, _reserved_one), (other, _reserved_other)] = [reserve_port(), reserve_port()];
     let web = service("web", ListenMode::Shared, &[Address::Tcp(one), Address::Tcp(other)]);
     let mut sockets = Sockets::new(&plan(&[&web]));
     TcpStream::connect(one).unwrap();
@@ -191,7 +194,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
 
 #[test]
 fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     let web = service("web", ListenMode::Reuseport, &[Address::Tcp(port)]);
     let plan = plan(&[&web]);
     let mut sockets = Sockets::new(&plan);
@@ -210,7 +213,7 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
 
 #[test]
 fn what_cannot_be_bound_is_tried_again_at_each_start() {
-    let (free, taken) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let ((free, _reserved), taken) = (reserve_port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = Address::Tcp(taken.local_addr().unwrap());
     let web = service("web", ListenMode::Shared, &[Address::Tcp(free), address]);
     let mut sockets = Sockets::new(&plan(&[&web]));
@@ -224,7 +227,8 @@ fn what_cannot_be_bound_is_tried_again_at_each_start() {
 
 #[test]
 fn a_new_plan_closes_only_what_nobody_names_any_more() {
-    let [stays, goes, comes] = [free_port(), free_port(), free_port()];
+    let reserved = [(); 3].map(|()| reserve_port());
+    let [stays, goes, comes] = reserved.each_ref().map(|(address, _)| *address);
     let before = service("web", ListenMode::Shared, &[Address::Tcp(stays), Address::Tcp(goes)]);
     let after = service("api", ListenMode::Shared, &[Address::Tcp(comes), Address::Tcp(stays)]);
     let mut sockets = Sockets::new(&plan(&[&before]));
@@ -245,7 +249,7 @@ fn a_new_plan_closes_only_what_nobody_names_any_more() {
 
 #[test]
 fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     for mode in [ListenMode::Shared, ListenMode::Reuseport] {
         let mut web = service("web", mode, &[Address::Tcp(port)]);
         let mut sockets = Sockets::new(&plan(&[&web]));
@@ -260,7 +264,7 @@ fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
 
 #[test]
 fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
-    let port = free_port();
+    let (port, _reserved) = reserve_port();
     let modes = [ListenMode::Shared, ListenMode::Reuseport];
     for (before, after) in [(modes[0], modes[1]), (modes[1], modes[0])] {
         let (before, after) =

@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 
+use super::super::invocation::Stream;
+use super::answer::{Answer, Instead, LICENCE, Surroundings};
 use super::getopt::{Getopt, Known, Opt};
-use super::{Answer, Instead, LICENCE, Stream, Surroundings};
+
 use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
 

@@ -1,7 +1,9 @@
 //! dumb-init.
 
+use super::super::invocation::Stream;
+use super::answer::{Answer, Instead, Surroundings};
 use super::getopt::{Getopt, Known, Opt, leading_number};
-use super::{Answer, Instead, Stream, Surroundings};
+
 use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
 use std::ffi::OsString;

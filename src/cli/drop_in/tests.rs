@@ -1,7 +1,9 @@
 //! What the words of other inits come to.
 
+use super::super::answer::LICENCE;
 use super::*;
-use crate::init::{Compat, Placement, Subreaper};
+use crate::cli::Stream;
+use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, Signal};
 

@@ -5,8 +5,9 @@
 
 use std::ffi::OsString;
 
+use super::answer::{Answer, Instead, LICENCE, Surroundings};
 use super::getopt::{Getopt, Known, Opt, leading_number};
-use super::{Answer, Instead, LICENCE, Surroundings};
+
 use crate::init::{Compat, Options, Subreaper};
 use crate::model::{ExitStatus, Signal};
 

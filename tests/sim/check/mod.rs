@@ -4,10 +4,13 @@
 //! account of only when all actions before theirs have been seen, so that each action is judged by what was known when
 //! it was decided.
 //!
-//! `model` is what there is to know about each instance and service, fed by events and records alone; `reports` knows
+//! `model` and `instance` are what there is to know about each service and instance, fed by events and records alone;
+//! `journal` has the rules for records, `reports` knows
 //! what comes of what processes report, `lifetimes` when something may be released, `restarts` what has to follow the end of a run, `shutdown` how the end has to go,
 //! `requests` who has to get an answer, `waits` what a deadline is needed for.
 
+mod instance;
+mod journal;
 mod lifetimes;
 mod model;
 mod reloads;
@@ -21,11 +24,8 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::{Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId};
-use keepalive::supervisor::{
-    Action, Event, Fault, InstanceView, JournalEvent, Leftovers, Reason, Request, StateName, Verb, View,
-};
+use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, View};
 
 use crate::world::World;
 use model::Model;
@@ -338,135 +338,6 @@ impl Checker {
         Ok(())
     }
 
-    fn sees_fact(&mut self, fact: &JournalEvent) -> Verdict {
-        match fact {
-            JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
-                self.sees_transition(*instance, *from, *to, reason)
-            }
-            JournalEvent::Draining { cause } => {
-                self.model.forget_reloads();
-                self.owed.push(Action::CancelConfigLoad);
-                self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
-            }
-            JournalEvent::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
-            JournalEvent::LeftoversKilled => self.end.sees_leftovers_killed(&self.model, self.now),
-            JournalEvent::ServiceFailed { service } => {
-                rule!(self.model.has_failed(*service), "{service:?} has not failed");
-                Ok(())
-            }
-            JournalEvent::Scaled { service, to, .. } => {
-                let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
-                rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
-                Ok(())
-            }
-            JournalEvent::ReloadBegun { service } => {
-                match self.event {
-                    Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) => {
-                        self.requests.reload_begins(id, *service);
-                    }
-                    Some(Event::ConfigLoaded { id, .. }) => {
-                        id.into_iter().for_each(|id| self.requests.reload_begins(id, *service));
-                    }
-                    _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
-                }
-                let target = match self.event {
-                    Some(Event::Request { request: Request::About(target, _), .. }) => Some(target),
-                    _ => None,
-                };
-                self.model.reload_begins(*service, target)
-            }
-            JournalEvent::ReloadEnded { service, failure } => {
-                self.requests.reload_ends(*service, failure.as_ref());
-                self.model.reload_ends(*service, failure.as_ref())
-            }
-            JournalEvent::ConfigLoadFailed { .. } => {
-                let failed = matches!(self.event, Some(Event::ConfigLoadFailed { .. }));
-                rule!(failed && !self.end.begun(), "no configuration is invalid");
-                Ok(())
-            }
-            JournalEvent::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
-            JournalEvent::StopTimedOut { instance, .. } => {
-                rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
-                Ok(())
-            }
-            JournalEvent::Unkillable { instance, .. } => {
-                self.model.get_mut(*instance).cannot_be_killed(*instance, self.now)
-            }
-            JournalEvent::LeftBehind { .. }
-            | JournalEvent::SignalForwarded { .. }
-            | JournalEvent::SignalIgnored { .. }
-            | JournalEvent::ConfigurationWanted { .. }
-            | JournalEvent::Reconfigured(_)
-            | JournalEvent::ReconfigurationRefused { .. }
-            | JournalEvent::RolledBack { .. }
-            | JournalEvent::Abandoned => Ok(()),
-        }
-    }
-
-    fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
-        if id.is_surge() && from == StateName::Stopped {
-            self.model.add_twin(id)?;
-        }
-        let last = self.model.get(id).state;
-        rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
-        let at_rest =
-            matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
-        if to == StateName::Starting && !id.is_surge() && (at_rest || self.model.get(id).wanted) {
-            rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
-        }
-        if self.event == Some(Event::Boot) {
-            rule!(self.model.starts_by_itself(id.service), "{id:?} starts, and nobody wants it");
-        }
-        self.has_been_reported(id, reason)?;
-        if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
-            rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
-        }
-        if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
-            let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
-            let asked = matches!(self.event, Some(Event::Request { request: Request::About(_, Verb::Restart), .. }));
-            rule!(!rolls || asked, "{id:?} is stopped before there is another");
-        }
-        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.end.is_forced() {
-            let holder = self.model.live_dependent(id.service);
-            rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
-        }
-        self.model.reload_goes_on(id.service, to);
-        self.model.follow(id, to, reason, self.now, self.end.stage())?;
-        if to == StateName::Stopping && self.model.get(id).main.is_some() {
-            self.owe_stop_signal(id, from, reason);
-        }
-        if to.is_at_rest() && !id.is_surge() {
-            self.owed.push(Action::ReleaseInstance { instance: id });
-        }
-        Ok(())
-    }
-
-    /// What is said to follow from a report follows from this one.
-    fn has_been_reported(&self, id: InstanceId, reason: &Reason) -> Verdict {
-        let run = self.model.get(id).main;
-        let report = match reason {
-            Reason::Leaves => run.map(|run| Event::StoppingItself { run }),
-            Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
-            _ => return Ok(()),
-        };
-        rule!(report.is_some() && report == self.event, "{id:?}: {reason:?} follows from {:?}", self.event);
-        Ok(())
-    }
-
-    /// What has to follow from a report has followed.
-    fn report_has_been_followed(&self) -> Verdict {
-        let (run, is_followed): (_, fn(StateName) -> bool) = match self.event {
-            Some(Event::StoppingItself { run }) => (run, |state| state != StateName::Running),
-            Some(Event::WatchdogTriggered { run }) => (run, |state| state == StateName::Stopping),
-            _ => return Ok(()),
-        };
-        if let Some(id) = self.model.with_main(run) {
-            let state = self.model.get(id).state;
-            rule!(is_followed(state), "{id:?} is {state:?} after {:?}", self.event);
-        }
-        Ok(())
-    }
-
     /// Everything that follows from an event has been seen.
     fn step_ended(&mut self, shown: &[Shown]) -> Verdict {
         if self.event == Some(Event::Boot) {
@@ -550,19 +421,5 @@ impl Checker {
             }
         }
         Ok(())
-    }
-}
-
-impl Checker {
-    /// Whether a oneshot is done: used by the model, which shares these rules.
-    fn is_satisfied(kind: Kind, states: impl Iterator<Item = (StateName, bool)> + Clone) -> bool {
-        match kind {
-            Kind::Oneshot => states.clone().all(|(state, _)| state == StateName::Completed),
-            Kind::Service => {
-                let is_ready = |(state, away): (StateName, bool)| state == StateName::Running && !away;
-                states.clone().any(is_ready)
-                    && states.clone().all(|state| is_ready(state) || !model::is_active(state.0))
-            }
-        }
     }
 }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
-use super::model::{Instance, Leaving, Model, Progress};
+use super::instance::{Instance, Leaving, Progress};
+use super::model::Model;
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 

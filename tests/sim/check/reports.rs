@@ -6,7 +6,8 @@ use keepalive::model::plan::Ready;
 use keepalive::model::{Mono, Pid, RunId};
 use keepalive::supervisor::{ReadySource, StateName};
 
-use super::model::{Instance, Model, Progress};
+use super::instance::{Instance, Progress};
+use super::model::Model;
 
 impl Model {
     /// The instance whose main process this run has.

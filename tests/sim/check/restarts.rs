@@ -7,7 +7,7 @@ use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
 use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
-use super::model::{Instance, Leaving};
+use super::instance::{Instance, Leaving};
 use super::shutdown::Stage;
 use super::{Verdict, rule};
 

@@ -6,7 +6,7 @@ use keepalive::model::plan::{KillMode, Ready};
 use keepalive::model::{InstanceId, RunId, Signal};
 use keepalive::supervisor::{Action, Event, Fault, Reason, Scope, StateName};
 
-use super::model::Leaving;
+use super::instance::Leaving;
 use super::{Checker, Verdict, Violation, rule};
 use crate::world::World;
 

@@ -12,6 +12,7 @@
 mod blocked;
 mod by_a_signal;
 mod configure;
+mod perform;
 mod ready;
 mod reload;
 mod requests;
@@ -28,8 +29,7 @@ use std::time::Duration;
 use keepalive::model::plan::Service;
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, Signal, StartFailure, StartStep};
 use keepalive::supervisor::{
-    Action, Cause, Event, Exit, JournalEvent, Leftovers, Request, RequestId, RolloutError, Scope, Step, Supervisor,
-    Target, Verb,
+    Cause, Event, Exit, Leftovers, Request, RequestId, RolloutError, Step, Supervisor, Target, Verb,
 };
 use nix::errno::Errno;
 
@@ -322,131 +322,6 @@ impl Stage {
                 Step::Do(action) => self.perform(&action),
             }
         }
-    }
-
-    fn perform(&mut self, action: &Action) {
-        match action {
-            Action::Spawn { run, instance, restarts, definition: _ } => {
-                self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
-                assert!(*run > self.last_run, "run {run} comes after run {}", self.last_run);
-                self.last_run = *run;
-                self.spawn(*run, *instance);
-            }
-            Action::Signal { run, scope, signal } => {
-                let owner = if *scope == Scope::Leftovers { self.former_owner(*run) } else { self.owner(*run) };
-                self.lines.push(format!("kill {owner} {} {signal}", lower(scope)));
-            }
-            Action::SignalAll { signal } => {
-                self.lines.push(format!("kill all {signal}"));
-                if self.is_childless() {
-                    self.supervisor.handle(self.now, Event::NoChildren);
-                }
-            }
-            Action::JournalEntry(record) => self.tell_fact(&record.fact),
-            Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
-            Action::Reply { id, result: Err(refusal) } => {
-                let word = format!("{refusal:?}");
-                self.lines.push(format!("reply {} {}", id.0, word.split('(').next().unwrap_or_default()));
-            }
-            // The request is told already.
-            Action::LoadConfig { id: Some(_) } => {}
-            Action::LoadConfig { id: None } => self.lines.push("configure".into()),
-            Action::WithdrawConfigLoad { id } => self.lines.push(format!("withdraw configuration for {}", id.0)),
-            // These are told apart, since they go with transitions that are told.
-            Action::CancelConfigLoad => self.releases.push("configuration".into()),
-            Action::ReleaseInstance { instance } => {
-                self.releases.push(format!("release {}", self.name(*instance)));
-            }
-            Action::RemoveInstance { instance } => self.releases.push(format!("remove {}", self.name(*instance))),
-            Action::ReleaseService { service } => {
-                self.releases.push(format!("release {}", self.plan.services[service.position()].name));
-            }
-            Action::PreferSockets { instance } => {
-                self.releases.push(format!("prefer sockets of {}", self.name(*instance)));
-            }
-            Action::Adopt(plan) => {
-                self.plan = Rc::clone(plan);
-                self.lines.push("adopt".into());
-            }
-            Action::AnnounceStop { run } => self.lines.push(format!("announce the stop of {}", self.owner(*run))),
-            Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
-            Action::GiveUpProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
-            Action::ReleaseRun { run, instance } => {
-                assert!(self.unreleased.remove(run), "run {run} of {instance:?} has not just ended, and is released");
-                if self.shows_releases {
-                    self.lines.push(format!("release {}", self.name(*instance)));
-                }
-            }
-            Action::Exit(outcome) => {
-                self.is_over = true;
-                self.lines.push(format!("exit {}", outcome.code));
-            }
-        }
-    }
-
-    fn spawn(&mut self, run: RunId, instance: InstanceId) {
-        if let Spawns::Refused(errno) = self.spawns {
-            return self.supervisor.handle(self.now, Event::SpawnRefused { run, errno });
-        }
-        if self.spawns == Spawns::BindFailing {
-            let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
-            return self.supervisor.handle(self.now, Event::BindFailed { run, failure });
-        }
-        self.last_pid += 1;
-        let pid = Pid::new(self.last_pid).unwrap();
-        assert_eq!(self.runs.insert(instance, run), None, "two processes at once");
-        self.supervisor.handle(self.now, Event::Spawned { run, pid });
-        match self.spawns {
-            Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { run }),
-            Spawns::Failing(failure) => self.supervisor.handle(self.now, Event::ExecFailed { run, failure }),
-            Spawns::Pending | Spawns::Refused(_) | Spawns::BindFailing => {}
-        }
-    }
-
-    fn tell_fact(&mut self, fact: &JournalEvent) {
-        let line = match fact {
-            JournalEvent::Transition { instance, from, to, .. } => {
-                format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
-            }
-            JournalEvent::Draining { cause } => format!("draining: {}", lower_cause(cause)),
-            JournalEvent::Forced { .. } => "forced".into(),
-            JournalEvent::LeftBehind { instance, .. } => format!("{} leaves processes", self.name(*instance)),
-            JournalEvent::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
-            JournalEvent::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
-            JournalEvent::ServiceFailed { service } => {
-                format!("{} failed", self.plan.services[service.position()].name)
-            }
-            JournalEvent::Scaled { service, from, to } => {
-                format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
-            }
-            JournalEvent::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
-            JournalEvent::ReloadEnded { service, failure } => {
-                self.obstacle = failure.as_ref().map(|failure| failure.error);
-                let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
-                format!("{} {result}", self.plan.services[service.position()].name)
-            }
-            JournalEvent::RolledBack { service, .. } => {
-                format!("{} rolled back", self.plan.services[service.position()].name)
-            }
-            JournalEvent::Replaced { instance, .. } => {
-                let (old, new) = (self.runs.remove(instance), self.runs.remove(&instance.surge()));
-                self.runs.extend(new.map(|run| (*instance, run)));
-                self.runs.extend(old.map(|run| (instance.surge(), run)));
-                format!("{} replaced", self.name(*instance))
-            }
-            JournalEvent::ConfigLoadFailed { reason } => format!("configuration not loaded: {reason}"),
-            JournalEvent::Reconfigured(changes) => format!(
-                "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
-                changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
-            ),
-            JournalEvent::ReconfigurationRefused { .. } => "not configured".into(),
-            JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
-            JournalEvent::SignalIgnored { .. }
-            | JournalEvent::ConfigurationWanted { .. }
-            | JournalEvent::LeftoversKilled
-            | JournalEvent::Abandoned => lower(fact),
-        };
-        self.lines.push(line);
     }
 
     /// Whose main process the run has. One that has ended has a number alone.

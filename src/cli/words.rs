@@ -1,0 +1,81 @@
+//! Reads single words of the command line, and prints command lines.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+
+use super::usage_error::UsageError;
+use crate::config::nearest;
+
+/// The next word: `-x`, `--long` or what is no option.
+pub(super) fn next(parser: &mut Parser) -> Result<Option<String>, UsageError> {
+    match parser.next() {
+        Ok(Some(Arg::Short(letter))) => Ok(Some(format!("-{letter}"))),
+        Ok(Some(Arg::Long(name))) => Ok(Some(format!("--{name}"))),
+        Ok(Some(Arg::Value(word))) => Ok(Some(word.to_string_lossy().into_owned())),
+        Ok(None) => Ok(None),
+        Err(error) => Err(UsageError::new(plain(&error), "")),
+    }
+}
+
+/// The value of the option that was read last.
+pub(super) fn value(parser: &mut Parser) -> Result<OsString, UsageError> {
+    parser.value().map_err(|error| UsageError::new(plain(&error), ""))
+}
+
+pub(super) fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    path_of("-c", parser)
+}
+
+/// The value of the option `name`, a file.
+pub(super) fn path_of(name: &str, parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    let path = PathBuf::from(value(parser)?);
+    if path.as_os_str().is_empty() {
+        return Err(UsageError::new(format!("`{name}` needs a file, found an empty name"), "is a variable not set?"));
+    }
+    Ok(path)
+}
+
+/// The value of the option `name`, which must be text.
+pub(super) fn text(name: &str, parser: &mut Parser) -> Result<String, UsageError> {
+    value(parser)?.into_string().map_err(|value| {
+        UsageError::new(format!("the value of `{name}` is not UTF-8: `{}`", value.to_string_lossy()), "")
+    })
+}
+
+fn plain(error: &lexopt::Error) -> String {
+    match error {
+        lexopt::Error::MissingValue { option: Some(option) } => format!("`{option}` needs a value"),
+        lexopt::Error::UnexpectedValue { option, value } => {
+            format!("`{option}` takes no value, but there is `{}`", value.to_string_lossy())
+        }
+        lexopt::Error::MissingValue { option: None }
+        | lexopt::Error::UnexpectedOption(_)
+        | lexopt::Error::UnexpectedArgument(_)
+        | lexopt::Error::ParsingFailed { .. }
+        | lexopt::Error::NonUnicodeValue(_)
+        | lexopt::Error::Custom(_) => error.to_string(),
+    }
+}
+
+pub(super) fn unknown_option(name: &str, known: &[&str]) -> UsageError {
+    let remedy =
+        nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+    UsageError::new(format!("unknown option `{name}`"), remedy)
+}
+
+/// A command line as it can be typed again.
+pub(super) fn shown(first: &str, words: &[OsString]) -> String {
+    let words = words.iter().map(|word| word.to_string_lossy());
+    let quoted =
+        words.map(|word| shlex::try_quote(&word).map_or_else(|_| word.to_string(), |quoted| quoted.into_owned()));
+    let all: Vec<String> = (!first.is_empty()).then(|| first.to_owned()).into_iter().chain(quoted).collect();
+    all.join(" ")
+}
+
+/// The program's name for `--name`'s default: the last part of a path.
+pub(super) fn base_name(program: &OsStr) -> String {
+    let text = program.to_string_lossy();
+    text.rsplit('/').next().unwrap_or_default().to_owned()
+}

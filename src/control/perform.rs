@@ -1,0 +1,162 @@
+//! Performs a request: sends it, prints the response, and returns the exit code.
+
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::client::{Client, CommandError, CommandResult, Environment, STATUS_PATH, percent_encoded};
+use super::http::Response;
+use super::output::{output_error_code, print, print_error, without_control_chars};
+use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Form, Names, Request, Task};
+use super::status::{Status, list, text};
+use super::table::shortened;
+use super::{health, stream, top};
+
+/// The default time limit of completions, for which a shell waits while somebody types.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable.
+#[must_use]
+pub fn perform(request: &Request, environment: &Environment<'_>) -> u8 {
+    let client = Client::new(request, environment);
+    let outcome = match &request.task {
+        Task::Status(names) => show_status(&client, names),
+        Task::Change(Change::Reload, names) if names.is_empty() => client.post("reload", "/v1/reload", "", reason_text),
+        Task::Change(change, names) => change_all(&client, *change, names),
+        Task::Scale(name, instances) => client.post(
+            &format!("scale {name}"),
+            &service_path(name, "scale"),
+            &format!("instances={instances}&"),
+            result_text,
+        ),
+        Task::Signal(name, signal) => {
+            let query = format!("signal={}&", percent_encoded(&signal.to_string()));
+            client.post(&format!("signal {name}"), &service_path(name, "signal"), &query, reason_text)
+        }
+        Task::Logs { names, lines, follow } => stream::logs(&client, names, *lines, *follow),
+        Task::Events(follow) => stream::events(&client, *follow),
+        Task::Top => top::run(&client, environment),
+        Task::Alive => health::alive(&client),
+        Task::Ready(name) => health::ready(&client, name.as_deref()),
+        Task::Shutdown => client.post("shutdown", "/v1/shutdown", "", result_text),
+        Task::Names(which) => return show_names(&client, *which),
+    };
+    let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
+    match outcome {
+        Ok(code) => code,
+        Err(CommandError::Output(error)) if is_probe => output_error_code(&error).min(EXIT_FAILURE),
+        Err(CommandError::Output(error)) => output_error_code(&error),
+        Err(CommandError::NoResponse(failure)) => {
+            print_error(&failure.to_string());
+            // HEALTHCHECK knows 0 and 1 only.
+            if is_probe { EXIT_FAILURE } else { EXIT_UNREACHABLE }
+        }
+    }
+}
+
+/// Changes one after the other; one that fails does not keep the others from being tried.
+fn change_all(client: &Client, change: Change, names: &[String]) -> CommandResult {
+    let mut code = 0;
+    for name in names {
+        let what = format!("{} {name}", change.as_str());
+        let words = if change == Change::Reload { reason_text } else { result_text };
+        code = client.post(&what, &service_path(name, change.as_str()), "", words)?.max(code);
+    }
+    Ok(code)
+}
+
+/// The result as text: the states of the instances, or the reason, or that it is done.
+fn result_text(what: &str, value: &Value) -> String {
+    let instances: String = list(value, "instances")
+        .iter()
+        .map(|instance| {
+            without_control_chars(text(instance, "id")) + " " + &without_control_chars(text(instance, "state")) + "\n"
+        })
+        .collect();
+    match (instances.is_empty(), text(value, "reason")) {
+        (false, _) => instances,
+        (true, "") => format!("{what}: done\n"),
+        (true, reason) => format!("{what}: {}\n", without_control_chars(reason)),
+    }
+}
+
+/// As [`result_text`], but the reason comes first: the request changes no state.
+fn reason_text(what: &str, value: &Value) -> String {
+    match text(value, "reason") {
+        "" => result_text(what, value),
+        reason => format!("{}\n", without_control_chars(reason)),
+    }
+}
+
+fn show_status(client: &Client, names: &[String]) -> CommandResult {
+    let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
+    if client.form == Form::Json && names.is_empty() {
+        // Any JSON is passed on.
+        document.read::<IgnoredAny>()?;
+        print(&document.text)?;
+        return Ok(0);
+    }
+    let mut status: Status = document.read()?;
+    if let Err(unknown) = status.select(names) {
+        let reason = status.unknown_name_text(unknown);
+        if client.form == Form::Json {
+            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
+        }
+        print_error(&format!("status: {reason}"));
+        return Ok(EXIT_FAILURE);
+    }
+    match client.form {
+        Form::Json => {
+            let mut value: Value = document.read()?;
+            status.retain_selected(&mut value);
+            print(format!("{value}\n"))?;
+        }
+        Form::Text if names.is_empty() => {
+            let summary = status.summary();
+            let summary = shortened(&summary, client.style.columns);
+            print(format!("{summary}\n{}", status.table(client.style)))?;
+        }
+        Form::Text => print(status.table(client.style))?,
+    }
+    // Freeing thousands of pieces of memory would only delay the exit.
+    std::mem::forget(status);
+    Ok(0)
+}
+
+/// Prints names for completions. Errors are not reported: they would land in the line that somebody types.
+fn show_names(client: &Client, which: Names) -> u8 {
+    let timeout = client.timeout.unwrap_or(COMPLETION_TIMEOUT);
+    let response = client.request("GET", STATUS_PATH, timeout).and_then(Response::document);
+    if let Ok(status) = response.and_then(|document| document.read::<Status>()) {
+        print(status.names(which)).ok();
+    }
+    0
+}
+
+fn service_path(name: &str, action: &str) -> String {
+    format!("/v1/services/{}/{action}", percent_encoded(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_of_a_change_lists_instances_or_the_reason() {
+        let instances = json!([{"id": "web.0", "state": "running"}, {"id": "web.1", "state": "starting"}]);
+        let response = json!({"result": "done", "reason": "", "instances": instances});
+        assert_eq!(result_text("start web", &response), "web.0 running\nweb.1 starting\n");
+        let reason = json!({"result": "done", "reason": "the ordered stop has begun"});
+        assert_eq!(result_text("shutdown", &reason), "shutdown: the ordered stop has begun\n");
+        assert_eq!(result_text("shutdown", &json!({})), "shutdown: done\n");
+        let steering = json!({"instances": [{"id": "a\x1b[2J", "state": "b\nc"}], "reason": "d\x1b"});
+        assert_eq!(
+            (result_text("start a", &steering), reason_text("", &steering)),
+            ("a [2J b c\n".to_owned(), "d \n".to_owned())
+        );
+        let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
+        assert_eq!(reason_text("signal web", &signal), "SIGHUP sent to web\n");
+        assert_eq!(reason_text("signal web", &json!({})), "signal web: done\n");
+    }
+}
