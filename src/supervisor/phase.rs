@@ -7,7 +7,7 @@ use crate::model::Mono;
 pub(super) enum Phase {
     Up,
     Draining(Drain),
-    /// [`Action::Exit`] has been given out.
+    /// [`super::Action::Exit`] has been given out.
     Over,
 }
 

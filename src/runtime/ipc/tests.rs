@@ -43,10 +43,10 @@ impl Workers {
             if !self.channels.is_busy() {
                 return reported;
             }
-            reported.extend(self.channels.go_on(&self.poller).into_iter().filter_map(|event| match event {
-                Event::Ready { run, .. } => Some(run),
-                _ => None,
-            }));
+            for event in self.channels.go_on(&self.poller) {
+                let Event::Ready { run, source: ReadySource::Ipc } = event else { panic!("{event:?}") };
+                reported.push(run);
+            }
         }
         panic!("it never ends");
     }
@@ -224,7 +224,7 @@ fn a_flood_of_one_does_not_hold_up_a_turn() {
     let mut workers = Workers::new();
     let mut flood = workers.add(1, "web", 0);
     flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
-    let others: Vec<UnixStream> = (2..102).map(|number| workers.add(number, "db", number as u32)).collect();
+    let others: Vec<UnixStream> = (2..102_u32).map(|number| workers.add(number.into(), "db", number)).collect();
     workers.channels.on_ready(Token::Channel(run(1)));
     workers.channels.go_on(&workers.poller);
     assert!(workers.channels.is_busy(), "there is more, for the next turn");
