@@ -412,7 +412,7 @@ impl Runtime {
                 self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
             }
             Action::StartProbe { run } => self.start_probe(run),
-            Action::GiveUpProbe { run } => self.probes.give_up(run, &self.inputs.poller),
+            Action::AbortProbe { run } => self.probes.give_up(run, &self.inputs.poller),
             Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
             Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
             Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
@@ -424,7 +424,7 @@ impl Runtime {
             }
             Action::WithdrawConfigLoad { id } => self.config_loader.withdraw(id),
             Action::CancelConfigLoad => self.config_loader.cancel(),
-            Action::Adopt(plan) => self.adopt(&plan),
+            Action::ApplyConfig(plan) => self.apply_config(&plan),
             Action::ReleaseInstance { instance } => self.release_instance(instance),
             Action::RemoveInstance { instance } => {
                 self.logging.forget(instance);
@@ -435,7 +435,7 @@ impl Runtime {
                 self.channels.forget(service);
             }
             Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
-            Action::JournalEntry(entry) => self.journal.record(&self.plan, entry),
+            Action::WriteJournal(entry) => self.journal.record(&self.plan, entry),
             Action::Reply { id, result } => {
                 let (server, context, sources) = self.server();
                 server.reply(id, result, &context, sources);
@@ -481,10 +481,10 @@ impl Runtime {
     }
 
     /// From now on this is the plan.
-    fn adopt(&mut self, plan: &Rc<Plan>) {
+    fn apply_config(&mut self, plan: &Rc<Plan>) {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.adopt(plan, &self.inputs.poller);
-        self.resources.sockets.adopt(plan);
+        self.logging.apply_config(plan, &self.inputs.poller);
+        self.resources.sockets.apply_config(plan);
         self.resources.release_sockets(plan, &self.processes.runs);
         config_loader::warn_about_fixed_keys(&before, plan);
     }

@@ -197,7 +197,7 @@ impl Sockets {
 
     /// From now on `plan` is the plan: what it has in common with the one before stays as it is, what is new is bound.
     /// What it does not name any more is closed as soon as no process is left that was given it; see [`Self::release`].
-    pub(super) fn adopt(&mut self, plan: &Plan) {
+    pub(super) fn apply_config(&mut self, plan: &Plan) {
         for service in plan.services.iter().filter(|service| service.instances > 0) {
             service.process.listen.iter().for_each(|listen| self.permit(&listen.address));
         }
@@ -210,7 +210,7 @@ impl Sockets {
     }
 
     /// Closes what neither `plan` nor one of the `living` names, who are the instances that have a process and what that
-    /// is made of. To be called when a process has ended, and after [`Self::adopt`].
+    /// is made of. To be called when a process has ended, and after [`Self::apply_config`].
     pub(super) fn release<'a, I>(&mut self, plan: &Plan, living: impl Fn() -> I)
     where
         I: Iterator<Item = (InstanceId, &'a Service)>,

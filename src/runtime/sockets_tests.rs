@@ -80,7 +80,7 @@ fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
         let mut sockets = Sockets::new(&plan(&[before]));
         let old = given(&mut sockets, id(0, 0), before);
         let new_plan = plan(&[after]);
-        sockets.adopt(&new_plan);
+        sockets.apply_config(&new_plan);
         let new = given(&mut sockets, id(0, 0).surge(), after);
         assert_ne!(new, old);
         assert_eq!(
@@ -118,7 +118,7 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
     let (old_plan, new_plan) = (plan(&[&before]), plan(&[&after]));
     let mut sockets = Sockets::new(&old_plan);
     given(&mut sockets, id(0, 0), &before);
-    sockets.adopt(&new_plan);
+    sockets.apply_config(&new_plan);
     assert_eq!(spread(&sockets, port), [40, 0], "nobody serves the new one");
     given(&mut sockets, id(0, 0).surge(), &after);
     sockets.prefer_those_of(id(0, 0));
@@ -126,15 +126,15 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
     sockets.prefer_those_of(id(0, 0).surge());
     assert_eq!(spread(&sockets, port), [0, 40]);
     let living = || [(id(0, 0), &before), (id(0, 0).surge(), &after)].into_iter();
-    sockets.adopt(&old_plan);
+    sockets.apply_config(&old_plan);
     sockets.release(&old_plan, living);
     assert_eq!(spread(&sockets, port), [40, 0], "the reload has failed");
-    sockets.adopt(&new_plan);
+    sockets.apply_config(&new_plan);
     assert_eq!(spread(&sockets, port), [0, 40]);
     sockets.release(&new_plan, nobody);
     assert_eq!(spread(&sockets, port), [40], "the new one is left");
     // From now on it is the old one.
-    sockets.adopt(&old_plan);
+    sockets.apply_config(&old_plan);
     assert_eq!(spread(&sockets, port), [40, 0]);
     given(&mut sockets, id(0, 1), &before);
     sockets.prefer_those_of(id(0, 1));
@@ -148,9 +148,9 @@ fn a_group_with_sockets_of_instances_is_left_to_the_kernel() {
     let (first, second) = (mode(ListenMode::Shared), with_nonblocking(mode(ListenMode::Shared)));
     let third = mode(ListenMode::Reuseport);
     let mut sockets = Sockets::new(&plan(&[&first]));
-    sockets.adopt(&plan(&[&second]));
+    sockets.apply_config(&plan(&[&second]));
     assert_eq!(spread(&sockets, port), [40, 0]);
-    sockets.adopt(&plan(&[&third]));
+    sockets.apply_config(&plan(&[&third]));
     given(&mut sockets, id(0, 0), &third);
     let spread = spread(&sockets, port);
     assert!(spread.iter().all(|share| *share > 0), "{spread:?}");
@@ -166,7 +166,7 @@ fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
     let mut sockets = Sockets::new(&plan(&[&before]));
     let old = given(&mut sockets, id(0, 0), &before);
     let new_plan = plan(&[&after]);
-    sockets.adopt(&new_plan);
+    sockets.apply_config(&new_plan);
     sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
     let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
     assert_eq!(sockets.for_instance(id(0, 0).surge(), &after).err(), Some(failure));
@@ -202,7 +202,7 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
     let (first, second) = (given(&mut sockets, id(0, 0), &web), given(&mut sockets, id(0, 1), &web));
     assert_ne!(first, second);
     assert_eq!(given(&mut sockets, id(0, 0).surge(), &web), first);
-    sockets.adopt(&plan);
+    sockets.apply_config(&plan);
     sockets.release(&plan, nobody);
     assert_eq!(given(&mut sockets, id(0, 1), &web), second);
     sockets.release_instance(id(0, 0));
@@ -234,7 +234,7 @@ fn a_new_plan_closes_only_what_nobody_names_any_more() {
     let mut sockets = Sockets::new(&plan(&[&before]));
     let had = given(&mut sockets, id(0, 0), &before);
     let new_plan = plan(&[&after]);
-    sockets.adopt(&new_plan);
+    sockets.apply_config(&new_plan);
     // The old one still runs, and may be started again if the new one does not work.
     sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
     assert_eq!(given(&mut sockets, id(0, 0), &before), had);
@@ -256,7 +256,7 @@ fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
         given(&mut sockets, id(0, 0), &web);
         TcpStream::connect(port).unwrap();
         web.instances = 0;
-        sockets.adopt(&plan(&[&web]));
+        sockets.apply_config(&plan(&[&web]));
         sockets.release(&plan(&[&web]), nobody);
         TcpStream::connect(port).unwrap_err();
     }
@@ -271,7 +271,7 @@ fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
             (service("web", before, &[Address::Tcp(port)]), service("web", after, &[Address::Tcp(port)]));
         let mut sockets = Sockets::new(&plan(&[&before]));
         let old = given(&mut sockets, id(0, 0), &before);
-        sockets.adopt(&plan(&[&after]));
+        sockets.apply_config(&plan(&[&after]));
         assert_ne!(given(&mut sockets, id(0, 0).surge(), &after), old);
         sockets.release(&plan(&[&after]), || [(id(0, 0), &before)].into_iter());
         assert_eq!(given(&mut sockets, id(0, 0), &before), old);
@@ -289,7 +289,7 @@ fn a_file_keeps_its_socket_when_its_mode_changes_and_goes_with_it() {
         (service("web", ListenMode::Reuseport, &[at(0o600)]), service("web", ListenMode::Shared, &[at(0o660)]));
     let mut sockets = Sockets::new(&plan(&[&before]));
     let (had, inode) = (given(&mut sockets, id(0, 0), &before), std::fs::metadata(&path).unwrap().ino());
-    sockets.adopt(&plan(&[&after]));
+    sockets.apply_config(&plan(&[&after]));
     let file = std::fs::metadata(&path).unwrap();
     assert_eq!((file.ino(), file.permissions().mode() & 0o777), (inode, 0o660));
     assert_eq!(given(&mut sockets, id(0, 1), &after), had);

@@ -57,7 +57,7 @@ impl Start<'_> {
 
     /// The process, or the event that says why there is none.
     fn make(&mut self, run: RunId, spec: &RunSpec) -> Result<Made, Event> {
-        let out_of = |errno| Event::SpawnRefused { run, errno };
+        let out_of = |errno| Event::SpawnFailed { run, errno };
         let refused = |failure: StartFailure| match failure.is_shortage() {
             true => out_of(failure.errno),
             false => Event::BindFailed { run, failure },

@@ -30,13 +30,13 @@ pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
 /// An event as one line of text.
 pub(super) struct Line<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) fact: &'a JournalEvent,
+    pub(super) event: &'a JournalEvent,
 }
 
 impl Display for Line<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let plan = self.plan;
-        match self.fact {
+        match self.event {
             JournalEvent::Transition { instance, from, to, pid, reason } => {
                 write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
                 if from != to {
@@ -53,7 +53,7 @@ impl Display for Line<'_> {
                 let name = Name(plan, *instance);
                 write!(formatter, "{name} did not stop within {}, sending SIGKILL (pid {pid})", Span(*after))
             }
-            JournalEvent::LeftBehind { instance, pid } => {
+            JournalEvent::LeftoverProcessesFound { instance, pid } => {
                 let name = Name(plan, *instance);
                 write!(formatter, "{name} left processes behind, stopping them (process group {pid})")
             }
@@ -73,29 +73,31 @@ impl Display for Line<'_> {
                 write!(formatter, "{signal} forwarded to {receivers}")
             }
             JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
-            JournalEvent::ConfigurationWanted { signal } => {
+            JournalEvent::ConfigReloadRequested { signal } => {
                 write!(formatter, "received {signal}: reloading the configuration")
             }
-            JournalEvent::ConfigLoadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
-            JournalEvent::Reconfigured(_)
-            | JournalEvent::ReconfigurationRefused { .. }
-            | JournalEvent::ReloadBegun { .. }
-            | JournalEvent::Replaced { .. }
-            | JournalEvent::RolledBack { .. }
-            | JournalEvent::ReloadEnded { .. } => write_reload(formatter, plan, self.fact),
-            JournalEvent::Draining { cause } => {
+            JournalEvent::ConfigReloadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
+            JournalEvent::ConfigReloaded(_)
+            | JournalEvent::ConfigReloadRejected { .. }
+            | JournalEvent::ReloadStarted { .. }
+            | JournalEvent::InstanceReplaced { .. }
+            | JournalEvent::ReloadRolledBack { .. }
+            | JournalEvent::ReloadFinished { .. } => write_reload(formatter, plan, self.event),
+            JournalEvent::ShutdownStarted { cause } => {
                 write_cause(formatter, plan, cause)?;
                 formatter.write_str(": shutting down")
             }
-            JournalEvent::Forced { signal: Some(signal) } => {
+            JournalEvent::ShutdownForced { signal: Some(signal) } => {
                 write!(formatter, "received {signal} again: killing all processes now")
             }
-            JournalEvent::Forced { signal: None } => {
+            JournalEvent::ShutdownForced { signal: None } => {
                 let timeout = Span(plan.shutdown_timeout);
                 write!(formatter, "shutdown not finished within {timeout}: killing all processes now")
             }
-            JournalEvent::LeftoversKilled => formatter.write_str("leftover processes did not stop: killing them"),
-            JournalEvent::Abandoned => {
+            JournalEvent::LeftoverProcessesKilled => {
+                formatter.write_str("leftover processes did not stop: killing them")
+            }
+            JournalEvent::ProcessesAbandoned => {
                 formatter.write_str("some processes are still alive after SIGKILL: exiting without them")
             }
         }
@@ -103,17 +105,17 @@ impl Display for Line<'_> {
 }
 
 /// The lines of reloads; nothing for any other event.
-fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent) -> fmt::Result {
-    match fact {
-        JournalEvent::Reconfigured(changes) => Changed(changes, "to reload").fmt(formatter),
-        JournalEvent::ReconfigurationRefused { service } => {
+fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent) -> fmt::Result {
+    match event {
+        JournalEvent::ConfigReloaded(changes) => Changed(changes, "to reload").fmt(formatter),
+        JournalEvent::ConfigReloadRejected { service } => {
             let name = service_name(plan, *service);
             write!(formatter, "configuration reload rejected: {name} is being reloaded, try again later")
         }
-        JournalEvent::ReloadBegun { service } => {
+        JournalEvent::ReloadStarted { service } => {
             write!(formatter, "{} reload started", service_name(plan, *service))
         }
-        JournalEvent::Replaced { instance, old, new } => {
+        JournalEvent::InstanceReplaced { instance, old, new } => {
             write!(formatter, "{} replaced", Name(plan, *instance))?;
             match (old, new) {
                 (Some(old), Some(new)) => write!(formatter, " (old pid {old}, new pid {new})"),
@@ -121,31 +123,31 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent)
                 (_, None) => Ok(()),
             }
         }
-        JournalEvent::RolledBack { service, failure } => {
+        JournalEvent::ReloadRolledBack { service, failure } => {
             let name = service_name(plan, *service);
             write!(formatter, "{name} rolled back to its previous configuration: {}", Reloaded(plan, failure))
         }
-        JournalEvent::ReloadEnded { service, failure: None } => {
+        JournalEvent::ReloadFinished { service, failure: None } => {
             write!(formatter, "{} reload finished", service_name(plan, *service))
         }
-        JournalEvent::ReloadEnded { service, failure: Some(failure) } => {
+        JournalEvent::ReloadFinished { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
             write!(formatter, "{name} reload failed: {}", Reloaded(plan, failure))
         }
-        JournalEvent::ConfigurationWanted { .. }
-        | JournalEvent::ConfigLoadFailed { .. }
+        JournalEvent::ConfigReloadRequested { .. }
+        | JournalEvent::ConfigReloadFailed { .. }
         | JournalEvent::Transition { .. }
         | JournalEvent::StopTimedOut { .. }
-        | JournalEvent::LeftBehind { .. }
+        | JournalEvent::LeftoverProcessesFound { .. }
         | JournalEvent::Unkillable { .. }
         | JournalEvent::Scaled { .. }
         | JournalEvent::ServiceFailed { .. }
         | JournalEvent::SignalForwarded { .. }
         | JournalEvent::SignalIgnored { .. }
-        | JournalEvent::Draining { .. }
-        | JournalEvent::Forced { .. }
-        | JournalEvent::LeftoversKilled
-        | JournalEvent::Abandoned => Ok(()),
+        | JournalEvent::ShutdownStarted { .. }
+        | JournalEvent::ShutdownForced { .. }
+        | JournalEvent::LeftoverProcessesKilled
+        | JournalEvent::ProcessesAbandoned => Ok(()),
     }
 }
 
@@ -178,26 +180,26 @@ impl Display for Reloaded<'_> {
         let Self(plan, ReloadFailure { instance, definition, error }) = self;
         let name = Name(plan, *instance);
         match error {
-            RolloutError::Ended(run) | RolloutError::StoppedItself(run) => {
+            RolloutError::Exited(run) | RolloutError::ExitedAfterStopping(run) => {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
-                if let RolloutError::StoppedItself(_) = error {
+                if let RolloutError::ExitedAfterStopping(_) = error {
                     formatter.write_str("it sent STOPPING=1; ")?;
                 }
                 write_run(formatter, definition, *instance, run)
             }
-            RolloutError::Late => {
+            RolloutError::ReloadTimedOut => {
                 let time = Span(definition.ready_timeout);
                 write!(formatter, "{name} did not send READY=1 within {time}")
             }
-            RolloutError::NoProcess => {
+            RolloutError::SpawnFailed => {
                 write!(formatter, "no new process for {name}: not enough processes or memory")
             }
-            RolloutError::Dependency(dependency) => {
+            RolloutError::DependencyFailed(dependency) => {
                 let dependency = service_name(plan, *dependency);
                 write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
             }
-            RolloutError::Overtaken => {
+            RolloutError::Superseded => {
                 write!(formatter, "no new process for {name}: superseded by a newer configuration")
             }
         }
@@ -216,7 +218,10 @@ pub(super) struct Why<'a> {
 impl Why<'_> {
     /// Whether the state says everything.
     pub(super) const fn is_silent(&self) -> bool {
-        matches!(self.reason, Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown)
+        matches!(
+            self.reason,
+            Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::CleanedUp | Reason::Shutdown
+        )
     }
 }
 
@@ -224,15 +229,19 @@ impl Display for Why<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Why { plan, instance, to, reason } = self;
         match reason {
-            Reason::Unblocked | Reason::Due | Reason::Ready | Reason::Cleared | Reason::Shutdown => Ok(()),
-            Reason::Requested if instance.is_surge() => formatter.write_str("replacement process"),
-            Reason::Requested => formatter.write_str("start requested"),
+            Reason::DependenciesReady
+            | Reason::BackoffElapsed
+            | Reason::Ready
+            | Reason::CleanedUp
+            | Reason::Shutdown => Ok(()),
+            Reason::StartRequested if instance.is_surge() => formatter.write_str("replacement process"),
+            Reason::StartRequested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
-            Reason::Leaves => formatter.write_str("it sent STOPPING=1"),
+            Reason::StoppingReported => formatter.write_str("it sent STOPPING=1"),
             Reason::Fault(fault) => write_fault(formatter, *fault),
             Reason::Replaced => formatter.write_str("replaced"),
-            Reason::Refused { errno, retry_in, .. } => {
+            Reason::SpawnFailed { errno, retry_in, .. } => {
                 let (why, retry_in) = (errno::words(*errno), Span(*retry_in));
                 write!(formatter, "cannot create a process: {why}; retry in {retry_in}")
             }
@@ -242,7 +251,7 @@ impl Display for Why<'_> {
             Reason::DependencyFailed { dependency } => {
                 write!(formatter, "cannot start: its dependency {} has failed", service_name(plan, *dependency))
             }
-            Reason::Ended { run, decision, definition } => {
+            Reason::Exited { run, decision, definition } => {
                 write_run(formatter, definition, *instance, run)?;
                 match to {
                     StateName::Stopping => formatter.write_str("; stopping leftover processes"),
@@ -277,7 +286,7 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
 fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
     match fault {
         Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
-        Fault::Silent(after) => write!(formatter, "no watchdog message for {}", Span(after)),
+        Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
         Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
     }
 }
@@ -293,18 +302,18 @@ fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> f
             }
             if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(*delay)) }
         }
-        RestartDecision::Complete | RestartDecision::Stay => Ok(()),
+        RestartDecision::Complete | RestartDecision::StayStopped => Ok(()),
         RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),
     }
 }
 
 fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
     match failure_reason {
-        FailureReason::Policy | FailureReason::Unbound => Ok(()),
+        FailureReason::Policy | FailureReason::BindFailed => Ok(()),
         FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
-        FailureReason::Limit(0) => formatter.write_str("; `max_restarts` is 0"),
-        FailureReason::Limit(1) => formatter.write_str("; gave up after 1 restart"),
-        FailureReason::Limit(limit) => write!(formatter, "; gave up after {limit} restarts"),
+        FailureReason::RestartLimit(0) => formatter.write_str("; `max_restarts` is 0"),
+        FailureReason::RestartLimit(1) => formatter.write_str("; gave up after 1 restart"),
+        FailureReason::RestartLimit(limit) => write!(formatter, "; gave up after {limit} restarts"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Another configuration: what differs is started, stopped or replaced; what does not is left alone.
+//! Applies a new configuration: services that differ are started, stopped or reloaded; the others are left alone.
 
 use std::rc::Rc;
 
@@ -10,11 +10,11 @@ use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
 
-/// What is to be waited for until the new configuration is in force.
+/// What must happen until the new configuration is in effect.
 #[derive(Default)]
 struct Work {
-    up: Vec<InstanceId>,
-    down: Vec<InstanceId>,
+    awaiting_ready: Vec<InstanceId>,
+    awaiting_stop: Vec<InstanceId>,
     reloads: Vec<ServiceIndex>,
     changes: Changes,
 }
@@ -24,10 +24,10 @@ impl Supervisor {
         if self.is_draining() {
             return;
         }
-        // Whoever asked for it may not wait any more.
+        // The client may have gone.
         let id = id.filter(|id| self.take_config_request(*id));
-        if let Some(service) = self.rollout_underway() {
-            self.record(JournalEvent::ReconfigurationRefused { service });
+        if let Some(service) = self.active_rollout() {
+            self.record(JournalEvent::ConfigReloadRejected { service });
             if let Some(id) = id {
                 self.reply(id, Err(Refusal::Reloading(service)));
             }
@@ -35,11 +35,11 @@ impl Supervisor {
         }
         self.cancel_waiting_rollouts();
         let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
-        self.act(Action::Adopt(Rc::clone(&plan)));
+        self.act(Action::ApplyConfig(Rc::clone(&plan)));
         let mut work = Work::default();
-        // First all definitions, so that what is started finds what it depends on.
+        // All definitions are replaced first, so that a service that is started finds its dependencies.
         let known = before.services.len();
-        self.services.adopt(&plan);
+        self.services.apply_config(&plan);
         for (position, service) in (0..).zip(&plan.services).skip(known) {
             work.changes.added += 1;
             self.add(ServiceIndex(position), service, &mut work);
@@ -47,12 +47,12 @@ impl Supervisor {
         for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
             self.change(ServiceIndex(position), old, new, &mut work);
         }
-        self.record(JournalEvent::Reconfigured(work.changes));
+        self.record(JournalEvent::ConfigReloaded(work.changes));
         for service in self.services.service_indexes() {
             self.mark_dirty(service);
         }
         if let Some(id) = id {
-            self.await_changes(Pending::new(id, work.up, work.down, work.reloads));
+            self.await_changes(Pending::new(id, work.awaiting_ready, work.awaiting_stop, work.reloads));
         }
     }
 
@@ -60,7 +60,7 @@ impl Supervisor {
         if self.is_draining() {
             return;
         }
-        self.record(JournalEvent::ConfigLoadFailed { reason: Rc::clone(&reason) });
+        self.record(JournalEvent::ConfigReloadFailed { reason: Rc::clone(&reason) });
         if let Some(id) = id.filter(|id| self.take_config_request(*id)) {
             self.reply(id, Err(Refusal::ConfigLoadFailed(reason)));
         }
@@ -68,11 +68,11 @@ impl Supervisor {
 
     fn add(&mut self, service: ServiceIndex, definition: &Service, work: &mut Work) {
         if definition.autostart && definition.instances > 0 {
-            for wanted in self.want(service) {
-                self.start_or_block(wanted);
+            for index in self.mark_waiting(service) {
+                self.start_or_block(index);
             }
             if definition.kind == Kind::Service {
-                work.up.extend(self.services.ids_of(service));
+                work.awaiting_ready.extend(self.services.ids_of(service));
             }
         }
     }
@@ -85,24 +85,25 @@ impl Supervisor {
         }
         if new.instances == 0 {
             count.removed += 1;
-            work.down.extend(self.services.ids_of(service));
+            work.awaiting_stop.extend(self.services.ids_of(service));
             return self.services.retire(service);
         }
         if old.instances == 0 {
             count.added += 1;
-            self.services.revive(service);
+            self.services.restore(service);
             self.services.resize(service, new.instances);
             if new.autostart {
-                // What of it is still on its way down comes back after that.
+                // Instances that are still being stopped are started again afterwards.
                 let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
                 ids.iter().for_each(|id| self.request_start(*id));
-                work.up.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
+                work.awaiting_ready.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
             }
             return;
         }
         let mut resize = (old.instances != new.instances).then_some(new.instances);
-        // An operator may have scaled it to more than there can be of this one, not even for a while.
-        if new.too_many_instances(self.services[service].wanted).is_some() {
+        // An operator may have scaled the service to more instances than the new definition allows: resize it before the
+        // reload.
+        if new.too_many_instances(self.services[service].desired).is_some() {
             self.resize_for(service, new.instances, work);
             resize = None;
         }
@@ -117,21 +118,21 @@ impl Supervisor {
                 return;
             }
         }
-        if let Some(wanted) = resize {
-            self.resize_for(service, wanted, work);
+        if let Some(desired) = resize {
+            self.resize_for(service, desired, work);
         }
         if new.autostart && !old.autostart {
             self.add(service, new, work);
         }
     }
 
-    fn resize_for(&mut self, service: ServiceIndex, wanted: u32, work: &mut Work) {
-        let (up, down) = self.resize(service, wanted);
-        work.up.extend(up);
-        work.down.extend(down);
+    fn resize_for(&mut self, service: ServiceIndex, desired: u32, work: &mut Work) {
+        let (started, stopped) = self.resize(service, desired);
+        work.awaiting_ready.extend(started);
+        work.awaiting_stop.extend(stopped);
     }
 
-    /// Those that are there are of the old definition. Whether they are being reloaded, and resized after that.
+    /// Replaces the processes of the old definition. Returns whether a reload was started, which also resizes the service.
     fn replace_processes(
         &mut self,
         service: ServiceIndex,
@@ -141,7 +142,7 @@ impl Supervisor {
     ) -> bool {
         let ids: Vec<_> = self.services.ids_of(service).collect();
         if self.services[service].definition.kind == Kind::Oneshot {
-            // What it did, it did as it was.
+            // A oneshot that has not been started, or was stopped, does not start now.
             for id in ids {
                 if !matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
                     self.request_restart(id);
@@ -149,57 +150,58 @@ impl Supervisor {
                 }
             }
         } else if self.reloadable(&ids).is_ok() {
-            self.want_dependencies(service);
-            let is_to_stay = |number: &u32| resize.is_none_or(|wanted| *number < wanted);
-            let slots = ids.iter().map(|id| id.number).filter(is_to_stay).collect();
-            self.begin_rollout(service, slots, Some(Rc::clone(old)), resize);
+            self.start_dependencies(service);
+            let stays = |number: &u32| resize.is_none_or(|desired| *number < desired);
+            let slots = ids.iter().map(|id| id.number).filter(stays).collect();
+            self.start_rollout(service, slots, Some(Rc::clone(old)), resize);
             work.reloads.push(service);
             return true;
         }
         false
     }
 
-    /// Another number of instances; gives back whom that has started and stopped.
-    pub(super) fn resize(&mut self, service: ServiceIndex, wanted: u32) -> (Vec<InstanceId>, Vec<InstanceId>) {
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        let rests = |id: InstanceId| self.services[id].state.is_resting();
-        let is_at_rest = self.services.ids_of(service).all(rests);
-        let from = self.set_wanted(service, wanted);
+    /// Changes the number of instances. Returns the instances that were started and those that were stopped.
+    pub(super) fn resize(&mut self, service: ServiceIndex, desired: u32) -> (Vec<InstanceId>, Vec<InstanceId>) {
+        let (mut started, mut stopped) = (Vec::new(), Vec::new());
+        let is_inactive = |id: InstanceId| self.services[id].state.is_inactive();
+        let all_inactive = self.services.ids_of(service).all(is_inactive);
+        let from = self.set_desired(service, desired);
         for id in self.services.ids_of(service) {
             if !self.services.has(id) {
                 self.request_stop(id);
-                down.push(id);
-            } else if id.number >= from && !is_at_rest {
+                stopped.push(id);
+            } else if id.number >= from && !all_inactive {
                 self.request_start(id);
-                up.push(id);
+                started.push(id);
             }
         }
-        (up, down)
+        (started, stopped)
     }
 
-    /// So many instances there are to be; how many it was before.
-    pub(super) fn set_wanted(&mut self, service: ServiceIndex, wanted: u32) -> u32 {
-        let from = self.services[service].wanted;
-        self.services.resize(service, wanted);
-        if from != wanted {
-            self.record(JournalEvent::Scaled { service, from, to: wanted });
+    /// Sets the number of instances that there should be, and returns the previous one.
+    pub(super) fn set_desired(&mut self, service: ServiceIndex, desired: u32) -> u32 {
+        let from = self.services[service].desired;
+        self.services.resize(service, desired);
+        if from != desired {
+            self.record(JournalEvent::Scaled { service, from, to: desired });
         }
         from
     }
 
-    /// Stops a service that is no longer in the configuration, once nothing is left of what depends on it, or may again.
+    /// Stops a service that has been removed from the configuration, once its dependents have stopped and no rollback can
+    /// start them again.
     pub(super) fn retire_if_possible(&mut self, service: ServiceIndex) {
         if !self.services[service].is_retiring || self.is_draining() {
             return;
         }
-        let holds = |dependent: &ServiceIndex| self.services[*dependent].counts.live > 0;
-        if self.services[service].dependents.iter().any(holds) || self.may_be_needed_again(service) {
+        let is_live = |dependent: &ServiceIndex| self.services[*dependent].counts.live > 0;
+        if self.services[service].dependents.iter().any(is_live) || self.is_needed_for_rollback(service) {
             return;
         }
         for id in self.services.ids_of(service) {
             if !matches!(
                 self.services[id].state,
-                State::Stopped { .. } | State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
+                State::Stopped { .. } | State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
             ) {
                 self.request_stop(id);
             }
@@ -209,7 +211,7 @@ impl Supervisor {
             self.drop_stopped(service);
             let definition = Rc::clone(&self.services[service].definition);
             for dependency in &definition.depends_on {
-                if self.services[*dependency].is_retiring && self.services[*dependency].wanted > 0 {
+                if self.services[*dependency].is_retiring && self.services[*dependency].desired > 0 {
                     self.mark_dirty(*dependency);
                 }
             }

@@ -1,4 +1,4 @@
-//! The supervisor: its state, where events come in and where actions go out.
+//! The supervisor: its data, the entry point of events and the exit of actions.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,33 +18,33 @@ use crate::model::map::Map;
 use crate::model::plan::SignalAction;
 use crate::model::{InstanceId, Mono, Plan, RunId, ServiceIndex, Signal};
 
-/// The deciding part of keepalive.
+/// The state of keepalive: services, timers, requests, reloads.
 #[derive(Debug)]
 pub struct Supervisor {
     pub(super) plan: Rc<Plan>,
     pub(super) services: ServiceTable,
-    /// The instance of each run of which something is left.
+    /// The instance of each current run.
     pub(super) runs: Map<RunId, InstanceId>,
-    /// The last one that was begun.
+    /// The id of the latest run.
     pub(super) last_run: RunId,
     pub(super) timers: Timers,
     pub(super) outbox: Outbox,
-    /// Services whose instances have changed state since [`Self::propagate`] last looked at them.
+    /// Services whose instances have changed state since the last call of [`Self::propagate`].
     pub(super) dirty: VecDeque<ServiceIndex>,
     pub(super) phase: Phase,
     pub(super) requests: Vec<Pending>,
-    /// The reloads that are under way.
+    /// The reloads that are in progress.
     pub(super) rollouts: Map<ServiceIndex, Rollout>,
     pub(super) random: Random,
     pub(super) now: Mono,
-    /// How many failures for good there have been.
+    /// The number of instances that have failed and were not restarted.
     pub(super) failures: u32,
 }
 
 impl Supervisor {
-    /// A supervisor that has started nothing yet; [`Event::Boot`] begins.
+    /// A supervisor that has started no service yet. The first event must be [`Event::Boot`].
     ///
-    /// `seed` drives the jitter of restart delays and nothing else.
+    /// `seed` determines the jitter of restart delays.
     #[must_use]
     pub fn new(plan: Rc<Plan>, seed: u64) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Supervisor {
             timers: Timers::default(),
             outbox: Outbox::default(),
             dirty: VecDeque::new(),
-            phase: Phase::Up,
+            phase: Phase::Running,
             requests: Vec::new(),
             rollouts: Map::new(),
             random: Random::new(seed),
@@ -64,22 +64,22 @@ impl Supervisor {
         }
     }
 
-    /// Takes in what has happened at `now`. Never blocks, never fails.
+    /// Handles an event that happened at `now`. The actions that follow are available from [`Self::poll`].
     pub fn handle(&mut self, now: Mono, event: Event) {
         self.now = now;
-        if matches!(self.phase, Phase::Over) {
-            return self.on_event_after_the_end(&event);
+        if matches!(self.phase, Phase::Ended) {
+            return self.on_event_after_end(&event);
         }
         match event {
             Event::Boot => self.on_boot(),
             Event::Spawned { run, pid } => self.on_spawned(run, pid),
-            Event::SpawnRefused { run, errno } => self.on_spawn_refused(run, errno),
+            Event::SpawnFailed { run, errno } => self.on_spawn_failed(run, errno),
             Event::Executed { run } => self.on_executed(run),
             Event::ExecFailed { run, failure } => self.on_exec_failed(run, failure),
             Event::BindFailed { run, failure } => self.on_bind_failed(run, failure),
             Event::Ready { run, source } => self.on_ready(run, source),
             Event::Reloading { run, since } => self.on_reloading(run, since),
-            Event::StoppingItself { run } => self.on_stopping_itself(run),
+            Event::StoppingReported { run } => self.on_stopping_reported(run),
             Event::ResetFailures { run } => self.on_reset_failures(run),
             Event::WatchdogPing { run } => self.on_watchdog_ping(run),
             Event::WatchdogInterval { run, interval } => self.on_watchdog_interval(run, interval),
@@ -100,18 +100,17 @@ impl Supervisor {
         self.propagate();
     }
 
-    /// Nothing follows from it any more, but what was decided before may still be on its way: not to the dead.
-    fn on_event_after_the_end(&mut self, event: &Event) {
+    /// Removes a run that has exited, so that queued signals to it are dropped. Nothing else follows from events any more.
+    fn on_event_after_end(&mut self, event: &Event) {
         if let Event::Exited { run, .. } = event {
             self.runs.remove(run);
         }
     }
 
-    /// What to do next. [`Step::Wait`] comes only when nothing is left to do, so that no caller sleeps on a stale
-    /// deadline.
+    /// Returns the next step. [`Step::Wait`] means that no actions are left, so its deadline is up to date.
     ///
-    /// An action may wait while other things happen. A start that has been called off meanwhile, and a signal whose
-    /// receiver has been reaped, are not given out any more.
+    /// Actions that have become pointless while they were queued are dropped: a start that has been cancelled, a signal to a
+    /// process that has been reaped.
     pub fn poll(&mut self) -> Step {
         match self.next_action() {
             Some(action) => Step::Do(action),
@@ -119,14 +118,14 @@ impl Supervisor {
         }
     }
 
-    /// How many actions [`Self::poll`] has still to give out, or to pass over. One event may become an action for each instance: who
-    /// can leave such events where they are does so while this is large.
+    /// The number of queued actions. A single event may cause one action for each instance, so callers should hold back such
+    /// events while this is large.
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.outbox.len()
     }
 
-    /// How many instances there are.
+    /// The number of instances.
     #[must_use]
     pub const fn instances(&self) -> u32 {
         self.services.total().instances()
@@ -135,14 +134,14 @@ impl Supervisor {
     /// The state, for status, metrics and tests.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        View { plan: &self.plan, table: &self.services, is_stopping: !matches!(self.phase, Phase::Up) }
+        View { plan: &self.plan, table: &self.services, is_stopping: !matches!(self.phase, Phase::Running) }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
         match &self.phase {
-            Phase::Up => self.timers.first(),
+            Phase::Running => self.timers.first(),
             Phase::Draining(drain) => Some(self.timers.first().map_or(drain.until(), |first| first.min(drain.until()))),
-            Phase::Over => None,
+            Phase::Ended => None,
         }
     }
 
@@ -159,14 +158,14 @@ impl Supervisor {
             SignalAction::Shutdown => self.on_stop_signal(signal),
             SignalAction::Reload if self.is_draining() => self.record(JournalEvent::SignalIgnored { signal }),
             SignalAction::Reload => {
-                self.record(JournalEvent::ConfigurationWanted { signal });
+                self.record(JournalEvent::ConfigReloadRequested { signal });
                 self.act(Action::LoadConfig { id: None });
             }
             SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal }),
         }
     }
 
-    /// A closed terminal ends what runs on it, as it ends any program; nobody has asked for a reload.
+    /// A closed terminal stops keepalive, as it stops any program, even if SIGHUP is configured to reload.
     fn on_terminal_closed(&mut self) {
         match self.plan.signals.of(Signal::HUP) {
             SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal: Signal::HUP }),
@@ -190,21 +189,21 @@ impl Supervisor {
         self.outbox.push(action);
     }
 
-    pub(super) fn record(&mut self, fact: JournalEvent) {
-        self.act(Action::JournalEntry(JournalEntry { at: self.now, fact }));
+    pub(super) fn record(&mut self, event: JournalEvent) {
+        self.act(Action::WriteJournal(JournalEntry { at: self.now, event }));
     }
 
-    /// The next action that still has a purpose.
+    /// The next action that has not become pointless.
     pub(super) fn next_action(&mut self) -> Option<Action> {
         while let Some(action) = self.outbox.pop() {
-            if self.still_holds(&action) {
+            if self.is_still_valid(&action) {
                 return Some(action);
             }
         }
         None
     }
 
-    fn still_holds(&self, action: &Action) -> bool {
+    fn is_still_valid(&self, action: &Action) -> bool {
         match action {
             Action::Spawn { run, instance, .. } => {
                 self.runs.get(run) == Some(instance) && self.kind_of_run(*run) == Some(StateKind::Spawning)
@@ -212,7 +211,7 @@ impl Supervisor {
             Action::Signal { run, scope: Scope::Main | Scope::Group, .. }
             | Action::AnnounceStop { run }
             | Action::StartProbe { run }
-            | Action::GiveUpProbe { run } => self.state_of_run(*run).is_some_and(State::has_process),
+            | Action::AbortProbe { run } => self.state_of_run(*run).is_some_and(State::has_process),
             Action::Signal { run, scope: Scope::Leftovers, .. } => {
                 self.kind_of_run(*run) == Some(StateKind::CleaningUp)
             }
@@ -225,14 +224,14 @@ impl Supervisor {
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
             | Action::PreferSockets { .. }
-            | Action::Adopt(_)
-            | Action::JournalEntry(_)
+            | Action::ApplyConfig(_)
+            | Action::WriteJournal(_)
             | Action::Reply { .. }
             | Action::Exit(_) => true,
         }
     }
 
-    /// The state of the instance that is in this run; `None`: nothing of the run is left.
+    /// The state of the instance of this run; `None` if the run has ended.
     pub(super) fn state_of_run(&self, run: RunId) -> Option<&State> {
         Some(&self.services.find(*self.runs.get(&run)?)?.state)
     }

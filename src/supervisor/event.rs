@@ -1,4 +1,5 @@
-//! What goes in and what comes out.
+//! The interface of the supervisor: events go in, actions come out.
+#![allow(missing_docs, reason = "a field has a comment where its name and type do not say everything")]
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,288 +12,170 @@ use super::run_result::Exit;
 use crate::model::plan::{Plan, Service};
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex, Signal, StartFailure};
 
-/// What has happened in the world.
+/// Something that has happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// keepalive is ready: start what starts by itself. Comes first, once.
+    /// keepalive is ready to start services. This is the first event and comes once.
     Boot,
-    /// [`Action::Spawn`] has made a process; whether it gets to run its program is still open.
+    /// [`Action::Spawn`] has created a process. It has not executed its program yet.
     Spawned {
-        /// As in the action.
         run: RunId,
-        /// Its main process, leader of its own process group.
+        /// The main process, which leads its own process group.
         pid: Pid,
     },
-    /// [`Action::Spawn`] could not make a process: the system is out of processes, memory or descriptors.
-    SpawnRefused {
-        /// As in the action.
-        run: RunId,
-        /// What the kernel said.
-        errno: Errno,
-    },
-    /// The process runs its program: execve(2) has succeeded.
-    Executed {
-        /// As in the action.
-        run: RunId,
-    },
-    /// The process could not run its program; it is about to exit, and [`Event::Exited`] follows.
-    ExecFailed {
-        /// As in the action.
-        run: RunId,
-        /// Which step, and why.
-        failure: StartFailure,
-    },
-    /// [`Action::Spawn`] has made no process and never will: a socket of the service cannot be bound.
-    BindFailed {
-        /// As in the action.
-        run: RunId,
-        /// Which, and why.
-        failure: StartFailure,
-    },
-    /// A main process says or shows that it is ready, as its service is configured to.
-    Ready {
-        /// As in the action.
-        run: RunId,
-        /// By what it is known.
-        source: ReadySource,
-    },
-    /// It says that it reloads, and is not there for others meanwhile: `RELOADING=1`. [`Event::Ready`] follows.
+    /// [`Action::Spawn`] could not create a process: the system is out of processes, memory or descriptors.
+    SpawnFailed { run: RunId, errno: Errno },
+    /// The process executes its program: execve(2) has succeeded.
+    Executed { run: RunId },
+    /// The process could not execute its program. It exits, and [`Event::Exited`] follows.
+    ExecFailed { run: RunId, failure: StartFailure },
+    /// [`Action::Spawn`] has created no process, and a retry would not help: a socket of the service cannot be bound.
+    BindFailed { run: RunId, failure: StartFailure },
+    /// The main process is ready, according to `source`.
+    Ready { run: RunId, source: ReadySource },
+    /// `RELOADING=1`: the process reloads and is not ready until the next [`Event::Ready`].
     Reloading {
-        /// As in the action.
         run: RunId,
-        /// When it has begun, if it says so: `MONOTONIC_USEC`.
+        /// `MONOTONIC_USEC`: when the reload began.
         since: Option<Mono>,
     },
-    /// It says that it ends by itself: `STOPPING=1`.
-    StoppingItself {
-        /// As in the action.
-        run: RunId,
-    },
-    /// It wants its unstable runs so far to be forgotten: `RESTART_RESET=1`.
-    ResetFailures {
-        /// As in the action.
-        run: RunId,
-    },
-    /// It shows that it is alive: `WATCHDOG=1`.
-    WatchdogPing {
-        /// As in the action.
-        run: RunId,
-    },
-    /// It will show so in other intervals from now on: `WATCHDOG_USEC`.
+    /// `STOPPING=1`: the process is about to exit on its own.
+    StoppingReported { run: RunId },
+    /// `RESTART_RESET=1`: the process asks keepalive to forget its unstable runs.
+    ResetFailures { run: RunId },
+    /// `WATCHDOG=1`: the process is alive.
+    WatchdogPing { run: RunId },
+    /// `WATCHDOG_USEC`: the process changes its watchdog interval.
     WatchdogInterval {
-        /// As in the action.
         run: RunId,
-        /// Zero: not any more.
+        /// Zero turns the watchdog off.
         interval: Duration,
     },
-    /// It says that it is in trouble: `WATCHDOG=trigger`.
-    WatchdogTriggered {
-        /// As in the action.
-        run: RunId,
-    },
-    /// What it is doing, starting or stopping, takes at least so much longer from now: `EXTEND_TIMEOUT_USEC`.
-    TimeoutExtended {
-        /// As in the action.
-        run: RunId,
-        /// How much.
-        by: Duration,
-    },
-    /// Another process of its takes its place as the main one: `MAINPID`.
-    MainPidChanged {
-        /// As in the action.
-        run: RunId,
-        /// The main process from now on.
-        pid: Pid,
-    },
-    /// A main process has ended and has been reaped.
-    Exited {
-        /// As in the action.
-        run: RunId,
-        /// How.
-        exit: Exit,
-        /// Whether its process group or session still has members.
-        leftovers: Leftovers,
-    },
-    /// After [`Event::Exited`] with [`Leftovers::Some`]: nothing is left of them.
-    LeftoversGone {
-        /// As in the action.
-        run: RunId,
-    },
-    /// keepalive has received a signal that somebody sent to it.
+    /// `WATCHDOG=trigger`: the process reports an internal error.
+    WatchdogTriggered { run: RunId },
+    /// `EXTEND_TIMEOUT_USEC`: the current start or stop needs at least `by` more time from now.
+    TimeoutExtended { run: RunId, by: Duration },
+    /// `MAINPID`: another process of the run is the main process from now on.
+    MainPidChanged { run: RunId, pid: Pid },
+    /// The main process has exited and has been reaped.
+    Exited { run: RunId, exit: Exit, leftovers: Leftovers },
+    /// No leftover processes remain. Follows [`Event::Exited`] with [`Leftovers::Some`].
+    LeftoversGone { run: RunId },
+    /// keepalive has received a signal.
     Signal(Signal),
-    /// The terminal that keepalive was started on has gone.
+    /// The terminal that keepalive was started on has been closed.
     TerminalClosed,
-    /// An operator wants something.
-    Request {
-        /// Goes back with the one [`Action::Reply`].
-        id: RequestId,
-        /// What.
-        request: Request,
-    },
-    /// [`Action::LoadConfig`] is done, and the configuration is valid. What it has in common with the plan so far stands at
-    /// the same position; what it has no more is still there, with no instances.
+    /// A request of an operator. The supervisor answers it with one [`Action::Reply`].
+    Request { id: RequestId, request: Request },
+    /// [`Action::LoadConfig`] has succeeded.
     ConfigLoaded {
-        /// As in the action.
         id: Option<RequestId>,
-        /// What it says.
+        /// Services keep their position in the plan. Removed services stay in it, with no instances.
         plan: Rc<Plan>,
     },
-    /// [`Action::LoadConfig`] has failed: the configuration cannot be read, or is invalid.
+    /// [`Action::LoadConfig`] has failed: the configuration cannot be read, or it is invalid.
     ConfigLoadFailed {
-        /// As in the action.
         id: Option<RequestId>,
-        /// Why, in one or more lines.
+        /// One or more lines.
         reason: Rc<str>,
     },
-    /// Nobody waits for the answer to this request any more: there will be none. What it has begun goes on.
+    /// The client of this request has gone: do not reply. The requested operation continues.
     Withdrawn(RequestId),
-    /// keepalive has no child at all any more, in answer to [`Action::SignalAll`] or later.
+    /// keepalive has no child processes left.
     NoChildren,
-    /// Time has passed. Comes after every wait; more of them do no harm.
+    /// Time has passed. Follows every wait; additional ticks are harmless.
     Tick,
 }
 
-/// By what it is known that a process is ready.
+/// The mechanism that has reported readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadySource {
     /// `READY=1` of sd_notify(3).
     Notify,
-    /// A message on its ipc channel.
+    /// A message on the ipc channel.
     Ipc,
-    /// A newline on its `ready.fd`.
+    /// A newline on `ready.fd`.
     Fd,
-    /// A probe that has passed.
+    /// A successful readiness probe.
     Probe,
 }
 
-/// Whether a main process left others behind in its process group or session.
+/// Whether a main process has left other processes behind in its process group or session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftovers {
-    /// No.
     None,
-    /// Yes; [`Event::LeftoversGone`] will tell when they are gone.
+    /// [`Event::LeftoversGone`] follows.
     Some,
 }
 
-/// What to do.
+/// Something that the runtime must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Start the instance's process; answered by [`Event::Spawned`] or [`Event::SpawnRefused`] before anything else
-    /// is handled. Until it is given out it can be called off.
+    /// Start the main process of an instance. The runtime answers with [`Event::Spawned`], [`Event::SpawnFailed`] or
+    /// [`Event::BindFailed`] before it handles anything else.
     Spawn {
-        /// The run that begins.
         run: RunId,
-        /// Of which instance.
         instance: InstanceId,
-        /// How often it has been restarted before: `KEEPALIVE_RESTARTS`.
+        /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
         restarts: u32,
-        /// What to start. Others of the same service may still be what it was before.
+        /// The definition to start. Other instances of the service may still run an older one.
         definition: Rc<Service>,
     },
-    /// Load the configuration again; answered by [`Event::ConfigLoaded`] or [`Event::ConfigLoadFailed`], unless that is
-    /// called off.
+    /// Load the configuration. The runtime answers with [`Event::ConfigLoaded`] or [`Event::ConfigLoadFailed`].
     LoadConfig {
-        /// The request that waits for it; `None`: a signal asked for it.
+        /// The request that waits for it; `None` after a signal.
         id: Option<RequestId>,
     },
-    /// Nobody waits any more for the configuration that is to be loaded for this request. If that has begun it goes on.
-    WithdrawConfigLoad {
-        /// As in [`Action::LoadConfig`].
-        id: RequestId,
-    },
-    /// Stop loading the configuration, whoever asked for it: everything is being stopped.
+    /// The client of this request has gone. Skip the load if it has not begun.
+    WithdrawConfigLoad { id: RequestId },
+    /// Cancel all loads of the configuration: keepalive is shutting down.
     CancelConfigLoad,
-    /// From now on this is the plan.
-    Adopt(Rc<Plan>),
-    /// Tell a process on its ipc channel that its stop signal is about to come.
-    AnnounceStop {
-        /// Whose main process it is.
-        run: RunId,
-    },
-    /// Find out by its probe whether the process is ready; answered by [`Event::Ready`].
-    StartProbe {
-        /// Whose process it is.
-        run: RunId,
-    },
-    /// The process was not ready in time: stop its probe, and log why the last try has failed.
-    GiveUpProbe {
-        /// Whose process it is.
-        run: RunId,
-    },
-    /// The main process has ended: release what belongs to it alone (its probe, its channel, what it has reported).
-    ReleaseRun {
-        /// Whose process it was.
-        run: RunId,
-        /// Of which instance.
-        instance: InstanceId,
-    },
-    /// Send a signal. Whoever is gone already or may not be signalled is no error.
-    Signal {
-        /// Whose processes they are.
-        run: RunId,
-        /// To which of them.
-        scope: Scope,
-        /// Which.
-        signal: Signal,
-    },
-    /// Send a signal to everything below keepalive, whoever started it; answered by [`Event::NoChildren`] if that is
-    /// nothing.
-    SignalAll {
-        /// Which.
-        signal: Signal,
-    },
-    /// Release what is kept from one run of an instance to the next: it has come to rest.
-    ReleaseInstance {
-        /// Which; no surge.
-        instance: InstanceId,
-    },
-    /// Release what is kept for an instance for as long as there is one: there is to be none any more.
-    RemoveInstance {
-        /// Which; no surge.
-        instance: InstanceId,
-    },
-    /// Release what is kept for a service: it is not in the configuration any more, and its last instance is gone.
-    ReleaseService {
-        /// Which.
-        service: ServiceIndex,
-    },
-    /// Direct connections to the sockets that this instance was given: it is ready, others at the same addresses may not be.
-    PreferSockets {
-        /// Which.
-        instance: InstanceId,
-    },
-    /// Write down what has happened.
-    JournalEntry(JournalEntry),
+    /// Use this plan from now on.
+    ApplyConfig(Rc<Plan>),
+    /// Announce the stop signal on the ipc channel of the process.
+    AnnounceStop { run: RunId },
+    /// Start the readiness probe. The runtime answers with [`Event::Ready`].
+    StartProbe { run: RunId },
+    /// Stop the readiness probe, because the process was not ready in time, and log its last failure.
+    AbortProbe { run: RunId },
+    /// Release the resources of a run whose main process has exited: its probe, its channel, its status.
+    ReleaseRun { run: RunId, instance: InstanceId },
+    /// Send a signal. If there is no such process any more, do nothing.
+    Signal { run: RunId, scope: Scope, signal: Signal },
+    /// Send a signal to all processes below keepalive. The runtime answers with [`Event::NoChildren`] if there are none.
+    SignalAll { signal: Signal },
+    /// Release the resources that an instance keeps between runs: it has stopped. Never a surge instance.
+    ReleaseInstance { instance: InstanceId },
+    /// Release the resources that an instance keeps for its whole life: it has been removed. Never a surge instance.
+    RemoveInstance { instance: InstanceId },
+    /// Release the resources of a service that has been removed from the configuration: its last instance is gone.
+    ReleaseService { service: ServiceIndex },
+    /// Direct new connections to the sockets of this instance: it is ready.
+    PreferSockets { instance: InstanceId },
+    /// Log and publish an event.
+    WriteJournal(JournalEntry),
     /// Answer a request.
-    Reply {
-        /// As in [`Event::Request`].
-        id: RequestId,
-        /// Done, or why not.
-        result: Result<(), Refusal>,
-    },
-    /// End keepalive.
+    Reply { id: RequestId, result: Result<(), Refusal> },
+    /// Exit.
     Exit(Outcome),
 }
 
-/// To whom a signal goes.
+/// The processes of a run that a signal is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The process itself, not reaped yet.
+    /// The main process, which has not been reaped.
     Main,
-    /// The process group that it leads; it is not reaped yet.
+    /// The process group of the main process, which has not been reaped.
     Group,
-    /// What it has left in its group and session; it has been reaped.
+    /// The leftover processes in the group and session of a main process that has been reaped.
     Leftovers,
 }
 
-/// What [`super::Supervisor::poll`] wants.
+/// What the runtime must do next; see [`super::Supervisor::poll`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Do this, then poll again.
+    /// Perform the action, then poll again.
     Do(Action),
-    /// Nothing to do before `until` unless something happens.
-    Wait {
-        /// `None`: for as long as it takes.
-        until: Option<Mono>,
-    },
+    /// Wait for an event, at most until `until`.
+    Wait { until: Option<Mono> },
 }

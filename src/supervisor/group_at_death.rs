@@ -1,20 +1,21 @@
-//! What `kill_mode` means for the process group of a main process that has died.
+//! What happens to the process group of a main process that has exited.
 
 use crate::model::plan::KillMode;
 
-/// What the death of a main process means for the rest of its process group: a rule of `kill_mode`.
+/// What happens to the process group of a main process that has exited, by `kill_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupAtDeath {
-    /// It is sent SIGKILL at once, while its number is still that of the main process, and its end is waited for.
+    /// It is sent SIGKILL before the main process is reaped, while its id cannot be reused. The next run waits until it is
+    /// gone.
     Killed,
-    /// It keeps running until it is signalled as leftovers, and its end is waited for.
+    /// It is stopped as leftover processes. The next run waits until it is gone.
     Kept,
-    /// It is none of keepalive's business.
+    /// It is left alone.
     LeftAlone,
 }
 
 impl GroupAtDeath {
-    /// The rule for `kill_mode`.
+    /// The rule of `kill_mode`.
     #[must_use]
     pub const fn of(kill_mode: KillMode) -> Self {
         match kill_mode {

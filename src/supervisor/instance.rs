@@ -1,22 +1,21 @@
-//! One instance: what each event does in each state.
+//! One instance, and the table of states and events.
 //!
-//! The table shows the state that follows, for a service that is restarted, is ready by `READY=1`, has a watchdog and
-//! depends on another service; `·` means that the instance stays in its state, or that the event cannot come. A test
-//! checks every field of it.
+//! The table shows the next state, for a service that is restarted, is ready by `READY=1`, has a watchdog and depends on
+//! another service. `·` means that the state does not change, or that the event cannot occur. A test checks every field.
 //!
 //! | event             | Waiting    | Spawning   | Executing  | Starting   | Running    | Stopping   | CleaningUp | BackingOff | Stopped    |
 //! |-------------------|------------|------------|------------|------------|------------|------------|------------|------------|------------|
 //! | spawned           | ·          | Executing  | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | spawn refused     | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | spawn failed      | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | bind failed       | ·          | Stopped    | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | executed          | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | ready             | ·          | ·          | Running    | Running    | ·          | ·          | ·          | ·          | ·          |
 //! | main pid changed  | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
-//! | stopping itself   | ·          | ·          | ·          | ·          | Stopping   | ·          | ·          | ·          | ·          |
+//! | stopping reported | ·          | ·          | ·          | ·          | Stopping   | ·          | ·          | ·          | ·          |
 //! | watchdog trigger  | ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | ·          | ·          |
 //! | other reports     | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | exited            | ·          | ·          | BackingOff | BackingOff | BackingOff | Stopped    | ·          | ·          | ·          |
-//! | left processes    | ·          | ·          | CleaningUp | CleaningUp | CleaningUp | CleaningUp | ·          | ·          | ·          |
+//! | exited, leftovers | ·          | ·          | CleaningUp | CleaningUp | CleaningUp | CleaningUp | ·          | ·          | ·          |
 //! | leftovers gone    | ·          | ·          | ·          | ·          | ·          | ·          | Stopped    | ·          | ·          |
 //! | deadline          | ·          | ·          | ·          | Stopping   | Stopping   | ·          | ·          | Spawning   | ·          |
 //! | dependency ready  | Spawning   | ·          | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
@@ -25,10 +24,9 @@
 //! | operator restarts | ·          | ·          | Stopping   | Stopping   | Stopping   | ·          | ·          | Spawning   | Spawning   |
 //! | shutdown          | Stopped    | Stopped    | Stopping   | Stopping   | Stopping   | ·          | ·          | Stopped    | ·          |
 //!
-//! What is Stopping, CleaningUp or Stopped here was stopped by an operator; what has run was not stable. After a stable run
-//! the next one follows at once: Spawning in place of BackingOff. The deadline of a running instance is that of its
-//! watchdog; those of an instance that is Stopping or CleaningUp bring the next signal. The other reports are those that
-//! change what is known of an instance and not its state.
+//! In the columns Stopping, CleaningUp and Stopped an operator has stopped the instance. All runs were unstable: after a
+//! stable run the restart follows at once, with Spawning in place of BackingOff. The deadline of a running instance is that
+//! of its watchdog; in Stopping and CleaningUp it is that of the next signal. Other reports update the data of the instance.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,26 +40,26 @@ use crate::model::{InstanceId, Mono, StartFailure};
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) id: InstanceId,
-    /// What its present or last run is made of.
+    /// The definition of the current or last run.
     pub(super) definition: Rc<Service>,
     pub(super) state: State,
-    /// How often it has been started again, for whatever reason.
+    /// The number of restarts, for any reason.
     pub(super) restarts: u32,
-    /// There has been a run since the last start: the next start is a restart.
+    /// There has been a run: the next start is a restart.
     pub(super) has_run: bool,
-    /// Its present run has been ready.
+    /// The current run has been ready.
     pub(super) has_been_ready: bool,
-    /// Its present run has reported `STOPPING=1`.
-    pub(super) has_announced_stop: bool,
-    /// As the new process of a reload that is not ready any more: when it has to be ready again, however often it changes.
-    pub(super) back_by: Option<Mono>,
-    /// How often it has to send `WATCHDOG=1` once it is ready.
+    /// The current run has reported `STOPPING=1`.
+    pub(super) has_reported_stopping: bool,
+    /// For the new process of a reload that is not ready any more: when it must be ready again, however often that changes.
+    pub(super) ready_again_by: Option<Mono>,
+    /// The interval of `WATCHDOG=1`, once it is ready.
     pub(super) watchdog: Option<Duration>,
-    /// Consecutive unstable runs.
+    /// The number of consecutive unstable runs.
     pub(super) unstable: u32,
-    /// Consecutive starts that the system refused.
-    pub(super) refusals: u32,
-    /// Why the present run never executed its program.
+    /// The number of consecutive failures to create a process.
+    pub(super) spawn_failures: u32,
+    /// Why the current run could not execute its program.
     pub(super) start_failure: Option<StartFailure>,
     pub(super) last_run: Option<RunResult>,
     /// Why it is in its state.
@@ -77,25 +75,25 @@ impl Instance {
             restarts: 0,
             has_run: false,
             has_been_ready: false,
-            has_announced_stop: false,
-            back_by: None,
+            has_reported_stopping: false,
+            ready_again_by: None,
             watchdog: None,
             unstable: 0,
-            refusals: 0,
+            spawn_failures: 0,
             start_failure: None,
             last_run: None,
             reason: None,
         }
     }
 
-    /// Its surge instance: not started, with the history of this one.
+    /// Creates its surge instance, which is not started and takes over the number of restarts and the last result.
     pub(super) fn surge(&self) -> Self {
         let (restarts, last_run) = (self.restarts, self.last_run);
         Self { restarts, last_run, has_run: true, ..Self::new(self.id.surge(), Rc::clone(&self.definition)) }
     }
 
-    /// Forgets the failures so far.
+    /// Forgets the failures.
     pub(super) const fn reset_failures(&mut self) {
-        (self.unstable, self.refusals) = (0, 0);
+        (self.unstable, self.spawn_failures) = (0, 0);
     }
 }

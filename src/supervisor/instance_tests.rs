@@ -1,4 +1,4 @@
-//! The table in the documentation of the module is true.
+//! Checks the table in the documentation of the module.
 
 use std::path::PathBuf;
 
@@ -20,36 +20,36 @@ const STATES: [StateKind; 9] = [
     StateKind::Stopped,
 ];
 
-/// What is done to the instance for one row.
+/// The input of one row of the table.
 #[derive(Clone, Copy)]
-enum Deed {
-    /// It is told each of these events, which are about a run of the instance, as the first thing that happens to it.
+enum Input {
+    /// Each of these events, about a run of the instance, on an instance of its own.
     Run(fn(RunId) -> Vec<Event>),
-    /// It is told these events, one after the other.
-    Others(fn(&Bench) -> Vec<Event>),
-    /// Its deadline comes, or much time passes if it has none.
+    /// These events, one after the other.
+    Others(fn(&Fixture) -> Vec<Event>),
+    /// The deadline of the instance, or a long time if it has none.
     Deadline,
 }
 
-const EVENTS: [(&str, Deed); 18] = [
-    ("spawned", Deed::Run(|run| vec![Event::Spawned { run, pid: pid(100) }])),
-    ("spawn refused", Deed::Run(|run| vec![Event::SpawnRefused { run, errno: Errno::EAGAIN }])),
-    ("bind failed", Deed::Run(|run| vec![Event::BindFailed { run, failure: FAILURE }])),
-    ("executed", Deed::Run(|run| vec![Event::Executed { run }])),
-    ("ready", Deed::Run(|run| vec![Event::Ready { run, source: ReadySource::Notify }])),
-    ("main pid changed", Deed::Run(|run| vec![Event::MainPidChanged { run, pid: pid(200) }])),
-    ("stopping itself", Deed::Run(|run| vec![Event::StoppingItself { run }])),
-    ("watchdog trigger", Deed::Run(|run| vec![Event::WatchdogTriggered { run }])),
-    ("other reports", Deed::Run(other_reports)),
-    ("exited", Deed::Run(|run| vec![exited(run, Leftovers::None)])),
-    ("left processes", Deed::Run(|run| vec![exited(run, Leftovers::Some)])),
-    ("leftovers gone", Deed::Run(|run| vec![Event::LeftoversGone { run }])),
-    ("deadline", Deed::Deadline),
-    ("dependency ready", Deed::Others(dependency_ready)),
-    ("operator starts", Deed::Others(|_| vec![request(Verb::Start)])),
-    ("operator stops", Deed::Others(|_| vec![request(Verb::Stop)])),
-    ("operator restarts", Deed::Others(|_| vec![request(Verb::Restart)])),
-    ("shutdown", Deed::Others(|_| vec![Event::Signal(Signal::TERM)])),
+const EVENTS: [(&str, Input); 18] = [
+    ("spawned", Input::Run(|run| vec![Event::Spawned { run, pid: pid(100) }])),
+    ("spawn failed", Input::Run(|run| vec![Event::SpawnFailed { run, errno: Errno::EAGAIN }])),
+    ("bind failed", Input::Run(|run| vec![Event::BindFailed { run, failure: FAILURE }])),
+    ("executed", Input::Run(|run| vec![Event::Executed { run }])),
+    ("ready", Input::Run(|run| vec![Event::Ready { run, source: ReadySource::Notify }])),
+    ("main pid changed", Input::Run(|run| vec![Event::MainPidChanged { run, pid: pid(200) }])),
+    ("stopping reported", Input::Run(|run| vec![Event::StoppingReported { run }])),
+    ("watchdog trigger", Input::Run(|run| vec![Event::WatchdogTriggered { run }])),
+    ("other reports", Input::Run(other_reports)),
+    ("exited", Input::Run(|run| vec![exited(run, Leftovers::None)])),
+    ("exited, leftovers", Input::Run(|run| vec![exited(run, Leftovers::Some)])),
+    ("leftovers gone", Input::Run(|run| vec![Event::LeftoversGone { run }])),
+    ("deadline", Input::Deadline),
+    ("dependency ready", Input::Others(dependency_ready)),
+    ("operator starts", Input::Others(|_| vec![request(Verb::Start)])),
+    ("operator stops", Input::Others(|_| vec![request(Verb::Stop)])),
+    ("operator restarts", Input::Others(|_| vec![request(Verb::Restart)])),
+    ("shutdown", Input::Others(|_| vec![Event::Signal(Signal::TERM)])),
 ];
 
 const FAILURE: StartFailure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
@@ -77,83 +77,82 @@ fn other_reports(run: RunId) -> Vec<Event> {
     ]
 }
 
-/// It becomes ready, or ready again.
-fn dependency_ready(bench: &Bench) -> Vec<Event> {
-    let run = bench.state(DB).run().expect("the dependency runs");
+/// The dependency becomes ready, or ready again.
+fn dependency_ready(fixture: &Fixture) -> Vec<Event> {
+    let run = fixture.state(DB).run().expect("the dependency runs");
     vec![Event::Reloading { run, since: None }, Event::Ready { run, source: ReadySource::Notify }]
 }
 
 fn request(verb: Verb) -> Event {
-    Event::Request { id: RequestId(0), request: Request::About(Target::Instance(WEB), verb) }
+    Event::Request { id: RequestId(0), request: Request::Control(Target::Instance(WEB), verb) }
 }
 
-/// A service that is ready by `READY=1`, has a watchdog and depends on another one.
-struct Bench {
+/// A service that is ready by `READY=1`, has a watchdog and depends on another service.
+struct Fixture {
     supervisor: Supervisor,
     now: Mono,
-    /// The last run that the instance has had.
+    /// The last run of the instance.
     last_run: Option<RunId>,
 }
 
-impl Bench {
-    /// The instance is in `kind`.
+impl Fixture {
+    /// Brings the instance to the state `kind`.
     fn new(kind: StateKind) -> Self {
         let supervisor = Supervisor::new(Rc::new(plan()), 0);
-        let mut bench = Self { supervisor, now: Mono::default() + HOUR, last_run: None };
-        bench.tell(Event::Boot);
-        let run = bench.state(DB).run().expect("the dependency starts");
-        bench.tell_all([Event::Spawned { run, pid: pid(200) }, Event::Executed { run }]);
+        let mut fixture = Self { supervisor, now: Mono::default() + HOUR, last_run: None };
+        fixture.send(Event::Boot);
+        let run = fixture.state(DB).run().expect("the dependency starts");
+        fixture.send_all([Event::Spawned { run, pid: pid(200) }, Event::Executed { run }]);
         if kind == StateKind::Waiting {
-            return bench;
+            return fixture;
         }
-        bench.tell(Event::Ready { run, source: ReadySource::Notify });
-        let run = bench.state(WEB).run().expect("it starts");
-        bench.last_run = Some(run);
+        fixture.send(Event::Ready { run, source: ReadySource::Notify });
+        let run = fixture.state(WEB).run().expect("it starts");
+        fixture.last_run = Some(run);
         let ready = Event::Ready { run, source: ReadySource::Notify };
-        let way = [
+        let steps = [
             (StateKind::Executing, Event::Spawned { run, pid: pid(100) }),
             (StateKind::Starting, Event::Executed { run }),
             (StateKind::Running, ready),
         ];
-        for (next, event) in way {
-            if bench.state(WEB).kind() == kind {
-                return bench;
+        for (next, event) in steps {
+            if fixture.state(WEB).kind() == kind {
+                return fixture;
             }
-            bench.tell(event);
-            assert_eq!(bench.state(WEB).kind(), next);
+            fixture.send(event);
+            assert_eq!(fixture.state(WEB).kind(), next);
         }
         match kind {
-            StateKind::Stopping => bench.tell(request(Verb::Stop)),
-            StateKind::CleaningUp => bench.tell_all([request(Verb::Stop), exited(run, Leftovers::Some)]),
-            StateKind::Stopped => bench.tell_all([request(Verb::Stop), exited(run, Leftovers::None)]),
-            StateKind::BackingOff => bench.tell(exited(run, Leftovers::None)),
+            StateKind::Stopping => fixture.send(request(Verb::Stop)),
+            StateKind::CleaningUp => fixture.send_all([request(Verb::Stop), exited(run, Leftovers::Some)]),
+            StateKind::Stopped => fixture.send_all([request(Verb::Stop), exited(run, Leftovers::None)]),
+            StateKind::BackingOff => fixture.send(exited(run, Leftovers::None)),
             StateKind::Waiting
             | StateKind::Spawning
             | StateKind::Executing
             | StateKind::Starting
             | StateKind::Running => {}
         }
-        assert_eq!(bench.state(WEB).kind(), kind);
-        bench
+        assert_eq!(fixture.state(WEB).kind(), kind);
+        fixture
     }
 
-    fn tell(&mut self, event: Event) {
+    fn send(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
     }
 
-    fn tell_all(&mut self, events: impl IntoIterator<Item = Event>) {
-        events.into_iter().for_each(|event| self.tell(event));
+    fn send_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.send(event));
     }
 
     fn state(&self, id: InstanceId) -> State {
         self.supervisor.services[id].state
     }
 
-    /// The runs that an event may be about: the present one, or if there is none the last one, and one that there has
-    /// never been.
+    /// The runs that an event may refer to: the current one; without a current one the last one and one that never existed.
     fn runs(&self) -> Vec<RunId> {
-        let never = RunId::new(u64::MAX);
-        self.state(WEB).run().map_or_else(|| self.last_run.into_iter().chain([never]).collect(), |run| vec![run])
+        let unknown = RunId::new(u64::MAX);
+        self.state(WEB).run().map_or_else(|| self.last_run.into_iter().chain([unknown]).collect(), |run| vec![run])
     }
 }
 
@@ -178,31 +177,31 @@ fn plan() -> Plan {
     }
 }
 
-/// The states that follow `kind` by the ways that there are to do it.
-fn outcomes(kind: StateKind, deed: Deed) -> Vec<StateKind> {
+/// The next states after `kind`, for each variant of the input.
+fn outcomes(kind: StateKind, input: Input) -> Vec<StateKind> {
     let apply = |events: Vec<Event>| {
-        let mut bench = Bench::new(kind);
-        bench.tell_all(events);
-        let state = bench.state(WEB);
+        let mut fixture = Fixture::new(kind);
+        fixture.send_all(events);
+        let state = fixture.state(WEB);
         if let Some(run) = state.run() {
-            assert_eq!(bench.supervisor.instance_of(run), Some(WEB));
+            assert_eq!(fixture.supervisor.instance_of(run), Some(WEB));
         }
         state.kind()
     };
-    let bench = Bench::new(kind);
-    match deed {
-        Deed::Run(events) => bench.runs().into_iter().flat_map(events).map(|event| apply(vec![event])).collect(),
-        Deed::Others(events) => vec![apply(events(&bench))],
-        Deed::Deadline => {
-            let mut bench = bench;
-            bench.now = bench.state(WEB).deadline().unwrap_or(bench.now + HOUR);
-            bench.tell(Event::Tick);
-            vec![bench.state(WEB).kind()]
+    let fixture = Fixture::new(kind);
+    match input {
+        Input::Run(events) => fixture.runs().into_iter().flat_map(events).map(|event| apply(vec![event])).collect(),
+        Input::Others(events) => vec![apply(events(&fixture))],
+        Input::Deadline => {
+            let mut fixture = fixture;
+            fixture.now = fixture.state(WEB).deadline().unwrap_or(fixture.now + HOUR);
+            fixture.send(Event::Tick);
+            vec![fixture.state(WEB).kind()]
         }
     }
 }
 
-/// The rows of the table, the first one with the names of the states.
+/// The rows of the table. The first one has the names of the states.
 fn table() -> Vec<Vec<&'static str>> {
     let rows = include_str!("instance.rs").lines().filter_map(|line| line.strip_prefix("//! |")?.strip_suffix('|'));
     rows.filter(|row| !row.contains("---")).map(|row| row.split('|').map(str::trim).collect()).collect()
@@ -220,10 +219,10 @@ fn the_table_has_a_column_for_each_state_and_a_row_for_each_event() {
 #[test]
 fn each_field_of_the_table_shows_the_state_that_follows() {
     let mut wrong = Vec::new();
-    for (row, (event, deed)) in table()[1..].iter().zip(EVENTS) {
+    for (row, (event, input)) in table()[1..].iter().zip(EVENTS) {
         for (field, kind) in row[1..].iter().zip(STATES) {
             let expected = if *field == "·" { format!("{kind:?}") } else { (*field).to_owned() };
-            let found = outcomes(kind, deed);
+            let found = outcomes(kind, input);
             if found.is_empty() || found.iter().any(|found| format!("{found:?}") != expected) {
                 wrong.push(format!("{event} in {kind:?}: {field:?}, but it is {found:?}"));
             }

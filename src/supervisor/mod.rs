@@ -1,23 +1,22 @@
-//! Decides. What has happened goes in, what to do comes out; nothing else.
+//! The supervisor decides what happens to the services. Events go in, actions come out.
 //!
-//! Pure: no system call, no clock, no file, no logging, and it cannot fail. Failures of the world arrive as
-//! [`Event`]s, decisions leave as [`Action`]s, and every transition is told as one [`JournalEntry`]. The same events at the
-//! same times with the same seed give the same actions, which is what `tests/sim` lives on.
+//! It is pure: it makes no system calls, reads no clock and no files, does not log, and cannot fail. Failures of the system
+//! come in as [`Event`]s, decisions go out as [`Action`]s, and each transition is recorded as one [`JournalEntry`]. The same
+//! plan, events, times and seed give the same actions; `tests/sim` depends on this.
 //!
-//! The life of an instance (`State`):
+//! The states of an instance (`State`):
 //!
 //! ```text
 //!              dependencies ready          execve done             ready
 //!   Waiting ───────────────────► Spawning ─► Executing ─► Starting ─► Running
 //!      ▲                          ▲                │           │         │ stop
-//!      │ operator      due / at once              └─── it dies ───┬──────┤
+//!      │ operator      due / at once              └─── it exits ──┬──────┤
 //!      │                          │                                ▼      ▼
-//!   Stopped ◄── settled ──── BackingOff ◄── what it left is gone ── CleaningUp ◄── Stopping
+//!   Stopped ◄── decision ─── BackingOff ◄─── no leftover processes ── CleaningUp ◄── Stopping
 //! ```
 //!
-//! Where to start reading: [`Supervisor::handle`], then `instance.rs` for what each event does to each state,
-//! `restart.rs` for whether a run is followed by another, `service.rs` for what instances mean to their service and its
-//! neighbours, `shutdown.rs` for the ordered end.
+//! Start reading at [`Supervisor::handle`]. `instance.rs` has the table of states and events, `transitions.rs` its code,
+//! `restart.rs` the restart policy, `service.rs` the dependencies between services, `shutdown.rs` the shutdown.
 
 mod configure;
 mod core;

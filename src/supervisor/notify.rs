@@ -1,4 +1,4 @@
-//! What processes report by sd_notify(3), or what probes find out about them.
+//! Reports of processes: readiness, reloads, the watchdog and the other messages of sd_notify(3).
 
 use std::time::Duration;
 
@@ -12,30 +12,31 @@ use super::state::{AfterStop, Running, StartDeadline, State, StopStage, Stopping
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
 
-/// A process that has been sent the signal to reload reports `RELOADING=1` within this time, or never.
+/// A process that has been sent the reload signal must send `RELOADING=1` within this time. If it does not, it does not
+/// report reloads.
 const RELOADING_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As in `MONOTONIC_USEC`.
+/// The unit of `MONOTONIC_USEC`.
 const fn microseconds(time: Mono) -> u64 {
     time.as_nanos() / 1000
 }
 
 impl Supervisor {
-    /// A report makes a process ready if its service is configured to be ready by it. `READY=1` also ends a reload that the
-    /// process has reported. Nothing counts after `STOPPING=1`.
+    /// A process becomes ready by the source that its service is configured with. `READY=1` also ends a reload that the
+    /// process has reported. Reports after `STOPPING=1` are ignored.
     pub(super) fn on_ready(&mut self, run: RunId, source: ReadySource) {
         let Some(id) = self.instance_of(run) else { return };
-        if self.services[id].has_announced_stop {
+        if self.services[id].has_reported_stopping {
             return;
         }
         let is_configured = is_configured(&self.services[id].definition.ready, source);
         if is_configured {
-            // A process that reports has been executed, although that event has not come yet.
+            // A process that reports has executed its program, even if `Event::Executed` has not come yet.
             self.on_executed(run);
         }
         let ends_reload = source == ReadySource::Notify;
-        // As the new process of a reload it was ready and has reported `RELOADING=1` since.
-        let is_reloading = self.services[id].back_by.is_some();
+        // The new process of a reload was ready and has reported `RELOADING=1` since.
+        let is_reloading = self.services[id].ready_again_by.is_some();
         match self.services[id].state {
             State::Starting { process, deadline: StartDeadline::ReadyBy(_) }
                 if is_configured || (ends_reload && is_reloading) =>
@@ -49,7 +50,7 @@ impl Supervisor {
                 }
                 Readiness::Ready => {}
             },
-            // With `ready = { delay = … }` the time alone counts; in the other states readiness has no meaning.
+            // With `ready = { delay = … }` only the time counts; in the other states readiness has no meaning.
             State::Starting { .. }
             | State::Running(_)
             | State::Waiting
@@ -62,12 +63,12 @@ impl Supervisor {
         }
     }
 
-    /// `RELOADING=1`. `since`: when the reload has begun, if the process reports that.
+    /// `RELOADING=1`. `since`: when the reload began, if the process reports it.
     pub(super) fn on_reloading(&mut self, run: RunId, since: Option<Mono>) {
-        let Some(id) = self.instance_of(run).filter(|id| !self.services[*id].has_announced_stop) else { return };
+        let Some(id) = self.instance_of(run).filter(|id| !self.services[*id].has_reported_stopping) else { return };
         let State::Running(running) = self.services[id].state else { return };
         let readiness = match running.readiness {
-            // As in systemd: another reload may have been under way when the signal was sent.
+            // As in systemd: a report from before the signal belongs to another reload.
             Readiness::ReloadSignalled { at, .. }
                 if since.is_some_and(|since| microseconds(since) >= microseconds(at)) =>
             {
@@ -80,17 +81,17 @@ impl Supervisor {
         self.set_readiness(id, readiness);
     }
 
-    /// `STOPPING=1`: it ends by itself, and has the same time for it as after a stop signal.
-    pub(super) fn on_stopping_itself(&mut self, run: RunId) {
+    /// `STOPPING=1`: the process exits on its own, and has `stop_timeout` to do so.
+    pub(super) fn on_stopping_reported(&mut self, run: RunId) {
         let Some(id) = self.instance_of(run) else { return };
-        self.services[id].has_announced_stop = true;
+        self.services[id].has_reported_stopping = true;
         let State::Running(Running { process, .. }) = self.services[id].state else { return };
         let until = self.now + self.services[id].definition.stop.timeout;
-        let stopping = Stopping { process, stage: StopStage::Asked, until, then: AfterStop::Own };
-        self.enter(id, State::Stopping(stopping), Reason::Leaves);
+        let stopping = Stopping { process, stage: StopStage::SignalSent, until, then: AfterStop::ExitOnItsOwn };
+        self.enter(id, State::Stopping(stopping), Reason::StoppingReported);
     }
 
-    /// Sends it the signal to reload. What comes of it, it reports if it knows how to.
+    /// Sends the reload signal. A process that supports it reports the progress.
     pub(super) fn signal_reload(&mut self, id: InstanceId, signal: Signal) {
         let State::Running(Running { process, readiness, .. }) = self.services[id].state else { return };
         self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
@@ -99,24 +100,24 @@ impl Supervisor {
         self.set_readiness(id, Readiness::ReloadSignalled { at, until: at + timeout, is_ready });
     }
 
-    /// It has not reported in time that it reloads, or that it is ready again.
+    /// The process has not reported in time that it reloads, or that it is ready again.
     pub(super) fn on_reload_report_missing(&mut self, id: InstanceId) {
         let State::Running(Running { readiness, .. }) = self.services[id].state else { return };
         if let Readiness::Reloading { .. } = readiness {
-            self.fail_rollout(id, RolloutError::Late);
+            self.fail_rollout(id, RolloutError::ReloadTimedOut);
         }
         if readiness.is_reload_pending() {
             self.set_readiness(id, readiness.settled());
         }
     }
 
-    /// The process has ended although nobody requested it. A reload that waits for it has failed.
+    /// The process has exited on its own. A reload that waits for it has failed.
     pub(super) fn fail_unproven(&mut self, id: InstanceId, result: RunResult) {
         if self.is_unproven(id) {
-            let has_announced_it =
-                matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::Own, .. }));
+            let has_reported_it =
+                matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::ExitOnItsOwn, .. }));
             let error =
-                if has_announced_it { RolloutError::StoppedItself(result) } else { RolloutError::Ended(result) };
+                if has_reported_it { RolloutError::ExitedAfterStopping(result) } else { RolloutError::Exited(result) };
             self.fail_rollout(id, error);
         }
     }
@@ -133,12 +134,12 @@ impl Supervisor {
         if readiness != Readiness::NotReady || !self.is_new(id) {
             return self.update_running(id, |running| running.readiness = readiness);
         }
-        // A reload does not wait for it without end, and it can still fail.
+        // The new process of a reload must become ready again in time, or the reload fails.
         let (now, instance) = (self.now, &mut self.services[id]);
         instance.has_been_ready = false;
         let until = now + instance.definition.ready_timeout;
-        let back_by = *instance.back_by.get_or_insert(until + instance.definition.reload.soak);
-        let deadline = StartDeadline::ReadyBy(until.min(back_by));
+        let ready_again_by = *instance.ready_again_by.get_or_insert(until + instance.definition.reload.soak);
+        let deadline = StartDeadline::ReadyBy(until.min(ready_again_by));
         self.enter(id, State::Starting { process, deadline }, Reason::Ready);
     }
 
@@ -178,17 +179,17 @@ impl Supervisor {
             State::Starting { process, deadline: StartDeadline::ReadyBy(until) } => {
                 let instance = &mut self.services[id];
                 let soak = instance.definition.reload.soak;
-                instance.back_by = instance.back_by.map(|by| by.max(extended + soak));
+                instance.ready_again_by = instance.ready_again_by.map(|by| by.max(extended + soak));
                 let deadline = StartDeadline::ReadyBy(until.max(extended));
                 self.set_state(id, State::Starting { process, deadline });
             }
-            State::Stopping(stopping @ Stopping { stage: StopStage::Asked, until, .. }) => {
+            State::Stopping(stopping @ Stopping { stage: StopStage::SignalSent, until, .. }) => {
                 self.set_state(id, State::Stopping(Stopping { until: until.max(extended), ..stopping }));
             }
             State::Running(Running { readiness: Readiness::Reloading { until }, .. }) => {
                 self.set_readiness(id, Readiness::Reloading { until: until.max(extended) });
             }
-            // No timeout of theirs can be extended.
+            // These have no timeout that can be extended.
             State::Starting { deadline: StartDeadline::ReadyAt(_), .. }
             | State::Running(_)
             | State::Waiting
@@ -201,7 +202,7 @@ impl Supervisor {
         }
     }
 
-    /// `MAINPID`: another process is the main one from now on. The one before may end when it likes.
+    /// `MAINPID`: `pid` is the main process from now on. The exit of the previous one has no effect.
     pub(super) fn on_main_pid_changed(&mut self, run: RunId, pid: Pid) {
         let Some(id) = self.instance_of(run) else { return };
         self.on_executed(run);

@@ -1,4 +1,4 @@
-//! What an operator can request, and why a request is refused.
+//! The requests of operators, and why a request is refused.
 
 use std::rc::Rc;
 
@@ -6,100 +6,104 @@ use super::rollout::ReloadFailure;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
-/// Tells one request from another; chosen by whoever asks.
+/// Identifies a request; chosen by the client of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// What an operator wants.
+/// A request of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Something about one service or instance.
-    About(Target, Verb),
-    /// Another number of instances, at least 1: done when these are ready and the surplus is gone. Not of a oneshot.
+    /// An operation on services or instances.
+    Control(Target, Verb),
+    /// Change the number of instances, which is at least 1. Done when these are ready and the surplus is gone. Refused for
+    /// a oneshot.
     Scale(ServiceIndex, u32),
-    /// Read the configuration again; done when it is in force.
-    Configure,
-    /// The ordered stop of everything. Answered at once, also if it has begun already.
+    /// Load the configuration again. Done when it is in effect.
+    ReloadConfig,
+    /// Shut keepalive down. Answered at once.
     Shutdown,
 }
 
-/// Whom it is about.
+/// The instances that a request applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// All instances of all services.
     All,
-    /// All instances of it.
+    /// All instances of one service.
     Service(ServiceIndex),
-    /// This one alone.
+    /// One instance.
     Instance(InstanceId),
 }
 
-/// What is to be done.
+/// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Run it; done when it is ready, a oneshot when it has succeeded. Forgets its failures.
+    /// Start it and reset its failures. Done when it is ready, or when the oneshot has succeeded.
     Start,
-    /// Stop it; done when nothing of it is left.
+    /// Stop it. Done when it has no processes left.
     Stop,
-    /// Stop it and run it again; done when a start would be. Forgets its failures.
+    /// Stop it and start it again. Done when a start would be.
     Restart,
-    /// Replace its processes one by one, so that there are never fewer ready ones; done when each has another.
+    /// Replace its processes one after the other, so that the number of ready instances does not drop. Done when all are
+    /// replaced.
     Reload,
-    /// Send a signal to its main processes; not possible if there is none.
+    /// Send a signal to its main processes. Refused if there are none.
     Signal(Signal),
 }
 
-/// Why a request was not done.
+/// Why a request was refused, or has failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
-    /// Everything is being stopped.
+    /// keepalive is shutting down.
     ShuttingDown,
-    /// It does not run.
+    /// The instance is not running.
     NotRunning(InstanceId),
-    /// It was started and has failed for good.
+    /// The instance was started and has failed.
     Failed(InstanceId),
-    /// Another request has taken it elsewhere meanwhile.
-    Overtaken(InstanceId),
-    /// There is no such instance, or no more.
-    Unknown(InstanceId),
-    /// It is being reloaded already.
+    /// Another request has changed the instance in the meantime.
+    Superseded(InstanceId),
+    /// There is no such instance.
+    UnknownInstance(InstanceId),
+    /// The service is being reloaded already.
     Reloading(ServiceIndex),
-    /// A reload has failed; what was there before goes on.
+    /// A reload has failed. The old processes continue.
     ReloadFailed(ReloadFailure),
-    /// There cannot be so many instances that this is the last.
+    /// There cannot be so many instances that this one would be the last.
     TooMany(InstanceId, TooManyInstances),
-    /// It is a oneshot: it has as many instances as its configuration says, and runs once.
+    /// The service is a oneshot, which can be neither scaled nor reloaded.
     Oneshot(ServiceIndex),
-    /// The configuration cannot be read or is invalid, for this reason.
+    /// The configuration cannot be read, or is invalid, for this reason.
     ConfigLoadFailed(Rc<str>),
 }
 
-/// A request whose answer is still out.
+/// A request that has not been answered.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) id: RequestId,
-    pub(super) up: Vec<InstanceId>,
-    pub(super) down: Vec<InstanceId>,
-    /// Services whose reload it waits for.
+    /// Instances that must become ready.
+    pub(super) awaiting_ready: Vec<InstanceId>,
+    /// Instances that must stop.
+    pub(super) awaiting_stop: Vec<InstanceId>,
+    /// Services whose reload must finish.
     pub(super) reloads: Vec<ServiceIndex>,
-    /// What has gone wrong with one of these.
+    /// The first failure of these reloads.
     pub(super) failure: Option<ReloadFailure>,
-    /// The configuration is being loaded for it.
+    /// It waits for the configuration to be loaded.
     pub(super) is_loading: bool,
 }
 
 impl Pending {
-    /// Done when these are ready, those are down, and the services have been reloaded.
+    /// Done when all of these have been reached.
     pub(super) const fn new(
         id: RequestId,
-        up: Vec<InstanceId>,
-        down: Vec<InstanceId>,
+        awaiting_ready: Vec<InstanceId>,
+        awaiting_stop: Vec<InstanceId>,
         reloads: Vec<ServiceIndex>,
     ) -> Self {
-        Self { id, up, down, reloads, failure: None, is_loading: false }
+        Self { id, awaiting_ready, awaiting_stop, reloads, failure: None, is_loading: false }
     }
 
-    /// Nothing can be said before the configuration has been loaded.
+    /// Cannot be done before the configuration has been loaded.
     pub(super) fn config_load(id: RequestId) -> Self {
         Self { is_loading: true, ..Self::new(id, Vec::new(), Vec::new(), Vec::new()) }
     }

@@ -1,13 +1,13 @@
 //! The queue of actions, in the order in which they were decided.
 //!
-//! Other things happen while an action waits here. One that they have made pointless is not given out any more: a start
-//! that was called off, a signal whose receiver has been reaped.
+//! An action may become pointless while it waits here, such as a signal to a process that has been reaped.
+//! `Supervisor::next_action` drops it.
 
 use std::collections::VecDeque;
 
 use super::event::Action;
 
-/// An empty queue gives its memory back above this capacity: the burst of a start is not kept for ever.
+/// The capacity, in actions, that an empty queue keeps. The memory of a burst, such as a start, is returned.
 const MAX_IDLE_CAPACITY: usize = 64;
 
 #[derive(Debug, Default)]

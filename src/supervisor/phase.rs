@@ -1,38 +1,39 @@
-//! Whether keepalive is up, stops everything in order, or has ended.
+//! The phase of keepalive as a whole: it is running, is shutting down, or has ended.
 
 use super::record::Outcome;
 use crate::model::Mono;
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    Up,
+    Running,
+    /// keepalive is shutting down.
     Draining(Drain),
-    /// [`super::Action::Exit`] has been given out.
-    Over,
+    /// [`super::Action::Exit`] has been decided.
+    Ended,
 }
 
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// When `shutdown_timeout` is over.
+    /// When `shutdown_timeout` elapses.
     pub(super) deadline: Mono,
     pub(super) outcome: Outcome,
     pub(super) stage: DrainStage,
-    /// Whether a signal to shut down has come since it began: the next one forces it.
-    pub(super) signalled: bool,
+    /// A signal to shut down has been received. The next one forces the shutdown.
+    pub(super) is_signalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainStage {
-    /// The services are being stopped in order.
+    /// The services are being stopped, dependents first.
     Services,
-    /// They are down; what they left has been asked to end.
+    /// The services have stopped. Leftover processes have been sent SIGTERM.
     Leftovers { until: Mono },
-    /// Everything has got SIGKILL.
+    /// All processes have been sent SIGKILL.
     Killed { until: Mono },
 }
 
 impl Drain {
-    /// When something is to happen without any other event.
+    /// When the shutdown continues without an event.
     pub(super) fn until(&self) -> Mono {
         match self.stage {
             DrainStage::Services => self.deadline,

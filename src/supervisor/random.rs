@@ -1,4 +1,4 @@
-//! Chance that can be repeated.
+//! A random number generator: the same seed gives the same numbers.
 
 /// splitmix64: a small generator whose whole state is its seed.
 #[derive(Clone, Debug)]

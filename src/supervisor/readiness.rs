@@ -1,4 +1,4 @@
-//! What is known of a process that has been ready: whether others can use it now, and by when it has to report.
+//! Whether a process that has been ready is ready now, and the deadlines of its reports.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::model::Mono;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
     Ready,
-    /// It has said that it is not ready at the moment: `RELOADING=1`.
+    /// It has sent `RELOADING=1`.
     NotReady,
-    /// It has been sent the signal to reload and has not reported yet. If it does not report by `until`, it never will.
+    /// It has been sent the reload signal and has not reported yet. After `until` keepalive does not expect a report.
     ReloadSignalled {
         at: Mono,
         until: Mono,
         is_ready: bool,
     },
-    /// It has reported that it reloads; it has to report by `until` that it is ready again.
+    /// It has reported that it reloads, in answer to the reload signal. It must report by `until` that it is ready again.
     Reloading {
         until: Mono,
     },
@@ -27,7 +27,7 @@ impl Readiness {
         matches!(self, Self::Ready | Self::ReloadSignalled { is_ready: true, .. })
     }
 
-    /// When a report that is expected counts as missing.
+    /// When an expected report is overdue.
     pub(super) const fn until(self) -> Option<Mono> {
         match self {
             Self::ReloadSignalled { until, .. } | Self::Reloading { until } => Some(until),
@@ -35,7 +35,7 @@ impl Readiness {
         }
     }
 
-    /// The same without an expected report: the reload that waited for it is over.
+    /// The same readiness without an expected report: the reload that waited for it has ended.
     pub(super) const fn settled(self) -> Self {
         match self {
             Self::Ready | Self::ReloadSignalled { is_ready: true, .. } => Self::Ready,
@@ -43,13 +43,13 @@ impl Readiness {
         }
     }
 
-    /// Whether it has been sent the signal to reload and the outcome is open.
+    /// Whether it has been sent the reload signal and the reload has not ended.
     pub(super) const fn is_reload_pending(self) -> bool {
         matches!(self, Self::ReloadSignalled { .. } | Self::Reloading { .. })
     }
 }
 
-/// How often a process has to send `WATCHDOG=1`, and by when the next one is due.
+/// How often a process must send `WATCHDOG=1`, and when the next message is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WatchdogDeadline {
     pub(super) every: Duration,

@@ -1,5 +1,8 @@
-//! What is told: one fact for each thing that happened, from which the journal makes the line, the counter and the
-//! event.
+//! What the supervisor records: the journal turns each event into a log line, counters and a public event.
+//!
+//! The variants of [`JournalEvent`] are named after the public events; see docs/events.md. To add an event, add a variant
+//! here, record it where it happens, and follow the compiler to `runtime::wording` and `runtime::journal`.
+#![allow(missing_docs, reason = "a field has a comment where its name and type do not say everything")]
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,244 +15,182 @@ use super::state_name::StateName;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal};
 
-/// One fact and when it came about.
+/// An event with its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
-    /// When.
     pub at: Mono,
-    /// What.
-    pub fact: JournalEvent,
+    pub event: JournalEvent,
 }
 
-/// What has happened.
+/// An event that users can see.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JournalEvent {
-    /// An instance has gone from one state to another.
+    /// An instance has changed its state.
     Transition {
-        /// Which.
         instance: InstanceId,
-        /// From this state,
         from: StateName,
-        /// to this one,
         to: StateName,
-        /// Its main process, or the one that it had.
+        /// The current or the last main process.
         pid: Option<Pid>,
-        /// for this reason.
         reason: Reason,
     },
-    /// It did not end within `stop_timeout`; SIGKILL follows.
+    /// A process did not exit within `stop_timeout`. SIGKILL follows.
     StopTimedOut {
-        /// Which.
         instance: InstanceId,
-        /// Its main process.
         pid: Pid,
-        /// How long it was given.
+        /// `stop_timeout`.
         after: Duration,
     },
-    /// It has left processes behind in its group or session, which are being ended before anything else.
-    LeftBehind {
-        /// Which.
+    /// A main process has left processes behind in its group or session. They are stopped before the next run.
+    LeftoverProcessesFound {
         instance: InstanceId,
-        /// The main process that has ended.
+        /// The main process that has exited.
         pid: Pid,
     },
-    /// A process, or what it has left, is still there after SIGKILL.
+    /// A process, or its leftover processes, are still there after SIGKILL.
     Unkillable {
-        /// Which.
         instance: InstanceId,
         /// The main process.
         pid: Pid,
     },
-    /// An operator wants another number of instances.
-    Scaled {
-        /// Of which service.
-        service: ServiceIndex,
-        /// How many there were to be,
-        from: u32,
-        /// and how many now.
-        to: u32,
-    },
-    /// Each of a service's instances has failed, or for a oneshot: it has not succeeded and will not.
-    ServiceFailed {
-        /// Which.
-        service: ServiceIndex,
-    },
-    /// A signal went to the main processes.
+    /// The number of instances has changed.
+    Scaled { service: ServiceIndex, from: u32, to: u32 },
+    /// All instances of a service have failed, or a oneshot has not succeeded.
+    ServiceFailed { service: ServiceIndex },
+    /// keepalive has forwarded a signal to the main processes.
     SignalForwarded {
-        /// Which.
         signal: Signal,
-        /// To how many.
+        /// The number of processes.
         receivers: u32,
     },
-    /// A signal was ignored as configured.
-    SignalIgnored {
-        /// Which.
-        signal: Signal,
-    },
-    /// A signal asks for the configuration to be read again.
-    ConfigurationWanted {
-        /// Which.
-        signal: Signal,
-    },
-    /// Another configuration is in force.
-    Reconfigured(Changes),
-    /// Another configuration was not taken, because this service is being reloaded.
-    ReconfigurationRefused {
-        /// Which.
-        service: ServiceIndex,
-    },
-    /// Another configuration could not be read, or is invalid.
-    ConfigLoadFailed {
-        /// Why, in one or more lines.
+    /// keepalive has ignored a signal, as configured.
+    SignalIgnored { signal: Signal },
+    /// A signal has requested a reload of the configuration.
+    ConfigReloadRequested { signal: Signal },
+    /// A new configuration is in effect.
+    ConfigReloaded(Changes),
+    /// A new configuration was rejected, because this service is being reloaded.
+    ConfigReloadRejected { service: ServiceIndex },
+    /// The configuration could not be read, or is invalid.
+    ConfigReloadFailed {
+        /// One or more lines.
         reason: Rc<str>,
     },
-    /// The processes of a service are being replaced.
-    ReloadBegun {
-        /// Which.
-        service: ServiceIndex,
-    },
-    /// An instance has another process.
-    Replaced {
-        /// Which.
+    /// The reload of a service has begun.
+    ReloadStarted { service: ServiceIndex },
+    /// A new process has taken the place of the old one.
+    InstanceReplaced {
         instance: InstanceId,
-        /// The one it had, if it still runs,
+        /// `None` if the old process has exited.
         old: Option<Pid>,
-        /// and the one that it has.
+        /// `None` if the new process does not exist yet.
         new: Option<Pid>,
     },
-    /// A reload has failed, and the service goes back to what it was before.
-    RolledBack {
-        /// Which.
+    /// A reload has failed. The service returns to its previous definition.
+    ReloadRolledBack { service: ServiceIndex, failure: ReloadFailure },
+    /// A reload has ended.
+    ReloadFinished {
         service: ServiceIndex,
-        /// Why.
-        failure: ReloadFailure,
-    },
-    /// A reload is over.
-    ReloadEnded {
-        /// Of which service.
-        service: ServiceIndex,
-        /// `None`: all processes have been replaced.
+        /// `None` if all processes have been replaced.
         failure: Option<ReloadFailure>,
     },
-    /// The ordered stop has begun.
-    Draining {
-        /// Why.
-        cause: Cause,
-    },
-    /// The ordered stop ends here: SIGKILL to all.
-    Forced {
-        /// `None`: `shutdown_timeout` is over.
+    /// keepalive has begun to shut down.
+    ShutdownStarted { cause: Cause },
+    /// keepalive sends SIGKILL to all processes instead of waiting for the services to stop.
+    ShutdownForced {
+        /// The repeated signal; `None` if `shutdown_timeout` has elapsed.
         signal: Option<Signal>,
     },
-    /// All services are down, but what they left running did not end when asked to: SIGKILL to all.
-    LeftoversKilled,
-    /// keepalive ends although some processes are still there after SIGKILL.
-    Abandoned,
+    /// All services have stopped. SIGKILL is sent to leftover processes that have ignored SIGTERM.
+    LeftoverProcessesKilled,
+    /// keepalive exits although some processes are still there after SIGKILL.
+    ProcessesAbandoned,
 }
 
-/// In what a configuration differs from the one before it: how many services.
+/// The differences between two configurations: numbers of services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New ones.
     pub added: u32,
-    /// Those that there are no more.
     pub removed: u32,
-    /// Those that need other processes.
+    /// Services that need new processes.
     pub reloaded: u32,
-    /// Those whose processes stay.
+    /// Services that have changed and keep their processes.
     pub adjusted: u32,
-    /// The others.
     pub unchanged: u32,
 }
 
 /// Why an instance has changed its state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
-    /// What it depends on is ready, or there is nothing to wait for.
-    Unblocked,
-    /// Its start was asked for by an operator.
-    Requested,
-    /// The delay before its restart is over.
-    Due,
+    /// Its dependencies are ready, or it has none.
+    DependenciesReady,
+    /// An operator or a service that depends on it has requested its start.
+    StartRequested,
+    /// The delay before its restart has elapsed.
+    BackoffElapsed,
     /// It is ready.
     Ready,
-    /// It has said that it ends by itself.
-    Leaves,
-    /// It has to end because of this.
+    /// It has sent `STOPPING=1`.
+    StoppingReported,
+    /// It is stopped because of a fault.
     Fault(Fault),
-    /// Another process has its place, or has kept it.
+    /// Its surge instance has taken its place, or has not been able to.
     Replaced,
-    /// A process of it has ended.
-    Ended {
-        /// How that run was.
+    /// Its main process has exited.
+    Exited {
         run: RunResult,
-        /// What comes of it.
         decision: RestartDecision,
-        /// What it was made of: the service may be another one when this is read.
+        /// The definition of this run. The service may have another one when this is read.
         definition: Rc<Service>,
     },
-    /// What its last run left in its process group and session is gone.
-    Cleared,
-    /// No process could be made for it.
-    Refused {
-        /// What the kernel said.
+    /// The leftover processes of its last run are gone.
+    CleanedUp,
+    /// The system could not create a process for it.
+    SpawnFailed {
         errno: Errno,
-        /// When it is tried again.
         retry_in: Duration,
-        /// Consecutive refusals, from 1.
+        /// The number of consecutive failures, from 1.
         attempt: u32,
     },
-    /// An operator wants it stopped.
+    /// An operator has requested its stop.
     StopRequested,
-    /// An operator wants it restarted.
+    /// An operator has requested its restart.
     RestartRequested,
-    /// Everything is being stopped.
+    /// keepalive is shutting down.
     Shutdown,
-    /// What it depends on has completed without being ready now, and will not run again.
-    DependencyCompleted {
-        /// Which.
-        dependency: ServiceIndex,
-    },
-    /// What it depends on has failed for good.
-    DependencyFailed {
-        /// Which.
-        dependency: ServiceIndex,
-    },
+    /// A dependency has completed, is not ready, and will not run again.
+    DependencyCompleted { dependency: ServiceIndex },
+    /// A dependency has failed and will not be restarted.
+    DependencyFailed { dependency: ServiceIndex },
 }
 
-/// Why keepalive ends.
+/// Why keepalive shuts down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It was told to by a signal.
+    /// A signal.
     Signal(Signal),
-    /// An operator wants it.
+    /// A request of an operator.
     Requested,
     /// A service with `on_failure = "shutdown"` has failed.
     Failed {
         /// The instance that failed last.
         instance: InstanceId,
-        /// Its last run.
         run: RunResult,
-        /// Why there is no other.
         failure_reason: FailureReason,
     },
     /// A service with `on_success = "shutdown"` has completed.
-    Completed {
-        /// Which.
-        service: ServiceIndex,
-    },
-    /// Nothing is left that runs or ever will.
+    Completed { service: ServiceIndex },
+    /// No service is running or will run again.
     NothingLeft {
-        /// The first failure among those that were to be ignored.
+        /// The first failure of a service with `on_failure = "ignore"`.
         failure: Option<(InstanceId, RunResult, FailureReason)>,
     },
 }
 
-/// How keepalive ends.
+/// How keepalive exits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The exit code.
     pub code: u8,
-    /// Why.
     pub cause: Cause,
 }

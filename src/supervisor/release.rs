@@ -1,4 +1,4 @@
-//! When what the runtime keeps is released: an instance rests, there is to be none of its name any more, a service is gone.
+//! When resources are released: an instance has stopped, an instance has been removed, a service has been removed.
 
 use super::core::Supervisor;
 use super::event::Action;
@@ -6,14 +6,16 @@ use super::state_name::StateName;
 use crate::model::{InstanceId, ServiceIndex};
 
 impl Supervisor {
-    /// What an instance keeps from one run to the next goes when there is to be no next one.
-    pub(super) fn release_if_at_rest(&mut self, id: InstanceId) {
-        if self.state_name(id).is_at_rest() && !id.is_surge() {
+    /// Releases what an instance keeps between runs, when it has stopped.
+    ///
+    /// A surge instance has the resources of its instance.
+    pub(super) fn release_if_inactive(&mut self, id: InstanceId) {
+        if self.state_name(id).is_inactive() && !id.is_surge() {
             self.act(Action::ReleaseInstance { instance: id });
         }
     }
 
-    /// Lets go of surges and surplus instances that have come to rest, and of what is kept for them.
+    /// Removes surge instances and surplus instances that have stopped, and releases their resources.
     pub(super) fn drop_stopped(&mut self, service: ServiceIndex) {
         let has_dropped_surges = self.services.drop_surges(service);
         let removed = self.services.drop_surplus(service);
@@ -26,7 +28,7 @@ impl Supervisor {
         }
     }
 
-    /// Connections go to the sockets of those who are ready.
+    /// Directs connections to the sockets of an instance that is ready.
     pub(super) fn prefer_sockets_if_running(&mut self, id: InstanceId) {
         let has_sockets = !self.services[id].definition.process.listen.is_empty();
         if has_sockets && self.state_name(id) == StateName::Running {

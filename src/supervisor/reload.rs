@@ -1,20 +1,20 @@
-//! Rolling reload: every instance gets a new process, and there are never fewer ready ones meanwhile.
+//! Rolling reload: every instance gets a new process, and the number of ready instances does not drop.
 //!
-//! A new process starts as the surge of its instance, beside the old one. When it is ready, and has stayed so for `soak`, the
-//! two change places: the instance is the new process from then on, the surge is the old one, which is stopped. If it does
-//! not get that far it is stopped, nothing else is replaced, and the old ones go on; with a changed configuration, what had
-//! been replaced already goes back to what it was made of before.
+//! The new process starts as the surge instance, beside the old one. When it is ready, and has been ready for `soak`, the two
+//! are swapped: the instance has the new process from then on, and the surge instance has the old one, which is stopped. If
+//! the new process fails, it is stopped, no other instance is replaced, and the old processes continue. If the configuration
+//! has changed, the instances that were replaced already are rolled back to the previous definition.
 //!
 //! ```text
-//!            start            ready, min_ready_until             gone
-//!   Surging ───────► surge runs ────────────► Retiring ───────► next instance
-//!      └── surge ends, or is not ready in time ──► the reload has failed
+//!                  ready for `soak`               old process gone
+//!   StartingNew ─────────────────────► StoppingOld ────────────────► next instance
+//!      └── the new process exits, or is not ready in time ──► the reload has failed
 //! ```
 //!
-//! What is not ready at the moment has nothing to lose: it is restarted in its place.
+//! An instance that is not ready is restarted in place.
 //!
-//! It begins when what the service depends on is there, and has been reloaded itself. Another number of instances comes
-//! when all has gone well, so that there is nothing to take back if it has not.
+//! A reload begins when the dependencies of the service are ready and their own reloads have finished. A new number of
+//! instances is applied at the end, after success, so that a rollback does not have to undo it.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,13 +25,13 @@ use super::readiness::Readiness;
 use super::record::JournalEvent;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
 use super::service_table::ServiceOutcome;
-use super::state::{AfterStop, CleaningUp, Next, Running, State, Stopped, Stopping};
+use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
-/// How far one instance has come.
+/// The progress of one instance.
 enum Progress {
-    Underway,
+    InProgress,
     Done,
 }
 
@@ -39,37 +39,38 @@ enum Progress {
 enum RolloutGate {
     Begin,
     Wait,
-    /// Because of this.
-    Never(ServiceIndex),
+    /// This dependency has failed.
+    Fail(ServiceIndex),
 }
 
 impl Supervisor {
-    /// `slots`: numbers of instances. `before`: what the service was before its definition has changed. `resize`: how
-    /// many instances there are to be when all has gone well.
-    pub(super) fn begin_rollout(
+    /// Starts the reload of a service. `slots`: the numbers of the instances to replace. `previous`: the definition to roll
+    /// back to, if it has changed. `resize`: the number of instances after success, if it changes.
+    pub(super) fn start_rollout(
         &mut self,
         service: ServiceIndex,
         slots: Vec<u32>,
-        before: Option<Rc<Service>>,
+        previous: Option<Rc<Service>>,
         resize: Option<u32>,
     ) {
         let configured = self.services[service].definition.reload.strategy;
-        let strategy = match (configured, &before) {
-            // A process that is made of something else has to be another one.
+        let strategy = match (configured, &previous) {
+            // A changed definition needs a new process.
             (Strategy::Signal(_), Some(_)) => Strategy::Restart,
             (strategy, _) => strategy,
         };
-        self.record(JournalEvent::ReloadBegun { service });
-        let todo = slots.into();
-        let underway = Vec::new();
-        let (has_begun, failure, is_failure_handled) = (false, None, false);
-        let rollout = Rollout { strategy, todo, underway, before, resize, has_begun, failure, is_failure_handled };
+        self.record(JournalEvent::ReloadStarted { service });
+        let remaining = slots.into();
+        let in_progress = Vec::new();
+        let (has_started, failure, is_failure_handled) = (false, None, false);
+        let rollout =
+            Rollout { strategy, remaining, in_progress, previous, resize, has_started, failure, is_failure_handled };
         self.rollouts.insert(service, rollout);
         self.mark_dirty(service);
     }
 
-    /// An operator wants another number of instances meanwhile.
-    pub(super) fn forget_resize(&mut self, service: ServiceIndex) {
+    /// An operator has changed the number of instances in the meantime.
+    pub(super) fn cancel_resize(&mut self, service: ServiceIndex) {
         if let Some(rollout) = self.rollouts.get_mut(&service) {
             rollout.resize = None;
         }
@@ -78,24 +79,24 @@ impl Supervisor {
     /// The stage of an instance in a reload.
     fn stage_of(&self, id: InstanceId) -> Option<RolloutStage> {
         let rollout = self.rollouts.get(&id.service)?;
-        rollout.underway.iter().find(|slot| slot.number == id.slot().number).map(|slot| slot.stage)
+        rollout.in_progress.iter().find(|slot| slot.number == id.slot().number).map(|slot| slot.stage)
     }
 
-    /// Whether it is the new process of a reload, or one that reloads itself, and has not proved itself.
+    /// Whether it is the new process of a reload, or reloads on a signal, and has not been ready for long enough yet.
     pub(super) fn is_unproven(&self, id: InstanceId) -> bool {
         self.is_new(id) || (self.stage_of(id) == Some(RolloutStage::ReloadSignalled) && !id.is_surge())
     }
 
-    /// Whether it is the new process of a reload that has not proved itself.
+    /// Whether it is the new process of a reload, and has not been ready for long enough yet.
     pub(super) fn is_new(&self, id: InstanceId) -> bool {
         match self.stage_of(id) {
-            Some(RolloutStage::Surging) => id.is_surge(),
-            Some(RolloutStage::InPlace) => !id.is_surge(),
-            Some(RolloutStage::Retiring | RolloutStage::ReloadSignalled) | None => false,
+            Some(RolloutStage::StartingNew) => id.is_surge(),
+            Some(RolloutStage::Restarting) => !id.is_surge(),
+            Some(RolloutStage::StoppingOld | RolloutStage::ReloadSignalled) | None => false,
         }
     }
 
-    /// The new process of a reload has ended, or could not be made, before it had proved itself.
+    /// The new process of a reload has failed, or could not be created.
     pub(super) fn fail_rollout(&mut self, instance: InstanceId, error: RolloutError) {
         let definition = Rc::clone(&self.services[instance].definition);
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
@@ -105,92 +106,93 @@ impl Supervisor {
         }
     }
 
-    /// The old process has ended by itself while the new one was still on trial, which takes its place as it is.
-    pub(super) fn promote_surge_of_dead(&mut self, id: InstanceId) {
-        if id.is_surge() || self.stage_of(id) != Some(RolloutStage::Surging) {
+    /// The old process has exited on its own: the new one takes its place, although it is not ready yet.
+    pub(super) fn promote_surge(&mut self, id: InstanceId) {
+        if id.is_surge() || self.stage_of(id) != Some(RolloutStage::StartingNew) {
             return;
         }
         if let Some(surge) = self.services.find(id.surge())
             && !matches!(surge.state, State::Stopping(_) | State::CleaningUp(_) | State::Stopped { .. })
         {
-            self.swap(id);
+            self.swap_with_surge(id);
             if let Some(rollout) = self.rollouts.get_mut(&id.service)
-                && let Some(slot) = rollout.underway.iter_mut().find(|slot| slot.number == id.number)
+                && let Some(slot) = rollout.in_progress.iter_mut().find(|slot| slot.number == id.number)
             {
-                slot.stage = RolloutStage::InPlace;
+                slot.stage = RolloutStage::Restarting;
             }
         }
     }
 
-    /// Ends the new process that an instance has beside its old one: it is not wanted any more.
+    /// Stops the surge instance: it is not needed any more.
     pub(super) fn cancel_surge(&mut self, id: InstanceId, why: Stopped) {
         let surge = id.surge();
-        if self.services.find(surge).is_some_and(|surge| !surge.state.is_resting()) {
-            self.stop(surge, AfterStop::Rest(why));
+        if self.services.find(surge).is_some_and(|surge| !surge.state.is_inactive()) {
+            self.stop(surge, AfterStop::StayStopped(why));
         }
     }
 
-    /// Everything is being stopped.
+    /// keepalive is shutting down.
     pub(super) fn cancel_rollouts(&mut self) {
         for (service, _) in std::mem::take(&mut self.rollouts).into_entries() {
             self.mark_all_proven(service);
         }
         for service in self.services.service_indexes() {
             for surge in self.services.surges_of(service) {
-                if !self.services[surge].state.is_resting() {
-                    self.stop(surge, AfterStop::Rest(Stopped::Shutdown));
+                if !self.services[surge].state.is_inactive() {
+                    self.stop(surge, AfterStop::StayStopped(Stopped::Shutdown));
                 }
             }
         }
     }
 
-    /// Nobody waits any more for what runs to have run for a while.
+    /// The reload has ended: does not wait for `soak` any more.
     fn mark_all_proven(&mut self, service: ServiceIndex) {
         for id in self.services.ids_of(service) {
             self.mark_proven(id);
         }
     }
 
-    /// Goes on with the reload of a service as far as it can.
+    /// Continues the reload of a service as far as possible.
     pub(super) fn drive_rollout(&mut self, service: ServiceIndex) {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
-        rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
-        if !rollout.has_begun {
-            match self.rollout_gate(service, &rollout.todo) {
+        rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::InProgress));
+        if !rollout.has_started {
+            match self.rollout_gate(service, &rollout.remaining) {
                 RolloutGate::Wait => {
                     self.rollouts.insert(service, rollout);
                     return;
                 }
                 RolloutGate::Begin => {}
-                RolloutGate::Never(dependency) => {
-                    rollout.failure = Some(self.obstruct(service, &rollout, RolloutError::Dependency(dependency)));
+                RolloutGate::Fail(dependency) => {
+                    rollout.failure =
+                        Some(self.failure_before_start(service, &rollout, RolloutError::DependencyFailed(dependency)));
                 }
             }
-            rollout.has_begun = true;
+            rollout.has_started = true;
         }
         if let Some(failure) = rollout.failure.clone()
             && !std::mem::replace(&mut rollout.is_failure_handled, true)
         {
             self.on_failure(service, &mut rollout, failure);
-            rollout.underway.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Underway));
+            rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::InProgress));
         }
         let surge = match rollout.strategy {
             Strategy::Rolling => self.services[service].definition.reload.max_surge as usize,
             Strategy::Signal(_) => usize::MAX,
             Strategy::Restart => 1,
         };
-        // One that still has a second process from before waits until that is gone.
+        // A surge instance of an earlier reload may still be there: wait until it is gone.
         let is_free =
             |this: &Self, number: &u32| this.services.find(InstanceId { service, number: *number }.surge()).is_none();
-        while rollout.underway.len() < surge
-            && let Some(position) = rollout.todo.iter().position(|number| is_free(self, number))
-            && let Some(number) = rollout.todo.remove(position)
+        while rollout.in_progress.len() < surge
+            && let Some(position) = rollout.remaining.iter().position(|number| is_free(self, number))
+            && let Some(number) = rollout.remaining.remove(position)
         {
-            if let Some(stage) = self.begin_slot(InstanceId { service, number }, rollout.strategy) {
-                rollout.underway.push(Slot { number, stage });
+            if let Some(stage) = self.start_slot(InstanceId { service, number }, rollout.strategy) {
+                rollout.in_progress.push(Slot { number, stage });
             }
         }
-        if rollout.underway.is_empty() && rollout.todo.is_empty() {
+        if rollout.in_progress.is_empty() && rollout.remaining.is_empty() {
             return self.end_rollout(service, rollout);
         }
         self.rollouts.insert(service, rollout);
@@ -199,25 +201,25 @@ impl Supervisor {
     fn end_rollout(&mut self, service: ServiceIndex, rollout: Rollout) {
         self.mark_all_proven(service);
         let failure = rollout.failure;
-        let (up, down) = match rollout.resize.filter(|_| failure.is_none()) {
-            Some(wanted) => self.resize(service, wanted),
+        let (started, stopped) = match rollout.resize.filter(|_| failure.is_none()) {
+            Some(desired) => self.resize(service, desired),
             None => (Vec::new(), Vec::new()),
         };
-        self.record(JournalEvent::ReloadEnded { service, failure: failure.clone() });
-        self.reload_is_over(service, failure, &up, &down);
+        self.record(JournalEvent::ReloadFinished { service, failure: failure.clone() });
+        self.on_reload_finished(service, failure, &started, &stopped);
         self.wake_rollouts(service);
-        for dependency in rollout.before.iter().flat_map(|before| &before.depends_on) {
+        for dependency in rollout.previous.iter().flat_map(|before| &before.depends_on) {
             self.mark_dirty(*dependency);
         }
     }
 
-    /// A service that is being reloaded depends on it if it goes back to what it was.
-    pub(super) fn may_be_needed_again(&self, service: ServiceIndex) -> bool {
+    /// Whether a service that is being reloaded depends on it after a rollback.
+    pub(super) fn is_needed_for_rollback(&self, service: ServiceIndex) -> bool {
         let needs = |before: &Rc<Service>| before.depends_on.contains(&service);
-        self.rollouts.values().any(|rollout| rollout.before.as_ref().is_some_and(needs))
+        self.rollouts.values().any(|rollout| rollout.previous.as_ref().is_some_and(needs))
     }
 
-    /// What waits for `service` looks again.
+    /// Wakes the reloads that wait for `service`.
     pub(super) fn wake_rollouts(&mut self, service: ServiceIndex) {
         if self.rollouts.is_empty() {
             return;
@@ -229,58 +231,58 @@ impl Supervisor {
         }
     }
 
-    /// Whether what the service depends on lets it begin.
-    fn rollout_gate(&self, service: ServiceIndex, todo: &VecDeque<u32>) -> RolloutGate {
-        let runs = |number: &u32| {
+    /// Whether the dependencies of the service are ready for its reload.
+    fn rollout_gate(&self, service: ServiceIndex, remaining: &VecDeque<u32>) -> RolloutGate {
+        let is_active = |number: &u32| {
             self.services
                 .find(InstanceId { service, number: *number })
-                .is_some_and(|instance| !instance.state.is_resting())
+                .is_some_and(|instance| !instance.state.is_inactive())
         };
-        if !todo.iter().any(runs) {
-            // What fails or rests starts as anything else does.
+        if !remaining.iter().any(is_active) {
+            // No process is replaced: failed instances start as usual.
             return RolloutGate::Begin;
         }
         let definition = &self.services[service].definition;
         if let Some(dependency) = self.failed_dependency(service) {
-            return RolloutGate::Never(dependency);
+            return RolloutGate::Fail(dependency);
         }
-        let is_coming = |dependency: &ServiceIndex| {
+        let is_pending = |dependency: &ServiceIndex| {
             let state = &self.services[*dependency];
             self.rollouts.contains_key(dependency)
-                || (!state.is_satisfied() && state.status().outcome == ServiceOutcome::Open)
+                || (!state.is_ready() && state.status().outcome == ServiceOutcome::Active)
         };
-        if definition.depends_on.iter().any(is_coming) { RolloutGate::Wait } else { RolloutGate::Begin }
+        if definition.depends_on.iter().any(is_pending) { RolloutGate::Wait } else { RolloutGate::Begin }
     }
 
-    /// It has not begun and will not.
-    fn obstruct(&self, service: ServiceIndex, rollout: &Rollout, error: RolloutError) -> ReloadFailure {
-        let number = rollout.todo.front().copied().unwrap_or_default();
+    /// The failure of a reload that has not begun.
+    fn failure_before_start(&self, service: ServiceIndex, rollout: &Rollout, error: RolloutError) -> ReloadFailure {
+        let number = rollout.remaining.front().copied().unwrap_or_default();
         let definition = Rc::clone(&self.services[service].definition);
         ReloadFailure { instance: InstanceId { service, number }, definition, error }
     }
 
-    /// A reload that has begun.
-    pub(super) fn rollout_underway(&self) -> Option<ServiceIndex> {
-        self.rollouts.iter().find(|(_, rollout)| rollout.has_begun).map(|(service, _)| *service)
+    /// A service whose reload has begun.
+    pub(super) fn active_rollout(&self) -> Option<ServiceIndex> {
+        self.rollouts.iter().find(|(_, rollout)| rollout.has_started).map(|(service, _)| *service)
     }
 
-    /// Ends reloads that have not begun: another configuration is there, which is to be compared with what runs.
+    /// Cancels reloads that have not begun: a new configuration must be compared with the processes that run.
     pub(super) fn cancel_waiting_rollouts(&mut self) {
         let waiting: Vec<_> =
-            self.rollouts.iter().filter(|(_, rollout)| !rollout.has_begun).map(|(service, _)| *service).collect();
+            self.rollouts.iter().filter(|(_, rollout)| !rollout.has_started).map(|(service, _)| *service).collect();
         for service in waiting {
             let Some(rollout) = self.rollouts.remove(&service) else { continue };
-            let failure = Some(self.obstruct(service, &rollout, RolloutError::Overtaken));
-            if let Some(before) = rollout.before {
+            let failure = Some(self.failure_before_start(service, &rollout, RolloutError::Superseded));
+            if let Some(before) = rollout.previous {
                 self.redefine(service, before);
             }
-            self.record(JournalEvent::ReloadEnded { service, failure: failure.clone() });
-            self.reload_is_over(service, failure, &[], &[]);
+            self.record(JournalEvent::ReloadFinished { service, failure: failure.clone() });
+            self.on_reload_finished(service, failure, &[], &[]);
         }
     }
 
-    /// `None`: nothing has to be waited for.
-    fn begin_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<RolloutStage> {
+    /// Begins to replace one instance. `None`: the reload does not have to wait for it.
+    fn start_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<RolloutStage> {
         if !self.services.has(id) {
             return None;
         }
@@ -289,74 +291,75 @@ impl Supervisor {
                 self.signal_reload(id, signal);
                 Some(RolloutStage::ReloadSignalled)
             }
-            // Whoever is not ready may not have made ready for the signal either, and would die of it.
+            // Only a running process is signalled: before, it may not have installed its handler, and the signal would kill
+            // it.
             (Strategy::Signal(signal), State::Running(Running { process, .. })) => {
                 self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
                 None
             }
             (Strategy::Rolling, State::Running(_)) => {
                 self.services.add_surge(id);
-                self.start(id.surge(), super::Reason::Requested);
-                Some(RolloutStage::Surging)
+                self.start(id.surge(), super::Reason::StartRequested);
+                Some(RolloutStage::StartingNew)
             }
-            // Nobody waits for these to run.
+            // These stay stopped.
             (
                 _,
-                State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
-                | State::CleaningUp(CleaningUp { next: Next::Rest(_), .. }),
+                State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
+                | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. }),
             )
             | (Strategy::Signal(_), State::Stopping(_) | State::CleaningUp(_)) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } }) => {
                 self.services[id].reset_failures();
-                self.start_or_wait(id, super::Reason::Requested);
-                Some(RolloutStage::InPlace)
+                self.start_or_wait(id, super::Reason::StartRequested);
+                Some(RolloutStage::Restarting)
             }
-            // These start, when they do, as they are to be.
+            // These use the current configuration when they start.
             (_, State::Stopped { .. } | State::Waiting | State::Spawning { .. } | State::BackingOff { .. })
                 if matches!(strategy, Strategy::Signal(_)) =>
             {
                 None
             }
             (_, State::Stopped { .. } | State::Waiting) => None,
-            // It starts again by itself.
-            (_, State::Stopping(_) | State::CleaningUp(_)) => Some(RolloutStage::InPlace),
+            // It is restarted already.
+            (_, State::Stopping(_) | State::CleaningUp(_)) => Some(RolloutStage::Restarting),
             (_, State::Spawning { .. }) => {
                 self.respawn(id);
-                Some(RolloutStage::InPlace)
+                Some(RolloutStage::Restarting)
             }
             (_, State::Executing(_) | State::Starting { .. } | State::Running(_) | State::BackingOff { .. }) => {
                 self.services[id].reset_failures();
                 self.stop(id, AfterStop::Restart);
-                Some(RolloutStage::InPlace)
+                Some(RolloutStage::Restarting)
             }
         }
     }
 
     fn advance(&mut self, service: ServiceIndex, slot: &mut Slot) -> Progress {
         let id = InstanceId { service, number: slot.number };
-        if slot.stage == RolloutStage::Surging {
+        if slot.stage == RolloutStage::StartingNew {
             if !is_proven(self.state_of_surge(id)) {
-                return if self.services.find(id.surge()).is_some() { Progress::Underway } else { Progress::Done };
+                return if self.services.find(id.surge()).is_some() { Progress::InProgress } else { Progress::Done };
             }
-            self.swap(id);
-            self.stop(id.surge(), AfterStop::Rest(Stopped::Replaced));
-            slot.stage = RolloutStage::Retiring;
+            self.swap_with_surge(id);
+            self.stop(id.surge(), AfterStop::StayStopped(Stopped::Replaced));
+            slot.stage = RolloutStage::StoppingOld;
         }
         let is_over = match (slot.stage, self.services.find(id).map(|instance| instance.state)) {
-            (RolloutStage::Surging, _) => false,
+            (RolloutStage::StartingNew, _) => false,
             (RolloutStage::ReloadSignalled, Some(State::Running(running))) => !running.readiness.is_reload_pending(),
-            // It goes by itself, or is broken: how it ends is to be told. What somebody else wants of it is no failure.
+            // It exits on its own or because of a fault: wait for the result. A stop by an operator is no failure.
             (
                 RolloutStage::ReloadSignalled,
-                Some(State::Stopping(Stopping { then: AfterStop::Own | AfterStop::Fail(_), .. })),
+                Some(State::Stopping(Stopping { then: AfterStop::ExitOnItsOwn | AfterStop::Fail(_), .. })),
             ) => false,
             (RolloutStage::ReloadSignalled, _) => true,
-            (RolloutStage::Retiring, _) => self.state_of_surge(id).is_resting(),
-            // The surge of a dead one may have left something that is still being ended.
-            (RolloutStage::InPlace, _) if !self.state_of_surge(id).is_resting() => false,
-            (RolloutStage::InPlace, state) => state.is_none_or(|state| state.is_resting() || is_proven(state)),
+            (RolloutStage::StoppingOld, _) => self.state_of_surge(id).is_inactive(),
+            // The surge instance of a process that has exited may have leftover processes.
+            (RolloutStage::Restarting, _) if !self.state_of_surge(id).is_inactive() => false,
+            (RolloutStage::Restarting, state) => state.is_none_or(|state| state.is_inactive() || is_proven(state)),
         };
-        if is_over { Progress::Done } else { Progress::Underway }
+        if is_over { Progress::Done } else { Progress::InProgress }
     }
 
     fn state_of_surge(&self, id: InstanceId) -> State {
@@ -364,12 +367,12 @@ impl Supervisor {
         self.services.find(id.surge()).map_or(none, |surge| surge.state)
     }
 
-    /// The instance and its surge change places.
-    fn swap(&mut self, id: InstanceId) {
+    /// Swaps the instance and its surge instance.
+    fn swap_with_surge(&mut self, id: InstanceId) {
         let surge = id.surge();
         let (Some(old), Some(new)) = (self.services.find(id), self.services.find(surge)) else { return };
         let (old, new) = (old.state, new.state);
-        self.services.exchange(id);
+        self.services.swap_with_surge(id);
         for (owner, before, after) in [(id, old, new), (surge, new, old)] {
             self.timers.change(owner, before.deadline(), after.deadline());
             if let Some(run) = after.run() {
@@ -377,47 +380,46 @@ impl Supervisor {
             }
         }
         let pid_of = |state: State| state.process().map(|process| process.pid);
-        self.record(JournalEvent::Replaced { instance: id, old: pid_of(old), new: pid_of(new) });
+        self.record(JournalEvent::InstanceReplaced { instance: id, old: pid_of(old), new: pid_of(new) });
         if let State::Spawning { .. } = new {
-            // The process that has been asked for would be the surge's.
+            // The process was requested for the surge instance.
             self.respawn(id);
         }
         self.mark_dirty(id.service);
     }
 
-    /// Nothing more is replaced, and what has been goes back.
+    /// Stops replacing instances, and rolls back those that have been replaced.
     fn on_failure(&mut self, service: ServiceIndex, rollout: &mut Rollout, failure: ReloadFailure) {
-        rollout.todo.clear();
-        for slot in &mut rollout.underway {
-            if std::mem::replace(&mut slot.stage, RolloutStage::Retiring) == RolloutStage::Surging {
+        rollout.remaining.clear();
+        for slot in &mut rollout.in_progress {
+            if std::mem::replace(&mut slot.stage, RolloutStage::StoppingOld) == RolloutStage::StartingNew {
                 self.cancel_surge(InstanceId { service, number: slot.number }, Stopped::Replaced);
             }
         }
-        let Some(before) = rollout.before.take() else { return };
-        self.record(JournalEvent::RolledBack { service, failure });
+        let Some(before) = rollout.previous.take() else { return };
+        self.record(JournalEvent::ReloadRolledBack { service, failure });
         self.redefine(service, Rc::clone(&before));
         rollout.strategy = match before.reload.strategy {
             Strategy::Signal(_) => Strategy::Restart,
             strategy @ (Strategy::Rolling | Strategy::Restart) => strategy,
         };
         let has_changed = |id: &InstanceId| !self.services[*id].definition.same_process_spec(&before);
-        rollout.todo = self.services.ids_of(service).filter(has_changed).map(|id| id.number).collect();
+        rollout.remaining = self.services.ids_of(service).filter(has_changed).map(|id| id.number).collect();
     }
 
     /// Replaces the definition of a service.
     pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
         let mut plan = Plan::clone(&self.plan);
-        if let Some(place) = plan.services.get_mut(service.position()) {
-            *place = definition;
+        if let Some(entry) = plan.services.get_mut(service.position()) {
+            *entry = definition;
         }
         self.plan = Rc::new(plan);
-        // What depends on what may be another matter, too.
-        self.services.adopt(&self.plan);
-        self.act(Action::Adopt(Rc::clone(&self.plan)));
+        self.services.apply_config(&self.plan);
+        self.act(Action::ApplyConfig(Rc::clone(&self.plan)));
     }
 }
 
-/// Whether the new process of a reload may take the place of the old one.
+/// Whether the new process of a reload can take the place of the old one.
 const fn is_proven(state: State) -> bool {
     matches!(state, State::Running(Running { readiness: Readiness::Ready, min_ready_until: None, .. }))
 }

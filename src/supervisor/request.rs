@@ -1,62 +1,63 @@
-//! What an operator asks for, and when it is done.
+//! Requests of operators: how they are performed, and when they are done.
 
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
 use super::record::{Cause, Outcome, Reason};
 use super::rollout::ReloadFailure;
-use super::state::{AfterStop, CleaningUp, Next, State, Stopped, Stopping};
+use super::state::{AfterRun, AfterStop, CleaningUp, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
+/// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaited {
-    Up,
-    Down,
+    Ready,
+    Stopped,
 }
 
-/// How far one instance of a request has come.
+/// The progress of a request.
 enum Progress {
     Done,
-    Underway,
-    Never(Refusal),
+    InProgress,
+    Failed(Refusal),
 }
 
 impl Supervisor {
     pub(super) fn on_request(&mut self, id: RequestId, request: Request) {
         if self.is_draining() {
-            let is_so = request == Request::Shutdown;
-            return self.reply(id, if is_so { Ok(()) } else { Err(Refusal::ShuttingDown) });
+            let is_done = request == Request::Shutdown;
+            return self.reply(id, if is_done { Ok(()) } else { Err(Refusal::ShuttingDown) });
         }
         match request {
             Request::Shutdown => {
                 self.reply(id, Ok(()));
-                self.shut_down(Outcome { code: 0, cause: Cause::Requested });
+                self.begin_shutdown(Outcome { code: 0, cause: Cause::Requested });
             }
-            Request::About(Target::Instance(instance), _) if !self.services.has(instance) => {
-                self.reply(id, Err(Refusal::Unknown(instance)));
+            Request::Control(Target::Instance(instance), _) if !self.services.has(instance) => {
+                self.reply(id, Err(Refusal::UnknownInstance(instance)));
             }
-            Request::About(target, verb) => {
+            Request::Control(target, verb) => {
                 let targets: Vec<_> = match target {
                     Target::All => self.services.ids().collect(),
                     Target::Service(service) => self.services.ids_of(service).collect(),
                     Target::Instance(instance) => vec![instance],
                 };
-                // What is surplus is on its way down anyway, and nothing else is to become of it.
-                let is_meant = |target: &InstanceId| self.services.has(*target);
-                let targets = targets.into_iter().filter(is_meant).collect();
+                // Surplus instances are being stopped.
+                let is_no_surplus = |target: &InstanceId| self.services.has(*target);
+                let targets = targets.into_iter().filter(is_no_surplus).collect();
                 self.on_verb(id, verb, target, targets);
             }
-            Request::Scale(service, wanted) => self.scale(id, service, wanted),
-            Request::Configure => {
+            Request::Scale(service, desired) => self.scale(id, service, desired),
+            Request::ReloadConfig => {
                 self.requests.push(Pending::config_load(id));
                 self.act(Action::LoadConfig { id: Some(id) });
             }
         }
     }
 
-    /// Nobody waits for the answer any more. What has begun goes on.
+    /// The client has gone: there is no reply. The operation continues.
     pub(super) fn on_withdrawn(&mut self, id: RequestId) {
         if self.take_config_request(id) {
             self.act(Action::WithdrawConfigLoad { id });
@@ -64,7 +65,7 @@ impl Supervisor {
         self.requests.retain(|pending| pending.id != id);
     }
 
-    /// Takes the request out for which the configuration is being loaded; whether its answer was still out.
+    /// Removes the request that waits for the configuration to be loaded. Returns whether it was waiting.
     pub(super) fn take_config_request(&mut self, id: RequestId) -> bool {
         let before = self.requests.len();
         self.requests.retain(|pending| pending.id != id || !pending.is_loading);
@@ -95,7 +96,7 @@ impl Supervisor {
         self.requests.push(pending);
     }
 
-    /// Of all services, those are reloaded that can be.
+    /// Reloads the targets. Of all services, those are left out that cannot be reloaded.
     fn reload(&mut self, id: RequestId, targets: Vec<InstanceId>, target: Target) {
         let mut groups = Vec::new();
         for group in targets.chunk_by(|one, other| one.service == other.service) {
@@ -108,16 +109,16 @@ impl Supervisor {
         let mut services = Vec::new();
         for group in groups {
             let Some(InstanceId { service, .. }) = group.first() else { continue };
-            self.begin_rollout(*service, group.iter().map(|instance| instance.number).collect(), None, None);
+            self.start_rollout(*service, group.iter().map(|instance| instance.number).collect(), None, None);
             services.push(*service);
         }
         self.requests.push(Pending::new(id, Vec::new(), Vec::new(), services));
     }
 
-    /// Whether these can be reloaded.
+    /// Whether these instances of a service can be reloaded.
     ///
     /// # Errors
-    /// It is a oneshot, is being reloaded already, or none of them runs.
+    /// It is a oneshot, it is being reloaded already, or none of the instances is running.
     pub(super) fn reloadable(&self, targets: &[InstanceId]) -> Result<(), Refusal> {
         let Some(first) = targets.first() else { return Ok(()) };
         if self.services[first.service].definition.kind == Kind::Oneshot {
@@ -126,25 +127,29 @@ impl Supervisor {
         if self.rollouts.contains_key(&first.service) {
             return Err(Refusal::Reloading(first.service));
         }
-        let rests = |id: &InstanceId| {
+        let is_stopped = |id: &InstanceId| {
             let state = self.services[*id].state;
-            if let State::Stopped { why } = state { !matches!(why, Stopped::Failed { .. }) } else { will_rest(state) }
+            if let State::Stopped { why } = state {
+                !matches!(why, Stopped::Failed { .. })
+            } else {
+                will_stay_stopped(state)
+            }
         };
-        if targets.iter().all(rests) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
+        if targets.iter().all(is_stopped) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
     }
 
-    /// A reload has come to its end. `up` and `down`: whom that has started and stopped.
-    pub(super) fn reload_is_over(
+    /// A reload has finished, and has started and stopped these instances by changing their number.
+    pub(super) fn on_reload_finished(
         &mut self,
         service: ServiceIndex,
         failure: Option<ReloadFailure>,
-        up: &[InstanceId],
-        down: &[InstanceId],
+        started: &[InstanceId],
+        stopped: &[InstanceId],
     ) {
         for pending in self.requests.iter_mut().filter(|pending| pending.reloads.contains(&service)) {
             pending.reloads.retain(|other| *other != service);
-            pending.up.extend_from_slice(up);
-            pending.down.extend_from_slice(down);
+            pending.awaiting_ready.extend_from_slice(started);
+            pending.awaiting_stop.extend_from_slice(stopped);
             pending.failure = pending.failure.take().or_else(|| failure.clone());
         }
     }
@@ -153,21 +158,21 @@ impl Supervisor {
         self.requests.push(pending);
     }
 
-    fn scale(&mut self, id: RequestId, service: ServiceIndex, wanted: u32) {
+    fn scale(&mut self, id: RequestId, service: ServiceIndex, desired: u32) {
         if self.services[service].definition.kind == Kind::Oneshot {
             return self.reply(id, Err(Refusal::Oneshot(service)));
         }
-        if let Some(excess) = self.services[service].definition.too_many_instances(wanted) {
-            let last = InstanceId { service, number: wanted.saturating_sub(1) };
+        if let Some(excess) = self.services[service].definition.too_many_instances(desired) {
+            let last = InstanceId { service, number: desired.saturating_sub(1) };
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
-        self.forget_resize(service);
-        self.set_wanted(service, wanted);
+        self.cancel_resize(service);
+        self.set_desired(service, desired);
         self.mark_dirty(service);
-        let (up, down): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
-        up.iter().for_each(|id| self.request_start(*id));
-        down.iter().for_each(|id| self.request_stop(*id));
-        self.requests.push(Pending::new(id, up, down, Vec::new()));
+        let (kept, surplus): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
+        kept.iter().for_each(|id| self.request_start(*id));
+        surplus.iter().for_each(|id| self.request_stop(*id));
+        self.requests.push(Pending::new(id, kept, surplus, Vec::new()));
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
@@ -185,12 +190,12 @@ impl Supervisor {
         self.services[id].reset_failures();
         match self.services[id].state {
             State::Stopped { .. } => {
-                self.want_dependencies(id.service);
-                self.start_or_wait(id, Reason::Requested);
+                self.start_dependencies(id.service);
+                self.start_or_wait(id, Reason::StartRequested);
             }
             State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart),
             State::Stopping(stopping) if stopping.then != AfterStop::Restart => self.stop(id, AfterStop::Restart),
-            // It starts, or runs already.
+            // It is starting or running already.
             State::Waiting
             | State::Spawning { .. }
             | State::Executing(_)
@@ -202,8 +207,8 @@ impl Supervisor {
 
     pub(super) fn request_stop(&mut self, id: InstanceId) {
         self.cancel_surge(id, Stopped::Replaced);
-        if !self.services[id].state.is_resting() {
-            self.stop(id, AfterStop::Rest(Stopped::Operator));
+        if !self.services[id].state.is_inactive() {
+            self.stop(id, AfterStop::StayStopped(Stopped::Operator));
         }
     }
 
@@ -214,16 +219,16 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn want_dependencies(&mut self, service: ServiceIndex) {
+    pub(super) fn start_dependencies(&mut self, service: ServiceIndex) {
         let definition = std::rc::Rc::clone(&self.services[service].definition);
         for dependency in &definition.depends_on {
-            for wanted in self.want(*dependency) {
-                self.start_or_block(wanted);
+            for index in self.mark_waiting(*dependency) {
+                self.start_or_block(index);
             }
         }
     }
 
-    /// Answers every request that is done or cannot be any more.
+    /// Answers the requests that are done or have failed.
     pub(super) fn answer_requests(&mut self) {
         if self.requests.is_empty() {
             return;
@@ -231,77 +236,75 @@ impl Supervisor {
         for pending in std::mem::take(&mut self.requests) {
             match self.progress(&pending) {
                 Progress::Done => self.reply(pending.id, Ok(())),
-                Progress::Never(refusal) => self.reply(pending.id, Err(refusal)),
-                Progress::Underway => self.requests.push(pending),
+                Progress::Failed(refusal) => self.reply(pending.id, Err(refusal)),
+                Progress::InProgress => self.requests.push(pending),
             }
         }
     }
 
     fn progress(&self, pending: &Pending) -> Progress {
         let mut progress = match &pending.failure {
-            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::Underway,
-            Some(failure) => return Progress::Never(Refusal::ReloadFailed(failure.clone())),
+            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::InProgress,
+            Some(failure) => return Progress::Failed(Refusal::ReloadFailed(failure.clone())),
             None => Progress::Done,
         };
-        let up = pending.up.iter().map(|id| (id, Awaited::Up));
-        for (id, verb) in up.chain(pending.down.iter().map(|id| (id, Awaited::Down))) {
-            match self.instance_progress(*id, verb) {
+        let ready = pending.awaiting_ready.iter().map(|id| (id, Awaited::Ready));
+        for (id, awaited) in ready.chain(pending.awaiting_stop.iter().map(|id| (id, Awaited::Stopped))) {
+            match self.instance_progress(*id, awaited) {
                 Progress::Done => {}
-                Progress::Underway => progress = Progress::Underway,
-                Progress::Never(refusal) => return Progress::Never(refusal),
+                Progress::InProgress => progress = Progress::InProgress,
+                Progress::Failed(refusal) => return Progress::Failed(refusal),
             }
         }
         progress
     }
 
-    fn instance_progress(&self, id: InstanceId, verb: Awaited) -> Progress {
+    fn instance_progress(&self, id: InstanceId, awaited: Awaited) -> Progress {
         if self.services.find(id).is_none() {
-            return match verb {
-                Awaited::Up => Progress::Never(Refusal::Overtaken(id)),
-                Awaited::Down => Progress::Done,
+            return match awaited {
+                Awaited::Ready => Progress::Failed(Refusal::Superseded(id)),
+                Awaited::Stopped => Progress::Done,
             };
         }
-        match (verb, self.state_name(id)) {
-            // Its turn comes when nothing is left of what depends on it.
-            (Awaited::Down, state) if self.services[id.service].is_retiring && !state.is_at_rest() => {
-                Progress::Underway
+        match (awaited, self.state_name(id)) {
+            // A removed service is stopped after its dependents.
+            (Awaited::Stopped, state) if self.services[id.service].is_retiring && !state.is_inactive() => {
+                Progress::InProgress
             }
-            (Awaited::Up, StateName::Running) if self.services[id.service].definition.kind == Kind::Oneshot => {
-                Progress::Underway
+            (Awaited::Ready, StateName::Running) if self.services[id.service].definition.kind == Kind::Oneshot => {
+                Progress::InProgress
             }
-            (Awaited::Up, StateName::Running | StateName::Completed)
-            | (Awaited::Down, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
-            (Awaited::Up, StateName::Failed) => Progress::Never(Refusal::Failed(id)),
-            (Awaited::Up, StateName::Stopped) => Progress::Never(Refusal::Overtaken(id)),
-            (Awaited::Down, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
-                Progress::Never(Refusal::Overtaken(id))
+            (Awaited::Ready, StateName::Running | StateName::Completed)
+            | (Awaited::Stopped, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
+            (Awaited::Ready, StateName::Failed) => Progress::Failed(Refusal::Failed(id)),
+            (Awaited::Ready, StateName::Stopped) => Progress::Failed(Refusal::Superseded(id)),
+            (Awaited::Stopped, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
+                Progress::Failed(Refusal::Superseded(id))
             }
-            (_, StateName::Stopping) if self.is_stopping_for_another(id, verb) => {
-                Progress::Never(Refusal::Overtaken(id))
-            }
-            (Awaited::Up, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
-            | (Awaited::Down, StateName::Stopping) => Progress::Underway,
+            (_, StateName::Stopping) if self.is_contradicted(id, awaited) => Progress::Failed(Refusal::Superseded(id)),
+            (Awaited::Ready, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
+            | (Awaited::Stopped, StateName::Stopping) => Progress::InProgress,
         }
     }
 
-    /// Whether an operator has meanwhile asked for the opposite of `verb`, so that it will not come to that.
-    fn is_stopping_for_another(&self, id: InstanceId, verb: Awaited) -> bool {
+    /// Whether an operator has requested the opposite of `awaited` in the meantime.
+    fn is_contradicted(&self, id: InstanceId, awaited: Awaited) -> bool {
         let state = self.services[id].state;
-        match verb {
-            Awaited::Up => matches!(
+        match awaited {
+            Awaited::Ready => matches!(
                 state,
-                State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
-                    | State::CleaningUp(CleaningUp { next: Next::Rest(Stopped::Operator), .. })
+                State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
+                    | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(Stopped::Operator), .. })
             ),
-            Awaited::Down => matches!(
+            Awaited::Stopped => matches!(
                 state,
                 State::Stopping(Stopping { then: AfterStop::Restart, .. })
-                    | State::CleaningUp(CleaningUp { next: Next::Restart { .. } | Next::Start, .. })
+                    | State::CleaningUp(CleaningUp { next: AfterRun::Restart { .. } | AfterRun::Start, .. })
             ),
         }
     }
 
-    /// Everything is being stopped: no request will be done any more.
+    /// Refuses all requests, because keepalive is shutting down.
     pub(super) fn refuse_requests(&mut self) {
         for pending in std::mem::take(&mut self.requests) {
             self.reply(pending.id, Err(Refusal::ShuttingDown));
@@ -313,11 +316,11 @@ impl Supervisor {
     }
 }
 
-/// Whether it is on its way to rest.
-const fn will_rest(state: State) -> bool {
+/// Whether it is being stopped and is not started again.
+const fn will_stay_stopped(state: State) -> bool {
     matches!(
         state,
-        State::Stopping(Stopping { then: AfterStop::Rest(_), .. })
-            | State::CleaningUp(CleaningUp { next: Next::Rest(_), .. })
+        State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
+            | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. })
     )
 }

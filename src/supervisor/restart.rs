@@ -1,4 +1,4 @@
-//! Whether a run is followed by another, and when.
+//! The restart policy: whether an instance is restarted after its process has exited, and when.
 
 use std::time::Duration;
 
@@ -6,14 +6,16 @@ use super::random::Random;
 use super::run_result::{FailureReason, RestartDecision, RunResult};
 use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
 
-/// Whether the run was ready before it ended; if not, it is a failed start however long it took.
+/// Whether the process was ready before it exited. If not, the run counts as a failed start, however long it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StartResult {
     Ready,
     NotReady,
 }
 
-/// What comes after `run`, when nobody asked for its end and `unstable` unstable runs in a row came before it.
+/// Decides what follows a run that has exited on its own or because of a fault.
+///
+/// `unstable`: the number of consecutive unstable runs before it.
 pub(super) fn decide(
     service: &Service,
     run: &RunResult,
@@ -23,15 +25,15 @@ pub(super) fn decide(
 ) -> RestartDecision {
     let restart = &service.restart;
     let status = run.exit.status;
-    let is_its_own_end = run.failure.is_none() && run.fault.is_none();
-    let success = is_its_own_end && restart.success.contains(status);
-    let wants_another = match restart.policy {
+    let exited_on_its_own = run.failure.is_none() && run.fault.is_none();
+    let success = exited_on_its_own && restart.success.contains(status);
+    let policy_restarts = match restart.policy {
         RestartPolicy::Always => !success || service.kind == Kind::Service,
         RestartPolicy::OnFailure => !success,
         RestartPolicy::Never => false,
     };
-    let prevented = is_its_own_end && restart.prevent.contains(status);
-    if !wants_another || prevented {
+    let prevented = exited_on_its_own && restart.prevent.contains(status);
+    if !policy_restarts || prevented {
         return match (success, prevented) {
             (true, _) => RestartDecision::Complete,
             (false, true) => RestartDecision::Fail(FailureReason::Prevented),
@@ -42,7 +44,7 @@ pub(super) fn decide(
         return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
     }
     match restart.max_restarts {
-        Some(limit) if unstable >= limit => RestartDecision::Fail(FailureReason::Limit(limit)),
+        Some(limit) if unstable >= limit => RestartDecision::Fail(FailureReason::RestartLimit(limit)),
         limit => {
             let unstable = unstable.saturating_add(1);
             let delay = restart.delay.saturating_add(backoff_delay(&restart.backoff, unstable, random));
@@ -54,12 +56,12 @@ pub(super) fn decide(
 /// Delay n = min(initial · factorⁿ⁻¹, max), ± jitter; `n` counts from 1.
 pub(super) fn backoff_delay(backoff: &Backoff, n: u32, random: &mut Random) -> Duration {
     if backoff.initial.is_zero() {
-        // Zero times the infinity that a large exponent gives would be no number.
+        // Zero times the infinity of a large exponent would be NaN.
         return Duration::ZERO;
     }
     let exponent = i32::try_from(n.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = backoff.initial.as_secs_f64() * backoff.factor.powi(exponent);
-    // `min` also takes the infinity that a large exponent gives down to the maximum.
+    // `min` also limits the infinity of a large exponent.
     let capped = grown.min(backoff.max.as_secs_f64());
     let jittered = capped * (1.0 + backoff.jitter * random.signed_unit());
     Duration::try_from_secs_f64(jittered).unwrap_or(backoff.max)

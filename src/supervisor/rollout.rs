@@ -1,4 +1,4 @@
-//! A rolling reload of one service: how far it is, and why it has failed.
+//! The state of a rolling reload of one service, and why a reload fails.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -7,26 +7,24 @@ use super::run_result::RunResult;
 use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
-/// What there is to do for one service.
 #[derive(Debug)]
 pub(super) struct Rollout {
     pub(super) strategy: Strategy,
-    /// Numbers of instances, in order.
-    pub(super) todo: VecDeque<u32>,
-    pub(super) underway: Vec<Slot>,
-    /// What to go back to; `None`: nothing has changed, or it goes back already.
-    pub(super) before: Option<Rc<Service>>,
-    /// How many instances there are to be afterwards, if that changes.
+    /// The numbers of the instances that have not been replaced yet, in order.
+    pub(super) remaining: VecDeque<u32>,
+    pub(super) in_progress: Vec<Slot>,
+    /// The definition to return to if the reload fails; `None` if it has not changed, or if a rollback is in progress.
+    pub(super) previous: Option<Rc<Service>>,
+    /// The number of instances after the reload, if it changes.
     pub(super) resize: Option<u32>,
-    /// Whether it has been begun with; until then it waits for what the service depends on.
-    pub(super) has_begun: bool,
-    /// The first thing that went wrong.
+    /// Until then the reload waits for the dependencies of the service.
+    pub(super) has_started: bool,
+    /// The first failure.
     pub(super) failure: Option<ReloadFailure>,
-    /// What follows from that has been done.
     pub(super) is_failure_handled: bool,
 }
 
-/// An instance whose turn it is.
+/// An instance that is being replaced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) number: u32,
@@ -35,40 +33,40 @@ pub(super) struct Slot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RolloutStage {
-    /// The surge is the new process.
-    Surging,
-    /// The surge is the old one.
-    Retiring,
-    /// It is restarted where it is.
-    InPlace,
-    /// It has got its signal, and may say what comes of it.
+    /// The surge instance is the new process, which is not ready yet.
+    StartingNew,
+    /// The surge instance is the old process, which is being stopped.
+    StoppingOld,
+    /// The instance is restarted in place.
+    Restarting,
+    /// The process has been sent the reload signal and may report the result.
     ReloadSignalled,
 }
 
-/// Why a reload has ended before its end.
+/// Why a reload has failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReloadFailure {
-    /// Whose new process it was, or was to be.
+    /// The instance whose new process has failed.
     pub instance: InstanceId,
-    /// What it was to be made of.
+    /// The definition of the new process.
     pub definition: Rc<Service>,
-    /// What was wrong.
+    /// The error.
     pub error: RolloutError,
 }
 
-/// What has kept an instance from getting another process.
+/// Why an instance could not be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolloutError {
-    /// The process has ended like this.
-    Ended(RunResult),
-    /// The process has said that it ends, and has.
-    StoppedItself(RunResult),
-    /// It is the same process, has begun to reload, and was not done in time.
-    Late,
-    /// The system had no process to give.
-    NoProcess,
-    /// What the service depends on has come to its end, and not well.
-    Dependency(ServiceIndex),
-    /// Another configuration came before it began.
-    Overtaken,
+    /// The new process has exited.
+    Exited(RunResult),
+    /// The new process has exited after it had sent `STOPPING=1`.
+    ExitedAfterStopping(RunResult),
+    /// The process has reported the beginning of its reload, and not the end within `ready_timeout`.
+    ReloadTimedOut,
+    /// The system could not create a process.
+    SpawnFailed,
+    /// A dependency of the service has failed.
+    DependencyFailed(ServiceIndex),
+    /// Another configuration was loaded before the reload began.
+    Superseded,
 }

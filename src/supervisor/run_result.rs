@@ -1,71 +1,71 @@
-//! How a run has ended, and what comes of it.
+//! The result of a run, and the decision that follows from it.
 
 use std::time::Duration;
 
 use crate::model::{ExitStatus, StartFailure};
 
-/// How a process ended.
+/// How a process has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit status.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Whether it was the kernel's OOM killer.
+    /// Whether the kernel's OOM killer has killed it.
     pub oom_killed: bool,
 }
 
-/// How one run of an instance was.
+/// The result of one run of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunResult {
-    /// How its main process ended.
+    /// How the main process has exited.
     pub exit: Exit,
-    /// From execve to the end.
+    /// From execve to exit.
     pub uptime: Duration,
-    /// Set if it never got to run its program.
+    /// Set if the process could not execute its program.
     pub failure: Option<StartFailure>,
-    /// Set if it had to end because of this.
+    /// Set if keepalive has stopped it because of a fault.
     pub fault: Option<Fault>,
 }
 
-/// Why a process that runs is taken for broken.
+/// Why keepalive stops a process that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It was not ready within `ready_timeout`, this long.
+    /// It was not ready within `ready_timeout`, which is given here.
     NotReady(Duration),
-    /// It has not shown that it is alive for so long: `watchdog`.
-    Silent(Duration),
-    /// It has said so itself.
+    /// It has not sent `WATCHDOG=1` within its watchdog interval, which is given here.
+    WatchdogTimeout(Duration),
+    /// It has sent `WATCHDOG=trigger`.
     WatchdogTriggered,
 }
 
-/// What comes of an instance after its process has ended.
+/// Whether an instance is restarted after its process has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartDecision {
-    /// It starts again.
+    /// It is restarted.
     Restart {
-        /// After this delay.
+        /// The time until the restart.
         delay: Duration,
         /// Consecutive unstable runs so far; 0 after a stable one.
         unstable: u32,
         /// `max_restarts`.
         limit: Option<u32>,
     },
-    /// It has succeeded and will not run again.
+    /// It has succeeded and is not restarted.
     Complete,
-    /// It has failed for good.
+    /// It has failed and is not restarted.
     Fail(FailureReason),
-    /// It was to be stopped and has.
-    Stay,
+    /// Its stop was requested.
+    StayStopped,
 }
 
 /// Why a failed instance is not started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureReason {
-    /// The policy is `never`.
+    /// `restart` does not allow it.
     Policy,
-    /// The exit code or signal is one of `no_restart_exit_codes`.
+    /// The exit code or signal is in `no_restart_exit_codes`.
     Prevented,
-    /// `max_restarts` consecutive unstable restarts, this many, have been used up.
-    Limit(u32),
-    /// It cannot be started: a socket cannot be bound.
-    Unbound,
+    /// The limit `max_restarts`, which is given here, has been reached.
+    RestartLimit(u32),
+    /// A socket of the service cannot be bound.
+    BindFailed,
 }

@@ -1,4 +1,4 @@
-//! What the instances of a service mean to the service, and the service to its neighbours.
+//! Dependencies between services, and what follows when a service becomes ready, completes or fails.
 
 use std::rc::Rc;
 
@@ -12,11 +12,11 @@ use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
 
 impl Supervisor {
-    /// Starts every service that starts by itself, and whatever those depend on.
+    /// Starts every service with `autostart`, and its dependencies.
     pub(super) fn on_boot(&mut self) {
         for service in self.services.service_indexes() {
             if self.services[service].definition.autostart {
-                self.want(service);
+                self.mark_waiting(service);
             }
         }
         for service in self.services.service_indexes() {
@@ -24,26 +24,27 @@ impl Supervisor {
         }
     }
 
-    /// Makes a service that has never been started, and everything of that kind that it depends on, wait for their
-    /// start; gives back all that were looked at.
-    pub(super) fn want(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
+    /// Moves a service that was never started, and its dependencies that were never started, to the state Waiting. Returns
+    /// the services that were visited.
+    pub(super) fn mark_waiting(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
         let mut pending = vec![service];
-        let mut wanted = Vec::new();
+        let mut visited = Vec::new();
         while let Some(index) = pending.pop() {
             for id in self.services.ids_of(index) {
                 if matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted }) {
-                    self.enter(id, State::Waiting, Reason::Requested);
+                    self.enter(id, State::Waiting, Reason::StartRequested);
                 }
             }
-            wanted.push(index);
+            visited.push(index);
             let definition = &self.services[index].definition;
-            pending
-                .extend(definition.depends_on.iter().filter(|dependency| self.services[**dependency].counts.idle > 0));
+            pending.extend(
+                definition.depends_on.iter().filter(|dependency| self.services[**dependency].counts.not_started > 0),
+            );
         }
-        wanted
+        visited
     }
 
-    /// Starts the waiting instances if there is nothing to wait for any more, or says that this will never be.
+    /// Starts the waiting instances if their dependencies are ready, or fails them if a dependency has failed.
     pub(super) fn start_or_block(&mut self, service: ServiceIndex) {
         match self.failed_dependency(service) {
             Some(dependency) => self.block(service, dependency),
@@ -51,47 +52,47 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
+    pub(super) fn dependencies_are_ready(&self, service: ServiceIndex) -> bool {
         let definition = &self.services[service].definition;
-        definition.depends_on.iter().all(|dependency| self.services[*dependency].is_satisfied())
+        definition.depends_on.iter().all(|dependency| self.services[*dependency].is_ready())
     }
 
-    /// Something that `service` depends on and that will never be ready by itself.
+    /// A dependency of `service` that is not ready and will not become ready on its own.
     pub(super) fn failed_dependency(&self, service: ServiceIndex) -> Option<ServiceIndex> {
         let definition = &self.services[service].definition;
         definition.depends_on.iter().copied().find(|dependency| {
             let state = &self.services[*dependency];
             match state.status().outcome {
-                ServiceOutcome::Open | ServiceOutcome::Held => false,
-                ServiceOutcome::Completed | ServiceOutcome::Failed | ServiceOutcome::Mixed => !state.is_satisfied(),
+                ServiceOutcome::Active | ServiceOutcome::Inactive => false,
+                ServiceOutcome::Completed | ServiceOutcome::Failed | ServiceOutcome::Mixed => !state.is_ready(),
             }
         })
     }
 
-    /// Starts the waiting instances if there is nothing to wait for any more.
+    /// Starts the waiting instances if their dependencies are ready.
     pub(super) fn start_if_unblocked(&mut self, service: ServiceIndex) {
-        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+        if self.is_draining() || !self.dependencies_are_ready(service) {
             return;
         }
         for id in self.services.ids_of(service) {
             if matches!(self.services[id].state, State::Waiting) {
-                self.start(id, Reason::Unblocked);
+                self.start(id, Reason::DependenciesReady);
             }
         }
     }
 
     pub(super) fn mark_dirty(&mut self, service: ServiceIndex) {
-        if !self.services[service].queued {
-            self.services[service].queued = true;
+        if !self.services[service].is_dirty {
+            self.services[service].is_dirty = true;
             self.dirty.push_back(service);
         }
     }
 
-    /// Draws the conclusions from all state changes since the last time, until there are none left to draw.
+    /// Updates the dependents, dependencies and requests of all services that have changed, until nothing changes any more.
     pub(super) fn propagate(&mut self) {
         loop {
             while let Some(service) = self.dirty.pop_front() {
-                self.services[service].queued = false;
+                self.services[service].is_dirty = false;
                 self.propagate_service(service);
             }
             self.answer_requests();
@@ -106,61 +107,61 @@ impl Supervisor {
         self.drop_stopped(service);
         self.drive_rollout(service);
         self.retire_if_possible(service);
-        let seen = self.services[service].seen;
-        let now = self.services[service].status();
-        self.services[service].seen = now;
-        if now != seen {
+        let before = self.services[service].last_status;
+        let status = self.services[service].status();
+        self.services[service].last_status = status;
+        if status != before {
             self.wake_rollouts(service);
         }
-        // First what may end everything: nothing is to be started only to be stopped again.
-        if now.outcome != seen.outcome && !self.services[service].is_retiring {
-            self.on_fate(service, now.outcome);
+        // First the outcome, which may begin the shutdown: nothing should be started only to be stopped again.
+        if status.outcome != before.outcome && !self.services[service].is_retiring {
+            self.on_outcome(service, status.outcome);
         }
-        if now.satisfied && !seen.satisfied {
-            self.on_satisfied(service);
+        if status.is_ready && !before.is_ready {
+            self.on_service_ready(service);
         }
-        // What it waits for may have gone and come again before anyone looked.
+        // A dependency may have failed and recovered since the last call.
         if self.services[service].counts.waiting_on_dependency > 0 && !self.is_draining() {
             self.start_or_block(service);
         }
-        if now.down && !seen.down && self.is_draining() {
-            self.stop_unneeded(service);
+        if status.has_no_process && !before.has_no_process && self.is_draining() {
+            self.stop_if_unneeded(service);
         }
     }
 
-    fn on_satisfied(&mut self, service: ServiceIndex) {
-        // A crash of what a thousand others depend on costs no more than any other once they run.
+    fn on_service_ready(&mut self, service: ServiceIndex) {
+        // When a service crashes and recovers, its dependents are not visited if they all run.
         if self.services.total().waiting_on_dependency == 0 {
             return;
         }
         for dependent in self.services[service].dependents.clone() {
-            self.revive_blocked(dependent);
+            self.unblock(dependent);
             self.start_if_unblocked(dependent);
         }
     }
 
-    /// A dependency that had failed is there after all: what never was to start waits again.
-    fn revive_blocked(&mut self, service: ServiceIndex) {
-        if self.is_draining() || !self.dependencies_are_satisfied(service) {
+    /// Moves instances that were failed because of a dependency back to Waiting: the dependencies are ready.
+    fn unblock(&mut self, service: ServiceIndex) {
+        if self.is_draining() || !self.dependencies_are_ready(service) {
             return;
         }
         for id in self.services.ids_of(service) {
             if matches!(self.services[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
-                self.enter(id, State::Waiting, Reason::Requested);
+                self.enter(id, State::Waiting, Reason::StartRequested);
             }
         }
     }
 
-    fn on_fate(&mut self, service: ServiceIndex, outcome: ServiceOutcome) {
+    fn on_outcome(&mut self, service: ServiceIndex, outcome: ServiceOutcome) {
         let settings = Rc::clone(&self.services[service].definition);
         match outcome {
-            ServiceOutcome::Open | ServiceOutcome::Held => {}
+            ServiceOutcome::Active | ServiceOutcome::Inactive => {}
             ServiceOutcome::Completed => {
                 if settings.kind == Kind::Service {
                     self.block_dependents(service);
                 }
                 if settings.on_success == ExitAction::Shutdown {
-                    self.shut_down(Outcome { code: 0, cause: Cause::Completed { service } });
+                    self.begin_shutdown(Outcome { code: 0, cause: Cause::Completed { service } });
                 }
             }
             ServiceOutcome::Mixed => self.block_dependents(service),
@@ -171,21 +172,21 @@ impl Supervisor {
         }
     }
 
-    fn on_service_failed(&mut self, service: ServiceIndex, consequence: ExitAction) {
+    fn on_service_failed(&mut self, service: ServiceIndex, exit_action: ExitAction) {
         if self.is_draining() {
             return;
         }
-        // Of several failed instances the last one decides; a service that was only blocked decides nothing.
+        // The last failed instance determines the exit code. A service that was only blocked has no failure.
         let Some(last) = self.services[service].failures().max_by_key(|failure| failure.nth) else { return };
         let Failure { instance, run, failure_reason, .. } = last;
         self.record(JournalEvent::ServiceFailed { service });
-        if consequence == ExitAction::Shutdown {
+        if exit_action == ExitAction::Shutdown {
             let code = failure_code(run.exit.status.code());
-            self.shut_down(Outcome { code, cause: Cause::Failed { instance, run, failure_reason } });
+            self.begin_shutdown(Outcome { code, cause: Cause::Failed { instance, run, failure_reason } });
         }
     }
 
-    /// What depends on `service` and has not started never will, and says so.
+    /// Fails the waiting instances of the services that depend on `service`.
     fn block_dependents(&mut self, service: ServiceIndex) {
         for dependent in self.services[service].dependents.clone() {
             self.block(dependent, service);
@@ -203,31 +204,31 @@ impl Supervisor {
     pub(super) fn block_instance(&mut self, id: InstanceId, dependency: ServiceIndex) {
         let reason = match self.services[dependency].status().outcome {
             ServiceOutcome::Completed => Reason::DependencyCompleted { dependency },
-            ServiceOutcome::Open | ServiceOutcome::Held | ServiceOutcome::Failed | ServiceOutcome::Mixed => {
+            ServiceOutcome::Active | ServiceOutcome::Inactive | ServiceOutcome::Failed | ServiceOutcome::Mixed => {
                 Reason::DependencyFailed { dependency }
             }
         };
         self.enter(id, State::Stopped { why: Stopped::Blocked { dependency } }, reason);
     }
 
-    /// Looks at the whole: whether anything is left to run, or to stop.
+    /// Begins the shutdown if no service runs or will run, and continues it when all have stopped.
     fn propagate_all(&mut self) {
         let total = *self.services.total();
         match self.phase {
-            Phase::Up if total.active == 0 && total.held == 0 => {
+            Phase::Running if total.active == 0 && total.stopped_by_operator == 0 => {
                 let failure = self.first_failure();
                 let code = match failure {
                     Some((_, run, _)) => failure_code(run.exit.status.code()),
                     None => u8::from(total.failed > 0),
                 };
-                self.shut_down(Outcome { code, cause: Cause::NothingLeft { failure } });
+                self.begin_shutdown(Outcome { code, cause: Cause::NothingLeft { failure } });
             }
-            Phase::Draining(_) if total.live == 0 => self.on_all_down(),
-            Phase::Up | Phase::Draining(_) | Phase::Over => {}
+            Phase::Draining(_) if total.live == 0 => self.on_all_stopped(),
+            Phase::Running | Phase::Draining(_) | Phase::Ended => {}
         }
     }
 
-    /// Of the instances that rest because they have failed, the one that did so first.
+    /// The instance that failed first.
     fn first_failure(&self) -> Option<(InstanceId, RunResult, FailureReason)> {
         let failures = self.services.service_indexes().flat_map(|service| self.services[service].failures());
         failures
@@ -236,7 +237,7 @@ impl Supervisor {
     }
 }
 
-/// A failure never looks like a success.
+/// The exit code after a failure is never 0.
 const fn failure_code(code: u8) -> u8 {
     if code == 0 { 1 } else { code }
 }

@@ -1,4 +1,4 @@
-//! All services and their instances, and the counts that make questions about a service cheap.
+//! The services and their instances, with counters that make it cheap to ask for the status of a service.
 
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
@@ -9,104 +9,104 @@ use super::state::{State, Stopped};
 use crate::model::plan::{Kind, Service};
 use crate::model::{InstanceId, Plan, ServiceIndex};
 
+/// All services.
 #[derive(Debug)]
 pub(super) struct ServiceTable {
     services: Vec<ServiceState>,
-    /// Over all services.
+    /// The counts of all services together.
     total: InstanceCounts,
 }
 
+/// One service.
 #[derive(Debug)]
 pub(super) struct ServiceState {
-    /// What its next run is made of.
+    /// The definition of its next runs.
     pub(super) definition: Rc<Service>,
-    /// 0…n−1, and perhaps more that are surplus: they are on their way down, and go when they have come to rest.
+    /// Instances 0…n−1, followed by surplus instances: these are being stopped and are removed when they have stopped.
     instances: Vec<Instance>,
-    /// The second processes that instances have during a rolling reload. There are few.
+    /// The surge instances: the second processes of instances that are being reloaded. There are few.
     surges: Vec<Instance>,
-    /// How many there are to be.
-    pub(super) wanted: u32,
-    /// Who waits for this service; the reverse of `depends_on`.
+    /// The number of instances that there should be.
+    pub(super) desired: u32,
+    /// The services that depend on this one: the reverse of `depends_on`.
     pub(super) dependents: Box<[ServiceIndex]>,
     pub(super) counts: InstanceCounts,
-    /// What `Supervisor::propagate` found when it last looked.
-    pub(super) seen: ServiceStatus,
-    /// Whether it is in the queue of what `Supervisor::propagate` has to look at.
-    pub(super) queued: bool,
-    /// How many of its dependents are not released.
+    /// The status at the last call of `Supervisor::propagate`.
+    pub(super) last_status: ServiceStatus,
+    /// It is in the queue of `Supervisor::propagate`.
+    pub(super) is_dirty: bool,
+    /// During a shutdown: the number of dependents that are not drained.
     pub(super) live_dependents: usize,
-    /// While everything is being stopped: nothing is left of it, nor of anything that depends on it.
-    pub(super) released: bool,
-    /// It is no longer in the configuration.
+    /// During a shutdown: it has no processes left, and neither have the services that depend on it.
+    pub(super) is_drained: bool,
+    /// It has been removed from the configuration.
     pub(super) is_retiring: bool,
 }
 
-/// How many instances are in which kind of state.
+/// Numbers of instances by state.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InstanceCounts {
-    /// They run, or will by themselves: everything that is not stopped.
+    /// Instances that run or will run: all that are not `Stopped`.
     pub(super) active: u32,
-    /// Those of the active ones that have a process, or whose process has left others.
+    /// Active instances that have a process or leftover processes, or are about to have one.
     pub(super) live: u32,
     pub(super) running: u32,
     pub(super) completed: u32,
     pub(super) failed: u32,
-    /// Those of the active and of the failed ones that start once something else is there.
+    /// Active and failed instances that start when their dependencies become ready.
     pub(super) waiting_on_dependency: u32,
-    /// Stopped by an operator, who may start them again.
-    pub(super) held: u32,
-    /// Never started, or stopped because everything is.
-    pub(super) idle: u32,
+    pub(super) stopped_by_operator: u32,
+    /// Instances that were never started, or were stopped by the shutdown.
+    pub(super) not_started: u32,
 }
 
-/// What a service means to its neighbours.
+/// The status of a service, as its dependents and dependencies see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServiceStatus {
-    /// What depends on it may start.
-    pub(super) satisfied: bool,
+    /// Services that depend on it can start.
+    pub(super) is_ready: bool,
     pub(super) outcome: ServiceOutcome,
-    /// No process of it is left.
-    pub(super) down: bool,
+    pub(super) has_no_process: bool,
 }
 
-/// Whether, and how, it has come to its end.
+/// Whether a service runs, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceOutcome {
-    /// It runs, or will by itself.
-    Open,
-    /// It rests until an operator starts it.
-    Held,
+    /// At least one instance runs or will run.
+    Active,
+    /// At least one instance waits for an operator to start it, and none is active.
+    Inactive,
     Completed,
     Failed,
-    /// Some instances have completed, the others have failed.
+    /// Some instances have completed and the others have failed.
     Mixed,
 }
 
-/// One instance that has failed for good.
+/// An instance that has failed and is not restarted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {
     pub(super) instance: InstanceId,
     pub(super) run: RunResult,
     pub(super) failure_reason: FailureReason,
-    /// Counted over all instances.
+    /// The number of this failure, counted over all instances.
     pub(super) nth: u32,
 }
 
 impl ServiceTable {
-    /// Nothing has been started.
+    /// The services of `plan`, not started.
     pub(super) fn new(plan: &Plan) -> Self {
         let mut services = Self { services: Vec::new(), total: InstanceCounts::default() };
-        services.adopt(plan);
+        services.apply_config(plan);
         services
     }
 
-    /// Takes on the definitions of `plan`, whose services are those that there are, in their order, and perhaps more.
-    /// Nothing happens to the instances that there are; those of new services are made, and have not been started.
-    pub(super) fn adopt(&mut self, plan: &Plan) {
+    /// Replaces the definitions by those of `plan`, which contains the known services at their positions and possibly more.
+    /// Existing instances do not change. The instances of new services are created, not started.
+    pub(super) fn apply_config(&mut self, plan: &Plan) {
         let known = self.services.len();
         for (position, definition) in plan.services.iter().enumerate().skip(known) {
             self.services.push(ServiceState::new(index_at(position), definition));
-            self.total.idle += definition.instances;
+            self.total.not_started += definition.instances;
         }
         let mut dependents = vec![Vec::new(); plan.services.len()];
         for (position, service) in plan.services.iter().enumerate() {
@@ -123,13 +123,13 @@ impl ServiceTable {
         }
     }
 
-    /// The service is to go.
+    /// The service has been removed from the configuration.
     pub(super) fn retire(&mut self, index: ServiceIndex) {
         self[index].is_retiring = true;
     }
 
-    /// It is to stay after all, or is there again.
-    pub(super) fn revive(&mut self, index: ServiceIndex) {
+    /// The service is in the configuration again.
+    pub(super) fn restore(&mut self, index: ServiceIndex) {
         self[index].is_retiring = false;
     }
 
@@ -137,30 +137,29 @@ impl ServiceTable {
         (0..self.services.len()).map(index_at)
     }
 
-    /// The instances of one service, surplus ones too. Holds no borrow, so that they can be changed meanwhile.
+    /// The instances of a service, including surplus ones. Does not borrow the table, so that it can be changed meanwhile.
     pub(super) fn ids_of(&self, service: ServiceIndex) -> impl Iterator<Item = InstanceId> + use<> {
         let count = u32::try_from(self[service].instances.len()).unwrap_or(u32::MAX);
         (0..count).map(move |number| InstanceId { service, number })
     }
 
-    /// The surges of one service's instances. Holds no borrow, so that they can be changed meanwhile.
+    /// The surge instances of a service.
     pub(super) fn surges_of(&self, service: ServiceIndex) -> Vec<InstanceId> {
         self[service].surges.iter().map(|surge| surge.id).collect()
     }
 
-    /// All instances. Holds no borrow, so that they can be changed meanwhile.
+    /// All instances. Does not borrow the table, so that it can be changed meanwhile.
     pub(super) fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
         let counts: Vec<_> = self.service_indexes().map(|index| (index, self.ids_of(index))).collect();
         counts.into_iter().flat_map(|(_, ids)| ids)
     }
 
-    /// All instances and surges.
+    /// All instances and surge instances.
     pub(super) fn ids_with_surges(&self) -> impl Iterator<Item = InstanceId> + use<> {
         let surges: Vec<_> = self.service_indexes().flat_map(|index| self.surges_of(index)).collect();
         self.ids().chain(surges)
     }
 
-    /// `None`: there is no such instance, or no more.
     pub(super) fn find(&self, id: InstanceId) -> Option<&Instance> {
         let service = self.services.get(id.service.position())?;
         if id.is_surge() {
@@ -169,57 +168,58 @@ impl ServiceTable {
         service.instances.get(id.number as usize)
     }
 
-    /// Whether it is one of the service's, and no surplus.
+    /// Whether there should be such an instance: surplus ones are not counted.
     pub(super) fn has(&self, id: InstanceId) -> bool {
-        self.services.get(id.service.position()).is_some_and(|service| id.number < service.wanted)
+        self.services.get(id.service.position()).is_some_and(|service| id.number < service.desired)
     }
 
-    /// From now on there are to be so many; those that are missing are made, and have not been started.
-    pub(super) fn resize(&mut self, index: ServiceIndex, wanted: u32) {
+    /// Sets the number of instances that there should be. Missing ones are created, not started; surplus ones stay until
+    /// [`Self::drop_surplus`].
+    pub(super) fn resize(&mut self, index: ServiceIndex, desired: u32) {
         let service = &mut self[index];
-        service.wanted = wanted;
+        service.desired = desired;
         let first = u32::try_from(service.instances.len()).unwrap_or(u32::MAX);
         let definition = &service.definition;
         let new = |number| Instance::new(InstanceId { service: index, number }, Rc::clone(definition));
-        service.instances.extend((first..wanted).map(new));
-        let made = InstanceCounts { idle: wanted.saturating_sub(first), ..InstanceCounts::default() };
+        service.instances.extend((first..desired).map(new));
+        let made = InstanceCounts { not_started: desired.saturating_sub(first), ..InstanceCounts::default() };
         service.counts = service.counts.changed(&InstanceCounts::default(), &made);
         self.total = self.total.changed(&InstanceCounts::default(), &made);
     }
 
-    /// Lets go of surplus instances that have come to rest, and gives them back.
+    /// Removes surplus instances that have stopped, and returns them.
     pub(super) fn drop_surplus(&mut self, index: ServiceIndex) -> Vec<InstanceId> {
         let service = &mut self[index];
         let mut removed = Vec::new();
-        let mut gone = InstanceCounts::default();
-        while service.instances.len() > service.wanted as usize
-            && let Some(last) = service.instances.pop_if(|last| last.state.is_resting())
+        let mut counts = InstanceCounts::default();
+        while service.instances.len() > service.desired as usize
+            && let Some(last) = service.instances.pop_if(|last| last.state.is_inactive())
         {
-            gone = gone.changed(&InstanceCounts::default(), &InstanceCounts::of(&last.state));
+            counts = counts.changed(&InstanceCounts::default(), &InstanceCounts::of(&last.state));
             removed.push(last.id);
         }
-        service.counts = service.counts.changed(&gone, &InstanceCounts::default());
-        self.total = self.total.changed(&gone, &InstanceCounts::default());
+        service.counts = service.counts.changed(&counts, &InstanceCounts::default());
+        self.total = self.total.changed(&counts, &InstanceCounts::default());
         removed
     }
 
-    /// Gives an instance a surge, which has not been started and goes on counting where the instance is.
+    /// Creates the surge instance of `id`. It is not started, and takes over the number of restarts.
     pub(super) fn add_surge(&mut self, id: InstanceId) {
         let surge = self[id].surge();
         self[id.service].surges.push(surge);
     }
 
-    /// Lets go of surges that have come to rest; whether there were any.
+    /// Removes surge instances that have stopped. Returns whether there were any.
     pub(super) fn drop_surges(&mut self, index: ServiceIndex) -> bool {
         let surges = &mut self[index].surges;
         let before = surges.len();
-        // At rest they are in no count.
-        surges.retain(|surge| !surge.state.is_resting());
+        // Surge instances that have stopped are in no count.
+        surges.retain(|surge| !surge.state.is_inactive());
         surges.len() < before
     }
 
-    /// An instance and its surge, which there is, change places.
-    pub(super) fn exchange(&mut self, id: InstanceId) {
+    /// Swaps an instance and its surge instance.
+    pub(super) fn swap_with_surge(&mut self, id: InstanceId) {
         let service = &mut self[id.service];
         let surge = service.surges.iter_mut().find(|surge| surge.id == id.surge());
         let (Some(instance), Some(surge)) = (service.instances.get_mut(id.number as usize), surge) else { return };
@@ -235,14 +235,14 @@ impl ServiceTable {
         &self.total
     }
 
-    /// Replaces the state of one instance and gives back the one before.
+    /// Replaces the state of one instance and returns the old one.
     pub(super) fn replace_state(&mut self, id: InstanceId, state: State) -> State {
         let before = std::mem::replace(&mut self[id].state, state);
-        let tally_of = if id.is_surge() { InstanceCounts::of_surge } else { InstanceCounts::of };
-        let (gone, come) = (tally_of(&before), tally_of(&self[id].state));
+        let counts_of = if id.is_surge() { InstanceCounts::of_surge } else { InstanceCounts::of };
+        let (removed, added) = (counts_of(&before), counts_of(&self[id].state));
         let service = &mut self[id.service];
-        service.counts = service.counts.changed(&gone, &come);
-        self.total = self.total.changed(&gone, &come);
+        service.counts = service.counts.changed(&removed, &added);
+        self.total = self.total.changed(&removed, &added);
         before
     }
 }
@@ -252,30 +252,29 @@ fn index_at(position: usize) -> ServiceIndex {
 }
 
 impl ServiceState {
-    /// None of its instances has been started; who depends on it is not known yet.
+    /// The instances are not started. `dependents` is filled in by [`ServiceTable::apply_config`].
     fn new(index: ServiceIndex, definition: &Rc<Service>) -> Self {
         let instance = |number| Instance::new(InstanceId { service: index, number }, Rc::clone(definition));
         Self {
             definition: Rc::clone(definition),
             instances: (0..definition.instances).map(instance).collect(),
             surges: Vec::new(),
-            wanted: definition.instances,
+            desired: definition.instances,
             dependents: Box::default(),
-            counts: InstanceCounts { idle: definition.instances, ..InstanceCounts::default() },
-            seen: ServiceStatus { satisfied: false, outcome: ServiceOutcome::Held, down: true },
-            queued: false,
+            counts: InstanceCounts { not_started: definition.instances, ..InstanceCounts::default() },
+            last_status: ServiceStatus { is_ready: false, outcome: ServiceOutcome::Inactive, has_no_process: true },
+            is_dirty: false,
             live_dependents: 0,
-            released: false,
+            is_drained: false,
             is_retiring: false,
         }
     }
 
-    /// It is no longer in the configuration, and nothing is left of it.
+    /// Whether it has been removed from the configuration and has no instances left.
     pub(super) fn is_gone(&self) -> bool {
         self.is_retiring && self.instances.is_empty() && self.surges.is_empty()
     }
 
-    /// The second processes of its instances.
     pub(super) fn surges(&self) -> &[Instance] {
         &self.surges
     }
@@ -284,7 +283,7 @@ impl ServiceState {
         &self.instances
     }
 
-    /// The instances that rest because they have failed, those not counted that were only blocked.
+    /// The instances that have failed, without those that were only blocked by a dependency.
     pub(super) fn failures(&self) -> impl Iterator<Item = Failure> {
         self.instances.iter().filter_map(|instance| {
             let State::Stopped { why: Stopped::Failed { failure_reason, nth } } = instance.state else { return None };
@@ -292,11 +291,11 @@ impl ServiceState {
         })
     }
 
-    /// Whether what depends on it may start.
+    /// Whether services that depend on it can start.
     ///
-    /// A service is ready when at least one instance runs and none is still on its way; a oneshot has to have
-    /// succeeded in each.
-    pub(super) fn is_satisfied(&self) -> bool {
+    /// A service is ready when at least one instance is ready and all active ones are; a oneshot when all instances have
+    /// completed.
+    pub(super) fn is_ready(&self) -> bool {
         match self.definition.kind {
             Kind::Service => self.counts.running > 0 && self.counts.running == self.counts.active,
             Kind::Oneshot => self.counts.completed as usize == self.instances.len(),
@@ -304,15 +303,15 @@ impl ServiceState {
     }
 
     pub(super) fn status(&self) -> ServiceStatus {
-        ServiceStatus { satisfied: self.is_satisfied(), outcome: self.outcome(), down: self.counts.live == 0 }
+        ServiceStatus { is_ready: self.is_ready(), outcome: self.outcome(), has_no_process: self.counts.live == 0 }
     }
 
     fn outcome(&self) -> ServiceOutcome {
         let counts = &self.counts;
         if counts.active > 0 {
-            ServiceOutcome::Open
-        } else if counts.held + counts.idle > 0 {
-            ServiceOutcome::Held
+            ServiceOutcome::Active
+        } else if counts.stopped_by_operator + counts.not_started > 0 {
+            ServiceOutcome::Inactive
         } else if counts.failed == 0 {
             ServiceOutcome::Completed
         } else if counts.completed == 0 || self.definition.kind == Kind::Oneshot {
@@ -324,9 +323,9 @@ impl ServiceState {
 }
 
 impl InstanceCounts {
-    /// All of them.
+    /// The number of all instances.
     pub(super) const fn instances(&self) -> u32 {
-        self.active + self.completed + self.failed + self.held + self.idle
+        self.active + self.completed + self.failed + self.stopped_by_operator + self.not_started
     }
 
     /// The counts of a single instance.
@@ -346,13 +345,15 @@ impl InstanceCounts {
             State::Stopped { why: Stopped::Completed } => counts.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => counts.failed = 1,
             State::Stopped { why: Stopped::Blocked { .. } } => (counts.failed, counts.waiting_on_dependency) = (1, 1),
-            State::Stopped { why: Stopped::Operator } => counts.held = 1,
-            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => counts.idle = 1,
+            State::Stopped { why: Stopped::Operator } => counts.stopped_by_operator = 1,
+            State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => {
+                counts.not_started = 1
+            }
         }
         counts
     }
 
-    /// A surge only counts in that it has a process: what its service comes to is its instance's affair.
+    /// Of a surge instance only the process counts. The status of the service depends on the instance.
     fn of_surge(state: &State) -> Self {
         Self { live: Self::of(state).live, ..Self::default() }
     }
@@ -366,29 +367,30 @@ impl InstanceCounts {
                 completed: 0,
                 failed: 0,
                 waiting_on_dependency: 0,
-                held: 0,
-                idle: 0,
+                stopped_by_operator: 0,
+                not_started: 0,
             },
             other,
         )
     }
 
-    const fn changed(self, gone: &Self, come: &Self) -> Self {
+    const fn changed(self, removed: &Self, added: &Self) -> Self {
         Self {
-            active: self.active - gone.active + come.active,
-            live: self.live - gone.live + come.live,
-            running: self.running - gone.running + come.running,
-            completed: self.completed - gone.completed + come.completed,
-            failed: self.failed - gone.failed + come.failed,
-            waiting_on_dependency: self.waiting_on_dependency - gone.waiting_on_dependency + come.waiting_on_dependency,
-            held: self.held - gone.held + come.held,
-            idle: self.idle - gone.idle + come.idle,
+            active: self.active - removed.active + added.active,
+            live: self.live - removed.live + added.live,
+            running: self.running - removed.running + added.running,
+            completed: self.completed - removed.completed + added.completed,
+            failed: self.failed - removed.failed + added.failed,
+            waiting_on_dependency: self.waiting_on_dependency - removed.waiting_on_dependency
+                + added.waiting_on_dependency,
+            stopped_by_operator: self.stopped_by_operator - removed.stopped_by_operator + added.stopped_by_operator,
+            not_started: self.not_started - removed.not_started + added.not_started,
         }
     }
 }
 
-// Services are those of the plan that the services was made of. Of instances only those at rest ever go, and what may still
-// name one of these asks `find` first.
+// Services are never removed from the table. Instances are removed only when they have stopped; code that may hold the id of
+// such an instance calls `find` first.
 #[expect(clippy::indexing_slicing, reason = "the only place; see above")]
 mod by_index {
     use super::{Index, IndexMut, Instance, InstanceId, ServiceIndex, ServiceState, ServiceTable};

@@ -1,4 +1,5 @@
-//! The ordered end: what nobody depends on any more is stopped first, then what was left running, then keepalive ends.
+//! The shutdown: services are stopped, dependents before their dependencies; then leftover processes; then keepalive
+//! exits.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,64 +11,65 @@ use super::record::{Cause, JournalEvent, Outcome};
 use super::state::{AfterStop, State, Stopped};
 use crate::model::{ServiceIndex, Signal};
 
-/// What has daemonised gets so long after SIGTERM: the default `stop_timeout`.
+/// How long leftover processes, such as daemons, have after SIGTERM: the default `stop_timeout`.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
-/// After SIGKILL to all. A process that outlasts it hangs in the kernel; waiting longer would not help.
-const KILL_PATIENCE: Duration = Duration::from_millis(500);
-/// The exit code of an end that had to be forced: what it would be had the orchestrator sent the SIGKILL.
+/// How long keepalive waits after SIGKILL to all. A process that is still there hangs in the kernel, and waiting longer
+/// would not help.
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+/// The exit code of a forced shutdown: the same as if the orchestrator had sent SIGKILL.
 const FORCED_CODE: u8 = 137;
 
 impl Supervisor {
-    /// Begins the ordered stop, unless it has begun.
-    pub(super) fn shut_down(&mut self, outcome: Outcome) {
+    /// Begins the shutdown, unless it has begun.
+    pub(super) fn begin_shutdown(&mut self, outcome: Outcome) {
         if self.is_draining() {
             return;
         }
-        self.record(JournalEvent::Draining { cause: outcome.cause.clone() });
+        self.record(JournalEvent::ShutdownStarted { cause: outcome.cause.clone() });
         self.act(Action::CancelConfigLoad);
         let deadline = self.now + self.plan.shutdown_timeout;
-        self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, signalled: false });
+        self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, is_signalled: false });
         self.refuse_requests();
         self.cancel_rollouts();
         for id in self.services.ids() {
             if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
-                self.stop(id, AfterStop::Rest(Stopped::Shutdown));
+                self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
             }
         }
         for service in self.services.service_indexes() {
-            self.stop_unneeded(service);
+            self.stop_if_unneeded(service);
         }
-        // `propagate` goes round again even if no service had anything to stop.
+        // No service changes its state if none is running, and `propagate` has nothing to do.
         if self.services.total().live == 0 {
-            self.on_all_down();
+            self.on_all_stopped();
         }
     }
 
     pub(super) fn on_stop_signal(&mut self, signal: Signal) {
-        self.shut_down(Outcome { code: 0, cause: Cause::Signal(signal) });
+        self.begin_shutdown(Outcome { code: 0, cause: Cause::Signal(signal) });
         if let Phase::Draining(drain) = &mut self.phase
-            && std::mem::replace(&mut drain.signalled, true)
+            && std::mem::replace(&mut drain.is_signalled, true)
             && !drain.is_forced()
         {
-            self.force(Some(signal));
+            self.force_shutdown(Some(signal));
         }
     }
 
-    /// Stops a service once nothing is left of what depends on it, be it through others that are down themselves; then
-    /// looks at what it depends on in turn.
-    pub(super) fn stop_unneeded(&mut self, service: ServiceIndex) {
+    /// Stops a service if its direct and indirect dependents have stopped. When it has stopped, continues with its
+    /// dependencies.
+    pub(super) fn stop_if_unneeded(&mut self, service: ServiceIndex) {
         let mut pending = vec![service];
         while let Some(index) = pending.pop() {
-            if self.services[index].released || self.services[index].live_dependents > 0 {
+            if self.services[index].is_drained || self.services[index].live_dependents > 0 {
                 continue;
             }
             for id in self.services.ids_of(index) {
-                if !self.services[id].state.is_resting() {
-                    self.stop(id, AfterStop::Rest(Stopped::Shutdown));
+                if !self.services[id].state.is_inactive() {
+                    self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
                 }
             }
             if self.services[index].counts.live == 0 {
-                self.services[index].released = true;
+                self.services[index].is_drained = true;
                 let definition = Rc::clone(&self.services[index].definition);
                 for dependency in &definition.depends_on {
                     self.services[*dependency].live_dependents -= 1;
@@ -77,8 +79,8 @@ impl Supervisor {
         }
     }
 
-    /// No service has a process any more. What they left running, however it has hidden, goes next.
-    pub(super) fn on_all_down(&mut self) {
+    /// No service has a process any more: stops the leftover processes, wherever they are.
+    pub(super) fn on_all_stopped(&mut self) {
         let Phase::Draining(drain) = &mut self.phase else { return };
         match drain.stage {
             DrainStage::Services => {
@@ -86,7 +88,7 @@ impl Supervisor {
                 self.act(Action::SignalAll { signal: Signal::TERM });
                 self.act(Action::SignalAll { signal: Signal::CONT });
             }
-            // The answer, `Event::Childless`, is on its way or its deadline is.
+            // `Event::NoChildren` or the deadline follows.
             DrainStage::Leftovers { .. } | DrainStage::Killed { .. } => {}
         }
     }
@@ -97,36 +99,36 @@ impl Supervisor {
             return;
         }
         match drain.stage {
-            DrainStage::Services => self.force(None),
-            DrainStage::Leftovers { .. } if drain.deadline <= self.now => self.force(None),
+            DrainStage::Services => self.force_shutdown(None),
+            DrainStage::Leftovers { .. } if drain.deadline <= self.now => self.force_shutdown(None),
             DrainStage::Leftovers { .. } => {
-                self.record(JournalEvent::LeftoversKilled);
+                self.record(JournalEvent::LeftoverProcessesKilled);
                 self.kill_everything();
             }
             DrainStage::Killed { .. } => {
-                self.record(JournalEvent::Abandoned);
+                self.record(JournalEvent::ProcessesAbandoned);
                 self.end();
             }
         }
     }
 
-    fn force(&mut self, signal: Option<Signal>) {
-        self.record(JournalEvent::Forced { signal });
+    fn force_shutdown(&mut self, signal: Option<Signal>) {
+        self.record(JournalEvent::ShutdownForced { signal });
         if let Phase::Draining(drain) = &mut self.phase {
             drain.outcome.code = forced_code(&drain.outcome);
         }
         self.kill_everything();
         self.finish_all_cleanups();
         for id in self.services.ids_with_surges() {
-            if !self.services[id].state.is_resting() {
-                self.stop(id, AfterStop::Rest(Stopped::Shutdown));
+            if !self.services[id].state.is_inactive() {
+                self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
             }
         }
     }
 
     fn kill_everything(&mut self) {
         if let Phase::Draining(drain) = &mut self.phase {
-            drain.stage = DrainStage::Killed { until: self.now + KILL_PATIENCE };
+            drain.stage = DrainStage::Killed { until: self.now + KILL_TIMEOUT };
         }
         self.act(Action::SignalAll { signal: Signal::KILL });
     }
@@ -145,13 +147,13 @@ impl Supervisor {
     }
 
     fn end(&mut self) {
-        if let Phase::Draining(drain) = std::mem::replace(&mut self.phase, Phase::Over) {
+        if let Phase::Draining(drain) = std::mem::replace(&mut self.phase, Phase::Ended) {
             self.act(Action::Exit(drain.outcome));
         }
     }
 }
 
-/// An end that was asked for was not orderly after all; any other keeps the code of what brought it about.
+/// A requested shutdown was not completed. After a failure the exit code of the failure remains.
 const fn forced_code(outcome: &Outcome) -> u8 {
     match outcome.cause {
         Cause::Signal(_) | Cause::Requested => FORCED_CODE,

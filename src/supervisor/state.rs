@@ -1,4 +1,4 @@
-//! The states of an instance, each with what is known only in that state.
+//! The states of an instance, each with the data that exists only in that state.
 
 use super::event::Leftovers;
 use super::readiness::{Readiness, WatchdogDeadline};
@@ -6,26 +6,26 @@ use super::run_result::{FailureReason, Fault};
 use super::state_name::StateName;
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
 
-/// Where an instance is in its life.
+/// The state of an instance. `instance.rs` has the table of states and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It waits for its dependencies.
     Waiting,
-    /// `Action::Spawn` is queued; there is no process yet.
+    /// `Action::Spawn` has been decided. There is no process yet.
     Spawning { run: RunId },
-    /// The process exists and has not executed its program yet.
+    /// The process exists. It has not executed its program yet.
     Executing(Process),
-    /// The program runs and is not ready yet.
+    /// The program runs. It is not ready yet.
     Starting { process: Process, deadline: StartDeadline },
-    /// It is ready, or has been.
+    /// It has been ready; see [`Readiness`] for whether it is now.
     Running(Running),
-    /// It has been told to end, or ends by itself.
+    /// It is being stopped, or has reported that it exits on its own.
     Stopping(Stopping),
-    /// The main process has ended; its leftover processes are being ended.
+    /// The main process has exited. Its leftover processes are being stopped.
     CleaningUp(CleaningUp),
     /// A restart is due at `until`.
     BackingOff { until: Mono },
-    /// It does not run and is not started without a new reason.
+    /// It does not run, and does not start unless an operator or a dependent requests it.
     Stopped { why: Stopped },
 }
 
@@ -48,16 +48,16 @@ pub(super) enum StateKind {
 pub(super) struct Process {
     pub(super) run: RunId,
     pub(super) pid: Pid,
-    /// When it was made; from its execve on, the time of that.
+    /// When it was created, or when it executed its program once it has.
     pub(super) since: Mono,
 }
 
-/// What makes a started process ready.
+/// What ends the start of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StartDeadline {
-    /// The time: it is ready at this moment.
+    /// It counts as ready at this time.
     ReadyAt(Mono),
-    /// A report; if none has come by this moment, the start has failed.
+    /// It must be ready by this time, or the start has failed.
     ReadyBy(Mono),
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) readiness: Readiness,
     pub(super) watchdog: Option<WatchdogDeadline>,
-    /// As the new process of a reload: how long it has to stay ready before the old one is stopped.
+    /// For the new process of a reload: how long it must stay ready before the old process is stopped.
     pub(super) min_ready_until: Option<Mono>,
 }
 
@@ -86,43 +86,43 @@ pub(super) struct CleaningUp {
     pub(super) stage: StopStage,
     /// When the next stage begins.
     pub(super) until: Mono,
-    pub(super) next: Next,
+    pub(super) next: AfterRun,
 }
 
-/// How far a stop has come.
+/// The stage of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopStage {
-    /// `stop_delay`: it counts as stopping, so that load balancers let go of it, and has not been signalled yet.
+    /// `stop_delay`: it is not ready any more, so that load balancers remove it, and has not been signalled yet.
     Delayed,
-    /// It has been sent its stop signal.
-    Asked,
-    /// It has been sent SIGKILL so many times.
+    /// The stop signal has been sent.
+    SignalSent,
+    /// SIGKILL has been sent this many times.
     Killed(u32),
 }
 
-/// What a stop is for.
+/// What happens after a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterStop {
-    /// It is to rest.
-    Rest(Stopped),
-    /// It is to run again: an operator has requested that.
+    /// It stays stopped.
+    StayStopped(Stopped),
+    /// It is started again: an operator has requested a restart.
     Restart,
-    /// It ends by itself and has announced it; what follows is the same as without the announcement.
-    Own,
-    /// It is broken; what follows is the same as after a crash.
+    /// It has reported `STOPPING=1`. The restart policy decides, as after any exit on its own.
+    ExitOnItsOwn,
+    /// It is stopped because of a fault. The restart policy decides, as after a crash.
     Fail(Fault),
 }
 
-/// What follows when nothing of a run is left.
+/// What happens after a run, once its leftover processes are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Another run, not before `due`.
+pub(super) enum AfterRun {
+    /// The next run begins at `due`.
     Restart {
         due: Mono,
     },
-    /// Another run that an operator has requested, once the dependencies are ready.
+    /// The next run, which an operator has requested, begins when the dependencies are ready.
     Start,
-    Rest(Stopped),
+    StayStopped(Stopped),
 }
 
 /// Why an instance is stopped.
@@ -131,10 +131,10 @@ pub(super) enum Stopped {
     NotStarted,
     Operator,
     Shutdown,
-    /// A surge instance whose instance has, or keeps, another process.
+    /// A surge instance that is not needed any more.
     Replaced,
     Completed,
-    /// `nth` counts the failures of all instances, so that the first and the last one are known.
+    /// `nth` numbers the failures of all instances, so that the first and the last one are known.
     Failed {
         failure_reason: FailureReason,
         nth: u32,
@@ -159,11 +159,11 @@ impl State {
         }
     }
 
-    pub(super) const fn is_resting(&self) -> bool {
+    pub(super) const fn is_inactive(&self) -> bool {
         matches!(self, Self::Stopped { .. })
     }
 
-    /// Whether it has a main process that has not been reaped.
+    /// Whether there is a main process that has not been reaped.
     pub(super) const fn has_process(&self) -> bool {
         self.process().is_some()
     }
@@ -182,17 +182,17 @@ impl State {
         }
     }
 
-    /// The main process, reaped or not, of a run that has not ended.
+    /// The main process of the current run, even if it has been reaped.
     pub(super) const fn last_process(&self) -> Option<Process> {
         if let Self::CleaningUp(cleaning_up) = self { Some(cleaning_up.process) } else { self.process() }
     }
 
-    /// The run that has begun and of which something is left.
+    /// The current run: it has begun, and its processes are not all gone.
     pub(super) fn run(&self) -> Option<RunId> {
         if let Self::Spawning { run } = self { Some(*run) } else { self.last_process().map(|process| process.run) }
     }
 
-    /// When it changes without any event.
+    /// When the state changes without an event.
     pub(super) fn deadline(&self) -> Option<Mono> {
         match self {
             Self::Starting { deadline: StartDeadline::ReadyAt(until) | StartDeadline::ReadyBy(until), .. }
@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    /// The same with another main process.
+    /// The same state with another main process.
     pub(super) const fn with_pid(mut self, pid: Pid) -> Self {
         match &mut self {
             Self::Executing(process)
@@ -222,10 +222,8 @@ impl State {
         }
         self
     }
-}
 
-impl State {
-    /// What users see of it.
+    /// The state that users see.
     pub(super) const fn name(&self) -> StateName {
         match self {
             Self::Waiting => StateName::Waiting,
@@ -242,12 +240,12 @@ impl State {
     }
 }
 
-/// A main process that has ended.
+/// A main process that has exited.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+pub(super) struct ExitedProcess {
     pub(super) id: InstanceId,
     pub(super) process: Process,
     pub(super) leftovers: Leftovers,
-    /// How far its stop had come, and when the next stage was due.
+    /// The stage of its stop, and when the next stage was due.
     pub(super) stopping: Option<(StopStage, Mono)>,
 }

@@ -3,32 +3,32 @@
 /// The states that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
-    /// For what it depends on.
+    /// It waits for its dependencies.
     Waiting,
-    /// It has been started and is not ready yet.
+    /// It has been started. It is not ready yet.
     Starting,
     /// It is ready.
     Running,
-    /// It has been told to end, or what it left is being ended.
+    /// It is being stopped, or its leftover processes are.
     Stopping,
-    /// It does not run and will not by itself.
+    /// It does not run until it is started.
     Stopped,
-    /// A restart is due.
+    /// It waits for its restart.
     Backoff,
-    /// It has succeeded and will not run again.
+    /// It has succeeded and is not restarted.
     Completed,
-    /// It has failed for good, or what it depends on has.
+    /// It has failed and is not restarted, or a dependency has failed.
     Failed,
 }
 
 impl StateName {
-    /// Whether it has no process, and gets none by itself.
+    /// Whether it has no process and does not start on its own.
     #[must_use]
-    pub const fn is_at_rest(self) -> bool {
+    pub const fn is_inactive(self) -> bool {
         matches!(self, Self::Stopped | Self::Completed | Self::Failed)
     }
 
-    /// The word for it.
+    /// The name, as status, events and metrics show it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,7 @@
-//! How an instance is stopped: its stop signal, SIGKILL, then its leftover processes.
+//! Stops an instance: `stop_delay`, the stop signal, SIGKILL after `stop_timeout`, then its leftover processes.
+//!
+//! Why a process was killed: the reason of the transition to `stopping` says why it was stopped, and
+//! [`JournalEvent::StopTimedOut`] that SIGKILL followed, which [`Supervisor::escalate`] sends.
 
 use std::time::Duration;
 
@@ -8,16 +11,16 @@ use super::group_at_death::GroupAtDeath;
 use super::phase::Phase;
 use super::record::{JournalEvent, Reason};
 use super::run_result::{Fault, RestartDecision};
-use super::state::{AfterStop, CleaningUp, Ended, Next, Process, State, StopStage, Stopped, Stopping};
+use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
 use crate::model::{InstanceId, RunId, Signal};
 
-/// After SIGKILL: when to look again, doubled each time up to [`MAX_KILL_INTERVAL`].
+/// The time between the first SIGKILL and the second. It doubles each time, up to [`MAX_KILL_INTERVAL`].
 const KILL_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_KILL_INTERVAL: Duration = Duration::from_secs(60);
-/// A main process that is still there after so many SIGKILLs is reported as unkillable.
-const KILLS_UNTIL_REPORT: u32 = 4;
-/// Leftover processes are given up after so many SIGKILLs: they must not hold up the next run for ever.
+/// The number of SIGKILLs after which a main process is reported as unkillable.
+const KILLS_BEFORE_REPORT: u32 = 4;
+/// The number of SIGKILLs after which leftover processes are ignored: they must not delay the next run for ever.
 const MAX_KILLS_OF_LEFTOVERS: u32 = 5;
 
 impl Supervisor {
@@ -25,24 +28,26 @@ impl Supervisor {
         self.services[id].definition.stop
     }
 
-    /// Brings an instance down, whatever state it is in.
+    /// Stops an instance, whatever its state is.
     pub(super) fn stop(&mut self, id: InstanceId, then: AfterStop) {
         match self.services[id].state {
-            // Nothing has run yet that a restart could end.
+            // There is no process yet that a restart would replace.
             State::Spawning { .. } if then == AfterStop::Restart => {}
             State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);
             }
-            State::Executing(process) | State::Starting { process, .. } => self.ask(id, process, then),
-            State::Running(running) if self.may_be_delayed(id, then) => {
+            State::Executing(process) | State::Starting { process, .. } => self.send_stop_signal(id, process, then),
+            State::Running(running) if self.needs_stop_delay(id, then) => {
                 let until = self.now + self.stop_settings(id).delay;
                 let stopping = Stopping { process: running.process, stage: StopStage::Delayed, until, then };
                 self.enter(id, State::Stopping(stopping), reason_of(then));
             }
-            State::Running(running) => self.ask(id, running.process, then),
-            // It has announced its end and has not been sent anything.
-            State::Stopping(Stopping { process, stage: StopStage::Asked, then: AfterStop::Own, .. }) => {
-                self.ask(id, process, then);
+            State::Running(running) => self.send_stop_signal(id, running.process, then),
+            // It has reported `STOPPING=1` and has not been sent a signal.
+            State::Stopping(Stopping {
+                process, stage: StopStage::SignalSent, then: AfterStop::ExitOnItsOwn, ..
+            }) => {
+                self.send_stop_signal(id, process, then);
             }
             State::Stopping(stopping) => {
                 self.set_state(id, State::Stopping(Stopping { then, ..stopping }));
@@ -58,29 +63,29 @@ impl Supervisor {
 
     fn stop_without_process(&mut self, id: InstanceId, then: AfterStop) {
         match then {
-            AfterStop::Rest(why) => self.enter(id, State::Stopped { why }, reason_of(then)),
+            AfterStop::StayStopped(why) => self.enter(id, State::Stopped { why }, reason_of(then)),
             AfterStop::Restart => self.start_or_wait(id, reason_of(then)),
-            // There is no process that could be broken, or could have announced its end.
-            AfterStop::Fail(_) | AfterStop::Own => {}
+            // Without a process there is no fault and no report.
+            AfterStop::Fail(_) | AfterStop::ExitOnItsOwn => {}
         }
     }
 
     fn stop_cleaning_up(&mut self, id: InstanceId, cleaning_up: CleaningUp, then: AfterStop) {
-        // What has come to rest by itself stays completed or failed.
-        if matches!((cleaning_up.next, then), (Next::Rest(_), AfterStop::Rest(_))) {
+        // An instance that has completed or failed stays so.
+        if matches!((cleaning_up.next, then), (AfterRun::StayStopped(_), AfterStop::StayStopped(_))) {
             return;
         }
         let (next, _) = self.after_stop(then);
         self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
     }
 
-    /// Only a process that others use is given `stop_delay`.
-    fn may_be_delayed(&self, id: InstanceId, then: AfterStop) -> bool {
+    /// Whether `stop_delay` applies: only to a process that is running, and not after a fault.
+    fn needs_stop_delay(&self, id: InstanceId, then: AfterStop) -> bool {
         !self.is_forced() && !matches!(then, AfterStop::Fail(_)) && !self.stop_settings(id).delay.is_zero()
     }
 
-    /// Sends the stop signal, and SIGCONT, since a suspended process must act on it.
-    fn ask(&mut self, id: InstanceId, process: Process, then: AfterStop) {
+    /// Sends the stop signal, followed by SIGCONT so that a suspended process handles it. In a forced shutdown, sends SIGKILL.
+    fn send_stop_signal(&mut self, id: InstanceId, process: Process, then: AfterStop) {
         let reason = reason_of(then);
         let stop = self.stop_settings(id);
         let run = process.run;
@@ -91,18 +96,19 @@ impl Supervisor {
             return self.kill(run, stop.kill_mode);
         }
         let until = self.now + stop.timeout;
-        let stopping = Stopping { process, stage: StopStage::Asked, until, then };
+        let stopping = Stopping { process, stage: StopStage::SignalSent, until, then };
         self.enter(id, State::Stopping(stopping), reason);
         let scope = match stop.kill_mode {
             KillMode::Group => Scope::Group,
             KillMode::Mixed | KillMode::Process => Scope::Main,
         };
         let signal = match then {
-            // As in systemd: a core dump shows where it hangs.
-            AfterStop::Fail(Fault::Silent(_) | Fault::WatchdogTriggered) => Signal::ABRT,
-            AfterStop::Fail(Fault::NotReady(_)) | AfterStop::Rest(_) | AfterStop::Restart | AfterStop::Own => {
-                stop.signal
-            }
+            // As in systemd: the core dump shows where the process hangs.
+            AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
+            AfterStop::Fail(Fault::NotReady(_))
+            | AfterStop::StayStopped(_)
+            | AfterStop::Restart
+            | AfterStop::ExitOnItsOwn => stop.signal,
         };
         if self.services[id].definition.process.ipc {
             self.act(Action::AnnounceStop { run });
@@ -111,7 +117,7 @@ impl Supervisor {
         self.act(Action::Signal { run, scope, signal: Signal::CONT });
     }
 
-    /// SIGKILL to a main process that has not been reaped, and to its group if `kill_mode` includes that.
+    /// Sends SIGKILL to the main process, and to its group if `kill_mode` includes it.
     fn kill(&mut self, run: RunId, kill_mode: KillMode) {
         let scope = match kill_mode {
             KillMode::Mixed | KillMode::Group => Scope::Group,
@@ -120,20 +126,20 @@ impl Supervisor {
         self.act(Action::Signal { run, scope, signal: Signal::KILL });
     }
 
-    /// The time of a stage is over: `stop_delay`, `stop_timeout`, or SIGKILL has had no effect yet.
+    /// The time of a stage has elapsed: enters the next one, or repeats SIGKILL.
     pub(super) fn escalate(&mut self, id: InstanceId) {
         let State::Stopping(stopping) = self.services[id].state else { return };
         let Stopping { process, stage, then, .. } = stopping;
         let (pid, stop) = (process.pid, self.stop_settings(id));
         let kills = match stage {
-            StopStage::Delayed => return self.ask(id, process, then),
-            StopStage::Asked => {
+            StopStage::Delayed => return self.send_stop_signal(id, process, then),
+            StopStage::SignalSent => {
                 self.record(JournalEvent::StopTimedOut { instance: id, pid, after: stop.timeout });
                 1
             }
             StopStage::Killed(kills) => kills.saturating_add(1),
         };
-        if kills == KILLS_UNTIL_REPORT {
+        if kills == KILLS_BEFORE_REPORT {
             self.record(JournalEvent::Unkillable { instance: id, pid });
         }
         let until = self.now + kill_interval(kills);
@@ -141,24 +147,28 @@ impl Supervisor {
         self.kill(process.run, stop.kill_mode);
     }
 
-    /// What becomes of an instance once the process that was stopped has ended.
-    pub(super) fn after_stop(&self, then: AfterStop) -> (Next, RestartDecision) {
+    /// What happens to an instance after the process that was stopped has exited.
+    pub(super) fn after_stop(&self, then: AfterStop) -> (AfterRun, RestartDecision) {
         match then {
-            AfterStop::Rest(why) => (Next::Rest(why), RestartDecision::Stay),
-            AfterStop::Restart if self.is_draining() => (Next::Rest(Stopped::Shutdown), RestartDecision::Stay),
+            AfterStop::StayStopped(why) => (AfterRun::StayStopped(why), RestartDecision::StayStopped),
+            AfterStop::Restart if self.is_draining() => {
+                (AfterRun::StayStopped(Stopped::Shutdown), RestartDecision::StayStopped)
+            }
             AfterStop::Restart => {
                 let decision = RestartDecision::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
-                (Next::Start, decision)
+                (AfterRun::Start, decision)
             }
-            // How it has ended decides, in `on_crash`.
-            AfterStop::Fail(_) | AfterStop::Own => (Next::Rest(Stopped::Operator), RestartDecision::Stay),
+            // Not used: `on_crash` decides.
+            AfterStop::Fail(_) | AfterStop::ExitOnItsOwn => {
+                (AfterRun::StayStopped(Stopped::Operator), RestartDecision::StayStopped)
+            }
         }
     }
 
-    /// The main process is gone. Its leftover processes are ended before anything else happens, if `kill_mode` includes
+    /// The main process has exited. Leftover processes are stopped before anything else happens, if `kill_mode` includes
     /// them.
-    pub(super) fn end_run(&mut self, ended: Ended, next: Next, reason: Reason) {
-        let Ended { id, process, leftovers, stopping } = ended;
+    pub(super) fn end_run(&mut self, ended: ExitedProcess, next: AfterRun, reason: Reason) {
+        let ExitedProcess { id, process, leftovers, stopping } = ended;
         let stop = self.stop_settings(id);
         if leftovers == Leftovers::None
             || GroupAtDeath::of(stop.kill_mode) == GroupAtDeath::LeftAlone
@@ -166,12 +176,12 @@ impl Supervisor {
         {
             return self.conclude(id, next, reason);
         }
-        self.record(JournalEvent::LeftBehind { instance: id, pid: process.pid });
-        // During `stop_delay` nobody has been signalled.
+        self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid });
+        // During `stop_delay` no signal has been sent.
         let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);
         let (stage, until) = match (stop.kill_mode, stopping) {
-            (KillMode::Group, Some((StopStage::Asked, until))) => (StopStage::Asked, until),
-            (KillMode::Group, None) => (StopStage::Asked, self.now + stop.timeout),
+            (KillMode::Group, Some((StopStage::SignalSent, until))) => (StopStage::SignalSent, until),
+            (KillMode::Group, None) => (StopStage::SignalSent, self.now + stop.timeout),
             (KillMode::Group | KillMode::Mixed | KillMode::Process, _) => {
                 (StopStage::Killed(1), self.now + KILL_INTERVAL)
             }
@@ -179,12 +189,12 @@ impl Supervisor {
         self.enter(id, State::CleaningUp(CleaningUp { process, stage, until, next }), reason);
         match (stage, stopping) {
             (StopStage::Killed(_), _) => self.signal_leftovers(process.run, Signal::KILL),
-            (StopStage::Asked, None) => {
+            (StopStage::SignalSent, None) => {
                 self.signal_leftovers(process.run, stop.signal);
                 self.signal_leftovers(process.run, Signal::CONT);
             }
-            // They have been sent the stop signal together with the main process.
-            (StopStage::Delayed | StopStage::Asked, Some(_)) | (StopStage::Delayed, None) => {}
+            // The leftover processes were sent the stop signal together with the main process.
+            (StopStage::Delayed | StopStage::SignalSent, Some(_)) | (StopStage::Delayed, None) => {}
         }
     }
 
@@ -200,16 +210,16 @@ impl Supervisor {
 
     fn finish_cleanup(&mut self, id: InstanceId) {
         if let State::CleaningUp(CleaningUp { next, .. }) = self.services[id].state {
-            self.conclude(id, next, Reason::Cleared);
+            self.conclude(id, next, Reason::CleanedUp);
         }
     }
 
-    /// Leftover processes are still there.
+    /// Leftover processes are still there: sends SIGKILL, or gives up.
     pub(super) fn escalate_cleanup(&mut self, id: InstanceId) {
         let State::CleaningUp(cleaning_up) = self.services[id].state else { return };
         let Process { run, pid, .. } = cleaning_up.process;
         let kills = match cleaning_up.stage {
-            StopStage::Delayed | StopStage::Asked => 1,
+            StopStage::Delayed | StopStage::SignalSent => 1,
             StopStage::Killed(kills) => kills.saturating_add(1),
         };
         if kills > MAX_KILLS_OF_LEFTOVERS {
@@ -221,7 +231,7 @@ impl Supervisor {
         self.signal_leftovers(run, Signal::KILL);
     }
 
-    /// Everything has been killed: the leftovers of single runs are not waited for any more.
+    /// All processes have been sent SIGKILL: stops waiting for the leftover processes of single runs.
     pub(super) fn finish_all_cleanups(&mut self) {
         for id in self.services.ids_with_surges() {
             self.finish_cleanup(id);
@@ -246,10 +256,10 @@ pub(super) const fn reason_of(then: AfterStop) -> Reason {
     match then {
         AfterStop::Restart => Reason::RestartRequested,
         AfterStop::Fail(fault) => Reason::Fault(fault),
-        AfterStop::Own => Reason::Leaves,
-        AfterStop::Rest(Stopped::Operator) => Reason::StopRequested,
-        AfterStop::Rest(Stopped::Replaced) => Reason::Replaced,
-        AfterStop::Rest(
+        AfterStop::ExitOnItsOwn => Reason::StoppingReported,
+        AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested,
+        AfterStop::StayStopped(Stopped::Replaced) => Reason::Replaced,
+        AfterStop::StayStopped(
             Stopped::NotStarted
             | Stopped::Shutdown
             | Stopped::Completed

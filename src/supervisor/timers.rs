@@ -1,4 +1,4 @@
-//! One deadline for each instance at most, the earliest first.
+//! The deadlines of instances, at most one for each, the earliest first.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ impl Timers {
         self.0.first().map(|(at, _)| *at)
     }
 
-    /// Takes out the instance whose deadline has come first, if that is not later than `now`.
+    /// Removes and returns the instance with the earliest deadline, if that is not later than `now`.
     pub(super) fn pop_due(&mut self, now: Mono) -> Option<InstanceId> {
         if self.first()? > now {
             return None;
@@ -24,7 +24,7 @@ impl Timers {
     /// Replaces the deadline of `instance`, `before`, by `after`.
     pub(super) fn change(&mut self, instance: InstanceId, before: Option<Mono>, after: Option<Mono>) {
         if before == after {
-            // It may just have been taken out by `pop_due`: putting it in again is harmless, leaving it out is not.
+            // `pop_due` may have removed it: insert it again.
             self.0.extend(after.map(|at| (at, instance)));
             return;
         }

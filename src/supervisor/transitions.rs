@@ -1,4 +1,4 @@
-//! What each event does to an instance; the table at the top of [`super::instance`] shows all of it.
+//! How events change the state of an instance. The table at the top of [`super::instance`] shows the result.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,35 +12,34 @@ use super::record::{JournalEvent, Reason};
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartDecision, RunResult};
-use super::state::{AfterStop, Ended, Next, Process, Running, StartDeadline, State, Stopped, Stopping};
+use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::{Backoff, Ready};
 use crate::model::{ExitStatus, InstanceId, Pid, RunId, StartFailure};
 
-/// Between starts that the system refuses. It is out of processes, memory or descriptors: neither an exit nor a busy
-/// loop would help.
-const REFUSED: Backoff =
+/// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
+const SPAWN_RETRY_BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
 
 impl Supervisor {
-    /// The instance that is in this run; `None`: nothing of the run is left.
+    /// The instance of this run; `None` if the run has ended.
     pub(super) fn instance_of(&self, run: RunId) -> Option<InstanceId> {
         self.runs.get(&run).copied()
     }
 
-    /// A transition: another state, for this reason. It is recorded if users see another state or a run has ended.
+    /// Changes the state, and records the transition if users see another state or a run has ended.
     pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
         let before = self.set_state(id, state);
         let (from, to) = (before.name(), state.name());
-        let is_news = matches!(
+        let is_always_recorded = matches!(
             reason,
-            Reason::Ended { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
+            Reason::Exited { .. } | Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. }
         );
-        if from == to && !is_news {
+        if from == to && !is_always_recorded {
             return;
         }
-        // After a cleanup the reason of the new state is how the run has ended, which is known already.
-        if reason != Reason::Cleared {
+        // After a cleanup the reason is still how the run has ended.
+        if reason != Reason::CleanedUp {
             self.services[id].reason = Some(reason.clone());
         }
         let process = state.last_process().or(before.last_process());
@@ -51,11 +50,11 @@ impl Supervisor {
             pid: process.map(|process| process.pid),
             reason,
         });
-        self.release_if_at_rest(id);
+        self.release_if_inactive(id);
         self.prefer_sockets_if_running(id);
     }
 
-    /// The one place that replaces a state: it keeps counts, timers and the index of runs true. Gives back the old one.
+    /// The only place that replaces a state. It updates the counts, the timers and the index of runs. Returns the old state.
     pub(super) fn set_state(&mut self, id: InstanceId, state: State) -> State {
         let before = self.services.replace_state(id, state);
         self.timers.change(id, before.deadline(), state.deadline());
@@ -71,7 +70,7 @@ impl Supervisor {
         before
     }
 
-    /// Changes what is known of a running instance, which stays in that state.
+    /// Updates the data of a running instance.
     pub(super) fn update_running(&mut self, id: InstanceId, update: impl FnOnce(&mut Running)) {
         if let State::Running(mut running) = self.services[id].state {
             update(&mut running);
@@ -79,9 +78,9 @@ impl Supervisor {
         }
     }
 
-    /// Starts it, lets it wait for its dependencies, or fails it if they never come.
+    /// Starts it, lets it wait for its dependencies, or fails it if a dependency has failed.
     pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
-        if self.dependencies_are_satisfied(id.service) {
+        if self.dependencies_are_ready(id.service) {
             self.start(id, reason);
         } else if let Some(dependency) = self.failed_dependency(id.service) {
             self.block_instance(id, dependency);
@@ -92,8 +91,8 @@ impl Supervisor {
 
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
         let instance = &mut self.services[id];
-        (instance.start_failure, instance.back_by) = (None, None);
-        (instance.has_been_ready, instance.has_announced_stop) = (false, false);
+        (instance.start_failure, instance.ready_again_by) = (None, None);
+        (instance.has_been_ready, instance.has_reported_stopping) = (false, false);
         if std::mem::take(&mut instance.has_run) {
             instance.restarts = instance.restarts.saturating_add(1);
         }
@@ -102,8 +101,8 @@ impl Supervisor {
         self.request_spawn(id, run);
     }
 
-    /// Requests another process in place of one that was requested and does not exist yet: the instance has another id or
-    /// another definition since.
+    /// Requests a new process in place of one that was requested and does not exist yet, because the id or the definition of
+    /// the instance has changed.
     pub(super) fn respawn(&mut self, id: InstanceId) {
         let run = self.next_run();
         self.set_state(id, State::Spawning { run });
@@ -127,7 +126,7 @@ impl Supervisor {
 
     pub(super) fn on_spawned(&mut self, run: RunId, pid: Pid) {
         if let Some(id) = self.spawning_instance(run) {
-            self.enter(id, State::Executing(Process { run, pid, since: self.now }), Reason::Unblocked);
+            self.set_state(id, State::Executing(Process { run, pid, since: self.now }));
         }
     }
 
@@ -136,33 +135,33 @@ impl Supervisor {
         self.instance_of(run).filter(|id| matches!(self.services[*id].state, State::Spawning { .. }))
     }
 
-    pub(super) fn on_spawn_refused(&mut self, run: RunId, errno: Errno) {
+    pub(super) fn on_spawn_failed(&mut self, run: RunId, errno: Errno) {
         if let Some(id) = self.spawning_instance(run) {
-            self.retry_refused(id, errno);
+            self.retry_spawn(id, errno);
         }
     }
 
-    /// Tries again later, without end: it is no fault of the service.
-    fn retry_refused(&mut self, id: InstanceId, errno: Errno) {
+    /// Tries again later, without a limit: the service is not at fault.
+    fn retry_spawn(&mut self, id: InstanceId, errno: Errno) {
         if self.is_draining() {
             return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
         }
         if id.is_surge() {
-            // The old process runs on, and a later reload may succeed.
-            self.fail_rollout(id, RolloutError::NoProcess);
-            let reason = Reason::Refused { errno, retry_in: Duration::ZERO, attempt: 1 };
+            // The old process continues, and a later reload may succeed.
+            self.fail_rollout(id, RolloutError::SpawnFailed);
+            let reason = Reason::SpawnFailed { errno, retry_in: Duration::ZERO, attempt: 1 };
             return self.enter(id, State::Stopped { why: Stopped::Replaced }, reason);
         }
-        let attempt = self.services[id].refusals.saturating_add(1);
-        self.services[id].refusals = attempt;
-        let retry_in = restart::backoff_delay(&REFUSED, attempt, &mut self.random);
+        let attempt = self.services[id].spawn_failures.saturating_add(1);
+        self.services[id].spawn_failures = attempt;
+        let retry_in = restart::backoff_delay(&SPAWN_RETRY_BACKOFF, attempt, &mut self.random);
         let until = self.now + retry_in;
-        self.enter(id, State::BackingOff { until }, Reason::Refused { errno, retry_in, attempt });
+        self.enter(id, State::BackingOff { until }, Reason::SpawnFailed { errno, retry_in, attempt });
     }
 
     pub(super) fn on_executed(&mut self, run: RunId) {
         let Some(id) = self.instance_of(run) else { return };
-        // In any other state it is being stopped already.
+        // In any other state it is being stopped.
         let State::Executing(process) = self.services[id].state else { return };
         let process = Process { since: self.now, ..process };
         let definition = &self.services[id].definition;
@@ -173,9 +172,9 @@ impl Supervisor {
                 StartDeadline::ReadyBy(self.now + definition.ready_timeout)
             }
         };
-        let probes = matches!(definition.ready, Ready::Probe(_));
-        self.enter(id, State::Starting { process, deadline }, Reason::Unblocked);
-        if probes {
+        let has_probe = matches!(definition.ready, Ready::Probe(_));
+        self.set_state(id, State::Starting { process, deadline });
+        if has_probe {
             self.act(Action::StartProbe { run });
         }
     }
@@ -189,7 +188,7 @@ impl Supervisor {
         self.enter(id, State::Running(running), Reason::Ready);
     }
 
-    /// There is no process, and trying again would not help.
+    /// There is no process, and a retry would not help.
     pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
         let Some(id) = self.spawning_instance(run) else { return };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
@@ -197,18 +196,18 @@ impl Supervisor {
         self.services[id].last_run = Some(result);
         self.fail_unproven(id, result);
         let (why, decision) = if self.is_draining() {
-            (Stopped::Shutdown, RestartDecision::Stay)
+            (Stopped::Shutdown, RestartDecision::StayStopped)
         } else if id.is_surge() {
-            (Stopped::Replaced, RestartDecision::Stay)
+            (Stopped::Replaced, RestartDecision::StayStopped)
         } else {
-            let failure_reason = FailureReason::Unbound;
+            let failure_reason = FailureReason::BindFailed;
             (self.failed(failure_reason), RestartDecision::Fail(failure_reason))
         };
         let reason = self.ended(id, result, decision);
         self.enter(id, State::Stopped { why }, reason);
     }
 
-    /// It has failed for good.
+    /// The state of an instance that has failed and is not restarted.
     const fn failed(&mut self, failure_reason: FailureReason) -> Stopped {
         self.failures = self.failures.saturating_add(1);
         Stopped::Failed { failure_reason, nth: self.failures }
@@ -226,17 +225,17 @@ impl Supervisor {
             return;
         }
         self.act(Action::ReleaseRun { run, instance: id });
-        self.promote_surge_of_dead(id);
+        self.promote_surge(id);
         let Some(id) = self.instance_of(run) else { return };
         let state = self.services[id].state;
         let Some(process) = state.process() else { return };
         let failure = self.services[id].start_failure;
         if !failure.is_some_and(StartFailure::is_shortage) {
             let instance = &mut self.services[id];
-            (instance.has_run, instance.refusals) = (true, 0);
+            (instance.has_run, instance.spawn_failures) = (true, 0);
         }
         let result = RunResult { exit, uptime: self.now.since(process.since), failure, fault: None };
-        let ended = Ended { id, process, leftovers, stopping: None };
+        let ended = ExitedProcess { id, process, leftovers, stopping: None };
         if let State::Stopping(stopping) = state {
             return self.on_stopped(ended, stopping, result);
         }
@@ -244,13 +243,15 @@ impl Supervisor {
         self.on_crash(ended, result, start);
     }
 
-    /// A process that was stopping has ended.
-    fn on_stopped(&mut self, ended: Ended, stopping: Stopping, result: RunResult) {
+    /// A process that was being stopped has exited.
+    fn on_stopped(&mut self, ended: ExitedProcess, stopping: Stopping, result: RunResult) {
         let id = ended.id;
         let Stopping { stage, until, then, .. } = stopping;
-        let ended = Ended { stopping: Some((stage, until)), ..ended };
+        let ended = ExitedProcess { stopping: Some((stage, until)), ..ended };
         match then {
-            AfterStop::Own => self.on_crash(Ended { stopping: None, ..ended }, result, StartResult::Ready),
+            AfterStop::ExitOnItsOwn => {
+                self.on_crash(ExitedProcess { stopping: None, ..ended }, result, StartResult::Ready)
+            }
             AfterStop::Fail(fault) => {
                 let start = match self.services[id].has_been_ready {
                     true => StartResult::Ready,
@@ -258,9 +259,9 @@ impl Supervisor {
                 };
                 self.on_crash(ended, RunResult { fault: Some(fault), ..result }, start);
             }
-            AfterStop::Rest(_) | AfterStop::Restart => {
+            AfterStop::StayStopped(_) | AfterStop::Restart => {
                 self.services[id].last_run = Some(result);
-                let then = if id.is_surge() { AfterStop::Rest(Stopped::Replaced) } else { then };
+                let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };
                 let (next, decision) = self.after_stop(then);
                 let reason = self.ended(id, result, decision);
                 self.end_run(ended, next, reason);
@@ -268,56 +269,56 @@ impl Supervisor {
         }
     }
 
-    /// A process has ended although nobody requested it, or because it was broken.
-    fn on_crash(&mut self, ended: Ended, result: RunResult, start: StartResult) {
+    /// A process has exited on its own, or was stopped because of a fault: the restart policy decides.
+    fn on_crash(&mut self, ended: ExitedProcess, result: RunResult, start: StartResult) {
         let id = ended.id;
         self.services[id].last_run = Some(result);
         self.fail_unproven(id, result);
         if id.is_surge() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
-            let reason = self.ended(id, result, RestartDecision::Stay);
-            return self.end_run(ended, Next::Rest(why), reason);
+            let reason = self.ended(id, result, RestartDecision::StayStopped);
+            return self.end_run(ended, AfterRun::StayStopped(why), reason);
         }
         if let Some(failure) = result.failure.filter(|failure| failure.is_shortage()) {
-            return self.retry_refused(id, failure.errno);
+            return self.retry_spawn(id, failure.errno);
         }
         let service = Rc::clone(&self.services[id].definition);
         let unstable = self.services[id].unstable;
         let mut decision = restart::decide(&service, &result, start, unstable, &mut self.random);
         if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
-            decision = RestartDecision::Stay;
+            decision = RestartDecision::StayStopped;
         }
         let next = match decision {
             RestartDecision::Restart { delay, unstable, .. } => {
                 self.services[id].unstable = unstable;
-                Next::Restart { due: self.now + delay }
+                AfterRun::Restart { due: self.now + delay }
             }
-            RestartDecision::Stay => Next::Rest(Stopped::Shutdown),
-            RestartDecision::Complete => Next::Rest(Stopped::Completed),
-            RestartDecision::Fail(failure_reason) => Next::Rest(self.failed(failure_reason)),
+            RestartDecision::StayStopped => AfterRun::StayStopped(Stopped::Shutdown),
+            RestartDecision::Complete => AfterRun::StayStopped(Stopped::Completed),
+            RestartDecision::Fail(failure_reason) => AfterRun::StayStopped(self.failed(failure_reason)),
         };
         let reason = self.ended(id, result, decision);
         self.end_run(ended, next, reason);
     }
 
     fn ended(&self, id: InstanceId, run: RunResult, decision: RestartDecision) -> Reason {
-        Reason::Ended { run, decision, definition: Rc::clone(&self.services[id].definition) }
+        Reason::Exited { run, decision, definition: Rc::clone(&self.services[id].definition) }
     }
 
-    /// Nothing of the last run is left: on to what follows it.
-    pub(super) fn conclude(&mut self, id: InstanceId, next: Next, reason: Reason) {
+    /// The run has ended, and no leftover processes remain.
+    pub(super) fn conclude(&mut self, id: InstanceId, next: AfterRun, reason: Reason) {
         match next {
-            Next::Restart { .. } | Next::Start if self.is_draining() => {
+            AfterRun::Restart { .. } | AfterRun::Start if self.is_draining() => {
                 self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
             }
-            Next::Restart { due } if due <= self.now => {
+            AfterRun::Restart { due } if due <= self.now => {
                 self.start(id, reason);
             }
-            Next::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
-            Next::Start if self.dependencies_are_satisfied(id.service) => self.start(id, reason),
-            // If they never are, `propagate` finds out: first it is recorded how the run has ended.
-            Next::Start => self.enter(id, State::Waiting, reason),
-            Next::Rest(why) => self.enter(id, State::Stopped { why }, reason),
+            AfterRun::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
+            AfterRun::Start if self.dependencies_are_ready(id.service) => self.start(id, reason),
+            // If a dependency has failed, `propagate` fails the instance. The end of the run is recorded first.
+            AfterRun::Start => self.enter(id, State::Waiting, reason),
+            AfterRun::StayStopped(why) => self.enter(id, State::Stopped { why }, reason),
         }
     }
 
@@ -329,14 +330,14 @@ impl Supervisor {
                 let run = process.run;
                 self.stop(id, AfterStop::Fail(Fault::NotReady(definition.ready_timeout)));
                 if let Ready::Probe(_) = definition.ready {
-                    self.act(Action::GiveUpProbe { run });
+                    self.act(Action::AbortProbe { run });
                 }
             }
             State::Running(running) => self.on_running_deadline(id, running),
             State::Stopping(_) => self.escalate(id),
             State::CleaningUp(_) => self.escalate_cleanup(id),
-            State::BackingOff { .. } => self.start(id, Reason::Due),
-            // They have no deadline.
+            State::BackingOff { .. } => self.start(id, Reason::BackoffElapsed),
+            // These have no deadline.
             State::Waiting | State::Spawning { .. } | State::Executing(_) | State::Stopped { .. } => {}
         }
     }
@@ -344,7 +345,7 @@ impl Supervisor {
     fn on_running_deadline(&mut self, id: InstanceId, running: Running) {
         let now = self.now;
         if let Some(WatchdogDeadline { every, .. }) = running.watchdog.filter(|watchdog| watchdog.by <= now) {
-            self.stop(id, AfterStop::Fail(Fault::Silent(every)));
+            self.stop(id, AfterStop::Fail(Fault::WatchdogTimeout(every)));
         } else if running.min_ready_until.is_some_and(|until| until <= now) {
             self.mark_proven(id);
         } else {
@@ -352,7 +353,7 @@ impl Supervisor {
         }
     }
 
-    /// As the new process of a reload it has been ready long enough.
+    /// The new process of a reload has been ready for long enough.
     pub(super) fn mark_proven(&mut self, id: InstanceId) {
         self.update_running(id, |running| {
             if running.min_ready_until.is_some() || running.readiness.is_reload_pending() {

@@ -1,4 +1,4 @@
-//! The state as others may see it.
+//! Read-only access to the state of the supervisor, for the status, the metrics and tests.
 
 use super::instance::Instance;
 use super::record::Reason;
@@ -8,51 +8,51 @@ use super::state::{Running, State};
 use super::state_name::StateName;
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
 
-/// Everything there is to see.
+/// The state of the supervisor.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub(super) plan: &'a Plan,
     pub(super) table: &'a ServiceTable,
-    /// Everything is being stopped.
+    /// keepalive is shutting down.
     pub is_stopping: bool,
 }
 
 /// One service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceView<'a> {
-    /// Its position in the plan.
+    /// The position in the plan.
     pub index: ServiceIndex,
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// Whether what depends on it may start: it is ready, or as a oneshot has succeeded.
-    pub satisfied: bool,
-    /// How many instances there are to be.
-    pub wanted: u32,
+    /// Services that depend on it can start: it is ready, or as a oneshot has succeeded.
+    pub ready: bool,
+    /// The number of instances that there should be.
+    pub desired: u32,
     table: &'a ServiceTable,
 }
 
 /// One instance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InstanceView<'a> {
-    /// Which.
+    /// The id.
     pub id: InstanceId,
-    /// Its state.
+    /// The state.
     pub state: StateName,
-    /// It runs and is ready, and has not said otherwise since.
+    /// It runs and is ready now.
     pub ready: bool,
-    /// Its present run, until nothing of that is left.
+    /// The current run, until its processes are all gone.
     pub run: Option<RunId>,
-    /// Its main process, while that has not been reaped.
+    /// The main process, until it has been reaped.
     pub pid: Option<Pid>,
-    /// How often it has been started again.
+    /// The number of restarts.
     pub restarts: u32,
-    /// Consecutive unstable runs.
+    /// The number of consecutive unstable runs.
     pub unstable: u32,
-    /// How its last run was.
+    /// The result of the last run.
     pub last_run: Option<RunResult>,
-    /// Since when its main process exists, while that has not been reaped.
+    /// When the main process was started, until it has been reaped.
     pub since: Option<Mono>,
-    /// Why it is in this state; `None`: it has never been in another.
+    /// Why it is in this state; `None` if it has never been started.
     pub reason: Option<&'a Reason>,
 }
 
@@ -61,13 +61,13 @@ impl<'a> View<'a> {
     pub fn services(self) -> impl Iterator<Item = ServiceView<'a>> {
         let table = self.table;
         let services = self.plan.services.iter().zip(table.service_indexes());
-        // What is no longer in the configuration is there as long as something of it is.
-        let is_there = move |(_, index): &(_, ServiceIndex)| !table[*index].is_gone();
-        services.filter(is_there).map(move |(service, index)| ServiceView {
+        // A removed service is shown until its last instance is gone.
+        let is_shown = move |(_, index): &(_, ServiceIndex)| !table[*index].is_gone();
+        services.filter(is_shown).map(move |(service, index)| ServiceView {
             index,
             name: &service.name,
-            satisfied: table[index].is_satisfied(),
-            wanted: table[index].wanted,
+            ready: table[index].is_ready(),
+            desired: table[index].desired,
             table,
         })
     }
@@ -79,14 +79,12 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ServiceView<'a> {
-    /// Its instances, 0…n−1, and those above that are on their way down since there are to be fewer.
+    /// The instances 0…n−1, followed by surplus instances that are being stopped.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.table[self.index].instances().iter().map(Instance::view)
     }
-}
 
-impl<'a> ServiceView<'a> {
-    /// The second processes that some of its instances have while it is being reloaded.
+    /// The surge instances: the second processes of instances that are being reloaded.
     pub fn surges(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.table[self.index].surges().iter().map(Instance::view)
     }

@@ -66,7 +66,7 @@ impl Operator {
 
     /// Interferes right after the supervisor has done something, now and then.
     pub(crate) fn watch(&mut self, world: &mut World, action: &Action) {
-        if let Action::Adopt(plan) = action {
+        if let Action::ApplyConfig(plan) = action {
             self.plan = Rc::clone(plan);
         }
         if let Action::LoadConfig { .. } = action {
@@ -84,12 +84,12 @@ impl Operator {
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
             | Action::PreferSockets { .. }
-            | Action::Adopt(_)
+            | Action::ApplyConfig(_)
             | Action::AnnounceStop { .. }
             | Action::StartProbe { .. }
-            | Action::GiveUpProbe { .. }
+            | Action::AbortProbe { .. }
             | Action::ReleaseRun { .. } => true,
-            Action::JournalEntry(record) => match &record.fact {
+            Action::WriteJournal(record) => match &record.event {
                 JournalEvent::Transition { to, .. } => *to != StateName::Waiting,
                 _ => true,
             },
@@ -114,7 +114,7 @@ impl Operator {
             }
             101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),
             131..=146 => Event::Signal(Signal::HUP),
-            147..=190 => self.request(Request::Configure),
+            147..=190 => self.request(Request::ReloadConfig),
             191..=280 => {
                 let service = self.chance.below(self.services.len() as u64) as u32;
                 let most = 2 * u64::from(self.services[service as usize]) + 2;
@@ -130,7 +130,7 @@ impl Operator {
                     9..=12 => Verb::Reload,
                     _ => Verb::Signal(self.chance.pick(&[Signal::USR1, Signal::STOP, Signal::CONT, Signal::KILL])),
                 };
-                self.request(Request::About(target, verb))
+                self.request(Request::Control(target, verb))
             }
         }
     }

@@ -50,16 +50,16 @@ impl Tally {
 
     fn count(&mut self, action: &Action) {
         let deed = match action {
-            Action::JournalEntry(JournalEntry { fact: JournalEvent::Transition { from, to, .. }, .. }) => {
+            Action::WriteJournal(JournalEntry { event: JournalEvent::Transition { from, to, .. }, .. }) => {
                 format!("{} → {}", from.as_str(), to.as_str())
             }
-            Action::JournalEntry(JournalEntry { fact: JournalEvent::Draining { cause }, .. }) => {
+            Action::WriteJournal(JournalEntry { event: JournalEvent::ShutdownStarted { cause }, .. }) => {
                 first_word("draining", cause)
             }
-            Action::JournalEntry(JournalEntry { fact: JournalEvent::Forced { signal }, .. }) => {
+            Action::WriteJournal(JournalEntry { event: JournalEvent::ShutdownForced { signal }, .. }) => {
                 format!("forced by signal: {}", signal.is_some())
             }
-            Action::JournalEntry(JournalEntry { fact, .. }) => first_word("fact", fact),
+            Action::WriteJournal(JournalEntry { event, .. }) => first_word("fact", event),
             Action::Signal { scope, signal: Signal::KILL, .. } => first_word("kill", scope),
             Action::Reply { result: Err(refusal), .. } => first_word("refusal", refusal),
             action => first_word("action", action),

@@ -278,7 +278,7 @@ impl World {
                 }
             }
             Action::StartProbe { run } => self.probe(*run),
-            Action::GiveUpProbe { run } => {
+            Action::AbortProbe { run } => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.is_probed = false;
                 }
@@ -294,10 +294,10 @@ impl World {
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
             | Action::PreferSockets { .. }
-            | Action::Adopt(_)
+            | Action::ApplyConfig(_)
             | Action::AnnounceStop { .. }
             | Action::ReleaseRun { .. }
-            | Action::JournalEntry(_)
+            | Action::WriteJournal(_)
             | Action::Reply { .. }
             | Action::Exit(_) => {}
         }
@@ -337,7 +337,7 @@ impl World {
     fn spawn(&mut self, run: RunId, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
         if self.full_until > self.now {
             let errno = self.chance.pick(&[Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]);
-            return vec![Event::SpawnRefused { run, errno }];
+            return vec![Event::SpawnFailed { run, errno }];
         }
         if self.chance.percent(self.temper.bind_failures) {
             let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };

@@ -40,7 +40,7 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
         Err(Refusal::ConfigLoadFailed(reason)) => {
             return plain(409, "refused", &format!("{CONFIG_UNCHANGED}\n{}", reason.trim_end()));
         }
-        Err(refusal @ Refusal::Unknown(_)) => (404, "not_found", refused(snapshot, request, refusal)),
+        Err(refusal @ Refusal::UnknownInstance(_)) => (404, "not_found", refused(snapshot, request, refusal)),
         Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
     with_instances(snapshot, request, status, word, &reason)
@@ -49,8 +49,8 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
 /// The answer to a request that was not done in time: what is still going on.
 pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
-        Request::About(_, Verb::Stop) => is_active(instance.state),
-        Request::About(..) | Request::Scale(..) | Request::Configure | Request::Shutdown => {
+        Request::Control(_, Verb::Stop) => is_active(instance.state),
+        Request::Control(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
             !is_ready(instance, snapshot.plan)
         }
     };
@@ -99,9 +99,9 @@ fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: Request) -> impl Iterator
 
 fn is_meant(request: Request, instance: InstanceId) -> bool {
     match request {
-        Request::About(Target::All, _) | Request::Configure => true,
-        Request::About(Target::Service(service), _) | Request::Scale(service, _) => instance.service == service,
-        Request::About(Target::Instance(id), _) => instance == id,
+        Request::Control(Target::All, _) | Request::ReloadConfig => true,
+        Request::Control(Target::Service(service), _) | Request::Scale(service, _) => instance.service == service,
+        Request::Control(Target::Instance(id), _) => instance == id,
         Request::Shutdown => false,
     }
 }
@@ -117,12 +117,12 @@ fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
 fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
     match request {
         Request::Shutdown => "keepalive is shutting down".to_owned(),
-        Request::Configure => Changed(&snapshot.counts.changes, "reloaded").to_string(),
+        Request::ReloadConfig => Changed(&snapshot.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => {
             let instances = Counted(wanted.into(), "instance", "instances");
             format!("{} has {instances}", service_name(snapshot.plan, service))
         }
-        Request::About(target, verb) => {
+        Request::Control(target, verb) => {
             let name = target_name(snapshot, target);
             match verb {
                 Verb::Start => format!("{name} started"),
@@ -140,8 +140,8 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
     match refusal {
         Refusal::ShuttingDown => "keepalive is shutting down".to_owned(),
         Refusal::NotRunning(id) => match request {
-            Request::About(target, _) => format!("{} is not running", target_name(snapshot, target)),
-            Request::Scale(..) | Request::Configure | Request::Shutdown => {
+            Request::Control(target, _) => format!("{} is not running", target_name(snapshot, target)),
+            Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
                 format!("{} is not running", Name(snapshot.plan, id))
             }
         },
@@ -149,15 +149,15 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
             Some(instance) => sentence(&instance, snapshot),
             None => format!("{} has failed", Name(snapshot.plan, id)),
         },
-        Refusal::Overtaken(id) => {
+        Refusal::Superseded(id) => {
             format!("superseded by another request for {}", Name(snapshot.plan, id))
         }
-        Refusal::Unknown(id) => {
+        Refusal::UnknownInstance(id) => {
             let wanted = snapshot
                 .view
                 .services()
                 .find(|service| service.index == id.service)
-                .map_or(0, |service| service.wanted);
+                .map_or(0, |service| service.desired);
             let last = wanted.saturating_sub(1);
             let name = service_name(snapshot.plan, id.service);
             format!("there is no instance {}: {name} has {name}.0 to {name}.{last}", Name(snapshot.plan, id))
@@ -176,8 +176,8 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
         Refusal::Oneshot(service) => {
             let name = service_name(snapshot.plan, service);
             match request {
-                Request::About(..) => format!("cannot reload oneshot {name}: restart it instead"),
-                Request::Scale(..) | Request::Configure | Request::Shutdown => {
+                Request::Control(..) => format!("cannot reload oneshot {name}: restart it instead"),
+                Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
                     format!("cannot scale oneshot {name}: change `instances` in the configuration")
                 }
             }
@@ -248,7 +248,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     let mut inner = Object::new(object.value("services"));
     for service in services.into_iter().take(LISTED) {
         let mut one = Object::new(inner.value(service.name));
-        one.plain("ready", service.satisfied);
+        one.plain("ready", service.ready);
         one.text("state", state_of(service).as_str());
         one.end();
     }
@@ -268,7 +268,7 @@ fn what_is_missing(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, targ
     };
     let idle = service.instances().all(|instance| is_idle(&instance));
     let done = planned.kind == Kind::Service && state == StateName::Completed;
-    if service.satisfied || ((idle || done) && target == Target::All) {
+    if service.ready || ((idle || done) && target == Target::All) {
         return None;
     }
     let worst = service.instances().find(|instance| instance.state == state)?;

@@ -159,13 +159,13 @@ const FAMILIES: [Family; 26] = [
         name: "keepalive_service_desired_instances",
         kind: "gauge",
         help: "Desired number of instances.",
-        samples: Samples::Service(|service| Value::Count(service.wanted.into())),
+        samples: Samples::Service(|service| Value::Count(service.desired.into())),
     },
     Family {
         name: "keepalive_service_ready",
         kind: "gauge",
         help: "Whether the service is ready, or a oneshot has succeeded, so that its dependents may start.",
-        samples: Samples::Service(|service| Value::from(service.satisfied)),
+        samples: Samples::Service(|service| Value::from(service.ready)),
     },
     Family {
         name: "keepalive_instance_up",

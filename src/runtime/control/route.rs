@@ -74,7 +74,7 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "events"] => Route::Events { follow: query.flag("follow")? },
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
-        ["v1", "reload"] => Route::Change(Request::Configure, query.timeout()?),
+        ["v1", "reload"] => Route::Change(Request::ReloadConfig, query.timeout()?),
         ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
         _ => return Err(Invalid::Unknown(format!("no such path: {path}"))),
     };
@@ -118,7 +118,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
             return Err(Invalid::Unknown(reason));
         }
     };
-    Ok(Request::About(target, verb))
+    Ok(Request::Control(target, verb))
 }
 
 fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {

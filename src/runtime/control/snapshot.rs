@@ -121,8 +121,8 @@ fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &
     object.text("name", service.name);
     object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
     object.text("state", state_of(service).as_str());
-    object.plain("ready", service.satisfied);
-    object.plain("desired", service.wanted);
+    object.plain("ready", service.ready);
+    object.plain("desired", service.desired);
     object.value("instances").push(b'[');
 }
 

@@ -72,22 +72,22 @@ impl Counts {
     }
 
     pub(in crate::runtime) fn record(&mut self, record: &JournalEntry) {
-        if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
+        if let JournalEvent::ReloadFinished { service, failure } = &record.event {
             self.on_reload_ended(*service, failure.as_ref());
         }
-        if let JournalEvent::Reconfigured(changes) = record.fact {
+        if let JournalEvent::ConfigReloaded(changes) = record.event {
             self.changes = changes;
             self.last_config_reload_failed = false;
         }
-        if let JournalEvent::ConfigLoadFailed { .. } | JournalEvent::ReconfigurationRefused { .. } = record.fact {
+        if let JournalEvent::ConfigReloadFailed { .. } | JournalEvent::ConfigReloadRejected { .. } = record.event {
             self.config_reload_failed();
         }
-        if let JournalEvent::Draining { .. } = record.fact {
+        if let JournalEvent::ShutdownStarted { .. } = record.event {
             self.stop_begun = Some(record.at);
         }
-        let JournalEvent::Transition { instance, from, to, reason, .. } = &record.fact else { return };
+        let JournalEvent::Transition { instance, from, to, reason, .. } = &record.event else { return };
         let Some(count) = self.instances.entry(*instance) else { return };
-        if let Reason::Ended { run, .. } = reason {
+        if let Reason::Exited { run, .. } = reason {
             count.exited(run.exit.status);
         }
         if *to == StateName::Starting {

@@ -156,7 +156,7 @@ impl Event {
         match &self.what {
             What::JournalEvent(event) => {
                 write_members(plan, event, &mut object);
-                object.shown("message", Line { plan, fact: event });
+                object.shown("message", Line { plan, event: event });
             }
             What::Orphans { count, total } => {
                 object.plain("count", count);
@@ -202,13 +202,13 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             } else {
                 object.shown("reason", Why { plan, instance: *instance, to: *to, reason });
             }
-            if let Reason::Ended { run, .. } = reason {
+            if let Reason::Exited { run, .. } = reason {
                 write_exit(Some(run.exit), object);
                 object.plain("uptime_ms", run.uptime.as_millis());
             }
         }
         JournalEvent::StopTimedOut { instance, pid, .. }
-        | JournalEvent::LeftBehind { instance, pid }
+        | JournalEvent::LeftoverProcessesFound { instance, pid }
         | JournalEvent::Unkillable { instance, pid } => {
             write_instance(plan, *instance, object);
             object.plain("pid", pid);
@@ -219,26 +219,28 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             object.plain("to", to);
         }
         JournalEvent::ServiceFailed { service }
-        | JournalEvent::ReloadBegun { service }
-        | JournalEvent::ReconfigurationRefused { service }
-        | JournalEvent::RolledBack { service, .. } => object.text("service", service_name(plan, *service)),
+        | JournalEvent::ReloadStarted { service }
+        | JournalEvent::ConfigReloadRejected { service }
+        | JournalEvent::ReloadRolledBack { service, .. } => object.text("service", service_name(plan, *service)),
         JournalEvent::SignalForwarded { signal, .. }
         | JournalEvent::SignalIgnored { signal }
-        | JournalEvent::ConfigurationWanted { signal }
-        | JournalEvent::Forced { signal: Some(signal) } => object.shown("signal", signal),
-        JournalEvent::Replaced { instance, old, new } => {
+        | JournalEvent::ConfigReloadRequested { signal }
+        | JournalEvent::ShutdownForced { signal: Some(signal) } => object.shown("signal", signal),
+        JournalEvent::InstanceReplaced { instance, old, new } => {
             write_instance(plan, *instance, object);
             object.optional("old_pid", *old);
             object.optional("pid", *new);
         }
-        JournalEvent::ReloadEnded { service, failure } => {
+        JournalEvent::ReloadFinished { service, failure } => {
             object.text("service", service_name(plan, *service));
             object.text("result", if failure.is_none() { "succeeded" } else { "failed" });
         }
-        JournalEvent::Reconfigured(changes) => write_changes(changes, object),
-        JournalEvent::ConfigLoadFailed { reason } => object.text("reason", reason),
-        JournalEvent::Draining { cause } => object.text("cause", cause_name(cause)),
-        JournalEvent::Forced { signal: None } | JournalEvent::LeftoversKilled | JournalEvent::Abandoned => {}
+        JournalEvent::ConfigReloaded(changes) => write_changes(changes, object),
+        JournalEvent::ConfigReloadFailed { reason } => object.text("reason", reason),
+        JournalEvent::ShutdownStarted { cause } => object.text("cause", cause_name(cause)),
+        JournalEvent::ShutdownForced { signal: None }
+        | JournalEvent::LeftoverProcessesKilled
+        | JournalEvent::ProcessesAbandoned => {}
     }
 }
 
@@ -278,24 +280,24 @@ const fn name_of_journal_event(event: &JournalEvent) -> EventName {
     match event {
         JournalEvent::Transition { .. } => EventName::Transition,
         JournalEvent::StopTimedOut { .. } => EventName::StopTimedOut,
-        JournalEvent::LeftBehind { .. } => EventName::LeftoverProcessesFound,
+        JournalEvent::LeftoverProcessesFound { .. } => EventName::LeftoverProcessesFound,
         JournalEvent::Unkillable { .. } => EventName::Unkillable,
         JournalEvent::Scaled { .. } => EventName::Scaled,
         JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
         JournalEvent::SignalForwarded { .. } => EventName::SignalForwarded,
         JournalEvent::SignalIgnored { .. } => EventName::SignalIgnored,
-        JournalEvent::ConfigurationWanted { .. } => EventName::ConfigReloadRequested,
-        JournalEvent::ConfigLoadFailed { .. } => EventName::ConfigReloadFailed,
-        JournalEvent::Reconfigured(_) => EventName::ConfigReloaded,
-        JournalEvent::ReconfigurationRefused { .. } => EventName::ConfigReloadRejected,
-        JournalEvent::ReloadBegun { .. } => EventName::ReloadStarted,
-        JournalEvent::Replaced { .. } => EventName::InstanceReplaced,
-        JournalEvent::RolledBack { .. } => EventName::ReloadRolledBack,
-        JournalEvent::ReloadEnded { .. } => EventName::ReloadFinished,
-        JournalEvent::Draining { .. } => EventName::ShutdownStarted,
-        JournalEvent::Forced { .. } => EventName::ShutdownForced,
-        JournalEvent::LeftoversKilled => EventName::LeftoverProcessesKilled,
-        JournalEvent::Abandoned => EventName::ProcessesAbandoned,
+        JournalEvent::ConfigReloadRequested { .. } => EventName::ConfigReloadRequested,
+        JournalEvent::ConfigReloadFailed { .. } => EventName::ConfigReloadFailed,
+        JournalEvent::ConfigReloaded(_) => EventName::ConfigReloaded,
+        JournalEvent::ConfigReloadRejected { .. } => EventName::ConfigReloadRejected,
+        JournalEvent::ReloadStarted { .. } => EventName::ReloadStarted,
+        JournalEvent::InstanceReplaced { .. } => EventName::InstanceReplaced,
+        JournalEvent::ReloadRolledBack { .. } => EventName::ReloadRolledBack,
+        JournalEvent::ReloadFinished { .. } => EventName::ReloadFinished,
+        JournalEvent::ShutdownStarted { .. } => EventName::ShutdownStarted,
+        JournalEvent::ShutdownForced { .. } => EventName::ShutdownForced,
+        JournalEvent::LeftoverProcessesKilled => EventName::LeftoverProcessesKilled,
+        JournalEvent::ProcessesAbandoned => EventName::ProcessesAbandoned,
     }
 }
 

@@ -156,7 +156,7 @@ fn samples() -> Vec<(What, &'static str)> {
         (What::Orphans { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
         (What::LoggerRestarted, "the logger exited and is restarted"),
         (
-            What::JournalEvent(JournalEvent::ConfigLoadFailed { reason: why().into() }),
+            What::JournalEvent(JournalEvent::ConfigReloadFailed { reason: why().into() }),
             "reload failed, keeping the current configuration",
         ),
         (What::RefusedClients { count: 1, reason: why() }, "1 client rejected: no more clients"),
@@ -175,7 +175,7 @@ fn run(status: ExitStatus) -> RunResult {
 }
 
 fn ended(run: RunResult, decision: RestartDecision) -> Reason {
-    Reason::Ended { run, decision, definition: Rc::new(service("web")) }
+    Reason::Exited { run, decision, definition: Rc::new(service("web")) }
 }
 
 fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecision {
@@ -192,18 +192,21 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
     let fail = RestartDecision::Fail;
     let between = |from, to, reason| (INSTANCE, from, to, reason);
     let table = [
-        (between(Waiting, Starting, Reason::Unblocked), "web.0 waiting → starting"),
-        (between(Stopped, Starting, Reason::Requested), "web.0 stopped → starting (start requested)"),
-        ((INSTANCE.surge(), Stopped, Starting, Reason::Requested), "web.0 stopped → starting (replacement process)"),
-        (between(Backoff, Starting, Reason::Due), "web.0 backoff → starting"),
+        (between(Waiting, Starting, Reason::DependenciesReady), "web.0 waiting → starting"),
+        (between(Stopped, Starting, Reason::StartRequested), "web.0 stopped → starting (start requested)"),
+        (
+            (INSTANCE.surge(), Stopped, Starting, Reason::StartRequested),
+            "web.0 stopped → starting (replacement process)",
+        ),
+        (between(Backoff, Starting, Reason::BackoffElapsed), "web.0 backoff → starting"),
         (between(Starting, Running, Reason::Ready), "web.0 starting → running (pid 7)"),
-        (between(Running, Stopping, Reason::Leaves), "web.0 running → stopping (it sent STOPPING=1)"),
+        (between(Running, Stopping, Reason::StoppingReported), "web.0 running → stopping (it sent STOPPING=1)"),
         (
             between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30)))),
             "web.0 starting → stopping (not ready within 30s)",
         ),
         (
-            between(Running, Stopping, Reason::Fault(Fault::Silent(Duration::from_secs(10)))),
+            between(Running, Stopping, Reason::Fault(Fault::WatchdogTimeout(Duration::from_secs(10)))),
             "web.0 running → stopping (no watchdog message for 10s)",
         ),
         (
@@ -211,7 +214,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 running → stopping (it sent WATCHDOG=trigger)",
         ),
         (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
-        (between(Stopping, Stopped, Reason::Cleared), "web.0 stopping → stopped"),
+        (between(Stopping, Stopped, Reason::CleanedUp), "web.0 stopping → stopped"),
         (between(Running, Stopping, Reason::StopRequested), "web.0 running → stopping (stop requested)"),
         (between(Running, Stopping, Reason::RestartRequested), "web.0 running → stopping (restart requested)"),
         (between(Running, Stopping, Reason::Shutdown), "web.0 running → stopping"),
@@ -219,7 +222,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             between(
                 Starting,
                 Starting,
-                Reason::Refused { errno: Errno::EAGAIN, retry_in: Duration::from_secs(1), attempt: 1 },
+                Reason::SpawnFailed { errno: Errno::EAGAIN, retry_in: Duration::from_secs(1), attempt: 1 },
             ),
             "web.0 starting (cannot create a process: Resource temporarily unavailable; retry in 1s)",
         ),
@@ -268,15 +271,15 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 running → failed (exited with code 1, ran 3.2s; not restarted because of `no_restart_exit_codes`)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(0)))),
+            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(0)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; `max_restarts` is 0)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(1)))),
+            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(1)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 1 restart)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::Limit(16)))),
+            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(16)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 16 restarts)",
         ),
         (
@@ -296,17 +299,17 @@ fn facts() -> Vec<(JournalEvent, &'static str)> {
     let pid = |number| Pid::new(number).unwrap();
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = run(ExitStatus::Code(1));
-    let last = (INSTANCE, crashed, FailureReason::Limit(16));
+    let last = (INSTANCE, crashed, FailureReason::RestartLimit(16));
     let changes = Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5 };
-    let draining = |cause| JournalEvent::Draining { cause };
-    let failed = |error| JournalEvent::ReloadEnded { service: SERVICE, failure: Some(failure(error)) };
+    let draining = |cause| JournalEvent::ShutdownStarted { cause };
+    let failed = |error| JournalEvent::ReloadFinished { service: SERVICE, failure: Some(failure(error)) };
     vec![
         (
             JournalEvent::StopTimedOut { instance: INSTANCE, pid: pid(7), after: Duration::from_secs(5) },
             "web.0 did not stop within 5s, sending SIGKILL (pid 7)",
         ),
         (
-            JournalEvent::LeftBehind { instance: INSTANCE, pid: pid(7) },
+            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7) },
             "web.0 left processes behind, stopping them (process group 7)",
         ),
         (
@@ -318,48 +321,55 @@ fn facts() -> Vec<(JournalEvent, &'static str)> {
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 1 }, "SIGUSR1 forwarded to 1 process"),
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 2 }, "SIGUSR1 forwarded to 2 processes"),
         (JournalEvent::SignalIgnored { signal: Signal::USR1 }, "SIGUSR1 ignored, as configured"),
-        (JournalEvent::ConfigurationWanted { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
+        (JournalEvent::ConfigReloadRequested { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
         (
-            JournalEvent::Reconfigured(changes),
+            JournalEvent::ConfigReloaded(changes),
             "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged",
         ),
         (
-            JournalEvent::ReconfigurationRefused { service: SERVICE },
+            JournalEvent::ConfigReloadRejected { service: SERVICE },
             "configuration reload rejected: web is being reloaded, try again later",
         ),
-        (JournalEvent::ReloadBegun { service: SERVICE }, "web reload started"),
+        (JournalEvent::ReloadStarted { service: SERVICE }, "web reload started"),
         (
-            JournalEvent::Replaced { instance: INSTANCE, old: Some(pid(7)), new: Some(pid(8)) },
+            JournalEvent::InstanceReplaced { instance: INSTANCE, old: Some(pid(7)), new: Some(pid(8)) },
             "web.0 replaced (old pid 7, new pid 8)",
         ),
-        (JournalEvent::Replaced { instance: INSTANCE, old: None, new: Some(pid(8)) }, "web.0 replaced (new pid 8)"),
         (
-            JournalEvent::RolledBack { service: SERVICE, failure: failure(RolloutError::Ended(crashed)) },
+            JournalEvent::InstanceReplaced { instance: INSTANCE, old: None, new: Some(pid(8)) },
+            "web.0 replaced (new pid 8)",
+        ),
+        (
+            JournalEvent::ReloadRolledBack { service: SERVICE, failure: failure(RolloutError::Exited(crashed)) },
             "web rolled back to its previous configuration: \
              the new process of web.0 failed: exited with code 1, ran 3.2s",
         ),
-        (JournalEvent::ReloadEnded { service: SERVICE, failure: None }, "web reload finished"),
+        (JournalEvent::ReloadFinished { service: SERVICE, failure: None }, "web reload finished"),
         (
-            failed(RolloutError::StoppedItself(crashed)),
+            failed(RolloutError::ExitedAfterStopping(crashed)),
             "web reload failed: the new process of web.0 failed: it sent STOPPING=1; exited with code 1, ran 3.2s",
         ),
-        (failed(RolloutError::Late), "web reload failed: web.0 did not send READY=1 within 30s"),
+        (failed(RolloutError::ReloadTimedOut), "web reload failed: web.0 did not send READY=1 within 30s"),
         (
-            failed(RolloutError::NoProcess),
+            failed(RolloutError::SpawnFailed),
             "web reload failed: no new process for web.0: not enough processes or memory",
         ),
         (
-            failed(RolloutError::Dependency(ServiceIndex(1))),
+            failed(RolloutError::DependencyFailed(ServiceIndex(1))),
             "web reload failed: no new process for web.0: its dependency db has ended",
         ),
         (
-            failed(RolloutError::Overtaken),
+            failed(RolloutError::Superseded),
             "web reload failed: no new process for web.0: superseded by a newer configuration",
         ),
         (draining(Cause::Signal(Signal::TERM)), "received SIGTERM: shutting down"),
         (draining(Cause::Requested), "shutdown requested: shutting down"),
         (
-            draining(Cause::Failed { instance: INSTANCE, run: crashed, failure_reason: FailureReason::Limit(16) }),
+            draining(Cause::Failed {
+                instance: INSTANCE,
+                run: crashed,
+                failure_reason: FailureReason::RestartLimit(16),
+            }),
             "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
         ),
         (draining(Cause::Completed { service: SERVICE }), "web has completed: shutting down"),
@@ -368,9 +378,12 @@ fn facts() -> Vec<(JournalEvent, &'static str)> {
             "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
         ),
         (draining(Cause::NothingLeft { failure: None }), "all services have ended: shutting down"),
-        (JournalEvent::Forced { signal: Some(Signal::TERM) }, "received SIGTERM again: killing all processes now"),
-        (JournalEvent::Forced { signal: None }, "shutdown not finished within 9s: killing all processes now"),
-        (JournalEvent::LeftoversKilled, "leftover processes did not stop: killing them"),
-        (JournalEvent::Abandoned, "some processes are still alive after SIGKILL: exiting without them"),
+        (
+            JournalEvent::ShutdownForced { signal: Some(Signal::TERM) },
+            "received SIGTERM again: killing all processes now",
+        ),
+        (JournalEvent::ShutdownForced { signal: None }, "shutdown not finished within 9s: killing all processes now"),
+        (JournalEvent::LeftoverProcessesKilled, "leftover processes did not stop: killing them"),
+        (JournalEvent::ProcessesAbandoned, "some processes are still alive after SIGKILL: exiting without them"),
     ]
 }

@@ -6,58 +6,58 @@ use crate::model::Plan;
 use crate::runtime::wording::Line;
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
-/// Writes the line for `fact`.
-pub(super) fn write(plan: &Plan, fact: &JournalEvent) {
-    log::log!(level_of(fact), "{}", Line { plan, fact });
-    if let JournalEvent::ConfigLoadFailed { reason } = fact {
+/// Writes the line for `event`.
+pub(super) fn write(plan: &Plan, event: &JournalEvent) {
+    log::log!(level_of(event), "{}", Line { plan, event });
+    if let JournalEvent::ConfigReloadFailed { reason } = event {
         for line in reason.lines().filter(|line| !line.is_empty()) {
             log::error!("{line}");
         }
     }
 }
 
-fn level_of(fact: &JournalEvent) -> Level {
-    match fact {
+fn level_of(event: &JournalEvent) -> Level {
+    match event {
         JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
-        | JournalEvent::ReconfigurationRefused { .. }
-        | JournalEvent::RolledBack { .. }
-        | JournalEvent::ReloadEnded { failure: Some(_), .. }
-        | JournalEvent::Forced { .. }
-        | JournalEvent::LeftoversKilled
-        | JournalEvent::Abandoned => Level::Warn,
+        | JournalEvent::ConfigReloadRejected { .. }
+        | JournalEvent::ReloadRolledBack { .. }
+        | JournalEvent::ReloadFinished { failure: Some(_), .. }
+        | JournalEvent::ShutdownForced { .. }
+        | JournalEvent::LeftoverProcessesKilled
+        | JournalEvent::ProcessesAbandoned => Level::Warn,
         JournalEvent::Scaled { .. }
-        | JournalEvent::ConfigurationWanted { .. }
-        | JournalEvent::Reconfigured(_)
-        | JournalEvent::ReloadBegun { .. }
-        | JournalEvent::Replaced { .. }
-        | JournalEvent::ReloadEnded { failure: None, .. } => Level::Info,
+        | JournalEvent::ConfigReloadRequested { .. }
+        | JournalEvent::ConfigReloaded(_)
+        | JournalEvent::ReloadStarted { .. }
+        | JournalEvent::InstanceReplaced { .. }
+        | JournalEvent::ReloadFinished { failure: None, .. } => Level::Info,
         JournalEvent::ServiceFailed { .. }
-        | JournalEvent::ConfigLoadFailed { .. }
-        | JournalEvent::Draining { cause: Cause::Failed { .. } } => Level::Error,
-        JournalEvent::Draining { .. } => Level::Info,
-        JournalEvent::LeftBehind { .. } | JournalEvent::SignalForwarded { .. } | JournalEvent::SignalIgnored { .. } => {
-            Level::Debug
-        }
+        | JournalEvent::ConfigReloadFailed { .. }
+        | JournalEvent::ShutdownStarted { cause: Cause::Failed { .. } } => Level::Error,
+        JournalEvent::ShutdownStarted { .. } => Level::Info,
+        JournalEvent::LeftoverProcessesFound { .. }
+        | JournalEvent::SignalForwarded { .. }
+        | JournalEvent::SignalIgnored { .. } => Level::Debug,
     }
 }
 
 fn level_of_transition(to: StateName, reason: &Reason) -> Level {
     match reason {
-        Reason::Ended { decision: RestartDecision::Fail(_), .. }
+        Reason::Exited { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Fault(_) => Level::Warn,
-        Reason::Ended { decision: RestartDecision::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
-        Reason::Ended {
-            decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::Stay,
+        Reason::Exited { decision: RestartDecision::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
+        Reason::Exited {
+            decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::StayStopped,
             ..
         } => Level::Info,
         // The first says it; that it goes on is no news.
-        Reason::Refused { attempt: 1, .. } => Level::Warn,
-        Reason::Refused { .. } => Level::Debug,
-        Reason::Unblocked | Reason::Due | Reason::Cleared | Reason::Requested => match to {
+        Reason::SpawnFailed { attempt: 1, .. } => Level::Warn,
+        Reason::SpawnFailed { .. } => Level::Debug,
+        Reason::DependenciesReady | Reason::BackoffElapsed | Reason::CleanedUp | Reason::StartRequested => match to {
             StateName::Starting | StateName::Waiting => Level::Debug,
             StateName::Running
             | StateName::Stopping
@@ -67,7 +67,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             | StateName::Failed => Level::Info,
         },
         Reason::Ready
-        | Reason::Leaves
+        | Reason::StoppingReported
         | Reason::Replaced
         | Reason::StopRequested
         | Reason::RestartRequested

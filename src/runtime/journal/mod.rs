@@ -50,8 +50,8 @@ impl Journal {
     /// Writes what the supervisor has recorded.
     pub(super) fn record(&mut self, plan: &Plan, entry: JournalEntry) {
         self.counts.record(&entry);
-        line::write(plan, &entry.fact);
-        self.publish(What::JournalEvent(entry.fact));
+        line::write(plan, &entry.event);
+        self.publish(What::JournalEvent(entry.event));
     }
 
     /// Adds an event.

@@ -141,7 +141,7 @@ impl Logging {
     }
 
     /// From now on this is the plan. What services write goes where their definitions say when they are next started.
-    pub(in crate::runtime) fn adopt(&mut self, plan: &Rc<Plan>, poller: &Poller) {
+    pub(in crate::runtime) fn apply_config(&mut self, plan: &Rc<Plan>, poller: &Poller) {
         self.plan = Rc::clone(plan);
         self.begin(poller);
     }

@@ -207,7 +207,7 @@ impl Notify {
     }
 
     fn on_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
-        events.extend(fields.stops.then_some(Event::StoppingItself { run }));
+        events.extend(fields.stops.then_some(Event::StoppingReported { run }));
         events.extend(fields.reloads.then_some(Event::Reloading { run, since: fields.at }));
         events.extend(fields.is_ready.then_some(Event::Ready { run, source: ReadySource::Notify }));
         self.keep_status(run, fields);

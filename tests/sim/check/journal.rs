@@ -12,13 +12,13 @@ impl Checker {
             JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
                 self.sees_transition(*instance, *from, *to, reason)
             }
-            JournalEvent::Draining { cause } => {
+            JournalEvent::ShutdownStarted { cause } => {
                 self.model.forget_reloads();
                 self.owed.push(Action::CancelConfigLoad);
                 self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
-            JournalEvent::Forced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
-            JournalEvent::LeftoversKilled => self.end.sees_leftovers_killed(&self.model, self.now),
+            JournalEvent::ShutdownForced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
+            JournalEvent::LeftoverProcessesKilled => self.end.sees_leftovers_killed(&self.model, self.now),
             JournalEvent::ServiceFailed { service } => {
                 rule!(self.model.has_failed(*service), "{service:?} has not failed");
                 Ok(())
@@ -28,9 +28,9 @@ impl Checker {
                 rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
                 Ok(())
             }
-            JournalEvent::ReloadBegun { service } => {
+            JournalEvent::ReloadStarted { service } => {
                 match self.event {
-                    Some(Event::Request { id, request: Request::About(_, Verb::Reload) }) => {
+                    Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
                         self.requests.reload_begins(id, *service);
                     }
                     Some(Event::ConfigLoaded { id, .. }) => {
@@ -39,21 +39,21 @@ impl Checker {
                     _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
                 }
                 let target = match self.event {
-                    Some(Event::Request { request: Request::About(target, _), .. }) => Some(target),
+                    Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
                     _ => None,
                 };
                 self.model.reload_begins(*service, target)
             }
-            JournalEvent::ReloadEnded { service, failure } => {
+            JournalEvent::ReloadFinished { service, failure } => {
                 self.requests.reload_ends(*service, failure.as_ref());
                 self.model.reload_ends(*service, failure.as_ref())
             }
-            JournalEvent::ConfigLoadFailed { .. } => {
+            JournalEvent::ConfigReloadFailed { .. } => {
                 let failed = matches!(self.event, Some(Event::ConfigLoadFailed { .. }));
                 rule!(failed && !self.end.begun(), "no configuration is invalid");
                 Ok(())
             }
-            JournalEvent::Replaced { instance, .. } => self.model.replaced(*instance, self.now),
+            JournalEvent::InstanceReplaced { instance, .. } => self.model.replaced(*instance, self.now),
             JournalEvent::StopTimedOut { instance, .. } => {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
@@ -61,14 +61,14 @@ impl Checker {
             JournalEvent::Unkillable { instance, .. } => {
                 self.model.get_mut(*instance).cannot_be_killed(*instance, self.now)
             }
-            JournalEvent::LeftBehind { .. }
+            JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::SignalForwarded { .. }
             | JournalEvent::SignalIgnored { .. }
-            | JournalEvent::ConfigurationWanted { .. }
-            | JournalEvent::Reconfigured(_)
-            | JournalEvent::ReconfigurationRefused { .. }
-            | JournalEvent::RolledBack { .. }
-            | JournalEvent::Abandoned => Ok(()),
+            | JournalEvent::ConfigReloadRequested { .. }
+            | JournalEvent::ConfigReloaded(_)
+            | JournalEvent::ConfigReloadRejected { .. }
+            | JournalEvent::ReloadRolledBack { .. }
+            | JournalEvent::ProcessesAbandoned => Ok(()),
         }
     }
 
@@ -92,7 +92,7 @@ impl Checker {
         }
         if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
             let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
-            let asked = matches!(self.event, Some(Event::Request { request: Request::About(_, Verb::Restart), .. }));
+            let asked = matches!(self.event, Some(Event::Request { request: Request::Control(_, Verb::Restart), .. }));
             rule!(!rolls || asked, "{id:?} is stopped before there is another");
         }
         if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.end.is_forced() {
@@ -104,7 +104,7 @@ impl Checker {
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.owe_stop_signal(id, from, reason);
         }
-        if to.is_at_rest() && !id.is_surge() {
+        if to.is_inactive() && !id.is_surge() {
             self.owed.push(Action::ReleaseInstance { instance: id });
         }
         Ok(())
@@ -114,7 +114,7 @@ impl Checker {
     fn has_been_reported(&self, id: InstanceId, reason: &Reason) -> Verdict {
         let run = self.model.get(id).main;
         let report = match reason {
-            Reason::Leaves => run.map(|run| Event::StoppingItself { run }),
+            Reason::StoppingReported => run.map(|run| Event::StoppingReported { run }),
             Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
             _ => return Ok(()),
         };
@@ -125,7 +125,7 @@ impl Checker {
     /// What has to follow from a report has followed.
     pub(super) fn report_has_been_followed(&self) -> Verdict {
         let (run, is_followed): (_, fn(StateName) -> bool) = match self.event {
-            Some(Event::StoppingItself { run }) => (run, |state| state != StateName::Running),
+            Some(Event::StoppingReported { run }) => (run, |state| state != StateName::Running),
             Some(Event::WatchdogTriggered { run }) => (run, |state| state == StateName::Stopping),
             _ => return Ok(()),
         };

@@ -27,14 +27,14 @@ impl Checker {
                 rule!(state == StateName::Running, "{instance:?} is {state:?}, and gets all connections");
             }
             Action::Spawn { .. }
-            | Action::Adopt(_)
+            | Action::ApplyConfig(_)
             | Action::AnnounceStop { .. }
             | Action::StartProbe { .. }
-            | Action::GiveUpProbe { .. }
+            | Action::AbortProbe { .. }
             | Action::ReleaseRun { .. }
             | Action::Signal { .. }
             | Action::SignalAll { .. }
-            | Action::JournalEntry(_)
+            | Action::WriteJournal(_)
             | Action::Reply { .. }
             | Action::Exit(_) => {}
         }
@@ -44,7 +44,7 @@ impl Checker {
     /// What is kept from one run to the next is used until the instance rests.
     fn may_be_released(&self, id: InstanceId) -> Verdict {
         rule!(!id.is_surge(), "what {id:?} has is its instance's");
-        let is_at_rest = self.model.find(id).is_none_or(|instance| instance.state.is_at_rest());
+        let is_at_rest = self.model.find(id).is_none_or(|instance| instance.state.is_inactive());
         rule!(is_at_rest, "{id:?} is released while {:?}", self.model.get(id).state);
         Ok(())
     }

@@ -198,7 +198,7 @@ impl Checker {
                     Action::Signal { run, .. }
                     | Action::AnnounceStop { run }
                     | Action::StartProbe { run }
-                    | Action::GiveUpProbe { run },
+                    | Action::AbortProbe { run },
                 ) => rule!(world.main_pid(run).is_none(), "run {run} is passed over, and its main process is there"),
                 Some(owed) => rule!(false, "{owed:?} is passed over"),
                 None => {}
@@ -220,7 +220,7 @@ impl Checker {
                 rule!(self.end.may_spawn(), "run {run} gets a process during the drain");
                 self.model.spawned(*run, *pid, now)?;
             }
-            Event::SpawnRefused { run, errno } => {
+            Event::SpawnFailed { run, errno } => {
                 rule!(self.end.may_spawn(), "run {run} is to get a process during the drain");
                 self.model.refused(*run, *errno)?;
             }
@@ -247,7 +247,7 @@ impl Checker {
                 self.model.says_ready(*run, *source, now);
             }
             Event::Reloading { run, .. } => self.model.says_that_it_reloads(*run),
-            Event::StoppingItself { run } => self.model.says_that_it_stops(*run),
+            Event::StoppingReported { run } => self.model.says_that_it_stops(*run),
             Event::WatchdogPing { run } => self.model.is_alive(*run, None, now),
             Event::WatchdogInterval { run, interval } => self.model.is_alive(*run, Some(*interval), now),
             Event::TimeoutExtended { run, by } => self.model.has_more_time(*run, *by, now),
@@ -302,17 +302,17 @@ impl Checker {
                     self.owe_late_stop_signal(*run)?;
                 }
             }
-            Action::StartProbe { run } | Action::GiveUpProbe { run } => {
+            Action::StartProbe { run } | Action::AbortProbe { run } => {
                 rule!(owed.is_some(), "{action:?}, for no reason");
                 rule!(world.main_pid(*run).is_some(), "{action:?}, and its main process has been reaped");
             }
             Action::ReleaseRun { run, .. } => rule!(owed.is_some(), "run {run} has not just ended, and is released"),
             Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
-            Action::JournalEntry(record) => {
+            Action::WriteJournal(record) => {
                 rule!(record.at == self.now, "a record of another time");
-                self.sees_fact(&record.fact)?;
+                self.sees_fact(&record.event)?;
             }
-            Action::Adopt(plan) => {
+            Action::ApplyConfig(plan) => {
                 self.plan = Rc::clone(plan);
                 self.model.adopt(plan);
             }
@@ -407,7 +407,7 @@ impl Checker {
         rule!(!futile, "it was woken by a stale deadline");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);
-            rule!(service.satisfied == expect, "{:?} is satisfied: {}", service.index, service.satisfied);
+            rule!(service.ready == expect, "{:?} is satisfied: {}", service.index, service.ready);
         }
         waits::check(until, self.now, &self.model, &self.end)?;
         let childless = world.is_empty() && self.end.begun() && !self.model.any_left();

@@ -173,7 +173,7 @@ impl Model {
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
-            Expected::End(RestartDecision::Fail(FailureReason::Unbound))
+            Expected::End(RestartDecision::Fail(FailureReason::BindFailed))
         });
         Ok(())
     }
@@ -243,19 +243,19 @@ impl Model {
             };
             restarts::agrees(&expected, reason, to, instance)?;
         } else {
-            let unfounded = matches!(reason, Reason::Ended { .. } | Reason::Refused { .. });
+            let unfounded = matches!(reason, Reason::Exited { .. } | Reason::SpawnFailed { .. });
             rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
         }
         let from = std::mem::replace(&mut instance.state, to);
         instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
         match reason {
-            Reason::Ended { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
+            Reason::Exited { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
                 if from != StateName::Stopping || instance.fault.is_some() || instance.leaving == Leaving::Alone {
                     instance.unstable = *unstable;
                 }
             }
-            Reason::Refused { retry_in, attempt, .. } => {
+            Reason::SpawnFailed { retry_in, attempt, .. } => {
                 instance.due = Some(now + *retry_in);
                 instance.refusals = *attempt;
             }
@@ -264,7 +264,9 @@ impl Model {
         instance.goes(id, from, to, reason, now)?;
         match to {
             StateName::Stopping if instance.main.is_some() => instance.is_asked(now),
-            StateName::Starting if matches!(reason, Reason::Due | Reason::Ended { .. } | Reason::Cleared) => {
+            StateName::Starting
+                if matches!(reason, Reason::BackoffElapsed | Reason::Exited { .. } | Reason::CleanedUp) =>
+            {
                 rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
             }
             StateName::Running => {
@@ -288,7 +290,7 @@ impl Model {
             rule!(instance.lingering.is_none() || given_up, "{id:?} goes on before what it left is gone");
             (instance.lingering, instance.has_given_up) = (None, false);
         }
-        if matches!(reason, Reason::Ended { decision: RestartDecision::Fail(_), .. }) {
+        if matches!(reason, Reason::Exited { decision: RestartDecision::Fail(_), .. }) {
             instance.failed = Some(failures);
             self.failures += 1;
         } else if !matches!(to, StateName::Stopping | StateName::Failed)

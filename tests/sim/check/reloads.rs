@@ -137,22 +137,22 @@ impl Instance {
         reason: &Reason,
         now: Mono,
     ) -> Verdict {
-        if *reason == Reason::Leaves || from != to {
-            self.leaving = if *reason == Reason::Leaves { Leaving::Alone } else { Leaving::No };
+        if *reason == Reason::StoppingReported || from != to {
+            self.leaving = if *reason == Reason::StoppingReported { Leaving::Alone } else { Leaving::No };
         }
         if let Reason::Fault(fault) = reason {
             let founded = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
-                Fault::Silent(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
+                Fault::WatchdogTimeout(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
                 Fault::WatchdogTriggered => true,
             };
             rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
             self.fault = Some(*fault);
-        } else if from != to || matches!(reason, Reason::Ended { .. }) {
+        } else if from != to || matches!(reason, Reason::Exited { .. }) {
             self.fault = None;
         }
         let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
-        let is_tried_again = from == StateName::Failed && *reason == Reason::Requested;
+        let is_tried_again = from == StateName::Failed && *reason == Reason::StartRequested;
         if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
             (self.unstable, self.refusals) = (0, 0);
             self.wanted |= to == StateName::Stopping;

@@ -49,12 +49,12 @@ impl Requests {
         };
         let (reloads, has_failed_reload) = (Vec::new(), false);
         let is_refused = refusal.is_some();
-        let is_loading = request == Request::Configure && !is_refused;
+        let is_loading = request == Request::ReloadConfig && !is_refused;
         let config = if is_loading { Config::Loading } else { Config::Loaded };
         let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, config, refusal };
         if !is_refused {
             match request {
-                Request::About(target, verb) => open.about(targets(target, model), verb, model),
+                Request::Control(target, verb) => open.about(targets(target, model), verb, model),
                 Request::Scale(service, wanted) => {
                     let before = model.of(service).len() as u32;
                     let id = |number| InstanceId { service, number };
@@ -65,7 +65,7 @@ impl Requests {
                     model.scale(service, wanted);
                     open.about((0..wanted).map(id).collect(), Verb::Start, model);
                 }
-                Request::Configure | Request::Shutdown => {}
+                Request::ReloadConfig | Request::Shutdown => {}
             }
         }
         self.open.insert(id, open);
@@ -110,11 +110,11 @@ impl Requests {
             return Ok(());
         }
         match request {
-            Request::About(target, Verb::Reload) => return open.sees_reload_answered(target, result, model, stage),
-            Request::Configure => return open.sees_reload_answered(Target::All, result, model, stage),
-            Request::About(..) | Request::Scale(..) | Request::Shutdown => {}
+            Request::Control(target, Verb::Reload) => return open.sees_reload_answered(target, result, model, stage),
+            Request::ReloadConfig => return open.sees_reload_answered(Target::All, result, model, stage),
+            Request::Control(..) | Request::Scale(..) | Request::Shutdown => {}
         }
-        let is_signal = matches!(request, Request::About(_, Verb::Signal(_)));
+        let is_signal = matches!(request, Request::Control(_, Verb::Signal(_)));
         let running =
             || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
         match result {
@@ -125,7 +125,7 @@ impl Requests {
                 let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
                 rule!(failed && open.up.contains(&instance), "{instance:?} has not failed");
             }
-            Err(Refusal::Overtaken(instance)) => {
+            Err(Refusal::Superseded(instance)) => {
                 let state = model.find(instance).map(|instance| instance.state);
                 let up = open.up.contains(&instance)
                     && matches!(state, None | Some(StateName::Stopped | StateName::Stopping));
@@ -133,7 +133,7 @@ impl Requests {
                 rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
             }
             Err(
-                Refusal::Unknown(_)
+                Refusal::UnknownInstance(_)
                 | Refusal::Oneshot(_)
                 | Refusal::TooMany(..)
                 | Refusal::Reloading(_)
@@ -149,7 +149,7 @@ impl Requests {
     /// No answer is out that could be given.
     pub(crate) fn none_is_overdue(&self, model: &Model) -> Verdict {
         for (id, open) in &self.open {
-            let at_once = matches!(open.request, Request::Shutdown | Request::About(_, Verb::Signal(_)));
+            let at_once = matches!(open.request, Request::Shutdown | Request::Control(_, Verb::Signal(_)));
             let overdue = at_once || open.refusal.is_some() || open.is_done(model) || open.has_failed(model);
             rule!(!overdue, "{id:?} could be answered: {open:?}");
         }
@@ -213,7 +213,7 @@ impl Open {
                 };
                 rule!(!targets(target, model).iter().any(runs), "it could be reloaded: {self:?}");
             }
-            Err(Refusal::Unknown(_) | Refusal::TooMany(..) | Refusal::Failed(_) | Refusal::Overtaken(_)) => {
+            Err(Refusal::UnknownInstance(_) | Refusal::TooMany(..) | Refusal::Failed(_) | Refusal::Superseded(_)) => {
                 rule!(false, "a reload is refused: {result:?}");
             }
         }
@@ -244,11 +244,11 @@ fn stop(id: InstanceId, model: &mut Model) {
 /// Why it cannot be, as far as is known at once.
 fn refusal(request: Request, model: &Model) -> Option<Refusal> {
     match request {
-        Request::About(Target::Instance(id), _) => {
-            (id.number >= model.wanted(id.service)).then_some(Refusal::Unknown(id))
+        Request::Control(Target::Instance(id), _) => {
+            (id.number >= model.wanted(id.service)).then_some(Refusal::UnknownInstance(id))
         }
         Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
-        Request::About(Target::All | Target::Service(_), _) | Request::Configure | Request::Shutdown => None,
+        Request::Control(Target::All | Target::Service(_), _) | Request::ReloadConfig | Request::Shutdown => None,
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mon
         return if stage != Stage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
     }
     match decide(service, instance, exit, now) {
-        Expected::Restart { .. } if stage != Stage::Up => Expected::End(RestartDecision::Stay),
+        Expected::Restart { .. } if stage != Stage::Up => Expected::End(RestartDecision::StayStopped),
         expected => expected,
     }
 }
@@ -82,7 +82,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     }
     let unstable = instance.unstable + 1;
     if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit) {
-        return Expected::End(RestartDecision::Fail(FailureReason::Limit(limit)));
+        return Expected::End(RestartDecision::Fail(FailureReason::RestartLimit(limit)));
     }
     let (least, most) = bounds(&restart.backoff, unstable);
     Expected::Restart { least: restart.delay + least, most: restart.delay + most, unstable }
@@ -112,24 +112,24 @@ fn refusal_bounds(attempt: u32) -> (Duration, Duration) {
 /// Whether what the supervisor says of the end is what has to follow.
 pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instance: &Instance) -> Verdict {
     match (expected, reason) {
-        (Expected::Refusal { errno: expect }, Reason::Refused { errno, retry_in, attempt }) => {
+        (Expected::Refusal { errno: expect }, Reason::SpawnFailed { errno, retry_in, attempt }) => {
             let (least, most) = refusal_bounds(*attempt);
             rule!(errno == expect && *attempt == instance.refusals + 1, "{reason:?} after {instance:?}");
             rule!((least..=most).contains(retry_in), "{reason:?} is not within {least:?} and {most:?}");
         }
         (
             Expected::Restart { least, most, unstable: expect },
-            Reason::Ended { decision: RestartDecision::Restart { delay, unstable, .. }, .. },
+            Reason::Exited { decision: RestartDecision::Restart { delay, unstable, .. }, .. },
         ) => {
             rule!(unstable == expect, "{unstable} unstable runs, not {expect}");
             rule!((*least..=*most).contains(delay), "{delay:?} is not within {least:?} and {most:?}");
         }
-        (Expected::End(expect), Reason::Ended { decision, .. }) => {
+        (Expected::End(expect), Reason::Exited { decision, .. }) => {
             rule!(expect == decision, "{decision:?}, not {expect:?}");
         }
-        (Expected::Stopped, Reason::Ended { decision, .. }) => {
+        (Expected::Stopped, Reason::Exited { decision, .. }) => {
             let fits = match decision {
-                RestartDecision::Stay => matches!(to, StateName::Stopped | StateName::Stopping),
+                RestartDecision::StayStopped => matches!(to, StateName::Stopped | StateName::Stopping),
                 RestartDecision::Restart { delay, .. } => {
                     delay.is_zero() && matches!(to, StateName::Starting | StateName::Stopping | StateName::Waiting)
                 }
@@ -138,11 +138,11 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             rule!(fits, "{decision:?} and {to:?} after a stop");
         }
         (Expected::Anything, _) => {}
-        (Expected::Replaced, Reason::Ended { decision, .. }) => {
+        (Expected::Replaced, Reason::Exited { decision, .. }) => {
             let rests = matches!(to, StateName::Stopped | StateName::Stopping);
-            rule!(*decision == RestartDecision::Stay && rests, "{decision:?} and {to:?} of a surge");
+            rule!(*decision == RestartDecision::StayStopped && rests, "{decision:?} and {to:?} of a surge");
         }
-        (Expected::RefusedTwin, Reason::Refused { .. } | Reason::Shutdown) => {
+        (Expected::RefusedTwin, Reason::SpawnFailed { .. } | Reason::Shutdown) => {
             rule!(to == StateName::Stopped, "{to:?} instead of rest");
         }
         (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),

@@ -50,7 +50,7 @@ impl Checker {
 
     /// SIGCONT follows the stop signal; both to the main process, or with `kill_mode = "group"` to all of the group.
     pub(super) fn owe_stop_signal(&mut self, id: InstanceId, from: StateName, reason: &Reason) {
-        if *reason == Reason::Leaves {
+        if *reason == Reason::StoppingReported {
             return;
         }
         let definition = Rc::clone(&self.model.get(id).definition);
@@ -64,7 +64,7 @@ impl Checker {
             return;
         }
         let signal = match reason {
-            Reason::Fault(Fault::Silent(_) | Fault::WatchdogTriggered) => Signal::ABRT,
+            Reason::Fault(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
             _ => stop.signal,
         };
         let kills = if stop.kill_mode == KillMode::Process { Scope::Main } else { Scope::Group };
@@ -77,7 +77,7 @@ impl Checker {
         };
         let is_late = matches!(reason, Reason::Fault(Fault::NotReady(_)));
         if is_late && matches!(definition.ready, Ready::Probe(_)) {
-            self.owed.insert(0, Action::GiveUpProbe { run });
+            self.owed.insert(0, Action::AbortProbe { run });
         }
     }
 

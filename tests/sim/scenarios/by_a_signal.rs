@@ -111,12 +111,12 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.reload("web");
     stage.reloads("web.0", Some(seconds(0)));
     stage.forget();
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.check(&["web.0 running → stopping"]);
     stage.at(seconds(1));
     stage.exits("web.0", 0);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(RolloutError::StoppedItself(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.obstacle, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.obstacle);
     stage.at(seconds(2));
     stage.is_ready("web.0");
     stage.reload("web");
@@ -126,8 +126,7 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.check(&["web.0 running → stopping", "kill web.0 main SIGABRT", "kill web.0 main SIGCONT"]);
     stage.dies("web.0", Signal::ABRT);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 2 ReloadFailed"]);
-    let broken =
-        matches!(stage.obstacle, Some(RolloutError::Ended(run)) if run.fault == Some(Fault::Silent(seconds(3))));
+    let broken = matches!(stage.obstacle, Some(RolloutError::Exited(run)) if run.fault == Some(Fault::WatchdogTimeout(seconds(3))));
     assert!(broken, "{:?}", stage.obstacle);
 }
 

@@ -9,7 +9,7 @@ use crate::plans::{oneshot, plan, service};
 impl Stage {
     pub(super) fn configure(&mut self, services: Vec<Service>) {
         let plan = self.plan.merged(plan(services));
-        self.request(Request::Configure);
+        self.request(Request::ReloadConfig);
         self.tell(Event::ConfigLoaded { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
     }
 }
@@ -106,7 +106,7 @@ fn what_had_failed_starts_again_when_it_is_another() {
 fn nothing_is_read_while_everything_is_being_stopped() {
     let mut stage = up(vec![told("web", 1)]);
     stage.signal(Signal::HUP);
-    stage.check(&["configurationwanted", "configure"]);
+    stage.check(&["configreloadrequested", "configure"]);
     stage.signal(Signal::TERM);
     stage.forget();
     stage.signal(Signal::HUP);
@@ -251,7 +251,7 @@ fn what_a_new_version_does_without_goes_when_that_has_proved_itself() {
 #[test]
 fn a_configuration_that_cannot_be_loaded_changes_nothing() {
     let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::Configure);
+    stage.request(Request::ReloadConfig);
     stage.check(&[]);
     let reason = "keepalive.toml:1:1: what is this".into();
     stage.tell(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
@@ -263,7 +263,7 @@ fn a_configuration_that_cannot_be_loaded_changes_nothing() {
 #[test]
 fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begun() {
     let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::Configure);
+    stage.request(Request::ReloadConfig);
     stage.tell(Event::Withdrawn(RequestId(1)));
     stage.check(&["withdraw configuration for 1"]);
     let plan = stage.plan.merged(plan(vec![told("web", 1)]));
@@ -274,7 +274,7 @@ fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begu
 #[test]
 fn a_load_is_called_off_when_everything_is_stopped() {
     let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::Configure);
+    stage.request(Request::ReloadConfig);
     stage.signal(Signal::TERM);
     stage.check_releases(&["configuration"]);
     assert_eq!(stage.only("reply"), ["reply 1 ShuttingDown"]);

@@ -212,7 +212,7 @@ impl Stage {
     }
 
     pub(crate) fn ask(&mut self, name: &str, verb: Verb) {
-        self.request(Request::About(self.target(name), verb));
+        self.request(Request::Control(self.target(name), verb));
     }
 
     pub(crate) fn scale(&mut self, name: &str, wanted: u32) {
@@ -221,7 +221,7 @@ impl Stage {
 
     /// As [`Self::ask`], but nothing is done about it yet.
     pub(crate) fn asks(&mut self, name: &str, verb: Verb) {
-        let event = self.next_request(Request::About(self.target(name), verb));
+        let event = self.next_request(Request::Control(self.target(name), verb));
         self.hears(event);
     }
 

@@ -27,7 +27,7 @@ impl Stage {
                     self.supervisor.handle(self.now, Event::NoChildren);
                 }
             }
-            Action::JournalEntry(record) => self.tell_fact(&record.fact),
+            Action::WriteJournal(record) => self.tell_fact(&record.event),
             Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
             Action::Reply { id, result: Err(refusal) } => {
                 let word = format!("{refusal:?}");
@@ -49,13 +49,13 @@ impl Stage {
             Action::PreferSockets { instance } => {
                 self.releases.push(format!("prefer sockets of {}", self.name(*instance)));
             }
-            Action::Adopt(plan) => {
+            Action::ApplyConfig(plan) => {
                 self.plan = Rc::clone(plan);
                 self.lines.push("adopt".into());
             }
             Action::AnnounceStop { run } => self.lines.push(format!("announce the stop of {}", self.owner(*run))),
             Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
-            Action::GiveUpProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
+            Action::AbortProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
             Action::ReleaseRun { run, instance } => {
                 assert!(self.unreleased.remove(run), "run {run} of {instance:?} has not just ended, and is released");
                 if self.shows_releases {
@@ -71,7 +71,7 @@ impl Stage {
 
     fn spawn(&mut self, run: RunId, instance: InstanceId) {
         if let Spawns::Refused(errno) = self.spawns {
-            return self.supervisor.handle(self.now, Event::SpawnRefused { run, errno });
+            return self.supervisor.handle(self.now, Event::SpawnFailed { run, errno });
         }
         if self.spawns == Spawns::BindFailing {
             let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
@@ -93,9 +93,11 @@ impl Stage {
             JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
             }
-            JournalEvent::Draining { cause } => format!("draining: {}", lower_cause(cause)),
-            JournalEvent::Forced { .. } => "forced".into(),
-            JournalEvent::LeftBehind { instance, .. } => format!("{} leaves processes", self.name(*instance)),
+            JournalEvent::ShutdownStarted { cause } => format!("draining: {}", lower_cause(cause)),
+            JournalEvent::ShutdownForced { .. } => "forced".into(),
+            JournalEvent::LeftoverProcessesFound { instance, .. } => {
+                format!("{} leaves processes", self.name(*instance))
+            }
             JournalEvent::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
             JournalEvent::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
             JournalEvent::ServiceFailed { service } => {
@@ -104,32 +106,34 @@ impl Stage {
             JournalEvent::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
-            JournalEvent::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
-            JournalEvent::ReloadEnded { service, failure } => {
+            JournalEvent::ReloadStarted { service } => {
+                format!("{} reloads", self.plan.services[service.position()].name)
+            }
+            JournalEvent::ReloadFinished { service, failure } => {
                 self.obstacle = failure.as_ref().map(|failure| failure.error);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }
-            JournalEvent::RolledBack { service, .. } => {
+            JournalEvent::ReloadRolledBack { service, .. } => {
                 format!("{} rolled back", self.plan.services[service.position()].name)
             }
-            JournalEvent::Replaced { instance, .. } => {
+            JournalEvent::InstanceReplaced { instance, .. } => {
                 let (old, new) = (self.runs.remove(instance), self.runs.remove(&instance.surge()));
                 self.runs.extend(new.map(|run| (*instance, run)));
                 self.runs.extend(old.map(|run| (instance.surge(), run)));
                 format!("{} replaced", self.name(*instance))
             }
-            JournalEvent::ConfigLoadFailed { reason } => format!("configuration not loaded: {reason}"),
-            JournalEvent::Reconfigured(changes) => format!(
+            JournalEvent::ConfigReloadFailed { reason } => format!("configuration not loaded: {reason}"),
+            JournalEvent::ConfigReloaded(changes) => format!(
                 "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
                 changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
             ),
-            JournalEvent::ReconfigurationRefused { .. } => "not configured".into(),
+            JournalEvent::ConfigReloadRejected { .. } => "not configured".into(),
             JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             JournalEvent::SignalIgnored { .. }
-            | JournalEvent::ConfigurationWanted { .. }
-            | JournalEvent::LeftoversKilled
-            | JournalEvent::Abandoned => lower(fact),
+            | JournalEvent::ConfigReloadRequested { .. }
+            | JournalEvent::LeftoverProcessesKilled
+            | JournalEvent::ProcessesAbandoned => lower(fact),
         };
         self.lines.push(line);
     }

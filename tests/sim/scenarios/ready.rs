@@ -163,7 +163,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.check(&["db.0 running → stopping"]);
     stage.at(seconds(4));
     stage.exits("db.0", 0);
@@ -173,7 +173,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.after(seconds(5));
     stage.check(&["db.0 running → stopping", "db.0 ignores its stop", "kill db.0 group SIGKILL"]);
     stage.dies("db.0", Signal::KILL);
@@ -182,7 +182,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.forget();
     // Whoever wants it stopped says so.
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.stop("db");
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
     stage.exits("db.0", 0);
@@ -352,7 +352,7 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.is_ready("db.0");
     stage.check(&[]);
     stage.at(seconds(3));
@@ -364,7 +364,7 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
     stage.is_ready("db.0");
     stage.check(&["db.0 starting → running"]);
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.is_away("db.0");
     stage.is_ready("db.0");
     stage.check(&["db.0 running → stopping"]);

@@ -235,7 +235,7 @@ fn what_depends_on_it_notices_nothing() {
     stage.is_ready("web.0'");
     stage.exits("web.0'", 0);
     assert_eq!(stage.only("proxy"), [""; 0]);
-    assert_eq!(stage.supervisor.view().services().filter(|service| service.satisfied).count(), 2);
+    assert_eq!(stage.supervisor.view().services().filter(|service| service.ready).count(), 2);
 }
 
 #[test]
@@ -299,13 +299,13 @@ fn a_new_one_that_says_that_it_stops_is_not_taken() {
     stage.reload("web");
     stage.is_ready("web.0'");
     let run = stage.run("web.0'");
-    stage.tell(Event::StoppingItself { run });
+    stage.tell(Event::StoppingReported { run });
     stage.forget();
     stage.at(seconds(5));
     stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
     stage.dies("web.0'", Signal::KILL);
     stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(RolloutError::StoppedItself(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.obstacle, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.obstacle);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_stop_overtakes_a_restart() {
     stage.restart("web");
     stage.forget();
     stage.stop("web");
-    stage.check(&["reply 1 Overtaken"]);
+    stage.check(&["reply 1 Superseded"]);
     stage.exits("web", 0);
     stage.check(&["web.0 stopping → stopped", "reply 2 done"]);
 }
@@ -67,7 +67,7 @@ fn a_start_overtakes_a_stop() {
     stage.stop("web");
     stage.forget();
     stage.start("web");
-    stage.check(&["reply 1 Overtaken"]);
+    stage.check(&["reply 1 Superseded"]);
     stage.exits("web", 0);
     stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
@@ -93,7 +93,7 @@ fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
     stage.leftovers_gone("web");
     let web = stage.supervisor.view().instances().next().unwrap();
     assert_eq!(web.state, StateName::Failed);
-    assert!(matches!(web.reason, Some(Reason::Ended { .. })), "{:?}", web.reason);
+    assert!(matches!(web.reason, Some(Reason::Exited { .. })), "{:?}", web.reason);
 }
 
 /// A oneshot that has succeeded has done so, even if it is stopped while what it left goes.

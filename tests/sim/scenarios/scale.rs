@@ -43,7 +43,7 @@ fn fewer_instances_are_stopped_and_forgotten() {
     stage.exits("web.2", 0);
     stage.check(&["web.2 stopping → stopped", "reply 1 done"]);
     stage.ask("web.1", Verb::Start);
-    stage.check(&["reply 2 Unknown"]);
+    stage.check(&["reply 2 UnknownInstance"]);
     stage.exits("web.0", 1);
     stage.after(seconds(1));
     stage.forget();
@@ -63,7 +63,7 @@ fn what_is_on_its_way_down_and_wanted_again_is_started_again() {
     stage.scale("web", 1);
     stage.forget();
     stage.scale("web", 2);
-    stage.check(&["web scaled 1 → 2", "reply 1 Overtaken"]);
+    stage.check(&["web scaled 1 → 2", "reply 1 Superseded"]);
     stage.exits("web.1", 0);
     stage.check(&["web.1 stopping → starting", "spawn web.1 (1 restarts)", "web.1 starting → running", "reply 2 done"]);
 }
@@ -76,7 +76,7 @@ fn surplus_cannot_be_started() {
     stage.forget();
     stage.ask("web.1", Verb::Start);
     stage.restart("web.1");
-    stage.check(&["reply 2 Unknown", "reply 3 Unknown"]);
+    stage.check(&["reply 2 UnknownInstance", "reply 3 UnknownInstance"]);
     stage.start("web");
     stage.check(&["reply 4 done"]);
 }

@@ -129,7 +129,7 @@ fn a_daemon_that_left_its_group_is_asked_then_killed() {
     stage.exits("web", 0);
     stage.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT"]);
     stage.after(seconds(5));
-    stage.check(&["leftoverskilled", "kill all SIGKILL"]);
+    stage.check(&["leftoverprocesseskilled", "kill all SIGKILL"]);
     stage.tell(Event::NoChildren);
     stage.check(&["exit 0"]);
 }
@@ -231,7 +231,7 @@ fn a_signal_that_waits_while_the_end_is_decided_does_not_reach_the_reaped() {
         "web.0 running → stopping",
         "forced",
         "kill all SIGKILL",
-        "abandoned",
+        "processesabandoned",
         "exit 137",
     ]);
 }

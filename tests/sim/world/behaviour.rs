@@ -74,7 +74,7 @@ impl World {
                         let sources = [ReadySource::Notify, ReadySource::Notify, ReadySource::Ipc, ReadySource::Fd];
                         Event::Ready { run, source: self.chance.pick(&sources) }
                     }
-                    7 => Event::StoppingItself { run },
+                    7 => Event::StoppingReported { run },
                     8 => Event::ResetFailures { run },
                     9..=10 => Event::TimeoutExtended { run, by: self.chance.millis(0, 20_000) },
                     _ => Event::WatchdogPing { run },
