@@ -1,8 +1,8 @@
-//! Something for each instance, which it has in common with its surge.
+//! A table of values for instances. An instance and its surge instance share a value.
 
 use crate::model::{InstanceId, ServiceIndex};
 
-/// One `T` for each instance that has been given one.
+/// Values by instance.
 #[derive(Debug, Default)]
 pub(super) struct ByInstance<T>(Vec<Vec<T>>);
 
@@ -15,17 +15,17 @@ impl<T: Default> ByInstance<T> {
         self.0.get_mut(id.service.position())?.get_mut(id.slot().number as usize)
     }
 
-    /// All that there are.
+    /// All values.
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().flatten()
     }
 
-    /// Takes out all that those of a service have.
+    /// Removes and returns the values of all instances of a service.
     pub(super) fn take(&mut self, service: ServiceIndex) -> Vec<T> {
         self.0.get_mut(service.position()).map(std::mem::take).unwrap_or_default()
     }
 
-    /// That of `id`, made if there is none.
+    /// The value of `id`, created if there is none. `None` cannot occur.
     pub(super) fn entry(&mut self, id: InstanceId) -> Option<&mut T> {
         let services = id.service.position() + 1;
         if self.0.len() < services {

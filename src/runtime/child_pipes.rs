@@ -1,4 +1,4 @@
-//! The pipes and channels by which a process talks to keepalive: both ends, until the process has been made.
+//! The pipe of `ready.fd` and the ipc channel of a new process: both ends, until the process has been created.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -8,10 +8,10 @@ use super::inherited_fds::InheritedFds;
 use crate::model::plan::{Ready, Service};
 use crate::sys::{pipe, stream};
 
-/// What is made for one process; nothing for most.
+/// The pipes of one process. Most processes have none.
 #[derive(Debug, Default)]
 pub(super) struct ChildPipes {
-    /// Its number with the process, and both ends: ours, and that of the process.
+    /// The descriptor number in the process, the end of keepalive and the end of the process.
     ready: Option<(u8, OwnedFd, OwnedFd)>,
     ipc: Option<(OwnedFd, OwnedFd)>,
 }
@@ -31,7 +31,7 @@ impl ChildPipes {
         Ok(pipes)
     }
 
-    /// What of them the process gets.
+    /// The ends of the process.
     pub(super) fn inherited_fds(&self) -> InheritedFds<'_> {
         InheritedFds {
             ready: self.ready.as_ref().map(|(number, _, theirs)| (*number, theirs.as_fd())),
@@ -40,7 +40,7 @@ impl ChildPipes {
         }
     }
 
-    /// Our ends, after the process has been made: of the pipe by which it reports that it is ready, and of its ipc channel.
+    /// The ends of keepalive: of the pipe of `ready.fd`, and of the ipc channel.
     pub(super) fn into_ours(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
         (self.ready.map(|(_, ours, _)| ours), self.ipc.map(|(ours, _)| ours))
     }

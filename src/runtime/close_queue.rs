@@ -1,4 +1,5 @@
-//! Closes what services have handed over: by a few processes at a time, which are killed if that takes too long.
+//! Closes descriptors that services have sent. close(2) can block, so that helper processes do it, which are killed if it
+//! takes too long.
 
 use std::time::Duration;
 
@@ -8,33 +9,35 @@ use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker};
 use crate::sys::{kill, process, wait};
 
-/// From this many on nothing more is taken from services.
-const MAX_WAITING: u64 = 1024;
-/// And from this part of all that we may have.
-const PART_WAITING: u64 = 8;
-/// So many processes at once. Some file systems let even one that is killed wait for ever.
+/// At this number of queued descriptors keepalive stops receiving descriptors.
+const MAX_QUEUED: u64 = 1024;
+/// The same limit as a fraction of the descriptor limit of keepalive: one eighth.
+const MAX_QUEUED_FRACTION: u64 = 8;
+/// The number of workers at a time. On some file systems even a killed one hangs for ever.
 const MAX_WORKERS: usize = 8;
-const DESCRIPTORS_EACH: usize = 64;
-/// A worker is killed after this long, whatever it waits for; another one goes on with what is behind that.
+/// The number of descriptors that one worker closes.
+const MAX_DESCRIPTORS_PER_WORKER: usize = 64;
+/// A worker that takes longer is killed. The next one continues with the descriptor after the one that blocked.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// The time until the next attempt to create a worker.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct CloseQueue {
-    /// Until when; `None`: it has been killed.
-    at_work: Vec<(CloseWorker, Option<Mono>)>,
-    /// No process could be made.
-    again: Option<Mono>,
+    /// The workers with their deadlines; `None` if it has been killed.
+    workers: Vec<(CloseWorker, Option<Mono>)>,
+    /// Set if a worker could not be created.
+    retry_at: Option<Mono>,
 }
 
 impl Subsystem for CloseQueue {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.at_work.iter().filter_map(|(_, until)| *until).chain(self.again).min()
+        self.workers.iter().filter_map(|(_, until)| *until).chain(self.retry_at).min()
     }
 
-    /// Has what waits closed, as far as there are workers for it.
+    /// Kills overdue workers and starts new ones.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         self.kill_overdue(context.now);
         self.start_workers(context.now);
@@ -44,7 +47,7 @@ impl Subsystem for CloseQueue {
 
 impl CloseQueue {
     fn kill_overdue(&mut self, now: Mono) {
-        for (worker, until) in &mut self.at_work {
+        for (worker, until) in &mut self.workers {
             if until.is_some_and(|until| until <= now) {
                 *until = None;
                 kill::signal_process(worker.pid(), Signal::KILL).ok();
@@ -53,35 +56,35 @@ impl CloseQueue {
     }
 
     fn start_workers(&mut self, now: Mono) {
-        if self.again.is_some_and(|again| again > now) {
+        if self.retry_at.is_some_and(|retry_at| retry_at > now) {
             return;
         }
-        self.again = None;
-        while self.at_work.len() < MAX_WORKERS {
-            match CloseWorker::start(DESCRIPTORS_EACH) {
+        self.retry_at = None;
+        while self.workers.len() < MAX_WORKERS {
+            match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
                 Ok(None) => return,
-                Ok(Some(worker)) => self.at_work.push((worker, Some(now + CLOSE_TIMEOUT))),
+                Ok(Some(worker)) => self.workers.push((worker, Some(now + CLOSE_TIMEOUT))),
                 Err(_) => {
-                    self.again = Some(now + BETWEEN_TRIES);
+                    self.retry_at = Some(now + RETRY_INTERVAL);
                     return;
                 }
             }
         }
     }
 
-    /// Whether this process, which is dead and not reaped yet, was one of them. If so, it is reaped.
+    /// Reaps `pid` if it was a worker. Returns whether it was.
     pub(super) fn on_dead(&mut self, pid: Pid) -> bool {
-        let Some(position) = self.at_work.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
+        let Some(position) = self.workers.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
         wait::reap(pid).ok();
-        self.at_work.swap_remove(position).0.finish();
+        self.workers.swap_remove(position).0.finish();
         true
     }
 
-    /// Whether services may hand over more.
-    pub(super) fn have_room() -> bool {
+    /// Whether more descriptors can be received from services.
+    pub(super) fn has_room() -> bool {
         match deferred_close::queued() {
             0 => true,
-            waiting => (waiting as u64) < MAX_WAITING.min(process::descriptor_limits().0 / PART_WAITING),
+            waiting => (waiting as u64) < MAX_QUEUED.min(process::descriptor_limits().0 / MAX_QUEUED_FRACTION),
         }
     }
 }

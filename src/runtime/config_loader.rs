@@ -1,6 +1,6 @@
-//! Loads the configuration again, one load after the other.
+//! Loads the configuration again, one load at a time.
 //!
-//! Another process asks for the files, since what they are on may hang; what it was answered is read here.
+//! File systems can hang, so a helper process reads the files and records the results. keepalive parses the recording.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,29 +18,29 @@ use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Event, RequestId};
 use crate::sys::{fork, kill, memfd, wait};
 
-/// Reads the configuration again, from where it was read first; a text: why there is none to be read.
+/// Loads the configuration from the place that it was first loaded from. The error says why there is none.
 pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
 
-/// A load may take so long: longer than a single pipe may keep silent.
+/// The time limit of a load. It is longer than the limit for reading from a single pipe.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Loads the configuration, for whoever asks for it.
+/// The load in progress, and those that wait.
 pub(super) struct ConfigLoader {
     load_config: LoadConfig,
     process: Option<LoaderProcess>,
-    /// Each wants it to be loaded after it has asked.
+    /// Requests that came during a load: each needs a load that begins later.
     waiting: VecDeque<Option<RequestId>>,
 }
 
-/// A process that asks for the files.
+/// The helper process that reads the files.
 #[derive(Debug)]
 struct LoaderProcess {
     pid: Pid,
-    /// What it has been answered.
+    /// The memory file that the recording is written to.
     answers: OwnedFd,
-    /// Who has asked.
+    /// The request that waits for it.
     id: Option<RequestId>,
-    /// So long at most; `None`: it is given up, and has not ended yet.
+    /// The deadline; `None` if the load was cancelled and the process has not exited yet.
     until: Option<Mono>,
 }
 
@@ -51,7 +51,7 @@ impl Subsystem for ConfigLoader {
         self.process.as_ref().and_then(|process| process.until)
     }
 
-    /// Gives up a load that has taken too long, and those that wait for it.
+    /// Fails a load that has taken too long, and those that wait for it.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         if self.due().is_none_or(|until| until > context.now) {
             return Vec::new();
@@ -67,7 +67,7 @@ impl ConfigLoader {
         Self { load_config, process: None, waiting: VecDeque::new() }
     }
 
-    /// Begins to load, or does so after the load that is under way; gives back why it cannot.
+    /// Begins a load, or queues it behind the current one. Returns an event if that fails.
     pub(super) fn load(&mut self, id: Option<RequestId>, now: Mono) -> Option<Event> {
         match &self.process {
             Some(LoaderProcess { until: Some(_), .. }) => {
@@ -92,17 +92,17 @@ impl ConfigLoader {
         }
     }
 
-    /// Nobody waits for this load any more: it is left out, unless it has begun.
+    /// The client of this request has gone: its load is skipped if it has not begun.
     pub(super) fn withdraw(&mut self, id: RequestId) {
         self.waiting.retain(|waiting| *waiting != Some(id));
     }
 
-    /// Nobody waits for any load any more.
+    /// Cancels all loads.
     pub(super) fn cancel(&mut self) {
         self.give_up();
     }
 
-    /// What has come of the load, if this process, which is dead and not reaped yet, was to do it; then it is reaped.
+    /// Reaps `pid` if it was the helper process, and returns the result of the load.
     pub(super) fn on_dead(&mut self, pid: Pid, plan: &Plan, now: Mono) -> Option<Vec<Event>> {
         let process = self.process.take_if(|process| process.pid == pid)?;
         let ended = wait::reap(pid);
@@ -126,7 +126,7 @@ impl ConfigLoader {
         Some(events)
     }
 
-    /// Kills the process, and gives back whoever waits for it.
+    /// Kills the helper process, and returns the requests that waited for it.
     fn give_up(&mut self) -> Vec<Option<RequestId>> {
         let mut waiting = Vec::new();
         if let Some(process) = &mut self.process
@@ -145,14 +145,14 @@ impl ConfigLoader {
         let pid = fork::fork_helper(Some(ours.as_fd()), || {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
-            // What it comes to is found out anew.
+            // The plan is computed again from the recording.
             let _plan = (self.load_config)(&|query| recorder.query(query));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         })?;
         Ok(LoaderProcess { pid, answers, id, until: Some(now + LOAD_TIMEOUT) })
     }
 
-    /// The plan that the files say, in the order of the one in force.
+    /// Parses the recording into a plan, with the services in the order of the current plan.
     fn read(&self, recording: &RecordedFs, plan: &Plan) -> Result<Plan, String> {
         match (self.load_config)(&|query| recording.query(query)) {
             Ok(Ok(Loaded { plan: new, warnings })) => {
@@ -171,14 +171,14 @@ fn failed(id: Option<RequestId>, reason: &str) -> Event {
     Event::ConfigLoadFailed { id, reason: reason.into() }
 }
 
-/// Says which keys of `[keepalive]` that differ do not take effect.
+/// Warns about keys of `[keepalive]` that have changed and do not take effect.
 pub(super) fn warn_about_fixed_keys(before: &Plan, plan: &Plan) {
-    let later = [
+    let fixed = [
         ("control", before.control != plan.control),
         ("http", before.http != plan.http),
         ("log", before.log != plan.log),
     ];
-    for (key, _) in later.into_iter().filter(|(_, has_changed)| *has_changed) {
+    for (key, _) in fixed.into_iter().filter(|(_, has_changed)| *has_changed) {
         log::warn!("`{key}` of [keepalive] cannot change while keepalive runs: restart keepalive to apply it");
     }
 }

@@ -1,4 +1,4 @@
-//! What the death of a process leads to: its group is signalled, it is reaped, its run ends or lingers.
+//! The exit of a process: its group is killed if `kill_mode` says so, it is reaped, its run ends or lingers.
 
 use super::foreground;
 use super::kills::kill_groups_of_dead;
@@ -9,21 +9,21 @@ use crate::supervisor::{Event, Exit, GroupAtDeath, Leftovers};
 use crate::sys::wait::{self, WaitOptions};
 use crate::sys::{self, ChildEvent, Poller, procfs};
 
-/// The exit code of a main process whose end only its parent knows, which is not keepalive.
+/// The exit code of a main process that is not a child of keepalive: only its parent knows the real one.
 const UNKNOWN_EXIT: ExitStatus = ExitStatus::Code(u8::MAX);
 
-/// A dead process that was no main process.
+/// A reaped process that was no main process.
 #[derive(Debug)]
 pub(super) enum Reaped {
-    /// No service had started it.
+    /// A process of no run.
     Orphan,
-    /// It was a former main process; with what that means for its run.
+    /// A former main process, with the event that follows for its run.
     Former(Option<Event>),
 }
 
 impl Processes {
-    /// The main process of a run is dead and not reaped yet: until it is, neither its number nor that of its group can
-    /// become another's.
+    /// The main process of a run has exited and has not been reaped: until then its pid and process group id cannot be
+    /// reused.
     pub(super) fn reap_main(&mut self, run: RunId, poller: &Poller) -> Vec<Event> {
         let executed = self.poll_exec_result(run, poller);
         let exited = self.reap_and_conclude(run, poller);
@@ -41,7 +41,7 @@ impl Processes {
         self.conclude(run, ended.status, poller)
     }
 
-    /// Reaps a dead process that is no main process, or none any more.
+    /// Reaps a process that is not a main process, or not any more.
     pub(super) fn reap_other(&mut self, pid: Pid, poller: &Poller) -> Reaped {
         let former = self.runs.of_pid(pid).map(|run| run.id);
         let reaped = wait::reap(pid);
@@ -49,12 +49,12 @@ impl Processes {
         let Ok(ended) = reaped else { return Reaped::Former(None) };
         let Some(of) = self.runs.get_mut(run) else { return Reaped::Former(None) };
         of.on_superseded_reaped(pid, ended.status);
-        // A main process that does not exist has been reaped by the one whose place it had taken.
+        // A main process that does not exist has been reaped by the former one, its parent.
         let is_gone = procfs::stat(of.pid).is_none();
         Reaped::Former(is_gone.then(|| self.conclude(run, ended.status, poller)).flatten())
     }
 
-    /// Reaps former main processes that have become our children: they tell how the run has ended.
+    /// Reaps former main processes that have become children of keepalive: their status is that of the run.
     fn reap_adopted(&mut self, run: RunId) {
         let adoptable = self.runs.get(run).map(|run| run.adoptable()).unwrap_or_default();
         for pid in adoptable {
@@ -68,7 +68,7 @@ impl Processes {
         }
     }
 
-    /// The main process has ended and has been reaped.
+    /// The main process has exited and has been reaped.
     fn conclude(&mut self, run: RunId, status: ExitStatus, poller: &Poller) -> Option<Event> {
         self.drop_exec_result(run, poller);
         let of = self.runs.get_mut(run)?;
@@ -92,7 +92,7 @@ impl Processes {
         Some(Event::Exited { run, exit, leftovers })
     }
 
-    /// The terminal has stopped a child. Whether keepalive has been suspended with it, and continued.
+    /// The terminal has stopped a child. Returns whether keepalive was suspended with it and continued.
     pub(super) fn on_stopped(&self, pid: Pid, signal: Signal) -> bool {
         wait::consume_stop(pid);
         let run = self.runs.of_main(pid);
@@ -100,8 +100,7 @@ impl Processes {
         has_terminal && foreground::on_stopped(pid, signal)
     }
 
-    /// `pid` is to be the main process in place of the one that is. `None`: it cannot be, since it is not one of the run's
-    /// processes or is another run's main process.
+    /// Makes `pid` the main process of the run. `None` if it is not a process of the run, or is a main process of another run.
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Option<Vec<Event>> {
         let is_alive = procfs::stat(pid).is_some_and(|stat| !stat.is_dead());
         let belongs = is_alive && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
@@ -119,23 +118,23 @@ impl Processes {
         events
     }
 
-    /// A main process has ended that had taken another's place. If it is our child, the reaper finds it as any other. If
-    /// not, its parent knows how it has ended, and the former main process has its place again.
+    /// A main process that was set by `MAINPID` has exited. If it is a child of keepalive, the reaper finds it. If not, only
+    /// its parent gets its status, and the former main process becomes the main process again.
     pub(super) fn on_main_pid_exited(&mut self, run: RunId, poller: &Poller) -> Vec<Event> {
         let Some(of) = self.runs.get_mut(run) else { return Vec::new() };
         of.unwatch(poller);
         let pid = of.pid;
         let own = sys::process::id().get();
         let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
-        // In this order: if its parent ends in between, it has become our child.
+        // Look for the former main process first: if the parent exits in between, `pid` becomes a child of keepalive.
         let former = of.superseded().find(is_ours);
-        // If the number is another run's main process by now, it has been reaped.
+        // If the pid belongs to another run now, the process has been reaped.
         let parent = match self.runs.of_main(pid) {
             Some(main) if main.id == run => procfs::stat(pid).map(|stat| stat.ppid),
             Some(_) | None => None,
         };
         if parent == Some(own) {
-            self.schedule.want(Some(pid));
+            self.schedule.request(Some(pid));
             return Vec::new();
         }
         match former {

@@ -4,13 +4,13 @@ use crate::model::{Pgid, Pid, Signal};
 use crate::sys::terminal::{self, TerminalLookup};
 use crate::sys::{kill, process, signals};
 
-/// The terminal, or somebody else, has stopped the main process that has the terminal.
+/// The main process that has the terminal was stopped by the terminal or by a signal.
 ///
-/// Under a shell keepalive stops as well, so that the shell gets its terminal back, and goes on together with the
-/// process. As PID 1 there is nobody to go back to: Ctrl-Z then does what it does to a PID 1 without an init, nothing.
-/// Without a terminal whoever has stopped the process continues it himself.
+/// Under a shell keepalive suspends itself too, so that the shell gets its terminal back, and continues together with the
+/// process. As PID 1 there is no shell: Ctrl-Z has no effect. Without a terminal the sender of the signal must continue the
+/// process.
 ///
-/// Whether keepalive has been stopped, and continued.
+/// Returns whether keepalive was suspended and continued.
 pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
     let group = pid.led_group();
     if process::is_init() {
@@ -29,22 +29,21 @@ pub(super) fn on_stopped(pid: Pid, signal: Signal) -> bool {
     }
     terminal::transfer_foreground(TerminalLookup::Stdin, group, own);
     let suspended = signals::suspend_self();
-    // Where there is no shell to go back to, nothing has happened. A SIGSTOP is somebody's who will continue it himself.
+    // Without a shell keepalive was not suspended: Ctrl-Z has no effect. The sender of a SIGSTOP must continue the process.
     if suspended || signal == Signal::TSTP {
         resume(own, group);
     }
     suspended
 }
 
-/// The main process that had the terminal has ended: what is typed from now on comes to keepalive, and what comes after
-/// it on the terminal finds itself in the foreground.
+/// The main process that had the terminal has exited: keepalive takes the foreground back, for itself and the next run.
 pub(super) fn on_ended(pid: Pid) {
     if let Some(own) = process::group() {
         terminal::transfer_foreground(TerminalLookup::Stdin, pid.led_group(), own);
     }
 }
 
-/// In the background the terminal is the shell's, and stays so.
+/// Gives the terminal to the process and continues it. Has no effect in the background, where the shell has the terminal.
 fn resume(own: Pgid, group: Pgid) {
     terminal::transfer_foreground(TerminalLookup::Stdin, own, group);
     kill::signal_group(group, Signal::CONT).ok();

@@ -1,7 +1,8 @@
-//! What a process is given besides stdin, stdout and stderr, and what its environment says of it.
+//! The descriptors that a process inherits besides stdin, stdout and stderr, and the environment variables that announce
+//! them.
 //!
-//! The numbers are fixed: its sockets from 3 on, in the order of `listen`, then what it has stored; `ready.fd` where it is
-//! configured to be; its channel and its state at the lowest numbers after the first two that are free.
+//! The numbers are fixed: sockets from 3 on, in the order of `listen`, then stored descriptors; `ready.fd` at its configured
+//! number; the ipc channel and `state` at the lowest free numbers after the sockets and stored descriptors.
 
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -10,78 +11,77 @@ use super::fd_store::Stored;
 use crate::model::plan::{Service, State};
 use crate::sys::{self, StringList};
 
-/// Where descriptors that are passed on begin: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
-const FIRST: u8 = 3;
+/// `SD_LISTEN_FDS_START` of sd_listen_fds(3).
+const FIRST_FD: u8 = 3;
 
-/// What the process of one instance is given. By default nothing: name what there is, `..InheritedFds::default()` the rest.
+/// The descriptors of one process. The default is none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InheritedFds<'a> {
-    /// Its listening sockets, in the order of `listen`.
+    /// The listening sockets, in the order of `listen`.
     pub(super) sockets: &'a [BorrowedFd<'a>],
-    /// What has been stored for it.
+    /// The stored descriptors of its instance.
     pub(super) stored: &'a [Stored],
-    /// Where it writes a newline when it is ready.
+    /// `ready.fd`: its number, and the pipe that the process writes a newline to.
     pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
-    /// Its end of the channel of JSON lines.
+    /// Its end of the ipc channel.
     pub(super) ipc: Option<BorrowedFd<'a>>,
-    /// The memory that survives it; not if that is a file.
+    /// The `state` memory; `None` if it is a file, which the child opens.
     pub(super) state: Option<BorrowedFd<'a>>,
     /// `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
 }
 
-/// At which numbers it gets them.
+/// The descriptors with their numbers in the process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FdLayout<'a> {
-    /// Each number once.
     pub(super) descriptors: Vec<(u8, BorrowedFd<'a>)>,
-    /// Where it gets the file of `state`, and how large that is at least.
+    /// The number and the minimum size of the `state` file.
     pub(super) file: Option<(u8, u64)>,
-    /// How many the first two kinds are together.
+    /// The number of sockets and stored descriptors.
     listening: usize,
     ipc: Option<u8>,
     state: Option<u8>,
 }
 
 impl<'a> InheritedFds<'a> {
-    /// Allocates nothing if there is nothing to place.
-    pub(super) fn places(&self, service: &Service) -> FdLayout<'a> {
-        // Of what is stored, as much as there is room for: the configuration that it was stored by may have gone.
+    /// Assigns the numbers. Does not allocate if there are no descriptors.
+    pub(super) fn layout(&self, service: &Service) -> FdLayout<'a> {
+        // Not all stored descriptors may fit: they may have been stored under another configuration.
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
-        // What was stored before `listen_fds = false` came is known by LISTEN_FDS alone.
+        // Stored descriptors are announced by LISTEN_FDS only.
         let stored = if service.process.listen_fds { self.stored } else { &[] };
         let passed_on = self.sockets.iter().copied().chain(stored.iter().map(|stored| stored.descriptor.as_fd()));
-        let mut places = FdLayout { descriptors: (FIRST..end).zip(passed_on).collect(), ..FdLayout::default() };
-        places.listening = places.descriptors.len();
-        let begin = usize::from(FIRST) + places.listening;
+        let mut layout = FdLayout { descriptors: (FIRST_FD..end).zip(passed_on).collect(), ..FdLayout::default() };
+        layout.listening = layout.descriptors.len();
+        let begin = usize::from(FIRST_FD) + layout.listening;
         let begin = u8::try_from(begin).unwrap_or(u8::MAX);
         let mut free = (begin..=u8::MAX).filter(|number| self.ready.is_none_or(|(taken, _)| taken != *number));
         let mut place = |fd: BorrowedFd<'a>| {
             let number = free.next()?;
-            places.descriptors.push((number, fd));
+            layout.descriptors.push((number, fd));
             Some(number)
         };
-        places.ipc = self.ipc.and_then(&mut place);
-        places.state = self.state.and_then(&mut place);
+        layout.ipc = self.ipc.and_then(&mut place);
+        layout.state = self.state.and_then(&mut place);
         if let Some(State { persist: Some(_), size }) = &service.process.state {
-            places.file = free.next().map(|number| (number, *size));
-            places.state = places.file.map(|(number, _)| number);
+            layout.file = free.next().map(|number| (number, *size));
+            layout.state = layout.file.map(|(number, _)| number);
         }
-        places.descriptors.extend(self.ready);
-        places
+        layout.descriptors.extend(self.ready);
+        layout
     }
 
-    /// Appends what tells the process of all this.
+    /// Appends the environment variables that announce the descriptors.
     ///
-    /// `LISTEN_PID` and `WATCHDOG_PID` are our own id, in place of which [`sys::Spawner::spawn`] puts the child's.
-    pub(super) fn describe(&self, places: &FdLayout<'_>, service: &Service, env: &mut StringList) {
+    /// `LISTEN_PID` and `WATCHDOG_PID` are the pid of keepalive, which [`sys::Spawner::spawn`] replaces by that of the child.
+    pub(super) fn describe(&self, layout: &FdLayout<'_>, service: &Service, env: &mut StringList) {
         let own = sys::process::id();
         let mut set = |name: &str, value: &dyn std::fmt::Display| {
             env.push_with(|buffer| drop(write!(buffer, "{name}={value}")));
         };
-        let is_announced = places.listening > 0 && service.process.listen_fds;
+        let is_announced = layout.listening > 0 && service.process.listen_fds;
         if is_announced {
-            set("LISTEN_FDS", &places.listening);
+            set("LISTEN_FDS", &layout.listening);
             set("LISTEN_PID", &own);
         }
         if let Some(socket) = self.notify {
@@ -94,12 +94,12 @@ impl<'a> InheritedFds<'a> {
             set("WATCHDOG_USEC", &interval.as_micros());
             set("WATCHDOG_PID", &own);
         }
-        if let Some(number) = places.ipc {
+        if let Some(number) = layout.ipc {
             set("NODE_CHANNEL_FD", &number);
             set("NODE_CHANNEL_SERIALIZATION_MODE", &"json");
             set("KEEPALIVE_IPC_FD", &number);
         }
-        if let Some(number) = places.state {
+        if let Some(number) = layout.state {
             set("KEEPALIVE_STATE_FD", &number);
         }
         if is_announced {
@@ -107,7 +107,7 @@ impl<'a> InheritedFds<'a> {
             let names = names.chain(self.stored.iter().map(|stored| &*stored.name));
             env.push_with(|buffer| {
                 buffer.extend_from_slice(b"LISTEN_FDNAMES");
-                for (position, name) in names.take(places.listening).enumerate() {
+                for (position, name) in names.take(layout.listening).enumerate() {
                     buffer.push(if position == 0 { b'=' } else { b':' });
                     buffer.extend_from_slice(name.as_bytes());
                 }
@@ -140,28 +140,28 @@ mod tests {
         service
     }
 
-    /// The numbers with the descriptors that are put there, in the order of the numbers, and the environment.
+    /// Checks the descriptors by number, and the environment.
     fn check(inherited_fds: &InheritedFds<'_>, service: &Service, expect: (&[(u8, BorrowedFd<'_>)], &[&str])) {
-        let places = inherited_fds.places(service);
-        let mut numbers: Vec<(u8, i32)> = places.descriptors.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
+        let layout = inherited_fds.layout(service);
+        let mut numbers: Vec<(u8, i32)> = layout.descriptors.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
         numbers.sort_unstable();
         let expected: Vec<(u8, i32)> = expect.0.iter().map(|(to, fd)| (*to, fd.as_raw_fd())).collect();
         assert_eq!(numbers, expected);
         let mut env = StringList::new();
-        inherited_fds.describe(&places, service, &mut env);
+        inherited_fds.describe(&layout, service, &mut env);
         let own = sys::process::id().to_string();
         let env: Vec<String> = env.iter().map(|entry| String::from_utf8_lossy(entry).replace(&own, "OWN")).collect();
         assert_eq!(env, expect.1);
     }
 
     #[test]
-    fn who_is_to_have_nothing_is_told_nothing() {
+    fn a_service_without_descriptors_gets_no_variables() {
         check(&InheritedFds::default(), &Service::new("web", Process::new(Box::default())), (&[], &[]));
     }
 
-    // sd_listen_fds(3): from 3 on, in the order of the configuration, what is stored after the sockets.
+    // sd_listen_fds(3): from 3 on, in the order of the configuration, stored descriptors after the sockets.
     #[test]
-    fn sockets_come_first_then_what_is_stored_then_the_rest() {
+    fn sockets_come_before_stored_descriptors_and_the_rest() {
         let (a, b, ipc, state, ready) = (null(), null(), null(), null(), null());
         let stored = [Stored::new("first", null()), Stored::new("first", null())];
         let inherited_fds = InheritedFds {
@@ -199,9 +199,9 @@ mod tests {
         check(&inherited_fds, &service, (&descriptors, &env));
     }
 
-    // Gunicorn, told `-b fd://3`, takes the sockets of LISTEN_FDS besides, and ends at the one that it has twice.
+    // gunicorn with `-b fd://3` also takes the sockets of LISTEN_FDS, and exits because it has one of them twice.
     #[test]
-    fn a_service_without_listen_fds_gets_its_sockets_alone() {
+    fn a_service_without_listen_fds_gets_only_its_sockets() {
         let (socket, ready) = (null(), null());
         let (sockets, ready) = ([socket.as_fd()], ready.as_fd());
         // Stored by a process of an earlier definition.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_not_announced() {
+    fn a_descriptor_without_a_free_number_is_not_announced() {
         let (a, ready) = (null(), null());
         let stored = [Stored::new("kept", null()), Stored::new("not", null())];
         let (sockets, ready) = ([a.as_fd()], ready.as_fd());
@@ -226,11 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_state_has_a_number_and_no_descriptor_yet() {
+    fn a_state_file_has_a_number_and_no_descriptor() {
         let mut service = Service::new("web", Process::new(Box::default()));
         let persist = Some(Template::Fixed(c"/data/state".to_owned()));
         service.process.state = Some(State { size: 7, persist });
-        assert_eq!(InheritedFds::default().places(&service).file, Some((3, 7)));
+        assert_eq!(InheritedFds::default().layout(&service).file, Some((3, 7)));
         check(&InheritedFds::default(), &service, (&[], &["KEEPALIVE_STATE_FD=3"]));
     }
 }

@@ -1,4 +1,4 @@
-//! Signals to the processes of a run, to whoever of them still exists, and to everything below keepalive.
+//! Sends signals to the processes of a run, and to all processes below keepalive.
 
 use nix::errno::Errno;
 
@@ -11,7 +11,7 @@ use crate::sys::{self, ChildEvent, PidLiveness, kill, procfs};
 
 impl Processes {
     pub(super) fn signal(&mut self, run: RunId, scope: Scope, signal: Signal) {
-        // A main process that has been reaped is not signalled: its number may be another's.
+        // A main process that has been reaped is not signalled: its pid may have been reused.
         let run = match scope {
             Scope::Main | Scope::Group => self.runs.get(run),
             Scope::Leftovers => self.runs.lingering(run),
@@ -23,8 +23,8 @@ impl Processes {
             Scope::Leftovers => match signal_leftovers(run, signal, &self.liveness) {
                 Some(result) => result,
                 None => {
-                    // The next scan finds out that nothing is left.
-                    self.schedule.want(None);
+                    // The next scan reports that they are gone.
+                    self.schedule.request(None);
                     return;
                 }
             },
@@ -38,7 +38,7 @@ impl Processes {
         }
     }
 
-    /// Whether there was anything to be signalled.
+    /// Sends a signal to all processes. Returns whether there were any.
     pub(super) fn signal_all(&mut self, signal: Signal, logger: Option<Pid>) -> bool {
         if matches!(wait::peek(WaitOptions::ExitsOnly), Ok(ChildEvent::NoChildren)) {
             return false;
@@ -48,14 +48,14 @@ impl Processes {
         true
     }
 
-    /// While everything is being killed, what has been forked in the meantime is killed as well.
+    /// Kills processes that have been forked since everything was killed.
     pub(super) fn sweep_again(&self, logger: Option<Pid>) {
         if self.sweeping == Some(Signal::KILL) {
             self.sweep(Signal::KILL, logger);
         }
     }
 
-    /// As PID 1 the logger is signalled too; elsewhere it is spared.
+    /// As PID 1 this includes the logger; elsewhere the logger is left out.
     fn sweep(&self, signal: Signal, logger: Option<Pid>) {
         if sys::process::is_init() {
             kill::signal_everyone(signal).ok();
@@ -71,7 +71,7 @@ impl Processes {
     }
 }
 
-/// Kills the groups of a run whose main process is dead and not reaped yet.
+/// Kills the process groups of a run whose main process has exited and has not been reaped.
 pub(super) fn kill_groups_of_dead(run: &Run) {
     kill::signal_group(run.pid.led_group(), Signal::KILL).ok();
     for before in run.superseded() {
@@ -79,7 +79,7 @@ pub(super) fn kill_groups_of_dead(run: &Run) {
     }
 }
 
-/// The group of the main process, and those of former ones.
+/// Signals the process groups of the main process and of former ones.
 fn signal_groups(run: &Run, signal: Signal) -> Result<(), Errno> {
     let result = kill::signal_group(run.pid.led_group(), signal);
     let is_leader = result != Err(Errno::ESRCH);
@@ -93,25 +93,25 @@ fn signal_groups(run: &Run, signal: Signal) -> Result<(), Errno> {
     if is_reached { result } else { kill::signal_process(run.pid, signal) }
 }
 
-/// What the main processes of a run have left; `None`: nothing of the last one.
+/// Signals the leftover processes of a run; `None` if there are none.
 fn signal_leftovers(run: &Run, signal: Signal, liveness: &PidLiveness) -> Option<Result<(), Errno>> {
     let result = signal_left_by(run.pid, signal, liveness);
     let former = run.superseded().filter_map(|before| signal_left_by(before, signal, liveness));
     former.chain(result).reduce(Result::and)
 }
 
-/// What is left in the group or session that `leader` led. It has been reaped, but as long as something is left its number
-/// cannot become another's. `None`: nothing is left.
+/// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are
+/// any. `None` if there are none.
 fn signal_left_by(leader: Pid, signal: Signal, liveness: &PidLiveness) -> Option<Result<(), Errno>> {
     if !liveness.is_in_use(leader) {
         return None;
     }
-    // The number is in use: if by a group, then by the one that the reaped process led.
+    // The id is in use: if by a group, it is the group of the reaped process.
     let mut result = match kill::signal_group(leader.led_group(), signal) {
         Err(Errno::ESRCH) => Ok(()),
         other => other,
     };
-    // /proc shows those that have left the group but not the session.
+    // /proc has the processes that have left the group but not the session.
     for pid in procfs::session_members_outside_group(leader) {
         let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_outside_group_of(leader));
         let sent = kill::signal_exactly(pid, signal, is_stray);

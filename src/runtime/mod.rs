@@ -1,10 +1,10 @@
-//! Does. The one loop: what becomes readable is made an event, what the supervisor decides is made to happen.
+//! The runtime runs the event loop: it turns what happens into events for the supervisor, and performs its actions.
 //!
-//! This room does not decide anything about services. Nothing in it waits but `Runtime::wait`, and nothing in it may take
-//! long: whatever comes in large numbers is worked off in bounded batches, with a look at everything else in between.
+//! It does not decide anything about services. Only `Runtime::wait` waits, and nothing else may take long: the work of each
+//! turn is bounded.
 //!
-//! Start with [`run`], then `Runtime::turn` for what happens in which order and `Runtime::act` for what each action does.
-//! What is known of a process stands in `runs`; each part of the loop that owns state is a `Subsystem`.
+//! Start reading at [`run`], then `Runtime::turn` for the order of a turn and `Runtime::perform` for the actions. `runs` has
+//! the data of processes. Each part of the loop that owns state is a `Subsystem`.
 
 mod by_instance;
 mod child_pipes;
@@ -73,18 +73,19 @@ use subsystem::{Context, Subsystem};
 use token::Token;
 use turn::{Inputs, Part, Turn};
 
-/// So many actions are done before everything that has happened meanwhile is looked at.
+/// The number of actions in one turn, so that new events are not delayed.
 const MAX_ACTIONS_PER_TURN: u32 = 64;
-/// So many dead children are reaped before everything else is looked at.
+/// The number of children reaped in one turn, so that other events are not delayed.
 const MAX_DEATHS_PER_TURN: u32 = 256;
-/// While more actions than this wait for each instance, what services report stays with the kernel, even the last of it.
+/// While more actions than this are pending for each instance, notify messages stay in the kernel, even those of processes
+/// that have exited.
 const MAX_PENDING_ACTIONS_AT_DEATH: usize = 64;
-/// A loop that waits so long has nothing to do.
+/// A loop that waits this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs the service set until it ends, and gives the exit code.
+/// Runs the services until the shutdown is complete, and returns the exit code.
 ///
-/// `environment` is what keepalive was started with, `NAME=value` each. `load_config` reads the configuration again.
+/// `environment`: the environment of keepalive, `NAME=value` each. `load_config` loads the configuration again.
 #[must_use]
 pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
@@ -97,20 +98,20 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
             let (server, context, sources) = runtime.server();
             server.close(&context, sources);
             runtime.resources.sockets.close();
-            runtime.logging.finish(runtime.journal.counts().stop_begun);
+            runtime.logging.finish(runtime.journal.counts().shutdown_started_at);
             outcome
         }
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno::words(errno));
-            ending::tell(&plan, &reason);
+            ending::report(&plan, &reason);
             return OS_ERROR;
         }
     };
-    ending::conclude(&plan, &outcome);
+    ending::log(&plan, &outcome);
     outcome.code
 }
 
-/// What keepalive cannot do without was refused by the system.
+/// An operation that keepalive needs has failed.
 struct Refused {
     operation: &'static str,
     errno: Errno,
@@ -193,11 +194,12 @@ impl Runtime {
         }
     }
 
-    /// Waits once, takes in what has happened, does at once what follows from it. The order has its reasons: an execve that
-    /// has succeeded comes before anything that its program reports, and what processes have reported is read before they
-    /// are reaped.
+    /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.
+    ///
+    /// The order matters: the success of an execve comes before the reports of the program, and the reports of a process are
+    /// read before it is reaped.
     fn turn(&mut self) {
-        self.server.announce(self.journal.events().latest(), &self.inputs.poller);
+        self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
         let timeout = self.timeout();
         if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
             self.turn.is_settled = true;
@@ -222,7 +224,6 @@ impl Runtime {
         self.dispatch(Event::Tick);
     }
 
-    /// How long to wait; `None`: until something happens.
     fn timeout(&self) -> Option<Duration> {
         if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
@@ -237,9 +238,9 @@ impl Runtime {
         [processes, notify, &resources.fds, channels, logging, server, probes, config_loader, &self.close_queue]
     }
 
-    /// The one place that waits. What is ready is noted by its subsystem, which sees to it in its turn.
+    /// The only place that waits. Passes each token that is ready to its subsystem.
     fn wait(&mut self, timeout: Option<Duration>) {
-        self.logging.wait_for_room(&self.inputs.poller);
+        self.logging.watch_for_room(&self.inputs.poller);
         self.notify.begin_turn();
         self.inputs.signals.begin_turn();
         let ready = self.inputs.poller.wait(timeout).unwrap_or_default();
@@ -276,19 +277,18 @@ impl Runtime {
         self.dispatch_all(events);
     }
 
-    /// The control server, and what it needs.
     fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
         let Self { plan, supervisor, journal, logging, notify, channels, server, inputs, .. } = self;
         let context = Context { now: self.turn.now, plan, poller: &inputs.poller, journal, supervisor };
         (server, context, Sources { logging, notify, channels })
     }
 
-    /// Whether the supervisor may be given what makes many actions.
+    /// Whether the supervisor can take events that cause many actions.
     fn has_capacity(&self) -> bool {
         subsystem::has_capacity(&self.supervisor)
     }
 
-    /// Finds dead children, as many as one turn allows.
+    /// Finds and reaps children that have exited, at most [`MAX_DEATHS_PER_TURN`].
     fn reap(&mut self) {
         if let Some(child) = self.processes.peek_named() {
             self.on_child_event(child);
@@ -305,7 +305,7 @@ impl Runtime {
         }
     }
 
-    /// No child is dead any more, or there is none.
+    /// No further child has exited, or there are no children.
     fn end_scan(&mut self, last: ChildEvent) {
         let ended = self.processes.take_ended();
         self.dispatch_all(ended);
@@ -328,12 +328,12 @@ impl Runtime {
         }
     }
 
-    /// A child has ended and has not been reaped. What it has reported is read first: its pid says who it was.
+    /// A child has exited and has not been reaped. Its notify messages are read first, while its pid identifies it.
     fn on_dead(&mut self, pid: Pid) {
         if subsystem::has_backlog_below(&self.supervisor, MAX_PENDING_ACTIONS_AT_DEATH) {
             let events = self.notify.read(
                 self.turn.now,
-                &mut notify::World {
+                &mut notify::NotifyContext {
                     processes: &mut self.processes,
                     fds: &mut self.resources.fds,
                     poller: &self.inputs.poller,
@@ -348,7 +348,7 @@ impl Runtime {
         self.dispatch_all(events);
     }
 
-    /// A dead child that is no main process: a helper of a subsystem, a former main process, or an orphan.
+    /// Reaps a child that is no main process: a helper of a subsystem, a former main process, or an orphan.
     fn reap_other(&mut self, pid: Pid) -> Vec<Event> {
         if let Some(events) = self.config_loader.on_dead(pid, &self.plan, self.turn.now) {
             return events;
@@ -369,7 +369,7 @@ impl Runtime {
         }
     }
 
-    /// Sends the supervisor an event, and does at once what follows.
+    /// Sends the supervisor an event, and performs the actions that follow.
     fn dispatch(&mut self, event: Event) {
         self.send_event(event);
         self.act();
@@ -379,7 +379,7 @@ impl Runtime {
         events.into_iter().for_each(|event| self.dispatch(event));
     }
 
-    /// Only sends the supervisor an event: the answer to one of its actions, which [`Self::act`] is doing.
+    /// Sends the supervisor an event that answers the action that [`Self::act`] is performing.
     fn send_event(&mut self, event: Event) {
         if let Event::Executed { run } = event
             && let Some(run) = self.processes.runs.get(run)
@@ -389,7 +389,7 @@ impl Runtime {
         self.supervisor.handle(self.turn.now, event);
     }
 
-    /// Does what is to be done, as far as the budget of this turn allows.
+    /// Performs the pending actions, within the budget of this turn.
     fn act(&mut self) {
         while self.turn.budget > 0 && self.turn.outcome.is_none() {
             match self.supervisor.poll() {
@@ -405,14 +405,14 @@ impl Runtime {
         }
     }
 
-    /// The one place that matches on actions.
+    /// The only place that matches on actions.
     fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { run, instance, restarts, definition } => {
                 self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
             }
             Action::StartProbe { run } => self.start_probe(run),
-            Action::AbortProbe { run } => self.probes.give_up(run, &self.inputs.poller),
+            Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),
             Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
             Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
             Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
@@ -465,22 +465,20 @@ impl Runtime {
         }
     }
 
-    /// The main process of a run has ended.
+    /// The main process of a run has exited.
     fn release_run(&mut self, run: RunId, instance: InstanceId) {
-        self.probes.forget(run, &self.inputs.poller);
+        self.probes.stop(run, &self.inputs.poller);
         self.channels.on_ended(run, &self.inputs.poller);
         self.logging.on_ended(instance);
         self.notify.on_ended(run, instance);
         self.resources.release_sockets(&self.plan, &self.processes.runs);
     }
 
-    /// It has come to rest.
     fn release_instance(&mut self, id: InstanceId) {
         self.resources.sockets.release_instance(id);
         self.resources.fds.forget(id, &self.inputs.poller);
     }
 
-    /// From now on this is the plan.
     fn apply_config(&mut self, plan: &Rc<Plan>) {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
         self.logging.apply_config(plan, &self.inputs.poller);

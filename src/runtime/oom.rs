@@ -1,12 +1,12 @@
-//! Whether the kernel's OOM killer was at work: the counter of our own memory control group.
+//! Detects kills by the kernel's OOM killer, with the counter of keepalive's memory control group.
 
 use std::fs;
 use std::path::PathBuf;
 
-/// The counter as it was last seen.
+/// The counter, with its last value.
 #[derive(Debug)]
 pub(super) struct OomCounter {
-    /// `None` where there is no such group, or it cannot be read.
+    /// `None` if there is no such group, or it cannot be read.
     file: Option<PathBuf>,
     seen: u64,
 }
@@ -19,15 +19,16 @@ impl OomCounter {
         Self { file, seen }
     }
 
-    /// Whether it has killed something since the last call.
+    /// Whether a process has been killed since the last call.
     pub(super) fn has_risen(&mut self) -> bool {
         let Some(count) = self.file.as_ref().and_then(read) else { return false };
         count > std::mem::replace(&mut self.seen, count)
     }
 }
 
-/// Our own group as a host shows it and as a container does, in version 2 and version 1 of cgroups(7), where
-/// `membership` is /proc/PID/cgroup.
+/// The paths of the counter, as a host and as a container show it, in version 2 and version 1 of cgroups(7).
+///
+/// `membership`: the content of /proc/PID/cgroup.
 fn candidates(membership: &str) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for line in membership.lines() {

@@ -1,4 +1,4 @@
-//! How the processes of services are made: arguments, environment, descriptors, directory, limits.
+//! Creates the processes of services: arguments, environment, descriptors, directory, limits.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -14,15 +14,15 @@ use crate::model::{Pid, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{self, ChildSignals, ExecResult, OpenFile, Session, SpawnMode, SpawnOptions, Spawner, StringList};
 
-/// Makes processes.
+/// Creates processes, and reuses its buffers from one to the next.
 pub(super) struct ProcessFactory {
     environment: StringList,
     null: OwnedFd,
     spawn_mode: SpawnMode,
-    /// The kernel ends everything with PID 1; anywhere else the services are told when we die.
+    /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
-    // Kept from one start to the next, so that a restart allocates nothing.
+    // Buffers: a restart does not allocate.
     argv: StringList,
     env: StringList,
     cwd: Vec<u8>,
@@ -30,9 +30,9 @@ pub(super) struct ProcessFactory {
     state: Vec<u8>,
 }
 
-/// What of our environment is meant for us and must not be taken by a child for its own: systemd's protocols, Node's, and
-/// those of a keepalive above us.
-const OURS_ALONE: [&[u8]; 12] = [
+/// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
+/// keepalive.
+const NOT_INHERITED: [&[u8]; 12] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -48,12 +48,12 @@ const OURS_ALONE: [&[u8]; 12] = [
 ];
 
 impl ProcessFactory {
-    /// `environment`: what keepalive was started with, `NAME=value` each.
+    /// `environment`: the environment of keepalive, `NAME=value` each.
     ///
     /// # Errors
-    /// What opening /dev/null gave.
+    /// The errno of opening /dev/null.
     pub(super) fn new(environment: StringList, spawn_mode: SpawnMode) -> Result<Self, Errno> {
-        let passed_on = environment.iter().filter(|variable| !OURS_ALONE.contains(&name_of(variable)));
+        let passed_on = environment.iter().filter(|variable| !NOT_INHERITED.contains(&name_of(variable)));
         Ok(Self {
             environment: passed_on.collect(),
             null: open_null()?,
@@ -68,7 +68,7 @@ impl ProcessFactory {
         })
     }
 
-    /// Makes the main process of a run.
+    /// Creates the main process of a run.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -81,18 +81,18 @@ impl ProcessFactory {
         let RunSpec { instance, restarts, definition: service } = spec;
         let number = instance.number;
         self.fill_argv(&service.process.command, number);
-        let places = inherited_fds.places(service);
+        let layout = inherited_fds.layout(service);
         self.env.clear();
-        inherited_fds.describe(&places, service, &mut self.env);
+        inherited_fds.describe(&layout, service, &mut self.env);
         self.fill_env(service, number, *restarts);
         let process = &service.process;
-        self.fill_place(process, number, logging);
+        self.fill_cwd_and_limits(process, number, logging);
         self.state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
             path.write_to(number, &mut self.state);
         }
         let path = CStr::from_bytes_until_nul(&self.state).ok();
-        let file = places.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
+        let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(*instance, service);
         let setup = SpawnOptions {
@@ -108,7 +108,7 @@ impl ProcessFactory {
                 stdout.or_else(|| sink(process.stdout, null)),
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
-            descriptors: &places.descriptors,
+            descriptors: &layout.descriptors,
             file,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
@@ -122,7 +122,7 @@ impl ProcessFactory {
         self.spawner.spawn(&setup, self.spawn_mode)
     }
 
-    /// Makes a process beside the main one of a run: `command`, with the settings of the service and without output.
+    /// Creates a helper process of a run: `command`, with the settings of the service and without output.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -137,7 +137,7 @@ impl ProcessFactory {
         self.fill_argv(command, number);
         self.env.clear();
         self.fill_env(definition, number, *restarts);
-        self.fill_place(process, number, logging);
+        self.fill_cwd_and_limits(process, number, logging);
         let setup = SpawnOptions {
             argv: &self.argv,
             env: &self.env,
@@ -158,8 +158,7 @@ impl ProcessFactory {
         self.spawner.spawn(&setup, self.spawn_mode)
     }
 
-    /// Directory and limits.
-    fn fill_place(&mut self, process: &Process, number: u32, logging: &Logging) {
+    fn fill_cwd_and_limits(&mut self, process: &Process, number: u32, logging: &Logging) {
         self.cwd.clear();
         if let Some(cwd) = &process.cwd {
             cwd.write_to(number, &mut self.cwd);
@@ -176,7 +175,7 @@ impl ProcessFactory {
         }
     }
 
-    /// Ours, of which there may be some already, on top of the service's on top of what is inherited; each name once.
+    /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
     fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
         use std::io::Write;
         let given = self.env.len();
@@ -200,9 +199,9 @@ impl ProcessFactory {
     }
 }
 
-/// Whether one of the first `count` of `env` has the name of `variable`.
+/// Whether one of the first `count` entries of `env` has the same name as `variable`.
 fn is_set(env: &StringList, count: usize, variable: &[u8]) -> bool {
-    // With the `=`, so that no name is taken for the beginning of another.
+    // The `=` is included, so that a name does not match the beginning of another.
     let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
     env.position(count, name).is_some()
 }

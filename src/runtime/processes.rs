@@ -1,7 +1,7 @@
-//! The processes of services, from the moment that they are made until they have been reaped.
+//! The processes of services, from their creation until they have been reaped.
 //!
-//! [`Runs`] says which process belongs to which run, [`ProcessFactory`] makes them. Here they are started, signalled, found
-//! dead and reaped. `kills` has the signals, `deaths` what the death of a process leads to.
+//! [`Runs`] knows which process belongs to which run, [`ProcessFactory`] creates processes. `kills` sends signals, `deaths`
+//! handles exits.
 
 use std::os::fd::AsFd as _;
 
@@ -18,7 +18,7 @@ use crate::supervisor::Event;
 use crate::sys::wait::{self, WaitOptions};
 use crate::sys::{self, ChildEvent, ExecResult, PidLiveness, Poller};
 
-/// All processes of services.
+/// The processes of all services.
 pub(super) struct Processes {
     pub(super) runs: Runs,
     pub(super) factory: ProcessFactory,
@@ -26,16 +26,16 @@ pub(super) struct Processes {
     pub(super) schedule: ReapScheduler,
     pub(super) oom: OomCounter,
     wait_options: WaitOptions,
-    /// Everything below keepalive is being sent this signal; what is forked meanwhile is sent it too.
+    /// The signal that was sent to all processes. SIGKILL is repeated for processes that are forked later.
     pub(super) sweeping: Option<Signal>,
-    /// What the poller has reported in this turn.
+    /// The tokens that are ready in this turn.
     ready: Vec<Token>,
 }
 
 impl Subsystem for Processes {
     type Needs<'a> = ();
 
-    /// When all children have to be looked through for dead ones.
+    /// When the next scan of all children is due.
     fn due(&self) -> Option<Mono> {
         self.schedule.due(self.runs.len())
     }
@@ -73,20 +73,20 @@ impl Processes {
         })
     }
 
-    /// A process has been made.
+    /// A process has been created.
     pub(super) fn on_made(&mut self, run: RunId, spec: RunSpec, pid: Pid) -> Option<Event> {
         let ended = self.runs.insert(run, spec, pid);
         ended.map(|run| Event::LeftoversGone { run })
     }
 
-    /// What has become of the execve of a run; `None`: it is not known yet.
+    /// Handles the result of an execve; `None` if it is pending.
     pub(super) fn on_progress(&mut self, run: RunId, progress: ExecResult, poller: &Poller) -> Option<Event> {
         match progress {
             ExecResult::Executed => Some(Event::Executed { run }),
             ExecResult::Failed(failure) => Some(Event::ExecFailed { run, failure }),
             ExecResult::Pending(pipe) => {
                 if poller.add(pipe.as_fd(), Token::ExecResult(run)).is_err() {
-                    // Out of watches, nobody will report the result. If it has failed, the process ends anyway.
+                    // Without a watch the result is never reported. If the execve fails, the process exits anyway.
                     return Some(Event::Executed { run });
                 }
                 if let Some(run) = self.runs.get_mut(run) {
@@ -97,7 +97,7 @@ impl Processes {
         }
     }
 
-    /// Reads the exec result of a run, if there is one that has not been read.
+    /// Reads the result of the execve of a run, if it is pending.
     pub(super) fn poll_exec_result(&mut self, run: RunId, poller: &Poller) -> Option<Event> {
         let pipe = self.runs.get(run)?.exec_result.as_ref()?;
         let progress = sys::spawn::poll_exec_result(pipe.as_fd())?;
@@ -105,43 +105,43 @@ impl Processes {
         self.on_progress(run, progress, poller)
     }
 
-    /// Nobody waits for the exec result any more.
+    /// Stops waiting for the result of the execve.
     pub(super) fn drop_exec_result(&mut self, run: RunId, poller: &Poller) {
         if let Some(pipe) = self.runs.get_mut(run).and_then(|run| run.exec_result.take()) {
-            // Closing it is not enough while a child still has it open.
+            // If a child has it open, closing it would not remove it from the epoll set.
             poller.remove(pipe.as_fd()).ok();
         }
     }
 
-    /// Whether any process may be alive that belongs to this instance, or whose instance is not known any more.
+    /// Whether processes may exist that belong to this instance. Leftover processes of any instance count.
     pub(super) fn has_processes_of(&self, instance: InstanceId) -> bool {
         self.runs.all_lingering().next().is_some() || self.runs.living().any(|run| run.spec.instance == instance)
     }
 
-    /// A child that is known to have ended, or has been stopped; it is not reaped by that.
+    /// Looks at the child that SIGCHLD has named, without reaping it.
     pub(super) fn peek_named(&mut self) -> Option<ChildEvent> {
         let pid = self.schedule.take_named()?;
         wait::peek_at(pid, self.wait_options).ok()
     }
 
-    /// Whether all children have to be looked through now.
+    /// Whether the next scan of all children is due now.
     pub(super) fn is_scan_due(&self, now: Mono) -> bool {
         self.schedule.is_due(self.runs.len(), now)
     }
 
-    /// Any child that has ended, or has been stopped; it is not reaped by that. [`ChildEvent::Nothing`] and
+    /// Looks for a child that has exited or has been stopped, without reaping it. [`ChildEvent::Nothing`] and
     /// [`ChildEvent::NoChildren`] end the scan.
     pub(super) fn peek(&mut self, now: Mono) -> ChildEvent {
         let event = wait::peek(self.wait_options).unwrap_or(ChildEvent::Nothing);
         match event {
-            ChildEvent::Dead(_) => self.schedule.found(),
-            ChildEvent::Nothing | ChildEvent::NoChildren => self.schedule.done(now),
+            ChildEvent::Dead(_) => self.schedule.on_found(),
+            ChildEvent::Nothing | ChildEvent::NoChildren => self.schedule.on_scan_done(now),
             ChildEvent::Stopped(..) => {}
         }
         event
     }
 
-    /// The runs of which nothing is left any more.
+    /// Removes the runs whose leftover processes are gone.
     pub(super) fn take_ended(&mut self) -> Vec<Event> {
         self.runs.take_ended(&self.liveness).into_iter().map(|run| Event::LeftoversGone { run }).collect()
     }

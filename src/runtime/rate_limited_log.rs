@@ -1,13 +1,13 @@
-//! Warnings that somebody else can cause as often as they like.
+//! A rate limit for warnings that other processes can cause at any rate.
 
 use std::time::Duration;
 
 use crate::model::Mono;
 
-/// There is at most one warning in this time.
+/// The minimum time between two warnings.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Logs one warning of a kind in [`INTERVAL`] and counts the others.
+/// Logs at most one warning in [`INTERVAL`] and counts the others.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitedLog {
     last: Option<Mono>,

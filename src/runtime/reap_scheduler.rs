@@ -1,77 +1,76 @@
-//! When all children are looked through for dead ones.
+//! Schedules the scans of all children for those that have exited.
 //!
-//! SIGCHLD names a child that has ended, and looking at that one costs the same however many there are. It may stand for
-//! more than one, though, so all have to be looked through as well; the kernel takes some 0.1 µs for each of them, which
-//! with a thousand was half of what a restart cost. So in a row of searches that are in vain each waits longer than the
-//! one before, until it is worth it. Nothing is lost: a dead child can wait, and the search that is due is never
-//! forgotten.
+//! SIGCHLD names a child that has exited, and looking at that one is cheap. But one SIGCHLD can stand for several children, so
+//! all must be scanned as well. A scan takes about 0.1 µs for each child; with a thousand that was half of the cost of a
+//! restart. So after a scan that finds nothing, the next scan waits longer than the one before. Nothing is lost: a zombie can
+//! wait, and a requested scan is never dropped.
 
 use std::time::Duration;
 
 use crate::model::{Mono, Pid};
 
-/// A search of so many children is worth a millisecond of waiting; fewer are looked through at once.
-const CHILDREN_A_MILLISECOND: usize = 10;
-/// The longest that a dead child waits.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
-/// A search in vain that comes so long after the last one begins a new row.
-const END_OF_ROW: Duration = Duration::from_millis(200);
+/// The maximum delay is one millisecond for this number of children. Fewer children are scanned at once.
+const CHILDREN_PER_MILLISECOND: usize = 10;
+/// The longest time until a zombie is reaped.
+const MAX_DELAY: Duration = Duration::from_millis(100);
+/// After this time without a scan the delays start again from the shortest one.
+const SERIES_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The search for dead children.
+/// When to scan the children.
 #[derive(Debug)]
 pub(super) struct ReapScheduler {
     named: Option<Pid>,
     due: bool,
     has_found: bool,
     last: Mono,
-    /// How many were in vain, in a row.
+    /// The number of consecutive scans that found nothing.
     empty_scans: u32,
 }
 
 impl ReapScheduler {
-    /// Due at once: what was there before us may have left us dead children.
+    /// The first scan is due at once: keepalive may have inherited children.
     pub(super) const fn new() -> Self {
         Self { named: None, due: true, has_found: false, last: Mono::from_nanos(0), empty_scans: 0 }
     }
 
-    /// A child has ended, this one if it is named; perhaps others have too.
-    pub(super) fn want(&mut self, named: Option<Pid>) {
+    /// A child has exited: `named`, if it is known, and possibly others.
+    pub(super) fn request(&mut self, named: Option<Pid>) {
         self.named = named.or(self.named);
         self.due = true;
     }
 
-    /// The child that is known to have ended. (It may have been reaped since then.)
+    /// The child that SIGCHLD has named. It may have been reaped since.
     pub(super) fn take_named(&mut self) -> Option<Pid> {
         self.named.take()
     }
 
-    /// Whether all `children` are to be looked through at `now`.
+    /// Whether a scan of all `children` is due.
     pub(super) fn is_due(&self, children: usize, now: Mono) -> bool {
         self.due(children).is_some_and(|due| due <= now)
     }
 
-    /// When all `children` are to be looked through; `None`: none has ended.
+    /// When a scan of all `children` is due; `None` if none is requested.
     pub(super) fn due(&self, children: usize) -> Option<Mono> {
-        let worth = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(LONGEST_WAIT, Duration::from_millis);
+        let max_delay = u64::try_from(children / CHILDREN_PER_MILLISECOND).map_or(MAX_DELAY, Duration::from_millis);
         let wait = match self.empty_scans {
             0 => Duration::ZERO,
-            row => Duration::from_millis(1 << (row - 1).min(16)).min(worth).min(LONGEST_WAIT),
+            row => Duration::from_millis(1 << (row - 1).min(16)).min(max_delay).min(MAX_DELAY),
         };
         let due = self.last + wait;
         self.due.then_some(due)
     }
 
-    /// Somebody was found.
-    pub(super) fn found(&mut self) {
+    /// The scan has found a child that has exited.
+    pub(super) fn on_found(&mut self) {
         self.has_found = true;
     }
 
-    /// All have been looked through; nobody else is dead.
-    pub(super) fn done(&mut self, now: Mono) {
-        let goes_on = now.since(self.last) < END_OF_ROW;
+    /// The scan is complete.
+    pub(super) fn on_scan_done(&mut self, now: Mono) {
+        let continues_series = now.since(self.last) < SERIES_TIMEOUT;
         self.empty_scans = match std::mem::take(&mut self.has_found) {
             true => 0,
-            false if goes_on => self.empty_scans.saturating_add(1),
+            false if continues_series => self.empty_scans.saturating_add(1),
             false => 1,
         };
         (self.due, self.last) = (false, now);
@@ -87,45 +86,45 @@ mod tests {
     }
 
     fn after(times: &[u64]) -> ReapScheduler {
-        let mut search = ReapScheduler::new();
+        let mut scheduler = ReapScheduler::new();
         for time in times {
-            search.want(Pid::new(7));
-            search.done(at(*time));
+            scheduler.request(Pid::new(7));
+            scheduler.on_scan_done(at(*time));
         }
-        search.want(None);
-        search
+        scheduler.request(None);
+        scheduler
     }
 
     #[test]
-    fn the_first_search_and_that_of_few_are_due_at_once() {
+    fn the_first_scan_and_scans_of_few_children_are_due_at_once() {
         assert!(ReapScheduler::new().is_due(100_000, at(0)));
         assert!(after(&[1_000, 1_001, 1_002]).is_due(9, at(1_002)));
-        let mut search = after(&[]);
-        search.done(at(5));
-        assert_eq!(search.due(9), None, "nobody has ended since");
+        let mut scheduler = after(&[]);
+        scheduler.on_scan_done(at(5));
+        assert_eq!(scheduler.due(9), None, "no child has exited since");
     }
 
     #[test]
-    fn in_a_row_in_vain_each_waits_longer() {
+    fn after_each_empty_scan_the_next_one_waits_longer() {
         for (times, wait) in [(vec![1_000], 1), (vec![1_000, 1_001], 2), (vec![1_000, 1_001, 1_003], 4)] {
             let last = *times.last().unwrap();
             assert_eq!(after(&times).due(1_000), Some(at(last + wait)), "{times:?}");
         }
         let many: Vec<u64> = (1_000..1_100).collect();
         assert_eq!(after(&many).due(1_000), Some(at(1_199)));
-        assert_eq!(after(&many).due(100_000), Some(at(1_199)), "there is a longest wait");
-        assert_eq!(after(&many).due(300), Some(at(1_129)), "of fewer it is worth less");
-        assert_eq!(after(&[1_000, 1_001, 1_300]).due(1_000), Some(at(1_301)), "a new row");
+        assert_eq!(after(&many).due(100_000), Some(at(1_199)), "there is a maximum delay");
+        assert_eq!(after(&many).due(300), Some(at(1_129)), "fewer children have a shorter delay");
+        assert_eq!(after(&[1_000, 1_001, 1_300]).due(1_000), Some(at(1_301)), "a new series");
     }
 
     #[test]
-    fn one_that_was_not_in_vain_ends_the_row() {
-        let mut search = after(&[1_000, 1_001, 1_002]);
-        search.found();
-        search.done(at(1_003));
-        search.want(Pid::new(7));
-        assert!(search.is_due(1_000, at(1_003)));
-        assert_eq!((search.take_named(), search.take_named()), (Pid::new(7), None));
-        assert!(search.is_due(1_000, at(1_003)), "it does not depend on the one that was named");
+    fn a_scan_that_finds_a_child_resets_the_delay() {
+        let mut scheduler = after(&[1_000, 1_001, 1_002]);
+        scheduler.on_found();
+        scheduler.on_scan_done(at(1_003));
+        scheduler.request(Pid::new(7));
+        assert!(scheduler.is_due(1_000, at(1_003)));
+        assert_eq!((scheduler.take_named(), scheduler.take_named()), (Pid::new(7), None));
+        assert!(scheduler.is_due(1_000, at(1_003)), "it does not depend on the one that was named");
     }
 }

@@ -1,4 +1,4 @@
-//! What outlives the processes of services and is given to the next ones: sockets, memory, stored descriptors.
+//! Resources that outlive processes and are passed to the next ones: sockets, `state` memory, stored descriptors.
 
 use super::fd_store::FdStore;
 use super::runs::Runs;
@@ -6,7 +6,7 @@ use super::sockets::Sockets;
 use super::state::States;
 use crate::model::Plan;
 
-/// All that is kept for services.
+/// The resources of all services.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     pub(super) sockets: Sockets,
@@ -15,12 +15,12 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// Binds the sockets of the plan: whoever finds the control socket finds those of the services too.
+    /// Binds the sockets of the plan. This happens before the control socket is created.
     pub(super) fn new(plan: &Plan) -> Self {
         Self { sockets: Sockets::new(plan), ..Self::default() }
     }
 
-    /// Closes the sockets that neither the plan nor any process that runs has a use for.
+    /// Closes the sockets that neither the plan nor a running process uses.
     pub(super) fn release_sockets(&mut self, plan: &Plan, runs: &Runs) {
         self.sockets.release(plan, || runs.living().map(|run| (run.spec.instance, &*run.spec.definition)));
     }

@@ -1,7 +1,7 @@
-//! The runs: what is known of each from the moment that it has a process until nothing of it is left.
+//! The runs, from the creation of the main process until its leftover processes are gone.
 //!
-//! Everything else in this room names a run by its [`RunId`]. Here alone a pid leads to a run, so that neither `MAINPID`
-//! nor a pid that is used again concerns anybody else.
+//! All other code names a run by its [`RunId`]. Only this file maps pids to runs, so that `MAINPID` and the reuse of pids do
+//! not concern other code.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -16,15 +16,15 @@ use crate::sys::{PidLiveness, Poller, kill, procfs};
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     runs: Map<RunId, Run>,
-    /// The run of each main process, also of those that were superseded or have been reaped, while their number is in use.
+    /// The run of each main process, current or former, while its pid is in use.
     by_pid: Map<Pid, RunId>,
 }
 
-/// What a run is made of.
+/// What a run is started from.
 #[derive(Clone, Debug)]
 pub(super) struct RunSpec {
     pub(super) instance: InstanceId,
-    /// How often the instance had been started again before: `KEEPALIVE_RESTARTS`.
+    /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
     pub(super) restarts: u32,
     pub(super) definition: Rc<Service>,
 }
@@ -35,15 +35,15 @@ pub(super) struct Run {
     pub(super) spec: RunSpec,
     /// The main process.
     pub(super) pid: Pid,
-    /// The main process has been reaped; processes of its group or session are left.
+    /// The main process has been reaped, and leftover processes remain.
     is_lingering: bool,
-    /// Main processes before this one, while their groups or sessions are in use.
+    /// Former main processes, while their groups or sessions are in use.
     superseded: Vec<Superseded>,
-    /// How the main process has ended that gave its place back to this one.
+    /// The exit status of a main process that was replaced by its former one; see [`Superseded::may_be_adopted`].
     status: Option<ExitStatus>,
-    /// The pidfd of a main process that may not be our child.
+    /// The pidfd of a main process that may not be a child of keepalive.
     pidfd: Option<OwnedFd>,
-    /// The pipe by which the process reports whether it could execute its program, until it has.
+    /// The pipe on which the process reports the result of its execve, while that is pending.
     pub(super) exec_result: Option<OwnedFd>,
 }
 
@@ -51,17 +51,16 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
     pid: Pid,
-    /// It has ended without being our child and has given its place back. If its parent ends without having waited for it,
-    /// it becomes our child.
+    /// It has exited, was not a child of keepalive, and its former main process is the main process again. If its parent exits
+    /// without waiting for it, it becomes a child of keepalive.
     may_be_adopted: bool,
 }
 
-/// Deeper process trees do not occur; a circle, from ids that are reused meanwhile, ends here.
+/// A limit for the search through parents, which ends circles: pids can be reused during the search.
 const MAX_TREE_DEPTH: usize = 64;
 
 impl Runs {
-    /// A process has been made for `id`. Gives back the run of which this proves that nothing is left: the number was
-    /// given out again.
+    /// Adds a run whose main process has been created. Returns a lingering run that has ended, because its pid was reused.
     pub(super) fn insert(&mut self, id: RunId, spec: RunSpec, pid: Pid) -> Option<RunId> {
         let ended = self.by_pid.get(&pid).copied().filter(|before| self.forget_pid(*before, pid));
         if let Some(ended) = ended {
@@ -82,14 +81,14 @@ impl Runs {
         ended
     }
 
-    /// The number is not this run's any more. Whether the run is over by that.
+    /// The pid has been reused. Returns whether that ends `run`.
     fn forget_pid(&mut self, run: RunId, pid: Pid) -> bool {
         let Some(run) = self.runs.get_mut(&run) else { return false };
         run.superseded.retain(|superseded| superseded.pid != pid);
         run.is_lingering && run.pid == pid
     }
 
-    /// Nothing of it is left.
+    /// Removes a run that has ended.
     pub(super) fn remove(&mut self, run: RunId) {
         let Some(run) = self.runs.remove(&run) else { return };
         let pids = run.superseded.iter().map(|superseded| superseded.pid).chain([run.pid]);
@@ -110,22 +109,22 @@ impl Runs {
         self.runs.get_mut(&run).filter(|run| !run.is_lingering)
     }
 
-    /// A run whose main process has been reaped and has left processes behind.
+    /// A run whose main process has been reaped, with leftover processes.
     pub(super) fn lingering(&self, run: RunId) -> Option<&Run> {
         self.runs.get(&run).filter(|run| run.is_lingering)
     }
 
-    /// All whose main process has not been reaped.
+    /// All runs whose main process has not been reaped.
     pub(super) fn living(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().filter(|run| !run.is_lingering)
     }
 
-    /// All whose main process has been reaped.
+    /// All runs whose main process has been reaped.
     pub(super) fn all_lingering(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().filter(|run| run.is_lingering)
     }
 
-    /// How many there are, at most.
+    /// The number of runs.
     pub(super) const fn len(&self) -> usize {
         self.runs.len()
     }
@@ -140,7 +139,7 @@ impl Runs {
         self.of_pid(pid).filter(|run| run.pid == pid && !run.is_lingering)
     }
 
-    /// The run that `pid` belongs to: it is a main process of it, is in the session of one, or descends from one.
+    /// The run that `pid` belongs to, as a main process, by its session, or as a descendant.
     pub(super) fn owner_of(&self, pid: Pid) -> Option<&Run> {
         let living = |pid: Pid| self.of_pid(pid).filter(|run| !run.is_lingering);
         let mut next = pid;
@@ -157,8 +156,8 @@ impl Runs {
         None
     }
 
-    /// The main process has been reaped. Whether processes are left of its group or session, or of one before it: then
-    /// the run lingers, else it is removed.
+    /// The main process has been reaped. If there are leftover processes, the run lingers; if not, it is removed. Returns
+    /// whether it lingers.
     pub(super) fn linger_or_remove(&mut self, run: RunId, liveness: &PidLiveness) -> bool {
         let is_in_use = self.runs.get_mut(&run).is_some_and(|run| {
             run.is_lingering = true;
@@ -171,7 +170,7 @@ impl Runs {
         is_in_use
     }
 
-    /// Removes the runs of which nothing is left any more, and gives them back.
+    /// Removes the lingering runs that have no leftover processes any more, and returns them.
     pub(super) fn take_ended(&mut self, liveness: &PidLiveness) -> Vec<RunId> {
         let mut ended = Vec::new();
         for run in self.runs.values_mut().filter(|run| run.is_lingering) {
@@ -186,7 +185,7 @@ impl Runs {
         ended
     }
 
-    /// `pid` is the main process of `run` from now on, and is watched if that is possible.
+    /// Makes `pid` the main process of `run`, and watches it by a pidfd if possible.
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, liveness: &PidLiveness, poller: &Poller) {
         let Some(run) = self.runs.get_mut(&run) else { return };
         run.unwatch(poller);
@@ -209,20 +208,20 @@ impl Run {
         self.superseded.iter().map(|superseded| superseded.pid)
     }
 
-    /// Former main processes that may become our children when they have ended already.
+    /// Former main processes that may have become children of keepalive after their exit.
     pub(super) fn adoptable(&self) -> Vec<Pid> {
         let adoptable = self.superseded.iter().filter(|superseded| superseded.may_be_adopted);
         adoptable.map(|superseded| superseded.pid).collect()
     }
 
-    /// `pid`, which was superseded, has ended and its parent knows how.
+    /// The former main process `pid` has exited and may become a child of keepalive.
     pub(super) fn expect_adoption(&mut self, pid: Pid) {
         for superseded in self.superseded.iter_mut().filter(|superseded| superseded.pid == pid) {
             superseded.may_be_adopted = true;
         }
     }
 
-    /// A former main process has been reaped. If it had given its place back, this is how the run ends.
+    /// A former main process has been reaped. Its status may be that of the run.
     pub(super) fn on_superseded_reaped(&mut self, pid: Pid, status: ExitStatus) {
         for superseded in self.superseded.iter_mut().filter(|superseded| superseded.pid == pid) {
             if std::mem::take(&mut superseded.may_be_adopted) {
@@ -231,19 +230,19 @@ impl Run {
         }
     }
 
-    /// How the run has ended whose main process has ended with `status`.
+    /// The exit status of the run, whose main process has exited with `status`.
     pub(super) fn exit_status(&self, status: ExitStatus) -> ExitStatus {
         self.status.unwrap_or(status)
     }
 
-    /// Does not wait for the end of the main process any more.
+    /// Stops watching the main process.
     pub(super) fn unwatch(&mut self, poller: &Poller) {
         if let Some(pidfd) = self.pidfd.take() {
             poller.remove(&pidfd).ok();
         }
     }
 
-    /// Forgets former main processes whose numbers are not in use.
+    /// Removes former main processes whose pids are not in use.
     fn prune(&mut self, liveness: &PidLiveness, by_pid: &mut Map<Pid, RunId>) {
         let id = self.id;
         self.superseded.retain(|superseded| {
@@ -255,7 +254,7 @@ impl Run {
         });
     }
 
-    /// Whether anything is left of its main processes. Former ones have been pruned just before.
+    /// Whether there are leftover processes. Call [`Self::prune`] first.
     fn is_in_use(&self, liveness: &PidLiveness) -> bool {
         !self.superseded.is_empty() || liveness.is_in_use(self.pid)
     }

@@ -1,21 +1,21 @@
-//! The signals that keepalive itself receives, from the queue of the kernel.
+//! Reads the signals that keepalive receives.
 
 use super::reap_scheduler::ReapScheduler;
 use crate::model::Signal;
 use crate::supervisor::Event;
 use crate::sys::{self, Origin, Received, SignalQueue, signals};
 
-/// So many signals are taken from the kernel at once.
+/// The number of signals read in one turn.
 const MAX_SIGNALS_PER_TURN: usize = 16;
 
-/// The queue, and what is known of the terminal that sends some of the signals.
+/// The signal queue.
 #[derive(Debug)]
 pub(super) struct SignalSource {
     queue: SignalQueue,
     on_hangup: OnHangup,
-    /// keepalive has been suspended and continued; the SIGCONT of that is still in the queue.
+    /// keepalive has been suspended and continued. The SIGCONT is still in the queue.
     is_continued: bool,
-    /// There are signals in the queue.
+    /// The queue has signals.
     is_readable: bool,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct SignalSource {
 pub(super) enum OnHangup {
     /// keepalive was started with SIGHUP ignored, by nohup(1).
     Ignore,
-    /// It stops.
+    /// keepalive shuts down.
     Stop,
 }
 
@@ -33,7 +33,6 @@ impl SignalSource {
         Self { queue, on_hangup, is_continued: false, is_readable: false }
     }
 
-    /// The poller has reported the queue.
     pub(super) const fn on_ready(&mut self) {
         self.is_readable = true;
     }
@@ -43,12 +42,12 @@ impl SignalSource {
         self.is_continued = true;
     }
 
-    /// Forgets that there are signals: the poller reports them again.
+    /// The poller reports the queue again if it still has signals.
     pub(super) const fn begin_turn(&mut self) {
         self.is_readable = false;
     }
 
-    /// Takes signals from the queue. What SIGCHLD says goes to `schedule`.
+    /// Reads signals. SIGCHLD goes to `schedule`, the others become events.
     pub(super) fn read(&mut self, schedule: &mut ReapScheduler) -> Vec<Event> {
         let mut events = Vec::new();
         if !self.is_readable {
@@ -59,11 +58,10 @@ impl SignalSource {
         let count = self.queue.read(&mut received).unwrap_or(0);
         for Received { signal, origin } in received.into_iter().take(count) {
             match (signal, origin) {
-                (Signal::CHLD, Origin::Child(pid)) => schedule.want(Some(pid)),
-                (Signal::CHLD, _) => schedule.want(None),
+                (Signal::CHLD, Origin::Child(pid)) => schedule.request(Some(pid)),
+                (Signal::CHLD, _) => schedule.request(None),
                 (Signal::CONT, _) if std::mem::take(&mut self.is_continued) => {}
-                // A terminal sends these to its foreground process group; a service in a session of its own has no part
-                // in it.
+                // From the terminal, and meant for its foreground process group: services are in sessions of their own.
                 (Signal::WINCH | Signal::TTIN | Signal::TTOU | Signal::CONT, Origin::Kernel) => {}
                 (Signal::TSTP, Origin::Kernel) => self.suspend(),
                 (Signal::HUP, Origin::Kernel) if self.on_hangup == OnHangup::Ignore => {}
@@ -74,7 +72,7 @@ impl SignalSource {
         events
     }
 
-    /// Ctrl-Z on a developer's terminal: the shell gets it back.
+    /// Ctrl-Z: suspends keepalive, so that the shell gets the terminal.
     fn suspend(&mut self) {
         self.is_continued = !sys::process::is_init() && signals::suspend_self();
     }

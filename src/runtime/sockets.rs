@@ -1,15 +1,15 @@
-//! The sockets that services listen on: bound before anything starts, and held for as long as any definition names them,
-//! so that what comes in waits while no worker runs, and a worker that dies takes none with it.
+//! The listening sockets of services. They are bound before any service starts, and stay open as long as a definition uses
+//! them: connections wait while no process runs, and none is lost when a process exits.
 //!
-//! An address is bound once, whatever the name by which a service knows it and whichever service that is. With
-//! `listen_mode = "reuseport"` each instance has sockets of its own.
+//! An address is bound once, even if several services use it. With `listen_mode = "reuseport"` each instance has its own
+//! sockets.
 //!
-//! Whether a socket blocks is a flag that all processes share that have it, fcntl(2), and is fixed when it is bound. When
-//! `nonblocking` changes, a second socket is bound to the same address, `SO_REUSEPORT`, and the processes of before keep
-//! the first one. Connections go to the first one until a process with the second one is ready, and to the second one
-//! alone from then on: processes of before take what waits at the first one for as long as they run. What still waits there
-//! when the last of them has gone is lost. The path of a unix socket cannot be bound twice: with another `nonblocking` no
-//! process can be started before the last one of before has gone.
+//! `O_NONBLOCK` is shared by all processes that have the socket, see fcntl(2), so it is fixed when the socket is bound. When
+//! `nonblocking` changes, a second socket is bound to the same address with `SO_REUSEPORT`, and older processes keep the first
+//! one. New connections go to the first socket until a process with the second one is ready, and then to the second. Older
+//! processes accept the connections that wait at the first socket; those that are left when the last of them exits are lost.
+//! The path of a unix socket cannot be bound twice: after a change of `nonblocking` no process can start before the older ones
+//! have exited.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -21,40 +21,41 @@ use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{self, port_owner, process};
 
-/// The budget of [`port_owner::port_owner`] is for so long.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// The period that the budget of [`port_owner::port_owner`] applies to.
+const LOOKUP_BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All that there are.
+/// The sockets of all services.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    held: Vec<Held>,
-    /// Some are held that the plan does not name any more, for processes that are made of what was before.
-    has_old: bool,
-    /// When the budget of looking for holders was given, and what is left of it.
-    looked: Mono,
+    sockets: Vec<BoundSocket>,
+    /// There may be sockets that the plan does not use any more, for older processes.
+    has_old_sockets: bool,
+    /// When the lookup budget was last renewed.
+    last_lookup: Mono,
+    /// The rest of the lookup budget.
     budget: usize,
 }
 
 #[derive(Debug)]
-struct Held {
+struct BoundSocket {
     address: Address,
-    /// Whose it is; `None`: everyone's who names the address.
+    /// The instance that it belongs to; `None` if it is shared.
     slot: Option<InstanceId>,
     nonblocking: bool,
     socket: OwnedFd,
     file: Option<SocketFile>,
-    /// Whether the plan names it.
+    /// Whether the plan uses it.
     is_current: bool,
-    /// Whether a process that has it has been ready.
+    /// Whether a process with this socket has been ready.
     is_served: bool,
-    /// To whom it was given while that was not so.
+    /// The instances that have been given the socket while it was not served.
     given_to: Vec<InstanceId>,
-    /// Which one of the sockets at its address the kernel was told to give all connections to.
+    /// The socket of the reuseport group that gets all connections, as the kernel has been told.
     preferred: Option<u32>,
 }
 
 impl Sockets {
-    /// Binds everything that is shared. What fails is tried again, and told, when an instance is to start.
+    /// Binds the shared sockets. Failures are retried and logged when an instance starts.
     pub(super) fn new(plan: &Plan) -> Self {
         let mut sockets = Self::default();
         sockets.bind_all(plan);
@@ -65,17 +66,17 @@ impl Sockets {
         for service in plan.services.iter().filter(|service| service.instances > 0) {
             for listen in &service.process.listen {
                 if mode_of(service, &listen.address) == ListenMode::Shared {
-                    self.obtain(listen, None).ok();
+                    self.find_or_bind(listen, None).ok();
                 }
             }
         }
     }
 
-    /// The sockets of a process of `id` that is made of `service`, in the order of `listen`. Allocates nothing if there
+    /// The sockets for a process of `id` with the definition `service`, in the order of `listen`. Does not allocate if there
     /// are none.
     ///
     /// # Errors
-    /// One cannot be had at the moment.
+    /// A socket cannot be bound.
     pub(super) fn for_instance(
         &mut self,
         id: InstanceId,
@@ -87,11 +88,11 @@ impl Sockets {
                 ListenMode::Shared => None,
                 ListenMode::Reuseport => Some(id.slot()),
             };
-            match self.obtain(listen, slot) {
-                Ok(held) => found.push(held),
+            match self.find_or_bind(listen, slot) {
+                Ok(bound) => found.push(bound),
                 Err(errno) => {
                     if errno == Errno::EADDRINUSE {
-                        self.tell_who_has(&listen.address);
+                        self.log_port_owner(&listen.address);
                     }
                     return Err(StartFailure { step: StartStep::Listen(position), errno });
                 }
@@ -100,83 +101,86 @@ impl Sockets {
         for position in &found {
             self.note_given(*position, id);
         }
-        Ok(found.into_iter().filter_map(|held| Some(self.held.get(held)?.socket.as_fd())).collect())
+        Ok(found.into_iter().filter_map(|bound| Some(self.sockets.get(bound)?.socket.as_fd())).collect())
     }
 
     fn note_given(&mut self, position: usize, id: InstanceId) {
-        if let Some(held) = self.held.get_mut(position).filter(|held| !held.is_served && !held.given_to.contains(&id)) {
-            held.given_to.push(id);
+        if let Some(bound) =
+            self.sockets.get_mut(position).filter(|bound| !bound.is_served && !bound.given_to.contains(&id))
+        {
+            bound.given_to.push(id);
         }
     }
 
-    /// The position of what listens there, bound now if nothing does.
-    fn obtain(&mut self, wanted: &Listen, slot: Option<InstanceId>) -> Result<usize, Errno> {
+    /// The position of the socket, which is bound if it does not exist.
+    fn find_or_bind(&mut self, wanted: &Listen, slot: Option<InstanceId>) -> Result<usize, Errno> {
         let Listen { address, nonblocking, .. } = wanted;
-        let is_it = |held: &Held| {
-            held.slot == slot && held.nonblocking == *nonblocking && is_same_place(&held.address, address)
+        let is_it = |bound: &BoundSocket| {
+            bound.slot == slot && bound.nonblocking == *nonblocking && is_same_address(&bound.address, address)
         };
-        if let Some(position) = self.held.iter().position(is_it) {
+        if let Some(position) = self.sockets.iter().position(is_it) {
             return Ok(position);
         }
-        let overlapping = || self.held.iter().filter(|held| held.address.overlaps(address));
+        let overlapping = || self.sockets.iter().filter(|bound| bound.address.overlaps(address));
         if matches!(address, Address::Unix { .. }) && overlapping().next().is_some() {
             return Err(Errno::EADDRINUSE);
         }
         let mut mode = if slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
-        // `listen_mode` or `nonblocking` may have been changed, or `127.0.0.1` into `0.0.0.0`, while those of before are
-        // still in use.
-        for held in overlapping() {
+        // `listen_mode`, `nonblocking` or the address (`127.0.0.1` to `0.0.0.0`) may have changed while the older sockets
+        // are still in use.
+        for bound in overlapping() {
             mode = ListenMode::Reuseport;
-            listen::enable_reuseport(&held.socket);
+            listen::enable_reuseport(&bound.socket);
         }
         let (socket, file) = listen::open(address, mode)?;
         if *nonblocking {
             listen::set_nonblocking(&socket)?;
         }
-        self.held.push(Held {
+        self.sockets.push(BoundSocket {
             address: address.clone(),
             slot,
             nonblocking: *nonblocking,
             socket,
             file,
             is_current: true,
-            // The only one that there is gets everything anyway.
-            is_served: !self.has_old,
+            // A single socket gets all connections anyway.
+            is_served: !self.has_old_sockets,
             given_to: Vec::new(),
             preferred: None,
         });
         if mode == ListenMode::Reuseport {
             self.prefer(address);
         }
-        Ok(self.held.len() - 1)
+        Ok(self.sockets.len() - 1)
     }
 
-    /// Tells the kernel which one of two sockets at `address` gets the connections: the one that the plan names as soon as
-    /// somebody serves it.
+    /// Tells the kernel which of two sockets at `address` gets the connections: the one of the current plan as soon as it is
+    /// served.
     fn prefer(&mut self, address: &Address) {
-        let mut group: Vec<&mut Held> = self.held.iter_mut().filter(|held| held.address == *address).collect();
+        let mut group: Vec<&mut BoundSocket> =
+            self.sockets.iter_mut().filter(|bound| bound.address == *address).collect();
         let preferred = match group.as_slice() {
-            [first @ Held { slot: None, .. }, second @ Held { slot: None, .. }] => {
-                let is_wanted = |held: &Held| held.is_served && held.is_current;
+            [first @ BoundSocket { slot: None, .. }, second @ BoundSocket { slot: None, .. }] => {
+                let is_wanted = |bound: &BoundSocket| bound.is_served && bound.is_current;
                 let is_second = !is_wanted(first) && (is_wanted(second) || (second.is_served && !first.is_served));
                 Some(u32::from(is_second))
             }
             _ => None,
         };
-        for held in group.iter_mut().filter(|held| held.preferred != preferred) {
-            listen::select_reuseport_socket(&held.socket, preferred);
-            held.preferred = preferred;
+        for bound in group.iter_mut().filter(|bound| bound.preferred != preferred) {
+            listen::select_reuseport_socket(&bound.socket, preferred);
+            bound.preferred = preferred;
         }
     }
 
-    /// Says who has the address, as far as that can be found out at little cost: it may be the same for a thousand
-    /// instances.
-    fn tell_who_has(&mut self, address: &Address) {
+    /// Logs which process uses the address. The lookups are limited by a budget, because a thousand instances may fail at
+    /// once.
+    fn log_port_owner(&mut self, address: &Address) {
         let now = sys::now();
-        if now.since(self.looked) >= BETWEEN_LOOKS {
-            (self.looked, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);
+        if now.since(self.last_lookup) >= LOOKUP_BUDGET_INTERVAL {
+            (self.last_lookup, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);
         }
-        if self.held.iter().any(|held| is_same_place(&held.address, address)) {
+        if self.sockets.iter().any(|bound| is_same_address(&bound.address, address)) {
             log::error!(
                 "{address} is in use by processes that were started with a different `nonblocking`: stop them first"
             );
@@ -195,69 +199,69 @@ impl Sockets {
         }
     }
 
-    /// From now on `plan` is the plan: what it has in common with the one before stays as it is, what is new is bound.
-    /// What it does not name any more is closed as soon as no process is left that was given it; see [`Self::release`].
+    /// Applies a new plan: binds new sockets and keeps the others. Sockets that it does not use are closed by
+    /// [`Self::release`] when no process has them any more.
     pub(super) fn apply_config(&mut self, plan: &Plan) {
         for service in plan.services.iter().filter(|service| service.instances > 0) {
-            service.process.listen.iter().for_each(|listen| self.permit(&listen.address));
+            service.process.listen.iter().for_each(|listen| self.update_permissions(&listen.address));
         }
-        self.has_old = true;
+        self.has_old_sockets = true;
         self.bind_all(plan);
-        self.held.iter_mut().for_each(|held| held.is_current = is_in_plan(held, plan));
-        let steered = self.held.iter().filter(|held| held.preferred.is_some());
-        let addresses: Vec<Address> = steered.map(|held| held.address.clone()).collect();
+        self.sockets.iter_mut().for_each(|bound| bound.is_current = is_in_plan(bound, plan));
+        let steered = self.sockets.iter().filter(|bound| bound.preferred.is_some());
+        let addresses: Vec<Address> = steered.map(|bound| bound.address.clone()).collect();
         addresses.iter().for_each(|address| self.prefer(address));
     }
 
-    /// Closes what neither `plan` nor one of the `living` names, who are the instances that have a process and what that
-    /// is made of. To be called when a process has ended, and after [`Self::apply_config`].
+    /// Closes the sockets that neither `plan` nor one of the `living` processes uses. `living`: the instances that have a
+    /// process, with its definition. Call it when a process has exited, and after [`Self::apply_config`].
     pub(super) fn release<'a, I>(&mut self, plan: &Plan, living: impl Fn() -> I)
     where
         I: Iterator<Item = (InstanceId, &'a Service)>,
     {
-        if !self.has_old {
+        if !self.has_old_sockets {
             return;
         }
-        self.has_old = false;
-        let (closed, kept) = std::mem::take(&mut self.held).into_iter().partition(|held| {
-            if is_in_plan(held, plan) {
+        self.has_old_sockets = false;
+        let (closed, kept) = std::mem::take(&mut self.sockets).into_iter().partition(|bound| {
+            if is_in_plan(bound, plan) {
                 return false;
             }
-            let in_use = living().any(|(id, service)| names(service, held, Some(id)));
-            self.has_old |= in_use;
+            let in_use = living().any(|(id, service)| uses(service, bound, Some(id)));
+            self.has_old_sockets |= in_use;
             !in_use
         });
-        self.held = kept;
-        let addresses: Vec<Address> = closed.iter().map(|held: &Held| held.address.clone()).collect();
+        self.sockets = kept;
+        let addresses: Vec<Address> = closed.iter().map(|bound: &BoundSocket| bound.address.clone()).collect();
         close(closed);
         addresses.iter().for_each(|address| self.prefer(address));
     }
 
-    /// Closes the sockets of an instance that does not run and will not by itself: the kernel would give them their share
-    /// of the connections, and nobody would ever answer those.
+    /// Closes the own sockets of an instance that has stopped: the kernel would assign connections to them that are never
+    /// accepted.
     pub(super) fn release_instance(&mut self, id: InstanceId) {
-        self.held.retain(|held| held.slot != Some(id));
+        self.sockets.retain(|bound| bound.slot != Some(id));
     }
 
     /// Directs connections to the sockets of an instance that is ready.
     pub(super) fn prefer_those_of(&mut self, id: InstanceId) {
-        while let Some(held) = self.held.iter_mut().find(|held| held.given_to.contains(&id)) {
-            held.is_served = true;
-            held.given_to = Vec::new();
-            let address = held.address.clone();
+        while let Some(bound) = self.sockets.iter_mut().find(|bound| bound.given_to.contains(&id)) {
+            bound.is_served = true;
+            bound.given_to = Vec::new();
+            let address = bound.address.clone();
             self.prefer(&address);
         }
     }
 
-    /// At the end: closes all, and takes their files away.
+    /// Closes all sockets and removes their files.
     pub(super) fn close(&mut self) {
-        close(std::mem::take(&mut self.held));
+        close(std::mem::take(&mut self.sockets));
     }
 
-    /// The same path may be there for others now.
-    fn permit(&mut self, wanted: &Address) {
-        let Some(held) = self.held.iter_mut().find(|held| is_same_place(&held.address, wanted)) else { return };
-        if held.address == *wanted {
+    /// Applies a changed mode and owner to the file of a unix socket.
+    fn update_permissions(&mut self, wanted: &Address) {
+        let Some(bound) = self.sockets.iter_mut().find(|bound| is_same_address(&bound.address, wanted)) else { return };
+        if bound.address == *wanted {
             return;
         }
         if let Address::Unix { path, mode, owner } = wanted {
@@ -267,15 +271,15 @@ impl Sockets {
                 log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
             }
         }
-        held.address = wanted.clone();
+        bound.address = wanted.clone();
     }
 }
 
-fn close(sockets: Vec<Held>) {
-    sockets.into_iter().filter_map(|held| held.file).for_each(SocketFile::remove);
+fn close(sockets: Vec<BoundSocket>) {
+    sockets.into_iter().filter_map(|bound| bound.file).for_each(SocketFile::remove);
 }
 
-/// A path cannot be had twice.
+/// The mode of a socket: unix sockets are always shared, because a path cannot be bound twice.
 fn mode_of(service: &Service, address: &Address) -> ListenMode {
     match address {
         Address::Tcp(_) | Address::Udp(_) => service.process.listen_mode,
@@ -283,33 +287,33 @@ fn mode_of(service: &Service, address: &Address) -> ListenMode {
     }
 }
 
-/// Whether they are the same; mode and owner aside, which can be changed.
-fn is_same_place(one: &Address, other: &Address) -> bool {
+/// Whether the addresses are the same. The mode and owner of a unix socket are not compared.
+fn is_same_address(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Unix { path: one, .. }, Address::Unix { path: other, .. }) => one == other,
         _ => one == other,
     }
 }
 
-fn is_in_plan(held: &Held, plan: &Plan) -> bool {
+fn is_in_plan(bound: &BoundSocket, plan: &Plan) -> bool {
     let service_of = |service: ServiceIndex| plan.services.get(service.position());
-    match held.slot {
-        Some(id) => service_of(id.service).is_some_and(|service| service.instances > 0 && names(service, held, None)),
-        None => plan.services.iter().any(|service| service.instances > 0 && names(service, held, None)),
+    match bound.slot {
+        Some(id) => service_of(id.service).is_some_and(|service| service.instances > 0 && uses(service, bound, None)),
+        None => plan.services.iter().any(|service| service.instances > 0 && uses(service, bound, None)),
     }
 }
 
-/// `id`: of whom `service` is the definition; `None`: of all its instances.
-fn names(service: &Service, held: &Held, id: Option<InstanceId>) -> bool {
-    let is_its_own = match (held.slot, id) {
+/// Whether `service` uses the socket. `id`: the instance with this definition; `None`: all its instances.
+fn uses(service: &Service, bound: &BoundSocket, id: Option<InstanceId>) -> bool {
+    let is_its_own = match (bound.slot, id) {
         (Some(slot), Some(id)) => slot == id.slot(),
         _ => true,
     };
-    let wanted = if held.slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
+    let wanted = if bound.slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
     is_its_own
         && service.process.listen.iter().any(|Listen { address, nonblocking, .. }| {
-            is_same_place(address, &held.address)
-                && *nonblocking == held.nonblocking
+            is_same_address(address, &bound.address)
+                && *nonblocking == bound.nonblocking
                 && mode_of(service, address) == wanted
         })
 }

@@ -1,4 +1,4 @@
-//! Real sockets, plans made by hand.
+//! Tests with real sockets and hand-written plans.
 
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -50,12 +50,12 @@ fn id(service: u32, number: u32) -> InstanceId {
     InstanceId { service: ServiceIndex(service), number }
 }
 
-/// The numbers of the descriptors, by which sockets that have not been bound again are known.
+/// The numbers of the descriptors, which show whether a socket has been bound again.
 fn given(sockets: &mut Sockets, id: InstanceId, service: &Service) -> Vec<i32> {
     sockets.for_instance(id, service).unwrap().iter().map(|socket| socket.as_raw_fd()).collect()
 }
 
-fn nobody<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
+fn no_processes<'a>() -> std::iter::Empty<(InstanceId, &'a Service)> {
     std::iter::empty()
 }
 
@@ -64,7 +64,7 @@ fn is_nonblocking(socket: impl std::os::fd::AsFd) -> bool {
     nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK)
 }
 
-/// `service`, with sockets that do not block.
+/// `service` with non-blocking sockets.
 fn with_nonblocking(mut service: Service) -> Service {
     service.process.listen.iter_mut().for_each(|listen| listen.nonblocking = true);
     service
@@ -72,7 +72,7 @@ fn with_nonblocking(mut service: Service) -> Service {
 
 // fcntl(2): O_NONBLOCK is a flag of the open file description, which all processes share that have the socket.
 #[test]
-fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
+fn a_changed_nonblocking_binds_a_second_socket_and_old_processes_keep_theirs() {
     let (port, _reserved) = reserve_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
     let (blocking, nonblocking) = (plain(), with_nonblocking(plain()));
@@ -84,14 +84,14 @@ fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
         let new = given(&mut sockets, id(0, 0).surge(), after);
         assert_ne!(new, old);
         assert_eq!(
-            sockets.held.iter().map(|held| is_nonblocking(&held.socket)).collect::<Vec<_>>(),
+            sockets.sockets.iter().map(|bound| is_nonblocking(&bound.socket)).collect::<Vec<_>>(),
             [before, after].map(|service| service.process.listen[0].nonblocking)
         );
         sockets.release(&new_plan, || [(id(0, 0), before)].into_iter());
         assert_eq!(given(&mut sockets, id(0, 0), before), old);
-        sockets.release(&new_plan, nobody);
+        sockets.release(&new_plan, no_processes);
         assert_eq!(given(&mut sockets, id(0, 0), after), new);
-        assert_eq!(sockets.held.len(), 1);
+        assert_eq!(sockets.sockets.len(), 1);
         TcpStream::connect(port).unwrap();
     }
 }
@@ -99,19 +99,19 @@ fn another_nonblocking_is_another_socket_and_the_old_processes_keep_theirs() {
 /// How many of 40 connections wait at each socket.
 fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
     let connections: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(port).unwrap()).collect();
-    let waiting = |held: &Held| {
-        let listener = TcpListener::from(held.socket.try_clone().unwrap());
-        // The flag is everybody's.
+    let waiting = |bound: &BoundSocket| {
+        let listener = TcpListener::from(bound.socket.try_clone().unwrap());
+        // All copies share the flag.
         listener.set_nonblocking(true).unwrap();
         std::iter::from_fn(|| listener.accept().ok()).count()
     };
-    let spread = sockets.held.iter().map(waiting).collect();
+    let spread = sockets.sockets.iter().map(waiting).collect();
     drop(connections);
     spread
 }
 
 #[test]
-fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_not_wanted() {
+fn connections_go_to_the_new_socket_once_it_is_served_and_back_after_a_rollback() {
     let (port, _reserved) = reserve_port();
     let plain = || service("web", ListenMode::Shared, &[Address::Tcp(port)]);
     let (before, after) = (plain(), with_nonblocking(plain()));
@@ -131,7 +131,7 @@ fn connections_go_to_the_new_socket_as_soon_as_it_is_served_and_back_if_it_is_no
     assert_eq!(spread(&sockets, port), [40, 0], "the reload has failed");
     sockets.apply_config(&new_plan);
     assert_eq!(spread(&sockets, port), [0, 40]);
-    sockets.release(&new_plan, nobody);
+    sockets.release(&new_plan, no_processes);
     assert_eq!(spread(&sockets, port), [40], "the new one is left");
     // From now on it is the old one.
     sockets.apply_config(&old_plan);
@@ -158,7 +158,7 @@ fn a_group_with_sockets_of_instances_is_left_to_the_kernel() {
 
 // unix(7): a path is bound once.
 #[test]
-fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
+fn a_unix_socket_changes_nonblocking_when_the_last_old_process_has_exited() {
     let path = std::env::temp_dir().join(format!("keepalive-sockets-nonblocking-{}", std::process::id()));
     let plain =
         || service("web", ListenMode::Shared, &[Address::Unix { path: path.clone(), mode: 0o600, owner: None }]);
@@ -171,7 +171,7 @@ fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
     let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
     assert_eq!(sockets.for_instance(id(0, 0).surge(), &after).err(), Some(failure));
     assert_eq!(given(&mut sockets, id(0, 0), &before), old);
-    sockets.release(&new_plan, nobody);
+    sockets.release(&new_plan, no_processes);
     assert!(is_nonblocking(sockets.for_instance(id(0, 0), &after).unwrap()[0]));
     assert!(path.exists());
     sockets.close();
@@ -179,7 +179,7 @@ fn a_path_changes_nonblocking_when_the_last_old_process_has_gone() {
 }
 
 #[test]
-fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
+fn a_shared_socket_is_bound_before_any_start_and_is_the_same_for_all() {
     let [(one, _reserved_one), (other, _reserved_other)] = [reserve_port(), reserve_port()];
     let web = service("web", ListenMode::Shared, &[Address::Tcp(one), Address::Tcp(other)]);
     let mut sockets = Sockets::new(&plan(&[&web]));
@@ -193,7 +193,7 @@ fn what_is_shared_is_bound_before_anything_starts_and_the_same_for_all() {
 }
 
 #[test]
-fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
+fn with_reuseport_each_instance_has_its_own_socket_until_it_stops() {
     let (port, _reserved) = reserve_port();
     let web = service("web", ListenMode::Reuseport, &[Address::Tcp(port)]);
     let plan = plan(&[&web]);
@@ -203,7 +203,7 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
     assert_ne!(first, second);
     assert_eq!(given(&mut sockets, id(0, 0).surge(), &web), first);
     sockets.apply_config(&plan);
-    sockets.release(&plan, nobody);
+    sockets.release(&plan, no_processes);
     assert_eq!(given(&mut sockets, id(0, 1), &web), second);
     sockets.release_instance(id(0, 0));
     TcpStream::connect(port).unwrap();
@@ -212,7 +212,7 @@ fn each_instance_has_a_socket_of_its_own_with_reuseport_until_it_is_at_rest() {
 }
 
 #[test]
-fn what_cannot_be_bound_is_tried_again_at_each_start() {
+fn a_failed_bind_is_retried_at_each_start() {
     let ((free, _reserved), taken) = (reserve_port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = Address::Tcp(taken.local_addr().unwrap());
     let web = service("web", ListenMode::Shared, &[Address::Tcp(free), address]);
@@ -226,7 +226,7 @@ fn what_cannot_be_bound_is_tried_again_at_each_start() {
 }
 
 #[test]
-fn a_new_plan_closes_only_what_nobody_names_any_more() {
+fn a_new_plan_closes_only_unused_sockets() {
     let reserved = [(); 3].map(|()| reserve_port());
     let [stays, goes, comes] = reserved.each_ref().map(|(address, _)| *address);
     let before = service("web", ListenMode::Shared, &[Address::Tcp(stays), Address::Tcp(goes)]);
@@ -241,14 +241,14 @@ fn a_new_plan_closes_only_what_nobody_names_any_more() {
     let has = given(&mut sockets, id(0, 0), &after);
     assert_eq!(has[1], had[0], "not bound again");
     TcpStream::connect(goes).unwrap();
-    sockets.release(&new_plan, nobody);
+    sockets.release(&new_plan, no_processes);
     TcpStream::connect(goes).unwrap_err();
     TcpStream::connect(stays).unwrap();
     assert_eq!(given(&mut sockets, id(0, 0), &after), has);
 }
 
 #[test]
-fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
+fn a_removed_service_keeps_no_sockets() {
     let (port, _reserved) = reserve_port();
     for mode in [ListenMode::Shared, ListenMode::Reuseport] {
         let mut web = service("web", mode, &[Address::Tcp(port)]);
@@ -257,13 +257,13 @@ fn a_service_that_is_in_the_plan_no_more_keeps_no_sockets() {
         TcpStream::connect(port).unwrap();
         web.instances = 0;
         sockets.apply_config(&plan(&[&web]));
-        sockets.release(&plan(&[&web]), nobody);
+        sockets.release(&plan(&[&web]), no_processes);
         TcpStream::connect(port).unwrap_err();
     }
 }
 
 #[test]
-fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
+fn the_listen_mode_can_change_while_old_sockets_are_in_use() {
     let (port, _reserved) = reserve_port();
     let modes = [ListenMode::Shared, ListenMode::Reuseport];
     for (before, after) in [(modes[0], modes[1]), (modes[1], modes[0])] {
@@ -275,14 +275,14 @@ fn the_mode_of_listening_can_change_while_the_old_sockets_are_in_use() {
         assert_ne!(given(&mut sockets, id(0, 0).surge(), &after), old);
         sockets.release(&plan(&[&after]), || [(id(0, 0), &before)].into_iter());
         assert_eq!(given(&mut sockets, id(0, 0), &before), old);
-        sockets.release(&plan(&[&after]), nobody);
-        assert_eq!(sockets.held.len(), 1);
+        sockets.release(&plan(&[&after]), no_processes);
+        assert_eq!(sockets.sockets.len(), 1);
         TcpStream::connect(port).unwrap();
     }
 }
 
 #[test]
-fn a_file_keeps_its_socket_when_its_mode_changes_and_goes_with_it() {
+fn a_socket_file_survives_a_change_of_its_mode_and_is_removed_with_its_socket() {
     let path = std::env::temp_dir().join(format!("keepalive-sockets-{}", std::process::id()));
     let at = |mode| Address::Unix { path: path.clone(), mode, owner: None };
     let (before, after) =

@@ -1,4 +1,4 @@
-//! How the main process of a run comes to be: what it is given, and what is known of it from then on.
+//! Starts the main process of a run: prepares its descriptors, spawns it, registers it with the subsystems.
 
 use std::os::fd::AsFd as _;
 
@@ -11,12 +11,12 @@ use super::probe::Probes;
 use super::processes::Processes;
 use super::resources::Resources;
 use super::runs::RunSpec;
-use super::state::Company;
+use super::state::MemoryUse;
 use crate::model::{Pid, RunId, StartFailure, StartStep};
 use crate::supervisor::Event;
 use crate::sys::{ExecResult, Poller};
 
-/// What takes part in a start.
+/// The subsystems that take part in a start.
 pub(super) struct Start<'a> {
     pub(super) processes: &'a mut Processes,
     pub(super) resources: &'a mut Resources,
@@ -27,18 +27,18 @@ pub(super) struct Start<'a> {
     pub(super) poller: &'a Poller,
 }
 
-/// A process that has been made.
-struct Made {
+/// A process that has been created.
+struct Spawned {
     pid: Pid,
     progress: ExecResult,
     pipes: ChildPipes,
 }
 
 impl Start<'_> {
-    /// Starts a run. Gives back what the supervisor has to know, the answer to its action first.
+    /// Starts a run. The first event is the answer to `Action::Spawn`.
     pub(super) fn start(mut self, run: RunId, spec: RunSpec) -> Vec<Event> {
-        let Made { pid, progress, pipes } = match self.make(run, &spec) {
-            Ok(made) => made,
+        let Spawned { pid, progress, pipes } = match self.spawn(run, &spec) {
+            Ok(spawned) => spawned,
             Err(refused) => return vec![refused],
         };
         let mut events = vec![Event::Spawned { run, pid }];
@@ -55,20 +55,20 @@ impl Start<'_> {
         events
     }
 
-    /// The process, or the event that says why there is none.
-    fn make(&mut self, run: RunId, spec: &RunSpec) -> Result<Made, Event> {
+    /// Creates the process, or returns the event that says why that failed.
+    fn spawn(&mut self, run: RunId, spec: &RunSpec) -> Result<Spawned, Event> {
         let out_of = |errno| Event::SpawnFailed { run, errno };
         let refused = |failure: StartFailure| match failure.is_shortage() {
             true => out_of(failure.errno),
             false => Event::BindFailed { run, failure },
         };
         let RunSpec { instance, definition, .. } = spec;
-        let company = match self.processes.has_processes_of(*instance) {
-            true => Company::Others,
-            false => Company::Nobody,
+        let memory_use = match self.processes.has_processes_of(*instance) {
+            true => MemoryUse::Shared,
+            false => MemoryUse::Exclusive,
         };
         let sockets = self.resources.sockets.for_instance(*instance, definition).map_err(refused)?;
-        let state = self.resources.states.for_instance(*instance, definition, company);
+        let state = self.resources.states.for_instance(*instance, definition, memory_use);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
         let pipes = ChildPipes::new(definition).map_err(out_of)?;
         let notify =
@@ -82,6 +82,6 @@ impl Start<'_> {
         };
         let made = self.processes.factory.spawn(spec, &inherited_fds, self.logging);
         let (pid, progress) = made.map_err(out_of)?;
-        Ok(Made { pid, progress, pipes })
+        Ok(Spawned { pid, progress, pipes })
     }
 }

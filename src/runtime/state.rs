@@ -1,7 +1,6 @@
-//! `state`: memory of each instance that survives its processes, for as long as the configuration has the service.
+//! `state`: memory of an instance that survives its processes, until the service is removed from the configuration.
 //!
-//! A file in its place (`persist`) is none of this room's business: each process opens it before it runs its program, so
-//! that a file system that hangs holds up nobody else.
+//! With `persist` it is a file, which each child opens before it executes its program: PID 1 does not wait for file systems.
 
 use std::os::fd::OwnedFd;
 
@@ -12,11 +11,11 @@ use crate::model::plan::{Service, State};
 use crate::model::{InstanceId, ServiceIndex};
 use crate::sys::memfd;
 
-/// Whether anything else is alive of an instance and its surge, which may have the memory mapped.
+/// Whether other processes of the instance may have the memory mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Company {
-    Nobody,
-    Others,
+pub(super) enum MemoryUse {
+    Exclusive,
+    Shared,
 }
 
 /// The memory of all instances that have some.
@@ -24,17 +23,16 @@ pub(super) enum Company {
 pub(super) struct States(ByInstance<Option<OwnedFd>>);
 
 impl States {
-    /// The memory for a process of `id` that is made of `service`, by a descriptor that no other process has; `None`: it is
-    /// to have none. It is made larger if `service` wants more; smaller only if nobody else is there: who has mapped what
-    /// is cut off dies of SIGBUS.
+    /// A new descriptor of the memory for a process of `id`; `None` if `service` has none. The memory grows to the configured
+    /// size. It shrinks only if no other process may have it mapped: access beyond the end raises SIGBUS.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM, ENOSPC; EFBIG: it can never be so large, or may not.
+    /// EMFILE, ENFILE, ENOMEM, ENOSPC; EFBIG: the size is not possible or not permitted.
     pub(super) fn for_instance(
         &mut self,
         id: InstanceId,
         service: &Service,
-        company: Company,
+        memory_use: MemoryUse,
     ) -> Result<Option<OwnedFd>, Errno> {
         let Some(State { size: wanted, persist: None }) = &service.process.state else { return Ok(None) };
         let Some(slot) = self.0.entry(id) else { return Ok(None) };
@@ -43,13 +41,13 @@ impl States {
             None => slot.insert(memfd::create_resizable()?),
         };
         let size = memfd::size(&*memory)?;
-        if size < *wanted || (size > *wanted && company == Company::Nobody) {
+        if size < *wanted || (size > *wanted && memory_use == MemoryUse::Exclusive) {
             memfd::resize(&*memory, *wanted)?;
         }
         memfd::reopen(memory).map(Some)
     }
 
-    /// Drops that of a service that is not to be any more.
+    /// Drops the memory of a service that has been removed.
     pub(super) fn forget(&mut self, service: ServiceIndex) {
         self.0.take(service);
     }
@@ -73,12 +71,12 @@ mod tests {
         InstanceId { service: ServiceIndex(2), number }
     }
 
-    fn given(states: &mut States, id: InstanceId, size: u64, company: Company) -> File {
-        File::from(states.for_instance(id, &with_state(size), company).unwrap().unwrap())
+    fn given(states: &mut States, id: InstanceId, size: u64, memory_use: MemoryUse) -> File {
+        File::from(states.for_instance(id, &with_state(size), memory_use).unwrap().unwrap())
     }
 
     fn file(states: &mut States, id: InstanceId, size: u64) -> File {
-        given(states, id, size, Company::Nobody)
+        given(states, id, size, MemoryUse::Exclusive)
     }
 
     fn content(file: &File) -> Vec<u8> {
@@ -88,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn each_instance_has_its_own_and_its_twin_has_the_same() {
+    fn each_instance_has_its_own_memory_and_shares_it_with_its_surge_instance() {
         let mut states = States::default();
         file(&mut states, instance(0), 16).write_all_at(b"zero", 0).unwrap();
         file(&mut states, instance(7), 16).write_all_at(b"seven", 0).unwrap();
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_into_another_size_is_kept() {
+    fn the_content_is_kept_when_the_size_changes() {
         let mut states = States::default();
         file(&mut states, instance(0), 5).write_all_at(b"12345", 0).unwrap();
         for (size, expect) in [(8, &b"12345\0\0\0"[..]), (2, b"12"), (4, b"12\0\0")] {
@@ -109,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_while_a_twin_of_another_size_is_tried_is_there_for_both() {
+    fn a_surge_instance_of_another_size_shares_the_content() {
         for size in [8, 2] {
             let mut states = States::default();
             let old = file(&mut states, instance(0), 4);
             old.write_all_at(b"old", 0).unwrap();
-            let surge = given(&mut states, instance(0).surge(), size, Company::Others);
+            let surge = given(&mut states, instance(0).surge(), size, MemoryUse::Shared);
             assert_eq!(&content(&surge)[..4], b"old\0");
             old.write_all_at(b"late", 0).unwrap();
             assert_eq!(&content(&surge)[..4], b"late");
@@ -124,18 +122,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_cut_while_somebody_else_has_it() {
+    fn the_memory_does_not_shrink_while_another_process_has_it() {
         let mut states = States::default();
         let old = file(&mut states, instance(0), 4);
         old.write_all_at(b"1234", 0).unwrap();
-        assert_eq!(content(&given(&mut states, instance(0).surge(), 2, Company::Others)), b"1234");
+        assert_eq!(content(&given(&mut states, instance(0).surge(), 2, MemoryUse::Shared)), b"1234");
         assert_eq!(content(&old), b"1234");
-        assert_eq!(content(&given(&mut states, instance(0), 6, Company::Others)), b"1234\0\0");
-        assert_eq!(content(&given(&mut states, instance(0), 2, Company::Nobody)), b"12");
+        assert_eq!(content(&given(&mut states, instance(0), 6, MemoryUse::Shared)), b"1234\0\0");
+        assert_eq!(content(&given(&mut states, instance(0), 2, MemoryUse::Exclusive)), b"12");
     }
 
     #[test]
-    fn whatever_a_process_has_made_of_its_size_the_next_one_has_what_it_wants() {
+    fn a_size_that_a_process_has_changed_is_restored_for_the_next_one() {
         let mut states = States::default();
         for size in [0, 3, 1 << 40] {
             file(&mut states, instance(0), 4).set_len(size).unwrap();
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn that_of_a_service_that_has_gone_is_empty_when_it_returns() {
+    fn the_memory_of_a_removed_service_is_empty_when_it_returns() {
         let mut states = States::default();
         file(&mut states, instance(1), 5).write_all_at(b"12345", 0).unwrap();
         for (gone, expect) in [(ServiceIndex(1), b"12345"), (ServiceIndex(7), b"12345"), (ServiceIndex(2), &[0; 5])] {
@@ -156,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_none_has_none() {
+    fn a_service_without_state_gets_no_memory() {
         let mut states = States::default();
         assert!(
             states
-                .for_instance(instance(0), &Service::new("web", Process::new(Box::default())), Company::Nobody)
+                .for_instance(instance(0), &Service::new("web", Process::new(Box::default())), MemoryUse::Exclusive)
                 .unwrap()
                 .is_none()
         );
-        let refused = states.for_instance(instance(0), &with_state(u64::MAX), Company::Nobody);
+        let refused = states.for_instance(instance(0), &with_state(u64::MAX), MemoryUse::Exclusive);
         assert_eq!(refused.err(), Some(Errno::EFBIG));
     }
 }

@@ -1,4 +1,4 @@
-//! What the parts of the loop have in common, so that a turn can go through all of them.
+//! The interface of the subsystems: the parts of the event loop that own state.
 
 use std::rc::Rc;
 
@@ -8,59 +8,60 @@ use crate::model::{Mono, Plan};
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::Poller;
 
-/// What makes many actions waits while more actions than this wait for each instance: forwarding a signal makes an action
-/// for every instance, and a flood of them would fill the memory. Signals stay with the kernel, which holds each standard
-/// one once.
+/// While more actions than this are pending for each instance, events that cause many actions are held back: a forwarded
+/// signal causes one for each instance, and a flood of signals would exhaust the memory. Signals stay in the kernel, which
+/// keeps each standard signal once.
 const MAX_PENDING_ACTIONS_PER_INSTANCE: usize = 4;
 
-/// A part of the loop that owns its state.
+/// A part of the event loop that owns state.
 pub(super) trait Subsystem {
-    /// What of other subsystems it uses in its turn.
+    /// Other subsystems that it uses in its turn.
     type Needs<'a>
     where
         Self: Sized;
 
-    /// When it must run again although nothing becomes ready.
+    /// Its earliest deadline.
     fn due(&self) -> Option<Mono>;
 
-    /// Whether it has work left, so that the next turn does not wait.
+    /// Whether it has work left, so that the next turn must not wait.
     fn is_busy(&self) -> bool {
         false
     }
 
-    /// One of its descriptors is ready. Only takes note. Some have none: their processes are found by the reaper.
+    /// One of its descriptors is ready. Only records the token: the work is done in [`Self::turn`]. Subsystems without
+    /// descriptors do not implement this; the reaper finds their helper processes.
     fn on_ready(&mut self, _token: Token) {}
 
-    /// Does its share of a turn; gives back what the supervisor has to know.
+    /// Performs a bounded amount of work, and returns events for the supervisor.
     fn turn(&mut self, context: &mut Context<'_>, needs: Self::Needs<'_>) -> Vec<Event>
     where
         Self: Sized;
 }
 
-/// What every subsystem may use in its turn.
+/// What every subsystem can use in its turn.
 pub(super) struct Context<'a> {
-    /// When the turn began.
+    /// The start of the turn.
     pub(super) now: Mono,
     pub(super) plan: &'a Rc<Plan>,
     pub(super) poller: &'a Poller,
     pub(super) journal: &'a mut Journal,
-    /// To be read: what it has to know is given back by the turn.
+    /// For reading only: events are returned by [`Subsystem::turn`].
     pub(super) supervisor: &'a Supervisor,
 }
 
 impl Context<'_> {
-    /// Whether the supervisor may be given what makes many actions.
+    /// Whether the supervisor can take events that cause many actions.
     pub(super) fn has_capacity(&self) -> bool {
         has_capacity(self.supervisor)
     }
 }
 
-/// Whether `supervisor` may be given what makes many actions.
+/// Whether `supervisor` can take events that cause many actions.
 pub(super) fn has_capacity(supervisor: &Supervisor) -> bool {
     has_backlog_below(supervisor, MAX_PENDING_ACTIONS_PER_INSTANCE)
 }
 
-/// Whether no more than so many actions wait for each instance.
-pub(super) fn has_backlog_below(supervisor: &Supervisor, for_each: usize) -> bool {
-    supervisor.backlog() <= for_each * supervisor.instances() as usize
+/// Whether at most `per_instance` actions are pending for each instance.
+pub(super) fn has_backlog_below(supervisor: &Supervisor, per_instance: usize) -> bool {
+    supervisor.backlog() <= per_instance * supervisor.instances() as usize
 }

@@ -1,25 +1,25 @@
-//! What the poller can report, as the one word that epoll(7) keeps for each descriptor.
+//! The tokens that identify descriptors in epoll(7), encoded as 64 bits.
 
 use crate::model::RunId;
 
-/// A descriptor, or a group of them, that is waited for.
+/// A descriptor that the event loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     /// The signal queue.
     Signals,
-    /// The pipe by which a new process reports whether its program runs.
+    /// The pipe on which a new process reports the result of its execve.
     ExecResult(RunId),
-    /// The pipe that the logger holds open for as long as it lives.
+    /// The pipe that closes when the logger exits.
     LoggerExited,
-    /// The socket to the logger, which was full.
+    /// The socket to the logger: it was full and is writable again.
     LoggerWritable,
     /// The socket of sd_notify(3).
     Notify,
-    /// The pidfd of a main process that may not be our child.
+    /// The pidfd of a main process that may not be a child of keepalive.
     MainPidExited(RunId),
-    /// A descriptor of the descriptor store, by its number there.
+    /// A descriptor in the descriptor store, by its number there.
     StoredFd(u64),
-    /// What the readiness probe of this run waits for.
+    /// The connection or pipe of the readiness probe of this run.
     Probe(RunId),
     /// The ipc channel of this run.
     Channel(RunId),
@@ -27,11 +27,11 @@ pub(super) enum Token {
     ControlListener,
     /// Connections to the HTTP port.
     HttpListener,
-    /// A connection of the control server, by its number there.
+    /// A client of the control server, by its number there.
     Client(u64),
 }
 
-/// The bits below the kind.
+/// The number of bits below the kind of token.
 const PAYLOAD_BITS: u32 = 56;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 
@@ -56,7 +56,7 @@ impl From<Token> for u64 {
 }
 
 impl Token {
-    /// The token that was made into this word; `None`: none was.
+    /// The inverse of `u64::from`; `None` if no token has this encoding.
     pub(super) fn decode(word: u64) -> Option<Self> {
         let payload = word & PAYLOAD;
         Some(match (word >> PAYLOAD_BITS, payload) {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_token_is_decoded_as_what_it_was() {
+    fn each_token_is_decoded_to_itself() {
         let tokens = [1, PAYLOAD].map(RunId::new).into_iter().flat_map(|run| {
             [Token::ExecResult(run), Token::MainPidExited(run), Token::Probe(run), Token::Channel(run)]
         });
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_no_token_was_made_into_is_not_decoded() {
+    fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
             [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 13 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {

@@ -1,31 +1,31 @@
-//! What belongs to one turn of the loop.
+//! The data of one turn of the event loop.
 
 use super::signal_source::SignalSource;
 use crate::model::Mono;
 use crate::supervisor::Outcome;
 use crate::sys::Poller;
 
-/// What the loop waits for.
+/// The sources of events.
 pub(super) struct Inputs {
     pub(super) poller: Poller,
     pub(super) signals: SignalSource,
 }
 
-/// The present turn of the loop.
+/// The current turn of the event loop.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) now: Mono,
-    /// How many actions may still be done.
+    /// The number of actions that can still be performed.
     pub(super) budget: u32,
-    /// When the supervisor has to be woken; valid while the budget is not spent.
+    /// The deadline of the supervisor; valid if the budget is not used up.
     pub(super) until: Option<Mono>,
-    /// keepalive ends like this.
+    /// Set by `Action::Exit`.
     pub(super) outcome: Option<Outcome>,
-    /// There has been nothing to do for the first time.
+    /// The loop has been idle once.
     pub(super) is_settled: bool,
 }
 
-/// A subsystem, when it has its turn.
+/// The subsystems that have a turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
     Processes,

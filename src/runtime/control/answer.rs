@@ -1,4 +1,4 @@
-//! Answers that are made in one go: results of requests, and whether all is well.
+//! Answers that are written at once: results of requests, and readiness.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::runtime::text::{Counted, Span};
 use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, Reloaded, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
-/// So many instances are listed in an answer.
-const LISTED: usize = 1_000;
-/// So many are named in a sentence.
-const NAMED: usize = 5;
+/// The number of instances or services in an answer.
+const MAX_LISTED: usize = 1_000;
+/// The number of instances named in a message.
+const MAX_NAMED: usize = 5;
 
 /// An answer: the HTTP status and a body of JSON.
 pub(super) struct Answer {
@@ -33,7 +33,7 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
     Answer { status, body }
 }
 
-/// The answer to a request that was done or refused.
+/// The answer to a request that is done or was refused.
 pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
     let (status, word, reason) = match result {
         Ok(()) => (200, "done", done(snapshot, request)),
@@ -46,7 +46,7 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
     with_instances(snapshot, request, status, word, &reason)
 }
 
-/// The answer to a request that was not done in time: what is still going on.
+/// The answer to a request that was not done in time: names the instances that it waits for.
 pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
         Request::Control(_, Verb::Stop) => is_active(instance.state),
@@ -57,8 +57,9 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Du
     let surges =
         snapshot.view.services().flat_map(ServiceView::surges).filter(|surge| is_meant(request, surge.id.slot()));
     let underway: Vec<_> = targets(snapshot, request).filter(is_underway).chain(surges).collect();
-    let named = underway.iter().take(NAMED).map(|instance| sentence(instance, snapshot)).collect::<Vec<_>>().join("; ");
-    let more = match underway.len().saturating_sub(NAMED) {
+    let named =
+        underway.iter().take(MAX_NAMED).map(|instance| sentence(instance, snapshot)).collect::<Vec<_>>().join("; ");
+    let more = match underway.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
@@ -78,7 +79,7 @@ fn with_instances(snapshot: &StatusSnapshot<'_>, request: Request, status: u16, 
     object.text("reason", reason);
     let list = object.value("instances");
     list.push(b'[');
-    for (position, instance) in targets(snapshot, request).take(LISTED).enumerate() {
+    for (position, instance) in targets(snapshot, request).take(MAX_LISTED).enumerate() {
         if position > 0 {
             list.push(b',');
         }
@@ -209,8 +210,7 @@ fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> Strin
     if reason.is_empty() { format!("{name} {is}") } else { format!("{name} {is} ({reason})") }
 }
 
-/// `{"ready": …, "reason": …, "services": {"web": {"ready": …, "state": …}}}`: 200 if all that should be ready are, else
-/// 503.
+/// `{"ready": …, "reason": …, "services": {"web": {"ready": …, "state": …}}}`: 200 if the target is ready, else 503.
 pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer {
     let is_meant = |service: &ServiceView<'_>| match target {
         Target::All => true,
@@ -228,7 +228,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
             }
         }
         Target::All | Target::Service(_) => {
-            services.iter().filter_map(|service| what_is_missing(*service, snapshot, target)).collect()
+            services.iter().filter_map(|service| why_not_ready(*service, snapshot, target)).collect()
         }
     };
     let ready = missing.is_empty() && !snapshot.view.is_stopping;
@@ -236,8 +236,8 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
         _ if snapshot.view.is_stopping => "keepalive is shutting down".to_owned(),
         [] => "ready".to_owned(),
         [..] => {
-            let more = missing.len().saturating_sub(NAMED);
-            let named = missing.get(..NAMED).unwrap_or(&missing).join("; ");
+            let more = missing.len().saturating_sub(MAX_NAMED);
+            let named = missing.get(..MAX_NAMED).unwrap_or(&missing).join("; ");
             if more > 0 { format!("{named}; and {more} more") } else { named }
         }
     };
@@ -246,7 +246,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     object.plain("ready", ready);
     object.text("reason", &reason);
     let mut inner = Object::new(object.value("services"));
-    for service in services.into_iter().take(LISTED) {
+    for service in services.into_iter().take(MAX_LISTED) {
         let mut one = Object::new(inner.value(service.name));
         one.plain("ready", service.ready);
         one.text("state", state_of(service).as_str());
@@ -258,9 +258,9 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     Answer { status: if ready { 200 } else { 503 }, body }
 }
 
-/// What keeps a service from being ready that should be. Unless it is asked for by name, that is each that has been
-/// started, until it has completed; one that does not start by itself until it is stopped.
-fn what_is_missing(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, target: Target) -> Option<String> {
+/// Why a service that should be ready is not. If all services are asked for, a service that was not started or has completed
+/// need not be ready, and neither need one without `autostart` that was stopped.
+fn why_not_ready(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, target: Target) -> Option<String> {
     let planned = snapshot.plan.services.get(service.index.position())?;
     let state = state_of(service);
     let is_idle = |instance: &InstanceView<'_>| {

@@ -1,11 +1,10 @@
-//! Bodies that are made piece by piece: however large the service set is, one piece is what is in memory and what one turn
-//! of the loop makes.
+//! Bodies that are written piece by piece: each turn writes one piece, and only one piece is in memory.
 
 use super::metrics;
 use super::snapshot::{self, Cursor, StatusSnapshot, is_full};
 use crate::runtime::journal::events::write_dropped;
 
-/// A body that is being made, and how far it is.
+/// A body, with the position of the next piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamingBody {
     Status(Cursor),
@@ -28,11 +27,11 @@ impl StreamingBody {
         }
     }
 
-    /// Writes the next piece. Whether it was the last one.
-    pub(super) fn go_on(&mut self, shown: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+    /// Writes the next piece. Returns whether it was the last one.
+    pub(super) fn advance(&mut self, shown: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Status(cursor) => snapshot::status(cursor, shown, out),
-            Self::Metrics { family, cursor } => metrics::go_on(family, cursor, shown, out),
+            Self::Metrics { family, cursor } => metrics::advance(family, cursor, shown, out),
             Self::Events { after } => events(after, shown, out),
         }
     }
@@ -43,7 +42,7 @@ fn events(after: &mut u64, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> 
         if is_full(out) {
             return false;
         }
-        // At the very beginning nothing is lost that this client could have had.
+        // At the beginning no event is missing for this client.
         if *after > 0 && event.number() > *after + 1 {
             write_dropped(event.number() - *after - 1, out);
         }

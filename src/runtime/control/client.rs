@@ -1,4 +1,4 @@
-//! One connection: what has come in, what is still to go out, and how long that may take.
+//! One connection: reads the request, sends the answer, within time limits.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,23 +14,24 @@ use crate::runtime::json::push;
 use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
 
-/// A request line with its headers is no longer.
-const LONGEST_HEAD: usize = 8 << 10;
-const MOST_HEADERS: usize = 64;
-/// A request has to be complete, and every piece of an answer taken, within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// So much of what nobody wants to know is read.
-const MOST_DISCARDED: usize = 256 << 10;
-/// After the answer, so long is waited for the client to close: data that it has sent and nobody has read would make
-/// the kernel throw the answer away.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// The maximum size of the request line and headers, in bytes: ample for the parameters of any request.
+const MAX_HEAD: usize = 8 << 10;
+/// The maximum number of headers.
+const MAX_HEADERS: usize = 64;
+/// The time limit for the request, and for each piece of the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The number of bytes that are read and discarded after a request.
+const MAX_DISCARDED: usize = 256 << 10;
+/// How long a client has to close the connection after the answer. With unread data, closing it at once would discard the
+/// answer.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a client has come in.
+/// The listening socket that a client has connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listener {
-    /// The control socket: whoever is allowed to connect may do everything.
+    /// The control socket: all requests are permitted.
     Control,
-    /// Read-only HTTP.
+    /// The HTTP port: read-only.
     Http,
 }
 
@@ -40,37 +41,37 @@ pub(super) struct Client {
     pub(super) fd: OwnedFd,
     pub(super) listener: Listener,
     pub(super) stage: Stage,
-    /// When it is given up, or a request that it waits for is.
+    /// The deadline of the current stage.
     pub(super) deadline: Option<Mono>,
     pub(super) interest: Interest,
-    /// It is not to be here, and this is to be said to it.
+    /// The client is rejected with this status and reason.
     pub(super) refusal: Option<(u16, String)>,
-    /// It has asked for the head of the answer alone.
-    pub(super) wants_head: bool,
+    /// The request method is HEAD.
+    pub(super) is_head_request: bool,
     out: Vec<u8>,
     sent: usize,
-    /// There is more to be read than the request.
-    lingers: bool,
-    /// So much of it has been.
+    /// The client may have sent more than the request.
+    has_unread_input: bool,
+    /// The number of bytes of it that have been discarded.
     discarded: usize,
 }
 
-/// How far a connection is.
+/// The stage of a connection.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The request is not complete.
     Reading(Vec<u8>),
-    /// It is being found out what the instances use.
+    /// The usage of the instances is being measured for this body.
     Measuring(StreamingBody),
-    /// Until something is done, for so long at most.
+    /// The supervisor performs the request, which has this timeout.
     Awaiting(Request, Duration),
-    /// What is to go out, and whether there will be more of it.
+    /// The answer is being sent; then the rest of the body, if any.
     Sending(Option<StreamingBody>),
     /// All events up to this one have been sent; the next ones follow as they come.
     Following(u64),
-    /// Everything has been sent.
-    Leaving,
-    /// It is the logger's.
+    /// The answer has been sent. Waits for the client to close.
+    Closing,
+    /// The logger has the connection.
     HandedOver,
 }
 
@@ -80,30 +81,28 @@ pub(super) struct Head {
     pub(super) target: String,
 }
 
-/// What has come in.
+/// The result of reading from a client.
 pub(super) enum Incoming {
-    /// Not all of it.
-    Part,
+    Incomplete,
     Request(Head),
-    /// Not to be understood.
+    /// The status and reason of the refusal.
     Malformed(u16, &'static str),
     /// The client has closed.
     Closed,
 }
 
-/// Whether all could be sent.
+/// How much has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    Enough,
-    None,
+enum Sent {
+    All,
+    Part,
 }
 
-/// What is to become of a client.
+/// Whether a connection is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionFate {
-    Stays,
-    /// It has got its answer, or has gone.
-    Over,
+    Keep,
+    Close,
 }
 
 impl Client {
@@ -112,45 +111,45 @@ impl Client {
             fd,
             listener,
             stage: Stage::Reading(Vec::new()),
-            deadline: Some(now + PATIENCE),
+            deadline: Some(now + CLIENT_TIMEOUT),
             interest: Interest::Input,
             refusal: None,
-            wants_head: false,
+            is_head_request: false,
             out: Vec::new(),
             sent: 0,
-            lingers: false,
+            has_unread_input: false,
             discarded: 0,
         }
     }
 
-    /// Takes in more of the request.
+    /// Reads more of the request.
     pub(super) fn read(&mut self) -> Incoming {
         let mut buffer = [0; 4 << 10];
-        let Stage::Reading(head) = &mut self.stage else { return Incoming::Part };
+        let Stage::Reading(head) = &mut self.stage else { return Incoming::Incomplete };
         let length = match socket::receive(self.fd.as_fd(), &mut buffer) {
             Ok(0) => return Incoming::Closed,
             Ok(length) => length,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Part,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Incomplete,
             Err(_) => return Incoming::Closed,
         };
         head.extend(buffer.iter().take(length));
         let incoming = parse(head);
         match &incoming {
             Incoming::Request(_) if head.ends_with(b"\r\n\r\n") || head.ends_with(b"\n\n") => {
-                self.lingers = has_body(head);
+                self.has_unread_input = has_body(head);
             }
-            Incoming::Request(_) | Incoming::Malformed(..) => self.lingers = true,
-            Incoming::Part | Incoming::Closed => {}
+            Incoming::Request(_) | Incoming::Malformed(..) => self.has_unread_input = true,
+            Incoming::Incomplete | Incoming::Closed => {}
         }
         incoming
     }
 
-    /// From now on this is to be sent.
+    /// Starts to send an answer.
     pub(super) fn answer(&mut self, answer: Answer, now: Mono) {
         self.answer_with(answer, "", now);
     }
 
-    /// The same, with more lines in the head.
+    /// Starts to send an answer with additional headers.
     pub(super) fn answer_with(&mut self, answer: Answer, extra: &str, now: Mono) {
         let length = answer.body.len();
         self.out = head(answer.status, "application/json", Some(length), extra);
@@ -158,108 +157,108 @@ impl Client {
         self.begin(None, now);
     }
 
-    /// From now on this document is to be sent.
+    /// Starts to send a document.
     pub(super) fn document(&mut self, content_type: &str, extra: &str, body: &[u8], now: Mono) {
         self.out = head(200, content_type, Some(body.len()), extra);
         self.out.extend(body);
         self.begin(None, now);
     }
 
-    /// From now on `body` is to be sent.
+    /// Starts to send `body`.
     pub(super) fn stream(&mut self, mut body: StreamingBody, snapshot: &StatusSnapshot<'_>) {
         let mut piece = Vec::new();
-        let is_all = body.go_on(snapshot, &mut piece);
+        let is_all = body.advance(snapshot, &mut piece);
         let length = is_all.then_some(piece.len());
         self.out = head(200, body.content_type(), length, "");
         self.out.extend(piece);
         self.begin((!is_all).then_some(body), snapshot.now);
     }
 
-    /// From now on the events are to be sent, and those to come.
+    /// Starts to send the events, and continues with new ones.
     pub(super) fn follow(&mut self, now: Mono) {
         self.out = head(200, "application/x-ndjson", None, "");
         self.begin(None, now);
-        if !self.wants_head {
+        if !self.is_head_request {
             self.stage = Stage::Following(0);
         }
     }
 
-    /// Says why it is not to be here, if so.
-    pub(super) fn say_refusal(&mut self, now: Mono) -> bool {
+    /// Starts to send the refusal, if the client is rejected. Returns whether it is.
+    pub(super) fn answer_with_refusal(&mut self, now: Mono) -> bool {
         let Some((status, reason)) = self.refusal.take() else { return false };
         let result = if status == 403 { "forbidden" } else { "refused" };
         self.answer(answer::plain(status, result, &reason), now);
         true
     }
 
-    /// The same, without having heard what it wants, as far as it can be said at once.
+    /// Sends the refusal without reading the request, as far as possible without waiting.
     pub(super) fn refuse_at_once(mut self, snapshot: &StatusSnapshot<'_>) {
-        if self.say_refusal(snapshot.now) {
+        if self.answer_with_refusal(snapshot.now) {
             self.drain_input();
             self.send(snapshot);
         }
     }
 
     fn begin(&mut self, rest: Option<StreamingBody>, now: Mono) {
-        if self.wants_head {
+        if self.is_head_request {
             let end = self.out.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |position| position + 4);
             self.out.truncate(end);
         }
-        self.stage = Stage::Sending(rest.filter(|_| !self.wants_head));
+        self.stage = Stage::Sending(rest.filter(|_| !self.is_head_request));
         self.sent = 0;
-        self.deadline = Some(now + PATIENCE);
+        self.deadline = Some(now + CLIENT_TIMEOUT);
         self.interest = Interest::Output;
     }
 
-    /// Sends what there is room for, and makes the next piece when all has gone.
+    /// Sends as much as possible, then prepares the next piece.
     pub(super) fn send(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match self.transmit() {
-            Ok(Room::Enough) => {
-                self.deadline = Some(snapshot.now + PATIENCE);
+            Ok(Sent::All) => {
+                self.deadline = Some(snapshot.now + CLIENT_TIMEOUT);
                 self.after_sending(snapshot)
             }
-            Ok(Room::None) => {
+            Ok(Sent::Part) => {
                 self.interest = Interest::Output;
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
-            Err(_) => ConnectionFate::Over,
+            Err(_) => ConnectionFate::Close,
         }
     }
 
-    /// Sends all that there is, as far as there is room for it now.
+    /// Sends everything that can be sent without waiting.
     pub(super) fn flush(&mut self, snapshot: &StatusSnapshot<'_>) {
-        while self.transmit() == Ok(Room::Enough)
-            && self.after_sending(snapshot) == ConnectionFate::Stays
+        while self.transmit() == Ok(Sent::All)
+            && self.after_sending(snapshot) == ConnectionFate::Keep
             && !self.out.is_empty()
         {}
     }
 
-    fn transmit(&mut self) -> Result<Room, Errno> {
+    fn transmit(&mut self) -> Result<Sent, Errno> {
         while self.sent < self.out.len() {
             match socket::send(self.fd.as_fd(), self.out.get(self.sent..).unwrap_or_default()) {
                 Ok(count) => self.sent += count,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(Room::None),
+                Err(Errno::EAGAIN) => return Ok(Sent::Part),
                 Err(errno) => return Err(errno),
             }
         }
         (self.out, self.sent) = (Vec::new(), 0);
-        Ok(Room::Enough)
+        Ok(Sent::All)
     }
 
-    /// A piece has gone out: makes the next one, which goes with the next turn.
+    /// A piece has been sent: prepares the next one, which is sent in the next turn.
     fn after_sending(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match &mut self.stage {
             Stage::Sending(Some(body)) => {
-                if body.go_on(snapshot, &mut self.out) {
+                if body.advance(snapshot, &mut self.out) {
                     self.stage = Stage::Sending(None);
                 }
                 self.interest = Interest::Output;
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
             Stage::Following(after) => {
                 let mut body = StreamingBody::Events { after: *after };
-                body.go_on(snapshot, &mut self.out);
+                body.advance(snapshot, &mut self.out);
                 if let StreamingBody::Events { after: reached } = body {
                     *after = reached;
                 }
@@ -268,54 +267,54 @@ impl Client {
                 if is_idle {
                     self.deadline = None;
                 }
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
-            Stage::Sending(None) if self.lingers => {
+            Stage::Sending(None) if self.has_unread_input => {
                 socket::shutdown_write(self.fd.as_fd());
-                self.stage = Stage::Leaving;
-                self.deadline = Some(snapshot.now + FAREWELL);
+                self.stage = Stage::Closing;
+                self.deadline = Some(snapshot.now + CLOSE_TIMEOUT);
                 self.interest = Interest::Input;
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
             Stage::Sending(None)
             | Stage::Reading(_)
             | Stage::Measuring(_)
             | Stage::Awaiting(..)
-            | Stage::Leaving
-            | Stage::HandedOver => ConnectionFate::Over,
+            | Stage::Closing
+            | Stage::HandedOver => ConnectionFate::Close,
         }
     }
 
-    /// Reads what nobody wants to know, up to a limit, until the client has closed.
+    /// Discards input, up to a limit, until the client has closed the connection.
     pub(super) fn drain_input(&mut self) -> ConnectionFate {
         let mut buffer = [0; 4 << 10];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(length @ 1..) if self.discarded < MOST_DISCARDED => {
+            Ok(length @ 1..) if self.discarded < MAX_DISCARDED => {
                 self.discarded += length;
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Stays,
-            Ok(_) | Err(_) => ConnectionFate::Over,
+            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Keep,
+            Ok(_) | Err(_) => ConnectionFate::Close,
         }
     }
 
-    /// Something has come from somebody who only follows: more than the request is nonsense, and the end of what it says
-    /// is the end of it, on a socket that tells when the other side is closed as well.
+    /// A follower has sent data or has closed its side. Data after the request is an error. On the control socket a client may
+    /// close only its writing side: epoll then reports a hangup when it has closed both.
     pub(super) fn listen(&mut self) -> ConnectionFate {
         let mut buffer = [0; 16];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
             Ok(0) if self.listener == Listener::Control && self.interest == Interest::Input => {
                 self.interest = Interest::Nothing;
-                ConnectionFate::Stays
+                ConnectionFate::Keep
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Stays,
-            Ok(_) | Err(_) => ConnectionFate::Over,
+            Err(Errno::EAGAIN | Errno::EINTR) => ConnectionFate::Keep,
+            Ok(_) | Err(_) => ConnectionFate::Close,
         }
     }
 }
 
 fn parse(head: &[u8]) -> Incoming {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
@@ -324,18 +323,18 @@ fn parse(head: &[u8]) -> Incoming {
             }
             _ => Incoming::Malformed(400, "not an HTTP request"),
         },
-        Ok(httparse::Status::Partial) if head.len() > LONGEST_HEAD => {
+        Ok(httparse::Status::Partial) if head.len() > MAX_HEAD => {
             Incoming::Malformed(431, "the request is longer than 8 KiB")
         }
-        Ok(httparse::Status::Partial) => Incoming::Part,
+        Ok(httparse::Status::Partial) => Incoming::Incomplete,
         Err(httparse::Error::TooManyHeaders) => Incoming::Malformed(431, "the request has more than 64 headers"),
         Err(_) => Incoming::Malformed(400, "not an HTTP request"),
     }
 }
 
-/// Whether something comes after the head; if in doubt, it does.
+/// Whether a body follows the head. If in doubt, it does.
 fn has_body(head: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     request.parse(head).ok();
     request.headers.iter().any(|header| {

@@ -1,4 +1,4 @@
-//! Where clients come in: made at the start, taken away at the end.
+//! The listening sockets of the control server.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
@@ -19,7 +19,7 @@ use crate::sys::{Interest, Poller, process, socket};
 const TOKENS: [(Listener, Token); 2] =
     [(Listener::Control, Token::ControlListener), (Listener::Http, Token::HttpListener)];
 
-/// The file of our control socket, by which it is known again at the end.
+/// The file of the control socket, with its identity, so that only the own file is removed.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Listens where the plan says. What cannot be had is warned about, and keepalive goes on without it.
+    /// Creates the sockets of the plan. If one cannot be created, keepalive logs a warning.
     pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
         let mut listeners = Self::default();
         match control {
@@ -49,7 +49,7 @@ impl Listeners {
                     log::warn!("cannot create the control socket {}: {reason}", path.display());
                 }
             },
-            Control::Default => listeners.control = usual(),
+            Control::Default => listeners.control = claim_default(),
         }
         if let Some(address) = http {
             match socket::listen_tcp(address) {
@@ -73,8 +73,8 @@ impl Listeners {
         }
     }
 
-    /// Takes no connections for a while, or takes them again.
-    pub(super) fn listen_for(&self, poller: &Poller, interest: Interest) {
+    /// Pauses or resumes accepting connections.
+    pub(super) fn set_interest(&self, poller: &Poller, interest: Interest) {
         for (listener, token) in TOKENS {
             if let Some(socket) = self.get(listener) {
                 poller.modify(socket.as_fd(), token, interest).ok();
@@ -82,7 +82,7 @@ impl Listeners {
         }
     }
 
-    /// Takes the control socket away, if it is still ours.
+    /// Removes the control socket, if the file is still that of this keepalive.
     pub(super) fn close(&mut self) {
         if let Some((listener, file)) = self.control.take() {
             if identity(&file.path).ok() == Some(file.identity) {
@@ -93,24 +93,24 @@ impl Listeners {
     }
 }
 
-/// The first of the usual places that can be had.
-fn usual() -> Option<(OwnedFd, SocketFile)> {
-    let mut obstacles: Vec<(PathBuf, ClaimError)> = Vec::new();
+/// Creates the control socket at the first possible default path.
+fn claim_default() -> Option<(OwnedFd, SocketFile)> {
+    let mut errors: Vec<(PathBuf, ClaimError)> = Vec::new();
     let places = socket_paths(&|name| std::env::var_os(name), process::effective_user());
     for SocketPath { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
-                // Clients would find the other one.
-                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
+                // Clients without `--socket` would find the other keepalive.
+                for (other, _) in errors.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
-            Err(obstacle) => obstacles.push((path, obstacle)),
+            Err(obstacle) => errors.push((path, obstacle)),
         }
     }
-    let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
+    let tried: Vec<String> = errors.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
     log::warn!("cannot create the control socket {}: client commands do not work", tried.join(" or "));
     None
 }
@@ -118,7 +118,7 @@ fn usual() -> Option<(OwnedFd, SocketFile)> {
 /// Why there is no control socket at a path.
 #[derive(Debug)]
 enum ClaimError {
-    /// Another keepalive's is there.
+    /// The socket of another keepalive.
     Live,
     Other(String),
 }
@@ -132,7 +132,7 @@ impl Display for ClaimError {
     }
 }
 
-/// Makes the socket, in place of one that nobody answers at any more.
+/// Creates the socket, and replaces a stale one.
 fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
     let listener = match socket::listen_unix(path) {
         Err(Errno::EADDRINUSE) => {
@@ -146,7 +146,7 @@ fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }
 
-/// Takes away what was left behind by somebody who has gone.
+/// Removes a stale socket.
 fn replace(path: &Path) -> Result<(), ClaimError> {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

@@ -31,7 +31,7 @@ enum Samples {
     Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
     States,
-    /// One for each instance and exit code or signal that its processes have ended with.
+    /// One for each instance and exit code or signal of its exits.
     Exits,
     /// One for each instance and stream; none without a logger.
     Streams(fn(Count) -> u64),
@@ -97,7 +97,7 @@ const FAMILIES: [Family; 26] = [
         name: "keepalive_start_time_seconds",
         kind: "gauge",
         help: "Start time of keepalive, as Unix time.",
-        samples: Samples::Own(|snapshot| Value::Seconds(snapshot.begun_at)),
+        samples: Samples::Own(|snapshot| Value::Seconds(snapshot.started_at_wall)),
     },
     Family {
         name: "keepalive_orphans_reaped_total",
@@ -250,9 +250,14 @@ const FAMILIES: [Family; 26] = [
 ];
 
 /// Writes the next piece. Returns whether it was the last one.
-pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+pub(super) fn advance(
+    family: &mut usize,
+    cursor: &mut Cursor,
+    snapshot: &StatusSnapshot<'_>,
+    out: &mut Vec<u8>,
+) -> bool {
     while let Some(next) = FAMILIES.get(*family) {
-        if !next.go_on(cursor, snapshot, out) {
+        if !next.advance(cursor, snapshot, out) {
             return false;
         }
         (*family, *cursor) = (*family + 1, Cursor::default());
@@ -261,11 +266,11 @@ pub(super) fn go_on(family: &mut usize, cursor: &mut Cursor, snapshot: &StatusSn
 }
 
 impl Family {
-    fn go_on(&self, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+    fn advance(&self, cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         let Self { name, kind, help, samples } = self;
-        if !cursor.begun {
+        if !cursor.has_started {
             push(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-            cursor.begun = true;
+            cursor.has_started = true;
         }
         match samples {
             Samples::Own(value) => push(out, format_args!("{name} {}\n", value(snapshot))),

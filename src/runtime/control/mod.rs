@@ -1,9 +1,8 @@
-//! The control server: HTTP/1.1 on the control socket, and the part of it that changes nothing on a TCP port.
+//! The control server: HTTP/1.1 on the control socket, and the read-only part of it on a TCP port.
 //!
-//! It lives in the one loop. A client costs no more than its share of a turn, whatever it does: requests are short,
-//! answers are made piece by piece as they are taken, and who keeps us waiting is given up. One request to a connection.
-//! Start with the turn of [`Server`]: it reads [`StatusSnapshot`], and gives back what the supervisor has to decide.
-//! `route` says what can be asked, `answer` and `body` what comes back, `client` how.
+//! It must not delay the event loop: requests are short, bodies are written piece by piece, slow clients are disconnected, and
+//! a connection has one request. Start reading at the turn of [`Server`], which shows a [`StatusSnapshot`] and returns requests
+//! for the supervisor. `route` parses requests, `answer` and `body` write answers, `client` is a connection.
 
 mod answer;
 mod body;
@@ -37,32 +36,32 @@ use route::{Invalid, Route};
 use snapshot::{Cursor, Sources, StatusSnapshot};
 use usage::Usage;
 
-/// So many clients may be connected to each listener.
+/// The number of clients of each listener.
 const MAX_CLIENTS: usize = 32;
-/// So many of them may follow what happens: there is room for others then.
+/// The number of clients of each listener that can follow events, so that others can connect.
 const MAX_FOLLOWERS: usize = 24;
-/// So many more may be there to hear that they are rejected.
+/// The number of additional clients of each listener that receive a refusal.
 const MAX_REJECTED: usize = 8;
-/// So many clients are looked at in one turn.
-const CLIENTS_PER_TURN: usize = 8;
-/// Without descriptors for another connection, none is taken for so long.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The number of clients that are served in one turn.
+const MAX_CLIENTS_PER_TURN: usize = 8;
+/// How long no connections are accepted after keepalive has run out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The server's side of all connections.
+/// The listeners and all clients.
 #[derive(Debug)]
 pub(super) struct Server {
     listeners: Listeners,
-    /// Each with its number. There are few.
+    /// The clients with their numbers. There are few.
     clients: Vec<(u64, Client)>,
     last_number: u64,
-    /// Which descriptors are ready, each in its turn.
+    /// The tokens that are ready, in the order in which they are served.
     ready: VecDeque<Token>,
-    /// No connections are taken until then: there are no descriptors.
+    /// Until then no connections are accepted, for lack of descriptors.
     paused_until: Option<Mono>,
-    /// The last connection could not be taken, and that has been logged.
-    is_short: bool,
-    /// Up to this event everybody who follows has been woken.
-    announced: u64,
+    /// The last accept has failed, which has been logged.
+    is_accept_failing: bool,
+    /// The latest event that followers have been woken for.
+    last_announced: u64,
     usage: Usage,
 }
 
@@ -75,7 +74,7 @@ impl Subsystem for Server {
     }
 
     fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || self.usage.is_searching()
+        !self.ready.is_empty() || self.usage.is_scanning()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -84,12 +83,11 @@ impl Subsystem for Server {
         }
     }
 
-    /// Takes in what clients want, gives out what there is for them, a bounded part of it in each turn.
-    /// They have to wait while the supervisor has much to do.
+    /// Serves clients, at most [`MAX_CLIENTS_PER_TURN`], and none while the supervisor has many pending actions.
     fn turn(&mut self, context: &mut Context<'_>, sources: Sources<'_>) -> Vec<Event> {
         let mut events = Vec::new();
-        for _ in 0..CLIENTS_PER_TURN {
-            // A request may become many actions: the next client waits until they are known.
+        for _ in 0..MAX_CLIENTS_PER_TURN {
+            // A request may cause many actions: the next client waits until they are known.
             if !events.is_empty() || !context.has_capacity() {
                 break;
             }
@@ -97,17 +95,17 @@ impl Subsystem for Server {
                 None => break,
                 Some(Token::ControlListener) => events.extend(self.accept(Listener::Control, context, sources)),
                 Some(Token::HttpListener) => events.extend(self.accept(Listener::Http, context, sources)),
-                Some(Token::Client(number)) => events.extend(self.attend(number, context, sources)),
+                Some(Token::Client(number)) => events.extend(self.serve(number, context, sources)),
                 Some(_) => {}
             }
         }
         self.measure(context, sources);
-        self.meet_deadlines(context, sources, &mut events);
+        self.handle_deadlines(context, sources, &mut events);
         events
     }
 }
 
-/// What the loop asks of it besides.
+/// Calls of the event loop.
 impl Server {
     pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
         Self {
@@ -116,13 +114,13 @@ impl Server {
             last_number: 0,
             ready: VecDeque::new(),
             paused_until: None,
-            is_short: false,
-            announced: 0,
+            is_accept_failing: false,
+            last_announced: 0,
             usage: Usage::default(),
         }
     }
 
-    /// Answers a request that has been done or refused.
+    /// Answers a request that is done or was refused.
     pub(super) fn reply(
         &mut self,
         id: RequestId,
@@ -140,9 +138,9 @@ impl Server {
         self.put_back(id.0, client, before, fate, context.poller);
     }
 
-    /// Wakes those who follow, if there are events after the last one that they know of.
-    pub(super) fn announce(&mut self, latest: u64, poller: &Poller) {
-        if mem::replace(&mut self.announced, latest) == latest {
+    /// Wakes the followers if there are new events.
+    pub(super) fn wake_followers(&mut self, latest: u64, poller: &Poller) {
+        if mem::replace(&mut self.last_announced, latest) == latest {
             return;
         }
         for (number, client) in &mut self.clients {
@@ -154,8 +152,8 @@ impl Server {
         }
     }
 
-    /// Before the end: those who follow get what there is room for. The socket goes before their streams end, and the
-    /// logger's: by that they know an orderly end from a kill.
+    /// Sends the last events to followers and closes all connections. The control socket is removed first: so clients can
+    /// tell a shutdown from a crash.
     pub(super) fn close(&mut self, context: &Context<'_>, sources: Sources<'_>) {
         self.listeners.close();
         for (_, mut client) in mem::take(&mut self.clients) {
@@ -174,7 +172,7 @@ impl Server {
     }
 
     fn put_back(&mut self, number: u64, client: Client, before: Interest, fate: ConnectionFate, poller: &Poller) {
-        if fate == ConnectionFate::Over {
+        if fate == ConnectionFate::Close {
             poller.remove(client.fd.as_fd()).ok();
             return;
         }
@@ -184,7 +182,7 @@ impl Server {
         self.clients.push((number, client));
     }
 
-    /// The numbers of those of whom this is true.
+    /// The numbers of the clients that match.
     fn numbers(&self, mut is_meant: impl FnMut(&Client) -> bool) -> Vec<u64> {
         self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(number, _)| *number).collect()
     }
@@ -198,23 +196,23 @@ impl Server {
         StatusSnapshot::new(&self.usage, context, sources)
     }
 
-    /// Takes a connection, and goes on with it.
+    /// Accepts a connection, and serves it.
     fn accept(&mut self, listener: Listener, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
         let socket = self.listeners.get(listener)?;
         let fd = match socket::accept(socket) {
             Ok(fd) => fd,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
-                if !mem::replace(&mut self.is_short, true) {
+                if !mem::replace(&mut self.is_accept_failing, true) {
                     log::warn!("cannot accept connections for now: {}", errno::words(errno));
                 }
-                self.paused_until = Some(context.now + PAUSE);
-                self.listeners.listen_for(context.poller, Interest::Nothing);
+                self.paused_until = Some(context.now + ACCEPT_PAUSE);
+                self.listeners.set_interest(context.poller, Interest::Nothing);
                 return None;
             }
-            // It has gone, or was none.
+            // The client has gone.
             Err(_) => return None,
         };
-        self.is_short = false;
+        self.is_accept_failing = false;
         let mut client = Client::new(fd, listener, context.now);
         let present = self.clients.iter().filter(|(_, other)| other.listener == listener).count();
         if let Some(uid) = unauthorized_uid(&client) {
@@ -231,11 +229,11 @@ impl Server {
         let number = self.last_number;
         context.poller.add(client.fd.as_fd(), Token::Client(number)).ok()?;
         self.clients.push((number, client));
-        self.attend(number, context, sources)
+        self.serve(number, context, sources)
     }
 
-    /// Goes on with one client; gives back what the supervisor has to know.
-    fn attend(&mut self, number: u64, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
+    /// Serves one client. Returns an event for the supervisor.
+    fn serve(&mut self, number: u64, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
         let mut client = self.take(number)?;
         let before = client.interest;
         let id = RequestId(number);
@@ -249,19 +247,19 @@ impl Server {
             Stage::Sending(_) => client.send(&self.snapshot(context, sources)),
             Stage::Following(_) if client.interest != Interest::Output => client.listen(),
             Stage::Following(_) => client.send(&self.snapshot(context, sources)),
-            Stage::Leaving => client.drain_input(),
-            // Nothing is waited for but that it closes.
-            Stage::Measuring(_) | Stage::HandedOver => ConnectionFate::Over,
+            Stage::Closing => client.drain_input(),
+            // The only input that is expected is the end.
+            Stage::Measuring(_) | Stage::HandedOver => ConnectionFate::Close,
             Stage::Awaiting(..) => {
                 event = Some(Event::Withdrawn(id));
-                ConnectionFate::Over
+                ConnectionFate::Close
             }
         };
         self.put_back(number, client, before, fate, context.poller);
         event
     }
 
-    /// Reads the request, and begins to answer it if it is complete.
+    /// Reads the request, and starts to answer it if it is complete.
     fn read(
         &self,
         client: &mut Client,
@@ -270,8 +268,8 @@ impl Server {
     ) -> (ConnectionFate, Option<Request>) {
         let snapshot = self.snapshot(context, sources);
         match client.read() {
-            Incoming::Part => (ConnectionFate::Stays, None),
-            Incoming::Closed => (ConnectionFate::Over, None),
+            Incoming::Incomplete => (ConnectionFate::Keep, None),
+            Incoming::Closed => (ConnectionFate::Close, None),
             Incoming::Malformed(status, reason) => {
                 client.answer(plain(status, "invalid", reason), context.now);
                 (client.send(&snapshot), None)
@@ -280,9 +278,9 @@ impl Server {
                 let request = self.begin(client, &head, context, sources);
                 let fate = match client.stage {
                     Stage::Sending(_) | Stage::Following(_) => client.send(&snapshot),
-                    Stage::HandedOver => ConnectionFate::Over,
-                    Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => {
-                        ConnectionFate::Stays
+                    Stage::HandedOver => ConnectionFate::Close,
+                    Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing => {
+                        ConnectionFate::Keep
                     }
                 };
                 (fate, request)
@@ -290,20 +288,20 @@ impl Server {
         }
     }
 
-    /// Gives up those whose time is over.
-    fn meet_deadlines(&mut self, context: &mut Context<'_>, sources: Sources<'_>, events: &mut Vec<Event>) {
+    /// Handles the clients whose deadline has passed.
+    fn handle_deadlines(&mut self, context: &mut Context<'_>, sources: Sources<'_>, events: &mut Vec<Event>) {
         let now = context.now;
         if self.paused_until.take_if(|until| *until <= now).is_some() {
-            self.listeners.listen_for(context.poller, Interest::Input);
+            self.listeners.set_interest(context.poller, Interest::Input);
         }
         for number in self.numbers(|client| client.deadline.is_some_and(|deadline| deadline <= now)) {
             let Some(mut client) = self.take(number) else { continue };
             let before = client.interest;
             let fate = match &client.stage {
                 Stage::Reading(_) if client.refusal.is_some() => {
-                    client.say_refusal(now);
+                    client.answer_with_refusal(now);
                     client.send(&self.snapshot(context, sources));
-                    ConnectionFate::Over
+                    ConnectionFate::Close
                 }
                 Stage::Awaiting(request, timeout) => {
                     let snapshot = self.snapshot(context, sources);
@@ -316,12 +314,12 @@ impl Server {
                     context.journal.on_client_dropped();
                     client.answer(plain(408, "timeout", "the request was not received in time"), now);
                     client.send(&self.snapshot(context, sources));
-                    ConnectionFate::Over
+                    ConnectionFate::Close
                 }
-                Stage::Leaving | Stage::HandedOver => ConnectionFate::Over,
+                Stage::Closing | Stage::HandedOver => ConnectionFate::Close,
                 Stage::Measuring(_) | Stage::Sending(_) | Stage::Following(_) => {
                     context.journal.on_client_dropped();
-                    ConnectionFate::Over
+                    ConnectionFate::Close
                 }
             };
             self.put_back(number, client, before, fate, context.poller);
@@ -331,10 +329,10 @@ impl Server {
 
 /// Requests.
 impl Server {
-    /// Begins with the answer; what has to be done first is given back.
+    /// Starts to answer a request, or returns it if it is for the supervisor.
     fn begin(&self, client: &mut Client, head: &Head, context: &Context<'_>, sources: Sources<'_>) -> Option<Request> {
-        client.wants_head = head.method == "HEAD";
-        if client.say_refusal(context.now) {
+        client.is_head_request = head.method == "HEAD";
+        if client.answer_with_refusal(context.now) {
             return None;
         }
         match route::route(&head.method, &head.target, context.plan) {
@@ -373,7 +371,7 @@ impl Server {
             }
             Route::Events { follow: true } => client.follow(now),
             Route::Events { follow: false } => client.stream(StreamingBody::Events { after: 0 }, &snapshot),
-            Route::Logs { .. } if client.wants_head => client.document("application/x-ndjson", "", b"", now),
+            Route::Logs { .. } if client.is_head_request => client.document("application/x-ndjson", "", b"", now),
             Route::Logs { names, lines, follow } => {
                 let is_guest = client.listener == Listener::Http;
                 hand_over(client, LogsQuery { names, lines, follow, is_guest }, &snapshot);
@@ -392,57 +390,57 @@ impl Server {
         None
     }
 
-    /// What the instances use has to be known first.
+    /// Starts to send a body that shows the usage of instances, after measuring it if necessary.
     fn begin_body(&self, client: &mut Client, body: StreamingBody, snapshot: &StatusSnapshot<'_>) {
         if self.usage.is_fresh(snapshot.now) {
             client.stream(body, snapshot);
         } else {
-            // The request is complete; how long measuring takes is not the client's fault.
+            // The time for measuring does not count for the client.
             client.deadline = None;
             client.stage = Stage::Measuring(body);
             client.interest = Interest::Nothing;
         }
     }
 
-    /// Finds out what the instances use, piece by piece, and then goes on with those who wait for it.
+    /// Measures the usage of the instances, piece by piece, and then serves the clients that wait for it.
     fn measure(&mut self, context: &Context<'_>, sources: Sources<'_>) {
         let is_awaited = |(_, client): &(u64, Client)| matches!(client.stage, Stage::Measuring(_));
-        if !self.usage.is_searching() {
+        if !self.usage.is_scanning() {
             if !self.clients.iter().any(is_awaited) {
                 return;
             }
-            self.usage.begin_search();
+            self.usage.start_scan();
         }
         let view = context.supervisor.view();
         let processes = view.services().flat_map(|service| service.instances().chain(service.surges()));
         let mains = || processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
-        if !self.usage.go_on(context.now, mains) {
+        if !self.usage.advance(context.now, mains) {
             return;
         }
         for number in self.numbers(|client| matches!(client.stage, Stage::Measuring(_))) {
             let Some(mut client) = self.take(number) else { continue };
             let before = client.interest;
-            if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Leaving) {
+            if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Closing) {
                 client.stream(body, &self.snapshot(context, sources));
             }
-            self.put_back(number, client, before, ConnectionFate::Stays, context.poller);
+            self.put_back(number, client, before, ConnectionFate::Keep, context.poller);
         }
     }
 }
 
-/// Whatever it asks for, it gets this answer.
+/// Rejects a client: it gets this answer to any request.
 fn reject(client: &mut Client, status: u16, reason: String, context: &mut Context<'_>) {
     context.journal.on_client_rejected(&reason);
     client.refusal = Some((status, reason));
-    client.deadline = Some(context.now + client::FAREWELL);
+    client.deadline = Some(context.now + client::CLOSE_TIMEOUT);
 }
 
-/// Has the logger answer, which has the lines.
+/// Passes the connection to the logger, which has the lines.
 fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_>) {
     if !snapshot.logging.is_on() {
         return client.answer(plain(409, "refused", NOT_LOGGED), snapshot.now);
     }
-    // Of the two descriptors of the connection ours is closed as soon as this is over.
+    // The descriptor of keepalive is closed afterwards.
     let handed = client.fd.try_clone().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
     match handed {
         Some(()) => client.stage = Stage::HandedOver,
@@ -450,7 +448,7 @@ fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_
     }
 }
 
-/// Who may not be here.
+/// The user of a client that is not permitted to use the control socket.
 fn unauthorized_uid(client: &Client) -> Option<String> {
     if client.listener == Listener::Http {
         return None;
@@ -463,6 +461,6 @@ fn unauthorized_uid(client: &Client) -> Option<String> {
 }
 
 const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
-/// The page loads nothing from elsewhere.
+/// The page loads nothing from other hosts.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 const PAGE: &[u8] = include_bytes!("../../control/page.html");

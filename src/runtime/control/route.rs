@@ -1,4 +1,4 @@
-//! What a request asks for: from the first line of HTTP to something that can be done.
+//! Parses the request line of HTTP: method, path and query to a [`Route`].
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use crate::model::units::parse_duration;
 use crate::model::{InstanceId, Plan, ServiceIndex, Signal};
 use crate::supervisor::{Request, Target, Verb};
 
-/// How long a change is waited for, unless the request says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest that a request may ask for.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
-/// As the configuration has it.
-const MOST_INSTANCES: u32 = 65_536;
+/// The default timeout of a request that changes something.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The maximum of `timeout`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// The maximum of `instances`, as in the configuration.
+const MAX_INSTANCES: u32 = 65_536;
 
-/// What is asked for.
+/// A parsed request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// The page for browsers.
+    /// The HTML page.
     Page,
-    /// Whether the loop is alive.
+    /// Whether the event loop responds.
     Livez,
-    /// Whether all, or these, are ready.
+    /// Whether the services are ready.
     Readyz(Target),
     Metrics,
     Status,
@@ -28,24 +28,24 @@ pub(super) enum Route {
         follow: bool,
     },
     Logs {
-        /// `web`, `db.0`, `keepalive`; none: all.
+        /// `web`, `db.0`, `keepalive`; empty: all.
         names: Vec<String>,
-        /// So many of the last; `None`: all that are kept.
+        /// The number of past lines; `None`: all that are kept.
         lines: Option<usize>,
         follow: bool,
     },
-    /// Something is to be changed, and the answer comes when it has been, or after this time.
+    /// A request for the supervisor, with its timeout.
     Change(Request, Duration),
 }
 
-/// Why a request cannot be understood.
+/// Why a request is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Invalid {
     /// 400: a parameter is missing or wrong.
     Malformed(String),
-    /// 404: there is no such thing.
+    /// 404: there is no such path, service or instance.
     Unknown(String),
-    /// 405: this path is for other methods.
+    /// 405: the path requires another method.
     Method { allowed: &'static str, reason: String },
 }
 
@@ -55,10 +55,10 @@ impl Invalid {
     }
 }
 
-/// What `method` on `target`, a path with a query, asks for.
+/// Parses a request.
 ///
 /// # Errors
-/// 400: a parameter is missing or wrong; 404: there is no such path, service or instance; 405: not with this method.
+/// See [`Invalid`].
 pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, Invalid> {
     let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
@@ -85,13 +85,13 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
     }
 }
 
-/// A proxy is asked for `http://HOST/path`, and everybody has to understand that.
+/// The path of a target, which can be `http://HOST/path` as sent to a proxy.
 fn path_of(target: &str) -> &str {
     let Some(rest) = target.strip_prefix("http://") else { return target };
     rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
 }
 
-/// Digits alone, and no more of them than needed.
+/// A number in canonical form: digits only, no leading zeros.
 fn whole<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
@@ -107,7 +107,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
             let text = query
                 .get("signal")
                 .ok_or_else(|| Invalid::because("missing parameter `signal`, such as ?signal=SIGUSR1"))?;
-            // A plus stands for a blank there, and nobody means one.
+            // `+` decodes to a blank, which no signal name contains.
             let text = text.replace(' ', "+");
             let signal = Signal::parse(&text);
             Verb::Signal(signal.ok_or_else(|| Invalid::because(format!("`{text}` is not a signal")))?)
@@ -128,9 +128,9 @@ fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
     let text = query
         .get("instances")
         .ok_or_else(|| Invalid::because("missing parameter `instances`, such as ?instances=4"))?;
-    let wanted = whole(&text).filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
+    let wanted = whole(&text).filter(|wanted| (1..=MAX_INSTANCES).contains(wanted));
     let reason = || {
-        format!("invalid number of instances `{text}`: expected 1 to {MOST_INSTANCES}; to run none, stop the service")
+        format!("invalid number of instances `{text}`: expected 1 to {MAX_INSTANCES}; to run none, stop the service")
     };
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
@@ -165,16 +165,16 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
 }
 
 fn unknown(name: &str, plan: &Plan) -> Invalid {
-    /// More are not named.
-    const NAMED: usize = 10;
+    /// The number of services in the message.
+    const MAX_NAMED: usize = 10;
     let known = plan.services.iter().filter(|service| service.instances > 0);
     let names: Vec<&str> = known.map(|service| &*service.name).collect();
-    let more = if names.len() > NAMED { ", …" } else { "" };
-    let known = names.get(..NAMED).unwrap_or(&names).join(", ");
+    let more = if names.len() > MAX_NAMED { ", …" } else { "" };
+    let known = names.get(..MAX_NAMED).unwrap_or(&names).join(", ");
     Invalid::Unknown(format!("unknown service `{name}`: the services are {known}{more}"))
 }
 
-/// What stands behind the `?`.
+/// The part of the target after the `?`.
 struct Query<'q>(&'q str);
 
 impl Query<'_> {
@@ -191,8 +191,8 @@ impl Query<'_> {
     }
 
     fn timeout(&self) -> Result<Duration, Invalid> {
-        let Some(text) = self.get("timeout") else { return Ok(PATIENCE) };
-        let timeout = parse_duration(&text).map(|timeout| timeout.min(LONGEST_PATIENCE));
+        let Some(text) = self.get("timeout") else { return Ok(DEFAULT_TIMEOUT) };
+        let timeout = parse_duration(&text).map(|timeout| timeout.min(MAX_TIMEOUT));
         timeout.ok_or_else(|| Invalid::because(format!("invalid duration `{text}`: expected one such as 30s")))
     }
 }

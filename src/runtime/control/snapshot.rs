@@ -1,4 +1,4 @@
-//! What the server can show, and the status made of it.
+//! The data that the server shows, and the JSON of the status.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::runtime::wording::{Name, Why};
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 use crate::sys::process;
 
-/// Bytes after which a piece of a body ends; it may be a little longer.
+/// The size of a piece of a body, in bytes. A piece may be slightly longer.
 const PIECE_SIZE: usize = 32 << 10;
 
-/// Everything that the bodies are made from.
+/// The data that bodies are written from.
 pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
@@ -31,12 +31,12 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) channels: &'a Channels,
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
-    pub(in crate::runtime) begun: Mono,
-    /// `begun` as Unix time.
-    pub(in crate::runtime) begun_at: Duration,
+    pub(in crate::runtime) started_at: Mono,
+    /// `started_at` as Unix time.
+    pub(in crate::runtime) started_at_wall: Duration,
 }
 
-/// What the server shows that other subsystems own.
+/// Other subsystems whose data the server shows.
 #[derive(Clone, Copy)]
 pub(in crate::runtime) struct Sources<'a> {
     pub(in crate::runtime) logging: &'a Logging,
@@ -58,33 +58,33 @@ impl<'a> StatusSnapshot<'a> {
             channels,
             pid: process::id(),
             now: context.now,
-            begun: context.journal.begun(),
-            begun_at: context.journal.begun_at(),
+            started_at: context.journal.started_at(),
+            started_at_wall: context.journal.started_at_wall(),
         }
     }
 }
 
-/// The instance to write next, or the service if `number` is 0. Past the last one: at the end.
+/// The position in the services and instances: the next one to write. `number` 0 includes the head of the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) service: usize,
     pub(super) number: usize,
-    /// Whether anything has been written.
-    pub(super) begun: bool,
+    /// The head of the body has been written.
+    pub(super) has_started: bool,
 }
 
 pub(super) fn is_full(out: &[u8]) -> bool {
     out.len() >= PIECE_SIZE
 }
 
-/// Writes the next piece of the status. Whether it was the last one.
+/// Writes the next piece of the status. Returns whether it was the last one.
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
-    if !cursor.begun {
+    if !cursor.has_started {
         push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
-        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.begun).as_millis()));
+        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
         let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
         push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
-        cursor.begun = true;
+        cursor.has_started = true;
     }
     for service in snapshot.view.services().skip(cursor.service) {
         if cursor.number == 0 {

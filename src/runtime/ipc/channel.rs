@@ -1,4 +1,4 @@
-//! One channel: bytes to lines, lines to bytes, and no more of either than there is room for.
+//! One channel: reads lines and queues lines, with limits on both.
 
 use std::os::fd::OwnedFd;
 
@@ -10,48 +10,48 @@ use crate::runtime::token::Token;
 use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, socket, strings};
 
-/// A line is no longer, its end not counted.
-const LONGEST_LINE: usize = 64 << 10;
-/// Read at once.
-const PIECE: usize = 16 << 10;
-/// So much waits for a worker that does not read.
-pub(super) const MOST_WAITING: usize = 256 << 10;
-/// So much of what others send to it: the rest is for answers to itself, which nobody else is to cost it.
-pub(super) const MOST_OF_OTHERS: usize = 192 << 10;
-/// What is kept of the memory when nothing is in it.
-const KEPT: usize = 4 << 10;
+/// The maximum length of a line without its newline, in bytes: one worker cannot use more memory.
+const MAX_LINE: usize = 64 << 10;
+/// The number of bytes read at once.
+const READ_SIZE: usize = 16 << 10;
+/// The number of bytes queued for a worker that does not read.
+pub(super) const MAX_QUEUED: usize = 256 << 10;
+/// The part of [`MAX_QUEUED`] that messages of other workers can use. The rest is reserved for answers to the worker itself.
+pub(super) const MAX_QUEUED_FROM_OTHERS: usize = 192 << 10;
+/// The capacity that an empty buffer keeps, in bytes.
+const MAX_IDLE_CAPACITY: usize = 4 << 10;
 
-/// Our end of the channel of one process.
+/// The end of keepalive of the channel of one process.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) fd: OwnedFd,
     pub(super) token: Token,
     pub(super) instance: InstanceId,
     pub(super) service: Box<str>,
-    /// It waits for its turn.
+    /// It is in the queue of channels with input.
     pub(super) is_queued: bool,
-    /// Something has come for it in this turn.
-    pub(super) is_fed: bool,
-    /// Of messages to it.
+    /// Messages were queued for it in this turn.
+    pub(super) needs_flush: bool,
+    /// The number of messages to it that were dropped.
     pub(super) lost: u64,
-    /// Nobody is there any more to read; what was said before that is still to be heard.
-    is_deaf: bool,
+    /// The worker has closed its end for reading. Its own messages are still handled.
+    is_write_closed: bool,
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
     interest: Interest,
 }
 
-/// What reading gave.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Something,
     Nothing,
-    /// There will be no more.
+    /// End of file.
     End,
 }
 
-/// A line is too long.
+/// A line is longer than [`MAX_LINE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
@@ -63,9 +63,9 @@ impl Channel {
             instance,
             service,
             is_queued: false,
-            is_fed: false,
+            needs_flush: false,
             lost: 0,
-            is_deaf: false,
+            is_write_closed: false,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -78,8 +78,8 @@ impl Channel {
         format!("{}.{}", self.service, self.instance.slot().number)
     }
 
-    /// Whether it is one of those whom `to` means: `*`, a service or one of its instances.
-    pub(super) fn is_meant(&self, to: &str) -> bool {
+    /// Whether `to` addresses it: `*`, its service or its instance.
+    pub(super) fn is_addressed_by(&self, to: &str) -> bool {
         let name = &*self.service;
         if is_group(to) {
             return to == "*" || to == name;
@@ -88,16 +88,16 @@ impl Channel {
         number.is_some_and(|number| number == self.instance.slot().number.to_string())
     }
 
-    /// Takes in another piece.
+    /// Reads more input.
     pub(super) fn read(&mut self) -> Read {
-        let mut buffer = [0; PIECE];
-        // What a worker hands over we have no use for; but the kernel would close it in our place.
+        let mut buffer = [0; READ_SIZE];
+        // Descriptors are not used, but must be received: the kernel would close them in PID 1, which can block.
         match datagram::receive(&self.fd, &mut buffer) {
             Ok(Datagram { length: 0, .. }) => Read::End,
             Ok(Datagram { length, descriptors, .. }) => {
                 if !descriptors.is_empty() {
                     sys::deferred_close(descriptors);
-                    if !CloseQueue::have_room() {
+                    if !CloseQueue::has_room() {
                         return Read::End;
                     }
                 }
@@ -109,9 +109,9 @@ impl Channel {
         }
     }
 
-    /// Closes it, and what is still under way in it.
+    /// Closes the channel, with descriptors that may still be in it.
     pub(super) fn close(self) {
-        // Nothing more comes then.
+        // No more data can arrive after this.
         socket::shutdown_read(&self.fd);
         if socket::is_readable(&self.fd) {
             sys::deferred_close(vec![self.fd]);
@@ -123,27 +123,27 @@ impl Channel {
         strings::memchr(b'\n', &self.input).is_some()
     }
 
-    /// What has been read, whole lines and the beginning of one; to be put back.
+    /// Takes the input buffer out. Return it with [`Self::put_back`].
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
     }
 
-    /// Without the first `done` bytes.
+    /// Returns the input buffer, without the first `done` bytes.
     ///
     /// # Errors
-    /// What is left begins with a line that is too long.
+    /// The rest begins with a line that is too long.
     pub(super) fn put_back(&mut self, mut input: Vec<u8>, done: usize) -> Result<(), TooLong> {
         input.drain(..done.min(input.len()));
-        if input.is_empty() && input.capacity() > KEPT {
+        if input.is_empty() && input.capacity() > MAX_IDLE_CAPACITY {
             input = Vec::new();
         }
         self.input = input;
-        if self.input.len() > LONGEST_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
+        if self.input.len() > MAX_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Has `line` wait to be sent; if more than `most` would wait then, it is lost. Whether it is not.
+    /// Queues `line`. Drops it if more than `most` bytes would be queued. Returns whether it was queued.
     pub(super) fn push(&mut self, line: &[u8], most: usize) -> bool {
-        if self.is_deaf {
+        if self.is_write_closed {
             return true;
         }
         if self.output.len() - self.sent + line.len() > most {
@@ -153,7 +153,7 @@ impl Channel {
             self.lost += 1;
             return false;
         }
-        if self.output.len() + line.len() > MOST_WAITING {
+        if self.output.len() + line.len() > MAX_QUEUED {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
@@ -161,24 +161,24 @@ impl Channel {
         true
     }
 
-    /// Sends what there is room for, and waits for room for the rest. Nothing more if nobody reads it any more.
+    /// Sends queued lines, and watches for room for the rest.
     pub(super) fn flush(&mut self, poller: &Poller) {
         while let Some(rest @ [_, ..]) = self.output.get(self.sent..) {
             match socket::send(&self.fd, rest) {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => {
-                    self.is_deaf = true;
+                    self.is_write_closed = true;
                     self.sent = self.output.len();
                 }
-                // No room, or no memory: both will come.
+                // No room or no memory at the moment.
                 Err(_) => break,
             }
         }
         let is_empty = self.sent == self.output.len();
         if is_empty {
             self.output.clear();
-            self.output.shrink_to(KEPT);
+            self.output.shrink_to(MAX_IDLE_CAPACITY);
             self.sent = 0;
         }
         let interest = if is_empty { Interest::Input } else { Interest::Either };
@@ -189,12 +189,12 @@ impl Channel {
     }
 }
 
-/// Whether a line of this length may be.
+/// Whether a line of this length is permitted.
 pub(super) const fn is_short_enough(length: usize) -> bool {
-    length <= LONGEST_LINE
+    length <= MAX_LINE
 }
 
-/// Whether `to` means more than one instance.
+/// Whether `to` addresses more than one instance.
 pub(super) fn is_group(to: &str) -> bool {
     !to.contains('.')
 }

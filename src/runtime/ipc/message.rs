@@ -1,4 +1,4 @@
-//! What a worker says on its channel, and what it is told: one JSON value a line.
+//! The messages on ipc channels: one JSON value on each line.
 
 use std::fmt;
 
@@ -8,15 +8,14 @@ use serde_json::value::RawValue;
 
 use crate::runtime::json::{Object, text};
 
-/// What one line says. Values are passed on as they were written.
+/// A parsed line. Values are passed on unchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message<'l> {
-    /// It is ready.
     Ready,
     Get {
         key: Key<'l>,
     },
-    /// Without a value: it is removed.
+    /// Without a value the key is removed.
     Set {
         key: Key<'l>,
         value: Option<&'l str>,
@@ -25,25 +24,25 @@ pub(super) enum Message<'l> {
         to: String,
         data: &'l str,
     },
-    /// Node sends a socket along, and holds back everything else until it has heard whether that has arrived.
+    /// Node sends a socket, and waits for an acknowledgement.
     Handle,
-    /// One of ours that lacks what belongs to it, with the key if it has one.
+    /// A message of keepalive's protocol without a required field.
     Incomplete {
         key: Option<&'l str>,
-        lacks: &'static str,
+        missing: &'static str,
     },
-    /// Not meant for us.
+    /// A message that is not part of keepalive's protocol.
     Other,
 }
 
-/// A key, as it was written and as it is meant.
+/// A key as JSON, and decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Key<'l> {
-    pub(super) written: &'l str,
-    pub(super) meant: String,
+    pub(super) raw: &'l str,
+    pub(super) decoded: String,
 }
 
-/// `None`: it is no JSON.
+/// Parses a line. `None` if it is not JSON.
 pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
     if !line.trim_ascii_start().starts_with(b"{") {
         let value: &RawValue = serde_json::from_slice(line).ok()?;
@@ -51,32 +50,32 @@ pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
     }
     let Fields(fields) = serde_json::from_slice(line).ok()?;
     let field = |name: &str| NAMES.iter().zip(fields).find(|(known, _)| **known == name).and_then(|(_, value)| value);
-    let word = |name: &str| field(name).and_then(|written| serde_json::from_str::<String>(written).ok());
+    let word = |name: &str| field(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
     let key = || {
-        let lacking = Message::Incomplete { key: field("key"), lacks: "`key`, a string" };
-        word("key").zip(field("key")).map(|(meant, written)| Key { written, meant }).ok_or(lacking)
+        let lacking = Message::Incomplete { key: field("key"), missing: "`key`, a string" };
+        word("key").zip(field("key")).map(|(decoded, raw)| Key { raw, decoded }).ok_or(lacking)
     };
     let message = match word("type").as_deref() {
         _ if word("cmd").as_deref() == Some("NODE_HANDLE") => Ok(Message::Handle),
         Some("get") => key().map(|key| Message::Get { key }),
         Some("set") => key().and_then(|key| match field("value") {
             Some(value) => Ok(Message::Set { key, value: Some(value).filter(|value| *value != "null") }),
-            None => Err(Message::Incomplete { key: field("key"), lacks: "`value`" }),
+            None => Err(Message::Incomplete { key: field("key"), missing: "`value`" }),
         }),
         Some("send") => match (word("to"), field("data")) {
             (Some(to), Some(data)) => Ok(Message::Send { to, data }),
-            (None, _) => Err(Message::Incomplete { key: None, lacks: "`to`, a string" }),
-            (Some(_), None) => Err(Message::Incomplete { key: None, lacks: "`data`" }),
+            (None, _) => Err(Message::Incomplete { key: None, missing: "`to`, a string" }),
+            (Some(_), None) => Err(Message::Incomplete { key: None, missing: "`data`" }),
         },
         Some(_) | None => Ok(Message::Other),
     };
     Some(message.unwrap_or_else(|incomplete| incomplete))
 }
 
-/// What we look at of an object.
+/// The fields that have a meaning.
 const NAMES: [&str; 6] = ["type", "cmd", "key", "value", "to", "data"];
 
-/// The fields of an object by the order of [`NAMES`], as they were written; the last one of each.
+/// The raw values of the fields, in the order of [`NAMES`]. The last one of each name counts.
 struct Fields<'l>([Option<&'l str>; NAMES.len()]);
 
 impl<'l> Deserialize<'l> for Fields<'l> {
@@ -106,39 +105,39 @@ impl<'l> Deserialize<'l> for Fields<'l> {
 
 /// Sent before the stop signal, as PM2 has it.
 pub(super) const SHUTDOWN: &[u8] = b"\"shutdown\"\n";
-/// Node tries it three times more, and then goes on without.
+/// Rejects a socket. Node retries three times, then continues without.
 pub(super) const NO_HANDLE: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
 
-/// The answer to `get`. All that are given are written JSON.
+/// The answer to `get`. `key` and `value` are JSON.
 pub(super) fn value(key: &str, value: Option<&str>) -> Vec<u8> {
     line("value", &[("key", key), ("value", value.unwrap_or("null"))])
 }
 
-/// What `from` has sent.
+/// A message from another worker.
 pub(super) fn delivery(from: &str, data: &str) -> Vec<u8> {
     line("message", &[("from", &quoted(from)), ("data", data)])
 }
 
-/// Something could not be done. `about` names what, and is written JSON.
+/// An error. `about` is the field that it is about, with its value as JSON.
 pub(super) fn error(about: Option<(&str, &str)>, reason: &str) -> Vec<u8> {
     let message = quoted(reason);
     let fields: Vec<_> = about.into_iter().chain([("message", message.as_str())]).collect();
     line("error", &fields)
 }
 
-/// As JSON has it.
+/// A string as JSON.
 pub(super) fn quoted(word: &str) -> String {
-    let mut written = Vec::new();
-    text(&mut written, word);
-    String::from_utf8(written).unwrap_or_default()
+    let mut raw = Vec::new();
+    text(&mut raw, word);
+    String::from_utf8(raw).unwrap_or_default()
 }
 
 fn line(kind: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut line = Vec::new();
     let mut object = Object::new(&mut line);
     object.text("type", kind);
-    for (name, written) in fields {
-        object.plain(name, written);
+    for (name, raw) in fields {
+        object.plain(name, raw);
     }
     object.end();
     line.push(b'\n');
@@ -150,11 +149,11 @@ mod tests {
     use super::*;
 
     fn key(word: &'static str) -> Key<'static> {
-        Key { written: word, meant: serde_json::from_str(word).unwrap() }
+        Key { raw: word, decoded: serde_json::from_str(word).unwrap() }
     }
 
     #[test]
-    fn what_is_ours_is_understood_and_the_rest_let_be() {
+    fn known_messages_are_parsed_and_others_ignored() {
         let check = |line: &'static str, expect| assert_eq!(parse(line.as_bytes()), Some(expect), "{line}");
         check("\"ready\"", Message::Ready);
         check(" \"ready\" \r", Message::Ready);
@@ -180,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_and_lacks_something_says_what() {
-        let check = |line: &'static str, key, lacks| {
-            assert_eq!(parse(line.as_bytes()), Some(Message::Incomplete { key, lacks }), "{line}");
+    fn an_incomplete_message_names_the_missing_field() {
+        let check = |line: &'static str, key, missing| {
+            assert_eq!(parse(line.as_bytes()), Some(Message::Incomplete { key, missing }), "{line}");
         };
         check(r#"{"type":"get"}"#, None, "`key`, a string");
         check(r#"{"type":"get","key":5}"#, Some("5"), "`key`, a string");
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_nothing() {
+    fn a_line_that_is_not_json_is_rejected() {
         let deep = "[".repeat(60_000);
         let object = format!("{{\"type\":{deep}");
         for line in ["ready", "\"ready", "{", "{\"a\":1} {}", "{'a':1}", "\u{feff}{}", "nul", &deep, &object] {
@@ -200,11 +199,11 @@ mod tests {
         }
         assert_eq!(parse(b"\"\xff\""), None);
         let nested = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
-        assert_eq!(parse(nested.as_bytes()), Some(Message::Other), "deep, and right");
+        assert_eq!(parse(nested.as_bytes()), Some(Message::Other), "deep and valid");
     }
 
     #[test]
-    fn what_is_told_is_one_line_of_json() {
+    fn each_answer_is_one_line_of_json() {
         let text = |line: Vec<u8>| String::from_utf8(line).unwrap();
         assert_eq!(text(value("\"a\"", Some("[1]"))), "{\"type\":\"value\",\"key\":\"a\",\"value\":[1]}\n");
         assert_eq!(text(value("\"a\"", None)), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");

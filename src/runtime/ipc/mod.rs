@@ -1,8 +1,8 @@
-//! The channels of services with `ipc`: a line of JSON is a message, as Node's `process.send` has it.
+//! The ipc channels of services with `ipc`: one line of JSON is one message, as with Node's `process.send`.
 //!
-//! A worker says that it is ready, has keepalive remember things that outlive it, and writes to other workers. Whatever
-//! it sends costs its own channel at most: lines, queues and the work done in one turn are bounded. Start with
-//! `Runtime::talk`; [`message`] says what can be said.
+//! A worker can report that it is ready, store values that outlive it, and send messages to other workers. Lines, queues and the
+//! work per turn are bounded; a worker that violates the protocol loses only its own channel. Start reading at
+//! `Channels::advance`; [`message`] has the messages.
 
 mod channel;
 mod message;
@@ -22,29 +22,29 @@ use channel::{Channel, Read};
 use message::Message;
 use store::Store;
 
-/// So many channels have their turn in one of the loop.
-const CHANNELS_PER_TURN: usize = 8;
-/// So many lines are looked at of each.
-const LINES_PER_TURN: usize = 64;
-/// When so many have been put into queues, the rest comes with the next turn.
-const DELIVERIES_PER_TURN: usize = 1 << 10;
-/// So many of what a process has sent before it ended; the rest is lost.
-const LAST_DELIVERIES: usize = 4 << 10;
-/// More than the kernel holds of it then.
-const LAST_PIECES: usize = 64;
+/// The number of channels that are served in one turn.
+const MAX_CHANNELS_PER_TURN: usize = 8;
+/// The number of lines of each channel that are handled in one turn.
+const MAX_LINES_PER_TURN: usize = 64;
+/// The number of messages that are queued in one turn.
+const MAX_DELIVERIES_PER_TURN: usize = 1 << 10;
+/// The number of messages that are delivered for a process that has exited. The rest is lost.
+const MAX_FINAL_DELIVERIES: usize = 4 << 10;
+/// The number of reads from the channel of a process that has exited: more than the kernel buffers.
+const MAX_FINAL_READS: usize = 64;
 
-/// All channels, and what is remembered for each service.
+/// All channels, and the store of each service.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     channels: Map<RunId, Channel>,
     stores: Map<ServiceIndex, Store>,
-    /// How many messages to each instance were lost, since keepalive has started.
+    /// The number of messages to each instance that were dropped since keepalive has started.
     lost: ByInstance<u64>,
-    /// Who has something to say, each in its turn.
+    /// The channels that have input, in the order in which they are served.
     queue: VecDeque<RunId>,
-    /// Those that have reported that they are ready in this turn.
+    /// The runs that have reported readiness in this turn.
     ready: Vec<RunId>,
-    /// So many more may be put into queues.
+    /// The number of messages that can still be queued in this turn.
     deliveries: usize,
 }
 
@@ -62,7 +62,6 @@ impl Subsystem for Channels {
         None
     }
 
-    /// Some have not had their turn.
     fn is_busy(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -74,15 +73,15 @@ impl Subsystem for Channels {
     }
 
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
-        self.go_on(context.poller)
+        self.advance(context.poller)
     }
 }
 
 impl Channels {
-    /// From now on `fd` is our end of the channel of `run`.
+    /// Adds the channel of `run`. `fd` is the end of keepalive.
     pub(super) fn open(&mut self, run: RunId, instance: InstanceId, service: &str, fd: OwnedFd, poller: &Poller) {
         let token = Token::Channel(run);
-        // Without a watch there is no channel, which its process finds closed.
+        // Without a watch the channel is closed.
         if poller.add(&fd, token).is_ok() {
             self.channels.insert(run, Channel::new(fd, token, instance, service.into()));
         }
@@ -95,18 +94,18 @@ impl Channels {
         }
     }
 
-    /// Goes on with those that have something to say, and with those that have something to read.
-    fn go_on(&mut self, poller: &Poller) -> Vec<Event> {
+    /// Serves channels with input, and sends queued messages.
+    fn advance(&mut self, poller: &Poller) -> Vec<Event> {
         if self.queue.is_empty() {
             return Vec::new();
         }
-        self.deliveries = DELIVERIES_PER_TURN;
-        for _ in 0..CHANNELS_PER_TURN {
+        self.deliveries = MAX_DELIVERIES_PER_TURN;
+        for _ in 0..MAX_CHANNELS_PER_TURN {
             if self.deliveries == 0 {
                 break;
             }
             let Some(run) = self.queue.pop_front() else { break };
-            self.attend(run, poller);
+            self.serve(run, poller);
         }
         self.flush(poller);
         self.take_ready()
@@ -116,22 +115,22 @@ impl Channels {
         std::mem::take(&mut self.ready).into_iter().map(|run| Event::Ready { run, source: ReadySource::Ipc }).collect()
     }
 
-    fn attend(&mut self, run: RunId, poller: &Poller) {
+    fn serve(&mut self, run: RunId, poller: &Poller) {
         let Some(channel) = self.channels.get_mut(&run) else { return };
         channel.is_queued = false;
-        channel.is_fed = true;
+        channel.needs_flush = true;
         let is_over = !channel.has_line() && channel.read() == Read::End;
-        match self.take_lines(run, LINES_PER_TURN) {
-            Err(fault) => self.give_up(run, fault, poller),
-            // Its end will be found again when these are done.
+        match self.handle_lines(run, MAX_LINES_PER_TURN) {
+            Err(fault) => self.close_for_fault(run, fault, poller),
+            // The end is found again when these lines have been handled.
             Ok(()) if self.channels.get(&run).is_some_and(Channel::has_line) => self.enqueue(run),
             Ok(()) if is_over => self.close(run, poller),
             Ok(()) => {}
         }
     }
 
-    /// Does what the next lines say.
-    fn take_lines(&mut self, run: RunId, most: usize) -> Result<(), Fault> {
+    /// Handles the next lines.
+    fn handle_lines(&mut self, run: RunId, most: usize) -> Result<(), Fault> {
         let Some(channel) = self.channels.get_mut(&run) else { return Ok(()) };
         let input = channel.take_input();
         let mut done = 0;
@@ -144,7 +143,7 @@ impl Channels {
             }
             if !line.trim_ascii().is_empty() {
                 let message = message::parse(line).ok_or(Fault::Malformed)?;
-                self.take_message(run, message);
+                self.handle_message(run, message);
             }
             done += length + 1;
         }
@@ -152,7 +151,7 @@ impl Channels {
         channel.put_back(input, done).map_err(|_| Fault::TooLong)
     }
 
-    fn take_message(&mut self, run: RunId, message: Message<'_>) {
+    fn handle_message(&mut self, run: RunId, message: Message<'_>) {
         let Some(channel) = self.channels.get(&run) else { return };
         let store = self.stores.entry(channel.instance.service);
         let answer = match message {
@@ -160,28 +159,28 @@ impl Channels {
             Message::Ready => return self.ready.push(run),
             Message::Send { to, data } => return self.send(run, &to, data),
             Message::Handle => message::NO_HANDLE.to_owned(),
-            Message::Incomplete { key, lacks } => {
-                message::error(key.map(|key| ("key", key)), &format!("missing {lacks}"))
+            Message::Incomplete { key, missing } => {
+                message::error(key.map(|key| ("key", key)), &format!("missing {missing}"))
             }
-            Message::Get { key } => message::value(key.written, store.get(&key.meant)),
-            Message::Set { key, value: None } => return store.remove(&key.meant),
-            Message::Set { key, value: Some(value) } => match store.set(key.meant, value) {
+            Message::Get { key } => message::value(key.raw, store.get(&key.decoded)),
+            Message::Set { key, value: None } => return store.remove(&key.decoded),
+            Message::Set { key, value: Some(value) } => match store.set(key.decoded, value) {
                 Ok(()) => return,
-                Err(store::Full) => message::error(Some(("key", key.written)), "the store is full"),
+                Err(store::Full) => message::error(Some(("key", key.raw)), "the store is full"),
             },
         };
         self.push(run, &answer);
     }
 
-    /// To all whom it is meant for; to oneself only if it says so.
+    /// Queues a message for all instances that it is addressed to. A group excludes the sender.
     fn send(&mut self, from: RunId, to: &str, data: &str) {
         let Some(sender) = self.channels.get(&from) else { return };
         let line = message::delivery(&sender.name(), data);
         let mut is_known = to == "*";
-        for (run, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
+        for (run, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_addressed_by(to)) {
             is_known = true;
             if *run != from || !channel::is_group(to) {
-                give(channel, &line, channel::MOST_OF_OTHERS, &mut self.lost);
+                enqueue_line(channel, &line, channel::MAX_QUEUED_FROM_OTHERS, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
         }
@@ -194,44 +193,46 @@ impl Channels {
 
     fn push(&mut self, run: RunId, line: &[u8]) {
         if let Some(channel) = self.channels.get_mut(&run) {
-            give(channel, line, channel::MOST_WAITING, &mut self.lost);
+            enqueue_line(channel, line, channel::MAX_QUEUED, &mut self.lost);
         }
     }
 
-    /// Sends what was put into queues.
+    /// Sends queued messages.
     fn flush(&mut self, poller: &Poller) {
-        let fed =
-            self.channels.values_mut().filter_map(|channel| std::mem::take(&mut channel.is_fed).then_some(channel));
+        let fed = self
+            .channels
+            .values_mut()
+            .filter_map(|channel| std::mem::take(&mut channel.needs_flush).then_some(channel));
         fed.for_each(|channel| channel.flush(poller));
     }
 
-    /// How many messages to this instance were lost, because it did not read them.
+    /// The number of messages to this instance that were dropped because it does not read them.
     pub(super) fn lost(&self, id: InstanceId) -> u64 {
         self.lost.get(id).copied().unwrap_or_default()
     }
 
-    /// What is remembered for a service that is not to be any more.
+    /// Removes the store of a service that has been removed.
     pub(super) fn forget(&mut self, service: ServiceIndex) {
         self.stores.remove(&service);
     }
 
-    /// The stop signal of this process is about to be sent.
+    /// Announces the stop signal to the process.
     pub(super) fn announce_stop(&mut self, run: RunId, poller: &Poller) {
         self.push(run, message::SHUTDOWN);
         self.flush(poller);
     }
 
-    /// The process has ended. What it has said before is done, as far as it can be.
+    /// The process has exited: handles the messages that it has sent before.
     pub(super) fn on_ended(&mut self, run: RunId, poller: &Poller) {
         if !self.channels.contains_key(&run) {
             return;
         }
-        self.deliveries = LAST_DELIVERIES;
-        for _ in 0..LAST_PIECES {
+        self.deliveries = MAX_FINAL_DELIVERIES;
+        for _ in 0..MAX_FINAL_READS {
             let Some(channel) = self.channels.get_mut(&run) else { break };
             let read = channel.read();
-            if let Err(fault) = self.take_lines(run, usize::MAX) {
-                self.give_up(run, fault, poller);
+            if let Err(fault) = self.handle_lines(run, usize::MAX) {
+                self.close_for_fault(run, fault, poller);
             }
             if read != Read::Something || self.deliveries == 0 {
                 break;
@@ -241,7 +242,7 @@ impl Channels {
         self.flush(poller);
     }
 
-    fn give_up(&mut self, run: RunId, fault: Fault, poller: &Poller) {
+    fn close_for_fault(&mut self, run: RunId, fault: Fault, poller: &Poller) {
         if let Some(channel) = self.channels.get(&run) {
             let reason = match fault {
                 Fault::Malformed => "invalid JSON",
@@ -262,9 +263,9 @@ impl Channels {
     }
 }
 
-/// Has it wait to be sent, or counts it as lost.
-fn give(channel: &mut Channel, line: &[u8], most: usize, lost: &mut ByInstance<u64>) {
-    channel.is_fed = true;
+/// Queues a line, or counts it as dropped.
+fn enqueue_line(channel: &mut Channel, line: &[u8], most: usize, lost: &mut ByInstance<u64>) {
+    channel.needs_flush = true;
     if !channel.push(line, most)
         && let Some(lost) = lost.entry(channel.instance)
     {

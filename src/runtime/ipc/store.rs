@@ -1,20 +1,20 @@
-//! What the workers of one service have keepalive remember: it outlives each of them, and not keepalive.
+//! The values that the workers of one service store in keepalive. They outlive the workers, but not keepalive.
 
 use crate::model::map::Map;
 
-/// So many bytes of keys and values at most.
-const SIZE: usize = 1 << 20;
-/// What an entry takes besides: without it a million empty ones would be for free.
-const ENTRY: usize = 32;
+/// The maximum size of all keys and values, in bytes.
+const MAX_SIZE: usize = 1 << 20;
+/// The additional cost of each entry, in bytes, so that empty entries are limited too.
+const ENTRY_OVERHEAD: usize = 32;
 
-/// Values by their keys; values are written JSON.
+/// Values, as JSON, by their keys.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     values: Map<String, Box<str>>,
     size: usize,
 }
 
-/// There is no room for it.
+/// The store is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -23,14 +23,14 @@ impl Store {
         self.values.get(key).map(|value| &**value)
     }
 
-    /// Remembers it in place of what was there.
+    /// Sets or replaces a value.
     ///
     /// # Errors
-    /// There is no room; what was there still is.
+    /// The store is full. The old value stays.
     pub(super) fn set(&mut self, key: String, value: &str) -> Result<(), Full> {
         let before = self.get(&key).map_or(0, |before| cost(&key, before));
         let size = self.size - before + cost(&key, value);
-        if size > SIZE {
+        if size > MAX_SIZE {
             return Err(Full);
         }
         self.size = size;
@@ -46,7 +46,7 @@ impl Store {
 }
 
 const fn cost(key: &str, value: &str) -> usize {
-    key.len() + value.len() + ENTRY
+    key.len() + value.len() + ENTRY_OVERHEAD
 }
 
 #[cfg(test)]
@@ -54,24 +54,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_set_is_there_until_it_is_removed() {
+    fn a_value_is_kept_until_it_is_removed() {
         let mut store = Store::default();
         assert_eq!(store.get("a"), None);
         store.set("a".to_owned(), "1").unwrap();
         store.set("a".to_owned(), "22").unwrap();
-        assert_eq!((store.get("a"), store.size), (Some("22"), 3 + ENTRY));
+        assert_eq!((store.get("a"), store.size), (Some("22"), 3 + ENTRY_OVERHEAD));
         store.remove("b");
         store.remove("a");
         assert_eq!((store.get("a"), store.size), (None, 0));
     }
 
     #[test]
-    fn what_there_is_no_room_for_changes_nothing() {
+    fn a_full_store_does_not_change() {
         let mut store = Store::default();
-        let half = "x".repeat(SIZE / 2);
+        let half = "x".repeat(MAX_SIZE / 2);
         store.set("a".to_owned(), &half).unwrap();
         assert_eq!(store.set("b".to_owned(), &half), Err(Full));
-        assert_eq!(store.set("a".to_owned(), &"x".repeat(SIZE)), Err(Full));
+        assert_eq!(store.set("a".to_owned(), &"x".repeat(MAX_SIZE)), Err(Full));
         assert_eq!(store.get("a"), Some(half.as_str()));
         store.set("a".to_owned(), "1").unwrap();
         store.set("b".to_owned(), &half).unwrap();
@@ -79,6 +79,6 @@ mod tests {
         while store.set(small.to_string(), "").is_ok() {
             small += 1;
         }
-        assert!(small < SIZE / 2 / ENTRY, "small ones are counted, too: {small}");
+        assert!(small < MAX_SIZE / 2 / ENTRY_OVERHEAD, "small ones are counted, too: {small}");
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::sys::stream;
 
-/// Workers by their runs, and the channels of all of them.
+/// The channels of all workers.
 struct Workers {
     channels: Channels,
     poller: Poller,
@@ -19,7 +19,7 @@ impl Workers {
         Self { channels: Channels::default(), poller: Poller::new().unwrap() }
     }
 
-    /// The end of the worker in this run, which is instance `number` of the service.
+    /// Adds a worker, and returns its end of the channel.
     fn add(&mut self, number: u64, service: &str, instance: u32) -> UnixStream {
         let (ours, theirs) = stream::pair().unwrap();
         let position = if service == "web" { 0 } else { 1 };
@@ -30,7 +30,7 @@ impl Workers {
         theirs
     }
 
-    /// As many turns as it takes until nobody has anything to say.
+    /// Takes turns until no channel has input. Returns the runs that have reported readiness.
     fn turn(&mut self) -> Vec<RunId> {
         let mut reported = Vec::new();
         for _ in 0..1_000 {
@@ -43,7 +43,7 @@ impl Workers {
             if !self.channels.is_busy() {
                 return reported;
             }
-            for event in self.channels.go_on(&self.poller) {
+            for event in self.channels.advance(&self.poller) {
                 let Event::Ready { run, source: ReadySource::Ipc } = event else { panic!("{event:?}") };
                 reported.push(run);
             }
@@ -56,8 +56,8 @@ impl Workers {
     }
 }
 
-/// All that has come for a worker; the end is shown.
-fn heard(worker: &mut UnixStream) -> String {
+/// Everything that a worker has received, including the end of file.
+fn received(worker: &mut UnixStream) -> String {
     let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         match worker.read(&mut buffer) {
@@ -73,7 +73,7 @@ fn heard(worker: &mut UnixStream) -> String {
 }
 
 #[test]
-fn what_is_set_is_there_for_the_next_worker_of_the_service_and_for_no_other() {
+fn a_stored_value_is_available_to_the_next_worker_of_the_same_service_only() {
     let mut workers = Workers::new();
     let mut first = workers.add(1, "web", 0);
     let mut other = workers.add(2, "db", 0);
@@ -82,23 +82,23 @@ fn what_is_set_is_there_for_the_next_worker_of_the_service_and_for_no_other() {
         .unwrap();
     other.write_all(b"{\"type\":\"get\",\"key\":\"a\"}\n").unwrap();
     assert_eq!(workers.turn(), []);
-    assert_eq!(heard(&mut first), "{\"type\":\"value\",\"key\":\"a\",\"value\":{\"b\": [1]}}\n");
-    assert_eq!(heard(&mut other), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");
-    // What it says last is done although it has ended.
+    assert_eq!(received(&mut first), "{\"type\":\"value\",\"key\":\"a\",\"value\":{\"b\": [1]}}\n");
+    assert_eq!(received(&mut other), "{\"type\":\"value\",\"key\":\"a\",\"value\":null}\n");
+    // Its last message is handled although the worker has exited.
     first.write_all(b"{\"type\":\"set\",\"key\":\"c\",\"value\":\"last\"}\n").unwrap();
     workers.channels.on_ended(run(1), &workers.poller);
-    assert_eq!(heard(&mut first), "END");
+    assert_eq!(received(&mut first), "END");
     let mut next = workers.add(3, "web", 0);
     next.write_all(b"{\"type\":\"get\",\"key\":\"c\"}\n{\"type\":\"set\",\"key\":\"c\",\"value\":null}\n").unwrap();
     next.write_all(b"{\"type\":\"get\",\"key\":\"c\"}\n").unwrap();
     workers.turn();
     let expect =
         "{\"type\":\"value\",\"key\":\"c\",\"value\":\"last\"}\n{\"type\":\"value\",\"key\":\"c\",\"value\":null}\n";
-    assert_eq!(heard(&mut next), expect);
+    assert_eq!(received(&mut next), expect);
 }
 
 #[test]
-fn a_message_reaches_those_whom_it_names() {
+fn a_message_reaches_the_instances_that_it_addresses() {
     let mut workers = Workers::new();
     let mut all = [workers.add(1, "web", 0), workers.add(2, "web", 1), workers.add(3, "db", 0), workers.add(4, "w", 1)];
     let mut check = |from: usize, to: &str, expect: [usize; 4]| {
@@ -108,9 +108,9 @@ fn a_message_reaches_those_whom_it_names() {
         let sender = ["web.0", "web.1", "db.0", "w.1"][from];
         let delivered = format!("{{\"type\":\"message\",\"from\":\"{sender}\",\"data\":7}}\n");
         let found = all.each_mut().map(|worker| {
-            let heard = heard(worker);
-            assert!(heard.is_empty() || heard == delivered, "{heard}");
-            usize::from(!heard.is_empty())
+            let received = received(worker);
+            assert!(received.is_empty() || received == delivered, "{received}");
+            usize::from(!received.is_empty())
         });
         assert_eq!(found, expect, "from {sender} to {to}");
     };
@@ -124,11 +124,11 @@ fn a_message_reaches_those_whom_it_names() {
     all[0].write_all(b"{\"type\":\"send\",\"to\":\"web.01\",\"data\":7}\n").unwrap();
     workers.turn();
     let error = "{\"type\":\"error\",\"to\":\"web.01\",\"message\":\"no instance of this name has an ipc channel\"}\n";
-    assert_eq!(heard(&mut all[0]), error);
+    assert_eq!(received(&mut all[0]), error);
 }
 
 #[test]
-fn both_processes_that_an_instance_has_for_a_while_get_what_is_sent_to_it() {
+fn an_instance_and_its_surge_instance_both_receive_its_messages() {
     let mut workers = Workers::new();
     let mut sender = workers.add(1, "db", 0);
     let surge = InstanceId { service: ServiceIndex(0), number: 0 }.surge().number;
@@ -136,12 +136,12 @@ fn both_processes_that_an_instance_has_for_a_while_get_what_is_sent_to_it() {
     sender.write_all(b"{\"type\":\"send\",\"to\":\"web.0\",\"data\":[]}\n").unwrap();
     workers.turn();
     for worker in &mut both {
-        assert_eq!(heard(worker), "{\"type\":\"message\",\"from\":\"db.0\",\"data\":[]}\n");
+        assert_eq!(received(worker), "{\"type\":\"message\",\"from\":\"db.0\",\"data\":[]}\n");
     }
 }
 
 #[test]
-fn who_says_nonsense_loses_its_own_channel_alone() {
+fn an_invalid_message_closes_only_the_channel_of_its_sender() {
     let endless = vec![b'x'; 70_000];
     let long = format!("\"{}\"\n", "x".repeat(65_536));
     for nonsense in [&b"{\n"[..], &endless, long.as_bytes(), b"\0\n"] {
@@ -162,7 +162,7 @@ fn who_says_nonsense_loses_its_own_channel_alone() {
 }
 
 #[test]
-fn who_does_not_read_loses_messages_and_not_its_channel() {
+fn a_worker_that_does_not_read_loses_messages_and_keeps_its_channel() {
     let mut workers = Workers::new();
     let (mut sender, mut deaf) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
     let line = format!("{{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"{}\"}}\n", "x".repeat(1_000));
@@ -176,7 +176,7 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
     assert_eq!((workers.channels.lost(id(1)), workers.channels.lost(id(0))), (lost, 0));
     let mut all = String::new();
     loop {
-        let more = heard(&mut deaf);
+        let more = received(&mut deaf);
         workers.turn();
         if more.is_empty() {
             break;
@@ -187,11 +187,11 @@ fn who_does_not_read_loses_messages_and_not_its_channel() {
     assert!(all.len() <= (256 << 10) + (512 << 10), "no more than a queue and what the kernel holds: {}", all.len());
     sender.write_all(b"{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"at last\"}\n").unwrap();
     workers.turn();
-    assert!(heard(&mut deaf).contains("at last"));
+    assert!(received(&mut deaf).contains("at last"));
 }
 
 #[test]
-fn what_others_send_does_not_cost_a_worker_its_answers() {
+fn messages_of_others_do_not_displace_answers() {
     let mut workers = Workers::new();
     let (mut sender, mut slow) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
     let line = format!("{{\"type\":\"send\",\"to\":\"web.1\",\"data\":\"{}\"}}\n", "x".repeat(1_000));
@@ -207,7 +207,7 @@ fn what_others_send_does_not_cost_a_worker_its_answers() {
     workers.channels.announce_stop(run(2), &workers.poller);
     let mut all = String::new();
     loop {
-        let more = heard(&mut slow);
+        let more = received(&mut slow);
         workers.turn();
         if more.is_empty() {
             break;
@@ -220,22 +220,22 @@ fn what_others_send_does_not_cost_a_worker_its_answers() {
 }
 
 #[test]
-fn a_flood_of_one_does_not_hold_up_a_turn() {
+fn a_flood_from_one_worker_does_not_delay_a_turn() {
     let mut workers = Workers::new();
     let mut flood = workers.add(1, "web", 0);
     flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
     let others: Vec<UnixStream> = (2..102_u32).map(|number| workers.add(number.into(), "db", number)).collect();
     workers.channels.on_ready(Token::Channel(run(1)));
-    workers.channels.go_on(&workers.poller);
+    workers.channels.advance(&workers.poller);
     assert!(workers.channels.is_busy(), "there is more, for the next turn");
     workers.turn();
-    let mut counts: Vec<usize> = others.into_iter().map(|mut worker| heard(&mut worker).lines().count()).collect();
+    let mut counts: Vec<usize> = others.into_iter().map(|mut worker| received(&mut worker).lines().count()).collect();
     counts.dedup();
     assert_eq!(counts, [400]);
 }
 
 #[test]
-fn who_closes_its_end_is_heard_to_the_end_and_then_gone() {
+fn a_closed_channel_is_read_to_its_end_and_then_removed() {
     let mut workers = Workers::new();
     let mut worker = workers.add(1, "web", 0);
     worker.write_all(&b"{\"type\":\"set\",\"key\":\"n\",\"value\":1}\n".repeat(200)).unwrap();
@@ -252,9 +252,9 @@ fn the_announcement_of_a_stop_is_sent_at_once() {
     let mut worker = workers.add(1, "web", 0);
     worker.write_all(b"\"ready\"\n{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Server\"}\n").unwrap();
     assert_eq!(workers.turn(), [run(1)]);
-    assert_eq!(heard(&mut worker), "{\"cmd\":\"NODE_HANDLE_NACK\"}\n");
+    assert_eq!(received(&mut worker), "{\"cmd\":\"NODE_HANDLE_NACK\"}\n");
     workers.channels.announce_stop(run(1), &workers.poller);
-    assert_eq!(heard(&mut worker), "\"shutdown\"\n");
+    assert_eq!(received(&mut worker), "\"shutdown\"\n");
     drop(worker);
     workers.channels.announce_stop(run(1), &workers.poller);
     workers.turn();
@@ -262,16 +262,16 @@ fn the_announcement_of_a_stop_is_sent_at_once() {
 }
 
 #[test]
-fn what_a_worker_has_said_is_heard_although_it_hears_nothing_any_more() {
+fn messages_of_a_worker_are_handled_after_it_has_closed_its_reading_side() {
     for has_ended in [false, true] {
         let mut workers = Workers::new();
         let (mut leaver, mut sender) = (workers.add(1, "web", 0), workers.add(2, "web", 1));
         leaver.write_all(b"{\"type\":\"set\",\"key\":\"n\",\"value\":1}\n").unwrap();
         drop(leaver);
         sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
-        // What is sent to it comes first, whatever it has said itself.
+        // Messages to it come first, whatever it has sent itself.
         workers.channels.on_ready(Token::Channel(run(2)));
-        workers.channels.go_on(&workers.poller);
+        workers.channels.advance(&workers.poller);
         if has_ended {
             workers.channels.on_ended(run(1), &workers.poller);
         }

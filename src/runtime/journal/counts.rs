@@ -1,4 +1,4 @@
-//! What is counted for the metrics.
+//! The counters of the metrics.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use crate::supervisor::{Changes, JournalEntry, JournalEvent, Reason, ReloadFailu
 #[derive(Debug, Default)]
 pub(in crate::runtime) struct Counts {
     instances: ByInstance<Count>,
-    /// Dead processes that no service had started.
+    /// Orphaned processes that were reaped.
     pub(in crate::runtime) orphans: u64,
-    /// Of the loop.
+    /// Turns of the event loop.
     pub(in crate::runtime) turns: u64,
-    /// Reloads that are over, by service: how many were done, how many failed.
+    /// Finished reloads by service: succeeded and failed.
     reloads: Vec<[u64; 2]>,
-    /// When the ordered stop has begun.
-    pub(in crate::runtime) stop_begun: Option<Mono>,
-    /// What the last configuration has changed that was read again.
+    /// When the shutdown began.
+    pub(in crate::runtime) shutdown_started_at: Option<Mono>,
+    /// The changes of the last reload of the configuration.
     pub(in crate::runtime) changes: Changes,
     config_reload_failures: u64,
     last_config_reload_failed: bool,
-    /// Clients that were turned away, or given up because they kept us waiting.
+    /// Clients that were rejected, or disconnected because they were too slow.
     pub(in crate::runtime) dropped_clients: u64,
 }
 
 /// Counts of one instance.
 #[derive(Debug, Default)]
 pub(in crate::runtime) struct Count {
-    /// How its runs have ended, how often. As many ways as there are exit codes and signals at most.
+    /// Exits by status. There are at most as many as exit codes and signals.
     pub(in crate::runtime) exits: Vec<(ExitStatus, u64)>,
-    begun: Option<Mono>,
-    /// From the decision to start until its program was executed, the last time.
+    started_at: Option<Mono>,
+    /// The time from the decision to start until the program was executed, of the last start.
     pub(in crate::runtime) start: Option<Duration>,
-    /// From the decision to start until it was ready, the last time.
+    /// The time from the decision to start until it was ready, of the last start.
     pub(in crate::runtime) ready: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl Counts {
         }
     }
 
-    /// How many reloads of a service were done, and how many have failed.
+    /// The reloads of a service: succeeded and failed.
     pub(in crate::runtime) fn reloads(&self, service: ServiceIndex) -> [u64; 2] {
         self.reloads.get(service.position()).copied().unwrap_or_default()
     }
@@ -83,7 +83,7 @@ impl Counts {
             self.config_reload_failed();
         }
         if let JournalEvent::ShutdownStarted { .. } = record.event {
-            self.stop_begun = Some(record.at);
+            self.shutdown_started_at = Some(record.at);
         }
         let JournalEvent::Transition { instance, from, to, reason, .. } = &record.event else { return };
         let Some(count) = self.instances.entry(*instance) else { return };
@@ -91,16 +91,16 @@ impl Counts {
             count.exited(run.exit.status);
         }
         if *to == StateName::Starting {
-            count.begun = Some(record.at);
+            count.started_at = Some(record.at);
         }
         if *from == StateName::Starting && *to == StateName::Running {
-            count.ready = count.begun.map(|begun| record.at.since(begun));
+            count.ready = count.started_at.map(|started_at| record.at.since(started_at));
         }
     }
 
     pub(in crate::runtime) fn executed(&mut self, id: InstanceId, now: Mono) {
         if let Some(count) = self.instances.entry(id) {
-            count.start = count.begun.map(|begun| now.since(begun));
+            count.start = count.started_at.map(|started_at| now.since(started_at));
         }
     }
 }

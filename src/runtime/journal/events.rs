@@ -13,9 +13,9 @@ use crate::runtime::text::Counted;
 use crate::runtime::wording::{Line, Name, Why, service_name};
 use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
 
-/// Events that are kept.
+/// The number of events that are kept.
 const MAX_EVENTS: usize = 1_000;
-/// Between two events of a [`Coalescer`].
+/// The minimum time between two events of a [`Coalescer`].
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The ring of events.
@@ -51,24 +51,24 @@ impl Coalescer {
 /// One event.
 #[derive(Debug)]
 pub(in crate::runtime) struct Event {
-    /// From 1 on, without a gap.
+    /// From 1, without gaps.
     number: u64,
-    /// Since 1970.
+    /// Unix time.
     at: Duration,
-    what: What,
+    kind: EventKind,
 }
 
 /// What an event reports.
 #[derive(Debug)]
-pub(in crate::runtime) enum What {
+pub(in crate::runtime) enum EventKind {
     /// An event of the supervisor.
     JournalEvent(JournalEvent),
     /// Orphans were reaped: dead processes that no service had started.
-    Orphans { count: u64, total: u64 },
+    OrphansReaped { count: u64, total: u64 },
     /// The logger has exited, and is replaced at once or after a delay.
     LoggerRestarted,
     /// Clients were rejected, the last one for this reason.
-    RefusedClients { count: u64, reason: String },
+    ClientsRejected { count: u64, reason: String },
 }
 
 /// Defines [`EventName`], so that no event is missing in `ALL`.
@@ -121,12 +121,12 @@ event_names! {
 }
 
 impl Events {
-    pub(in crate::runtime) fn push(&mut self, at: Duration, what: What) {
+    pub(in crate::runtime) fn push(&mut self, at: Duration, kind: EventKind) {
         if self.ring.len() == MAX_EVENTS {
             self.ring.pop_front();
         }
         self.count += 1;
-        self.ring.push_back(Event { number: self.count, at, what });
+        self.ring.push_back(Event { number: self.count, at, kind });
     }
 
     /// The number of the latest event, 0 if there is none.
@@ -152,20 +152,20 @@ impl Event {
         let mut object = Object::new(out);
         object.plain("seq", self.number);
         object.text("time", Timestamp::since_epoch(self.at).as_str());
-        object.text("event", name(&self.what).as_str());
-        match &self.what {
-            What::JournalEvent(event) => {
+        object.text("event", name(&self.kind).as_str());
+        match &self.kind {
+            EventKind::JournalEvent(event) => {
                 write_members(plan, event, &mut object);
                 object.shown("message", Line { plan, event: event });
             }
-            What::Orphans { count, total } => {
+            EventKind::OrphansReaped { count, total } => {
                 object.plain("count", count);
                 object.plain("total", total);
                 let orphans = Counted(*count, "orphaned process", "orphaned processes");
                 object.shown("message", format_args!("reaped {orphans}, {total} in total"));
             }
-            What::LoggerRestarted => object.text("message", "the logger exited and is restarted"),
-            What::RefusedClients { count, reason } => {
+            EventKind::LoggerRestarted => object.text("message", "the logger exited and is restarted"),
+            EventKind::ClientsRejected { count, reason } => {
                 object.plain("count", count);
                 object.text("reason", reason);
                 let clients = Counted(*count, "client", "clients");
@@ -267,16 +267,16 @@ const fn cause_name(cause: &Cause) -> &'static str {
     }
 }
 
-const fn name(what: &What) -> EventName {
-    match what {
-        What::JournalEvent(event) => name_of_journal_event(event),
-        What::Orphans { .. } => EventName::OrphansReaped,
-        What::LoggerRestarted => EventName::LoggerRestarted,
-        What::RefusedClients { .. } => EventName::ClientRejected,
+const fn name(kind: &EventKind) -> EventName {
+    match kind {
+        EventKind::JournalEvent(event) => journal_event_name(event),
+        EventKind::OrphansReaped { .. } => EventName::OrphansReaped,
+        EventKind::LoggerRestarted => EventName::LoggerRestarted,
+        EventKind::ClientsRejected { .. } => EventName::ClientRejected,
     }
 }
 
-const fn name_of_journal_event(event: &JournalEvent) -> EventName {
+const fn journal_event_name(event: &JournalEvent) -> EventName {
     match event {
         JournalEvent::Transition { .. } => EventName::Transition,
         JournalEvent::StopTimedOut { .. } => EventName::StopTimedOut,

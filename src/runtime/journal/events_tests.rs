@@ -29,7 +29,7 @@ fn the_last_thousand_events_are_kept_and_numbered() {
     let mut events = Events::default();
     assert!(events.next(0).is_none());
     for total in 1..=1_500 {
-        events.push(Duration::ZERO, What::Orphans { count: 1, total });
+        events.push(Duration::ZERO, EventKind::OrphansReaped { count: 1, total });
     }
     let numbers = |after| events.next(after).map(Event::number);
     assert_eq!(events.latest(), 1_500);
@@ -62,7 +62,7 @@ fn every_member_is_documented() {
 fn every_cause_of_a_shutdown_is_documented() {
     let emitted: BTreeSet<String> = samples()
         .into_iter()
-        .filter_map(|(what, _)| parsed(what).remove("cause"))
+        .filter_map(|(kind, _)| parsed(kind).remove("cause"))
         .map(|cause| text(Some(cause)))
         .collect();
     let documented: BTreeSet<String> = rows("| `cause` | meaning |").map(|[cause, _]| unquoted(&cause)).collect();
@@ -71,15 +71,15 @@ fn every_cause_of_a_shutdown_is_documented() {
 
 #[test]
 fn every_event_has_a_message_that_a_person_understands() {
-    for (what, expected) in samples() {
-        assert_eq!(text(parsed(what).remove("message")), expected);
+    for (kind, expected) in samples() {
+        assert_eq!(text(parsed(kind).remove("message")), expected);
     }
 }
 
 /// By name, the members of each sample but those that every event has.
 fn emitted() -> BTreeMap<String, Vec<BTreeSet<String>>> {
     let mut emitted: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for mut event in samples().into_iter().map(|(what, _)| parsed(what)).chain([dropped()]) {
+    for mut event in samples().into_iter().map(|(kind, _)| parsed(kind)).chain([dropped()]) {
         let name = text(event.remove("event"));
         if name != EventName::EventsDropped.as_str() {
             for common in ["seq", "time", "message"] {
@@ -116,9 +116,9 @@ fn text(value: Option<Value>) -> String {
     value.as_ref().and_then(Value::as_str).expect("a string").to_owned()
 }
 
-fn parsed(what: What) -> Map<String, Value> {
+fn parsed(kind: EventKind) -> Map<String, Value> {
     let mut events = Events::default();
-    events.push(Duration::ZERO, what);
+    events.push(Duration::ZERO, kind);
     let mut out = Vec::new();
     events.next(0).unwrap().write_to(&plan(), &mut out);
     serde_json::from_slice(&out).unwrap()
@@ -147,20 +147,20 @@ fn service(name: &str) -> Service {
 }
 
 /// Every event, each with the message that belongs to it.
-fn samples() -> Vec<(What, &'static str)> {
-    let mut samples: Vec<(What, &str)> =
-        transitions().into_iter().chain(facts()).map(|(event, line)| (What::JournalEvent(event), line)).collect();
+fn samples() -> Vec<(EventKind, &'static str)> {
+    let mut samples: Vec<(EventKind, &str)> =
+        transitions().into_iter().chain(facts()).map(|(event, line)| (EventKind::JournalEvent(event), line)).collect();
     let why = || "no more clients".to_owned();
     samples.extend([
-        (What::Orphans { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
-        (What::Orphans { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
-        (What::LoggerRestarted, "the logger exited and is restarted"),
+        (EventKind::OrphansReaped { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
+        (EventKind::OrphansReaped { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
+        (EventKind::LoggerRestarted, "the logger exited and is restarted"),
         (
-            What::JournalEvent(JournalEvent::ConfigReloadFailed { reason: why().into() }),
+            EventKind::JournalEvent(JournalEvent::ConfigReloadFailed { reason: why().into() }),
             "reload failed, keeping the current configuration",
         ),
-        (What::RefusedClients { count: 1, reason: why() }, "1 client rejected: no more clients"),
-        (What::RefusedClients { count: 2, reason: why() }, "2 clients rejected: no more clients"),
+        (EventKind::ClientsRejected { count: 1, reason: why() }, "1 client rejected: no more clients"),
+        (EventKind::ClientsRejected { count: 2, reason: why() }, "2 clients rejected: no more clients"),
     ]);
     samples
 }

@@ -1,4 +1,4 @@
-//! The line of a journal entry: how severe it is, and what follows it.
+//! The log line of a journal entry, and its level.
 
 use log::Level;
 
@@ -6,7 +6,7 @@ use crate::model::Plan;
 use crate::runtime::wording::Line;
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
-/// Writes the line for `event`.
+/// Writes the log line of `event`.
 pub(super) fn write(plan: &Plan, event: &JournalEvent) {
     log::log!(level_of(event), "{}", Line { plan, event });
     if let JournalEvent::ConfigReloadFailed { reason } = event {
@@ -54,7 +54,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::StayStopped,
             ..
         } => Level::Info,
-        // The first says it; that it goes on is no news.
+        // Only the first failure is a warning.
         Reason::SpawnFailed { attempt: 1, .. } => Level::Warn,
         Reason::SpawnFailed { .. } => Level::Debug,
         Reason::DependenciesReady | Reason::BackoffElapsed | Reason::CleanedUp | Reason::StartRequested => match to {

@@ -1,6 +1,6 @@
-//! The journal: each entry is one line, its counts and one event. It writes, and does nothing else.
+//! The journal turns each entry into a log line, counters and a public event. It has no other effects.
 //!
-//! [`events`] keeps the latest events for those who ask or follow, [`counts`] is what the metrics show.
+//! [`events`] keeps the latest events for clients, [`counts`] has the counters of the metrics.
 
 pub(super) mod counts;
 pub(super) mod events;
@@ -12,22 +12,22 @@ use crate::model::{InstanceId, Mono, Plan};
 use crate::supervisor::JournalEntry;
 use crate::sys;
 use counts::Counts;
-use events::{Coalescer, Events, What};
+use events::{Coalescer, EventKind, Events};
 
-/// What has happened since keepalive was started.
+/// The events and counters since keepalive was started.
 #[derive(Debug)]
 pub(super) struct Journal {
     counts: Counts,
     events: Events,
-    /// When it begins.
-    begun: Mono,
-    /// The same moment, since 1970.
-    begun_at: Duration,
+    /// The start of keepalive.
+    started_at: Mono,
+    /// The same as Unix time.
+    started_at_wall: Duration,
     orphans: Coalescer,
     rejected: Rejected,
 }
 
-/// Clients that were turned away.
+/// Clients that were rejected.
 #[derive(Debug, Default)]
 struct Rejected {
     count: u64,
@@ -40,23 +40,23 @@ impl Journal {
         Self {
             counts: Counts::default(),
             events: Events::default(),
-            begun: now,
-            begun_at: sys::wall(),
+            started_at: now,
+            started_at_wall: sys::wall(),
             orphans: Coalescer::default(),
             rejected: Rejected::default(),
         }
     }
 
-    /// Writes what the supervisor has recorded.
+    /// Writes an entry of the supervisor.
     pub(super) fn record(&mut self, plan: &Plan, entry: JournalEntry) {
         self.counts.record(&entry);
         line::write(plan, &entry.event);
-        self.publish(What::JournalEvent(entry.event));
+        self.publish(EventKind::JournalEvent(entry.event));
     }
 
     /// Adds an event.
-    pub(super) fn publish(&mut self, what: What) {
-        self.events.push(sys::wall(), what);
+    pub(super) fn publish(&mut self, kind: EventKind) {
+        self.events.push(sys::wall(), kind);
     }
 
     pub(super) const fn counts(&self) -> &Counts {
@@ -71,52 +71,52 @@ impl Journal {
         &self.events
     }
 
-    pub(super) const fn begun(&self) -> Mono {
-        self.begun
+    pub(super) const fn started_at(&self) -> Mono {
+        self.started_at
     }
 
-    /// Since 1970.
-    pub(super) const fn begun_at(&self) -> Duration {
-        self.begun_at
+    /// The start of keepalive as Unix time.
+    pub(super) const fn started_at_wall(&self) -> Duration {
+        self.started_at_wall
     }
 
-    /// The program of an instance's process has been executed.
+    /// A process has executed its program.
     pub(super) fn on_executed(&mut self, id: InstanceId, now: Mono) {
         self.counts.executed(id, now);
     }
 
-    /// A dead process has been reaped that no service had started.
+    /// An orphaned process has been reaped.
     pub(super) fn on_orphan_reaped(&mut self) {
         self.counts.orphans += 1;
     }
 
-    /// A client was turned away.
+    /// A client was rejected.
     pub(super) fn on_client_rejected(&mut self, reason: &str) {
         self.on_client_dropped();
         self.rejected.count += 1;
         reason.clone_into(&mut self.rejected.last_reason);
     }
 
-    /// A client was given up because it kept us waiting.
+    /// A client was disconnected because it was too slow.
     pub(super) const fn on_client_dropped(&mut self) {
         self.counts.dropped_clients += 1;
     }
 
-    /// When [`Self::publish_coalesced`] has something to publish.
+    /// When [`Self::publish_coalesced`] has an event to publish.
     pub(super) fn due(&self) -> Option<Mono> {
         let due = [self.orphans.due(self.counts.orphans), self.rejected.coalescer.due(self.rejected.count)];
         due.into_iter().flatten().min()
     }
 
-    /// Publishes what may happen very often: together, once a second at most.
+    /// Publishes frequent events, combined, at most once a second.
     pub(super) fn publish_coalesced(&mut self, now: Mono) {
         let total = self.counts.orphans;
         if let Some(count) = self.orphans.take(total, now) {
-            self.publish(What::Orphans { count, total });
+            self.publish(EventKind::OrphansReaped { count, total });
         }
         if let Some(count) = self.rejected.coalescer.take(self.rejected.count, now) {
             let reason = std::mem::take(&mut self.rejected.last_reason);
-            self.publish(What::RefusedClients { count, reason });
+            self.publish(EventKind::ClientsRejected { count, reason });
         }
     }
 }

@@ -1,42 +1,42 @@
-//! How long the next logger is waited with. It starts nothing and knows no clock.
+//! The delay before the logger is restarted.
 
 use std::time::Duration;
 
 use crate::model::Mono;
 
-/// With so many ends in so much time the next start waits.
-const ENDS_AT_MOST: usize = 5;
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
-/// The first wait; each is twice as long as the one before.
-pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// After one that has lived so long, the first wait is the next.
-const LONG_LIFE: Duration = Duration::from_secs(60);
+/// More exits than this in [`EXIT_WINDOW`] delay the next start.
+const MAX_EXITS: usize = 5;
+const EXIT_WINDOW: Duration = Duration::from_secs(10);
+/// The first delay. It doubles each time, up to [`MAX_DELAY`].
+pub(super) const MIN_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// A logger that has run this long resets the delay.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) struct Backoff {
-    ends: Vec<Mono>,
+    exits: Vec<Mono>,
     wait: Duration,
 }
 
 impl Backoff {
     pub(super) const fn new() -> Self {
-        Self { ends: Vec::new(), wait: FIRST_WAIT }
+        Self { exits: Vec::new(), wait: MIN_DELAY }
     }
 
-    /// One that had begun at `since` has ended: how long the next one waits, if it does.
-    pub(super) fn on_end(&mut self, since: Mono, now: Mono) -> Option<Duration> {
-        if now.since(since) >= LONG_LIFE {
-            self.wait = FIRST_WAIT;
+    /// A logger that was started at `since` has exited. Returns the delay of the next one, if any.
+    pub(super) fn on_exit(&mut self, since: Mono, now: Mono) -> Option<Duration> {
+        if now.since(since) >= STABLE_AFTER {
+            self.wait = MIN_DELAY;
         }
-        self.ends.retain(|end| now.since(*end) < ENDS_WITHIN);
-        self.ends.push(now);
-        (self.ends.len() > ENDS_AT_MOST).then(|| self.next())
+        self.exits.retain(|end| now.since(*end) < EXIT_WINDOW);
+        self.exits.push(now);
+        (self.exits.len() > MAX_EXITS).then(|| self.next())
     }
 
-    /// The next wait.
+    /// The next delay.
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
+        self.wait = (wait * 2).min(MAX_DELAY);
         wait
     }
 }
@@ -46,10 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_until_one_has_lived_for_long() {
+    fn delays_grow_until_a_logger_has_run_for_long() {
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
         let mut backoff = Backoff::new();
-        let mut crash = |since, now| backoff.on_end(at(since), at(now)).map(|wait| wait.as_secs());
+        let mut crash = |since, now| backoff.on_exit(at(since), at(now)).map(|wait| wait.as_secs());
         assert_eq!([1, 1, 2, 2, 3].map(|now| crash(now, now)), [None; 5]);
         assert_eq!([3, 4, 4, 5, 5, 6].map(|now| crash(now, now)), [1, 2, 4, 8, 16, 30].map(Some));
         assert_eq!(crash(40, 99), None);

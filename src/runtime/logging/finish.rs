@@ -1,4 +1,4 @@
-//! The end of the logger: what is left to be written is written, if that does not take too long.
+//! The end of the logger: it writes the remaining output, within a time limit.
 
 use std::time::Duration;
 
@@ -12,55 +12,55 @@ use crate::runtime::token::Token;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, wait};
 
-/// What is left to be written at the very end has so much time, less if the whole stop has.
+/// The time limit for the remaining output; less if `shutdown_timeout` leaves less.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// The remaining output has at least this long.
 const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Logging {
-    /// At the very end: waits until everything is written, so long at most as there is time. `stop_begun`: when the
-    /// ordered stop has begun.
-    pub(in crate::runtime) fn finish(&mut self, stop_begun: Option<Mono>) {
-        if self.way.is_none() {
+    /// Waits until the logger has written everything, within the time limit.
+    pub(in crate::runtime) fn finish(&mut self, shutdown_started_at: Option<Mono>) {
+        if self.logger_channel.is_none() {
             return;
         }
         let now = sys::now();
-        let left = stop_begun.map_or(FLUSH_TIMEOUT, |since| {
+        let left = shutdown_started_at.map_or(FLUSH_TIMEOUT, |since| {
             self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(MIN_FLUSH_TIMEOUT, FLUSH_TIMEOUT)
         });
-        self.write_the_rest(now + left).ok();
+        self.flush_output(now + left).ok();
         if let Some(running) = self.running.take() {
-            // It is ours and not reaped: the number is its own.
+            // It has not been reaped, so its pid is valid.
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
-        if let Some(way) = self.way.take() {
-            messages::write_unread(&way.peer);
+        if let Some(logger_channel) = self.logger_channel.take() {
+            messages::write_unread(&logger_channel.peer);
         }
         channel::disconnect();
     }
 
-    /// With as many loggers as it takes.
-    fn write_the_rest(&mut self, by: Mono) -> Result<(), Errno> {
+    /// Tells the logger to finish, and waits for it. Restarts it if it crashes.
+    fn flush_output(&mut self, by: Mono) -> Result<(), Errno> {
         let mut poller = Poller::new()?;
         if let Some(running) = &self.running {
             poller.add(&running.liveness_fd, Token::LoggerExited)?;
         }
         self.waits_for_room = false;
-        let mut is_told = false;
+        let mut is_stop_sent = false;
         loop {
             let now = sys::now();
-            // It keeps to the time itself; a moment more, so that it can.
+            // The logger has the same deadline: give it a little more time.
             if now >= by + MIN_FLUSH_TIMEOUT {
                 return Err(Errno::ETIMEDOUT);
             }
             if self.running.is_none() {
                 self.try_start(&poller)?;
-                is_told = false;
+                is_stop_sent = false;
             }
-            if !std::mem::replace(&mut is_told, true) {
+            if !std::mem::replace(&mut is_stop_sent, true) {
                 let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
                 channel::send(Message::Stop { within }, None);
             }
-            self.wait_for_room(&poller);
+            self.watch_for_room(&poller);
             let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
             if ready.iter().any(|ready: &Ready| Token::decode(ready.data()) == Some(Token::LoggerExited))
                 && self.reap_last(&poller) == Some(true)
@@ -70,7 +70,7 @@ impl Logging {
         }
     }
 
-    /// Whether the logger has ended by itself; `None`: it has not ended yet.
+    /// Whether the logger has exited successfully; `None` if it has not exited yet.
     fn reap_last(&mut self, poller: &Poller) -> Option<bool> {
         let running = self.running.as_ref()?;
         let status = wait::reap_without_sigchld(running.pid).unwrap_or(Some(ExitStatus::Code(0)))?;

@@ -1,5 +1,6 @@
-//! The logger as PID 1 has it: the pipes of all instances, both ends, so that none breaks when the logger does; and the
-//! logger's own life.
+//! The logger process and the log pipes, as seen by PID 1.
+//!
+//! PID 1 holds both ends of all pipes, so that they survive a crash of the logger, and restarts the logger.
 
 mod backoff;
 mod finish;
@@ -20,27 +21,26 @@ use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
-use crate::runtime::journal::events::What;
+use crate::runtime::journal::events::EventKind;
 use crate::runtime::subsystem::{Context, Subsystem};
 use crate::runtime::token::Token;
 use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
 use crate::sys::{self, Poller, packet, pipe, process, wait};
-use backoff::{Backoff, FIRST_WAIT};
-use pipes::{Maker, Slot};
+use backoff::{Backoff, MIN_DELAY};
+use pipes::{PipeFactory, Slot};
 
-/// More slots than the configuration allows instances.
-const SLOTS_AT_MOST: usize = 1 << 16;
-/// So many old pipes are kept of each stream at most, where we may have so many descriptors. What is read later than that,
-/// or leaves more processes behind that keep them open, shares a pipe.
-const OLD_PIPES: u64 = 64;
-/// And so many at least, if that is permitted.
-const OLD_PIPES_WANTED: u64 = 4;
-/// What keepalive needs besides the descriptors of each instance.
+/// The number of slots: more than the configuration allows instances.
+const MAX_SLOTS: usize = 1 << 16;
+/// The maximum number of old pipes of each stream, if the descriptor limit allows it. Beyond that runs share a pipe.
+const MAX_OLD_PIPES: u64 = 64;
+/// The number of old pipes of each stream that the descriptor limit is raised for.
+const MIN_OLD_PIPES: u64 = 4;
+/// The number of descriptors that keepalive needs besides those of the instances.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// What went through one stream.
+/// The output of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::runtime) struct Count {
     pub(in crate::runtime) lines: u64,
@@ -50,41 +50,41 @@ pub(in crate::runtime) struct Count {
 struct Running {
     pid: Pid,
     since: Mono,
-    /// Closed by its end.
+    /// Reports end of file when the logger exits.
     liveness_fd: OwnedFd,
 }
 
-/// The way to a logger, which outlives each logger.
+/// The socket to the logger, which outlives each logger process.
 struct LoggerChannel {
-    /// The logger's end of the socket: what it has not read yet waits for the next one.
+    /// The end of the logger. Data that it has not read is left for the next logger.
     peer: OwnedFd,
     counters: &'static SharedCounters,
 }
 
 pub(in crate::runtime) struct Logging {
     plan: Rc<Plan>,
-    /// As it was when keepalive was started.
+    /// The style at the start of keepalive.
     style: LogStyle,
     /// `None`: no output goes through keepalive.
-    way: Option<LoggerChannel>,
+    logger_channel: Option<LoggerChannel>,
     slots: Map<InstanceId, Slot>,
-    /// Numbers of slots are not used again: the ring knows lines by them.
+    /// Slot numbers are not reused: they identify lines in the ring.
     next_slot: u32,
-    maker: Maker,
-    /// So many old pipes are kept of each stream.
+    pipe_factory: PipeFactory,
+    /// The maximum number of old pipes of each stream.
     old_pipes: usize,
     running: Option<Running>,
     backoff: Backoff,
     start_at: Option<Mono>,
     restarts: u64,
-    has_ended: bool,
+    has_exited: bool,
     waits_for_room: bool,
-    /// Everything below us is being killed, the logger too: the next one comes when that is over.
+    /// All processes have been sent SIGKILL, including the logger: do not restart it now.
     is_killing_all: bool,
-    /// What services get, as we have allowed ourselves more.
+    /// The original descriptor limits, which services get. keepalive has raised its own.
     original_limits: Option<(u64, u64)>,
-    /// Why a pipe could not be made; told once.
-    pipe_trouble: Option<Errno>,
+    /// Why a pipe could not be created; logged once.
+    last_pipe_error: Option<Errno>,
 }
 
 impl Subsystem for Logging {
@@ -95,20 +95,20 @@ impl Subsystem for Logging {
     }
 
     fn on_ready(&mut self, token: Token) {
-        self.has_ended |= token == Token::LoggerExited;
+        self.has_exited |= token == Token::LoggerExited;
     }
 
-    /// Starts another logger when this one has ended.
+    /// Restarts the logger when it has exited.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         let restarts = self.restarts;
-        if std::mem::take(&mut self.has_ended) {
-            self.on_end(context.poller, context.now);
+        if std::mem::take(&mut self.has_exited) {
+            self.on_exit(context.poller, context.now);
         }
         if self.start_at.is_some_and(|due| due <= context.now) {
             self.start(context.poller, context.now);
         }
         if self.restarts > restarts {
-            context.journal.publish(What::LoggerRestarted);
+            context.journal.publish(EventKind::LoggerRestarted);
         }
         Vec::new()
     }
@@ -121,41 +121,41 @@ impl Logging {
         let mut logging = Self {
             style: plan.log,
             plan,
-            way: None,
+            logger_channel: None,
             slots: Map::new(),
             next_slot: 0,
-            maker: Maker::default(),
+            pipe_factory: PipeFactory::default(),
             old_pipes: 0,
             running: None,
             backoff: Backoff::new(),
             start_at: None,
             restarts: 0,
-            has_ended: false,
+            has_exited: false,
             waits_for_room: false,
             is_killing_all: false,
             original_limits: None,
-            pipe_trouble: None,
+            last_pipe_error: None,
         };
         logging.begin(poller);
         logging
     }
 
-    /// From now on this is the plan. What services write goes where their definitions say when they are next started.
+    /// Applies a new plan. Changes of outputs take effect at the next start of a process.
     pub(in crate::runtime) fn apply_config(&mut self, plan: &Rc<Plan>, poller: &Poller) {
         self.plan = Rc::clone(plan);
         self.begin(poller);
     }
 
-    /// Starts the logger if it is needed and has not been.
+    /// Starts the logger if it is needed and not running.
     fn begin(&mut self, poller: &Poller) {
-        if self.way.is_some() || !self.plan.captures_output() {
-            return self.make_room(self.instances());
+        if self.logger_channel.is_some() || !self.plan.captures_output() {
+            return self.raise_descriptor_limit(self.instances());
         }
         match LoggerChannel::new() {
-            Ok(way) => {
-                self.way = Some(way);
+            Ok(logger_channel) => {
+                self.logger_channel = Some(logger_channel);
                 channel::set_style(MessageStyle { style: self.style, width: Some(longest_name(&self.plan)) });
-                self.make_room(self.instances());
+                self.raise_descriptor_limit(self.instances());
                 self.start(poller, sys::now());
             }
             Err(errno) => log::warn!("cannot start the logger: {}; output is inherited", errno::words(errno)),
@@ -167,7 +167,7 @@ impl Logging {
     }
 
     fn counter(&self, position: usize) -> u64 {
-        let counter = self.way.as_ref().and_then(|way| way.counters.get(position));
+        let counter = self.logger_channel.as_ref().and_then(|logger_channel| logger_channel.counters.get(position));
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
@@ -194,11 +194,11 @@ impl Logging {
         instance: InstanceId,
         service: &Service,
     ) -> [Option<BorrowedFd<'_>>; 2] {
-        if self.way.is_none() || !service.process.captures_output() {
+        if self.logger_channel.is_none() || !service.process.captures_output() {
             return [None, None];
         }
         if let Err(errno) = self.ensure_pipes(instance, service)
-            && self.pipe_trouble.replace(errno) != Some(errno)
+            && self.last_pipe_error.replace(errno) != Some(errno)
         {
             log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
         }
@@ -206,25 +206,25 @@ impl Logging {
         [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
     }
 
-    /// New ones for each run, so that its last line is not continued by the next one. Where that is not possible, those
-    /// that there are remain.
+    /// Creates new pipes for each run, so that the next run does not continue its last line. If that fails, the current pipes
+    /// are used again.
     fn ensure_pipes(&mut self, instance: InstanceId, service: &Service) -> Result<(), Errno> {
         if !self.slots.contains_key(&instance) {
-            if self.next_slot as usize >= SLOTS_AT_MOST {
+            if self.next_slot as usize >= MAX_SLOTS {
                 return Err(Errno::EMFILE);
             }
             self.slots.insert(instance, Slot::new(self.next_slot));
             self.next_slot += 1;
-            self.make_room(self.instances());
+            self.raise_descriptor_limit(self.instances());
         }
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
-        slot.forget_old();
+        slot.close_drained();
         let mut result = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
             if slot.has(stream) && (channel::is_congested() || slot.old(stream) >= self.old_pipes) {
                 continue;
             }
-            let Some(pipe) = self.maker.make(slot, stream, instance, service).transpose() else { continue };
+            let Some(pipe) = self.pipe_factory.make(slot, stream, instance, service).transpose() else { continue };
             let copied = pipe.and_then(|pipe| {
                 let copy = self.running.as_ref().map(|_| pipe.read_end.try_clone()).transpose();
                 copy.map(|copy| (pipe, copy)).map_err(|_| Errno::EMFILE)
@@ -243,22 +243,22 @@ impl Logging {
         result
     }
 
-    /// The process of `instance` has ended: what it has written is out before what is logged from now on.
+    /// The process has exited: its output is written before later messages.
     pub(in crate::runtime) fn on_ended(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
-            slot.forget_old();
+            slot.close_drained();
             channel::send(Message::RunEnded { slot: slot.number }, None);
         }
     }
 
-    /// Everything is being killed, the logger with it.
+    /// All processes are sent SIGKILL, including the logger.
     pub(in crate::runtime) const fn on_kill_all(&mut self) {
         self.is_killing_all = true;
     }
 
-    /// Has the loop wake when there is room on the way to the logger, if something waits for that.
-    pub(in crate::runtime) fn wait_for_room(&mut self, poller: &Poller) {
-        let waits = self.way.is_some() && channel::flush();
+    /// Watches the socket to the logger if messages wait for room.
+    pub(in crate::runtime) fn watch_for_room(&mut self, poller: &Poller) {
+        let waits = self.logger_channel.is_some() && channel::flush();
         if waits == self.waits_for_room {
             return;
         }
@@ -268,10 +268,10 @@ impl Logging {
         });
     }
 
-    fn on_end(&mut self, poller: &Poller, now: Mono) {
+    fn on_exit(&mut self, poller: &Poller, now: Mono) {
         let Some(running) = &self.running else { return };
         let status = match wait::reap_without_sigchld(running.pid) {
-            // It closes its descriptors just before it can be reaped. The next turn, which comes at once, finds it.
+            // It cannot be reaped yet, although its descriptors are closed. The next turn tries again.
             Ok(None) => return,
             Ok(status) => status,
             Err(_) => None,
@@ -284,7 +284,7 @@ impl Logging {
         }
         let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
         self.restarts += 1;
-        let Some(wait) = self.backoff.on_end(since, now) else {
+        let Some(wait) = self.backoff.on_exit(since, now) else {
             self.start(poller, now);
             log::warn!("logger restarted{how}");
             return;
@@ -300,7 +300,7 @@ impl Logging {
             channel::use_stderr();
             let wait = self.backoff.next();
             self.start_at = Some(now + wait);
-            if wait == FIRST_WAIT {
+            if wait == MIN_DELAY {
                 log::warn!("cannot start the logger: {}; retrying", errno::words(errno));
             }
             return;
@@ -309,21 +309,21 @@ impl Logging {
     }
 
     fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
-        self.slots.values_mut().for_each(Slot::forget_old);
-        let (life, held) = pipe::pipe()?;
+        self.slots.values_mut().for_each(Slot::close_drained);
+        let (liveness_fd, held) = pipe::pipe()?;
         match fork::fork_without_sigchld()? {
             ForkResult::Child => self.become_logger(held),
             ForkResult::Parent(pid) => {
-                poller.add(&life, Token::LoggerExited)?;
-                self.running = Some(Running { pid, since: sys::now(), liveness_fd: life });
+                poller.add(&liveness_fd, Token::LoggerExited)?;
+                self.running = Some(Running { pid, since: sys::now(), liveness_fd });
                 Ok(())
             }
         }
     }
 
-    /// In the copy of us, whose values are its own.
+    /// Runs the logger, in the child.
     fn become_logger(&mut self, liveness_fd: OwnedFd) -> ! {
-        let Some(LoggerChannel { peer, counters }) = self.way.take() else { process::exit_now(1) };
+        let Some(LoggerChannel { peer, counters }) = self.logger_channel.take() else { process::exit_now(1) };
         let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
         logger::run(LoggerArgs {
             socket: peer,
@@ -339,12 +339,12 @@ impl Logging {
         })
     }
 
-    /// Allows us the descriptors that so many instances need: for each of their streams both ends of a pipe, and the old
-    /// ones; and what is kept for them besides.
-    fn make_room(&mut self, instances: u64) {
+    /// Raises the descriptor limit of keepalive to what `instances` need: for each stream both ends of a pipe and the old ones,
+    /// and the other resources of the instances.
+    fn raise_descriptor_limit(&mut self, instances: u64) {
         let (mut soft, hard) = process::descriptor_limits();
-        let others = self.plan.services.iter().map(|service| kept_for(service)).sum::<u64>() + OTHER_DESCRIPTORS;
-        let of_pipes = if self.way.is_some() { instances * 2 * (2 + OLD_PIPES_WANTED) } else { 0 };
+        let others = self.plan.services.iter().map(|service| descriptors_of(service)).sum::<u64>() + OTHER_DESCRIPTORS;
+        let of_pipes = if self.logger_channel.is_some() { instances * 2 * (2 + MIN_OLD_PIPES) } else { 0 };
         let wanted = of_pipes + others;
         if wanted > soft && soft < hard && self.original_limits.is_none() && process::set_descriptor_limit(hard).is_ok()
         {
@@ -352,12 +352,12 @@ impl Logging {
             soft = hard;
         }
         let of_stream = soft.saturating_sub(others) / (2 * instances.max(1));
-        self.old_pipes = usize::try_from(of_stream.saturating_sub(2).min(OLD_PIPES)).unwrap_or(0);
+        self.old_pipes = usize::try_from(of_stream.saturating_sub(2).min(MAX_OLD_PIPES)).unwrap_or(0);
     }
 }
 
-/// How many descriptors are kept for the processes of `service`: sockets, state, what is stored, the way to each of them.
-fn kept_for(Service { instances, process, .. }: &Service) -> u64 {
+/// The number of descriptors that keepalive keeps for `service`: sockets, `state`, stored descriptors, ipc channels.
+fn descriptors_of(Service { instances, process, .. }: &Service) -> u64 {
     let instances = u64::from(*instances);
     let for_each = u64::from(process.fd_store) + u64::from(process.state.is_some()) + u64::from(process.ipc);
     let sockets = process.listen.len() as u64;
@@ -367,17 +367,17 @@ fn kept_for(Service { instances, process, .. }: &Service) -> u64 {
     }
 }
 
-/// What the control server asks for.
+/// For the control server.
 impl Logging {
-    /// Whether there is a logger, now or soon.
+    /// Whether a logger is running or about to be started.
     pub(in crate::runtime) const fn is_on(&self) -> bool {
-        self.way.is_some()
+        self.logger_channel.is_some()
     }
 
-    /// Hands the connection of somebody who wants to read the log over to the logger, which answers all of it.
+    /// Passes the connection of a client to the logger, which answers the request.
     ///
     /// # Errors
-    /// The connection: there is no logger at the moment.
+    /// There is no logger at the moment: returns the connection.
     pub(in crate::runtime) fn hand_over(&self, client: OwnedFd, query: LogsQuery) -> Result<(), OwnedFd> {
         if self.running.is_none() || channel::is_congested() {
             return Err(client);
@@ -386,7 +386,7 @@ impl Logging {
         Ok(())
     }
 
-    /// What has gone through stdout and stderr of `instance`; zero for what does not go through the logger.
+    /// The output of `instance` on stdout and stderr; zero for streams that do not go through the logger.
     pub(in crate::runtime) fn counts(&self, instance: InstanceId) -> [Count; 2] {
         let Some(slot) = self.slots.get(&instance) else { return [Count::default(); 2] };
         [0, 1].map(|stream| Count {
@@ -395,23 +395,23 @@ impl Logging {
         })
     }
 
-    /// How often a logger was started in the place of one that had ended.
+    /// The number of restarts of the logger.
     pub(in crate::runtime) const fn restarts(&self) -> u64 {
         self.restarts
     }
 
-    /// How many lines of keepalive's own were dropped because nobody took them.
+    /// The number of keepalive's own messages that were dropped.
     pub(in crate::runtime) fn dropped_lines(&self) -> u64 {
         channel::dropped_messages() + self.counter(DROPPED_MESSAGES)
     }
 
-    /// How many readers of the log were refused as there were too many.
+    /// The number of log clients that were rejected because there were too many.
     pub(in crate::runtime) fn refused_clients(&self) -> u64 {
         self.counter(REJECTED_CLIENTS)
     }
 
-    /// An instance that there is not to be any more. What is in its pipes is still written; should there be one of its
-    /// name again, it goes on counting.
+    /// The instance has been removed. Output in its pipes is still written. A new instance with the same name continues its
+    /// counters.
     pub(in crate::runtime) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             slot.retire_all();
@@ -421,14 +421,14 @@ impl Logging {
 
 impl LoggerChannel {
     fn new() -> Result<Self, Errno> {
-        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + SLOTS_AT_MOST * COUNTERS_PER_SLOT)?;
+        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + MAX_SLOTS * COUNTERS_PER_SLOT)?;
         let (near_end, peer) = packet::pair()?;
         channel::connect(near_end);
         Ok(Self { peer, counters: Box::leak(Box::new(counters)) })
     }
 }
 
-/// The position of the counter of lines; that of bytes follows.
+/// The position of the counter of lines. The counter of bytes follows it.
 const fn slot_counter(slot: u32, stream: usize) -> usize {
     FIRST_SLOT_COUNTER + slot as usize * COUNTERS_PER_SLOT + stream * 2
 }

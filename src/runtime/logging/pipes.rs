@@ -1,5 +1,5 @@
-//! The pipes of one instance: both ends of those that its run has, and the reading ends of those of earlier runs until
-//! they have been read to their end, for the logger that comes after one that was killed.
+//! The log pipes of one instance: both ends for the current run, and the read ends for earlier runs until they have been read
+//! completely, so that the next logger can continue after a crash.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -14,12 +14,12 @@ use crate::model::InstanceId;
 use crate::model::plan::{Output, Service};
 use crate::sys::pipe;
 
-/// A pipe holds so much where that is permitted, so that who writes much is not stopped at each turn.
+/// The capacity of a large pipe, in bytes, so that a process that writes much blocks less often.
 const PIPE_SIZE: i32 = 256 << 10;
-/// So many streams at most: what all pipes of a user hold together is limited, and smaller ones are made beyond that.
-const LARGE_PIPES: usize = 32;
+/// The number of streams with large pipes: the kernel limits the memory of all pipes of a user.
+const MAX_LARGE_PIPES: usize = 32;
 
-/// Both ends of a pipe, and what the logger is to know of it.
+/// Both ends of a pipe, with its description for the logger.
 pub(super) struct Pipe {
     pub(super) source: Source,
     pub(super) read_end: OwnedFd,
@@ -30,19 +30,19 @@ pub(super) struct Pipe {
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) pipes: [Option<Pipe>; 2],
-    /// The reading ends of earlier ones, in their order.
+    /// The read ends of earlier pipes, the oldest first.
     retired: Vec<(Source, OwnedFd)>,
 }
 
-/// Makes pipes.
+/// Creates log pipes.
 #[derive(Default)]
-pub(super) struct Maker {
+pub(super) struct PipeFactory {
     next_serial: u64,
     large_pipes: usize,
 }
 
-impl Maker {
-    /// The pipe of this stream; `None`: it does not go through the logger.
+impl PipeFactory {
+    /// Creates the pipe of a stream; `None` if it does not go through the logger.
     ///
     /// # Errors
     /// As [`pipe::pipe`].
@@ -82,7 +82,7 @@ impl Maker {
         let (read_end, write_end) = pipe::pipe()?;
         let is_large = match slot.of(stream) {
             Some(before) => before.is_large,
-            None => self.large_pipes < LARGE_PIPES,
+            None => self.large_pipes < MAX_LARGE_PIPES,
         };
         if is_large {
             pipe::set_capacity(&read_end, PIPE_SIZE);
@@ -106,34 +106,34 @@ impl Slot {
         self.of(stream).is_some()
     }
 
-    /// How many old pipes of this stream are kept.
+    /// The number of old pipes of this stream.
     pub(super) fn old(&self, stream: Stream) -> usize {
         self.retired.iter().filter(|(source, _)| source.stream == stream).count()
     }
 
-    /// In the place of the one that there is.
+    /// Replaces the current pipe, which becomes an old one.
     pub(super) fn put(&mut self, stream: Stream, pipe: Pipe) {
         let [stdout, stderr] = &mut self.pipes;
         let place = match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
         };
-        // Our writing end of the old one is closed: who reads it sees its end when nobody else has it.
+        // This closes the write end of the old pipe: the logger sees the end when no process has it open.
         self.retired.extend(place.replace(pipe).map(|old| (old.source, old.read_end)));
     }
 
-    /// There is to be no further run for now.
+    /// Makes the current pipes old ones: there is no next run for now.
     pub(super) fn retire_all(&mut self) {
         let old = self.pipes.iter_mut().filter_map(Option::take);
         self.retired.extend(old.map(|old| (old.source, old.read_end)));
     }
 
-    /// Closes the old pipes that have been read to their end.
-    pub(super) fn forget_old(&mut self) {
+    /// Closes the old pipes that have been read completely.
+    pub(super) fn close_drained(&mut self) {
         self.retired.retain(|(_, read_end)| !pipe::is_eof(read_end));
     }
 
-    /// In the order in which they were made.
+    /// The read ends, the oldest first.
     pub(super) fn into_read_ends(self) -> impl Iterator<Item = (Source, OwnedFd)> {
         let pipes = self.pipes.into_iter().flatten().map(|pipe| (pipe.source, pipe.read_end));
         self.retired.into_iter().chain(pipes)

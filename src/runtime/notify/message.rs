@@ -1,33 +1,33 @@
-//! What a datagram of sd_notify(3) says. Pure; whatever it is given, it finds in it what it knows and passes over the rest.
+//! Parses the datagrams of sd_notify(3). Unknown fields and invalid values are ignored.
 
 use std::time::Duration;
 
 use crate::model::{Mono, Pid};
 
-/// The name of what is stored without one.
+/// The `FDNAME` of descriptors that are stored without one.
 const UNNAMED: &str = "stored";
-/// A name may not be longer, in bytes.
-const LONGEST_NAME: usize = 255;
-/// More of a status is not kept, in bytes.
-const LONGEST_STATUS: usize = 512;
-/// So many microseconds mean "never".
+/// The maximum length of `FDNAME`, in bytes: as in systemd.
+const MAX_NAME: usize = 255;
+/// The maximum length of `STATUS`, in bytes. The rest is cut off.
+const MAX_STATUS: usize = 512;
+/// The value that turns a timeout off: as in systemd.
 const NEVER: Duration = Duration::from_micros(u64::MAX);
 
-/// A datagram that has been understood.
+/// A parsed datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
-    /// `BARRIER=1`: what came with it is to be closed once everything before it has been done.
+    /// `BARRIER=1`: its descriptor is closed after all earlier messages have been handled.
     Barrier,
-    /// Something has changed.
-    NotifyFields(NotifyFields<'a>),
+    /// Any other message.
+    Fields(NotifyFields<'a>),
 }
 
-/// Why a datagram says nothing.
+/// Why a datagram is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It has a zero byte somewhere else than at its end.
+    /// It has a zero byte before its end.
     Binary,
-    /// `BARRIER=1` with something else.
+    /// `BARRIER=1` with other lines.
     MixedBarrier,
 }
 
@@ -40,7 +40,7 @@ impl Fault {
     }
 }
 
-/// What has changed.
+/// The fields of a message.
 #[expect(clippy::struct_excessive_bools, reason = "each is a line of the datagram, there or not")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NotifyFields<'a> {
@@ -50,13 +50,13 @@ pub(super) struct NotifyFields<'a> {
     pub(super) reloads: bool,
     /// `STOPPING=1`
     pub(super) stops: bool,
-    /// `MONOTONIC_USEC`: when it was said.
+    /// `MONOTONIC_USEC`: the time of the message.
     pub(super) at: Option<Mono>,
     /// `RESTART_RESET=1`
-    pub(super) forgives: bool,
+    pub(super) resets_failures: bool,
     /// `NOTIFYACCESS`
     pub(super) access: Option<Access>,
-    /// `STATUS`, cut to what is kept; empty: there is none any more.
+    /// `STATUS`; empty: the status is removed.
     pub(super) status: Option<&'a str>,
     /// `ERRNO`.
     pub(super) errno: Option<i32>,
@@ -64,17 +64,17 @@ pub(super) struct NotifyFields<'a> {
     pub(super) exit_status: Option<u8>,
     /// `MAINPID`.
     pub(super) main_pid: Option<Pid>,
-    /// `MAINPIDFD=1`: what came with it stands for the main process.
-    pub(super) brings_main: bool,
+    /// `MAINPIDFD=1`: the descriptor is a pidfd of the main process.
+    pub(super) has_main_pidfd: bool,
     pub(super) watchdog: Option<Watchdog>,
-    /// `WATCHDOG_USEC`; zero: not any more.
+    /// `WATCHDOG_USEC`; zero turns the watchdog off.
     pub(super) watchdog_every: Option<Duration>,
     /// `EXTEND_TIMEOUT_USEC`.
     pub(super) extend: Option<Duration>,
     pub(super) store: Store<'a>,
 }
 
-/// Who may say something from now on.
+/// `NOTIFYACCESS`: the processes that may send messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Access {
     /// All processes of the instance.
@@ -89,25 +89,25 @@ pub(super) enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watchdog {
     /// `1`
-    Alive,
+    Ping,
     /// `trigger`
-    InTrouble,
+    Trigger,
 }
 
-/// What is to become of the descriptors.
+/// What to do with the descriptors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Store<'a> {
-    /// Those that came with it are of no use.
+    /// Close them.
     #[default]
     Nothing,
-    /// `FDSTORE=1`: they are kept.
+    /// `FDSTORE=1`: store them.
     Keep {
-        /// `FDNAME`, or what it is without one.
+        /// `FDNAME`, or the default name.
         name: &'a str,
-        /// Whether they are dropped when their other end is closed: not with `FDPOLL=0`.
-        until_end: bool,
+        /// Whether they are dropped when their other end is closed; false with `FDPOLL=0`.
+        drop_on_hangup: bool,
     },
-    /// `FDSTOREREMOVE=1`: those of this name are not kept any more.
+    /// `FDSTOREREMOVE=1`: remove the stored descriptors with this name.
     Drop {
         /// `FDNAME`.
         name: &'a str,
@@ -115,7 +115,7 @@ pub(super) enum Store<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a datagram: assignments, one on each line. Of several to one name the first counts. A value that makes no sense is passed over, as an unknown name is.
+    /// Parses a datagram: one assignment on each line. The first assignment to a name counts.
     pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, Fault> {
         let text = datagram.strip_suffix(b"\0").unwrap_or(datagram);
         if text.contains(&0) {
@@ -127,7 +127,7 @@ impl<'a> Message<'a> {
         }
         let mut fields = NotifyFields::default();
         let mut seen = 0_u32;
-        let (mut name, mut keep, mut drop, mut until_end) = (None, false, false, true);
+        let (mut name, mut keep, mut drop, mut drop_on_hangup) = (None, false, false, true);
         for line in lines() {
             let Some((field, value)) = split(line) else { continue };
             if seen & field.bit() != 0 {
@@ -139,15 +139,15 @@ impl<'a> Message<'a> {
                 Field::Reloading => fields.reloads = value == "1",
                 Field::Stopping => fields.stops = value == "1",
                 Field::Monotonic => fields.at = microseconds(value).map(|time| Mono::from_nanos(0) + time),
-                Field::RestartReset => fields.forgives = value == "1",
+                Field::RestartReset => fields.resets_failures = value == "1",
                 Field::Access => fields.access = access(value),
                 Field::Status => fields.status = Some(cut(value)),
                 Field::Errno => fields.errno = value.parse().ok().filter(|errno| *errno > 0),
                 Field::ExitStatus => fields.exit_status = value.parse().ok(),
                 Field::MainPid => fields.main_pid = value.parse().ok().and_then(Pid::new),
-                Field::MainPidFd => fields.brings_main = value == "1",
-                Field::Watchdog if value == "1" => fields.watchdog = Some(Watchdog::Alive),
-                Field::Watchdog if value == "trigger" => fields.watchdog = Some(Watchdog::InTrouble),
+                Field::MainPidFd => fields.has_main_pidfd = value == "1",
+                Field::Watchdog if value == "1" => fields.watchdog = Some(Watchdog::Ping),
+                Field::Watchdog if value == "trigger" => fields.watchdog = Some(Watchdog::Trigger),
                 Field::WatchdogEvery => {
                     let never = |every: Duration| if every == NEVER { Duration::ZERO } else { every };
                     fields.watchdog_every = microseconds(value).map(never);
@@ -156,22 +156,22 @@ impl<'a> Message<'a> {
                 Field::Name => name = Some(value).filter(|name| is_name(name)),
                 Field::Keep => keep = value == "1",
                 Field::Drop => drop = value == "1",
-                Field::Poll => until_end = value != "0",
+                Field::Poll => drop_on_hangup = value != "0",
                 Field::Watchdog => {}
             }
         }
         fields.store = match name {
             Some(name) if drop => Store::Drop { name },
-            // Without a name nothing can be meant.
+            // A removal needs a name.
             None if drop => Store::Nothing,
-            name if keep => Store::Keep { name: name.unwrap_or(UNNAMED), until_end },
+            name if keep => Store::Keep { name: name.unwrap_or(UNNAMED), drop_on_hangup },
             _ => Store::Nothing,
         };
-        Ok(Self::NotifyFields(fields))
+        Ok(Self::Fields(fields))
     }
 }
 
-/// The names that mean something to us.
+/// The known names.
 #[derive(Clone, Copy)]
 enum Field {
     Ready,
@@ -219,20 +219,20 @@ impl Field {
         })
     }
 
-    /// A bit of its own.
+    /// A bit mask for the set of fields.
     const fn bit(self) -> u32 {
         1 << self as u32
     }
 }
 
-/// `NAME=value`, if the name means something to us and the value is UTF-8.
+/// `NAME=value`, if the name is known and the value is UTF-8.
 fn split(line: &[u8]) -> Option<(Field, &str)> {
     let position = line.iter().position(|byte| *byte == b'=')?;
     let (name, value) = line.split_at_checked(position)?;
     Some((Field::of(name)?, str::from_utf8(value.get(1..)?).ok()?))
 }
 
-/// `exec` would be the main process and those that we start beside it, which have nothing to say.
+/// `exec` means the main and control processes; keepalive has no control processes.
 fn access(value: &str) -> Option<Access> {
     match value {
         "all" => Some(Access::All),
@@ -243,7 +243,7 @@ fn access(value: &str) -> Option<Access> {
 }
 
 fn cut(status: &str) -> &str {
-    status.get(..status.floor_char_boundary(LONGEST_STATUS)).unwrap_or(status)
+    status.get(..status.floor_char_boundary(MAX_STATUS)).unwrap_or(status)
 }
 
 fn microseconds(value: &str) -> Option<Duration> {
@@ -253,7 +253,7 @@ fn microseconds(value: &str) -> Option<Duration> {
 
 /// ASCII without control characters and `:`, which stands between the names in `LISTEN_FDNAMES`.
 fn is_name(name: &str) -> bool {
-    name.len() <= LONGEST_NAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
+    name.len() <= MAX_NAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
 }
 
 #[cfg(test)]
@@ -262,35 +262,35 @@ mod tests {
 
     #[track_caller]
     fn check(datagram: &[u8], expect: NotifyFields<'_>) {
-        assert_eq!(Message::parse(datagram), Ok(Message::NotifyFields(expect)), "{}", datagram.escape_ascii());
+        assert_eq!(Message::parse(datagram), Ok(Message::Fields(expect)), "{}", datagram.escape_ascii());
     }
 
     #[test]
-    fn every_field_that_is_known_is_found() {
+    fn every_known_field_is_parsed() {
         let all = b"READY=1\nSTATUS=up\nERRNO=2\nBUSERROR=x.y\nEXIT_STATUS=3\nMAINPID=4711\nWATCHDOG=1\n\
             WATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=1500\nFDSTORE=1\nFDNAME=a b\nFDPOLL=0\nX_MINE=1\nMONOTONIC_USEC=7\n\
             RESTART_RESET=1\nNOTIFYACCESS=main\nMAINPIDFD=1\n";
         let expect = NotifyFields {
             is_ready: true,
             at: Some(Mono::from_nanos(7_000)),
-            forgives: true,
+            resets_failures: true,
             access: Some(Access::Main),
             status: Some("up"),
             errno: Some(2),
             exit_status: Some(3),
             main_pid: Pid::new(4711),
-            brings_main: true,
-            watchdog: Some(Watchdog::Alive),
+            has_main_pidfd: true,
+            watchdog: Some(Watchdog::Ping),
             watchdog_every: Some(Duration::from_secs(20)),
             extend: Some(Duration::from_micros(1500)),
-            store: Store::Keep { name: "a b", until_end: false },
+            store: Store::Keep { name: "a b", drop_on_hangup: false },
             ..NotifyFields::default()
         };
         check(all, expect);
     }
 
     #[test]
-    fn the_first_word_of_each_name_counts() {
+    fn the_first_assignment_to_each_name_counts() {
         check(b"READY=1\nSTOPPING=1", NotifyFields { is_ready: true, stops: true, ..NotifyFields::default() });
         let reload = NotifyFields {
             reloads: true,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_speak_is_one_of_four_words() {
+    fn notify_access_has_four_values() {
         let access = |access| NotifyFields { access, ..NotifyFields::default() };
         check(b"NOTIFYACCESS=all", access(Some(Access::All)));
         check(b"NOTIFYACCESS=exec", access(Some(Access::Main)));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_passed_over() {
+    fn invalid_values_are_ignored() {
         for nonsense in [
             &b""[..],
             b"\n\n\n",
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_stands_alone() {
+    fn a_barrier_must_be_the_only_line() {
         assert_eq!(Message::parse(b"BARRIER=1"), Ok(Message::Barrier));
         assert_eq!(Message::parse(b"BARRIER=1\n"), Ok(Message::Barrier));
         assert_eq!(Message::parse(b"READY=1\nBARRIER=1"), Err(Fault::MixedBarrier));
@@ -350,8 +350,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_as_if_it_were_not_there() {
-        let keep = |name| NotifyFields { store: Store::Keep { name, until_end: true }, ..NotifyFields::default() };
+    fn an_invalid_name_is_replaced_by_the_default() {
+        let keep = |name| NotifyFields { store: Store::Keep { name, drop_on_hangup: true }, ..NotifyFields::default() };
         check(b"FDSTORE=1", keep("stored"));
         check(b"FDSTORE=1\nFDNAME=", keep(""));
         check(b"FDSTORE=1\nFDNAME=a:b", keep("stored"));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_and_what_never_ends_is_never() {
+    fn a_long_status_is_cut_and_the_maximum_turns_the_watchdog_off() {
         let status = format!("STATUS={}", "ä".repeat(3_000));
         check(status.as_bytes(), NotifyFields { status: Some(&"ä".repeat(256)), ..NotifyFields::default() });
         check(b"STATUS=", NotifyFields { status: Some(""), ..NotifyFields::default() });
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_fail() {
+    fn random_bytes_do_not_make_the_parser_panic() {
         let mut state = 1_u64;
         let words: [&[u8]; 8] = [b"READY=1", b"\n", b"=", b"FDNAME=", b"STATUS=", b"\0", b"MAINPID=", b"BARRIER=1"];
         for _ in 0..20_000 {
@@ -394,8 +394,8 @@ mod tests {
                 datagram.extend_from_slice(words[usize::from(choice % 8)]);
                 datagram.push(byte);
             }
-            // It ends, and what it finds is part of what it was given.
-            if let Ok(Message::NotifyFields(NotifyFields { status: Some(status), .. })) = Message::parse(&datagram) {
+            // The status is part of the datagram.
+            if let Ok(Message::Fields(NotifyFields { status: Some(status), .. })) = Message::parse(&datagram) {
                 assert!(
                     datagram.windows(status.len().max(1)).any(|part| part == status.as_bytes()) || status.is_empty()
                 );

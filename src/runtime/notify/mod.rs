@@ -1,7 +1,7 @@
-//! What the services say by sd_notify(3): one datagram socket for all of them.
+//! The messages of sd_notify(3), which all services send to one datagram socket.
 //!
-//! A message counts for the instance that its sender belongs to, by whichever process of it it was sent; from anyone else
-//! it is refused. Nothing is decided here: what is said becomes events. `message` reads, [`super::fd_store`] keeps.
+//! A message applies to the run that its sender belongs to. Messages of other processes are rejected. Messages become events;
+//! nothing is decided here. `message` parses them, [`super::fd_store`] keeps descriptors.
 
 mod message;
 
@@ -22,30 +22,30 @@ use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, procfs, random};
 use message::{Access, Message, NotifyFields, Store, Watchdog};
 
-/// The longest datagram, in bytes: as in systemd.
+/// The maximum length of a datagram, in bytes: as in systemd.
 const MAX_DATAGRAM: usize = 4096;
-/// So many datagrams are read in one turn: more than can wait, unless the kernel has been configured otherwise.
+/// The number of datagrams read in one turn: more than the kernel queues by default.
 const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 
-/// The socket, and what status shows of what was reported on it.
+/// The socket, and the data of messages that the status shows.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
-    /// Opened when the first process is started that is given it; with its address.
+    /// The socket and its address. It is opened when the first process that uses it starts.
     socket: Option<(OwnedFd, String)>,
-    /// There is something to be read.
+    /// The socket has datagrams.
     is_readable: bool,
-    /// The poller does not report it.
-    is_muted: bool,
-    /// So many datagrams may still be read in this turn.
+    /// The poller does not watch the socket.
+    is_paused: bool,
+    /// The number of datagrams that can still be read in this turn.
     budget: u32,
-    /// By runs whose main process has not ended.
+    /// The status of runs whose main process has not exited.
     reported: Map<RunId, NotifyStatus>,
-    /// By instances without a main process: what was reported in their last run.
+    /// The last status of instances without a main process.
     last: Map<InstanceId, NotifyStatus>,
     rejections: RateLimitedLog,
 }
 
-/// What status shows of what a run has reported of itself.
+/// The data of messages that the status shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NotifyStatus {
     /// `STATUS`
@@ -72,12 +72,12 @@ impl Subsystem for Notify {
         if !self.is_readable || !context.has_capacity() {
             return Vec::new();
         }
-        self.read(context.now, &mut World { processes, fds, poller: context.poller })
+        self.read(context.now, &mut NotifyContext { processes, fds, poller: context.poller })
     }
 }
 
 impl Notify {
-    /// `NOTIFY_SOCKET`; the socket is opened if it is not.
+    /// `NOTIFY_SOCKET`. Opens the socket if it is not open.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM, ENOSPC.
@@ -91,7 +91,7 @@ impl Notify {
         Ok(self.socket.as_ref().map_or("", |(_, address)| address))
     }
 
-    /// What the instance has reported in its present run, or after the end of its main process in its last.
+    /// The status of the current run, or of the last one if there is no main process.
     pub(super) fn status(&self, id: InstanceId, run: Option<RunId>) -> Option<&NotifyStatus> {
         run.and_then(|run| self.reported.get(&run)).or_else(|| self.last.get(&id.slot()))
     }
@@ -101,22 +101,22 @@ impl Notify {
         self.is_readable = false;
     }
 
-    /// Mutes the socket while too many descriptors that services have sent wait to be closed.
+    /// Pauses the socket while too many descriptors of services wait to be closed.
     pub(super) fn update_interest(&mut self, poller: &Poller) {
-        let is_wanted = CloseQueue::have_room();
-        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_muted) else { return };
+        let is_wanted = CloseQueue::has_room();
+        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_paused) else { return };
         let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
         if poller.modify(socket, Token::Notify, interest).is_ok() {
-            self.is_muted = !is_wanted;
+            self.is_paused = !is_wanted;
         }
     }
 
-    /// The instance has another process: what its last run has reported is not shown any more.
+    /// The instance has a new process: the last status is not shown any more.
     pub(super) fn on_started(&mut self, id: InstanceId) {
         self.last.remove(&id.slot());
     }
 
-    /// The main process of a run has ended.
+    /// The main process of a run has exited.
     pub(super) fn on_ended(&mut self, run: RunId, id: InstanceId) {
         match self.reported.remove(&run) {
             Some(status) => self.last.insert(id.slot(), status),
@@ -124,7 +124,7 @@ impl Notify {
         };
     }
 
-    /// The instance is gone.
+    /// The instance has been removed.
     pub(super) fn forget(&mut self, id: InstanceId) {
         self.last.remove(&id.slot());
     }
@@ -137,19 +137,18 @@ impl Notify {
 }
 
 impl Notify {
-    /// Reads what processes have reported; it has to be read before any of them is reaped, which makes it unknown who they
-    /// were.
-    pub(super) fn read(&mut self, now: Mono, world: &mut World<'_>) -> Vec<Event> {
+    /// Reads the messages. This must happen before their senders are reaped, because their pids identify them.
+    pub(super) fn read(&mut self, now: Mono, context: &mut NotifyContext<'_>) -> Vec<Event> {
         let mut events = Vec::new();
         if self.socket.is_none() {
             return events;
         }
         let mut buffer = [0; MAX_DATAGRAM];
-        while CloseQueue::have_room()
+        while CloseQueue::has_room()
             && let Some(mut datagram) = self.next(&mut buffer)
         {
             let text = buffer.get(..datagram.length).unwrap_or_default();
-            if let Err(reason) = self.on_datagram(&mut datagram, text, world, &mut events) {
+            if let Err(reason) = self.on_datagram(&mut datagram, text, context, &mut events) {
                 self.rejections.warn(now, &reason);
             }
             sys::deferred_close(datagram.descriptors);
@@ -157,7 +156,7 @@ impl Notify {
         events
     }
 
-    /// Takes of its descriptors those that are to be kept.
+    /// Handles a message. Takes the descriptors that are stored out of it.
     ///
     /// # Errors
     /// Why the message, or a part of it, is ignored.
@@ -165,7 +164,7 @@ impl Notify {
         &mut self,
         datagram: &mut Datagram,
         text: &[u8],
-        world: &mut World<'_>,
+        context: &mut NotifyContext<'_>,
         events: &mut Vec<Event>,
     ) -> Result<(), String> {
         let sender = datagram.sender.map_or(0, Pid::get);
@@ -173,12 +172,12 @@ impl Notify {
             _ if datagram.is_truncated => {
                 return Err(format!("message from pid {sender} ignored: longer than {MAX_DATAGRAM} bytes"));
             }
-            // Everything before it has been done.
+            // All earlier messages have been handled.
             Ok(Message::Barrier) => return Ok(()),
             Err(fault) => return Err(format!("message from pid {sender} ignored: {}", fault.as_str())),
-            Ok(Message::NotifyFields(fields)) => fields,
+            Ok(Message::Fields(fields)) => fields,
         };
-        let owner = datagram.sender.and_then(|sender| world.processes.runs.owner_of(sender));
+        let owner = datagram.sender.and_then(|sender| context.processes.runs.owner_of(sender));
         let Some(owner) = owner.filter(|run| run.spec.definition.uses_notify_socket()) else {
             return Err(format!("message from pid {sender} rejected: not a process of a service that uses sd_notify"));
         };
@@ -192,35 +191,35 @@ impl Notify {
             return Err(format!("message from pid {sender} rejected by NOTIFYACCESS of pid {main}"));
         }
         let changed = match self.new_main_pid(&fields, &datagram.descriptors) {
-            Some(pid) if pid != main => world.change_main_pid(run, pid, events),
+            Some(pid) if pid != main => context.change_main_pid(run, pid, events),
             _ => Ok(()),
         };
-        self.on_fields(run, &fields, events);
-        changed.and(world.store(run, &fields, datagram))
+        self.apply_fields(run, &fields, events);
+        changed.and(context.store(run, &fields, datagram))
     }
 
     fn new_main_pid(&self, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) -> Option<Pid> {
         match descriptors {
-            [pidfd] if fields.brings_main => procfs::pid_of_pidfd(pidfd),
+            [pidfd] if fields.has_main_pidfd => procfs::pid_of_pidfd(pidfd),
             _ => fields.main_pid,
         }
     }
 
-    fn on_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
+    fn apply_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
         events.extend(fields.stops.then_some(Event::StoppingReported { run }));
         events.extend(fields.reloads.then_some(Event::Reloading { run, since: fields.at }));
         events.extend(fields.is_ready.then_some(Event::Ready { run, source: ReadySource::Notify }));
         self.keep_status(run, fields);
-        events.extend(fields.forgives.then_some(Event::ResetFailures { run }));
+        events.extend(fields.resets_failures.then_some(Event::ResetFailures { run }));
         events.extend(fields.extend.map(|by| Event::TimeoutExtended { run, by }));
         events.extend(fields.watchdog.map(|watchdog| match watchdog {
-            Watchdog::Alive => Event::WatchdogPing { run },
-            Watchdog::InTrouble => Event::WatchdogTriggered { run },
+            Watchdog::Ping => Event::WatchdogPing { run },
+            Watchdog::Trigger => Event::WatchdogTriggered { run },
         }));
         events.extend(fields.watchdog_every.map(|interval| Event::WatchdogInterval { run, interval }));
     }
 
-    /// What status shows of it.
+    /// Keeps the data that the status shows.
     fn keep_status(&mut self, run: RunId, fields: &NotifyFields<'_>) {
         let NotifyFields { access, status, errno, exit_status, .. } = fields;
         if access.is_none() && status.is_none() && errno.is_none() && exit_status.is_none() {
@@ -236,14 +235,14 @@ impl Notify {
     }
 }
 
-/// What messages are about.
-pub(super) struct World<'a> {
+/// Other subsystems that messages affect.
+pub(super) struct NotifyContext<'a> {
     pub(super) processes: &'a mut Processes,
     pub(super) fds: &'a mut FdStore,
     pub(super) poller: &'a Poller,
 }
 
-impl World<'_> {
+impl NotifyContext<'_> {
     fn change_main_pid(&mut self, run: RunId, pid: Pid, events: &mut Vec<Event>) -> Result<(), String> {
         let main = self.processes.runs.get(run).map_or(0, |run| run.pid.get());
         let changed = self.processes.change_main_pid(run, pid, self.poller);
@@ -255,16 +254,16 @@ impl World<'_> {
     fn store(&mut self, run: RunId, fields: &NotifyFields<'_>, datagram: &mut Datagram) -> Result<(), String> {
         let Some(run) = self.processes.runs.get(run) else { return Ok(()) };
         let (main, instance) = (run.pid, run.spec.instance);
-        let (name, until_end) = match fields.store {
+        let (name, drop_on_hangup) = match fields.store {
             Store::Nothing => return Ok(()),
             Store::Drop { name } => {
                 self.fds.drop_named(instance, name, self.poller);
                 return Ok(());
             }
-            Store::Keep { name, until_end } => (name, until_end),
+            Store::Keep { name, drop_on_hangup } => (name, drop_on_hangup),
         };
         let limit = run.spec.definition.process.fd_store;
-        let offer = Offer { name, until_end, limit: limit.try_into().unwrap_or(usize::MAX) };
+        let offer = Offer { name, drop_on_hangup, limit: limit.try_into().unwrap_or(usize::MAX) };
         let refused = self.fds.keep(instance, offer, &mut datagram.descriptors, self.poller);
         if refused.surplus > 0 {
             let surplus = refused.surplus;
@@ -272,7 +271,7 @@ impl World<'_> {
                 "dropped {surplus} of the file descriptors that pid {main} stored: `fd_store` is {limit}"
             ));
         }
-        if datagram.descriptors_truncated || refused.roomless > 0 {
+        if datagram.descriptors_truncated || refused.no_capacity > 0 {
             let reason = errno::words(Errno::EMFILE);
             return Err(format!("cannot store all file descriptors of pid {main}: {reason}"));
         }

@@ -1,4 +1,4 @@
-//! One try of a probe, from its beginning to its verdict; when there is a next one is not its affair.
+//! One attempt of a readiness probe: connects, sends a request or starts a helper process, and gives a verdict.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -11,79 +11,76 @@ use crate::model::{ExitStatus, Pid, Signal, Template, errno, instance_limit};
 use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
-/// A status line is no longer.
-const LONGEST_STATUS_LINE: usize = 1 << 10;
-/// So much of an answer that says no is read, so that the server can end it in peace.
-const MOST_READ: usize = 64 << 10;
-/// Read at once.
-const PIECE: usize = 4 << 10;
-/// Statuses that mean yes.
-const GOOD: std::ops::RangeInclusive<u16> = 200..=399;
+/// The maximum length of an HTTP status line, in bytes.
+const MAX_STATUS_LINE: usize = 1 << 10;
+/// The number of bytes read of an unsuccessful response, so that the server can finish it.
+const MAX_RESPONSE: usize = 64 << 10;
+/// The number of bytes read at once.
+const READ_SIZE: usize = 4 << 10;
+/// The successful HTTP statuses.
+const SUCCESS_STATUSES: std::ops::RangeInclusive<u16> = 200..=399;
 
-/// A try that is under way.
+/// An attempt in progress.
 #[derive(Debug)]
 pub(super) enum Attempt {
-    /// Until the connection is made; then this is sent, if anything.
+    /// The connection is being established. The request is sent then, if there is one.
     Connecting(OwnedFd, Option<Vec<u8>>),
-    /// Until the status is known.
-    Reading(OwnedFd, Answer),
-    /// Until this process has ended.
+    /// The HTTP response is being read.
+    Reading(OwnedFd, Response),
+    /// The helper process is running.
     Running(Helper),
 }
 
-/// A process that finds out.
+/// A helper process.
 #[derive(Debug)]
 pub(super) struct Helper {
     pub(super) pid: Pid,
-    /// Where it would tell why it could not be executed. Kept, so that telling does not kill it.
+    /// The pipe of its exec result. It stays open, so that writing to it does not raise SIGPIPE.
     #[expect(dead_code, reason = "it is there to be open")]
     pub(super) start: Option<OwnedFd>,
-    /// It took too long, and has been killed.
-    pub(super) is_late: bool,
+    /// It has been killed because it took too long.
+    pub(super) is_timed_out: bool,
     pub(super) task: Task,
 }
 
-/// What a process says by its exit code.
+/// What the exit code of a helper means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Whatever the command means by it.
+    /// The result of the command: 0 is success.
     Command,
-    /// The errno of looking at a file.
-    Look,
+    /// The errno of the file check.
+    FileCheck,
 }
 
-/// What has come of an HTTP answer.
+/// An HTTP response.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct Response {
     line: Vec<u8>,
     read: usize,
     status: Option<u16>,
 }
 
-/// What a try has come to.
+/// The result of a step of an attempt.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Nothing yet: wait for this.
-    Open(Attempt),
-    /// Yes. The connection, if there is one on which something may still come in.
+    /// The attempt continues.
+    Pending(Attempt),
+    /// Success. The connection, if the response has not been read completely.
     Passed(Option<OwnedFd>),
-    /// No.
+    /// Failure.
     Failed(Failure),
 }
 
-/// Why the answer is no.
+/// Why an attempt has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     Errno(Errno),
-    /// What is to be asked is nowhere: no address.
-    Nowhere,
-    /// The answer is not HTTP.
+    InvalidAddress,
     NotHttp,
     Status(u16),
     Ended(ExitStatus),
-    /// No answer in time.
-    Late,
-    /// Much on its descriptor, and no newline.
+    TimedOut,
+    /// Too much data on `ready.fd` without a newline.
     NoNewline,
 }
 
@@ -91,54 +88,54 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Errno(number) => formatter.write_str(errno::words(*number)),
-            Self::Nowhere => formatter.write_str("invalid address"),
+            Self::InvalidAddress => formatter.write_str("invalid address"),
             Self::NotHttp => formatter.write_str("not an HTTP response"),
             Self::Status(status) => write!(formatter, "HTTP status {status}"),
             Self::Ended(status) => status.fmt(formatter),
-            Self::Late => formatter.write_str("timed out"),
+            Self::TimedOut => formatter.write_str("timed out"),
             Self::NoNewline => formatter.write_str("no newline in the data written to its descriptor"),
         }
     }
 }
 
-/// Begins a try for instance `number`. `run` starts the command of [`Probe::Exec`]; on `token` the poller tells that it
-/// goes on.
-pub(super) fn begin(
+/// Starts an attempt for instance `number`. `run` starts the command of [`Probe::Exec`]. The poller reports progress with
+/// `token`.
+pub(super) fn start(
     probe: &Probe,
     number: u32,
     (poller, token): (&Poller, Token),
     run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
 ) -> Verdict {
-    let begun = match probe {
+    let started_at = match probe {
         Probe::Tcp(authority) => connect(authority, number, None),
         Probe::Http { authority, target } => connect(authority, number, Some(request(authority, target, number))),
-        Probe::File(path) => look_for(path, number).map(Attempt::Running).map_err(Failure::Errno),
+        Probe::File(path) => start_file_check(path, number).map(Attempt::Running).map_err(Failure::Errno),
         Probe::Exec(command) => run(command).map(Attempt::Running).map_err(Failure::Errno),
     };
-    let watched = begun.and_then(|attempt| {
+    let watched = started_at.and_then(|attempt| {
         if let Attempt::Connecting(connection, _) = &attempt {
             poller.add_writable(connection, token).map_err(Failure::Errno)?;
         }
         Ok(attempt)
     });
-    watched.map_or_else(Verdict::Failed, Verdict::Open)
+    watched.map_or_else(Verdict::Failed, Verdict::Pending)
 }
 
-/// Not ourselves: where a file system hangs, so does whoever looks.
-fn look_for(path: &Template, number: u32) -> Result<Helper, Errno> {
+/// Checks whether a file exists, in a helper process, since file systems can hang.
+fn start_file_check(path: &Template, number: u32) -> Result<Helper, Errno> {
     let path = path.expand(number);
-    let look = || is_there(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
+    let look = || file_exists(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
     let pid = fork::fork_helper(None, look)?;
-    Ok(Helper { pid, start: None, is_late: false, task: Task::Look })
+    Ok(Helper { pid, start: None, is_timed_out: false, task: Task::FileCheck })
 }
 
-fn is_there(path: &CStr) -> Result<(), Errno> {
+fn file_exists(path: &CStr) -> Result<(), Errno> {
     nix::unistd::access(path, nix::unistd::AccessFlags::F_OK)
 }
 
 fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
-    // No name is looked up, which could take any time.
-    let address = instance_limit::address(authority, number).ok_or(Failure::Nowhere)?;
+    // Host names are not resolved, because that can block.
+    let address = instance_limit::address(authority, number).ok_or(Failure::InvalidAddress)?;
     let connection = stream::start_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
@@ -156,41 +153,42 @@ fn request(authority: &Template, target: &Template, number: u32) -> Vec<u8> {
 }
 
 impl Attempt {
-    /// Something has happened to its connection.
-    pub(super) fn go_on(self, poller: &Poller, token: Token) -> Verdict {
+    /// Its connection is ready: continues the attempt.
+    pub(super) fn advance(self, poller: &Poller, token: Token) -> Verdict {
         match self {
             Self::Connecting(connection, request) => on_connected(connection, request, poller, token),
-            Self::Reading(connection, answer) => on_input(connection, answer, poller),
-            Self::Running(_) => Verdict::Open(self),
+            Self::Reading(connection, response) => on_input(connection, response, poller),
+            Self::Running(_) => Verdict::Pending(self),
         }
     }
 
-    /// The process has ended that was to find out.
+    /// The helper process has exited.
     pub(super) fn on_ended(helper: &Helper, status: ExitStatus) -> Verdict {
         match status {
-            _ if helper.is_late => Verdict::Failed(Failure::Late),
+            _ if helper.is_timed_out => Verdict::Failed(Failure::TimedOut),
             ExitStatus::Code(0) => Verdict::Passed(None),
-            ExitStatus::Code(errno) if helper.task == Task::Look => {
+            ExitStatus::Code(errno) if helper.task == Task::FileCheck => {
                 Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into())))
             }
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Verdict::Failed(Failure::Ended(status)),
         }
     }
 
-    /// Its time is over. A process is waited for all the same: there is never more than one.
-    pub(super) fn give_up(self, poller: &Poller) -> Verdict {
+    /// Aborts the attempt, whose time limit has been reached. A helper process is killed, and still waited for: there is
+    /// never more than one.
+    pub(super) fn abort(self, poller: &Poller) -> Verdict {
         match self {
             Self::Connecting(connection, _) => {
-                forget(poller, &connection);
-                Verdict::Failed(Failure::Late)
+                unwatch(poller, &connection);
+                Verdict::Failed(Failure::TimedOut)
             }
-            Self::Reading(connection, answer) => {
-                forget(poller, &connection);
-                Verdict::Failed(answer.status.map_or(Failure::Late, Failure::Status))
+            Self::Reading(connection, response) => {
+                unwatch(poller, &connection);
+                Verdict::Failed(response.status.map_or(Failure::TimedOut, Failure::Status))
             }
             Self::Running(helper) => {
                 helper.kill();
-                Verdict::Open(Self::Running(Helper { is_late: true, ..helper }))
+                Verdict::Pending(Self::Running(Helper { is_timed_out: true, ..helper }))
             }
         }
     }
@@ -204,58 +202,58 @@ impl Attempt {
 }
 
 impl Helper {
-    /// With all that it has started. It has not been reaped: the number is its own.
+    /// Kills the helper and its process group. It has not been reaped, so its pid is valid.
     pub(super) fn kill(&self) {
-        // In the moment between fork and setsid the group is not there yet.
+        // Between fork and setsid the group does not exist yet.
         if kill::signal_group(self.pid.led_group(), Signal::KILL).is_err() {
             kill::signal_process(self.pid, Signal::KILL).ok();
         }
     }
 }
 
-/// Closing it would do as well, were there no child that is just about to be executed.
-pub(super) fn forget(poller: &Poller, connection: &OwnedFd) {
+/// Removes a connection from the poller. Closing it is not enough while a child has it open.
+pub(super) fn unwatch(poller: &Poller, connection: &OwnedFd) {
     poller.remove(connection).ok();
 }
 
 fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, token: Token) -> Verdict {
     if let Err(errno) = stream::finish_connect(&connection) {
-        forget(poller, &connection);
+        unwatch(poller, &connection);
         return Verdict::Failed(Failure::Errno(errno));
     }
     let Some(request) = request else {
-        forget(poller, &connection);
+        unwatch(poller, &connection);
         return Verdict::Passed(None);
     };
-    // Nothing has been sent before it: there is room for more than a request.
+    // The send buffer is empty and has room for a request.
     let sent = socket::send(&connection, &request);
     let watched = poller.modify(&connection, token, crate::sys::Interest::Input);
     if sent == Ok(request.len()) && watched.is_ok() {
-        return Verdict::Open(Attempt::Reading(connection, Answer::default()));
+        return Verdict::Pending(Attempt::Reading(connection, Response::default()));
     }
-    forget(poller, &connection);
+    unwatch(poller, &connection);
     Verdict::Failed(sent.map_or_else(Failure::Errno, |_| Failure::NotHttp))
 }
 
-fn on_input(connection: OwnedFd, mut answer: Answer, poller: &Poller) -> Verdict {
-    let mut buffer = [0; PIECE];
+fn on_input(connection: OwnedFd, mut response: Response, poller: &Poller) -> Verdict {
+    let mut buffer = [0; READ_SIZE];
     let failure = match socket::receive(&connection, &mut buffer) {
-        Err(Errno::EAGAIN | Errno::EINTR) => return Verdict::Open(Attempt::Reading(connection, answer)),
-        Err(errno) => answer.status.map_or(Failure::Errno(errno), Failure::Status),
-        Ok(0) => answer.status.map_or(Failure::NotHttp, Failure::Status),
-        Ok(length) => match answer.take(buffer.get(..length).unwrap_or_default()) {
-            Ok(Some(status)) if GOOD.contains(&status) => return Verdict::Passed(Some(connection)),
-            Ok(_) if answer.read < MOST_READ => return Verdict::Open(Attempt::Reading(connection, answer)),
+        Err(Errno::EAGAIN | Errno::EINTR) => return Verdict::Pending(Attempt::Reading(connection, response)),
+        Err(errno) => response.status.map_or(Failure::Errno(errno), Failure::Status),
+        Ok(0) => response.status.map_or(Failure::NotHttp, Failure::Status),
+        Ok(length) => match response.take(buffer.get(..length).unwrap_or_default()) {
+            Ok(Some(status)) if SUCCESS_STATUSES.contains(&status) => return Verdict::Passed(Some(connection)),
+            Ok(_) if response.read < MAX_RESPONSE => return Verdict::Pending(Attempt::Reading(connection, response)),
             Ok(status) => status.map_or(Failure::NotHttp, Failure::Status),
             Err(failure) => failure,
         },
     };
-    forget(poller, &connection);
+    unwatch(poller, &connection);
     Verdict::Failed(failure)
 }
 
-impl Answer {
-    /// The status, as soon as it is there.
+impl Response {
+    /// Parses more of the response. Returns the status as soon as it is known.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<u16>, Failure> {
         self.read += bytes.len();
         if self.status.is_some() {
@@ -263,11 +261,11 @@ impl Answer {
         }
         self.line.extend_from_slice(bytes);
         match strings::memchr(b'\n', &self.line) {
-            Some(end) if end < LONGEST_STATUS_LINE => self.line.truncate(end),
-            None if self.line.len() < LONGEST_STATUS_LINE => return Ok(None),
+            Some(end) if end < MAX_STATUS_LINE => self.line.truncate(end),
+            None if self.line.len() < MAX_STATUS_LINE => return Ok(None),
             Some(_) | None => return Err(Failure::NotHttp),
         }
-        // As if it were all: what follows is of no interest.
+        // Complete the head: headers do not matter.
         self.line.extend_from_slice(b"\n\n");
         let mut response = httparse::Response::new(&mut []);
         response.parse(&self.line).ok();
@@ -281,12 +279,12 @@ mod tests {
     use super::*;
 
     fn status(pieces: &[&[u8]]) -> Result<Option<u16>, Failure> {
-        let mut answer = Answer::default();
-        pieces.iter().map(|piece| answer.take(piece)).find(|result| *result != Ok(None)).unwrap_or(Ok(None))
+        let mut response = Response::default();
+        pieces.iter().map(|piece| response.take(piece)).find(|result| *result != Ok(None)).unwrap_or(Ok(None))
     }
 
     #[test]
-    fn the_status_line_is_enough_whatever_follows() {
+    fn the_status_line_is_enough() {
         assert_eq!(status(&[b"HTTP/1.1 204 No Content\r\n"]), Ok(Some(204)));
         assert_eq!(status(&[b"HTTP/1.0 503 \r\n\0\0\0 nonsense"]), Ok(Some(503)));
         assert_eq!(status(&[b"HTTP/1.1 30", b"2 Found\n"]), Ok(Some(302)));
@@ -294,15 +292,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_status_line_is_no_answer() {
+    fn a_response_without_a_status_line_is_not_http() {
         for nonsense in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\n", b"HTTP/1.1 abc OK\r\n", b"220 mail ready\r\n"] {
             assert_eq!(status(&[nonsense]), Err(Failure::NotHttp), "{}", nonsense.escape_ascii());
         }
-        assert_eq!(status(&[&[b'H'; LONGEST_STATUS_LINE]]), Err(Failure::NotHttp), "it is endless");
+        assert_eq!(status(&[&[b'H'; MAX_STATUS_LINE]]), Err(Failure::NotHttp), "it is endless");
     }
 
     #[test]
-    fn a_request_names_its_host_and_wants_no_second_one() {
+    fn a_request_has_a_host_header_and_closes_the_connection() {
         let fixed = |text: &str| Template::Fixed(std::ffi::CString::new(text).unwrap());
         let numbered = Template::Numbered([c"127.0.0.1:300".to_owned(), c"".to_owned()].into());
         let request = String::from_utf8(request(&numbered, &fixed("/ok?a=b"), 2)).unwrap();

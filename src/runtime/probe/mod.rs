@@ -1,7 +1,6 @@
-//! Finds out whether a process is ready that does not say so by itself: the schedule of the tries, each of which is an
-//! [`attempt`]. And hears what it says by a newline on a descriptor.
+//! Readiness probes: schedules the attempts, each of which is an [`attempt`]. It also waits for the newline on `ready.fd`.
 //!
-//! Nothing is known here about what follows from it: the supervisor is told, once, and has its own patience.
+//! A successful probe becomes [`Event::Ready`]. The supervisor enforces `ready_timeout`.
 
 mod attempt;
 
@@ -21,54 +20,54 @@ use crate::supervisor::{Event, ReadySource};
 use crate::sys::{ExecResult, Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
 
-/// After the first try that fails; then twice as long each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The pause after the first failed attempt. It doubles each time, up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// A try takes no longer.
-const TRY_TIMEOUT: Duration = Duration::from_secs(1);
-/// So many are looked at in one turn.
-const TRIES_PER_TURN: usize = 32;
-/// So much is read of what nobody needs: the rest of an answer, what comes before the newline.
-const MOST_DISCARDED: usize = 64 << 10;
-/// So much of what comes before the newline is read in a turn; the rest in the next.
-const PIECE: usize = 4 << 10;
-/// What a shell and `env` end with, and so do we, when a program is not there or cannot be executed.
-const NOT_A_PROGRAM: std::ops::RangeInclusive<u8> = 126..=127;
+/// The time limit of one attempt.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The number of probes that are advanced in one turn.
+const MAX_PROBES_PER_TURN: usize = 32;
+/// The number of bytes discarded: after the status of a response, or before the newline on `ready.fd`.
+const MAX_DISCARDED: usize = 64 << 10;
+/// The number of bytes read at once.
+const READ_SIZE: usize = 4 << 10;
+/// The exit codes of a shell, `env` and keepalive if a program cannot be found or executed.
+const COMMAND_NOT_FOUND: std::ops::RangeInclusive<u8> = 126..=127;
 
-/// All that is being found out.
+/// The active probes.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// There are few: whoever is ready is here no more.
-    probing: Vec<Probing>,
-    /// Processes of tries that nobody waits for any more, until they are reaped.
-    dying: Vec<Pid>,
+    /// The probes of processes that are not ready yet. There are few.
+    active: Vec<ActiveProbe>,
+    /// Helper processes of stopped probes, until they are reaped.
+    killed_helpers: Vec<Pid>,
 }
 
 #[derive(Debug)]
-struct Probing {
+struct ActiveProbe {
     run: RunId,
     spec: RunSpec,
     token: Token,
-    /// How many tries there have been.
-    turn: u32,
+    /// The number of attempts so far.
+    attempts: u32,
     stage: Stage,
-    /// The poller has told of it.
-    is_woken: bool,
-    /// That there is no such program has been said.
-    is_told: bool,
-    /// What has come of the last try.
+    /// The poller has reported its descriptor.
+    has_input: bool,
+    /// A permanent failure has been logged.
+    is_logged: bool,
+    /// The failure of the last attempt.
     last: Option<Failure>,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// Until the next try.
+    /// Waits for the next attempt.
     Pausing { until: Mono },
-    /// So long at most; `None`: it is over, and only the process has to be reaped yet.
-    Trying { attempt: Attempt, until: Option<Mono> },
-    /// It is ready; the rest of the answer is read, so that the server can end it in peace.
-    Leaving { connection: OwnedFd, discarded: usize, until: Mono },
-    /// For a newline.
+    /// `until`: the time limit; `None` if it has been reached, or there is none, and the helper process must be reaped.
+    Attempting { attempt: Attempt, until: Option<Mono> },
+    /// The process is ready. The rest of the response is read, so that the server can finish it.
+    Draining { connection: OwnedFd, discarded: usize, until: Mono },
+    /// Waits for a newline on `ready.fd`.
     Listening { pipe: OwnedFd, discarded: usize },
 }
 
@@ -76,96 +75,96 @@ impl Subsystem for Probes {
     type Needs<'a> = (&'a mut ProcessFactory, &'a Logging);
 
     fn due(&self) -> Option<Mono> {
-        self.probing.iter().filter_map(|probing| probing.stage.due()).min()
+        self.active.iter().filter_map(|active| active.stage.due()).min()
     }
 
     fn on_ready(&mut self, token: Token) {
-        for probing in self.probing.iter_mut().filter(|probing| probing.token == token) {
-            probing.is_woken = true;
+        for active in self.active.iter_mut().filter(|active| active.token == token) {
+            active.has_input = true;
         }
     }
 
     fn turn(&mut self, context: &mut Context<'_>, (factory, logging): Self::Needs<'_>) -> Vec<Event> {
-        self.go_on(&mut World { factory, logging, poller: context.poller, now: context.now })
+        self.advance(&mut ProbeContext { factory, logging, poller: context.poller, now: context.now })
     }
 }
 
 impl Probes {
-    /// The process writes a newline to the other end of this when it is ready.
+    /// Waits for a newline on `pipe`, which is the other end of `ready.fd`.
     pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, poller: &Poller) {
-        // Out of watches, the newline is never seen and `ready_timeout` ends the start.
+        // Without a watch the newline is never seen, and `ready_timeout` ends the start.
         if poller.add(&pipe, Token::Probe(run)).is_ok() {
-            self.probing.push(Probing::new(run, spec, Stage::Listening { pipe, discarded: 0 }));
+            self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe, discarded: 0 }));
         }
     }
 
-    /// Begins to find out whether the process is ready.
+    /// Starts the probe of a process.
     pub(super) fn start(&mut self, run: RunId, spec: RunSpec, now: Mono) {
-        self.probing.push(Probing::new(run, spec, Stage::Pausing { until: now }));
+        self.active.push(ActiveProbe::new(run, spec, Stage::Pausing { until: now }));
     }
 
-    /// The process was not ready in time: stops, and logs why the last try has failed.
-    pub(super) fn give_up(&mut self, run: RunId, poller: &Poller) {
-        let Some(probing) = self.probing.iter().find(|probing| probing.run == run) else { return };
-        if let Some(failure) = probing.last.filter(|_| !probing.is_told) {
-            let (name, number) = (&probing.spec.definition.name, probing.spec.instance.number);
+    /// The process was not ready in time: stops the probe, and logs its last failure.
+    pub(super) fn abort(&mut self, run: RunId, poller: &Poller) {
+        let Some(active) = self.active.iter().find(|active| active.run == run) else { return };
+        if let Some(failure) = active.last.filter(|_| !active.is_logged) {
+            let (name, number) = (&active.spec.definition.name, active.spec.instance.number);
             log::warn!("{name}.{number}: last readiness probe failed: {failure}");
         }
-        self.forget(run, poller);
+        self.stop(run, poller);
     }
 
-    /// The main process has ended: stops without a verdict.
-    pub(super) fn forget(&mut self, run: RunId, poller: &Poller) {
-        for probing in self.probing.extract_if(.., |probing| probing.run == run) {
-            if let Some(helper) = probing.stage.helper() {
+    /// The main process has exited: stops the probe.
+    pub(super) fn stop(&mut self, run: RunId, poller: &Poller) {
+        for active in self.active.extract_if(.., |active| active.run == run) {
+            if let Some(helper) = active.stage.helper() {
                 helper.kill();
-                self.dying.push(helper.pid);
+                self.killed_helpers.push(helper.pid);
             }
-            probing.stage.close(poller);
+            active.stage.close(poller);
         }
     }
 
-    /// Whether this process, which has ended, was started for a try: nobody else's then.
-    fn take_dying(&mut self, pid: Pid) -> bool {
-        let position = self.dying.iter().position(|dying| *dying == pid);
-        position.map(|position| self.dying.swap_remove(position)).is_some()
+    /// Removes `pid` from the killed helpers. Returns whether it was one.
+    fn take_killed_helper(&mut self, pid: Pid) -> bool {
+        let position = self.killed_helpers.iter().position(|killed_helpers| *killed_helpers == pid);
+        position.map(|position| self.killed_helpers.swap_remove(position)).is_some()
     }
 
-    fn take(&mut self, run: RunId) -> Option<Probing> {
-        let position = self.probing.iter().position(|probing| probing.run == run)?;
-        Some(self.probing.swap_remove(position))
+    fn take(&mut self, run: RunId) -> Option<ActiveProbe> {
+        let position = self.active.iter().position(|active| active.run == run)?;
+        Some(self.active.swap_remove(position))
     }
 
     fn run_of(&self, helper: Pid) -> Option<RunId> {
-        let is_helper = |probing: &&Probing| probing.stage.helper().is_some_and(|other| other.pid == helper);
-        self.probing.iter().find(is_helper).map(|probing| probing.run)
+        let is_helper = |active: &&ActiveProbe| active.stage.helper().is_some_and(|other| other.pid == helper);
+        self.active.iter().find(is_helper).map(|active| active.run)
     }
 }
 
-impl Probing {
+impl ActiveProbe {
     fn new(run: RunId, spec: RunSpec, stage: Stage) -> Self {
-        Self { run, spec, token: Token::Probe(run), turn: 0, stage, is_woken: false, is_told: false, last: None }
+        Self { run, spec, token: Token::Probe(run), attempts: 0, stage, has_input: false, is_logged: false, last: None }
     }
 
     fn is_due(&self, now: Mono) -> bool {
-        self.is_woken || self.stage.due().is_some_and(|due| due <= now)
+        self.has_input || self.stage.due().is_some_and(|due| due <= now)
     }
 
-    /// Says once that it cannot ever be found out this way.
-    fn complain(&mut self, failure: Failure) {
+    /// Logs a failed attempt, and once if the probe cannot succeed.
+    fn log_failure(&mut self, failure: Failure) {
         let (name, number) = (&self.spec.definition.name, self.spec.instance.number);
         log::debug!("{name}.{number} is not ready: {failure}");
         self.last = Some(failure);
-        let is_hopeless = match failure {
-            Failure::Ended(ExitStatus::Code(code)) => NOT_A_PROGRAM.contains(&code),
-            Failure::Nowhere | Failure::NoNewline => true,
+        let is_permanent = match failure {
+            Failure::Ended(ExitStatus::Code(code)) => COMMAND_NOT_FOUND.contains(&code),
+            Failure::InvalidAddress | Failure::NoNewline => true,
             Failure::Errno(_)
             | Failure::Ended(ExitStatus::Signal(_))
             | Failure::NotHttp
             | Failure::Status(_)
-            | Failure::Late => false,
+            | Failure::TimedOut => false,
         };
-        if is_hopeless && !std::mem::replace(&mut self.is_told, true) {
+        if is_permanent && !std::mem::replace(&mut self.is_logged, true) {
             log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
     }
@@ -174,31 +173,33 @@ impl Probing {
 impl Stage {
     fn due(&self) -> Option<Mono> {
         match self {
-            Self::Pausing { until } | Self::Leaving { until, .. } => Some(*until),
-            Self::Trying { until, .. } => *until,
+            Self::Pausing { until } | Self::Draining { until, .. } => Some(*until),
+            Self::Attempting { until, .. } => *until,
             Self::Listening { .. } => None,
         }
     }
 
     const fn helper(&self) -> Option<&Helper> {
         match self {
-            Self::Trying { attempt, .. } => attempt.helper(),
-            Self::Pausing { .. } | Self::Leaving { .. } | Self::Listening { .. } => None,
+            Self::Attempting { attempt, .. } => attempt.helper(),
+            Self::Pausing { .. } | Self::Draining { .. } | Self::Listening { .. } => None,
         }
     }
 
     fn close(self, poller: &Poller) {
         match self {
-            Self::Trying { attempt: Attempt::Connecting(connection, _) | Attempt::Reading(connection, _), .. }
-            | Self::Leaving { connection, .. }
-            | Self::Listening { pipe: connection, .. } => attempt::forget(poller, &connection),
-            Self::Trying { attempt: Attempt::Running(_), .. } | Self::Pausing { .. } => {}
+            Self::Attempting {
+                attempt: Attempt::Connecting(connection, _) | Attempt::Reading(connection, _), ..
+            }
+            | Self::Draining { connection, .. }
+            | Self::Listening { pipe: connection, .. } => attempt::unwatch(poller, &connection),
+            Self::Attempting { attempt: Attempt::Running(_), .. } | Self::Pausing { .. } => {}
         }
     }
 }
 
-/// What the tries need.
-struct World<'a> {
+/// Other subsystems that probes use.
+struct ProbeContext<'a> {
     factory: &'a mut ProcessFactory,
     logging: &'a Logging,
     poller: &'a Poller,
@@ -206,163 +207,163 @@ struct World<'a> {
 }
 
 impl Probes {
-    /// Goes on with whatever has something to go on with, a bounded part of it in each turn.
-    fn go_on(&mut self, world: &mut World<'_>) -> Vec<Event> {
+    /// Advances the probes that are due or have input, at most [`MAX_PROBES_PER_TURN`].
+    fn advance(&mut self, context: &mut ProbeContext<'_>) -> Vec<Event> {
         let mut events = Vec::new();
-        for _ in 0..TRIES_PER_TURN {
-            let now = world.now;
-            let Some(position) = self.probing.iter().position(|probing| probing.is_due(now)) else { break };
-            let mut probing = self.probing.swap_remove(position);
-            let is_woken = std::mem::take(&mut probing.is_woken);
-            let token = probing.token;
-            probing.stage = match probing.stage {
+        for _ in 0..MAX_PROBES_PER_TURN {
+            let now = context.now;
+            let Some(position) = self.active.iter().position(|active| active.is_due(now)) else { break };
+            let mut active = self.active.swap_remove(position);
+            let has_input = std::mem::take(&mut active.has_input);
+            let token = active.token;
+            active.stage = match active.stage {
                 Stage::Pausing { .. } => {
-                    events.extend(self.begin_try(probing, world));
+                    events.extend(self.start_attempt(active, context));
                     continue;
                 }
-                Stage::Trying { attempt, until } => {
+                Stage::Attempting { attempt, until } => {
                     let is_over = until.is_some_and(|until| until <= now);
                     let verdict =
-                        if is_over { attempt.give_up(world.poller) } else { attempt.go_on(world.poller, token) };
-                    probing.stage = Stage::Pausing { until: now };
+                        if is_over { attempt.abort(context.poller) } else { attempt.advance(context.poller, token) };
+                    active.stage = Stage::Pausing { until: now };
                     let until = if is_over { None } else { until };
-                    let stage = probing.next_stage(verdict, until, world.poller, now);
-                    events.extend(self.on_stage(probing, stage));
+                    let stage = active.next_stage(verdict, until, context.poller, now);
+                    events.extend(self.enter_stage(active, stage));
                     continue;
                 }
-                Stage::Leaving { connection, discarded, until } if is_woken && until > now => {
-                    let mut buffer = [0; PIECE];
+                Stage::Draining { connection, discarded, until } if has_input && until > now => {
+                    let mut buffer = [0; READ_SIZE];
                     match socket::receive(&connection, &mut buffer) {
-                        Ok(length @ 1..) if discarded < MOST_DISCARDED => {
-                            Stage::Leaving { connection, discarded: discarded + length, until }
+                        Ok(length @ 1..) if discarded < MAX_DISCARDED => {
+                            Stage::Draining { connection, discarded: discarded + length, until }
                         }
-                        Err(Errno::EAGAIN | Errno::EINTR) => Stage::Leaving { connection, discarded, until },
+                        Err(Errno::EAGAIN | Errno::EINTR) => Stage::Draining { connection, discarded, until },
                         Ok(_) | Err(_) => {
-                            attempt::forget(world.poller, &connection);
+                            attempt::unwatch(context.poller, &connection);
                             continue;
                         }
                     }
                 }
-                stage @ Stage::Leaving { .. } => {
-                    stage.close(world.poller);
+                stage @ Stage::Draining { .. } => {
+                    stage.close(context.poller);
                     continue;
                 }
-                Stage::Listening { pipe, discarded } => match hear(pipe, world.poller) {
-                    Heard::Part(pipe, read) if discarded + read < MOST_DISCARDED => {
+                Stage::Listening { pipe, discarded } => match read_ready_pipe(pipe, context.poller) {
+                    PipeInput::Partial(pipe, read) if discarded + read < MAX_DISCARDED => {
                         Stage::Listening { pipe, discarded: discarded + read }
                     }
-                    Heard::Part(pipe, _) => {
-                        attempt::forget(world.poller, &pipe);
-                        probing.stage = Stage::Pausing { until: now };
-                        probing.complain(Failure::NoNewline);
+                    PipeInput::Partial(pipe, _) => {
+                        attempt::unwatch(context.poller, &pipe);
+                        active.stage = Stage::Pausing { until: now };
+                        active.log_failure(Failure::NoNewline);
                         continue;
                     }
-                    Heard::Newline => {
-                        events.push(Event::Ready { run: probing.run, source: ReadySource::Fd });
+                    PipeInput::Newline => {
+                        events.push(Event::Ready { run: active.run, source: ReadySource::Fd });
                         continue;
                     }
-                    Heard::End => continue,
+                    PipeInput::Closed => continue,
                 },
             };
-            self.probing.push(probing);
+            self.active.push(active);
         }
         events
     }
 
-    fn begin_try(&mut self, mut probing: Probing, world: &mut World<'_>) -> Option<Event> {
-        let Ready::Probe(probe) = &probing.spec.definition.ready else { return None };
-        let spec = &probing.spec;
+    fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
+        let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
+        let spec = &active.spec;
         let run = |command: &[Template]| {
-            let (pid, progress) = world.factory.spawn_helper(spec, command, world.logging)?;
+            let (pid, progress) = context.factory.spawn_helper(spec, command, context.logging)?;
             let start = if let ExecResult::Pending(pipe) = progress { Some(pipe) } else { None };
-            Ok(Helper { pid, start, is_late: false, task: Task::Command })
+            Ok(Helper { pid, start, is_timed_out: false, task: Task::Command })
         };
-        let verdict = attempt::begin(probe, spec.instance.number, (world.poller, probing.token), run);
-        probing.turn = probing.turn.saturating_add(1);
-        let stage = probing.next_stage(verdict, Some(world.now + TRY_TIMEOUT), world.poller, world.now);
-        self.on_stage(probing, stage)
+        let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);
+        active.attempts = active.attempts.saturating_add(1);
+        let stage = active.next_stage(verdict, Some(context.now + ATTEMPT_TIMEOUT), context.poller, context.now);
+        self.enter_stage(active, stage)
     }
 
-    fn on_stage(&mut self, mut probing: Probing, stage: Next) -> Option<Event> {
-        let ready = Event::Ready { run: probing.run, source: ReadySource::Probe };
+    fn enter_stage(&mut self, mut active: ActiveProbe, stage: StageChange) -> Option<Event> {
+        let ready = Event::Ready { run: active.run, source: ReadySource::Probe };
         let (stage, event) = match stage {
-            Next::Stage(stage) => (stage, None),
-            Next::Ready(Some(stage)) => (stage, Some(ready)),
-            Next::Ready(None) => return Some(ready),
+            StageChange::Stage(stage) => (stage, None),
+            StageChange::Ready(Some(stage)) => (stage, Some(ready)),
+            StageChange::Ready(None) => return Some(ready),
         };
-        probing.stage = stage;
-        self.probing.push(probing);
+        active.stage = stage;
+        self.active.push(active);
         event
     }
 
-    /// If this process, which is dead and not reaped yet, was a helper of a try, it is reaped and the try goes on.
+    /// Reaps `pid` if it was a helper process, and continues its probe.
     pub(super) fn on_helper_dead(&mut self, pid: Pid, poller: &Poller, now: Mono) -> Option<Vec<Event>> {
         let run = self.run_of(pid);
-        if run.is_none() && !self.take_dying(pid) {
+        if run.is_none() && !self.take_killed_helper(pid) {
             return None;
         }
-        // Whatever it has started.
+        // The processes that it has started.
         kill::signal_group(pid.led_group(), Signal::KILL).ok();
         let event = wait::reap(pid).ok().and_then(|ended| self.on_helper_ended(run, ended.status, poller, now));
         Some(event.into_iter().collect())
     }
 
     fn on_helper_ended(&mut self, run: Option<RunId>, status: ExitStatus, poller: &Poller, now: Mono) -> Option<Event> {
-        let mut probing = self.take(run?)?;
-        let stage = std::mem::replace(&mut probing.stage, Stage::Pausing { until: now });
+        let mut active = self.take(run?)?;
+        let stage = std::mem::replace(&mut active.stage, Stage::Pausing { until: now });
         let verdict = Attempt::on_ended(stage.helper()?, status);
-        let stage = probing.next_stage(verdict, None, poller, now);
-        self.on_stage(probing, stage)
+        let stage = active.next_stage(verdict, None, poller, now);
+        self.enter_stage(active, stage)
     }
 }
 
-/// What a verdict leads to.
-enum Next {
+/// What follows from a verdict.
+enum StageChange {
     Stage(Stage),
-    /// It is ready; there may be something left to do.
+    /// The process is ready. A stage may remain, to read the rest of the response.
     Ready(Option<Stage>),
 }
 
-impl Probing {
-    fn next_stage(&mut self, verdict: Verdict, until: Option<Mono>, poller: &Poller, now: Mono) -> Next {
+impl ActiveProbe {
+    fn next_stage(&mut self, verdict: Verdict, until: Option<Mono>, poller: &Poller, now: Mono) -> StageChange {
         match verdict {
-            Verdict::Open(attempt) => Next::Stage(Stage::Trying { attempt, until }),
+            Verdict::Pending(attempt) => StageChange::Stage(Stage::Attempting { attempt, until }),
             Verdict::Failed(failure) => {
-                self.complain(failure);
-                let doublings = self.turn.saturating_sub(1).min(16);
-                let pause = (FIRST_PAUSE * (1 << doublings)).min(MAX_PAUSE);
-                Next::Stage(Stage::Pausing { until: now + pause })
+                self.log_failure(failure);
+                let doublings = self.attempts.saturating_sub(1).min(16);
+                let pause = (MIN_PAUSE * (1 << doublings)).min(MAX_PAUSE);
+                StageChange::Stage(Stage::Pausing { until: now + pause })
             }
             Verdict::Passed(Some(connection)) => {
                 poller.modify(connection.as_fd(), self.token, Interest::Input).ok();
-                Next::Ready(Some(Stage::Leaving { connection, discarded: 0, until: now + TRY_TIMEOUT }))
+                StageChange::Ready(Some(Stage::Draining { connection, discarded: 0, until: now + ATTEMPT_TIMEOUT }))
             }
-            Verdict::Passed(None) => Next::Ready(None),
+            Verdict::Passed(None) => StageChange::Ready(None),
         }
     }
 }
 
-/// What has come on `ready.fd`.
-enum Heard {
-    /// So many bytes and no newline yet.
-    Part(OwnedFd, usize),
+/// The result of reading from `ready.fd`.
+enum PipeInput {
+    /// This number of bytes without a newline.
+    Partial(OwnedFd, usize),
     Newline,
     /// The other end is closed.
-    End,
+    Closed,
 }
 
-/// What comes after the newline does not matter.
-fn hear(pipe: OwnedFd, poller: &Poller) -> Heard {
-    let mut buffer = [0; PIECE];
+/// Reads from `ready.fd` until a newline.
+fn read_ready_pipe(pipe: OwnedFd, poller: &Poller) -> PipeInput {
+    let mut buffer = [0; READ_SIZE];
     let read = match nix::unistd::read(&pipe, &mut buffer) {
-        Err(Errno::EAGAIN | Errno::EINTR) => return Heard::Part(pipe, 0),
+        Err(Errno::EAGAIN | Errno::EINTR) => return PipeInput::Partial(pipe, 0),
         Ok(length) => length,
         Err(_) => 0,
     };
     let has_newline = strings::memchr(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
     if read > 0 && !has_newline {
-        return Heard::Part(pipe, read);
+        return PipeInput::Partial(pipe, read);
     }
-    attempt::forget(poller, &pipe);
-    if has_newline { Heard::Newline } else { Heard::End }
+    attempt::unwatch(poller, &pipe);
+    if has_newline { PipeInput::Newline } else { PipeInput::Closed }
 }
