@@ -31,7 +31,7 @@ use crate::model::{InstanceId, ServiceIndex};
 
 /// The progress of one instance.
 enum Progress {
-    InProgress,
+    Ongoing,
     Done,
 }
 
@@ -155,7 +155,7 @@ impl Supervisor {
     /// Continues the reload of a service as far as possible.
     pub(super) fn drive_rollout(&mut self, service: ServiceIndex) {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
-        rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::InProgress));
+        rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Ongoing));
         if !rollout.has_started {
             match self.rollout_gate(service, &rollout.remaining) {
                 RolloutGate::Wait => {
@@ -174,7 +174,7 @@ impl Supervisor {
             && !std::mem::replace(&mut rollout.is_failure_handled, true)
         {
             self.on_failure(service, &mut rollout, failure);
-            rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::InProgress));
+            rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Ongoing));
         }
         let surge = match rollout.strategy {
             Strategy::Rolling => self.services[service].definition.reload.max_surge as usize,
@@ -339,7 +339,7 @@ impl Supervisor {
         let id = InstanceId { service, number: slot.number };
         if slot.stage == RolloutStage::StartingNew {
             if !is_proven(self.state_of_surge(id)) {
-                return if self.services.find(id.surge()).is_some() { Progress::InProgress } else { Progress::Done };
+                return if self.services.find(id.surge()).is_some() { Progress::Ongoing } else { Progress::Done };
             }
             self.swap_with_surge(id);
             self.stop(id.surge(), AfterStop::StayStopped(Stopped::Replaced));
@@ -359,7 +359,7 @@ impl Supervisor {
             (RolloutStage::Restarting, _) if !self.state_of_surge(id).is_inactive() => false,
             (RolloutStage::Restarting, state) => state.is_none_or(|state| state.is_inactive() || is_proven(state)),
         };
-        if is_over { Progress::Done } else { Progress::InProgress }
+        if is_over { Progress::Done } else { Progress::Ongoing }
     }
 
     fn state_of_surge(&self, id: InstanceId) -> State {

@@ -20,7 +20,7 @@ enum Awaited {
 /// The progress of a request.
 enum Progress {
     Done,
-    InProgress,
+    Ongoing,
     Failed(Refusal),
 }
 
@@ -237,14 +237,14 @@ impl Supervisor {
             match self.progress(&pending) {
                 Progress::Done => self.reply(pending.id, Ok(())),
                 Progress::Failed(refusal) => self.reply(pending.id, Err(refusal)),
-                Progress::InProgress => self.requests.push(pending),
+                Progress::Ongoing => self.requests.push(pending),
             }
         }
     }
 
     fn progress(&self, pending: &Pending) -> Progress {
         let mut progress = match &pending.failure {
-            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::InProgress,
+            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::Ongoing,
             Some(failure) => return Progress::Failed(Refusal::ReloadFailed(failure.clone())),
             None => Progress::Done,
         };
@@ -252,7 +252,7 @@ impl Supervisor {
         for (id, awaited) in ready.chain(pending.awaiting_stop.iter().map(|id| (id, Awaited::Stopped))) {
             match self.instance_progress(*id, awaited) {
                 Progress::Done => {}
-                Progress::InProgress => progress = Progress::InProgress,
+                Progress::Ongoing => progress = Progress::Ongoing,
                 Progress::Failed(refusal) => return Progress::Failed(refusal),
             }
         }
@@ -269,10 +269,10 @@ impl Supervisor {
         match (awaited, self.state_name(id)) {
             // A removed service is stopped after its dependents.
             (Awaited::Stopped, state) if self.services[id.service].is_retiring && !state.is_inactive() => {
-                Progress::InProgress
+                Progress::Ongoing
             }
             (Awaited::Ready, StateName::Running) if self.services[id.service].definition.kind == Kind::Oneshot => {
-                Progress::InProgress
+                Progress::Ongoing
             }
             (Awaited::Ready, StateName::Running | StateName::Completed)
             | (Awaited::Stopped, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
@@ -283,7 +283,7 @@ impl Supervisor {
             }
             (_, StateName::Stopping) if self.is_contradicted(id, awaited) => Progress::Failed(Refusal::Superseded(id)),
             (Awaited::Ready, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
-            | (Awaited::Stopped, StateName::Stopping) => Progress::InProgress,
+            | (Awaited::Stopped, StateName::Stopping) => Progress::Ongoing,
         }
     }
 

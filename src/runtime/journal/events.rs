@@ -156,7 +156,7 @@ impl Event {
         match &self.kind {
             EventKind::JournalEvent(event) => {
                 write_members(plan, event, &mut object);
-                object.shown("message", Line { plan, event: event });
+                object.shown("message", Line { plan, event });
             }
             EventKind::OrphansReaped { count, total } => {
                 object.plain("count", count);
