@@ -13,7 +13,7 @@ use crate::model::{ServiceIndex, Signal};
 /// What has daemonised gets so long after SIGTERM: the default `stop_timeout`.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// After SIGKILL to all. A process that outlasts it hangs in the kernel; waiting longer would not help.
-const KILL_PATIENCE: Duration = Duration::from_millis(500);
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 /// The exit code of an end that had to be forced: what it would be had the orchestrator sent the SIGKILL.
 const FORCED_CODE: u8 = 137;
 
@@ -126,7 +126,7 @@ impl Supervisor {
 
     fn kill_everything(&mut self) {
         if let Phase::Draining(drain) = &mut self.phase {
-            drain.stage = DrainStage::Killed { until: self.now + KILL_PATIENCE };
+            drain.stage = DrainStage::Killed { until: self.now + KILL_TIMEOUT };
         }
         self.act(Action::SignalAll { signal: Signal::KILL });
     }

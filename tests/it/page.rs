@@ -12,7 +12,7 @@ use crate::services::Set;
 
 const PAGE: &str = include_str!("../../src/control/page.html");
 /// It is part of the binary, which stays below 1 MiB.
-const SIZE_AT_MOST: usize = 24 * 1024;
+const MAX_SIZE: usize = 24 * 1024;
 /// What a service may say to harm whoever looks at it.
 const MARKUP: &str = "<img src=x onerror='window.hit = 1'><script>window.hit = 2</script>";
 
@@ -201,7 +201,7 @@ fn the_page_fits_a_narrow_window_in_either_scheme() {
 
 #[test]
 fn the_page_is_one_small_file_that_needs_nothing_else() {
-    assert!(PAGE.len() < SIZE_AT_MOST, "{} bytes", PAGE.len());
+    assert!(PAGE.len() < MAX_SIZE, "{} bytes", PAGE.len());
     for word in ["http://", "https://", "src=", "@import", "url(", "import(", "innerHTML", "outerHTML", "eval("] {
         assert!(!PAGE.contains(word), "{word}");
     }

@@ -15,12 +15,12 @@ use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
 
 /// A request line with its headers is no longer.
-const LONGEST_HEAD: usize = 8 << 10;
-const MOST_HEADERS: usize = 64;
+const MAX_HEAD_LENGTH: usize = 8 << 10;
+const MAX_HEADERS: usize = 64;
 /// A request has to be complete, and every piece of an answer taken, within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of what nobody wants to know is read.
-const MOST_DISCARDED: usize = 256 << 10;
+const MAX_DISCARDED_BYTES: usize = 256 << 10;
 /// After the answer, so long is waited for the client to close: data that it has sent and nobody has read would make
 /// the kernel throw the answer away.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl Client {
             fd,
             listener,
             stage: Stage::Reading(Vec::new()),
-            deadline: Some(now + PATIENCE),
+            deadline: Some(now + CLIENT_TIMEOUT),
             interest: Interest::Input,
             refusal: None,
             wants_head: false,
@@ -207,7 +207,7 @@ impl Client {
         }
         self.stage = Stage::Sending(rest.filter(|_| !self.wants_head));
         self.sent = 0;
-        self.deadline = Some(now + PATIENCE);
+        self.deadline = Some(now + CLIENT_TIMEOUT);
         self.interest = Interest::Output;
     }
 
@@ -215,7 +215,7 @@ impl Client {
     pub(super) fn send(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
         match self.transmit() {
             Ok(Room::Enough) => {
-                self.deadline = Some(snapshot.now + PATIENCE);
+                self.deadline = Some(snapshot.now + CLIENT_TIMEOUT);
                 self.after_sending(snapshot)
             }
             Ok(Room::None) => {
@@ -290,7 +290,7 @@ impl Client {
     pub(super) fn drain_input(&mut self) -> ConnectionFate {
         let mut buffer = [0; 4 << 10];
         match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(length @ 1..) if self.discarded < MOST_DISCARDED => {
+            Ok(length @ 1..) if self.discarded < MAX_DISCARDED_BYTES => {
                 self.discarded += length;
                 ConnectionFate::Stays
             }
@@ -315,7 +315,7 @@ impl Client {
 }
 
 fn parse(head: &[u8]) -> Incoming {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
@@ -324,7 +324,7 @@ fn parse(head: &[u8]) -> Incoming {
             }
             _ => Incoming::Malformed(400, "not an HTTP request"),
         },
-        Ok(httparse::Status::Partial) if head.len() > LONGEST_HEAD => {
+        Ok(httparse::Status::Partial) if head.len() > MAX_HEAD_LENGTH => {
             Incoming::Malformed(431, "the request is longer than 8 KiB")
         }
         Ok(httparse::Status::Partial) => Incoming::Part,
@@ -335,7 +335,7 @@ fn parse(head: &[u8]) -> Incoming {
 
 /// Whether something comes after the head; if in doubt, it does.
 fn has_body(head: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     request.parse(head).ok();
     request.headers.iter().any(|header| {

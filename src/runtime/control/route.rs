@@ -7,11 +7,11 @@ use crate::model::{InstanceId, Plan, ServiceIndex, Signal};
 use crate::supervisor::{Request, Target, Verb};
 
 /// How long a change is waited for, unless the request says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest that a request may ask for.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// As the configuration has it.
-const MOST_INSTANCES: u32 = 65_536;
+const MAX_INSTANCES: u32 = 65_536;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,9 +128,9 @@ fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
     let text = query
         .get("instances")
         .ok_or_else(|| Invalid::because("missing parameter `instances`, such as ?instances=4"))?;
-    let wanted = whole(&text).filter(|wanted| (1..=MOST_INSTANCES).contains(wanted));
+    let wanted = whole(&text).filter(|wanted| (1..=MAX_INSTANCES).contains(wanted));
     let reason = || {
-        format!("invalid number of instances `{text}`: expected 1 to {MOST_INSTANCES}; to run none, stop the service")
+        format!("invalid number of instances `{text}`: expected 1 to {MAX_INSTANCES}; to run none, stop the service")
     };
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
@@ -191,8 +191,8 @@ impl Query<'_> {
     }
 
     fn timeout(&self) -> Result<Duration, Invalid> {
-        let Some(text) = self.get("timeout") else { return Ok(PATIENCE) };
-        let timeout = parse_duration(&text).map(|timeout| timeout.min(LONGEST_PATIENCE));
+        let Some(text) = self.get("timeout") else { return Ok(DEFAULT_REQUEST_TIMEOUT) };
+        let timeout = parse_duration(&text).map(|timeout| timeout.min(MAX_REQUEST_TIMEOUT));
         timeout.ok_or_else(|| Invalid::because(format!("invalid duration `{text}`: expected one such as 30s")))
     }
 }

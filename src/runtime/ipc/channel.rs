@@ -11,13 +11,13 @@ use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, socket, strings};
 
 /// A line is no longer, its end not counted.
-const LONGEST_LINE: usize = 64 << 10;
+const MAX_LINE_LENGTH: usize = 64 << 10;
 /// Read at once.
 const PIECE: usize = 16 << 10;
 /// So much waits for a worker that does not read.
-pub(super) const MOST_WAITING: usize = 256 << 10;
+pub(super) const MAX_WAITING_BYTES: usize = 256 << 10;
 /// So much of what others send to it: the rest is for answers to itself, which nobody else is to cost it.
-pub(super) const MOST_OF_OTHERS: usize = 192 << 10;
+pub(super) const MAX_BYTES_FROM_OTHERS: usize = 192 << 10;
 /// What is kept of the memory when nothing is in it.
 const KEPT: usize = 4 << 10;
 
@@ -138,7 +138,7 @@ impl Channel {
             input = Vec::new();
         }
         self.input = input;
-        if self.input.len() > LONGEST_LINE && !self.has_line() { Err(TooLong) } else { Ok(()) }
+        if self.input.len() > MAX_LINE_LENGTH && !self.has_line() { Err(TooLong) } else { Ok(()) }
     }
 
     /// Has `line` wait to be sent; if more than `most` would wait then, it is lost. Whether it is not.
@@ -153,7 +153,7 @@ impl Channel {
             self.lost += 1;
             return false;
         }
-        if self.output.len() + line.len() > MOST_WAITING {
+        if self.output.len() + line.len() > MAX_WAITING_BYTES {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
@@ -191,7 +191,7 @@ impl Channel {
 
 /// Whether a line of this length may be.
 pub(super) const fn is_short_enough(length: usize) -> bool {
-    length <= LONGEST_LINE
+    length <= MAX_LINE_LENGTH
 }
 
 /// Whether `to` means more than one instance.

@@ -181,7 +181,7 @@ impl Channels {
         for (run, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_meant(to)) {
             is_known = true;
             if *run != from || !channel::is_group(to) {
-                give(channel, &line, channel::MOST_OF_OTHERS, &mut self.lost);
+                give(channel, &line, channel::MAX_BYTES_FROM_OTHERS, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
         }
@@ -194,7 +194,7 @@ impl Channels {
 
     fn push(&mut self, run: RunId, line: &[u8]) {
         if let Some(channel) = self.channels.get_mut(&run) {
-            give(channel, line, channel::MOST_WAITING, &mut self.lost);
+            give(channel, line, channel::MAX_WAITING_BYTES, &mut self.lost);
         }
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::model::Mono;
 
 /// With so many ends in so much time the next start waits.
-const ENDS_AT_MOST: usize = 5;
+const MAX_EXITS: usize = 5;
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// The first wait; each is twice as long as the one before.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 /// After one that has lived so long, the first wait is the next.
 const LONG_LIFE: Duration = Duration::from_secs(60);
 
@@ -30,13 +30,13 @@ impl Backoff {
         }
         self.ends.retain(|end| now.since(*end) < ENDS_WITHIN);
         self.ends.push(now);
-        (self.ends.len() > ENDS_AT_MOST).then(|| self.next())
+        (self.ends.len() > MAX_EXITS).then(|| self.next())
     }
 
     /// The next wait.
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
+        self.wait = (wait * 2).min(MAX_DELAY);
         wait
     }
 }

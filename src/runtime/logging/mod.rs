@@ -31,7 +31,7 @@ use backoff::{Backoff, FIRST_WAIT};
 use pipes::{Maker, Slot};
 
 /// More slots than the configuration allows instances.
-const SLOTS_AT_MOST: usize = 1 << 16;
+const MAX_SLOTS: usize = 1 << 16;
 /// So many old pipes are kept of each stream at most, where we may have so many descriptors. What is read later than that,
 /// or leaves more processes behind that keep them open, shares a pipe.
 const OLD_PIPES: u64 = 64;
@@ -210,7 +210,7 @@ impl Logging {
     /// that there are remain.
     fn ensure_pipes(&mut self, instance: InstanceId, service: &Service) -> Result<(), Errno> {
         if !self.slots.contains_key(&instance) {
-            if self.next_slot as usize >= SLOTS_AT_MOST {
+            if self.next_slot as usize >= MAX_SLOTS {
                 return Err(Errno::EMFILE);
             }
             self.slots.insert(instance, Slot::new(self.next_slot));
@@ -421,7 +421,7 @@ impl Logging {
 
 impl LoggerChannel {
     fn new() -> Result<Self, Errno> {
-        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + SLOTS_AT_MOST * COUNTERS_PER_SLOT)?;
+        let counters = SharedCounters::new(FIRST_SLOT_COUNTER + MAX_SLOTS * COUNTERS_PER_SLOT)?;
         let (near_end, peer) = packet::pair()?;
         channel::connect(near_end);
         Ok(Self { peer, counters: Box::leak(Box::new(counters)) })

@@ -7,9 +7,9 @@ use crate::model::{Mono, Pid};
 /// The name of what is stored without one.
 const UNNAMED: &str = "stored";
 /// A name may not be longer, in bytes.
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_LENGTH: usize = 255;
 /// More of a status is not kept, in bytes.
-const LONGEST_STATUS: usize = 512;
+const MAX_STATUS_LENGTH: usize = 512;
 /// So many microseconds mean "never".
 const NEVER: Duration = Duration::from_micros(u64::MAX);
 
@@ -243,7 +243,7 @@ fn access(value: &str) -> Option<Access> {
 }
 
 fn cut(status: &str) -> &str {
-    status.get(..status.floor_char_boundary(LONGEST_STATUS)).unwrap_or(status)
+    status.get(..status.floor_char_boundary(MAX_STATUS_LENGTH)).unwrap_or(status)
 }
 
 fn microseconds(value: &str) -> Option<Duration> {
@@ -253,7 +253,7 @@ fn microseconds(value: &str) -> Option<Duration> {
 
 /// ASCII without control characters and `:`, which stands between the names in `LISTEN_FDNAMES`.
 fn is_name(name: &str) -> bool {
-    name.len() <= LONGEST_NAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
+    name.len() <= MAX_NAME_LENGTH && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
 }
 
 #[cfg(test)]

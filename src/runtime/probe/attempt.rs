@@ -12,9 +12,9 @@ use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
 /// A status line is no longer.
-const LONGEST_STATUS_LINE: usize = 1 << 10;
+const MAX_STATUS_LINE_LENGTH: usize = 1 << 10;
 /// So much of an answer that says no is read, so that the server can end it in peace.
-const MOST_READ: usize = 64 << 10;
+const MAX_READ_BYTES: usize = 64 << 10;
 /// Read at once.
 const PIECE: usize = 4 << 10;
 /// Statuses that mean yes.
@@ -245,7 +245,7 @@ fn on_input(connection: OwnedFd, mut answer: Answer, poller: &Poller) -> Verdict
         Ok(0) => answer.status.map_or(Failure::NotHttp, Failure::Status),
         Ok(length) => match answer.take(buffer.get(..length).unwrap_or_default()) {
             Ok(Some(status)) if GOOD.contains(&status) => return Verdict::Passed(Some(connection)),
-            Ok(_) if answer.read < MOST_READ => return Verdict::Open(Attempt::Reading(connection, answer)),
+            Ok(_) if answer.read < MAX_READ_BYTES => return Verdict::Open(Attempt::Reading(connection, answer)),
             Ok(status) => status.map_or(Failure::NotHttp, Failure::Status),
             Err(failure) => failure,
         },
@@ -263,8 +263,8 @@ impl Answer {
         }
         self.line.extend_from_slice(bytes);
         match strings::memchr(b'\n', &self.line) {
-            Some(end) if end < LONGEST_STATUS_LINE => self.line.truncate(end),
-            None if self.line.len() < LONGEST_STATUS_LINE => return Ok(None),
+            Some(end) if end < MAX_STATUS_LINE_LENGTH => self.line.truncate(end),
+            None if self.line.len() < MAX_STATUS_LINE_LENGTH => return Ok(None),
             Some(_) | None => return Err(Failure::NotHttp),
         }
         // As if it were all: what follows is of no interest.
@@ -298,7 +298,7 @@ mod tests {
         for nonsense in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\n", b"HTTP/1.1 abc OK\r\n", b"220 mail ready\r\n"] {
             assert_eq!(status(&[nonsense]), Err(Failure::NotHttp), "{}", nonsense.escape_ascii());
         }
-        assert_eq!(status(&[&[b'H'; LONGEST_STATUS_LINE]]), Err(Failure::NotHttp), "it is endless");
+        assert_eq!(status(&[&[b'H'; MAX_STATUS_LINE_LENGTH]]), Err(Failure::NotHttp), "it is endless");
     }
 
     #[test]

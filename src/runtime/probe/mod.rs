@@ -29,7 +29,7 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many are looked at in one turn.
 const TRIES_PER_TURN: usize = 32;
 /// So much is read of what nobody needs: the rest of an answer, what comes before the newline.
-const MOST_DISCARDED: usize = 64 << 10;
+const MAX_DISCARDED_BYTES: usize = 64 << 10;
 /// So much of what comes before the newline is read in a turn; the rest in the next.
 const PIECE: usize = 4 << 10;
 /// What a shell and `env` end with, and so do we, when a program is not there or cannot be executed.
@@ -233,7 +233,7 @@ impl Probes {
                 Stage::Leaving { connection, discarded, until } if is_woken && until > now => {
                     let mut buffer = [0; PIECE];
                     match socket::receive(&connection, &mut buffer) {
-                        Ok(length @ 1..) if discarded < MOST_DISCARDED => {
+                        Ok(length @ 1..) if discarded < MAX_DISCARDED_BYTES => {
                             Stage::Leaving { connection, discarded: discarded + length, until }
                         }
                         Err(Errno::EAGAIN | Errno::EINTR) => Stage::Leaving { connection, discarded, until },
@@ -248,7 +248,7 @@ impl Probes {
                     continue;
                 }
                 Stage::Listening { pipe, discarded } => match hear(pipe, world.poller) {
-                    Heard::Part(pipe, read) if discarded + read < MOST_DISCARDED => {
+                    Heard::Part(pipe, read) if discarded + read < MAX_DISCARDED_BYTES => {
                         Stage::Listening { pipe, discarded: discarded + read }
                     }
                     Heard::Part(pipe, _) => {

@@ -95,7 +95,7 @@ pub(super) enum Progress {
 }
 
 /// What is still left so long after the first of five SIGKILLs no longer holds anything up.
-const PATIENCE_WITH_LEFTOVERS: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
 
 impl Instance {
     pub(super) fn new(definition: &Rc<Service>) -> Self {
@@ -159,7 +159,7 @@ impl Instance {
     pub(super) fn cannot_be_killed(&mut self, id: InstanceId, now: Mono) -> Verdict {
         rule!(self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
         if self.lingering.is_some() {
-            let is_early = now < self.lingering_since + PATIENCE_WITH_LEFTOVERS;
+            let is_early = now < self.lingering_since + LEFTOVERS_TIMEOUT;
             rule!(!is_early, "what {id:?} has left is given up at once: {self:?}");
             self.has_given_up = true;
         }
