@@ -9,9 +9,9 @@ use crate::supervisor::{Cause, Outcome};
 pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
     let reason = Ending(plan, outcome);
     match outcome.cause {
-        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => tell(plan, &reason.to_string()),
+        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => report(plan, &reason.to_string()),
         // Nothing has failed, but something waits for what has completed without ever having been ready.
-        Cause::NothingLeft { failure: None } if outcome.code != 0 => tell(plan, &reason.to_string()),
+        Cause::NothingLeft { failure: None } if outcome.code != 0 => report(plan, &reason.to_string()),
         Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
             log::info!("{reason}");
         }
@@ -19,7 +19,7 @@ pub(super) fn conclude(plan: &Plan, outcome: &Outcome) {
 }
 
 /// Tells the reason of an unrecoverable end, whatever the level of messages.
-pub(super) fn tell(plan: &Plan, reason: &str) {
+pub(super) fn report(plan: &Plan, reason: &str) {
     if let Err(error) = termination_log::write(&plan.termination_log, &format!("{reason}\n")) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }

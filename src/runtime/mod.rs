@@ -102,7 +102,7 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
         }
         Err(Refused { operation, errno }) => {
             let reason = format!("cannot {operation}: {}", errno::words(errno));
-            ending::tell(&plan, &reason);
+            ending::report(&plan, &reason);
             return OS_ERROR;
         }
     };

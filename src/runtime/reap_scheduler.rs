@@ -13,7 +13,7 @@ use crate::model::{Mono, Pid};
 /// A search of so many children is worth a millisecond of waiting; fewer are looked through at once.
 const CHILDREN_A_MILLISECOND: usize = 10;
 /// The longest that a dead child waits.
-const MAX_SCAN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_REAP_DELAY: Duration = Duration::from_millis(100);
 /// A search in vain that comes so long after the last one begins a new row.
 const END_OF_ROW: Duration = Duration::from_millis(200);
 
@@ -52,10 +52,10 @@ impl ReapScheduler {
 
     /// When all `children` are to be looked through; `None`: none has ended.
     pub(super) fn due(&self, children: usize) -> Option<Mono> {
-        let worth = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(MAX_SCAN_INTERVAL, Duration::from_millis);
+        let worth = u64::try_from(children / CHILDREN_A_MILLISECOND).map_or(MAX_REAP_DELAY, Duration::from_millis);
         let wait = match self.empty_scans {
             0 => Duration::ZERO,
-            row => Duration::from_millis(1 << (row - 1).min(16)).min(worth).min(MAX_SCAN_INTERVAL),
+            row => Duration::from_millis(1 << (row - 1).min(16)).min(worth).min(MAX_REAP_DELAY),
         };
         let due = self.last + wait;
         self.due.then_some(due)

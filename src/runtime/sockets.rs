@@ -91,7 +91,7 @@ impl Sockets {
                 Ok(held) => found.push(held),
                 Err(errno) => {
                     if errno == Errno::EADDRINUSE {
-                        self.tell_who_has(&listen.address);
+                        self.log_port_owner(&listen.address);
                     }
                     return Err(StartFailure { step: StartStep::Listen(position), errno });
                 }
@@ -171,7 +171,7 @@ impl Sockets {
 
     /// Says who has the address, as far as that can be found out at little cost: it may be the same for a thousand
     /// instances.
-    fn tell_who_has(&mut self, address: &Address) {
+    fn log_port_owner(&mut self, address: &Address) {
         let now = sys::now();
         if now.since(self.looked) >= BETWEEN_LOOKS {
             (self.looked, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);

@@ -73,12 +73,12 @@ impl Display for Line<'_> {
                 write!(formatter, "{signal} forwarded to {receivers}")
             }
             JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
-            JournalEvent::ConfigurationWanted { signal } => {
+            JournalEvent::ConfigReloadRequested { signal } => {
                 write!(formatter, "received {signal}: reloading the configuration")
             }
             JournalEvent::ConfigLoadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
-            JournalEvent::Reconfigured(_)
-            | JournalEvent::ReconfigurationRefused { .. }
+            JournalEvent::ConfigReloaded(_)
+            | JournalEvent::ConfigReloadRejected { .. }
             | JournalEvent::ReloadBegun { .. }
             | JournalEvent::Replaced { .. }
             | JournalEvent::RolledBack { .. }
@@ -105,8 +105,8 @@ impl Display for Line<'_> {
 /// The lines of reloads; nothing for any other event.
 fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent) -> fmt::Result {
     match fact {
-        JournalEvent::Reconfigured(changes) => Changed(changes, "to reload").fmt(formatter),
-        JournalEvent::ReconfigurationRefused { service } => {
+        JournalEvent::ConfigReloaded(changes) => Changed(changes, "to reload").fmt(formatter),
+        JournalEvent::ConfigReloadRejected { service } => {
             let name = service_name(plan, *service);
             write!(formatter, "configuration reload rejected: {name} is being reloaded, try again later")
         }
@@ -132,7 +132,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, fact: &JournalEvent)
             let name = service_name(plan, *service);
             write!(formatter, "{name} reload failed: {}", Reloaded(plan, failure))
         }
-        JournalEvent::ConfigurationWanted { .. }
+        JournalEvent::ConfigReloadRequested { .. }
         | JournalEvent::ConfigLoadFailed { .. }
         | JournalEvent::Transition { .. }
         | JournalEvent::StopTimedOut { .. }

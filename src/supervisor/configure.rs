@@ -27,7 +27,7 @@ impl Supervisor {
         // Whoever asked for it may not wait any more.
         let id = id.filter(|id| self.take_config_request(*id));
         if let Some(service) = self.rollout_underway() {
-            self.record(JournalEvent::ReconfigurationRefused { service });
+            self.record(JournalEvent::ConfigReloadRejected { service });
             if let Some(id) = id {
                 self.reply(id, Err(Refusal::Reloading(service)));
             }
@@ -47,7 +47,7 @@ impl Supervisor {
         for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
             self.change(ServiceIndex(position), old, new, &mut work);
         }
-        self.record(JournalEvent::Reconfigured(work.changes));
+        self.record(JournalEvent::ConfigReloaded(work.changes));
         for service in self.services.service_indexes() {
             self.mark_dirty(service);
         }

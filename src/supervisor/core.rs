@@ -159,7 +159,7 @@ impl Supervisor {
             SignalAction::Shutdown => self.on_stop_signal(signal),
             SignalAction::Reload if self.is_draining() => self.record(JournalEvent::SignalIgnored { signal }),
             SignalAction::Reload => {
-                self.record(JournalEvent::ConfigurationWanted { signal });
+                self.record(JournalEvent::ConfigReloadRequested { signal });
                 self.act(Action::LoadConfig { id: None });
             }
             SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal }),

@@ -100,13 +100,13 @@ impl Bench {
     fn new(kind: StateKind) -> Self {
         let supervisor = Supervisor::new(Rc::new(plan()), 0);
         let mut bench = Self { supervisor, now: Mono::default() + HOUR, last_run: None };
-        bench.tell(Event::Boot);
+        bench.send(Event::Boot);
         let run = bench.state(DB).run().expect("the dependency starts");
         bench.tell_all([Event::Spawned { run, pid: pid(200) }, Event::Executed { run }]);
         if kind == StateKind::Waiting {
             return bench;
         }
-        bench.tell(Event::Ready { run, source: ReadySource::Notify });
+        bench.send(Event::Ready { run, source: ReadySource::Notify });
         let run = bench.state(WEB).run().expect("it starts");
         bench.last_run = Some(run);
         let ready = Event::Ready { run, source: ReadySource::Notify };
@@ -119,14 +119,14 @@ impl Bench {
             if bench.state(WEB).kind() == kind {
                 return bench;
             }
-            bench.tell(event);
+            bench.send(event);
             assert_eq!(bench.state(WEB).kind(), next);
         }
         match kind {
-            StateKind::Stopping => bench.tell(request(Verb::Stop)),
+            StateKind::Stopping => bench.send(request(Verb::Stop)),
             StateKind::CleaningUp => bench.tell_all([request(Verb::Stop), exited(run, Leftovers::Some)]),
             StateKind::Stopped => bench.tell_all([request(Verb::Stop), exited(run, Leftovers::None)]),
-            StateKind::BackingOff => bench.tell(exited(run, Leftovers::None)),
+            StateKind::BackingOff => bench.send(exited(run, Leftovers::None)),
             StateKind::Waiting
             | StateKind::Spawning
             | StateKind::Executing
@@ -137,12 +137,12 @@ impl Bench {
         bench
     }
 
-    fn tell(&mut self, event: Event) {
+    fn send(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
     }
 
     fn tell_all(&mut self, events: impl IntoIterator<Item = Event>) {
-        events.into_iter().for_each(|event| self.tell(event));
+        events.into_iter().for_each(|event| self.send(event));
     }
 
     fn state(&self, id: InstanceId) -> State {
@@ -196,7 +196,7 @@ fn outcomes(kind: StateKind, deed: Deed) -> Vec<StateKind> {
         Deed::Deadline => {
             let mut bench = bench;
             bench.now = bench.state(WEB).deadline().unwrap_or(bench.now + HOUR);
-            bench.tell(Event::Tick);
+            bench.send(Event::Tick);
             vec![bench.state(WEB).kind()]
         }
     }

@@ -87,14 +87,14 @@ pub enum JournalEvent {
         signal: Signal,
     },
     /// A signal asks for the configuration to be read again.
-    ConfigurationWanted {
+    ConfigReloadRequested {
         /// Which.
         signal: Signal,
     },
     /// Another configuration is in force.
-    Reconfigured(Changes),
+    ConfigReloaded(Changes),
     /// Another configuration was not taken, because this service is being reloaded.
-    ReconfigurationRefused {
+    ConfigReloadRejected {
         /// Which.
         service: ServiceIndex,
     },

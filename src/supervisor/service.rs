@@ -214,7 +214,7 @@ impl Supervisor {
     fn propagate_all(&mut self) {
         let total = *self.services.total();
         match self.phase {
-            Phase::Up if total.active == 0 && total.held == 0 => {
+            Phase::Up if total.active == 0 && total.stopped_by_operator == 0 => {
                 let failure = self.first_failure();
                 let code = match failure {
                     Some((_, run, _)) => failure_code(run.exit.status.code()),

@@ -54,7 +54,7 @@ pub(super) struct InstanceCounts {
     /// Those of the active and of the failed ones that start once something else is there.
     pub(super) waiting_on_dependency: u32,
     /// Stopped by an operator, who may start them again.
-    pub(super) held: u32,
+    pub(super) stopped_by_operator: u32,
     /// Never started, or stopped because everything is.
     pub(super) idle: u32,
 }
@@ -311,7 +311,7 @@ impl ServiceState {
         let counts = &self.counts;
         if counts.active > 0 {
             ServiceOutcome::Open
-        } else if counts.held + counts.idle > 0 {
+        } else if counts.stopped_by_operator + counts.idle > 0 {
             ServiceOutcome::Held
         } else if counts.failed == 0 {
             ServiceOutcome::Completed
@@ -326,7 +326,7 @@ impl ServiceState {
 impl InstanceCounts {
     /// All of them.
     pub(super) const fn instances(&self) -> u32 {
-        self.active + self.completed + self.failed + self.held + self.idle
+        self.active + self.completed + self.failed + self.stopped_by_operator + self.idle
     }
 
     /// The counts of a single instance.
@@ -346,7 +346,7 @@ impl InstanceCounts {
             State::Stopped { why: Stopped::Completed } => counts.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => counts.failed = 1,
             State::Stopped { why: Stopped::Blocked { .. } } => (counts.failed, counts.waiting_on_dependency) = (1, 1),
-            State::Stopped { why: Stopped::Operator } => counts.held = 1,
+            State::Stopped { why: Stopped::Operator } => counts.stopped_by_operator = 1,
             State::Stopped { why: Stopped::NotStarted | Stopped::Shutdown | Stopped::Replaced } => counts.idle = 1,
         }
         counts
@@ -366,7 +366,7 @@ impl InstanceCounts {
                 completed: 0,
                 failed: 0,
                 waiting_on_dependency: 0,
-                held: 0,
+                stopped_by_operator: 0,
                 idle: 0,
             },
             other,
@@ -381,7 +381,7 @@ impl InstanceCounts {
             completed: self.completed - gone.completed + come.completed,
             failed: self.failed - gone.failed + come.failed,
             waiting_on_dependency: self.waiting_on_dependency - gone.waiting_on_dependency + come.waiting_on_dependency,
-            held: self.held - gone.held + come.held,
+            stopped_by_operator: self.stopped_by_operator - gone.stopped_by_operator + come.stopped_by_operator,
             idle: self.idle - gone.idle + come.idle,
         }
     }

@@ -11,5 +11,5 @@ mod getopt;
 mod read;
 mod tini;
 
-pub use answer::Surroundings;
+pub use answer::Context;
 pub use read::read;

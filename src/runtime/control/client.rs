@@ -23,7 +23,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DISCARDED_BYTES: usize = 256 << 10;
 /// After the answer, so long is waited for the client to close: data that it has sent and nobody has read would make
 /// the kernel throw the answer away.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where a client has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) enum Stage {
     /// All events up to this one have been sent; the next ones follow as they come.
     Following(u64),
     /// Everything has been sent.
-    Leaving,
+    Closing,
     /// It is the logger's.
     HandedOver,
 }
@@ -272,8 +272,8 @@ impl Client {
             }
             Stage::Sending(None) if self.lingers => {
                 socket::shutdown_write(self.fd.as_fd());
-                self.stage = Stage::Leaving;
-                self.deadline = Some(snapshot.now + FAREWELL);
+                self.stage = Stage::Closing;
+                self.deadline = Some(snapshot.now + CLOSE_TIMEOUT);
                 self.interest = Interest::Input;
                 ConnectionFate::Stays
             }
@@ -281,7 +281,7 @@ impl Client {
             | Stage::Reading(_)
             | Stage::Measuring(_)
             | Stage::Awaiting(..)
-            | Stage::Leaving
+            | Stage::Closing
             | Stage::HandedOver => ConnectionFate::Over,
         }
     }

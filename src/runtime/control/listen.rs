@@ -95,22 +95,22 @@ impl Listeners {
 
 /// The first of the usual places that can be had.
 fn usual() -> Option<(OwnedFd, SocketFile)> {
-    let mut obstacles: Vec<(PathBuf, ClaimError)> = Vec::new();
+    let mut failures: Vec<(PathBuf, ClaimError)> = Vec::new();
     let places = socket_paths(&|name| std::env::var_os(name), process::effective_user());
     for SocketPath { path, .. } in places {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients would find the other one.
-                for (other, _) in obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
+                for (other, _) in failures.iter().filter(|(_, failure)| matches!(failure, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
-            Err(obstacle) => obstacles.push((path, obstacle)),
+            Err(failure) => failures.push((path, failure)),
         }
     }
-    let tried: Vec<String> = obstacles.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
+    let tried: Vec<String> = failures.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
     log::warn!("cannot create the control socket {}: client commands do not work", tried.join(" or "));
     None
 }

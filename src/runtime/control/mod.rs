@@ -249,7 +249,7 @@ impl Server {
             Stage::Sending(_) => client.send(&self.snapshot(context, sources)),
             Stage::Following(_) if client.interest != Interest::Output => client.listen(),
             Stage::Following(_) => client.send(&self.snapshot(context, sources)),
-            Stage::Leaving => client.drain_input(),
+            Stage::Closing => client.drain_input(),
             // Nothing is waited for but that it closes.
             Stage::Measuring(_) | Stage::HandedOver => ConnectionFate::Over,
             Stage::Awaiting(..) => {
@@ -281,7 +281,7 @@ impl Server {
                 let fate = match client.stage {
                     Stage::Sending(_) | Stage::Following(_) => client.send(&snapshot),
                     Stage::HandedOver => ConnectionFate::Over,
-                    Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Leaving => {
+                    Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing => {
                         ConnectionFate::Stays
                     }
                 };
@@ -318,7 +318,7 @@ impl Server {
                     client.send(&self.snapshot(context, sources));
                     ConnectionFate::Over
                 }
-                Stage::Leaving | Stage::HandedOver => ConnectionFate::Over,
+                Stage::Closing | Stage::HandedOver => ConnectionFate::Over,
                 Stage::Measuring(_) | Stage::Sending(_) | Stage::Following(_) => {
                     context.journal.on_client_dropped();
                     ConnectionFate::Over
@@ -422,7 +422,7 @@ impl Server {
         for number in self.numbers(|client| matches!(client.stage, Stage::Measuring(_))) {
             let Some(mut client) = self.take(number) else { continue };
             let before = client.interest;
-            if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Leaving) {
+            if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Closing) {
                 client.stream(body, &self.snapshot(context, sources));
             }
             self.put_back(number, client, before, ConnectionFate::Stays, context.poller);
@@ -434,7 +434,7 @@ impl Server {
 fn reject(client: &mut Client, status: u16, reason: String, context: &mut Context<'_>) {
     context.journal.on_client_rejected(&reason);
     client.refusal = Some((status, reason));
-    client.deadline = Some(context.now + client::FAREWELL);
+    client.deadline = Some(context.now + client::CLOSE_TIMEOUT);
 }
 
 /// Has the logger answer, which has the lines.

@@ -19,7 +19,7 @@ pub(super) const MAX_WAITING_BYTES: usize = 256 << 10;
 /// So much of what others send to it: the rest is for answers to itself, which nobody else is to cost it.
 pub(super) const MAX_BYTES_FROM_OTHERS: usize = 192 << 10;
 /// What is kept of the memory when nothing is in it.
-const KEPT: usize = 4 << 10;
+const MAX_IDLE_CAPACITY: usize = 4 << 10;
 
 /// Our end of the channel of one process.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Channel {
     /// What is left begins with a line that is too long.
     pub(super) fn put_back(&mut self, mut input: Vec<u8>, done: usize) -> Result<(), TooLong> {
         input.drain(..done.min(input.len()));
-        if input.is_empty() && input.capacity() > KEPT {
+        if input.is_empty() && input.capacity() > MAX_IDLE_CAPACITY {
             input = Vec::new();
         }
         self.input = input;
@@ -178,7 +178,7 @@ impl Channel {
         let is_empty = self.sent == self.output.len();
         if is_empty {
             self.output.clear();
-            self.output.shrink_to(KEPT);
+            self.output.shrink_to(MAX_IDLE_CAPACITY);
             self.sent = 0;
         }
         let interest = if is_empty { Interest::Input } else { Interest::Either };

@@ -75,11 +75,11 @@ impl Counts {
         if let JournalEvent::ReloadEnded { service, failure } = &record.fact {
             self.on_reload_ended(*service, failure.as_ref());
         }
-        if let JournalEvent::Reconfigured(changes) = record.fact {
+        if let JournalEvent::ConfigReloaded(changes) = record.fact {
             self.changes = changes;
             self.last_config_reload_failed = false;
         }
-        if let JournalEvent::ConfigLoadFailed { .. } | JournalEvent::ReconfigurationRefused { .. } = record.fact {
+        if let JournalEvent::ConfigLoadFailed { .. } | JournalEvent::ConfigReloadRejected { .. } = record.fact {
             self.config_reload_failed();
         }
         if let JournalEvent::Draining { .. } = record.fact {

@@ -220,11 +220,11 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
         }
         JournalEvent::ServiceFailed { service }
         | JournalEvent::ReloadBegun { service }
-        | JournalEvent::ReconfigurationRefused { service }
+        | JournalEvent::ConfigReloadRejected { service }
         | JournalEvent::RolledBack { service, .. } => object.text("service", service_name(plan, *service)),
         JournalEvent::SignalForwarded { signal, .. }
         | JournalEvent::SignalIgnored { signal }
-        | JournalEvent::ConfigurationWanted { signal }
+        | JournalEvent::ConfigReloadRequested { signal }
         | JournalEvent::Forced { signal: Some(signal) } => object.shown("signal", signal),
         JournalEvent::Replaced { instance, old, new } => {
             write_instance(plan, *instance, object);
@@ -235,7 +235,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             object.text("service", service_name(plan, *service));
             object.text("result", if failure.is_none() { "succeeded" } else { "failed" });
         }
-        JournalEvent::Reconfigured(changes) => write_changes(changes, object),
+        JournalEvent::ConfigReloaded(changes) => write_changes(changes, object),
         JournalEvent::ConfigLoadFailed { reason } => object.text("reason", reason),
         JournalEvent::Draining { cause } => object.text("cause", cause_name(cause)),
         JournalEvent::Forced { signal: None } | JournalEvent::LeftoversKilled | JournalEvent::Abandoned => {}
@@ -284,10 +284,10 @@ const fn name_of_journal_event(event: &JournalEvent) -> EventName {
         JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
         JournalEvent::SignalForwarded { .. } => EventName::SignalForwarded,
         JournalEvent::SignalIgnored { .. } => EventName::SignalIgnored,
-        JournalEvent::ConfigurationWanted { .. } => EventName::ConfigReloadRequested,
+        JournalEvent::ConfigReloadRequested { .. } => EventName::ConfigReloadRequested,
         JournalEvent::ConfigLoadFailed { .. } => EventName::ConfigReloadFailed,
-        JournalEvent::Reconfigured(_) => EventName::ConfigReloaded,
-        JournalEvent::ReconfigurationRefused { .. } => EventName::ConfigReloadRejected,
+        JournalEvent::ConfigReloaded(_) => EventName::ConfigReloaded,
+        JournalEvent::ConfigReloadRejected { .. } => EventName::ConfigReloadRejected,
         JournalEvent::ReloadBegun { .. } => EventName::ReloadStarted,
         JournalEvent::Replaced { .. } => EventName::InstanceReplaced,
         JournalEvent::RolledBack { .. } => EventName::ReloadRolledBack,

@@ -318,13 +318,13 @@ fn facts() -> Vec<(JournalEvent, &'static str)> {
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 1 }, "SIGUSR1 forwarded to 1 process"),
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 2 }, "SIGUSR1 forwarded to 2 processes"),
         (JournalEvent::SignalIgnored { signal: Signal::USR1 }, "SIGUSR1 ignored, as configured"),
-        (JournalEvent::ConfigurationWanted { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
+        (JournalEvent::ConfigReloadRequested { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
         (
-            JournalEvent::Reconfigured(changes),
+            JournalEvent::ConfigReloaded(changes),
             "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged",
         ),
         (
-            JournalEvent::ReconfigurationRefused { service: SERVICE },
+            JournalEvent::ConfigReloadRejected { service: SERVICE },
             "configuration reload rejected: web is being reloaded, try again later",
         ),
         (JournalEvent::ReloadBegun { service: SERVICE }, "web reload started"),

@@ -21,15 +21,15 @@ fn level_of(fact: &JournalEvent) -> Level {
         JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
-        | JournalEvent::ReconfigurationRefused { .. }
+        | JournalEvent::ConfigReloadRejected { .. }
         | JournalEvent::RolledBack { .. }
         | JournalEvent::ReloadEnded { failure: Some(_), .. }
         | JournalEvent::Forced { .. }
         | JournalEvent::LeftoversKilled
         | JournalEvent::Abandoned => Level::Warn,
         JournalEvent::Scaled { .. }
-        | JournalEvent::ConfigurationWanted { .. }
-        | JournalEvent::Reconfigured(_)
+        | JournalEvent::ConfigReloadRequested { .. }
+        | JournalEvent::ConfigReloaded(_)
         | JournalEvent::ReloadBegun { .. }
         | JournalEvent::Replaced { .. }
         | JournalEvent::ReloadEnded { failure: None, .. } => Level::Info,

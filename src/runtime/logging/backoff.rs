@@ -8,7 +8,7 @@ use crate::model::Mono;
 const MAX_EXITS: usize = 5;
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// The first wait; each is twice as long as the one before.
-pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// After one that has lived so long, the first wait is the next.
 const LONG_LIFE: Duration = Duration::from_secs(60);
@@ -20,13 +20,13 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) const fn new() -> Self {
-        Self { ends: Vec::new(), wait: FIRST_WAIT }
+        Self { ends: Vec::new(), wait: FIRST_DELAY }
     }
 
     /// One that had begun at `since` has ended: how long the next one waits, if it does.
     pub(super) fn on_end(&mut self, since: Mono, now: Mono) -> Option<Duration> {
         if now.since(since) >= LONG_LIFE {
-            self.wait = FIRST_WAIT;
+            self.wait = FIRST_DELAY;
         }
         self.ends.retain(|end| now.since(*end) < ENDS_WITHIN);
         self.ends.push(now);

@@ -27,7 +27,7 @@ use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
 use crate::sys::{self, Poller, packet, pipe, process, wait};
-use backoff::{Backoff, FIRST_WAIT};
+use backoff::{Backoff, FIRST_DELAY};
 use pipes::{Maker, Slot};
 
 /// More slots than the configuration allows instances.
@@ -300,7 +300,7 @@ impl Logging {
             channel::use_stderr();
             let wait = self.backoff.next();
             self.start_at = Some(now + wait);
-            if wait == FIRST_WAIT {
+            if wait == FIRST_DELAY {
                 log::warn!("cannot start the logger: {}; retrying", errno::words(errno));
             }
             return;

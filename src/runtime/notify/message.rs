@@ -91,7 +91,7 @@ pub(super) enum Watchdog {
     /// `1`
     Alive,
     /// `trigger`
-    InTrouble,
+    Trigger,
 }
 
 /// What is to become of the descriptors.
@@ -147,7 +147,7 @@ impl<'a> Message<'a> {
                 Field::MainPid => fields.main_pid = value.parse().ok().and_then(Pid::new),
                 Field::MainPidFd => fields.brings_main = value == "1",
                 Field::Watchdog if value == "1" => fields.watchdog = Some(Watchdog::Alive),
-                Field::Watchdog if value == "trigger" => fields.watchdog = Some(Watchdog::InTrouble),
+                Field::Watchdog if value == "trigger" => fields.watchdog = Some(Watchdog::Trigger),
                 Field::WatchdogEvery => {
                     let never = |every: Duration| if every == NEVER { Duration::ZERO } else { every };
                     fields.watchdog_every = microseconds(value).map(never);

@@ -215,7 +215,7 @@ impl Notify {
         events.extend(fields.extend.map(|by| Event::TimeoutExtended { run, by }));
         events.extend(fields.watchdog.map(|watchdog| match watchdog {
             Watchdog::Alive => Event::WatchdogPing { run },
-            Watchdog::InTrouble => Event::WatchdogTriggered { run },
+            Watchdog::Trigger => Event::WatchdogTriggered { run },
         }));
         events.extend(fields.watchdog_every.map(|interval| Event::WatchdogInterval { run, interval }));
     }

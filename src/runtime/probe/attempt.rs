@@ -71,7 +71,7 @@ pub(super) enum Verdict {
     Failed(Failure),
 }
 
-/// Why the answer is no.
+/// Why it is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     Errno(Errno),

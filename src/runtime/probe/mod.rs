@@ -67,7 +67,7 @@ enum Stage {
     /// So long at most; `None`: it is over, and only the process has to be reaped yet.
     Trying { attempt: Attempt, until: Option<Mono> },
     /// It is ready; the rest of the answer is read, so that the server can end it in peace.
-    Leaving { connection: OwnedFd, discarded: usize, until: Mono },
+    Closing { connection: OwnedFd, discarded: usize, until: Mono },
     /// For a newline.
     Listening { pipe: OwnedFd, discarded: usize },
 }
@@ -174,7 +174,7 @@ impl Probing {
 impl Stage {
     fn due(&self) -> Option<Mono> {
         match self {
-            Self::Pausing { until } | Self::Leaving { until, .. } => Some(*until),
+            Self::Pausing { until } | Self::Closing { until, .. } => Some(*until),
             Self::Trying { until, .. } => *until,
             Self::Listening { .. } => None,
         }
@@ -183,14 +183,14 @@ impl Stage {
     const fn helper(&self) -> Option<&Helper> {
         match self {
             Self::Trying { attempt, .. } => attempt.helper(),
-            Self::Pausing { .. } | Self::Leaving { .. } | Self::Listening { .. } => None,
+            Self::Pausing { .. } | Self::Closing { .. } | Self::Listening { .. } => None,
         }
     }
 
     fn close(self, poller: &Poller) {
         match self {
             Self::Trying { attempt: Attempt::Connecting(connection, _) | Attempt::Reading(connection, _), .. }
-            | Self::Leaving { connection, .. }
+            | Self::Closing { connection, .. }
             | Self::Listening { pipe: connection, .. } => attempt::forget(poller, &connection),
             Self::Trying { attempt: Attempt::Running(_), .. } | Self::Pausing { .. } => {}
         }
@@ -230,20 +230,20 @@ impl Probes {
                     events.extend(self.on_stage(probing, stage));
                     continue;
                 }
-                Stage::Leaving { connection, discarded, until } if is_woken && until > now => {
+                Stage::Closing { connection, discarded, until } if is_woken && until > now => {
                     let mut buffer = [0; PIECE];
                     match socket::receive(&connection, &mut buffer) {
                         Ok(length @ 1..) if discarded < MAX_DISCARDED_BYTES => {
-                            Stage::Leaving { connection, discarded: discarded + length, until }
+                            Stage::Closing { connection, discarded: discarded + length, until }
                         }
-                        Err(Errno::EAGAIN | Errno::EINTR) => Stage::Leaving { connection, discarded, until },
+                        Err(Errno::EAGAIN | Errno::EINTR) => Stage::Closing { connection, discarded, until },
                         Ok(_) | Err(_) => {
                             attempt::forget(world.poller, &connection);
                             continue;
                         }
                     }
                 }
-                stage @ Stage::Leaving { .. } => {
+                stage @ Stage::Closing { .. } => {
                     stage.close(world.poller);
                     continue;
                 }
@@ -335,7 +335,7 @@ impl Probing {
             }
             Verdict::Passed(Some(connection)) => {
                 poller.modify(connection.as_fd(), self.token, Interest::Input).ok();
-                Next::Ready(Some(Stage::Leaving { connection, discarded: 0, until: now + TRY_TIMEOUT }))
+                Next::Ready(Some(Stage::Closing { connection, discarded: 0, until: now + TRY_TIMEOUT }))
             }
             Verdict::Passed(None) => Next::Ready(None),
         }

@@ -220,5 +220,5 @@ fn is_completed(model: &Model, service: keepalive::model::ServiceIndex) -> bool 
 }
 
 fn nothing_is_left(model: &Model) -> bool {
-    !model.any_active() && !model.services().any(|service| model.is_held(service))
+    !model.any_active() && !model.services().any(|service| model.is_stopped_by_operator(service))
 }

@@ -27,7 +27,7 @@ impl Stage {
                     self.supervisor.handle(self.now, Event::NoChildren);
                 }
             }
-            Action::JournalEntry(record) => self.tell_fact(&record.fact),
+            Action::JournalEntry(record) => self.note_fact(&record.fact),
             Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
             Action::Reply { id, result: Err(refusal) } => {
                 let word = format!("{refusal:?}");
@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    fn tell_fact(&mut self, fact: &JournalEvent) {
+    fn note_fact(&mut self, fact: &JournalEvent) {
         let line = match fact {
             JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
@@ -106,7 +106,7 @@ impl Stage {
             }
             JournalEvent::ReloadBegun { service } => format!("{} reloads", self.plan.services[service.position()].name),
             JournalEvent::ReloadEnded { service, failure } => {
-                self.obstacle = failure.as_ref().map(|failure| failure.error);
+                self.rollout_error = failure.as_ref().map(|failure| failure.error);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }
@@ -120,14 +120,14 @@ impl Stage {
                 format!("{} replaced", self.name(*instance))
             }
             JournalEvent::ConfigLoadFailed { reason } => format!("configuration not loaded: {reason}"),
-            JournalEvent::Reconfigured(changes) => format!(
+            JournalEvent::ConfigReloaded(changes) => format!(
                 "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
                 changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
             ),
-            JournalEvent::ReconfigurationRefused { .. } => "not configured".into(),
+            JournalEvent::ConfigReloadRejected { .. } => "not configured".into(),
             JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             JournalEvent::SignalIgnored { .. }
-            | JournalEvent::ConfigurationWanted { .. }
+            | JournalEvent::ConfigReloadRequested { .. }
             | JournalEvent::LeftoversKilled
             | JournalEvent::Abandoned => lower(fact),
         };
