@@ -4,7 +4,7 @@
 //! import. Tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::source::{code_of, rust_files};
 
@@ -29,8 +29,7 @@ pub(crate) struct Imports {
 impl Imports {
     /// Those of the files in `src`.
     pub(crate) fn of_src() -> Self {
-        let sources =
-            rust_files("src").into_iter().filter(|path| *path != PathBuf::from("src/main.rs") && !is_test(path));
+        let sources = rust_files("src").into_iter().filter(|path| path != Path::new("src/main.rs") && !is_test(path));
         Self::of(sources.map(|path| {
             let code = code_of(&path);
             (path, code)
@@ -69,9 +68,9 @@ impl Imports {
 
     /// The module that defines `name`, which may be one itself.
     fn defining(&self, name: &[String], depth: usize) -> Option<&Module> {
-        let is_module = |length: &usize| self.files.contains_key(&name[..*length]);
+        let is_module = |length: &usize| self.files.contains_key(name.get(..*length).unwrap_or_default());
         let length = (1..=name.len()).take_while(is_module).last()?;
-        let (module, file) = self.files.get_key_value(&name[..length])?;
+        let (module, file) = self.files.get_key_value(name.get(..length)?)?;
         let Some(item) = name.get(length) else { return Some(module) };
         let exported = file.exported.iter().find(|(alias, _)| alias == item).filter(|_| depth < 8);
         exported.and_then(|(_, target)| self.defining(target, depth + 1)).or(Some(module))
@@ -116,13 +115,13 @@ impl Imports {
     }
 }
 
-fn is_test(path: &std::path::Path) -> bool {
+fn is_test(path: &Path) -> bool {
     let text = path.display().to_string();
     text.ends_with("tests.rs") || text.contains("/tests/")
 }
 
 /// `src/runtime/ipc/mod.rs` is `runtime::ipc`.
-fn module_of(path: &std::path::Path) -> Module {
+fn module_of(path: &Path) -> Module {
     let text = path.with_extension("").display().to_string();
     let mut names: Module = text.split('/').skip(1).map(str::to_owned).collect();
     names.pop_if(|last| last == "mod" || last == "lib");

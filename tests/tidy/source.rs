@@ -25,7 +25,7 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 }
 
 pub(crate) fn read(file: &Path) -> String {
-    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    fs::read_to_string(file).unwrap()
 }
 
 /// The text of a file without comments and without the tests at its end.
