@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use keepalive::cli::drop_in::{self, Surroundings};
+use keepalive::cli::drop_in::{self, Context};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
 use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report};
 use keepalive::init::Compat;
@@ -18,8 +18,8 @@ keepalive::entry!(run);
 
 fn run(arguments: Vec<OsString>) -> u8 {
     logs::panic_hook::install(Path::new(TERMINATION_LOG));
-    let surroundings = Surroundings { variable: &|name| std::env::var_os(name), id: process::id().get() };
-    match drop_in::read(&arguments, &surroundings).map_or_else(|| cli::read(&arguments), Ok) {
+    let context = Context { variable: &|name| std::env::var_os(name), id: process::id().get() };
+    match drop_in::read(&arguments, &context).map_or_else(|| cli::read(&arguments), Ok) {
         Ok(Invocation::Init { options, command }) => {
             logs::messages::init(if options.compat == Compat::Native && options.verbosity > 0 {
                 log::LevelFilter::Debug
@@ -41,13 +41,12 @@ fn run(arguments: Vec<OsString>) -> u8 {
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => print(&text).max(code),
         Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
-            tell(&text);
+            print_error(&text);
             code
         }
         Ok(Invocation::Client(request)) => {
-            let surroundings =
-                control::Environment { variable: surroundings.variable, user: process::effective_user() };
-            control::perform(&request, &surroundings)
+            let environment = control::Environment { variable: context.variable, user: process::effective_user() };
+            control::perform(&request, &environment)
         }
         Ok(Invocation::Help(text)) => print(&text),
         Ok(Invocation::Version) => print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -89,7 +88,7 @@ where
             runtime::run(plan, process::environment(), Box::new(load_config))
         }
         Err(text) => {
-            // There is nobody else left to tell if this fails.
+            // There is nobody else left to print_error if this fails.
             logs::termination_log::write(Path::new(TERMINATION_LOG), &text).ok();
             complain(&text);
             invalid
@@ -109,14 +108,14 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
         let path = match config::find(path, environment) {
             Ok(path) => path,
             Err(missing) => {
-                tell(&missing.to_string());
+                print_error(&missing.to_string());
                 return INVALID_CONFIG;
             }
         };
         match (config::load(&path, environment), form) {
             (Ok(Loaded { plan, warnings }), Form::Json) => print(&json::plan_json(&plan, &warnings)),
             (Ok(Loaded { plan, warnings }), Form::Text) => {
-                tell(&in_words(&warnings));
+                print_error(&in_words(&warnings));
                 print(&show::plan_text(&path, &plan))
             }
             (Err(report), form) => refuse(&report, form),
@@ -128,7 +127,7 @@ fn refuse(report: &Report, form: Form) -> u8 {
     match form {
         Form::Json => print(&json::report_json(report)),
         Form::Text => {
-            tell(&report.to_string());
+            print_error(&report.to_string());
             0
         }
     };
@@ -140,7 +139,7 @@ fn print(text: &str) -> u8 {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            tell(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
+            print_error(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
             OS_ERROR
         }
         Ok(()) | Err(_) => 0,
@@ -148,8 +147,8 @@ fn print(text: &str) -> u8 {
 }
 
 /// To stderr, all of it: where somebody asks for nothing else, a slow terminal is waited for.
-fn tell(text: &str) {
-    // There is nobody left to tell if this fails.
+fn print_error(text: &str) {
+    // There is nobody left to print_error if this fails.
     io::stderr().write_all(text.as_bytes()).ok();
 }
 

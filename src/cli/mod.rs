@@ -1,10 +1,10 @@
-//! Asks: argv → [`Invocation`].
+//! The command line: argv → [`Invocation`].
 //!
-//! It reads words and nothing else: no file, no environment, no output. What is wrong with the words is a
-//! [`UsageError`] that says what would be right. Start reading at [`read()`]; `run` has its options in `run.rs`, init
-//! mode in `init_options.rs`, the commands of a running keepalive in `client.rs`. What there is to write on the command
-//! line is listed in `definitions.rs`, of which help, completions and the manual page are made. Started by another init's
-//! name it is that one: [`drop_in`]. How `check` shows a plan is in [`show`].
+//! It reads arguments and nothing else: no file, no environment, no output. Wrong arguments are a [`UsageError`], which
+//! says what would be right. Start reading at [`read()`], in `read.rs`; `run.rs` reads the options of `run`,
+//! `init_options.rs` those of init mode, `client.rs` the commands of a running keepalive. `definitions.rs` lists all commands
+//! and options; help, completions and the manual page are made from it. Under the name of another init, keepalive reads
+//! that program's arguments: [`drop_in`]. [`show`] prints the plan for `check`.
 
 mod client;
 mod completions;

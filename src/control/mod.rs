@@ -4,8 +4,8 @@
 //! JSON. This room holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
 //! [`socket_paths()`].
 //!
-//! Start reading at [`perform()`]. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and `top.rs` print tables, `stream.rs` prints logs
-//! and events.
+//! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and
+//! `top.rs` print tables, `stream.rs` prints logs and events.
 
 mod client;
 mod format;

@@ -150,10 +150,10 @@ impl Status {
         self.services.iter().flat_map(|service| {
             let all = if service.instances.is_empty() { std::slice::from_ref(service) } else { &*service.instances };
             // Surge instances come last in the JSON.
-            let (ones, twins) = all.split_at(all.partition_point(|one| !one.surge));
-            let alone = twins.iter().filter(|twin| ones.iter().all(|one| one.id != twin.id));
+            let (ones, surges) = all.split_at(all.partition_point(|one| !one.surge));
+            let alone = surges.iter().filter(|surge| ones.iter().all(|one| one.id != surge.id));
             ones.iter()
-                .flat_map(move |one| std::iter::once(one).chain(twins.iter().filter(|twin| twin.id == one.id)))
+                .flat_map(move |one| std::iter::once(one).chain(surges.iter().filter(|surge| surge.id == one.id)))
                 .chain(alone)
         })
     }

@@ -43,8 +43,8 @@ const KEYS: u64 = 1;
 const ANSWER: u64 = 2;
 
 /// Keeps the table up to date on a terminal; elsewhere prints it once.
-pub(super) fn run(client: &Client, surroundings: &Environment<'_>) -> CommandResult {
-    if client.form == Form::Json || !is_terminal() || is_dumb(surroundings.variable) {
+pub(super) fn run(client: &Client, environment: &Environment<'_>) -> CommandResult {
+    if client.form == Form::Json || !is_terminal() || is_dumb(environment.variable) {
         once(client)
     } else {
         live(client)

@@ -19,7 +19,7 @@ use super::wait::wait_for;
 pub(crate) const CTRL_C: &str = "\x03";
 
 /// Until a program that was left running is killed.
-const PATIENCE: Duration = Duration::from_secs(12);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// A program on a pseudo-terminal; ended when dropped, if it still runs then.
 pub(crate) struct Terminal {
@@ -107,7 +107,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // Only if the test has failed is it still there. It may have more to end than itself.
         let id = i32::try_from(self.program.id()).unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + EXIT_TIMEOUT;
         while let Ok(None) = self.program.try_wait() {
             if Instant::now() > end {
                 drop(self.program.kill());

@@ -80,7 +80,7 @@ fn the_child_begins_anew() {
 #[test]
 fn the_group_is_told_when_the_child_has_ended() {
     for init in everyone() {
-        for (options, farewell) in
+        for (options, final_signal) in
             [([].as_slice(), Some(15)), (&["-r", "15:3"], Some(3)), (&["-r", "15:0"], None), (&["-c"], None)]
         {
             let verb = ["with-companion", "report-signals", "AND", "echo"];
@@ -88,7 +88,7 @@ fn the_group_is_told_when_the_child_has_ended() {
             let pids = [running.ready(), running.ready()];
             drop(running.stdin.take());
             assert_eq!(running.end(), 0);
-            if let Some(signal) = farewell {
+            if let Some(signal) = final_signal {
                 running.expect(&format!("signal {signal}"));
             } else {
                 for pid in pids.into_iter().filter(|pid| procfs::stat(*pid).is_some_and(|stat| !stat.is_dead())) {

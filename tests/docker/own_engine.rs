@@ -16,7 +16,7 @@ use super::scratch::Scratch;
 use super::wait::wait_for;
 
 /// Until an engine that has been asked to end is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// It and all that it holds are gone when it is dropped; containers and images of it must have been dropped before.
 pub(crate) struct OwnEngine {
@@ -77,7 +77,7 @@ impl OwnEngine {
 impl Drop for OwnEngine {
     fn drop(&mut self) {
         let id = Pid::from_raw(i32::try_from(self.daemon.id()).unwrap());
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + STOP_TIMEOUT;
         while let Ok(None) = self.daemon.try_wait() {
             if Instant::now() > end {
                 drop(self.daemon.kill());

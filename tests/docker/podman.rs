@@ -50,7 +50,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// Where podman puts the cgroups of pods.
 const PODS: &str = "libpod_parent";
 /// Until a cgroup that something is still in is left to the machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CGROUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything of it is gone when it is dropped; its containers must have been dropped before.
 pub(crate) struct Podman {
@@ -120,7 +120,7 @@ fn unpack(archive: Archive, directory: &Scratch) {
 impl Drop for Podman {
     fn drop(&mut self) {
         // The monitor of a container leaves its cgroup a moment after the container is gone.
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + CGROUP_TIMEOUT;
         for cgroup in self.cgroups.iter().chain([&self.cgroup]) {
             while !remove_cgroups(cgroup) && Instant::now() < end {
                 thread::sleep(Duration::from_millis(50));

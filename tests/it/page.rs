@@ -12,7 +12,7 @@ use crate::services::Set;
 
 const PAGE: &str = include_str!("../../src/control/page.html");
 /// It is part of the binary, which stays below 1 MiB.
-const SIZE_AT_MOST: usize = 24 * 1024;
+const MAX_SIZE: usize = 24 * 1024;
 /// What a service may say to harm whoever looks at it.
 const MARKUP: &str = "<img src=x onerror='window.hit = 1'><script>window.hit = 2</script>";
 
@@ -24,7 +24,7 @@ const EVENTS: &str = "[...document.querySelectorAll('#events li')].map(line => l
 const LOGS: &str = "[...document.querySelectorAll('#logs li')].map(line => line.textContent)";
 
 /// A service set, with its page in a browser.
-struct Scene {
+struct Setup {
     browser: Browser,
     // In this order: the directory is removed when keepalive has ended.
     running: Running,
@@ -32,17 +32,17 @@ struct Scene {
     port: ReservedPort,
 }
 
-impl Scene {
+impl Setup {
     /// `HTTP` in `text` stands for an address of its own. `None` where there is no browser.
     fn of(text: &str) -> Option<Self> {
         let browser = Browser::start()?;
         let port = ReservedPort::any();
         let set = Set::new(&text.replace("HTTP", &port.to_string()));
         let running = set.start(Place::Child);
-        let mut scene = Self { browser, running, set, port };
-        wait_until("keepalive to listen", || TcpStream::connect(scene.port.loopback()).ok());
-        scene.browser.open(&format!("http://{}/", scene.port));
-        Some(scene)
+        let mut setup = Self { browser, running, set, port };
+        wait_until("keepalive to listen", || TcpStream::connect(setup.port.loopback()).ok());
+        setup.browser.open(&format!("http://{}/", setup.port));
+        Some(setup)
     }
 
     #[track_caller]
@@ -99,109 +99,109 @@ const WEB_AND_BROKEN: &str = r#"
 
 #[test]
 fn the_page_shows_services_events_and_logs_as_they_change() {
-    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
-    scene.wait_for_rows(&["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"]);
-    scene.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
-    scene.wait_for_cell("broken.0", "Reason", |reason| reason.contains("code 3"));
-    scene.wait_for_cell("web.0", "Memory", |memory| memory.ends_with('B'));
-    scene.wait_for_cell("web.0", "CPU", |share| share.ends_with('%'));
-    scene.wait_for_line(EVENTS, &["broken.0", "running → failed", "code 3"]);
-    scene.wait_for_line(LOGS, &["web.0", "ready"]);
-    scene.wait_for_line(LOGS, &["web.1", "ready"]);
+    let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
+    setup.wait_for_rows(&["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"]);
+    setup.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
+    setup.wait_for_cell("broken.0", "Reason", |reason| reason.contains("code 3"));
+    setup.wait_for_cell("web.0", "Memory", |memory| memory.ends_with('B'));
+    setup.wait_for_cell("web.0", "CPU", |share| share.ends_with('%'));
+    setup.wait_for_line(EVENTS, &["broken.0", "running → failed", "code 3"]);
+    setup.wait_for_line(LOGS, &["web.0", "ready"]);
+    setup.wait_for_line(LOGS, &["web.1", "ready"]);
 
-    let pid = scene.wait_for_cell("web.0", "PID", |pid| !pid.is_empty());
+    let pid = setup.wait_for_cell("web.0", "PID", |pid| !pid.is_empty());
     keepalive::sys::signal_process(Pid::new(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-    scene.wait_for_cell("web.0", "PID", |now| !now.is_empty() && now != pid);
-    scene.wait_for_cell("web.0", "Restarts", |restarts| restarts == "1");
-    scene.wait_for_line(EVENTS, &["web.0", "SIGKILL"]);
-    assert_eq!(scene.browser.complaints(), [""; 0]);
+    setup.wait_for_cell("web.0", "PID", |now| !now.is_empty() && now != pid);
+    setup.wait_for_cell("web.0", "Restarts", |restarts| restarts == "1");
+    setup.wait_for_line(EVENTS, &["web.0", "SIGKILL"]);
+    assert_eq!(setup.browser.complaints(), [""; 0]);
 }
 
 /// Output of services is not to be trusted.
 #[test]
 fn what_a_service_says_is_shown_as_text() {
-    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
-    scene.wait_for_line(LOGS, &["web.0", MARKUP, "ready"]);
-    assert_eq!(scene.browser.value("document.querySelectorAll('img, li script').length"), 0);
-    assert_eq!(scene.browser.value("'hit' in window"), false);
-    let policy = scene.browser.value("fetch('').then(page => page.headers.get('content-security-policy'))");
+    let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
+    setup.wait_for_line(LOGS, &["web.0", MARKUP, "ready"]);
+    assert_eq!(setup.browser.value("document.querySelectorAll('img, li script').length"), 0);
+    assert_eq!(setup.browser.value("'hit' in window"), false);
+    let policy = setup.browser.value("fetch('').then(page => page.headers.get('content-security-policy'))");
     let policy = policy.as_str().unwrap_or_default();
     assert!(policy.starts_with("default-src 'none';") && policy.contains("connect-src 'self'"), "{policy}");
-    assert_eq!(scene.browser.complaints(), [""; 0]);
+    assert_eq!(setup.browser.complaints(), [""; 0]);
 }
 
 #[test]
 fn logs_can_be_of_one_service_and_can_be_paused() {
-    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
-    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    setup.wait_for_line(LOGS, &["web.0", "ready"]);
     // The names to choose from come with the status, which may be later than the first lines.
-    scene
+    setup
         .browser
         .wait_for("[...document.getElementById('service').options].some(one => one.value === 'broken')", |there| {
             *there == json!(true)
         });
     let choose = "(() => { const list = document.getElementById('service'); list.value = 'broken';\
                   list.dispatchEvent(new Event('change')); return list.value; })()";
-    assert_eq!(scene.browser.value(choose), "broken");
-    scene.browser.wait_for(LOGS, |lines| *lines == json!([]));
-    assert_eq!(scene.browser.value(&choose.replace("'broken'", "'web'")), "web");
-    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    assert_eq!(setup.browser.value(choose), "broken");
+    setup.browser.wait_for(LOGS, |lines| *lines == json!([]));
+    assert_eq!(setup.browser.value(&choose.replace("'broken'", "'web'")), "web");
+    setup.wait_for_line(LOGS, &["web.0", "ready"]);
 
     let lines = format!("{LOGS}.length");
-    scene.click("pause");
-    let before = scene.browser.wait_for(&lines, |_| true);
-    let pid = scene.wait_for_cell("web.1", "PID", |pid| !pid.is_empty());
+    setup.click("pause");
+    let before = setup.browser.wait_for(&lines, |_| true);
+    let pid = setup.wait_for_cell("web.1", "PID", |pid| !pid.is_empty());
     keepalive::sys::signal_process(Pid::new(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-    scene.wait_for_cell("web.1", "Restarts", |restarts| restarts == "1");
-    assert_eq!(scene.browser.value(&lines), before);
-    scene.click("pause");
-    scene.browser.wait_for(&lines, |now| now.as_u64() > before.as_u64());
+    setup.wait_for_cell("web.1", "Restarts", |restarts| restarts == "1");
+    assert_eq!(setup.browser.value(&lines), before);
+    setup.click("pause");
+    setup.browser.wait_for(&lines, |now| now.as_u64() > before.as_u64());
 }
 
 #[test]
 fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
-    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     let rows = ["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"];
-    scene.wait_for_rows(&rows);
-    scene.running.send(Signal::TERM);
-    assert_eq!(scene.running.end(), 0);
-    scene.browser.wait_for(STATE, |state| state.as_str().unwrap().contains("does not answer"));
-    let gone = scene.wait_for_cell("web.0", "PID", |_| true);
+    setup.wait_for_rows(&rows);
+    setup.running.send(Signal::TERM);
+    assert_eq!(setup.running.end(), 0);
+    setup.browser.wait_for(STATE, |state| state.as_str().unwrap().contains("does not answer"));
+    let gone = setup.wait_for_cell("web.0", "PID", |_| true);
 
-    scene.running = scene.set.start(Place::Child);
-    scene.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
-    scene.wait_for_rows(&rows);
-    scene.wait_for_cell("web.0", "PID", |pid| !pid.is_empty() && pid != gone);
-    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    setup.running = setup.set.start(Place::Child);
+    setup.browser.wait_for(STATE, |state| state == "1 failed, 2 running");
+    setup.wait_for_rows(&rows);
+    setup.wait_for_cell("web.0", "PID", |pid| !pid.is_empty() && pid != gone);
+    setup.wait_for_line(LOGS, &["web.0", "ready"]);
 }
 
 #[test]
 fn without_logs_the_page_says_why() {
     let text = WEB_AND_BROKEN.replace("MARKUP", "web").replace("\"prefix\"", "\"inherit\"");
-    let Some(mut scene) = Scene::of(&text) else { return };
+    let Some(mut setup) = Setup::of(&text) else { return };
     let note = "document.getElementById('logs-note').textContent";
-    scene.browser.wait_for(note, |note| note.as_str().unwrap().starts_with("no logs: "));
+    setup.browser.wait_for(note, |note| note.as_str().unwrap().starts_with("no logs: "));
 }
 
 #[test]
 fn the_page_fits_a_narrow_window_in_either_scheme() {
-    let Some(mut scene) = Scene::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
-    scene.wait_for_line(LOGS, &["web.0", "ready"]);
+    let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
+    setup.wait_for_line(LOGS, &["web.0", "ready"]);
     for scheme in ["light", "dark"] {
         for (width, height) in [(400, 800), (900, 1200), (1400, 900)] {
-            scene.browser.look(width, height, scheme);
-            assert_eq!(scene.browser.value("document.documentElement.scrollWidth <= innerWidth"), true, "{width}");
+            setup.browser.look(width, height, scheme);
+            assert_eq!(setup.browser.value("document.documentElement.scrollWidth <= innerWidth"), true, "{width}");
         }
     }
     let back = "getComputedStyle(document.body).backgroundColor";
-    let dark = scene.browser.value(back);
-    scene.browser.look(400, 800, "light");
-    assert_ne!(scene.browser.value(back), dark);
+    let dark = setup.browser.value(back);
+    setup.browser.look(400, 800, "light");
+    assert_ne!(setup.browser.value(back), dark);
 }
 
 #[test]
 fn the_page_is_one_small_file_that_needs_nothing_else() {
-    assert!(PAGE.len() < SIZE_AT_MOST, "{} bytes", PAGE.len());
+    assert!(PAGE.len() < MAX_SIZE, "{} bytes", PAGE.len());
     for word in ["http://", "https://", "src=", "@import", "url(", "import(", "innerHTML", "outerHTML", "eval("] {
         assert!(!PAGE.contains(word), "{word}");
     }

@@ -203,9 +203,9 @@ fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
     set.change("/teller", "/trial");
     set.change("command", "ready = \"notify\"\ncommand");
     let asked = control.ask("POST", "/v1/reload");
-    let twin = running.ready();
+    let surge = running.ready();
     write_late(&running, &control);
-    signal_process(twin, Signal::KILL).unwrap();
+    signal_process(surge, Signal::KILL).unwrap();
     let answer = answer(asked);
     assert!(answer.starts_with("HTTP/1.1 409 "), "{answer}");
     assert_eq!(control.post("/v1/services/web/restart").status, 200);

@@ -225,7 +225,7 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
 // "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
 #[test]
 fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same() {
-    const MOST_KIBIBYTES: u64 = 16 * 1024;
+    const MAX_KIBIBYTES: u64 = 16 * 1024;
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"64\"]\ninstances = 100\nstop_signal = \"KILL\"\n");
     let mut running = set.start(Place::Child);
@@ -238,7 +238,7 @@ fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same()
     }
     let peak = status_field(keepalive, "VmHWM");
     let kibibytes: u64 = peak.trim_end_matches(" kB").trim().parse().unwrap();
-    assert!(kibibytes < MOST_KIBIBYTES, "{kibibytes} KiB");
+    assert!(kibibytes < MAX_KIBIBYTES, "{kibibytes} KiB");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }

@@ -24,14 +24,14 @@ const STEPS_OF_THE_END: u64 = 40_000;
 
 /// What a run has shown.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Totals {
     pub(crate) simulated: Duration,
     pub(crate) steps: u64,
     /// How often which kind of thing was done.
     pub(crate) deeds: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl Totals {
     pub(crate) fn add(&mut self, other: &Self) {
         self.simulated += other.simulated;
         self.steps += other.steps;
@@ -84,13 +84,13 @@ pub(crate) struct Failure {
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run(seed: u64, keep: Keep) -> Result<(Tally, String), Failure> {
+pub(crate) fn run(seed: u64, keep: Keep) -> Result<(Totals, String), Failure> {
     let trace = Rc::new(RefCell::new(Trace::new(keep)));
     let mut chance = Chance::new(seed);
     let plan = Rc::new(plans::random(&mut chance));
     let result = catch_unwind(AssertUnwindSafe(|| Run::new(&plan, chance, seed, Rc::clone(&trace)).finish()));
     let message = match result {
-        Ok(Ok(tally)) => return Ok((tally, trace.borrow().text())),
+        Ok(Ok(totals)) => return Ok((totals, trace.borrow().text())),
         Ok(Err(Violation(message))) => message,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -109,7 +109,7 @@ struct Run {
     trace: Rc<RefCell<Trace>>,
     chance: Chance,
     begun: Mono,
-    tally: Tally,
+    totals: Totals,
     over: bool,
     /// Most milliseconds by which the supervisor is woken late.
     sloth: u64,
@@ -149,7 +149,7 @@ impl Run {
             operator,
             trace,
             chance,
-            tally: Tally::default(),
+            totals: Totals::default(),
             over: false,
             sloth,
             budget,
@@ -157,22 +157,22 @@ impl Run {
         }
     }
 
-    fn finish(mut self) -> Result<Tally, Violation> {
+    fn finish(mut self) -> Result<Totals, Violation> {
         self.hear(Event::Boot)?;
         let mut hurried = false;
         while !self.over {
-            if self.tally.steps > STEPS && !hurried {
+            if self.totals.steps > STEPS && !hurried {
                 hurried = true;
                 self.operator.plan(&mut self.world, Duration::ZERO);
             }
-            if self.tally.steps > STEPS_OF_THE_END {
+            if self.totals.steps > STEPS_OF_THE_END {
                 return Err(Violation("it does not come to an end".into()));
             }
             self.turn()?;
         }
         self.after_the_end()?;
-        self.tally.simulated = self.world.now.since(self.begun);
-        Ok(self.tally)
+        self.totals.simulated = self.world.now.since(self.begun);
+        Ok(self.totals)
     }
 
     /// As the loop of the runtime has it: does what waits to be done, as far as the budget allows; sleeps if that was
@@ -227,8 +227,8 @@ impl Run {
     }
 
     fn hear(&mut self, event: Event) -> Result<(), Violation> {
-        self.tally.steps += 1;
-        self.tally.count_event(&event);
+        self.totals.steps += 1;
+        self.totals.count_event(&event);
         self.trace.borrow_mut().heard(self.world.now, &event);
         let before = self.supervisor.backlog();
         self.supervisor.handle(self.world.now, event.clone());
@@ -264,7 +264,7 @@ impl Run {
         self.trace.borrow_mut().did(self.world.now, action);
         self.checker.sees(action, &self.world)?;
         self.operator.watch(&mut self.world, action);
-        self.tally.count(action);
+        self.totals.count(action);
         self.over = matches!(action, Action::Exit(_));
         // The answers come before anything else is done.
         for answer in self.world.perform(action) {

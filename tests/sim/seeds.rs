@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::run::{Failure, Tally, run};
+use crate::run::{Failure, Totals, run};
 use crate::trace::Keep;
 
 /// What `make test` runs.
@@ -19,11 +19,11 @@ fn every_rule_holds_after_every_step() {
     let first = number("SEED").or(number("FIRST")).unwrap_or(0);
     let count = if number("SEED").is_some() { 1 } else { count };
     let begun = std::time::Instant::now();
-    let mut total = Tally::default();
+    let mut total = Totals::default();
     let mut failures = Vec::new();
     for seed in first..first + count {
         match run(seed, Keep::Tail) {
-            Ok((tally, _)) => total.add(&tally),
+            Ok((totals, _)) => total.add(&totals),
             Err(failure) => failures.push(failure),
         }
         if failures.len() == 20 {
@@ -75,8 +75,8 @@ const DEEDS: [&str; 63] = [
     "fact ConfigLoadFailed",
     "fact LeftBehind",
     "fact LeftoversKilled",
-    "fact Reconfigured",
-    "fact ReconfigurationRefused",
+    "fact ConfigReloaded",
+    "fact ConfigReloadRejected",
     "fact ReloadEnded",
     "fact Replaced",
     "fact RolledBack",
@@ -115,10 +115,10 @@ const DEEDS: [&str; 63] = [
 
 #[test]
 fn the_seeds_lead_into_every_situation() {
-    let mut total = Tally::default();
+    let mut total = Totals::default();
     for seed in 0..SEEDS {
-        if let Ok((tally, _)) = run(seed, Keep::Tail) {
-            total.add(&tally);
+        if let Ok((totals, _)) = run(seed, Keep::Tail) {
+            total.add(&totals);
         }
     }
     let missing: Vec<_> = DEEDS.iter().filter(|deed| !total.deeds.contains_key(**deed)).collect();

@@ -92,7 +92,7 @@ enum Happening {
         event: Event,
     },
     /// The supervisor is told this.
-    Told(Event),
+    Sent(Event),
 }
 
 impl World {
@@ -129,7 +129,7 @@ impl World {
     }
 
     pub(crate) fn plan_outside(&mut self, at: Mono, event: Event) {
-        self.write(at, Happening::Told(event));
+        self.write(at, Happening::Sent(event));
     }
 
     /// From `at` on for a while no process can be made.
@@ -179,7 +179,7 @@ impl World {
                 self.full_until = self.full_until.max(until);
                 Vec::new()
             }
-            Happening::ConfigRead { event, .. } | Happening::Told(event) => vec![event],
+            Happening::ConfigRead { event, .. } | Happening::Sent(event) => vec![event],
         };
         if self.processes.is_empty() && before > 0 {
             events.push(Event::NoChildren);
@@ -187,8 +187,8 @@ impl World {
         Some(events)
     }
 
-    fn tell_in(&mut self, delay: Duration, event: Event) {
-        self.write_in(delay, Happening::Told(event));
+    fn send_in(&mut self, delay: Duration, event: Event) {
+        self.write_in(delay, Happening::Sent(event));
     }
 
     fn make_other(&mut self, run: Option<RunId>) -> Serial {
@@ -368,7 +368,7 @@ impl World {
                 if self.forking == Forking::Vfork {
                     events.push(event);
                 } else {
-                    self.tell_in(takes, event);
+                    self.send_in(takes, event);
                 }
                 let status = ExitStatus::Code(failure.exit_code());
                 self.write_in(takes, Happening::Dies { serial: main, status });

@@ -1,13 +1,23 @@
-//! The rules of ARCHITECTURE.md that a compiler does not check: who may use whom, where `unsafe` may stand, how long
-//! a file may be.
+//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a compiler does not check: who may use whom, where `unsafe` may
+//! stand, how long a file may be, which words are not used.
 
 #![expect(clippy::unwrap_used, reason = "a test binary: what cannot be read fails it")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod imports;
+mod source;
+mod words;
 
-/// A file longer than this wants to be two.
-const LINES_AT_MOST: usize = 500;
+use std::fs;
+use std::path::Path;
+
+use imports::Imports;
+use source::{code_lines, code_of, read, rust_files};
+
+/// A file longer than this is split.
+const MAX_LINES: usize = 500;
+
+/// With more fields, `Runtime` does work that belongs to a subsystem.
+const MAX_RUNTIME_FIELDS: usize = 14;
 
 /// Which rooms each room may use. A room that is not listed here is a mistake.
 const MAY_USE: [(&str, &[&str]); 9] = [
@@ -26,7 +36,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 fn rooms_use_only_the_rooms_that_they_may() {
     let mut offences = Vec::new();
     for (room, allowed) in MAY_USE {
-        for file in rust_files(&Path::new("src").join(room)) {
+        for file in rust_files(Path::new("src").join(room)) {
             for used in rooms_used_by(&read(&file)).filter(|used| used != room && !allowed.contains(&used.as_str())) {
                 offences.push(format!("{} uses `{used}`; `{room}` may use {allowed:?}", file.display()));
             }
@@ -45,7 +55,7 @@ fn every_room_has_its_rule() {
 
 #[test]
 fn unsafe_stands_under_sys_alone() {
-    for file in rust_files(Path::new("src")).into_iter().filter(|file| !file.starts_with("src/sys")) {
+    for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/sys")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("unsafe "), "{}:{number}: unsafe outside of src/sys", file.display());
         }
@@ -54,7 +64,7 @@ fn unsafe_stands_under_sys_alone() {
 
 #[test]
 fn client_commands_alone_have_signal_handlers() {
-    for file in rust_files(Path::new("src")).into_iter().filter(|file| !file.starts_with("src/control")) {
+    for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/control")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("signal_hook"), "{}:{number}: a handler outside of src/control", file.display());
         }
@@ -64,11 +74,52 @@ fn client_commands_alone_have_signal_handlers() {
 #[test]
 fn files_can_be_read_in_one_sitting() {
     for folder in ["src", "tests"] {
-        for file in rust_files(Path::new(folder)) {
+        for file in rust_files(folder) {
             let lines = read(&file).lines().count();
-            assert!(lines <= LINES_AT_MOST, "{} has {lines} lines, {LINES_AT_MOST} at most", file.display());
+            assert!(lines <= MAX_LINES, "{} has {lines} lines, the limit is {MAX_LINES}", file.display());
         }
     }
+}
+
+#[test]
+fn imports_do_not_run_in_a_circle_of_files() {
+    let circle = Imports::of_src().circle();
+    assert!(
+        circle.is_empty(),
+        "these files import from each other: {}\nmove what they share to a file that imports from none of them",
+        circle.join(" -> ")
+    );
+}
+
+#[test]
+fn subsystems_of_the_runtime_do_not_import_from_its_mod_rs() {
+    let importers = Imports::of_src().importers_of("src/runtime/mod.rs");
+    let inside: Vec<_> = importers.iter().filter(|path| path.starts_with("src/runtime/")).collect();
+    assert!(
+        inside.is_empty(),
+        "{inside:?} import from src/runtime/mod.rs; a subsystem gets what it needs as arguments"
+    );
+}
+
+#[test]
+fn the_runtime_is_implemented_in_its_mod_rs_alone() {
+    for file in rust_files("src/runtime").into_iter().filter(|file| file != Path::new("src/runtime/mod.rs")) {
+        for (number, line) in code_lines(&read(&file)) {
+            let is_implementation = line.starts_with("impl") && words::identifiers(line).any(|word| word == "Runtime");
+            assert!(!is_implementation, "{}:{number}: `impl Runtime` outside of src/runtime/mod.rs", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_runtime_has_few_fields() {
+    let code = code_of(Path::new("src/runtime/mod.rs"));
+    let (_, fields) = code.split_once("struct Runtime {\n").expect("struct Runtime");
+    let count = fields.lines().take_while(|line| *line != "}").filter(|line| line.contains(": ")).count();
+    assert!(
+        (1..=MAX_RUNTIME_FIELDS).contains(&count),
+        "`Runtime` has {count} fields, the limit is {MAX_RUNTIME_FIELDS}"
+    );
 }
 
 /// The `x` of every `crate::x`, in code.
@@ -82,26 +133,4 @@ fn rooms_used_by(text: &str) -> impl Iterator<Item = String> {
 
 fn first_word(text: &str) -> String {
     text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
-}
-
-/// Lines that are not comments, counted from 1.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(index, line)| (index + 1, line)).filter(|(_, line)| !line.trim().starts_with("//"))
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
-}
-
-fn read(file: &Path) -> String {
-    fs::read_to_string(file).unwrap()
 }

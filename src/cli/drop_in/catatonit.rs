@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::super::invocation::Stream;
-use super::answer::{Answer, Instead, LICENCE, Surroundings};
+use super::answer::{Answer, Context, LICENCE, Output};
 use super::getopt::{Getopt, Known, Opt};
 
 use crate::init::{Compat, Options, Placement, Subreaper};
@@ -28,11 +28,11 @@ The source code can be found at <https://github.com/openSUSE/catatonit/>.
 For bug reporting instructions, please see: <https://bugs.opensuse.org/>.
 ";
 
-pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
-    let variable = surroundings.variable;
-    let error = |what: &str| format!("ERROR (catatonit:{}): {what}\n", surroundings.id);
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
+    let variable = context.variable;
+    let error = |what: &str| format!("ERROR (catatonit:{}): {what}\n", context.id);
     if variable("CATATONIT_LOG").is_some() {
-        return Err(Instead::wrong(error("CATATONIT_LOG is reserved for future use")));
+        return Err(Output::wrong(error("CATATONIT_LOG is reserved for future use")));
     }
     let mut options = Options {
         compat: Compat::Catatonit,
@@ -43,23 +43,23 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
     };
     let known = Known { letters: LETTERS, names: NAMES, permutes: variable("POSIXLY_CORRECT").is_none() };
     let mut getopt = Getopt::new(program, known, words);
-    while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + USAGE))? {
+    while let Some(option) = getopt.next().map_err(|line| Output::wrong(line + USAGE))? {
         set(&mut options, &option)?;
     }
     let command = getopt.rest();
     if command.is_empty() && options.placement != Placement::NoCommand {
-        return Err(Instead::wrong(error("missing program name") + USAGE));
+        return Err(Output::wrong(error("missing program name") + USAGE));
     }
     Ok((options, command))
 }
 
-fn set(options: &mut Options, option: &Opt) -> Result<(), Instead> {
+fn set(options: &mut Options, option: &Opt) -> Result<(), Output> {
     match option.letter {
         b'g' => options.group = true,
         b'P' => options.placement = Placement::NoCommand,
-        b'h' => return Err(Instead { stream: Stream::Stderr, text: format!("{USAGE}{HELP}"), code: 0 }),
-        b'L' => return Err(Instead::asked_for(LICENCE)),
-        b'V' => return Err(Instead::asked_for(VERSION)),
+        b'h' => return Err(Output { stream: Stream::Stderr, text: format!("{USAGE}{HELP}"), code: 0 }),
+        b'L' => return Err(Output::asked_for(LICENCE)),
+        b'V' => return Err(Output::asked_for(VERSION)),
         _ => {}
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! dumb-init.
 
 use super::super::invocation::Stream;
-use super::answer::{Answer, Instead, Surroundings};
+use super::answer::{Answer, Context, Output};
 use super::getopt::{Getopt, Known, Opt, leading_number};
 
 use crate::init::{Compat, Options, Placement, Subreaper};
@@ -19,7 +19,7 @@ const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTOU, Signal::TTIN];
 /// The largest signal that can be rewritten.
 const LARGEST: i64 = 31;
 
-pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
     let mut options = Options {
         compat: Compat::DumbInit,
         subreaper: Subreaper::No,
@@ -30,16 +30,16 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         ..Options::default()
     };
     let mut getopt = Getopt::new(program, KNOWN, words);
-    while let Some(option) = getopt.next().map_err(Instead::wrong)? {
+    while let Some(option) = getopt.next().map_err(Output::wrong)? {
         set(&mut options, &option, program)?;
     }
     let command = getopt.rest();
     if command.is_empty() {
-        return Err(Instead::wrong(format!(
+        return Err(Output::wrong(format!(
             "Usage: {program} [option] program [args]\nTry {program} --help for full usage.\n"
         )));
     }
-    heed_environment(&mut options, surroundings);
+    heed_environment(&mut options, context);
     if options.placement == Placement::NewSession {
         let untouched = STOPS.into_iter().filter(|stop| options.rewrite.iter().all(|(from, _)| from != stop));
         let rewrites: Vec<_> = untouched.map(|stop| (stop, Some(Signal::STOP))).collect();
@@ -48,7 +48,7 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
     Ok((options, command))
 }
 
-fn set(options: &mut Options, option: &Opt, program: &str) -> Result<(), Instead> {
+fn set(options: &mut Options, option: &Opt, program: &str) -> Result<(), Output> {
     match option.letter {
         b'h' => return Err(told(usage(program))),
         b'V' => return Err(told(VERSION.to_owned())),
@@ -60,8 +60,8 @@ fn set(options: &mut Options, option: &Opt, program: &str) -> Result<(), Instead
     Ok(())
 }
 
-fn told(text: String) -> Instead {
-    Instead { stream: Stream::Stderr, text, code: 0 }
+fn told(text: String) -> Output {
+    Output { stream: Stream::Stderr, text, code: 0 }
 }
 
 fn stay_in_our_session(options: &mut Options) {
@@ -69,8 +69,8 @@ fn stay_in_our_session(options: &mut Options) {
     options.group = false;
 }
 
-fn heed_environment(options: &mut Options, surroundings: &Surroundings<'_>) {
-    let is = |name: &str, wanted: &str| (surroundings.variable)(name).is_some_and(|value| value == wanted);
+fn heed_environment(options: &mut Options, context: &Context<'_>) {
+    let is = |name: &str, wanted: &str| (context.variable)(name).is_some_and(|value| value == wanted);
     if is("DUMB_INIT_DEBUG", "1") {
         options.verbosity = 1;
         options.startup_messages.push("Running in debug mode.");
@@ -97,8 +97,8 @@ fn number(text: &str) -> Option<(i64, &str)> {
     (rest.len() < text.len()).then_some((number, rest))
 }
 
-fn not_a_rewrite() -> Instead {
-    Instead::wrong(format!(
+fn not_a_rewrite() -> Output {
+    Output::wrong(format!(
         "\
 Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and {LARGEST}.
 This option can be specified multiple times.

@@ -1,8 +1,8 @@
-//! Drop-ins: started by the name of another init, keepalive takes that program's words.
+//! Drop-ins: under the name of another init, keepalive reads that program's arguments.
 //!
-//! It reads words and the variables that it is given, and prints nothing. The texts are those that scripts match;
-//! what they say of options, variables and exit codes is that program's. A file for each; how all of
-//! them read options is in `getopt.rs`.
+//! It reads arguments and the variables that it is given, and prints nothing. Scripts match the texts: what they say about
+//! options, variables and exit codes is what that program says. Each program has a file; `getopt.rs` reads options for all.
+//! Start reading at [`read()`], in `read.rs`.
 
 mod answer;
 mod catatonit;
@@ -11,5 +11,5 @@ mod getopt;
 mod read;
 mod tini;
 
-pub use answer::Surroundings;
+pub use answer::Context;
 pub use read::read;

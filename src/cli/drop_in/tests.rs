@@ -10,7 +10,7 @@ use crate::model::{ExitStatus, Signal};
 fn read_with(words: &[&str], variables: &[(&str, &str)]) -> Option<Invocation> {
     let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
     let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-    read(&arguments, &Surroundings { variable: &variable, id: 7 })
+    read(&arguments, &Context { variable: &variable, id: 7 })
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use super::answer::{Answer, Instead, LICENCE, Surroundings};
+use super::answer::{Answer, Context, LICENCE, Output};
 use super::getopt::{Getopt, Known, Opt, leading_number};
 
 use crate::init::{Compat, Options, Subreaper};
@@ -20,11 +20,11 @@ const KNOWN: Known = Known { letters: "p:hvwgle:s", names: &[], permutes: false 
 /// Warnings are told, nothing else.
 const DEFAULT_VERBOSITY: u8 = 1;
 
-pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surroundings<'_>) -> Answer {
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
     if let [only] = words
         && only == "--version"
     {
-        return Err(Instead::asked_for(format!("{VERSION}\n")));
+        return Err(Output::asked_for(format!("{VERSION}\n")));
     }
     let mut options = Options {
         compat: Compat::Tini,
@@ -33,25 +33,25 @@ pub(super) fn read(program: &str, words: &[OsString], surroundings: &Surrounding
         ..Options::default()
     };
     let mut getopt = Getopt::new(program, KNOWN, words);
-    while let Some(option) = getopt.next().map_err(|line| Instead::wrong(line + &usage(program)))? {
-        set(&mut options, &option, program, surroundings)?;
+    while let Some(option) = getopt.next().map_err(|line| Output::wrong(line + &usage(program)))? {
+        set(&mut options, &option, program, context)?;
     }
     let command = getopt.rest();
     if command.is_empty() {
-        return Err(Instead::wrong(usage(program)));
+        return Err(Output::wrong(usage(program)));
     }
-    heed_environment(&mut options, surroundings);
+    heed_environment(&mut options, context);
     Ok((options, command))
 }
 
-fn set(options: &mut Options, option: &Opt, program: &str, surroundings: &Surroundings<'_>) -> Result<(), Instead> {
+fn set(options: &mut Options, option: &Opt, program: &str, context: &Context<'_>) -> Result<(), Output> {
     let value = option.value.to_string_lossy();
     let not_valid = |letter: char| {
-        Instead::wrong(format!("[FATAL tini ({})] Not a valid option for -{letter}: {value}\n", surroundings.id))
+        Output::wrong(format!("[FATAL tini ({})] Not a valid option for -{letter}: {value}\n", context.id))
     };
     match option.letter {
-        b'h' => return Err(Instead::asked_for(usage(program))),
-        b'l' => return Err(Instead::asked_for(LICENCE)),
+        b'h' => return Err(Output::asked_for(usage(program))),
+        b'l' => return Err(Output::asked_for(LICENCE)),
         b's' => options.subreaper = Subreaper::Yes,
         b'v' => options.verbosity = options.verbosity.saturating_add(1),
         b'w' => options.warn_on_reap = true,
@@ -64,8 +64,8 @@ fn set(options: &mut Options, option: &Opt, program: &str, surroundings: &Surrou
 }
 
 /// It comes after the options and wins.
-fn heed_environment(options: &mut Options, surroundings: &Surroundings<'_>) {
-    let variable = surroundings.variable;
+fn heed_environment(options: &mut Options, context: &Context<'_>) {
+    let variable = context.variable;
     if variable(SUBREAPER).is_some() {
         options.subreaper = Subreaper::Yes;
     }

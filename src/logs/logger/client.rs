@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Names;
+use super::names::Names;
 use super::ring::{Cursor, KEEPALIVE_KEY, Next, Ring};
 use crate::logs::line::{KEEPALIVE_NAME, Piece, write_message_json};
 use crate::logs::protocol::LogsQuery;
@@ -248,7 +248,7 @@ mod tests {
     use std::io::Read as _;
     use std::os::unix::net::UnixStream;
 
-    use super::super::Name;
+    use super::super::names::Name;
     use super::super::ring::LineMeta;
     use super::*;
     use crate::logs::line::{Label, Stream};

@@ -8,15 +8,20 @@
 //! [`sink`] (stdout, stderr), a [`file`](mod@file) and the [`ring`], from which a [`client`] is answered.
 
 mod client;
+mod counters;
 mod file;
+mod names;
 mod outputs;
 mod pipes;
 mod ring;
 mod sink;
 mod source;
 mod split;
+mod state;
 #[cfg(test)]
 mod tests;
+
+pub use self::counters::{COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, REJECTED_CLIENTS};
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,15 +32,17 @@ use log::Level;
 use nix::errno::Errno;
 
 use self::client::{Client, MAX_CLIENTS, MAX_GUESTS};
+use self::counters::PARTIAL_LINE_MARKS;
+use self::names::Names;
 use self::outputs::Outputs;
-use self::pipes::{NextPipe, pipe_key};
+use self::pipes::pipe_key;
 use self::ring::Ring;
 use self::sink::Sink;
-use self::source::{Pipe, Read};
-use super::line::{Colour, Label, MessageStyle, Stream};
+use self::source::Read;
+use self::state::{FIRST_PIPE, Logger, Pending};
+use super::line::{Colour, MessageStyle, Stream};
 use super::protocol::{LogsQuery, Message, Source};
 use super::timestamp::Timestamp;
-use crate::model::Mono;
 use crate::model::map::Map;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
@@ -43,17 +50,6 @@ use crate::sys::non_blocking_writer::NonBlockingWriter;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
-/// The position of the counters of slot 0.
-pub const FIRST_SLOT_COUNTER: usize = 8;
-/// Lines and bytes of stdout, lines and bytes of stderr.
-pub const COUNTERS_PER_SLOT: usize = 4;
-/// The position of the counter of messages that the logger has dropped.
-pub const DROPPED_MESSAGES: usize = 0;
-/// The position of the counter of clients that the logger has rejected.
-pub const REJECTED_CLIENTS: usize = 1;
-
-/// The position of the marks that [`Sink`] leaves for the next logger, stdout's and stderr's.
-const PARTIAL_LINE_MARKS: usize = 2;
 /// The size of the buffer that a pipe is read into: as much as the largest pipe holds.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// How many packets are read before pipes and clients get their turn.
@@ -70,7 +66,6 @@ const SOCKET: u64 = 0;
 const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const FIRST_CLIENT: u64 = 16;
-const FIRST_PIPE: u64 = 64;
 /// The first key of pipes that another pipe has replaced, beyond all keys that [`pipe_key`] gives.
 const FIRST_RETIRED: u64 = 1 << 40;
 
@@ -93,25 +88,6 @@ pub struct LoggerArgs {
     pub counters: &'static SharedCounters,
 }
 
-/// The writers of pipes by the key of the pipe, by which lines in the ring name them.
-type Names = Map<u64, Name>;
-
-#[derive(Debug)]
-struct Name {
-    service: String,
-    instance: String,
-    label: Label,
-}
-
-/// What is processed in the order in which PID 1 has sent it.
-#[derive(Debug)]
-enum Pending {
-    /// A message of keepalive itself.
-    Message { level: Level, milliseconds: u64, text: String },
-    /// The end of a run: what the pipe `key` held then, up to the byte `until`, is written first.
-    RunEnded { key: u64, until: u64 },
-}
-
 /// Runs the logger and exits. Only for a child that [`fork::fork_without_sigchld`] has made.
 pub fn run(args: LoggerArgs) -> ! {
     fork::set_name(c"keepalive-log");
@@ -127,34 +103,6 @@ pub fn run(args: LoggerArgs) -> ! {
         Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
     };
     process::exit_now(code)
-}
-
-struct Logger {
-    poller: Poller,
-    socket: OwnedFd,
-    /// Closed when the process exits.
-    _liveness_fd: OwnedFd,
-    pipes: Map<u64, Pipe>,
-    /// The key of the next pipe that is replaced.
-    next_retired: u64,
-    /// By the key of a replaced pipe: the pipe that is read once that has been read far enough.
-    successors: Map<u64, NextPipe>,
-    /// The serial number of the newest pipe, read or not.
-    newest_serial: Option<u64>,
-    names: Names,
-    outputs: Outputs,
-    clients: Vec<Client>,
-    pending: VecDeque<Pending>,
-    /// Since when the first of `pending` has waited for the output of a run that has ended.
-    blocked_since: Option<Mono>,
-    /// When to exit at the latest, once the logger has been told to stop.
-    stop_at: Option<Mono>,
-    counters: &'static SharedCounters,
-    colours: [bool; 2],
-    width: usize,
-    buffer: Vec<u8>,
-    now: Mono,
-    stamp: Timestamp,
 }
 
 impl Logger {

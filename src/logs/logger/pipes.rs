@@ -6,18 +6,13 @@
 
 use std::os::fd::OwnedFd;
 
+use super::counters::{COUNTERS_PER_SLOT, FIRST_SLOT_COUNTER};
+use super::names::Name;
 use super::source::Pipe;
-use super::{COUNTERS_PER_SLOT, FIRST_PIPE, FIRST_SLOT_COUNTER, Logger, Name, Pending};
+use super::state::{FIRST_PIPE, Logger, NextPipe, Pending};
 use crate::logs::line::{KEEPALIVE_NAME, Label, Stream};
 use crate::logs::protocol::Source;
 use crate::sys::poll::Interest;
-
-/// A pipe that is read once the pipe before it has been read up to the byte `until`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NextPipe {
-    key: u64,
-    until: u64,
-}
 
 impl Logger {
     pub(super) fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {

@@ -107,18 +107,18 @@ fn a_service_is_what_it_says_it_is() {
 // systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
 #[test]
 fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_open() {
-    // So many seconds at least are between two lines that tell of what is refused.
-    const BETWEEN_COMPLAINTS: u64 = 10;
-    let stranger = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
+    // The least number of seconds between two messages about rejected datagrams.
+    const MESSAGE_INTERVAL: u64 = 10;
+    let outsider = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
         sd.say(b'READY=1\\nFDSTORE=1', [0, 1, 2], name)\n \
         sd.say(b'\\0' * 60000, [0] * 200, name)\n \
         sd.say(bytes(byte % 256 for byte in range(turn * 10)), [0], name)\nsd.barrier(name)\nsd.show('refused')\n";
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/sd.py\"]\nready = \"notify\"\nfd_store = 4\n\
-        [services.other]\ncommand = [\"python3\", \"DIR/stranger.py\", \"NAME\"]\nautostart = false\n\
+        [services.other]\ncommand = [\"python3\", \"DIR/outsider.py\", \"NAME\"]\nautostart = false\n\
         on_success = \"ignore\"\nrestart = \"never\"\n";
     in_every_place(|place| {
-        let set = set(text, &[("stranger.py", stranger)]);
-        let outside = set.directory.path().join("stranger.py");
+        let set = set(text, &[("outsider.py", outsider)]);
+        let outside = set.directory.path().join("outsider.py");
         let (running, control) = begin(&set, place);
         let name = running.line().strip_prefix("up ").unwrap().to_owned();
         let before = descriptors(&running, &control, 1);
@@ -129,7 +129,7 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
         assert_eq!(descriptors(&running, &control, 1), before);
         let stderr = finish(running);
         let told = stderr.lines().filter(|line| line.contains("notify: ")).count() as u64;
-        assert!(told <= 1 + start.elapsed().as_secs() / BETWEEN_COMPLAINTS, "{stderr}");
+        assert!(told <= 1 + start.elapsed().as_secs() / MESSAGE_INTERVAL, "{stderr}");
         assert!(stderr.contains("rejected: not a process of a service that uses sd_notify"), "{stderr}");
     });
 }

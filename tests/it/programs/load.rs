@@ -29,7 +29,7 @@ pub(super) enum Protocol {
 
 /// What has come of it.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct LoadCounts {
     pub(super) answered: u64,
     /// Connections that could not be made.
     pub(super) refused: Vec<String>,
@@ -41,7 +41,7 @@ pub(super) struct Tally {
     pub(super) worst: Duration,
 }
 
-impl Tally {
+impl LoadCounts {
     fn add(mut self, other: Self) -> Self {
         self.answered += other.answered;
         self.refused.extend(other.refused);
@@ -81,7 +81,7 @@ impl Tally {
 pub(super) struct Load {
     end: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<Tally>>,
+    clients: Vec<JoinHandle<LoadCounts>>,
 }
 
 impl Load {
@@ -92,13 +92,13 @@ impl Load {
             let keeps = number % 2 == 0 && protocol != Protocol::FastCgi;
             let mut client = Client { address, protocol, script: script.to_owned(), keeps, kept: None };
             std::thread::spawn(move || {
-                let mut tally = Tally::default();
+                let mut counts = LoadCounts::default();
                 while !end.load(Ordering::Relaxed) {
-                    client.turn(&mut tally);
-                    answered.fetch_max(tally.answered, Ordering::Relaxed);
+                    client.turn(&mut counts);
+                    answered.fetch_max(counts.answered, Ordering::Relaxed);
                     std::thread::sleep(PACE);
                 }
-                tally
+                counts
             })
         });
         Self { clients: clients.collect(), end, answered }
@@ -111,9 +111,9 @@ impl Load {
         crate::harness::wait_until("answers", || (self.answered.load(Ordering::Relaxed) >= goal).then_some(()));
     }
 
-    pub(super) fn finish(self) -> Tally {
+    pub(super) fn finish(self) -> LoadCounts {
         self.end.store(true, Ordering::Relaxed);
-        self.clients.into_iter().map(|client| client.join().unwrap()).fold(Tally::default(), Tally::add)
+        self.clients.into_iter().map(|client| client.join().unwrap()).fold(LoadCounts::default(), LoadCounts::add)
     }
 }
 
@@ -140,31 +140,31 @@ impl From<io::Error> for Trouble {
 
 impl Client {
     /// One request, asked again where that is everyone's right.
-    fn turn(&mut self, tally: &mut Tally) {
+    fn turn(&mut self, counts: &mut LoadCounts) {
         let begin = Instant::now();
         if let Some((mut connection, requests)) = self.kept.take() {
             match self.exchange(&mut connection) {
-                Ok(stays) => return self.done(tally, begin, connection, if stays { requests + 1 } else { KEPT_FOR }),
-                Err(Trouble::Silence(_)) => tally.renewed += 1,
-                Err(Trouble::Broken(trouble)) => return tally.failed.push(format!("kept: {trouble}")),
+                Ok(stays) => return self.done(counts, begin, connection, if stays { requests + 1 } else { KEPT_FOR }),
+                Err(Trouble::Silence(_)) => counts.renewed += 1,
+                Err(Trouble::Broken(trouble)) => return counts.failed.push(format!("kept: {trouble}")),
             }
         }
         let connection = match TcpStream::connect(self.address) {
             Ok(connection) => connection,
-            Err(error) => return tally.refused.push(error.to_string()),
+            Err(error) => return counts.refused.push(error.to_string()),
         };
         connection.set_read_timeout(Some(Deadline::by_the_clock())).unwrap();
         let mut connection = BufReader::new(connection);
         match self.exchange(&mut connection) {
-            Ok(stays) => self.done(tally, begin, connection, if stays { 1 } else { KEPT_FOR }),
-            Err(Trouble::Silence(error)) => tally.failed.push(format!("no answer: {error}")),
-            Err(Trouble::Broken(trouble)) => tally.failed.push(trouble),
+            Ok(stays) => self.done(counts, begin, connection, if stays { 1 } else { KEPT_FOR }),
+            Err(Trouble::Silence(error)) => counts.failed.push(format!("no answer: {error}")),
+            Err(Trouble::Broken(trouble)) => counts.failed.push(trouble),
         }
     }
 
-    fn done(&mut self, tally: &mut Tally, begin: Instant, connection: BufReader<TcpStream>, requests: u64) {
-        tally.answered += 1;
-        tally.worst = tally.worst.max(begin.elapsed());
+    fn done(&mut self, counts: &mut LoadCounts, begin: Instant, connection: BufReader<TcpStream>, requests: u64) {
+        counts.answered += 1;
+        counts.worst = counts.worst.max(begin.elapsed());
         self.kept = (self.keeps && requests < KEPT_FOR).then_some((connection, requests));
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
-use self::load::{Load, Protocol, Tally};
+use self::load::{Load, LoadCounts, Protocol};
 use crate::harness::{Place, Running, skip, wait_until};
 use crate::http::Control;
 use crate::port::ReservedPort;
@@ -55,7 +55,7 @@ struct Program {
 }
 
 /// A program at work, and clients.
-struct Scene {
+struct Setup {
     running: Running,
     control: Control,
     set: Set,
@@ -75,7 +75,7 @@ impl Program {
         .replace("ADDRESS", &port.to_string())
     }
 
-    fn begin(self) -> Scene {
+    fn begin(self) -> Setup {
         let port = ReservedPort::any();
         let set = Set::new(&self.config(&self.command, self.keys, &port));
         let directory = set.directory.path().to_str().unwrap();
@@ -88,44 +88,44 @@ impl Program {
         // The sockets are there when the first process is.
         wait_until("the socket", || TcpStream::connect(port.loopback()).ok());
         let load = Load::start(port.loopback(), self.protocol, &format!("{directory}/index.php"));
-        let scene = Scene { running, control, set, program: self, port, load };
-        scene.wait_for_all();
-        scene.load.wait_for(1);
-        scene
+        let setup = Setup { running, control, set, program: self, port, load };
+        setup.wait_for_all();
+        setup.load.wait_for(1);
+        setup
     }
 
     /// One worker after the other is replaced, three times, and no request fails.
     fn survives_reloads(self) {
-        let scene = self.begin();
+        let setup = self.begin();
         for _ in 0..RELOADS {
-            let before = scene.wait_for_all();
-            let answer = scene.control.post("/v1/services/web/reload");
+            let before = setup.wait_for_all();
+            let answer = setup.control.post("/v1/services/web/reload");
             assert_eq!(answer.status, 200, "{}", answer.body);
-            let after = scene.wait_for_all();
+            let after = setup.wait_for_all();
             assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
-            scene.load.wait_for(10);
+            setup.load.wait_for(10);
         }
-        scene.end("3 reloads").lost_nothing();
+        setup.end("3 reloads").lost_nothing();
     }
 
     /// Its definition changes, from these words to those, back, and once more: each time all workers are replaced, none
     /// ends but when it is asked to, and no request fails.
     fn survives_changes(self, words: &[(&str, &str)]) {
-        let scene = self.begin();
+        let setup = self.begin();
         for is_back in [false, true, false] {
-            let before = scene.wait_for_all();
+            let before = setup.wait_for_all();
             for &(one, other) in words {
                 let (from, to) = if is_back { (other, one) } else { (one, other) };
-                scene.set.change(from, to);
+                setup.set.change(from, to);
             }
-            let answer = scene.control.post("/v1/reload");
+            let answer = setup.control.post("/v1/reload");
             assert_eq!(answer.status, 200, "{}", answer.body);
-            let after = scene.wait_for_all();
+            let after = setup.wait_for_all();
             assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
-            scene.load.wait_for(10);
+            setup.load.wait_for(10);
         }
-        let (tally, stderr) = scene.end_with_stderr("3 changes");
-        tally.lost_nothing();
+        let (counts, stderr) = setup.end_with_stderr("3 changes");
+        counts.lost_nothing();
         let is_trouble = |line: &&str| {
             let words = ["warning: web.", "error: web.", "killed by", "exited with code"];
             words.iter().any(|words| line.contains(words)) && !line.contains("exited with code 0,")
@@ -136,38 +136,38 @@ impl Program {
 
     /// Workers are killed faster than they start. What they were at is lost, and nothing else.
     fn survives_kills(self) {
-        let scene = self.begin();
+        let setup = self.begin();
         for number in 0..KILLS {
             let id = format!("web.{}", number % WORKERS);
-            if let Some(pid) = scene.pid(&id) {
+            if let Some(pid) = setup.pid(&id) {
                 signal_process(pid, Signal::KILL).ok();
             }
             std::thread::sleep(KILL_EVERY);
         }
-        scene.wait_for_all();
-        scene.load.wait_for(10);
-        scene.end("a kill every 100 ms").refused_nobody();
+        setup.wait_for_all();
+        setup.load.wait_for(10);
+        setup.end("a kill every 100 ms").refused_nobody();
     }
 
     /// What does not work is taken back, and nobody notices.
     fn survives_a_broken_version(self) {
-        let scene = self.begin();
-        let before = scene.wait_for_all();
-        let broken = Set::new(&scene.program.config(&scene.program.broken, scene.program.broken_keys, &scene.port));
+        let setup = self.begin();
+        let before = setup.wait_for_all();
+        let broken = Set::new(&setup.program.config(&setup.program.broken, setup.program.broken_keys, &setup.port));
         let text = broken.read("keepalive.toml");
         // The directories are those of the set, and so is the termination log.
-        let (from, to) = (broken.directory.path().to_str().unwrap(), scene.set.directory.path().to_str().unwrap());
-        std::fs::write(&scene.set.config, text.replace(from, to)).unwrap();
-        let answer = scene.control.post("/v1/reload");
+        let (from, to) = (broken.directory.path().to_str().unwrap(), setup.set.directory.path().to_str().unwrap());
+        std::fs::write(&setup.set.config, text.replace(from, to)).unwrap();
+        let answer = setup.control.post("/v1/reload");
         assert_eq!(answer.status, 409, "{}", answer.body);
         assert!(answer.reason().starts_with("the new process of web.0 failed: "), "{}", answer.body);
-        assert_eq!(scene.wait_for_all(), before);
-        scene.load.wait_for(10);
-        scene.end("a broken version").lost_nothing();
+        assert_eq!(setup.wait_for_all(), before);
+        setup.load.wait_for(10);
+        setup.end("a broken version").lost_nothing();
     }
 }
 
-impl Scene {
+impl Setup {
     fn pid(&self, id: &str) -> Option<Pid> {
         Pid::new(i32::try_from(self.control.instance(id)["pid"].as_i64()?).unwrap())
     }
@@ -185,19 +185,19 @@ impl Scene {
     }
 
     /// The ordered stop, and what the clients have seen.
-    fn end(self, what: &str) -> Tally {
+    fn end(self, what: &str) -> LoadCounts {
         self.end_with_stderr(what).0
     }
 
     /// As [`Self::end`], and what has been written meanwhile.
-    fn end_with_stderr(mut self, what: &str) -> (Tally, String) {
-        let tally = self.load.finish().shown(what);
+    fn end_with_stderr(mut self, what: &str) -> (LoadCounts, String) {
+        let counts = self.load.finish().shown(what);
         self.running.send(Signal::TERM);
         assert_eq!(self.running.end(), 0);
         let stderr = self.running.stderr();
         // Shown where the test fails.
         eprintln!("{stderr}");
-        (tally, stderr)
+        (counts, stderr)
     }
 }
 

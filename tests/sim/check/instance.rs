@@ -12,7 +12,7 @@ use super::{Verdict, rule};
 
 /// Whether it is stopping because it has said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum OwnStop {
     No,
     /// Nobody else wants it to.
     Alone,
@@ -27,7 +27,7 @@ pub(crate) struct Instance {
     pub(crate) definition: Rc<Service>,
     pub(crate) state: StateName,
     /// An operator has stopped it.
-    pub(crate) held: bool,
+    pub(crate) stopped_by_operator: bool,
     /// It is being stopped, and an operator wants it to run again.
     pub(crate) wanted: bool,
     /// Its run, for which a process has been asked.
@@ -67,13 +67,13 @@ pub(crate) struct Instance {
     pub(crate) watch_told: Option<Duration>,
     /// It is being stopped because it is broken.
     pub(crate) fault: Option<Fault>,
-    pub(crate) leaving: Leaving,
+    pub(crate) own_stop: OwnStop,
     /// Its process has said that it stops, whatever it did then.
     pub(crate) has_announced_stop: bool,
     /// Its stop signal comes then.
     pub(crate) delayed_until: Option<Mono>,
     /// As the new process of a rolling reload: it has to stay up until then.
-    pub(crate) soaked_at: Option<Mono>,
+    pub(crate) min_ready_until: Option<Mono>,
     /// How long it has after its stop signal.
     pub(crate) kill_at: Option<Mono>,
     pub(crate) kills: u32,
@@ -91,11 +91,11 @@ pub(super) enum Progress {
     Executed,
     Ready,
     /// It was ready, and has said that it is not there at the moment.
-    Away,
+    NotReady,
 }
 
 /// What is still left so long after the first of five SIGKILLs no longer holds anything up.
-const PATIENCE_WITH_LEFTOVERS: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
 
 impl Instance {
     pub(super) fn new(definition: &Rc<Service>) -> Self {
@@ -107,12 +107,12 @@ impl Instance {
             watch: None,
             watch_told: None,
             fault: None,
-            leaving: Leaving::No,
+            own_stop: OwnStop::No,
             has_announced_stop: false,
             delayed_until: None,
-            soaked_at: None,
+            min_ready_until: None,
             state: StateName::Stopped,
-            held: false,
+            stopped_by_operator: false,
             wanted: false,
             spawning: None,
             main: None,
@@ -137,11 +137,11 @@ impl Instance {
     }
 
     pub(crate) fn has_been_ready(&self) -> bool {
-        matches!(self.progress, Progress::Ready | Progress::Away)
+        matches!(self.progress, Progress::Ready | Progress::NotReady)
     }
 
-    pub(super) fn is_away(&self) -> bool {
-        self.progress == Progress::Away
+    pub(super) fn is_not_ready(&self) -> bool {
+        self.progress == Progress::NotReady
     }
 
     /// It has its stop signal, or as long as if it had.
@@ -152,14 +152,14 @@ impl Instance {
 
     /// Whether it is stopping and its stop signal may still come.
     pub(super) fn may_be_asked_late(&self, now: Mono) -> bool {
-        self.delayed_until.is_some_and(|until| until <= now) || self.leaving != Leaving::No
+        self.delayed_until.is_some_and(|until| until <= now) || self.own_stop != OwnStop::No
     }
 
     /// It is said to be unkillable, or what it has left.
     pub(super) fn cannot_be_killed(&mut self, id: InstanceId, now: Mono) -> Verdict {
         rule!(self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
         if self.lingering.is_some() {
-            let is_early = now < self.lingering_since + PATIENCE_WITH_LEFTOVERS;
+            let is_early = now < self.lingering_since + LEFTOVERS_TIMEOUT;
             rule!(!is_early, "what {id:?} has left is given up at once: {self:?}");
             self.has_given_up = true;
         }

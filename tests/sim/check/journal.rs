@@ -74,7 +74,7 @@ impl Checker {
 
     fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
         if id.is_surge() && from == StateName::Stopped {
-            self.model.add_twin(id)?;
+            self.model.add_surge(id)?;
         }
         let last = self.model.get(id).state;
         rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
@@ -88,7 +88,10 @@ impl Checker {
         }
         self.has_been_reported(id, reason)?;
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
-            rule!(self.model.is_hopeless(*dependency), "{id:?} is blocked by {dependency:?}, which may still come");
+            rule!(
+                self.model.cannot_become_ready(*dependency),
+                "{id:?} is blocked by {dependency:?}, which may still come"
+            );
         }
         if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
             let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
@@ -96,8 +99,8 @@ impl Checker {
             rule!(!rolls || asked, "{id:?} is stopped before there is another");
         }
         if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.end.is_forced() {
-            let holder = self.model.live_dependent(id.service);
-            rule!(holder.is_none(), "{id:?} is stopped before {holder:?}, which depends on it");
+            let dependent = self.model.live_dependent(id.service);
+            rule!(dependent.is_none(), "{id:?} is stopped before {dependent:?}, which depends on it");
         }
         self.model.reload_goes_on(id.service, to);
         self.model.follow(id, to, reason, self.now, self.end.stage())?;

@@ -355,7 +355,7 @@ impl Checker {
             rule!(model.expected.is_none(), "{id:?}: nothing has followed {:?}", model.expected);
             rule!(instance.state == model.state, "{id:?} is {:?}, its records say {:?}", instance.state, model.state);
             rule!(instance.pid == model.pid, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.pid);
-            let is_ready = model.state == StateName::Running && !model.is_away();
+            let is_ready = model.state == StateName::Running && !model.is_not_ready();
             rule!(instance.is_ready == is_ready, "{id:?} is shown as ready: {}", instance.is_ready);
             let run = model.main.or(model.lingering.filter(|_| model.state == StateName::Stopping));
             rule!(run.is_none() || instance.run == run, "{id:?} shows {:?}, it is in {run:?}", instance.run);
@@ -388,9 +388,10 @@ impl Checker {
             rule!(!self.model.dependencies_are_satisfied(id.service), "{id:?} waits for nothing: {instance:?}");
             for dependency in &self.plan.services[id.service.position()].depends_on {
                 let satisfied = self.model.is_satisfied(*dependency);
-                let hopeless = self.model.is_hopeless(*dependency);
-                rule!(!hopeless, "{id:?} waits for {dependency:?}, which will never come");
-                let may_come = satisfied || self.model.is_active(*dependency) || self.model.is_held(*dependency);
+                let is_over = self.model.cannot_become_ready(*dependency);
+                rule!(!is_over, "{id:?} waits for {dependency:?}, which will never come");
+                let may_come =
+                    satisfied || self.model.is_active(*dependency) || self.model.is_stopped_by_operator(*dependency);
                 rule!(may_come, "{id:?} waits for {dependency:?}, which nobody starts");
             }
         }
@@ -402,8 +403,8 @@ impl Checker {
         rule!(self.steps.is_empty(), "{:?} have not been followed", self.steps);
         rule!(self.turn.idle <= 4 * self.model.len() + 8, "it spins: {} turns without anything", self.turn.idle);
         // That a process has stayed up long enough is nothing to be seen while others have not.
-        let may_soak = self.model.services().any(|service| self.model.is_reloading(service));
-        let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_soak;
+        let may_be_unproven = self.model.services().any(|service| self.model.is_reloading(service));
+        let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_be_unproven;
         rule!(!futile, "it was woken by a stale deadline");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);

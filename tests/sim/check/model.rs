@@ -8,7 +8,7 @@ use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIn
 use keepalive::supervisor::{Exit, FailureReason, Leftovers, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
-use super::instance::{Instance, Leaving, Progress};
+use super::instance::{Instance, OwnStop, Progress};
 use super::reloads::Reloaded;
 use super::restarts::{self, Expected};
 use super::shutdown::Stage;
@@ -163,7 +163,7 @@ impl Model {
 
     pub(crate) fn refused(&mut self, run: RunId, errno: Errno) -> Verdict {
         let (id, instance) = self.spawning(run)?;
-        instance.expected = Some(if id.is_surge() { Expected::RefusedTwin } else { Expected::Refusal { errno } });
+        instance.expected = Some(if id.is_surge() { Expected::RefusedSurge } else { Expected::Refusal { errno } });
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl Model {
         match reason {
             Reason::Exited { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping || instance.fault.is_some() || instance.leaving == Leaving::Alone {
+                if from != StateName::Stopping || instance.fault.is_some() || instance.own_stop == OwnStop::Alone {
                     instance.unstable = *unstable;
                 }
             }
@@ -309,7 +309,7 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_away())))
+        is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_not_ready())))
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
@@ -330,12 +330,12 @@ impl Model {
     }
 
     /// An operator has stopped at least one instance, and may start it again.
-    pub(crate) fn is_held(&self, service: ServiceIndex) -> bool {
-        self.of(service).iter().any(|instance| instance.state == StateName::Stopped && instance.held)
+    pub(crate) fn is_stopped_by_operator(&self, service: ServiceIndex) -> bool {
+        self.of(service).iter().any(|instance| instance.state == StateName::Stopped && instance.stopped_by_operator)
     }
 
     /// It is not there, and will not be by itself.
-    pub(crate) fn is_hopeless(&self, service: ServiceIndex) -> bool {
+    pub(crate) fn cannot_become_ready(&self, service: ServiceIndex) -> bool {
         let ended = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);
         self.of(service).iter().all(ended) && !self.is_satisfied(service)
     }
@@ -367,8 +367,8 @@ impl Model {
             position += 1;
             for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
                 if self.plan.services[dependent.position()].depends_on.contains(&index) {
-                    let has_twin = self.surges.keys().any(|surge| surge.service == dependent);
-                    if has_twin || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
+                    let has_surge = self.surges.keys().any(|surge| surge.service == dependent);
+                    if has_surge || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
                         return Some(dependent);
                     }
                     seen.push(dependent);

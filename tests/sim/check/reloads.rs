@@ -5,7 +5,7 @@ use std::rc::Rc;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
-use super::instance::{Instance, Leaving, Progress};
+use super::instance::{Instance, OwnStop, Progress};
 use super::model::Model;
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
@@ -21,7 +21,7 @@ pub(crate) struct Reloaded {
 
 impl Model {
     /// A rolling reload starts a second process for `id`, which is its surge.
-    pub(crate) fn add_twin(&mut self, id: InstanceId) -> Verdict {
+    pub(crate) fn add_surge(&mut self, id: InstanceId) -> Verdict {
         let Some(reloaded) = self.reloading.get(&id.service).copied() else {
             return Err(Violation(format!("{id:?} starts, and nothing is being reloaded")));
         };
@@ -97,11 +97,12 @@ impl Model {
         };
         // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
         let has_died = self.get(id).expected.is_some();
-        let is_ready =
-            surge.state == StateName::Running && !surge.is_away() && surge.soaked_at.is_none_or(|at| at <= now);
+        let is_ready = surge.state == StateName::Running
+            && !surge.is_not_ready()
+            && surge.min_ready_until.is_none_or(|at| at <= now);
         rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {surge:?}");
         rule!(surge.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
-        surge.soaked_at = None;
+        surge.min_ready_until = None;
         let mut old = std::mem::replace(self.get_mut(id), surge);
         old.expected = old.expected.map(|_| Expected::Replaced);
         self.surges.insert(id.surge(), old);
@@ -123,8 +124,8 @@ impl Model {
 
 impl Instance {
     pub(super) fn is_wanted_to_leave(&mut self) {
-        if self.leaving == Leaving::Alone {
-            self.leaving = Leaving::Unasked;
+        if self.own_stop == OwnStop::Alone {
+            self.own_stop = OwnStop::Unasked;
         }
     }
 
@@ -138,7 +139,7 @@ impl Instance {
         now: Mono,
     ) -> Verdict {
         if *reason == Reason::StoppingReported || from != to {
-            self.leaving = if *reason == Reason::StoppingReported { Leaving::Alone } else { Leaving::No };
+            self.own_stop = if *reason == Reason::StoppingReported { OwnStop::Alone } else { OwnStop::No };
         }
         if let Reason::Fault(fault) = reason {
             let founded = match fault {
@@ -158,15 +159,15 @@ impl Instance {
             self.wanted |= to == StateName::Stopping;
         }
         if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::Ready {
-            rule!(self.is_away(), "{id:?} starts again, and has said nothing: {self:?}");
+            rule!(self.is_not_ready(), "{id:?} starts again, and has said nothing: {self:?}");
             self.progress = Progress::Executed;
             let by = now + self.definition.ready_timeout;
             let at_last = *self.back_by.get_or_insert(by + self.definition.reload.soak);
             (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
-        self.soaked_at = None;
+        self.min_ready_until = None;
         if to == StateName::Running && id.is_surge() && !self.definition.reload.soak.is_zero() {
-            self.soaked_at = Some(now + self.definition.reload.soak);
+            self.min_ready_until = Some(now + self.definition.reload.soak);
         }
         if to == StateName::Running {
             self.progress = Progress::Ready;

@@ -57,7 +57,7 @@ impl Model {
     pub(crate) fn says_that_it_reloads(&mut self, run: RunId) {
         let Some(instance) = self.main(run) else { return };
         if instance.state == StateName::Running && !instance.has_announced_stop {
-            instance.progress = Progress::Away;
+            instance.progress = Progress::NotReady;
         }
     }
 

@@ -168,7 +168,7 @@ impl Open {
             Verb::Start | Verb::Restart => {
                 for target in &targets {
                     let instance = model.get_mut(*target);
-                    (instance.unstable, instance.refusals, instance.held) = (0, 0, false);
+                    (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
                     let again = verb == Verb::Restart && instance.main.is_some();
                     instance.wanted = again || instance.state == StateName::Stopping;
                     if instance.state == StateName::Stopping {
@@ -236,7 +236,7 @@ impl Open {
 
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
-    instance.held |= is_active(instance.state);
+    instance.stopped_by_operator |= is_active(instance.state);
     (instance.wanted, instance.fault) = (false, None);
     instance.is_wanted_to_leave();
 }

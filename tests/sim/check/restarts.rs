@@ -7,7 +7,7 @@ use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
 use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
-use super::instance::{Instance, Leaving};
+use super::instance::{Instance, OwnStop};
 use super::shutdown::Stage;
 use super::{Verdict, rule};
 
@@ -24,7 +24,7 @@ pub(crate) enum Expected {
     /// Another process has its place, or has kept it.
     Replaced,
     /// The second process of an instance could not be made.
-    RefusedTwin,
+    RefusedSurge,
     /// What is broken ends while everything is being stopped.
     Anything,
     /// It was never made, because everything is being stopped.
@@ -36,7 +36,7 @@ const ROUNDING: Duration = Duration::from_micros(2);
 
 pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
     if instance.state == StateName::Stopping {
-        let is_asked = instance.fault.is_none() && instance.leaving != Leaving::Alone;
+        let is_asked = instance.fault.is_none() && instance.own_stop != OwnStop::Alone;
         if is_asked {
             return Expected::Stopped;
         }
@@ -142,7 +142,7 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             let rests = matches!(to, StateName::Stopped | StateName::Stopping);
             rule!(*decision == RestartDecision::StayStopped && rests, "{decision:?} and {to:?} of a surge");
         }
-        (Expected::RefusedTwin, Reason::SpawnFailed { .. } | Reason::Shutdown) => {
+        (Expected::RefusedSurge, Reason::SpawnFailed { .. } | Reason::Shutdown) => {
             rule!(to == StateName::Stopped, "{to:?} instead of rest");
         }
         (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),

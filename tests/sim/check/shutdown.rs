@@ -10,7 +10,7 @@ use super::model::{Model, is_active, is_live};
 use super::{Verdict, Violation, rule};
 
 /// The shortest patience after SIGKILL to all before keepalive ends regardless.
-const PATIENCE: Duration = Duration::from_millis(500);
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub(crate) struct End {
@@ -67,7 +67,7 @@ impl End {
     /// When the supervisor has to look again at the latest.
     pub(crate) fn latest(&self) -> Option<Mono> {
         let drain = self.drain.as_ref()?;
-        Some(drain.killed_at.map_or(drain.deadline, |at| at + PATIENCE))
+        Some(drain.killed_at.map_or(drain.deadline, |at| at + KILL_TIMEOUT))
     }
 
     pub(crate) fn hears_signal(&mut self, signal: Signal, plan: &Plan) {
@@ -183,7 +183,7 @@ impl End {
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
         rule!(outcome.code == drain.code, "it ends with {}, not {}", outcome.code, drain.code);
         if left == Leftovers::Some || model.any_left() {
-            let patient = drain.killed_at.is_some_and(|at| at + PATIENCE <= now);
+            let patient = drain.killed_at.is_some_and(|at| at + KILL_TIMEOUT <= now);
             rule!(patient, "it ends while processes are still there");
         }
         self.outcome = Some(outcome.clone());
@@ -220,5 +220,5 @@ fn is_completed(model: &Model, service: keepalive::model::ServiceIndex) -> bool 
 }
 
 fn nothing_is_left(model: &Model) -> bool {
-    !model.any_active() && !model.services().any(|service| model.is_held(service))
+    !model.any_active() && !model.services().any(|service| model.is_stopped_by_operator(service))
 }

@@ -6,7 +6,7 @@ use keepalive::model::plan::{KillMode, Ready};
 use keepalive::model::{InstanceId, RunId, Signal};
 use keepalive::supervisor::{Action, Event, Fault, Reason, Scope, StateName};
 
-use super::instance::Leaving;
+use super::instance::OwnStop;
 use super::{Checker, Verdict, Violation, rule};
 use crate::world::World;
 
@@ -20,7 +20,7 @@ impl Checker {
         if is_stop_signal && self.model.get(id).may_be_asked_late(self.now) {
             let instance = self.model.get_mut(id);
             instance.is_asked(self.now);
-            instance.leaving = Leaving::No;
+            instance.own_stop = OwnStop::No;
         }
         let instance = self.model.get(id);
         let forced = self.end.is_forced();

@@ -30,9 +30,12 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, end: &End) ->
                 let kill_again = (now + KILL_AGAIN).max(now + stop.timeout);
                 Some(instance.kill_at.map_or(kill_again, |at| kill_again.max(at)))
             }
-            StateName::Running => {
-                instance.watch.map(|(_, by)| by).into_iter().chain(instance.soaked_at.filter(|at| *at > now)).min()
-            }
+            StateName::Running => instance
+                .watch
+                .map(|(_, by)| by)
+                .into_iter()
+                .chain(instance.min_ready_until.filter(|at| *at > now))
+                .min(),
             StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed => None,
         };
         if let Some(latest) = latest {

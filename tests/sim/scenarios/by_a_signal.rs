@@ -16,7 +16,7 @@ impl Stage {
     fn reloads(&mut self, name: &str, before: Option<Duration>) {
         let (run, now) = (self.run(name), self.now);
         let since = before.map(|before| Mono::from_nanos(now.as_nanos() - u64::try_from(before.as_nanos()).unwrap()));
-        self.tell(Event::Reloading { run, since });
+        self.send(Event::Reloading { run, since });
     }
 }
 
@@ -91,7 +91,7 @@ fn it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
     stage.reloads("web.0", Some(seconds(0)));
     let run = stage.run("web.0");
     stage.at(seconds(9));
-    stage.tell(Event::TimeoutExtended { run, by: seconds(6) });
+    stage.send(Event::TimeoutExtended { run, by: seconds(6) });
     stage.at(seconds(14));
     stage.check(&[]);
     stage.at(seconds(15));
@@ -111,12 +111,12 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.reload("web");
     stage.reloads("web.0", Some(seconds(0)));
     stage.forget();
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.check(&["web.0 running → stopping"]);
     stage.at(seconds(1));
     stage.exits("web.0", 0);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.rollout_error, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.rollout_error);
     stage.at(seconds(2));
     stage.is_ready("web.0");
     stage.reload("web");
@@ -126,8 +126,8 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
     stage.check(&["web.0 running → stopping", "kill web.0 main SIGABRT", "kill web.0 main SIGCONT"]);
     stage.dies("web.0", Signal::ABRT);
     stage.check(&["web.0 stopping → backoff", "web not reloaded", "reply 2 ReloadFailed"]);
-    let broken = matches!(stage.obstacle, Some(RolloutError::Exited(run)) if run.fault == Some(Fault::WatchdogTimeout(seconds(3))));
-    assert!(broken, "{:?}", stage.obstacle);
+    let broken = matches!(stage.rollout_error, Some(RolloutError::Exited(run)) if run.fault == Some(Fault::WatchdogTimeout(seconds(3))));
+    assert!(broken, "{:?}", stage.rollout_error);
 }
 
 #[test]
@@ -141,11 +141,11 @@ fn it_has_not_failed_because_an_operator_wants_something_else() {
     stage.exits("web.0", 1);
     stage.is_ready("web.0");
     stage.reload("web");
-    stage.tell(Event::WatchdogTriggered { run: stage.run("web.0") });
+    stage.send(Event::WatchdogTriggered { run: stage.run("web.0") });
     assert_ne!(run, stage.run("web.0"));
     stage.forget();
     stage.stop("web");
     assert_eq!(stage.only("web"), ["web reloaded"]);
     stage.exits("web.0", 1);
-    assert_eq!(stage.obstacle, None);
+    assert_eq!(stage.rollout_error, None);
 }

@@ -10,7 +10,7 @@ impl Stage {
     pub(super) fn configure(&mut self, services: Vec<Service>) {
         let plan = self.plan.merged(plan(services));
         self.request(Request::ReloadConfig);
-        self.tell(Event::ConfigLoaded { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
+        self.send(Event::ConfigLoaded { id: Some(RequestId(self.requests)), plan: Rc::new(plan) });
     }
 }
 
@@ -254,9 +254,9 @@ fn a_configuration_that_cannot_be_loaded_changes_nothing() {
     stage.request(Request::ReloadConfig);
     stage.check(&[]);
     let reason = "keepalive.toml:1:1: what is this".into();
-    stage.tell(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
+    stage.send(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
     stage.check(&["configuration not loaded: keepalive.toml:1:1: what is this", "reply 1 ConfigLoadFailed"]);
-    stage.tell(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    stage.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
     stage.check(&["configuration not loaded: it is empty"]);
 }
 
@@ -264,10 +264,10 @@ fn a_configuration_that_cannot_be_loaded_changes_nothing() {
 fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begun() {
     let mut stage = up(vec![told("web", 1)]);
     stage.request(Request::ReloadConfig);
-    stage.tell(Event::Withdrawn(RequestId(1)));
+    stage.send(Event::Withdrawn(RequestId(1)));
     stage.check(&["withdraw configuration for 1"]);
     let plan = stage.plan.merged(plan(vec![told("web", 1)]));
-    stage.tell(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    stage.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
     stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 1 unchanged"]);
 }
 
@@ -280,8 +280,8 @@ fn a_load_is_called_off_when_everything_is_stopped() {
     assert_eq!(stage.only("reply"), ["reply 1 ShuttingDown"]);
     // It may be on its way.
     let plan = stage.plan.merged(plan(vec![told("db", 1)]));
-    stage.tell(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
-    stage.tell(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    stage.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    stage.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
     stage.check(&[]);
 }
 

@@ -74,14 +74,14 @@ pub(crate) struct Stage {
     is_over: bool,
     requests: u64,
     /// Why the last reload has failed, if it has.
-    obstacle: Option<RolloutError>,
+    rollout_error: Option<RolloutError>,
 }
 
 impl Stage {
     /// The services, booted.
     pub(crate) fn boot(services: Vec<Service>) -> Self {
         let mut stage = Self::new(plans::plan(services));
-        stage.tell(Event::Boot);
+        stage.send(Event::Boot);
         stage
     }
 
@@ -113,11 +113,11 @@ impl Stage {
             strays: false,
             is_over: false,
             requests: 0,
-            obstacle: None,
+            rollout_error: None,
         }
     }
 
-    pub(crate) fn tell(&mut self, event: Event) {
+    pub(crate) fn send(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
         self.drain();
         self.supervisor.handle(self.now, Event::Tick);
@@ -144,7 +144,7 @@ impl Stage {
     /// Lets time pass, with a single late tick at the end of it.
     pub(crate) fn sleep_through(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.tell(Event::Tick);
+        self.send(Event::Tick);
     }
 
     /// When the supervisor wants to be woken, from now.
@@ -166,22 +166,22 @@ impl Stage {
         if leftovers == Leftovers::Some {
             self.strays = true;
         }
-        self.tell(Event::Tick);
+        self.send(Event::Tick);
         if self.is_childless() {
-            self.tell(Event::NoChildren);
+            self.send(Event::NoChildren);
         }
     }
 
     pub(crate) fn executes(&mut self, name: &str) {
         let run = self.run(name);
-        self.tell(Event::Executed { run });
+        self.send(Event::Executed { run });
     }
 
     /// What the last run of it has left is gone.
     pub(crate) fn leftovers_gone(&mut self, name: &str) {
         self.strays = false;
         let run = self.ended_run(name);
-        self.tell(Event::LeftoversGone { run });
+        self.send(Event::LeftoversGone { run });
     }
 
     /// Its present run.
@@ -196,7 +196,7 @@ impl Stage {
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
-        self.tell(Event::Signal(signal));
+        self.send(Event::Signal(signal));
     }
 
     pub(crate) fn start(&mut self, name: &str) {
@@ -271,7 +271,7 @@ impl Stage {
 
     pub(crate) fn request(&mut self, request: Request) {
         let event = self.next_request(request);
-        self.tell(event);
+        self.send(event);
     }
 
     fn next_request(&mut self, request: Request) -> Event {

@@ -27,7 +27,7 @@ impl Stage {
                     self.supervisor.handle(self.now, Event::NoChildren);
                 }
             }
-            Action::WriteJournal(record) => self.tell_fact(&record.event),
+            Action::WriteJournal(record) => self.note_fact(&record.event),
             Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
             Action::Reply { id, result: Err(refusal) } => {
                 let word = format!("{refusal:?}");
@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    fn tell_fact(&mut self, fact: &JournalEvent) {
+    fn note_fact(&mut self, fact: &JournalEvent) {
         let line = match fact {
             JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
@@ -110,7 +110,7 @@ impl Stage {
                 format!("{} reloads", self.plan.services[service.position()].name)
             }
             JournalEvent::ReloadFinished { service, failure } => {
-                self.obstacle = failure.as_ref().map(|failure| failure.error);
+                self.rollout_error = failure.as_ref().map(|failure| failure.error);
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }

@@ -18,12 +18,12 @@ impl Stage {
 
     fn is_ready_by(&mut self, source: ReadySource, name: &str) {
         let run = self.run(name);
-        self.tell(Event::Ready { run, source });
+        self.send(Event::Ready { run, source });
     }
 
     pub(crate) fn is_away(&mut self, name: &str) {
         let run = self.run(name);
-        self.tell(Event::Reloading { run, since: None });
+        self.send(Event::Reloading { run, since: None });
     }
 
     fn pid_shown(&self, name: &str) -> Option<Pid> {
@@ -81,12 +81,12 @@ fn who_asks_for_more_time_gets_it() {
     stage.forget();
     stage.at(seconds(2));
     let run = stage.run("db.0");
-    stage.tell(Event::TimeoutExtended { run, by: seconds(5) });
+    stage.send(Event::TimeoutExtended { run, by: seconds(5) });
     stage.at(seconds(6));
     stage.check(&[]);
     stage.at(seconds(7));
     stage.check(&["db.0 starting → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
-    stage.tell(Event::TimeoutExtended { run, by: seconds(20) });
+    stage.send(Event::TimeoutExtended { run, by: seconds(20) });
     stage.at(seconds(26));
     stage.check(&[]);
     stage.at(seconds(27));
@@ -115,7 +115,7 @@ fn who_is_silent_for_too_long_is_aborted_and_restarted() {
     stage.forget();
     let run = stage.run("db.0");
     stage.at(seconds(3));
-    stage.tell(Event::WatchdogPing { run });
+    stage.send(Event::WatchdogPing { run });
     stage.at(seconds(6));
     stage.check(&[]);
     stage.at(seconds(7));
@@ -131,11 +131,11 @@ fn other_intervals_count_from_when_they_are_told() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::WatchdogInterval { run, interval: seconds(2) });
+    stage.send(Event::WatchdogInterval { run, interval: seconds(2) });
     assert_eq!(stage.next(), Some(seconds(2)));
-    stage.tell(Event::WatchdogInterval { run, interval: seconds(0) });
+    stage.send(Event::WatchdogInterval { run, interval: seconds(0) });
     assert_eq!(stage.next(), None);
-    stage.tell(Event::WatchdogTriggered { run });
+    stage.send(Event::WatchdogTriggered { run });
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGABRT", "kill db.0 main SIGCONT"]);
 }
 
@@ -143,7 +143,7 @@ fn other_intervals_count_from_when_they_are_told() {
 fn an_interval_told_before_it_is_ready_counts_from_then_on() {
     let mut stage = Stage::boot(vec![told("db")]);
     let run = stage.run("db.0");
-    stage.tell(Event::WatchdogInterval { run, interval: seconds(2) });
+    stage.send(Event::WatchdogInterval { run, interval: seconds(2) });
     stage.at(seconds(5));
     stage.is_ready("db.0");
     stage.forget();
@@ -163,7 +163,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.check(&["db.0 running → stopping"]);
     stage.at(seconds(4));
     stage.exits("db.0", 0);
@@ -173,7 +173,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.is_ready("db.0");
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.after(seconds(5));
     stage.check(&["db.0 running → stopping", "db.0 ignores its stop", "kill db.0 group SIGKILL"]);
     stage.dies("db.0", Signal::KILL);
@@ -182,7 +182,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
     stage.forget();
     // Whoever wants it stopped says so.
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.stop("db");
     stage.check(&["db.0 running → stopping", "kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
     stage.exits("db.0", 0);
@@ -198,7 +198,7 @@ fn who_wants_its_failures_forgotten_begins_anew() {
     }
     assert_eq!(stage.unstable("db.0"), 3);
     let run = stage.run("db.0");
-    stage.tell(Event::ResetFailures { run });
+    stage.send(Event::ResetFailures { run });
     stage.exits("db.0", 1);
     assert_eq!(stage.unstable("db.0"), 1);
 }
@@ -208,7 +208,7 @@ fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
     let mut stage = Stage::boot(vec![told("db"), Service { autostart: false, ..needing(&[0], service("web")) }]);
     stage.is_ready("db.0");
     let run = stage.run("db.0");
-    stage.tell(Event::Reloading { run, since: None });
+    stage.send(Event::Reloading { run, since: None });
     assert!(!stage.ready_now("db.0"));
     stage.forget();
     stage.start("web");
@@ -224,7 +224,7 @@ fn another_main_process_takes_over() {
     stage.forget();
     let (run, pid) = (stage.run("db.0"), Pid::new(500).unwrap());
     assert_ne!(stage.pid_shown("db.0"), Some(pid));
-    stage.tell(Event::MainPidChanged { run, pid });
+    stage.send(Event::MainPidChanged { run, pid });
     stage.check(&[]);
     assert_eq!(stage.pid_shown("db.0"), Some(pid));
     stage.signal(Signal::USR1);
@@ -240,7 +240,7 @@ fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
         service("db"),
     ]);
     stage.spawns = Spawns::BindFailing;
-    stage.tell(Event::Tick);
+    stage.send(Event::Tick);
     let lines = stage.only("web.0");
     assert_eq!(lines, ["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → failed"]);
 }
@@ -294,7 +294,7 @@ fn a_report_counts_if_the_service_is_to_be_ready_by_it() {
 fn a_report_shows_that_the_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![told("db")]));
     stage.spawns = Spawns::Pending;
-    stage.tell(Event::Boot);
+    stage.send(Event::Boot);
     stage.is_ready("db.0");
     assert!(stage.ready_now("db.0"));
     stage.forget();
@@ -352,7 +352,7 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.is_ready("db.0");
     stage.check(&[]);
     stage.at(seconds(3));
@@ -364,7 +364,7 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
     stage.is_ready("db.0");
     stage.check(&["db.0 starting → running"]);
     let run = stage.run("db.0");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.is_away("db.0");
     stage.is_ready("db.0");
     stage.check(&["db.0 running → stopping"]);
@@ -374,13 +374,13 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
 fn what_is_to_be_probed_is_probed_once_from_when_its_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
-    stage.tell(Event::Boot);
+    stage.send(Event::Boot);
     assert_eq!(stage.only("probe"), [""; 0]);
     stage.executes("db.0");
     stage.executes("db.0");
     stage.check(&["probe db.0"]);
     let run = stage.run("db.0");
-    stage.tell(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
+    stage.send(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
     stage.check(&[]);
     stage.is_ready_by(ReadySource::Probe, "db.0");
     stage.check(&["db.0 starting → running"]);
@@ -392,10 +392,10 @@ fn what_is_to_be_probed_is_probed_once_from_when_its_program_runs() {
 fn another_main_process_shows_that_the_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
-    stage.tell(Event::Boot);
+    stage.send(Event::Boot);
     stage.forget();
     let run = stage.run("db.0");
-    stage.tell(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
+    stage.send(Event::MainPidChanged { run, pid: Pid::new(500).unwrap() });
     stage.executes("db.0");
     stage.check(&["probe db.0"]);
 }
@@ -423,12 +423,12 @@ fn a_probe_is_given_up_when_the_time_is_over() {
 fn a_process_that_has_been_reaped_is_not_probed() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
-    stage.tell(Event::Boot);
+    stage.send(Event::Boot);
     let run = stage.run("db.0");
     stage.forget();
     stage.hears(Event::Executed { run });
     stage.reaped("db.0");
-    stage.tell(Event::Tick);
+    stage.send(Event::Tick);
     stage.check(&["db.0 starting → backoff"]);
 }
 

@@ -299,13 +299,13 @@ fn a_new_one_that_says_that_it_stops_is_not_taken() {
     stage.reload("web");
     stage.is_ready("web.0'");
     let run = stage.run("web.0'");
-    stage.tell(Event::StoppingReported { run });
+    stage.send(Event::StoppingReported { run });
     stage.forget();
     stage.at(seconds(5));
     stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
     stage.dies("web.0'", Signal::KILL);
     stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.obstacle, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.obstacle);
+    assert!(matches!(stage.rollout_error, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.rollout_error);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
     stage.is_away("web.0'");
     stage.forget();
     let run = stage.run("web.0'");
-    stage.tell(Event::TimeoutExtended { run, by: seconds(30) });
+    stage.send(Event::TimeoutExtended { run, by: seconds(30) });
     stage.at(seconds(29));
     stage.is_ready("web.0'");
     stage.is_away("web.0'");

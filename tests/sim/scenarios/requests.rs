@@ -14,7 +14,7 @@ fn what_an_operator_stopped_holds_keepalive_open() {
     stage.forget();
     stage.stop("web");
     stage.exits("web", 0);
-    stage.tell(Event::NoChildren);
+    stage.send(Event::NoChildren);
     stage.after(seconds(86_400));
     stage.check(&[
         "web.0 running → stopping",
@@ -229,7 +229,7 @@ fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
     stage.asks("web", Verb::Stop);
     stage.reaped("web");
     stage.spawns_next(101);
-    stage.tell(Event::Tick);
+    stage.send(Event::Tick);
     stage.check(&[
         "other.0 stopped → starting",
         "spawn other.0 (0 restarts)",
@@ -251,7 +251,7 @@ fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
     let run = stage.ended_run("web");
     stage.hears(Event::LeftoversGone { run });
     stage.spawns_next(101);
-    stage.tell(Event::Tick);
+    stage.send(Event::Tick);
     assert_eq!(stage.only("kill"), Vec::<String>::new());
 }
 

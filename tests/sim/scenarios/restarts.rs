@@ -160,7 +160,7 @@ fn the_code_of_a_failed_exec_does_not_count_as_an_exit_code() {
     };
     let mut stage = Stage::new(crate::plans::plan(vec![with(change, service("web"))]));
     stage.spawns = Spawns::Failing(MISSING);
-    stage.tell(keepalive::supervisor::Event::Boot);
+    stage.send(keepalive::supervisor::Event::Boot);
     stage.forget();
     stage.exits("web", 127);
     stage.check(&["web.0 starting → backoff"]);
@@ -225,7 +225,7 @@ fn a_oneshot_runs_until_it_succeeds() {
 fn refused_forks_are_retried_for_ever_ever_more_slowly() {
     let mut stage = Stage::new(crate::plans::plan(vec![service("web")]));
     stage.spawns = Spawns::Refused(Errno::EAGAIN);
-    stage.tell(keepalive::supervisor::Event::Boot);
+    stage.send(keepalive::supervisor::Event::Boot);
     check_growing_pauses(&mut stage, |_| {});
     stage.spawns = Spawns::Executed;
     stage.forget();
@@ -239,7 +239,7 @@ fn refused_forks_are_retried_for_ever_ever_more_slowly() {
 fn a_shortage_before_exec_is_retried_for_ever_ever_more_slowly() {
     let mut stage = Stage::new(crate::plans::plan(vec![service("web")]));
     stage.spawns = Spawns::Failing(StartFailure { step: StartStep::Exec, errno: Errno::ENOMEM });
-    stage.tell(keepalive::supervisor::Event::Boot);
+    stage.send(keepalive::supervisor::Event::Boot);
     check_growing_pauses(&mut stage, |stage| stage.exits("web", 126));
     stage.spawns = Spawns::Executed;
     stage.after(seconds(11));

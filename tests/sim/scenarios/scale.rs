@@ -144,11 +144,11 @@ fn the_end_comes_over_a_scale() {
 fn a_request_that_nobody_waits_for_is_not_answered() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.scale("web", 1);
-    stage.tell(Event::Withdrawn(RequestId(1)));
+    stage.send(Event::Withdrawn(RequestId(1)));
     stage.forget();
     stage.exits("web.1", 0);
     stage.check(&["web.1 stopping → stopped"]);
-    stage.tell(Event::Withdrawn(RequestId(1)));
-    stage.tell(Event::Withdrawn(RequestId(77)));
+    stage.send(Event::Withdrawn(RequestId(1)));
+    stage.send(Event::Withdrawn(RequestId(77)));
     stage.check(&[]);
 }

@@ -130,7 +130,7 @@ fn a_daemon_that_left_its_group_is_asked_then_killed() {
     stage.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT"]);
     stage.after(seconds(5));
     stage.check(&["leftoverprocesseskilled", "kill all SIGKILL"]);
-    stage.tell(Event::NoChildren);
+    stage.send(Event::NoChildren);
     stage.check(&["exit 0"]);
 }
 
@@ -149,7 +149,7 @@ fn a_daemon_that_outlasts_the_shutdown_timeout_makes_the_stop_a_forced_one() {
     stage.check(&[]);
     stage.after(millis(1));
     stage.check(&["forced", "kill all SIGKILL"]);
-    stage.tell(Event::NoChildren);
+    stage.send(Event::NoChildren);
     stage.check(&["exit 137"]);
 }
 
@@ -225,7 +225,7 @@ fn a_signal_that_waits_while_the_end_is_decided_does_not_reach_the_reaped() {
     stage.hears(Event::Signal(Signal::TERM));
     stage.sleeps(seconds(1));
     stage.reaped("web");
-    stage.tell(Event::Tick);
+    stage.send(Event::Tick);
     stage.check(&[
         "draining: signal",
         "web.0 running → stopping",
@@ -260,7 +260,7 @@ fn a_chain_of_a_thousand_starts_and_stops_in_order() {
 fn a_refused_fork_does_not_hold_up_the_end() {
     let mut stage = Stage::new(plan(vec![service("web")]));
     stage.spawns = Spawns::Refused(nix::errno::Errno::EAGAIN);
-    stage.tell(Event::Boot);
+    stage.send(Event::Boot);
     stage.forget();
     stage.request(Request::Shutdown);
     stage.check(&[
@@ -280,7 +280,7 @@ fn after_the_exit_nothing_follows() {
     stage.exits("job", 0);
     assert_eq!(stage.only("exit"), ["exit 0"]);
     stage.signal(Signal::TERM);
-    stage.tell(Event::NoChildren);
+    stage.send(Event::NoChildren);
     stage.after(seconds(60));
     stage.check(&[]);
     assert_eq!(stage.next(), None);

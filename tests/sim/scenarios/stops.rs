@@ -142,7 +142,7 @@ fn leftovers_that_cannot_be_killed_are_given_up() {
 fn a_stop_between_fork_and_exec_is_a_stop() {
     let mut stage = Stage::new(crate::plans::plan(vec![stopped_by(KillMode::Mixed)]));
     stage.spawns = Spawns::Pending;
-    stage.tell(keepalive::supervisor::Event::Boot);
+    stage.send(keepalive::supervisor::Event::Boot);
     stage.forget();
     stage.stop("web");
     stage.check(&["web.0 starting → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);

@@ -32,7 +32,7 @@ impl World {
         }
         if self.forking == Forking::Fork {
             let latency = self.latency();
-            self.tell_in(latency, Event::Executed { run });
+            self.send_in(latency, Event::Executed { run });
         }
         Vec::new()
     }
@@ -49,13 +49,13 @@ impl World {
         if let Some(source) = source
             && let Some(delay) = habits.readies
         {
-            self.tell_in(delay, Event::Ready { run, source });
+            self.send_in(delay, Event::Ready { run, source });
         }
         // Most silence their watchdog at once: those that do not are silent until it bites.
         if definition.watchdog.is_some() && !self.chance.one_in(4) {
             let after = habits.readies.unwrap_or_default() + latency;
             let interval = if self.chance.one_in(4) { self.chance.millis(1, 90_000) } else { Duration::ZERO };
-            self.tell_in(after, Event::WatchdogInterval { run, interval });
+            self.send_in(after, Event::WatchdogInterval { run, interval });
         }
         if self.chance.one_in(10) {
             let after = self.chance.up_to(Duration::from_secs(10));
@@ -79,7 +79,7 @@ impl World {
                     9..=10 => Event::TimeoutExtended { run, by: self.chance.millis(0, 20_000) },
                     _ => Event::WatchdogPing { run },
                 };
-                self.tell_in(after, event);
+                self.send_in(after, event);
             }
         }
     }
@@ -90,13 +90,13 @@ impl World {
         match self.meaning(signal) {
             Meaning::End if self.chance.one_in(8) => {
                 let by = self.chance.millis(0, 20_000);
-                self.tell_in(after, Event::TimeoutExtended { run, by });
+                self.send_in(after, Event::TimeoutExtended { run, by });
             }
             Meaning::Other if self.chance.one_in(2) => {
-                self.tell_in(after, Event::Reloading { run, since: Some(self.now) });
+                self.send_in(after, Event::Reloading { run, since: Some(self.now) });
                 if !self.chance.one_in(4) {
                     let until = after + self.chance.millis(0, 5_000);
-                    self.tell_in(until, Event::Ready { run, source: ReadySource::Notify });
+                    self.send_in(until, Event::Ready { run, source: ReadySource::Notify });
                 }
             }
             Meaning::Kill | Meaning::Stop | Meaning::Continue | Meaning::End | Meaning::Other => {}
