@@ -101,13 +101,13 @@ fn claim_default() -> Option<(OwnedFd, SocketFile)> {
         match claim(&path) {
             Ok(claimed) => {
                 // Clients without `--socket` would find the other keepalive.
-                for (other, _) in errors.iter().filter(|(_, obstacle)| matches!(obstacle, ClaimError::Live)) {
+                for (other, _) in errors.iter().filter(|(_, error)| matches!(error, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
-            Err(obstacle) => errors.push((path, obstacle)),
+            Err(error) => errors.push((path, error)),
         }
     }
     let tried: Vec<String> = errors.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
