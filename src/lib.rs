@@ -1,7 +1,7 @@
 //! keepalive: a container's init and supervisor in one static binary.
 //!
-//! The supervisor decides, the runtime does, sys touches the kernel. ARCHITECTURE.md shows the rooms and who may use
-//! whom; each folder's `mod.rs` says where to start reading.
+//! The supervisor decides, the runtime performs, sys makes the system calls. ARCHITECTURE.md describes the folders and
+//! which may use which; the `mod.rs` of each folder says where to start reading.
 
 pub mod cli;
 pub mod config;

@@ -285,7 +285,7 @@ pub struct Stop {
 pub enum KillMode {
     /// The stop signal goes to the main process, SIGKILL to the leftover processes of its group and session.
     Mixed,
-    /// The stop signal goes to the whole process group, SIGKILL to its leftover processes.
+    /// The stop signal goes to the whole process group; what it leaves has the rest of `stop_timeout`, then SIGKILL.
     Group,
     /// Only the main process is signalled; leftover processes run until keepalive exits.
     Process,

@@ -39,7 +39,8 @@ pub(super) struct Run {
     is_lingering: bool,
     /// Former main processes, while their groups or sessions are in use.
     superseded: Vec<Superseded>,
-    /// The exit status of a main process that was replaced by its former one; see [`Superseded::may_be_adopted`].
+    /// The exit status of a later main process, after a former one has become the main process again; see
+    /// [`Superseded::may_be_adopted`].
     status: Option<ExitStatus>,
     /// The pidfd of a main process that may not be a child of keepalive.
     pidfd: Option<OwnedFd>,
@@ -56,7 +57,7 @@ struct Superseded {
     may_be_adopted: bool,
 }
 
-/// A limit for the search through parents, which ends circles: pids can be reused during the search.
+/// A limit for the search through parents: pids can be reused meanwhile, which could make a loop.
 const MAX_TREE_DEPTH: usize = 64;
 
 impl Runs {

@@ -8,7 +8,7 @@ pub enum GroupAtDeath {
     /// It is sent SIGKILL before the main process is reaped, while its id cannot be reused. The next run waits until it is
     /// gone.
     Killed,
-    /// It is stopped as leftover processes. The next run waits until it is gone.
+    /// It is sent the stop signal, then SIGKILL, as leftover processes are. The next run waits until it is gone.
     Kept,
     /// It is left alone.
     LeftAlone,

@@ -51,7 +51,8 @@ pub(super) struct Instance {
     pub(super) has_been_ready: bool,
     /// The current run has reported `STOPPING=1`.
     pub(super) has_reported_stopping: bool,
-    /// For the new process of a reload that is not ready any more: when it must be ready again, however often that changes.
+    /// For the new process of a reload that is not ready any more: the final deadline to be ready again. More
+    /// `RELOADING=1` do not move it, `EXTEND_TIMEOUT_USEC` does.
     pub(super) ready_again_by: Option<Mono>,
     /// The interval of `WATCHDOG=1`, once it is ready.
     pub(super) watchdog: Option<Duration>,

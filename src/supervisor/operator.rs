@@ -68,7 +68,7 @@ pub enum Refusal {
     Reloading(ServiceIndex),
     /// A reload has failed. The old processes continue.
     ReloadFailed(ReloadFailure),
-    /// There cannot be so many instances that this one would be the last.
+    /// The number of this instance is above the maximum.
     TooMany(InstanceId, TooManyInstances),
     /// The service is a oneshot, which can be neither scaled nor reloaded.
     Oneshot(ServiceIndex),

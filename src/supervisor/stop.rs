@@ -1,7 +1,7 @@
 //! Stops an instance: `stop_delay`, the stop signal, SIGKILL after `stop_timeout`, then its leftover processes.
 //!
-//! Why a process was killed: the reason of the transition to `stopping` says why it was stopped, and
-//! [`JournalEvent::StopTimedOut`] that SIGKILL followed, which [`Supervisor::escalate`] sends.
+//! Why a process was killed: the reason of the transition to `stopping` says why it was stopped.
+//! [`JournalEvent::StopTimedOut`] means that SIGKILL followed; [`Supervisor::escalate`] sends it.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ impl Supervisor {
                 let decision = RestartDecision::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
                 (AfterRun::Start, decision)
             }
-            // Not used: `on_crash` decides.
+            // Never called with these: `on_stopped` calls `on_crash`.
             AfterStop::Fail(_) | AfterStop::ExitOnItsOwn => {
                 (AfterRun::StayStopped(Stopped::Operator), RestartDecision::StayStopped)
             }
