@@ -120,7 +120,10 @@ impl ConfigLoader {
             Ok(plan) => Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) },
             Err(reason) => failed(process.id, &reason),
         }];
-        if let Some(id) = self.waiting.pop_front() {
+        // A request whose load cannot begin fails, and does not hold up the next one.
+        while self.process.is_none()
+            && let Some(id) = self.waiting.pop_front()
+        {
             events.extend(self.load(id, now));
         }
         Some(events)
