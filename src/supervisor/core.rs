@@ -232,7 +232,7 @@ impl Supervisor {
     }
 
     /// The state of the instance of this run; `None` if the run has ended.
-    pub(super) fn state_of_run(&self, run: RunId) -> Option<&State> {
+    fn state_of_run(&self, run: RunId) -> Option<&State> {
         Some(&self.services.find(*self.runs.get(&run)?)?.state)
     }
 

@@ -37,29 +37,22 @@ impl Supervisor {
         let ends_reload = source == ReadySource::Notify;
         // The new process of a reload was ready and has reported `RELOADING=1` since.
         let is_reloading = self.services[id].ready_again_by.is_some();
-        match self.services[id].state {
-            State::Starting { process, deadline: StartDeadline::ReadyBy(_) }
-                if is_configured || (ends_reload && is_reloading) =>
-            {
-                self.begin_running(id, process);
-            }
-            State::Running(running) if is_configured || ends_reload => match running.readiness {
+        // With `ready = { delay = … }` only the time counts; in other states readiness has no meaning.
+        let state = self.services[id].state;
+        if let State::Starting { process, deadline: StartDeadline::ReadyBy(_) } = state
+            && (is_configured || (ends_reload && is_reloading))
+        {
+            self.begin_running(id, process);
+        } else if let State::Running(running) = state
+            && (is_configured || ends_reload)
+        {
+            match running.readiness {
                 Readiness::NotReady | Readiness::Reloading { .. } => self.set_readiness(id, Readiness::Ready),
                 Readiness::ReloadSignalled { at, until, .. } => {
                     self.set_readiness(id, Readiness::ReloadSignalled { at, until, is_ready: true });
                 }
                 Readiness::Ready => {}
-            },
-            // With `ready = { delay = … }` only the time counts; in the other states readiness has no meaning.
-            State::Starting { .. }
-            | State::Running(_)
-            | State::Waiting
-            | State::Spawning { .. }
-            | State::Executing(_)
-            | State::Stopping(_)
-            | State::CleaningUp(_)
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => {}
+            }
         }
     }
 
@@ -175,30 +168,18 @@ impl Supervisor {
     pub(super) fn on_timeout_extended(&mut self, run: RunId, by: Duration) {
         let Some(id) = self.instance_of(run) else { return };
         let extended = self.now + by;
-        match self.services[id].state {
-            State::Starting { process, deadline: StartDeadline::ReadyBy(until) } => {
-                let instance = &mut self.services[id];
-                let soak = instance.definition.reload.soak;
-                instance.ready_again_by = instance.ready_again_by.map(|by| by.max(extended + soak));
-                let deadline = StartDeadline::ReadyBy(until.max(extended));
-                self.set_state(id, State::Starting { process, deadline });
-            }
-            State::Stopping(stopping @ Stopping { stage: StopStage::SignalSent, until, .. }) => {
-                self.set_state(id, State::Stopping(Stopping { until: until.max(extended), ..stopping }));
-            }
-            State::Running(Running { readiness: Readiness::Reloading { until }, .. }) => {
-                self.set_readiness(id, Readiness::Reloading { until: until.max(extended) });
-            }
-            // These have no timeout that can be extended.
-            State::Starting { deadline: StartDeadline::ReadyAt(_), .. }
-            | State::Running(_)
-            | State::Waiting
-            | State::Spawning { .. }
-            | State::Executing(_)
-            | State::Stopping(_)
-            | State::CleaningUp(_)
-            | State::BackingOff { .. }
-            | State::Stopped { .. } => {}
+        // Other states have no timeout that can be extended.
+        let state = self.services[id].state;
+        if let State::Starting { process, deadline: StartDeadline::ReadyBy(until) } = state {
+            let instance = &mut self.services[id];
+            let soak = instance.definition.reload.soak;
+            instance.ready_again_by = instance.ready_again_by.map(|by| by.max(extended + soak));
+            let deadline = StartDeadline::ReadyBy(until.max(extended));
+            self.set_state(id, State::Starting { process, deadline });
+        } else if let State::Stopping(stopping @ Stopping { stage: StopStage::SignalSent, until, .. }) = state {
+            self.set_state(id, State::Stopping(Stopping { until: until.max(extended), ..stopping }));
+        } else if let State::Running(Running { readiness: Readiness::Reloading { until }, .. }) = state {
+            self.set_readiness(id, Readiness::Reloading { until: until.max(extended) });
         }
     }
 
