@@ -95,9 +95,8 @@ fn signal_groups(run: &Run, signal: Signal) -> Result<(), Errno> {
 
 /// Signals the leftover processes of a run; `None` if there are none.
 fn signal_leftovers(run: &Run, signal: Signal, liveness: &PidLiveness) -> Option<Result<(), Errno>> {
-    let result = signal_left_by(run.pid, signal, liveness);
-    let former = run.superseded().filter_map(|before| signal_left_by(before, signal, liveness));
-    former.chain(result).reduce(Result::and)
+    let results = run.leaders().filter_map(|leader| signal_left_by(leader, signal, liveness));
+    results.reduce(Result::and)
 }
 
 /// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are

@@ -35,6 +35,9 @@ pub(super) struct Run {
     pub(super) spec: RunSpec,
     /// The main process.
     pub(super) pid: Pid,
+    /// The start time of a main process that may not be a child of keepalive: its parent can reap it, and its pid can be
+    /// reused, at any time.
+    start: Option<u64>,
     /// The main process has been reaped, and leftover processes remain.
     is_lingering: bool,
     /// Former main processes, while their groups or sessions are in use.
@@ -52,6 +55,7 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
     pid: Pid,
+    start: Option<u64>,
     /// It has exited, was not a child of keepalive, and its former main process is the main process again. If its parent exits
     /// without waiting for it, it becomes a child of keepalive.
     may_be_adopted: bool,
@@ -72,6 +76,7 @@ impl Runs {
             id,
             spec,
             pid,
+            start: None,
             is_lingering: false,
             superseded: Vec::new(),
             status: None,
@@ -132,7 +137,7 @@ impl Runs {
 
     /// The run of which `pid` is, or was, a main process.
     pub(super) fn of_pid(&self, pid: Pid) -> Option<&Run> {
-        self.runs.get(self.by_pid.get(&pid)?)
+        self.runs.get(self.by_pid.get(&pid)?).filter(|run| run.is_holder_of(pid))
     }
 
     /// The run of which `pid` is the main process, not reaped yet.
@@ -190,9 +195,10 @@ impl Runs {
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, liveness: &PidLiveness, poller: &Poller) {
         let Some(run) = self.runs.get_mut(&run) else { return };
         run.unwatch(poller);
-        run.superseded.push(Superseded { pid: run.pid, may_be_adopted: false });
+        let start = run.start.or_else(|| start_of(run.pid));
+        run.superseded.push(Superseded { pid: run.pid, start, may_be_adopted: false });
         run.superseded.retain(|superseded| superseded.pid != pid);
-        run.pid = pid;
+        (run.pid, run.start) = (pid, start_of(pid));
         self.by_pid.insert(pid, run.id);
         run.prune(liveness, &mut self.by_pid);
         if let Ok(pidfd) = kill::pidfd_open(pid)
@@ -204,14 +210,23 @@ impl Runs {
 }
 
 impl Run {
-    /// Former main processes, while their groups or sessions are in use.
+    /// Former main processes whose pids have not been reused.
     pub(super) fn superseded(&self) -> impl Iterator<Item = Pid> + '_ {
-        self.superseded.iter().map(|superseded| superseded.pid)
+        let superseded = self.superseded.iter().filter(|superseded| !superseded.is_reused());
+        superseded.map(|superseded| superseded.pid)
+    }
+
+    /// The main process, which has been reaped, and former ones: the leaders of the groups and sessions of leftover
+    /// processes.
+    pub(super) fn leaders(&self) -> impl Iterator<Item = Pid> + '_ {
+        let main = Some(self.pid).filter(|_| !self.is_main_pid_reused());
+        self.superseded().chain(main)
     }
 
     /// Former main processes that may have become children of keepalive after their exit.
     pub(super) fn adoptable(&self) -> Vec<Pid> {
-        let adoptable = self.superseded.iter().filter(|superseded| superseded.may_be_adopted);
+        let adoptable =
+            self.superseded.iter().filter(|superseded| superseded.may_be_adopted && !superseded.is_reused());
         adoptable.map(|superseded| superseded.pid).collect()
     }
 
@@ -243,11 +258,24 @@ impl Run {
         }
     }
 
-    /// Removes former main processes whose pids are not in use.
+    /// Whether `pid`, which is or was a main process of this run, has not been reused.
+    fn is_holder_of(&self, pid: Pid) -> bool {
+        match self.superseded.iter().find(|superseded| superseded.pid == pid) {
+            Some(superseded) => !superseded.is_reused(),
+            None => !self.is_main_pid_reused(),
+        }
+    }
+
+    /// The pid of a child cannot be reused before it has been reaped.
+    fn is_main_pid_reused(&self) -> bool {
+        (self.is_lingering || self.start.is_some()) && is_reused(self.pid, self.start)
+    }
+
+    /// Removes former main processes whose pids are not in use, or have been reused.
     fn prune(&mut self, liveness: &PidLiveness, by_pid: &mut Map<Pid, RunId>) {
         let id = self.id;
         self.superseded.retain(|superseded| {
-            let is_in_use = liveness.is_in_use(superseded.pid);
+            let is_in_use = liveness.is_in_use(superseded.pid) && !superseded.is_reused();
             if !is_in_use && by_pid.get(&superseded.pid) == Some(&id) {
                 by_pid.remove(&superseded.pid);
             }
@@ -257,6 +285,24 @@ impl Run {
 
     /// Whether there are leftover processes. Call [`Self::prune`] first.
     fn is_in_use(&self, liveness: &PidLiveness) -> bool {
-        !self.superseded.is_empty() || liveness.is_in_use(self.pid)
+        !self.superseded.is_empty() || (liveness.is_in_use(self.pid) && !self.is_main_pid_reused())
     }
+}
+
+impl Superseded {
+    fn is_reused(&self) -> bool {
+        is_reused(self.pid, self.start)
+    }
+}
+
+/// Whether `pid` is another process than the one that was started at `start`, or that has been reaped if that is `None`.
+/// While its process group or session has members, the pid is not reused.
+fn is_reused(pid: Pid, start: Option<u64>) -> bool {
+    let now = start_of(pid);
+    now.is_some() && now != start
+}
+
+/// When a process was started, in clock ticks since boot.
+fn start_of(pid: Pid) -> Option<u64> {
+    procfs::stat(pid).map(|stat| stat.start)
 }

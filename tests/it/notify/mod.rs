@@ -1,6 +1,7 @@
 //! sd_notify(3), as services written in Python, systemd-notify(1) and Redis speak it.
 
 mod life;
+mod pid_reuse;
 
 use std::time::Instant;
 
