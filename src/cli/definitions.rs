@@ -87,7 +87,7 @@ const INIT: [Opt; 9] = [
         "--grace",
         "DURATION",
         Nothing,
-        "send SIGKILL this long after the first SIGTERM, SIGINT or SIGQUIT (5s)",
+        "send SIGKILL this long after SIGTERM, SIGINT or SIGQUIT (default: never)",
     ),
     option("", "--linger", "DURATION", Nothing, "stop leftover processes, and wait this long for them"),
     flag("-w", "--warn-on-reap", "log each orphaned process that is reaped"),
