@@ -79,7 +79,7 @@ def init_table(figures, names):
         line("signal to handler, p50", "signals", "p50", micro),
         line("signal to handler, p99", "signals", "p99", micro),
         line("orphans in a stream, CPU each", "stream", "cpu", micro),
-        line("most of them waiting", "stream", "peak", plain),
+        line("most zombies waiting at a time", "stream", "peak", plain),
         line("20,000 orphans in a batch, CPU each", "batch", "cpu", micro),
     ])
 
@@ -128,8 +128,9 @@ def load_table(figures):
              (*lines(f"death to next start, {title}", cases, "other", "metrics", way),
               *lines(f"request answered, {title}", cases, "other", "metrics", "asks", way))]
     return "\n\n".join([
-        table(["a service floods stdout (ratio to the other keepalive's)", "none", "of the other one", "its own"], floods),
-        table(["1,000 requests for /metrics in a second (ratio to the other one)", "none", "to the other one",
+        table(["a service floods stdout (ratio to the other keepalive)", "no flood", "flood in the other one",
+               "flood in this one"], floods),
+        table(["1,000 requests for /metrics in a second (ratio to the other one)", "no requests", "to the other one",
                "to this one"], asked),
     ])
 
@@ -153,10 +154,10 @@ def reload_table(figures):
     return table(["4 workers are reloaded, 500 requests in a second", *names], [
         line("requests", "requests", plain),
         line("failed", "failed", plain),
-        line("closed unanswered on a kept connection, asked again", "again", plain),
-        line("answered meanwhile, p50", "p50", milli),
-        line("answered meanwhile, p99", "p99", milli),
-        line("answered meanwhile, the last", "max", milli),
+        line("closed without a response on a kept connection, sent again", "again", plain),
+        line("response time during reloads, p50", "p50", milli),
+        line("response time during reloads, p99", "p99", milli),
+        line("response time during reloads, maximum", "max", milli),
         line("time until all workers are new", "took", milli),
     ])
 
@@ -164,7 +165,7 @@ def reload_table(figures):
 def cluster_table(figures):
     """What two workers answer, and when one is back after its death; ratios to PM2."""
     names = list({name: None for kind in ("kept", "new") for name in dig(figures, "cluster", kind) or ()})
-    return table(["Node (ratio to PM2); nginx is what the load can do", *names], [
+    return table(["Node (ratio to PM2); nginx shows the limit of the load generator", *names], [
         *[row(f"2 workers, {kind} connections: requests in a second", dig(figures, "cluster", kind), names, "rate", plain,
               "PM2") for kind in ("kept", "new")],
         *[row(f"the only worker killed until the port answers, {key}", figures["crash"], names, key, milli, "PM2")

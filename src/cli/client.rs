@@ -1,4 +1,4 @@
-//! The commands of a running keepalive: words → [`Request`].
+//! Parses the commands for a running keepalive: words → [`Request`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,37 +10,39 @@ use super::definitions::{Definition, Opt, SHELLS};
 use super::init_options;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{next, path_of, text, unknown_option};
+use super::words::{next, path, text, unknown_option};
 use super::{completions, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
 
-/// What the scripts of completions ask for.
+/// The arguments with which the completion scripts call `keepalive completions`.
 const NAMES: [Names; 3] = [Names::All, Names::Services, Names::Writers];
 
-/// What was found on the command line, by the names of options.
+/// The options and operands of a command.
 #[derive(Debug, Default)]
 struct Words {
+    /// Names of options without a value.
     flags: Vec<&'static str>,
+    /// Names and values of options.
     values: Vec<(&'static str, String)>,
     socket: Option<PathBuf>,
     operands: Vec<String>,
 }
 
-/// Reads the words after a command of this kind.
+/// Parses the words after a command.
 pub(super) fn read(
     definition: &'static Definition,
     parser: Parser,
     command: Option<Vec<OsString>>,
 ) -> Result<Invocation, UsageError> {
-    let found = read_words(definition, parser, command).and_then(|words| match words {
+    let result = read_words(definition, parser, command).and_then(|words| match words {
         Some(words) => invocation(definition, words),
-        None => Ok(Invocation::Help(help::of(definition))),
+        None => Ok(Invocation::Help(help::for_command(definition))),
     });
-    found.map_err(|error| UsageError { command: definition.name, ..error })
+    result.map_err(|error| UsageError { command: definition.name, ..error })
 }
 
-/// `None`: help is wanted.
+/// Returns `None` for `--help`.
 fn read_words(
     definition: &'static Definition,
     mut parser: Parser,
@@ -52,12 +54,12 @@ fn read_words(
             words.operands.push(argument);
             continue;
         }
-        let Some(option) = definition.options().find(|option| option.spellings().any(|name| name == argument)) else {
+        let Some(option) = definition.options().find(|option| option.names().any(|name| name == argument)) else {
             return Err(unknown_option(&argument, &definition.option_names()));
         };
         match option {
             Opt { long: "--help", .. } => return Ok(None),
-            Opt { long: "--socket", .. } => words.socket = Some(path_of("--socket", &mut parser)?),
+            Opt { long: "--socket", .. } => words.socket = Some(path("--socket", &mut parser)?),
             Opt { value: "", .. } => words.flags.push(option.name()),
             Opt { .. } => words.values.push((option.name(), text(&argument, &mut parser)?)),
         }
@@ -66,18 +68,18 @@ fn read_words(
         None => Ok(Some(words)),
         Some(_) => {
             let message = format!("`keepalive {}` takes no command after `--`", definition.name);
-            Err(UsageError::new(message, form(definition)))
+            Err(UsageError::new(message, usage(definition)))
         }
     }
 }
 
-fn form(definition: &Definition) -> &'static str {
+fn usage(definition: &Definition) -> &'static str {
     definition.forms.first().map_or("", |(form, _)| form)
 }
 
 fn invocation(definition: &'static Definition, words: Words) -> Result<Invocation, UsageError> {
     let timeout = words.value("--timeout").map(timeout).transpose()?;
-    let script = if definition.name == "completions" { script(words.exactly(definition)?) } else { None };
+    let script = if definition.name == "completions" { script(words.exact_operands(definition)?) } else { None };
     if let Some(text) = script {
         return Ok(Invocation::Help(text));
     }
@@ -86,7 +88,7 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
     Ok(Invocation::Client(Request { task, socket: words.socket, form, timeout }))
 }
 
-/// What `keepalive completions WORD` prints without asking anybody.
+/// The output of `keepalive completions WORD`; `None` if it depends on a running keepalive.
 fn script([word]: [&str; 1]) -> Option<String> {
     match word {
         "man" => Some(man::page()),
@@ -101,17 +103,17 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
     let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
     Ok(match definition.name {
         "status" => Task::Status(words.names()?),
-        "start" => Task::Change(Change::Start, words.some_names(definition)?),
-        "stop" => Task::Change(Change::Stop, words.some_names(definition)?),
-        "restart" => Task::Change(Change::Restart, words.some_names(definition)?),
+        "start" => Task::Change(Change::Start, words.required_names(definition)?),
+        "stop" => Task::Change(Change::Stop, words.required_names(definition)?),
+        "restart" => Task::Change(Change::Restart, words.required_names(definition)?),
         "reload" => Task::Change(Change::Reload, words.names()?),
         "scale" => {
-            let [name, instances] = words.exactly(definition)?;
-            Task::Scale(service(name)?, count("scale", instances)?)
+            let [name, instances] = words.exact_operands(definition)?;
+            Task::Scale(service_name(name)?, count("scale", instances)?)
         }
         "signal" => {
-            let [name, signal] = words.exactly(definition)?;
-            Task::Signal(name_of(name)?, init_options::signal("keepalive signal", signal)?)
+            let [name, signal] = words.exact_operands(definition)?;
+            Task::Signal(checked_name(name)?, init_options::signal("keepalive signal", signal)?)
         }
         "logs" => {
             let lines = match words.value("--lines") {
@@ -124,16 +126,16 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
         "health" => match words.operands.as_slice() {
             [] if words.has("--ready") => Task::Ready(None),
             [] => Task::Alive,
-            [name] => Task::Ready(Some(name_of(name)?)),
-            [_, more, ..] => return Err(unexpected(definition, more)),
+            [name] => Task::Ready(Some(checked_name(name)?)),
+            [_, extra, ..] => return Err(unexpected_operand(definition, extra)),
         },
         "completions" => {
-            let [word] = words.exactly(definition)?;
+            let [word] = words.exact_operands(definition)?;
             let names = NAMES.into_iter().find(|names| names.as_str() == word);
             Task::Names(names.ok_or_else(|| unknown_shell(word))?)
         }
         name => {
-            let [] = words.exactly(definition)?;
+            let [] = words.exact_operands(definition)?;
             match name {
                 "events" => Task::Events(follow),
                 "top" => Task::Top,
@@ -148,47 +150,49 @@ impl Words {
         self.flags.contains(&name)
     }
 
-    /// The last one counts.
+    /// The value of the option `name`; the last one if it is repeated.
     fn value(&self, name: &str) -> Option<&str> {
         self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Names of services or instances.
     fn names(&self) -> Result<Vec<String>, UsageError> {
-        self.operands.iter().map(|name| name_of(name)).collect()
+        self.operands.iter().map(|name| checked_name(name)).collect()
     }
 
-    fn some_names(&self, definition: &Definition) -> Result<Vec<String>, UsageError> {
+    fn required_names(&self, definition: &Definition) -> Result<Vec<String>, UsageError> {
         if self.operands.is_empty() {
-            return Err(missing(definition));
+            return Err(missing_operand(definition));
         }
         self.names()
     }
 
-    /// The operands, which must be so many.
-    fn exactly<const N: usize>(&self, definition: &Definition) -> Result<[&str; N], UsageError> {
-        if let Some(more) = self.operands.get(N) {
-            return Err(unexpected(definition, more));
+    /// Returns the operands, or an error unless there are exactly `N`.
+    fn exact_operands<const N: usize>(&self, definition: &Definition) -> Result<[&str; N], UsageError> {
+        if let Some(extra) = self.operands.get(N) {
+            return Err(unexpected_operand(definition, extra));
         }
         let words: [&str; N] = std::array::from_fn(|position| self.operands.get(position).map_or("", String::as_str));
-        if self.operands.len() < N { Err(missing(definition)) } else { Ok(words) }
+        if self.operands.len() < N { Err(missing_operand(definition)) } else { Ok(words) }
     }
 }
 
-fn missing(definition: &Definition) -> UsageError {
-    let what = match definition.name {
+fn missing_operand(definition: &Definition) -> UsageError {
+    let expected = match definition.name {
         "scale" => "a service and a number",
         "signal" => "a name and a signal",
         "completions" => "a shell",
         _ => "a name: web, web.2 or all",
     };
-    UsageError::new(format!("`keepalive {}` needs {what}", definition.name), form(definition))
+    UsageError::new(format!("`keepalive {}` needs {expected}", definition.name), usage(definition))
 }
 
-fn unexpected(definition: &Definition, word: &str) -> UsageError {
-    UsageError::new(format!("unexpected argument `{word}`"), form(definition))
+fn unexpected_operand(definition: &Definition, word: &str) -> UsageError {
+    UsageError::new(format!("unexpected argument `{word}`"), usage(definition))
 }
 
-fn name_of(word: &str) -> Result<String, UsageError> {
+/// Checks that `word` has only characters that are allowed in a name.
+fn checked_name(word: &str) -> Result<String, UsageError> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if word.is_empty() || !word.bytes().all(valid) {
         return Err(UsageError::new(format!("invalid name `{word}`"), "such as web, web.2 or all"));
@@ -196,16 +200,16 @@ fn name_of(word: &str) -> Result<String, UsageError> {
     Ok(word.to_owned())
 }
 
-/// A name that is neither an instance's nor `all`.
-fn service(word: &str) -> Result<String, UsageError> {
+/// Checks that `word` names a service: neither an instance nor `all`.
+fn service_name(word: &str) -> Result<String, UsageError> {
     if word == "all" || word.contains('.') {
         return Err(UsageError::new(format!("`scale` needs one service, found `{word}`"), "keepalive scale NAME N"));
     }
-    name_of(word)
+    checked_name(word)
 }
 
-fn count(what: &str, word: &str) -> Result<u32, UsageError> {
-    word.parse().map_err(|_| UsageError::new(format!("`{what}` needs a whole number, found `{word}`"), ""))
+fn count(option: &str, word: &str) -> Result<u32, UsageError> {
+    word.parse().map_err(|_| UsageError::new(format!("`{option}` needs a whole number, found `{word}`"), ""))
 }
 
 fn timeout(word: &str) -> Result<Duration, UsageError> {
@@ -217,9 +221,9 @@ fn timeout(word: &str) -> Result<Duration, UsageError> {
 }
 
 fn unknown_shell(shell: &str) -> UsageError {
-    let remedy = match nearest(shell, SHELLS.into_iter()) {
+    let hint = match nearest(shell, SHELLS.into_iter()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("one of {}", SHELLS.join(", ")),
     };
-    UsageError::new(format!("unknown shell `{shell}`"), remedy)
+    UsageError::new(format!("unknown shell `{shell}`"), hint)
 }

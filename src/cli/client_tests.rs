@@ -1,4 +1,4 @@
-//! The commands of a running keepalive.
+//! Commands for a running keepalive.
 
 use super::super::super::man;
 use super::*;
@@ -14,9 +14,9 @@ fn check_task(line: &str, task: Task) {
 }
 
 #[track_caller]
-fn check_refused(command: &'static str, line: &str, message: &str, remedy: &str) {
+fn check_refused(command: &'static str, line: &str, message: &str, hint: &str) {
     let split: Vec<&str> = line.split_whitespace().collect();
-    let expected = UsageError { command, ..UsageError::new(message, remedy) };
+    let expected = UsageError { command, ..UsageError::new(message, hint) };
     assert_eq!(read(&words(&split)), Err(expected), "{line}");
 }
 
@@ -25,7 +25,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn each_command_is_read() {
+fn each_command_is_parsed() {
     check_task("status", Task::Status(vec![]));
     check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
@@ -64,7 +64,7 @@ fn signals_have_names_and_numbers() {
 }
 
 #[test]
-fn common_options_stand_anywhere_after_the_command() {
+fn common_options_are_accepted_anywhere_after_the_command() {
     let expected = Request {
         socket: Some("/s".into()),
         form: Form::Json,
@@ -76,7 +76,7 @@ fn common_options_stand_anywhere_after_the_command() {
 }
 
 #[test]
-fn wrong_words_say_what_would_be_right() {
+fn invalid_operands_and_options_get_a_hint() {
     check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2 or all", "keepalive stop NAME…");
     check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
@@ -100,15 +100,15 @@ fn wrong_words_say_what_would_be_right() {
 }
 
 #[test]
-fn options_of_other_modes_say_where_they_belong() {
+fn options_of_other_modes_get_a_hint() {
     let form = "keepalive [OPTIONS] -- CMD [ARG…]";
     check_error("-g status", "`-g` is an option of init mode and cannot be used with `status`", form);
-    let remedy = "keepalive status talks to a running keepalive; select one with --socket PATH";
-    check_error("-c a.toml status", "`-c` cannot be used with `status`", remedy);
+    let hint = "keepalive status talks to a running keepalive; select one with --socket PATH";
+    check_error("-c a.toml status", "`-c` cannot be used with `status`", hint);
 }
 
 #[test]
-fn a_probe_has_no_other_exit_code_than_one() {
+fn every_usage_error_of_a_health_probe_exits_with_one() {
     let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
     assert_eq!(code(&["health", "--raedy"]), 1);
     assert_eq!(code(&["status", "--raedy"]), 2);
@@ -123,26 +123,26 @@ fn a_probe_has_no_other_exit_code_than_one() {
 }
 
 #[test]
-fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
-    let remedy = |word: &str| read(&words(&[word])).unwrap_err().remedy;
-    assert!(remedy("stat").starts_with("did you mean `keepalive status`?"), "{}", remedy("stat"));
-    assert!(remedy("comp").starts_with("did you mean `keepalive completions`?"), "{}", remedy("comp"));
-    assert!(remedy("statr").starts_with("did you mean `keepalive start`?"), "{}", remedy("statr"));
+fn a_prefix_of_a_command_suggests_that_command() {
+    let hint = |word: &str| read(&words(&[word])).unwrap_err().hint;
+    assert!(hint("stat").starts_with("did you mean `keepalive status`?"), "{}", hint("stat"));
+    assert!(hint("comp").starts_with("did you mean `keepalive completions`?"), "{}", hint("comp"));
+    assert!(hint("statr").starts_with("did you mean `keepalive start`?"), "{}", hint("statr"));
 }
 
 #[test]
-fn help_is_a_word_too() {
+fn help_is_also_a_command() {
     check("help", Invocation::Help(help::general()));
-    check("help --help", Invocation::Help(help::of(Definition::find("help").unwrap())));
-    check("help help", Invocation::Help(help::of(Definition::find("help").unwrap())));
-    check("help status", Invocation::Help(help::of(Definition::find("status").unwrap())));
+    check("help --help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
+    check("help help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
+    check("help status", Invocation::Help(help::for_command(Definition::find_command("status").unwrap())));
     assert_eq!(read(&words(&["help", "statsu"])).unwrap_err().message, "unknown command `statsu`");
 }
 
 #[test]
-fn every_command_has_a_help_that_fits_the_screen() {
+fn the_help_of_every_command_fits_the_screen() {
     for definition in definitions::commands() {
-        let help = help::of(definition);
+        let help = help::for_command(definition);
         check(&format!("{} --help", definition.name), Invocation::Help(help.clone()));
         for line in help.lines() {
             assert!(line.chars().count() <= 96, "{}: {line}", definition.name);
@@ -154,7 +154,7 @@ fn every_command_has_a_help_that_fits_the_screen() {
 }
 
 #[test]
-fn what_is_defined_is_what_is_read() {
+fn the_parser_accepts_every_defined_option() {
     for option in definitions::PROGRAM.options().filter(|option| option.long != "--config") {
         let value = match option.value {
             "FROM:TO" => "TERM:INT",
@@ -162,20 +162,20 @@ fn what_is_defined_is_what_is_read() {
             "DURATION" => "1s",
             _ => "TERM",
         };
-        for name in option.spellings() {
+        for name in option.names() {
             let mut line = vec![name];
             line.extend((!option.value.is_empty()).then_some(value));
             line.extend(["--", "x"]);
             assert!(read(&words(&line)).is_ok(), "{line:?}");
         }
     }
-    for option in Definition::find("run").into_iter().flat_map(Definition::options) {
-        for name in option.spellings().filter(|_| !option.value.is_empty() && option.long != "--config") {
+    for option in Definition::find_command("run").into_iter().flat_map(Definition::options) {
+        for name in option.names().filter(|_| !option.value.is_empty() && option.long != "--config") {
             let line = ["run", name, "a=b", "--", "x"];
             assert!(matches!(read(&words(&line)), Ok(Invocation::SuperviseOne(_))), "{line:?}");
         }
     }
-    let run = Definition::find("run").unwrap().option_names();
+    let run = Definition::find_command("run").unwrap().option_names();
     assert!(run::OPTIONS.iter().all(|(name, _)| run.contains(name) || *name == "--listen"), "{run:?}");
 }
 

@@ -37,7 +37,7 @@ Exit codes: that of the process that ended it, 128+N if signal N killed it; 0 af
 Exit codes of commands to a running keepalive: 0 done; 1 refused or not ready; 2 wrong usage; 3 no response.
 ";
 
-/// Column where the explanation of a command begins.
+/// Width of the first column of the table of commands, in characters.
 const COMMAND_WIDTH: usize = 42;
 
 /// `keepalive --help`.
@@ -45,26 +45,26 @@ pub(super) fn general() -> String {
     let mut text = INTRODUCTION.to_owned();
     for definition in definitions::commands() {
         let form = definition.forms.last().map_or("", |(form, _)| form);
-        line(&mut text, form, COMMAND_WIDTH, definition.summary);
+        push_line(&mut text, form, COMMAND_WIDTH, definition.summary);
     }
-    options(&mut text, &definitions::PROGRAM);
+    push_options(&mut text, &definitions::PROGRAM);
     text.push_str(CONCLUSION);
     text
 }
 
-/// As [`of`]; empty if there is no such command.
-pub(super) fn of_command(name: &str) -> String {
-    Definition::find(name).map(of).unwrap_or_default()
+/// `keepalive NAME --help`; empty if there is no such command.
+pub(super) fn for_command_name(name: &str) -> String {
+    Definition::find_command(name).map(for_command).unwrap_or_default()
 }
 
 /// `keepalive NAME --help`.
-pub(super) fn of(definition: &Definition) -> String {
+pub(super) fn for_command(definition: &Definition) -> String {
     let mut text = format!("keepalive {}: {}\n\n", definition.name, definition.summary);
     let width = definition.forms.iter().map(|(form, _)| form.chars().count()).max().unwrap_or(0) + 2;
     for (form, meaning) in definition.forms {
-        line(&mut text, form, width, meaning);
+        push_line(&mut text, form, width, meaning);
     }
-    options(&mut text, definition);
+    push_options(&mut text, definition);
     if !definition.text.is_empty() {
         text.push('\n');
         text.push_str(definition.text);
@@ -72,24 +72,24 @@ pub(super) fn of(definition: &Definition) -> String {
     text
 }
 
-fn options(text: &mut String, definition: &Definition) {
-    // A String takes every write.
+fn push_options(text: &mut String, definition: &Definition) {
+    // Writing to a String cannot fail.
     let _ = write!(text, "\n{}\n", definition.options_title);
-    let width = definition.options().map(|option| spelt(option).chars().count()).max().unwrap_or(0) + 2;
+    let width = definition.options().map(|option| option_usage(option).chars().count()).max().unwrap_or(0) + 2;
     for option in definition.options() {
-        line(text, &spelt(option), width, option.help);
+        push_line(text, &option_usage(option), width, option.help);
     }
 }
 
-fn line(text: &mut String, left: &str, width: usize, right: &str) {
-    let blank = " ".repeat(width.saturating_sub(left.chars().count()));
-    let line = format!("  {left}{blank}{right}");
+fn push_line(text: &mut String, left: &str, width: usize, right: &str) {
+    let padding = " ".repeat(width.saturating_sub(left.chars().count()));
+    let line = format!("  {left}{padding}{right}");
     text.push_str(line.trim_end());
     text.push('\n');
 }
 
 /// `-n, --lines LINES`
-pub(super) fn spelt(option: &Opt) -> String {
+fn option_usage(option: &Opt) -> String {
     let names = match (option.short, option.long) {
         ("", long) => format!("    {long}"),
         (short, "") => short.to_owned(),

@@ -6,42 +6,42 @@ use lexopt::Parser;
 
 use super::definitions::PROGRAM;
 use super::usage_error::UsageError;
-use super::words::{shown, text, unknown_option};
+use super::words::{command_line, text, unknown_option};
 use crate::config::nearest_signal;
 use crate::init::Options;
 use crate::model::units::{MAX_DURATION, exceeds_max_duration, parse_duration};
 use crate::model::{ExitStatus, Signal};
 
-/// What has been chosen so far.
+/// The options that have been parsed so far.
 #[derive(Debug, Default)]
 pub(super) struct InitOptions {
-    pub(super) chosen: Options,
-    /// The first option that was given, to be named where it has no place.
-    first: Option<String>,
+    pub(super) options: Options,
+    /// The name of the first option, for error messages.
+    first_name: Option<String>,
 }
 
 impl InitOptions {
     pub(super) fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), UsageError> {
         match name {
-            "-g" | "--group" => self.chosen.group = true,
-            "-w" | "--warn-on-reap" => self.chosen.warn_on_reap = true,
-            "-v" | "--verbose" => self.chosen.verbosity = self.chosen.verbosity.saturating_add(1),
-            "-r" | "--rewrite" => self.chosen.rewrite.push(rewrite(name, &text(name, parser)?)?),
-            "-e" | "--remap-exit" => self.chosen.remap_exit.insert(exit_code(name, &text(name, parser)?)?),
+            "-g" | "--group" => self.options.group = true,
+            "-w" | "--warn-on-reap" => self.options.warn_on_reap = true,
+            "-v" | "--verbose" => self.options.verbosity = self.options.verbosity.saturating_add(1),
+            "-r" | "--rewrite" => self.options.rewrite.push(rewrite(name, &text(name, parser)?)?),
+            "-e" | "--remap-exit" => self.options.remap_exit.insert(exit_code(name, &text(name, parser)?)?),
             "-p" | "--parent-death-signal" => {
-                self.chosen.parent_death_signal = Some(signal(name, &text(name, parser)?)?);
+                self.options.parent_death_signal = Some(signal(name, &text(name, parser)?)?);
             }
-            "--grace" => self.chosen.grace = Some(duration(name, &text(name, parser)?)?),
-            "--linger" => self.chosen.linger = Some(duration(name, &text(name, parser)?)?),
+            "--grace" => self.options.grace = Some(duration(name, &text(name, parser)?)?),
+            "--linger" => self.options.linger = Some(duration(name, &text(name, parser)?)?),
             _ => return Err(unknown_option(name, &PROGRAM.option_names())),
         }
-        self.first.get_or_insert_with(|| name.to_owned());
+        self.first_name.get_or_insert_with(|| name.to_owned());
         Ok(())
     }
 
-    /// Options of init mode say nothing to `other`.
+    /// Fails if an option was given, because `other` takes no options of init mode.
     pub(super) fn refuse_with(&self, other: &str) -> Result<(), UsageError> {
-        match &self.first {
+        match &self.first_name {
             None => Ok(()),
             Some(name) => Err(UsageError::new(
                 format!("`{name}` is an option of init mode and cannot be used with `{other}`"),
@@ -50,12 +50,13 @@ impl InitOptions {
         }
     }
 
+    /// Fails if an option was given, because there is no command.
     pub(super) fn refuse_without_command(&self, before: &[OsString]) -> Result<(), UsageError> {
-        match &self.first {
+        match &self.first_name {
             None => Ok(()),
             Some(name) => Err(UsageError::new(
                 format!("`{name}` needs a command after `--`"),
-                format!("{} -- CMD [ARG…]", shown("keepalive", before)),
+                format!("{} -- CMD [ARG…]", command_line("keepalive", before)),
             )),
         }
     }
@@ -78,8 +79,8 @@ fn rewrite(name: &str, text: &str) -> Result<(Signal, Option<Signal>), UsageErro
 
 pub(super) fn signal(name: &str, text: &str) -> Result<Signal, UsageError> {
     Signal::parse(text).ok_or_else(|| {
-        let remedy = nearest_signal(text).unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3".to_owned());
-        UsageError::new(format!("`{name}` needs a signal, found `{text}`"), remedy)
+        let hint = nearest_signal(text).unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3".to_owned());
+        UsageError::new(format!("`{name}` needs a signal, found `{text}`"), hint)
     })
 }
 
@@ -95,11 +96,11 @@ fn exit_code(name: &str, text: &str) -> Result<ExitStatus, UsageError> {
 pub(super) fn duration(name: &str, text: &str) -> Result<std::time::Duration, UsageError> {
     parse_duration(text).ok_or_else(|| {
         if exceeds_max_duration(text) {
-            let remedy = format!("the maximum is {MAX_DURATION}");
-            return UsageError::new(format!("`{name}` is too long: `{text}`"), remedy);
+            let hint = format!("the maximum is {MAX_DURATION}");
+            return UsageError::new(format!("`{name}` is too long: `{text}`"), hint);
         }
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let remedy = if is_number { format!("add a unit: {name}={text}s") } else { format!("such as {name}=5s") };
-        UsageError::new(format!("`{name}` needs a duration, found `{text}`"), remedy)
+        let hint = if is_number { format!("add a unit: {name}={text}s") } else { format!("such as {name}=5s") };
+        UsageError::new(format!("`{name}` needs a duration, found `{text}`"), hint)
     })
 }

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The result of parsing the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,35 +7,35 @@ use crate::config::InlineService;
 use crate::control::{Form, Request};
 use crate::init::Options;
 
-/// What the user wants.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
-    /// One command, run as a tiny init does.
+    /// Init mode: one command.
     Init {
-        /// What goes before `--`.
+        /// The options before `--`.
         options: Options,
-        /// What goes after it; not empty.
+        /// The command after `--`; not empty.
         command: Vec<OsString>,
     },
-    /// A service set from a file.
+    /// Supervise the services of a configuration file.
     Supervise {
         /// `-c`.
         config: Option<PathBuf>,
         /// The command after `--`, for the service `main`; not empty.
         main: Option<Vec<OsString>>,
     },
-    /// A service set of one, from the command line.
+    /// Supervise one service that the command line defines.
     SuperviseOne(InlineService),
-    /// Whether the configuration is right, and what it comes to.
+    /// Validate the configuration and show the resolved plan.
     Check {
         /// `-c`.
         config: Option<PathBuf>,
-        /// For whom to print it.
+        /// The output format.
         form: Form,
     },
-    /// What another init prints instead of running a command.
+    /// Print a text of another init instead of running a command.
     Print {
-        /// Where.
+        /// The stream to print to.
         stream: Stream,
         /// Whole lines.
         text: String,
@@ -44,17 +44,17 @@ pub enum Invocation {
     },
     /// A request to a running keepalive.
     Client(Request),
-    /// A text to be read.
+    /// Print a help text, the manual page or a completion script.
     Help(String),
     /// `--version`.
     Version,
 }
 
-/// Where something is printed.
+/// An output stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// To whoever asked for it.
+    /// For texts that the user has requested.
     Stdout,
-    /// To whoever has to hear of it.
+    /// For errors.
     Stderr,
 }

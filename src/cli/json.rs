@@ -1,4 +1,4 @@
-//! What `check --json` prints: the plan, or the errors.
+//! The output of `check --json`: the plan, or the errors.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,6 @@ pub fn plan_json(plan: &Plan, warnings: &[Diagnostic]) -> String {
     for (service, json) in plan.services.iter().zip(array(&mut json, "services")) {
         set(json, "depends_on", dependencies(plan, service).into());
         set(json, "log", log_json(&service.process));
-        // The order says the number.
         for (fd, socket) in (LISTEN_FDS_START..).zip(array(json, "listen")) {
             set(socket, "fd", fd.into());
         }

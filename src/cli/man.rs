@@ -1,4 +1,4 @@
-//! The manual page, keepalive(1), in the language of man(7).
+//! The manual page, keepalive(1), in the macros of man(7).
 
 use std::fmt::Write as _;
 
@@ -48,7 +48,7 @@ The control socket: the first that exists.
 If it exists, the reason of an unrequested shutdown is written to it.
 ";
 
-/// All of it.
+/// The whole page.
 pub(super) fn page() -> String {
     let mut text =
         format!(".TH KEEPALIVE 1 \"\" \"keepalive {}\" \"keepalive\"\n.SH NAME\n", env!("CARGO_PKG_VERSION"));
@@ -60,20 +60,20 @@ pub(super) fn page() -> String {
     text.push_str(".fi\n");
     text.push_str(DESCRIPTION);
     text.push_str(".SH OPTIONS FOR ONE COMMAND\n");
-    options(&mut text, &PROGRAM);
+    push_options(&mut text, &PROGRAM);
     text.push_str(".SH COMMANDS\n");
-    commands().for_each(|definition| section(&mut text, definition));
+    commands().for_each(|definition| push_section(&mut text, definition));
     text.push_str(END);
     text.push_str(".SH EXAMPLES\n");
     let example = CONCLUSION
         .lines()
         .skip_while(|line| !line.starts_with("  "))
         .take_while(|line| line.is_empty() || line.starts_with("  "));
-    lines(&mut text, example);
+    push_lines(&mut text, example);
     text
 }
 
-fn section(text: &mut String, definition: &Definition) {
+fn push_section(text: &mut String, definition: &Definition) {
     let _ = writeln!(text, ".SS keepalive {}\n{}", definition.name, sentence(definition.summary));
     for (form, meaning) in definition.forms {
         let _ = match *meaning {
@@ -82,25 +82,25 @@ fn section(text: &mut String, definition: &Definition) {
         };
     }
     if !definition.text.is_empty() {
-        paragraph(text);
+        begin_paragraph(text);
     }
-    lines(text, definition.text.lines());
-    options(text, definition);
+    push_lines(text, definition.text.lines());
+    push_options(text, definition);
 }
 
-/// Paragraphs, and examples as they are.
-fn lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
+/// Appends paragraphs and indented examples.
+fn push_lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
     let mut in_example = false;
     for line in lines {
         let is_example = line.starts_with("  ") || (in_example && line.is_empty());
         match (in_example, is_example) {
             (false, true) => {
-                paragraph(text);
+                begin_paragraph(text);
                 text.push_str(".nf\n.RS\n");
             }
             (true, false) => {
                 text.push_str(".RE\n.fi\n");
-                paragraph(text);
+                begin_paragraph(text);
             }
             (false, false) | (true, true) => {}
         }
@@ -108,7 +108,7 @@ fn lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
         let line = if is_example { line.strip_prefix("  ").unwrap_or(line) } else { line };
         match line {
             "" if is_example => text.push_str(".sp\n"),
-            "" => paragraph(text),
+            "" => begin_paragraph(text),
             line => {
                 let _ = writeln!(text, "{}", escaped(line));
             }
@@ -119,28 +119,28 @@ fn lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
     }
 }
 
-fn options(text: &mut String, definition: &Definition) {
+fn push_options(text: &mut String, definition: &Definition) {
     for option in definition.options() {
-        let names: Vec<String> = option.spellings().map(|name| format!("\\fB{}\\fR", escaped(name))).collect();
+        let names: Vec<String> = option.names().map(|name| format!("\\fB{}\\fR", escaped(name))).collect();
         let value = if option.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escaped(option.value)) };
         let _ = writeln!(text, ".TP\n{}{value}\n{}", names.join(", "), sentence(option.help));
     }
 }
 
-/// Begins one, unless that has just been done.
-fn paragraph(text: &mut String) {
-    if ![".PP\n", ".SH EXAMPLES\n"].iter().any(|begun| text.ends_with(begun)) {
+/// Begins a paragraph, unless `text` already ends with the beginning of one.
+fn begin_paragraph(text: &mut String) {
+    if ![".PP\n", ".SH EXAMPLES\n"].iter().any(|request| text.ends_with(request)) {
         text.push_str(".PP\n");
     }
 }
 
-/// `text` with its end.
+/// Escapes `text` and ends it with a full stop.
 fn sentence(text: &str) -> String {
-    let end = if text.ends_with(['?', '.']) { "" } else { "." };
-    escaped(text) + end
+    let full_stop = if text.ends_with(['?', '.']) { "" } else { "." };
+    escaped(text) + full_stop
 }
 
-/// `text` as it is to be seen: minus signs, backslashes, and no request by accident.
+/// Escapes minus signs, backslashes and control characters at the beginning of a line.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "\\&...").replace('’', "\\(cq");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

@@ -1,10 +1,11 @@
 //! The command line: argv → [`Invocation`].
 //!
-//! It reads arguments and nothing else: no file, no environment, no output. Wrong arguments are a [`UsageError`], which
-//! says what would be right. Start reading at [`read()`], in `read.rs`; `run.rs` reads the options of `run`,
-//! `init_options.rs` those of init mode, `client.rs` the commands of a running keepalive. `definitions.rs` lists all commands
-//! and options; help, completions and the manual page are made from it. Under the name of another init, keepalive reads
-//! that program's arguments: [`drop_in`]. [`show`] prints the plan for `check`.
+//! It parses arguments and does nothing else: it reads no file and no environment variable, and prints nothing. Invalid
+//! arguments are a [`UsageError`], which shows the correct usage. Start reading at [`read()`], in `read.rs`; `run.rs`
+//! parses the options of `run`, `init_options.rs` those of init mode, `client.rs` the commands for a running keepalive.
+//! `definitions.rs` lists all commands and options; help, completions and the manual page are generated from it. Under the
+//! name of another init, keepalive parses the arguments of that init: [`drop_in`]. [`show`] and [`json`] format the plan
+//! for `check`.
 
 mod client;
 mod completions;

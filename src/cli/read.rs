@@ -1,4 +1,4 @@
-//! Reads a command line.
+//! Parses the command line of keepalive.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,45 +9,49 @@ use super::definitions::{self, Definition};
 use super::init_options::InitOptions;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{next, path, shown, unknown_option};
+use super::words::{command_line, config_path, next, unknown_option};
 use super::{client, help, run};
 use crate::config::nearest;
 use crate::control::Form;
 
-/// Commands of later versions.
-const LATER: [&str; 2] = ["reexec", "import"];
+/// Commands that are reserved for later versions.
+const RESERVED_COMMANDS: [&str; 2] = ["reexec", "import"];
 
-/// Reads `arguments`, the program's own name first.
+/// Parses `arguments`; the first one is the name of the program.
 ///
 /// # Errors
-/// When they make no sense.
+/// The command line is invalid.
 pub fn read(arguments: &[OsString]) -> Result<Invocation, UsageError> {
     let words = arguments.get(1..).unwrap_or_default();
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (before, after) = words.split_at(end);
     let command = after.split_first().map(|(_, command)| command.to_vec());
-    // Whatever else is wrong with it.
+    // Every usage error of a health probe exits with 1, wherever the error is found.
     let first = before.iter().find(|word| !word.as_encoded_bytes().starts_with(b"-"));
     let is_probe = first.is_some_and(|word| word == "health") && command.as_ref().is_none_or(Vec::is_empty);
-    read_cut(words, before, command)
+    read_split(words, before, command)
         .map_err(|error| if is_probe { UsageError { command: "health", ..error } } else { error })
 }
 
-fn read_cut(words: &[OsString], before: &[OsString], command: Option<Vec<OsString>>) -> Result<Invocation, UsageError> {
+fn read_split(
+    words: &[OsString],
+    before: &[OsString],
+    command: Option<Vec<OsString>>,
+) -> Result<Invocation, UsageError> {
     if command.as_ref().is_some_and(Vec::is_empty) {
-        let remedy = format!("{} CMD [ARG…]", shown("keepalive", words));
-        return Err(UsageError::new("a command is missing after `--`", remedy));
+        let hint = format!("{} CMD [ARG…]", command_line("keepalive", words));
+        return Err(UsageError::new("a command is missing after `--`", hint));
     }
-    Request { before, command }.read()
+    CommandLine { before, command }.read()
 }
 
-/// The command line, cut at the first `--`.
-struct Request<'r> {
-    before: &'r [OsString],
+/// The command line, split at the first `--`.
+struct CommandLine<'a> {
+    before: &'a [OsString],
     command: Option<Vec<OsString>>,
 }
 
-impl Request<'_> {
+impl CommandLine<'_> {
     fn read(self) -> Result<Invocation, UsageError> {
         let mut parser = Parser::from_args(self.before);
         let mut options = InitOptions::default();
@@ -56,30 +60,29 @@ impl Request<'_> {
             match argument.as_str() {
                 "-h" | "--help" => return Ok(Invocation::Help(help::general())),
                 "-V" | "--version" => return Ok(Invocation::Version),
-                "-c" | "--config" => config = Some(path(&mut parser)?),
+                "-c" | "--config" => config = Some(config_path(&mut parser)?),
                 name if name.starts_with('-') => options.set(name, &mut parser)?,
                 "run" => {
                     options.refuse_with("run")?;
-                    return of_command("run", run::read(parser, config, self.command));
+                    return with_command("run", run::read(parser, config, self.command));
                 }
                 "check" => {
                     options.refuse_with("check")?;
-                    return of_command("check", check(parser, config, self.command));
+                    return with_command("check", check(parser, config, self.command));
                 }
                 "help" if self.command.is_none() => {
                     options.refuse_with("help")?;
                     return self.help(&mut parser);
                 }
                 word => {
-                    let Some(definition) = Definition::find(word).filter(|definition| !definition.name.is_empty())
-                    else {
+                    let Some(definition) = Definition::find_command(word) else {
                         return Err(self.unknown_word(word, &mut parser));
                     };
                     options.refuse_with(word)?;
                     if config.is_some() {
-                        let remedy =
+                        let hint =
                             format!("keepalive {word} talks to a running keepalive; select one with --socket PATH");
-                        let error = UsageError::new(format!("`-c` cannot be used with `{word}`"), remedy);
+                        let error = UsageError::new(format!("`-c` cannot be used with `{word}`"), hint);
                         let command = if word == "health" { definition.name } else { "" };
                         return Err(UsageError { command, ..error });
                     }
@@ -92,7 +95,7 @@ impl Request<'_> {
                 options.refuse_with("-c FILE")?;
                 Ok(Invocation::Supervise { config: Some(config), main: Some(command) })
             }
-            (None, Some(command)) => Ok(Invocation::Init { options: options.chosen, command }),
+            (None, Some(command)) => Ok(Invocation::Init { options: options.options, command }),
             (config, None) => {
                 options.refuse_without_command(self.before)?;
                 Ok(Invocation::Supervise { config, main: None })
@@ -103,34 +106,35 @@ impl Request<'_> {
     /// `keepalive help [COMMAND]`.
     fn help(&self, parser: &mut Parser) -> Result<Invocation, UsageError> {
         let Some(word) = next(parser)? else { return Ok(Invocation::Help(help::general())) };
-        match Definition::find(&word).filter(|definition| !definition.name.is_empty()) {
-            Some(definition) => Ok(Invocation::Help(help::of(definition))),
-            None if word.starts_with('-') => Ok(Invocation::Help(help::of_command("help"))),
+        match Definition::find_command(&word) {
+            Some(definition) => Ok(Invocation::Help(help::for_command(definition))),
+            None if word.starts_with('-') => Ok(Invocation::Help(help::for_command_name("help"))),
             None => Err(self.unknown_word(&word, parser)),
         }
     }
 
-    /// The first word is no command of ours: most likely it is one that is to be run.
+    /// `word` is not a command of keepalive. Usually it is a program to run, without `--` before it.
     fn unknown_word(&self, word: &str, parser: &mut Parser) -> UsageError {
-        if LATER.contains(&word) {
+        if RESERVED_COMMANDS.contains(&word) {
             return UsageError::new(format!("`keepalive {word}` is not supported yet"), "");
         }
         let rest = parser.raw_args().map_or(0, |rest| rest.as_slice().len());
         let (options, words) = self.before.split_at(self.before.len().saturating_sub(rest + 1));
-        let mut given = words.to_vec();
+        let mut program = words.to_vec();
         if let Some(command) = &self.command {
-            given.push("--".into());
-            given.extend_from_slice(command);
+            program.push("--".into());
+            program.extend_from_slice(command);
         }
-        let form = format!("to run it as a command: {} -- {}", shown("keepalive", options), shown("", &given));
+        let usage =
+            format!("to run it as a command: {} -- {}", command_line("keepalive", options), command_line("", &program));
         let names = || definitions::commands().map(|definition| definition.name);
-        // Who has typed the beginning of a word means that word and not a shorter one that looks like it.
-        let begun = names().find(|name| word.len() > 2 && name.starts_with(word));
-        let remedy = match begun.or_else(|| nearest(word, names())) {
-            Some(known) => format!("did you mean `keepalive {known}`?\n{form}"),
-            None => form,
+        // A command that begins with `word` is a better suggestion than a similar one.
+        let completed = names().find(|name| word.len() > 2 && name.starts_with(word));
+        let hint = match completed.or_else(|| nearest(word, names())) {
+            Some(known) => format!("did you mean `keepalive {known}`?\n{usage}"),
+            None => usage,
         };
-        UsageError::new(format!("unknown command `{word}`"), remedy)
+        UsageError::new(format!("unknown command `{word}`"), hint)
     }
 }
 
@@ -142,14 +146,14 @@ fn check(
     let mut form = Form::Text;
     while let Some(argument) = next(&mut parser)? {
         match argument.as_str() {
-            "-h" | "--help" => return Ok(Invocation::Help(help::of_command("check"))),
-            "-c" | "--config" => config = Some(path(&mut parser)?),
+            "-h" | "--help" => return Ok(Invocation::Help(help::for_command_name("check"))),
+            "-c" | "--config" => config = Some(config_path(&mut parser)?),
             "--json" => form = Form::Json,
             "-V" | "--version" => return Ok(Invocation::Version),
             name if name.starts_with('-') => return Err(unknown_option(name, &["--config", "--json", "--help"])),
             word => {
-                let remedy = format!("keepalive check -c {word}");
-                return Err(UsageError::new(format!("unexpected argument `{word}`"), remedy));
+                let hint = format!("keepalive check -c {word}");
+                return Err(UsageError::new(format!("unexpected argument `{word}`"), hint));
             }
         }
     }
@@ -159,9 +163,9 @@ fn check(
     }
 }
 
-/// Whoever reads of an error is sent to the help of the command it is about.
-fn of_command(command: &'static str, read: Result<Invocation, UsageError>) -> Result<Invocation, UsageError> {
-    read.map_err(|error| UsageError { command, ..error })
+/// Adds the command to an error, so that the message refers to its help.
+fn with_command(command: &'static str, result: Result<Invocation, UsageError>) -> Result<Invocation, UsageError> {
+    result.map_err(|error| UsageError { command, ..error })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `keepalive run`.
+//! Parses the options of `keepalive run`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use lexopt::Parser;
 use super::help;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{base_name, next, path, shown, text, unknown_option};
+use super::words::{base_name, command_line, config_path, next, text, unknown_option};
 use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
-/// Options and the keys that they stand for.
+/// The options, each with its configuration key.
 pub(super) const OPTIONS: [(&str, &str); 16] = [
     ("--instances", "instances"),
     ("--restart", "restart"),
@@ -38,28 +38,28 @@ pub(super) fn read(
     mut config: Option<PathBuf>,
     command: Option<Vec<OsString>>,
 ) -> Result<Invocation, UsageError> {
-    let mut line = Line::default();
-    line.words("keepalive run");
+    let mut line = CommandLine::default();
+    line.push("keepalive run");
     let mut name = None;
-    let mut first = None;
+    let mut first_option = None;
     while let Some(argument) = next(&mut parser)? {
         match argument.as_str() {
-            "-h" | "--help" => return Ok(Invocation::Help(help::of_command("run"))),
+            "-h" | "--help" => return Ok(Invocation::Help(help::for_command_name("run"))),
             "-V" | "--version" => return Ok(Invocation::Version),
             "-c" | "--config" => {
-                config = Some(path(&mut parser)?);
+                config = Some(config_path(&mut parser)?);
                 continue;
             }
             "--name" => {
                 let value = text("--name", &mut parser)?;
-                name = Some((value.clone(), line.option("--name", &value)));
+                name = Some((value.clone(), line.push_option("--name", &value)));
             }
             option if option.starts_with('-') => line.set(option, &mut parser)?,
             word => return Err(unexpected_word(word, &mut parser, command)),
         }
-        first.get_or_insert(argument);
+        first_option.get_or_insert(argument);
     }
-    match (config, first, command) {
+    match (config, first_option, command) {
         (None, _, Some(command)) => Ok(Invocation::SuperviseOne(line.finish(name, &command))),
         (Some(_), Some(option), _) => Err(UsageError::new(
             format!("`{option}` cannot be used with `-c`: the file defines the services"),
@@ -83,20 +83,20 @@ fn unexpected_word(word: &str, parser: &mut Parser, command: Option<Vec<OsString
     }
     UsageError::new(
         format!("unexpected argument `{word}`"),
-        format!("write the command after `--`: {}", shown("keepalive run --", &words)),
+        format!("write the command after `--`: {}", command_line("keepalive run --", &words)),
     )
 }
 
-/// The command line, written anew with known places.
+/// The text of the command line, with the position of each value for error messages.
 #[derive(Default)]
-struct Line {
+struct CommandLine {
     text: String,
     options: Vec<InlineOption>,
 }
 
-impl Line {
-    /// Appends `words` and gives back where they stand.
-    fn words(&mut self, words: &str) -> Range<usize> {
+impl CommandLine {
+    /// Appends `words` and returns their range in the text.
+    fn push(&mut self, words: &str) -> Range<usize> {
         if !self.text.is_empty() {
             self.text.push(' ');
         }
@@ -105,9 +105,9 @@ impl Line {
         start..self.text.len()
     }
 
-    fn option(&mut self, name: &str, value: &str) -> Range<usize> {
-        self.words(name);
-        self.words(value)
+    fn push_option(&mut self, name: &str, value: &str) -> Range<usize> {
+        self.push(name);
+        self.push(value)
     }
 
     fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), UsageError> {
@@ -119,42 +119,43 @@ impl Line {
         };
         let value = text(name, parser)?;
         if key == "env" && !value.contains('=') {
-            let remedy = format!("such as --env {value}=value; the environment of keepalive is inherited anyway");
-            return Err(UsageError::new(format!("`--env` needs NAME=value, found `{value}`"), remedy));
+            let hint = format!("such as --env {value}=value; the environment of keepalive is inherited anyway");
+            return Err(UsageError::new(format!("`--env` needs NAME=value, found `{value}`"), hint));
         }
         if key == "listen" {
-            self.refuse_listen(&value)?;
+            self.check_listen(&value)?;
         }
-        let span = self.option(name, &value);
+        let span = self.push_option(name, &value);
         self.options.push(InlineOption { key, value, span });
         Ok(())
     }
 
-    fn refuse_listen(&self, value: &str) -> Result<(), UsageError> {
+    fn check_listen(&self, value: &str) -> Result<(), UsageError> {
         let Some((name, _)) = value.split_once('=') else {
-            let remedy = "such as --listen http=tcp://0.0.0.0:8080";
-            return Err(UsageError::new(format!("`--listen` needs NAME=ADDRESS, found `{value}`"), remedy));
+            let hint = "such as --listen http=tcp://0.0.0.0:8080";
+            return Err(UsageError::new(format!("`--listen` needs NAME=ADDRESS, found `{value}`"), hint));
         };
-        let given = |option: &InlineOption| option.key == "listen" && option.value.split('=').next() == Some(name);
-        if self.options.iter().any(given) {
+        let has_same_name =
+            |option: &InlineOption| option.key == "listen" && option.value.split('=').next() == Some(name);
+        if self.options.iter().any(has_same_name) {
             return Err(UsageError::new(format!("`--listen {name}=` is used twice"), "rename one of them"));
         }
         Ok(())
     }
 
     fn finish(mut self, name: Option<(String, Range<usize>)>, command: &[OsString]) -> InlineService {
-        self.words("--");
-        let words = command.iter().map(|word| (word.as_bytes().to_vec(), self.words(&word.to_string_lossy())));
+        self.push("--");
+        let words = command.iter().map(|word| (word.as_bytes().to_vec(), self.push(&word.to_string_lossy())));
         let command: Vec<(Vec<u8>, Range<usize>)> = words.collect();
         let name = name.unwrap_or_else(|| {
             let (program, span) = command.first().cloned().unwrap_or_default();
-            (valid_name(&base_name(std::ffi::OsStr::from_bytes(&program))), span)
+            (valid_name(&base_name(OsStr::from_bytes(&program))), span)
         });
         InlineService { text: self.text, name, options: self.options, command }
     }
 }
 
-/// A service name made of a program's name.
+/// Converts the name of a program to a valid service name.
 fn valid_name(program: &str) -> String {
     let valid =
         |character: char| if character.is_ascii_alphanumeric() || "-_".contains(character) { character } else { '-' };

@@ -1,4 +1,4 @@
-//! What `keepalive check` prints for people: the plan.
+//! The output of `keepalive check`: the plan as text.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,24 +12,24 @@ use crate::model::plan::{
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
 
-/// The plan for people. Values of the environment, which may be secrets, are not shown.
+/// Formats the plan as text. Values of environment variables may be secrets and are not shown.
 #[must_use]
 pub fn plan_text(path: &Path, plan: &Plan) -> String {
     let mut text = format!(
         "{} is valid: {}, {}\n\nstart order (services stop in reverse order)\n",
         path.display(),
-        counted(plan.services.len() as u64, "service"),
-        counted(plan.instances().into(), "instance"),
+        quantity(plan.services.len() as u64, "service"),
+        quantity(plan.instances().into(), "instance"),
     );
     let order = start_order(plan);
     let services = || order.iter().filter_map(|index| plan.services.get(index.position()));
-    let starting = starting(plan, &order);
+    let autostarted = autostarted(plan, &order);
     for (position, service) in services().enumerate() {
         let after = dependencies(plan, service);
         let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
-        let is_starting = order.get(position).is_some_and(|index| starting.contains(index));
-        let idle = if is_starting { "" } else { " (autostart = false)" };
-        push(&mut text, format_args!("{:>4}. {}{after}{idle}\n", position + 1, service.name));
+        let is_autostarted = order.get(position).is_some_and(|index| autostarted.contains(index));
+        let note = if is_autostarted { "" } else { " (autostart = false)" };
+        push(&mut text, format_args!("{:>4}. {}{after}{note}\n", position + 1, service.name));
     }
     for service in services() {
         push(&mut text, format_args!("\n{}\n", service.name));
@@ -47,26 +47,26 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     text
 }
 
-/// The services that start by themselves, and whatever those depend on.
-fn starting(plan: &Plan, order: &[ServiceIndex]) -> BTreeSet<ServiceIndex> {
-    let mut starting = BTreeSet::new();
-    // Backwards: what depends on a service is met before it.
+/// The services with `autostart`, and their direct and indirect dependencies.
+fn autostarted(plan: &Plan, order: &[ServiceIndex]) -> BTreeSet<ServiceIndex> {
+    let mut autostarted = BTreeSet::new();
+    // In reverse order the dependents of a service come before it.
     for index in order.iter().rev() {
         let Some(service) = plan.services.get(index.position()) else { continue };
-        if service.autostart || starting.contains(index) {
-            starting.insert(*index);
-            starting.extend(service.depends_on.iter().copied());
+        if service.autostart || autostarted.contains(index) {
+            autostarted.insert(*index);
+            autostarted.extend(service.depends_on.iter().copied());
         }
     }
-    starting
+    autostarted
 }
 
-/// A String takes every write.
+/// Appends to `text`. Writing to a String cannot fail.
 fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }
 
-fn counted(count: u64, noun: &str) -> String {
+fn quantity(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -94,23 +94,23 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     if service.instances > 1 {
         line("instances", &service.instances.to_string());
     }
-    line("directory", &process.cwd.as_ref().map(shown).unwrap_or_default());
+    line("directory", &process.cwd.as_ref().map(Template::to_string).unwrap_or_default());
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
     line("env", &env_text(process));
     line("depends on", &dependencies(plan, service).join(", "));
     for (position, socket) in process.listen.iter().enumerate() {
         line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
     }
-    line("passed", &given_text(process));
+    line("passed", &passed_text(process));
     if service.kind == Kind::Service {
         line("ready", &ready_text(service));
     }
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
-    line("on failure", consequence_text(service.on_failure));
+    line("on failure", exit_action_text(service.on_failure));
     if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
-        line("on success", consequence_text(service.on_success));
+        line("on success", exit_action_text(service.on_success));
     }
     line("reload", &reload_text(&service.reload));
     line("stop", &stop_text(service));
@@ -140,18 +140,18 @@ fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
     text
 }
 
-/// What it is given besides sockets.
-fn given_text(process: &Process) -> String {
+/// What keepalive passes to the service besides sockets.
+fn passed_text(process: &Process) -> String {
     let state = process.state.as_ref().map(|state| {
-        let place = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {}", shown(path)));
-        format!("state of {}{place}", size_text(state.size))
+        let file = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {path}"));
+        format!("state of {}{file}", size_text(state.size))
     });
     let stored = (process.fd_store > 0).then(|| format!("up to {} stored descriptors", process.fd_store));
     let ipc = process.ipc.then(|| "an ipc channel".to_owned());
     [ipc, state, stored].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// In the largest unit that leaves a whole number.
+/// Formats a size in the largest unit in which it is a whole number.
 fn size_text(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let fits = |(_, bits): &(&str, u32)| bytes > 0 && bytes.trailing_zeros() >= *bits;
@@ -166,11 +166,9 @@ fn ready_text(service: &Service) -> String {
         Ready::Notify => "it sends READY=1".to_owned(),
         Ready::Ipc => "it sends \"ready\" on its ipc channel".to_owned(),
         Ready::Fd(number) => format!("it writes a newline to descriptor {number}"),
-        Ready::Probe(Probe::Tcp(address)) => format!("{} accepts a connection", shown(address)),
-        Ready::Probe(Probe::Http { authority, target }) => {
-            format!("http://{}{} responds", shown(authority), shown(target))
-        }
-        Ready::Probe(Probe::File(path)) => format!("{} exists", shown(path)),
+        Ready::Probe(Probe::Tcp(address)) => format!("{address} accepts a connection"),
+        Ready::Probe(Probe::Http { authority, target }) => format!("http://{authority}{target} responds"),
+        Ready::Probe(Probe::File(path)) => format!("{path} exists"),
         Ready::Probe(Probe::Exec(command)) => {
             format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
         }
@@ -178,7 +176,7 @@ fn ready_text(service: &Service) -> String {
     format!("when {when}, within {}", format_duration(service.ready_timeout))
 }
 
-/// Nothing if it is as anybody expects.
+/// Empty for the defaults.
 fn reload_text(reload: &Reload) -> String {
     let strategy = match reload.strategy {
         Strategy::Rolling if reload.max_surge == 1 && reload.soak.is_zero() => return String::new(),
@@ -190,19 +188,15 @@ fn reload_text(reload: &Reload) -> String {
     if reload.soak.is_zero() { strategy } else { format!("{strategy}, each must stay ready for {soak}") }
 }
 
-/// A word as it can be typed in a shell.
+/// Quotes a word for a shell where necessary.
 fn quoted(word: &Template) -> String {
-    let text = shown(word);
+    let text = word.to_string();
     match shlex::try_quote(&text) {
-        // Braces alone are no reason to quote.
+        // `{instance}` needs no quotes.
         Ok(quoted) if text.contains("{instance}") && quoted.trim_matches('\'') == text && !text.contains(' ') => text,
         Ok(quoted) => quoted.into_owned(),
         Err(_) => text,
     }
-}
-
-fn shown(template: &Template) -> String {
-    template.to_string()
 }
 
 fn user_text(credentials: &Credentials) -> String {
@@ -211,7 +205,7 @@ fn user_text(credentials: &Credentials) -> String {
 }
 
 fn env_text(process: &Process) -> String {
-    let entries = process.env.iter().map(shown);
+    let entries = process.env.iter().map(Template::to_string);
     let names: Vec<String> = entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
     match (names.is_empty(), process.inherit_env) {
         (true, true) => String::new(),
@@ -236,7 +230,7 @@ fn restart_text(service: &Service) -> String {
     };
     let limit = match restart.max_restarts {
         None => "without limit".to_owned(),
-        Some(count) => format!("at most {}", counted(u64::from(count), "time")),
+        Some(count) => format!("at most {}", quantity(u64::from(count), "time")),
     };
     let backoff = &restart.backoff;
     format!(
@@ -248,7 +242,7 @@ fn restart_text(service: &Service) -> String {
     )
 }
 
-/// To three places, which is all that anybody gives. The standard library's way costs ten kilobytes.
+/// Formats a number with at most three decimal places. The formatter of the standard library adds 10 KB to the binary.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a factor is 1…1000")]
 fn decimal(value: f64) -> String {
     let thousandths = (value * 1000.0 + 0.5) as u64;
@@ -256,7 +250,7 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Nothing if it is as anybody expects.
+/// Empty for the defaults.
 fn success_text(restart: &Restart) -> String {
     let default: ExitSet = [ExitStatus::Code(0)].into_iter().collect();
     let mut parts = Vec::new();
@@ -270,23 +264,23 @@ fn success_text(restart: &Restart) -> String {
 }
 
 fn list(set: &ExitSet) -> String {
-    let shown = |status| match status {
+    let status_text = |status| match status {
         ExitStatus::Code(code) => code.to_string(),
         ExitStatus::Signal(signal) => signal.to_string(),
     };
-    let all: Vec<String> = set.iter().map(shown).collect();
+    let all: Vec<String> = set.iter().map(status_text).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
-fn consequence_text(consequence: ExitAction) -> &'static str {
-    match consequence {
+fn exit_action_text(action: ExitAction) -> &'static str {
+    match action {
         ExitAction::Shutdown => "shutdown",
         ExitAction::Ignore => "ignore",
     }
 }
 
 fn stop_text(service: &Service) -> String {
-    let whom = match service.stop.kill_mode {
+    let receiver = match service.stop.kill_mode {
         KillMode::Mixed => "to the main process",
         KillMode::Group => "to the process group",
         KillMode::Process => "to the main process only",
@@ -294,11 +288,11 @@ fn stop_text(service: &Service) -> String {
     let delay = service.stop.delay;
     let delay =
         if delay.is_zero() { String::new() } else { format!("not ready for {}, then ", format_duration(delay)) };
-    format!("{delay}{} {whom}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
+    format!("{delay}{} {receiver}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
 }
 
 fn output_text(process: &Process) -> String {
-    let to = |output| match output {
+    let output_name = |output| match output {
         Output::Inherit => "inherited",
         Output::Null => "dropped",
         Output::Prefix => "prefixed",
@@ -307,10 +301,10 @@ fn output_text(process: &Process) -> String {
         return String::new();
     }
     let file = process.log_file.as_ref().map_or_else(String::new, |file| {
-        let (path, size, count) = (shown(&file.path), size_text(file.max_size), file.max_files);
+        let (path, size, count) = (&file.path, size_text(file.max_size), file.max_files);
         format!(", both to {path} (rotated at {size}, {count} kept)")
     });
-    format!("stdout {}, stderr {}{file}", to(process.stdout), to(process.stderr))
+    format!("stdout {}, stderr {}{file}", output_name(process.stdout), output_name(process.stderr))
 }
 
 fn limit_text(limit: &Limit) -> String {
@@ -322,11 +316,11 @@ fn limit_text(limit: &Limit) -> String {
 }
 
 fn settings_text(process: &Process) -> String {
-    let parts = [
+    let settings = [
         process.umask.map(|umask| format!("umask {umask:04o}")),
         process.nice.map(|nice| format!("nice {nice}")),
         process.oom_score_adj.map(|adj| format!("oom_score_adj {adj}")),
         process.no_new_privs.then(|| "no new privileges".to_owned()),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

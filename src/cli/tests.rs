@@ -1,4 +1,4 @@
-//! What the words on the command line come to.
+//! Command lines and what they are parsed to.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn words(line: &[&str]) -> Vec<OsString> {
     std::iter::once("keepalive").chain(line.iter().copied()).map(OsString::from).collect()
 }
 
-/// The words of `line`, split at blanks.
+/// Checks what `line`, split at spaces, is parsed to.
 #[track_caller]
 fn check(line: &str, expect: Invocation) {
     let split: Vec<&str> = line.split_whitespace().collect();
@@ -20,10 +20,10 @@ fn check(line: &str, expect: Invocation) {
 }
 
 #[track_caller]
-fn check_error(line: &str, message: &str, remedy: &str) {
+fn check_error(line: &str, message: &str, hint: &str) {
     let split: Vec<&str> = line.split_whitespace().collect();
     let found = read(&words(&split)).map_err(|error| UsageError { command: "", ..error });
-    assert_eq!(found, Err(UsageError::new(message, remedy)), "{line}");
+    assert_eq!(found, Err(UsageError::new(message, hint)), "{line}");
 }
 
 fn supervise(config: Option<&str>, main: &[&str]) -> Invocation {
@@ -36,7 +36,7 @@ fn init(options: Options) -> Invocation {
 }
 
 #[test]
-fn without_a_command_a_service_set_is_meant() {
+fn keepalive_without_a_command_supervises_a_service_set() {
     check("", supervise(None, &[]));
     check("run", supervise(None, &[]));
     check("-c a.toml", supervise(Some("a.toml"), &[]));
@@ -52,7 +52,7 @@ fn a_command_joins_the_set_of_a_file() {
 }
 
 #[test]
-fn a_command_alone_is_init_mode() {
+fn a_command_without_a_file_runs_in_init_mode() {
     check("-- sleep 5", init(Options::default()));
     let options = Options {
         group: true,
@@ -77,7 +77,7 @@ fn a_command_alone_is_init_mode() {
 }
 
 #[test]
-fn what_follows_the_dashes_is_left_alone() {
+fn arguments_after_the_dashes_are_not_parsed() {
     let command = ["--help", "--", "-c", ""].map(OsString::from);
     let mut line = words(&["--"]);
     line.extend(command.clone());
@@ -85,17 +85,17 @@ fn what_follows_the_dashes_is_left_alone() {
 }
 
 #[test]
-fn help_and_version_are_found_where_people_type_them() {
+fn help_and_version_are_accepted_in_every_position() {
     check("--help", Invocation::Help(help::general()));
     check("-gh", Invocation::Help(help::general()));
-    check("run --help", Invocation::Help(help::of_command("run")));
-    check("check -h", Invocation::Help(help::of_command("check")));
+    check("run --help", Invocation::Help(help::for_command_name("run")));
+    check("check -h", Invocation::Help(help::for_command_name("check")));
     check("-V", Invocation::Version);
     check("check --version", Invocation::Version);
 }
 
 #[test]
-fn check_takes_a_file_and_a_form() {
+fn check_takes_a_file_and_an_output_format() {
     check("check", Invocation::Check { config: None, form: Form::Text });
     check("-c a.toml check", Invocation::Check { config: Some("a.toml".into()), form: Form::Text });
     check("check --json -c a.toml", Invocation::Check { config: Some("a.toml".into()), form: Form::Json });
@@ -122,7 +122,7 @@ fn run_describes_one_service() {
 }
 
 #[test]
-fn a_service_is_called_as_its_program() {
+fn a_service_gets_the_name_of_its_program() {
     for (program, name) in [
         ("/usr/bin/node", "node"),
         ("./my server.sh", "my-server-sh"),
@@ -138,7 +138,7 @@ fn a_service_is_called_as_its_program() {
 }
 
 #[test]
-fn a_command_without_the_dashes_is_shown_with_them() {
+fn a_command_without_the_dashes_gets_a_hint_with_them() {
     check_error("node app.js", "unknown command `node`", "to run it as a command: keepalive -- node app.js");
     check_error("-g sh -c x -- y", "unknown command `sh`", "to run it as a command: keepalive -g -- sh -c x -- y");
     check_error(
@@ -147,15 +147,15 @@ fn a_command_without_the_dashes_is_shown_with_them() {
         "write the command after `--`: keepalive run -- node app.js",
     );
     let line = words(&["sh", "-c", "echo it's $HOME"]);
-    let remedy = "to run it as a command: keepalive -- sh -c \"echo it's \"'$HOME'";
-    assert_eq!(read(&line), Err(UsageError::new("unknown command `sh`", remedy)));
+    let hint = "to run it as a command: keepalive -- sh -c \"echo it's \"'$HOME'";
+    assert_eq!(read(&line), Err(UsageError::new("unknown command `sh`", hint)));
 }
 
 #[test]
-fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
+fn reserved_and_misspelt_commands_have_different_errors() {
     check_error("reexec", "`keepalive reexec` is not supported yet", "");
-    let remedy = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
-    check_error("chekc", "unknown command `chekc`", remedy);
+    let hint = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
+    check_error("chekc", "unknown command `chekc`", hint);
     check_error(
         "run --listen tcp://0:80 -- x",
         "`--listen` needs NAME=ADDRESS, found `tcp://0:80`",
@@ -165,7 +165,7 @@ fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
 }
 
 #[test]
-fn wrong_options_say_what_would_be_right() {
+fn invalid_options_get_a_hint() {
     check_error("--grase=5s -- x", "unknown option `--grase`", "did you mean `--grace`?");
     check_error("-x", "unknown option `-x`", "");
     check_error("--grace=5 -- x", "`--grace` needs a duration, found `5`", "add a unit: --grace=5s");
@@ -186,7 +186,7 @@ fn wrong_options_say_what_would_be_right() {
 }
 
 #[test]
-fn options_in_the_wrong_place_say_where_they_belong() {
+fn misplaced_options_get_a_hint() {
     check_error("-g", "`-g` needs a command after `--`", "keepalive -g -- CMD [ARG…]");
     check_error("--", "a command is missing after `--`", "keepalive -- CMD [ARG…]");
     check_error("run --name x", "`--name` needs a command after `--`", "keepalive run --name x -- CMD [ARG…]");
@@ -206,14 +206,14 @@ fn options_in_the_wrong_place_say_where_they_belong() {
 }
 
 #[test]
-fn a_usage_error_ends_with_where_to_read_more() {
+fn a_usage_error_ends_with_a_reference_to_the_help() {
     let error = UsageError::new("unknown command `x`", "one\ntwo");
     assert_eq!(error.to_string(), "keepalive: unknown command `x`\n  one\n  two\nsee keepalive --help\n");
 }
 
 #[test]
-fn every_later_command_is_refused_as_such() {
-    for command in LATER {
+fn every_reserved_command_is_refused() {
+    for command in RESERVED_COMMANDS {
         let message = format!("`keepalive {command}` is not supported yet");
         assert_eq!(read(&words(&[command, "web"])), Err(UsageError::new(message, "")));
     }

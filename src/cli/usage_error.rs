@@ -1,27 +1,27 @@
-//! A command line that is wrong.
+//! Errors in the command line.
 
 use std::fmt;
 
 use crate::control::EXIT_FAILURE;
 use crate::model::exit_code::USAGE;
 
-/// The words make no sense; exit code 2.
+/// An invalid command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
     /// What is wrong.
     pub message: String,
-    /// What would be right; may be empty.
-    pub remedy: String,
-    /// The command whose help says more; empty: the general one.
+    /// The correct usage; may be empty.
+    pub hint: String,
+    /// The command whose `--help` the message refers to; empty for the general help.
     pub command: &'static str,
 }
 
 impl UsageError {
-    pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { message: message.into(), remedy: remedy.into(), command: "" }
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), command: "" }
     }
 
-    /// The exit code: 2, but for a probe 1, as HEALTHCHECK has no other for no.
+    /// The exit code: 2, or 1 for `health`, since Docker reserves 2 in a HEALTHCHECK.
     #[must_use]
     pub fn code(&self) -> u8 {
         if self.command == "health" { EXIT_FAILURE } else { USAGE }
@@ -29,13 +29,13 @@ impl UsageError {
 }
 
 impl fmt::Display for UsageError {
-    /// The message, the remedy, where to read more; each on a line.
+    /// Writes the message, the hint and a reference to the help, each on its own line.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "keepalive: {}", self.message)?;
-        if !self.remedy.is_empty() {
-            writeln!(formatter, "  {}", self.remedy.replace('\n', "\n  "))?;
+        if !self.hint.is_empty() {
+            writeln!(formatter, "  {}", self.hint.replace('\n', "\n  "))?;
         }
-        let blank = if self.command.is_empty() { "" } else { " " };
-        writeln!(formatter, "see keepalive {}{blank}--help", self.command)
+        let separator = if self.command.is_empty() { "" } else { " " };
+        writeln!(formatter, "see keepalive {}{separator}--help", self.command)
     }
 }

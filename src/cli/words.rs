@@ -1,4 +1,4 @@
-//! Reads single words of the command line, and prints command lines.
+//! Reads single words of the command line, and formats command lines.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -8,28 +8,29 @@ use lexopt::{Arg, Parser};
 use super::usage_error::UsageError;
 use crate::config::nearest;
 
-/// The next word: `-x`, `--long` or what is no option.
+/// Reads the next word: `-x`, `--long` or an operand.
 pub(super) fn next(parser: &mut Parser) -> Result<Option<String>, UsageError> {
     match parser.next() {
         Ok(Some(Arg::Short(letter))) => Ok(Some(format!("-{letter}"))),
         Ok(Some(Arg::Long(name))) => Ok(Some(format!("--{name}"))),
         Ok(Some(Arg::Value(word))) => Ok(Some(word.to_string_lossy().into_owned())),
         Ok(None) => Ok(None),
-        Err(error) => Err(UsageError::new(plain(&error), "")),
+        Err(error) => Err(UsageError::new(error_text(&error), "")),
     }
 }
 
-/// The value of the option that was read last.
+/// Reads the value of the last option.
 pub(super) fn value(parser: &mut Parser) -> Result<OsString, UsageError> {
-    parser.value().map_err(|error| UsageError::new(plain(&error), ""))
+    parser.value().map_err(|error| UsageError::new(error_text(&error), ""))
 }
 
-pub(super) fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
-    path_of("-c", parser)
+/// Reads the value of `--config`.
+pub(super) fn config_path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    path("-c", parser)
 }
 
-/// The value of the option `name`, a file.
-pub(super) fn path_of(name: &str, parser: &mut Parser) -> Result<PathBuf, UsageError> {
+/// Reads the value of the option `name`, a path.
+pub(super) fn path(name: &str, parser: &mut Parser) -> Result<PathBuf, UsageError> {
     let path = PathBuf::from(value(parser)?);
     if path.as_os_str().is_empty() {
         return Err(UsageError::new(format!("`{name}` needs a file, found an empty name"), "is a variable not set?"));
@@ -37,14 +38,14 @@ pub(super) fn path_of(name: &str, parser: &mut Parser) -> Result<PathBuf, UsageE
     Ok(path)
 }
 
-/// The value of the option `name`, which must be text.
+/// Reads the value of the option `name`, which must be UTF-8.
 pub(super) fn text(name: &str, parser: &mut Parser) -> Result<String, UsageError> {
     value(parser)?.into_string().map_err(|value| {
         UsageError::new(format!("the value of `{name}` is not UTF-8: `{}`", value.to_string_lossy()), "")
     })
 }
 
-fn plain(error: &lexopt::Error) -> String {
+fn error_text(error: &lexopt::Error) -> String {
     match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("`{option}` needs a value"),
         lexopt::Error::UnexpectedValue { option, value } => {
@@ -60,13 +61,12 @@ fn plain(error: &lexopt::Error) -> String {
 }
 
 pub(super) fn unknown_option(name: &str, known: &[&str]) -> UsageError {
-    let remedy =
-        nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
-    UsageError::new(format!("unknown option `{name}`"), remedy)
+    let hint = nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+    UsageError::new(format!("unknown option `{name}`"), hint)
 }
 
-/// A command line as it can be typed again.
-pub(super) fn shown(first: &str, words: &[OsString]) -> String {
+/// Formats a command line for a shell, quoted where necessary.
+pub(super) fn command_line(first: &str, words: &[OsString]) -> String {
     let words = words.iter().map(|word| word.to_string_lossy());
     let quoted =
         words.map(|word| shlex::try_quote(&word).map_or_else(|_| word.to_string(), |quoted| quoted.into_owned()));
@@ -74,7 +74,7 @@ pub(super) fn shown(first: &str, words: &[OsString]) -> String {
     all.join(" ")
 }
 
-/// The program's name for `--name`'s default: the last part of a path.
+/// The last part of the path of a program.
 pub(super) fn base_name(program: &OsStr) -> String {
     let text = program.to_string_lossy();
     text.rsplit('/').next().unwrap_or_default().to_owned()

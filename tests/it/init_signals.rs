@@ -103,8 +103,8 @@ fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
     });
 }
 
-// README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM, of a
-// lower number than SIGCHLD, is taken before we can know of the stop.
+// README: "If the command is stopped when it receives SIGTERM, SIGINT or SIGQUIT, keepalive continues it". Here both come
+// at once: SIGTERM, of a lower number than SIGCHLD, is taken before we can know of the stop.
 #[test]
 fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
     in_every_place(|place| {

@@ -1,4 +1,4 @@
-//! What is in the scripts; that the shells understand them is tested with the shells.
+//! The content of the scripts. `tests/it` tests them with the shells.
 
 use super::*;
 
@@ -17,16 +17,16 @@ fn every_command_and_option_is_in_every_script() {
 }
 
 #[test]
-fn no_mark_is_left() {
+fn every_placeholder_is_replaced() {
     for script in [bash(), zsh(), fish()] {
-        for mark in ["@VALUES@", "@OPTIONS@", "@OPERANDS@", "@COMMANDS@", "@CASES@", "@LINES@", "@VALUED@"] {
-            assert!(!script.contains(mark), "{mark} in\n{script}");
+        for placeholder in ["@VALUES@", "@OPTIONS@", "@OPERANDS@", "@COMMANDS@", "@CASES@", "@LINES@", "@VALUED@"] {
+            assert!(!script.contains(placeholder), "{placeholder} in\n{script}");
         }
     }
 }
 
 #[test]
-fn fish_offers_no_files_beside_what_there_is_to_choose_from() {
+fn fish_offers_no_files_beside_a_choice() {
     let script = fish();
     let open: Vec<&str> = script.lines().filter(|line| line.contains(" -r -a ")).collect();
     assert!(open.is_empty() && script.contains("-l restart -r -x -a 'always on-failure never'"), "{open:?}");

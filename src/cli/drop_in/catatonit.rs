@@ -2,18 +2,17 @@
 
 use std::ffi::OsString;
 
-use super::super::invocation::Stream;
-use super::answer::{Answer, Context, LICENCE, Output};
-use super::getopt::{Getopt, Known, Opt};
+use super::getopt::{Getopt, KnownOptions, Opt};
+use super::parsed::{Context, LICENCE, Output, Parsed};
 
 use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
 
-/// What it says to be, which `docker info` reads.
+/// `docker info` parses it.
 const VERSION: &str = "tini version 0.2.1_catatonit\n";
 const LETTERS: &str = "ghLPV";
 const NAMES: &[(&str, u8)] = &[("version", b'V')];
-/// What a terminal stops programs with is for the command alone.
+/// The stop signals of the terminal: the command receives them itself.
 const NEVER_FORWARDED: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
 const USAGE: &str = "usage: catatonit [-ghLPV] [--] <progname> [<arguments>...]\n";
 const HELP: &str = "
@@ -28,11 +27,11 @@ The source code can be found at <https://github.com/openSUSE/catatonit/>.
 For bug reporting instructions, please see: <https://bugs.opensuse.org/>.
 ";
 
-pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Parsed {
     let variable = context.variable;
     let error = |what: &str| format!("ERROR (catatonit:{}): {what}\n", context.id);
     if variable("CATATONIT_LOG").is_some() {
-        return Err(Output::wrong(error("CATATONIT_LOG is reserved for future use")));
+        return Err(Output::error(error("CATATONIT_LOG is reserved for future use")));
     }
     let mut options = Options {
         compat: Compat::Catatonit,
@@ -41,14 +40,14 @@ pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> 
         verbosity: u8::from(variable("CATATONIT_DEBUG").is_some()),
         ..Options::default()
     };
-    let known = Known { letters: LETTERS, names: NAMES, permutes: variable("POSIXLY_CORRECT").is_none() };
+    let known = KnownOptions { letters: LETTERS, names: NAMES, permutes: variable("POSIXLY_CORRECT").is_none() };
     let mut getopt = Getopt::new(program, known, words);
-    while let Some(option) = getopt.next().map_err(|line| Output::wrong(line + USAGE))? {
+    while let Some(option) = getopt.next().map_err(|line| Output::error(line + USAGE))? {
         set(&mut options, &option)?;
     }
-    let command = getopt.rest();
+    let command = getopt.operands();
     if command.is_empty() && options.placement != Placement::NoCommand {
-        return Err(Output::wrong(error("missing program name") + USAGE));
+        return Err(Output::error(error("missing program name") + USAGE));
     }
     Ok((options, command))
 }
@@ -57,9 +56,9 @@ fn set(options: &mut Options, option: &Opt) -> Result<(), Output> {
     match option.letter {
         b'g' => options.group = true,
         b'P' => options.placement = Placement::NoCommand,
-        b'h' => return Err(Output { stream: Stream::Stderr, text: format!("{USAGE}{HELP}"), code: 0 }),
-        b'L' => return Err(Output::asked_for(LICENCE)),
-        b'V' => return Err(Output::asked_for(VERSION)),
+        b'h' => return Err(Output::requested_on_stderr(format!("{USAGE}{HELP}"))),
+        b'L' => return Err(Output::requested(LICENCE)),
+        b'V' => return Err(Output::requested(VERSION)),
         _ => {}
     }
     Ok(())

@@ -1,25 +1,26 @@
 //! dumb-init.
 
-use super::super::invocation::Stream;
-use super::answer::{Answer, Context, Output};
-use super::getopt::{Getopt, Known, Opt, leading_number};
+use std::ffi::OsString;
+
+use super::getopt::{Getopt, KnownOptions, Opt, leading_number};
+use super::parsed::{Context, Output, Parsed};
 
 use crate::init::{Compat, Options, Placement, Subreaper};
 use crate::model::Signal;
-use std::ffi::OsString;
 
 const VERSION: &str = "dumb-init v1.2.5\n";
-const KNOWN: Known = Known {
+const KNOWN: KnownOptions = KnownOptions {
     letters: "hvVcr:",
     names: &[("help", b'h'), ("single-child", b'c'), ("rewrite", b'r'), ("verbose", b'v'), ("version", b'V')],
     permutes: false,
 };
-/// What a terminal stops programs with. A session without a shell does not heed it, so that it becomes SIGSTOP there.
-const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTOU, Signal::TTIN];
-/// The largest signal that can be rewritten.
-const LARGEST: i64 = 31;
+/// The stop signals of a terminal. The kernel discards them in an orphaned process group, which a new session is, so
+/// SIGSTOP replaces them there.
+const TERMINAL_STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTOU, Signal::TTIN];
+/// The largest signal number that can be rewritten.
+const MAX_SIGNAL: i64 = 31;
 
-pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Parsed {
     let mut options = Options {
         compat: Compat::DumbInit,
         subreaper: Subreaper::No,
@@ -30,18 +31,18 @@ pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> 
         ..Options::default()
     };
     let mut getopt = Getopt::new(program, KNOWN, words);
-    while let Some(option) = getopt.next().map_err(Output::wrong)? {
+    while let Some(option) = getopt.next().map_err(Output::error)? {
         set(&mut options, &option, program)?;
     }
-    let command = getopt.rest();
+    let command = getopt.operands();
     if command.is_empty() {
-        return Err(Output::wrong(format!(
+        return Err(Output::error(format!(
             "Usage: {program} [option] program [args]\nTry {program} --help for full usage.\n"
         )));
     }
-    heed_environment(&mut options, context);
+    apply_environment(&mut options, context);
     if options.placement == Placement::NewSession {
-        let untouched = STOPS.into_iter().filter(|stop| options.rewrite.iter().all(|(from, _)| from != stop));
+        let untouched = TERMINAL_STOPS.into_iter().filter(|stop| options.rewrite.iter().all(|(from, _)| from != stop));
         let rewrites: Vec<_> = untouched.map(|stop| (stop, Some(Signal::STOP))).collect();
         options.rewrite.extend(rewrites);
     }
@@ -50,42 +51,38 @@ pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> 
 
 fn set(options: &mut Options, option: &Opt, program: &str) -> Result<(), Output> {
     match option.letter {
-        b'h' => return Err(told(usage(program))),
-        b'V' => return Err(told(VERSION.to_owned())),
+        b'h' => return Err(Output::requested_on_stderr(usage(program))),
+        b'V' => return Err(Output::requested_on_stderr(VERSION)),
         b'v' => options.verbosity = 1,
-        b'c' => stay_in_our_session(options),
-        b'r' => options.rewrite.push(rewrite(&option.value.to_string_lossy()).ok_or_else(not_a_rewrite)?),
+        b'c' => use_same_session(options),
+        b'r' => options.rewrite.push(rewrite(&option.value.to_string_lossy()).ok_or_else(invalid_rewrite)?),
         _ => {}
     }
     Ok(())
 }
 
-fn told(text: String) -> Output {
-    Output { stream: Stream::Stderr, text, code: 0 }
-}
-
-fn stay_in_our_session(options: &mut Options) {
+fn use_same_session(options: &mut Options) {
     options.placement = Placement::SameSession;
     options.group = false;
 }
 
-fn heed_environment(options: &mut Options, context: &Context<'_>) {
-    let is = |name: &str, wanted: &str| (context.variable)(name).is_some_and(|value| value == wanted);
+fn apply_environment(options: &mut Options, context: &Context<'_>) {
+    let is = |name: &str, expected: &str| (context.variable)(name).is_some_and(|value| value == expected);
     if is("DUMB_INIT_DEBUG", "1") {
         options.verbosity = 1;
         options.startup_messages.push("Running in debug mode.");
     }
     if is("DUMB_INIT_SETSID", "0") {
-        stay_in_our_session(options);
+        use_same_session(options);
         options.startup_messages.push("Not running in setsid mode.");
     }
 }
 
-/// `FROM:TO` as sscanf(3) reads `%d:%d`; what comes after is of no interest.
+/// Parses `FROM:TO` as sscanf(3) reads `%d:%d`; the rest of `text` is ignored.
 fn rewrite(text: &str) -> Option<(Signal, Option<Signal>)> {
     let (from, rest) = number(text)?;
     let (to, _) = number(rest.strip_prefix(':')?)?;
-    let signal = |number: i64| Signal::new(u8::try_from(number).ok().filter(|_| number <= LARGEST)?);
+    let signal = |number: i64| Signal::new(u8::try_from(number).ok().filter(|_| number <= MAX_SIGNAL)?);
     match to {
         0 => Some((signal(from)?, None)),
         to => Some((signal(from)?, Some(signal(to)?))),
@@ -97,10 +94,10 @@ fn number(text: &str) -> Option<(i64, &str)> {
     (rest.len() < text.len()).then_some((number, rest))
 }
 
-fn not_a_rewrite() -> Output {
-    Output::wrong(format!(
+fn invalid_rewrite() -> Output {
+    Output::error(format!(
         "\
-Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and {LARGEST}.
+Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and {MAX_SIGNAL}.
 This option can be specified multiple times.
 Use --help for full usage.
 "

@@ -1,88 +1,84 @@
-//! Options as getopt_long(3) reads them: letters in one word, names after `--` that may be cut short, a value in the same
-//! word or the next, `--` before the rest.
+//! Parses options as getopt_long(3) does: several letters in one word, unique abbreviations of long names, a value in the
+//! same word or in the next one, and `--` before the operands.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// What options a program has.
+/// The options of a program.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
-    /// The letters, each with a colon after it if it takes a value.
+pub(super) struct KnownOptions {
+    /// The short options, as in getopt(3): a colon follows each letter that takes a value.
     pub(super) letters: &'static str,
-    /// The names, each with the letter that means the same. Whether there is a value is the letter's matter.
+    /// The long options, each with its short option, which determines whether it takes a value.
     pub(super) names: &'static [(&'static str, u8)],
-    /// Whether it goes on after a word that is no option, as glibc does unless it is told not to; or stops there, as
-    /// POSIX has it, and from there on words are the command's.
+    /// Whether options may follow operands, as in glibc. Otherwise options end at the first operand, as in POSIX.
     pub(super) permutes: bool,
 }
 
-/// A reader of options.
 pub(super) struct Getopt<'a> {
     program: &'a str,
-    known: Known,
+    known: KnownOptions,
     words: &'a [OsString],
-    /// What is left of a word of several letters.
+    /// The letters of the current word that have not been parsed yet.
     cluster: &'a [u8],
-    /// Words that are no options, and were passed over.
-    passed: Vec<OsString>,
+    /// Operands that were found before or between options.
+    operands: Vec<OsString>,
 }
 
-/// One option.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Opt {
     pub(super) letter: u8,
-    /// Empty if it takes none.
+    /// Empty if the option takes no value.
     pub(super) value: OsString,
 }
 
-/// A word of the command line, as far as it concerns options.
+/// A word of the command line.
 enum Word<'a> {
-    /// `-abc`; the letters are in the cluster.
+    /// `-abc`; the letters are in `Getopt::cluster`.
     Letters,
-    /// `--name`, `--name=value`.
+    /// `--name` or `--name=value`, without the dashes.
     Name(&'a [u8]),
-    /// Nothing more.
-    End,
+    EndOfOptions,
 }
 
 impl<'a> Getopt<'a> {
-    pub(super) fn new(program: &'a str, known: Known, words: &'a [OsString]) -> Self {
-        Self { program, known, words, cluster: &[], passed: Vec::new() }
+    pub(super) fn new(program: &'a str, known: KnownOptions, words: &'a [OsString]) -> Self {
+        Self { program, known, words, cluster: &[], operands: Vec::new() }
     }
 
-    /// The next option.
+    /// Parses the next option.
     ///
     /// # Errors
-    /// The line that getopt_long(3) prints about a wrong one.
+    /// The line that getopt_long(3) prints about an invalid option.
     pub(super) fn next(&mut self) -> Result<Option<Opt>, String> {
         if self.cluster.is_empty() {
             match self.next_word() {
                 Word::Letters => {}
-                Word::Name(name) => return self.named(name).map(Some).map_err(|line| self.complaint(&line)),
-                Word::End => return Ok(None),
+                Word::Name(name) => return self.parse_long(name).map(Some).map_err(|error| self.error_line(&error)),
+                Word::EndOfOptions => return Ok(None),
             }
         }
         let Some((&letter, rest)) = self.cluster.split_first() else { return Ok(None) };
         self.cluster = rest;
-        let shown = letter.escape_ascii();
+        let printable = letter.escape_ascii();
         match self.takes_value(letter) {
-            None => Err(self.complaint(&format!("invalid option -- '{shown}'"))),
+            None => Err(self.error_line(&format!("invalid option -- '{printable}'"))),
             Some(false) => Ok(Some(Opt { letter, value: OsString::new() })),
             Some(true) => match self.value() {
                 Some(value) => Ok(Some(Opt { letter, value })),
-                None => Err(self.complaint(&format!("option requires an argument -- '{shown}'"))),
+                None => Err(self.error_line(&format!("option requires an argument -- '{printable}'"))),
             },
         }
     }
 
-    /// What comes after the options, or stood between them.
-    pub(super) fn rest(mut self) -> Vec<OsString> {
-        self.passed.extend_from_slice(self.words);
-        self.passed
+    /// Returns all operands.
+    pub(super) fn operands(mut self) -> Vec<OsString> {
+        self.operands.extend_from_slice(self.words);
+        self.operands
     }
 
-    fn complaint(&self, what: &str) -> String {
-        format!("{}: {what}\n", self.program)
+    fn error_line(&self, error: &str) -> String {
+        format!("{}: {error}\n", self.program)
     }
 
     fn next_word(&mut self) -> Word<'a> {
@@ -90,7 +86,7 @@ impl<'a> Getopt<'a> {
             match word.as_bytes() {
                 b"--" => {
                     self.words = rest;
-                    return Word::End;
+                    return Word::EndOfOptions;
                 }
                 [b'-', b'-', name @ ..] if !self.known.names.is_empty() => {
                     self.words = rest;
@@ -101,21 +97,21 @@ impl<'a> Getopt<'a> {
                     return Word::Letters;
                 }
                 _ if self.known.permutes => {
-                    self.passed.push(word.clone());
+                    self.operands.push(word.clone());
                     self.words = rest;
                 }
                 _ => break,
             }
         }
-        Word::End
+        Word::EndOfOptions
     }
 
-    /// `word` is what follows `--`.
-    fn named(&mut self, word: &[u8]) -> Result<Opt, String> {
+    /// Parses a long option, without its dashes.
+    fn parse_long(&mut self, word: &[u8]) -> Result<Opt, String> {
         let mut parts = word.splitn(2, |byte| *byte == b'=');
-        let asked = parts.next().unwrap_or_default();
+        let given = parts.next().unwrap_or_default();
         let value = parts.next();
-        let (name, letter) = self.find(asked).map_err(|found| complaint_about(word, &found))?;
+        let (name, letter) = self.find(given).map_err(|candidates| unresolved_name(word, &candidates))?;
         match (self.takes_value(letter), value) {
             (Some(true), Some(value)) => Ok(Opt { letter, value: OsStr::from_bytes(value).to_owned() }),
             (Some(true), None) => match self.value() {
@@ -127,18 +123,21 @@ impl<'a> Getopt<'a> {
         }
     }
 
-    /// The option that is called so, or the only one whose name begins so; otherwise all whose name does.
-    fn find(&self, asked: &[u8]) -> Result<(&'static str, u8), Vec<&'static str>> {
-        let begins_so = |(name, _): &&(&str, u8)| name.as_bytes().starts_with(asked);
-        let found: Vec<_> = self.known.names.iter().filter(begins_so).copied().collect();
-        let exact = found.iter().find(|(name, _)| name.as_bytes() == asked).copied();
-        match (exact, found.as_slice()) {
+    /// Resolves a long name or a unique abbreviation.
+    ///
+    /// # Errors
+    /// All names that begin with `given`.
+    fn find(&self, given: &[u8]) -> Result<(&'static str, u8), Vec<&'static str>> {
+        let matches = |(name, _): &&(&str, u8)| name.as_bytes().starts_with(given);
+        let candidates: Vec<_> = self.known.names.iter().filter(matches).copied().collect();
+        let exact = candidates.iter().find(|(name, _)| name.as_bytes() == given).copied();
+        match (exact, candidates.as_slice()) {
             (Some(option), _) | (None, &[option]) => Ok(option),
-            (None, _) => Err(found.into_iter().map(|(name, _)| name).collect()),
+            (None, _) => Err(candidates.into_iter().map(|(name, _)| name).collect()),
         }
     }
 
-    /// `None`: there is no such letter.
+    /// Whether the short option takes a value; `None` if the program has no such option.
     fn takes_value(&self, letter: u8) -> Option<bool> {
         let letters = self.known.letters.as_bytes();
         let position = letters.iter().position(|known| *known == letter && letter != b':')?;
@@ -155,18 +154,18 @@ impl<'a> Getopt<'a> {
     }
 }
 
-/// `word` names none, or more than one.
-fn complaint_about(word: &[u8], found: &[&str]) -> String {
+/// The error for a long option that matches no name or several.
+fn unresolved_name(word: &[u8], candidates: &[&str]) -> String {
     let word = String::from_utf8_lossy(word);
-    if found.is_empty() {
+    if candidates.is_empty() {
         return format!("unrecognized option '--{word}'");
     }
-    let names: Vec<_> = found.iter().map(|name| format!("'--{name}'")).collect();
+    let names: Vec<_> = candidates.iter().map(|name| format!("'--{name}'")).collect();
     format!("option '--{word}' is ambiguous; possibilities: {}", names.join(" "))
 }
 
-/// The number at the beginning of `text` as strtol(3) reads it, and what comes after it; without digits 0 and all of
-/// `text`. Out of range it is the nearest that there is.
+/// Parses the number at the beginning of `text` as strtol(3) does, and returns it with the rest of `text`. Without digits
+/// the result is 0 and all of `text`. A number that is out of range is clamped.
 pub(super) fn leading_number(text: &str) -> (i64, &str) {
     let unsigned = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let (sign, digits) = match unsigned.strip_prefix('-') {

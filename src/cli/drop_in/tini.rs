@@ -1,30 +1,30 @@
-//! tini, and docker-init and podman-init, which are tini by another name.
+//! tini, docker-init and podman-init; all three are tini.
 //!
-//! On purpose it stops at the first word that is no option, so that `tini ls -l` runs `ls -l` whatever libc tini was
-//! built with.
+//! Options end at the first operand, so that `tini ls -l` always runs `ls -l`. The original does so only with musl; with
+//! glibc it parses `-l` as its own option.
 
 use std::ffi::OsString;
 
-use super::answer::{Answer, Context, LICENCE, Output};
-use super::getopt::{Getopt, Known, Opt, leading_number};
+use super::getopt::{Getopt, KnownOptions, Opt, leading_number};
+use super::parsed::{Context, LICENCE, Output, Parsed};
 
 use crate::init::{Compat, Options, Subreaper};
 use crate::model::{ExitStatus, Signal};
 
-/// What it says to be, which `docker info` reads.
+/// `docker info` parses it.
 const VERSION: &str = "tini version 0.19.0";
 const SUBREAPER: &str = "TINI_SUBREAPER";
 const VERBOSITY: &str = "TINI_VERBOSITY";
 const GROUP: &str = "TINI_KILL_PROCESS_GROUP";
-const KNOWN: Known = Known { letters: "p:hvwgle:s", names: &[], permutes: false };
-/// Warnings are told, nothing else.
+const KNOWN: KnownOptions = KnownOptions { letters: "p:hvwgle:s", names: &[], permutes: false };
+/// Errors and warnings.
 const DEFAULT_VERBOSITY: u8 = 1;
 
-pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Answer {
+pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> Parsed {
     if let [only] = words
         && only == "--version"
     {
-        return Err(Output::asked_for(format!("{VERSION}\n")));
+        return Err(Output::requested(format!("{VERSION}\n")));
     }
     let mut options = Options {
         compat: Compat::Tini,
@@ -33,38 +33,38 @@ pub(super) fn read(program: &str, words: &[OsString], context: &Context<'_>) -> 
         ..Options::default()
     };
     let mut getopt = Getopt::new(program, KNOWN, words);
-    while let Some(option) = getopt.next().map_err(|line| Output::wrong(line + &usage(program)))? {
+    while let Some(option) = getopt.next().map_err(|line| Output::error(line + &usage(program)))? {
         set(&mut options, &option, program, context)?;
     }
-    let command = getopt.rest();
+    let command = getopt.operands();
     if command.is_empty() {
-        return Err(Output::wrong(usage(program)));
+        return Err(Output::error(usage(program)));
     }
-    heed_environment(&mut options, context);
+    apply_environment(&mut options, context);
     Ok((options, command))
 }
 
 fn set(options: &mut Options, option: &Opt, program: &str, context: &Context<'_>) -> Result<(), Output> {
     let value = option.value.to_string_lossy();
-    let not_valid = |letter: char| {
-        Output::wrong(format!("[FATAL tini ({})] Not a valid option for -{letter}: {value}\n", context.id))
+    let invalid = |letter: char| {
+        Output::error(format!("[FATAL tini ({})] Not a valid option for -{letter}: {value}\n", context.id))
     };
     match option.letter {
-        b'h' => return Err(Output::asked_for(usage(program))),
-        b'l' => return Err(Output::asked_for(LICENCE)),
+        b'h' => return Err(Output::requested(usage(program))),
+        b'l' => return Err(Output::requested(LICENCE)),
         b's' => options.subreaper = Subreaper::Yes,
         b'v' => options.verbosity = options.verbosity.saturating_add(1),
         b'w' => options.warn_on_reap = true,
         b'g' => options.group = true,
-        b'p' => options.parent_death_signal = Some(signal(&value).ok_or_else(|| not_valid('p'))?),
-        b'e' => options.remap_exit.insert(ExitStatus::Code(exit_code(&value).ok_or_else(|| not_valid('e'))?)),
+        b'p' => options.parent_death_signal = Some(signal(&value).ok_or_else(|| invalid('p'))?),
+        b'e' => options.remap_exit.insert(ExitStatus::Code(exit_code(&value).ok_or_else(|| invalid('e'))?)),
         _ => {}
     }
     Ok(())
 }
 
-/// It comes after the options and wins.
-fn heed_environment(options: &mut Options, context: &Context<'_>) {
+/// Environment variables take precedence over options.
+fn apply_environment(options: &mut Options, context: &Context<'_>) {
     let variable = context.variable;
     if variable(SUBREAPER).is_some() {
         options.subreaper = Subreaper::Yes;
@@ -72,21 +72,21 @@ fn heed_environment(options: &mut Options, context: &Context<'_>) {
     if variable(GROUP).is_some() {
         options.group = true;
     }
-    if let Some(wish) = variable(VERBOSITY) {
-        let (number, _) = leading_number(&wish.to_string_lossy());
-        // Below zero is as much as there is.
+    if let Some(level) = variable(VERBOSITY) {
+        let (number, _) = leading_number(&level.to_string_lossy());
+        // tini treats a negative number as the maximum.
         options.verbosity = u8::try_from(number).unwrap_or(u8::MAX);
     }
 }
 
-/// Names in capitals with `SIG`, of the signals that POSIX knows.
+/// Parses the name of a POSIX signal: upper case, with `SIG`.
 fn signal(text: &str) -> Option<Signal> {
-    const UNKNOWN: [&str; 3] = ["SIGSTKFLT", "SIGIO", "SIGPWR"];
+    const NOT_IN_POSIX: [&str; 3] = ["SIGSTKFLT", "SIGIO", "SIGPWR"];
     let signal = Signal::parse(text).filter(|signal| signal.to_string() == text)?;
-    (signal.number() <= 31 && !UNKNOWN.contains(&text)).then_some(signal)
+    (signal.number() <= 31 && !NOT_IN_POSIX.contains(&text)).then_some(signal)
 }
 
-/// As strtol(3) reads it, so that nothing at all is 0.
+/// Parses an exit code as strtol(3) does: an empty string is 0.
 fn exit_code(text: &str) -> Option<u8> {
     let (number, rest) = leading_number(text);
     if rest.is_empty() { u8::try_from(number).ok() } else { None }

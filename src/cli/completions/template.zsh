@@ -1,16 +1,16 @@
 #compdef keepalive
-# What zsh completes after `keepalive`: a file named _keepalive in one of the directories of $fpath.
+# Completions of keepalive for zsh: save as _keepalive in a directory of $fpath.
 
 _keepalive_names() {
   local -a names
   local text socket
-  # What --socket says on the line, the last of several.
+  # The value of --socket on the command line; the last one if it is repeated.
   local -i last=${words[(I)--socket(|=*)]}
   if (( last )); then
     text=${words[last]#--socket}
     [[ -n $text ]] && text=${text#=} || text=${words[last + 1]}
   fi
-  # As the shell would read it, but for what would run something.
+  # Expands variables and quotes as the shell does. Text that could run a command is ignored.
   [[ $text == *[\`\;\&\|\<\>\(\)\{\}\[]* ]] || eval "socket=$text" 2>/dev/null
   names=(${(f)"$($_keepalive_program completions $1 ${socket:+--socket} ${socket:+$socket} 2>/dev/null)"})
   compadd -a names

@@ -1,6 +1,6 @@
-# What bash completes after `keepalive`: source <(keepalive completions bash)
+# Completions of keepalive for bash: source <(keepalive completions bash)
 
-# These work on variables of _keepalive.
+# These use the local variables of _keepalive.
 _keepalive_words() { COMPREPLY=($(compgen -W "$1" -- "$current")); }
 _keepalive_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$current")); }
 _keepalive_directories() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$current")); }
@@ -9,17 +9,17 @@ _keepalive_names() {
     _keepalive_words "$("${COMP_WORDS[0]}" completions "$1" ${socket:+--socket "$socket"} 2>/dev/null)"
 }
 
-# Sets socket to what --socket says on the line, the last of several.
+# Sets socket to the value of --socket on the command line; the last one if it is repeated.
 _keepalive_find_socket() {
     local i text=
     for ((i = 1; i < ${#COMP_WORDS[@]}; i++)); do
         case ${COMP_WORDS[i]} in
         --) break ;;
-        # bash has `--option=value` as three words.
+        # bash splits `--option=value` into three words.
         --socket) text=${COMP_WORDS[i + 1]}; [[ $text == = ]] && text=${COMP_WORDS[i + 2]} ;;
         esac
     done
-    # As the shell would read it, but for what would run something.
+    # Expands variables and quotes as the shell does. Text that could run a command is ignored.
     socket=
     [[ $text == *[\`\;\&\|\<\>\(\)\{\}\[]* ]] || eval "socket=$text" 2>/dev/null
 }
@@ -37,7 +37,7 @@ _keepalive() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local command= operands=0 word i socket
     _keepalive_find_socket
-    # bash has `--option=value` as three words.
+    # bash splits `--option=value` into three words.
     if [[ $current == = ]]; then
         current=
     elif [[ $previous == = ]]; then

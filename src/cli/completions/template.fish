@@ -1,9 +1,9 @@
-# What fish completes after `keepalive`: a file named keepalive.fish in ~/.config/fish/completions.
+# Completions of keepalive for fish: save as keepalive.fish in ~/.config/fish/completions.
 
 function __keepalive_names
-    # fish 4 replaces variables and `~`, too.
+    # -x, since fish 4, expands variables and `~`.
     set -l words (commandline -xpc 2>/dev/null; or commandline -opc)
-    # What --socket says on the line, the last of several.
+    # The value of --socket on the command line; the last one if it is repeated.
     set -l socket
     for i in (seq 2 (count $words))
         if test $words[$i] = --socket; and set -q words[(math $i + 1)]
@@ -35,7 +35,7 @@ function __keepalive_has_no_command
     not set -q words[1]; and not contains -- -- (commandline -opc)
 end
 
-# Whether the command is $argv[1], and with it as many other words as $argv[2] says.
+# Whether the command is $argv[1], followed by $argv[2] operands.
 function __keepalive_has_command
     set -l words (__keepalive_words)
     contains -- -- (commandline -opc); and return 1
