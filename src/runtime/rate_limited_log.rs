@@ -1,5 +1,6 @@
 //! A rate limit for warnings that other processes can cause at any rate.
 
+use std::fmt::Arguments;
 use std::time::Duration;
 
 use crate::model::Mono;
@@ -15,14 +16,14 @@ pub(super) struct RateLimitedLog {
 }
 
 impl RateLimitedLog {
-    pub(super) fn warn(&mut self, now: Mono, reason: &str) {
+    pub(super) fn warn(&mut self, now: Mono, warning: Arguments<'_>) {
         if self.last.is_some_and(|last| now.since(last) < INTERVAL) {
             self.suppressed += 1;
             return;
         }
         match std::mem::take(&mut self.suppressed) {
-            0 => log::warn!("notify: {reason}"),
-            suppressed => log::warn!("notify: {reason} ({suppressed} similar messages suppressed)"),
+            0 => log::warn!("{warning}"),
+            suppressed => log::warn!("{warning} ({suppressed} similar messages suppressed)"),
         }
         self.last = Some(now);
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::model::{Mono, Pid};
 
+/// The maximum length of a datagram, in bytes: as in systemd.
+pub(super) const MAX_DATAGRAM: usize = 4096;
 /// The `FDNAME` of descriptors that are stored without one.
 const UNNAMED: &str = "stored";
 /// The maximum length of `FDNAME`, in bytes: as in systemd.

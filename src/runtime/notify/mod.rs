@@ -1,9 +1,10 @@
 //! The messages of sd_notify(3), which all services send to one datagram socket.
 //!
 //! A message applies to the run that its sender belongs to. Messages of other processes are rejected. Messages become events;
-//! nothing is decided here. `message` parses them, [`super::fd_store`] keeps descriptors.
+//! nothing is decided here. `message` parses them, [`super::fd_store`] keeps descriptors, `rejection` says why one is ignored.
 
 mod message;
+mod rejection;
 
 use std::os::fd::OwnedFd;
 
@@ -16,14 +17,13 @@ use super::rate_limited_log::RateLimitedLog;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::{InstanceId, Mono, Pid, RunId, errno};
+use crate::model::{InstanceId, Mono, Pid, RunId};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Datagram};
 use crate::sys::{self, Interest, Poller, procfs, random};
-use message::{Access, Message, NotifyFields, Store, Watchdog};
+use message::{Access, MAX_DATAGRAM, Message, NotifyFields, Store, Watchdog};
+use rejection::Rejection;
 
-/// The maximum length of a datagram, in bytes: as in systemd.
-const MAX_DATAGRAM: usize = 4096;
 /// The number of datagrams read in one turn: more than the kernel queues by default.
 const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 
@@ -148,8 +148,8 @@ impl Notify {
             && let Some(mut datagram) = self.next(&mut buffer)
         {
             let text = buffer.get(..datagram.length).unwrap_or_default();
-            if let Err(reason) = self.on_datagram(&mut datagram, text, context, &mut events) {
-                self.rejections.warn(now, &reason);
+            if let Err(rejection) = self.on_datagram(&mut datagram, text, context, &mut events) {
+                self.rejections.warn(now, format_args!("notify: {rejection}"));
             }
             sys::deferred_close(datagram.descriptors);
         }
@@ -166,20 +166,18 @@ impl Notify {
         text: &[u8],
         context: &mut NotifyContext<'_>,
         events: &mut Vec<Event>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Rejection> {
         let sender = datagram.sender.map_or(0, Pid::get);
         let fields = match Message::parse(text) {
-            _ if datagram.is_truncated => {
-                return Err(format!("message from pid {sender} ignored: longer than {MAX_DATAGRAM} bytes"));
-            }
+            _ if datagram.is_truncated => return Err(Rejection::TooLong(sender)),
             // All earlier messages have been handled.
             Ok(Message::Barrier) => return Ok(()),
-            Err(fault) => return Err(format!("message from pid {sender} ignored: {}", fault.as_str())),
+            Err(fault) => return Err(Rejection::Invalid(sender, fault)),
             Ok(Message::Fields(fields)) => fields,
         };
         let owner = datagram.sender.and_then(|sender| context.processes.runs.owner_of(sender));
         let Some(owner) = owner.filter(|run| run.spec.definition.uses_notify_socket()) else {
-            return Err(format!("message from pid {sender} rejected: not a process of a service that uses sd_notify"));
+            return Err(Rejection::UnknownSender(sender));
         };
         let (run, main) = (owner.id, owner.pid);
         let may_notify = match self.reported.get(&run).map_or(Access::All, |status| status.access) {
@@ -188,10 +186,10 @@ impl Notify {
             Access::Nobody => false,
         };
         if !may_notify {
-            return Err(format!("message from pid {sender} rejected by NOTIFYACCESS of pid {main}"));
+            return Err(Rejection::NoAccess { sender, main });
         }
         let changed = match self.new_main_pid(&fields, &datagram.descriptors) {
-            Some(pid) if pid != main => context.change_main_pid(run, pid, events),
+            Some(pid) if pid != main => context.change_main_pid(run, main, pid, events),
             _ => Ok(()),
         };
         self.apply_fields(run, &fields, events);
@@ -243,15 +241,14 @@ pub(super) struct NotifyContext<'a> {
 }
 
 impl NotifyContext<'_> {
-    fn change_main_pid(&mut self, run: RunId, pid: Pid, events: &mut Vec<Event>) -> Result<(), String> {
-        let main = self.processes.runs.get(run).map_or(0, |run| run.pid.get());
+    /// Makes `pid` the main process of the run, in place of `main`.
+    fn change_main_pid(&mut self, run: RunId, main: Pid, pid: Pid, events: &mut Vec<Event>) -> Result<(), Rejection> {
         let changed = self.processes.change_main_pid(run, pid, self.poller);
-        let refused = || format!("cannot change the main pid from {main} to {pid}: not a process of the same instance");
-        events.extend(changed.ok_or_else(refused)?);
+        events.extend(changed.ok_or(Rejection::ForeignMainPid { main, pid })?);
         Ok(())
     }
 
-    fn store(&mut self, run: RunId, fields: &NotifyFields<'_>, datagram: &mut Datagram) -> Result<(), String> {
+    fn store(&mut self, run: RunId, fields: &NotifyFields<'_>, datagram: &mut Datagram) -> Result<(), Rejection> {
         let Some(run) = self.processes.runs.get(run) else { return Ok(()) };
         let (main, instance) = (run.pid, run.spec.instance);
         let (name, drop_on_hangup) = match fields.store {
@@ -266,14 +263,10 @@ impl NotifyContext<'_> {
         let offer = Offer { name, drop_on_hangup, limit: limit.try_into().unwrap_or(usize::MAX) };
         let refused = self.fds.keep(instance, offer, &mut datagram.descriptors, self.poller);
         if refused.surplus > 0 {
-            let surplus = refused.surplus;
-            return Err(format!(
-                "dropped {surplus} of the file descriptors that pid {main} stored: `fd_store` is {limit}"
-            ));
+            return Err(Rejection::StoreFull { main, surplus: refused.surplus, limit });
         }
         if datagram.descriptors_truncated || refused.no_capacity > 0 {
-            let reason = errno::words(Errno::EMFILE);
-            return Err(format!("cannot store all file descriptors of pid {main}: {reason}"));
+            return Err(Rejection::NoDescriptors { main });
         }
         Ok(())
     }

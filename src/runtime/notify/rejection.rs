@@ -1,0 +1,71 @@
+//! Why a message, or a part of it, is ignored.
+
+use std::fmt::{self, Display, Formatter};
+
+use nix::errno::Errno;
+
+use super::message::{Fault, MAX_DATAGRAM};
+use crate::model::{Pid, errno};
+
+/// Why a message, or a part of it, is ignored. Other processes can cause any number of them: the text is made only for those
+/// that are logged.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rejection {
+    TooLong(Sender),
+    Invalid(Sender, Fault),
+    /// The sender does not belong to a service that uses sd_notify.
+    UnknownSender(Sender),
+    /// `NOTIFYACCESS` excludes the sender.
+    NoAccess {
+        sender: Sender,
+        main: Pid,
+    },
+    /// `MAINPID` names a process that does not belong to the instance.
+    ForeignMainPid {
+        main: Pid,
+        pid: Pid,
+    },
+    /// `FDSTORE=1` with more descriptors than `fd_store` allows.
+    StoreFull {
+        main: Pid,
+        surplus: usize,
+        limit: u32,
+    },
+    /// keepalive has too few free descriptors.
+    NoDescriptors {
+        main: Pid,
+    },
+}
+
+/// The process that has sent a message; 0 if it is in another PID namespace.
+pub(super) type Sender = i32;
+
+impl Display for Rejection {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(sender) => {
+                write!(formatter, "message from pid {sender} ignored: longer than {MAX_DATAGRAM} bytes")
+            }
+            Self::Invalid(sender, fault) => {
+                write!(formatter, "message from pid {sender} ignored: {}", fault.as_str())
+            }
+            Self::UnknownSender(sender) => {
+                write!(formatter, "message from pid {sender} rejected: not a process of a service that uses sd_notify")
+            }
+            Self::NoAccess { sender, main } => {
+                write!(formatter, "message from pid {sender} rejected by NOTIFYACCESS of pid {main}")
+            }
+            Self::ForeignMainPid { main, pid } => {
+                write!(formatter, "cannot change the main pid from {main} to {pid}: not a process of the same instance")
+            }
+            Self::StoreFull { main, surplus, limit } => write!(
+                formatter,
+                "dropped {surplus} of the file descriptors that pid {main} stored: `fd_store` is {limit}"
+            ),
+            Self::NoDescriptors { main } => {
+                let reason = errno::words(Errno::EMFILE);
+                write!(formatter, "cannot store all file descriptors of pid {main}: {reason}")
+            }
+        }
+    }
+}
