@@ -22,7 +22,11 @@ pub(super) struct ProcessFactory {
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
-    // Buffers: a restart does not allocate.
+    buffers: Buffers,
+}
+
+/// Buffers that are reused, so that a restart does not allocate.
+struct Buffers {
     argv: StringList,
     env: StringList,
     cwd: Vec<u8>,
@@ -60,11 +64,13 @@ impl ProcessFactory {
             spawn_mode,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
-            argv: StringList::new(),
-            env: StringList::new(),
-            cwd: Vec::new(),
-            limits: Vec::new(),
-            state: Vec::new(),
+            buffers: Buffers {
+                argv: StringList::new(),
+                env: StringList::new(),
+                cwd: Vec::new(),
+                limits: Vec::new(),
+                state: Vec::new(),
+            },
         })
     }
 
@@ -78,27 +84,22 @@ impl ProcessFactory {
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
     ) -> Result<(Pid, ExecResult), Errno> {
-        let RunSpec { instance, restarts, definition: service } = spec;
-        let number = instance.number;
-        self.fill_argv(&service.process.command, number);
+        let RunSpec { instance, definition: service, .. } = spec;
+        let (number, process) = (instance.number, &service.process);
         let layout = inherited_fds.layout(service);
-        self.env.clear();
-        inherited_fds.describe(&layout, service, &mut self.env);
-        self.fill_env(service, number, *restarts);
-        let process = &service.process;
-        self.fill_cwd_and_limits(process, number, logging);
-        self.state.clear();
+        self.buffers.env.clear();
+        inherited_fds.describe(&layout, service, &mut self.buffers.env);
+        self.fill(spec, &process.command, logging);
+        let state = &mut self.buffers.state;
+        state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
-            path.write_to(number, &mut self.state);
+            path.write_to(number, state);
         }
-        let path = CStr::from_bytes_until_nul(&self.state).ok();
+        let path = CStr::from_bytes_until_nul(&self.buffers.state).ok();
         let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = self.null.as_fd();
         let [stdout, stderr] = logging.outputs(*instance, service);
         let setup = SpawnOptions {
-            argv: &self.argv,
-            env: &self.env,
-            cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: match process.input {
                 Input::Null => Session::NewSession,
                 Input::Terminal => Session::Foreground(TerminalLookup::Stdin),
@@ -110,14 +111,8 @@ impl ProcessFactory {
             ],
             descriptors: &layout.descriptors,
             file,
-            credentials: process.credentials.as_ref(),
-            umask: process.umask,
-            limits: &self.limits,
-            nice: process.nice,
-            oom_score_adj: process.oom_score_adj,
-            no_new_privs: process.no_new_privs,
             death_signal: (!self.is_init).then_some(service.stop.signal),
-            signals: ChildSignals::Default,
+            ..self.buffers.options(process, null)
         };
         self.spawner.spawn(&setup, self.spawn_mode)
     }
@@ -132,18 +127,68 @@ impl ProcessFactory {
         command: &[Template],
         logging: &Logging,
     ) -> Result<(Pid, ExecResult), Errno> {
+        self.buffers.env.clear();
+        self.fill(spec, command, logging);
+        let setup = SpawnOptions {
+            death_signal: (!self.is_init).then_some(Signal::KILL),
+            ..self.buffers.options(&spec.definition.process, self.null.as_fd())
+        };
+        self.spawner.spawn(&setup, self.spawn_mode)
+    }
+
+    /// Fills the buffers. `env` may have variables already.
+    fn fill(&mut self, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let RunSpec { instance, restarts, definition } = spec;
         let (number, process) = (instance.number, &definition.process);
-        self.fill_argv(command, number);
-        self.env.clear();
         self.fill_env(definition, number, *restarts);
-        self.fill_cwd_and_limits(process, number, logging);
-        let setup = SpawnOptions {
+        let Buffers { argv, cwd, limits, .. } = &mut self.buffers;
+        argv.clear();
+        for word in command {
+            argv.push_template(word, number);
+        }
+        cwd.clear();
+        if let Some(path) = &process.cwd {
+            path.write_to(number, cwd);
+        }
+        limits.clear();
+        limits.extend_from_slice(&process.limits);
+        limits.extend(logging.limit_of_services(process));
+    }
+
+    /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
+    fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
+        use std::io::Write;
+        let env = &mut self.buffers.env;
+        let given = env.len();
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
+        for variable in &service.process.env {
+            if given == 0 || !is_set(env, given, variable.literal_prefix()) {
+                env.push_template(variable, number);
+            }
+        }
+        if !service.process.inherit_env {
+            return;
+        }
+        let own = env.len();
+        for variable in self.environment.iter() {
+            if !is_set(env, own, variable) {
+                env.push(variable);
+            }
+        }
+    }
+}
+
+impl Buffers {
+    /// The settings of the service, without input, output and descriptors.
+    fn options<'a>(&'a self, process: &'a Process, null: BorrowedFd<'a>) -> SpawnOptions<'a> {
+        SpawnOptions {
             argv: &self.argv,
             env: &self.env,
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: Session::NewSession,
-            stdio: [Some(self.null.as_fd()); 3],
+            stdio: [Some(null); 3],
             descriptors: &[],
             file: None,
             credentials: process.credentials.as_ref(),
@@ -152,49 +197,8 @@ impl ProcessFactory {
             nice: process.nice,
             oom_score_adj: process.oom_score_adj,
             no_new_privs: process.no_new_privs,
-            death_signal: (!self.is_init).then_some(Signal::KILL),
+            death_signal: None,
             signals: ChildSignals::Default,
-        };
-        self.spawner.spawn(&setup, self.spawn_mode)
-    }
-
-    fn fill_cwd_and_limits(&mut self, process: &Process, number: u32, logging: &Logging) {
-        self.cwd.clear();
-        if let Some(cwd) = &process.cwd {
-            cwd.write_to(number, &mut self.cwd);
-        }
-        self.limits.clear();
-        self.limits.extend_from_slice(&process.limits);
-        self.limits.extend(logging.limit_of_services(process));
-    }
-
-    fn fill_argv(&mut self, command: &[Template], number: u32) {
-        self.argv.clear();
-        for word in command {
-            self.argv.push_template(word, number);
-        }
-    }
-
-    /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
-    fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
-        use std::io::Write;
-        let given = self.env.len();
-        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
-        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
-        self.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
-        for variable in &service.process.env {
-            if given == 0 || !is_set(&self.env, given, variable.literal_prefix()) {
-                self.env.push_template(variable, number);
-            }
-        }
-        if !service.process.inherit_env {
-            return;
-        }
-        let own = self.env.len();
-        for variable in self.environment.iter() {
-            if !is_set(&self.env, own, variable) {
-                self.env.push(variable);
-            }
         }
     }
 }
