@@ -55,7 +55,7 @@ impl Display for Line<'_> {
             }
             JournalEvent::LeftoverProcessesFound { instance, pid } => {
                 let name = Name(plan, *instance);
-                write!(formatter, "{name} left processes behind, stopping them (process group {pid})")
+                write!(formatter, "{name} left processes behind, stopping them (pid {pid} has exited)")
             }
             JournalEvent::Unkillable { instance, pid } => {
                 let name = Name(plan, *instance);
@@ -238,6 +238,7 @@ impl Display for Why<'_> {
             Reason::StartRequested => formatter.write_str("start requested"),
             Reason::StopRequested => formatter.write_str("stop requested"),
             Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::ReloadingReported => formatter.write_str("it sent RELOADING=1"),
             Reason::StoppingReported => formatter.write_str("it sent STOPPING=1"),
             Reason::Fault(fault) => write_fault(formatter, *fault),
             Reason::Replaced => formatter.write_str("replaced"),

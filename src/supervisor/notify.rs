@@ -133,7 +133,7 @@ impl Supervisor {
         let until = now + instance.definition.ready_timeout;
         let ready_again_by = *instance.ready_again_by.get_or_insert(until + instance.definition.reload.soak);
         let deadline = StartDeadline::ReadyBy(until.min(ready_again_by));
-        self.enter(id, State::Starting { process, deadline }, Reason::Ready);
+        self.enter(id, State::Starting { process, deadline }, Reason::ReloadingReported);
     }
 
     /// `WATCHDOG=1`.

@@ -130,6 +130,8 @@ pub enum Reason {
     BackoffElapsed,
     /// It is ready.
     Ready,
+    /// The new process of a reload has sent `RELOADING=1` after it was ready.
+    ReloadingReported,
     /// It has sent `STOPPING=1`.
     StoppingReported,
     /// It is stopped because of a fault.

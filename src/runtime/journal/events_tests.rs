@@ -200,6 +200,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         ),
         (between(Backoff, Starting, Reason::BackoffElapsed), "web.0 backoff → starting"),
         (between(Starting, Running, Reason::Ready), "web.0 starting → running (pid 7)"),
+        (between(Running, Starting, Reason::ReloadingReported), "web.0 running → starting (it sent RELOADING=1)"),
         (between(Running, Stopping, Reason::StoppingReported), "web.0 running → stopping (it sent STOPPING=1)"),
         (
             between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30)))),
@@ -310,7 +311,7 @@ fn facts() -> Vec<(JournalEvent, &'static str)> {
         ),
         (
             JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7) },
-            "web.0 left processes behind, stopping them (process group 7)",
+            "web.0 left processes behind, stopping them (pid 7 has exited)",
         ),
         (
             JournalEvent::Unkillable { instance: INSTANCE, pid: pid(7) },

@@ -67,6 +67,7 @@ fn level_of_transition(to: StateName, reason: &Reason) -> Level {
             | StateName::Failed => Level::Info,
         },
         Reason::Ready
+        | Reason::ReloadingReported
         | Reason::StoppingReported
         | Reason::Replaced
         | Reason::StopRequested

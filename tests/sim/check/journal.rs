@@ -118,6 +118,11 @@ impl Checker {
         let run = self.model.get(id).main;
         let report = match reason {
             Reason::StoppingReported => run.map(|run| Event::StoppingReported { run }),
+            Reason::ReloadingReported => {
+                let is_report = matches!(self.event, Some(Event::Reloading { run: by, .. }) if Some(by) == run);
+                rule!(is_report, "{id:?}: {reason:?} follows from {:?}", self.event);
+                return Ok(());
+            }
             Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
             _ => return Ok(()),
         };

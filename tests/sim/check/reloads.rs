@@ -158,7 +158,7 @@ impl Instance {
             (self.unstable, self.refusals) = (0, 0);
             self.wanted |= to == StateName::Stopping;
         }
-        if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::Ready {
+        if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::ReloadingReported {
             rule!(self.is_not_ready(), "{id:?} starts again, and has said nothing: {self:?}");
             self.progress = Progress::Executed;
             let by = now + self.definition.ready_timeout;
@@ -175,7 +175,7 @@ impl Instance {
             self.watch = every.map(|every| (every, now + every));
         } else {
             // The process is another one, but for one that has to show anew that it is ready.
-            self.watch_told = self.watch_told.filter(|_| *reason == Reason::Ready);
+            self.watch_told = self.watch_told.filter(|_| *reason == Reason::ReloadingReported);
             self.watch = None;
         }
         Ok(())
