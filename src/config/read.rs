@@ -46,32 +46,33 @@ fn read_within(path: &Path, pipe_timeout: Duration) -> Result<Vec<u8>, String> {
 }
 
 /// Opens a file without waiting: opening a FIFO without a writer would block PID 1 for ever.
-fn open(path: &Path, pipe_timeout: Duration) -> io::Result<Box<dyn io::Read>> {
+fn open(path: &Path, pipe_timeout: Duration) -> io::Result<Opened> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.file_type().is_fifo() {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
-        return Ok(Box::new(file));
+        return Ok(Opened { file, pipe: None });
     }
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&file, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
     let timeout = EpollTimeout::try_from(pipe_timeout).unwrap_or(EpollTimeout::MAX);
-    Ok(Box::new(Pipe { file, epoll, timeout }))
+    Ok(Opened { file, pipe: Some((epoll, timeout)) })
 }
 
-/// A pipe from another program, such as that of `<(command)`.
-struct Pipe {
+/// An open file.
+struct Opened {
     file: File,
-    epoll: Epoll,
-    /// The time limit for each read.
-    timeout: EpollTimeout,
+    /// For a pipe from another program, such as that of `<(command)`: the time limit for each read.
+    pipe: Option<(Epoll, EpollTimeout)>,
 }
 
-impl io::Read for Pipe {
+impl io::Read for Opened {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.epoll.wait(&mut [EpollEvent::empty()], self.timeout)? {
-            0 => Err(io::ErrorKind::TimedOut.into()),
-            _ => self.file.read(buffer),
+        if let Some((epoll, timeout)) = &self.pipe
+            && epoll.wait(&mut [EpollEvent::empty()], *timeout)? == 0
+        {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        self.file.read(buffer)
     }
 }
 
