@@ -28,15 +28,18 @@ fn run(arguments: Vec<OsString>) -> u8 {
             });
             init::run(&options, command)
         }
-        Ok(Invocation::Supervise { config, main }) => supervise(INVALID_CONFIG, move |environment| {
-            let path = config::find(config.as_deref(), environment).map_err(|missing| missing.to_string())?;
-            Ok(match &main {
-                None => config::load(&path, environment),
-                Some(command) => config::load_with_main(&path, command, environment),
-            })
-        }),
+        Ok(Invocation::Supervise { config, main }) => {
+            let read: ReadConfig = Box::new(move |environment| {
+                let path = config::find(config.as_deref(), environment).map_err(|missing| missing.to_string())?;
+                Ok(match &main {
+                    None => config::load(&path, environment),
+                    Some(command) => config::load_with_main(&path, command, environment),
+                })
+            });
+            supervise(INVALID_CONFIG, read)
+        }
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(USAGE, move |environment| Ok(config::load_inline(&inline, environment)))
+            supervise(USAGE, Box::new(move |environment| Ok(config::load_inline(&inline, environment))))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
         Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => print(&text).max(code),
@@ -74,11 +77,11 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
     })
 }
 
+/// Reads a configuration, now and at each reload.
+type ReadConfig = Box<dyn Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String>>;
+
 /// `invalid`: the exit code if there is nothing to run.
-fn supervise<R>(invalid: u8, read: R) -> u8
-where
-    R: Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String> + 'static,
-{
+fn supervise(invalid: u8, read: ReadConfig) -> u8 {
     logs::messages::init(log::LevelFilter::Info);
     let loaded = with_environment(Purpose::Run, &config::query_fs, &read);
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
