@@ -137,13 +137,13 @@ impl Decoder<'_> {
             _ => {}
         }
         let port = rest.trim_start_matches(['*', ':']).parse().ok().filter(|port: &u16| *port > 0);
+        let path = rest.strip_prefix("unix:").unwrap_or(rest);
         let hint = match (scheme, port, address) {
             ("", _, Some(address)) => format!("write `tcp://{address}`"),
             ("" | "tcp" | "udp", Some(port), _) => {
                 format!("write `{}://0.0.0.0:{port}`, or `[::]` for IPv6", if scheme == "udp" { scheme } else { "tcp" })
             }
-            ("", ..) if rest.starts_with('/') => format!("write `unix://{rest}`"),
-            ("", ..) if rest.starts_with("unix:/") => format!("write `unix://{}`", rest.trim_start_matches("unix:")),
+            ("", ..) if path.starts_with('/') => format!("write `unix://{path}`"),
             ("http" | "https", _, Some(address)) => format!("write `tcp://{address}`"),
             ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; host names are not resolved".to_owned(),
             _ => EXAMPLE.to_owned(),
