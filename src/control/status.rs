@@ -170,7 +170,7 @@ impl Status {
             }
         }
         // The most frequent state first.
-        counts.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
+        counts.sort_unstable_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
         let Self { version, pid, .. } = self;
         let state = if self.state == "stopping" { ", stopping" } else { "" };
         let mut summary = format!("keepalive {version}, pid {pid}, up {}{state}", format::age(self.uptime_ms));
