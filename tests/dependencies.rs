@@ -63,7 +63,7 @@ fn every_dependency_comes_from_the_public_registry() {
 }
 
 #[test]
-fn no_dependency_is_there_in_two_versions() {
+fn no_dependency_has_two_versions() {
     let mut versions = BTreeMap::<String, Vec<String>>::new();
     for package in &dependencies() {
         versions.entry(text(package, "name").to_owned()).or_default().push(text(package, "version").to_owned());
@@ -75,7 +75,7 @@ fn no_dependency_is_there_in_two_versions() {
 
 /// CONTRIBUTING.md: each dependency has its line of reason, and no line speaks of one that is gone.
 #[test]
-fn every_dependency_has_its_line_of_reason() {
+fn every_dependency_has_a_documented_reason() {
     let contributing = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/CONTRIBUTING.md")).unwrap();
     let own = crates().0;
     let all = own["dependencies"].as_array().unwrap().iter().map(|dependency| text(dependency, "name"));

@@ -25,7 +25,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn each_command_is_read() {
+fn each_command_is_parsed() {
     check_task("status", Task::Status(vec![]));
     check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
@@ -50,7 +50,7 @@ fn each_command_is_read() {
 }
 
 #[test]
-fn signals_have_names_and_numbers() {
+fn signals_can_be_given_by_name_or_number() {
     for word in ["SIGUSR1", "USR1", "usr1", "10"] {
         check_task(&format!("signal web {word}"), Task::Signal("web".to_owned(), Signal::USR1));
     }
@@ -64,7 +64,7 @@ fn signals_have_names_and_numbers() {
 }
 
 #[test]
-fn common_options_stand_anywhere_after_the_command() {
+fn common_options_can_be_anywhere_after_the_command() {
     let expected = Request {
         socket: Some("/s".into()),
         form: Form::Json,
@@ -76,7 +76,7 @@ fn common_options_stand_anywhere_after_the_command() {
 }
 
 #[test]
-fn wrong_words_say_what_would_be_right() {
+fn usage_errors_suggest_a_correction() {
     check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2 or all", "keepalive stop NAME…");
     check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
@@ -100,7 +100,7 @@ fn wrong_words_say_what_would_be_right() {
 }
 
 #[test]
-fn options_of_other_modes_say_where_they_belong() {
+fn options_of_other_modes_are_errors_that_name_their_mode() {
     let form = "keepalive [OPTIONS] -- CMD [ARG…]";
     check_error("-g status", "`-g` is an option of init mode and cannot be used with `status`", form);
     let remedy = "keepalive status talks to a running keepalive; select one with --socket PATH";
@@ -108,7 +108,7 @@ fn options_of_other_modes_say_where_they_belong() {
 }
 
 #[test]
-fn a_probe_has_no_other_exit_code_than_one() {
+fn health_exits_with_1_on_every_failure() {
     let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
     assert_eq!(code(&["health", "--raedy"]), 1);
     assert_eq!(code(&["status", "--raedy"]), 2);
@@ -123,7 +123,7 @@ fn a_probe_has_no_other_exit_code_than_one() {
 }
 
 #[test]
-fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
+fn an_abbreviated_command_suggests_the_whole_command() {
     let remedy = |word: &str| read(&words(&[word])).unwrap_err().remedy;
     assert!(remedy("stat").starts_with("did you mean `keepalive status`?"), "{}", remedy("stat"));
     assert!(remedy("comp").starts_with("did you mean `keepalive completions`?"), "{}", remedy("comp"));
@@ -131,7 +131,7 @@ fn a_word_that_has_been_begun_is_taken_for_what_begins_so() {
 }
 
 #[test]
-fn help_is_a_word_too() {
+fn help_is_also_a_command() {
     check("help", Invocation::Help(help::general()));
     check("help --help", Invocation::Help(help::of(Definition::find("help").unwrap())));
     check("help help", Invocation::Help(help::of(Definition::find("help").unwrap())));
@@ -140,7 +140,7 @@ fn help_is_a_word_too() {
 }
 
 #[test]
-fn every_command_has_a_help_that_fits_the_screen() {
+fn the_help_of_every_command_fits_the_screen() {
     for definition in definitions::commands() {
         let help = help::of(definition);
         check(&format!("{} --help", definition.name), Invocation::Help(help.clone()));
@@ -154,7 +154,7 @@ fn every_command_has_a_help_that_fits_the_screen() {
 }
 
 #[test]
-fn what_is_defined_is_what_is_read() {
+fn every_defined_option_is_parsed() {
     for option in definitions::PROGRAM.options().filter(|option| option.long != "--config") {
         let value = match option.value {
             "FROM:TO" => "TERM:INT",

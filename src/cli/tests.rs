@@ -36,7 +36,7 @@ fn init(options: Options) -> Invocation {
 }
 
 #[test]
-fn without_a_command_a_service_set_is_meant() {
+fn without_a_command_keepalive_runs_a_service_set() {
     check("", supervise(None, &[]));
     check("run", supervise(None, &[]));
     check("-c a.toml", supervise(Some("a.toml"), &[]));
@@ -46,13 +46,13 @@ fn without_a_command_a_service_set_is_meant() {
 }
 
 #[test]
-fn a_command_joins_the_set_of_a_file() {
+fn a_command_is_added_to_the_service_set_of_a_file() {
     check("-c a.toml -- sh -c x", supervise(Some("a.toml"), &["sh", "-c", "x"]));
     check("run -c a.toml -- sh", supervise(Some("a.toml"), &["sh"]));
 }
 
 #[test]
-fn a_command_alone_is_init_mode() {
+fn a_command_without_a_file_is_init_mode() {
     check("-- sleep 5", init(Options::default()));
     let options = Options {
         group: true,
@@ -77,7 +77,7 @@ fn a_command_alone_is_init_mode() {
 }
 
 #[test]
-fn what_follows_the_dashes_is_left_alone() {
+fn words_after_the_dashes_are_not_parsed() {
     let command = ["--help", "--", "-c", ""].map(OsString::from);
     let mut line = words(&["--"]);
     line.extend(command.clone());
@@ -85,7 +85,7 @@ fn what_follows_the_dashes_is_left_alone() {
 }
 
 #[test]
-fn help_and_version_are_found_where_people_type_them() {
+fn help_and_version_are_found_anywhere_before_the_dashes() {
     check("--help", Invocation::Help(help::general()));
     check("-gh", Invocation::Help(help::general()));
     check("run --help", Invocation::Help(help::of_command("run")));
@@ -95,7 +95,7 @@ fn help_and_version_are_found_where_people_type_them() {
 }
 
 #[test]
-fn check_takes_a_file_and_a_form() {
+fn check_accepts_a_file_and_a_format() {
     check("check", Invocation::Check { config: None, form: Form::Text });
     check("-c a.toml check", Invocation::Check { config: Some("a.toml".into()), form: Form::Text });
     check("check --json -c a.toml", Invocation::Check { config: Some("a.toml".into()), form: Form::Json });
@@ -122,7 +122,7 @@ fn run_describes_one_service() {
 }
 
 #[test]
-fn a_service_is_called_as_its_program() {
+fn a_service_has_the_name_of_its_program() {
     for (program, name) in [
         ("/usr/bin/node", "node"),
         ("./my server.sh", "my-server-sh"),
@@ -138,7 +138,7 @@ fn a_service_is_called_as_its_program() {
 }
 
 #[test]
-fn a_command_without_the_dashes_is_shown_with_them() {
+fn a_command_without_the_dashes_is_an_error_that_shows_them() {
     check_error("node app.js", "unknown command `node`", "to run it as a command: keepalive -- node app.js");
     check_error("-g sh -c x -- y", "unknown command `sh`", "to run it as a command: keepalive -g -- sh -c x -- y");
     check_error(
@@ -152,7 +152,7 @@ fn a_command_without_the_dashes_is_shown_with_them() {
 }
 
 #[test]
-fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
+fn commands_of_later_versions_and_misspelt_ones_have_different_errors() {
     check_error("reexec", "`keepalive reexec` is not supported yet", "");
     let remedy = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
     check_error("chekc", "unknown command `chekc`", remedy);
@@ -165,7 +165,7 @@ fn commands_of_later_versions_and_misspelt_ones_are_told_apart() {
 }
 
 #[test]
-fn wrong_options_say_what_would_be_right() {
+fn option_errors_suggest_a_correction() {
     check_error("--grase=5s -- x", "unknown option `--grase`", "did you mean `--grace`?");
     check_error("-x", "unknown option `-x`", "");
     check_error("--grace=5 -- x", "`--grace` needs a duration, found `5`", "add a unit: --grace=5s");
@@ -186,7 +186,7 @@ fn wrong_options_say_what_would_be_right() {
 }
 
 #[test]
-fn options_in_the_wrong_place_say_where_they_belong() {
+fn options_in_the_wrong_place_are_errors_that_name_the_right_place() {
     check_error("-g", "`-g` needs a command after `--`", "keepalive -g -- CMD [ARG…]");
     check_error("--", "a command is missing after `--`", "keepalive -- CMD [ARG…]");
     check_error("run --name x", "`--name` needs a command after `--`", "keepalive run --name x -- CMD [ARG…]");
@@ -206,13 +206,13 @@ fn options_in_the_wrong_place_say_where_they_belong() {
 }
 
 #[test]
-fn a_usage_error_ends_with_where_to_read_more() {
+fn a_usage_error_ends_with_a_hint_to_the_help() {
     let error = UsageError::new("unknown command `x`", "one\ntwo");
     assert_eq!(error.to_string(), "keepalive: unknown command `x`\n  one\n  two\nsee keepalive --help\n");
 }
 
 #[test]
-fn every_later_command_is_refused_as_such() {
+fn every_command_of_a_later_version_is_rejected_as_such() {
     for command in LATER {
         let message = format!("`keepalive {command}` is not supported yet");
         assert_eq!(read(&words(&[command, "web"])), Err(UsageError::new(message, "")));

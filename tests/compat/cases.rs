@@ -7,17 +7,17 @@ use crate::harness::Place;
 use crate::subject::Subject;
 
 #[test]
-fn tini_answers_as_its_cases_say() {
+fn tini_passes_its_cases() {
     check("tini", include_str!("cases/tini.txt"));
 }
 
 #[test]
-fn dumb_init_answers_as_its_cases_say() {
+fn dumb_init_passes_its_cases() {
     check("dumb-init", include_str!("cases/dumb-init.txt"));
 }
 
 #[test]
-fn catatonit_answers_as_its_cases_say() {
+fn catatonit_passes_its_cases() {
     check("catatonit", include_str!("cases/catatonit.txt"));
 }
 

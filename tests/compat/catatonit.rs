@@ -17,7 +17,7 @@ fn everyone() -> Vec<Subject> {
 }
 
 #[test]
-fn signals_reach_the_child_alone_and_with_g_its_group() {
+fn signals_reach_only_the_child_and_with_g_its_group() {
     for init in everyone() {
         in_every_place(|place| {
             for (options, count) in [([].as_slice(), 1), (&["-g"], 2)] {
@@ -35,7 +35,7 @@ fn signals_reach_the_child_alone_and_with_g_its_group() {
 
 // On purpose: catatonit leaves those of faults to their default action, which PID 1 never hears.
 #[test]
-fn signals_are_forwarded_but_those_of_the_terminal() {
+fn all_signals_except_those_of_the_terminal_are_forwarded() {
     for init in everyone() {
         in_every_place(|place| {
             let running = init.puppet(place, &[], &["report-signals"]).start();
@@ -60,7 +60,7 @@ fn signals_are_forwarded_but_those_of_the_terminal() {
 
 // On purpose: catatonit leaves SIGTSTP, SIGTTIN and SIGTTOU blocked in the child.
 #[test]
-fn the_child_has_mask_dispositions_group_and_descriptors_as_catatonit_found_them() {
+fn the_child_inherits_mask_dispositions_and_descriptors_and_leads_a_group() {
     for init in everyone() {
         in_every_place(|place| {
             let changes = ["block=10", "block=12", "ignore=1", "ignore=13"];
@@ -78,7 +78,7 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_catatonit_found_them
 }
 
 #[test]
-fn the_exit_code_is_the_childs_or_128_and_its_signal() {
+fn the_exit_code_is_that_of_the_child_or_128_plus_its_signal() {
     for init in everyone() {
         in_every_place(|place| {
             for (verb, code) in [(["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)] {
@@ -90,7 +90,7 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
 
 // fork(2): EAGAIN, RLIMIT_NPROC.
 #[test]
-fn where_no_process_can_be_made_it_says_so_twice() {
+fn a_failed_fork_is_reported_twice() {
     if !have_root() {
         return;
     }
@@ -106,7 +106,7 @@ fn where_no_process_can_be_made_it_says_so_twice() {
 
 // Two processes say it, in pieces, so that lines of the original may be torn: it is asked until they are whole.
 #[test]
-fn told_to_debug_it_says_what_it_does_and_that_there_is_no_terminal() {
+fn the_debug_log_names_each_step_and_the_missing_terminal() {
     let no_terminal = [
         "DEBUG: setting foreground process failed: no tty present: Inappropriate ioctl for device",
         "INFO: using stdin as tty fd: could not open /dev/tty: No such device or address",
@@ -161,7 +161,7 @@ fn orphans_are_reaped() {
 }
 
 #[test]
-fn paused_it_reaps_and_waits_for_an_end() {
+fn the_pause_mode_reaps_until_sigterm_or_sigint() {
     for init in everyone() {
         in_every_place(|place| {
             for end in [Signal::TERM, Signal::INT] {
@@ -186,7 +186,7 @@ fn paused_it_reaps_and_waits_for_an_end() {
 
 // wait(2): an ignored SIGCHLD lets the kernel reap. catatonit waits for ever then.
 #[test]
-fn an_ignored_sigchld_hides_the_childs_end_from_catatonit_and_not_from_us() {
+fn an_ignored_sigchld_hides_the_exit_of_the_child_only_from_catatonit() {
     for init in everyone() {
         let mut running = init.puppet_after(Place::Child, &["ignore=17"], &[], &["end-on-term", "5"]).start();
         let child = running.ready();
@@ -208,7 +208,7 @@ fn an_ignored_sigchld_hides_the_childs_end_from_catatonit_and_not_from_us() {
 
 // On purpose: write(2) raises SIGPIPE, which catatonit forwards.
 #[test]
-fn a_stderr_that_is_closed_kills_the_child_of_catatonit_and_not_ours() {
+fn a_closed_stderr_kills_only_the_child_of_catatonit() {
     for init in everyone() {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(reader);
@@ -227,7 +227,7 @@ fn a_stderr_that_is_closed_kills_the_child_of_catatonit_and_not_ours() {
 
 // That of 0.2.1; before, it stayed where it had been started.
 #[test]
-fn our_directory_is_the_root_and_not_the_childs() {
+fn keepalive_changes_to_the_root_directory_and_the_child_does_not() {
     let init = Subject::ours("catatonit");
     let mut run = init.puppet(Place::Child, &[], &["echo"]);
     run.command.current_dir("/tmp");
@@ -268,7 +268,7 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
 
 // It opens /dev/tty, and takes stdin where it cannot.
 #[test]
-fn the_child_has_the_terminal_wherever_stdin_is() {
+fn the_child_has_the_terminal_even_if_stdin_is_redirected() {
     for init in everyone() {
         let words = [PUPPET, "with", "null=0", "--", init.path(), "--"];
         let reads = ["/bin/sh", "-c", "exec \"$@\" </dev/tty", "sh", PUPPET, "echo"];
@@ -283,7 +283,7 @@ fn the_child_has_the_terminal_wherever_stdin_is() {
 }
 
 #[test]
-fn the_death_of_its_child_is_seen_among_many() {
+fn the_exit_of_the_child_is_noticed_among_many_sigchld() {
     for init in everyone() {
         in_every_place(|place| {
             let mut running: Running = init.puppet(place, &[], &["end-on-term", "9"]).start();

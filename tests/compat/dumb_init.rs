@@ -11,7 +11,7 @@ fn everyone() -> Vec<Subject> {
 }
 
 #[test]
-fn signals_reach_the_whole_group_and_with_c_the_child_alone() {
+fn signals_reach_the_whole_group_and_with_c_only_the_child() {
     for init in everyone() {
         in_every_place(|place| {
             for (options, count) in [([].as_slice(), 2), (&["-c"], 1)] {
@@ -43,7 +43,7 @@ fn every_signal_is_forwarded() {
 }
 
 #[test]
-fn a_signal_is_rewritten_once_and_the_last_rewrite_of_it_counts() {
+fn a_signal_is_rewritten_once_by_its_last_rewrite() {
     for init in everyone() {
         in_every_place(|place| {
             let rewrites = ["-r", "1:0", "-r", "10:2", "-r", "10:12", "-r", "12:15", "-r", "17:10", "-r", "20:20"];
@@ -61,7 +61,7 @@ fn a_signal_is_rewritten_once_and_the_last_rewrite_of_it_counts() {
 }
 
 #[test]
-fn the_child_begins_anew() {
+fn the_child_starts_with_a_clean_signal_state_in_its_own_session() {
     for init in everyone() {
         in_every_place(|place| {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
@@ -78,7 +78,7 @@ fn the_child_begins_anew() {
 }
 
 #[test]
-fn the_group_is_told_when_the_child_has_ended() {
+fn the_group_gets_a_final_signal_when_the_child_has_exited() {
     for init in everyone() {
         for (options, final_signal) in
             [([].as_slice(), Some(15)), (&["-r", "15:3"], Some(3)), (&["-r", "15:0"], None), (&["-c"], None)]
@@ -101,7 +101,7 @@ fn the_group_is_told_when_the_child_has_ended() {
 }
 
 #[test]
-fn what_a_terminal_stops_programs_with_stops_the_child_and_dumb_init() {
+fn terminal_stop_signals_stop_the_child_and_dumb_init() {
     for init in everyone() {
         for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
             let running = init.puppet(Place::Child, &[], &["report-signals"]).start();
@@ -117,7 +117,7 @@ fn what_a_terminal_stops_programs_with_stops_the_child_and_dumb_init() {
 
 // SIGSTOP never stops a PID 1.
 #[test]
-fn as_pid_1_the_child_alone_is_stopped() {
+fn as_pid_1_only_the_child_is_stopped() {
     for init in everyone() {
         if have_namespaces() {
             let running = init.puppet(Place::Init, &[], &["report-signals"]).start();
@@ -131,7 +131,7 @@ fn as_pid_1_the_child_alone_is_stopped() {
 }
 
 #[test]
-fn it_stops_itself_whatever_the_child_is_given() {
+fn dumb_init_stops_itself_whatever_signal_the_child_receives() {
     for init in everyone() {
         for (options, given) in [(["-r", "20:0"].as_slice(), None), (&["-r", "20:12"], Some(12)), (&["-c"], Some(20))] {
             let running = init.puppet(Place::Child, options, &["report-signals"]).start();
@@ -148,7 +148,7 @@ fn it_stops_itself_whatever_the_child_is_given() {
 }
 
 #[test]
-fn verbose_it_tells_of_each_signal() {
+fn the_verbose_log_has_a_line_for_each_signal() {
     const EXPECTED: [&str; 11] = [
         "Received signal 10.",
         "Translating signal 10 to 12.",
@@ -185,7 +185,7 @@ fn verbose_it_tells_of_each_signal() {
 }
 
 #[test]
-fn orphans_are_reaped_where_it_is_pid_1_and_elsewhere_they_are_not_its_own() {
+fn orphans_are_reaped_by_pid_1_and_not_adopted_elsewhere() {
     for init in everyone() {
         in_every_place(|place| {
             if place == Place::Init {
@@ -211,7 +211,7 @@ fn orphans_are_reaped_where_it_is_pid_1_and_elsewhere_they_are_not_its_own() {
 // On purpose: for dumb-init each line that it tells of SIGPIPE is the next SIGPIPE, for ever, and more urgent to it than
 // the end of its child.
 #[test]
-fn a_stderr_that_is_closed_makes_dumb_init_spin_and_not_us() {
+fn a_closed_stderr_makes_only_dumb_init_spin() {
     for init in everyone() {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(reader);
@@ -232,7 +232,7 @@ fn a_stderr_that_is_closed_makes_dumb_init_spin_and_not_us() {
 
 // On purpose: write(2) to a full pipe waits, and with it dumb-init.
 #[test]
-fn a_stderr_that_nobody_reads_holds_dumb_init_and_not_us() {
+fn a_stalled_stderr_blocks_only_dumb_init() {
     for init in everyone() {
         let (_reader, stalled) = stalled_pipe();
         let mut run = init.puppet(Place::Child, &["-v"], &["echo"]);
@@ -254,7 +254,7 @@ fn a_stderr_that_nobody_reads_holds_dumb_init_and_not_us() {
 
 // dumb-init's own suite asserts that what it was started with keeps no file system from being unmounted.
 #[test]
-fn its_directory_is_the_root_and_not_the_childs() {
+fn dumb_init_changes_to_the_root_directory_and_the_child_does_not() {
     for init in everyone() {
         let mut run = init.puppet(Place::Child, &[], &["with-companion", "state", "AND", "echo"]);
         run.command.current_dir("/tmp");
@@ -267,7 +267,7 @@ fn its_directory_is_the_root_and_not_the_childs() {
 }
 
 #[test]
-fn a_program_by_the_name_of_something_else_is_not_dumb_init() {
+fn a_program_with_another_name_is_not_dumb_init() {
     let ours = Subject::ours("dumb-init-2");
     assert_ne!(ours.run(Place::Child, &["-r", "15:3", PUPPET, "exit", "0"]).finish().0, 0);
 }

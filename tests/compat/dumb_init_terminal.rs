@@ -7,7 +7,7 @@ use crate::subject::{Subject, pending};
 // As `docker run -it`: PID 1 leads the session of the terminal, and lets go of it. The kernel tells the session so, by
 // SIGHUP and SIGCONT, which are not for the child.
 #[test]
-fn as_pid_1_it_hands_the_terminal_on() {
+fn the_child_of_pid_1_has_the_terminal() {
     if !harness::have_namespaces() {
         return;
     }
@@ -33,7 +33,7 @@ fn as_pid_1_it_hands_the_terminal_on() {
 }
 
 #[test]
-fn as_a_job_of_a_shell_it_is_told_and_tells_its_child() {
+fn job_control_of_a_shell_reaches_the_child() {
     for init in Subject::all("dumb-init") {
         for options in [["--"].as_slice(), &["-c", "--"]] {
             let words = [&[init.path()], options, &[PUPPET, "echo"]].concat();

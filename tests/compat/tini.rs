@@ -18,7 +18,7 @@ fn everyone() -> Vec<Subject> {
 }
 
 #[test]
-fn the_version_is_said_on_stdout_and_only_if_nothing_else_is_asked() {
+fn the_version_is_printed_only_if_it_is_the_only_argument() {
     for tini in everyone() {
         assert_eq!(run(&tini, &["--version"]), (0, "tini version 0.19.0".to_owned(), String::new()));
         let (code, stdout, stderr) = run(&tini, &["--version", "x"]);
@@ -29,7 +29,7 @@ fn the_version_is_said_on_stdout_and_only_if_nothing_else_is_asked() {
 
 // daemon/info_unix.go of moby: "docker-init --version", split at " - ", "tini version " taken off.
 #[test]
-fn docker_and_podman_find_tini_by_the_names_that_they_give_it() {
+fn the_names_that_docker_and_podman_use_select_tini() {
     for name in ["docker-init", "podman-init", "tini-static"] {
         let ours = Subject::ours(name);
         assert_eq!(run(&ours, &["--version"]).1, "tini version 0.19.0", "{name}");
@@ -38,7 +38,7 @@ fn docker_and_podman_find_tini_by_the_names_that_they_give_it() {
 }
 
 #[test]
-fn the_usage_is_the_same_to_the_letter() {
+fn the_usage_is_identical() {
     let texts: Vec<_> = everyone()
         .iter()
         .map(|tini| {
@@ -54,7 +54,7 @@ fn the_usage_is_the_same_to_the_letter() {
 }
 
 #[test]
-fn the_licence_is_said_on_stdout() {
+fn the_licence_is_printed_on_stdout() {
     for tini in everyone() {
         let (code, stdout, stderr) = run(&tini, &["-l"]);
         assert_eq!((code, stderr.as_str()), (0, ""));
@@ -64,7 +64,7 @@ fn the_licence_is_said_on_stdout() {
 }
 
 #[test]
-fn what_makes_no_sense_ends_with_1() {
+fn invalid_options_exit_with_1() {
     for tini in everyone() {
         for (words, message) in [
             (["-z", "true"].as_slice(), "invalid option -- 'z'\n"),
@@ -86,7 +86,7 @@ fn what_makes_no_sense_ends_with_1() {
 }
 
 #[test]
-fn the_exit_code_is_the_childs_or_128_and_its_signal() {
+fn the_exit_code_is_that_of_the_child_or_128_plus_its_signal() {
     for tini in everyone() {
         in_every_place(|place| {
             for (verb, code) in
@@ -99,7 +99,7 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
 }
 
 #[test]
-fn what_cannot_be_executed_ends_with_127_126_or_1() {
+fn a_failed_exec_exits_with_127_126_or_1() {
     for tini in everyone() {
         for (command, code, reason) in [
             ("nosuchprogram", 127, "No such file or directory"),
@@ -118,7 +118,7 @@ fn what_cannot_be_executed_ends_with_127_126_or_1() {
 }
 
 #[test]
-fn a_code_is_remapped_to_0_whatever_it_comes_from() {
+fn every_exit_code_can_be_remapped_to_0() {
     for tini in everyone() {
         let code = |options: &[&str], command: &[&str]| run(&tini, &[&["-s"], options, command].concat()).0;
         assert_eq!(code(&["-e", "143"], &[PUPPET, "die-of", "15"]), 0);
@@ -131,7 +131,7 @@ fn a_code_is_remapped_to_0_whatever_it_comes_from() {
 }
 
 #[test]
-fn without_a_way_to_reap_it_warns() {
+fn tini_warns_if_it_cannot_reap_orphans() {
     const WARNING: &str = "zombie reaping won't work";
     for tini in everyone() {
         let warned = |options: &[&str], variable: Option<(&str, &str)>| {
@@ -153,7 +153,7 @@ fn without_a_way_to_reap_it_warns() {
 }
 
 #[test]
-fn zombies_are_reaped_and_told_of_with_w() {
+fn zombies_are_reaped_and_with_w_logged() {
     for tini in everyone() {
         if have_namespaces() {
             let (code, _, stderr) = tini.puppet(Place::Init, &["-s", "-w"], &["orphans", "3"]).finish();
@@ -167,7 +167,7 @@ fn zombies_are_reaped_and_told_of_with_w() {
 }
 
 #[test]
-fn signals_reach_the_child_alone_and_with_g_its_group() {
+fn signals_reach_only_the_child_and_with_g_its_group() {
     for tini in everyone() {
         in_every_place(|place| {
             for (options, variable) in
@@ -193,7 +193,7 @@ fn signals_reach_the_child_alone_and_with_g_its_group() {
 // On purpose: tini leaves those of faults to their default action, which PID 1 never hears and others die of, and keeps
 // SIGTTIN and SIGTTOU to itself.
 #[test]
-fn every_signal_is_forwarded_by_us_and_most_by_tini() {
+fn keepalive_forwards_every_signal_and_tini_most() {
     for tini in everyone() {
         let running = tini.puppet(Place::Child, &["-s"], &["report-signals"]).start();
         running.ready();
@@ -215,7 +215,7 @@ fn every_signal_is_forwarded_by_us_and_most_by_tini() {
 }
 
 #[test]
-fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
+fn the_child_inherits_mask_dispositions_and_descriptors_and_leads_a_group() {
     for tini in everyone() {
         in_every_place(|place| {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
@@ -232,7 +232,7 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
 
 // wait(2): an ignored SIGCHLD lets the kernel reap. tini waits for ever then.
 #[test]
-fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
+fn an_ignored_sigchld_hides_the_exit_of_the_child_only_from_tini() {
     for tini in everyone() {
         let mut running = tini.puppet_after(Place::Child, &["ignore=17"], &["-s"], &["end-on-term", "5"]).start();
         let child = running.ready();
@@ -256,7 +256,7 @@ fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
 
 // kill(2): EPERM. tini ends, and with it the container.
 #[test]
-fn a_child_out_of_reach_is_the_end_of_tini_and_not_ours() {
+fn a_child_that_cannot_be_signalled_ends_only_tini() {
     if !crate::harness::have_root() {
         return;
     }
@@ -286,7 +286,7 @@ fn drop_stdin(running: &mut crate::harness::Running) {
 // On purpose: what follows the program's name is the program's, whatever libc tini was built with. And what is told with
 // -v does not get into the program's output.
 #[test]
-fn ours_are_the_words_before_the_program_and_never_its_stdout() {
+fn keepalive_parses_only_options_before_the_program_and_never_logs_to_stdout() {
     for tini in everyone() {
         let (code, stdout, _) = run(&tini, &["-s", "ls", "-l", "/dev/null"]);
         assert_eq!((code, stdout.contains("Permission is hereby granted")), (0, !tini.is_ours), "{stdout}");
@@ -301,7 +301,7 @@ fn ours_are_the_words_before_the_program_and_never_its_stdout() {
 }
 
 #[test]
-fn the_parents_death_is_told() {
+fn the_child_gets_a_signal_when_the_parent_of_tini_dies() {
     for tini in everyone() {
         let words = [PUPPET, "parent", tini.path(), "-s", "-p", "SIGUSR2", "--", PUPPET, "report-signals"];
         let mut running = Run::words(Place::Child, &words).start();
@@ -314,7 +314,7 @@ fn the_parents_death_is_told() {
 
 // write(2): EPIPE raises SIGPIPE, which is nobody's but the writer's; a full pipe holds tini for ever.
 #[test]
-fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
+fn a_stalled_or_closed_stderr_affects_neither_keepalive_nor_the_child() {
     let tini = Subject::ours("tini");
     in_every_place(|place| {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
@@ -337,7 +337,7 @@ fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
 // On purpose: stopped by a signal that was sent through the init, a child stays stopped; it is woken to hear SIGTERM,
 // for which tini's would wait.
 #[test]
-fn a_stop_that_was_sent_through_the_init_stops_the_child() {
+fn a_forwarded_stop_signal_stops_the_child() {
     for tini in everyone() {
         in_every_place(|place| {
             let mut running = tini.puppet(place, &["-s"], &["echo"]).start();
@@ -360,7 +360,7 @@ fn a_stop_that_was_sent_through_the_init_stops_the_child() {
 
 // On purpose: the originals leave it stopped. The init is asked as soon as the command has been told to stop.
 #[test]
-fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
+fn a_drop_in_continues_a_stopped_command_for_sigterm() {
     for name in ["tini", "catatonit"] {
         let init = Subject::ours(name);
         for _ in 0..40 {
@@ -376,7 +376,7 @@ fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
 
 // tini says it on stdout, where it is lost unless that is a terminal.
 #[test]
-fn told_to_say_all_it_says_that_there_is_no_terminal() {
+fn the_most_verbose_log_names_the_missing_terminal() {
     let tini = Subject::ours("tini");
     for (verbosity, is_said) in [("2", false), ("3", true)] {
         let mut run = tini.run(Place::Child, &["-s", "--", "true"]);

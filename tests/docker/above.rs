@@ -97,12 +97,12 @@ fn hands_the_terminal_over(above: &Above) {
 }
 
 #[test]
-fn docker_run_init_has_it_as_the_first_process() {
+fn docker_run_init_starts_keepalive_as_pid_1() {
     with_docker(|above| is_the_first_process(above, "/sbin/docker-init"));
 }
 
 #[test]
-fn docker_run_init_ends_with_the_code_of_the_command() {
+fn docker_run_init_exits_with_the_code_of_the_command() {
     with_docker(ends_with_the_code_of_the_command);
 }
 
@@ -112,17 +112,17 @@ fn docker_run_init_reaps_and_forwards() {
 }
 
 #[test]
-fn docker_run_init_hands_the_terminal_over() {
+fn docker_run_init_passes_the_terminal_to_the_command() {
     with_docker(hands_the_terminal_over);
 }
 
 #[test]
-fn podman_run_init_has_it_as_the_first_process() {
+fn podman_run_init_starts_keepalive_as_pid_1() {
     with_podman(|above| is_the_first_process(above, "/run/podman-init"));
 }
 
 #[test]
-fn podman_run_init_ends_with_the_code_of_the_command() {
+fn podman_run_init_exits_with_the_code_of_the_command() {
     with_podman(ends_with_the_code_of_the_command);
 }
 
@@ -132,13 +132,13 @@ fn podman_run_init_reaps_and_forwards() {
 }
 
 #[test]
-fn podman_run_init_hands_the_terminal_over() {
+fn podman_run_init_passes_the_terminal_to_the_command() {
     with_podman(hands_the_terminal_over);
 }
 
 /// The engine asks for the version, and reads the answer word by word.
 #[test]
-fn the_engine_knows_its_init() {
+fn the_engine_recognizes_keepalive_as_its_init() {
     let Some(engine) = OwnEngine::start() else { return };
     assert_eq!(engine.client.ok(&["info", "--format={{.InitBinary}}"]).trim(), engine.init_path());
     let versions = "--format={{range .Server.Components}}{{.Name}} {{.Version}}\n{{end}}";

@@ -53,7 +53,7 @@ fn on_one_network(manifest: &str) -> String {
 }
 
 #[test]
-fn the_deployments_of_the_example_work_together() {
+fn the_deployments_of_the_example_run_together() {
     let Some(images) = Images::build() else { return };
     let Some(podman) = Podman::new() else { return };
     load_image(&podman, &images.worker, "localhost/keepalive-worker:latest");

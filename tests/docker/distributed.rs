@@ -56,7 +56,7 @@ fn kill_redis(container: &Container) {
 }
 
 #[test]
-fn whoever_is_killed_no_acknowledged_write_is_lost_and_all_come_back() {
+fn no_kill_loses_an_acknowledged_write_and_all_processes_restart() {
     let Some(images) = Images::build() else { return };
     let Some(compose) = Compose::up(&images) else { return };
     let [left, right, redis] = ["left", "right", "redis"].map(|service| compose.container(service));

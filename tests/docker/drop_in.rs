@@ -25,7 +25,7 @@ fn codes_for_what_cannot_be_started(name: &str) -> (i32, i32) {
 }
 
 #[test]
-fn the_container_ends_with_the_code_that_the_other_init_would_give() {
+fn a_drop_in_exits_with_the_code_of_the_other_init() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     for name in NAMES {
@@ -83,7 +83,7 @@ fn check_polite(container: &Container, processes: usize, signal: &str) {
 }
 
 #[test]
-fn a_drop_in_needs_no_privilege_and_nothing_writable_either() {
+fn a_drop_in_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];

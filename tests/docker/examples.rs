@@ -28,7 +28,7 @@ fn zombies(container: &Container) -> Vec<Process> {
 }
 
 #[test]
-fn the_example_of_init_mode_is_what_its_readme_says() {
+fn the_example_of_init_mode_matches_its_readme() {
     let Some(engine) = Engine::find() else { return };
     let (base, keepalive) = (engine.base_image(Archive::default()), keepalive_image());
     let image = build(&examples().join("init"), &[&argument("BASE", &base), &argument("KEEPALIVE", &keepalive)]);
@@ -47,7 +47,7 @@ fn the_example_of_init_mode_is_what_its_readme_says() {
 }
 
 #[test]
-fn keepalive_in_place_of_another_init_changes_nothing_but_the_bugs() {
+fn keepalive_in_place_of_another_init_differs_only_in_fixed_bugs() {
     let Some(engine) = Engine::find() else { return };
     let keepalive = keepalive_image();
     for name in drop_in::NAMES {
@@ -71,7 +71,7 @@ fn keepalive_in_place_of_another_init_changes_nothing_but_the_bugs() {
 
 /// A Dockerfile that no test builds is not an example.
 #[test]
-fn each_dockerfile_in_place_of_another_init_has_its_name() {
+fn each_drop_in_dockerfile_uses_the_name_of_the_other_init() {
     let entries = std::fs::read_dir(examples().join("drop-in")).unwrap();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".Dockerfile").map(str::to_owned))
@@ -122,7 +122,7 @@ fn without_numbers(text: &str) -> String {
 
 /// The scrape configuration is one that Prometheus takes, and the alerts come when they should, by their own tests.
 #[test]
-fn prometheus_takes_the_example_and_its_alerts_come_when_they_should() {
+fn prometheus_accepts_the_example_and_fires_its_alerts() {
     let Some(promtool) = host::find("promtool") else { return skip("promtool is not installed") };
     for words in [["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]] {
         let directory = examples().join("prometheus");
@@ -152,7 +152,7 @@ fn answer(listener: &TcpListener, statuses: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_webhook_posts_each_event_as_it_is_and_says_what_was_not_delivered() {
+fn the_webhook_posts_each_event_unchanged_and_reports_failed_deliveries() {
     if host::find("curl").is_none() {
         return skip("curl is not installed");
     }

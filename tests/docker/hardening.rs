@@ -23,7 +23,7 @@ fn kill_and_wait_for_the_next(container: &Container, service: &str) {
 }
 
 #[test]
-fn it_needs_no_privilege_and_nothing_writable() {
+fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(TWO_SERVICES);
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];
@@ -46,7 +46,7 @@ fn it_needs_no_privilege_and_nothing_writable() {
 
 /// What root is already needs no right that root does not have.
 #[test]
-fn root_without_capabilities_can_be_asked_for_by_name() {
+fn a_service_can_run_as_root_without_capabilities() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nuser = 0\n");
     let container = image.run(&["--cap-drop=ALL"], &[]);
@@ -55,7 +55,7 @@ fn root_without_capabilities_can_be_asked_for_by_name() {
 }
 
 #[test]
-fn another_user_cannot_be_had_without_capabilities() {
+fn a_service_cannot_change_its_user_without_capabilities() {
     let Some(engine) = Engine::find() else { return };
     for user in ["user = 1000\ngroup = 1000", "user = 0\ngroups = [7]"] {
         let image = engine.image(&format!("[services.web]\ncommand = \"/srv/steady\"\n{user}\nrestart = \"never\"\n"));
@@ -78,21 +78,21 @@ fn run_with_closed(redirections: &str) {
 }
 
 #[test]
-fn it_runs_with_stdin_closed() {
+fn keepalive_runs_with_stdin_closed() {
     run_with_closed("<&-");
 }
 
 #[test]
-fn it_runs_with_stdout_closed() {
+fn keepalive_runs_with_stdout_closed() {
     run_with_closed(">&-");
 }
 
 #[test]
-fn it_runs_with_stderr_closed() {
+fn keepalive_runs_with_stderr_closed() {
     run_with_closed("2>&-");
 }
 
 #[test]
-fn it_runs_with_all_streams_closed() {
+fn keepalive_runs_with_all_streams_closed() {
     run_with_closed("<&- >&- 2>&-");
 }

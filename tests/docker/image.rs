@@ -42,7 +42,7 @@ fn files_of(image: &Image) -> Vec<String> {
 }
 
 #[test]
-fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
+fn the_image_contains_only_the_binary_and_can_be_copied_from() {
     if !docker(&["version"]).status.success() {
         return skip("no Docker Engine answers");
     }

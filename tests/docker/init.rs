@@ -13,7 +13,7 @@ fn run(image: &Image, options: &[&str], arguments: &[&str]) -> (Option<i32>, Str
 /// README: the code of the process that decided the end, 128+N when signal N killed it, 127 not found, 126 found
 /// but not executable.
 #[test]
-fn the_container_ends_with_the_code_of_the_command() {
+fn the_container_exits_with_the_code_of_the_command() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     for (arguments, code) in [
@@ -30,7 +30,7 @@ fn the_container_ends_with_the_code_of_the_command() {
 }
 
 #[test]
-fn docker_stop_is_heard_by_the_command() {
+fn the_command_receives_the_signal_of_docker_stop() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image_with("", |archive| {
         archive.file("/srv/polite", 0o755, b"#!/bin/sh\ntrap 'echo bye; exit 3' TERM\necho up\nsleep 1000 & wait\n");
@@ -72,7 +72,7 @@ fn orphans_are_reaped() {
 
 /// `docker run --init` puts another init above: keepalive is not PID 1 then, and says nothing of it.
 #[test]
-fn below_another_init_it_does_the_same_and_is_silent() {
+fn keepalive_below_another_init_does_the_same_without_a_warning() {
     let Some(engine) = Engine::find() else { return };
     let script = b"#!/bin/sh\n(sleep 0.1 &)\ntrap 'exit 5' TERM\necho up\nsleep 1000 & wait\n";
     let image = engine.image_with("", |archive| archive.file("/srv/parent", 0o755, script));
@@ -86,7 +86,7 @@ fn below_another_init_it_does_the_same_and_is_silent() {
 }
 
 #[test]
-fn it_needs_no_privilege_and_nothing_writable_either() {
+fn init_mode_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];

@@ -123,7 +123,7 @@ fn several_services_in_a_pod_start_and_stop_in_order() {
 
 /// README of the example: preStop and the whole ordered stop fit into the grace period.
 #[test]
-fn the_times_of_the_example_leave_room_for_each_other() {
+fn the_timeouts_of_the_example_fit_into_each_other() {
     let manifest = manifest("pod.yaml");
     let grace = seconds(field(&manifest, "spec:", "terminationGracePeriodSeconds: "));
     let shutdown = seconds(field(&manifest, "kind: ConfigMap", "shutdown_timeout = "));
@@ -133,7 +133,7 @@ fn the_times_of_the_example_leave_room_for_each_other() {
 
 /// With a PID namespace for the whole pod, PID 1 is the pause container.
 #[test]
-fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
+fn a_sidecar_keepalive_manages_only_its_own_processes() {
     let Some(pod) = Pod::play("sidecar.yaml", |manifest| manifest) else { return };
     let (program, helpers) = (pod.container("program"), pod.container("helpers"));
     program.wait_for_line("program up");
@@ -167,7 +167,7 @@ fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
 
 /// What it has started does not stay behind with the program's processes.
 #[test]
-fn killed_beside_a_program_it_leaves_nothing_and_the_container_comes_back() {
+fn a_killed_sidecar_leaves_no_process_and_its_container_restarts() {
     let Some(pod) = Pod::play("sidecar.yaml", |manifest| manifest) else { return };
     let (program, helpers) = (pod.container("program"), pod.container("helpers"));
     program.wait_for_line("program up");

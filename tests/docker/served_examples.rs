@@ -19,7 +19,7 @@ fn image_of(engine: &Engine, directory: &str) -> Image {
 }
 
 #[test]
-fn the_health_check_of_the_example_says_when_all_are_ready() {
+fn the_health_check_of_the_example_succeeds_when_all_services_are_ready() {
     let Some(engine) = Engine::find() else { return };
     let image = image_of(&engine, "healthcheck");
     let container = image.run(&[], &[]);
@@ -122,7 +122,7 @@ fn ask(pod: &Pod, container: &Container, probe: &str) -> (bool, String) {
 }
 
 #[test]
-fn the_probes_of_the_pod_tell_what_the_kubelet_has_to_know() {
+fn the_probes_of_the_pod_report_liveness_and_readiness() {
     let slow = |manifest: String| manifest.replace("ready = { delay = \"1s\" }", "ready = { delay = \"5s\" }");
     let Some(pod) = Pod::play("pod.yaml", slow) else { return };
     let shop = pod.container("shop");

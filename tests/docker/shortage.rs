@@ -22,7 +22,7 @@ fn refusals(container: &Container) -> usize {
 }
 
 #[test]
-fn forks_that_fail_are_tried_again_without_an_exit_or_a_spin() {
+fn failed_forks_are_retried_without_an_exit_or_a_busy_loop() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.many]\ncommand = [\"sleep\", \"1000\"]\ninstances = 30\n");
     let container = image.run(&["--pids-limit=20", "--env=KEEPALIVE_LOG=debug"], &[]);
@@ -55,7 +55,7 @@ fn thirty_two_descriptors_are_enough() {
 }
 
 #[test]
-fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+fn all_of_twenty_thousand_orphans_are_reaped() {
     let Some(engine) = Engine::find() else { return };
     let script = b"#!/bin/sh\ni=0\nwhile [ $i -lt 20000 ]; do (true &); i=$((i + 1)); done\necho all are orphans\n";
     let image = engine.image_with(
@@ -77,7 +77,7 @@ fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
 }
 
 #[test]
-fn a_long_environment_and_a_thousand_services_are_nothing_special() {
+fn a_long_environment_and_a_thousand_services_work() {
     let Some(engine) = Engine::find() else { return };
     let mut configuration = String::new();
     for number in 0..1000 {

@@ -62,7 +62,7 @@ fn three_reloads_under_load_lose_no_request() {
 }
 
 #[test]
-fn two_counters_go_on_where_the_killed_worker_was() {
+fn two_counters_continue_where_the_killed_worker_stopped() {
     let Some(image) = with_python("worker-state", HTTP) else { return };
     let container = image.run(&[], &[]);
     for instance in ["count.0", "count.1"] {
@@ -103,7 +103,7 @@ fn mottos(container: &Container) -> Option<BTreeSet<String>> {
 }
 
 #[test]
-fn node_workers_share_a_port_tell_each_other_and_remember() {
+fn node_workers_share_a_port_messages_and_stored_values() {
     let Some(node) = host::find("node") else { return skip("node is not installed") };
     let image = image_of("node-cluster", |archive| {
         host::add_program(archive, &node);
@@ -136,7 +136,7 @@ fn node_workers_share_a_port_tell_each_other_and_remember() {
 const GUNICORN: &str = "gunicorn.app.wsgiapp, gunicorn.glogging, gunicorn.workers.sync";
 
 #[test]
-fn gunicorn_is_replaced_and_a_broken_version_of_it_is_not_taken() {
+fn a_reload_replaces_gunicorn_but_not_with_a_broken_version() {
     let Some(image) = with_python("python-gunicorn", GUNICORN) else { return };
     let container = image.run(&[], &[]);
     wait_for(|| container.describe(), || is_ready(&container));

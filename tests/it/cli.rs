@@ -38,7 +38,7 @@ success_exit_codes = [0, 3, "SIGTERM"]
 "#;
 
 #[test]
-fn check_shows_the_plan_with_everything_that_was_not_said() {
+fn check_shows_the_plan_with_all_defaults() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", VALID, 0o644);
     let expected = "\
@@ -75,7 +75,7 @@ the shutdown takes at most 9s
 }
 
 #[test]
-fn check_gives_the_plan_as_json() {
+fn check_prints_the_plan_as_json() {
     let scratch = Directory::new();
     scratch.file("a.toml", VALID, 0o644);
     let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
@@ -151,7 +151,7 @@ fn check_shows_sockets_readiness_and_reload() {
 }
 
 #[test]
-fn check_gives_sockets_readiness_and_reload_as_json() {
+fn check_prints_sockets_readiness_and_reload_as_json() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", SERVED, 0o644);
     let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
@@ -176,7 +176,7 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
 
 // Written down when the JSON was made by hand.
 #[test]
-fn check_writes_each_kind_of_value_as_it_always_has() {
+fn the_json_of_check_is_stable_for_each_kind_of_value() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", include_bytes!("plan/keepalive.toml"), 0o644);
     let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
@@ -186,7 +186,7 @@ fn check_writes_each_kind_of_value_as_it_always_has() {
 }
 
 #[test]
-fn check_gives_errors_as_json() {
+fn check_prints_errors_as_json() {
     let scratch = Directory::new();
     scratch.file("a.toml", b"[services.web]\ncommand = \"true\"\nrestrat = 1\n", 0o644);
     let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
@@ -200,7 +200,7 @@ fn check_gives_errors_as_json() {
 }
 
 #[test]
-fn an_invalid_configuration_is_refused_alike_by_check_and_by_a_start() {
+fn check_and_a_start_report_the_same_configuration_errors() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = 0\n", 0o644);
     let expected = "\
@@ -217,7 +217,7 @@ keepalive.toml:3:13: expected a whole number from 1 to 65536, or `\"cpus\"`, fou
 }
 
 #[test]
-fn a_missing_program_is_an_error_of_check_alone() {
+fn only_check_reports_a_missing_program_as_an_error() {
     let scratch = Directory::new();
     let text = "[services.web]\ncommand = \"/nonexistent/x\"\nrestart = \"never\"\n";
     scratch.file("keepalive.toml", text.as_bytes(), 0o644);
@@ -235,7 +235,7 @@ keepalive.toml:2:11: program `/nonexistent/x` not found
 }
 
 #[test]
-fn without_any_configuration_the_places_are_listed() {
+fn an_error_about_a_missing_configuration_lists_the_searched_paths() {
     let scratch = Directory::new();
     if ["/etc/keepalive/keepalive.toml", "/etc/keepalive.toml"].iter().any(|path| std::path::Path::new(path).exists()) {
         return harness::skip("this machine has a configuration in /etc");
@@ -255,7 +255,7 @@ select another file with -c FILE or $KEEPALIVE_CONFIG, or run one command withou
 }
 
 #[test]
-fn a_configuration_may_come_from_a_pipe() {
+fn the_configuration_can_be_read_from_a_pipe() {
     let scratch = Directory::new();
     let mut command = Command::new("sh");
     let line = "printf '[services.a]\\ncommand = \"true\"\\n' | \"$0\" check -c /dev/stdin";
@@ -317,7 +317,7 @@ fn run_starts_a_service_without_a_file() {
 }
 
 #[test]
-fn wrong_usage_says_what_would_be_right() {
+fn usage_errors_suggest_a_correction() {
     let scratch = Directory::new();
     let expected = "\
 keepalive: unknown command `node`
@@ -348,7 +348,7 @@ fn version_and_help_go_to_stdout() {
 }
 
 #[test]
-fn closed_streams_are_no_reason_to_die() {
+fn closed_standard_streams_do_not_end_keepalive() {
     let scratch = Directory::new();
     for (line, code) in [
         ("exec \"$0\" --help >&-", 0),
@@ -370,7 +370,7 @@ fn run_refuses_an_empty_command() {
 
 // README: "`false`: it starts only if something that starts depends on it".
 #[test]
-fn check_tells_what_does_not_start_by_itself() {
+fn check_marks_services_without_autostart() {
     let scratch = Directory::new();
     let services = "services.a = { command = \"true\", autostart = false }\n\
                     services.b = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n\
@@ -384,7 +384,7 @@ fn check_tells_what_does_not_start_by_itself() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_written_is_no_success() {
+fn check_fails_if_the_plan_cannot_be_written() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", VALID, 0o644);
     for words in [&["check"][..], &["check", "--json"], &["--help"]] {
@@ -396,7 +396,7 @@ fn a_plan_that_cannot_be_written_is_no_success() {
 }
 
 #[test]
-fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
+fn check_waits_for_a_slow_reader_and_does_not_cut_its_report() {
     use std::io::Read as _;
     let scratch = Directory::new();
     scratch.file("keepalive.toml", "[services.a]\nx = 1\n[services.b]\n".repeat(2000).as_bytes(), 0o644);
@@ -416,7 +416,7 @@ fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
 
 // README: a value that is no level is warned of; env_logger takes any word for a module that it does not know.
 #[test]
-fn a_level_that_is_not_understood_is_warned_of() {
+fn an_invalid_log_level_is_a_warning() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let scratch = Directory::new();

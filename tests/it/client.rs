@@ -23,7 +23,7 @@ fn show_status() -> FakeServer {
 }
 
 #[test]
-fn status_is_a_table_and_says_why_something_does_not_run() {
+fn status_is_a_table_with_the_reason_why_a_service_does_not_run() {
     let server = show_status();
     let summary = "keepalive 0.1.0, pid 1, up 2m10s: 2 running, 1 backoff";
     let database = "db.0   running   11   2m10s         0  9.00s    1.0M";
@@ -37,7 +37,7 @@ fn status_is_a_table_and_says_why_something_does_not_run() {
 }
 
 #[test]
-fn status_as_json_is_what_the_server_says() {
+fn status_as_json_is_the_answer_of_the_server() {
     let server = show_status();
     server.check(&["status", "--json"], 0, &status().to_string(), "");
     let (code, stdout, _) = server.client(&["--json", "status"]).finish();
@@ -49,7 +49,7 @@ fn status_as_json_is_what_the_server_says() {
 }
 
 #[test]
-fn the_socket_is_named_by_option_or_variable() {
+fn the_socket_can_be_set_by_option_or_variable() {
     let server = show_status();
     let socket = server.path.to_str().unwrap();
     let mut run = server.client(&["status", "web", "--socket", socket]);
@@ -58,7 +58,7 @@ fn the_socket_is_named_by_option_or_variable() {
 }
 
 #[test]
-fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
+fn a_command_handles_several_names_in_order_and_reports_failures() {
     let server = FakeServer::answering(|request| match request {
         "POST /v1/services/b/stop?timeout=1m" => {
             (409, json!({"result": "refused", "reason": "it is being reloaded", "instances": []}))
@@ -74,7 +74,7 @@ fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
 }
 
 #[test]
-fn what_is_not_done_in_time_is_told_with_json_too() {
+fn a_timeout_is_reported_as_text_and_as_json() {
     let body = json!({"instances": [], "reason": "web.0 is still stopping", "result": "timeout"});
     let answer = body.clone();
     let server = FakeServer::answering(move |_| (504, answer.clone()));
@@ -84,7 +84,7 @@ fn what_is_not_done_in_time_is_told_with_json_too() {
 }
 
 #[test]
-fn each_change_is_asked_for_by_its_own_request() {
+fn each_command_sends_its_own_request() {
     let server = FakeServer::answering(|_| (200, json!({"result": "done", "reason": "", "instances": []})));
     server.check(&["start", "web.2"], 0, "start web.2: done", "");
     server.check(&["scale", "web", "4"], 0, "scale web: done", "");
@@ -100,7 +100,7 @@ fn each_change_is_asked_for_by_its_own_request() {
 }
 
 #[test]
-fn who_is_not_permitted_hears_why() {
+fn an_unauthorized_client_gets_the_reason() {
     let reason = "only root and the user that keepalive runs as may do this";
     let server = FakeServer::answering(move |_| (403, json!({"result": "forbidden", "reason": reason})));
     server.check(&["status"], 1, "", &format!("keepalive: status: {reason}\n"));
@@ -109,7 +109,7 @@ fn who_is_not_permitted_hears_why() {
 }
 
 #[test]
-fn health_answers_with_zero_or_one_and_the_reason() {
+fn health_exits_with_0_or_1_and_prints_the_reason() {
     let server = FakeServer::answering(|request| match request {
         "GET /livez" => (200, json!({"status": "ok"})),
         "GET /readyz?service=db" => (200, json!({"ready": true})),
@@ -124,7 +124,7 @@ fn health_answers_with_zero_or_one_and_the_reason() {
 }
 
 #[test]
-fn logs_are_lines_with_the_name_of_their_instance() {
+fn log_lines_start_with_the_name_of_their_instance() {
     let line = r#"{"time":"2026-11-21T08:00:00.1Z","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
     let server = FakeServer::start(move |_, mut stream| {
         write!(stream, "{STREAM}{line}\n{{\"dropped\":3}}\n{line}\n").ok();
@@ -140,7 +140,7 @@ fn logs_are_lines_with_the_name_of_their_instance() {
 }
 
 #[test]
-fn each_event_is_passed_on_as_soon_as_it_comes() {
+fn each_event_is_printed_as_soon_as_it_arrives() {
     let (sender, next) = std::sync::mpsc::channel::<&str>();
     let server = FakeServer::start(move |_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
@@ -160,7 +160,7 @@ fn each_event_is_passed_on_as_soon_as_it_comes() {
 
 // README, `logs -f`: Ctrl-C ends it. A terminal drops what it has not shown then, such as the end of a colour.
 #[test]
-fn sigint_ends_a_stream_on_a_terminal_between_two_lines_and_without_colour() {
+fn sigint_ends_a_stream_on_a_terminal_at_the_end_of_a_line_without_colour() {
     let line = json!({"service": "web", "instance": "web.0", "message": "x".repeat(256 << 10)}).to_string();
     let server = FakeServer::start(move |_, mut stream| {
         writeln!(stream, "{STREAM}{line}").ok();
@@ -184,14 +184,14 @@ fn sigint_ends_a_stream_on_a_terminal_between_two_lines_and_without_colour() {
 }
 
 #[test]
-fn what_can_be_named_is_listed_for_completions() {
+fn completions_list_all_valid_names() {
     let server = show_status();
     server.check(&["completions", "names"], 0, "web\nweb.0\nweb.1\ndb\nall", "");
     server.check(&["completions", "names", "--socket", "/nowhere/else.sock"], 0, "", "");
 }
 
 #[test]
-fn a_thousand_services_are_shown_whole() {
+fn a_status_of_a_thousand_services_is_complete() {
     let one = |number: u64| {
         json!({"name": format!("worker-{number}"), "state": "running", "instances": [
             {"id": format!("worker-{number}.0"), "state": "running", "pid": number + 10, "ready": true, "restarts": 0,
@@ -205,7 +205,7 @@ fn a_thousand_services_are_shown_whole() {
 }
 
 #[test]
-fn names_and_reasons_are_whole_where_stdout_is_no_terminal() {
+fn names_and_reasons_are_not_cut_if_stdout_is_not_a_terminal() {
     let (name, reason) = ("n".repeat(100), "because ".repeat(20));
     let id = format!("{name}.0");
     let body = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5, "services": [{"name": name, "state": "failed",

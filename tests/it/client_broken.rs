@@ -12,7 +12,7 @@ use crate::fake_server::{FakeServer, STREAM};
 use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
 
 #[test]
-fn where_nothing_answers_the_places_and_the_remedy_are_named() {
+fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
     let scratch = Directory::new();
     let remedy = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
     let runtime = scratch.path().to_str().unwrap();
@@ -35,7 +35,7 @@ fn where_nothing_answers_the_places_and_the_remedy_are_named() {
 }
 
 #[test]
-fn who_may_not_connect_hears_that_plainly() {
+fn a_client_reports_that_it_has_no_permission_to_connect() {
     if !have_root() {
         return;
     }
@@ -53,7 +53,7 @@ fn who_may_not_connect_hears_that_plainly() {
 }
 
 #[test]
-fn what_somebody_else_has_put_into_tmp_is_not_asked() {
+fn a_client_does_not_use_a_socket_of_another_user_in_tmp() {
     if !have_root() {
         return;
     }
@@ -78,7 +78,7 @@ fn check_nonsense(bytes: &'static [u8], what: &str) {
 }
 
 #[test]
-fn an_answer_that_is_none_is_told_from_one() {
+fn an_invalid_answer_is_reported_as_such() {
     check_nonsense(b"+PONG\r\n", "invalid HTTP response");
     check_nonsense(b"\0\xff\0", "invalid HTTP response");
     check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "invalid JSON");
@@ -90,7 +90,7 @@ fn an_answer_that_is_none_is_told_from_one() {
 }
 
 #[test]
-fn an_answer_without_end_is_not_taken_in() {
+fn an_endless_answer_is_rejected() {
     let endless = |head: &'static str, filling: &'static str| {
         FakeServer::start(move |_, mut stream| {
             stream.write_all(head.as_bytes()).ok();
@@ -107,7 +107,7 @@ fn an_answer_without_end_is_not_taken_in() {
 }
 
 #[test]
-fn a_connection_that_ends_too_early_is_told_of() {
+fn a_connection_that_ends_too_early_is_reported() {
     let told = "keepalive: the connection to SOCKET was closed before the response was complete\n";
     for bytes in [&b""[..], b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\":"] {
         FakeServer::sending(bytes).check(&["status"], 3, "", told);
@@ -119,7 +119,7 @@ fn a_connection_that_ends_too_early_is_told_of() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_waited_for_no_longer_than_was_said() {
+fn a_client_waits_for_a_silent_server_only_until_its_timeout() {
     let silent = || {
         FakeServer::start(|_, mut stream| {
             // Until the client has gone.
@@ -138,7 +138,7 @@ fn a_server_that_does_not_answer_is_waited_for_no_longer_than_was_said() {
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_a_stream_in_silence() {
+fn a_closed_stdout_ends_a_stream_without_a_message() {
     let server = FakeServer::start(|_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
         while stream.write_all(b"{\"seq\":1}\n").is_ok() {}
@@ -155,7 +155,7 @@ fn a_reader_that_has_gone_ends_a_stream_in_silence() {
 }
 
 #[test]
-fn ctrl_c_ends_a_stream_as_it_ends_any_program() {
+fn ctrl_c_ends_a_stream_by_sigint() {
     let server = FakeServer::start(|_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
         stream.write_all(b"{\"seq\":1}\n").ok();
@@ -171,7 +171,7 @@ fn ctrl_c_ends_a_stream_as_it_ends_any_program() {
 }
 
 #[test]
-fn a_full_disk_is_told_of() {
+fn a_full_disk_is_reported() {
     let server = FakeServer::sending(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n");
     let mut run = server.client(&["status", "--json"]);
     run.command.stdout(Stdio::from(std::fs::File::create("/dev/full").unwrap()));

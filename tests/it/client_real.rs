@@ -40,7 +40,7 @@ fn wait_for_ready(set: &Set) {
 }
 
 #[test]
-fn a_set_is_looked_at_and_steered_from_beside_it() {
+fn a_client_shows_and_controls_a_running_service_set() {
     let set = Set::new(TEXT);
     in_every_place(|place| {
         let mut running = set.start(place);
@@ -75,7 +75,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
 }
 
 #[test]
-fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
+fn an_impossible_request_prints_one_line_and_exits_with_1() {
     let set = Set::new(TEXT);
     let mut running = set.start(Place::Child);
     wait_for_ready(&set);
@@ -93,7 +93,7 @@ fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
 }
 
 #[test]
-fn events_are_followed_and_end_with_keepalive() {
+fn a_followed_event_stream_ends_with_keepalive() {
     let set = Set::new(TEXT);
     let mut running = set.start(Place::Child);
     wait_for_ready(&set);
@@ -116,7 +116,7 @@ fn follow(set: &Set, what: &str) -> Running {
 
 /// What has been read by then is all that there will be: a script must not take it for all that there was.
 #[test]
-fn a_stream_that_a_kill_has_broken_off_is_no_success() {
+fn a_stream_that_a_kill_interrupts_is_a_failure() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",
@@ -147,7 +147,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
 }
 
 #[test]
-fn logs_that_are_followed_end_in_order_with_keepalive() {
+fn a_followed_log_stream_ends_with_keepalive_after_the_last_line() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",

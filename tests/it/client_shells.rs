@@ -95,7 +95,7 @@ const CASES: [(&str, &[&str]); 27] = [
 ];
 
 #[test]
-fn bash_completes() {
+fn completion_works_in_bash() {
     if !have("bash") {
         return;
     }
@@ -130,7 +130,7 @@ fn bash_completes() {
 }
 
 #[test]
-fn fish_completes() {
+fn completion_works_in_fish() {
     if !have("fish") {
         return;
     }
@@ -151,7 +151,7 @@ fn fish_completes() {
 }
 
 #[test]
-fn zsh_completes() {
+fn completion_works_in_zsh() {
     if !have("zsh") {
         return;
     }

@@ -35,7 +35,7 @@ fn on_a_terminal(server: &FakeServer) -> Terminal {
 }
 
 #[test]
-fn it_is_kept_up_to_date_until_q() {
+fn top_updates_its_table_until_q() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     terminal.wait_for_text("web.0");
@@ -50,7 +50,7 @@ fn it_is_kept_up_to_date_until_q() {
 }
 
 #[test]
-fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
+fn ctrl_c_and_sigterm_make_top_restore_the_terminal() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     terminal.type_in(CTRL_C);
@@ -63,7 +63,7 @@ fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
 }
 
 #[test]
-fn a_suspension_gives_the_terminal_back_meanwhile() {
+fn a_suspended_top_restores_the_terminal_until_it_continues() {
     let server = serve();
     let mut command = Command::new("setsid");
     command.args([KEEPALIVE, "top"]).env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm");
@@ -81,7 +81,7 @@ fn a_suspension_gives_the_terminal_back_meanwhile() {
 
 // ioctl_tty(2) `TIOCGWINSZ`
 #[test]
-fn a_terminal_of_another_size_gets_a_table_of_that_size() {
+fn top_adapts_its_table_to_a_new_terminal_size() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     let device = format!("/proc/{}/fd/0", id(&terminal));
@@ -95,7 +95,7 @@ fn a_terminal_of_another_size_gets_a_table_of_that_size() {
 
 // signal(7): SIGUSR1 and SIGALRM end a program that does nothing about them.
 #[test]
-fn no_other_signal_ends_it_while_it_has_the_terminal() {
+fn other_signals_do_not_end_top_on_a_terminal() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     for signal in [Signal::USR1, Signal::PIPE, Signal::TTOU] {
@@ -112,7 +112,7 @@ fn id(terminal: &Terminal) -> Pid {
 }
 
 #[test]
-fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
+fn top_restores_the_terminal_and_reports_it_when_keepalive_exits() {
     let server = serve();
     let terminal = on_a_terminal(&server);
     drop(server);
@@ -122,7 +122,7 @@ fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
 }
 
 #[test]
-fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
+fn top_shows_how_long_keepalive_has_not_answered_and_can_be_ended() {
     let server = || {
         let first = std::sync::atomic::AtomicBool::new(true);
         FakeServer::start(move |_, mut stream| {
@@ -149,7 +149,7 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
 }
 
 #[test]
-fn in_the_background_it_stops_before_it_touches_the_terminal() {
+fn top_in_the_background_stops_before_it_changes_the_terminal() {
     let server = serve();
     // `keepalive top &` as an interactive shell starts it, in a process group of its own.
     let script = r#"set -m
@@ -170,7 +170,7 @@ fn in_the_background_it_stops_before_it_touches_the_terminal() {
 }
 
 #[test]
-fn elsewhere_it_is_one_table_after_two_looks() {
+fn top_without_a_terminal_prints_one_table_after_two_samples() {
     let server = serve();
     let (code, stdout, stderr) = server.client(&["top"]).finish();
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -183,7 +183,7 @@ fn elsewhere_it_is_one_table_after_two_looks() {
 }
 
 #[test]
-fn as_json_it_is_the_status_with_shares() {
+fn top_as_json_is_the_status_with_cpu_shares() {
     let server = serve();
     let (code, stdout, stderr) = server.client(&["top", "--json"]).finish();
     let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
@@ -194,7 +194,7 @@ fn as_json_it_is_the_status_with_shares() {
 }
 
 #[test]
-fn a_table_on_a_terminal_has_colours_unless_they_are_unwanted() {
+fn a_table_on_a_terminal_has_colours_unless_no_color_is_set() {
     let server = serve();
     let shown = |variable: &str, value: &str| {
         let mut command = Command::new(KEEPALIVE);

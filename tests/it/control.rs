@@ -59,7 +59,7 @@ fn status_shows_services_and_instances() {
 }
 
 #[test]
-fn what_is_asked_for_is_answered_when_it_is_done() {
+fn a_request_is_answered_when_it_is_done() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n");
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
@@ -97,7 +97,7 @@ fn what_is_asked_for_is_answered_when_it_is_done() {
 }
 
 #[test]
-fn what_cannot_be_understood_says_why() {
+fn an_invalid_request_is_answered_with_the_reason() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
     );
@@ -159,7 +159,7 @@ fn what_cannot_be_understood_says_why() {
 }
 
 #[test]
-fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
+fn a_request_that_times_out_is_answered_with_the_unfinished_instances() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n[services.other]\ncommand = [\"PUPPET\", \"ignore\"]\n",
     );
@@ -184,7 +184,7 @@ fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
 
 /// What was asked for before the end is refused then, not forgotten.
 #[test]
-fn the_end_answers_everybody() {
+fn a_shutdown_answers_all_open_requests() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\n");
     let (mut running, control) = begin(&set, Place::Child);
     let web = running.ready();
@@ -202,7 +202,7 @@ fn the_end_answers_everybody() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_alone() {
+fn only_its_owner_can_use_the_control_socket() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     let mode = std::fs::metadata(set.socket()).unwrap().permissions().mode();
@@ -227,7 +227,7 @@ fn the_socket_is_for_its_owner_alone() {
 }
 
 #[test]
-fn a_socket_that_nobody_answers_at_is_replaced_and_any_other_file_is_left_alone() {
+fn a_stale_socket_is_replaced_and_any_other_file_is_not() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     drop(UnixListener::bind(set.socket()).unwrap());
     let (mut running, _) = begin(&set, Place::Child);
@@ -277,7 +277,7 @@ fn the_socket_of_another_keepalive_is_refused() {
 }
 
 #[test]
-fn without_a_place_for_the_socket_keepalive_goes_on_without() {
+fn keepalive_runs_without_a_control_socket_if_it_cannot_be_created() {
     let directory = harness::Directory::new();
     let config =
         directory.file("keepalive.toml", b"services.a.command = \"true\"\nservices.a.restart = \"never\"\n", 0o644);
@@ -295,7 +295,7 @@ fn without_a_place_for_the_socket_keepalive_goes_on_without() {
 
 /// Somebody who connects and says nothing, half of something, or reads nothing costs nobody anything but himself.
 #[test]
-fn clients_that_stall_hold_nobody_up() {
+fn a_stalled_client_does_not_delay_others() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.loop]\ncommand = \"true\"\nmin_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n",
     );
@@ -337,7 +337,7 @@ fn clients_that_stall_hold_nobody_up() {
 }
 
 #[test]
-fn half_a_request_is_given_up_after_a_while() {
+fn an_incomplete_request_times_out() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (_running, control) = begin(&set, Place::Child);
     let answer = control.say(b"GET /livez HTTP/1.1\r\nHost: ");
@@ -346,7 +346,7 @@ fn half_a_request_is_given_up_after_a_while() {
 }
 
 #[test]
-fn nothing_wakes_keepalive_for_those_who_only_follow() {
+fn an_idle_follower_does_not_wake_keepalive() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 10\n");
     let (running, control) = begin(&set, Place::Child);
     for _ in 0..10 {
@@ -369,7 +369,7 @@ fn nothing_wakes_keepalive_for_those_who_only_follow() {
 }
 
 #[test]
-fn http_shows_everything_and_changes_nothing() {
+fn http_is_read_only() {
     let port = ReservedPort::any();
     let set = Set::new(&format!(
         "[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
@@ -397,7 +397,7 @@ fn http_shows_everything_and_changes_nothing() {
 
 /// A thousand instances take more than one piece.
 #[test]
-fn large_answers_are_whole() {
+fn a_large_answer_is_complete() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 400\n");
     let (running, control) = begin(&set, Place::Child);
     for _ in 0..400 {
@@ -422,7 +422,7 @@ fn large_answers_are_whole() {
 
 /// Pieces end wherever they are long enough, which is between two services too.
 #[test]
-fn the_status_of_many_services_is_whole() {
+fn the_status_of_many_services_is_complete() {
     let idle = |number| format!("[services.s{number}]\ncommand = \"true\"\nautostart = false\n");
     let idle: String = (0..500).map(idle).collect();
     let set = Set::new(&format!("{idle}[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));

@@ -16,7 +16,7 @@ use crate::services::Set;
 
 /// A follower who goes on talking is none, and does not keep anybody from his turn.
 #[test]
-fn who_talks_instead_of_listening_is_given_up() {
+fn a_follower_that_sends_data_is_disconnected() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
@@ -31,7 +31,7 @@ fn who_talks_instead_of_listening_is_given_up() {
 
 /// Whoever has sent all that he has to say may still be listening.
 #[test]
-fn a_follower_need_not_keep_his_side_open() {
+fn a_follower_can_close_its_sending_side() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
@@ -46,7 +46,7 @@ fn a_follower_need_not_keep_his_side_open() {
 }
 
 #[test]
-fn followers_leave_room_for_others() {
+fn followers_do_not_use_up_all_connections() {
     let port = ReservedPort::any();
     let set =
         Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
@@ -63,7 +63,7 @@ fn followers_leave_room_for_others() {
 
 /// However many are refused, there is one event of it a second.
 #[test]
-fn those_who_are_refused_do_not_fill_the_events() {
+fn rejected_clients_do_not_flood_the_events() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
@@ -94,7 +94,7 @@ fn those_who_are_refused_do_not_fill_the_events() {
 }
 
 #[test]
-fn http_is_spoken_as_others_speak_it() {
+fn common_forms_of_http_requests_are_understood() {
     let port = ReservedPort::any();
     let set =
         Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
@@ -112,7 +112,7 @@ fn http_is_spoken_as_others_speak_it() {
 
 /// A oneshot is ready when it has succeeded, not when it runs.
 #[test]
-fn readiness_of_oneshots_and_of_what_is_stopped() {
+fn a_running_oneshot_is_not_ready_and_a_service_without_autostart_does_not_count() {
     let set = Set::new(concat!(
         "[services.slow]\ntype = \"oneshot\"\ncommand = [\"PUPPET\", \"ignore\"]\n",
         "[services.spare]\ncommand = [\"PUPPET\", \"ignore\"]\nautostart = false\n",
@@ -140,7 +140,7 @@ fn readiness_of_oneshots_and_of_what_is_stopped() {
 
 /// Without descriptors clients wait; services do not, and nothing spins.
 #[test]
-fn without_descriptors_clients_wait() {
+fn clients_wait_while_no_file_descriptor_is_free() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let script = format!("ulimit -n 16; exec {KEEPALIVE} -c {}", set.config);
     let mut run = Run::words(Place::Child, &["sh", "-c", &script]);

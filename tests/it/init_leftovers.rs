@@ -6,7 +6,7 @@ use keepalive::sys::signal_process;
 use crate::harness::{self, Place, Run, in_every_place, wait_for_death};
 
 #[test]
-fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+fn all_of_twenty_thousand_orphans_are_reaped() {
     if !harness::have_namespaces() {
         return;
     }
@@ -16,7 +16,7 @@ fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
 
 // As many processes as there may be at once: a signal does not wait until all of them have been reaped.
 #[test]
-fn a_signal_is_heard_between_two_batches_of_zombies() {
+fn a_signal_is_handled_between_two_batches_of_zombies() {
     let running = Run::puppet(Place::Child, &["-r", "RTMAX:USR2"], &["zombies", "4000"]).start();
     let child = running.ready();
     let keepalive = running.keepalive();
@@ -37,7 +37,7 @@ fn a_signal_is_heard_between_two_batches_of_zombies() {
 }
 
 #[test]
-fn orphans_are_adopted_and_reaped_anywhere() {
+fn orphans_are_adopted_and_reaped_as_pid_1_and_as_a_child() {
     in_every_place(|place| {
         let options = ["-w"];
         let running = Run::puppet(place, &options, &["with-companion", "daemonise", "0", "report-signals"]).start();
@@ -55,7 +55,7 @@ fn orphans_are_adopted_and_reaped_anywhere() {
 }
 
 #[test]
-fn each_adopted_zombie_is_told_of_if_that_is_wished() {
+fn each_adopted_zombie_is_logged_on_request() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["-w", "--linger", "60s"], &["daemonise", "0", "exit", "0"]).start();
         assert_eq!(running.end(), 0);
@@ -67,7 +67,7 @@ fn each_adopted_zombie_is_told_of_if_that_is_wished() {
 }
 
 #[test]
-fn without_linger_the_end_is_at_once() {
+fn without_linger_keepalive_exits_at_once() {
     let mut running = Run::puppet(Place::Child, &[], &["daemonise", "3", "report-signals"]).start();
     let daemon = running.ready();
     assert_eq!(running.end(), 3);
@@ -77,7 +77,7 @@ fn without_linger_the_end_is_at_once() {
 }
 
 #[test]
-fn what_is_left_is_asked_to_end_and_waited_for() {
+fn with_linger_leftovers_get_sigterm_and_are_awaited() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["--linger", "60s"], &["daemonise", "3", "end-on-term", "9"]).start();
         running.ready();
@@ -88,7 +88,7 @@ fn what_is_left_is_asked_to_end_and_waited_for() {
 }
 
 #[test]
-fn a_stopped_process_that_is_left_hears_it() {
+fn a_stopped_leftover_receives_sigterm() {
     in_every_place(|place| {
         let verb = ["with-companion", "daemonise", "0", "echo"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
@@ -112,7 +112,7 @@ fn a_stopped_process_that_is_left_hears_it() {
 }
 
 #[test]
-fn what_does_not_listen_is_killed_when_the_time_is_over() {
+fn a_leftover_that_ignores_sigterm_is_killed_after_the_timeout() {
     in_every_place(|place| {
         let verb = ["daemonise", "3", "ignore", "15"];
         let mut running = Run::puppet(place, &["--linger", "50ms"], &verb).start();
@@ -126,7 +126,7 @@ fn what_does_not_listen_is_killed_when_the_time_is_over() {
 }
 
 #[test]
-fn signals_reach_what_is_left() {
+fn signals_are_forwarded_to_leftovers() {
     in_every_place(|place| {
         let verb = ["daemonise", "3", "report-signals"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
@@ -144,7 +144,7 @@ fn signals_reach_what_is_left() {
 }
 
 #[test]
-fn with_nothing_left_linger_does_not_wait() {
+fn without_leftovers_linger_does_not_wait() {
     in_every_place(|place| {
         assert_eq!(Run::puppet(place, &["--linger", "60s"], &["exit", "2"]).finish().0, 2);
     });

@@ -25,7 +25,7 @@ fn every_signal_that_can_be_caught_is_forwarded() {
 }
 
 #[test]
-fn a_signal_is_forwarded_by_an_init_under_an_init() {
+fn an_init_below_an_init_forwards_a_signal() {
     in_every_place(|place| {
         let inner = [harness::KEEPALIVE, "--", harness::PUPPET, "end-on-term", "7"];
         let mut running = Run::init(place, &[], &inner).start();
@@ -39,7 +39,7 @@ fn a_signal_is_forwarded_by_an_init_under_an_init() {
 }
 
 #[test]
-fn a_signal_is_rewritten_or_dropped() {
+fn a_signal_can_be_rewritten_or_dropped() {
     in_every_place(|place| {
         let options = ["-r", "TERM:QUIT", "-r", "RTMIN+3:TERM", "-r", "HUP:0"];
         let running = Run::puppet(place, &options, &["report-signals"]).start();
@@ -55,7 +55,7 @@ fn a_signal_is_rewritten_or_dropped() {
 }
 
 #[test]
-fn only_the_child_is_signalled() {
+fn only_the_child_receives_a_signal() {
     let running = Run::puppet(Place::Child, &[], &["with-companion", "report-signals"]).start();
     running.ready();
     running.ready();
@@ -67,7 +67,7 @@ fn only_the_child_is_signalled() {
 }
 
 #[test]
-fn with_group_the_childs_whole_group_is_signalled() {
+fn with_group_the_group_of_the_child_receives_a_signal() {
     in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["with-companion", "report-signals"]).start();
         running.ready();
@@ -79,7 +79,7 @@ fn with_group_the_childs_whole_group_is_signalled() {
 }
 
 #[test]
-fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
+fn with_group_a_child_in_another_group_receives_the_signal_alone() {
     in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["leave-group", "report-signals"]).start();
         running.ready();
@@ -91,7 +91,7 @@ fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
 }
 
 #[test]
-fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
+fn with_group_the_group_that_the_child_has_left_receives_a_signal_too() {
     in_every_place(|place| {
         let verb = ["with-companion", "report-signals", "AND", "leave-group", "report-signals"];
         let running = Run::puppet(place, &["-g"], &verb).start();
@@ -106,7 +106,7 @@ fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
 // README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM, of a
 // lower number than SIGCHLD, is taken before we can know of the stop.
 #[test]
-fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
+fn a_child_stopped_just_before_sigterm_receives_it() {
     in_every_place(|place| {
         for options in [["-r", "CONT:0"].as_slice(), &["-r", "CONT:0", "-g"]] {
             let mut running = Run::puppet(place, options, &["end-on-term", "5"]).start();
@@ -127,7 +127,7 @@ fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
 
 // A stop is undone once for a request to end; who stops the command after that means it.
 #[test]
-fn who_is_stopped_while_he_ends_is_continued_once() {
+fn a_child_that_is_stopped_during_its_exit_is_continued_once() {
     let running = Run::puppet(Place::Child, &[], &["report-signals"]).start();
     let command = running.ready();
     running.send(Signal::TERM);
@@ -149,7 +149,7 @@ fn who_is_stopped_while_he_ends_is_continued_once() {
 
 // kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
 #[test]
-fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
+fn a_permission_error_of_kill_does_not_end_keepalive() {
     if !harness::have_root() {
         return;
     }
@@ -171,7 +171,7 @@ fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
 
 // Our own messages must not make us wait: the reader of stderr has stopped reading.
 #[test]
-fn a_stalled_reader_of_stderr_does_not_hold_us() {
+fn a_stalled_reader_of_stderr_does_not_block_keepalive() {
     in_every_place(|place| {
         for (_reader, writer) in [harness::stalled_pipe(), harness::stalled_socket()] {
             let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
@@ -216,7 +216,7 @@ fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
 
 // write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
 #[test]
-fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
+fn the_child_gets_no_sigpipe_from_a_closed_stderr_of_keepalive() {
     in_every_place(|place| {
         let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(read_end);
@@ -234,7 +234,7 @@ fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
 
 // prctl(2) PR_SET_PDEATHSIG
 #[test]
-fn the_parents_death_is_told_to_the_child() {
+fn the_child_gets_a_signal_when_the_parent_of_keepalive_dies() {
     let words =
         [harness::PUPPET, "parent", harness::KEEPALIVE, "-p", "USR2", "--", harness::PUPPET, "end-on-term", "0"];
     let mut running = Run::words(Place::Child, &words).start();
@@ -256,7 +256,7 @@ fn the_parents_death_is_told_to_the_child() {
 }
 
 #[test]
-fn nothing_wakes_it_while_nothing_happens() {
+fn keepalive_does_not_wake_up_while_nothing_happens() {
     in_every_place(|place| {
         let running = Run::puppet(place, &[], &["report-signals"]).start();
         running.ready();

@@ -16,7 +16,7 @@ fn the_child_becomes_the_foreground_group() {
 }
 
 #[test]
-fn what_is_typed_is_read_by_the_child() {
+fn the_child_reads_the_input_of_the_terminal() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(b"hello\n");
@@ -40,7 +40,7 @@ fn ctrl_c_reaches_the_child_once() {
 // What is typed comes to us until the child has taken the terminal; that by the time we look the child has it does not
 // mean that it has been told. Pending signals survive an execve(2).
 #[test]
-fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+fn input_typed_before_the_child_has_the_terminal_reaches_it() {
     for (key, number) in [(CTRL_C, 2), (b"\x1c", 3), (CTRL_Z, 20)] {
         let blocks = [PUPPET, "with", "block=2", "block=3", "block=20", "--"];
         let waits = ["/bin/sh", "-c", "echo ready $$; read line; exec \"$@\"", "sh"];
@@ -61,7 +61,7 @@ fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
 }
 
 #[test]
-fn ctrl_c_ends_a_program_that_does_not_care() {
+fn ctrl_c_ends_a_program_without_a_handler() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_C);
@@ -69,7 +69,7 @@ fn ctrl_c_ends_a_program_that_does_not_care() {
 }
 
 #[test]
-fn ctrl_z_stops_the_job_and_fg_goes_on() {
+fn ctrl_z_stops_the_job_and_fg_continues_it() {
     let mut session = Session::in_shell(&["echo"]);
     let child = session.running.ready();
     let keepalive = session.keepalive();
@@ -89,7 +89,7 @@ fn ctrl_z_stops_the_job_and_fg_goes_on() {
 }
 
 #[test]
-fn in_the_background_a_job_that_reads_is_stopped_and_fg_goes_on() {
+fn a_background_job_that_reads_is_stopped_and_fg_continues_it() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_Z);
@@ -104,7 +104,7 @@ fn in_the_background_a_job_that_reads_is_stopped_and_fg_goes_on() {
 
 // `keepalive -- program </dev/null` in a shell: the terminal is not on stdin, but what is typed comes to our group.
 #[test]
-fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
+fn with_stdin_redirected_terminal_signals_are_forwarded_to_the_child() {
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "--", PUPPET, "ignore"];
     let mut session = Session::job_of_shell(&job);
     let child = session.running.ready();
@@ -124,7 +124,7 @@ const ASKS: [&str; 3] = ["/bin/sh", "-c", "read line </dev/tty; echo got $line"]
 
 // `echo x | keepalive -- less` in a shell: who reads from the terminal that is not on stdin is given it.
 #[test]
-fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
+fn with_stdin_redirected_a_child_can_take_the_terminal() {
     let job = [&[PUPPET, "with", "null=0", "--", KEEPALIVE, "--"][..], &ASKS].concat();
     let mut session = Session::job_of_shell(&job);
     session.press(b"hello\n");
@@ -133,7 +133,7 @@ fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
 }
 
 #[test]
-fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
+fn with_stdin_redirected_a_child_of_pid_1_can_take_the_terminal() {
     if !harness::have_namespaces() {
         return;
     }
@@ -147,7 +147,7 @@ fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
 
 // The others in a pipeline are in our group: they would be stopped if the child took the terminal without need.
 #[test]
-fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
+fn in_a_pipeline_the_process_that_reads_keeps_the_terminal() {
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &format!("{PUPPET} echo | {KEEPALIVE} -- cat")]);
     session.running.ready();
     session.press(b"hello\n");
@@ -157,7 +157,7 @@ fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
 }
 
 #[test]
-fn an_init_under_an_init_hands_the_terminal_on() {
+fn an_init_below_an_init_passes_the_terminal_to_its_child() {
     let mut session = Session::in_shell(&["with", "--", KEEPALIVE, "--", PUPPET, "echo"]);
     let child = session.running.ready();
     assert_eq!(session.foreground(), child.get());
@@ -221,7 +221,7 @@ fn in_a_container_a_hangup_reaches_the_child() {
 
 // Without an init, what follows in a script reads from the terminal as what came before it did.
 #[test]
-fn what_follows_in_a_script_has_the_terminal_again() {
+fn the_next_command_of_a_script_has_the_terminal_again() {
     let script = format!("{KEEPALIVE} -- true; read word; echo read $word; {KEEPALIVE} -- {PUPPET} echo");
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);
     session.press(b"first\n");
@@ -235,7 +235,7 @@ fn what_follows_in_a_script_has_the_terminal_again() {
 
 // A SIGSTOP is meant. Only Ctrl-Z where there is no shell to go back to is undone.
 #[test]
-fn who_was_stopped_on_purpose_stays_stopped_where_there_is_no_shell() {
+fn without_a_shell_a_stopped_child_stays_stopped() {
     let words = ["setsid", "--ctty", KEEPALIVE, "-v", "--", PUPPET, "end-on-term", "4"];
     let mut session = Session::start(Place::Child, &words, None, None);
     let child = session.running.ready();

@@ -40,7 +40,7 @@ fn python(script: &str, services: &str) -> Set {
 
 // `process.send('ready')` and `process.on('message')` with PM2's words.
 #[test]
-fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
+fn a_node_program_reports_ready_and_receives_the_announced_stop() {
     if !have("node") {
         return;
     }
@@ -82,7 +82,7 @@ fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
 }
 
 #[test]
-fn a_channel_alone_does_not_keep_a_node_program() {
+fn an_ipc_channel_does_not_keep_a_node_program_running() {
     if !have("node") {
         return;
     }
@@ -96,7 +96,7 @@ fn a_channel_alone_does_not_keep_a_node_program() {
 }
 
 #[test]
-fn a_node_program_that_sends_a_socket_is_not_held_up_by_that() {
+fn a_node_program_that_sends_a_socket_is_not_blocked() {
     if !have("node") {
         return;
     }
@@ -115,7 +115,7 @@ fn a_node_program_that_sends_a_socket_is_not_held_up_by_that() {
 }
 
 #[test]
-fn what_is_kept_outlives_twenty_crashes() {
+fn a_stored_value_survives_twenty_crashes() {
     if !have("node") {
         return;
     }
@@ -141,7 +141,7 @@ fn what_is_kept_outlives_twenty_crashes() {
 }
 
 #[test]
-fn workers_write_to_each_other_whatever_they_are_written_in() {
+fn workers_in_different_languages_exchange_messages() {
     if !have("python3") {
         return;
     }
@@ -185,7 +185,7 @@ else:
 }
 
 #[test]
-fn nonsense_and_floods_of_a_worker_cost_its_own_channel_alone() {
+fn invalid_messages_and_floods_affect_only_the_channel_of_their_sender() {
     if !have("python3") {
         return;
     }
@@ -233,7 +233,7 @@ import signal; signal.pause()
 }
 
 #[test]
-fn a_service_without_a_channel_knows_of_none() {
+fn a_service_without_ipc_has_no_channel_and_no_variable() {
     let set = Set::new("[services.a]\ncommand = [\"env\"]\nrestart = \"never\"\n");
     let mut run = set.run(Place::Child);
     run.command.env("NODE_CHANNEL_FD", "7").env("NODE_CHANNEL_SERIALIZATION_MODE", "json").env("KEEPALIVE_IPC_FD", "7");
@@ -243,7 +243,7 @@ fn a_service_without_a_channel_knows_of_none() {
 }
 
 #[test]
-fn what_is_lost_on_the_way_to_who_does_not_read_is_counted() {
+fn messages_dropped_for_a_slow_reader_are_counted() {
     if !have("python3") {
         return;
     }
@@ -272,7 +272,7 @@ signal.pause()
 
 // What is sent to a worker that has just died, and what fills its queue, costs it nothing of what it has said or asked.
 #[test]
-fn what_is_set_before_a_crash_is_kept_while_others_flood() {
+fn a_value_set_before_a_crash_is_kept_during_a_flood() {
     if !have("python3") {
         return;
     }

@@ -12,7 +12,7 @@ fn numbers(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn files_are_renamed_at_their_limit_and_the_oldest_go() {
+fn a_log_file_is_rotated_at_its_limit_and_the_oldest_is_removed() {
     let set = Set::new(
         r#"
         [services.web]
@@ -41,7 +41,7 @@ fn files_are_renamed_at_their_limit_and_the_oldest_go() {
 }
 
 #[test]
-fn a_file_has_both_streams_and_stdout_has_its_own() {
+fn a_log_file_contains_both_streams_and_stdout_is_independent() {
     let set = Set::new(
         r#"
         [services.a]
@@ -63,7 +63,7 @@ fn a_file_has_both_streams_and_stdout_has_its_own() {
 }
 
 #[test]
-fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
+fn an_unwritable_log_file_is_reported_once_and_loses_no_line_elsewhere() {
     let set = Set::new(
         r#"
         [services.a]
@@ -86,7 +86,7 @@ fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_stops_nobody() {
+fn a_full_disk_is_reported_once_and_blocks_no_service() {
     if !harness::have_root() || !harness::have_namespaces() {
         return;
     }

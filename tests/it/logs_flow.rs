@@ -31,7 +31,7 @@ fn read_and_let_end(running: &Running, reader: impl Read) -> String {
 }
 
 #[test]
-fn everything_is_out_at_the_end() {
+fn all_output_is_written_before_keepalive_exits() {
     let set = Set::new(
         r#"
         [services.a]
@@ -52,7 +52,7 @@ fn everything_is_out_at_the_end() {
 }
 
 #[test]
-fn many_instances_have_lines_of_their_own() {
+fn lines_of_many_instances_are_not_mixed() {
     let set = Set::new(
         r#"
         [services.many]
@@ -76,7 +76,7 @@ fn many_instances_have_lines_of_their_own() {
 }
 
 #[test]
-fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
+fn a_blocked_stdout_slows_only_the_writer() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -135,7 +135,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
 }
 
 #[test]
-fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
+fn a_killed_logger_is_replaced_and_only_its_buffer_is_lost() {
     const LINES: u64 = 400_000;
     let set = Set::new(&format!(
         r#"
@@ -178,7 +178,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
 }
 
 #[test]
-fn a_logger_that_ends_again_and_again_is_waited_with() {
+fn a_crash_looping_logger_is_restarted_with_backoff() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(Place::Child);
     assert!(running.line().contains("| ready"));
@@ -258,7 +258,7 @@ fn restarts_leak_no_descriptor() {
 }
 
 #[test]
-fn what_is_killed_at_the_end_has_been_read_before() {
+fn output_of_a_service_killed_at_shutdown_is_not_lost() {
     // As PID 1 the last SIGKILL hits everybody, the logger too.
     let set = Set::new(
         r#"
@@ -291,7 +291,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
 }
 
 #[test]
-fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
+fn a_stopped_logger_neither_delays_a_shutdown_nor_hides_messages() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(Place::Child);
     assert!(running.line().contains("| ready"));
@@ -306,7 +306,7 @@ fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
 }
 
 #[test]
-fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_read() {
+fn unterminated_last_lines_of_different_runs_are_not_joined() {
     let set = Set::new(
         r#"
         [services.stays]
@@ -339,7 +339,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
 }
 
 #[test]
-fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
+fn the_last_output_of_a_surplus_instance_survives_the_logger() {
     let set = Set::new(
         r#"
         [services.web]

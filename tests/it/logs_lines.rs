@@ -32,7 +32,7 @@ pub(crate) fn logger_of(keepalive: Pid) -> Option<Pid> {
 }
 
 #[test]
-fn each_line_has_the_name_of_its_instance_before_it() {
+fn each_line_starts_with_the_name_of_its_instance() {
     let set = Set::new(
         r#"
         [services.a]
@@ -63,7 +63,7 @@ fn each_line_has_the_name_of_its_instance_before_it() {
 }
 
 #[test]
-fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_none() {
+fn the_unterminated_last_line_of_a_process_comes_before_its_exit_message() {
     let set = Set::new(
         r#"
         [services.web]
@@ -103,7 +103,7 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
 }
 
 #[test]
-fn long_lines_are_cut_and_bytes_that_are_no_letters_pass() {
+fn long_lines_are_split_and_non_text_bytes_are_unchanged() {
     let set = Set::new(
         r#"
         [services.a]
@@ -126,7 +126,7 @@ fn long_lines_are_cut_and_bytes_that_are_no_letters_pass() {
 }
 
 #[test]
-fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
+fn every_line_is_a_json_object_including_messages_of_keepalive() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -161,7 +161,7 @@ fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
 }
 
 #[test]
-fn timestamps_stand_before_the_names() {
+fn timestamps_come_before_the_names() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -197,7 +197,7 @@ fn without_a_log_setting_there_is_no_logger() {
 }
 
 #[test]
-fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
+fn a_service_inherits_only_its_own_ends_of_the_pipes() {
     let set = Set::new(
         r#"
         [services.a]
@@ -214,7 +214,7 @@ fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
 }
 
 #[test]
-fn the_logger_lets_go_of_everything_but_its_own() {
+fn the_logger_closes_all_descriptors_that_it_does_not_need() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\", stderr = \"prefix\" }\n",
     );

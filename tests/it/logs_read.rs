@@ -14,7 +14,7 @@ fn messages(lines: impl Iterator<Item = Value>) -> Vec<String> {
 }
 
 #[test]
-fn the_last_lines_are_answered_by_the_logger() {
+fn the_logger_answers_with_the_last_lines() {
     let set = Set::new(
         r#"
         [services.web]
@@ -56,7 +56,7 @@ fn the_last_lines_are_answered_by_the_logger() {
 }
 
 #[test]
-fn who_follows_hears_the_rest_to_the_end() {
+fn a_follower_receives_all_lines_until_the_end() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     in_every_place(|place| {
@@ -72,7 +72,7 @@ fn who_follows_hears_the_rest_to_the_end() {
 }
 
 #[test]
-fn too_many_are_refused_and_the_others_go_on() {
+fn surplus_followers_are_rejected_and_the_others_continue() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(crate::harness::Place::Child);
@@ -93,7 +93,7 @@ fn too_many_are_refused_and_the_others_go_on() {
 }
 
 #[test]
-fn readers_of_a_logger_that_is_killed_hear_its_end_and_may_ask_the_next() {
+fn the_stream_of_a_killed_logger_ends_and_the_next_logger_answers() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(crate::harness::Place::Child);
@@ -114,7 +114,7 @@ fn readers_of_a_logger_that_is_killed_hear_its_end_and_may_ask_the_next() {
 }
 
 #[test]
-fn without_a_logger_the_answer_is_a_reason() {
+fn without_a_logger_a_request_for_logs_is_refused_with_the_reason() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
     let mut running = set.start(crate::harness::Place::Child);
     let control = Control::at(&set.socket());

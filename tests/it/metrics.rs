@@ -81,7 +81,7 @@ fn row(family: &str) -> String {
 }
 
 #[test]
-fn they_are_what_prometheus_expects_and_tell_the_truth() {
+fn metrics_are_valid_for_prometheus_and_correct() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\nipc = true\n",
         "log = { stdout = \"prefix\", stderr = \"prefix\" }\n",

@@ -119,7 +119,7 @@ fn the_page_shows_services_events_and_logs_as_they_change() {
 
 /// Output of services is not to be trusted.
 #[test]
-fn what_a_service_says_is_shown_as_text() {
+fn service_output_is_shown_as_text() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
     setup.wait_for_line(LOGS, &["web.0", MARKUP, "ready"]);
     assert_eq!(setup.browser.value("document.querySelectorAll('img, li script').length"), 0);
@@ -131,7 +131,7 @@ fn what_a_service_says_is_shown_as_text() {
 }
 
 #[test]
-fn logs_can_be_of_one_service_and_can_be_paused() {
+fn logs_can_be_limited_to_a_service_and_paused() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     setup.wait_for_line(LOGS, &["web.0", "ready"]);
     // The names to choose from come with the status, which may be later than the first lines.
@@ -159,7 +159,7 @@ fn logs_can_be_of_one_service_and_can_be_paused() {
 }
 
 #[test]
-fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
+fn the_page_shows_a_lost_connection_and_reconnects() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     let rows = ["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"];
     setup.wait_for_rows(&rows);
@@ -176,7 +176,7 @@ fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
 }
 
 #[test]
-fn without_logs_the_page_says_why() {
+fn the_page_shows_why_there_are_no_logs() {
     let text = WEB_AND_BROKEN.replace("MARKUP", "web").replace("\"prefix\"", "\"inherit\"");
     let Some(mut setup) = Setup::of(&text) else { return };
     let note = "document.getElementById('logs-note').textContent";
@@ -184,7 +184,7 @@ fn without_logs_the_page_says_why() {
 }
 
 #[test]
-fn the_page_fits_a_narrow_window_in_either_scheme() {
+fn the_page_fits_a_narrow_window_in_both_colour_schemes() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     setup.wait_for_line(LOGS, &["web.0", "ready"]);
     for scheme in ["light", "dark"] {
@@ -200,7 +200,7 @@ fn the_page_fits_a_narrow_window_in_either_scheme() {
 }
 
 #[test]
-fn the_page_is_one_small_file_that_needs_nothing_else() {
+fn the_page_is_one_small_file_without_external_resources() {
     assert!(PAGE.len() < MAX_SIZE, "{} bytes", PAGE.len());
     for word in ["http://", "https://", "src=", "@import", "url(", "import(", "innerHTML", "outerHTML", "eval("] {
         assert!(!PAGE.contains(word), "{word}");

@@ -35,7 +35,7 @@ fn assert_no_orphans(stderr: &str) {
 }
 
 #[test]
-fn a_port_is_asked_until_somebody_listens() {
+fn a_tcp_probe_is_repeated_until_the_port_is_open() {
     let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
@@ -57,7 +57,7 @@ fn a_port_is_asked_until_somebody_listens() {
 }
 
 #[test]
-fn a_page_is_asked_for_until_its_status_is_good() {
+fn an_http_probe_is_repeated_until_the_status_is_a_success() {
     let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"serve\", \"{address}\", \"503\", \"nothing\", \"nonsense\", \"404\", \"302\"]\nready = {{ http = \"http://{address}/ok?a={{instance}}\" }}"
@@ -90,7 +90,7 @@ fn a_page_is_asked_for_until_its_status_is_good() {
 }
 
 #[test]
-fn a_file_is_looked_for_until_it_is_there() {
+fn a_file_probe_is_repeated_until_the_file_exists() {
     let set = set(
         "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up-0\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up-{instance}\" }",
     );
@@ -112,7 +112,7 @@ fn a_file_is_looked_for_until_it_is_there() {
 }
 
 #[test]
-fn a_command_is_run_as_the_service_until_it_succeeds() {
+fn an_exec_probe_runs_as_the_service_until_it_succeeds() {
     if !have_root() {
         return;
     }
@@ -153,7 +153,7 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
 }
 
 #[test]
-fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
+fn an_exec_probe_that_times_out_is_killed_with_its_descendants() {
     let set = set(r#"command = ["PUPPET", "end-on-term", "0"]
         ready = { exec = ["sh", "-c", "test -e DIR/tried && exit 0; touch DIR/tried; sleep 1000 & wait"] }"#);
     in_every_place(|place| {
@@ -174,7 +174,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
 }
 
 #[test]
-fn a_command_goes_with_the_process_that_it_is_for() {
+fn an_exec_probe_is_killed_when_its_service_exits() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "on-signal", "exit", "7"]
@@ -191,7 +191,7 @@ fn a_command_goes_with_the_process_that_it_is_for() {
 }
 
 #[test]
-fn a_command_that_is_none_is_said_once_and_the_start_fails() {
+fn a_missing_probe_program_is_reported_once_and_the_start_fails() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "end-on-term", "0"]
@@ -215,7 +215,7 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
 }
 
 #[test]
-fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
+fn a_ready_timeout_is_reported_with_the_result_of_the_last_probe() {
     let nobody = ReservedPort::any();
     for (ready, why) in [
         (&*format!("tcp = \"{nobody}\""), "connection refused"),
@@ -234,7 +234,7 @@ fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
 
 // "notification-fd": whatever comes before the newline says nothing, and whatever comes after it nobody wants to know.
 #[test]
-fn a_newline_on_its_descriptor_makes_it_ready() {
+fn a_newline_on_its_descriptor_makes_a_service_ready() {
     let set = set(
         r#"command = ["PUPPET", "on-signal", "write-to", "5", "almost", " up%and more%", "THEN", "end-on-term", "0"]
         ready = { fd = 5 }"#,
@@ -255,7 +255,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
 }
 
 #[test]
-fn an_end_without_a_newline_makes_nothing_ready() {
+fn an_end_of_file_without_a_newline_makes_no_service_ready() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "write-to", "3", "up", "THEN", "end-on-term", "0"]
@@ -270,7 +270,7 @@ fn an_end_without_a_newline_makes_nothing_ready() {
 }
 
 #[test]
-fn who_writes_without_end_and_no_newline_is_not_listened_to_for_long() {
+fn a_readiness_descriptor_with_endless_output_is_closed() {
     let set = Set::new(
         r#"[services.a]
         command = ["sh", "-c", "cat /dev/zero >&3"]

@@ -55,7 +55,7 @@ pub(crate) fn answer(mut asked: UnixStream) -> String {
 }
 
 #[test]
-fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
+fn slow_configuration_files_delay_only_the_reload() {
     in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
@@ -73,7 +73,7 @@ fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_files() {
+fn a_shutdown_does_not_wait_for_configuration_files() {
     in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
@@ -88,7 +88,7 @@ fn a_shutdown_does_not_wait_for_files() {
 
 // prctl(2), PR_SET_PDEATHSIG
 #[test]
-fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
+fn the_loader_process_dies_with_keepalive_and_has_none_of_its_descriptors() {
     let port = ReservedPort::any();
     let listen = format!("listen.http = \"tcp://{port}\"\n");
     let set = Set::new(&format!("{SLEEPER}{listen}"));
@@ -122,7 +122,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
 }
 
 #[test]
-fn a_configuration_that_keepalive_was_given_open_is_read_again() {
+fn a_configuration_passed_as_a_descriptor_is_read_again() {
     let set = Set::new(SLEEPER);
     let line = "exec \"$0\" -c /dev/fd/3 3< \"$1\"";
     in_every_place(|place| {
@@ -141,7 +141,7 @@ fn a_configuration_that_keepalive_was_given_open_is_read_again() {
 }
 
 #[test]
-fn more_than_can_be_is_not_read() {
+fn configuration_files_over_8_mib_in_all_are_rejected() {
     let set = Set::new(SLEEPER);
     let (mut running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
@@ -169,7 +169,7 @@ fn child_named(parent: Pid, name: &str) -> Pid {
 }
 
 #[test]
-fn what_could_not_be_started_is_told_by_its_own_name() {
+fn an_exec_failure_of_a_new_process_names_its_own_program() {
     let set = Set::new(SLEEPER);
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
@@ -190,7 +190,7 @@ fn what_could_not_be_started_is_told_by_its_own_name() {
 }
 
 #[test]
-fn what_services_write_goes_through_keepalive_from_when_it_is_to() {
+fn a_reload_can_start_capturing_the_output_of_services() {
     let set = Set::new("[services.web]\ncommand = [\"/bin/sh\", \"-c\", \"echo hello; exec $0 ignore\", \"PUPPET\"]\n");
     in_every_place(|place| {
         let text = std::fs::read_to_string(&set.config).unwrap();

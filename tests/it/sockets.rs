@@ -42,7 +42,7 @@ fn served(running: &Running) -> (String, Pid) {
 
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
 #[test]
-fn a_service_is_given_its_sockets_as_systemd_gives_them() {
+fn a_service_gets_its_sockets_by_the_systemd_protocol() {
     in_every_place(|place| {
         let (tcp, udp, name) = (ReservedPort::any(), datagram_address(), format!("it-{}-given", std::process::id()));
         let set = Set::new(&format!(
@@ -80,7 +80,7 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
 }
 
 #[test]
-fn who_listens_to_nothing_is_given_nothing_of_the_others() {
+fn a_service_without_sockets_inherits_none() {
     let set = Set::new(&format!(
         r#"
         [services.other]
@@ -174,7 +174,7 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
 }
 
 #[test]
-fn nobody_waits_for_an_instance_that_has_been_stopped() {
+fn no_connection_waits_for_a_stopped_instance() {
     let port = ReservedPort::any();
     let set = Set::new(&format!(
         r#"
@@ -206,7 +206,7 @@ fn nobody_waits_for_an_instance_that_has_been_stopped() {
 }
 
 #[test]
-fn an_address_that_is_taken_stops_the_service_concerned_alone() {
+fn an_address_in_use_fails_only_its_service() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, free) = (taken.local_addr().unwrap(), ReservedPort::any());
     let set = Set::new(&format!(
@@ -249,7 +249,7 @@ fn an_address_that_is_taken_stops_the_service_concerned_alone() {
 }
 
 #[test]
-fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
+fn a_socket_file_has_its_mode_and_owner_and_replaces_a_stale_one() {
     if !have_root() {
         return;
     }
@@ -300,7 +300,7 @@ fn a_privileged_port_is_bound_before_the_user_is_dropped() {
 }
 
 #[test]
-fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
+fn a_new_configuration_keeps_unchanged_sockets() {
     let [stays, goes, comes] = [(); 3].map(|()| ReservedPort::any());
     let name = format!("it-{}-adopt", std::process::id());
     let text = |other: &ReservedPort| {
@@ -330,7 +330,7 @@ fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
 }
 
 #[test]
-fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() {
+fn a_failed_configuration_keeps_the_old_sockets() {
     let (stays, tried) = (ReservedPort::any(), ReservedPort::any());
     let text = |verb: &str, port: &ReservedPort| {
         format!(
@@ -362,7 +362,7 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
 }
 
 #[test]
-fn a_reload_to_an_address_that_is_taken_says_which_one() {
+fn a_reload_to_an_address_in_use_names_the_address() {
     let (stays, taken) = (ReservedPort::any(), TcpListener::bind("127.0.0.1:0").unwrap());
     let tried = taken.local_addr().unwrap();
     let text = |port| {
@@ -390,7 +390,7 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
 
 // The new one and the old one are held at the same time.
 #[test]
-fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {
+fn a_reload_can_change_an_address_to_a_wildcard_and_back() {
     let port = ReservedPort::any();
     let narrow = port.loopback();
     let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number()));

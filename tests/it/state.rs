@@ -36,7 +36,7 @@ fn a_counter_in_memory_loses_nothing_over_a_hundred_crashes() {
 }
 
 #[test]
-fn with_a_file_it_survives_keepalive_too() {
+fn a_state_file_survives_keepalive() {
     let text = |end: &str, size: &str| {
         format!(
             r#"
@@ -61,7 +61,7 @@ fn with_a_file_it_survives_keepalive_too() {
 }
 
 #[test]
-fn its_file_belongs_to_the_user_of_the_service() {
+fn the_state_file_belongs_to_the_user_of_the_service() {
     if !have_root() {
         return;
     }
@@ -85,7 +85,7 @@ fn its_file_belongs_to_the_user_of_the_service() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_a_failed_start_that_names_it() {
+fn a_state_file_that_cannot_be_opened_fails_the_start_and_is_named() {
     let set = Set::new(
         r#"
         [services.web]
@@ -103,7 +103,7 @@ fn a_file_that_cannot_be_opened_is_a_failed_start_that_names_it() {
 
 // open(2) with our rights in a directory of the service's would give it whatever it puts a link to.
 #[test]
-fn a_link_leads_nowhere_that_the_service_may_not_go() {
+fn a_symbolic_link_gives_no_access_beyond_that_of_the_service() {
     use std::os::unix::fs::{chown, symlink};
     if !have_root() {
         return;
@@ -137,7 +137,7 @@ fn a_link_leads_nowhere_that_the_service_may_not_go() {
 
 // getrlimit(2): what keepalive holds for many instances counts against its own limit, which it raises for itself alone.
 #[test]
-fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
+fn the_soft_limit_of_descriptors_does_not_limit_instances_with_state() {
     let set = Set::new(
         r#"
         [services.web]
@@ -155,7 +155,7 @@ fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
 
 // read(2) and write(2) go on where a descriptor is, and each process has one of its own.
 #[test]
-fn each_process_finds_its_memory_from_the_beginning() {
+fn each_process_reads_its_memory_from_the_start() {
     let set = Set::new(&format!(
         r#"
         [services.web]
@@ -194,7 +194,7 @@ fn write_late(running: &Running, control: &Control) {
 }
 
 #[test]
-fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
+fn data_written_during_a_failed_change_of_size_is_kept() {
     let set = teller();
     let (running, control) = begin(&set, Place::Child);
     running.expect("8 .");
@@ -213,7 +213,7 @@ fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
 }
 
 #[test]
-fn a_larger_size_comes_with_a_reload_and_a_smaller_one_with_a_restart() {
+fn the_memory_grows_with_a_reload_and_shrinks_with_a_restart() {
     let set = teller();
     let (running, control) = begin(&set, Place::Child);
     running.expect("8 .");
@@ -231,7 +231,7 @@ fn a_larger_size_comes_with_a_reload_and_a_smaller_one_with_a_restart() {
 
 // ftruncate(2): EFBIG comes with SIGXFSZ, which ends who does not expect it, and is not for our services.
 #[test]
-fn memory_beyond_the_limit_of_files_is_a_failed_start_and_ends_nobody_else() {
+fn a_state_beyond_the_file_size_limit_fails_only_its_own_start() {
     let set = Set::new(
         r#"
         [services.web]
@@ -258,7 +258,7 @@ fn memory_beyond_the_limit_of_files_is_a_failed_start_and_ends_nobody_else() {
 }
 
 #[test]
-fn what_is_kept_for_a_service_goes_with_it() {
+fn the_state_of_a_service_is_discarded_with_the_service() {
     let web = r#"
         [services.web]
         command = ["/bin/sh", "-c", "found=$(tr -d '\\0' <&$KEEPALIVE_STATE_FD); printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; echo $found.; exec sleep 1000"]
@@ -287,7 +287,7 @@ fn what_is_kept_for_a_service_goes_with_it() {
 }
 
 #[test]
-fn there_are_no_more_instances_than_files_or_ports() {
+fn a_service_cannot_have_more_instances_than_files_or_ports() {
     let set = Set::new(
         r#"
         [services.one]

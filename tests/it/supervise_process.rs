@@ -6,7 +6,7 @@ use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, status
 use crate::services::Set;
 
 #[test]
-fn nothing_of_keepalives_own_leaks() {
+fn services_inherit_nothing_of_keepalive() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"state\"]\nrestart = \"never\"\ncwd = \"DIR\"\n");
     in_every_place(|place| {
         let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "open=7", "--"];
@@ -23,7 +23,7 @@ fn nothing_of_keepalives_own_leaks() {
 }
 
 #[test]
-fn the_environment_is_the_containers_and_the_services_on_top() {
+fn a_service_has_the_environment_of_the_container_and_its_own() {
     let set = Set::new(
         r#"
         [services.web]
@@ -72,7 +72,7 @@ fn the_environment_is_the_containers_and_the_services_on_top() {
 }
 
 #[test]
-fn restarts_are_counted_for_the_process() {
+fn a_process_gets_the_number_of_its_restarts() {
     let set = Set::new(
         r#"
         [services.a]
@@ -86,7 +86,7 @@ fn restarts_are_counted_for_the_process() {
 }
 
 #[test]
-fn user_group_umask_limits_and_the_rest_are_set_for_real() {
+fn process_attributes_are_set_as_configured() {
     if !harness::have_root() {
         return;
     }
@@ -130,7 +130,7 @@ fn user_group_umask_limits_and_the_rest_are_set_for_real() {
 }
 
 #[test]
-fn output_that_nobody_wants_goes_nowhere() {
+fn discarded_output_is_not_written() {
     let set = Set::new(
         r#"
         [services.a]
@@ -145,7 +145,7 @@ fn output_that_nobody_wants_goes_nowhere() {
 }
 
 #[test]
-fn with_nothing_to_do_it_does_not_wake() {
+fn keepalive_does_not_wake_up_without_work() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\ninstances = 100\nmin_uptime = \"100ms\"\n");
     in_every_place(|place| {
@@ -166,7 +166,7 @@ fn with_nothing_to_do_it_does_not_wake() {
 }
 
 #[test]
-fn when_processes_run_out_starts_are_tried_again() {
+fn starts_are_retried_when_the_process_limit_is_reached() {
     if !harness::have_root() {
         return;
     }
@@ -215,7 +215,7 @@ fn a_thousand_services_start_and_stop() {
 }
 
 #[test]
-fn a_stalled_reader_of_stderr_holds_nothing_up() {
+fn a_stalled_reader_of_stderr_does_not_block_keepalive() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nlog = { stderr = \"null\" }\n",
     );
@@ -234,7 +234,7 @@ fn a_stalled_reader_of_stderr_holds_nothing_up() {
 }
 
 #[test]
-fn it_runs_with_stdin_stdout_and_stderr_closed() {
+fn keepalive_runs_with_stdin_stdout_and_stderr_closed() {
     let set = Set::new("[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"echo up > DIR/up; exec sleep 1000\"]\n");
     in_every_place(|place| {
         let close = [PUPPET, "with", "close=0", "close=1", "close=2", "--", KEEPALIVE, "-c", &set.config];

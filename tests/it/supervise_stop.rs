@@ -7,7 +7,7 @@ use crate::harness::{self, Place, Run, in_every_place, status_field, wait_for_de
 use crate::services::{Set, normal};
 
 #[test]
-fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
+fn a_service_that_ignores_the_stop_signal_is_killed_after_stop_timeout() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"50ms\"\n");
     in_every_place(|place| {
         let mut running = set.start(place);
@@ -21,7 +21,7 @@ fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
 }
 
 #[test]
-fn a_stopped_process_hears_its_stop_signal() {
+fn a_stopped_process_receives_its_stop_signal() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"5\"]\nstop_timeout = \"1h\"\n[keepalive]\nshutdown_timeout = \"1h\"\n",
     );
@@ -38,7 +38,7 @@ fn a_stopped_process_hears_its_stop_signal() {
 }
 
 #[test]
-fn a_second_stop_signal_kills_everything_now() {
+fn a_second_stop_signal_kills_all_processes_at_once() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"1h\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\ninstances = 3\n",
     );
@@ -64,7 +64,7 @@ fn pending(pid: Pid) -> bool {
 }
 
 #[test]
-fn after_shutdown_timeout_everything_is_killed() {
+fn all_processes_are_killed_after_shutdown_timeout() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"50ms\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n",
     );
@@ -79,7 +79,7 @@ fn after_shutdown_timeout_everything_is_killed() {
 }
 
 #[test]
-fn what_daemonised_is_found_and_asked_to_end() {
+fn a_daemonised_process_gets_sigterm() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"daemonise\", \"0\", \"end-on-term\", \"0\"]\nrestart = \"never\"\n",
     );
@@ -95,7 +95,7 @@ fn what_daemonised_is_found_and_asked_to_end() {
 }
 
 #[test]
-fn a_daemon_that_ignores_it_is_killed_in_the_end() {
+fn a_daemonised_process_that_ignores_sigterm_is_killed() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -118,12 +118,12 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
 }
 
 #[test]
-fn what_a_crash_leaves_in_its_group_is_gone_before_the_next_run() {
+fn leftovers_in_the_group_are_gone_before_the_next_run() {
     check_that_the_rest_goes_with(&["with-companion", "ignore", "15"]);
 }
 
 #[test]
-fn what_has_left_the_group_but_not_the_session_is_gone_before_the_next_run() {
+fn leftovers_in_the_session_are_gone_before_the_next_run() {
     check_that_the_rest_goes_with(&["with-stray", "ignore", "15"]);
 }
 
@@ -150,7 +150,7 @@ fn check_that_the_rest_goes_with(verb: &[&str]) {
 }
 
 #[test]
-fn kill_mode_group_signals_all_of_the_group() {
+fn kill_mode_group_signals_the_whole_group() {
     let set = Set::new(
         r#"
         [services.a]
@@ -173,7 +173,7 @@ fn kill_mode_group_signals_all_of_the_group() {
 }
 
 #[test]
-fn kill_mode_process_leaves_the_rest_alone_until_the_end() {
+fn kill_mode_process_leaves_leftovers_alone_until_the_shutdown() {
     let set = Set::new(
         r#"
         [services.a]
@@ -224,7 +224,7 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
 
 // "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
 #[test]
-fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same() {
+fn a_flood_of_signals_does_not_hide_a_stop_signal() {
     const MAX_KIBIBYTES: u64 = 16 * 1024;
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"64\"]\ninstances = 100\nstop_signal = \"KILL\"\n");
@@ -245,7 +245,7 @@ fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same()
 
 // Where keepalive is PID 1 the kernel ends everything with it.
 #[test]
-fn services_hear_of_it_when_keepalive_itself_is_killed() {
+fn services_get_a_signal_when_keepalive_is_killed() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\ninstances = 3\n");
     let running = set.start(Place::Child);
     let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
@@ -258,7 +258,7 @@ fn services_hear_of_it_when_keepalive_itself_is_killed() {
 
 // pid_namespaces(7): PID 1 loses what it neither handles nor blocks. `docker stop` may come that early.
 #[test]
-fn a_stop_that_comes_while_the_configuration_is_read_is_not_lost() {
+fn a_stop_signal_during_the_load_of_the_configuration_is_not_lost() {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     if !harness::have_namespaces() {

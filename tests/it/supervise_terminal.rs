@@ -63,7 +63,7 @@ fn the_added_command_has_the_terminal() {
 }
 
 #[test]
-fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
+fn ctrl_z_returns_the_terminal_to_the_shell_and_fg_continues() {
     let set = Set::new(ONE_SERVICE);
     let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
     session.running.line();
@@ -80,7 +80,7 @@ fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
 
 // A debugger, or an operator who wants a look at it: keepalive goes on.
 #[test]
-fn without_a_terminal_a_stopped_command_stops_nobody_else() {
+fn without_a_terminal_a_stopped_command_does_not_stop_others() {
     let set = Set::new(ONE_SERVICE);
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "report-signals"];
     let session = Session::job_of_shell(&job);
@@ -99,7 +99,7 @@ fn without_a_terminal_a_stopped_command_stops_nobody_else() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_what_runs_on_it() {
+fn a_closed_terminal_stops_the_services() {
     if !have_namespaces() {
         return;
     }
@@ -114,7 +114,7 @@ fn a_terminal_that_is_closed_ends_what_runs_on_it() {
 }
 
 #[test]
-fn in_the_background_the_terminal_stays_the_shells() {
+fn the_shell_keeps_the_terminal_while_keepalive_is_in_the_background() {
     let set = Set::new(ONE_SERVICE);
     let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
     session.running.line();
@@ -134,7 +134,7 @@ fn in_the_background_the_terminal_stays_the_shells() {
 
 // Not on the terminal it is no job: whoever has stopped it will continue it. The services go on, and so must keepalive.
 #[test]
-fn a_main_process_that_is_stopped_elsewhere_does_not_stop_keepalive() {
+fn a_main_process_stopped_by_others_does_not_stop_keepalive() {
     let set = Set::new(ONE_SERVICE);
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "ignore", "10", "12"];
     let session = Session::job_of_shell(&job);
@@ -153,7 +153,7 @@ fn a_main_process_that_is_stopped_elsewhere_does_not_stop_keepalive() {
 }
 
 #[test]
-fn what_follows_in_a_script_has_the_terminal_again() {
+fn the_next_command_of_a_script_has_the_terminal_again() {
     let set = Set::new(ONE_SERVICE);
     let script = format!("{KEEPALIVE} -c {} -- true; read word; echo read $word", set.config);
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);

@@ -90,7 +90,7 @@ impl Quickstart {
 }
 
 #[test]
-fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
+fn ctrl_c_stops_the_quickstart_in_order_without_leftovers() {
     let mut quickstart = Quickstart::start(0, "");
     quickstart.wait_until_it_works();
     quickstart.terminal.type_in(CTRL_C);
@@ -99,7 +99,7 @@ fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
 
 /// make passes SIGTERM on to what it runs, and to nothing else.
 #[test]
-fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
+fn sigterm_to_the_script_stops_the_quickstart_in_order() {
     let mut quickstart = Quickstart::start(1, "");
     quickstart.wait_until_it_works();
     let script = quickstart.terminal.program.id().to_string();
@@ -108,7 +108,7 @@ fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
 }
 
 #[test]
-fn without_namespaces_it_says_so_and_runs_as_a_subreaper() {
+fn without_namespaces_the_script_warns_and_keepalive_runs_as_a_subreaper() {
     let programs = TemporaryDirectory::new(3);
     std::os::unix::fs::symlink("/bin/false", programs.0.join("unshare")).unwrap();
     let mut quickstart = Quickstart::start(2, &format!("{}:", programs.0.display()));

@@ -114,7 +114,7 @@ const DEEDS: [&str; 63] = [
 ];
 
 #[test]
-fn the_seeds_lead_into_every_situation() {
+fn the_seeds_cover_every_situation() {
     let mut total = Totals::default();
     for seed in 0..SEEDS {
         if let Ok((totals, _)) = run(seed, Keep::Tail) {

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_over_a_re_export_and_a_path_in_code_is_found() {
+    fn a_cycle_over_a_re_export_and_a_path_in_code_is_found() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\nmod c;\npub use b::{\n    B,\n    Other as Another,\n};\npub use c::C;\n"),
             ("src/a/b.rs", "use super::C;\npub struct B(C);\n"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_re_export_is_no_import() {
+    fn a_re_export_is_not_an_import() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\nmod c;\npub(in crate::a) struct A;\npub use b::B;\npub use c::C;\n"),
             ("src/a/b.rs", "use super::c::{self, C};\npub struct B(C);\n"),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_uses_what_its_mod_rs_defines_closes_a_circle_with_it() {
+    fn a_child_that_uses_an_item_of_its_mod_rs_forms_a_cycle_with_it() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\npub struct A;\nfn f() { b::g(); }\n"),
             ("src/a/b.rs", "use super::A;\npub fn g() -> A {}\n"),

@@ -33,7 +33,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 #[test]
-fn rooms_use_only_the_rooms_that_they_may() {
+fn rooms_use_only_allowed_rooms() {
     let mut offences = Vec::new();
     for (room, allowed) in MAY_USE {
         for file in rust_files(Path::new("src").join(room)) {
@@ -46,7 +46,7 @@ fn rooms_use_only_the_rooms_that_they_may() {
 }
 
 #[test]
-fn every_room_has_its_rule() {
+fn every_room_has_a_rule() {
     for entry in fs::read_dir("src").unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
         let name = entry.file_name().into_string().unwrap();
         assert!(MAY_USE.iter().any(|(room, _)| *room == name), "src/{name} is missing in MAY_USE");
@@ -54,7 +54,7 @@ fn every_room_has_its_rule() {
 }
 
 #[test]
-fn unsafe_stands_under_sys_alone() {
+fn unsafe_code_is_in_sys_only() {
     for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/sys")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("unsafe "), "{}:{number}: unsafe outside of src/sys", file.display());
@@ -63,7 +63,7 @@ fn unsafe_stands_under_sys_alone() {
 }
 
 #[test]
-fn client_commands_alone_have_signal_handlers() {
+fn only_client_commands_have_signal_handlers() {
     for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/control")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("signal_hook"), "{}:{number}: a handler outside of src/control", file.display());
@@ -72,7 +72,7 @@ fn client_commands_alone_have_signal_handlers() {
 }
 
 #[test]
-fn files_can_be_read_in_one_sitting() {
+fn files_are_short() {
     for folder in ["src", "tests"] {
         for file in rust_files(folder) {
             let lines = read(&file).lines().count();
@@ -82,7 +82,7 @@ fn files_can_be_read_in_one_sitting() {
 }
 
 #[test]
-fn imports_do_not_run_in_a_circle_of_files() {
+fn imports_between_files_have_no_cycle() {
     let circle = Imports::of_src().circle();
     assert!(
         circle.is_empty(),
@@ -102,7 +102,7 @@ fn subsystems_of_the_runtime_do_not_import_from_its_mod_rs() {
 }
 
 #[test]
-fn the_runtime_is_implemented_in_its_mod_rs_alone() {
+fn the_runtime_is_implemented_only_in_its_mod_rs() {
     for file in rust_files("src/runtime").into_iter().filter(|file| file != Path::new("src/runtime/mod.rs")) {
         for (number, line) in code_lines(&read(&file)) {
             let is_implementation = line.starts_with("impl") && words::identifiers(line).any(|word| word == "Runtime");

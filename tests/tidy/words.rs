@@ -148,7 +148,7 @@ const DOCUMENTS: [&str; 8] =
     ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs", "examples", "docker"];
 
 #[test]
-fn code_uses_the_names_of_the_field() {
+fn code_uses_standard_names() {
     let mut offences = Vec::new();
     for file in code_files() {
         for (number, line) in code_lines(&read(&file)) {
@@ -179,7 +179,7 @@ fn messages_and_documents_are_in_plain_english() {
 }
 
 #[test]
-fn files_and_folders_have_the_names_of_the_field() {
+fn files_and_folders_have_standard_names() {
     for file in code_files() {
         let path = file.with_extension("").display().to_string();
         for word in identifiers(&path) {

@@ -17,7 +17,7 @@ fn every_command_and_option_is_in_every_script() {
 }
 
 #[test]
-fn no_mark_is_left() {
+fn no_placeholder_remains() {
     for script in [bash(), zsh(), fish()] {
         for mark in ["@VALUES@", "@OPTIONS@", "@OPERANDS@", "@COMMANDS@", "@CASES@", "@LINES@", "@VALUED@"] {
             assert!(!script.contains(mark), "{mark} in\n{script}");
@@ -26,7 +26,7 @@ fn no_mark_is_left() {
 }
 
 #[test]
-fn fish_offers_no_files_beside_what_there_is_to_choose_from() {
+fn fish_offers_no_files_beside_defined_values() {
     let script = fish();
     let open: Vec<&str> = script.lines().filter(|line| line.contains(" -r -a ")).collect();
     assert!(open.is_empty() && script.contains("-l restart -r -x -a 'always on-failure never'"), "{open:?}");

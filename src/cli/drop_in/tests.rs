@@ -39,7 +39,7 @@ fn quiet() -> Options {
 }
 
 #[test]
-fn the_name_decides_who_is_meant() {
+fn the_program_name_selects_the_init() {
     for name in ["tini", "/sbin/tini", "tini-static", "/x/docker-init", "podman-init"] {
         let found = read_with(&[name, "--", "true"], &[]);
         let expect = Invocation::Init { options: quiet(), command: vec!["true".into()] };
@@ -52,7 +52,7 @@ fn the_name_decides_who_is_meant() {
 }
 
 #[test]
-fn the_options_of_tini_are_read_as_getopt_does() {
+fn options_of_tini_are_parsed_as_by_getopt() {
     let (options, command) =
         tini(&["-vgws", "-pSIGUSR1", "-p", "SIGKILL", "-e143", "-e", " +7", "-e", "", "ls", "-l"], &[]);
     let expect = Options {
@@ -70,7 +70,7 @@ fn the_options_of_tini_are_read_as_getopt_does() {
 }
 
 #[test]
-fn the_environment_of_tini_wins() {
+fn the_environment_overrides_the_options_of_tini() {
     let options = |variables: &[_]| tini(&["-vvv", "true"], variables).0;
     assert_eq!(options(&[("TINI_SUBREAPER", "")]), Options { subreaper: Subreaper::Yes, verbosity: 4, ..quiet() });
     assert_eq!(options(&[("TINI_KILL_PROCESS_GROUP", "0")]), Options { group: true, verbosity: 4, ..quiet() });
@@ -80,7 +80,7 @@ fn the_environment_of_tini_wins() {
 }
 
 #[test]
-fn what_tini_refuses_is_refused_in_its_words() {
+fn invalid_options_of_tini_have_its_error_messages() {
     let fatal = |text: &str| (Stream::Stderr, format!("[FATAL tini (7)] Not a valid option for {text}\n"), 1);
     for signal in ["TERM", "15", "sigterm", "SIGRTMIN", "SIGIO", "SIGPOLL", "SIGPWR", "SIGSTKFLT", ""] {
         assert_eq!(said(&["tini", "-p", signal, "true"]), fatal(&format!("-p: {signal}")));
@@ -100,7 +100,7 @@ fn what_tini_refuses_is_refused_in_its_words() {
 }
 
 #[test]
-fn what_is_asked_for_is_said_on_stdout() {
+fn requested_texts_are_printed_on_stdout() {
     assert_eq!(said(&["docker-init", "--version"]), (Stream::Stdout, "tini version 0.19.0\n".to_owned(), 0));
     assert_eq!(said(&["tini", "-h", "-z"]), (Stream::Stdout, said(&["tini"]).1, 0));
     assert_eq!(said(&["tini", "-l"]), (Stream::Stdout, LICENCE.to_owned(), 0));
@@ -115,7 +115,7 @@ fn rewrites(words: &[&str]) -> Vec<(u8, u8)> {
 }
 
 #[test]
-fn the_names_of_options_may_be_cut_short() {
+fn names_of_options_can_be_abbreviated() {
     for words in [["-r", "15:3"].as_slice(), &["-r15:3"], &["--rewrite", "15:3"], &["--rewrite=15:3"], &["--r=15:3"]] {
         assert_eq!(rewrites(words), [(15, 3)], "{words:?}");
     }
@@ -133,7 +133,7 @@ fn the_names_of_options_may_be_cut_short() {
 }
 
 #[test]
-fn a_rewrite_is_two_numbers_as_sscanf_reads_them() {
+fn a_rewrite_is_two_numbers_as_parsed_by_sscanf() {
     assert_eq!(rewrites(&["-r", " 15: 3x", "-r", "+1:31", "-r", "2:0"]), [(15, 3), (1, 31), (2, 0)]);
     for wrong in ["", ":", "15", "15:", ":3", "15 :3", "a:1", "1:a", "0:1", "32:1", "1:32", "1:-1", "-1:1", "TERM:QUIT"]
     {
@@ -144,7 +144,7 @@ fn a_rewrite_is_two_numbers_as_sscanf_reads_them() {
 }
 
 #[test]
-fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
+fn in_a_new_session_terminal_stop_signals_become_sigstop_unless_rewritten() {
     let (options, _) = understood(&["dumb-init", "-r", "20:12", "true"], &[]);
     let found: Vec<_> = options.rewrite.iter().map(|(from, to)| (from.number(), to.map(Signal::number))).collect();
     assert_eq!(found, [(20, Some(12)), (22, Some(19)), (21, Some(19))]);
@@ -163,7 +163,7 @@ fn in_a_session_of_its_own_stops_become_sigstop_unless_they_are_rewritten() {
 }
 
 #[test]
-fn catatonit_looks_for_options_everywhere_before_the_dashes() {
+fn options_of_catatonit_can_be_anywhere_before_the_dashes() {
     let command = |words: &[&str], variables: &[_]| understood(&[&["catatonit"], words].concat(), variables).1;
     assert_eq!(command(&["ls", "-g", "--", "-l"], &[]), ["ls", "-l"]);
     assert_eq!(command(&["--", "ls", "-l"], &[]), ["ls", "-l"]);

@@ -85,7 +85,7 @@ impl World {
 }
 
 #[test]
-fn a_new_pipe_is_read_and_so_is_the_replaced_one_to_its_end() {
+fn a_replaced_pipe_is_read_to_its_end() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"of the old\n").unwrap();
@@ -250,7 +250,7 @@ fn runs_are_read_in_order_however_slow_the_sink_is() {
 }
 
 #[test]
-fn a_leftover_writer_of_an_earlier_run_holds_up_nobody_and_joins_no_line() {
+fn a_leftover_writer_of_an_earlier_run_delays_no_other_run_and_joins_no_line() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"begun").unwrap();

@@ -5,7 +5,7 @@ use crate::harness::{KEEPALIVE, Run, in_every_place};
 
 // socket(7), SO_LINGER: who closes such a socket last waits until the other side has read everything.
 #[test]
-fn descriptors_that_take_long_to_be_closed_hold_nobody_up() {
+fn descriptors_that_are_slow_to_close_do_not_block_keepalive() {
     let script = r#"import sd, os, signal, socket, struct
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 listener = socket.create_server(("127.0.0.1", 0))
@@ -54,7 +54,7 @@ while True:
 
 // sd_notify(3), RELOADING=1, MONOTONIC_USEC=; systemd.service(5), Type=notify-reload.
 #[test]
-fn a_reload_by_signal_is_over_when_the_service_says_so() {
+fn a_reload_by_signal_is_done_when_the_service_reports_ready() {
     let script = r#"import sd, os, signal, time
 
 def reload(*_):
@@ -107,7 +107,7 @@ while True:
 
 // sd_notify(3), MAINPIDFD=1, NOTIFYACCESS=
 #[test]
-fn the_main_process_may_be_named_by_a_descriptor_and_may_forbid_others_to_speak() {
+fn a_service_can_set_its_main_process_by_pidfd_and_restrict_notify_access() {
     let script = r#"import sd, os
 child = os.fork()
 if child == 0:
@@ -149,7 +149,7 @@ fn stored(running: &Running) -> Vec<u32> {
 
 // getrlimit(2), RLIMIT_NOFILE
 #[test]
-fn a_service_that_stores_all_it_can_leaves_enough_for_the_others() {
+fn stored_descriptors_do_not_use_up_the_limit_of_keepalive() {
     let script = r#"import sd, os
 for turn in range(12):
     files = [os.memfd_create("a") for _ in range(10)]

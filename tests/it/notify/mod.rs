@@ -69,7 +69,7 @@ fn descriptors(running: &Running, control: &Control, services: usize) -> usize {
 
 // sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
 #[test]
-fn a_service_is_what_it_says_it_is() {
+fn the_state_of_a_service_follows_its_notifications() {
     let words = [
         "STATUS=loading",
         "X=1",
@@ -106,7 +106,7 @@ fn a_service_is_what_it_says_it_is() {
 
 // systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
 #[test]
-fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_open() {
+fn datagrams_of_other_processes_are_rejected_and_their_descriptors_closed() {
     // The least number of seconds between two messages about rejected datagrams.
     const MESSAGE_INTERVAL: u64 = 10;
     let outsider = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
@@ -136,7 +136,7 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
 
 // systemd-notify(1); the shell is the main process, and what it starts belongs to it.
 #[test]
-fn a_shell_script_says_it_by_systemd_notify() {
+fn a_shell_script_reports_ready_with_systemd_notify() {
     if !exists("systemd-notify") {
         return;
     }
@@ -151,7 +151,7 @@ fn a_shell_script_says_it_by_systemd_notify() {
 }
 
 #[test]
-fn redis_says_when_it_is_ready() {
+fn redis_reports_when_it_is_ready() {
     if !exists("redis-server") {
         return;
     }
@@ -170,7 +170,7 @@ fn redis_says_when_it_is_ready() {
 }
 
 #[test]
-fn what_is_said_by_the_dead_still_finds_its_owner() {
+fn notifications_of_dead_processes_are_assigned_to_their_service() {
     // The child has ended and is not waited for; the main process ends right after its last word.
     let script = "import sd, os\nif os.fork() == 0:\n sd.say('READY=1')\n os._exit(0)\n\
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nsd.barrier()\n\
@@ -259,7 +259,7 @@ os._exit(1)
 
 // The parent does not wait for it, and ends later than it, or earlier.
 #[test]
-fn how_the_main_process_has_ended_is_known_whoever_ends_first() {
+fn the_exit_status_of_a_reported_main_process_is_known_in_either_order() {
     let script = r#"import sd, os, sys
 child = os.fork()
 if child == 0:
@@ -288,7 +288,7 @@ os._exit(0)
 }
 
 #[test]
-fn what_is_stored_goes_with_the_instance_even_if_it_stores_something_as_its_last_act() {
+fn the_descriptor_store_is_discarded_with_its_instance() {
     let script = r#"import sd, os
 sd.show("has", os.environ["KEEPALIVE_INSTANCE"], *[name for name, _ in sd.stored()])
 sd.say("FDSTORE=1\nFDNAME=early\nREADY=1", [os.memfd_create("early")])
@@ -341,7 +341,7 @@ os._exit(0)
 
 // sd_notify(3), MAINPID=
 #[test]
-fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
+fn a_reported_main_process_determines_the_exit_of_the_run() {
     in_every_place(|place| {
         for how in ["group", "session"] {
             let text = format!(
@@ -372,7 +372,7 @@ fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
 }
 
 #[test]
-fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
+fn a_main_process_that_is_not_a_child_of_keepalive_can_return_the_role() {
     in_every_place(|place| {
         let text = "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"stay\"]\nready = \"notify\"\n\
             restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -393,7 +393,7 @@ fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
 }
 
 #[test]
-fn a_stop_reaches_all_that_the_main_processes_have_left() {
+fn a_stop_reaches_leftovers_of_all_former_main_processes() {
     // The main process has a session of its own; what the one before has started is in another.
     let script = r#"import sd, os, subprocess
 signal = sd.signal
@@ -432,7 +432,7 @@ os._exit(0)
 
 // sd_notify(3), WATCHDOG=1, WATCHDOG=trigger, WATCHDOG_USEC=; sd_watchdog_enabled(3).
 #[test]
-fn a_service_that_is_silent_or_in_trouble_is_restarted() {
+fn a_watchdog_timeout_or_trigger_restarts_the_service() {
     let script = r#"import sd, os, time
 assert (os.environ["WATCHDOG_USEC"], os.environ["WATCHDOG_PID"]) == ("60000000", str(os.getpid()))
 count = int(os.environ["KEEPALIVE_RESTARTS"])
@@ -460,7 +460,7 @@ sd.wait()
 
 // sd_notify(3), EXTEND_TIMEOUT_USEC=
 #[test]
-fn a_stop_takes_as_long_as_the_service_says() {
+fn a_service_can_extend_its_stop_timeout() {
     let script = r#"import sd, os, time
 sd.say("READY=1")
 sd.show("up")

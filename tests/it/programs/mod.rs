@@ -212,14 +212,14 @@ macro_rules! shown {
         }
 
         #[test]
-        fn workers_that_are_killed_one_after_the_other_refuse_nobody() {
+        fn killing_workers_one_after_the_other_refuses_no_connection() {
             if let Some(program) = $program() {
                 program.survives_kills();
             }
         }
 
         #[test]
-        fn a_version_that_does_not_work_is_taken_back_and_nobody_notices() {
+        fn a_broken_version_is_rolled_back_without_a_failed_request() {
             if let Some(program) = $program() {
                 program.survives_a_broken_version();
             }

@@ -39,7 +39,7 @@ def app(environ, start_response):
     shown!(gunicorn);
 
     #[test]
-    fn a_number_on_the_command_line_does_as_well() {
+    fn a_descriptor_number_on_the_command_line_works_too() {
         if let Some(program) = gunicorn_with(r#""-b", "fd://{fd.http}""#) {
             program.survives_reloads();
         }
@@ -117,7 +117,7 @@ while True:
 
     // nginx hands its sockets to a new nginx by this variable; to keepalive it is one like any other.
     #[test]
-    fn nginx_comes_into_the_environment_and_goes_and_no_worker_dies() {
+    fn adding_and_removing_the_variable_nginx_ends_no_worker() {
         if let Some(program) = server(super::SOCKET, "ready = { fd = 9 }\nenv = { OTHER = \"3;\" }") {
             program.survives_changes(&[("OTHER", "NGINX")]);
         }
@@ -125,7 +125,7 @@ while True:
 
     // fcntl(2): O_NONBLOCK belongs to the open file description, which the workers of before have too.
     #[test]
-    fn nonblocking_changes_and_no_worker_dies() {
+    fn a_change_of_nonblocking_ends_no_worker() {
         let socket = "{ address = \"tcp://ADDRESS\", nonblocking = false }";
         if let Some(program) = server(socket, "ready = { fd = 9 }") {
             program.survives_changes(&[("nonblocking = false", "nonblocking = true")]);

@@ -28,7 +28,7 @@ fn config(port: &ReservedPort, keys: &str) -> String {
 }
 
 #[test]
-fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
+fn redis_reports_ready_and_a_restart_keeps_its_data() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }
@@ -59,7 +59,7 @@ fn wait_for_line(running: &crate::harness::Running, line: &str) {
 
 // A second one cannot have the port of the first, and ends.
 #[test]
-fn a_rolling_reload_that_cannot_be_leaves_the_old_one_at_work() {
+fn a_failed_rolling_reload_keeps_the_old_redis_running() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }

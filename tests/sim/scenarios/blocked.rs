@@ -13,7 +13,7 @@ fn once(service: Service) -> Service {
 
 /// "`waiting` (for what it depends on)": until a service is ready.
 #[test]
-fn a_dependent_starts_when_what_it_needs_is_ready_and_no_sooner() {
+fn a_service_starts_only_after_its_dependency_is_ready() {
     let db = Service { ready: Ready::Delay(seconds(2)), ..service("db") };
     let mut stage = Stage::boot(vec![needing(&[1], service("web")), db]);
     stage.forget();
@@ -30,7 +30,7 @@ fn a_dependent_starts_when_what_it_needs_is_ready_and_no_sooner() {
 
 /// "A service has failed when each of its instances has."
 #[test]
-fn a_service_fails_with_the_last_of_its_instances() {
+fn a_service_fails_when_the_last_of_its_instances_fails() {
     let mut web = service("web");
     (web.instances, web.restart.policy) = (3, RestartPolicy::Never);
     let mut stage = Stage::boot(vec![web]);
@@ -44,7 +44,7 @@ fn a_service_fails_with_the_last_of_its_instances() {
 
 /// "`shutdown` ends with the code of the failed process (1 if that was 0)."
 #[test]
-fn a_failure_never_looks_like_a_success() {
+fn a_failure_with_exit_code_0_ends_keepalive_with_1() {
     let mut web = service("web");
     web.restart.max_restarts = Some(0);
     let mut stage = Stage::boot(vec![web]);
@@ -54,7 +54,7 @@ fn a_failure_never_looks_like_a_success() {
 
 /// "What depends on it and has not started never will, and says so."
 #[test]
-fn a_failed_dependency_blocks_everything_behind_it() {
+fn a_failed_dependency_blocks_all_direct_and_indirect_dependents() {
     let services = vec![
         once(oneshot("migrate")),
         needing(&[0], service("web")),
@@ -76,7 +76,7 @@ fn a_failed_dependency_blocks_everything_behind_it() {
 
 /// A service that has completed before what depends on it started will never be ready.
 #[test]
-fn a_completed_service_blocks_too() {
+fn a_completed_dependency_blocks_its_dependents() {
     let db = Service { ready: Ready::Delay(seconds(2)), ..once(service("db")) };
     let mut stage = Stage::boot(vec![db, needing(&[0], service("web"))]);
     stage.forget();
@@ -93,7 +93,7 @@ fn a_completed_service_blocks_too() {
 
 /// Some instances have completed, the others failed: nobody is left to wait for.
 #[test]
-fn a_service_that_has_partly_failed_blocks_too() {
+fn a_partly_failed_dependency_blocks_its_dependents() {
     let db = Service { instances: 2, ready: Ready::Delay(seconds(2)), ..once(service("db")) };
     let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
     stage.forget();
@@ -104,7 +104,7 @@ fn a_service_that_has_partly_failed_blocks_too() {
 
 /// An operator starts what had failed: what it blocked goes on.
 #[test]
-fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
+fn a_blocked_service_starts_when_its_dependency_succeeds_later() {
     let services = vec![once(oneshot("migrate")), needing(&[0], service("web")), service("other")];
     let mut stage = Stage::boot(services);
     stage.exits("migrate", 9);
@@ -123,7 +123,7 @@ fn what_was_blocked_starts_once_its_dependency_is_there_after_all() {
 
 /// "0 if all completed."
 #[test]
-fn it_ends_by_itself_when_all_have_completed() {
+fn keepalive_exits_with_0_when_all_services_have_completed() {
     let mut stage = Stage::boot(vec![oneshot("a"), oneshot("b")]);
     stage.exits("a", 0);
     stage.exits("b", 0);
@@ -132,7 +132,7 @@ fn it_ends_by_itself_when_all_have_completed() {
 
 /// "Else the first failure's code."
 #[test]
-fn the_first_failure_gives_the_code() {
+fn the_first_failure_determines_the_exit_code() {
     let mut stage = Stage::boot(vec![once(service("a")), once(service("b")), once(service("c"))]);
     stage.exits("b", 3);
     stage.exits("a", 2);
@@ -142,7 +142,7 @@ fn the_first_failure_gives_the_code() {
 
 /// A failure that has been mended is none.
 #[test]
-fn a_failure_that_was_mended_gives_no_code() {
+fn a_repaired_failure_does_not_determine_the_exit_code() {
     let mut stage = Stage::boot(vec![once(service("a")), once(service("b"))]);
     stage.exits("a", 3);
     stage.start("a");
@@ -153,7 +153,7 @@ fn a_failure_that_was_mended_gives_no_code() {
 
 /// "on_success = shutdown: when it has completed", and the processes that are left are stopped first.
 #[test]
-fn a_completed_job_ends_it_all_before_its_dependents_start() {
+fn a_completed_job_shuts_down_before_its_dependents_start() {
     let job = Service { on_success: ExitAction::Shutdown, ..oneshot("job") };
     let mut stage = Stage::boot(vec![job, needing(&[0], service("web")), service("side")]);
     stage.forget();
@@ -172,7 +172,7 @@ fn a_completed_job_ends_it_all_before_its_dependents_start() {
 
 /// `autostart = false`: unless something that starts depends on it.
 #[test]
-fn a_dependency_is_pulled_in_whatever_its_autostart() {
+fn a_dependency_starts_even_without_autostart() {
     let mut services =
         vec![service("db"), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
     for service in &mut services[..2] {
@@ -185,7 +185,7 @@ fn a_dependency_is_pulled_in_whatever_its_autostart() {
 
 /// The same for what an operator starts, through any number of others.
 #[test]
-fn a_start_pulls_in_dependencies_of_dependencies() {
+fn a_start_also_starts_indirect_dependencies() {
     let mut services =
         vec![service("db"), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
     for service in &mut services[..3] {
@@ -199,7 +199,7 @@ fn a_start_pulls_in_dependencies_of_dependencies() {
 
 /// And when one of them has failed long ago, it says so instead of waiting for ever.
 #[test]
-fn a_start_behind_a_failed_dependency_of_a_dependency_is_refused() {
+fn a_start_is_refused_if_an_indirect_dependency_has_failed() {
     let mut services =
         vec![once(service("db")), needing(&[0], service("cache")), needing(&[1], service("web")), service("x")];
     for service in &mut services[1..3] {
@@ -215,7 +215,7 @@ fn a_start_behind_a_failed_dependency_of_a_dependency_is_refused() {
 /// Seed 1118093: one instance of `cache` runs, the other is pulled in and blocked in the same step, in the middle of
 /// which `web` began to wait. It went on waiting for something that was there.
 #[test]
-fn what_begins_to_wait_while_its_dependency_wavers_still_starts() {
+fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
     let mut services = vec![
         once(service("db")),
         Service { instances: 2, ..needing(&[0], service("cache")) },

@@ -15,7 +15,7 @@ impl Stage {
 }
 
 #[test]
-fn only_what_differs_is_touched() {
+fn a_new_configuration_affects_only_changed_services() {
     let mut stage = up(vec![told("web", 1), told("db", 1), told("gone", 1)]);
     let mut db = told("db", 1);
     db.restart.min_uptime = seconds(1);
@@ -36,14 +36,14 @@ fn only_what_differs_is_touched() {
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
+fn an_unchanged_configuration_changes_nothing() {
     let mut stage = up(vec![told("web", 2), told("db", 1)]);
     stage.configure(vec![told("db", 1), told("web", 2)]);
     stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
 }
 
 #[test]
-fn a_broken_new_version_goes_back_to_the_one_that_works() {
+fn a_failed_new_version_is_rolled_back() {
     let mut stage = up(vec![told("web", 2)]);
     stage.configure(vec![changed(told("web", 2))]);
     stage.is_ready("web.0'");
@@ -65,7 +65,7 @@ fn a_broken_new_version_goes_back_to_the_one_that_works() {
 }
 
 #[test]
-fn what_goes_is_stopped_after_what_depends_on_it() {
+fn a_removed_service_stops_after_its_dependents() {
     let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1)), told("other", 1)]);
     stage.configure(vec![told("other", 1)]);
     assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
@@ -80,7 +80,7 @@ fn what_goes_is_stopped_after_what_depends_on_it() {
 }
 
 #[test]
-fn other_numbers_of_instances_are_started_and_stopped() {
+fn a_new_configuration_can_change_the_number_of_instances() {
     let mut stage = up(vec![told("web", 2)]);
     stage.configure(vec![told("web", 3)]);
     assert_eq!(stage.only("spawn"), ["spawn web.2 (0 restarts)"]);
@@ -91,7 +91,7 @@ fn other_numbers_of_instances_are_started_and_stopped() {
 }
 
 #[test]
-fn what_had_failed_starts_again_when_it_is_another() {
+fn a_failed_service_starts_again_when_its_definition_changes() {
     let mut web = told("web", 1);
     web.on_failure = ExitAction::Ignore;
     web.restart.policy = RestartPolicy::Never;
@@ -103,7 +103,7 @@ fn what_had_failed_starts_again_when_it_is_another() {
 }
 
 #[test]
-fn nothing_is_read_while_everything_is_being_stopped() {
+fn no_configuration_is_loaded_during_a_shutdown() {
     let mut stage = up(vec![told("web", 1)]);
     stage.signal(Signal::HUP);
     stage.check(&["configreloadrequested", "configure"]);
@@ -116,7 +116,7 @@ fn nothing_is_read_while_everything_is_being_stopped() {
 }
 
 #[test]
-fn what_a_new_version_depends_on_is_there_before_it_starts() {
+fn a_new_dependency_is_ready_before_the_new_version_starts() {
     let mut stage = up(vec![told("web", 1)]);
     stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
     assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
@@ -125,7 +125,7 @@ fn what_a_new_version_depends_on_is_there_before_it_starts() {
 }
 
 #[test]
-fn a_oneshot_that_has_changed_succeeds_before_what_depends_on_it_is_reloaded() {
+fn a_changed_oneshot_succeeds_before_its_dependents_are_reloaded() {
     let mut stage = Stage::boot(vec![oneshot("migrate"), needing(&[0], told("web", 1))]);
     stage.exits("migrate.0", 0);
     stage.is_ready("web.0");
@@ -137,7 +137,7 @@ fn a_oneshot_that_has_changed_succeeds_before_what_depends_on_it_is_reloaded() {
 }
 
 #[test]
-fn a_oneshot_that_has_changed_and_fails_leaves_what_depends_on_it_as_it_was() {
+fn a_failure_of_a_changed_oneshot_rolls_its_dependents_back() {
     let job = Service { on_failure: ExitAction::Ignore, ..oneshot("migrate") };
     let last = |mut service: Service| {
         service.restart.policy = RestartPolicy::Never;
@@ -154,7 +154,7 @@ fn a_oneshot_that_has_changed_and_fails_leaves_what_depends_on_it_as_it_was() {
 }
 
 #[test]
-fn a_reload_that_waits_makes_way_for_another_configuration() {
+fn a_waiting_reload_is_superseded_by_a_newer_configuration() {
     let mut stage = up(vec![told("web", 1)]);
     stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
     stage.forget();
@@ -168,7 +168,7 @@ fn a_reload_that_waits_makes_way_for_another_configuration() {
 }
 
 #[test]
-fn other_numbers_of_instances_come_with_the_new_version_or_not_at_all() {
+fn the_number_of_instances_changes_only_if_the_new_version_succeeds() {
     let mut stage = up(vec![told("web", 2)]);
     stage.configure(vec![changed(told("web", 3))]);
     assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
@@ -191,7 +191,7 @@ fn other_numbers_of_instances_come_with_the_new_version_or_not_at_all() {
 }
 
 #[test]
-fn what_is_put_back_while_it_is_being_removed_runs_again() {
+fn a_service_that_is_added_again_during_its_removal_restarts() {
     let mut stage = up(vec![told("web", 1), told("db", 1)]);
     stage.configure(vec![told("web", 1)]);
     stage.configure(vec![told("web", 1), told("db", 1)]);
@@ -204,7 +204,7 @@ fn what_is_put_back_while_it_is_being_removed_runs_again() {
 
 /// An operator's number holds until the configuration says otherwise.
 #[test]
-fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
+fn a_service_limited_to_one_instance_loses_its_scaled_instances() {
     let mut web = told("web", 1);
     let mut stage = up(vec![web.clone()]);
     stage.scale("web", 2);
@@ -223,7 +223,7 @@ fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
 }
 
 #[test]
-fn what_has_gone_back_is_stopped_before_what_it_depends_on_again() {
+fn a_rolled_back_service_stops_before_its_dependency() {
     let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
     stage.configure(vec![told("db", 1), changed(told("web", 1))]);
     stage.exits("web.0'", 1);
@@ -233,7 +233,7 @@ fn what_has_gone_back_is_stopped_before_what_it_depends_on_again() {
 }
 
 #[test]
-fn what_a_new_version_does_without_goes_when_that_has_proved_itself() {
+fn a_removed_dependency_stops_only_after_the_new_version_has_succeeded() {
     let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
     stage.configure(vec![changed(told("web", 1))]);
     stage.exits("web.0'", 1);
@@ -261,7 +261,7 @@ fn a_configuration_that_cannot_be_loaded_changes_nothing() {
 }
 
 #[test]
-fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begun() {
+fn a_withdrawn_load_still_takes_effect_if_it_has_begun() {
     let mut stage = up(vec![told("web", 1)]);
     stage.request(Request::ReloadConfig);
     stage.send(Event::Withdrawn(RequestId(1)));
@@ -272,7 +272,7 @@ fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begu
 }
 
 #[test]
-fn a_load_is_called_off_when_everything_is_stopped() {
+fn a_shutdown_cancels_a_configuration_load() {
     let mut stage = up(vec![told("web", 1)]);
     stage.request(Request::ReloadConfig);
     stage.signal(Signal::TERM);
@@ -286,7 +286,7 @@ fn a_load_is_called_off_when_everything_is_stopped() {
 }
 
 #[test]
-fn what_is_kept_for_a_service_goes_when_its_last_instance_has() {
+fn the_resources_of_a_service_are_released_with_its_last_instance() {
     let mut stage = up(vec![told("web", 2), told("db", 1)]);
     stage.configure(vec![told("db", 1)]);
     stage.check_releases(&[]);

@@ -10,11 +10,11 @@
 //! ```
 
 mod blocked;
-mod by_a_signal;
 mod configure;
 mod perform;
 mod ready;
 mod reload;
+mod reload_by_signal;
 mod requests;
 mod restarts;
 mod scale;

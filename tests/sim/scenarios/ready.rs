@@ -38,7 +38,7 @@ impl Stage {
 }
 
 #[test]
-fn what_depends_on_it_waits_until_it_says_that_it_is_ready() {
+fn a_dependent_waits_until_its_dependency_reports_ready() {
     let mut stage = Stage::boot(vec![told("db"), needing(&[0], service("web"))]);
     stage.check(&[
         "db.0 stopped → waiting",
@@ -60,7 +60,7 @@ fn what_depends_on_it_waits_until_it_says_that_it_is_ready() {
 }
 
 #[test]
-fn whoever_is_not_ready_in_time_has_failed_to_start() {
+fn a_service_that_is_not_ready_in_time_is_stopped_and_restarted() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     assert_eq!(stage.next(), Some(seconds(3)));
@@ -76,7 +76,7 @@ fn whoever_is_not_ready_in_time_has_failed_to_start() {
 }
 
 #[test]
-fn who_asks_for_more_time_gets_it() {
+fn a_service_can_extend_its_start_and_stop_timeouts() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     stage.at(seconds(2));
@@ -94,7 +94,7 @@ fn who_asks_for_more_time_gets_it() {
 }
 
 #[test]
-fn a_stop_while_it_starts_is_no_failure() {
+fn a_stop_during_a_start_is_not_a_failure() {
     let mut stage = Stage::boot(vec![told("db"), service("web")]);
     stage.forget();
     stage.stop("db");
@@ -109,7 +109,7 @@ fn a_stop_while_it_starts_is_no_failure() {
 }
 
 #[test]
-fn who_is_silent_for_too_long_is_aborted_and_restarted() {
+fn a_service_without_watchdog_pings_is_aborted_and_restarted() {
     let mut stage = Stage::boot(vec![Service { watchdog: Some(seconds(4)), ..told("db") }]);
     stage.is_ready("db.0");
     stage.forget();
@@ -127,7 +127,7 @@ fn who_is_silent_for_too_long_is_aborted_and_restarted() {
 }
 
 #[test]
-fn other_intervals_count_from_when_they_are_told() {
+fn a_watchdog_interval_applies_from_its_report_on() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
     let run = stage.run("db.0");
@@ -140,7 +140,7 @@ fn other_intervals_count_from_when_they_are_told() {
 }
 
 #[test]
-fn an_interval_told_before_it_is_ready_counts_from_then_on() {
+fn a_watchdog_interval_reported_before_readiness_applies_once_the_service_is_ready() {
     let mut stage = Stage::boot(vec![told("db")]);
     let run = stage.run("db.0");
     stage.send(Event::WatchdogInterval { run, interval: seconds(2) });
@@ -157,7 +157,7 @@ fn an_interval_told_before_it_is_ready_counts_from_then_on() {
 }
 
 #[test]
-fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_to() {
+fn a_service_that_reports_its_stop_has_no_watchdog_and_the_usual_stop_timeout() {
     let db = || Service { watchdog: Some(seconds(1)), ..told("db") };
     let mut stage = Stage::boot(vec![db(), service("web")]);
     stage.is_ready("db.0");
@@ -190,7 +190,7 @@ fn who_says_that_it_stops_is_not_watched_and_has_as_long_as_if_it_had_been_told_
 }
 
 #[test]
-fn who_wants_its_failures_forgotten_begins_anew() {
+fn a_service_can_reset_its_failure_count() {
     let mut stage = Stage::boot(vec![told("db")]);
     for _ in 0..3 {
         stage.exits("db.0", 1);
@@ -204,7 +204,7 @@ fn who_wants_its_failures_forgotten_begins_anew() {
 }
 
 #[test]
-fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
+fn a_reloading_service_is_not_ready_until_it_reports_ready_again() {
     let mut stage = Stage::boot(vec![told("db"), Service { autostart: false, ..needing(&[0], service("web")) }]);
     stage.is_ready("db.0");
     let run = stage.run("db.0");
@@ -219,7 +219,7 @@ fn who_says_that_it_is_away_is_not_ready_until_it_is_again() {
 }
 
 #[test]
-fn another_main_process_takes_over() {
+fn a_reported_main_pid_replaces_the_main_process() {
     let mut stage = Stage::boot(vec![service("db")]);
     stage.forget();
     let (run, pid) = (stage.run("db.0"), Pid::new(500).unwrap());
@@ -234,7 +234,7 @@ fn another_main_process_takes_over() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
+fn a_failed_bind_makes_the_service_fail() {
     let mut stage = Stage::unborn(vec![
         Service { on_failure: keepalive::model::plan::ExitAction::Ignore, ..service("web") },
         service("db"),
@@ -246,7 +246,7 @@ fn a_socket_that_cannot_be_bound_is_the_end_of_that_service() {
 }
 
 #[test]
-fn a_delayed_stop_lets_others_look_elsewhere_first() {
+fn stop_delay_delays_the_stop_signal_but_not_a_forced_stop() {
     let web = Service { stop: Stop { delay: seconds(2), ..service("web").stop }, ..service("web") };
     let mut stage = Stage::boot(vec![web, service("db")]);
     stage.forget();
@@ -274,7 +274,7 @@ fn probed(name: &str) -> Service {
 const SOURCES: [ReadySource; 4] = [ReadySource::Notify, ReadySource::Ipc, ReadySource::Fd, ReadySource::Probe];
 
 #[test]
-fn a_report_counts_if_the_service_is_to_be_ready_by_it() {
+fn only_the_configured_source_makes_a_service_ready() {
     let settings = [Ready::Notify, Ready::Ipc, Ready::Fd(3), probed("").ready];
     for (ready, own) in settings.into_iter().zip(SOURCES) {
         for source in SOURCES {
@@ -291,7 +291,7 @@ fn a_report_counts_if_the_service_is_to_be_ready_by_it() {
 }
 
 #[test]
-fn a_report_shows_that_the_program_runs() {
+fn a_ready_report_implies_that_the_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![told("db")]));
     stage.spawns = Spawns::Pending;
     stage.send(Event::Boot);
@@ -303,7 +303,7 @@ fn a_report_shows_that_the_program_runs() {
 }
 
 #[test]
-fn ready_by_notify_ends_a_reload_whatever_else_the_service_is_ready_by() {
+fn ready_1_ends_a_reload_whatever_the_readiness_setting() {
     for ready in [Ready::Exec, Ready::Delay(seconds(0)), Ready::Ipc, Ready::Fd(3), probed("").ready] {
         let own = match ready {
             Ready::Ipc => ReadySource::Ipc,
@@ -328,7 +328,7 @@ fn ready_by_notify_ends_a_reload_whatever_else_the_service_is_ready_by() {
 }
 
 #[test]
-fn ready_by_notify_ends_a_reload_of_a_new_process_too() {
+fn ready_1_ends_a_reload_of_a_surge_instance() {
     for ready in [Ready::Exec, Ready::Delay(seconds(0))] {
         let mut web = Service { ready: ready.clone(), ..service("web") };
         web.reload.soak = seconds(5);
@@ -348,7 +348,7 @@ fn ready_by_notify_ends_a_reload_of_a_new_process_too() {
 }
 
 #[test]
-fn nothing_counts_after_it_has_said_that_it_stops() {
+fn reports_after_stopping_1_are_ignored() {
     let mut stage = Stage::boot(vec![Service { ready_timeout: seconds(3), ..told("db") }]);
     stage.forget();
     let run = stage.run("db.0");
@@ -371,7 +371,7 @@ fn nothing_counts_after_it_has_said_that_it_stops() {
 }
 
 #[test]
-fn what_is_to_be_probed_is_probed_once_from_when_its_program_runs() {
+fn a_probe_starts_once_when_the_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
     stage.send(Event::Boot);
@@ -389,7 +389,7 @@ fn what_is_to_be_probed_is_probed_once_from_when_its_program_runs() {
 }
 
 #[test]
-fn another_main_process_shows_that_the_program_runs() {
+fn a_reported_main_pid_implies_that_the_program_runs() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
     stage.send(Event::Boot);
@@ -401,7 +401,7 @@ fn another_main_process_shows_that_the_program_runs() {
 }
 
 #[test]
-fn a_probe_is_given_up_when_the_time_is_over() {
+fn a_probe_is_aborted_at_the_ready_timeout() {
     let mut stage = Stage::boot(vec![probed("db"), Service { ready_timeout: seconds(3), ..told("web") }]);
     stage.forget();
     stage.at(seconds(3));
@@ -420,7 +420,7 @@ fn a_probe_is_given_up_when_the_time_is_over() {
 }
 
 #[test]
-fn a_process_that_has_been_reaped_is_not_probed() {
+fn a_reaped_process_is_not_probed() {
     let mut stage = Stage::new(plans::plan(vec![probed("db")]));
     stage.spawns = Spawns::Pending;
     stage.send(Event::Boot);
@@ -433,7 +433,7 @@ fn a_process_that_has_been_reaped_is_not_probed() {
 }
 
 #[test]
-fn a_stop_is_announced_on_its_channel_before_it_comes() {
+fn a_stop_is_announced_on_the_ipc_channel_before_the_stop_signal() {
     let mut web = service("web");
     web.process = Process { ipc: true, ..web.process };
     web.stop.delay = seconds(2);
@@ -446,7 +446,7 @@ fn a_stop_is_announced_on_its_channel_before_it_comes() {
 }
 
 #[test]
-fn a_run_is_released_before_anything_else_follows_from_its_end() {
+fn a_run_is_released_before_any_other_action_follows_its_exit() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.shows_releases = true;
     stage.forget();

@@ -41,7 +41,7 @@ impl Stage {
 }
 
 #[test]
-fn the_new_one_is_ready_before_the_old_one_goes() {
+fn a_new_process_is_ready_before_the_old_one_stops() {
     let mut stage = up(vec![told("web", 2)]);
     stage.reload("web");
     stage.check(&["web reloads", "web.0' stopped → starting", "spawn web.0' (1 restarts)"]);
@@ -66,7 +66,7 @@ fn the_new_one_is_ready_before_the_old_one_goes() {
 }
 
 #[test]
-fn who_does_not_get_ready_leaves_the_old_one_where_it_is() {
+fn a_new_process_that_is_not_ready_does_not_replace_the_old_one() {
     let mut stage = up(vec![told("web", 2)]);
     stage.reload("web");
     stage.forget();
@@ -82,7 +82,7 @@ fn who_does_not_get_ready_leaves_the_old_one_where_it_is() {
 }
 
 #[test]
-fn the_new_one_has_to_stay_up_for_a_while() {
+fn a_new_process_must_stay_up_for_the_soak_time() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
     stage.is_ready("web.0'");
@@ -103,7 +103,7 @@ fn the_new_one_has_to_stay_up_for_a_while() {
 }
 
 #[test]
-fn several_are_replaced_at_once_if_that_is_allowed() {
+fn max_surge_allows_several_replacements_at_once() {
     let mut stage = up(vec![with(|reload| reload.max_surge = 2, told("web", 3))]);
     stage.reload("web");
     assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)", "spawn web.1' (1 restarts)"]);
@@ -123,7 +123,7 @@ fn several_are_replaced_at_once_if_that_is_allowed() {
 }
 
 #[test]
-fn a_second_reload_is_told_of_the_first() {
+fn a_second_reload_is_refused_during_the_first() {
     let mut stage = up(vec![told("web", 2)]);
     stage.reload("web");
     stage.forget();
@@ -134,7 +134,7 @@ fn a_second_reload_is_told_of_the_first() {
 }
 
 #[test]
-fn an_old_one_that_dies_is_succeeded_at_once() {
+fn a_surge_instance_replaces_an_old_process_that_dies_at_once() {
     let mut stage = up(vec![told("web", 1)]);
     stage.at(seconds(60));
     stage.reload("web");
@@ -146,7 +146,7 @@ fn an_old_one_that_dies_is_succeeded_at_once() {
 }
 
 #[test]
-fn the_successor_of_a_dead_one_may_fail_like_any_other() {
+fn the_replacement_of_a_dead_process_can_fail_and_back_off() {
     let mut stage = up(vec![told("web", 1)]);
     stage.reload("web");
     stage.exits("web.0", 1);
@@ -156,7 +156,7 @@ fn the_successor_of_a_dead_one_may_fail_like_any_other() {
 }
 
 #[test]
-fn a_shutdown_ends_both() {
+fn a_shutdown_during_a_reload_stops_both_processes() {
     let mut stage = up(vec![told("web", 1)]);
     stage.reload("web");
     stage.forget();
@@ -178,7 +178,7 @@ fn a_shutdown_ends_both() {
 }
 
 #[test]
-fn a_stop_ends_both_and_the_reload() {
+fn a_stop_during_a_reload_stops_both_processes_and_ends_the_reload() {
     let mut stage = up(vec![told("web", 2), service("db")]);
     stage.reload("web");
     stage.forget();
@@ -191,7 +191,7 @@ fn a_stop_ends_both_and_the_reload() {
 }
 
 #[test]
-fn fewer_instances_in_the_middle_of_it() {
+fn a_service_can_be_scaled_down_during_a_reload() {
     let mut stage = up(vec![told("web", 3)]);
     stage.reload("web");
     stage.is_ready("web.0'");
@@ -205,7 +205,7 @@ fn fewer_instances_in_the_middle_of_it() {
 }
 
 #[test]
-fn more_instances_in_the_middle_of_it() {
+fn a_service_can_be_scaled_up_during_a_reload() {
     let mut stage = up(vec![told("web", 1)]);
     stage.reload("web");
     stage.forget();
@@ -218,7 +218,7 @@ fn more_instances_in_the_middle_of_it() {
 }
 
 #[test]
-fn what_is_not_ready_is_restarted_where_it_is() {
+fn an_instance_that_is_not_ready_is_restarted_in_place() {
     let mut stage = up(vec![told("web", 2)]);
     stage.exits("web.0", 1);
     stage.forget();
@@ -229,7 +229,7 @@ fn what_is_not_ready_is_restarted_where_it_is() {
 }
 
 #[test]
-fn what_depends_on_it_notices_nothing() {
+fn a_reload_does_not_affect_dependents() {
     let mut stage = up(vec![told("web", 1), needing(&[0], service("proxy"))]);
     stage.reload("web");
     stage.is_ready("web.0'");
@@ -239,7 +239,7 @@ fn what_depends_on_it_notices_nothing() {
 }
 
 #[test]
-fn a_oneshot_or_what_is_stopped_cannot_be_reloaded() {
+fn a_oneshot_or_a_stopped_service_cannot_be_reloaded() {
     let mut stage = Stage::boot(vec![oneshot("job"), told("web", 1)]);
     stage.is_ready("web.0");
     stage.stop("web");
@@ -251,7 +251,7 @@ fn a_oneshot_or_what_is_stopped_cannot_be_reloaded() {
 }
 
 #[test]
-fn one_after_the_other_without_a_second_process() {
+fn the_restart_strategy_restarts_one_instance_after_the_other() {
     let mut stage = up(vec![with(|reload| reload.strategy = Strategy::Restart, told("web", 2))]);
     stage.reload("web");
     stage.check(&["web reloads", "web.0 running → stopping", "kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
@@ -268,7 +268,7 @@ fn one_after_the_other_without_a_second_process() {
 }
 
 #[test]
-fn a_system_without_processes_fails_the_reload_and_nothing_else() {
+fn a_refused_fork_fails_only_the_reload() {
     let mut stage = up(vec![told("web", 1)]);
     stage.spawns = Spawns::Refused(Errno::EAGAIN);
     stage.reload("web");
@@ -283,7 +283,7 @@ fn a_system_without_processes_fails_the_reload_and_nothing_else() {
 }
 
 #[test]
-fn what_it_depends_on_is_reloaded_first() {
+fn a_dependency_is_reloaded_before_its_dependents() {
     let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
     stage.reload("db");
     stage.reload("web");
@@ -294,7 +294,7 @@ fn what_it_depends_on_is_reloaded_first() {
 }
 
 #[test]
-fn a_new_one_that_says_that_it_stops_is_not_taken() {
+fn a_new_process_that_reports_its_stop_does_not_replace_the_old_one() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
     stage.is_ready("web.0'");
@@ -309,7 +309,7 @@ fn a_new_one_that_says_that_it_stops_is_not_taken() {
 }
 
 #[test]
-fn a_new_one_that_comes_and_goes_is_not_waited_for_without_end() {
+fn repeated_reloads_of_a_new_process_do_not_extend_its_deadline() {
     for strategy in [Strategy::Rolling, Strategy::Restart] {
         let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), strategy);
         let mut stage = up(vec![with(settings, told("web", 1))]);
@@ -343,7 +343,7 @@ fn a_new_one_that_comes_and_goes_is_not_waited_for_without_end() {
 }
 
 #[test]
-fn how_often_the_one_before_has_come_and_gone_is_forgotten() {
+fn the_deadline_of_a_new_process_does_not_depend_on_the_process_before_it() {
     let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), Strategy::Restart);
     let mut stage = up(vec![with(settings, told("web", 1))]);
     for _ in 0..2 {
@@ -360,7 +360,7 @@ fn how_often_the_one_before_has_come_and_gone_is_forgotten() {
 }
 
 #[test]
-fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
+fn a_new_process_that_reloads_itself_can_extend_its_timeout() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
     stage.is_ready("web.0'");
@@ -378,7 +378,7 @@ fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
 }
 
 #[test]
-fn a_new_one_that_goes_away_again_before_its_turn_is_not_waited_for_without_end() {
+fn a_surge_instance_that_stays_in_a_reload_is_stopped_at_the_ready_timeout() {
     let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
     stage.reload("web");
     stage.is_ready("web.0'");

@@ -9,7 +9,7 @@ use crate::plans::{oneshot, service};
 
 /// "A service stopped by an operator holds it open."
 #[test]
-fn what_an_operator_stopped_holds_keepalive_open() {
+fn a_service_stopped_by_an_operator_keeps_keepalive_running() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.forget();
     stage.stop("web");
@@ -29,7 +29,7 @@ fn what_an_operator_stopped_holds_keepalive_open() {
 
 /// A restart is answered when it runs again.
 #[test]
-fn a_restart_is_done_when_it_is_ready_again() {
+fn a_restart_is_answered_when_the_service_is_ready_again() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.forget();
     stage.restart("web");
@@ -40,7 +40,7 @@ fn a_restart_is_done_when_it_is_ready_again() {
 
 /// The start of a oneshot is answered when it has succeeded, however often that takes.
 #[test]
-fn the_start_of_a_oneshot_is_done_when_it_has_succeeded() {
+fn the_start_of_a_oneshot_is_answered_when_it_has_succeeded() {
     let mut stage = Stage::boot(vec![Service { autostart: false, ..oneshot("migrate") }, service("web")]);
     stage.start("migrate");
     stage.exits("migrate", 1);
@@ -51,7 +51,7 @@ fn the_start_of_a_oneshot_is_done_when_it_has_succeeded() {
 }
 
 #[test]
-fn a_stop_overtakes_a_restart() {
+fn a_stop_supersedes_a_restart() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.restart("web");
     stage.forget();
@@ -62,7 +62,7 @@ fn a_stop_overtakes_a_restart() {
 }
 
 #[test]
-fn a_start_overtakes_a_stop() {
+fn a_start_supersedes_a_stop() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.stop("web");
     stage.forget();
@@ -73,7 +73,7 @@ fn a_start_overtakes_a_stop() {
 }
 
 #[test]
-fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
+fn a_restart_waits_until_leftover_processes_are_gone() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
     stage.forget();
@@ -85,7 +85,7 @@ fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
 
 /// Those who look at it later want to know why, not that nothing is left.
 #[test]
-fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
+fn the_exit_remains_the_reason_when_leftovers_are_gone() {
     let mut web = Service { on_failure: ExitAction::Ignore, ..service("web") };
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web, service("other")]);
@@ -98,7 +98,7 @@ fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
 
 /// A oneshot that has succeeded has done so, even if it is stopped while what it left goes.
 #[test]
-fn a_stop_while_leftovers_go_does_not_undo_a_success() {
+fn a_stop_during_the_cleanup_does_not_undo_a_success() {
     let mut stage = Stage::boot(vec![oneshot("job"), needing(&[0], service("web"))]);
     stage.ends("job", ExitStatus::Code(0), Leftovers::Some);
     stage.forget();
@@ -115,7 +115,7 @@ fn a_stop_while_leftovers_go_does_not_undo_a_success() {
 
 /// Start and restart forget the failures so far.
 #[test]
-fn a_start_during_the_backoff_starts_at_once_and_counts_afresh() {
+fn a_start_during_backoff_starts_at_once_and_resets_the_count() {
     let mut stage = Stage::boot(vec![service("web")]);
     for _ in 0..3 {
         stage.exits("web", 1);
@@ -131,7 +131,7 @@ fn a_start_during_the_backoff_starts_at_once_and_counts_afresh() {
 
 /// A signal reaches the instances that run, and is refused if there is none.
 #[test]
-fn a_signal_reaches_the_instances_that_run() {
+fn a_signal_request_reaches_running_instances_only() {
     let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
     stage.exits("web.1", 1);
     stage.forget();
@@ -143,7 +143,7 @@ fn a_signal_reaches_the_instances_that_run() {
 
 /// Every other signal goes to the main processes.
 #[test]
-fn signals_are_forwarded_to_what_runs() {
+fn signals_are_forwarded_to_running_instances() {
     let mut stage = Stage::boot(vec![service("a"), service("b"), service("c")]);
     stage.exits("b", 1);
     stage.forget();
@@ -153,7 +153,7 @@ fn signals_are_forwarded_to_what_runs() {
 
 /// A start that fails for good is answered.
 #[test]
-fn a_start_that_fails_is_answered() {
+fn a_failed_start_is_answered() {
     let mut web = Service { on_failure: ExitAction::Ignore, autostart: false, ..service("web") };
     (web.restart.policy, web.ready) = (RestartPolicy::Never, keepalive::model::plan::Ready::Delay(seconds(1)));
     web.stop.kill_mode = KillMode::Process;
@@ -166,7 +166,7 @@ fn a_start_that_fails_is_answered() {
 
 /// No request is left without an answer.
 #[test]
-fn the_end_refuses_what_is_still_open() {
+fn a_shutdown_refuses_open_requests() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.restart("web");
     stage.forget();
@@ -182,7 +182,7 @@ fn the_end_refuses_what_is_still_open() {
 
 /// Seed 9: a start that waits for its turn is called off. The process was made only to be asked to end.
 #[test]
-fn a_stop_before_the_process_is_there_calls_its_start_off() {
+fn a_stop_before_the_spawn_cancels_the_start() {
     let mut stage = Stage::unborn(vec![service("web")]);
     stage.stop("web");
     stage.check(&["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → stopped", "reply 1 done"]);
@@ -191,7 +191,7 @@ fn a_stop_before_the_process_is_there_calls_its_start_off() {
 }
 
 #[test]
-fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
+fn a_start_after_a_stop_before_the_spawn_starts_the_process() {
     let mut stage = Stage::unborn(vec![service("web")]);
     stage.asks("web", Verb::Stop);
     stage.start("web");
@@ -208,7 +208,7 @@ fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
 }
 
 #[test]
-fn a_restart_before_the_process_is_there_is_no_other_start() {
+fn a_restart_before_the_spawn_does_not_start_twice() {
     let mut stage = Stage::unborn(vec![service("web")]);
     stage.restart("web");
     stage.check(&[
@@ -222,7 +222,7 @@ fn a_restart_before_the_process_is_there_is_no_other_start() {
 
 /// What was reaped while a signal to it waited may be another by now.
 #[test]
-fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
+fn a_pending_signal_does_not_reach_a_process_that_reuses_the_pid() {
     let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
     stage.forget();
     stage.asks("other", Verb::Start);
@@ -243,7 +243,7 @@ fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
 
 /// The same for what it had left behind.
 #[test]
-fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
+fn a_signal_to_leftovers_does_not_reach_a_process_that_reuses_the_pid() {
     let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
     stage.forget();
     stage.asks("other", Verb::Start);
@@ -257,7 +257,7 @@ fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
 
 /// "`waiting` (for what it depends on)": what an operator restarts looks at it anew.
 #[test]
-fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
+fn a_requested_restart_waits_for_its_dependency() {
     let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
     stage.stop("db");
     stage.exits("db", 0);
@@ -280,7 +280,7 @@ fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
 
 /// And where that has failed for good, it says so after it has said how the run ended.
 #[test]
-fn a_restart_that_was_asked_for_is_refused_if_what_it_depends_on_has_failed() {
+fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
     let mut db = Service { on_failure: ExitAction::Ignore, ..service("db") };
     db.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
@@ -293,7 +293,7 @@ fn a_restart_that_was_asked_for_is_refused_if_what_it_depends_on_has_failed() {
 
 /// A crash is no such restart.
 #[test]
-fn a_restart_after_a_crash_does_not_wait() {
+fn a_restart_after_a_crash_does_not_wait_for_dependencies() {
     let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
     stage.stop("db");
     stage.exits("db", 0);

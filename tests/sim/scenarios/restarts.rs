@@ -41,7 +41,7 @@ fn the_restart_delay_comes_before_every_restart() {
 
 /// "Only unstable runs back off. Delay n = min(initial · factorⁿ⁻¹, max)."
 #[test]
-fn unstable_runs_back_off_further_each_time() {
+fn each_unstable_run_increases_the_backoff() {
     let mut stage = Stage::boot(vec![with(|restart| restart.max_restarts = None, service("web"))]);
     let delays: Vec<_> = (0..11)
         .map(|_| {
@@ -56,7 +56,7 @@ fn unstable_runs_back_off_further_each_time() {
 
 /// An initial delay of zero stays zero, however large the power it is multiplied by.
 #[test]
-fn no_backoff_means_none_ever() {
+fn a_zero_initial_backoff_stays_zero() {
     let change = |restart: &mut Restart| {
         restart.max_restarts = None;
         restart.backoff.initial = seconds(0);
@@ -88,7 +88,7 @@ fn one_stable_run_resets_the_count() {
 
 /// "`min_uptime`: a run shorter than this is unstable."
 #[test]
-fn a_run_a_nanosecond_too_short_is_unstable() {
+fn a_run_one_nanosecond_below_min_uptime_is_unstable() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.at(seconds(10) - std::time::Duration::from_nanos(1));
     stage.exits("web", 1);
@@ -126,7 +126,7 @@ fn the_seventeenth_unstable_run_fails() {
 }
 
 #[test]
-fn no_restarts_allowed_means_the_first_unstable_run_fails() {
+fn with_max_restarts_0_the_first_unstable_run_fails() {
     let mut stage = Stage::boot(vec![with(|restart| restart.max_restarts = Some(0), service("web"))]);
     stage.exits("web", 3);
     assert_eq!(stage.only("exit"), ["exit 3"]);
@@ -134,7 +134,7 @@ fn no_restarts_allowed_means_the_first_unstable_run_fails() {
 
 /// "`no_restart_exit_codes`": whatever the policy.
 #[test]
-fn a_code_that_prevents_a_restart_fails_at_once() {
+fn an_exit_code_that_prevents_a_restart_fails_the_service_at_once() {
     let prevent = |restart: &mut Restart| restart.prevent.insert(ExitStatus::Code(125));
     let mut stage = Stage::boot(vec![with(prevent, service("web"))]);
     stage.at(seconds(60));
@@ -143,7 +143,7 @@ fn a_code_that_prevents_a_restart_fails_at_once() {
 }
 
 #[test]
-fn a_success_that_prevents_a_restart_completes() {
+fn a_success_that_prevents_a_restart_completes_the_service() {
     let prevent = |restart: &mut Restart| restart.prevent.insert(ExitStatus::Code(0));
     let mut stage = Stage::boot(vec![with(prevent, service("web"))]);
     stage.forget();
@@ -168,7 +168,7 @@ fn the_code_of_a_failed_exec_does_not_count_as_an_exit_code() {
 
 /// "restart = on-failure": not after a success.
 #[test]
-fn on_failure_restarts_after_failures_alone() {
+fn the_policy_on_failure_restarts_after_failures_only() {
     let policy = |restart: &mut Restart| restart.policy = RestartPolicy::OnFailure;
     let mut stage = Stage::boot(vec![with(policy, service("web"))]);
     stage.at(seconds(60));
@@ -183,7 +183,7 @@ fn on_failure_restarts_after_failures_alone() {
 
 /// "restart = never", and an ignored failure gives its code when nothing is left.
 #[test]
-fn never_means_never() {
+fn the_policy_never_does_not_restart() {
     let policy = |restart: &mut Restart| restart.policy = RestartPolicy::Never;
     let ignored = Service { on_failure: ExitAction::Ignore, ..service("web") };
     let mut stage = Stage::boot(vec![with(policy, ignored)]);
@@ -222,7 +222,7 @@ fn a_oneshot_runs_until_it_succeeds() {
 
 /// What the system refuses is no fault of the service: it neither counts nor gives up, and the pauses grow.
 #[test]
-fn refused_forks_are_retried_for_ever_ever_more_slowly() {
+fn refused_forks_are_retried_without_limit_with_growing_delays() {
     let mut stage = Stage::new(crate::plans::plan(vec![service("web")]));
     stage.spawns = Spawns::Refused(Errno::EAGAIN);
     stage.send(keepalive::supervisor::Event::Boot);
@@ -236,7 +236,7 @@ fn refused_forks_are_retried_for_ever_ever_more_slowly() {
 
 /// A process that was made and then found the system short of memory is refused just the same.
 #[test]
-fn a_shortage_before_exec_is_retried_for_ever_ever_more_slowly() {
+fn a_shortage_before_exec_is_retried_without_limit_with_growing_delays() {
     let mut stage = Stage::new(crate::plans::plan(vec![service("web")]));
     stage.spawns = Spawns::Failing(StartFailure { step: StartStep::Exec, errno: Errno::ENOMEM });
     stage.send(keepalive::supervisor::Event::Boot);

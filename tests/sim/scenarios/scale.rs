@@ -13,7 +13,7 @@ fn two(name: &str) -> Service {
 
 /// Done when the new ones are ready.
 #[test]
-fn more_instances_are_started_and_awaited() {
+fn scaling_up_starts_instances_and_waits_until_they_are_ready() {
     let mut stage = Stage::boot(vec![Service { ready: Ready::Delay(seconds(1)), ..two("web") }]);
     stage.after(seconds(1));
     stage.forget();
@@ -25,7 +25,7 @@ fn more_instances_are_started_and_awaited() {
 
 /// The highest numbers go; done when they are gone.
 #[test]
-fn fewer_instances_are_stopped_and_forgotten() {
+fn scaling_down_stops_and_removes_the_highest_instances() {
     let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
     stage.forget();
     stage.scale("web", 1);
@@ -58,7 +58,7 @@ fn fewer_instances_are_stopped_and_forgotten() {
 }
 
 #[test]
-fn what_is_on_its_way_down_and_wanted_again_is_started_again() {
+fn a_stopping_instance_restarts_if_a_scale_adds_it_again() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.scale("web", 1);
     stage.forget();
@@ -70,7 +70,7 @@ fn what_is_on_its_way_down_and_wanted_again_is_started_again() {
 
 /// Surplus that is on its way down is nobody's to start.
 #[test]
-fn surplus_cannot_be_started() {
+fn a_surplus_instance_cannot_be_started() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.scale("web", 1);
     stage.forget();
@@ -82,7 +82,7 @@ fn surplus_cannot_be_started() {
 }
 
 #[test]
-fn the_number_that_there_is_already_is_done_at_once() {
+fn a_scale_to_the_current_number_is_answered_at_once() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.forget();
     stage.scale("web", 2);
@@ -90,7 +90,7 @@ fn the_number_that_there_is_already_is_done_at_once() {
 }
 
 #[test]
-fn a_oneshot_has_its_number() {
+fn a_oneshot_cannot_be_scaled() {
     let mut stage = Stage::boot(vec![oneshot("job"), service("web")]);
     stage.forget();
     stage.scale("job", 2);
@@ -99,7 +99,7 @@ fn a_oneshot_has_its_number() {
 
 /// A service is ready when all that it is to have are: those that wait for it wait for the new ones too.
 #[test]
-fn new_instances_count_for_what_depends_on_it() {
+fn dependents_wait_for_new_instances() {
     let db = Service { ready: Ready::Delay(seconds(1)), ..service("db") };
     let mut stage = Stage::boot(vec![db, needing(&[0], service("web"))]);
     stage.scale("db", 2);
@@ -117,7 +117,7 @@ fn new_instances_count_for_what_depends_on_it() {
 
 /// Everything that there is to be has failed, although what is surplus still runs for a while.
 #[test]
-fn a_service_without_its_surplus_may_have_failed() {
+fn surplus_instances_do_not_prevent_the_failure_of_a_service() {
     let mut web = Service { on_failure: ExitAction::Shutdown, ..two("web") };
     web.restart.policy = RestartPolicy::Never;
     let mut stage = Stage::boot(vec![web]);
@@ -129,7 +129,7 @@ fn a_service_without_its_surplus_may_have_failed() {
 }
 
 #[test]
-fn the_end_comes_over_a_scale() {
+fn a_shutdown_during_a_scale_completes() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.scale("web", 1);
     stage.signal(Signal::TERM);
@@ -141,7 +141,7 @@ fn the_end_comes_over_a_scale() {
 
 /// What was begun goes on; it is not answered.
 #[test]
-fn a_request_that_nobody_waits_for_is_not_answered() {
+fn a_withdrawn_request_is_not_answered() {
     let mut stage = Stage::boot(vec![two("web")]);
     stage.scale("web", 1);
     stage.send(Event::Withdrawn(RequestId(1)));

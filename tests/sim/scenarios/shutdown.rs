@@ -9,7 +9,7 @@ use crate::plans::{oneshot, plan, service};
 
 /// "SIGTERM: the ordered stop", in reverse order, and "it ends the moment the last process is gone".
 #[test]
-fn a_stop_goes_in_reverse_order_and_ends_with_the_last_process() {
+fn a_shutdown_stops_in_reverse_order_and_exits_with_the_last_process() {
     let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
     stage.forget();
     stage.signal(Signal::TERM);
@@ -32,7 +32,7 @@ fn a_stop_goes_in_reverse_order_and_ends_with_the_last_process() {
 
 /// The order holds through what has completed long ago, too.
 #[test]
-fn a_dependency_of_a_completed_oneshot_outlives_what_the_oneshot_was_for() {
+fn an_indirect_dependency_stops_last_though_the_oneshot_between_has_completed() {
     let services = vec![service("db"), needing(&[0], oneshot("migrate")), needing(&[1], service("web"))];
     let mut stage = Stage::boot(services);
     stage.exits("migrate", 0);
@@ -45,7 +45,7 @@ fn a_dependency_of_a_completed_oneshot_outlives_what_the_oneshot_was_for() {
 
 /// "A second one: SIGKILL to all now."
 #[test]
-fn a_second_term_kills_at_once() {
+fn a_second_sigterm_kills_at_once() {
     let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
     stage.signal(Signal::TERM);
     stage.forget();
@@ -59,7 +59,7 @@ fn a_second_term_kills_at_once() {
 
 /// The first signal after an end that began by itself is only the first.
 #[test]
-fn one_signal_during_an_end_that_was_not_asked_for_does_not_force_it() {
+fn the_first_signal_after_a_failure_does_not_force_the_shutdown() {
     let failing = Service { restart: never(), ..service("a") };
     let mut stage = Stage::boot(vec![failing, service("b")]);
     stage.exits("a", 5);
@@ -74,7 +74,7 @@ fn one_signal_during_an_end_that_was_not_asked_for_does_not_force_it() {
 
 /// "`shutdown_timeout`: the whole ordered stop; then SIGKILL to all that is left."
 #[test]
-fn the_shutdown_timeout_kills_all_that_is_left() {
+fn the_shutdown_timeout_kills_all_remaining_processes() {
     let mut services = vec![service("db"), needing(&[0], service("web"))];
     for service in &mut services {
         service.stop.timeout = seconds(60);
@@ -94,7 +94,7 @@ fn the_shutdown_timeout_kills_all_that_is_left() {
 
 /// What completed keeps its code even if something else had to be killed for it.
 #[test]
-fn a_job_that_is_done_keeps_its_code_when_a_sidecar_will_not_go() {
+fn a_completed_job_keeps_its_code_when_a_sidecar_is_killed() {
     let job = Service { on_success: ExitAction::Shutdown, ..oneshot("job") };
     let mut side = service("side");
     side.stop.timeout = seconds(60);
@@ -109,7 +109,7 @@ fn a_job_that_is_done_keeps_its_code_when_a_sidecar_will_not_go() {
 
 /// A process that hangs in the kernel does not hang keepalive.
 #[test]
-fn what_outlasts_sigkill_is_abandoned() {
+fn a_process_that_outlasts_sigkill_is_abandoned() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.signal(Signal::TERM);
     stage.signal(Signal::TERM);
@@ -121,7 +121,7 @@ fn what_outlasts_sigkill_is_abandoned() {
 
 /// "Nothing outlives keepalive: what daemonised is found and stopped too."
 #[test]
-fn a_daemon_that_left_its_group_is_asked_then_killed() {
+fn a_daemon_that_left_its_group_gets_sigterm_and_then_sigkill() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.strays = true;
     stage.signal(Signal::TERM);
@@ -136,7 +136,7 @@ fn a_daemon_that_left_its_group_is_asked_then_killed() {
 
 /// "137: a stop that had to be forced: `shutdown_timeout` was over", whoever it was that did not go in time.
 #[test]
-fn a_daemon_that_outlasts_the_shutdown_timeout_makes_the_stop_a_forced_one() {
+fn a_daemon_that_outlasts_the_shutdown_timeout_forces_the_stop() {
     let mut slow = service("web");
     slow.stop.timeout = seconds(60);
     let mut stage = Stage::boot(vec![slow]);
@@ -155,7 +155,7 @@ fn a_daemon_that_outlasts_the_shutdown_timeout_makes_the_stop_a_forced_one() {
 
 /// Nothing is started, and nothing restarted, while everything is being stopped.
 #[test]
-fn nothing_is_started_during_the_stop() {
+fn no_service_starts_during_a_shutdown() {
     let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web")), service("slow")]);
     stage.exits("slow", 1);
     stage.forget();
@@ -170,7 +170,7 @@ fn nothing_is_started_during_the_stop() {
 
 /// A start and the reason to stop everything fall together: what has not been made is not made any more.
 #[test]
-fn what_was_to_start_in_the_moment_of_the_end_does_not() {
+fn a_start_that_is_due_at_the_shutdown_does_not_happen() {
     let failing = Service { restart: never(), ..service("a") };
     let mut stage = Stage::boot(vec![failing, service("web")]);
     stage.ends("a", ExitStatus::Code(5), Leftovers::Some);
@@ -193,7 +193,7 @@ fn what_was_to_start_in_the_moment_of_the_end_does_not() {
 /// "None while draining": seeds 24 and 25. What still waits for its turn is not started only to be stopped again, be
 /// it that others depend on it.
 #[test]
-fn the_end_calls_off_the_starts_that_wait() {
+fn a_shutdown_cancels_pending_starts() {
     let services = vec![service("db"), Service { instances: 2, ..service("web") }, needing(&[0, 1], service("proxy"))];
     let mut stage = Stage::unborn(services);
     stage.signal(Signal::TERM);
@@ -218,7 +218,7 @@ fn the_end_calls_off_the_starts_that_wait() {
 
 /// Seed 4030: the end has been decided, and a signal decided before it waits. Who was to get it has been reaped.
 #[test]
-fn a_signal_that_waits_while_the_end_is_decided_does_not_reach_the_reaped() {
+fn a_pending_signal_does_not_reach_a_process_reaped_during_a_shutdown() {
     let mut stage = Stage::boot(vec![service("web")]);
     stage.forget();
     stage.hears(Event::Signal(Signal::TERM));
@@ -257,7 +257,7 @@ fn a_chain_of_a_thousand_starts_and_stops_in_order() {
 
 /// Spawning is refused and the end comes at the same time.
 #[test]
-fn a_refused_fork_does_not_hold_up_the_end() {
+fn a_refused_fork_does_not_delay_a_shutdown() {
     let mut stage = Stage::new(plan(vec![service("web")]));
     stage.spawns = Spawns::Refused(nix::errno::Errno::EAGAIN);
     stage.send(Event::Boot);
@@ -275,7 +275,7 @@ fn a_refused_fork_does_not_hold_up_the_end() {
 
 /// After the exit there is nothing, whatever happens.
 #[test]
-fn after_the_exit_nothing_follows() {
+fn no_action_follows_the_exit() {
     let mut stage = Stage::boot(vec![oneshot("job")]);
     stage.exits("job", 0);
     assert_eq!(stage.only("exit"), ["exit 0"]);

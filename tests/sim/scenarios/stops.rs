@@ -20,7 +20,7 @@ fn stopping(kill_mode: KillMode) -> Stage {
 
 /// "stop_signal to the main process, SIGKILL to what it leaves"; "SIGCONT: a stopped process must hear it".
 #[test]
-fn mixed_asks_the_main_process_and_kills_the_group() {
+fn kill_mode_mixed_stops_the_main_process_and_kills_the_group() {
     let mut stage = stopping(KillMode::Mixed);
     stage.check(&["web.0 running → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
     stage.after(millis(1_999));
@@ -32,7 +32,7 @@ fn mixed_asks_the_main_process_and_kills_the_group() {
 }
 
 #[test]
-fn group_asks_the_group_and_kills_the_group() {
+fn kill_mode_group_stops_and_kills_the_group() {
     let mut stage = stopping(KillMode::Group);
     stage.check(&["web.0 running → stopping", "kill web.0 group SIGINT", "kill web.0 group SIGCONT"]);
     stage.after(seconds(2));
@@ -40,7 +40,7 @@ fn group_asks_the_group_and_kills_the_group() {
 }
 
 #[test]
-fn process_asks_and_kills_the_main_process_alone() {
+fn kill_mode_process_stops_and_kills_only_the_main_process() {
     let mut stage = stopping(KillMode::Process);
     stage.check(&["web.0 running → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
     stage.after(seconds(2));
@@ -49,7 +49,7 @@ fn process_asks_and_kills_the_main_process_alone() {
 
 /// SIGKILL is repeated, more and more seldom, and what outlasts it is reported once.
 #[test]
-fn what_cannot_be_killed_is_reported_once() {
+fn a_process_that_cannot_be_killed_is_reported_once() {
     let mut stage = stopping(KillMode::Mixed);
     stage.after(seconds(3_600));
     assert_eq!(stage.only("web.0 cannot"), ["web.0 cannot be killed"]);
@@ -71,7 +71,7 @@ fn leftovers_are_killed_before_the_next_run() {
 }
 
 #[test]
-fn with_group_leftovers_are_asked_first() {
+fn kill_mode_group_sends_leftovers_the_stop_signal_first() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Group)]);
     stage.at(seconds(60));
     stage.forget();
@@ -88,7 +88,7 @@ fn with_group_leftovers_are_asked_first() {
 
 /// They heard the stop signal together with the main process and have what is left of its time.
 #[test]
-fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
+fn kill_mode_group_sends_the_stop_signal_only_once() {
     let mut stage = stopping(KillMode::Group);
     stage.after(seconds(1));
     stage.forget();
@@ -102,13 +102,13 @@ fn with_group_leftovers_of_a_stop_are_not_asked_twice() {
 
 /// "What it leaves": SIGKILL at its death, its stop signal after that, or nothing at all.
 #[test]
-fn the_kill_mode_says_what_a_death_means_for_the_group() {
+fn the_kill_mode_determines_what_happens_to_the_group_of_a_dead_process() {
     let rule = [KillMode::Mixed, KillMode::Group, KillMode::Process].map(GroupAtDeath::of);
     assert_eq!(rule, [GroupAtDeath::Killed, GroupAtDeath::Kept, GroupAtDeath::LeftAlone]);
 }
 
 #[test]
-fn with_process_leftovers_are_left_alone() {
+fn kill_mode_process_leaves_leftovers_alone() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Process)]);
     stage.at(seconds(60));
     stage.forget();
@@ -118,7 +118,7 @@ fn with_process_leftovers_are_left_alone() {
 
 /// Leftovers that hang in the kernel hold up the next run for a while only.
 #[test]
-fn leftovers_that_cannot_be_killed_are_given_up() {
+fn leftovers_that_cannot_be_killed_do_not_block_the_next_run() {
     let mut stage = Stage::boot(vec![stopped_by(KillMode::Mixed)]);
     stage.at(seconds(60));
     stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
@@ -139,7 +139,7 @@ fn leftovers_that_cannot_be_killed_are_given_up() {
 
 /// A process that is told to end before it runs its program has ended all the same.
 #[test]
-fn a_stop_between_fork_and_exec_is_a_stop() {
+fn a_stop_between_fork_and_exec_is_not_a_failure() {
     let mut stage = Stage::new(crate::plans::plan(vec![stopped_by(KillMode::Mixed)]));
     stage.spawns = Spawns::Pending;
     stage.send(keepalive::supervisor::Event::Boot);

@@ -21,7 +21,7 @@ impl Stage {
 }
 
 #[test]
-fn whoever_is_not_asked_to_answer_gets_it_and_that_is_all() {
+fn a_service_without_notify_gets_the_signal_and_the_reload_is_done() {
     let web = Service { ready: Ready::Exec, ..told("web", 2) };
     let mut stage = up(vec![by_signal(web)]);
     stage.reload("web");
@@ -29,7 +29,7 @@ fn whoever_is_not_asked_to_answer_gets_it_and_that_is_all() {
 }
 
 #[test]
-fn it_takes_until_all_say_that_they_are_ready_again() {
+fn a_reload_is_done_when_all_instances_report_ready_again() {
     let mut stage = up(vec![by_signal(told("web", 2))]);
     stage.at(seconds(1));
     stage.reload("web");
@@ -45,7 +45,7 @@ fn it_takes_until_all_say_that_they_are_ready_again() {
 }
 
 #[test]
-fn of_which_nothing_is_heard_it_is_over_soon() {
+fn a_reload_without_a_valid_report_is_done_after_a_second() {
     let mut stage = up(vec![by_signal(told("web", 1))]);
     stage.at(seconds(1));
     stage.reload("web");
@@ -64,7 +64,7 @@ fn of_which_nothing_is_heard_it_is_over_soon() {
 }
 
 #[test]
-fn whoever_is_not_ready_for_it_is_restarted() {
+fn an_instance_that_is_not_ready_is_restarted_instead_of_signalled() {
     let mut stage = Stage::boot(vec![by_signal(told("web", 2))]);
     stage.is_ready("web.0");
     stage.forget();
@@ -84,7 +84,7 @@ fn whoever_is_not_ready_for_it_is_restarted() {
 }
 
 #[test]
-fn it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
+fn a_reload_fails_if_an_instance_exits_or_is_not_ready_in_time() {
     let mut stage = up(vec![by_signal(told("web", 2))]);
     stage.reload("web");
     stage.forget();
@@ -105,7 +105,7 @@ fn it_has_failed_if_one_is_not_ready_again_in_time_or_ends() {
 }
 
 #[test]
-fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
+fn a_reload_fails_if_an_instance_stops_itself_or_its_watchdog_expires() {
     let mut stage = up(vec![by_signal(Service { watchdog: Some(seconds(3)), ..told("web", 1) })]);
     let run = stage.run("web.0");
     stage.reload("web");
@@ -131,7 +131,7 @@ fn it_has_failed_if_one_goes_by_itself_or_is_broken() {
 }
 
 #[test]
-fn it_has_not_failed_because_an_operator_wants_something_else() {
+fn a_reload_does_not_fail_if_an_operator_restarts_or_stops_the_service() {
     let mut stage = up(vec![by_signal(told("web", 1)), service("db")]);
     let run = stage.run("web.0");
     stage.reload("web");
