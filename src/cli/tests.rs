@@ -1,4 +1,4 @@
-//! What the words on the command line come to.
+//! Tests of parsing the command line.
 
 use std::time::Duration;
 

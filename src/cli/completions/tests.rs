@@ -1,4 +1,4 @@
-//! What is in the scripts; that the shells understand them is tested with the shells.
+//! Tests of the content of the scripts. tests/it runs them in real shells.
 
 use super::*;
 

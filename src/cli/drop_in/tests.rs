@@ -1,4 +1,4 @@
-//! What the words of other inits come to.
+//! Tests of parsing the command lines of other inits.
 
 use super::super::answer::LICENCE;
 use super::*;
@@ -106,7 +106,7 @@ fn requested_texts_are_printed_on_stdout() {
     assert_eq!(said(&["tini", "-l"]), (Stream::Stdout, LICENCE.to_owned(), 0));
 }
 
-/// What dumb-init does with these rewrites, besides those that it has of its own.
+/// The rewrites of dumb-init with these options, without its default ones.
 #[track_caller]
 fn rewrites(words: &[&str]) -> Vec<(u8, u8)> {
     let (options, command) = understood(&[&["dumb-init", "-c"], words, &["true"]].concat(), &[]);
