@@ -1,4 +1,4 @@
-//! The commands of a running keepalive, with one that says what the protocol wants it to say.
+//! The client commands with a fake server.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -30,10 +30,10 @@ fn status_is_a_table_with_the_reason_why_a_service_does_not_run() {
     server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
     server.check(&["status", "web"], 0, TABLE, "");
     assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
-    let told = "keepalive: status: unknown name `wbe`: the services are web, db\n";
-    server.check(&["status", "wbe"], 1, "", told);
+    let message = "keepalive: status: unknown name `wbe`: the services are web, db\n";
+    server.check(&["status", "wbe"], 1, "", message);
     let body = r#"{"instances":[],"reason":"unknown name `wbe`: the services are web, db","result":"not_found"}"#;
-    server.check(&["status", "web", "wbe", "--json"], 1, body, told);
+    server.check(&["status", "web", "wbe", "--json"], 1, body, message);
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn a_command_handles_several_names_in_order_and_reports_failures() {
         "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "not_found", "reason": "there is no `c.1`"})),
         _ => (200, json!({"result": "done", "reason": "", "instances": [{"id": "a.0", "state": "stopped"}]})),
     });
-    let told = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
-    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", told);
+    let message = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
+    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", message);
     let targets: Vec<String> = server.requests();
     let asked = ["a", "b", "c.1", "a"].map(|name| format!("POST /v1/services/{name}/stop?timeout=1m"));
     assert_eq!(targets, asked);
@@ -78,8 +78,8 @@ fn a_timeout_is_reported_as_text_and_as_json() {
     let body = json!({"instances": [], "reason": "web.0 is still stopping", "result": "timeout"});
     let answer = body.clone();
     let server = FakeServer::answering(move |_| (504, answer.clone()));
-    let told = "keepalive: restart web: web.0 is still stopping\n";
-    server.check(&["restart", "web", "--json", "--timeout", "2s"], 1, &body.to_string(), told);
+    let message = "keepalive: restart web: web.0 is still stopping\n";
+    server.check(&["restart", "web", "--json", "--timeout", "2s"], 1, &body.to_string(), message);
     assert_eq!(server.requests(), ["POST /v1/services/web/restart?timeout=2s"]);
 }
 
@@ -129,12 +129,12 @@ fn log_lines_start_with_the_name_of_their_instance() {
     let server = FakeServer::start(move |_, mut stream| {
         write!(stream, "{STREAM}{line}\n{{\"dropped\":3}}\n{line}\n").ok();
     });
-    let told = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
-    server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
+    let message = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
+    server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", message);
     server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"dropped\":3}}\n{line}"), "");
     let broken_off =
         "keepalive: the stream ended unexpectedly, and SOCKET still exists: keepalive or its logger was killed\n";
-    server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{told}{broken_off}"));
+    server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{message}{broken_off}"));
     let asked = ["GET /v1/logs?service=web,db.0&lines=7", "GET /v1/logs?lines=100", "GET /v1/logs?follow=1"];
     assert_eq!(server.requests(), asked);
 }
@@ -151,20 +151,20 @@ fn each_event_is_printed_as_soon_as_it_arrives() {
     running.expect("{\"seq\":1}");
     sender.send(":2}\n").unwrap();
     running.expect("{\"seq\":2}");
-    // As keepalive ends in order.
+    // An ordered shutdown removes the socket.
     std::fs::remove_file(&server.path).unwrap();
     drop(sender);
     assert_eq!((running.end(), running.stderr().as_str()), (0, ""));
     assert_eq!(server.requests(), ["GET /v1/events?follow=1"]);
 }
 
-// README, `logs -f`: Ctrl-C ends it. A terminal drops what it has not shown then, such as the end of a colour.
+// README, `logs -f`: Ctrl-C ends it. The terminal then discards pending output, such as the reset of a colour.
 #[test]
 fn sigint_ends_a_stream_on_a_terminal_at_the_end_of_a_line_without_colour() {
     let line = json!({"service": "web", "instance": "web.0", "message": "x".repeat(256 << 10)}).to_string();
     let server = FakeServer::start(move |_, mut stream| {
         writeln!(stream, "{STREAM}{line}").ok();
-        // Until the client has gone.
+        // Keeps the connection open until the client closes it.
         stream.read_to_end(&mut Vec::new()).ok();
     });
     let (mut screen, device) = open_pty();
@@ -173,11 +173,11 @@ fn sigint_ends_a_stream_on_a_terminal_at_the_end_of_a_line_without_colour() {
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
     let mut client = command.stdin(device.try_clone().unwrap()).stdout(device).spawn().unwrap();
     drop(command);
-    // The line is longer than what a terminal takes before somebody reads it, so that it is still being printed.
+    // The line is longer than the buffer of a terminal, so the client is still printing it.
     screen.read_exact(&mut [0]).unwrap();
     signal_process(Pid::new(client.id().cast_signed()).unwrap(), Signal::INT).unwrap();
     let mut seen = Vec::new();
-    // EIO: nobody has the terminal any more.
+    // EIO: no process has the terminal open.
     screen.read_to_end(&mut seen).unwrap_err();
     assert_eq!(client.wait().unwrap().signal(), Some(2));
     assert!(seen.ends_with(b"xx\r\n\x1b[0m"), "{}", String::from_utf8_lossy(&seen[seen.len().saturating_sub(80)..]));

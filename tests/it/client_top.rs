@@ -1,4 +1,4 @@
-//! `keepalive top`, on a terminal and elsewhere.
+//! `keepalive top`, with and without a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::process::Command;
@@ -24,7 +24,7 @@ fn serve() -> FakeServer {
 }
 
 fn on_a_terminal(server: &FakeServer) -> Terminal {
-    // With the terminal as its own, so that Ctrl-C is a signal.
+    // With the terminal as its controlling terminal, so that Ctrl-C sends a signal.
     let mut command = Command::new("setsid");
     command.args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
@@ -39,7 +39,7 @@ fn top_updates_its_table_until_q() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     terminal.wait_for_text("web.0");
-    // The second picture has shares of the processor, and begins where the first did.
+    // The second frame has CPU shares and overwrites the first one.
     terminal.wait_for_text("\x1b[H");
     terminal.wait_for_text("CPU ");
     terminal.wait_for_text("\x1b[32mrunning");
@@ -70,7 +70,7 @@ fn a_suspended_top_restores_the_terminal_until_it_continues() {
     let mut terminal = Terminal::start(&mut command);
     terminal.wait_for_text(ENTER);
     terminal.wait_for_text("NAME");
-    // In a session of its own nobody is left to continue it, so that the kernel does not stop it.
+    // In a new session its process group is orphaned, so the kernel would not stop it.
     signal_process(id(&terminal), Signal::TSTP).unwrap();
     terminal.wait_for_text(LEAVE);
     terminal.wait_for_text(ENTER);
@@ -87,13 +87,13 @@ fn top_adapts_its_table_to_a_new_terminal_size() {
     let device = format!("/proc/{}/fd/0", id(&terminal));
     assert!(Command::new("stty").args(["-F", &device, "cols", "12"]).status().unwrap().success());
     signal_process(id(&terminal), Signal::WINCH).unwrap();
-    // The summary line, shortened.
+    // The shortened summary line.
     terminal.wait_for_text("keepalive 0…");
     terminal.type_in("q");
     assert_eq!(terminal.wait_for_end().0, Some(0));
 }
 
-// signal(7): SIGUSR1 and SIGALRM end a program that does nothing about them.
+// signal(7): the default action of SIGUSR1 and SIGALRM is to end the process.
 #[test]
 fn other_signals_do_not_end_top_on_a_terminal() {
     let server = serve();
@@ -117,7 +117,7 @@ fn top_restores_the_terminal_and_reports_it_when_keepalive_exits() {
     let terminal = on_a_terminal(&server);
     drop(server);
     let (code, rest) = terminal.wait_for_end();
-    let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
+    let (_, after) = rest.split_once(LEAVE).expect("top leaves the alternate screen");
     assert_eq!((code, after.starts_with("keepalive: cannot connect to ")), (Some(3), true), "{after}");
 }
 
@@ -129,7 +129,7 @@ fn top_shows_how_long_keepalive_has_not_answered_and_can_be_ended() {
             if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 stream.write_all(response(200, &status().to_string()).as_bytes()).unwrap();
             } else {
-                // Until the client has gone.
+                // Keeps the connection open until the client closes it.
                 stream.read_to_end(&mut Vec::new()).ok();
             }
         })
@@ -151,7 +151,7 @@ fn top_shows_how_long_keepalive_has_not_answered_and_can_be_ended() {
 #[test]
 fn top_in_the_background_stops_before_it_changes_the_terminal() {
     let server = serve();
-    // `keepalive top &` as an interactive shell starts it, in a process group of its own.
+    // As an interactive shell runs `keepalive top &`, in its own process group.
     let script = r#"set -m
         "$0" top & id=$!
         for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done

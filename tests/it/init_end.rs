@@ -1,4 +1,4 @@
-//! Init mode: how it ends.
+//! Init mode: exit codes and the grace period.
 
 use keepalive::model::{Pid, Signal};
 
@@ -17,7 +17,7 @@ fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
     check(options, &[&[PUPPET], verb].concat(), expect);
 }
 
-// sysexits(3): EX_SOFTWARE, 70. As a process of a bug that is not there yet, the puppet.
+// sysexits(3): EX_SOFTWARE, 70. The puppet panics in place of keepalive.
 #[test]
 fn a_panic_is_reported_and_exits_with_70() {
     in_every_place(|place| {
@@ -41,7 +41,7 @@ fn keepalive_exits_with_the_code_of_the_child() {
 
 #[test]
 fn a_death_by_signal_gives_128_plus_its_number() {
-    // Without SIGABRT and its like: they may leave core files.
+    // Without signals that may write core files, such as SIGABRT.
     for signal in [1, 2, 9, 13, 15, 34, 37, 64] {
         check_puppet(&[], &["die-of", &signal.to_string()], 128 + signal);
     }
@@ -81,7 +81,7 @@ fn an_exec_failure_names_the_program_and_the_reason() {
 fn a_file_that_is_neither_program_nor_script_exits_with_126() {
     let directory = Directory::new();
     let path = directory.file("garbage", b"\x7fELF\x02\x01\x01\0\0\0\0\0", 0o755);
-    // /bin/sh says the same of a binary: 126, or 127 in some.
+    // /bin/sh also exits with 126 for a binary, or with 127 in some implementations.
     in_every_place(|place| {
         let (code, _, _) = Run::init(place, &[], &[&path]).finish();
         assert!([126, 127].contains(&code), "{code}");
@@ -96,7 +96,7 @@ fn a_refused_fork_exits_with_71() {
     if !harness::have_root() {
         return;
     }
-    // The limit counts all processes of the user: one that nobody else has.
+    // The limit counts all processes of the user, so the test uses an unused user id.
     let directory = Directory::new();
     let binary = directory.file("keepalive", &std::fs::read(harness::KEEPALIVE).unwrap(), 0o755);
     let user = (300_000 + std::process::id()).to_string();
@@ -136,7 +136,7 @@ fn with_group_the_grace_period_ends_with_sigkill_to_the_group() {
         running.ready();
         running.ready();
         running.send(Signal::TERM);
-        // Its end is that of stdout, which both have: `finish` would wait for ever if one were left.
+        // Both processes have stdout, so `finish` would wait forever if one of them were left.
         assert_eq!(running.end(), 137);
         running.stderr();
     });
@@ -152,7 +152,7 @@ fn a_stopped_child_is_killed_after_the_grace_period() {
     assert_eq!(running.end(), 137);
 }
 
-// signal(7): a stopped process takes nothing but SIGKILL until it is continued.
+// signal(7): a stopped process handles only SIGKILL until it is continued.
 #[test]
 fn a_stopped_child_receives_the_termination_signal() {
     in_every_place(|place| {
@@ -161,9 +161,9 @@ fn a_stopped_child_receives_the_termination_signal() {
         let child = running.command();
         keepalive::sys::signal_process(child, Signal::STOP).unwrap();
         wait_for_state(child, b'T');
-        // SIGCHLD has a higher number, so that SIGTERM may be taken first: the second comes after it.
+        // SIGTERM has a lower number than SIGCHLD and may be handled first. The second signal comes after SIGCHLD.
         running.send(Signal::USR2);
-        wait_until("keepalive to have looked", || (!pending(running.keepalive())).then_some(()));
+        wait_until("keepalive to handle the signals", || (!pending(running.keepalive())).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 6);
     });

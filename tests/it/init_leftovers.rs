@@ -1,4 +1,4 @@
-//! Init mode: what the child leaves behind.
+//! Init mode: orphans and leftover processes.
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -14,26 +14,26 @@ fn all_of_twenty_thousand_orphans_are_reaped() {
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "made 20000\nnone left", ""));
 }
 
-// As many processes as there may be at once: a signal does not wait until all of them have been reaped.
+// Reaping many processes does not delay a signal until all of them have been reaped.
 #[test]
 fn a_signal_is_handled_between_two_batches_of_zombies() {
     let running = Run::puppet(Place::Child, &["-r", "RTMAX:USR2"], &["zombies", "4000"]).start();
     let child = running.ready();
     let keepalive = running.keepalive();
-    // The child stops keepalive when it hears the signal, but that takes a moment, in which more are reaped.
+    // The child stops keepalive when it gets the signal. Meanwhile keepalive reaps more.
     let mut attempts = (0..10).map(|_| {
         signal_process(keepalive, Signal::STOP).unwrap();
         harness::wait_for_state(keepalive, b'T');
         signal_process(child, Signal::USR1).unwrap();
         running.expect("made 4000");
-        // Told after SIGCHLD, as its number is higher.
+        // This signal is handled after SIGCHLD, because its number is higher.
         signal_process(keepalive, Signal::new(64).unwrap()).unwrap();
         signal_process(keepalive, Signal::CONT).unwrap();
         let left = running.number("left");
         signal_process(keepalive, Signal::CONT).unwrap();
         left
     });
-    assert!(attempts.any(|left| left > 0), "all zombies had been reaped before the signal was handed on");
+    assert!(attempts.any(|left| left > 0), "all zombies were reaped before the signal was forwarded");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn each_adopted_zombie_is_logged_on_request() {
         let mut running = Run::puppet(place, &["-w", "--linger", "60s"], &["daemonise", "0", "exit", "0"]).start();
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
-        // The process between the puppet and the daemon is the puppet's own to reap.
+        // The puppet itself reaps the process between it and the daemon.
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains("keepalive: warning: reaped orphaned process "), "{stderr}");
     });
@@ -71,7 +71,7 @@ fn without_linger_keepalive_exits_at_once() {
     let mut running = Run::puppet(Place::Child, &[], &["daemonise", "3", "report-signals"]).start();
     let daemon = running.ready();
     assert_eq!(running.end(), 3);
-    assert!(keepalive::sys::procfs::stat(daemon).is_some(), "it outlives us where we are not PID 1");
+    assert!(keepalive::sys::procfs::stat(daemon).is_some(), "the daemon outlives a keepalive that is not PID 1");
     signal_process(daemon, Signal::KILL).unwrap();
     wait_for_death(daemon);
 }
@@ -81,7 +81,7 @@ fn with_linger_leftovers_get_sigterm_and_are_awaited() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["--linger", "60s"], &["daemonise", "3", "end-on-term", "9"]).start();
         running.ready();
-        // SIGTERM comes first; what comes after it finds nobody.
+        // SIGTERM comes first and leaves no process for the next signals.
         running.expect("signal 15");
         assert_eq!(running.end(), 3);
     });
@@ -105,7 +105,7 @@ fn a_stopped_leftover_receives_sigterm() {
             }
         }
         assert_eq!(stopped, 1);
-        // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
+        // This ends the child. The daemon does not exit by itself, because stdin stays open.
         signal_process(running.command(), Signal::KILL).unwrap();
         assert_eq!(running.end(), 137);
     });

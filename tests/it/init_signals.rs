@@ -1,4 +1,4 @@
-//! Init mode: which signal reaches whom.
+//! Init mode: forwarding of signals.
 
 use std::process::Stdio;
 
@@ -62,7 +62,7 @@ fn only_the_child_receives_a_signal() {
     running.send(Signal::USR1);
     running.expect("signal 10");
     running.send(Signal::USR2);
-    // Were the companion told too, there would be a second 10 before this.
+    // If the companion got the signal too, there would be a second 10 before this.
     running.expect("signal 12");
 }
 
@@ -103,8 +103,8 @@ fn with_group_the_group_that_the_child_has_left_receives_a_signal_too() {
     });
 }
 
-// README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM, of a
-// lower number than SIGCHLD, is taken before we can know of the stop.
+// README: "A command that has been stopped is continued when it is asked to end". Here both come at once: SIGTERM has a
+// lower number than SIGCHLD, so keepalive handles it before it knows of the stop.
 #[test]
 fn a_child_stopped_just_before_sigterm_receives_it() {
     in_every_place(|place| {
@@ -112,7 +112,7 @@ fn a_child_stopped_just_before_sigterm_receives_it() {
             let mut running = Run::puppet(place, options, &["end-on-term", "5"]).start();
             running.ready();
             let (init, command) = (running.keepalive(), running.command());
-            // It finds both when it goes on.
+            // Both signals are pending when keepalive continues.
             signal_process(init, Signal::STOP).unwrap();
             harness::wait_for_state(init, b'T');
             signal_process(command, Signal::STOP).unwrap();
@@ -125,7 +125,7 @@ fn a_child_stopped_just_before_sigterm_receives_it() {
     });
 }
 
-// A stop is undone once for a request to end; who stops the command after that means it.
+// keepalive continues the command once for a termination signal. A later stop is intended.
 #[test]
 fn a_child_that_is_stopped_during_its_exit_is_continued_once() {
     let running = Run::puppet(Place::Child, &[], &["report-signals"]).start();
@@ -136,10 +136,10 @@ fn a_child_that_is_stopped_during_its_exit_is_continued_once() {
     running.expect("signal 18");
     signal_process(command, Signal::STOP).unwrap();
     harness::wait_for_state(command, b'T');
-    // Two signals, one after the other: when the second has been taken the stop has been dealt with.
+    // Two signals in succession: when the second has been handled, the stop has been handled too.
     for signal in [Signal::USR1, Signal::USR2] {
         running.send(signal);
-        wait_until("the signal to wait for the command", || {
+        wait_until("the signal to be pending for the command", || {
             let pending = u64::from_str_radix(&harness::status_field(command, "ShdPnd"), 16).unwrap();
             (pending & signal.bit() != 0).then_some(())
         });
@@ -147,7 +147,7 @@ fn a_child_that_is_stopped_during_its_exit_is_continued_once() {
     assert_eq!(procfs::stat(command).map(|stat| stat.state), Some(b'T'));
 }
 
-// kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
+// kill(2): EPERM. Without CAP_KILL, a child that has changed its user cannot be signalled. keepalive must continue.
 #[test]
 fn a_permission_error_of_kill_does_not_end_keepalive() {
     if !harness::have_root() {
@@ -160,7 +160,7 @@ fn a_permission_error_of_kill_does_not_end_keepalive() {
     running.send(Signal::TERM);
     running.send(Signal::USR1);
     let pid = running.keepalive();
-    wait_until("both signals to be taken", || {
+    wait_until("both signals to be handled", || {
         (harness::status_field(pid, "ShdPnd") == "0000000000000000").then_some(())
     });
     std::mem::drop(running.stdin.take());
@@ -169,7 +169,7 @@ fn a_permission_error_of_kill_does_not_end_keepalive() {
     assert!(stderr.contains("cannot send SIGTERM") && stderr.contains("Operation not permitted"), "{stderr}");
 }
 
-// Our own messages must not make us wait: the reader of stderr has stopped reading.
+// The reader of stderr does not read. Messages must not block keepalive.
 #[test]
 fn a_stalled_reader_of_stderr_does_not_block_keepalive() {
     in_every_place(|place| {
@@ -214,7 +214,7 @@ fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
     assert!(rest.starts_with("keepalive: warning: 3 messages were dropped: stderr was full\n"), "{rest}");
 }
 
-// write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
+// write(2) to a pipe without a reader raises SIGPIPE, which concerns only keepalive.
 #[test]
 fn the_child_gets_no_sigpipe_from_a_closed_stderr_of_keepalive() {
     in_every_place(|place| {
@@ -249,7 +249,7 @@ fn the_child_gets_a_signal_when_the_parent_of_keepalive_dies() {
     drop(running.stdin.take());
     running.end();
     running.expect("signal 12");
-    let keepalive = keepalive.expect("the parent says whom it has started");
+    let keepalive = keepalive.expect("the parent prints the pid of keepalive");
     signal_process(keepalive, Signal::TERM).unwrap();
     running.expect("signal 15");
     harness::wait_for_death(keepalive);
@@ -263,9 +263,9 @@ fn keepalive_does_not_wake_up_while_nothing_happens() {
         let pid = running.keepalive();
         harness::wait_for_state(pid, b'S');
         let wakes = || harness::status_field(pid, "voluntary_ctxt_switches");
-        // Windows to watch, no waits for something: an init that polls does so every second.
+        // Observation periods, not waits: an init that polls does so every second.
         let watch = |milliseconds| std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-        let before = wait_until("keepalive to have gone to sleep", || {
+        let before = wait_until("keepalive to sleep", || {
             let first = wakes();
             watch(50);
             (first == wakes()).then_some(first)
@@ -274,6 +274,6 @@ fn keepalive_does_not_wake_up_while_nothing_happens() {
         assert_eq!(wakes(), before, "{place:?}");
         running.send(Signal::HUP);
         running.expect("signal 1");
-        wait_until("the counter to count", || (wakes() != before).then_some(()));
+        wait_until("the counter to increase", || (wakes() != before).then_some(()));
     });
 }

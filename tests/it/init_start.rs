@@ -1,10 +1,10 @@
-//! Init mode: what the child is given, and what keepalive itself keeps.
+//! Init mode: attributes that the child inherits and that keepalive keeps.
 
 use keepalive::model::Signal;
 
 use crate::harness::{self, Directory, KEEPALIVE, PUPPET, Place, Run, in_every_place};
 
-/// What `puppet state` says, under a keepalive that is started by `puppet with CHANGES…`.
+/// The output of `puppet state` under a keepalive that `puppet with CHANGES…` starts.
 fn state(place: Place, changes: &[&str]) -> String {
     let words = [&[PUPPET, "with"], changes, &["--", KEEPALIVE, "--", PUPPET, "state"]].concat();
     let (code, stdout, stderr) = Run::words(place, &words).finish();
@@ -33,7 +33,8 @@ fn the_child_inherits_the_signal_mask_of_the_start() {
     });
 }
 
-// getrlimit(2) RLIMIT_STACK: the arguments and our own calls must fit in, the child's half of the start lies elsewhere.
+// getrlimit(2) RLIMIT_STACK: the arguments and the calls of keepalive must fit. The child uses another stack until
+// exec.
 #[test]
 fn the_loop_runs_with_a_stack_of_24_kibibytes() {
     in_every_place(|place| {
@@ -101,7 +102,7 @@ fn the_child_inherits_other_descriptors_and_keepalive_closes_them() {
         let running = Run::words(place, &words).start();
         running.ready();
         let keepalive = running.keepalive();
-        // It lets go of them right after the start, so perhaps a moment after the child is ready.
+        // keepalive closes them right after the start, maybe shortly after the child is ready.
         harness::wait_until("only stdin, stdout and stderr to be open", || {
             let open = std::fs::read_dir(format!("/proc/{keepalive}/fd")).unwrap().count();
             (open == 3).then_some(())
@@ -166,8 +167,8 @@ fn the_shell_runs_a_script_without_an_interpreter_line() {
     });
 }
 
-/// What `command` ends with under this `PATH`, in a directory that has: `program` (ends with 3), `denied/program` (not
-/// executable), `other/program` (ends with 4).
+/// The exit code of `command` with this `PATH`, in a directory that has `program` (exits with 3), `denied/program` (not
+/// executable) and `other/program` (exits with 4).
 fn search(path: Option<&str>, command: &str) -> i32 {
     let directory = Directory::new();
     for name in ["denied", "other"] {

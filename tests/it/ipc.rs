@@ -1,4 +1,4 @@
-//! The channel of JSON lines, spoken by Node as it is and by others over `KEEPALIVE_IPC_FD`.
+//! The IPC channel of JSON lines: Node has it built in, others use `KEEPALIVE_IPC_FD`.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::control::begin;
 use crate::harness::{Place, in_every_place, skip, wait_until};
 use crate::services::Set;
 
-/// Whether there is this program; skips otherwise.
+/// Whether the program is installed; skips otherwise.
 fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
@@ -17,14 +17,14 @@ fn have(program: &str) -> bool {
     found
 }
 
-/// A set whose file `SCRIPT` is this.
+/// A service set with this file `SCRIPT`.
 fn set(script: &str, services: &str) -> Set {
     let set = Set::new(services);
     set.directory.file("script", script.as_bytes(), 0o644);
     set
 }
 
-/// What a Python program needs to speak it.
+/// Python helper functions for the IPC channel.
 const PYTHON: &str = "
 import json, os, socket, sys
 channel = socket.socket(fileno=int(os.environ['KEEPALIVE_IPC_FD']))
@@ -38,7 +38,7 @@ fn python(script: &str, services: &str) -> Set {
     set(&format!("{PYTHON}{script}"), services)
 }
 
-// `process.send('ready')` and `process.on('message')` with PM2's words.
+// `process.send('ready')` and `process.on('message')` with the messages of PM2.
 #[test]
 fn a_node_program_reports_ready_and_receives_the_announced_stop() {
     if !have("node") {
@@ -74,7 +74,7 @@ fn a_node_program_reports_ready_and_receives_the_announced_stop() {
         running.send(Signal::TERM);
         running.expect("signal 15");
         let mut lines = [running.line(), running.line(), running.line()];
-        // The signal follows at once and may well be first.
+        // The signal follows at once and may arrive first.
         lines.sort();
         assert_eq!(lines, ["SIGTERM", "disconnected", "heard \"shutdown\""]);
         assert_eq!(running.end(), 0);
@@ -204,7 +204,7 @@ elif own == '1':
     except (BrokenPipeError, ConnectionError): pass
     until_closed()
 elif own == '2':
-    # It asks and asks and never listens: the answers are lost, and it is heard all the same.
+    # It sends requests and reads no answers: the answers are dropped, but its requests are handled.
     for number in range(20000): say({'type': 'get', 'key': 'k' * 100})
 say({'type': 'set', 'key': own, 'value': 'there'}) if own > '1' else None
 if own == '3':
@@ -222,12 +222,12 @@ import signal; signal.pause()
     running.send(Signal::TERM);
     let (code, stderr) = (running.end(), running.stderr());
     assert_eq!((code, lines), (0, ["done 0", "done 1", "done 2", "done 3"].map(str::to_owned)), "{stderr}");
-    for told in [
+    for message in [
         "warning: a.0: ipc channel closed: invalid JSON",
         "warning: a.1: ipc channel closed: a line was longer than 64 KiB",
         "warning: a.2 does not read its ipc channel: messages to it are dropped",
     ] {
-        assert_eq!(stderr.matches(told).count(), 1, "{told}: {stderr}");
+        assert_eq!(stderr.matches(message).count(), 1, "{message}: {stderr}");
     }
     assert!(!stderr.contains("a.3: ipc"), "{stderr}");
 }
@@ -264,13 +264,13 @@ signal.pause()
         let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
         line.unwrap_or_else(|| panic!("{metrics}")).parse::<u64>().unwrap()
     };
-    // What it has said last may still be on its way.
+    // Its last messages may still be on their way.
     let lost = wait_until("lost messages", || Some(lost(&metrics())).filter(|lost| *lost > 0));
     assert!(lost < 5000, "{lost}");
     assert!(!metrics().contains("dropped_total{service=\"idle\""), "who has no channel can lose nothing");
 }
 
-// What is sent to a worker that has just died, and what fills its queue, costs it nothing of what it has said or asked.
+// Messages to a dead worker, or beyond its queue, do not affect the messages that it has sent.
 #[test]
 fn a_value_set_before_a_crash_is_kept_during_a_flood() {
     if !have("python3") {

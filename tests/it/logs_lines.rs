@@ -1,4 +1,4 @@
-//! The logger: how lines look, and their order.
+//! The logger: the format and the order of lines.
 
 use std::io::{PipeReader, Read};
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use crate::harness::{Place, Run, Running, in_every_place, wait_until};
 use crate::services::Set;
 
-/// stdout and stderr as one pipe, so that their order can be seen.
+/// Starts a run with one pipe for stdout and stderr, so that their order is visible.
 pub(crate) fn start_merged(mut run: Run) -> (Running, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     run.command.stdout(writer.try_clone().unwrap()).stderr(writer);
     (run.start(), reader)
 }
 
-/// All that was said, after the end.
+/// The exit code and all output.
 pub(crate) fn finish_merged(run: Run) -> (i32, Vec<u8>) {
     let (mut running, mut reader) = start_merged(run);
     let mut text = Vec::new();
@@ -87,7 +87,7 @@ fn the_unterminated_last_line_of_a_process_comes_before_its_exit_message() {
                 .lines()
                 .filter_map(|line| line.strip_prefix(&prefix).or_else(|| line.contains(&end).then_some("THE END")));
             let lines: Vec<&str> = of_instance.collect();
-            // What is written to two pipes has no order among itself.
+            // Lines from two pipes have no defined order.
             let runs: Vec<Vec<&str>> = lines.split_inclusive(|line| *line == "THE END").map(<[&str]>::to_vec).collect();
             assert_eq!(runs.len(), 6, "{text}");
             for mut run in runs {
@@ -226,7 +226,7 @@ fn the_logger_closes_all_descriptors_that_it_does_not_need() {
         let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
         let kinds: Vec<String> =
             links.map(|link| link.to_string_lossy().split(':').next().unwrap().to_owned()).collect();
-        // stdin, stdout, stderr, both opened anew, the life, two pipes; the socket, the epoll.
+        // stdin, stdout, stderr, the reopened stdout and stderr, the liveness pipe, two pipes; the socket, epoll.
         (kinds.len() <= 10).then_some(kinds)
     });
     kinds.sort_unstable();

@@ -101,7 +101,7 @@ fn a_state_file_that_cannot_be_opened_fails_the_start_and_is_named() {
     assert!(stderr.contains(&expect), "{stderr}");
 }
 
-// open(2) with our rights in a directory of the service's would give it whatever it puts a link to.
+// open(2) with the privileges of keepalive, in a directory of the service, would open any file that a link points to.
 #[test]
 fn a_symbolic_link_gives_no_access_beyond_that_of_the_service() {
     use std::os::unix::fs::{chown, symlink};
@@ -135,7 +135,7 @@ fn a_symbolic_link_gives_no_access_beyond_that_of_the_service() {
     }
 }
 
-// getrlimit(2): what keepalive holds for many instances counts against its own limit, which it raises for itself alone.
+// getrlimit(2): descriptors for many instances count against the limit of keepalive, which it raises only for itself.
 #[test]
 fn the_soft_limit_of_descriptors_does_not_limit_instances_with_state() {
     let set = Set::new(
@@ -153,7 +153,7 @@ fn the_soft_limit_of_descriptors_does_not_limit_instances_with_state() {
     assert_eq!((code, stdout), (0, ["64"; 100].join("\n")), "{stderr}");
 }
 
-// read(2) and write(2) go on where a descriptor is, and each process has one of its own.
+// read(2) and write(2) use the file offset of a descriptor, and each process has its own.
 #[test]
 fn each_process_reads_its_memory_from_the_start() {
     let set = Set::new(&format!(
@@ -173,7 +173,7 @@ fn each_process_reads_its_memory_from_the_start() {
     });
 }
 
-/// Tells size and content of its memory, and at SIGUSR1 writes into it.
+/// A script that prints size and content of its memory and writes into it on SIGUSR1.
 const TELLER: &str = r#"
     fd=$KEEPALIVE_STATE_FD
     trap 'printf late 1<>/proc/self/fd/$fd; echo written' USR1
@@ -229,7 +229,8 @@ fn the_memory_grows_with_a_reload_and_shrinks_with_a_restart() {
     }
 }
 
-// ftruncate(2): EFBIG comes with SIGXFSZ, which ends who does not expect it, and is not for our services.
+// ftruncate(2): EFBIG comes with SIGXFSZ. By default it kills the process, and services must not inherit a change of
+// this.
 #[test]
 fn a_state_beyond_the_file_size_limit_fails_only_its_own_start() {
     let set = Set::new(
@@ -308,6 +309,6 @@ fn a_service_cannot_have_more_instances_than_files_or_ports() {
     }
     let status = control.get("/v1/status").json();
     let counts = [0, 1].map(|service| status["services"][service]["instances"].as_array().unwrap().len());
-    assert_eq!(counts, [1, 1], "nothing has been started");
+    assert_eq!(counts, [1, 1], "no instance has been started");
     drop(running);
 }

@@ -1,4 +1,4 @@
-//! Supervise mode: starts, restarts, ends.
+//! Supervise mode: starts, restarts, exits.
 
 use keepalive::model::Signal;
 use keepalive::sys::procfs;
@@ -25,7 +25,7 @@ fn services_start_in_order_and_stop_in_reverse() {
     );
     in_every_place(|place| {
         let mut running = set.start(place);
-        // Two programs that start write in no particular order; both are up after two lines.
+        // Two programs start and write in no particular order. Both are up after two lines.
         let mut up = [running.line(), running.line()].map(|line| line.split(" ready").next().unwrap().to_owned());
         up.sort();
         assert_eq!(up, ["db.0:", "web.0:"]);
@@ -153,7 +153,7 @@ fn a_dependent_of_a_failed_service_never_starts_and_reports_the_reason() {
     assert!(!stderr.contains("b.0 starting"), "{stderr}");
 }
 
-// An end that is no success is one that nobody asked for: its reason is the last line, whatever the level of messages.
+// After a failure, the reason is the last line at every log level.
 #[test]
 fn a_dependent_of_a_completed_service_never_starts_and_the_exit_names_it() {
     let set = Set::new(
@@ -178,7 +178,7 @@ keepalive: all services have ended: exiting with code 1
     assert_eq!(set.end(), "all services have ended: exiting with code 1\n");
 }
 
-// "PID 1 never blocks": nobody reads this FIFO.
+// "PID 1 never blocks": this FIFO has no reader.
 #[test]
 fn a_stalled_termination_log_does_not_block_the_exit() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"42\"]\nrestart = \"never\"\n");
@@ -206,7 +206,7 @@ fn a_crash_after_a_stable_run_restarts_at_once() {
     });
 }
 
-/// The kernel tells of them all by one signal, which names one of them.
+/// The kernel sends one SIGCHLD for all of them, with one pid.
 #[test]
 fn all_services_that_die_at_the_same_time_restart() {
     let set = Set::new(
@@ -224,7 +224,7 @@ fn all_services_that_die_at_the_same_time_restart() {
         let complete = || Some(procfs::descendants(keepalive)).filter(|pids| pids.len() == 250);
         let mut before = wait_until("all instances", complete);
         for _ in 0..5 {
-            // As long as it is stopped it cannot hear of one after the other.
+            // While keepalive is stopped, it cannot handle them one by one.
             keepalive::sys::signal_process(keepalive, Signal::STOP).unwrap();
             wait_for_state(keepalive, b'T');
             for pid in &before {
@@ -234,7 +234,7 @@ fn all_services_that_die_at_the_same_time_restart() {
                 wait_for_state(*pid, b'Z');
             }
             keepalive::sys::signal_process(keepalive, Signal::CONT).unwrap();
-            before = wait_until("all to be replaced", || {
+            before = wait_until("all instances to be replaced", || {
                 complete().filter(|pids| pids.iter().all(|pid| !before.contains(pid)))
             });
         }
@@ -256,14 +256,14 @@ fn a_missing_program_gives_127_and_one_that_cannot_be_executed_126() {
 
 #[test]
 fn a_failed_start_names_the_limit_or_directory() {
-    for (keys, told) in [
+    for (keys, reason) in [
         ("cwd = \"/none{instance}\"", "cannot change to directory `/none0`: No such file or directory"),
         ("limits = { core = 0, nofile = 99999999999 }", "cannot set the limit `nofile`: Operation not permitted"),
     ] {
         let set = Set::new(&format!("[services.a]\ncommand = [\"true\"]\nrestart = \"never\"\n{keys}\n"));
         let (code, _, stderr) = set.run(Place::Child).finish();
         assert_eq!(code, 126, "{stderr}");
-        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: exiting with code 126\n")), "{stderr}");
+        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {reason}: exiting with code 126\n")), "{stderr}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Supervise mode: what a process of a service is given, and what it is not.
+//! Supervise mode: the attributes of the processes of services.
 
 use keepalive::model::Signal;
 
@@ -122,7 +122,7 @@ fn process_attributes_are_set_as_configured() {
         assert!(limit("Max file size").contains("1048576"));
         let nice = read("stat").rsplit(')').next().unwrap().split_whitespace().nth(16).map(str::to_owned);
         assert_eq!(nice.as_deref(), Some("5"));
-        // Nothing of it may have come over keepalive itself.
+        // keepalive itself must keep its own attributes.
         let keepalive = running.keepalive();
         let own = std::fs::read_to_string(format!("/proc/{keepalive}/oom_score_adj")).unwrap();
         assert_ne!(own, "300\n");
@@ -185,8 +185,8 @@ fn starts_are_retried_when_the_process_limit_is_reached() {
     let mut run = set.run(Place::Child);
     run.command.stderr(std::fs::File::create(&log).unwrap());
     let mut running = run.start();
-    wait_until("a start that is refused", || set.read("log").contains("cannot create a process: ").then_some(()));
-    // Whoever goes for good makes room for one that was refused, so that all of them get their turn.
+    wait_until("a refused start", || set.read("log").contains("cannot create a process: ").then_some(()));
+    // Each process that exits for good makes room for a refused one, so all of them run eventually.
     for _ in 0..8 {
         keepalive::sys::signal_process(running.ready(), Signal::KILL).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Supervise mode: stopping what does not want to be stopped, and finding what hides.
+//! Supervise mode: stops of unwilling processes and of daemons.
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
@@ -46,9 +46,9 @@ fn a_second_stop_signal_kills_all_processes_at_once() {
         let mut running = set.start(place);
         let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
         running.send(Signal::INT);
-        // The second would be the first if the first had not been taken yet.
+        // The second signal must come after keepalive has handled the first one.
         let keepalive = running.keepalive();
-        wait_until("the first signal to be taken", || (!pending(keepalive)).then_some(()));
+        wait_until("the first signal to be handled", || (!pending(keepalive)).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 137);
         if place == Place::Child {
@@ -127,7 +127,7 @@ fn leftovers_in_the_session_are_gone_before_the_next_run() {
     check_that_the_rest_goes_with(&["with-stray", "ignore", "15"]);
 }
 
-/// `verb` makes two processes. When the first is killed, the second is never seen beside those of the next run.
+/// `verb` starts two processes. After the first is killed, the second is gone before the next run starts.
 #[track_caller]
 fn check_that_the_rest_goes_with(verb: &[&str]) {
     let words = verb.join("\", \"");
@@ -164,9 +164,9 @@ fn kill_mode_group_signals_the_whole_group() {
         running.ready();
         let main = running.command();
         running.send(Signal::TERM);
-        // Both get it, and the main process, which only tells of it, SIGCONT after it.
-        let told = [running.line(), running.line(), running.line()];
-        assert_eq!(told.iter().filter(|line| *line == "signal 15").count(), 2, "{told:?}");
+        // Both get it. The main process, which only reports signals, gets SIGCONT after it.
+        let lines = [running.line(), running.line(), running.line()];
+        assert_eq!(lines.iter().filter(|line| *line == "signal 15").count(), 2, "{lines:?}");
         signal_process(main, Signal::KILL).unwrap();
         assert_eq!(running.end(), 0);
     });
@@ -222,7 +222,7 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
     });
 }
 
-// "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
+// "PID 1 never dies of its surroundings": each of these signals causes a hundred actions.
 #[test]
 fn a_flood_of_signals_does_not_hide_a_stop_signal() {
     const MAX_KIBIBYTES: u64 = 16 * 1024;
@@ -243,7 +243,7 @@ fn a_flood_of_signals_does_not_hide_a_stop_signal() {
     assert_eq!(running.end(), 0);
 }
 
-// Where keepalive is PID 1 the kernel ends everything with it.
+// If keepalive is PID 1, the kernel kills all other processes with it.
 #[test]
 fn services_get_a_signal_when_keepalive_is_killed() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\ninstances = 3\n");
@@ -256,7 +256,7 @@ fn services_get_a_signal_when_keepalive_is_killed() {
     }
 }
 
-// pid_namespaces(7): PID 1 loses what it neither handles nor blocks. `docker stop` may come that early.
+// pid_namespaces(7): PID 1 loses signals that it neither handles nor blocks. `docker stop` may come that early.
 #[test]
 fn a_stop_signal_during_the_load_of_the_configuration_is_not_lost() {
     use std::io::Write;
@@ -268,7 +268,7 @@ fn a_stop_signal_during_the_load_of_the_configuration_is_not_lost() {
     let path = directory.path().join("keepalive.toml");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut running = Run::words(Place::Init, &[harness::KEEPALIVE, "-c", path.to_str().unwrap()]).start();
-    // Opens only when somebody reads.
+    // The open succeeds only with a reader.
     let mut config = wait_until("keepalive to read its configuration", || {
         std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()
     });

@@ -1,4 +1,4 @@
-//! What of `sys` changes the whole process, in a process of its own.
+//! Tests of `sys` functions that change the whole process, each in its own process.
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
@@ -37,7 +37,7 @@ fn the_queue_returns_every_signal_even_if_it_was_ignored() {
     }
 }
 
-// A file that lands on 2 would be written to by everything that reports an error.
+// Error messages would be written to a file with the descriptor 2.
 #[test]
 fn no_descriptor_gets_the_number_of_a_closed_standard_stream() {
     for changes in [&["close=0"][..], &["close=1", "close=2"], &["close=0", "close=1", "close=2"]] {

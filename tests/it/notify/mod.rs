@@ -1,4 +1,4 @@
-//! sd_notify(3), as services written in Python, systemd-notify(1) and Redis speak it.
+//! sd_notify(3), used by Python services, systemd-notify(1) and Redis.
 
 mod life;
 
@@ -13,7 +13,7 @@ use crate::harness::{Place, Running, in_every_place, skip, wait_for_death, wait_
 use crate::http::Control;
 use crate::services::Set;
 
-/// `SD` in `text` is where sd.py can be imported from; `files`: scripts besides, in `DIR`.
+/// Services with `text` as their configuration; sd.py and the scripts `files` are in `DIR`.
 fn set(text: &str, files: &[(&str, &str)]) -> Set {
     let set = Set::new(text);
     set.directory.file("sd.py", include_bytes!("sd.py"), 0o644);
@@ -37,8 +37,8 @@ fn finish(mut running: Running) -> String {
     running.stderr()
 }
 
-/// The members that tell what an instance has said.
-fn said(control: &Control, id: &str) -> [Value; 3] {
+/// The members for the notifications of an instance.
+fn notified(control: &Control, id: &str) -> [Value; 3] {
     let instance = control.instance(id);
     ["status_text", "status_errno", "status_exit"].map(|name| instance[name].clone())
 }
@@ -52,18 +52,18 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-/// How many processes keepalive has started, and not reaped.
+/// The number of children of keepalive that have not been reaped.
 fn children(running: &Running) -> usize {
     let pid = running.keepalive();
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
 }
 
-/// How many descriptors keepalive holds when its only children are the main processes of so many services: nothing waits
-/// to be closed any more.
+/// The number of descriptors of keepalive when its only children are the main processes of this many services, so that
+/// no descriptor waits to be closed.
 fn descriptors(running: &Running, control: &Control, services: usize) -> usize {
-    // With the answer keepalive has dealt with all that it had been given before the question.
+    // When keepalive answers, it has handled all earlier messages.
     control.get("/livez");
-    wait_until("what nobody wants to be closed", || (children(running) == services).then_some(()));
+    wait_until("unwanted descriptors to be closed", || (children(running) == services).then_some(()));
     control.descriptors_of(running.keepalive())
 }
 
@@ -98,7 +98,11 @@ fn the_state_of_a_service_follows_its_notifications() {
             for line in word.lines().skip(1) {
                 running.expect(line);
             }
-            assert_eq!((seen(&control), &said(&control, "web.0")[0]), ((state.to_owned(), ready), &status), "{word}");
+            assert_eq!(
+                (seen(&control), &notified(&control, "web.0")[0]),
+                ((state.to_owned(), ready), &status),
+                "{word}"
+            );
         }
         finish(running);
     });
@@ -107,7 +111,7 @@ fn the_state_of_a_service_follows_its_notifications() {
 // systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
 #[test]
 fn datagrams_of_other_processes_are_rejected_and_their_descriptors_closed() {
-    // The least number of seconds between two messages about rejected datagrams.
+    // The minimum number of seconds between two messages about rejected datagrams.
     const MESSAGE_INTERVAL: u64 = 10;
     let outsider = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
         sd.say(b'READY=1\\nFDSTORE=1', [0, 1, 2], name)\n \
@@ -128,24 +132,24 @@ fn datagrams_of_other_processes_are_rejected_and_their_descriptors_closed() {
         assert_eq!(seen(&control).0, "starting");
         assert_eq!(descriptors(&running, &control, 1), before);
         let stderr = finish(running);
-        let told = stderr.lines().filter(|line| line.contains("notify: ")).count() as u64;
-        assert!(told <= 1 + start.elapsed().as_secs() / MESSAGE_INTERVAL, "{stderr}");
+        let messages = stderr.lines().filter(|line| line.contains("notify: ")).count() as u64;
+        assert!(messages <= 1 + start.elapsed().as_secs() / MESSAGE_INTERVAL, "{stderr}");
         assert!(stderr.contains("rejected: not a process of a service that uses sd_notify"), "{stderr}");
     });
 }
 
-// systemd-notify(1); the shell is the main process, and what it starts belongs to it.
+// systemd-notify(1); the shell is the main process, and its children belong to the service.
 #[test]
 fn a_shell_script_reports_ready_with_systemd_notify() {
     if !exists("systemd-notify") {
         return;
     }
-    let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho told\nexec sleep 1000\n";
+    let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho notified\nexec sleep 1000\n";
     let set = set("[services.web]\ncommand = \"DIR/script\"\nready = \"notify\"\n", &[("script", script)]);
     in_every_place(|place| {
         let (running, control) = begin(&set, place);
-        running.expect("told");
-        assert_eq!((seen(&control).0, &said(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
+        running.expect("notified");
+        assert_eq!((seen(&control).0, &notified(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
         finish(running);
     });
 }
@@ -164,14 +168,14 @@ fn redis_reports_when_it_is_ready() {
     let (running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
     assert!(set.directory.path().join("redis").exists());
-    let status = said(&control, "web.0")[0].as_str().unwrap().to_owned();
+    let status = notified(&control, "web.0")[0].as_str().unwrap().to_owned();
     assert!(status.starts_with("Ready to accept connections"), "{status}");
     finish(running);
 }
 
 #[test]
 fn notifications_of_dead_processes_are_assigned_to_their_service() {
-    // The child has ended and is not waited for; the main process ends right after its last word.
+    // The child has exited and is not reaped; the main process exits right after its last notification.
     let script = "import sd, os\nif os.fork() == 0:\n sd.say('READY=1')\n os._exit(0)\n\
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nsd.barrier()\n\
         sd.say('STATUS=no disk\\nERRNO=28\\nEXIT_STATUS=9\\nBUSERROR=a.b')\nos._exit(3)\n";
@@ -184,7 +188,7 @@ fn notifications_of_dead_processes_are_assigned_to_their_service() {
     in_every_place(|place| {
         let (running, control) = begin(&set, place);
         control.wait_for("web.0", "failed");
-        assert_eq!(said(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
+        assert_eq!(notified(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
         let stderr = finish(running);
         assert!(stderr.contains("web.0 starting → running"), "{stderr}");
     });
@@ -234,10 +238,10 @@ os._exit(1)
                 .find_map(|line| line.strip_prefix("keepalive_event_loop_iterations_total ")?.parse::<u64>().ok())
         };
         let before = turns().unwrap();
-        // Each question is some turns; a loop that spins makes thousands meanwhile.
+        // Each request takes a few iterations; a spinning loop makes thousands meanwhile.
         let after = (0..10).filter_map(|_| turns()).max().unwrap();
         assert!(after - before < 200, "{before}, {after}");
-        // `short` has come to its end, and is not kept.
+        // `short` has hung up and is dropped.
         let full = descriptors(&running, &control, 1);
         running.send(Signal::USR1);
         running.expect("has state stored");
@@ -252,12 +256,13 @@ os._exit(1)
         assert_eq!(control.post("/v1/services/web/start").status, 200);
         running.expect("has");
         let stderr = finish(running);
-        let told = |line: &str| line.contains("dropped 1 of the file descriptors") && line.ends_with("`fd_store` is 3");
-        assert!(stderr.lines().any(told), "{stderr}");
+        let is_message =
+            |line: &str| line.contains("dropped 1 of the file descriptors") && line.ends_with("`fd_store` is 3");
+        assert!(stderr.lines().any(is_message), "{stderr}");
     });
 }
 
-// The parent does not wait for it, and ends later than it, or earlier.
+// The parent does not wait for the child, and exits before or after it.
 #[test]
 fn the_exit_status_of_a_reported_main_process_is_known_in_either_order() {
     let script = r#"import sd, os, sys
@@ -355,9 +360,9 @@ fn a_reported_main_process_determines_the_exit_of_the_run() {
             let child: i32 = lines[1].strip_prefix("replaced ").unwrap().parse().unwrap();
             assert_eq!(pid_of(&control, "web.0").get(), child);
             assert_eq!(seen(&control).0, "running");
-            assert_eq!(said(&control, "web.0")[0], "right", "what the old one said is the new one's");
+            assert_eq!(notified(&control, "web.0")[0], "right", "the status of the old process applies to the new one");
             if place == Place::Child {
-                // The one before has ended, and that meant nothing.
+                // The exit of the former main process had no effect.
                 let parent = |pid| procfs::stat(pid).is_some_and(|stat| stat.ppid == running.keepalive().get());
                 wait_until("keepalive to be its parent", || parent(Pid::new(child).unwrap()).then_some(()));
                 assert_eq!(seen(&control).0, "running");
@@ -384,7 +389,9 @@ fn a_main_process_that_is_not_a_child_of_keepalive_can_return_the_role() {
         assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
         running.expect("child ends");
         let parent = running.number("parent");
-        wait_until("the place to be given back", || (pid_of(&control, "web.0").get() == parent).then_some(()));
+        wait_until("the parent to be the main process again", || {
+            (pid_of(&control, "web.0").get() == parent).then_some(())
+        });
         assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
         control.wait_for("web.0", "failed");
         assert_eq!(control.instance("web.0")["exit"], json!({"code": 5}));
@@ -394,7 +401,7 @@ fn a_main_process_that_is_not_a_child_of_keepalive_can_return_the_role() {
 
 #[test]
 fn a_stop_reaches_leftovers_of_all_former_main_processes() {
-    // The main process has a session of its own; what the one before has started is in another.
+    // The main process has its own session. Children of the former one are in another.
     let script = r#"import sd, os, subprocess
 signal = sd.signal
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
