@@ -1,4 +1,4 @@
-//! tini on a terminal: a real pty, and a puppet in the place of the shell.
+//! tini on a terminal: a real pty, and a puppet in place of the shell.
 
 use crate::harness::{self, PUPPET, Place, wait_for_state, wait_until};
 use crate::session::{CTRL_C, CTRL_Z, Session};
@@ -21,7 +21,7 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
     }
 }
 
-// The next that tini takes from its queue is forwarded, whoever has the terminal by then.
+// tini forwards a pending signal even if the child has the terminal by then.
 #[test]
 fn input_typed_before_the_child_has_the_terminal_reaches_it() {
     for tini in Subject::all("tini") {
@@ -54,7 +54,7 @@ fn the_child_of_pid_1_has_the_terminal() {
     }
 }
 
-// On purpose: under tini the child alone is stopped, and the shell waits for ever.
+// On purpose: with tini, only the child is stopped, and the shell waits forever.
 #[test]
 fn ctrl_z_stops_the_whole_job_of_keepalive_and_fg_continues_it() {
     let tini = Subject::ours("tini");

@@ -1,4 +1,4 @@
-//! Ends that nobody asked for: the code and the reason are there for whoever looks after the container.
+//! Failures: the exit code and the reason are available outside of the container.
 
 use super::client::{docker, lossy};
 use super::engine::{Engine, unique_name};
@@ -24,7 +24,7 @@ impl Drop for MountedFile {
     }
 }
 
-/// README: the code of the process that decided the end; the reason is the last line on stderr and in
+/// README: the exit code is that of the process that caused the shutdown. The reason is the last line on stderr and in
 /// /dev/termination-log, which Kubernetes mounts as a file.
 #[test]
 fn a_crash_loop_ends_the_container_with_the_code_of_the_service_and_the_reason() {
@@ -91,7 +91,7 @@ fn check_validates_a_configuration_inside_the_image() {
     assert!(lossy(&without.stderr).contains("/nonexistent.toml"), "{}", lossy(&without.stderr));
 }
 
-/// The kernel ends a process by SIGKILL, as anybody else may; that it was for want of memory is only in its counter.
+/// The kernel kills by SIGKILL, as other processes may. Only a counter shows that memory was the reason.
 #[test]
 fn a_kill_by_the_kernel_is_reported_as_out_of_memory() {
     let Some(engine) = Engine::find() else { return };

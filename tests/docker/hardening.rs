@@ -1,4 +1,4 @@
-//! Containers that have been locked down: no privilege, nothing writable, closed streams.
+//! Hardened containers: no privileges, no writable file system, closed streams.
 
 use super::engine::{Container, Engine};
 use super::wait::wait_for;
@@ -11,7 +11,7 @@ command = "/srv/steady"
 depends_on = ["base"]
 "#;
 
-/// Kills the main process of `service`, and waits until another one is in its place.
+/// Kills the main process of `service` and waits until another one has replaced it.
 #[track_caller]
 fn kill_and_wait_for_the_next(container: &Container, service: &str) {
     let before = container.main_process(service).unwrap();
@@ -44,7 +44,7 @@ fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
     assert_eq!(trouble, [expect], "{}", container.describe());
 }
 
-/// What root is already needs no right that root does not have.
+/// A process of root needs no capability to run as root.
 #[test]
 fn a_service_can_run_as_root_without_capabilities() {
     let Some(engine) = Engine::find() else { return };
@@ -64,7 +64,7 @@ fn a_service_cannot_change_its_user_without_capabilities() {
     }
 }
 
-/// Starts keepalive by a shell that closes descriptors first.
+/// Starts keepalive from a shell that closes descriptors first.
 fn run_with_closed(redirections: &str) {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(TWO_SERVICES);

@@ -4,14 +4,14 @@ use super::client::{docker, lossy};
 use super::engine::{Engine, Image};
 use super::wait::wait_for;
 
-/// Exit code of `docker run IMAGE ARGUMENTS`, and what it wrote to stderr.
+/// Exit code and stderr of `docker run IMAGE ARGUMENTS`.
 fn run(image: &Image, options: &[&str], arguments: &[&str]) -> (Option<i32>, String) {
     let output = docker(&[&["run", "--rm", "--network=none"], options, &[image.name()], arguments].concat());
     (output.status.code(), lossy(&output.stderr))
 }
 
-/// README: the code of the process that decided the end, 128+N when signal N killed it, 127 not found, 126 found
-/// but not executable.
+/// README: the code of the process that caused the shutdown; 128+N after signal N; 127 not found; 126 found but not
+/// executable.
 #[test]
 fn the_container_exits_with_the_code_of_the_command() {
     let Some(engine) = Engine::find() else { return };
@@ -70,7 +70,7 @@ fn orphans_are_reaped() {
     wait_for(|| container.describe(), || (container.processes().len() == 2).then_some(()));
 }
 
-/// `docker run --init` puts another init above: keepalive is not PID 1 then, and says nothing of it.
+/// With `docker run --init`, keepalive runs below another init, is not PID 1 and does not warn about that.
 #[test]
 fn keepalive_below_another_init_does_the_same_without_a_warning() {
     let Some(engine) = Engine::find() else { return };
@@ -78,7 +78,7 @@ fn keepalive_below_another_init_does_the_same_without_a_warning() {
     let image = engine.image_with("", |archive| archive.file("/srv/parent", 0o755, script));
     let container = image.run(&["--init"], &["--", "/srv/parent"]);
     container.wait_for_line("up");
-    // The other init, keepalive, the script and its sleep: the orphan has come to one of the two and is gone.
+    // The other init, keepalive, the script and its sleep. One of the two inits has reaped the orphan.
     wait_for(|| container.describe(), || (container.processes().len() == 4).then_some(()));
 
     assert_eq!(container.stop(), 5, "{}", container.describe());

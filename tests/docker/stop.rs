@@ -1,4 +1,4 @@
-//! `docker stop` and `docker kill`: everything stops in order, whatever state it is in, before Docker loses patience.
+//! `docker stop` and `docker kill`: services stop in order, in every state, before the timeout of Docker.
 
 use super::engine::{Container, Engine, Image};
 use super::wait::wait_for;
@@ -78,7 +78,7 @@ fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
     assert_eq!(container.stop(), 0, "{KILLED} would be Docker's own SIGKILL\n{}", container.describe());
 }
 
-/// A stopped process does not hear SIGTERM: SIGCONT has to follow.
+/// A stopped process does not handle SIGTERM until SIGCONT.
 #[test]
 fn a_stopped_service_receives_its_stop_signal() {
     let Some(engine) = Engine::find() else { return };

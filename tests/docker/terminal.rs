@@ -15,7 +15,7 @@ pub(crate) fn run_on_terminal(client: &Client, words: &[&str]) -> (Terminal, Con
     (terminal, container)
 }
 
-/// The same of a shell, which must find that it has the terminal, and all that comes of that.
+/// The same with a shell, which must have the terminal, and job control with it.
 #[track_caller]
 fn check_shell(words: &[&str]) {
     let (mut terminal, _container) = run_on_terminal(&Client::default(), words);

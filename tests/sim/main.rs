@@ -1,7 +1,7 @@
 //! Runs the supervisor in a simulation without a kernel.
 //!
-//! `seeds` runs it with random plans, processes, operators and failures in virtual time and checks the rules after every
-//! step; the same seed gives the same run. `scenarios` are written by hand, and each of them quotes its rule.
+//! `seeds` runs it with random plans, processes, operators and failures in virtual time and checks the rules after
+//! every step; the same seed gives the same run. `scenarios` are written by hand, and each of them quotes its rule.
 //!
 //! `SEEDS=n` runs n seeds; `SEED=x` runs a single seed and prints its whole trace.
 

@@ -1,7 +1,7 @@
-//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a compiler does not check: who may use whom, where `unsafe` may
-//! stand, how long a file may be, which words are not used.
+//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a compiler does not check: dependencies between rooms, places
+//! of `unsafe`, the length of files, banned words.
 
-#![expect(clippy::unwrap_used, reason = "a test binary: what cannot be read fails it")]
+#![expect(clippy::unwrap_used, reason = "a test fails if a file cannot be read")]
 
 mod imports;
 mod source;
@@ -19,7 +19,7 @@ const MAX_LINES: usize = 500;
 /// With more fields, `Runtime` does work that belongs to a subsystem.
 const MAX_RUNTIME_FIELDS: usize = 14;
 
-/// Which rooms each room may use. A room that is not listed here is a mistake.
+/// The rooms that each room may use. Every room must be listed.
 const MAY_USE: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("config", &["model"]),
@@ -83,11 +83,11 @@ fn files_are_short() {
 
 #[test]
 fn imports_between_files_have_no_cycle() {
-    let circle = Imports::of_src().circle();
+    let cycle = Imports::of_src().cycle();
     assert!(
-        circle.is_empty(),
+        cycle.is_empty(),
         "these files import from each other: {}\nmove what they share to a file that imports from none of them",
-        circle.join(" -> ")
+        cycle.join(" -> ")
     );
 }
 
@@ -126,7 +126,10 @@ fn the_runtime_has_few_fields() {
 fn rooms_used_by(text: &str) -> impl Iterator<Item = String> {
     let lines: Vec<String> = code_lines(text).map(|(_, line)| line.to_owned()).collect();
     lines.into_iter().flat_map(|line| {
-        assert!(!line.contains("crate::{"), "`{line}`: name each room on a line of its own, so that this test sees it");
+        assert!(
+            !line.contains("crate::{"),
+            "`{line}`: name each room on a line of its own, so that this test finds it"
+        );
         line.split("crate::").skip(1).map(first_word).collect::<Vec<String>>()
     })
 }

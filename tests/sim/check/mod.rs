@@ -5,8 +5,8 @@
 //! supervisor decided on it.
 //!
 //! `model` and `instance` have the state of each service and instance, derived only from events and journal entries.
-//! The rules: `journal` for journal entries, `reports` for reports of processes, `lifetimes` for releases, `restarts` for
-//! restarts after an exit, `shutdown` for the shutdown, `requests` for replies, `waits` for deadlines.
+//! The rules: `journal` for journal entries, `reports` for reports of processes, `lifetimes` for releases, `restarts`
+//! for restarts after an exit, `shutdown` for the shutdown, `requests` for replies, `waits` for deadlines.
 
 mod instance;
 mod journal;
