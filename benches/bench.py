@@ -20,7 +20,7 @@ from report import report
 
 
 def machine():
-    """What was measured on, and when."""
+    """The machine and the time of the measurement."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     processor = f"{len(models)} × {models[0]}" if models else f"{os.cpu_count()} CPUs"
@@ -28,7 +28,7 @@ def machine():
 
 
 def build_tools(sources, folder):
-    """Compiles the helpers, statically: that they start is no part of what is measured."""
+    """Compiles the helpers statically, so that their start costs little."""
     for name in ("child", "limit"):
         command = ["cc", "-O2", "-static", "-o", f"{folder}/{name}", f"{sources}/{name}.c"]
         if os.spawnvp(os.P_WAIT, command[0], command) != 0:

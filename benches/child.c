@@ -92,7 +92,7 @@ static void join_group(void) {
 }
 
 static int pid1(char **command) {
-    /* Whoever ends, all that was started below ends too. */
+    /* When this process ends, all its descendants end too. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (unshare(CLONE_NEWPID | CLONE_NEWNS)) die("unshare");
     if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) die("make mounts private");
@@ -214,7 +214,7 @@ static int drain(void) {
     return 0;
 }
 
-/* Whether the answer to one request is a good one. */
+/* Whether the answer to one request is correct. */
 static int request(const char *target) {
     static const char get[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     struct sockaddr_un path = {.sun_family = AF_UNIX};
@@ -261,7 +261,7 @@ static int dial(uint16_t port) {
     return -1;
 }
 
-/* What comes of one request: 1 is a good answer, 0 a connection that was closed before any, -1 all else. */
+/* The result of one request: 1 for a correct answer, 0 for a connection closed before any answer, -1 otherwise. */
 static int exchange(int fd, int keep, int *kept) {
     const char *get = keep ? "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
                            : "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";

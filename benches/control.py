@@ -1,4 +1,4 @@
-"""What it costs to ask keepalive, and whether what it does suffers from being asked."""
+"""The cost of requests to keepalive, and their effect on restarts."""
 
 import os
 import socket
@@ -8,13 +8,13 @@ from run import COUNT, DRAINED, ERRORS, GO, STAMPS, Failed, Run, shared_words
 from samples import Sampler, interleaved, spread
 
 SERVICES = 1000
-# So many keepalives are asked in turns: each must find out anew what its services use, which it does once a second.
+# Requests go to this many keepalives in turns, because each measures the usage of its services once a second.
 SETS = 4
 STALE = 1.05
 
 
 def free_port():
-    """A port of 127.0.0.1 at which nobody listens."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -42,7 +42,7 @@ class ControlMeasures(Sampler):
         return took
 
     def _command(self, run):
-        """`keepalive status`: nanoseconds from before its start until it has been waited for."""
+        """`keepalive status`: nanoseconds from before its start until it has been reaped."""
         output = os.path.join(run.folder, "status")
         into = (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         words, environment = ["keepalive", "status"], {"KEEPALIVE_SOCKET": run.socket}
@@ -57,7 +57,7 @@ class ControlMeasures(Sampler):
         return took
 
     def status(self):
-        """Who asks -> nanoseconds, with 1,000 services: what they use is found out for it, or was a moment ago."""
+        """Client -> nanoseconds, with 1,000 services, with a new or a cached measurement of their usage."""
         runs, samples = [], {"command": [], "request": [], "command again": [], "request again": []}
         kinds = {"command": self._command, "request": self._ask}
         try:
@@ -102,7 +102,7 @@ class ControlMeasures(Sampler):
                    life=1000, count=1 << 14)
 
     def _restart_while(self, run, target, asks):
-        """Restarts of a second, while somebody asks 1,000 times."""
+        """The restarts of one second, during 1,000 requests."""
         count, begin = 1000, run.words[COUNT]
         run.words[GO] = 1
         if target:

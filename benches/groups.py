@@ -12,7 +12,7 @@ BASES = ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup")
 
 
 def base():
-    """Where groups with a share of their own can be made, or nothing."""
+    """The directory in which groups can be created, or None."""
     for path in BASES:
         if os.path.exists(f"{path}/cpu.shares"):
             return path
@@ -26,7 +26,7 @@ def base():
 
 
 def make_group():
-    """A new group, or nothing where there can be none: who has its path in BENCH_GROUP goes there by itself."""
+    """A new group, or None. A process with its path in BENCH_GROUP joins it by itself."""
     try:
         return tempfile.mkdtemp(prefix="keepalive-bench-", dir=base()) if base() else None
     except OSError:

@@ -1,4 +1,4 @@
-"""Who carries lines of services to one place, and how each is told to. Facts about a logger stand here and nowhere else.
+"""The loggers and their configurations. Facts about a logger are only here.
 
 Those that only know files write one in memory (the folder of the run is below /dev/shm), and nobody has to read it.
 """
@@ -22,7 +22,7 @@ SETTLE = {"supervisord": 1.5, "PM2": 2.0}
 
 
 class Loggers:
-    """Those that are there."""
+    """The installed ones."""
 
     def __init__(self, peers):
         self.child = peers.child
@@ -35,7 +35,7 @@ class Loggers:
         self.missing = [name for name in PROGRAMS if name not in self.path]
 
     def files(self, name, folder, writers):
-        """Where the lines go, if it is not stdout."""
+        """The file of the lines, if it is not stdout."""
         names = {"keepalive (file)": "s{}.log", "svlogd (file)": "log{}/current"}
         return [os.path.join(folder, names[name].format(number)) for number in range(writers)] if name in names else []
 
@@ -54,7 +54,7 @@ class Loggers:
         return self._set(folder, writers, '{ stdout = "prefix" }')
 
     def _keepalive_file(self, folder, writers):
-        # As large as it gets: nobody renames files in this measure.
+        # The maximum size, so that no file is rotated.
         file = os.path.join(folder, "{service}.log")
         return self._set(folder, writers, f'{{ stdout = "null", file = "{file}", max_size = "100GiB" }}')
 
@@ -64,7 +64,7 @@ class Loggers:
         return [shell, "-c", f"{self.child} write | {cat} & " * writers + "wait"]
 
     def _pairs(self, folder, writers, log):
-        """A service and a logger for each writer, as s6 and runit have it."""
+        """A service and a logger for each writer, as in s6 and runit."""
         for number in range(writers):
             service = os.path.join(folder, f"s{number}")
             os.makedirs(os.path.join(service, "log"))
@@ -76,7 +76,7 @@ class Loggers:
 
     def _s6_log(self, folder, writers):
         scan, log = self.path["s6-log"]
-        # The time before each line is what it has for a prefix.
+        # The timestamp is its only prefix.
         self._pairs(folder, writers, lambda _: f"{log} t 1")
         return [scan, folder]
 

@@ -1,4 +1,4 @@
-"""What it costs to carry the lines of services, and whether PID 1 suffers from a service that writes without end."""
+"""The cost of carrying lines of services, and the effect of a service with endless output on PID 1."""
 
 import os
 import time
@@ -7,20 +7,20 @@ from loggers import SETTLE, Loggers
 from run import COUNT, DRAINED, FLOW, GO, LAST, MARKS, WRITERS, WRITTEN, Failed, Run, wait_until
 from samples import Sampler, medians, spread
 
-# Title -> how many write, and how much at a time: what stdio writes to a pipe, or each line for itself.
+# Title -> number of writers and size of a write: a buffer of stdio, or one line.
 SHAPES = {
     "1 writer": (1, 4096),
     "4 writers": (4, 4096),
     "1 writer, line by line": (1, 100),
 }
-# Left out by QUICK=1.
+# Omitted with QUICK=1.
 SLOW_SHAPES = ("4 writers",)
-# A mark is at the very end of what has been written.
+# The mark is at the end of the output.
 TAIL = 256
 
 
 def ends_with_mark(path):
-    """Whether the last line has arrived in a file."""
+    """Whether the last line is in a file."""
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - TAIL))
         return b"~" in file.read()
@@ -36,7 +36,7 @@ class LogMeasures(Sampler):
         self.loggers = Loggers(peers)
 
     def _carry(self, name, writers, block):
-        """One run: so many write as fast as they can."""
+        """One run with this many writers at full speed."""
         files = []
 
         def command(folder):
@@ -114,5 +114,5 @@ class LogMeasures(Sampler):
         run.words[GO] = 1
         run.wait_for(COUNT, begin + count)
         run.words[GO] = 0
-        # The last one has been told to die, but not to be born again to die.
+        # The last instance dies, but its next start is not measured.
         return run.restart_latencies(begin, begin + count)

@@ -1,4 +1,4 @@
-"""What inits and supervisors cost: start, memory, signals, restarts, orphans. Each gives peer -> figures."""
+"""The cost of inits and supervisors: start, memory, signals, restarts, orphans. Each returns peer -> figures."""
 
 import os
 import statistics
@@ -25,7 +25,7 @@ class Measures(Sampler):
              "wakeups")
 
     def _able(self, size):
-        """The supervisors that are asked for so many services."""
+        """The supervisors that are measured with this many services."""
         most = self._pick(MOST_QUICK, MOST)
         return [name for name in self.peers.supervisors if size <= most.get(name, size)]
 
@@ -57,7 +57,7 @@ class Measures(Sampler):
                        "dirty": statistics.median(dirty for _, dirty in values)} for name, values in samples.items()}
 
     def _set(self, name, size):
-        """One life of a supervisor with so many idle services."""
+        """One run of a supervisor with this many idle services."""
         with self._supervisor(name, ["service"] * size) as run:
             run.wait_for(COUNT, size)
             started = max(run.words[STAMPS:STAMPS + size]) - run.words[EXEC]
@@ -105,13 +105,13 @@ class Measures(Sampler):
         return result
 
     def slow_restarts(self):
-        """The same of one service for those who put a second in between; they get a life that is long enough."""
+        """The same with one service and longer runs, for peers that wait a second after a short run."""
         slow = [name for name in self.peers.supervisors if name not in ("keepalive", "C loop", "forever")]
         samples = self._turns(slow, 1, lambda name: self._restarts(name, 1, self._pick(3, 11), SLOW_LIFE))
         return {name: spread(values[0][0]) for name, values in samples.items()}
 
     def signals(self):
-        """Nanoseconds from a kill(2) of PID 1 to the handler of its child; all peers alive, asked in turns."""
+        """Nanoseconds from a kill(2) of PID 1 to the handler of its child; all peers run, in turns."""
         runs = {name: self._init(name, "signal") for name in self.peers.inits}
         try:
             for run in runs.values():
@@ -132,7 +132,7 @@ class Measures(Sampler):
             if mode == "batch":
                 run.wait_for(DONE, 1)
             while not run.words[DONE]:
-                # Of those that are there, two are not dead yet: the one that is made, and its parent.
+                # Two of the processes are alive: the newest one and its parent.
                 peak = max(peak, run.population() - alone - 2)
                 time.sleep(0.002)
             wait_until("all orphans to be reaped", lambda: run.population() == alone, 0.01)
@@ -144,11 +144,11 @@ class Measures(Sampler):
                 for name, values in samples.items()}
 
     def stream(self):
-        """Orphans one by one: CPU of PID 1 for each in nanoseconds, and the most that waited for it."""
+        """Orphans one by one: CPU of PID 1 for each in nanoseconds, and the maximum number of zombies."""
         return self._reaping("stream", self._pick(5_000, 20_000), self._pick(1, 5))
 
     def batch(self):
-        """20,000 dead orphans that PID 1 gets in one moment."""
+        """20,000 dead orphans that PID 1 adopts at once."""
         return self._reaping("batch", BATCH, self._pick(3, 7))
 
     def _reaps(self, name, idle, count):
@@ -172,7 +172,7 @@ class Measures(Sampler):
         return result
 
     def wakeups(self):
-        """How often a supervisor of idle services gets a CPU; all of them side by side, as they are idle."""
+        """The number of wake-ups of a supervisor of idle services; all peers run at the same time."""
         able = self._able(IDLE_SERVICES)
         runs, seconds = {}, self._pick(10, 60)
         try:

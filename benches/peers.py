@@ -1,4 +1,4 @@
-"""Who is measured, and how each is told what to run. Facts about a peer stand here and nowhere else."""
+"""The peers and their configurations. Facts about a peer are only here."""
 
 import json
 import os
@@ -20,15 +20,15 @@ PROGRAMS = {
     "PM2": "pm2-runtime",
     "forever": "forever",
 }
-# How many services a peer is asked for at most: beyond that it takes minutes, or gigabytes.
+# The maximum number of services of a peer: more take minutes or gigabytes.
 MOST = {"PM2": 100, "forever": 10}
 MOST_QUICK = {"PM2": 10, "forever": 1, "supervisord": 100}
-# What asks for an orderly stop. runsvdir does not wait for its services, forever does not stop them.
+# The signal for an orderly stop. runsvdir does not wait for its services, forever does not stop them.
 STOP = {"s6": signal.SIGTERM, "supervisord": signal.SIGTERM, "keepalive": signal.SIGTERM, "C loop": signal.SIGTERM}
 
 
 class Peers:
-    """The programs that are there: our own by path, the others as PATH has them."""
+    """The installed programs: our own by path, the others from PATH."""
 
     def __init__(self, keepalive, tools):
         self.child = os.path.join(tools, "child")
@@ -53,7 +53,7 @@ class Peers:
         return self.keepalive(folder, modes)
 
     def keepalive(self, folder, modes, log=None, http=None):
-        """The same for our own, which can be told to carry the services' lines, and to listen at an address."""
+        """The same for keepalive, which can also carry lines of services and listen on an address."""
         path = os.path.join(folder, "keepalive.toml")
         with open(path, "w", encoding="utf-8") as file:
             if http:
@@ -78,7 +78,7 @@ class Peers:
             os.mkdir(service)
             script = os.path.join(service, "run")
             with open(script, "w", encoding="utf-8") as file:
-                # No shell between: that would be the peer's cost for our convenience.
+                # Without a shell, which would add to the cost of the peer.
                 file.write(f"#!{self.child} {mode}\n")
             os.chmod(script, 0o755)
 

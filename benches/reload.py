@@ -1,4 +1,4 @@
-"""What those who ask notice of new workers: in a reload, after a crash, and how many are answered in a second."""
+"""The effect of new workers on clients: in a reload, after a crash, and requests per second."""
 
 import os
 import signal
@@ -11,20 +11,20 @@ from run import COUNT, ERRORS, FLOW, MARKS, STAMPS, WORDS, Failed, Run, shared_w
 from samples import Sampler, spread
 from servers import Servers
 
-# A reload is watched for so long at least.
+# The minimum time for which a reload is observed.
 WINDOW = 1.0
-# Some find out only while they run that a worker is stable.
+# Some peers take this time to consider a worker stable.
 SETTLE = 1.5
-# How long an answer may take before another request is tried.
+# The timeout of an answer before another request is sent.
 PATIENCE = 0.05
-# Of a reload: who asks, how many of them keep their connections, and how often each asks, in microseconds.
+# In a reload: the number of clients, how many of them have persistent connections, and their interval in microseconds.
 CLIENTS, KEPT, INTERVAL = 8, 4, 16_000
-# Whether connections are kept -> how many ask at a time, as fast as they are answered.
+# Persistent connections or not -> number of concurrent clients without a pause.
 CROWD = {"kept": 32, "new": 16}
 
 
 def answers(port):
-    """Whether a request to the port is answered, and soon: some take it and forget it."""
+    """Whether a request to the port is answered soon. Some peers accept it and never answer."""
     try:
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -44,7 +44,7 @@ class ReloadMeasures(Sampler):
         self.loads = 0
 
     def _serve(self, name, port, workers):
-        """So many workers of the port, all there."""
+        """This many workers of the port, all running."""
         run = Run(self.peers.child, lambda folder: self.servers.command(name, folder, port, workers), grouped=True)
         try:
             wait_until(f"{name}: {workers} workers", lambda: run.running() and len(run.children()) == workers)
@@ -56,7 +56,7 @@ class ReloadMeasures(Sampler):
             raise
 
     def _load(self, run, port, **settings):
-        """Who asks, until its word FLOW is 2: the process, its words."""
+        """Clients that run until their word FLOW is 2: the process, its words."""
         self.loads += 1
         path = os.path.join(run.folder, f"load{self.loads}")
         words = shared_words(path)
@@ -107,16 +107,16 @@ class ReloadMeasures(Sampler):
         took = time.monotonic_ns() - began
         if run.children() & old:
             raise Failed("the worker that was killed is still there")
-        # One that dies right after its start is not what is measured.
+        # A death right after the start is not measured.
         time.sleep(SETTLE)
         return took
 
     def crash(self):
-        """Peer -> nanoseconds; all of them alive, killed in turns."""
+        """Peer -> nanoseconds; all of them run, and are killed in turns."""
         return self._side_by_side(self.servers.those("keepalive", "PM2"), 1, self._pick(5, 30), self._crash, spread)
 
     def _answered(self, run, port, clients, kept):
-        """Requests answered in a second."""
+        """Answered requests per second."""
         load, words = self._load(run, port, clients=clients, kept=kept, interval=0)
         time.sleep(0.2)
         first, began = words[COUNT], time.monotonic_ns()
@@ -147,7 +147,7 @@ class ReloadMeasures(Sampler):
         return result
 
     def _side_by_side(self, names, workers, rounds, sample, sum_up):
-        """Peer -> what its samples come to; all of them alive at the same time."""
+        """Peer -> the figures of its samples; all of them run at the same time."""
         runs, ports = {}, {name: free_port() for name in names}
 
         def turn(name):

@@ -1,7 +1,7 @@
 """Figures -> Markdown: tables for inits, supervisors, logs, load, questions and workers, and one for the goals."""
 
 MISSING = "–"
-# How /metrics is asked for.
+# The path of /metrics requests.
 WAYS = (("socket", "socket"), ("http", "TCP"))
 
 
@@ -16,7 +16,7 @@ def milli(value):
 
 
 def memory(kib):
-    """KiB as people say it."""
+    """KiB in a readable unit."""
     return f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:.1f} MiB"
 
 
@@ -36,7 +36,7 @@ def plain(value):
 
 
 def many(size):
-    """So many services."""
+    """A number of services."""
     return f"{size:,} service" if size == 1 else f"{size:,} services"
 
 
@@ -67,7 +67,7 @@ def row(title, figures, names, key, show, base):
 
 
 def init_table(figures, names):
-    """What an init costs; ratios to tini-static."""
+    """The cost of an init; ratios to tini-static."""
     def line(title, measure, key, show):
         return row(title, figures[measure], names, key, show, "tini-static")
 
@@ -85,7 +85,7 @@ def init_table(figures, names):
 
 
 def supervisor_table(figures, names):
-    """What a supervisor costs; ratios to the C loop."""
+    """The cost of a supervisor; ratios to the C loop."""
     def line(title, found, key, show):
         return row(title, found, names, key, show, "C loop")
 
@@ -108,7 +108,7 @@ def supervisor_table(figures, names):
 
 
 def log_table(figures, names):
-    """What it costs to carry lines; ratios to cat."""
+    """The cost of carrying lines; ratios to cat."""
     rows = []
     for title, found in figures["throughput"].items():
         rows.append(row(title, found, names, "rate", megabytes, "cat"))
@@ -117,7 +117,7 @@ def log_table(figures, names):
 
 
 def load_table(figures):
-    """What signals and restarts take while something else goes on; ratios to nothing of the kind."""
+    """The duration of signals and restarts under load; ratios to no load."""
     def lines(title, cases, base, *path):
         return [row(f"{title}, {key}", dig(figures, *path) or {}, cases, key, micro, base) for key in ("p50", "p99")]
 
@@ -136,7 +136,7 @@ def load_table(figures):
 
 
 def status_table(figures):
-    """How long it takes to ask for the status."""
+    """The duration of a status request."""
     kinds = ("command", "request", "command again", "request again")
     return table(["status of 1,000 services", "`keepalive status`", "`GET /v1/status`", "`keepalive status` again",
                   "`GET /v1/status` again"],
@@ -144,7 +144,7 @@ def status_table(figures):
 
 
 def reload_table(figures):
-    """What is noticed of a reload."""
+    """The effect of a reload on clients."""
     found = figures["reload"]
     names = list(found)
 
@@ -163,7 +163,7 @@ def reload_table(figures):
 
 
 def cluster_table(figures):
-    """What two workers answer, and when one is back after its death; ratios to PM2."""
+    """The throughput of two workers, and the time to replace a dead one; ratios to PM2."""
     names = list({name: None for kind in ("kept", "new") for name in dig(figures, "cluster", kind) or ()})
     return table(["Node (ratio to PM2); nginx shows the limit of the load generator", *names], [
         *[row(f"2 workers, {kind} connections: requests in a second", dig(figures, "cluster", kind), names, "rate", plain,
@@ -174,7 +174,7 @@ def cluster_table(figures):
 
 
 def goals(figures):
-    """Each goal: what, the figure, what it is compared with, how many times that it may be."""
+    """Each goal: name, figure, reference and maximum ratio."""
     def of(measure, name, key):
         return dig(figures, measure, name, key)
 
@@ -205,7 +205,7 @@ def goals(figures):
 
 
 def goals_under_load(figures):
-    """The same for logs and for those who ask."""
+    """The same for logs and requests."""
     for what, title in (("signal", "signal to handler"), ("restart", "restart")):
         for key in ("p50", "p99"):
             found = dig(figures, "flood", what)
@@ -232,7 +232,7 @@ def goals_of_workers(figures):
 
 
 def goal_table(figures):
-    """What keepalive wants to reach, and does or does not."""
+    """The goals of keepalive, reached or not."""
     rows = []
     for title, value, reference, factor, show in goals(figures):
         if value is None or reference is None:
@@ -245,7 +245,7 @@ def goal_table(figures):
 
 
 def report(result, peers, loggers):
-    """All of it."""
+    """The whole report."""
     figures = result["figures"]
     command = "make bench QUICK=1" if result["quick"] else "make bench"
     parts = [

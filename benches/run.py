@@ -1,4 +1,4 @@
-"""One program as PID 1 of a fresh PID namespace, and what can be read of it from outside."""
+"""One program as PID 1 of a fresh PID namespace, and its figures as seen from outside."""
 
 import mmap
 import os
@@ -18,7 +18,7 @@ DEADLINE = 20.0
 
 
 class Failed(Exception):
-    """A program did not do what was waited for."""
+    """A program did not reach an expected state."""
 
 
 def wait_until(what, condition, pause=0.0005):
@@ -40,7 +40,7 @@ def removed(group):
 
 
 def cpu_of(process):
-    """CPU that all threads of a process have used, in nanoseconds."""
+    """CPU time of all threads of a process, in nanoseconds."""
     total = 0
     for task in os.listdir(f"{process}/task"):
         with open(f"{process}/task/{task}/schedstat", encoding="ascii") as file:
@@ -56,7 +56,7 @@ def shared_words(path):
 
 
 def variables(path, settings):
-    """The environment of a child: where its words are, and what it is told besides."""
+    """The environment of a child: the path of its words, and its settings."""
     return {"BENCH_SHM": path, **{f"BENCH_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
@@ -82,7 +82,7 @@ class Run:
             raise
 
     def _start(self, child, make_command, settings):
-        # What the program writes is beside what it reads: s6-svscan takes each folder for a service.
+        # The output is beside the input, because s6-svscan treats each folder as a service.
         path = os.path.join(self.folder, "shared")
         work = os.path.join(self.folder, "work")
         os.mkdir(work)
@@ -105,7 +105,7 @@ class Run:
             reader.stdin.close()
 
     def _group(self):
-        """What a program is told to be in a new group, where there can be one."""
+        """The variable that puts a program into a new group, if there can be one."""
         group = make_group()
         if group:
             self.groups.append(group)
@@ -113,7 +113,7 @@ class Run:
 
     def _remove_groups(self):
         for group in self.groups:
-            # A killed process leaves its group a moment after it has been waited for.
+            # A killed process leaves its group shortly after it has been reaped.
             wait_until(f"{group} to be empty", lambda group=group: removed(group))
         self.groups.clear()
 
@@ -145,22 +145,22 @@ class Run:
         self._remove_groups()
 
     def output(self):
-        """The last that the program wrote to its standard error."""
+        """The end of the stderr of the program."""
         with open(os.path.join(self.folder, "output"), "rb") as file:
             return file.read()[-300:].decode(errors="replace")
 
     def running(self):
-        """True; if it has ended that is a failure."""
+        """True; raises an error if it has exited."""
         if self.launcher.poll() is not None:
             raise Failed(f"ended with {self.launcher.returncode}: {self.output()}")
         return True
 
     def wait_for(self, word, least):
-        """Until the word has at least this value."""
+        """Waits until the word has at least this value."""
         wait_until(f"word {word} to be {least}", lambda: self.words[word] >= least or not self.running())
 
     def pid(self):
-        """PID 1, as the bench sees it."""
+        """The pid of PID 1 in the namespace of the bench."""
         wait_until("PID 1", lambda: self.words[PID])
         return self.words[PID]
 
@@ -175,27 +175,27 @@ class Run:
 
     def restart_latencies(self, begin, end):
         """Nanoseconds from each death to the birth after it, of the births with the numbers `begin` to `end`."""
-        # Births and deaths of one after the other; the first birth has the number 0.
+        # Births and deaths alternate; the first birth has the number 0.
         return [self.words[STAMPS + 2 * birth] - self.words[STAMPS + 2 * birth - 1] for birth in range(begin, end)]
 
     def end(self):
-        """Waits for the end that has been asked for, or comes by itself."""
+        """Waits until it exits."""
         self.launcher.wait(DEADLINE)
 
     def cpu(self):
-        """CPU that PID 1 has used, in nanoseconds."""
+        """CPU time of PID 1, in nanoseconds."""
         return cpu_of(f"/proc/{self.pid()}")
 
     def cpu_of_all(self, child):
-        """CPU that all processes but the measured children have used, in nanoseconds."""
+        """CPU time of all processes except the measured children, in nanoseconds."""
         return sum(cpu_of(process) for process in self._own(child))
 
     def population(self):
-        """How many processes the namespace has, zombies included."""
+        """The number of processes in the namespace, including zombies."""
         return sum(name.isdigit() for name in os.listdir(f"/proc/{self.pid()}/root/proc"))
 
     def children(self):
-        """The children of PID 1, as the bench sees them."""
+        """The children of PID 1 in the namespace of the bench."""
         pid = self.pid()
         found = set()
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -204,7 +204,7 @@ class Run:
         return found
 
     def _own(self, child):
-        """The /proc directories of all processes that are not the measured children."""
+        """The /proc directories of all processes except the measured children."""
         proc = f"/proc/{self.pid()}/root/proc"
         for name in os.listdir(proc):
             if name.isdigit() and os.readlink(f"{proc}/{name}/exe") != child:
@@ -221,7 +221,7 @@ class Run:
         return pss, dirty
 
     def switches(self, child):
-        """How often all processes of the supervisor, with all their threads, have got a CPU."""
+        """The number of wake-ups of all threads of all processes of the supervisor."""
         total = 0
         for process in self._own(child):
             for task in os.listdir(f"{process}/task"):

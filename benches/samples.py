@@ -1,4 +1,4 @@
-"""How samples are taken: all peers in turns (A B C, B C A, ...), medians and p99 of what they gave."""
+"""Takes samples of all peers in turns (A B C, B C A, ...), and computes medians and p99."""
 
 import math
 import statistics
@@ -8,12 +8,12 @@ import time
 
 from run import Failed, Run
 
-# What a program can do to a measure; anything else is a mistake of the bench.
+# Errors that a program can cause; any other error is a bug of the bench.
 FAILURES = (Failed, OSError, subprocess.TimeoutExpired)
 
 
 def percentile(samples, share):
-    """The smallest sample that so many of them do not exceed."""
+    """The smallest sample that this share of them does not exceed."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -29,7 +29,7 @@ def medians(values):
 
 
 def interleaved(peers, rounds):
-    """The peers, `rounds` times, each round beginning with another one."""
+    """The peers, `rounds` times, each round starting with another one."""
     for number in range(rounds):
         shift = number % len(peers) if peers else 0
         yield from peers[shift:] + peers[:shift]
@@ -68,7 +68,7 @@ class Sampler:
         return Run(self.peers.child, lambda folder: self.peers.supervisor(name, folder, modes), **settings)
 
     def _turns(self, peers, rounds, sample):
-        """peer -> what `sample(peer)` gave, in each round; a peer that fails is named and left out."""
+        """peer -> results of `sample(peer)` in each round; a peer that fails is named and omitted."""
         results = {name: [] for name in peers}
         for name in interleaved(peers, rounds):
             if results[name] is None:

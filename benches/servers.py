@@ -1,4 +1,4 @@
-"""Who has workers that serve a port, and how each is told to. Facts about a server stand here and nowhere else.
+"""The servers with workers for a port, and their configurations. Facts about a server are only here.
 
 In all of them the workers are the children of PID 1.
 """
@@ -11,7 +11,7 @@ import subprocess
 
 from run import Failed, wait_until
 
-# The program of keepalive's and PM2's workers: it ends when all that it has begun is answered, as both want it.
+# The worker program of keepalive and PM2: it exits when all its requests are answered, as both require.
 NODE = """
 'use strict';
 let stopping = false;
@@ -35,7 +35,7 @@ def app(environ, start_response):
     start_response('200 OK', [('Content-Length', '7')])
     return [b'served\\n']
 """
-# Who serves, and the programs that it takes. Of the programs the first is PID 1, but for keepalive, which is its own.
+# The servers and the programs that they need. The first program is PID 1, except for keepalive.
 PROGRAMS = {
     "keepalive": ["node"],
     "keepalive (reuseport)": ["node"],
@@ -47,7 +47,7 @@ PROGRAMS = {
 
 
 class Servers:
-    """Those that are there."""
+    """The installed ones."""
 
     def __init__(self, peers):
         self.keepalive = peers.path["keepalive"]
@@ -58,11 +58,11 @@ class Servers:
             if all(found):
                 self.path[name] = found
             missing.update((program, None) for program, path in zip(programs, found) if not path)
-        # Not by name: it is not keepalive that is missing.
+        # Without its name, because keepalive itself is installed.
         self.missing = list(missing)
 
     def those(self, *names):
-        """Of these the ones that are there."""
+        """The installed ones of these."""
         return [name for name in names if name in self.path]
 
     def command(self, name, folder, port, workers):
@@ -126,13 +126,13 @@ server {{ listen 127.0.0.1:{port}; location / {{ return 200 "served\\n"; }} }}
                 "--worker-tmp-dir=/dev/shm", "app:app"]
 
     def reload(self, name, run):
-        """Asks for new workers in the place of the old ones, and waits for the command, where it is one."""
+        """Starts a reload, and waits for its command, if it is one."""
         if name in ("nginx", "gunicorn"):
             os.kill(run.pid(), signal.SIGHUP)
             return
         words = [self.keepalive, "reload", "web"]
         if name == "PM2":
-            # In its namespace: if it does not find its daemon it starts another one, which then ends with the run.
+            # In its namespace: if it does not find its daemon it starts another one, which ends with the run.
             _, command, _, nsenter = self.path["PM2"]
             words = [nsenter, f"--target={run.pid()}", "--pid", "--mount", command, "reload", "web"]
         environment = {"PATH": os.environ["PATH"], "HOME": run.folder, "PM2_HOME": run.folder,
@@ -148,7 +148,7 @@ server {{ listen 127.0.0.1:{port}; location / {{ return 200 "served\\n"; }} }}
 
 
 def write(folder, name, text):
-    """A new file; its path."""
+    """Writes a new file and returns its path."""
     path = os.path.join(folder, name)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-//! What keepalive is made of besides its own code: whose licence, from where, and why.
+//! The dependencies of keepalive: their licence, their source and their reason.
 
 #![expect(
     clippy::disallowed_methods,
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Licence expressions that may go into an MIT-licensed binary. A new one wants a person to look at it.
+/// Licences that an MIT-licensed binary may include. A person must review a new one.
 const LICENCES: [&str; 5] = [
     "MIT",
     "MIT OR Apache-2.0",
@@ -23,7 +23,7 @@ const LICENCES: [&str; 5] = [
 ];
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// What `cargo metadata` says of every crate in the lock file that the shipped target can need: keepalive, the others.
+/// The `cargo metadata` of keepalive and of all other crates that the shipped target can need.
 fn crates() -> (Value, Vec<Value>) {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-musl"])
@@ -63,23 +63,23 @@ fn every_dependency_comes_from_the_public_registry() {
 }
 
 #[test]
-fn no_dependency_is_there_in_two_versions() {
+fn no_dependency_has_two_versions() {
     let mut versions = BTreeMap::<String, Vec<String>>::new();
     for package in &dependencies() {
         versions.entry(text(package, "name").to_owned()).or_default().push(text(package, "version").to_owned());
     }
     for (name, versions) in versions {
-        assert_eq!(versions.len(), 1, "{name} is there as {}", versions.join(" and "));
+        assert_eq!(versions.len(), 1, "{name} has the versions {}", versions.join(" and "));
     }
 }
 
-/// CONTRIBUTING.md: each dependency has its line of reason, and no line speaks of one that is gone.
+/// CONTRIBUTING.md: each dependency has a line with its reason, and no line is about a removed one.
 #[test]
-fn every_dependency_has_its_line_of_reason() {
+fn every_dependency_has_a_documented_reason() {
     let contributing = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/CONTRIBUTING.md")).unwrap();
     let own = crates().0;
     let all = own["dependencies"].as_array().unwrap().iter().map(|dependency| text(dependency, "name"));
-    // For its tests keepalive depends on itself, with the scripted child.
+    // keepalive depends on itself for its tests, with the puppet.
     let mut declared: Vec<&str> = all.filter(|name| *name != "keepalive").collect();
     let mut reasoned: Vec<&str> = contributing
         .lines()

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_terminal_limits_a_table_unless_columns_are_said() {
+    fn only_a_terminal_or_columns_limits_the_width_of_a_table() {
         let said = |text: &str| Some(OsString::from(text));
         assert_eq!(columns(Some(100), said("60"), 80), 100);
         assert_eq!(columns(Some(10), None, 80), MIN_COLUMNS);

@@ -115,7 +115,7 @@ fn a_name_selects_a_service_or_an_instance() {
         let mut chosen = sample();
         chosen.select(&names).map_err(str::to_owned)?;
         let ids: Vec<String> = chosen.instances().map(|instance| instance.name().to_owned()).collect();
-        // What is left of the JSON is the same.
+        // The rest of the JSON is unchanged.
         let mut value = answer();
         chosen.retain_selected(&mut value);
         assert!(status(value).instances().map(StatusEntry::name).eq(&ids));

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_shown_without_what_steers_a_terminal() {
+    fn an_invalid_line_is_shown_without_control_characters() {
         check_event("no json\x1b[2J\n\n{\"event\":\"events_dropped\",\"count\":3}\n", "no json [2J\n");
     }
 

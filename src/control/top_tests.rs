@@ -1,4 +1,4 @@
-//! What is on the screen.
+//! Tests of frames on the screen.
 
 use serde_json::json;
 

@@ -11,8 +11,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, SignalActions};
 
-/// A port of the loopback device for the sockets of one test. The kernel gives it to nobody else while the returned socket
-/// is bound to it. That one never listens, so whoever sets `SO_REUSEADDR` can bind it too, socket(7).
+/// A port of the loopback device for the sockets of one test. The kernel does not assign it to other sockets while the
+/// returned socket is bound to it. That one never listens, so sockets with `SO_REUSEADDR` can bind it too, socket(7).
 fn reserve_port() -> (SocketAddr, OwnedFd) {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
@@ -96,7 +96,7 @@ fn a_changed_nonblocking_binds_a_second_socket_and_old_processes_keep_theirs() {
     }
 }
 
-/// How many of 40 connections wait at each socket.
+/// The number of connections, out of 40, that wait at each socket.
 fn spread(sockets: &Sockets, port: SocketAddr) -> Vec<usize> {
     let connections: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(port).unwrap()).collect();
     let waiting = |bound: &BoundSocket| {
@@ -119,10 +119,10 @@ fn connections_go_to_the_new_socket_once_it_is_served_and_back_after_a_rollback(
     let mut sockets = Sockets::new(&old_plan);
     given(&mut sockets, id(0, 0), &before);
     sockets.apply_config(&new_plan);
-    assert_eq!(spread(&sockets, port), [40, 0], "nobody serves the new one");
+    assert_eq!(spread(&sockets, port), [40, 0], "the new socket is not served");
     given(&mut sockets, id(0, 0).surge(), &after);
     sockets.prefer_those_of(id(0, 0));
-    assert_eq!(spread(&sockets, port), [40, 0], "one of the old ones is ready");
+    assert_eq!(spread(&sockets, port), [40, 0], "an old instance is ready");
     sockets.prefer_those_of(id(0, 0).surge());
     assert_eq!(spread(&sockets, port), [0, 40]);
     let living = || [(id(0, 0), &before), (id(0, 0).surge(), &after)].into_iter();
@@ -132,8 +132,8 @@ fn connections_go_to_the_new_socket_once_it_is_served_and_back_after_a_rollback(
     sockets.apply_config(&new_plan);
     assert_eq!(spread(&sockets, port), [0, 40]);
     sockets.release(&new_plan, no_processes);
-    assert_eq!(spread(&sockets, port), [40], "the new one is left");
-    // From now on it is the old one.
+    assert_eq!(spread(&sockets, port), [40], "only the new socket is left");
+    // Now it is the old socket.
     sockets.apply_config(&old_plan);
     assert_eq!(spread(&sockets, port), [40, 0]);
     given(&mut sockets, id(0, 1), &before);
@@ -235,7 +235,7 @@ fn a_new_plan_closes_only_unused_sockets() {
     let had = given(&mut sockets, id(0, 0), &before);
     let new_plan = plan(&[&after]);
     sockets.apply_config(&new_plan);
-    // The old one still runs, and may be started again if the new one does not work.
+    // The old process still runs, and a rollback may start it again.
     sockets.release(&new_plan, || [(id(0, 0), &before)].into_iter());
     assert_eq!(given(&mut sockets, id(0, 0), &before), had);
     let has = given(&mut sockets, id(0, 0), &after);

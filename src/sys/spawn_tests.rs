@@ -157,7 +157,7 @@ fn descriptors_get_their_numbers_even_if_these_are_in_use() {
     let open = |path| std::fs::File::open(path).unwrap();
     let (null, zero, full) = (open("/dev/null"), open("/dev/zero"), open("/dev/full"));
     let number = |file: &std::fs::File| u8::try_from(file.as_raw_fd()).unwrap();
-    // Each has the number that another is to get.
+    // Each has the number that another one must get.
     let swapped = [
         (number(&zero), null.as_fd()),
         (number(&full), zero.as_fd()),

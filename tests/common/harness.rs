@@ -1,4 +1,4 @@
-//! Starting the real program, reading what it says, waiting with one deadline, cleaning up.
+//! Starts the real program, reads its output, waits with one deadline, and cleans up.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -19,19 +19,19 @@ use crate::wait::Deadline;
 pub(crate) const KEEPALIVE: &str = env!("CARGO_BIN_EXE_keepalive");
 pub(crate) const PUPPET: &str = env!("CARGO_BIN_EXE_puppet");
 
-/// How often is looked whether what is waited for has come.
+/// The interval between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(2);
-/// How often somebody who can wait for what is to come looks at the deadline.
+/// The interval between two checks of the deadline in a blocking wait.
 const BETWEEN_DEADLINES: Duration = Duration::from_secs(1);
 
-/// Says loudly that a test cannot run here; a failure where `KEEPALIVE_TEST_NO_SKIP=1`.
+/// Reports loudly that a test cannot run here; with `KEEPALIVE_TEST_NO_SKIP=1` it fails.
 pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(std::env::var_os("KEEPALIVE_TEST_NO_SKIP").is_none_or(|value| value != "1"), "{test}: {reason}");
     eprintln!("\n*** SKIPPED: {test}: {reason} ***\n");
 }
 
-/// Whether we are root; skips otherwise.
+/// Whether the test runs as root; skips otherwise.
 pub(crate) fn have_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -40,7 +40,7 @@ pub(crate) fn have_root() -> bool {
     root
 }
 
-/// Whether PID namespaces can be made; skips otherwise.
+/// Whether PID namespaces can be created; skips otherwise.
 pub(crate) fn have_namespaces() -> bool {
     let probe =
         Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).stderr(Stdio::null()).status();
@@ -51,7 +51,7 @@ pub(crate) fn have_namespaces() -> bool {
     possible
 }
 
-/// Where keepalive is to run.
+/// The place where keepalive runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// As a child of the test.
@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-/// Runs `test` with keepalive in each of the places that there are on this machine. A failure names the place.
+/// Runs `test` with keepalive in each place that this machine supports. A failure names the place.
 #[track_caller]
 pub(crate) fn in_every_place(mut test: impl FnMut(Place)) {
     let places: &[Place] = if have_namespaces() { &[Place::Child, Place::Init] } else { &[Place::Child] };
@@ -94,7 +94,7 @@ impl Drop for NamedOnFailure {
     }
 }
 
-/// A program that is to be started.
+/// A program to start.
 pub(crate) struct Run {
     pub(crate) command: Command,
     place: Place,
@@ -113,7 +113,7 @@ impl Run {
         Self::init(place, options, &[&[PUPPET], verb].concat())
     }
 
-    /// These words, at this place.
+    /// Runs these words in this place.
     pub(crate) fn words(place: Place, words: &[&str]) -> Self {
         let prefix: &[&str] = match place {
             Place::Child => &[],
@@ -123,7 +123,7 @@ impl Run {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Not the one of whoever runs the tests: there may be directories in it that a user may not enter.
+        // The PATH of the tests may have directories that other users cannot enter.
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let mark = Mark::new();
         command.env(Mark::NAME, &mark.0);
@@ -150,7 +150,7 @@ impl Run {
         Running { child, place: self.place, lines, stderr, stdin, ended: false, mark: self.mark }
     }
 
-    /// Starts it, waits for its end and gives back the exit code, and what it said on stdout and stderr.
+    /// Starts it, waits until it exits, and returns the exit code, stdout and stderr.
     pub(crate) fn finish(self) -> (i32, String, String) {
         let mut running = self.start();
         let code = running.end();
@@ -159,7 +159,7 @@ impl Run {
     }
 }
 
-/// A program that has been started. Dropping it kills it and all below it.
+/// A running program. Dropping it kills it and all its descendants.
 pub(crate) struct Running {
     pub(crate) child: Child,
     place: Place,
@@ -178,7 +178,7 @@ impl Running {
             Err(RecvTimeoutError::Timeout) => None,
             other => Some(other),
         });
-        next.expect("another line on stdout, which has ended")
+        next.expect("another line on stdout before its end")
     }
 
     /// The next line on stdout, which must be this.
@@ -187,7 +187,7 @@ impl Running {
         assert_eq!(self.line(), line);
     }
 
-    /// Waits for `NAME NUMBER` and gives back the number.
+    /// Waits for `NAME NUMBER` and returns the number.
     #[track_caller]
     pub(crate) fn number(&self, name: &str) -> i32 {
         let line = self.line();
@@ -195,13 +195,13 @@ impl Running {
         number.unwrap_or_else(|| panic!("`{name} NUMBER` expected, found `{line}`"))
     }
 
-    /// Waits for a puppet's `ready`. Its id, in its own namespace.
+    /// Waits for `ready` of a puppet and returns its pid in its own namespace.
     #[track_caller]
     pub(crate) fn ready(&self) -> Pid {
         Pid::new(self.number("ready")).unwrap()
     }
 
-    /// The process that is keepalive, as seen from here.
+    /// The pid of keepalive in the namespace of the test.
     #[track_caller]
     pub(crate) fn keepalive(&self) -> Pid {
         let own = Pid::new(self.child.id().cast_signed()).unwrap();
@@ -214,7 +214,7 @@ impl Running {
         }
     }
 
-    /// The only child of keepalive, as seen from here.
+    /// The pid of the only child of keepalive in the namespace of the test.
     #[track_caller]
     pub(crate) fn command(&self) -> Pid {
         let keepalive = self.keepalive();
@@ -226,7 +226,7 @@ impl Running {
         signal_process(self.keepalive(), signal).expect("keepalive can be signalled");
     }
 
-    /// Waits for its end and gives back the exit code. (unshare(1) passes its child's on.)
+    /// Waits until it exits and returns the exit code. (unshare(1) exits with the code of its child.)
     #[track_caller]
     pub(crate) fn end(&mut self) -> i32 {
         let status = wait_until("the end of the program", || self.child.try_wait().expect("a child"));
@@ -234,7 +234,7 @@ impl Running {
         status.code().unwrap_or_else(|| panic!("{status}"))
     }
 
-    /// All that it said on stderr, after its end.
+    /// Its stderr, after it has exited.
     pub(crate) fn stderr(&mut self) -> String {
         self.stderr.take().map(|reader| reader.join().unwrap()).unwrap_or_default()
     }
@@ -247,12 +247,12 @@ impl Drop for Running {
             self.child.wait().ok();
         }
         self.mark.kill_all();
-        // keepalive takes it away itself, unless it was killed.
+        // keepalive removes it itself unless it was killed.
         std::fs::remove_file(self.mark.socket()).ok();
     }
 }
 
-/// What all processes that a test has started have in their environment, so that none outlives it, whatever it does.
+/// A variable in the environment of all processes of a test, by which they are found and killed at its end.
 struct Mark(String);
 
 impl Mark {
@@ -260,17 +260,17 @@ impl Mark {
 
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Who loses his parent comes to us, not to an init that perhaps does not reap.
+        // The test adopts orphans, because an init might not reap them.
         keepalive::sys::process::become_subreaper().expect("a subreaper");
         Self(format!("{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The control socket, which may not be that of another test.
+    /// The path of the control socket, different for each test.
     fn socket(&self) -> PathBuf {
         std::env::temp_dir().join(format!("keepalive-{}sock", self.0))
     }
 
-    /// Until none is found: a killed process may have started another just before.
+    /// Repeats until none is found: a killed process may have started another one just before.
     fn kill_all(&self) {
         let marker = format!("{}={}", Self::NAME, self.0).into_bytes();
         let is_marked = |pid: Pid| {
@@ -290,14 +290,15 @@ impl Mark {
             }
             killed.iter().for_each(|pid| wait_for_death(*pid));
         }
-        // Those that have become our children; the others are somebody else's to reap. Nobody else has their ids.
+        // This reaps those that are children of the test. Others are reaped by their parents. The pids are not reused
+        // meanwhile.
         for pid in killed {
             keepalive::sys::wait::reap(pid).ok();
         }
     }
 }
 
-/// Waits until `probe` gives something.
+/// Waits until `probe` returns a value.
 #[track_caller]
 pub(crate) fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let mut deadline = Deadline::new();
@@ -305,7 +306,7 @@ pub(crate) fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         if let Some(found) = probe() {
             return found;
         }
-        assert!(!deadline.is_over(), "waited in vain for {what}");
+        assert!(!deadline.is_over(), "timed out waiting for {what}");
         std::thread::sleep(INTERVAL);
     }
 }
@@ -316,7 +317,7 @@ pub(crate) fn wait_for_state(pid: Pid, state: u8) -> Stat {
     wait_until(&format!("{pid} to be {}", char::from(state)), || procfs::stat(pid).filter(|stat| stat.state == state))
 }
 
-/// Waits until there is no process with this id any more.
+/// Waits until no process has this pid.
 #[track_caller]
 pub(crate) fn wait_for_death(pid: Pid) {
     wait_until(&format!("{pid} to be gone"), || procfs::stat(pid).is_none_or(|stat| stat.is_dead()).then_some(()));
@@ -329,12 +330,12 @@ fn executable(pid: Pid) -> PathBuf {
 /// A field of /proc/PID/status.
 #[track_caller]
 pub(crate) fn status_field(pid: Pid, name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process exists");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
 }
 
-/// A pipe that is full, with nobody who reads: what is kept open, and what is to be written to.
+/// A full pipe without an active reader: the end to keep open, and the end to write to.
 pub(crate) fn stalled_pipe() -> (OwnedFd, OwnedFd) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
@@ -354,7 +355,7 @@ pub(crate) fn stalled_socket() -> (OwnedFd, OwnedFd) {
     (reader.into(), writer.into())
 }
 
-/// A directory that everyone may enter, removed at the end.
+/// A directory that everyone may enter; it is removed when dropped.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -371,7 +372,7 @@ impl Directory {
         &self.0
     }
 
-    /// Writes a file with this mode and gives back its path.
+    /// Writes a file with this mode and returns its path.
     pub(crate) fn file(&self, name: &str, content: &[u8], mode: u32) -> String {
         let path = self.0.join(name);
         std::fs::write(&path, content).unwrap();

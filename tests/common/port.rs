@@ -1,12 +1,12 @@
-//! Ports that a test gives to the programs it starts.
+//! Ports for the programs that a test starts.
 //!
-//! A port that is bound to find a free one, and let go so that a program can bind it, may be somebody else's by then. The
-//! test keeps it instead: with a socket that is bound and never listens. socket(7), `SO_REUSEADDR`: "a socket may bind,
-//! except when there is an active listening socket bound to the address"; both sockets must have the option. Rust,
-//! keepalive and all the servers of these tests set it.
+//! If a test binds a free port and closes it again for a program, another process may bind it first. So the test keeps
+//! a socket that is bound and never listens. socket(7), `SO_REUSEADDR`: "a socket may bind, except when there is an
+//! active listening socket bound to the address"; both sockets must have the option. Rust, keepalive and all servers of
+//! these tests set it.
 //!
-//! It is set here after bind(2). Before, whoever has the port already would be joined instead of refused. The kernel
-//! gives a port that is bound so to nobody who asks for any port, neither by bind(2) nor by connect(2), ip(7).
+//! It is set here after bind(2), so that bind(2) fails if another socket has the port. The kernel does not assign such
+//! a port to other sockets, neither in bind(2) nor in connect(2), ip(7).
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -25,7 +25,7 @@ pub(crate) struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// One that the kernel chooses.
+    /// A port that the kernel chooses.
     pub(crate) fn any() -> Self {
         Self::reserve(0).unwrap()
     }
@@ -35,7 +35,7 @@ impl ReservedPort {
         (81..1024).find_map(|number| Self::reserve(number).ok()).unwrap()
     }
 
-    /// Two, whose numbers have the last digits 0 and 1 and all others in common.
+    /// Two ports whose numbers end with 0 and 1 and are otherwise equal.
     pub(crate) fn pair() -> [Self; 2] {
         let pair = |tens: u16| Some([Self::reserve(tens * 10).ok()?, Self::reserve(tens * 10 + 1).ok()?]);
         (1100..3200).find_map(pair).unwrap()
@@ -43,7 +43,7 @@ impl ReservedPort {
 
     fn reserve(number: u16) -> Result<Self, Errno> {
         let socket = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // ipv6(7): then `[::]` is all addresses of IPv4 too.
+        // ipv6(7): then `[::]` includes all IPv4 addresses.
         setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
         let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, number, 0, 0);
         bind(socket.as_raw_fd(), &SockaddrIn6::from(address))?;

@@ -10,19 +10,19 @@ use keepalive::sys::procfs;
 
 use crate::harness::{KEEPALIVE, PUPPET, Place, Run, Running, wait_until};
 
-/// A program on the terminal, and the terminal's other side. What is echoed there is so little that nobody has to read.
+/// A program on the terminal, and the master side of the terminal. The echo is short enough to fit in its buffer.
 pub(crate) struct Session {
     pub(crate) running: Running,
     pub(crate) keyboard: File,
-    /// To the puppet that is the shell, if there is one.
+    /// The command channel to the puppet that acts as the shell, if there is one.
     commands: Option<File>,
 }
 
 impl Session {
-    /// Starts `words` with the terminal as stdin; what is said comes on a pipe, so that no echo is in it.
+    /// Starts `words` with the terminal as stdin. The output goes to a pipe, so it has no echo.
     pub(crate) fn start(place: Place, words: &[&str], commands: Option<OwnedFd>, control: Option<File>) -> Self {
         let (master, slave) = open_pty();
-        // As log-in programs do: whoever runs the tests in the background has them started with these ignored.
+        // As login programs do. Tests that run in the background are started with these signals ignored.
         let words = [&["env", "--default-signal=HUP,INT,QUIT"], words].concat();
         let mut run = Run::words(place, &words);
         run.command.stdin(Stdio::from(slave));

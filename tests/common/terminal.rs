@@ -26,7 +26,7 @@ pub(crate) struct Terminal {
     pub(crate) program: Child,
     keyboard: File,
     screen: Receiver<Vec<u8>>,
-    /// What has been on the screen below what was waited for.
+    /// The output after the last text that a test waited for.
     pub(crate) seen: String,
 }
 
@@ -36,12 +36,12 @@ impl Terminal {
         let (keyboard, slave) = open_pty();
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let program = command.stdin(stdio(&slave)).stdout(stdio(&slave)).stderr(stdio(&slave)).spawn().unwrap();
-        // The command keeps copies of the slave, as long as it lives.
+        // `command` has copies of the slave until it is dropped.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         drop(slave);
         let mut master = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
-        // Ends with EIO when the last of the other side is closed.
+        // Ends with EIO when the last descriptor of the slave is closed.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = master.read(&mut buffer) {
@@ -55,7 +55,7 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` shows up below what earlier calls have waited for.
+    /// Waits until `text` appears after the texts of earlier calls.
     #[track_caller]
     pub(crate) fn wait_for_text(&mut self, text: &str) {
         let end = wait_for(
@@ -70,7 +70,7 @@ impl Terminal {
         self.seen.drain(..end);
     }
 
-    /// Waits until the program has ended; its exit code and the rest of the screen.
+    /// Waits until the program exits and returns its exit code and the rest of the output.
     #[track_caller]
     pub(crate) fn wait_for_end(mut self) -> (Option<i32>, String) {
         let status = wait_for(|| "the end of the program".to_owned(), || self.program.try_wait().unwrap());
@@ -105,7 +105,7 @@ fn set_size(terminal: &File) {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Only if the test has failed is it still there. It may have more to end than itself.
+        // The program still runs only if the test has failed. It may have processes to stop.
         let id = i32::try_from(self.program.id()).unwrap();
         let end = Instant::now() + EXIT_TIMEOUT;
         while let Ok(None) = self.program.try_wait() {

@@ -28,7 +28,7 @@ impl Deadline {
         self.left.is_zero()
     }
 
-    /// By the clock, as the machine is now: for what can wait for so long and not look again.
+    /// The deadline in real time on this machine, for blocking waits without further checks.
     pub(crate) fn by_the_clock() -> Duration {
         DEADLINE * crowd()
     }
@@ -54,7 +54,7 @@ pub(crate) fn wait_for<T>(what: impl FnOnce() -> String, mut look: impl FnMut() 
         if let Some(found) = look() {
             return found;
         }
-        assert!(!deadline.is_over(), "never happened: {}", what());
+        assert!(!deadline.is_over(), "timed out waiting for this: {}", what());
         thread::sleep(PAUSE);
     }
 }

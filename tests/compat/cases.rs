@@ -1,23 +1,23 @@
-//! What is asked on a command line and answered at once: a file for each init, true of the original and of us.
+//! Command lines with an immediate result: one file for each init, valid for the original and for keepalive.
 //!
-//! `$ SCRIPT` is for the shell, with the init as `$INIT`; after it come the exit code, `> ` and a line of stdout, `! ` and
-//! a line of stderr. Process ids are `#`. Lines of stderr come from two processes, so that their order is no matter.
+//! `$ SCRIPT` is run by the shell, with the init as `$INIT`. The exit code follows, then lines of stdout after `> ` and
+//! lines of stderr after `! `. Process ids are `#`. Lines of stderr come from two processes, so their order is ignored.
 
 use crate::harness::Place;
 use crate::subject::Subject;
 
 #[test]
-fn tini_answers_as_its_cases_say() {
+fn tini_passes_its_cases() {
     check("tini", include_str!("cases/tini.txt"));
 }
 
 #[test]
-fn dumb_init_answers_as_its_cases_say() {
+fn dumb_init_passes_its_cases() {
     check("dumb-init", include_str!("cases/dumb-init.txt"));
 }
 
 #[test]
-fn catatonit_answers_as_its_cases_say() {
+fn catatonit_passes_its_cases() {
     check("catatonit", include_str!("cases/catatonit.txt"));
 }
 
@@ -27,7 +27,7 @@ fn check(name: &str, cases: &str) {
     let mut wrong = Vec::new();
     let mut count = 0;
     for block in blocks {
-        let (script, expected) = block.split_once('\n').expect("a script and what comes of it");
+        let (script, expected) = block.split_once('\n').expect("a script and its result");
         let expected = expected.trim_end().to_owned();
         for subject in &subjects {
             let found = answer(subject, script);
@@ -38,10 +38,10 @@ fn check(name: &str, cases: &str) {
         count += 1;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 5, "the cases of {name} have not been read");
+    assert!(count > 5, "too few cases of {name} have been parsed");
 }
 
-/// As the file would have it.
+/// The answer in the format of the file.
 fn answer(subject: &Subject, script: &str) -> String {
     let (code, stdout, stderr) = subject.script(Place::Child, script).finish();
     let mut lines: Vec<String> = anonymous(subject, &stdout).lines().map(|line| format!("> {line}")).collect();
@@ -54,7 +54,7 @@ fn answer(subject: &Subject, script: &str) -> String {
 
 /// `text` without the path of the init and without process ids.
 fn anonymous(subject: &Subject, text: &str) -> String {
-    // Debian's catatonit is older; what is tested here is the same.
+    // Debian has an older catatonit with the same behaviour in these cases.
     let mut text = text.replace(subject.path(), "$INIT").replace("0.1.7_catatonit", "0.2.1_catatonit");
     for before_id in ["PID ", "pid=", "pid '", "pid: '", "pid1 (", "child process ", "(catatonit:", " tini (", "group "]
     {

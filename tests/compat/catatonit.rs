@@ -1,4 +1,4 @@
-//! catatonit 0.2.1; what Debian has may be older, where that shows a test says so.
+//! catatonit 0.2.1. Debian may have an older version; tests that depend on the version say so.
 
 use std::path::PathBuf;
 
@@ -12,13 +12,13 @@ use crate::harness::{
 use crate::session::{CTRL_C, Session};
 use crate::subject::{Subject, field, pending, signal_bits};
 
-fn everyone() -> Vec<Subject> {
+fn subjects() -> Vec<Subject> {
     Subject::all("catatonit")
 }
 
 #[test]
-fn signals_reach_the_child_alone_and_with_g_its_group() {
-    for init in everyone() {
+fn signals_reach_only_the_child_and_with_g_its_group() {
+    for init in subjects() {
         in_every_place(|place| {
             for (options, count) in [([].as_slice(), 1), (&["-g"], 2)] {
                 let running = init.puppet(place, options, &["with-companion", "report-signals"]).start();
@@ -33,10 +33,10 @@ fn signals_reach_the_child_alone_and_with_g_its_group() {
     }
 }
 
-// On purpose: catatonit leaves those of faults to their default action, which PID 1 never hears.
+// On purpose: catatonit does not forward signals of faults. PID 1 ignores their default action.
 #[test]
-fn signals_are_forwarded_but_those_of_the_terminal() {
-    for init in everyone() {
+fn all_signals_except_those_of_the_terminal_are_forwarded() {
+    for init in subjects() {
         in_every_place(|place| {
             let running = init.puppet(place, &[], &["report-signals"]).start();
             running.ready();
@@ -50,7 +50,7 @@ fn signals_are_forwarded_but_those_of_the_terminal() {
                     running.send(signal);
                     running.expect(&format!("signal {}", signal.number()));
                 } else if place == Place::Init {
-                    // Dropped: the next line is of the next one.
+                    // This signal is dropped, so the next line is that of the next signal.
                     running.send(signal);
                 }
             }
@@ -60,8 +60,8 @@ fn signals_are_forwarded_but_those_of_the_terminal() {
 
 // On purpose: catatonit leaves SIGTSTP, SIGTTIN and SIGTTOU blocked in the child.
 #[test]
-fn the_child_has_mask_dispositions_group_and_descriptors_as_catatonit_found_them() {
-    for init in everyone() {
+fn the_child_inherits_mask_dispositions_and_descriptors_and_leads_a_group() {
+    for init in subjects() {
         in_every_place(|place| {
             let changes = ["block=10", "block=12", "ignore=1", "ignore=13"];
             let (code, state, stderr) = init.puppet_after(place, &changes, &[], &["state"]).finish();
@@ -78,8 +78,8 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_catatonit_found_them
 }
 
 #[test]
-fn the_exit_code_is_the_childs_or_128_and_its_signal() {
-    for init in everyone() {
+fn the_exit_code_is_that_of_the_child_or_128_plus_its_signal() {
+    for init in subjects() {
         in_every_place(|place| {
             for (verb, code) in [(["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)] {
                 assert_eq!(init.puppet(place, &[], &verb).finish().0, code, "{verb:?}");
@@ -90,23 +90,23 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
 
 // fork(2): EAGAIN, RLIMIT_NPROC.
 #[test]
-fn where_no_process_can_be_made_it_says_so_twice() {
+fn a_failed_fork_is_reported_twice() {
     if !have_root() {
         return;
     }
-    for init in everyone() {
+    for init in subjects() {
         let script = "exec prlimit --nproc=1 setpriv --reuid=12345 \"$INIT\" -- true";
         let (code, _, stderr) = init.script(Place::Child, script).finish();
         let (fork, spawn) = ("failed to fork child", "failed to spawn pid1");
-        let said: Vec<_> = stderr.lines().filter_map(|line| line.split_once("): ")).map(|(_, text)| text).collect();
+        let messages: Vec<_> = stderr.lines().filter_map(|line| line.split_once("): ")).map(|(_, text)| text).collect();
         let expected = [fork, spawn].map(|what| format!("{what}: Resource temporarily unavailable"));
-        assert_eq!((code, said), (1, expected.each_ref().map(String::as_str).to_vec()), "{stderr}");
+        assert_eq!((code, messages), (1, expected.each_ref().map(String::as_str).to_vec()), "{stderr}");
     }
 }
 
-// Two processes say it, in pieces, so that lines of the original may be torn: it is asked until they are whole.
+// Two processes of the original write lines in pieces, so lines may be mixed. The run is repeated until they are not.
 #[test]
-fn told_to_debug_it_says_what_it_does_and_that_there_is_no_terminal() {
+fn the_debug_log_names_each_step_and_the_missing_terminal() {
     let no_terminal = [
         "DEBUG: setting foreground process failed: no tty present: Inappropriate ioctl for device",
         "INFO: using stdin as tty fd: could not open /dev/tty: No such device or address",
@@ -115,29 +115,29 @@ fn told_to_debug_it_says_what_it_does_and_that_there_is_no_terminal() {
     let executed = ["DEBUG: pid1 (#) spawned: true", nobody];
     let failed =
         ["DEBUG: pid1 (#) spawned: /nonexistent", "ERROR: failed to exec pid1: No such file or directory", nobody];
-    for init in everyone() {
-        for (program, told) in [("true", &executed[..]), ("/nonexistent", &failed)] {
-            let mut expected = [&no_terminal[..], told].concat();
+    for init in subjects() {
+        for (program, steps) in [("true", &executed[..]), ("/nonexistent", &failed)] {
+            let mut expected = [&no_terminal[..], steps].concat();
             expected.sort_unstable();
-            let told = || {
+            let messages = || {
                 let mut run = init.script(Place::Child, &format!("exec setsid -w \"$INIT\" -- {program}"));
                 run.command.env("CATATONIT_DEBUG", "");
                 without_ids(&run.finish().2)
             };
             if init.is_ours {
-                assert_eq!(told(), expected);
+                assert_eq!(messages(), expected);
             } else {
-                wait_until("lines that are whole", || (told() == expected).then_some(()));
+                wait_until("complete lines", || (messages() == expected).then_some(()));
             }
         }
     }
 }
 
-/// Its lines in order, `SEVERITY: TEXT`, with `(#)` for every number in parentheses.
-fn without_ids(said: &str) -> Vec<String> {
+/// The sorted lines as `SEVERITY: TEXT`, with `(#)` for every number in parentheses.
+fn without_ids(log: &str) -> Vec<String> {
     let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let mut lines = Vec::new();
-    for line in said.lines() {
+    for line in log.lines() {
         let (severity, text) = line.split_once(" (catatonit:").unwrap_or_default();
         let text = text.split_once("): ").map_or("", |(_, text)| text);
         let parts = text.split('(').map(|part| match part.split_once(')') {
@@ -152,17 +152,17 @@ fn without_ids(said: &str) -> Vec<String> {
 
 #[test]
 fn orphans_are_reaped() {
-    for init in everyone() {
+    for init in subjects() {
         if have_namespaces() {
-            let (code, said, stderr) = init.puppet(Place::Init, &[], &["orphans", "1200"]).finish();
-            assert_eq!((code, said.as_str()), (0, "made 1200\nnone left"), "{stderr}");
+            let (code, stdout, stderr) = init.puppet(Place::Init, &[], &["orphans", "1200"]).finish();
+            assert_eq!((code, stdout.as_str()), (0, "made 1200\nnone left"), "{stderr}");
         }
     }
 }
 
 #[test]
-fn paused_it_reaps_and_waits_for_an_end() {
-    for init in everyone() {
+fn the_pause_mode_reaps_until_sigterm_or_sigint() {
+    for init in subjects() {
         in_every_place(|place| {
             for end in [Signal::TERM, Signal::INT] {
                 let mut run = init.script(place, "\"$PUPPET\" echo <&0 & exec \"$INIT\" -P -- x y");
@@ -170,7 +170,7 @@ fn paused_it_reaps_and_waits_for_an_end() {
                 let mut running = run.start();
                 running.ready();
                 let pid = running.keepalive();
-                wait_until("it to hold signals", || holds_signals(&init, pid).then_some(()));
+                wait_until("the init to block signals", || holds_signals(&init, pid).then_some(()));
                 for signal in [Signal::HUP, Signal::USR1, Signal::QUIT, Signal::TSTP] {
                     running.send(signal);
                 }
@@ -184,10 +184,10 @@ fn paused_it_reaps_and_waits_for_an_end() {
     }
 }
 
-// wait(2): an ignored SIGCHLD lets the kernel reap. catatonit waits for ever then.
+// wait(2): with SIGCHLD ignored, the kernel reaps. catatonit then waits forever.
 #[test]
-fn an_ignored_sigchld_hides_the_childs_end_from_catatonit_and_not_from_us() {
-    for init in everyone() {
+fn an_ignored_sigchld_hides_the_exit_of_the_child_only_from_catatonit() {
+    for init in subjects() {
         let mut running = init.puppet_after(Place::Child, &["ignore=17"], &[], &["end-on-term", "5"]).start();
         let child = running.ready();
         running.send(Signal::TERM);
@@ -196,20 +196,20 @@ fn an_ignored_sigchld_hides_the_childs_end_from_catatonit_and_not_from_us() {
             assert_eq!(running.end(), 5);
         } else {
             wait_for_death(child);
-            // A round of its loop.
+            // One iteration of its loop.
             running.send(Signal::USR1);
             let pid = running.keepalive();
-            wait_until("the signal to be taken", || (pending(pid) == 0).then_some(()));
+            wait_until("the signal to be handled", || (pending(pid) == 0).then_some(()));
             wait_for_state(pid, b'S');
             assert_eq!(running.child.try_wait().unwrap(), None);
         }
     }
 }
 
-// On purpose: write(2) raises SIGPIPE, which catatonit forwards.
+// On purpose: write(2) raises SIGPIPE, and catatonit forwards it.
 #[test]
-fn a_stderr_that_is_closed_kills_the_child_of_catatonit_and_not_ours() {
-    for init in everyone() {
+fn a_closed_stderr_kills_only_the_child_of_catatonit() {
+    for init in subjects() {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(reader);
         let mut run = init.puppet(Place::Child, &[], &["echo"]);
@@ -225,16 +225,16 @@ fn a_stderr_that_is_closed_kills_the_child_of_catatonit_and_not_ours() {
     }
 }
 
-// That of 0.2.1; before, it stayed where it had been started.
+// As 0.2.1 does. Older versions keep the working directory.
 #[test]
-fn our_directory_is_the_root_and_not_the_childs() {
+fn keepalive_changes_to_the_root_directory_and_the_child_does_not() {
     let init = Subject::ours("catatonit");
     let mut run = init.puppet(Place::Child, &[], &["echo"]);
     run.command.current_dir("/tmp");
     let running = run.start();
     let child = running.ready();
     let own = running.keepalive();
-    wait_until("it to leave", || (directory(own).to_str() == Some("/")).then_some(()));
+    wait_until("the init to change its directory", || (directory(own).to_str() == Some("/")).then_some(()));
     assert_eq!(directory(child).to_str(), Some("/tmp"));
 }
 
@@ -242,10 +242,10 @@ fn directory(pid: Pid) -> PathBuf {
     std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap()
 }
 
-/// Ours waits in rt_sigtimedwait(2), while which nothing counts as held; to leave its directory is the last that it does
-/// before.
+/// Whether the init blocks signals. keepalive waits in rt_sigtimedwait(2), during which no signal counts as blocked.
+/// Its last step before is to change its directory.
 fn holds_signals(init: &Subject, pid: Pid) -> bool {
-    // The shell that it is executed by holds signals, too, while it forks.
+    // The shell that executes the init also blocks signals while it forks.
     let executable = std::fs::read_link(format!("/proc/{pid}/exe"));
     if executable.is_ok_and(|executable| std::fs::canonicalize("/bin/sh").is_ok_and(|shell| shell == executable)) {
         return false;
@@ -255,7 +255,7 @@ fn holds_signals(init: &Subject, pid: Pid) -> bool {
 
 #[test]
 fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
-    for init in everyone() {
+    for init in subjects() {
         let mut session = Session::job_of_shell(&[init.path(), "--", PUPPET, "echo"]);
         let child = session.running.ready();
         wait_until("the child to have the terminal", || (session.foreground() == child.get()).then_some(()));
@@ -266,10 +266,10 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
     }
 }
 
-// It opens /dev/tty, and takes stdin where it cannot.
+// It opens /dev/tty, or uses stdin if it cannot.
 #[test]
-fn the_child_has_the_terminal_wherever_stdin_is() {
-    for init in everyone() {
+fn the_child_has_the_terminal_even_if_stdin_is_redirected() {
+    for init in subjects() {
         let words = [PUPPET, "with", "null=0", "--", init.path(), "--"];
         let reads = ["/bin/sh", "-c", "exec \"$@\" </dev/tty", "sh", PUPPET, "echo"];
         let mut session = Session::job_of_shell(&[&words[..], &reads].concat());
@@ -283,8 +283,8 @@ fn the_child_has_the_terminal_wherever_stdin_is() {
 }
 
 #[test]
-fn the_death_of_its_child_is_seen_among_many() {
-    for init in everyone() {
+fn the_exit_of_the_child_is_noticed_among_many_sigchld() {
+    for init in subjects() {
         in_every_place(|place| {
             let mut running: Running = init.puppet(place, &[], &["end-on-term", "9"]).start();
             running.ready();

@@ -6,13 +6,13 @@ use keepalive::sys::procfs;
 use crate::harness::{PUPPET, Place, have_namespaces, in_every_place, stalled_pipe, wait_for_state, wait_until};
 use crate::subject::{Subject, field, pending, signal_bits};
 
-fn everyone() -> Vec<Subject> {
+fn subjects() -> Vec<Subject> {
     Subject::all("dumb-init")
 }
 
 #[test]
-fn signals_reach_the_whole_group_and_with_c_the_child_alone() {
-    for init in everyone() {
+fn signals_reach_the_whole_group_and_with_c_only_the_child() {
+    for init in subjects() {
         in_every_place(|place| {
             for (options, count) in [([].as_slice(), 2), (&["-c"], 1)] {
                 let running = init.puppet(place, options, &["with-companion", "report-signals"]).start();
@@ -27,10 +27,10 @@ fn signals_reach_the_whole_group_and_with_c_the_child_alone() {
     }
 }
 
-// On purpose: those for real time, too, for which dumb-init reads beyond the end of its table.
+// On purpose: including real-time signals, for which dumb-init reads beyond the end of its table.
 #[test]
 fn every_signal_is_forwarded() {
-    for init in everyone() {
+    for init in subjects() {
         let running = init.puppet(Place::Child, &[], &["report-signals"]).start();
         running.ready();
         let others = [Signal::CHLD, Signal::TSTP, Signal::TTIN, Signal::TTOU];
@@ -43,14 +43,14 @@ fn every_signal_is_forwarded() {
 }
 
 #[test]
-fn a_signal_is_rewritten_once_and_the_last_rewrite_of_it_counts() {
-    for init in everyone() {
+fn a_signal_is_rewritten_once_by_its_last_rewrite() {
+    for init in subjects() {
         in_every_place(|place| {
             let rewrites = ["-r", "1:0", "-r", "10:2", "-r", "10:12", "-r", "12:15", "-r", "17:10", "-r", "20:20"];
             let running = init.puppet(place, &rewrites, &["report-signals"]).start();
             running.ready();
             for (sent, found) in [(Signal::USR1, 12), (Signal::USR2, 15), (Signal::TERM, 15), (Signal::INT, 2)] {
-                // For nobody, and not seen: the next line is of the next one.
+                // These signals are dropped, so the next line is that of the next signal.
                 running.send(Signal::HUP);
                 running.send(Signal::CHLD);
                 running.send(sent);
@@ -61,8 +61,8 @@ fn a_signal_is_rewritten_once_and_the_last_rewrite_of_it_counts() {
 }
 
 #[test]
-fn the_child_begins_anew() {
-    for init in everyone() {
+fn the_child_starts_with_a_clean_signal_state_in_its_own_session() {
+    for init in subjects() {
         in_every_place(|place| {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
             for (options, has_session) in [([].as_slice(), "true"), (&["-c"], "false")] {
@@ -78,8 +78,8 @@ fn the_child_begins_anew() {
 }
 
 #[test]
-fn the_group_is_told_when_the_child_has_ended() {
-    for init in everyone() {
+fn the_group_gets_a_final_signal_when_the_child_has_exited() {
+    for init in subjects() {
         for (options, final_signal) in
             [([].as_slice(), Some(15)), (&["-r", "15:3"], Some(3)), (&["-r", "15:0"], None), (&["-c"], None)]
         {
@@ -101,8 +101,8 @@ fn the_group_is_told_when_the_child_has_ended() {
 }
 
 #[test]
-fn what_a_terminal_stops_programs_with_stops_the_child_and_dumb_init() {
-    for init in everyone() {
+fn terminal_stop_signals_stop_the_child_and_dumb_init() {
+    for init in subjects() {
         for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
             let running = init.puppet(Place::Child, &[], &["report-signals"]).start();
             let child = running.ready();
@@ -115,10 +115,10 @@ fn what_a_terminal_stops_programs_with_stops_the_child_and_dumb_init() {
     }
 }
 
-// SIGSTOP never stops a PID 1.
+// SIGSTOP never stops PID 1.
 #[test]
-fn as_pid_1_the_child_alone_is_stopped() {
-    for init in everyone() {
+fn as_pid_1_only_the_child_is_stopped() {
+    for init in subjects() {
         if have_namespaces() {
             let running = init.puppet(Place::Init, &[], &["report-signals"]).start();
             running.ready();
@@ -131,8 +131,8 @@ fn as_pid_1_the_child_alone_is_stopped() {
 }
 
 #[test]
-fn it_stops_itself_whatever_the_child_is_given() {
-    for init in everyone() {
+fn dumb_init_stops_itself_whatever_signal_the_child_receives() {
+    for init in subjects() {
         for (options, given) in [(["-r", "20:0"].as_slice(), None), (&["-r", "20:12"], Some(12)), (&["-c"], Some(20))] {
             let running = init.puppet(Place::Child, options, &["report-signals"]).start();
             running.ready();
@@ -148,7 +148,7 @@ fn it_stops_itself_whatever_the_child_is_given() {
 }
 
 #[test]
-fn verbose_it_tells_of_each_signal() {
+fn the_verbose_log_has_a_line_for_each_signal() {
     const EXPECTED: [&str; 11] = [
         "Received signal 10.",
         "Translating signal 10 to 12.",
@@ -162,7 +162,7 @@ fn verbose_it_tells_of_each_signal() {
         "Forwarded signal 15 to children.",
         "Child exited with status 6. Goodbye.",
     ];
-    for init in everyone() {
+    for init in subjects() {
         in_every_place(|place| {
             let mut running = init.puppet(place, &["-v", "-r", "10:12", "-r1:0"], &["end-on-term", "6"]).start();
             running.ready();
@@ -170,36 +170,36 @@ fn verbose_it_tells_of_each_signal() {
             running.expect("signal 12");
             running.send(Signal::HUP);
             let pid = running.keepalive();
-            wait_until("the signal to be taken", || (pending(pid) == 0).then_some(()));
+            wait_until("the signal to be handled", || (pending(pid) == 0).then_some(()));
             running.send(Signal::TERM);
             running.expect("signal 15");
             assert_eq!(running.end(), 6);
             let stderr = running.stderr();
-            let told: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("[dumb-init] ")).collect();
-            assert_eq!(told.len(), stderr.lines().count(), "{stderr}");
+            let lines: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("[dumb-init] ")).collect();
+            assert_eq!(lines.len(), stderr.lines().count(), "{stderr}");
             let is_expected = |line: &&&str| EXPECTED.contains(line);
-            assert_eq!(told.iter().filter(is_expected).copied().collect::<Vec<_>>(), EXPECTED, "{stderr}");
-            assert!(told.iter().any(|line| line.ends_with(" exited with exit status 6.")), "{stderr}");
+            assert_eq!(lines.iter().filter(is_expected).copied().collect::<Vec<_>>(), EXPECTED, "{stderr}");
+            assert!(lines.iter().any(|line| line.ends_with(" exited with exit status 6.")), "{stderr}");
         });
     }
 }
 
 #[test]
-fn orphans_are_reaped_where_it_is_pid_1_and_elsewhere_they_are_not_its_own() {
-    for init in everyone() {
+fn orphans_are_reaped_by_pid_1_and_not_adopted_elsewhere() {
+    for init in subjects() {
         in_every_place(|place| {
             if place == Place::Init {
                 let (code, _, stderr) = init.puppet(place, &["-v"], &["orphans", "3"]).finish();
                 assert_eq!(code, 0, "{stderr}");
-                let told = stderr.lines().filter(|line| line.starts_with("[dumb-init] A child with PID ")).count();
-                assert!(told >= 4, "{stderr}");
+                let lines = stderr.lines().filter(|line| line.starts_with("[dumb-init] A child with PID ")).count();
+                assert!(lines >= 4, "{stderr}");
             } else {
                 let verb = ["with-companion", "daemonise", "0", "report-signals", "AND", "report-signals"];
                 let running = init.puppet(place, &[], &verb).start();
                 let pids = [running.ready(), running.ready()];
                 let parent = |pid: &Pid| procfs::stat(*pid).map(|stat| stat.ppid);
                 let own = running.child.id().cast_signed();
-                wait_until("one of them to be somebody else's", || {
+                wait_until("one of them to be adopted", || {
                     let ours = pids.iter().filter(|pid| parent(pid).is_some_and(|parent| parent == own)).count();
                     (ours == 1).then_some(())
                 });
@@ -208,11 +208,11 @@ fn orphans_are_reaped_where_it_is_pid_1_and_elsewhere_they_are_not_its_own() {
     }
 }
 
-// On purpose: for dumb-init each line that it tells of SIGPIPE is the next SIGPIPE, for ever, and more urgent to it than
-// the end of its child.
+// On purpose: dumb-init logs each SIGPIPE, which raises the next SIGPIPE, forever. It handles them before the exit of
+// its child.
 #[test]
-fn a_stderr_that_is_closed_makes_dumb_init_spin_and_not_us() {
-    for init in everyone() {
+fn a_closed_stderr_makes_only_dumb_init_spin() {
+    for init in subjects() {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(reader);
         let mut run = init.puppet(Place::Child, &["-v"], &["echo"]);
@@ -225,15 +225,15 @@ fn a_stderr_that_is_closed_makes_dumb_init_spin_and_not_us() {
             assert_eq!(running.end(), 0);
         } else {
             let pid = running.keepalive();
-            wait_until("it to use a CPU", || (cpu_ticks(pid) > 20).then_some(()));
+            wait_until("dumb-init to use CPU time", || (cpu_ticks(pid) > 20).then_some(()));
         }
     }
 }
 
-// On purpose: write(2) to a full pipe waits, and with it dumb-init.
+// On purpose: write(2) to a full pipe blocks dumb-init.
 #[test]
-fn a_stderr_that_nobody_reads_holds_dumb_init_and_not_us() {
-    for init in everyone() {
+fn a_stalled_stderr_blocks_only_dumb_init() {
+    for init in subjects() {
         let (_reader, stalled) = stalled_pipe();
         let mut run = init.puppet(Place::Child, &["-v"], &["echo"]);
         run.command.stderr(std::process::Stdio::from(stalled));
@@ -245,29 +245,31 @@ fn a_stderr_that_nobody_reads_holds_dumb_init_and_not_us() {
             assert_eq!(running.end(), 0);
         } else {
             let channel = format!("/proc/{}/wchan", running.keepalive());
-            wait_until("it to wait for the pipe", || {
+            wait_until("dumb-init to wait for the pipe", || {
                 std::fs::read_to_string(&channel).is_ok_and(|place| place.contains("pipe")).then_some(())
             });
         }
     }
 }
 
-// dumb-init's own suite asserts that what it was started with keeps no file system from being unmounted.
+// The test suite of dumb-init asserts that its working directory does not prevent an unmount.
 #[test]
-fn its_directory_is_the_root_and_not_the_childs() {
-    for init in everyone() {
+fn dumb_init_changes_to_the_root_directory_and_the_child_does_not() {
+    for init in subjects() {
         let mut run = init.puppet(Place::Child, &[], &["with-companion", "state", "AND", "echo"]);
         run.command.current_dir("/tmp");
         let running = run.start();
         let lines: Vec<String> = std::iter::repeat_with(|| running.line()).take(8).collect();
         assert!(lines.contains(&"directory /tmp".to_owned()), "{lines:?}");
         let own = format!("/proc/{}/cwd", running.keepalive());
-        wait_until("it to leave", || (std::fs::read_link(&own).unwrap().to_str() == Some("/")).then_some(()));
+        wait_until("the init to change its directory", || {
+            (std::fs::read_link(&own).unwrap().to_str() == Some("/")).then_some(())
+        });
     }
 }
 
 #[test]
-fn a_program_by_the_name_of_something_else_is_not_dumb_init() {
+fn a_program_with_another_name_is_not_dumb_init() {
     let ours = Subject::ours("dumb-init-2");
     assert_ne!(ours.run(Place::Child, &["-r", "15:3", PUPPET, "exit", "0"]).finish().0, 0);
 }

@@ -4,10 +4,10 @@ use crate::harness::{self, PUPPET, Place, wait_for_state, wait_until};
 use crate::session::{CTRL_C, CTRL_Z, Session};
 use crate::subject::{Subject, pending};
 
-// As `docker run -it`: PID 1 leads the session of the terminal, and lets go of it. The kernel tells the session so, by
-// SIGHUP and SIGCONT, which are not for the child.
+// As `docker run -it`: PID 1 leads the session of the terminal and detaches from it. The kernel then sends SIGHUP and
+// SIGCONT to the session, which are not meant for the child.
 #[test]
-fn as_pid_1_it_hands_the_terminal_on() {
+fn the_child_of_pid_1_has_the_terminal() {
     if !harness::have_namespaces() {
         return;
     }
@@ -18,22 +18,22 @@ fn as_pid_1_it_hands_the_terminal_on() {
         session.press(b"hello\n");
         session.running.expect("line hello");
         let own = session.running.keepalive();
-        wait_until("both signals to be taken", || (pending(own) == 0).then_some(()));
+        wait_until("both signals to be handled", || (pending(own) == 0).then_some(()));
         session.press(CTRL_C);
         assert_eq!(session.running.end(), 130);
-        let told = session.running.stderr();
+        let stderr = session.running.stderr();
         for line in [
             "Detached from controlling tty, ignoring the first SIGHUP and SIGCONT we receive.",
             "Ignoring tty hand-off signal 1.",
             "Ignoring tty hand-off signal 18.",
         ] {
-            assert!(told.contains(&format!("[dumb-init] {line}\n")), "{told}");
+            assert!(stderr.contains(&format!("[dumb-init] {line}\n")), "{stderr}");
         }
     }
 }
 
 #[test]
-fn as_a_job_of_a_shell_it_is_told_and_tells_its_child() {
+fn job_control_of_a_shell_reaches_the_child() {
     for init in Subject::all("dumb-init") {
         for options in [["--"].as_slice(), &["-c", "--"]] {
             let words = [&[init.path()], options, &[PUPPET, "echo"]].concat();

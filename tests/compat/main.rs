@@ -1,7 +1,7 @@
-//! keepalive by the names of other inits, and those inits themselves: one suite for both.
+//! One test suite for other inits and for keepalive by their names.
 //!
-//! What is asserted of everyone is what images rely on. Where keepalive is better on purpose, a test says so and asserts
-//! both. `INIT_UNDER_TEST=keepalive`, or `=tini` and so on, leaves the others out.
+//! Common assertions are those that images rely on. If keepalive differs on purpose, the test says so and asserts both
+//! behaviours. `INIT_UNDER_TEST=keepalive`, or `=tini` and so on, runs only this one.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Who is tested: another init, or keepalive by its name.
+//! The program under test: another init, or keepalive by its name.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use keepalive::model::Pid;
 
 use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, skip, status_field};
 
-/// A program that answers to the name of an init.
+/// An init, or keepalive by the name of an init.
 pub(crate) struct Subject {
     path: PathBuf,
     /// Whether it is keepalive.
@@ -16,7 +16,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// keepalive by the name of `original`, and the original where it is installed; as `INIT_UNDER_TEST` wants it.
+    /// keepalive by the name of `original`, and the original if it is installed, filtered by `INIT_UNDER_TEST`.
     pub(crate) fn all(original: &str) -> Vec<Self> {
         let wanted = std::env::var("INIT_UNDER_TEST").ok();
         let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
@@ -33,7 +33,7 @@ impl Subject {
         subjects
     }
 
-    /// keepalive, by this name.
+    /// keepalive by this name.
     pub(crate) fn ours(name: &str) -> Self {
         let directory = Directory::new();
         let path = directory.path().join(name);
@@ -76,20 +76,20 @@ impl Subject {
     }
 }
 
-/// A field of what `puppet state` says.
+/// A field of the output of `puppet state`.
 #[track_caller]
 pub(crate) fn field<'a>(state: &'a str, name: &str) -> &'a str {
     let line = state.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {state}"))
 }
 
-/// A field of signals: the lowest bit is that of signal 1.
+/// A field with a set of signals. Bit 0 is signal 1.
 #[track_caller]
 pub(crate) fn signal_bits(state: &str, name: &str) -> u64 {
     u64::from_str_radix(field(state, name), 16).unwrap()
 }
 
-/// The signals that wait for a process.
+/// The pending signals of a process.
 #[track_caller]
 pub(crate) fn pending(pid: Pid) -> u64 {
     u64::from_str_radix(&status_field(pid, "ShdPnd"), 16).unwrap()

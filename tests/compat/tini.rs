@@ -1,4 +1,4 @@
-//! tini 0.19, which is docker-init too.
+//! tini 0.19, which is also docker-init.
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -8,18 +8,18 @@ use crate::harness::{
 };
 use crate::subject::{Subject, field, pending, signal_bits};
 
-/// Exit code, stdout, stderr of `tini WORDS…`.
+/// Runs `tini WORDS…` and returns exit code, stdout and stderr.
 fn run(subject: &Subject, words: &[&str]) -> (i32, String, String) {
     subject.run(Place::Child, words).finish()
 }
 
-fn everyone() -> Vec<Subject> {
+fn subjects() -> Vec<Subject> {
     Subject::all("tini")
 }
 
 #[test]
-fn the_version_is_said_on_stdout_and_only_if_nothing_else_is_asked() {
-    for tini in everyone() {
+fn the_version_is_printed_only_if_it_is_the_only_argument() {
+    for tini in subjects() {
         assert_eq!(run(&tini, &["--version"]), (0, "tini version 0.19.0".to_owned(), String::new()));
         let (code, stdout, stderr) = run(&tini, &["--version", "x"]);
         assert_eq!((code, stdout.as_str()), (1, ""));
@@ -27,9 +27,9 @@ fn the_version_is_said_on_stdout_and_only_if_nothing_else_is_asked() {
     }
 }
 
-// daemon/info_unix.go of moby: "docker-init --version", split at " - ", "tini version " taken off.
+// daemon/info_unix.go of moby: "docker-init --version", split at " - ", without the prefix "tini version ".
 #[test]
-fn docker_and_podman_find_tini_by_the_names_that_they_give_it() {
+fn the_names_that_docker_and_podman_use_select_tini() {
     for name in ["docker-init", "podman-init", "tini-static"] {
         let ours = Subject::ours(name);
         assert_eq!(run(&ours, &["--version"]).1, "tini version 0.19.0", "{name}");
@@ -38,8 +38,8 @@ fn docker_and_podman_find_tini_by_the_names_that_they_give_it() {
 }
 
 #[test]
-fn the_usage_is_the_same_to_the_letter() {
-    let texts: Vec<_> = everyone()
+fn the_usage_is_identical() {
+    let usages: Vec<_> = subjects()
         .iter()
         .map(|tini| {
             let (code, usage, stderr) = run(tini, &["-h"]);
@@ -49,13 +49,13 @@ fn the_usage_is_the_same_to_the_letter() {
             usage
         })
         .collect();
-    assert!(texts.windows(2).all(|pair| pair[0] == pair[1]), "{texts:?}");
-    assert!(texts.iter().all(|text| text.starts_with("tini (tini version 0.19.0)\nUsage: tini [OPTIONS] PROGRAM")));
+    assert!(usages.windows(2).all(|pair| pair[0] == pair[1]), "{usages:?}");
+    assert!(usages.iter().all(|text| text.starts_with("tini (tini version 0.19.0)\nUsage: tini [OPTIONS] PROGRAM")));
 }
 
 #[test]
-fn the_licence_is_said_on_stdout() {
-    for tini in everyone() {
+fn the_licence_is_printed_on_stdout() {
+    for tini in subjects() {
         let (code, stdout, stderr) = run(&tini, &["-l"]);
         assert_eq!((code, stderr.as_str()), (0, ""));
         assert!(stdout.contains("Permission is hereby granted, free of charge"), "{stdout}");
@@ -64,8 +64,8 @@ fn the_licence_is_said_on_stdout() {
 }
 
 #[test]
-fn what_makes_no_sense_ends_with_1() {
-    for tini in everyone() {
+fn invalid_options_exit_with_1() {
+    for tini in subjects() {
         for (words, message) in [
             (["-z", "true"].as_slice(), "invalid option -- 'z'\n"),
             (&["-p"], "option requires an argument -- 'p'\n"),
@@ -86,8 +86,8 @@ fn what_makes_no_sense_ends_with_1() {
 }
 
 #[test]
-fn the_exit_code_is_the_childs_or_128_and_its_signal() {
-    for tini in everyone() {
+fn the_exit_code_is_that_of_the_child_or_128_plus_its_signal() {
+    for tini in subjects() {
         in_every_place(|place| {
             for (verb, code) in
                 [(["exit", "0"], 0), (["exit", "255"], 255), (["die-of", "9"], 137), (["die-of", "15"], 143)]
@@ -99,8 +99,8 @@ fn the_exit_code_is_the_childs_or_128_and_its_signal() {
 }
 
 #[test]
-fn what_cannot_be_executed_ends_with_127_126_or_1() {
-    for tini in everyone() {
+fn a_failed_exec_exits_with_127_126_or_1() {
+    for tini in subjects() {
         for (command, code, reason) in [
             ("nosuchprogram", 127, "No such file or directory"),
             ("", 127, "No such file or directory"),
@@ -118,8 +118,8 @@ fn what_cannot_be_executed_ends_with_127_126_or_1() {
 }
 
 #[test]
-fn a_code_is_remapped_to_0_whatever_it_comes_from() {
-    for tini in everyone() {
+fn every_exit_code_can_be_remapped_to_0() {
+    for tini in subjects() {
         let code = |options: &[&str], command: &[&str]| run(&tini, &[&["-s"], options, command].concat()).0;
         assert_eq!(code(&["-e", "143"], &[PUPPET, "die-of", "15"]), 0);
         assert_eq!(code(&["-e", "3", "-e4"], &[PUPPET, "exit", "4"]), 0);
@@ -131,9 +131,9 @@ fn a_code_is_remapped_to_0_whatever_it_comes_from() {
 }
 
 #[test]
-fn without_a_way_to_reap_it_warns() {
+fn tini_warns_if_it_cannot_reap_orphans() {
     const WARNING: &str = "zombie reaping won't work";
-    for tini in everyone() {
+    for tini in subjects() {
         let warned = |options: &[&str], variable: Option<(&str, &str)>| {
             let mut run = tini.puppet(Place::Child, options, &["exit", "0"]);
             run.command.envs(variable);
@@ -153,22 +153,22 @@ fn without_a_way_to_reap_it_warns() {
 }
 
 #[test]
-fn zombies_are_reaped_and_told_of_with_w() {
-    for tini in everyone() {
+fn zombies_are_reaped_and_with_w_logged() {
+    for tini in subjects() {
         if have_namespaces() {
             let (code, _, stderr) = tini.puppet(Place::Init, &["-s", "-w"], &["orphans", "3"]).finish();
             assert_eq!(code, 0, "{stderr}");
             assert!(stderr.lines().count() >= 3, "{stderr}");
-            let is_told =
+            let is_logged =
                 |line: &str| line.starts_with("[WARN  tini (") && line.contains(")] Reaped zombie process with pid=");
-            assert!(stderr.lines().all(is_told), "{stderr}");
+            assert!(stderr.lines().all(is_logged), "{stderr}");
         }
     }
 }
 
 #[test]
-fn signals_reach_the_child_alone_and_with_g_its_group() {
-    for tini in everyone() {
+fn signals_reach_only_the_child_and_with_g_its_group() {
+    for tini in subjects() {
         in_every_place(|place| {
             for (options, variable) in
                 [(["-s"].as_slice(), None), (&["-sg"], None), (&["-s"], Some(("TINI_KILL_PROCESS_GROUP", "")))]
@@ -190,11 +190,11 @@ fn signals_reach_the_child_alone_and_with_g_its_group() {
     }
 }
 
-// On purpose: tini leaves those of faults to their default action, which PID 1 never hears and others die of, and keeps
-// SIGTTIN and SIGTTOU to itself.
+// On purpose: tini does not forward signals of faults, of which PID 1 ignores the default action and other processes
+// die, nor SIGTTIN and SIGTTOU.
 #[test]
-fn every_signal_is_forwarded_by_us_and_most_by_tini() {
-    for tini in everyone() {
+fn keepalive_forwards_every_signal_and_tini_most() {
+    for tini in subjects() {
         let running = tini.puppet(Place::Child, &["-s"], &["report-signals"]).start();
         running.ready();
         let kept_by_tini = [4, 5, 6, 7, 8, 11, 21, 22, 31, 32, 33];
@@ -209,14 +209,14 @@ fn every_signal_is_forwarded_by_us_and_most_by_tini() {
         if !tini.is_ours {
             let mut running = running;
             running.send(Signal::ABRT);
-            wait_until("tini to die of it", || running.child.try_wait().unwrap());
+            wait_until("tini to die of the signal", || running.child.try_wait().unwrap());
         }
     }
 }
 
 #[test]
-fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
-    for tini in everyone() {
+fn the_child_inherits_mask_dispositions_and_descriptors_and_leads_a_group() {
+    for tini in subjects() {
         in_every_place(|place| {
             let changes = ["block=10", "block=22", "ignore=1", "ignore=13", "ignore=21"];
             let (code, state, stderr) = tini.puppet_after(place, &changes, &["-s"], &["state"]).finish();
@@ -230,10 +230,10 @@ fn the_child_has_mask_dispositions_group_and_descriptors_as_tini_found_them() {
     }
 }
 
-// wait(2): an ignored SIGCHLD lets the kernel reap. tini waits for ever then.
+// wait(2): with SIGCHLD ignored, the kernel reaps. tini then waits forever.
 #[test]
-fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
-    for tini in everyone() {
+fn an_ignored_sigchld_hides_the_exit_of_the_child_only_from_tini() {
+    for tini in subjects() {
         let mut running = tini.puppet_after(Place::Child, &["ignore=17"], &["-s"], &["end-on-term", "5"]).start();
         let child = running.ready();
         running.send(Signal::TERM);
@@ -242,32 +242,34 @@ fn an_ignored_sigchld_hides_the_childs_end_from_tini_and_not_from_us() {
             assert_eq!(running.end(), 5);
         } else {
             wait_for_death(child);
-            // Two rounds of its loop, in which it looks for its child.
+            // Two iterations of its loop, in which it checks its child.
             for _ in 0..2 {
                 running.send(Signal::USR1);
                 let tini = running.keepalive();
-                wait_until("the signal to be taken", || (pending(tini) == 0).then_some(()));
+                wait_until("the signal to be handled", || (pending(tini) == 0).then_some(()));
             }
-            // Dropped: killed.
+            // Dropping `running` kills it.
             assert_eq!(running.child.try_wait().unwrap(), None);
         }
     }
 }
 
-// kill(2): EPERM. tini ends, and with it the container.
+// kill(2): EPERM. tini exits, and with it the container.
 #[test]
-fn a_child_out_of_reach_is_the_end_of_tini_and_not_ours() {
+fn a_child_that_cannot_be_signalled_ends_only_tini() {
     if !crate::harness::have_root() {
         return;
     }
-    for tini in everyone() {
+    for tini in subjects() {
         let drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-kill", tini.path(), "-s", "--"];
         let mut running = Run::words(Place::Child, &[&drop[..], &[PUPPET, "as-user", "1000", "echo"]].concat()).start();
         running.ready();
         running.send(Signal::TERM);
         if tini.is_ours {
             let pid = running.keepalive();
-            wait_until("the signal to be taken", || (status_field(pid, "ShdPnd") == "0000000000000000").then_some(()));
+            wait_until("the signal to be handled", || {
+                (status_field(pid, "ShdPnd") == "0000000000000000").then_some(())
+            });
             drop_stdin(&mut running);
             assert_eq!(running.end(), 0);
         } else {
@@ -283,26 +285,26 @@ fn drop_stdin(running: &mut crate::harness::Running) {
     drop(running.stdin.take());
 }
 
-// On purpose: what follows the program's name is the program's, whatever libc tini was built with. And what is told with
-// -v does not get into the program's output.
+// On purpose: words after the name of the program belong to the program, whatever libc tini was built with. Messages of
+// -v are not mixed into the output of the program.
 #[test]
-fn ours_are_the_words_before_the_program_and_never_its_stdout() {
-    for tini in everyone() {
+fn keepalive_parses_only_options_before_the_program_and_never_logs_to_stdout() {
+    for tini in subjects() {
         let (code, stdout, _) = run(&tini, &["-s", "ls", "-l", "/dev/null"]);
         assert_eq!((code, stdout.contains("Permission is hereby granted")), (0, !tini.is_ours), "{stdout}");
         let (code, stdout, stderr) = run(&tini, &["-s", "-vvv", "--", PUPPET, "die-of", "9"]);
         assert_eq!(code, 137);
-        let told = if tini.is_ours { &stderr } else { &stdout };
+        let log = if tini.is_ours { &stderr } else { &stdout };
         assert!(
-            told.contains("[INFO  tini (") && told.contains(&format!(")] Spawned child process '{PUPPET}' with pid '"))
+            log.contains("[INFO  tini (") && log.contains(&format!(")] Spawned child process '{PUPPET}' with pid '"))
         );
-        assert!(told.contains(")] Main child exited with signal (with signal 'Killed')"), "{told}");
+        assert!(log.contains(")] Main child exited with signal (with signal 'Killed')"), "{log}");
     }
 }
 
 #[test]
-fn the_parents_death_is_told() {
-    for tini in everyone() {
+fn the_child_gets_a_signal_when_the_parent_of_tini_dies() {
+    for tini in subjects() {
         let words = [PUPPET, "parent", tini.path(), "-s", "-p", "SIGUSR2", "--", PUPPET, "report-signals"];
         let mut running = Run::words(Place::Child, &words).start();
         let lines = [running.line(), running.line()];
@@ -312,9 +314,9 @@ fn the_parents_death_is_told() {
     }
 }
 
-// write(2): EPIPE raises SIGPIPE, which is nobody's but the writer's; a full pipe holds tini for ever.
+// write(2): EPIPE raises SIGPIPE, which concerns only the writer. A full pipe blocks tini forever.
 #[test]
-fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
+fn a_stalled_or_closed_stderr_affects_neither_keepalive_nor_the_child() {
     let tini = Subject::ours("tini");
     in_every_place(|place| {
         let (reader, closed) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
@@ -334,11 +336,11 @@ fn a_stderr_that_nobody_reads_neither_holds_us_nor_reaches_the_child() {
     });
 }
 
-// On purpose: stopped by a signal that was sent through the init, a child stays stopped; it is woken to hear SIGTERM,
-// for which tini's would wait.
+// On purpose: a child that a forwarded signal has stopped stays stopped. keepalive continues it for SIGTERM; under tini
+// SIGTERM stays pending.
 #[test]
-fn a_stop_that_was_sent_through_the_init_stops_the_child() {
-    for tini in everyone() {
+fn a_forwarded_stop_signal_stops_the_child() {
+    for tini in subjects() {
         in_every_place(|place| {
             let mut running = tini.puppet(place, &["-s"], &["echo"]).start();
             running.ready();
@@ -358,9 +360,9 @@ fn a_stop_that_was_sent_through_the_init_stops_the_child() {
     }
 }
 
-// On purpose: the originals leave it stopped. The init is asked as soon as the command has been told to stop.
+// On purpose: the originals leave it stopped. The init gets SIGTERM right after the command gets SIGSTOP.
 #[test]
-fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
+fn a_drop_in_continues_a_stopped_command_for_sigterm() {
     for name in ["tini", "catatonit"] {
         let init = Subject::ours(name);
         for _ in 0..40 {
@@ -374,15 +376,15 @@ fn by_another_name_a_stopped_command_hears_that_it_is_to_end() {
     }
 }
 
-// tini says it on stdout, where it is lost unless that is a terminal.
+// tini prints it on stdout, where it is lost unless stdout is a terminal.
 #[test]
-fn told_to_say_all_it_says_that_there_is_no_terminal() {
+fn the_most_verbose_log_names_the_missing_terminal() {
     let tini = Subject::ours("tini");
-    for (verbosity, is_said) in [("2", false), ("3", true)] {
+    for (verbosity, is_logged) in [("2", false), ("3", true)] {
         let mut run = tini.run(Place::Child, &["-s", "--", "true"]);
         run.command.env("TINI_VERBOSITY", verbosity);
         let (code, _, stderr) = run.finish();
         assert_eq!(code, 0);
-        assert_eq!(stderr.contains("] tcsetpgrp failed: no tty (ok to proceed)\n"), is_said, "{stderr}");
+        assert_eq!(stderr.contains("] tcsetpgrp failed: no tty (ok to proceed)\n"), is_logged, "{stderr}");
     }
 }

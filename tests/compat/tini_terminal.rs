@@ -1,4 +1,4 @@
-//! tini on a terminal: a real pty, and a puppet in the place of the shell.
+//! tini on a terminal: a real pty, and a puppet in place of the shell.
 
 use crate::harness::{self, PUPPET, Place, wait_for_state, wait_until};
 use crate::session::{CTRL_C, CTRL_Z, Session};
@@ -21,9 +21,9 @@ fn the_child_has_the_terminal_and_ctrl_c_ends_it() {
     }
 }
 
-// The next that tini takes from its queue is forwarded, whoever has the terminal by then.
+// tini forwards a pending signal even if the child has the terminal by then.
 #[test]
-fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+fn input_typed_before_the_child_has_the_terminal_reaches_it() {
     for tini in Subject::all("tini") {
         let script = "echo ready $$; read line; exec \"$@\"";
         let before = [PUPPET, "with", "block=2", "--", "/bin/sh", "-c", script, "sh"];
@@ -39,7 +39,7 @@ fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
 
 // As `docker run --init -it`: PID 1 leads the session of the terminal.
 #[test]
-fn as_pid_1_it_hands_the_terminal_on() {
+fn the_child_of_pid_1_has_the_terminal() {
     if !harness::have_namespaces() {
         return;
     }
@@ -54,9 +54,9 @@ fn as_pid_1_it_hands_the_terminal_on() {
     }
 }
 
-// On purpose: under tini the child alone is stopped, and the shell waits for ever.
+// On purpose: with tini, only the child is stopped, and the shell waits forever.
 #[test]
-fn ctrl_z_stops_our_whole_job_and_fg_goes_on() {
+fn ctrl_z_stops_the_whole_job_of_keepalive_and_fg_continues_it() {
     let tini = Subject::ours("tini");
     let mut session = in_shell(&tini);
     let child = session.running.ready();

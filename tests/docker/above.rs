@@ -1,6 +1,6 @@
-//! keepalive as the init that an engine puts above what it runs: `docker run --init` and `podman run --init`.
+//! keepalive as the init that an engine adds to a container: `docker run --init` and `podman run --init`.
 //!
-//! The same is asked of both. Neither passes options: the words are `docker-init -- COMMAND`.
+//! The tests are the same for both. Neither passes options: the command line is `docker-init -- COMMAND`.
 
 use super::archive::Archive;
 use super::client::{Client, lossy};
@@ -10,10 +10,10 @@ use super::podman::Podman;
 use super::terminal::{interrupt, run_on_terminal, use_the_shell};
 use super::wait::wait_for;
 
-/// Who starts keepalive above a command.
+/// The engine that starts keepalive as the init of a command.
 struct Above {
     client: Client,
-    /// What stands between `run` and the command.
+    /// The words between `run` and the command.
     words: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Above {
     }
 }
 
-/// Tests `what` with a Docker Engine of its own.
+/// Runs the test `what` with a separate Docker Engine.
 fn with_docker(what: fn(&Above)) {
     let Some(own) = OwnEngine::start() else { return };
     let Some(engine) = Engine::of(own.client.clone()) else { return };
@@ -42,7 +42,7 @@ fn with_docker(what: fn(&Above)) {
     what(&Above { client: own.client.clone(), words });
 }
 
-/// Tests `what` with a podman of its own.
+/// Runs the test `what` with a separate podman.
 fn with_podman(what: fn(&Above)) {
     let Some(busybox) = Engine::busybox() else { return };
     let mut root = Archive::default();
@@ -97,12 +97,12 @@ fn hands_the_terminal_over(above: &Above) {
 }
 
 #[test]
-fn docker_run_init_has_it_as_the_first_process() {
+fn docker_run_init_starts_keepalive_as_pid_1() {
     with_docker(|above| is_the_first_process(above, "/sbin/docker-init"));
 }
 
 #[test]
-fn docker_run_init_ends_with_the_code_of_the_command() {
+fn docker_run_init_exits_with_the_code_of_the_command() {
     with_docker(ends_with_the_code_of_the_command);
 }
 
@@ -112,17 +112,17 @@ fn docker_run_init_reaps_and_forwards() {
 }
 
 #[test]
-fn docker_run_init_hands_the_terminal_over() {
+fn docker_run_init_passes_the_terminal_to_the_command() {
     with_docker(hands_the_terminal_over);
 }
 
 #[test]
-fn podman_run_init_has_it_as_the_first_process() {
+fn podman_run_init_starts_keepalive_as_pid_1() {
     with_podman(|above| is_the_first_process(above, "/run/podman-init"));
 }
 
 #[test]
-fn podman_run_init_ends_with_the_code_of_the_command() {
+fn podman_run_init_exits_with_the_code_of_the_command() {
     with_podman(ends_with_the_code_of_the_command);
 }
 
@@ -132,13 +132,13 @@ fn podman_run_init_reaps_and_forwards() {
 }
 
 #[test]
-fn podman_run_init_hands_the_terminal_over() {
+fn podman_run_init_passes_the_terminal_to_the_command() {
     with_podman(hands_the_terminal_over);
 }
 
-/// The engine asks for the version, and reads the answer word by word.
+/// The engine runs `docker-init --version` and parses the answer.
 #[test]
-fn the_engine_knows_its_init() {
+fn the_engine_recognizes_keepalive_as_its_init() {
     let Some(engine) = OwnEngine::start() else { return };
     assert_eq!(engine.client.ok(&["info", "--format={{.InitBinary}}"]).trim(), engine.init_path());
     let versions = "--format={{range .Server.Components}}{{.Name}} {{.Version}}\n{{end}}";
@@ -146,11 +146,11 @@ fn the_engine_knows_its_init() {
     assert!(components.lines().any(|line| line == "docker-init 0.19.0"), "{components}");
 
     let info = engine.client.run(&["info"]);
-    // What it has not understood it shows as `N/A`.
-    let told = lossy(&info.stdout);
-    let version = told.lines().find_map(|line| line.trim_start().strip_prefix("init version:"));
-    assert_eq!(version.map(str::trim), Some(""), "{told}");
-    let complaints = [lossy(&info.stderr), engine.log()].concat();
-    let complaint = complaints.lines().find(|line| line.contains("docker-init"));
-    assert_eq!(complaint, None);
+    // It shows a version that it cannot parse as `N/A`.
+    let text = lossy(&info.stdout);
+    let version = text.lines().find_map(|line| line.trim_start().strip_prefix("init version:"));
+    assert_eq!(version.map(str::trim), Some(""), "{text}");
+    let messages = [lossy(&info.stderr), engine.log()].concat();
+    let message = messages.lines().find(|line| line.contains("docker-init"));
+    assert_eq!(message, None);
 }

@@ -6,7 +6,7 @@ const BLOCK: usize = 512;
 /// The longest path that fits into the `name` field.
 const NAME_MAX: usize = 100;
 
-/// What stands in the `typeflag` field.
+/// Values of the `typeflag` field.
 #[derive(Clone, Copy)]
 enum Kind {
     File = b'0' as isize,
@@ -14,7 +14,7 @@ enum Kind {
     Directory = b'5' as isize,
 }
 
-/// Files, symbolic links and the directories they need; all of root.
+/// Files, symbolic links and their parent directories, owned by root.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -22,7 +22,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds a file. `path` is absolute; a path given twice is kept as it was first.
+    /// Adds a file. `path` is absolute; a second file with the same path is ignored.
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         if self.enter(path) {
             self.header(path, Kind::File, mode, content.len(), "");
@@ -51,7 +51,7 @@ impl Archive {
         self.bytes
     }
 
-    /// Notes `path` and adds the directories above it; false if it is there already.
+    /// Records `path` and adds its parent directories; false if it exists already.
     fn enter(&mut self, path: &str) -> bool {
         assert!(path.starts_with('/') && path.len() <= NAME_MAX, "{path} does not fit into an archive");
         if !self.paths.insert(path.to_owned()) {

@@ -1,4 +1,4 @@
-//! What examples/distributed is for: what has been acknowledged anywhere is known everywhere.
+//! The purpose of examples/distributed: every instance knows each acknowledged write.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use super::wait::wait_for;
 use super::web::{Answer, ask};
 use super::worker_examples::{HTTP, image_by};
 
-/// As keepalive.toml has it.
+/// As in keepalive.toml.
 const WORKERS: usize = 2;
 
 /// The images of the example.
@@ -25,7 +25,7 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// `None` where something is missing; the test is skipped then.
+    /// `None` if a program is missing; the test is skipped.
     pub(crate) fn build() -> Option<Self> {
         let Some(server) = host::find("redis-server") else {
             skip("redis-server is not installed");
@@ -39,13 +39,13 @@ impl Images {
         Some(Self { worker, redis })
     }
 
-    /// What compose.yaml and stack.yml call them.
+    /// Their names in compose.yaml and stack.yml.
     pub(crate) fn variables(&self) -> [(&'static str, &str); 2] {
         [("WORKER_IMAGE", self.worker.name()), ("REDIS_IMAGE", self.redis.name())]
     }
 }
 
-/// The worker that has answered: where it runs, its name, its process.
+/// The worker that has answered: its host, its name, its pid.
 pub(crate) fn worker_of(answer: &Answer) -> Option<&str> {
     answer.headers.lines().find_map(|line| line.strip_prefix("X-Worker: "))
 }
@@ -80,7 +80,7 @@ fn wait_until_known(hosts: &[String], lines: &[String]) {
     wait_for(describe, || hosts.iter().all(|host| knows(host, lines).is_some()).then_some(()));
 }
 
-/// A write on each host becomes known on all.
+/// Checks that a write on each host becomes known on all hosts.
 #[track_caller]
 pub(crate) fn work_together(hosts: &[String], occasion: &str) {
     let mut lines = Vec::new();
@@ -92,7 +92,7 @@ pub(crate) fn work_together(hosts: &[String], occasion: &str) {
     wait_until_known(hosts, &lines);
 }
 
-/// Waits until each worker of each host knows these lines anew: by Redis, not by what it has in memory.
+/// Waits until each worker of each host knows these lines again, from Redis and not from its memory.
 #[track_caller]
 pub(crate) fn wait_until_known_anew(hosts: &[String], lines: &[String]) {
     for host in hosts {
@@ -101,7 +101,7 @@ pub(crate) fn wait_until_known_anew(hosts: &[String], lines: &[String]) {
     wait_until_known(hosts, lines);
 }
 
-/// Kills the first process of a container, as nothing in it could.
+/// Kills PID 1 of a container, from outside.
 pub(crate) fn kill_container(container: &str) {
     let process = docker_ok(&["inspect", "--format={{.State.Pid}}", container]).trim().parse().unwrap();
     assert!(process > 1, "{container} does not run");
@@ -116,7 +116,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Writes to all `hosts` in turn while `disturb` goes on; what has been acknowledged, as lines of the board.
+/// Writes to all `hosts` in turn while `disturb` runs, and returns the acknowledged lines of the board.
 pub(crate) fn acknowledged_during(hosts: impl Fn() -> Vec<String> + Sync, disturb: impl FnOnce()) -> Vec<String> {
     let is_over = AtomicBool::new(false);
     let write_on = || {

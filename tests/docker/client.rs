@@ -1,4 +1,4 @@
-//! The command that speaks to an engine, `docker` for the most part.
+//! The command line client of an engine, usually `docker`.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use super::host;
 /// Seconds for one command.
 const COMMAND_SECONDS: &str = "120";
 
-/// A command and the words that come first in each of its lines.
+/// A command and its first arguments.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     words: Vec<String>,
@@ -31,23 +31,23 @@ impl Client {
         }
     }
 
-    /// The same, started by the command of these words.
+    /// The same, run by another command.
     pub(crate) fn by(mut self, words: &[&str]) -> Self {
         self.words.splice(..0, words.iter().copied().map(str::to_owned));
         self
     }
 
-    /// Whether there is such a command, and an engine that it speaks to.
+    /// Whether the command exists and reaches an engine.
     pub(crate) fn answers(&self) -> bool {
         self.run(&["version", "--format", "{{.Server.Version}}"]).status.success()
     }
 
-    /// The command with `arguments`; the output as it is.
+    /// Runs the command with `arguments` and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.run_with_input(arguments, &[])
     }
 
-    /// The command with `arguments`, which must succeed; its stdout.
+    /// Runs the command with `arguments`, which must succeed, and returns its stdout.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -81,12 +81,12 @@ impl Client {
     }
 }
 
-/// Runs `docker` with `arguments`; the output as it is.
+/// Runs `docker` with `arguments` and returns its output.
 pub(crate) fn docker(arguments: &[&str]) -> Output {
     Client::default().run(arguments)
 }
 
-/// Runs `docker` with `arguments`, which must succeed; its stdout.
+/// Runs `docker` with `arguments`, which must succeed, and returns its stdout.
 #[track_caller]
 pub(crate) fn docker_ok(arguments: &[&str]) -> String {
     Client::default().ok(arguments)
@@ -96,7 +96,7 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// How Docker Compose is called here; `None`, and said, where there is none.
+/// The command for Docker Compose; `None` with a message if it is not installed.
 pub(crate) fn compose() -> Option<&'static [&'static str]> {
     if docker(&["compose", "version"]).status.success() {
         return Some(&["docker", "compose"]);

@@ -1,4 +1,4 @@
-//! The manifest of examples/distributed: two Deployments, of which podman runs one pod each, on one network.
+//! The manifest of examples/distributed: two Deployments. podman runs one pod of each, on one network.
 
 use super::board::{Images, work_together};
 use super::client::docker_ok;
@@ -9,7 +9,7 @@ use super::podman::Podman;
 use super::scratch::Scratch;
 use super::wait::wait_for;
 
-/// The pods of a manifest, on the network of a container; removed when dropped.
+/// The pods of a manifest on the network of a container; removed when dropped.
 struct Pods {
     podman: Podman,
 }
@@ -20,14 +20,14 @@ impl Pods {
         podman.client = podman.client.clone().by(&["nsenter", "--target", process.trim(), "--net"]);
         let mut pods = Self { podman };
         let scratch = Scratch::with(&[("manifest.yaml", manifest.as_bytes())]);
-        let told = pods.podman.client.ok(&["kube", "play", "--network=host", &scratch.join("manifest.yaml")]);
-        for id in told.split("Pod:\n").skip(1).filter_map(|text| text.lines().next()) {
+        let output = pods.podman.client.ok(&["kube", "play", "--network=host", &scratch.join("manifest.yaml")]);
+        for id in output.split("Pod:\n").skip(1).filter_map(|text| text.lines().next()) {
             pods.podman.has_pod(id);
         }
         pods
     }
 
-    /// Whether the readiness probe of the manifest says yes in the only container of this Deployment.
+    /// Whether the readiness probe of the manifest succeeds in the only container of this Deployment.
     fn is_ready(&self, deployment: &str) -> bool {
         let container = format!("{deployment}-pod-0-{deployment}");
         self.podman.client.run(&["exec", &container, "/sbin/keepalive", "health", "--ready"]).status.success()
@@ -46,14 +46,14 @@ impl Drop for Pods {
     }
 }
 
-/// The manifest for pods that share one network, without names and with room for one of each.
+/// The manifest for pods on one network, without host names and with one replica of each.
 fn on_one_network(manifest: &str) -> String {
     let manifest = manifest.replace("value: redis", "value: 127.0.0.1").replace("replicas: 2", "replicas: 1");
     manifest.lines().filter(|line| !line.contains("containerPort:")).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
-fn the_deployments_of_the_example_work_together() {
+fn the_deployments_of_the_example_run_together() {
     let Some(images) = Images::build() else { return };
     let Some(podman) = Podman::new() else { return };
     load_image(&podman, &images.worker, "localhost/keepalive-worker:latest");

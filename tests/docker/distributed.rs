@@ -13,7 +13,7 @@ struct Compose {
 }
 
 impl Compose {
-    /// `None` where there is no Compose, or there are no networks; the test is skipped then.
+    /// `None` without Compose or networks; the test is skipped.
     fn up(images: &Images) -> Option<Self> {
         let words = compose()?;
         let project = unique_name();
@@ -48,7 +48,7 @@ fn kill_worker(container: &Container) {
     container.shell(&format!("kill -KILL {}", worker.rsplit(' ').next().unwrap()));
 }
 
-/// Kills what keepalive has started there.
+/// Kills all services of keepalive in the container.
 fn kill_redis(container: &Container) {
     let is_main = |process: &Process| process.parent == 1 && process.name.starts_with("redis");
     let pid = container.processes().into_iter().find(is_main).unwrap().pid;
@@ -56,7 +56,7 @@ fn kill_redis(container: &Container) {
 }
 
 #[test]
-fn whoever_is_killed_no_acknowledged_write_is_lost_and_all_come_back() {
+fn no_kill_loses_an_acknowledged_write_and_all_processes_restart() {
     let Some(images) = Images::build() else { return };
     let Some(compose) = Compose::up(&images) else { return };
     let [left, right, redis] = ["left", "right", "redis"].map(|service| compose.container(service));

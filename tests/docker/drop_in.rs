@@ -4,10 +4,10 @@ use super::client::{docker, lossy};
 use super::engine::{Container, Engine, Image};
 use super::wait::wait_for;
 
-/// The inits that it stands in for, by the names of their programs.
+/// The program names of the inits that keepalive replaces.
 pub(crate) const NAMES: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
 
-/// What `name` as the entry point makes of `command`: exit code and stderr.
+/// Runs `command` with `name` as the entry point and returns exit code and stderr.
 fn run(image: &Image, name: &str, options: &[&str], command: &[&str]) -> (Option<i32>, String) {
     let entry_point = format!("--entrypoint={name}");
     let fixed = ["run", "--rm", "--network=none", &entry_point];
@@ -15,7 +15,7 @@ fn run(image: &Image, name: &str, options: &[&str], command: &[&str]) -> (Option
     (output.status.code(), lossy(&output.stderr))
 }
 
-/// The exit code of `name` for a command that is not there, and for one that is not executable.
+/// The exit code of `name` for a missing command and for one that is not executable.
 fn codes_for_what_cannot_be_started(name: &str) -> (i32, i32) {
     match name {
         "dumb-init" => (2, 2),
@@ -25,7 +25,7 @@ fn codes_for_what_cannot_be_started(name: &str) -> (i32, i32) {
 }
 
 #[test]
-fn the_container_ends_with_the_code_that_the_other_init_would_give() {
+fn a_drop_in_exits_with_the_code_of_the_other_init() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     for name in NAMES {
@@ -43,7 +43,7 @@ fn the_container_ends_with_the_code_that_the_other_init_would_give() {
     }
 }
 
-/// SIGABRT too, which tini and catatonit let fall.
+/// Including SIGABRT, which tini and catatonit drop.
 #[test]
 fn a_drop_in_reaps_and_forwards() {
     let Some(engine) = Engine::find() else { return };
@@ -54,22 +54,22 @@ fn a_drop_in_reaps_and_forwards() {
     }
 }
 
-/// Below the engine's own init, where it is not the first process, and has no business to say so: the engine's init
-/// reaps what is orphaned.
+/// Below the init of the engine keepalive is not PID 1. It must not warn about that, because the engine's init reaps
+/// orphans.
 #[test]
 fn a_drop_in_below_another_init_reaps_and_forwards() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     for name in NAMES {
-        // tini warns there, unless it is told to be the reaper; that is what its users match.
+        // tini warns there unless it is the reaper. Its users match this warning.
         let options = ["--init", "--env=TINI_SUBREAPER=1", &format!("--entrypoint={name}")];
         let container = image.run(&options, &["--", "/srv/polite"]);
-        // The init above lets SIGABRT fall.
+        // The init above drops SIGABRT.
         check_polite(&container, 4, "USR1");
     }
 }
 
-/// A container of /srv/polite, with `processes` in it when its orphans are gone, which hears `signal`.
+/// Checks a container of /srv/polite, which has this many `processes` when its orphans are gone, and gets `signal`.
 #[track_caller]
 fn check_polite(container: &Container, processes: usize, signal: &str) {
     container.wait_for_line("up");
@@ -83,7 +83,7 @@ fn check_polite(container: &Container, processes: usize, signal: &str) {
 }
 
 #[test]
-fn a_drop_in_needs_no_privilege_and_nothing_writable_either() {
+fn a_drop_in_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];

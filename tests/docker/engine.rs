@@ -1,4 +1,4 @@
-//! The harness: the Docker Engine, images made from an [`Archive`], containers, and waiting for a state.
+//! The harness: the Docker Engine, images built from an [`Archive`], containers, and waits for a state.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use super::drop_in;
 use super::host;
 use super::wait::wait_for;
 
-/// A service that runs until it is asked to stop, and says what happens to it.
+/// A service that runs until its stop signal and reports signals.
 pub(crate) const STEADY: &str = r#"#!/bin/sh
 me=$KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE
 trap 'echo "$me stops"; exit 0' TERM
@@ -21,7 +21,7 @@ echo "$me up"
 while :; do sleep 1000 & wait $!; done
 "#;
 
-/// A program that leaves orphans, and ends in its own way when it is asked to. It does not say that a signal to its
+/// A program that leaves orphans and has its own exit code for each stop signal. It does not report that a signal to its
 /// process group has killed its sleep.
 const POLITE: &str = "#!/bin/sh
 trap 'echo bye; exit 3' TERM
@@ -32,14 +32,14 @@ echo up
 while :; do { sleep 1000 & wait $!; } 2>/dev/null; done
 ";
 
-/// A Docker Engine that answers, with what the tests need to make images.
+/// A running Docker Engine, with the programs for images.
 pub(crate) struct Engine {
     client: Client,
     busybox: Vec<u8>,
 }
 
 impl Engine {
-    /// `None` where there is none; the test then ends, and stderr says that it was skipped.
+    /// `None` without an engine; the test ends and reports on stderr that it was skipped.
     pub(crate) fn find() -> Option<Self> {
         let client = Client::default();
         if !client.answers() {
@@ -49,12 +49,12 @@ impl Engine {
         Self::of(client)
     }
 
-    /// The engine that `client` speaks to, which answers. `None`: the test is skipped, as above.
+    /// The engine that `client` reaches. `None` if it does not answer; the test is skipped.
     pub(crate) fn of(client: Client) -> Option<Self> {
         Some(Self { client, busybox: Self::busybox()? })
     }
 
-    /// `None` where it is not installed; the test is skipped then.
+    /// `None` if it is not installed; the test is skipped.
     pub(crate) fn busybox() -> Option<Vec<u8>> {
         let busybox = host::static_busybox();
         if busybox.is_none() {
@@ -68,20 +68,20 @@ impl Engine {
         self.image_with(configuration, |_| ())
     }
 
-    /// The same, and what `add` puts into it.
+    /// The same with the files that `add` adds.
     pub(crate) fn image_with(&self, configuration: &str, add: impl FnOnce(&mut Archive)) -> Image {
         let mut archive = Archive::default();
         add(&mut archive);
         self.image_from(archive, configuration)
     }
 
-    /// The same, upon what is in `archive`.
+    /// The same with the files in `archive`.
     pub(crate) fn image_from(&self, mut archive: Archive, configuration: &str) -> Image {
         Self::furnish(&mut archive, &self.busybox, configuration);
         Image::import(&self.client, archive)
     }
 
-    /// An image that has never heard of keepalive: busybox, and what is in `archive`.
+    /// An image without keepalive: busybox and the files in `archive`.
     pub(crate) fn base_image(&self, mut archive: Archive) -> Image {
         Self::add_base(&mut archive, &self.busybox);
         Image::import(&self.client, archive)
@@ -110,15 +110,15 @@ impl Engine {
     }
 }
 
-/// Ends a test that cannot run here: loudly, past the test runner's capture, or with a failure where skips are
-/// forbidden.
+/// Skips a test that cannot run here: with a message that the test runner does not capture, or with a failure if skips
+/// are forbidden.
 pub(crate) fn skip(reason: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     assert!(std::env::var_os("KEEPALIVE_TEST_NO_SKIP").is_none_or(|value| value != "1"), "must not skip: {reason}");
     std::io::stderr().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes()).unwrap();
 }
 
-/// A name that nothing else has.
+/// A unique name.
 pub(crate) fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("keepalive-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -131,7 +131,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Takes charge of an image that exists already.
+    /// An image that exists already; it is removed when dropped.
     pub(crate) fn adopt(name: String) -> Self {
         Self { client: Client::default(), name }
     }
@@ -160,7 +160,7 @@ impl Drop for Image {
     }
 }
 
-/// What a container has written.
+/// The output of a container.
 #[derive(Debug)]
 pub(crate) struct Logs {
     pub(crate) stdout: String,
@@ -194,14 +194,14 @@ impl Process {
     }
 }
 
-/// A container, removed with all that runs in it when dropped.
+/// A container; removed with all its processes when dropped.
 pub(crate) struct Container {
     client: Client,
     name: String,
 }
 
 impl Container {
-    /// Takes charge of a container that is started by other means.
+    /// A container that was started by other means; it is removed when dropped.
     pub(crate) fn adopt(client: &Client, name: String) -> Self {
         Self { client: client.clone(), name }
     }
@@ -243,14 +243,14 @@ impl Container {
         self.client.ok(&["inspect", "--format={{.State.Running}}", &self.name]).trim() == "true"
     }
 
-    /// Waits for the container to end by itself; its exit code.
+    /// Waits until the container exits by itself and returns its exit code.
     #[track_caller]
     pub(crate) fn wait_for_end(&self) -> i32 {
         wait_for(|| format!("the end of the container\n{}", self.describe()), || (!self.is_running()).then_some(()));
         self.exit_code()
     }
 
-    /// `docker stop`, with Docker's own ten seconds until SIGKILL; the exit code, which is 137 after that.
+    /// `docker stop`, with SIGKILL after the ten seconds of Docker. Returns the exit code, 137 after SIGKILL.
     #[track_caller]
     pub(crate) fn stop(&self) -> i32 {
         self.client.ok(&["stop", &self.name]);
@@ -267,13 +267,13 @@ impl Container {
         self.client.ok(&["inspect", "--format={{.State.ExitCode}}", &self.name]).trim().parse().unwrap()
     }
 
-    /// Runs a shell script in the container, as the container's user; its stdout.
+    /// Runs a shell script in the container as the container's user and returns its stdout.
     #[track_caller]
     pub(crate) fn shell(&self, script: &str) -> String {
         self.client.ok(&["exec", &self.name, "/bin/sh", "-c", script])
     }
 
-    /// All processes of the container but those that look for them.
+    /// All processes of the container except those that list them.
     #[track_caller]
     pub(crate) fn processes(&self) -> Vec<Process> {
         let text = self.shell("echo $$; cat /proc/[0-9]*/stat 2>/dev/null; true");
@@ -286,7 +286,7 @@ impl Container {
             .collect()
     }
 
-    /// The process that keepalive started for `service`'s only instance, if there is one right now.
+    /// The current process of the only instance of `service`, if there is one.
     #[track_caller]
     pub(crate) fn main_process(&self, service: &str) -> Option<Process> {
         let script = format!(
@@ -298,7 +298,7 @@ impl Container {
         self.processes().into_iter().find(|process| process.parent == 1 && pids.contains(&process.pid))
     }
 
-    /// Everything there is to know about the container, for the message of a failing test.
+    /// The state of the container, for the message of a failing test.
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
         let logs = self.logs();

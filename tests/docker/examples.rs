@@ -1,5 +1,5 @@
-//! examples/: Dockerfiles, built and run as their README says, upon an image made of programs of this machine; and the rest
-//! by the programs that it is for.
+//! The Dockerfiles of examples/, built and run by their README, on an image with programs of this machine; the other
+//! examples with the programs that use them.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -28,14 +28,14 @@ fn zombies(container: &Container) -> Vec<Process> {
 }
 
 #[test]
-fn the_example_of_init_mode_is_what_its_readme_says() {
+fn the_example_of_init_mode_matches_its_readme() {
     let Some(engine) = Engine::find() else { return };
     let (base, keepalive) = (engine.base_image(Archive::default()), keepalive_image());
     let image = build(&examples().join("init"), &[&argument("BASE", &base), &argument("KEEPALIVE", &keepalive)]);
 
     let with = image.run(&[], &[]);
     with.wait_for_line("ready");
-    // keepalive and the program: no orphan.
+    // keepalive and the program, without an orphan.
     wait_for(|| with.describe(), || (with.processes().len() == 2).then_some(()));
     assert_eq!(with.stop(), 143, "{}", with.describe());
 
@@ -47,7 +47,7 @@ fn the_example_of_init_mode_is_what_its_readme_says() {
 }
 
 #[test]
-fn keepalive_in_place_of_another_init_changes_nothing_but_the_bugs() {
+fn keepalive_in_place_of_another_init_differs_only_in_fixed_bugs() {
     let Some(engine) = Engine::find() else { return };
     let keepalive = keepalive_image();
     for name in drop_in::NAMES {
@@ -69,9 +69,9 @@ fn keepalive_in_place_of_another_init_changes_nothing_but_the_bugs() {
     }
 }
 
-/// A Dockerfile that no test builds is not an example.
+/// Every Dockerfile of the examples needs a test.
 #[test]
-fn each_dockerfile_in_place_of_another_init_has_its_name() {
+fn each_drop_in_dockerfile_uses_the_name_of_the_other_init() {
     let entries = std::fs::read_dir(examples().join("drop-in")).unwrap();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".Dockerfile").map(str::to_owned))
@@ -88,7 +88,7 @@ fn is_ours(image: &Image) -> bool {
     docker(&["run", "--rm", "--network=none", image.name(), "sh", "-c", compare]).status.success()
 }
 
-/// What somebody sees who runs `image` with commands of theirs and with its own: the exit code and both streams.
+/// The exit code, stdout and stderr of `image` with its own and with other commands.
 fn observe(image: &Image) -> Vec<String> {
     let mut seen = Vec::new();
     for command in [
@@ -104,7 +104,7 @@ fn observe(image: &Image) -> Vec<String> {
     }
     let container = image.run(&[], &[]);
     container.wait_for_line("ready");
-    // The init, the program and its sleep: no orphan.
+    // The init, the program and its sleep, without an orphan.
     wait_for(|| container.describe(), || (container.processes().len() == 3).then_some(()));
     container.kill("USR1");
     container.wait_for_line("heard SIGUSR1");
@@ -114,15 +114,15 @@ fn observe(image: &Image) -> Vec<String> {
     seen
 }
 
-/// Process ids stand in messages, and differ from run to run.
+/// Messages contain process ids, which differ between runs.
 fn without_numbers(text: &str) -> String {
     let letters: String = text.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).collect();
     letters.split("##").collect::<Vec<_>>().join("#")
 }
 
-/// The scrape configuration is one that Prometheus takes, and the alerts come when they should, by their own tests.
+/// promtool accepts the scrape configuration, and the alerts pass their own tests.
 #[test]
-fn prometheus_takes_the_example_and_its_alerts_come_when_they_should() {
+fn prometheus_accepts_the_example_and_fires_its_alerts() {
     let Some(promtool) = host::find("promtool") else { return skip("promtool is not installed") };
     for words in [["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]] {
         let directory = examples().join("prometheus");
@@ -131,7 +131,7 @@ fn prometheus_takes_the_example_and_its_alerts_come_when_they_should() {
     }
 }
 
-/// Answers one request after the other with these statuses; the bodies that have come.
+/// Answers requests with these statuses in order, and returns the bodies of the requests.
 fn answer(listener: &TcpListener, statuses: &[&str]) -> Vec<String> {
     let mut bodies = Vec::new();
     for status in statuses {
@@ -152,7 +152,7 @@ fn answer(listener: &TcpListener, statuses: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_webhook_posts_each_event_as_it_is_and_says_what_was_not_delivered() {
+fn the_webhook_posts_each_event_unchanged_and_reports_failed_deliveries() {
     if host::find("curl").is_none() {
         return skip("curl is not installed");
     }

@@ -1,4 +1,4 @@
-//! Ends that nobody asked for: the code and the reason are there for whoever looks after the container.
+//! Failures: the exit code and the reason are available outside of the container.
 
 use super::client::{docker, lossy};
 use super::engine::{Engine, unique_name};
@@ -24,10 +24,10 @@ impl Drop for MountedFile {
     }
 }
 
-/// README: the code of the process that decided the end; the reason is the last line on stderr and in
+/// README: the exit code is that of the process that caused the shutdown. The reason is the last line on stderr and in
 /// /dev/termination-log, which Kubernetes mounts as a file.
 #[test]
-fn a_crash_loop_ends_the_container_with_the_services_code_and_the_reason() {
+fn a_crash_loop_ends_the_container_with_the_code_of_the_service_and_the_reason() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(
         r#"
@@ -55,7 +55,7 @@ fn a_crash_loop_ends_the_container_with_the_services_code_and_the_reason() {
 }
 
 #[test]
-fn a_service_killed_by_a_signal_gives_128_and_its_number() {
+fn a_service_killed_by_a_signal_gives_128_plus_its_number() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.broken]\ncommand = [\"sh\", \"-c\", \"kill -SEGV $$$$\"]\nrestart = \"never\"");
     let container = image.run(&[], &[]);
@@ -64,7 +64,7 @@ fn a_service_killed_by_a_signal_gives_128_and_its_number() {
 }
 
 #[test]
-fn an_invalid_configuration_ends_with_78_before_anything_has_started() {
+fn an_invalid_configuration_exits_with_78_before_any_start() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\ninstance = 2\n");
     let container = image.run(&[], &[]);
@@ -77,7 +77,7 @@ fn an_invalid_configuration_ends_with_78_before_anything_has_started() {
 }
 
 #[test]
-fn check_finds_what_is_wrong_inside_the_image() {
+fn check_validates_a_configuration_inside_the_image() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nuser = \"nobody\"\n");
     let name = image.name();
@@ -91,9 +91,9 @@ fn check_finds_what_is_wrong_inside_the_image() {
     assert!(lossy(&without.stderr).contains("/nonexistent.toml"), "{}", lossy(&without.stderr));
 }
 
-/// The kernel ends a process by SIGKILL, as anybody else may; that it was for want of memory is only in its counter.
+/// The kernel kills by SIGKILL, as other processes may. Only a counter shows that memory was the reason.
 #[test]
-fn what_the_kernel_has_killed_for_want_of_memory_is_told_as_such() {
+fn a_kill_by_the_kernel_is_reported_as_out_of_memory() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.hog]\ncommand = [\"busybox\", \"tail\", \"/dev/zero\"]\nrestart = \"never\"");
     let container = image.run(&["--memory=40m"], &[]);
@@ -108,7 +108,7 @@ fn what_the_kernel_has_killed_for_want_of_memory_is_told_as_such() {
 }
 
 #[test]
-fn what_somebody_has_killed_is_not_told_as_out_of_memory() {
+fn a_kill_by_a_process_is_not_reported_as_out_of_memory() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.hog]\ncommand = [\"sh\", \"-c\", \"kill -9 $$$$\"]\nrestart = \"never\"");
     let container = image.run(&["--memory=40m"], &[]);

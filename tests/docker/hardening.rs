@@ -1,4 +1,4 @@
-//! Containers that have been locked down: no privilege, nothing writable, closed streams.
+//! Hardened containers: no privileges, no writable file system, closed streams.
 
 use super::engine::{Container, Engine};
 use super::wait::wait_for;
@@ -11,7 +11,7 @@ command = "/srv/steady"
 depends_on = ["base"]
 "#;
 
-/// Kills the main process of `service`, and waits until another one is in its place.
+/// Kills the main process of `service` and waits until another one has replaced it.
 #[track_caller]
 fn kill_and_wait_for_the_next(container: &Container, service: &str) {
     let before = container.main_process(service).unwrap();
@@ -23,7 +23,7 @@ fn kill_and_wait_for_the_next(container: &Container, service: &str) {
 }
 
 #[test]
-fn it_needs_no_privilege_and_nothing_writable() {
+fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(TWO_SERVICES);
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];
@@ -44,9 +44,9 @@ fn it_needs_no_privilege_and_nothing_writable() {
     assert_eq!(trouble, [expect], "{}", container.describe());
 }
 
-/// What root is already needs no right that root does not have.
+/// A process of root needs no capability to run as root.
 #[test]
-fn root_without_capabilities_can_be_asked_for_by_name() {
+fn a_service_can_run_as_root_without_capabilities() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nuser = 0\n");
     let container = image.run(&["--cap-drop=ALL"], &[]);
@@ -55,7 +55,7 @@ fn root_without_capabilities_can_be_asked_for_by_name() {
 }
 
 #[test]
-fn another_user_cannot_be_had_without_capabilities() {
+fn a_service_cannot_change_its_user_without_capabilities() {
     let Some(engine) = Engine::find() else { return };
     for user in ["user = 1000\ngroup = 1000", "user = 0\ngroups = [7]"] {
         let image = engine.image(&format!("[services.web]\ncommand = \"/srv/steady\"\n{user}\nrestart = \"never\"\n"));
@@ -64,7 +64,7 @@ fn another_user_cannot_be_had_without_capabilities() {
     }
 }
 
-/// Starts keepalive by a shell that closes descriptors first.
+/// Starts keepalive from a shell that closes descriptors first.
 fn run_with_closed(redirections: &str) {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(TWO_SERVICES);
@@ -78,21 +78,21 @@ fn run_with_closed(redirections: &str) {
 }
 
 #[test]
-fn it_runs_with_stdin_closed() {
+fn keepalive_runs_with_stdin_closed() {
     run_with_closed("<&-");
 }
 
 #[test]
-fn it_runs_with_stdout_closed() {
+fn keepalive_runs_with_stdout_closed() {
     run_with_closed(">&-");
 }
 
 #[test]
-fn it_runs_with_stderr_closed() {
+fn keepalive_runs_with_stderr_closed() {
     run_with_closed("2>&-");
 }
 
 #[test]
-fn it_runs_with_all_streams_closed() {
+fn keepalive_runs_with_all_streams_closed() {
     run_with_closed("<&- >&- 2>&-");
 }

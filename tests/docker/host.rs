@@ -1,4 +1,4 @@
-//! What the images are made of: programs of this machine.
+//! Programs of this machine for images.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ pub(crate) fn keepalive() -> PathBuf {
     std::env::var_os("KEEPALIVE_DIST").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_keepalive")), PathBuf::from)
 }
 
-/// Busybox, if it is here and needs no library.
+/// Busybox, if it is installed and statically linked.
 pub(crate) fn static_busybox() -> Option<Vec<u8>> {
     let bytes = std::fs::read(find("busybox")?).ok()?;
     let start = &bytes[..bytes.len().min(4096)];
@@ -18,7 +18,7 @@ pub(crate) fn static_busybox() -> Option<Vec<u8>> {
     (!names_interpreter).then_some(bytes)
 }
 
-/// Where a program is: in one of the directories in which Debian has them.
+/// The path of a program in the usual directories of Debian.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
         .iter()

@@ -1,4 +1,4 @@
-//! The image of `make image`: what it holds and what it is good for.
+//! The image of `make image`: its content and its use.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use super::engine::{Container, Image, skip, unique_name};
 use super::host;
 use super::scratch::Scratch;
 
-/// Builds an image of what is in `context`.
+/// Builds an image from `context`.
 pub(crate) fn build(context: &Path, words: &[&str]) -> Image {
     let image = Image::adopt(unique_name());
-    // Nothing is fetched, and the classic builder is where nothing could be.
+    // The build fetches nothing. The classic builder works without a network.
     let client = Client::new(&["docker"], &[("DOCKER_BUILDKIT", "0")]);
     let fixed = ["build", "--network=none", "--tag", image.name()];
     client.ok(&[&fixed, words, &[context.to_str().unwrap()]].concat());
@@ -24,7 +24,7 @@ pub(crate) fn keepalive_image() -> Image {
     build(Scratch::with(&[("keepalive", &binary)]).path(), &["--file", dockerfile])
 }
 
-/// What a container of `image` has in its file system; `created`, not run, so that no program is needed.
+/// The file system of a container of `image`. It is created and not run, so that no program is needed.
 fn files_of(image: &Image) -> Vec<String> {
     let container = Container::adopt(&Client::default(), unique_name());
     docker_ok(&["create", "--name", container.name(), image.name(), "none"]);
@@ -42,13 +42,13 @@ fn files_of(image: &Image) -> Vec<String> {
 }
 
 #[test]
-fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
+fn the_image_contains_only_the_binary_and_can_be_copied_from() {
     if !docker(&["version"]).status.success() {
         return skip("no Docker Engine answers");
     }
     let image = keepalive_image();
 
-    // Docker itself adds empty files and directories to mount its own things on.
+    // Docker itself adds empty files and directories as mount points.
     let docker_adds = |name: &String| {
         name == ".dockerenv" || ["dev/", "etc/", "proc/", "sys/"].iter().any(|top| name.starts_with(top))
     };
@@ -57,7 +57,7 @@ fn the_image_holds_nothing_but_the_binary_and_gives_it_to_others() {
 
     let copying = format!("FROM scratch\nCOPY --from={} /sbin/keepalive /init\nENTRYPOINT [\"/init\"]\n", image.name());
     let copy = build(Scratch::with(&[("Dockerfile", copying.as_bytes())]).path(), &[]);
-    // Nothing else is in there, so that a command cannot be found: 127 shows that it is keepalive that has looked.
+    // The image has no other program, so no command is found. The code 127 shows that keepalive has searched for it.
     let output = docker(&["run", "--rm", "--network=none", copy.name(), "--", "nosuchprogram"]);
     assert_eq!(output.status.code(), Some(127), "{}", lossy(&output.stderr));
     assert!(lossy(&output.stderr).contains("nosuchprogram"), "{}", lossy(&output.stderr));

@@ -4,16 +4,16 @@ use super::client::{docker, lossy};
 use super::engine::{Engine, Image};
 use super::wait::wait_for;
 
-/// Exit code of `docker run IMAGE ARGUMENTS`, and what it wrote to stderr.
+/// Exit code and stderr of `docker run IMAGE ARGUMENTS`.
 fn run(image: &Image, options: &[&str], arguments: &[&str]) -> (Option<i32>, String) {
     let output = docker(&[&["run", "--rm", "--network=none"], options, &[image.name()], arguments].concat());
     (output.status.code(), lossy(&output.stderr))
 }
 
-/// README: the code of the process that decided the end, 128+N when signal N killed it, 127 not found, 126 found
-/// but not executable.
+/// README: the code of the process that caused the shutdown; 128+N after signal N; 127 not found; 126 found but not
+/// executable.
 #[test]
-fn the_container_ends_with_the_code_of_the_command() {
+fn the_container_exits_with_the_code_of_the_command() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     for (arguments, code) in [
@@ -30,7 +30,7 @@ fn the_container_ends_with_the_code_of_the_command() {
 }
 
 #[test]
-fn docker_stop_is_heard_by_the_command() {
+fn the_command_receives_the_signal_of_docker_stop() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image_with("", |archive| {
         archive.file("/srv/polite", 0o755, b"#!/bin/sh\ntrap 'echo bye; exit 3' TERM\necho up\nsleep 1000 & wait\n");
@@ -70,15 +70,15 @@ fn orphans_are_reaped() {
     wait_for(|| container.describe(), || (container.processes().len() == 2).then_some(()));
 }
 
-/// `docker run --init` puts another init above: keepalive is not PID 1 then, and says nothing of it.
+/// With `docker run --init`, keepalive runs below another init, is not PID 1 and does not warn about that.
 #[test]
-fn below_another_init_it_does_the_same_and_is_silent() {
+fn keepalive_below_another_init_does_the_same_without_a_warning() {
     let Some(engine) = Engine::find() else { return };
     let script = b"#!/bin/sh\n(sleep 0.1 &)\ntrap 'exit 5' TERM\necho up\nsleep 1000 & wait\n";
     let image = engine.image_with("", |archive| archive.file("/srv/parent", 0o755, script));
     let container = image.run(&["--init"], &["--", "/srv/parent"]);
     container.wait_for_line("up");
-    // The other init, keepalive, the script and its sleep: the orphan has come to one of the two and is gone.
+    // The other init, keepalive, the script and its sleep. One of the two inits has reaped the orphan.
     wait_for(|| container.describe(), || (container.processes().len() == 4).then_some(()));
 
     assert_eq!(container.stop(), 5, "{}", container.describe());
@@ -86,7 +86,7 @@ fn below_another_init_it_does_the_same_and_is_silent() {
 }
 
 #[test]
-fn it_needs_no_privilege_and_nothing_writable_either() {
+fn init_mode_needs_neither_privileges_nor_a_writable_file_system() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("");
     let locked = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000"];

@@ -1,5 +1,5 @@
-//! The manifests of examples/kubernetes, run by podman. What the kubelet does besides, the tests do: probes, preStop, the
-//! grace period. The pause container is keepalive too, by the name of catatonit.
+//! The manifests of examples/kubernetes, run by podman. The tests do the other work of the kubelet: probes, preStop and
+//! the grace period. The pause container is keepalive too, by the name of catatonit.
 
 use super::archive::Archive;
 use super::client::{docker, lossy};
@@ -11,10 +11,10 @@ use super::podman::{PAUSE, Podman};
 use super::scratch::Scratch;
 use super::wait::wait_for;
 
-/// What the manifests call the image of the example.
+/// The name of the image of the example in the manifests.
 const IMAGE: &str = "localhost/keepalive-kubernetes:latest";
 
-/// A pod that runs; removed when dropped, its containers before.
+/// A running pod; removed when dropped, after its containers.
 pub(crate) struct Pod {
     pub(crate) podman: Podman,
     name: String,
@@ -22,7 +22,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Plays a manifest of the example, as `change` makes it. `None` where something is missing; the test is skipped then.
+    /// Plays a manifest of the example after `change`. `None` if a program is missing; the test is skipped.
     pub(crate) fn play(file: &str, change: impl FnOnce(String) -> String) -> Option<Self> {
         let engine = Engine::find()?;
         let podman = Podman::new()?;
@@ -31,18 +31,18 @@ impl Pod {
         let scratch = Scratch::with(&[("pod.yaml", manifest.as_bytes())]);
         let name = field(&manifest, "kind: Pod", "name: ").to_owned();
         let mut pod = Self { podman, name, manifest };
-        let told = pod.podman.client.ok(&["kube", "play", "--network=none", &scratch.join("pod.yaml")]);
-        let id = told.lines().skip_while(|line| *line != "Pod:").nth(1).unwrap_or_else(|| panic!("{told}"));
+        let output = pod.podman.client.ok(&["kube", "play", "--network=none", &scratch.join("pod.yaml")]);
+        let id = output.lines().skip_while(|line| *line != "Pod:").nth(1).unwrap_or_else(|| panic!("{output}"));
         pod.podman.has_pod(id);
         Some(pod)
     }
 
-    /// A container of it, by its name in the manifest.
+    /// The container with this name in the manifest.
     pub(crate) fn container(&self, name: &str) -> Container {
         Container::adopt(&self.podman.client, format!("{}-{name}", self.name))
     }
 
-    /// Ends a container as the kubelet does: within the grace period, by SIGTERM and then SIGKILL; its exit code.
+    /// Stops a container as the kubelet does, by SIGTERM, and SIGKILL after the grace period. Returns its exit code.
     #[track_caller]
     pub(crate) fn stop(&self, container: &Container) -> i32 {
         let grace = field(&self.manifest, "spec:", "terminationGracePeriodSeconds: ");
@@ -61,14 +61,14 @@ pub(crate) fn manifest(file: &str) -> String {
     std::fs::read_to_string(examples().join("kubernetes").join(file)).unwrap()
 }
 
-/// What stands behind `key` in its first line below the line `section`.
+/// The rest of the first line below the line `section` that starts with `key`.
 #[track_caller]
 pub(crate) fn field<'m>(manifest: &'m str, section: &str, key: &str) -> &'m str {
     let mut below = manifest.lines().skip_while(|line| *line != section);
     below.find_map(|line| line.trim().strip_prefix(key)).unwrap_or_else(|| panic!("no `{key}` below `{section}`"))
 }
 
-/// The image of the example, built by its Dockerfile, and that of the pause container.
+/// The image of the example, built from its Dockerfile, and that of the pause container.
 fn load_images(engine: &Engine, podman: &Podman) {
     let (base, keepalive) = (engine.base_image(Archive::default()), keepalive_image());
     let image = build(&examples().join("kubernetes"), &[&argument("BASE", &base), &argument("KEEPALIVE", &keepalive)]);
@@ -76,7 +76,7 @@ fn load_images(engine: &Engine, podman: &Podman) {
     load_pause(podman);
 }
 
-/// Gives podman an image of Docker's, by this name.
+/// Copies an image from Docker to podman with this name.
 pub(crate) fn load_image(podman: &Podman, image: &Image, name: &str) {
     let saved = docker(&["save", image.name()]).stdout;
     let loaded = podman.client.run_with_input(&["load"], &saved);
@@ -84,7 +84,7 @@ pub(crate) fn load_image(podman: &Podman, image: &Image, name: &str) {
     podman.client.ok(&["tag", image.name(), name]);
 }
 
-/// Gives podman the image of the pause container.
+/// Loads the image of the pause container into podman.
 pub(crate) fn load_pause(podman: &Podman) {
     let mut pause = Archive::default();
     pause.file("/catatonit", 0o755, &std::fs::read(host::keepalive()).unwrap());
@@ -123,7 +123,7 @@ fn several_services_in_a_pod_start_and_stop_in_order() {
 
 /// README of the example: preStop and the whole ordered stop fit into the grace period.
 #[test]
-fn the_times_of_the_example_leave_room_for_each_other() {
+fn the_timeouts_of_the_example_fit_into_each_other() {
     let manifest = manifest("pod.yaml");
     let grace = seconds(field(&manifest, "spec:", "terminationGracePeriodSeconds: "));
     let shutdown = seconds(field(&manifest, "kind: ConfigMap", "shutdown_timeout = "));
@@ -133,7 +133,7 @@ fn the_times_of_the_example_leave_room_for_each_other() {
 
 /// With a PID namespace for the whole pod, PID 1 is the pause container.
 #[test]
-fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
+fn a_sidecar_keepalive_manages_only_its_own_processes() {
     let Some(pod) = Pod::play("sidecar.yaml", |manifest| manifest) else { return };
     let (program, helpers) = (pod.container("program"), pod.container("helpers"));
     program.wait_for_line("program up");
@@ -143,7 +143,7 @@ fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
     let named = |processes: &[Process], name: &str, parent: i32| {
         processes.iter().filter(|process| process.name == name && process.parent == parent).count()
     };
-    // What a service has orphaned comes to keepalive, what the program has orphaned to the pause container.
+    // keepalive adopts orphans of services, the pause container those of the program.
     let keepalive = wait_for(
         || format!("{:?}\n{}", helpers.processes(), helpers.describe()),
         || {
@@ -165,9 +165,9 @@ fn beside_a_program_it_keeps_its_own_and_leaves_the_others_alone() {
     position(&program.logs().stdout, "program stops");
 }
 
-/// What it has started does not stay behind with the program's processes.
+/// Processes that it has started do not remain beside those of the program.
 #[test]
-fn killed_beside_a_program_it_leaves_nothing_and_the_container_comes_back() {
+fn a_killed_sidecar_leaves_no_process_and_its_container_restarts() {
     let Some(pod) = Pod::play("sidecar.yaml", |manifest| manifest) else { return };
     let (program, helpers) = (pod.container("program"), pod.container("helpers"));
     program.wait_for_line("program up");
@@ -184,7 +184,7 @@ fn killed_beside_a_program_it_leaves_nothing_and_the_container_comes_back() {
         || {
             let processes = program.processes();
             let count = |name: &str| processes.iter().filter(|process| process.name == name).count();
-            // The program and two services, each with an orphan and what it waits for.
+            // The program and two services, each with an orphan and a sleep.
             let complete = ["app", "sleep", "keepalive", "catatonit"].map(count) == [3, 6, 1, 1];
             (complete && keepalive(&processes) != Some(first)).then_some(())
         },

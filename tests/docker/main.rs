@@ -1,7 +1,7 @@
 //! keepalive in real containers: images are built, started, stopped and killed with the `docker` command.
 //!
-//! Start with [`engine`], the harness. Every image and container has a name of its own and is removed when its value is
-//! dropped, also when a test fails. Where no Docker Engine answers the tests skip and say so on stderr, or fail if
+//! Start with [`engine`], the harness. Every image and container has a unique name and is removed when its value is
+//! dropped, also when a test fails. Without a Docker Engine the tests are skipped with a message on stderr, or fail if
 //! `KEEPALIVE_TEST_NO_SKIP` is 1. The binary is the one that `KEEPALIVE_DIST` names, else the one that cargo built.
 
 #![expect(

@@ -1,4 +1,4 @@
-//! A Docker Engine of the test's own, whose `--init` is keepalive by the name of docker-init.
+//! A separate Docker Engine whose `--init` is keepalive by the name of docker-init.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -15,10 +15,10 @@ use super::host;
 use super::scratch::Scratch;
 use super::wait::wait_for;
 
-/// Until an engine that has been asked to end is killed.
+/// The time from SIGTERM to SIGKILL for an engine.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// It and all that it holds are gone when it is dropped; containers and images of it must have been dropped before.
+/// Dropping it removes it and all its data. Its containers and images must be dropped before.
 pub(crate) struct OwnEngine {
     daemon: Child,
     directory: Scratch,
@@ -26,7 +26,7 @@ pub(crate) struct OwnEngine {
 }
 
 impl OwnEngine {
-    /// `None` where there is no dockerd; the test is skipped then.
+    /// `None` without dockerd; the test is skipped.
     pub(crate) fn start() -> Option<Self> {
         let Some(program) = host::find("dockerd") else {
             skip("dockerd is not installed");
@@ -63,12 +63,12 @@ impl OwnEngine {
         Some(engine)
     }
 
-    /// What keepalive is called outside of the containers.
+    /// The path of keepalive outside of containers.
     pub(crate) fn init_path(&self) -> String {
         self.directory.join("docker-init")
     }
 
-    /// What the engine has said so far.
+    /// The log of the engine so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap()
     }

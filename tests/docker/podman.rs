@@ -1,7 +1,7 @@
-//! podman with a store of the test's own, and keepalive as what its `--init` starts.
+//! podman with its own store, and keepalive as the program of `--init`.
 //!
-//! podman asks for limits as high as they may be for root. Where even root may not raise limits, as in a container, the
-//! runtime would refuse; so it is given a configuration without them, by a wrapper around it.
+//! podman requests the highest limits for root. If even root cannot raise limits, as in a container, the runtime would
+//! refuse them, so a wrapper passes it a configuration without limits.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -47,29 +47,29 @@ os.execv("RUNC", ["RUNC", "--root", "STATE", *words])
 pub(crate) const PAUSE: &str = "localhost/keepalive-pause";
 
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Where podman puts the cgroups of pods.
+/// The cgroup that contains the cgroups of pods.
 const PODS: &str = "libpod_parent";
-/// Until a cgroup that something is still in is left to the machine.
+/// The timeout for the removal of a cgroup that is still in use.
 const CGROUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything of it is gone when it is dropped; its containers must have been dropped before.
+/// Dropping it removes all its data. Its containers must be dropped before.
 pub(crate) struct Podman {
     directory: Scratch,
     cgroup: String,
-    /// Of its pods.
+    /// The cgroups of its pods.
     cgroups: Vec<String>,
     pub(crate) client: Client,
 }
 
 impl Podman {
-    /// For containers on the file system `root`. `None` where there is no podman; the test is skipped then.
+    /// For containers on the file system `root`. `None` without podman; the test is skipped.
     pub(crate) fn with(root: Archive) -> Option<Self> {
         let podman = Self::new()?;
         unpack(root, &podman.directory);
         Some(podman)
     }
 
-    /// The same without a file system: images are to be loaded.
+    /// The same without a file system, for images that are loaded later.
     pub(crate) fn new() -> Option<Self> {
         let (Some(_), Some(runc)) = (host::find("podman"), host::find("runc")) else {
             skip("podman and runc are not installed");
@@ -86,18 +86,18 @@ impl Podman {
                 .into_iter()
                 .chain(["--storage-driver=vfs"])
                 .collect::<Vec<_>>(),
-            // Health checks are run by systemd, which is not there, or by whoever asks for it.
+            // systemd would run health checks, but it is not available. The test runs them explicitly.
             &[("CONTAINERS_CONF", &configuration), ("DISABLE_HC_SYSTEMD", "true")],
         );
         Some(Self { directory, cgroup: unique_name(), cgroups: Vec::new(), client })
     }
 
-    /// Takes charge of what the pod `id` leaves behind.
+    /// The pod `id`, which is removed when dropped.
     pub(crate) fn has_pod(&mut self, id: &str) {
         self.cgroups.push(format!("{PODS}/{id}"));
     }
 
-    /// The words between `run` and a command: keepalive above it, on the file system that was given.
+    /// The words between `run` and a command, with keepalive as the init, on the given file system.
     pub(crate) fn words(&self) -> Vec<String> {
         vec![
             "--init".to_owned(),
@@ -126,7 +126,7 @@ impl Drop for Podman {
                 thread::sleep(Duration::from_millis(50));
             }
         }
-        // Fails, as it should, while another pod is there.
+        // This fails while there is another pod, as intended.
         hierarchies().for_each(|hierarchy| drop(fs::remove_dir(hierarchy.join(PODS))));
     }
 }

@@ -1,4 +1,4 @@
-//! Python of this machine, in an image, with what a program needs of its library.
+//! Python of this machine in an image, with the parts of its library that a program needs.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +8,8 @@ use super::client::lossy;
 use super::engine::skip;
 use super::host;
 
-/// Prints the interpreter's own path, then that of each module that is loaded, and of what the C library loads when a
-/// thread ends.
+/// Prints the path of the interpreter, then that of each loaded module, and of the library that the C library loads when
+/// a thread exits.
 const MODULES: &str = r#"
 import encodings.idna, os, runpy, sys, traceback
 print(os.path.realpath(sys.executable))
@@ -24,8 +24,8 @@ with open("/proc/self/maps") as maps:
 print(os.path.join(os.path.dirname(libc), "libgcc_s.so.1"))
 "#;
 
-/// Adds Python with these modules, and what they load; gives back where it is. It is `python3` too. `None` where
-/// something is missing; the test is skipped then.
+/// Adds Python with these modules and their imports, also as `python3`, and returns its path. `None` if something is
+/// missing; the test is skipped.
 pub(crate) fn add_python(archive: &mut Archive, modules: &str) -> Option<String> {
     let Some(python) = host::find("python3") else {
         skip("python3 is not installed");

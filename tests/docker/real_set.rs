@@ -99,7 +99,7 @@ fn main_pids(container: &Container) -> [i32; 3] {
 }
 
 #[test]
-fn nginx_python_and_redis_in_one_container_come_back_one_by_one() {
+fn nginx_python_and_redis_in_one_container_restart_independently() {
     let Some(engine) = Engine::find() else { return };
     let [nginx, redis] = match programs() {
         Ok(programs) => programs,

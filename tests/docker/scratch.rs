@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::engine::unique_name;
 
-/// A directory with a name of its own, removed with all that is in it when dropped.
+/// A directory with a unique name; removed with its content when dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -16,7 +16,7 @@ impl Scratch {
         Self(path)
     }
 
-    /// With executable files in it.
+    /// A directory with executable files.
     pub(crate) fn with(files: &[(&str, &[u8])]) -> Self {
         let scratch = Self::new();
         for (name, content) in files {
@@ -25,7 +25,7 @@ impl Scratch {
         scratch
     }
 
-    /// Adds an executable file; its path.
+    /// Adds an executable file and returns its path.
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> String {
         let path = self.join(name);
         fs::write(&path, content).unwrap();

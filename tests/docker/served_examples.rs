@@ -1,4 +1,4 @@
-//! The examples that ask keepalive something: by its control socket, or by its port.
+//! Examples that send requests to keepalive, by its control socket or its port.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn image_of(engine: &Engine, directory: &str) -> Image {
 }
 
 #[test]
-fn the_health_check_of_the_example_says_when_all_are_ready() {
+fn the_health_check_of_the_example_succeeds_when_all_services_are_ready() {
     let Some(engine) = Engine::find() else { return };
     let image = image_of(&engine, "healthcheck");
     let container = image.run(&[], &[]);
@@ -29,7 +29,7 @@ fn the_health_check_of_the_example_says_when_all_are_ready() {
     container.wait_for_line("web.0 up");
     wait_for(|| container.describe(), || (health() == "healthy").then_some(()));
     assert_eq!(ask().status.code(), Some(0), "{}", container.describe());
-    // It depends on `web`, and is the last to start.
+    // It depends on `web` and starts last.
     container.wait_for_line("worker.0 up");
 
     docker_ok(&["exec", "--detach", container.name(), "/sbin/keepalive", "restart", "web"]);
@@ -47,10 +47,10 @@ struct Compose {
 }
 
 impl Compose {
-    /// `None` where there is no Compose; the test is skipped then.
+    /// `None` without Compose; the test is skipped.
     fn of(image: &Image) -> Option<Self> {
         let words = compose()?;
-        // The engine of a test need not be able to make networks.
+        // The engine of a test may be unable to create networks.
         let mut without_network = "services:\n".to_owned();
         for service in ["shop", "front"] {
             writeln!(without_network, "  {service}:\n    network_mode: none").unwrap();
@@ -88,7 +88,7 @@ fn compose_starts_the_next_container_when_all_services_of_the_first_are_ready() 
         docker_ok(&["inspect", &format!("--format={{{{{what}}}}}"), container.name()]).trim().to_owned()
     };
     assert_eq!(inspect(&shop, ".State.Health.Status"), "healthy");
-    // All were up before `front` was started: nothing is left to wait for.
+    // All services were ready before `front` started.
     for line in ["prepared", "web.0 up", "web.1 up", "worker.0 up"] {
         assert!(shop.logs().stdout.lines().any(|found| found == line), "{line}: {}", shop.describe());
     }
@@ -103,7 +103,7 @@ fn compose_starts_the_next_container_when_all_services_of_the_first_are_ready() 
     assert!(stdout.find("worker.0 stops") < stdout.find("web.0 stops"), "{stdout}");
 }
 
-/// Asks what is in its arguments of a port, on a connection that stays open both ways until the other side closes it.
+/// Sends its arguments to a port, on a connection that stays open in both directions until the server closes it.
 const REQUEST: &str =
     r#"exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.1\r\nHost: pod\r\n\r\n' "$2" >&3 && cat <&3"#;
 
@@ -122,7 +122,7 @@ fn ask(pod: &Pod, container: &Container, probe: &str) -> (bool, String) {
 }
 
 #[test]
-fn the_probes_of_the_pod_tell_what_the_kubelet_has_to_know() {
+fn the_probes_of_the_pod_report_liveness_and_readiness() {
     let slow = |manifest: String| manifest.replace("ready = { delay = \"1s\" }", "ready = { delay = \"5s\" }");
     let Some(pod) = Pod::play("pod.yaml", slow) else { return };
     let shop = pod.container("shop");
@@ -133,16 +133,16 @@ fn the_probes_of_the_pod_tell_what_the_kubelet_has_to_know() {
     wait_for(|| shop.describe(), || ask(&pod, &shop, "startupProbe").0.then_some(()));
     shop.wait_for_line("worker.0 up");
 
-    // A crash is no matter of liveness, and one of readiness only until it is over.
+    // A crash does not affect liveness, and affects readiness only until the restart.
     let is_main = |process: &Process| process.name == "app" && process.parent == 1;
-    // It was started before the worker.
+    // It started before the worker.
     let web = shop.processes().into_iter().filter(is_main).min_by_key(|process| process.pid).unwrap();
     shop.shell(&format!("kill -KILL {}", web.pid));
     wait_for(|| shop.describe(), || (!ask(&pod, &shop, "readinessProbe").0).then_some(()));
     assert!(ask(&pod, &shop, "livenessProbe").0, "{}", shop.describe());
     wait_for(|| shop.describe(), || ask(&pod, &shop, "readinessProbe").0.then_some(()));
 
-    // What preStop waits for is a service that goes on serving.
+    // During preStop the service continues to serve.
     let manifest = manifest("pod.yaml");
     let command = field(&manifest, "        preStop:", "command: ").replace(['[', ']', '"', ','], "");
     shop.shell(&command);

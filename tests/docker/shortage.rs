@@ -1,4 +1,4 @@
-//! Too little of something, or very much of it: processes, descriptors, orphans, environment, services.
+//! Shortages and large numbers of processes, descriptors, orphans, variables and services.
 
 use std::fmt::Write as _;
 
@@ -9,31 +9,31 @@ use super::wait::wait_for;
 /// Clock ticks in a second, sysconf(3) `_SC_CLK_TCK`: 100 on every Linux platform that keepalive is built for.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// How many processes of that name `docker top` sees; it looks from outside, and needs no process in the container.
+/// The number of processes with this name in `docker top`, which needs no process in the container.
 #[track_caller]
 fn count_from_outside(container: &Container, name: &str) -> usize {
     let table = docker_ok(&["top", container.name(), "-eo", "pid,comm"]);
     table.lines().filter(|line| line.split_whitespace().nth(1) == Some(name)).count()
 }
 
-/// Lines of the journal, one for each start that the system has refused.
+/// The number of log lines about a refused fork.
 fn refusals(container: &Container) -> usize {
     container.logs().stderr.matches("cannot create a process").count()
 }
 
 #[test]
-fn forks_that_fail_are_tried_again_without_an_exit_or_a_spin() {
+fn failed_forks_are_retried_without_an_exit_or_a_busy_loop() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.many]\ncommand = [\"sleep\", \"1000\"]\ninstances = 30\n");
     let container = image.run(&["--pids-limit=20", "--env=KEEPALIVE_LOG=debug"], &[]);
 
-    // keepalive and nineteen others fit; eleven wait, and each of them tries again.
+    // The limit allows keepalive and nineteen others. The other eleven are retried.
     wait_for(|| container.describe(), || (refusals(&container) > 11 * 4).then_some(()));
     assert_eq!(count_from_outside(&container, "sleep"), 19, "{}", container.describe());
     docker_ok(&["update", "--pids-limit=100", container.name()]);
     wait_for(|| container.describe(), || (count_from_outside(&container, "sleep") == 30).then_some(()));
 
-    // A spin would have been refused thousands of times, or used up the processor in silence.
+    // A busy loop would cause thousands of refused forks or use much CPU time.
     assert!(refusals(&container) < 11 * 20, "{}", container.describe());
     let processes = container.processes();
     let init = processes.iter().find(|process| process.pid == 1).unwrap();
@@ -55,7 +55,7 @@ fn thirty_two_descriptors_are_enough() {
 }
 
 #[test]
-fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+fn all_of_twenty_thousand_orphans_are_reaped() {
     let Some(engine) = Engine::find() else { return };
     let script = b"#!/bin/sh\ni=0\nwhile [ $i -lt 20000 ]; do (true &); i=$((i + 1)); done\necho all are orphans\n";
     let image = engine.image_with(
@@ -77,7 +77,7 @@ fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
 }
 
 #[test]
-fn a_long_environment_and_a_thousand_services_are_nothing_special() {
+fn a_long_environment_and_a_thousand_services_work() {
     let Some(engine) = Engine::find() else { return };
     let mut configuration = String::new();
     for number in 0..1000 {

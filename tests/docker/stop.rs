@@ -1,4 +1,4 @@
-//! `docker stop` and `docker kill`: everything stops in order, whatever state it is in, before Docker loses patience.
+//! `docker stop` and `docker kill`: services stop in order, in every state, before the timeout of Docker.
 
 use super::engine::{Container, Engine, Image};
 use super::wait::wait_for;
@@ -17,7 +17,7 @@ fn position(stdout: &str, text: &str) -> usize {
 
 /// README: 0 after an orderly stop that was asked for; what depends on a service stops before it.
 #[test]
-fn docker_stop_ends_with_zero_after_stopping_in_the_reverse_of_depends_on() {
+fn docker_stop_stops_services_in_reverse_order_and_exits_with_0() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(
         r#"
@@ -48,7 +48,7 @@ fn docker_stop_ends_with_zero_after_stopping_in_the_reverse_of_depends_on() {
 }
 
 #[test]
-fn a_signal_that_is_not_about_stopping_reaches_the_services() {
+fn other_signals_are_forwarded_to_the_services() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\ninstances = 2");
     let container = image.run(&[], &[]);
@@ -67,7 +67,7 @@ fn a_signal_that_is_not_about_stopping_reaches_the_services() {
 }
 
 #[test]
-fn a_service_that_ignores_sigterm_is_killed_within_its_own_time() {
+fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image_with("[services.deaf]\ncommand = \"/srv/deaf\"\nstop_timeout = \"500ms\"", |archive| {
         archive.file("/srv/deaf", 0o755, b"#!/bin/sh\ntrap '' TERM\necho deaf\nexec sleep 1000\n")
@@ -78,9 +78,9 @@ fn a_service_that_ignores_sigterm_is_killed_within_its_own_time() {
     assert_eq!(container.stop(), 0, "{KILLED} would be Docker's own SIGKILL\n{}", container.describe());
 }
 
-/// A stopped process does not hear SIGTERM: SIGCONT has to follow.
+/// A stopped process does not handle SIGTERM until SIGCONT.
 #[test]
-fn a_stopped_service_hears_that_it_shall_end() {
+fn a_stopped_service_receives_its_stop_signal() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\nstop_timeout = \"60s\"");
     let container = image.run(&[], &[]);
@@ -128,7 +128,7 @@ fn wait_until_daemonised(container: &Container) {
 }
 
 #[test]
-fn what_double_forked_and_called_setsid_does_not_outlive_keepalive() {
+fn a_daemonised_process_does_not_outlive_keepalive() {
     let Some(engine) = Engine::find() else { return };
     let image = image_with_daemon(&engine, DEAF_DAEMON);
     let container = image.run(&["--entrypoint=/srv/outer"], &[]);
@@ -144,7 +144,7 @@ fn what_double_forked_and_called_setsid_does_not_outlive_keepalive() {
 }
 
 #[test]
-fn what_double_forked_and_called_setsid_is_asked_to_end_after_the_services() {
+fn a_daemonised_process_gets_sigterm_after_the_services() {
     let Some(engine) = Engine::find() else { return };
     let image = image_with_daemon(&engine, POLITE_DAEMON);
     let container = image.run(&[], &[]);

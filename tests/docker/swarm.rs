@@ -17,7 +17,7 @@ struct Swarm {
 }
 
 impl Swarm {
-    /// `None` where there can be none, or is one already that is not the test's; the test is skipped then.
+    /// `None` if there can be no swarm, or there is another one already; the test is skipped.
     fn init() -> Option<Self> {
         let had_gateway = docker(&["network", "inspect", GATEWAY]).status.success();
         let output = docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
@@ -33,7 +33,7 @@ impl Drop for Swarm {
     fn drop(&mut self) {
         drop(docker(&["swarm", "leave", "--force"]));
         if !self.had_gateway {
-            // A container that is on its way out may still be on it.
+            // A container that is stopping may still be on it.
             drop(docker(&["network", "rm", GATEWAY]));
         }
     }
@@ -58,7 +58,7 @@ impl Stack {
         format!("{}_{name}", self.name)
     }
 
-    /// The containers of a service, of those in the state of this filter.
+    /// The containers of a service that match this filter.
     fn containers(&self, service: &str, filter: &str) -> Vec<String> {
         let label = format!("label=com.docker.swarm.service.name={}", self.service(service));
         let ids = docker_ok(&["ps", "--quiet", "--no-trunc", "--filter", &label, "--filter", filter]);
@@ -69,7 +69,7 @@ impl Stack {
         self.containers("worker", "health=healthy")
     }
 
-    /// Waits for two containers of workers, and no third, that are healthy, and none of them one of `old`.
+    /// Waits for exactly two containers of workers that are healthy and not among `old`.
     fn wait_for_workers(&self, old: &[String]) -> Vec<String> {
         let are_all = || {
             let workers = self.workers();

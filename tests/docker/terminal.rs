@@ -15,7 +15,7 @@ pub(crate) fn run_on_terminal(client: &Client, words: &[&str]) -> (Terminal, Con
     (terminal, container)
 }
 
-/// The same of a shell, which must find that it has the terminal, and all that comes of that.
+/// The same with a shell, which must have the terminal, and job control with it.
 #[track_caller]
 fn check_shell(words: &[&str]) {
     let (mut terminal, _container) = run_on_terminal(&Client::default(), words);
@@ -93,7 +93,7 @@ fn a_shell_below_a_drop_in_has_the_terminal() {
 /// README: `keepalive -c FILE -- CMD`: CMD gets the terminal if there is one, its exit ends the container with its
 /// code.
 #[test]
-fn a_shell_beside_a_service_set_has_the_terminal() {
+fn a_shell_added_to_a_service_set_has_the_terminal() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\n");
     check_shell(&[image.name(), "-c", "/etc/keepalive.toml", "--", "sh"]);
@@ -123,7 +123,7 @@ fn ctrl_c_stops_a_service_set_in_order() {
 
 /// `docker exec -it`: the table is kept up to date, and `q` gives the terminal back.
 #[test]
-fn top_has_a_terminal_by_exec() {
+fn top_has_a_terminal_in_docker_exec() {
     let Some(engine) = Engine::find() else { return };
     let image =
         engine.image("[keepalive]\ncontrol = \"/k\"\n[services.web]\ncommand = \"/srv/steady\"\ninstances = 2\n");

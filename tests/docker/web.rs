@@ -1,4 +1,4 @@
-//! A visitor of a web server in a container: from its network, with nothing that has to be in the container.
+//! A client of a web server in a container. It runs in the network of the container and needs no program there.
 
 use std::process::Command;
 
@@ -15,11 +15,11 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Asks port 8080 of the container of this name; `None` if no whole answer comes.
+/// Sends a request to port 8080 of this container; `None` without a complete answer.
 pub(crate) fn ask(container: &str, method: &str, path: &str, body: &str) -> Option<Answer> {
     let process = lossy(&docker(&["inspect", "--format={{.State.Pid}}", container]).stdout);
     let process = process.trim();
-    // It is 0 where nothing runs.
+    // It is 0 if no process runs.
     if !process.parse().is_ok_and(|process: u32| process > 0) {
         return None;
     }

@@ -40,7 +40,7 @@ fn with_python(directory: &str, modules: &str) -> Option<Image> {
     image_of(directory, |archive| add_python(archive, modules).map(drop))
 }
 
-/// `keepalive` and these words, in the container: whether it is done, and what it says.
+/// Runs `keepalive` with these words in the container. Returns whether it succeeded, and its output.
 fn client(container: &Container, words: &[&str]) -> (bool, String) {
     let output = docker(&[&["exec", container.name(), "/sbin/keepalive"], words].concat());
     (output.status.success(), lossy(&[output.stdout, output.stderr].concat()))
@@ -57,12 +57,12 @@ fn three_reloads_under_load_lose_no_request() {
     assert_eq!(container.wait_for_end(), 0, "{}", container.describe());
     let stdout = container.logs().stdout;
     let last = stdout.lines().last().unwrap();
-    // Four workers, and three times four that have come after them.
+    // Four workers, each replaced three times.
     assert!(last.contains(" requests to 16 processes, ") && last.ends_with(", 0 failed"), "{stdout}");
 }
 
 #[test]
-fn two_counters_go_on_where_the_killed_worker_was() {
+fn two_counters_continue_where_the_killed_worker_stopped() {
     let Some(image) = with_python("worker-state", HTTP) else { return };
     let container = image.run(&[], &[]);
     for instance in ["count.0", "count.1"] {
@@ -103,7 +103,7 @@ fn mottos(container: &Container) -> Option<BTreeSet<String>> {
 }
 
 #[test]
-fn node_workers_share_a_port_tell_each_other_and_remember() {
+fn node_workers_share_a_port_messages_and_stored_values() {
     let Some(node) = host::find("node") else { return skip("node is not installed") };
     let image = image_of("node-cluster", |archive| {
         host::add_program(archive, &node);
@@ -125,8 +125,8 @@ fn node_workers_share_a_port_tell_each_other_and_remember() {
     all_say("hello");
 
     let before = docker_ok(&["exec", container.name(), "/sbin/keepalive", "status", "--json"]);
-    let (done, said) = client(&container, &["reload", "web"]);
-    assert!(done, "{said}{}", container.describe());
+    let (done, answer) = client(&container, &["reload", "web"]);
+    assert!(done, "{answer}{}", container.describe());
     let answer = ask(container.name(), "GET", "/", "").unwrap();
     assert!(!before.contains(&format!("\"pid\":{},", word(&answer.body, "pid").unwrap())), "{before}");
     all_say("hello");
@@ -136,7 +136,7 @@ fn node_workers_share_a_port_tell_each_other_and_remember() {
 const GUNICORN: &str = "gunicorn.app.wsgiapp, gunicorn.glogging, gunicorn.workers.sync";
 
 #[test]
-fn gunicorn_is_replaced_and_a_broken_version_of_it_is_not_taken() {
+fn a_reload_replaces_gunicorn_but_not_with_a_broken_version() {
     let Some(image) = with_python("python-gunicorn", GUNICORN) else { return };
     let container = image.run(&[], &[]);
     wait_for(|| container.describe(), || is_ready(&container));
@@ -144,8 +144,8 @@ fn gunicorn_is_replaced_and_a_broken_version_of_it_is_not_taken() {
         || ask(container.name(), "GET", "/", "").filter(|answer| answer.status == 200).map(|answer| answer.body);
     assert!(answers().unwrap().starts_with("web."), "{}", container.describe());
 
-    let (done, said) = client(&container, &["reload", "web"]);
-    assert!(done, "{said}{}", container.describe());
+    let (done, answer) = client(&container, &["reload", "web"]);
+    assert!(done, "{answer}{}", container.describe());
     let processes = || {
         let mains = container.processes().into_iter().filter(|process| process.parent == 1);
         mains.map(|process| process.pid).collect::<BTreeSet<_>>()
@@ -154,8 +154,8 @@ fn gunicorn_is_replaced_and_a_broken_version_of_it_is_not_taken() {
     assert_eq!(before.len(), 2, "{}", container.describe());
 
     container.shell("echo broken >>/srv/application.py");
-    let (done, said) = client(&container, &["reload", "web"]);
-    assert!(!done && said.contains("web.0"), "{said}{}", container.describe());
+    let (done, answer) = client(&container, &["reload", "web"]);
+    assert!(!done && answer.contains("web.0"), "{answer}{}", container.describe());
     assert_eq!(processes(), before, "{}", container.describe());
     assert!(answers().unwrap().starts_with("web."), "{}", container.describe());
     assert_eq!(container.stop(), 0, "{}", container.describe());

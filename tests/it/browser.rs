@@ -1,4 +1,4 @@
-//! A headless Chromium, told what to do by the DevTools protocol over two pipes: JSON messages that end with a NUL.
+//! A headless Chromium, controlled by the DevTools protocol over two pipes: JSON messages that end with a NUL.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,28 +12,28 @@ use serde_json::{Value, json};
 use crate::harness::{Directory, Place, Run, Running, skip};
 use crate::wait::Deadline;
 
-/// Between two looks at a page.
+/// The interval between two checks of a page.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Chromium reads on descriptor 3 and writes on 4; its own streams are of no interest.
+/// Chromium reads from descriptor 3 and writes to 4. Its standard streams are ignored.
 const ON_PIPES: &str = r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
-/// Where Debian and others have it.
+/// The names of the program in Debian and other distributions.
 const PROGRAMS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
-/// One tab of a browser of its own. What it runs on is ended, and removed, when it is dropped.
+/// One tab of its own browser. Dropping it ends the browser and removes its directory.
 pub(crate) struct Browser {
     commands: File,
     messages: Receiver<Value>,
     session: String,
     last: u64,
-    /// What the page has thrown, and what the browser complained of on its behalf.
+    /// Exceptions of the page and errors that the browser has logged for it.
     complaints: Vec<String>,
-    // In this order: the directory is removed when the browser has ended.
+    // Dropped in this order: the directory is removed after the browser has ended.
     _running: Running,
     _directory: Directory,
 }
 
 impl Browser {
-    /// `None` where there is none; the test is skipped then.
+    /// `None` if it is not installed; the test is skipped.
     pub(crate) fn start() -> Option<Self> {
         let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
             skip("chromium is not installed");
@@ -41,7 +41,7 @@ impl Browser {
         };
         let directory = Directory::new();
         let profile = format!("--user-data-dir={}", directory.path().display());
-        // No sandbox: it cannot be had in most containers, nor by root. Nothing of the network is asked for.
+        // No sandbox: most containers and root cannot use it. The page needs no network.
         let options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
         let quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update"];
         let pipes = ["--remote-debugging-pipe", profile.as_str(), "about:blank"];
@@ -70,7 +70,7 @@ impl Browser {
         }
     }
 
-    /// Sends a command; the answer. What else is told meanwhile is looked through for complaints.
+    /// Sends a command and returns the answer. Other messages are searched for errors.
     #[track_caller]
     fn ask(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
@@ -99,7 +99,7 @@ impl Browser {
         }
     }
 
-    /// Opens a page, and waits until it is there.
+    /// Opens a page and waits until it is loaded.
     #[track_caller]
     pub(crate) fn open(&mut self, address: &str) {
         let answer = self.ask("Page.navigate", json!({ "url": address }));
@@ -107,7 +107,7 @@ impl Browser {
         self.wait_for("document.readyState", |state| state == "complete");
     }
 
-    /// How large the window is, in pixels, and which colours the reader prefers: `light` or `dark`.
+    /// Sets the size of the window in pixels and the preferred colour scheme, `light` or `dark`.
     pub(crate) fn look(&mut self, width: u32, height: u32, scheme: &str) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.ask("Emulation.setDeviceMetricsOverride", size);
@@ -115,7 +115,7 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
     }
 
-    /// What `expression` gives in the page; if that is a promise, what it comes to.
+    /// The value of `expression` in the page, after awaiting a promise.
     #[track_caller]
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let question = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
@@ -124,7 +124,7 @@ impl Browser {
         answer["result"]["value"].take()
     }
 
-    /// Waits until `expression` gives something that `fits`.
+    /// Waits until the value of `expression` satisfies `fits`.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, expression: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut deadline = Deadline::new();
@@ -138,9 +138,9 @@ impl Browser {
         }
     }
 
-    /// What the page and the browser have complained of so far.
+    /// The errors of the page and the browser so far.
     pub(crate) fn complaints(&mut self) -> &[String] {
-        // All that was told before this answer has been read with it.
+        // All messages before this answer have been read.
         self.value("1");
         &self.complaints
     }
@@ -148,7 +148,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It has many processes, which go with it when it is asked, and have no environment left to find them by.
+        // On request, the browser ends all its processes. They cannot be found by their environment.
         self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").ok();
         while self.messages.recv_timeout(Deadline::by_the_clock()).is_ok() {}
     }

@@ -11,7 +11,7 @@ fn keepalive(scratch: &Directory, words: &[&str]) -> Command {
     command
 }
 
-fn told(output: &Output) -> (Option<i32>, String, String) {
+fn result_of(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -19,7 +19,7 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
 #[track_caller]
 fn check(scratch: &Directory, words: &[&str], code: i32, stdout: &str, stderr: &str) {
     let output = keepalive(scratch, words).output().unwrap();
-    assert_eq!(told(&output), (Some(code), stdout.to_owned(), stderr.to_owned()), "{words:?}");
+    assert_eq!(result_of(&output), (Some(code), stdout.to_owned(), stderr.to_owned()), "{words:?}");
 }
 
 const VALID: &[u8] = br#"
@@ -38,7 +38,7 @@ success_exit_codes = [0, 3, "SIGTERM"]
 "#;
 
 #[test]
-fn check_shows_the_plan_with_everything_that_was_not_said() {
+fn check_shows_the_plan_with_all_defaults() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", VALID, 0o644);
     let expected = "\
@@ -75,7 +75,7 @@ the shutdown takes at most 9s
 }
 
 #[test]
-fn check_gives_the_plan_as_json() {
+fn check_prints_the_plan_as_json() {
     let scratch = Directory::new();
     scratch.file("a.toml", VALID, 0o644);
     let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
@@ -99,7 +99,7 @@ fn check_gives_the_plan_as_json() {
     assert_eq!(json["plan"]["services"][0], expected);
 }
 
-/// Everything about sockets, readiness and reload.
+/// All settings of sockets, readiness and reload.
 const SERVED: &[u8] = br#"
 [services.web]
 command = ["sleep", "{fd.http}"]
@@ -126,7 +126,7 @@ reload = { strategy = "signal", signal = "HUP" }
 fn check_shows_sockets_readiness_and_reload() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", SERVED, 0o644);
-    let output = told(&keepalive(&scratch, &["check"]).output().unwrap()).1;
+    let output = result_of(&keepalive(&scratch, &["check"]).output().unwrap()).1;
     let lines = |title: &str| -> Vec<String> {
         let found = output.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(title));
         found.map(|line| line.trim().to_owned()).collect()
@@ -151,7 +151,7 @@ fn check_shows_sockets_readiness_and_reload() {
 }
 
 #[test]
-fn check_gives_sockets_readiness_and_reload_as_json() {
+fn check_prints_sockets_readiness_and_reload_as_json() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", SERVED, 0o644);
     let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
@@ -174,9 +174,9 @@ fn check_gives_sockets_readiness_and_reload_as_json() {
     assert_eq!(proxy["reload"], reload);
 }
 
-// Written down when the JSON was made by hand.
+// The literal expected output, so that the format does not change unnoticed.
 #[test]
-fn check_writes_each_kind_of_value_as_it_always_has() {
+fn the_json_of_check_is_stable_for_each_kind_of_value() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", include_bytes!("plan/keepalive.toml"), 0o644);
     let output = keepalive(&scratch, &["check", "--json"]).output().unwrap();
@@ -186,7 +186,7 @@ fn check_writes_each_kind_of_value_as_it_always_has() {
 }
 
 #[test]
-fn check_gives_errors_as_json() {
+fn check_prints_errors_as_json() {
     let scratch = Directory::new();
     scratch.file("a.toml", b"[services.web]\ncommand = \"true\"\nrestrat = 1\n", 0o644);
     let output = keepalive(&scratch, &["check", "--json", "-c", "a.toml"]).output().unwrap();
@@ -200,7 +200,7 @@ fn check_gives_errors_as_json() {
 }
 
 #[test]
-fn an_invalid_configuration_is_refused_alike_by_check_and_by_a_start() {
+fn check_and_a_start_report_the_same_configuration_errors() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = 0\n", 0o644);
     let expected = "\
@@ -217,7 +217,7 @@ keepalive.toml:3:13: expected a whole number from 1 to 65536, or `\"cpus\"`, fou
 }
 
 #[test]
-fn a_missing_program_is_an_error_of_check_alone() {
+fn only_check_reports_a_missing_program_as_an_error() {
     let scratch = Directory::new();
     let text = "[services.web]\ncommand = \"/nonexistent/x\"\nrestart = \"never\"\n";
     scratch.file("keepalive.toml", text.as_bytes(), 0o644);
@@ -231,11 +231,11 @@ keepalive.toml:2:11: program `/nonexistent/x` not found
 ";
     check(&scratch, &["check"], 78, "", expected);
     let output = keepalive(&scratch, &[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(127), "{:?}", told(&output));
+    assert_eq!(output.status.code(), Some(127), "{:?}", result_of(&output));
 }
 
 #[test]
-fn without_any_configuration_the_places_are_listed() {
+fn an_error_about_a_missing_configuration_lists_the_searched_paths() {
     let scratch = Directory::new();
     if ["/etc/keepalive/keepalive.toml", "/etc/keepalive.toml"].iter().any(|path| std::path::Path::new(path).exists()) {
         return harness::skip("this machine has a configuration in /etc");
@@ -251,16 +251,20 @@ select another file with -c FILE or $KEEPALIVE_CONFIG, or run one command withou
     check(&scratch, &["check"], 78, "", expected);
     let output = keepalive(&scratch, &["check"]).env("KEEPALIVE_CONFIG", "no.toml").output().unwrap();
     let expected = "no.toml: cannot be read: no such file or directory\n\n1 error in the configuration\n";
-    assert_eq!(told(&output), (Some(78), String::new(), expected.to_owned()));
+    assert_eq!(result_of(&output), (Some(78), String::new(), expected.to_owned()));
 }
 
 #[test]
-fn a_configuration_may_come_from_a_pipe() {
+fn the_configuration_can_be_read_from_a_pipe() {
     let scratch = Directory::new();
     let mut command = Command::new("sh");
     let line = "printf '[services.a]\\ncommand = \"true\"\\n' | \"$0\" check -c /dev/stdin";
     let output = command.args(["-c", line, KEEPALIVE]).current_dir(scratch.path()).output().unwrap();
-    assert!(told(&output).1.starts_with("/dev/stdin is valid: 1 service, 1 instance\n"), "{:?}", told(&output));
+    assert!(
+        result_of(&output).1.starts_with("/dev/stdin is valid: 1 service, 1 instance\n"),
+        "{:?}",
+        result_of(&output)
+    );
 }
 
 #[test]
@@ -312,12 +316,12 @@ fn run_starts_a_service_without_a_file() {
     ];
     scratch.file("b.env", b"export B='b c' # comment\n", 0o644);
     let output = keepalive(&scratch, &words).output().unwrap();
-    let (code, stdout, _) = told(&output);
-    assert_eq!((code, stdout.as_str()), (Some(7), "greet a0 b c greet.0\n"), "{:?}", told(&output));
+    let (code, stdout, _) = result_of(&output);
+    assert_eq!((code, stdout.as_str()), (Some(7), "greet a0 b c greet.0\n"), "{:?}", result_of(&output));
 }
 
 #[test]
-fn wrong_usage_says_what_would_be_right() {
+fn usage_errors_suggest_a_correction() {
     let scratch = Directory::new();
     let expected = "\
 keepalive: unknown command `node`
@@ -340,7 +344,7 @@ fn version_and_help_go_to_stdout() {
     let scratch = Directory::new();
     check(&scratch, &["-V"], 0, concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n"), "");
     for words in [&["--help"][..], &["run", "-h"], &["check", "--help"]] {
-        let (code, stdout, stderr) = told(&keepalive(&scratch, words).output().unwrap());
+        let (code, stdout, stderr) = result_of(&keepalive(&scratch, words).output().unwrap());
         assert_eq!((code, stderr.as_str()), (Some(0), ""));
         assert!(stdout.starts_with("keepalive"), "{stdout}");
         assert!(stdout.lines().all(|line| line.chars().count() <= 120), "{stdout}");
@@ -348,7 +352,7 @@ fn version_and_help_go_to_stdout() {
 }
 
 #[test]
-fn closed_streams_are_no_reason_to_die() {
+fn closed_standard_streams_do_not_end_keepalive() {
     let scratch = Directory::new();
     for (line, code) in [
         ("exec \"$0\" --help >&-", 0),
@@ -358,7 +362,7 @@ fn closed_streams_are_no_reason_to_die() {
     ] {
         let mut command = Command::new("sh");
         let output = command.args(["-c", line, KEEPALIVE]).current_dir(scratch.path()).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{line}: {:?}", told(&output));
+        assert_eq!(output.status.code(), Some(code), "{line}: {:?}", result_of(&output));
     }
 }
 
@@ -370,33 +374,33 @@ fn run_refuses_an_empty_command() {
 
 // README: "`false`: it starts only if something that starts depends on it".
 #[test]
-fn check_tells_what_does_not_start_by_itself() {
+fn check_marks_services_without_autostart() {
     let scratch = Directory::new();
     let services = "services.a = { command = \"true\", autostart = false }\n\
                     services.b = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n\
                     services.c = { command = \"true\", depends_on = [\"b\"] }\n\
                     services.d = { command = \"true\", autostart = false, depends_on = [\"a\"] }\n";
     scratch.file("keepalive.toml", services.as_bytes(), 0o644);
-    let (code, stdout, stderr) = told(&keepalive(&scratch, &["check"]).output().unwrap());
+    let (code, stdout, stderr) = result_of(&keepalive(&scratch, &["check"]).output().unwrap());
     let order: Vec<&str> = stdout.lines().skip(3).take(4).collect();
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert_eq!(order, ["   1. a", "   2. b after a", "   3. c after b", "   4. d after a (autostart = false)"]);
 }
 
 #[test]
-fn a_plan_that_cannot_be_written_is_no_success() {
+fn check_fails_if_the_plan_cannot_be_written() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", VALID, 0o644);
     for words in [&["check"][..], &["check", "--json"], &["--help"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = keepalive(&scratch, words).stdout(full).output().unwrap();
         let expected = "keepalive: cannot write to stdout: no space left on device\n".to_owned();
-        assert_eq!(told(&output), (Some(71), String::new(), expected), "{words:?}");
+        assert_eq!(result_of(&output), (Some(71), String::new(), expected), "{words:?}");
     }
 }
 
 #[test]
-fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
+fn check_waits_for_a_slow_reader_and_does_not_cut_its_report() {
     use std::io::Read as _;
     let scratch = Directory::new();
     scratch.file("keepalive.toml", "[services.a]\nx = 1\n[services.b]\n".repeat(2000).as_bytes(), 0o644);
@@ -404,7 +408,7 @@ fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
     let (read_end, write_end) = harness::stalled_pipe();
     let mut child = keepalive(&scratch, &["check"]).stderr(write_end).spawn().unwrap();
     harness::wait_for_state(keepalive::model::Pid::new(child.id().cast_signed()).unwrap(), b'S');
-    // Byte by byte, so that there is never room for all of it.
+    // The pipe is read byte by byte, so that it never has room for the whole report.
     let mut reader = std::fs::File::from(read_end);
     let (mut text, mut byte) = (Vec::new(), [0]);
     while reader.read(&mut byte).unwrap() > 0 {
@@ -414,9 +418,9 @@ fn check_waits_for_a_slow_reader_rather_than_cutting_its_report() {
     assert!(text.ends_with(&whole));
 }
 
-// README: a value that is no level is warned of; env_logger takes any word for a module that it does not know.
+// README: an invalid level is a warning. env_logger accepts any word as the name of a module.
 #[test]
-fn a_level_that_is_not_understood_is_warned_of() {
+fn an_invalid_log_level_is_a_warning() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let scratch = Directory::new();
@@ -433,6 +437,6 @@ fn a_level_that_is_not_understood_is_warned_of() {
     ] {
         let mut command = keepalive(&scratch, &["--", "true"]);
         let output = command.env("KEEPALIVE_LOG", OsStr::from_bytes(value)).output().unwrap();
-        assert_eq!(told(&output), (Some(0), String::new(), expected));
+        assert_eq!(result_of(&output), (Some(0), String::new(), expected));
     }
 }

@@ -1,4 +1,4 @@
-//! The commands of a running keepalive, with one that says what the protocol wants it to say.
+//! The client commands with a fake server.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,21 +23,21 @@ fn show_status() -> FakeServer {
 }
 
 #[test]
-fn status_is_a_table_and_says_why_something_does_not_run() {
+fn status_is_a_table_with_the_reason_why_a_service_does_not_run() {
     let server = show_status();
     let summary = "keepalive 0.1.0, pid 1, up 2m10s: 2 running, 1 backoff";
     let database = "db.0   running   11   2m10s         0  9.00s    1.0M";
     server.check(&["status"], 0, &format!("{summary}\n{TABLE}\n{database}"), "");
     server.check(&["status", "web"], 0, TABLE, "");
     assert_eq!(server.requests(), ["GET /v1/status", "GET /v1/status"]);
-    let told = "keepalive: status: unknown name `wbe`: the services are web, db\n";
-    server.check(&["status", "wbe"], 1, "", told);
+    let message = "keepalive: status: unknown name `wbe`: the services are web, db\n";
+    server.check(&["status", "wbe"], 1, "", message);
     let body = r#"{"instances":[],"reason":"unknown name `wbe`: the services are web, db","result":"not_found"}"#;
-    server.check(&["status", "web", "wbe", "--json"], 1, body, told);
+    server.check(&["status", "web", "wbe", "--json"], 1, body, message);
 }
 
 #[test]
-fn status_as_json_is_what_the_server_says() {
+fn status_as_json_is_the_answer_of_the_server() {
     let server = show_status();
     server.check(&["status", "--json"], 0, &status().to_string(), "");
     let (code, stdout, _) = server.client(&["--json", "status"]).finish();
@@ -49,7 +49,7 @@ fn status_as_json_is_what_the_server_says() {
 }
 
 #[test]
-fn the_socket_is_named_by_option_or_variable() {
+fn the_socket_can_be_set_by_option_or_variable() {
     let server = show_status();
     let socket = server.path.to_str().unwrap();
     let mut run = server.client(&["status", "web", "--socket", socket]);
@@ -58,7 +58,7 @@ fn the_socket_is_named_by_option_or_variable() {
 }
 
 #[test]
-fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
+fn a_command_handles_several_names_in_order_and_reports_failures() {
     let server = FakeServer::answering(|request| match request {
         "POST /v1/services/b/stop?timeout=1m" => {
             (409, json!({"result": "refused", "reason": "it is being reloaded", "instances": []}))
@@ -66,25 +66,25 @@ fn several_names_are_done_in_order_and_one_that_fails_is_told_of() {
         "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "not_found", "reason": "there is no `c.1`"})),
         _ => (200, json!({"result": "done", "reason": "", "instances": [{"id": "a.0", "state": "stopped"}]})),
     });
-    let told = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
-    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", told);
+    let message = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
+    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", message);
     let targets: Vec<String> = server.requests();
     let asked = ["a", "b", "c.1", "a"].map(|name| format!("POST /v1/services/{name}/stop?timeout=1m"));
     assert_eq!(targets, asked);
 }
 
 #[test]
-fn what_is_not_done_in_time_is_told_with_json_too() {
+fn a_timeout_is_reported_as_text_and_as_json() {
     let body = json!({"instances": [], "reason": "web.0 is still stopping", "result": "timeout"});
     let answer = body.clone();
     let server = FakeServer::answering(move |_| (504, answer.clone()));
-    let told = "keepalive: restart web: web.0 is still stopping\n";
-    server.check(&["restart", "web", "--json", "--timeout", "2s"], 1, &body.to_string(), told);
+    let message = "keepalive: restart web: web.0 is still stopping\n";
+    server.check(&["restart", "web", "--json", "--timeout", "2s"], 1, &body.to_string(), message);
     assert_eq!(server.requests(), ["POST /v1/services/web/restart?timeout=2s"]);
 }
 
 #[test]
-fn each_change_is_asked_for_by_its_own_request() {
+fn each_command_sends_its_own_request() {
     let server = FakeServer::answering(|_| (200, json!({"result": "done", "reason": "", "instances": []})));
     server.check(&["start", "web.2"], 0, "start web.2: done", "");
     server.check(&["scale", "web", "4"], 0, "scale web: done", "");
@@ -100,7 +100,7 @@ fn each_change_is_asked_for_by_its_own_request() {
 }
 
 #[test]
-fn who_is_not_permitted_hears_why() {
+fn an_unauthorized_client_gets_the_reason() {
     let reason = "only root and the user that keepalive runs as may do this";
     let server = FakeServer::answering(move |_| (403, json!({"result": "forbidden", "reason": reason})));
     server.check(&["status"], 1, "", &format!("keepalive: status: {reason}\n"));
@@ -109,7 +109,7 @@ fn who_is_not_permitted_hears_why() {
 }
 
 #[test]
-fn health_answers_with_zero_or_one_and_the_reason() {
+fn health_exits_with_0_or_1_and_prints_the_reason() {
     let server = FakeServer::answering(|request| match request {
         "GET /livez" => (200, json!({"status": "ok"})),
         "GET /readyz?service=db" => (200, json!({"ready": true})),
@@ -124,23 +124,23 @@ fn health_answers_with_zero_or_one_and_the_reason() {
 }
 
 #[test]
-fn logs_are_lines_with_the_name_of_their_instance() {
+fn log_lines_start_with_the_name_of_their_instance() {
     let line = r#"{"time":"2026-11-21T08:00:00.1Z","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
     let server = FakeServer::start(move |_, mut stream| {
         write!(stream, "{STREAM}{line}\n{{\"dropped\":3}}\n{line}\n").ok();
     });
-    let told = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
-    server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", told);
+    let message = "keepalive: logs: 3 lines were dropped because this reader was too slow\n";
+    server.check(&["logs", "-n", "7", "web", "db.0"], 0, "web.0 | hello\nweb.0 | hello", message);
     server.check(&["logs", "--json", "all"], 0, &format!("{line}\n{{\"dropped\":3}}\n{line}"), "");
     let broken_off =
         "keepalive: the stream ended unexpectedly, and SOCKET still exists: keepalive or its logger was killed\n";
-    server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{told}{broken_off}"));
+    server.check(&["logs", "-f", "-n=all"], 3, "web.0 | hello\nweb.0 | hello", &format!("{message}{broken_off}"));
     let asked = ["GET /v1/logs?service=web,db.0&lines=7", "GET /v1/logs?lines=100", "GET /v1/logs?follow=1"];
     assert_eq!(server.requests(), asked);
 }
 
 #[test]
-fn each_event_is_passed_on_as_soon_as_it_comes() {
+fn each_event_is_printed_as_soon_as_it_arrives() {
     let (sender, next) = std::sync::mpsc::channel::<&str>();
     let server = FakeServer::start(move |_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
@@ -151,20 +151,20 @@ fn each_event_is_passed_on_as_soon_as_it_comes() {
     running.expect("{\"seq\":1}");
     sender.send(":2}\n").unwrap();
     running.expect("{\"seq\":2}");
-    // As keepalive ends in order.
+    // An ordered shutdown removes the socket.
     std::fs::remove_file(&server.path).unwrap();
     drop(sender);
     assert_eq!((running.end(), running.stderr().as_str()), (0, ""));
     assert_eq!(server.requests(), ["GET /v1/events?follow=1"]);
 }
 
-// README, `logs -f`: Ctrl-C ends it. A terminal drops what it has not shown then, such as the end of a colour.
+// README, `logs -f`: Ctrl-C ends it. The terminal then discards pending output, such as the reset of a colour.
 #[test]
-fn sigint_ends_a_stream_on_a_terminal_between_two_lines_and_without_colour() {
+fn sigint_ends_a_stream_on_a_terminal_at_the_end_of_a_line_without_colour() {
     let line = json!({"service": "web", "instance": "web.0", "message": "x".repeat(256 << 10)}).to_string();
     let server = FakeServer::start(move |_, mut stream| {
         writeln!(stream, "{STREAM}{line}").ok();
-        // Until the client has gone.
+        // Keeps the connection open until the client closes it.
         stream.read_to_end(&mut Vec::new()).ok();
     });
     let (mut screen, device) = open_pty();
@@ -173,25 +173,25 @@ fn sigint_ends_a_stream_on_a_terminal_between_two_lines_and_without_colour() {
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
     let mut client = command.stdin(device.try_clone().unwrap()).stdout(device).spawn().unwrap();
     drop(command);
-    // The line is longer than what a terminal takes before somebody reads it, so that it is still being printed.
+    // The line is longer than the buffer of a terminal, so the client is still printing it.
     screen.read_exact(&mut [0]).unwrap();
     signal_process(Pid::new(client.id().cast_signed()).unwrap(), Signal::INT).unwrap();
     let mut seen = Vec::new();
-    // EIO: nobody has the terminal any more.
+    // EIO: no process has the terminal open.
     screen.read_to_end(&mut seen).unwrap_err();
     assert_eq!(client.wait().unwrap().signal(), Some(2));
     assert!(seen.ends_with(b"xx\r\n\x1b[0m"), "{}", String::from_utf8_lossy(&seen[seen.len().saturating_sub(80)..]));
 }
 
 #[test]
-fn what_can_be_named_is_listed_for_completions() {
+fn completions_list_all_valid_names() {
     let server = show_status();
     server.check(&["completions", "names"], 0, "web\nweb.0\nweb.1\ndb\nall", "");
     server.check(&["completions", "names", "--socket", "/nowhere/else.sock"], 0, "", "");
 }
 
 #[test]
-fn a_thousand_services_are_shown_whole() {
+fn a_status_of_a_thousand_services_is_complete() {
     let one = |number: u64| {
         json!({"name": format!("worker-{number}"), "state": "running", "instances": [
             {"id": format!("worker-{number}.0"), "state": "running", "pid": number + 10, "ready": true, "restarts": 0,
@@ -205,7 +205,7 @@ fn a_thousand_services_are_shown_whole() {
 }
 
 #[test]
-fn names_and_reasons_are_whole_where_stdout_is_no_terminal() {
+fn names_and_reasons_are_not_cut_if_stdout_is_not_a_terminal() {
     let (name, reason) = ("n".repeat(100), "because ".repeat(20));
     let id = format!("{name}.0");
     let body = json!({"pid": 1, "version": "0.1.0", "uptime_ms": 5, "services": [{"name": name, "state": "failed",

@@ -1,4 +1,4 @@
-//! Where nothing answers, or what answers is not what it should be: exit code 3, one line, and never for ever.
+//! A missing or broken server: the client prints one line, exits with 3 and never waits forever.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -12,12 +12,12 @@ use crate::fake_server::{FakeServer, STREAM};
 use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
 
 #[test]
-fn where_nothing_answers_the_places_and_the_remedy_are_named() {
+fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
     let scratch = Directory::new();
     let remedy = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
     let runtime = scratch.path().to_str().unwrap();
     let mut run = Run::words(Place::Child, &[KEEPALIVE, "status"]);
-    // Another user has no keepalive that listens at the usual places.
+    // With this runtime directory, no server listens at the default paths.
     run.command.env_remove("KEEPALIVE_SOCKET").env("XDG_RUNTIME_DIR", runtime);
     let (code, stdout, stderr) = run.finish();
     let user = nix::unistd::geteuid();
@@ -35,7 +35,7 @@ fn where_nothing_answers_the_places_and_the_remedy_are_named() {
 }
 
 #[test]
-fn who_may_not_connect_hears_that_plainly() {
+fn a_client_reports_that_it_has_no_permission_to_connect() {
     if !have_root() {
         return;
     }
@@ -47,13 +47,13 @@ fn who_may_not_connect_hears_that_plainly() {
     let path = path.to_str().unwrap();
     let mut run = Run::words(Place::Child, &["/proc/self/fd/0", "status", "--socket", path]);
     run.command.uid(54_321).stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
-    let told =
+    let message =
         format!("keepalive: permission denied at {path}: only root and the user that keepalive runs as may connect\n");
-    assert_eq!(run.finish(), (3, String::new(), told));
+    assert_eq!(run.finish(), (3, String::new(), message));
 }
 
 #[test]
-fn what_somebody_else_has_put_into_tmp_is_not_asked() {
+fn a_client_does_not_use_a_socket_of_another_user_in_tmp() {
     if !have_root() {
         return;
     }
@@ -66,9 +66,9 @@ fn what_somebody_else_has_put_into_tmp_is_not_asked() {
     let found = run.finish();
     drop(listener);
     std::fs::remove_file(path).unwrap();
-    let told =
+    let message =
         format!("keepalive: {path} belongs to another user and is not trusted (use --socket to connect anyway)\n");
-    assert_eq!(found, (3, String::new(), told));
+    assert_eq!(found, (3, String::new(), message));
 }
 
 #[track_caller]
@@ -78,7 +78,7 @@ fn check_nonsense(bytes: &'static [u8], what: &str) {
 }
 
 #[test]
-fn an_answer_that_is_none_is_told_from_one() {
+fn an_invalid_answer_is_reported_as_such() {
     check_nonsense(b"+PONG\r\n", "invalid HTTP response");
     check_nonsense(b"\0\xff\0", "invalid HTTP response");
     check_nonsense(b"HTTP/1.1 200 OK\r\n\r\nhello", "invalid JSON");
@@ -90,61 +90,61 @@ fn an_answer_that_is_none_is_told_from_one() {
 }
 
 #[test]
-fn an_answer_without_end_is_not_taken_in() {
+fn an_endless_answer_is_rejected() {
     let endless = |head: &'static str, filling: &'static str| {
         FakeServer::start(move |_, mut stream| {
             stream.write_all(head.as_bytes()).ok();
             while stream.write_all(filling.repeat(4096).as_bytes()).is_ok() {}
         })
     };
-    let told = |what| format!("keepalive: the server at SOCKET is not keepalive: {what}\n");
+    let message = |what| format!("keepalive: the server at SOCKET is not keepalive: {what}\n");
     let head = endless("HTTP/1.1 200 OK\r\nX: ", "x");
-    head.check(&["status", "--timeout=1h"], 3, "", &told("response head too long"));
+    head.check(&["status", "--timeout=1h"], 3, "", &message("response head too long"));
     let body = endless("HTTP/1.1 200 OK\r\n\r\n", " ");
-    body.check(&["status", "--timeout=1h"], 3, "", &told("response too large"));
+    body.check(&["status", "--timeout=1h"], 3, "", &message("response too large"));
     let line = endless(STREAM, "x");
-    line.check(&["events", "-f", "--timeout=1h"], 3, "", &told("response line too long"));
+    line.check(&["events", "-f", "--timeout=1h"], 3, "", &message("response line too long"));
 }
 
 #[test]
-fn a_connection_that_ends_too_early_is_told_of() {
-    let told = "keepalive: the connection to SOCKET was closed before the response was complete\n";
+fn a_connection_that_ends_too_early_is_reported() {
+    let message = "keepalive: the connection to SOCKET was closed before the response was complete\n";
     for bytes in [&b""[..], b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\":"] {
-        FakeServer::sending(bytes).check(&["status"], 3, "", told);
+        FakeServer::sending(bytes).check(&["status"], 3, "", message);
     }
     let server = FakeServer::start(|_, mut stream| {
         write!(stream, "{STREAM}{{\"seq\":1}}\n{{\"se").ok();
     });
-    server.check(&["events"], 3, "{\"seq\":1}", told);
+    server.check(&["events"], 3, "{\"seq\":1}", message);
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_waited_for_no_longer_than_was_said() {
+fn a_client_waits_for_a_silent_server_only_until_its_timeout() {
     let silent = || {
         FakeServer::start(|_, mut stream| {
-            // Until the client has gone.
+            // Keeps the connection open until the client closes it.
             stream.read_to_end(&mut Vec::new()).ok();
         })
     };
-    let told = "keepalive: no response from SOCKET within 50ms\n";
-    silent().check(&["status", "--timeout", "50ms"], 3, "", told);
-    silent().check(&["events", "-f", "--timeout", "50ms"], 3, "", told);
-    silent().check(&["health", "--timeout", "50ms"], 1, "", told);
+    let message = "keepalive: no response from SOCKET within 50ms\n";
+    silent().check(&["status", "--timeout", "50ms"], 3, "", message);
+    silent().check(&["events", "-f", "--timeout", "50ms"], 3, "", message);
+    silent().check(&["health", "--timeout", "50ms"], 1, "", message);
     let slow = FakeServer::start(|_, mut stream| {
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{{").ok();
         stream.read_to_end(&mut Vec::new()).ok();
     });
-    slow.check(&["status", "--timeout", "50ms"], 3, "", told);
+    slow.check(&["status", "--timeout", "50ms"], 3, "", message);
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_a_stream_in_silence() {
+fn a_closed_stdout_ends_a_stream_without_a_message() {
     let server = FakeServer::start(|_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
         while stream.write_all(b"{\"seq\":1}\n").is_ok() {}
     });
     let socket = server.path.to_str().unwrap();
-    // Both for SIGPIPE as it is, and for a program that has it ignored.
+    // With the default action of SIGPIPE and with SIGPIPE ignored.
     for trap in ["", "trap '' PIPE;"] {
         let line = format!("{trap} \"$0\" events -f --socket \"$1\" | head -n 1");
         let run = Run::words(Place::Child, &["bash", "-o", "pipefail", "-c", &line, KEEPALIVE, socket]);
@@ -155,7 +155,7 @@ fn a_reader_that_has_gone_ends_a_stream_in_silence() {
 }
 
 #[test]
-fn ctrl_c_ends_a_stream_as_it_ends_any_program() {
+fn ctrl_c_ends_a_stream_by_sigint() {
     let server = FakeServer::start(|_, mut stream| {
         stream.write_all(STREAM.as_bytes()).ok();
         stream.write_all(b"{\"seq\":1}\n").ok();
@@ -171,10 +171,10 @@ fn ctrl_c_ends_a_stream_as_it_ends_any_program() {
 }
 
 #[test]
-fn a_full_disk_is_told_of() {
+fn a_full_disk_is_reported() {
     let server = FakeServer::sending(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n");
     let mut run = server.client(&["status", "--json"]);
     run.command.stdout(Stdio::from(std::fs::File::create("/dev/full").unwrap()));
-    let told = "keepalive: cannot write to stdout: No space left on device\n".to_owned();
-    assert_eq!(run.finish(), (71, String::new(), told));
+    let message = "keepalive: cannot write to stdout: No space left on device\n".to_owned();
+    assert_eq!(run.finish(), (71, String::new(), message));
 }

@@ -1,4 +1,4 @@
-//! The commands and a keepalive that runs, together.
+//! The client commands with a running keepalive.
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -7,7 +7,7 @@ use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_until}
 use crate::logs_lines::logger_of;
 use crate::services::Set;
 
-/// Two instances and a job.
+/// A service with two instances, a oneshot and a service without `autostart`.
 const TEXT: &str = "\
 [services.web]
 command = [\"PUPPET\", \"ignore\", \"10\"]
@@ -21,7 +21,7 @@ autostart = false
 ";
 
 fn client(set: &Set, words: &[&str]) -> (i32, String, String) {
-    // However long the answer takes; names for a shell are no command of a person.
+    // A slow answer is not a failure. `completions` has no `--timeout`.
     let limit: &[&str] =
         if words.contains(&"--timeout") || words[0] == "completions" { &[] } else { &["--timeout=1h"] };
     let mut run = Run::words(Place::Child, &[&[KEEPALIVE], words, limit].concat());
@@ -34,13 +34,13 @@ fn check(set: &Set, words: &[&str], stdout: &str) {
     assert_eq!(client(set, words), (0, stdout.to_owned(), String::new()), "{words:?}");
 }
 
-/// Until everything is ready that should be.
+/// Waits until all services with `autostart` are ready.
 fn wait_for_ready(set: &Set) {
     wait_until("all to be ready", || (client(set, &["health", "--ready"]).0 == 0).then_some(()));
 }
 
 #[test]
-fn a_set_is_looked_at_and_steered_from_beside_it() {
+fn a_client_shows_and_controls_a_running_service_set() {
     let set = Set::new(TEXT);
     in_every_place(|place| {
         let mut running = set.start(place);
@@ -75,7 +75,7 @@ fn a_set_is_looked_at_and_steered_from_beside_it() {
 }
 
 #[test]
-fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
+fn an_impossible_request_prints_one_line_and_exits_with_1() {
     let set = Set::new(TEXT);
     let mut running = set.start(Place::Child);
     wait_for_ready(&set);
@@ -93,7 +93,7 @@ fn what_is_not_there_or_not_possible_is_one_line_and_a_no() {
 }
 
 #[test]
-fn events_are_followed_and_end_with_keepalive() {
+fn a_followed_event_stream_ends_with_keepalive() {
     let set = Set::new(TEXT);
     let mut running = set.start(Place::Child);
     wait_for_ready(&set);
@@ -114,9 +114,9 @@ fn follow(set: &Set, what: &str) -> Running {
     follower
 }
 
-/// What has been read by then is all that there will be: a script must not take it for all that there was.
+/// The output is incomplete, so a script must see a failure.
 #[test]
-fn a_stream_that_a_kill_has_broken_off_is_no_success() {
+fn a_stream_that_a_kill_interrupts_is_a_failure() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",
@@ -129,17 +129,17 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
         let check_broken_off = |mut follower: Running| {
             let path = set.socket();
             let path = path.display();
-            let told = format!(
+            let message = format!(
                 "keepalive: the stream ended unexpectedly, and {path} still exists: keepalive or its logger was killed\n"
             );
-            assert_eq!((follower.end(), follower.stderr()), (3, told));
+            assert_eq!((follower.end(), follower.stderr()), (3, message));
         };
         signal_process(logger_of(keepalive).unwrap(), Signal::KILL).unwrap();
         check_broken_off(logs);
         wait_until("the next logger", || logger_of(keepalive));
         let logs = follow(&set, "logs");
         signal_process(keepalive, Signal::KILL).unwrap();
-        // The services and their logger, too.
+        // This also kills the services and their logger.
         drop(running);
         check_broken_off(events);
         check_broken_off(logs);
@@ -147,7 +147,7 @@ fn a_stream_that_a_kill_has_broken_off_is_no_success() {
 }
 
 #[test]
-fn logs_that_are_followed_end_in_order_with_keepalive() {
+fn a_followed_log_stream_ends_with_keepalive_after_the_last_line() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n",
         "log = { stdout = \"prefix\" }\n",

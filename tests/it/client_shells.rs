@@ -1,4 +1,4 @@
-//! Completions, with the shells that they are for; and the manual page, with what shows it.
+//! Completions in real shells, and the manual page in man(1).
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ use crate::fake_server::{FakeServer, status};
 use crate::harness::{Directory, KEEPALIVE, Place, Run, skip};
 use crate::terminal::Terminal;
 
-/// A directory with `keepalive` in it, the scripts, and something that answers.
+/// A directory with `keepalive`, the scripts and a fake server.
 struct Setting {
     server: FakeServer,
     /// `other.sock` in the directory.
@@ -23,7 +23,7 @@ impl Setting {
         let other = FakeServer::answering(move |_| (200, other.clone()));
         let directory = &server.directory;
         std::os::unix::fs::symlink(&other.path, directory.path().join("other.sock")).unwrap();
-        // In a directory of its own: zsh takes every file in PATH for a command.
+        // In its own directory, because zsh treats every file in PATH as a command.
         let programs = directory.path().join("bin");
         std::fs::create_dir(&programs).unwrap();
         std::os::unix::fs::symlink(KEEPALIVE, programs.join("keepalive")).unwrap();
@@ -63,7 +63,7 @@ fn lines(output: &Output) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// Lines as they are typed, the last word unfinished, and what it can become.
+/// Lines with an unfinished last word, and the completions of this word.
 const CASES: [(&str, &[&str]); 27] = [
     ("keepalive sta", &["status", "start"]),
     ("keepalive status we", &["web", "web.0", "web.1"]),
@@ -95,12 +95,12 @@ const CASES: [(&str, &[&str]); 27] = [
 ];
 
 #[test]
-fn bash_completes() {
+fn completion_works_in_bash() {
     if !have("bash") {
         return;
     }
     let setting = Setting::new();
-    // What readline does: split the line, also at `=`, and call the function.
+    // As readline does, the line is split, also at `=`, and the function is called.
     let script = r#"
         source ./keepalive.bash
         line=$1; COMP_WORDS=(${line//=/ = }); [[ $line == *' ' ]] && COMP_WORDS+=('')
@@ -109,7 +109,7 @@ fn bash_completes() {
         printf '%s\n' "${COMPREPLY[@]}""#;
     for (line, expect) in CASES {
         if expect == ["some file.toml"] {
-            // In a script that is two words.
+            // The script passes them as two words.
             continue;
         }
         let output = setting.shell(&["bash", "--norc", "-c", script, "bash", line]).output().unwrap();
@@ -130,7 +130,7 @@ fn bash_completes() {
 }
 
 #[test]
-fn fish_completes() {
+fn completion_works_in_fish() {
     if !have("fish") {
         return;
     }
@@ -140,7 +140,7 @@ fn fish_completes() {
         let output = setting.shell(&["fish", "--no-config", "-c", &script]).output().unwrap();
         let found: Vec<String> =
             lines(&output).iter().map(|line| line.split('\t').next().unwrap().to_owned()).collect();
-        // fish gives back the option with its value, escapes, and sorts.
+        // fish returns the option with its value, escaped and sorted.
         let mut found: Vec<String> =
             found.iter().map(|word| word.rsplit('=').next().unwrap().replace('\\', "")).collect();
         let mut expect = expect.to_vec();
@@ -151,7 +151,7 @@ fn fish_completes() {
 }
 
 #[test]
-fn zsh_completes() {
+fn completion_works_in_zsh() {
     if !have("zsh") {
         return;
     }
@@ -159,7 +159,7 @@ fn zsh_completes() {
     let mut terminal = Terminal::start(&mut setting.shell(&["zsh", "-f", "-i"]));
     terminal.type_in("PS1='> ' fpath=($PWD $fpath); autoload -U compinit; compinit -u -D; unsetopt beep; setopt noautomenu; echo begin''ning\n");
     terminal.wait_for_text("beginning");
-    // Where there is one way to go on, it is put there, with a blank behind it or the common beginning; `@` ends it.
+    // A unique completion is inserted with a space after it, otherwise the common prefix; `@` marks the end.
     for (typed, completed) in [
         ("keepalive heal", "keepalive health @"),
         ("keepalive stop d", "keepalive stop db @"),
@@ -179,7 +179,7 @@ fn zsh_completes() {
         ("keepalive completions z", "keepalive completions zsh @"),
         ("keepalive -- keepaliv", "keepalive -- keepalive @"),
     ] {
-        // The line is written anew as a whole, so that the screen shows what it has become.
+        // The whole line is printed again, so that the screen shows the result.
         terminal.type_in(&format!("{typed}\t@\x01echo '\x05'\n"));
         terminal.wait_for_text(&format!("\n{completed}\r"));
     }

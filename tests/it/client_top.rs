@@ -1,4 +1,4 @@
-//! `keepalive top`, on a terminal and elsewhere.
+//! `keepalive top`, with and without a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::process::Command;
@@ -24,7 +24,7 @@ fn serve() -> FakeServer {
 }
 
 fn on_a_terminal(server: &FakeServer) -> Terminal {
-    // With the terminal as its own, so that Ctrl-C is a signal.
+    // With the terminal as its controlling terminal, so that Ctrl-C sends a signal.
     let mut command = Command::new("setsid");
     command.args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "top"]);
     command.env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm").env_remove("NO_COLOR");
@@ -35,11 +35,11 @@ fn on_a_terminal(server: &FakeServer) -> Terminal {
 }
 
 #[test]
-fn it_is_kept_up_to_date_until_q() {
+fn top_updates_its_table_until_q() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     terminal.wait_for_text("web.0");
-    // The second picture has shares of the processor, and begins where the first did.
+    // The second frame has CPU shares and overwrites the first one.
     terminal.wait_for_text("\x1b[H");
     terminal.wait_for_text("CPU ");
     terminal.wait_for_text("\x1b[32mrunning");
@@ -50,7 +50,7 @@ fn it_is_kept_up_to_date_until_q() {
 }
 
 #[test]
-fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
+fn ctrl_c_and_sigterm_make_top_restore_the_terminal() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     terminal.type_in(CTRL_C);
@@ -63,14 +63,14 @@ fn ctrl_c_and_a_sigterm_leave_the_terminal_as_it_was() {
 }
 
 #[test]
-fn a_suspension_gives_the_terminal_back_meanwhile() {
+fn a_suspended_top_restores_the_terminal_until_it_continues() {
     let server = serve();
     let mut command = Command::new("setsid");
     command.args([KEEPALIVE, "top"]).env("KEEPALIVE_SOCKET", &server.path).env("TERM", "xterm");
     let mut terminal = Terminal::start(&mut command);
     terminal.wait_for_text(ENTER);
     terminal.wait_for_text("NAME");
-    // In a session of its own nobody is left to continue it, so that the kernel does not stop it.
+    // In a new session its process group is orphaned, so the kernel would not stop it.
     signal_process(id(&terminal), Signal::TSTP).unwrap();
     terminal.wait_for_text(LEAVE);
     terminal.wait_for_text(ENTER);
@@ -81,21 +81,21 @@ fn a_suspension_gives_the_terminal_back_meanwhile() {
 
 // ioctl_tty(2) `TIOCGWINSZ`
 #[test]
-fn a_terminal_of_another_size_gets_a_table_of_that_size() {
+fn top_adapts_its_table_to_a_new_terminal_size() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     let device = format!("/proc/{}/fd/0", id(&terminal));
     assert!(Command::new("stty").args(["-F", &device, "cols", "12"]).status().unwrap().success());
     signal_process(id(&terminal), Signal::WINCH).unwrap();
-    // The summary line, shortened.
+    // The shortened summary line.
     terminal.wait_for_text("keepalive 0…");
     terminal.type_in("q");
     assert_eq!(terminal.wait_for_end().0, Some(0));
 }
 
-// signal(7): SIGUSR1 and SIGALRM end a program that does nothing about them.
+// signal(7): the default action of SIGUSR1 and SIGALRM is to end the process.
 #[test]
-fn no_other_signal_ends_it_while_it_has_the_terminal() {
+fn other_signals_do_not_end_top_on_a_terminal() {
     let server = serve();
     let mut terminal = on_a_terminal(&server);
     for signal in [Signal::USR1, Signal::PIPE, Signal::TTOU] {
@@ -112,24 +112,24 @@ fn id(terminal: &Terminal) -> Pid {
 }
 
 #[test]
-fn when_keepalive_has_gone_the_terminal_is_as_before_and_says_so() {
+fn top_restores_the_terminal_and_reports_it_when_keepalive_exits() {
     let server = serve();
     let terminal = on_a_terminal(&server);
     drop(server);
     let (code, rest) = terminal.wait_for_end();
-    let (_, after) = rest.split_once(LEAVE).expect("the screen is left");
+    let (_, after) = rest.split_once(LEAVE).expect("top leaves the alternate screen");
     assert_eq!((code, after.starts_with("keepalive: cannot connect to ")), (Some(3), true), "{after}");
 }
 
 #[test]
-fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
+fn top_shows_how_long_keepalive_has_not_answered_and_can_be_ended() {
     let server = || {
         let first = std::sync::atomic::AtomicBool::new(true);
         FakeServer::start(move |_, mut stream| {
             if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 stream.write_all(response(200, &status().to_string()).as_bytes()).unwrap();
             } else {
-                // Until the client has gone.
+                // Keeps the connection open until the client closes it.
                 stream.read_to_end(&mut Vec::new()).ok();
             }
         })
@@ -149,9 +149,9 @@ fn it_can_be_ended_while_keepalive_does_not_answer_and_says_for_how_long() {
 }
 
 #[test]
-fn in_the_background_it_stops_before_it_touches_the_terminal() {
+fn top_in_the_background_stops_before_it_changes_the_terminal() {
     let server = serve();
-    // `keepalive top &` as an interactive shell starts it, in a process group of its own.
+    // As an interactive shell runs `keepalive top &`, in its own process group.
     let script = r#"set -m
         "$0" top & id=$!
         for try in $(seq 100); do grep -q '^State:.T' "/proc/$id/status" && break; sleep 0.05; done
@@ -170,7 +170,7 @@ fn in_the_background_it_stops_before_it_touches_the_terminal() {
 }
 
 #[test]
-fn elsewhere_it_is_one_table_after_two_looks() {
+fn top_without_a_terminal_prints_one_table_after_two_samples() {
     let server = serve();
     let (code, stdout, stderr) = server.client(&["top"]).finish();
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -183,7 +183,7 @@ fn elsewhere_it_is_one_table_after_two_looks() {
 }
 
 #[test]
-fn as_json_it_is_the_status_with_shares() {
+fn top_as_json_is_the_status_with_cpu_shares() {
     let server = serve();
     let (code, stdout, stderr) = server.client(&["top", "--json"]).finish();
     let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
@@ -194,7 +194,7 @@ fn as_json_it_is_the_status_with_shares() {
 }
 
 #[test]
-fn a_table_on_a_terminal_has_colours_unless_they_are_unwanted() {
+fn a_table_on_a_terminal_has_colours_unless_no_color_is_set() {
     let server = serve();
     let shown = |variable: &str, value: &str| {
         let mut command = Command::new(KEEPALIVE);

@@ -1,4 +1,4 @@
-//! The control socket: what it shows, what it does, and who cannot hold it up.
+//! The control socket: status, requests and stalled clients.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,7 @@ fn status_shows_services_and_instances() {
         let (mut running, control) = begin(&set, place);
         control.wait_for("job.0", "completed");
         control.wait_for("web.1", "running");
-        // One that has just been executed has no memory to speak of.
+        // A process uses little memory right after exec.
         let answer = wait_until("some memory", || {
             let answer = control.get("/v1/status");
             (answer.json()["services"][0]["instances"][0]["rss_bytes"].as_u64() > Some(10_000)).then_some(answer)
@@ -59,7 +59,7 @@ fn status_shows_services_and_instances() {
 }
 
 #[test]
-fn what_is_asked_for_is_answered_when_it_is_done() {
+fn a_request_is_answered_when_it_is_done() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\n");
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
@@ -92,12 +92,12 @@ fn what_is_asked_for_is_answered_when_it_is_done() {
         let answer = control.post("/v1/shutdown");
         assert_eq!((answer.status, answer.reason()), (200, "keepalive is shutting down".to_owned()));
         assert_eq!(running.end(), 0);
-        assert!(!set.socket().exists(), "the socket has been taken away");
+        assert!(!set.socket().exists(), "the socket still exists");
     });
 }
 
 #[test]
-fn what_cannot_be_understood_says_why() {
+fn an_invalid_request_is_answered_with_the_reason() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
     );
@@ -152,14 +152,14 @@ fn what_cannot_be_understood_says_why() {
     let headers = "X: y\r\n".repeat(100);
     let many = control.say(format!("GET /livez HTTP/1.1\r\n{headers}\r\n").as_bytes());
     assert_eq!((many.status, many.reason()), (431, "the request has more than 64 headers".to_owned()));
-    // A body that nobody wants does not cost the client its answer.
+    // A client that sends an unexpected body still gets its answer.
     let body = "x".repeat(50_000);
     let request = format!("POST /v1/services/web/start HTTP/1.1\r\nContent-Length: 50000\r\n\r\n{body}");
     assert_eq!(control.say(request.as_bytes()).status, 200);
 }
 
 #[test]
-fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
+fn a_request_that_times_out_is_answered_with_the_unfinished_instances() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n[services.other]\ncommand = [\"PUPPET\", \"ignore\"]\n",
     );
@@ -170,7 +170,7 @@ fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
     assert_eq!(answer.status, 504);
     assert_eq!(answer.reason(), "not finished within 50ms, still in progress: web.0 is stopping (stop requested)");
     assert_eq!(answer.json()["result"], "timeout");
-    // Who goes away does not wait any more: nothing is kept for them.
+    // Requests of clients that have disconnected are dropped.
     for _ in 0..100 {
         drop(control.ask("POST", "/v1/services/web/stop"));
     }
@@ -182,9 +182,9 @@ fn what_is_not_done_in_time_is_answered_with_what_is_still_going_on() {
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("web stopped"), "{text}");
 }
 
-/// What was asked for before the end is refused then, not forgotten.
+/// A shutdown refuses earlier requests explicitly.
 #[test]
-fn the_end_answers_everybody() {
+fn a_shutdown_answers_all_open_requests() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\n");
     let (mut running, control) = begin(&set, Place::Child);
     let web = running.ready();
@@ -202,7 +202,7 @@ fn the_end_answers_everybody() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_alone() {
+fn only_its_owner_can_use_the_control_socket() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     let mode = std::fs::metadata(set.socket()).unwrap().permissions().mode();
@@ -210,7 +210,7 @@ fn the_socket_is_for_its_owner_alone() {
     if !harness::have_root() {
         return;
     }
-    // Even if somebody opens the door.
+    // This also applies if the mode of the socket file allows others to connect.
     std::fs::set_permissions(set.socket(), PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::set_permissions(set.directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let script = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
@@ -227,16 +227,16 @@ fn the_socket_is_for_its_owner_alone() {
 }
 
 #[test]
-fn a_socket_that_nobody_answers_at_is_replaced_and_any_other_file_is_left_alone() {
+fn a_stale_socket_is_replaced_and_any_other_file_is_not() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     drop(UnixListener::bind(set.socket()).unwrap());
     let (mut running, _) = begin(&set, Place::Child);
-    // It is its own successor's now.
+    // The socket belongs to the next keepalive now.
     std::fs::remove_file(set.socket()).unwrap();
     let successor = UnixListener::bind(set.socket()).unwrap();
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
-    assert!(set.socket().exists(), "another's socket is not taken away");
+    assert!(set.socket().exists(), "the socket of another keepalive has been removed");
     drop(successor);
     std::fs::remove_file(set.socket()).unwrap();
     std::fs::write(set.socket(), "precious").unwrap();
@@ -277,7 +277,7 @@ fn the_socket_of_another_keepalive_is_refused() {
 }
 
 #[test]
-fn without_a_place_for_the_socket_keepalive_goes_on_without() {
+fn keepalive_runs_without_a_control_socket_if_it_cannot_be_created() {
     let directory = harness::Directory::new();
     let config =
         directory.file("keepalive.toml", b"services.a.command = \"true\"\nservices.a.restart = \"never\"\n", 0o644);
@@ -293,9 +293,9 @@ fn without_a_place_for_the_socket_keepalive_goes_on_without() {
     assert_eq!((code, stderr.contains("control socket"), set.socket().exists()), (0, false, false));
 }
 
-/// Somebody who connects and says nothing, half of something, or reads nothing costs nobody anything but himself.
+/// A client that sends nothing or half a request, or reads nothing, affects no other client.
 #[test]
-fn clients_that_stall_hold_nobody_up() {
+fn a_stalled_client_does_not_delay_others() {
     let set = Set::new(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.loop]\ncommand = \"true\"\nmin_uptime = \"0s\"\nmax_restarts = \"unlimited\"\n",
     );
@@ -304,31 +304,31 @@ fn clients_that_stall_hold_nobody_up() {
     let silent: Vec<UnixStream> = (0..10).map(|_| control.connect()).collect();
     let halves: Vec<UnixStream> = (0..10).map(|_| control.connect()).collect();
     halves.iter().for_each(|mut half| half.write_all(b"GET /v1/sta").unwrap());
-    // A thousand events a second and nobody who reads them.
+    // A thousand events a second without a reader.
     let deaf: Vec<UnixStream> = (0..10).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
     let restarts = || control.instance("loop.0")["restarts"].as_u64().unwrap();
     let before = restarts();
-    wait_until("a thousand restarts more", || (restarts() > before + 1_000).then_some(()));
+    wait_until("another thousand restarts", || (restarts() > before + 1_000).then_some(()));
     assert_eq!(control.post("/v1/services/web/restart").status, 200);
-    // Each place is taken by somebody: the next one is told so. Those that are read to their end give theirs back.
-    // So do those that have been silent for long: how many are left depends on how long the restarts took.
+    // All connections are in use, and the next client gets an error. A finished connection becomes free again.
+    // Idle connections are closed too. Their number depends on the duration of the restarts.
     let mut more = Vec::new();
-    let full = wait_until("all places to be taken", || {
+    let full = wait_until("all connections to be in use", || {
         let answer = control.get("/livez");
         more.extend((answer.status == 200).then(|| control.connect()));
         Some(answer).filter(|answer| answer.status != 200)
     });
     assert_eq!((full.status, full.reason()), (503, "too many clients: the limit is 32".to_owned()));
     drop((silent, more));
-    wait_until("a free place", || (control.get("/livez").status == 200).then_some(()));
+    wait_until("a free connection", || (control.get("/livez").status == 200).then_some(()));
     let metrics = control.get("/metrics").body;
     assert!(metrics.contains("\nkeepalive_clients_dropped_total "), "{metrics}");
-    // Who comes back to read has lost some, and knows how many.
+    // A client that reads late has lost events and gets their number.
     let mut text = vec![0; 1 << 20];
     let mut lost = false;
     while !lost {
         let length = (&deaf[0]).read(&mut text).expect("events");
-        assert!(length > 0, "it was not closed");
+        assert!(length > 0, "the connection is closed");
         lost = String::from_utf8_lossy(&text[..length]).contains("{\"event\":\"events_dropped\",\"count\":");
     }
     running.send(Signal::TERM);
@@ -337,7 +337,7 @@ fn clients_that_stall_hold_nobody_up() {
 }
 
 #[test]
-fn half_a_request_is_given_up_after_a_while() {
+fn an_incomplete_request_times_out() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (_running, control) = begin(&set, Place::Child);
     let answer = control.say(b"GET /livez HTTP/1.1\r\nHost: ");
@@ -346,7 +346,7 @@ fn half_a_request_is_given_up_after_a_while() {
 }
 
 #[test]
-fn nothing_wakes_keepalive_for_those_who_only_follow() {
+fn an_idle_follower_does_not_wake_keepalive() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 10\n");
     let (running, control) = begin(&set, Place::Child);
     for _ in 0..10 {
@@ -356,7 +356,7 @@ fn nothing_wakes_keepalive_for_those_who_only_follow() {
     let last = events.find(|event| event["instance"] == "web.9" && event["to"] == "running");
     assert!(last.is_some());
     let switches = || status_field(running.keepalive(), "voluntary_ctxt_switches");
-    let settled = wait_until("keepalive to come to rest", || {
+    let settled = wait_until("keepalive to become idle", || {
         let before = switches();
         std::thread::sleep(std::time::Duration::from_millis(300));
         (switches() == before).then_some(before)
@@ -369,7 +369,7 @@ fn nothing_wakes_keepalive_for_those_who_only_follow() {
 }
 
 #[test]
-fn http_shows_everything_and_changes_nothing() {
+fn http_is_read_only() {
     let port = ReservedPort::any();
     let set = Set::new(&format!(
         "[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n[services.bad]\ncommand = \"false\"\non_failure = \"ignore\"\nrestart = \"never\"\n"
@@ -395,9 +395,9 @@ fn http_shows_everything_and_changes_nothing() {
     });
 }
 
-/// A thousand instances take more than one piece.
+/// The status of a thousand instances is sent in several pieces.
 #[test]
-fn large_answers_are_whole() {
+fn a_large_answer_is_complete() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 400\n");
     let (running, control) = begin(&set, Place::Child);
     for _ in 0..400 {
@@ -420,9 +420,9 @@ fn large_answers_are_whole() {
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
 }
 
-/// Pieces end wherever they are long enough, which is between two services too.
+/// A piece may end between two services.
 #[test]
-fn the_status_of_many_services_is_whole() {
+fn the_status_of_many_services_is_complete() {
     let idle = |number| format!("[services.s{number}]\ncommand = \"true\"\nautostart = false\n");
     let idle: String = (0..500).map(idle).collect();
     let set = Set::new(&format!("{idle}[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));

@@ -1,4 +1,4 @@
-//! Clients that do what clients should not, and questions at the edges.
+//! Misbehaving clients and unusual requests.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,24 +14,24 @@ use crate::http::{Control, http};
 use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// A follower who goes on talking is none, and does not keep anybody from his turn.
+/// A follower must not send data, and does not block other clients.
 #[test]
-fn who_talks_instead_of_listening_is_given_up() {
+fn a_follower_that_sends_data_is_disconnected() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
     let mut talkers: Vec<UnixStream> = (0..12).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
     for talker in &mut talkers {
         let words = vec![b'x'; 64 << 10];
-        // Until nobody takes any more of it.
+        // Until the server closes the connection.
         wait_until("the end of the connection", || talker.write_all(&words).err());
     }
     assert_eq!(control.get("/livez").status, 200);
 }
 
-/// Whoever has sent all that he has to say may still be listening.
+/// A client that has shut down its sending side still receives events.
 #[test]
-fn a_follower_need_not_keep_his_side_open() {
+fn a_follower_can_close_its_sending_side() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
@@ -46,7 +46,7 @@ fn a_follower_need_not_keep_his_side_open() {
 }
 
 #[test]
-fn followers_leave_room_for_others() {
+fn followers_do_not_use_up_all_connections() {
     let port = ReservedPort::any();
     let set =
         Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
@@ -61,9 +61,9 @@ fn followers_leave_room_for_others() {
     assert_eq!((control.get("/livez").status, http(&port, "GET", "/livez").status), (200, 200));
 }
 
-/// However many are refused, there is one event of it a second.
+/// There is at most one event about rejected clients per second.
 #[test]
-fn those_who_are_refused_do_not_fill_the_events() {
+fn rejected_clients_do_not_flood_the_events() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let (running, control) = begin(&set, Place::Child);
     running.ready();
@@ -72,7 +72,7 @@ fn those_who_are_refused_do_not_fill_the_events() {
     while refused < 201 {
         let answer = control.get("/livez");
         if answer.status == 200 {
-            // Those that say nothing are given up after a while.
+            // Silent connections are closed after a timeout.
             crowd.push(control.connect());
             continue;
         }
@@ -80,21 +80,21 @@ fn those_who_are_refused_do_not_fill_the_events() {
         refused += 1;
     }
     drop(crowd);
-    wait_until("a place", || (control.get("/livez").status == 200).then_some(()));
-    let events = wait_until("the last of them to be told", || {
+    wait_until("a free connection", || (control.get("/livez").status == 200).then_some(()));
+    let events = wait_until("the last event about rejected clients", || {
         let events = control.get("/v1/events").body;
-        let told = events.lines().filter(|line| line.contains("client_rejected"));
+        let rejections = events.lines().filter(|line| line.contains("client_rejected"));
         let counts =
-            told.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["count"].as_u64().unwrap());
+            rejections.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["count"].as_u64().unwrap());
         (counts.sum::<u64>() >= 201).then_some(events)
     });
     assert!(events.contains("\"from\":\"starting\",\"to\":\"running\""), "what happened before is still there");
-    let told = events.lines().filter(|line| line.contains("client_rejected")).count() as u64;
-    assert!(told <= 2 + start.elapsed().as_secs(), "{events}");
+    let rejections = events.lines().filter(|line| line.contains("client_rejected")).count() as u64;
+    assert!(rejections <= 2 + start.elapsed().as_secs(), "{events}");
 }
 
 #[test]
-fn http_is_spoken_as_others_speak_it() {
+fn common_forms_of_http_requests_are_understood() {
     let port = ReservedPort::any();
     let set =
         Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
@@ -110,9 +110,9 @@ fn http_is_spoken_as_others_speak_it() {
     assert_eq!(control.post("/v1/services/web/signal?signal=RTMIN+3").status, 200);
 }
 
-/// A oneshot is ready when it has succeeded, not when it runs.
+/// A oneshot is ready when it has succeeded, not while it runs.
 #[test]
-fn readiness_of_oneshots_and_of_what_is_stopped() {
+fn a_running_oneshot_is_not_ready_and_a_service_without_autostart_does_not_count() {
     let set = Set::new(concat!(
         "[services.slow]\ntype = \"oneshot\"\ncommand = [\"PUPPET\", \"ignore\"]\n",
         "[services.spare]\ncommand = [\"PUPPET\", \"ignore\"]\nautostart = false\n",
@@ -134,13 +134,13 @@ fn readiness_of_oneshots_and_of_what_is_stopped() {
     assert!(reason.starts_with("slow.0 is stopped"), "{reason}");
     control.post("/v1/services/spare/start");
     control.post("/v1/services/spare/stop");
-    assert!(!control.get("/readyz").reason().contains("spare"), "it does not start by itself");
-    assert_eq!(control.get("/readyz?service=spare").status, 503, "but was asked for");
+    assert!(!control.get("/readyz").reason().contains("spare"), "spare has no autostart");
+    assert_eq!(control.get("/readyz?service=spare").status, 503, "spare was requested");
 }
 
-/// Without descriptors clients wait; services do not, and nothing spins.
+/// Without free descriptors, clients wait and services continue, and the loop does not spin.
 #[test]
-fn without_descriptors_clients_wait() {
+fn clients_wait_while_no_file_descriptor_is_free() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
     let script = format!("ulimit -n 16; exec {KEEPALIVE} -c {}", set.config);
     let mut run = Run::words(Place::Child, &["sh", "-c", &script]);

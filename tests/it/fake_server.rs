@@ -1,4 +1,4 @@
-//! What stands in the place of a running keepalive: it says what a test wants it to say.
+//! A fake server in place of a running keepalive, with answers chosen by the test.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -22,7 +22,7 @@ pub(crate) struct FakeServer {
 }
 
 impl FakeServer {
-    /// `answer` gets the method and target of each request, and whom to answer; the connection ends when it drops that.
+    /// `answer` gets the method and target of each request and the stream. Dropping the stream ends the connection.
     pub(crate) fn start(answer: impl Fn(&str, UnixStream) + Send + 'static) -> Self {
         let directory = Directory::new();
         let path = directory.path().join("keepalive.sock");
@@ -39,7 +39,7 @@ impl FakeServer {
         Self { path, directory, requests, listener, thread: Some(std::thread::spawn(serve)) }
     }
 
-    /// Answers each request with what `answer` makes of it: a status and a body.
+    /// Answers each request with the status and the body that `answer` returns.
     pub(crate) fn answering(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> Self {
         Self::start(move |request, mut stream| {
             let (status, body) = answer(request);
@@ -47,7 +47,7 @@ impl FakeServer {
         })
     }
 
-    /// Sends these bytes, whatever it is asked.
+    /// Answers each request with these bytes.
     pub(crate) fn sending(bytes: &'static [u8]) -> Self {
         Self::start(move |_, mut stream| {
             stream.write_all(bytes).ok();
@@ -65,12 +65,12 @@ impl FakeServer {
     #[track_caller]
     pub(crate) fn check(&self, words: &[&str], code: i32, stdout: &str, stderr: &str) {
         let socket = self.path.to_str().unwrap();
-        let (found, said, told) = self.client(words).finish();
-        let told = told.replace(socket, "SOCKET");
-        assert_eq!((found, said.as_str(), told.as_str()), (code, stdout, stderr), "{words:?}");
+        let (found, found_stdout, found_stderr) = self.client(words).finish();
+        let found_stderr = found_stderr.replace(socket, "SOCKET");
+        assert_eq!((found, found_stdout.as_str(), found_stderr.as_str()), (code, stdout, stderr), "{words:?}");
     }
 
-    /// The requests that have come since the last call: `GET /v1/status`.
+    /// The requests since the last call, such as `GET /v1/status`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.try_iter().collect()
     }
@@ -78,13 +78,13 @@ impl FakeServer {
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
-        // Ends the wait for the next client.
+        // Ends accept(2).
         shutdown(self.listener.as_raw_fd(), Shutdown::Both).ok();
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Method and target, after the whole head has come.
+/// Reads the head of a request and returns method and target.
 fn read_request(stream: &mut UnixStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -105,7 +105,7 @@ pub(crate) fn response(status: u16, body: &str) -> String {
 /// The head of a stream.
 pub(crate) const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n";
 
-/// Two instances of `web`, of which one waits for its restart, and one of `db`.
+/// Two instances of `web`, one of which is in backoff, and one of `db`.
 pub(crate) fn status() -> Value {
     json!({"pid": 1, "version": "0.1.0", "uptime_ms": 130_000, "state": "running", "services": [
         {"name": "web", "type": "service", "state": "backoff", "ready": false, "instances": [

@@ -1,4 +1,4 @@
-//! A client of the control socket and of read-only HTTP, so simple that it hides nothing.
+//! A minimal client of the control socket and of read-only HTTP.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -51,7 +51,7 @@ impl Answer {
 pub(crate) struct Control(PathBuf);
 
 impl Control {
-    /// Waits until somebody listens there.
+    /// Waits until the socket accepts connections.
     pub(crate) fn at(path: &Path) -> Self {
         let control = Self(path.to_owned());
         wait_until("the control socket", || UnixStream::connect(path).ok());
@@ -64,7 +64,7 @@ impl Control {
         stream
     }
 
-    /// Sends the head of a request and leaves the answer to be read.
+    /// Sends the head of a request without reading the answer.
     pub(crate) fn ask(&self, method: &str, target: &str) -> UnixStream {
         let mut stream = self.connect();
         write!(stream, "{method} {target} HTTP/1.1\r\nHost: keepalive\r\n\r\n").unwrap();
@@ -79,22 +79,22 @@ impl Control {
         Answer::read(self.ask("POST", target))
     }
 
-    /// What the server says to these bytes.
+    /// The answer of the server to these bytes.
     pub(crate) fn say(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
-        // The server may have answered, and closed, before all has been said.
+        // The server may answer and close before it has read everything.
         stream.write_all(bytes).ok();
         Answer::read(stream)
     }
 
-    /// The lines of a streamed answer, as they come.
+    /// The lines of a streamed answer, as they arrive.
     pub(crate) fn stream(&self, target: &str) -> impl Iterator<Item = Value> + use<> {
         let lines = BufReader::new(self.ask("GET", target)).lines().map(|line| line.expect("a line"));
         lines.skip_while(|line| !line.is_empty()).skip(1).map(|line| serde_json::from_str(&line).expect("JSON"))
     }
 
-    /// How many descriptors a process has, without its ends of connections to this socket: keepalive may close one a
-    /// moment after its answer.
+    /// The number of descriptors of a process without connections to this socket, because keepalive may close a
+    /// connection shortly after its answer.
     pub(crate) fn descriptors_of(&self, pid: Pid) -> usize {
         let connections = self.connections();
         let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
@@ -102,7 +102,7 @@ impl Control {
         links.filter(|link| !connections.iter().any(|connection| link.as_os_str() == connection.as_str())).count()
     }
 
-    /// The server's ends of all connections, as `/proc/PID/fd` names them.
+    /// The server's ends of all connections, with their names in `/proc/PID/fd`.
     fn connections(&self) -> Vec<String> {
         const CONNECTED: &str = "03";
         // proc(5): Num, RefCount, Protocol, Flags, Type, St, Inode and, at the end that was bound, Path.
@@ -113,7 +113,7 @@ impl Control {
         sockets.filter(is_connection).map(|fields| format!("socket:[{}]", fields[6])).collect()
     }
 
-    /// The state of an instance, in one word.
+    /// The state of an instance.
     pub(crate) fn state(&self, id: &str) -> String {
         self.instance(id)["state"].as_str().unwrap().to_owned()
     }
@@ -131,7 +131,7 @@ impl Control {
     }
 }
 
-/// A request to keepalive, which listens at this port.
+/// Sends a request to the HTTP port of keepalive.
 pub(crate) fn http(port: &ReservedPort, method: &str, target: &str) -> Answer {
     let mut stream = wait_until("the port", || TcpStream::connect(port.loopback()).ok());
     stream.set_read_timeout(Some(Deadline::by_the_clock())).unwrap();

@@ -1,4 +1,4 @@
-//! Init mode: how it ends.
+//! Init mode: exit codes and the grace period.
 
 use keepalive::model::{Pid, Signal};
 
@@ -17,9 +17,9 @@ fn check_puppet(options: &[&str], verb: &[&str], expect: i32) {
     check(options, &[&[PUPPET], verb].concat(), expect);
 }
 
-// sysexits(3): EX_SOFTWARE, 70. As a process of a bug that is not there yet, the puppet.
+// sysexits(3): EX_SOFTWARE, 70. The puppet panics in place of keepalive.
 #[test]
-fn a_bug_in_keepalive_is_told_and_ends_with_70() {
+fn a_panic_is_reported_and_exits_with_70() {
     in_every_place(|place| {
         let directory = Directory::new();
         let file = directory.file("end", b"what was there before", 0o644);
@@ -33,43 +33,43 @@ fn a_bug_in_keepalive_is_told_and_ends_with_70() {
 }
 
 #[test]
-fn the_childs_exit_code_is_ours() {
+fn keepalive_exits_with_the_code_of_the_child() {
     for code in ["0", "1", "3", "126", "127", "255"] {
         check_puppet(&[], &["exit", code], code.parse().unwrap());
     }
 }
 
 #[test]
-fn a_death_by_signal_is_128_and_its_number() {
-    // Without SIGABRT and its like: they may leave core files.
+fn a_death_by_signal_gives_128_plus_its_number() {
+    // Without signals that may write core files, such as SIGABRT.
     for signal in [1, 2, 9, 13, 15, 34, 37, 64] {
         check_puppet(&[], &["die-of", &signal.to_string()], 128 + signal);
     }
 }
 
 #[test]
-fn a_code_can_be_remapped_after_128_was_added() {
+fn exit_codes_are_remapped_after_128_is_added() {
     check_puppet(&["-e", "143", "-e", "3"], &["die-of", "15"], 0);
     check_puppet(&["-e", "143", "-e", "3"], &["exit", "3"], 0);
     check_puppet(&["-e", "143", "-e", "3"], &["exit", "15"], 15);
 }
 
 #[test]
-fn what_does_not_exist_ends_with_127() {
+fn a_program_that_does_not_exist_exits_with_127() {
     check(&[], &["no-such-program-anywhere"], 127);
     check(&[], &["/no/such/program"], 127);
     check(&[], &[""], 127);
 }
 
 #[test]
-fn what_cannot_be_executed_ends_with_126() {
+fn a_file_that_cannot_be_executed_exits_with_126() {
     check(&[], &["/etc"], 126);
     check(&[], &["/etc/passwd"], 126);
     check(&[], &["/etc/passwd/x"], 126);
 }
 
 #[test]
-fn a_program_that_cannot_be_run_is_named_with_the_reason() {
+fn an_exec_failure_names_the_program_and_the_reason() {
     let (_, _, stderr) = Run::init(Place::Child, &[], &["no-such-program"]).finish();
     assert!(stderr.contains("cannot run `no-such-program`: not found"), "{stderr}");
     let (_, _, stderr) = Run::init(Place::Child, &[], &["/etc"]).finish();
@@ -78,10 +78,10 @@ fn a_program_that_cannot_be_run_is_named_with_the_reason() {
 
 // execve(2): a file that is neither a binary nor begins with #! is ENOEXEC; a garbled binary too.
 #[test]
-fn a_file_that_is_no_program_and_no_script_ends_with_126() {
+fn a_file_that_is_neither_program_nor_script_exits_with_126() {
     let directory = Directory::new();
     let path = directory.file("garbage", b"\x7fELF\x02\x01\x01\0\0\0\0\0", 0o755);
-    // /bin/sh says the same of a binary: 126, or 127 in some.
+    // /bin/sh also exits with 126 for a binary, or with 127 in some implementations.
     in_every_place(|place| {
         let (code, _, _) = Run::init(place, &[], &[&path]).finish();
         assert!([126, 127].contains(&code), "{code}");
@@ -92,11 +92,11 @@ fn a_file_that_is_no_program_and_no_script_ends_with_126() {
 
 // setrlimit(2) RLIMIT_NPROC: fork fails with EAGAIN.
 #[test]
-fn a_system_that_refuses_a_process_ends_it_with_71() {
+fn a_refused_fork_exits_with_71() {
     if !harness::have_root() {
         return;
     }
-    // The limit counts all processes of the user: one that nobody else has.
+    // The limit counts all processes of the user, so the test uses an unused user id.
     let directory = Directory::new();
     let binary = directory.file("keepalive", &std::fs::read(harness::KEEPALIVE).unwrap(), 0o755);
     let user = (300_000 + std::process::id()).to_string();
@@ -107,7 +107,7 @@ fn a_system_that_refuses_a_process_ends_it_with_71() {
 }
 
 #[test]
-fn after_the_grace_the_child_is_killed() {
+fn the_child_is_killed_after_the_grace_period() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["--grace", "50ms"], &["ignore", "15"]).start();
         running.ready();
@@ -118,7 +118,7 @@ fn after_the_grace_the_child_is_killed() {
 }
 
 #[test]
-fn the_grace_counts_from_a_rewritten_signal_too() {
+fn a_rewritten_signal_starts_the_grace_period_too() {
     for (options, signal) in [(["-r", "TERM:HUP"], Signal::TERM), (["-r", "USR1:TERM"], Signal::USR1)] {
         let options = [&options[..], &["--grace", "50ms"]].concat();
         let mut running = Run::puppet(Place::Child, &options, &["ignore", "1", "15"]).start();
@@ -129,21 +129,21 @@ fn the_grace_counts_from_a_rewritten_signal_too() {
 }
 
 #[test]
-fn with_group_the_grace_ends_the_whole_group() {
+fn with_group_the_grace_period_ends_with_sigkill_to_the_group() {
     in_every_place(|place| {
         let options = ["-g", "--grace", "50ms"];
         let mut running = Run::puppet(place, &options, &["with-companion", "report-signals"]).start();
         running.ready();
         running.ready();
         running.send(Signal::TERM);
-        // Its end is that of stdout, which both have: `finish` would wait for ever if one were left.
+        // Both processes have stdout, so `finish` would wait forever if one of them were left.
         assert_eq!(running.end(), 137);
         running.stderr();
     });
 }
 
 #[test]
-fn a_stopped_child_is_killed_all_the_same() {
+fn a_stopped_child_is_killed_after_the_grace_period() {
     let mut running = Run::puppet(Place::Child, &["--grace", "50ms"], &["ignore", "15", "18"]).start();
     let child = running.ready();
     keepalive::sys::signal_process(child, Signal::STOP).unwrap();
@@ -152,18 +152,18 @@ fn a_stopped_child_is_killed_all_the_same() {
     assert_eq!(running.end(), 137);
 }
 
-// signal(7): a stopped process takes nothing but SIGKILL until it is continued.
+// signal(7): a stopped process handles only SIGKILL until it is continued.
 #[test]
-fn a_stopped_child_hears_that_it_is_to_end() {
+fn a_stopped_child_receives_the_termination_signal() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &[], &["end-on-term", "6"]).start();
         running.ready();
         let child = running.command();
         keepalive::sys::signal_process(child, Signal::STOP).unwrap();
         wait_for_state(child, b'T');
-        // SIGCHLD has a higher number, so that SIGTERM may be taken first: the second comes after it.
+        // SIGTERM has a lower number than SIGCHLD and may be handled first. The second signal comes after SIGCHLD.
         running.send(Signal::USR2);
-        wait_until("keepalive to have looked", || (!pending(running.keepalive())).then_some(()));
+        wait_until("keepalive to handle the signals", || (!pending(running.keepalive())).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 6);
     });

@@ -1,4 +1,4 @@
-//! Init mode: what the child leaves behind.
+//! Init mode: orphans and leftover processes.
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -6,7 +6,7 @@ use keepalive::sys::signal_process;
 use crate::harness::{self, Place, Run, in_every_place, wait_for_death};
 
 #[test]
-fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+fn all_of_twenty_thousand_orphans_are_reaped() {
     if !harness::have_namespaces() {
         return;
     }
@@ -14,30 +14,30 @@ fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "made 20000\nnone left", ""));
 }
 
-// As many processes as there may be at once: a signal does not wait until all of them have been reaped.
+// Reaping many processes does not delay a signal until all of them have been reaped.
 #[test]
-fn a_signal_is_heard_between_two_batches_of_zombies() {
+fn a_signal_is_handled_between_two_batches_of_zombies() {
     let running = Run::puppet(Place::Child, &["-r", "RTMAX:USR2"], &["zombies", "4000"]).start();
     let child = running.ready();
     let keepalive = running.keepalive();
-    // The child stops keepalive when it hears the signal, but that takes a moment, in which more are reaped.
+    // The child stops keepalive when it gets the signal. Meanwhile keepalive reaps more.
     let mut attempts = (0..10).map(|_| {
         signal_process(keepalive, Signal::STOP).unwrap();
         harness::wait_for_state(keepalive, b'T');
         signal_process(child, Signal::USR1).unwrap();
         running.expect("made 4000");
-        // Told after SIGCHLD, as its number is higher.
+        // This signal is handled after SIGCHLD, because its number is higher.
         signal_process(keepalive, Signal::new(64).unwrap()).unwrap();
         signal_process(keepalive, Signal::CONT).unwrap();
         let left = running.number("left");
         signal_process(keepalive, Signal::CONT).unwrap();
         left
     });
-    assert!(attempts.any(|left| left > 0), "all zombies had been reaped before the signal was handed on");
+    assert!(attempts.any(|left| left > 0), "all zombies were reaped before the signal was forwarded");
 }
 
 #[test]
-fn orphans_are_adopted_and_reaped_anywhere() {
+fn orphans_are_adopted_and_reaped_as_pid_1_and_as_a_child() {
     in_every_place(|place| {
         let options = ["-w"];
         let running = Run::puppet(place, &options, &["with-companion", "daemonise", "0", "report-signals"]).start();
@@ -55,40 +55,40 @@ fn orphans_are_adopted_and_reaped_anywhere() {
 }
 
 #[test]
-fn each_adopted_zombie_is_told_of_if_that_is_wished() {
+fn each_adopted_zombie_is_logged_on_request() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["-w", "--linger", "60s"], &["daemonise", "0", "exit", "0"]).start();
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
-        // The process between the puppet and the daemon is the puppet's own to reap.
+        // The puppet itself reaps the process between it and the daemon.
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains("keepalive: warning: reaped orphaned process "), "{stderr}");
     });
 }
 
 #[test]
-fn without_linger_the_end_is_at_once() {
+fn without_linger_keepalive_exits_at_once() {
     let mut running = Run::puppet(Place::Child, &[], &["daemonise", "3", "report-signals"]).start();
     let daemon = running.ready();
     assert_eq!(running.end(), 3);
-    assert!(keepalive::sys::procfs::stat(daemon).is_some(), "it outlives us where we are not PID 1");
+    assert!(keepalive::sys::procfs::stat(daemon).is_some(), "the daemon outlives a keepalive that is not PID 1");
     signal_process(daemon, Signal::KILL).unwrap();
     wait_for_death(daemon);
 }
 
 #[test]
-fn what_is_left_is_asked_to_end_and_waited_for() {
+fn with_linger_leftovers_get_sigterm_and_are_awaited() {
     in_every_place(|place| {
         let mut running = Run::puppet(place, &["--linger", "60s"], &["daemonise", "3", "end-on-term", "9"]).start();
         running.ready();
-        // SIGTERM comes first; what comes after it finds nobody.
+        // SIGTERM comes first and leaves no process for the next signals.
         running.expect("signal 15");
         assert_eq!(running.end(), 3);
     });
 }
 
 #[test]
-fn a_stopped_process_that_is_left_hears_it() {
+fn a_stopped_leftover_receives_sigterm() {
     in_every_place(|place| {
         let verb = ["with-companion", "daemonise", "0", "echo"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
@@ -105,14 +105,14 @@ fn a_stopped_process_that_is_left_hears_it() {
             }
         }
         assert_eq!(stopped, 1);
-        // The end of the child, which hears nothing else: stdin stays open, so the daemon has no reason of its own.
+        // This ends the child. The daemon does not exit by itself, because stdin stays open.
         signal_process(running.command(), Signal::KILL).unwrap();
         assert_eq!(running.end(), 137);
     });
 }
 
 #[test]
-fn what_does_not_listen_is_killed_when_the_time_is_over() {
+fn a_leftover_that_ignores_sigterm_is_killed_after_the_timeout() {
     in_every_place(|place| {
         let verb = ["daemonise", "3", "ignore", "15"];
         let mut running = Run::puppet(place, &["--linger", "50ms"], &verb).start();
@@ -126,7 +126,7 @@ fn what_does_not_listen_is_killed_when_the_time_is_over() {
 }
 
 #[test]
-fn signals_reach_what_is_left() {
+fn signals_are_forwarded_to_leftovers() {
     in_every_place(|place| {
         let verb = ["daemonise", "3", "report-signals"];
         let mut running = Run::puppet(place, &["--linger", "60s"], &verb).start();
@@ -144,7 +144,7 @@ fn signals_reach_what_is_left() {
 }
 
 #[test]
-fn with_nothing_left_linger_does_not_wait() {
+fn without_leftovers_linger_does_not_wait() {
     in_every_place(|place| {
         assert_eq!(Run::puppet(place, &["--linger", "60s"], &["exit", "2"]).finish().0, 2);
     });

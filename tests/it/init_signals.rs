@@ -1,4 +1,4 @@
-//! Init mode: which signal reaches whom.
+//! Init mode: forwarding of signals.
 
 use std::process::Stdio;
 
@@ -25,7 +25,7 @@ fn every_signal_that_can_be_caught_is_forwarded() {
 }
 
 #[test]
-fn a_signal_is_forwarded_by_an_init_under_an_init() {
+fn an_init_below_an_init_forwards_a_signal() {
     in_every_place(|place| {
         let inner = [harness::KEEPALIVE, "--", harness::PUPPET, "end-on-term", "7"];
         let mut running = Run::init(place, &[], &inner).start();
@@ -39,7 +39,7 @@ fn a_signal_is_forwarded_by_an_init_under_an_init() {
 }
 
 #[test]
-fn a_signal_is_rewritten_or_dropped() {
+fn a_signal_can_be_rewritten_or_dropped() {
     in_every_place(|place| {
         let options = ["-r", "TERM:QUIT", "-r", "RTMIN+3:TERM", "-r", "HUP:0"];
         let running = Run::puppet(place, &options, &["report-signals"]).start();
@@ -55,19 +55,19 @@ fn a_signal_is_rewritten_or_dropped() {
 }
 
 #[test]
-fn only_the_child_is_signalled() {
+fn only_the_child_receives_a_signal() {
     let running = Run::puppet(Place::Child, &[], &["with-companion", "report-signals"]).start();
     running.ready();
     running.ready();
     running.send(Signal::USR1);
     running.expect("signal 10");
     running.send(Signal::USR2);
-    // Were the companion told too, there would be a second 10 before this.
+    // If the companion got the signal too, there would be a second 10 before this.
     running.expect("signal 12");
 }
 
 #[test]
-fn with_group_the_childs_whole_group_is_signalled() {
+fn with_group_the_group_of_the_child_receives_a_signal() {
     in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["with-companion", "report-signals"]).start();
         running.ready();
@@ -79,7 +79,7 @@ fn with_group_the_childs_whole_group_is_signalled() {
 }
 
 #[test]
-fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
+fn with_group_a_child_in_another_group_receives_the_signal_alone() {
     in_every_place(|place| {
         let running = Run::puppet(place, &["-g"], &["leave-group", "report-signals"]).start();
         running.ready();
@@ -91,7 +91,7 @@ fn with_group_a_child_that_has_joined_another_is_signalled_alone() {
 }
 
 #[test]
-fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
+fn with_group_the_group_that_the_child_has_left_receives_a_signal_too() {
     in_every_place(|place| {
         let verb = ["with-companion", "report-signals", "AND", "leave-group", "report-signals"];
         let running = Run::puppet(place, &["-g"], &verb).start();
@@ -104,15 +104,15 @@ fn with_group_those_that_the_child_has_left_in_its_group_are_signalled_too() {
 }
 
 // README: "If the command is stopped when it receives SIGTERM, SIGINT or SIGQUIT, keepalive continues it". Here both come
-// at once: SIGTERM, of a lower number than SIGCHLD, is taken before we can know of the stop.
+// at once: SIGTERM has a lower number than SIGCHLD, so keepalive handles it before it knows of the stop.
 #[test]
-fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
+fn a_child_stopped_just_before_sigterm_receives_it() {
     in_every_place(|place| {
         for options in [["-r", "CONT:0"].as_slice(), &["-r", "CONT:0", "-g"]] {
             let mut running = Run::puppet(place, options, &["end-on-term", "5"]).start();
             running.ready();
             let (init, command) = (running.keepalive(), running.command());
-            // It finds both when it goes on.
+            // Both signals are pending when keepalive continues.
             signal_process(init, Signal::STOP).unwrap();
             harness::wait_for_state(init, b'T');
             signal_process(command, Signal::STOP).unwrap();
@@ -125,9 +125,9 @@ fn who_is_stopped_just_before_he_is_asked_to_end_hears_it() {
     });
 }
 
-// A stop is undone once for a request to end; who stops the command after that means it.
+// keepalive continues the command once for a termination signal. A later stop is intended.
 #[test]
-fn who_is_stopped_while_he_ends_is_continued_once() {
+fn a_child_that_is_stopped_during_its_exit_is_continued_once() {
     let running = Run::puppet(Place::Child, &[], &["report-signals"]).start();
     let command = running.ready();
     running.send(Signal::TERM);
@@ -136,10 +136,10 @@ fn who_is_stopped_while_he_ends_is_continued_once() {
     running.expect("signal 18");
     signal_process(command, Signal::STOP).unwrap();
     harness::wait_for_state(command, b'T');
-    // Two signals, one after the other: when the second has been taken the stop has been dealt with.
+    // Two signals in succession: when the second has been handled, the stop has been handled too.
     for signal in [Signal::USR1, Signal::USR2] {
         running.send(signal);
-        wait_until("the signal to wait for the command", || {
+        wait_until("the signal to be pending for the command", || {
             let pending = u64::from_str_radix(&harness::status_field(command, "ShdPnd"), 16).unwrap();
             (pending & signal.bit() != 0).then_some(())
         });
@@ -147,9 +147,9 @@ fn who_is_stopped_while_he_ends_is_continued_once() {
     assert_eq!(procfs::stat(command).map(|stat| stat.state), Some(b'T'));
 }
 
-// kill(2): EPERM. A child that has changed its user is out of reach without CAP_KILL; that is no reason to die.
+// kill(2): EPERM. Without CAP_KILL, a child that has changed its user cannot be signalled. keepalive must continue.
 #[test]
-fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
+fn a_permission_error_of_kill_does_not_end_keepalive() {
     if !harness::have_root() {
         return;
     }
@@ -160,7 +160,7 @@ fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
     running.send(Signal::TERM);
     running.send(Signal::USR1);
     let pid = running.keepalive();
-    wait_until("both signals to be taken", || {
+    wait_until("both signals to be handled", || {
         (harness::status_field(pid, "ShdPnd") == "0000000000000000").then_some(())
     });
     std::mem::drop(running.stdin.take());
@@ -169,9 +169,9 @@ fn a_child_that_may_not_be_signalled_is_no_reason_to_end() {
     assert!(stderr.contains("cannot send SIGTERM") && stderr.contains("Operation not permitted"), "{stderr}");
 }
 
-// Our own messages must not make us wait: the reader of stderr has stopped reading.
+// The reader of stderr does not read. Messages must not block keepalive.
 #[test]
-fn a_stalled_reader_of_stderr_does_not_hold_us() {
+fn a_stalled_reader_of_stderr_does_not_block_keepalive() {
     in_every_place(|place| {
         for (_reader, writer) in [harness::stalled_pipe(), harness::stalled_socket()] {
             let mut run = Run::puppet(place, &["-v", "-w"], &["end-on-term", "4"]);
@@ -214,9 +214,9 @@ fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
     assert!(rest.starts_with("keepalive: warning: 3 messages were dropped: stderr was full\n"), "{rest}");
 }
 
-// write(2) to a pipe without reader raises SIGPIPE: it is ours and nobody else's.
+// write(2) to a pipe without a reader raises SIGPIPE, which concerns only keepalive.
 #[test]
-fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
+fn the_child_gets_no_sigpipe_from_a_closed_stderr_of_keepalive() {
     in_every_place(|place| {
         let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         drop(read_end);
@@ -234,7 +234,7 @@ fn a_closed_reader_of_stderr_is_not_told_to_the_child() {
 
 // prctl(2) PR_SET_PDEATHSIG
 #[test]
-fn the_parents_death_is_told_to_the_child() {
+fn the_child_gets_a_signal_when_the_parent_of_keepalive_dies() {
     let words =
         [harness::PUPPET, "parent", harness::KEEPALIVE, "-p", "USR2", "--", harness::PUPPET, "end-on-term", "0"];
     let mut running = Run::words(Place::Child, &words).start();
@@ -249,23 +249,23 @@ fn the_parents_death_is_told_to_the_child() {
     drop(running.stdin.take());
     running.end();
     running.expect("signal 12");
-    let keepalive = keepalive.expect("the parent says whom it has started");
+    let keepalive = keepalive.expect("the parent prints the pid of keepalive");
     signal_process(keepalive, Signal::TERM).unwrap();
     running.expect("signal 15");
     harness::wait_for_death(keepalive);
 }
 
 #[test]
-fn nothing_wakes_it_while_nothing_happens() {
+fn keepalive_does_not_wake_up_while_nothing_happens() {
     in_every_place(|place| {
         let running = Run::puppet(place, &[], &["report-signals"]).start();
         running.ready();
         let pid = running.keepalive();
         harness::wait_for_state(pid, b'S');
         let wakes = || harness::status_field(pid, "voluntary_ctxt_switches");
-        // Windows to watch, no waits for something: an init that polls does so every second.
+        // Observation periods, not waits: an init that polls does so every second.
         let watch = |milliseconds| std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-        let before = wait_until("keepalive to have gone to sleep", || {
+        let before = wait_until("keepalive to sleep", || {
             let first = wakes();
             watch(50);
             (first == wakes()).then_some(first)
@@ -274,6 +274,6 @@ fn nothing_wakes_it_while_nothing_happens() {
         assert_eq!(wakes(), before, "{place:?}");
         running.send(Signal::HUP);
         running.expect("signal 1");
-        wait_until("the counter to count", || (wakes() != before).then_some(()));
+        wait_until("the counter to increase", || (wakes() != before).then_some(()));
     });
 }

@@ -1,10 +1,10 @@
-//! Init mode: what the child is given, and what keepalive itself keeps.
+//! Init mode: attributes that the child inherits and that keepalive keeps.
 
 use keepalive::model::Signal;
 
 use crate::harness::{self, Directory, KEEPALIVE, PUPPET, Place, Run, in_every_place};
 
-/// What `puppet state` says, under a keepalive that is started by `puppet with CHANGES…`.
+/// The output of `puppet state` under a keepalive that `puppet with CHANGES…` starts.
 fn state(place: Place, changes: &[&str]) -> String {
     let words = [&[PUPPET, "with"], changes, &["--", KEEPALIVE, "--", PUPPET, "state"]].concat();
     let (code, stdout, stderr) = Run::words(place, &words).finish();
@@ -23,7 +23,7 @@ fn bits(state: &str, name: &str) -> u64 {
 }
 
 #[test]
-fn the_child_has_the_mask_that_we_were_started_with() {
+fn the_child_inherits_the_signal_mask_of_the_start() {
     in_every_place(|place| {
         assert_eq!(bits(&state(place, &[]), "SigBlk"), 0);
         for signal in [1, 17, 20, 22, 32, 33, 34, 64] {
@@ -33,9 +33,10 @@ fn the_child_has_the_mask_that_we_were_started_with() {
     });
 }
 
-// getrlimit(2) RLIMIT_STACK: the arguments and our own calls must fit in, the child's half of the start lies elsewhere.
+// getrlimit(2) RLIMIT_STACK: the arguments and the calls of keepalive must fit. The child uses another stack until
+// exec.
 #[test]
-fn a_stack_of_24_kibibytes_is_enough() {
+fn the_loop_runs_with_a_stack_of_24_kibibytes() {
     in_every_place(|place| {
         let words = ["prlimit", "--stack=24576:24576", KEEPALIVE, "--", "/bin/true"];
         let (code, _, stderr) = Run::words(place, &words).finish();
@@ -44,7 +45,7 @@ fn a_stack_of_24_kibibytes_is_enough() {
 }
 
 #[test]
-fn the_child_ignores_what_we_were_started_to_ignore() {
+fn the_child_inherits_ignored_signals() {
     in_every_place(|place| {
         let nothing = bits(&state(place, &[]), "SigIgn");
         for signal in [1, 13, 15, 17, 20, 22, 34, 64] {
@@ -56,7 +57,7 @@ fn the_child_ignores_what_we_were_started_to_ignore() {
 
 // wait(2): "if the disposition of SIGCHLD is set to SIG_IGN, … children that terminate do not become zombies".
 #[test]
-fn an_ignored_sigchld_does_not_hide_the_childs_end() {
+fn an_ignored_sigchld_does_not_hide_the_exit_of_the_child() {
     in_every_place(|place| {
         let words = [PUPPET, "with", "ignore=17", "--", KEEPALIVE, "--", PUPPET, "exit", "5"];
         assert_eq!(Run::words(place, &words).finish().0, 5);
@@ -64,7 +65,7 @@ fn an_ignored_sigchld_does_not_hide_the_childs_end() {
 }
 
 #[test]
-fn the_child_leads_its_own_group_in_our_session() {
+fn the_child_leads_its_own_group_in_the_session_of_keepalive() {
     in_every_place(|place| {
         let state = state(place, &[]);
         assert_eq!((field(&state, "leads-group"), field(&state, "leads-session")), ("true", "false"));
@@ -72,7 +73,7 @@ fn the_child_leads_its_own_group_in_our_session() {
 }
 
 #[test]
-fn what_was_closed_is_closed_in_the_child() {
+fn closed_standard_streams_are_closed_in_the_child() {
     in_every_place(|place| {
         let all = field(&state(place, &[]), "descriptors").to_owned();
         assert_eq!(all, "0,1,2");
@@ -83,7 +84,7 @@ fn what_was_closed_is_closed_in_the_child() {
 }
 
 #[test]
-fn with_all_three_closed_it_runs_and_reports_all_the_same() {
+fn keepalive_runs_with_all_standard_streams_closed() {
     in_every_place(|place| {
         let closed = ["close=0", "close=1", "close=2", "--"];
         for (command, expect) in [(&[PUPPET, "exit", "3"][..], 3), (&["no-such-program"], 127)] {
@@ -94,14 +95,14 @@ fn with_all_three_closed_it_runs_and_reports_all_the_same() {
 }
 
 #[test]
-fn other_descriptors_reach_the_child_and_are_not_kept() {
+fn the_child_inherits_other_descriptors_and_keepalive_closes_them() {
     in_every_place(|place| {
         assert_eq!(field(&state(place, &["open=7", "open=9"]), "descriptors"), "0,1,2,7,9");
         let words = [PUPPET, "with", "open=7", "--", KEEPALIVE, "--", PUPPET, "report-signals"];
         let running = Run::words(place, &words).start();
         running.ready();
         let keepalive = running.keepalive();
-        // It lets go of them right after the start, so perhaps a moment after the child is ready.
+        // keepalive closes them right after the start, maybe shortly after the child is ready.
         harness::wait_until("only stdin, stdout and stderr to be open", || {
             let open = std::fs::read_dir(format!("/proc/{keepalive}/fd")).unwrap().count();
             (open == 3).then_some(())
@@ -110,7 +111,7 @@ fn other_descriptors_reach_the_child_and_are_not_kept() {
 }
 
 #[test]
-fn the_working_directory_is_the_childs_and_not_ours() {
+fn only_the_child_keeps_the_working_directory() {
     let directory = Directory::new();
     in_every_place(|place| {
         let mut run = Run::puppet(place, &[], &["state"]);
@@ -130,7 +131,7 @@ fn the_working_directory_is_the_childs_and_not_ours() {
 }
 
 #[test]
-fn the_environment_is_passed_on_as_it_is() {
+fn the_child_inherits_the_environment_unchanged() {
     let mut run = Run::init(Place::Child, &[], &["/usr/bin/env"]);
     run.command.env_clear().env("A", "b c").env("EMPTY", "");
     let (_, stdout, _) = run.finish();
@@ -141,7 +142,7 @@ fn the_environment_is_passed_on_as_it_is() {
 
 // sd_listen_fds(3); a container runtime sets LISTEN_PID=1 for what it believes is the service.
 #[test]
-fn listening_sockets_meant_for_us_are_the_childs() {
+fn the_child_inherits_listening_sockets() {
     if !harness::have_namespaces() {
         return;
     }
@@ -154,7 +155,7 @@ fn listening_sockets_meant_for_us_are_the_childs() {
 // execvp(3): "If the header of a file isn't recognized (the attempted execve(2) failed with the error ENOEXEC), these
 // functions will execute the shell (/bin/sh) with the path of the file as its first argument."
 #[test]
-fn a_script_without_interpreter_line_is_run_by_the_shell() {
+fn the_shell_runs_a_script_without_an_interpreter_line() {
     let directory = Directory::new();
     let script = directory.file("script", b"echo \"$0 $1 $2\"\nexit 9\n", 0o755);
     in_every_place(|place| {
@@ -166,8 +167,8 @@ fn a_script_without_interpreter_line_is_run_by_the_shell() {
     });
 }
 
-/// What `command` ends with under this `PATH`, in a directory that has: `program` (ends with 3), `denied/program` (not
-/// executable), `other/program` (ends with 4).
+/// The exit code of `command` with this `PATH`, in a directory that has `program` (exits with 3), `denied/program` (not
+/// executable) and `other/program` (exits with 4).
 fn search(path: Option<&str>, command: &str) -> i32 {
     let directory = Directory::new();
     for name in ["denied", "other"] {
@@ -186,7 +187,7 @@ fn search(path: Option<&str>, command: &str) -> i32 {
 }
 
 #[test]
-fn the_program_is_searched_as_execvp_does() {
+fn the_program_is_searched_for_as_by_execvp() {
     assert_eq!(search(Some("other"), "program"), 4);
     assert_eq!(search(Some("nowhere:other:"), "program"), 4);
     assert_eq!(search(Some(":other"), "program"), 3, "an empty element is the working directory");
@@ -202,7 +203,7 @@ fn the_program_is_searched_as_execvp_does() {
 
 // docker run --read-only --cap-drop ALL --security-opt no-new-privileges --user 1000
 #[test]
-fn it_needs_no_rights_at_all() {
+fn init_mode_needs_no_privileges() {
     if !harness::have_root() || !harness::have_namespaces() {
         return;
     }
@@ -236,7 +237,7 @@ fn it_needs_no_rights_at_all() {
 }
 
 #[test]
-fn it_is_silent() {
+fn init_mode_prints_nothing() {
     in_every_place(|place| {
         let (code, stdout, stderr) = Run::puppet(place, &[], &["daemonise", "0", "exit", "0"]).finish();
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));

@@ -1,4 +1,4 @@
-//! Init mode with a terminal on stdin: a real pty, and a puppet in the place of the shell.
+//! Init mode with a terminal on stdin: a real pty, and a puppet in place of the shell.
 
 use std::fs::File;
 
@@ -16,7 +16,7 @@ fn the_child_becomes_the_foreground_group() {
 }
 
 #[test]
-fn what_is_typed_is_read_by_the_child() {
+fn the_child_reads_the_input_of_the_terminal() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(b"hello\n");
@@ -37,10 +37,10 @@ fn ctrl_c_reaches_the_child_once() {
     session.running.expect("ended 137");
 }
 
-// What is typed comes to us until the child has taken the terminal; that by the time we look the child has it does not
-// mean that it has been told. Pending signals survive an execve(2).
+// Input raises signals for keepalive until the child has the terminal. keepalive must forward them even if the child
+// has the terminal by then. Pending signals survive execve(2).
 #[test]
-fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
+fn input_typed_before_the_child_has_the_terminal_reaches_it() {
     for (key, number) in [(CTRL_C, 2), (b"\x1c", 3), (CTRL_Z, 20)] {
         let blocks = [PUPPET, "with", "block=2", "block=3", "block=20", "--"];
         let waits = ["/bin/sh", "-c", "echo ready $$; read line; exec \"$@\"", "sh"];
@@ -52,7 +52,7 @@ fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
         let child = session.running.ready();
         assert_eq!(session.foreground(), child.get());
         session.running.expect(&format!("signal {number}"));
-        // And from now on by the terminal itself, once.
+        // Now the terminal itself signals the child, once.
         session.press(key);
         session.running.expect(&format!("signal {number}"));
         signal_process(session.keepalive(), Signal::HUP).unwrap();
@@ -61,7 +61,7 @@ fn what_was_typed_before_the_child_had_the_terminal_reaches_it() {
 }
 
 #[test]
-fn ctrl_c_ends_a_program_that_does_not_care() {
+fn ctrl_c_ends_a_program_without_a_handler() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_C);
@@ -69,7 +69,7 @@ fn ctrl_c_ends_a_program_that_does_not_care() {
 }
 
 #[test]
-fn ctrl_z_stops_the_job_and_fg_goes_on() {
+fn ctrl_z_stops_the_job_and_fg_continues_it() {
     let mut session = Session::in_shell(&["echo"]);
     let child = session.running.ready();
     let keepalive = session.keepalive();
@@ -89,22 +89,23 @@ fn ctrl_z_stops_the_job_and_fg_goes_on() {
 }
 
 #[test]
-fn in_the_background_a_job_that_reads_is_stopped_and_fg_goes_on() {
+fn a_background_job_that_reads_is_stopped_and_fg_continues_it() {
     let mut session = Session::in_shell(&["echo"]);
     session.running.ready();
     session.press(CTRL_Z);
     session.running.expect("stopped 20, terminal: job");
     session.tell_shell("bg");
-    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
+    // It reads from the terminal that the shell has: SIGTTIN for it, SIGTSTP for the job.
     session.running.expect("stopped 20, terminal: shell");
     session.tell_shell("fg");
     session.press(b"back\n");
     session.running.expect("line back");
 }
 
-// `keepalive -- program </dev/null` in a shell: the terminal is not on stdin, but what is typed comes to our group.
+// `keepalive -- program </dev/null` in a shell: stdin is not the terminal, but its signals reach the group of
+// keepalive.
 #[test]
-fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
+fn with_stdin_redirected_terminal_signals_are_forwarded_to_the_child() {
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "--", PUPPET, "ignore"];
     let mut session = Session::job_of_shell(&job);
     let child = session.running.ready();
@@ -119,12 +120,12 @@ fn with_stdin_elsewhere_what_is_typed_reaches_the_child_through_us() {
     session.running.expect("ended 130");
 }
 
-/// Reads a line from the terminal, wherever stdin is.
+/// Reads a line from the terminal even if stdin is redirected.
 const ASKS: [&str; 3] = ["/bin/sh", "-c", "read line </dev/tty; echo got $line"];
 
-// `echo x | keepalive -- less` in a shell: who reads from the terminal that is not on stdin is given it.
+// `echo x | keepalive -- less` in a shell: a program that reads from the terminal gets it although stdin is redirected.
 #[test]
-fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
+fn with_stdin_redirected_a_child_can_take_the_terminal() {
     let job = [&[PUPPET, "with", "null=0", "--", KEEPALIVE, "--"][..], &ASKS].concat();
     let mut session = Session::job_of_shell(&job);
     session.press(b"hello\n");
@@ -133,7 +134,7 @@ fn with_stdin_elsewhere_who_asks_for_the_terminal_has_it() {
 }
 
 #[test]
-fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
+fn with_stdin_redirected_a_child_of_pid_1_can_take_the_terminal() {
     if !harness::have_namespaces() {
         return;
     }
@@ -145,9 +146,10 @@ fn with_stdin_elsewhere_who_asks_as_pid_1s_child_has_it_too() {
     assert_eq!(session.running.end(), 0);
 }
 
-// The others in a pipeline are in our group: they would be stopped if the child took the terminal without need.
+// Other programs of a pipeline are in the group of keepalive. They would stop if the child took the terminal
+// needlessly.
 #[test]
-fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
+fn in_a_pipeline_the_process_that_reads_keeps_the_terminal() {
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &format!("{PUPPET} echo | {KEEPALIVE} -- cat")]);
     session.running.ready();
     session.press(b"hello\n");
@@ -157,7 +159,7 @@ fn in_a_pipeline_who_reads_from_the_terminal_keeps_it() {
 }
 
 #[test]
-fn an_init_under_an_init_hands_the_terminal_on() {
+fn an_init_below_an_init_passes_the_terminal_to_its_child() {
     let mut session = Session::in_shell(&["with", "--", KEEPALIVE, "--", PUPPET, "echo"]);
     let child = session.running.ready();
     assert_eq!(session.foreground(), child.get());
@@ -189,7 +191,7 @@ fn in_a_container_with_a_terminal_ctrl_c_reaches_the_child() {
     assert_eq!(session.running.end(), 130);
 }
 
-// pid_namespaces(7): PID 1 hears no signal that it has no handler for. Without an init Ctrl-Z does nothing.
+// pid_namespaces(7): PID 1 gets no signal that it has no handler for. Without an init, Ctrl-Z has no effect.
 #[test]
 fn in_a_container_ctrl_z_does_nothing() {
     if !harness::have_namespaces() {
@@ -204,7 +206,7 @@ fn in_a_container_ctrl_z_does_nothing() {
     assert_eq!(session.running.end(), 0);
 }
 
-// tty_ioctl(4): a hangup is told to the session's leader alone, who is PID 1 here.
+// tty_ioctl(4): only the session leader gets SIGHUP on a hangup. It is PID 1 here.
 #[test]
 fn in_a_container_a_hangup_reaches_the_child() {
     if !harness::have_namespaces() {
@@ -212,16 +214,16 @@ fn in_a_container_a_hangup_reaches_the_child() {
     }
     let mut session = in_container(&["report-signals"]);
     session.running.ready();
-    // A hangup as the kernel sends it.
+    // The signals of the kernel on a hangup.
     let keepalive = session.running.keepalive();
     assert_eq!(procfs::stat(keepalive).map(|stat| stat.session), Some(keepalive.get()));
     session.keyboard = File::open("/dev/null").unwrap();
     session.running.expect("signal 1");
 }
 
-// Without an init, what follows in a script reads from the terminal as what came before it did.
+// As without an init, the next command of a script can read from the terminal.
 #[test]
-fn what_follows_in_a_script_has_the_terminal_again() {
+fn the_next_command_of_a_script_has_the_terminal_again() {
     let script = format!("{KEEPALIVE} -- true; read word; echo read $word; {KEEPALIVE} -- {PUPPET} echo");
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);
     session.press(b"first\n");
@@ -233,16 +235,16 @@ fn what_follows_in_a_script_has_the_terminal_again() {
     session.running.expect("ended 130");
 }
 
-// A SIGSTOP is meant. Only Ctrl-Z where there is no shell to go back to is undone.
+// SIGSTOP is intended. Only Ctrl-Z without a shell to return to is undone.
 #[test]
-fn who_was_stopped_on_purpose_stays_stopped_where_there_is_no_shell() {
+fn without_a_shell_a_stopped_child_stays_stopped() {
     let words = ["setsid", "--ctty", KEEPALIVE, "-v", "--", PUPPET, "end-on-term", "4"];
     let mut session = Session::start(Place::Child, &words, None, None);
     let child = session.running.ready();
     signal_process(child, Signal::STOP).unwrap();
     wait_for_state(child, b'T');
     let keepalive = Pid::new(procfs::stat(child).unwrap().ppid).unwrap();
-    // Two signals, one after the other: when the second has been taken the first has been dealt with.
+    // Two signals in succession: when the second has been handled, the first has been handled too.
     for signal in [Signal::USR1, Signal::USR2] {
         signal_process(keepalive, signal).unwrap();
         wait_until("the signal to reach the child", || pending(child).contains(&signal).then_some(()));

@@ -1,4 +1,4 @@
-//! The channel of JSON lines, spoken by Node as it is and by others over `KEEPALIVE_IPC_FD`.
+//! The IPC channel of JSON lines: Node has it built in, others use `KEEPALIVE_IPC_FD`.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::control::begin;
 use crate::harness::{Place, in_every_place, skip, wait_until};
 use crate::services::Set;
 
-/// Whether there is this program; skips otherwise.
+/// Whether the program is installed; skips otherwise.
 fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
@@ -17,14 +17,14 @@ fn have(program: &str) -> bool {
     found
 }
 
-/// A set whose file `SCRIPT` is this.
+/// A service set with this file `SCRIPT`.
 fn set(script: &str, services: &str) -> Set {
     let set = Set::new(services);
     set.directory.file("script", script.as_bytes(), 0o644);
     set
 }
 
-/// What a Python program needs to speak it.
+/// Python helper functions for the IPC channel.
 const PYTHON: &str = "
 import json, os, socket, sys
 channel = socket.socket(fileno=int(os.environ['KEEPALIVE_IPC_FD']))
@@ -38,9 +38,9 @@ fn python(script: &str, services: &str) -> Set {
     set(&format!("{PYTHON}{script}"), services)
 }
 
-// `process.send('ready')` and `process.on('message')` with PM2's words.
+// `process.send('ready')` and `process.on('message')` with the messages of PM2.
 #[test]
-fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
+fn a_node_program_reports_ready_and_receives_the_announced_stop() {
     if !have("node") {
         return;
     }
@@ -74,7 +74,7 @@ fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
         running.send(Signal::TERM);
         running.expect("signal 15");
         let mut lines = [running.line(), running.line(), running.line()];
-        // The signal follows at once and may well be first.
+        // The signal follows at once and may arrive first.
         lines.sort();
         assert_eq!(lines, ["SIGTERM", "disconnected", "heard \"shutdown\""]);
         assert_eq!(running.end(), 0);
@@ -82,7 +82,7 @@ fn a_node_program_says_that_it_is_ready_and_hears_that_it_is_to_end() {
 }
 
 #[test]
-fn a_channel_alone_does_not_keep_a_node_program() {
+fn an_ipc_channel_does_not_keep_a_node_program_running() {
     if !have("node") {
         return;
     }
@@ -96,7 +96,7 @@ fn a_channel_alone_does_not_keep_a_node_program() {
 }
 
 #[test]
-fn a_node_program_that_sends_a_socket_is_not_held_up_by_that() {
+fn a_node_program_that_sends_a_socket_is_not_blocked() {
     if !have("node") {
         return;
     }
@@ -115,7 +115,7 @@ fn a_node_program_that_sends_a_socket_is_not_held_up_by_that() {
 }
 
 #[test]
-fn what_is_kept_outlives_twenty_crashes() {
+fn a_stored_value_survives_twenty_crashes() {
     if !have("node") {
         return;
     }
@@ -141,7 +141,7 @@ fn what_is_kept_outlives_twenty_crashes() {
 }
 
 #[test]
-fn workers_write_to_each_other_whatever_they_are_written_in() {
+fn workers_in_different_languages_exchange_messages() {
     if !have("python3") {
         return;
     }
@@ -185,7 +185,7 @@ else:
 }
 
 #[test]
-fn nonsense_and_floods_of_a_worker_cost_its_own_channel_alone() {
+fn invalid_messages_and_floods_affect_only_the_channel_of_their_sender() {
     if !have("python3") {
         return;
     }
@@ -204,7 +204,7 @@ elif own == '1':
     except (BrokenPipeError, ConnectionError): pass
     until_closed()
 elif own == '2':
-    # It asks and asks and never listens: the answers are lost, and it is heard all the same.
+    # It sends requests and reads no answers: the answers are dropped, but its requests are handled.
     for number in range(20000): say({'type': 'get', 'key': 'k' * 100})
 say({'type': 'set', 'key': own, 'value': 'there'}) if own > '1' else None
 if own == '3':
@@ -222,18 +222,18 @@ import signal; signal.pause()
     running.send(Signal::TERM);
     let (code, stderr) = (running.end(), running.stderr());
     assert_eq!((code, lines), (0, ["done 0", "done 1", "done 2", "done 3"].map(str::to_owned)), "{stderr}");
-    for told in [
+    for message in [
         "warning: a.0: ipc channel closed: invalid JSON",
         "warning: a.1: ipc channel closed: a line was longer than 64 KiB",
         "warning: a.2 does not read its ipc channel: messages to it are dropped",
     ] {
-        assert_eq!(stderr.matches(told).count(), 1, "{told}: {stderr}");
+        assert_eq!(stderr.matches(message).count(), 1, "{message}: {stderr}");
     }
     assert!(!stderr.contains("a.3: ipc"), "{stderr}");
 }
 
 #[test]
-fn a_service_without_a_channel_knows_of_none() {
+fn a_service_without_ipc_has_no_channel_and_no_variable() {
     let set = Set::new("[services.a]\ncommand = [\"env\"]\nrestart = \"never\"\n");
     let mut run = set.run(Place::Child);
     run.command.env("NODE_CHANNEL_FD", "7").env("NODE_CHANNEL_SERIALIZATION_MODE", "json").env("KEEPALIVE_IPC_FD", "7");
@@ -243,7 +243,7 @@ fn a_service_without_a_channel_knows_of_none() {
 }
 
 #[test]
-fn what_is_lost_on_the_way_to_who_does_not_read_is_counted() {
+fn messages_dropped_for_a_slow_reader_are_counted() {
     if !have("python3") {
         return;
     }
@@ -264,15 +264,15 @@ signal.pause()
         let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
         line.unwrap_or_else(|| panic!("{metrics}")).parse::<u64>().unwrap()
     };
-    // What it has said last may still be on its way.
+    // Its last messages may still be on their way.
     let lost = wait_until("lost messages", || Some(lost(&metrics())).filter(|lost| *lost > 0));
     assert!(lost < 5000, "{lost}");
     assert!(!metrics().contains("dropped_total{service=\"idle\""), "who has no channel can lose nothing");
 }
 
-// What is sent to a worker that has just died, and what fills its queue, costs it nothing of what it has said or asked.
+// Messages to a dead worker, or beyond its queue, do not affect the messages that it has sent.
 #[test]
-fn what_is_set_before_a_crash_is_kept_while_others_flood() {
+fn a_value_set_before_a_crash_is_kept_during_a_flood() {
     if !have("python3") {
         return;
     }

@@ -1,4 +1,4 @@
-//! The logger's files.
+//! Log files.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn numbers(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn files_are_renamed_at_their_limit_and_the_oldest_go() {
+fn a_log_file_is_rotated_at_its_limit_and_the_oldest_is_removed() {
     let set = Set::new(
         r#"
         [services.web]
@@ -31,7 +31,7 @@ fn files_are_renamed_at_their_limit_and_the_oldest_go() {
             assert!(parts.iter().all(|part| part.len() <= 4_096));
             let kept = numbers(&parts.concat());
             let expect: Vec<u64> = (2_001 - kept.len() as u64..=2_000).collect();
-            assert_eq!(kept, expect, "the last ones are there, in order");
+            assert_eq!(kept, expect, "the last lines, in order");
             assert!(kept.len() > 600, "{}", kept.len());
         }
         let names = std::fs::read_dir(set.directory.path().join("log")).unwrap().count();
@@ -41,7 +41,7 @@ fn files_are_renamed_at_their_limit_and_the_oldest_go() {
 }
 
 #[test]
-fn a_file_has_both_streams_and_stdout_has_its_own() {
+fn a_log_file_contains_both_streams_and_stdout_is_independent() {
     let set = Set::new(
         r#"
         [services.a]
@@ -56,14 +56,14 @@ fn a_file_has_both_streams_and_stdout_has_its_own() {
     assert!(stderr.contains("a.0       | two\n"), "{stderr}");
     let mut lines: Vec<String> = set.read("a.log").lines().map(str::to_owned).collect();
     lines.sort_unstable();
-    // It may have been cut where a line of stderr came between.
+    // A line of stderr may have split it.
     assert_eq!(lines.first().map(String::as_str), Some("one"));
     assert_eq!(lines.get(1).map(String::as_str), Some("two"));
     assert_eq!(lines[2..].concat(), "z".repeat(20_000));
 }
 
 #[test]
-fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
+fn an_unwritable_log_file_is_reported_once_and_loses_no_line_elsewhere() {
     let set = Set::new(
         r#"
         [services.a]
@@ -76,17 +76,17 @@ fn a_path_that_cannot_be_written_is_told_once_and_costs_no_line_elsewhere() {
         let (code, stdout, stderr) = set.run(place).finish();
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(stdout.lines().count(), 1_000);
-        let told: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot write to")).collect();
+        let messages: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot write to")).collect();
         let path = set.directory.path().display();
         assert_eq!(
-            told,
+            messages,
             [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory; lines are dropped")]
         );
     });
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_stops_nobody() {
+fn a_full_disk_is_reported_once_and_blocks_no_service() {
     if !harness::have_root() || !harness::have_namespaces() {
         return;
     }
@@ -112,6 +112,6 @@ fn a_full_disk_is_told_once_and_stops_nobody() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    let told = stderr.lines().filter(|line| line.contains("No space left on device; lines are dropped")).count();
-    assert_eq!(told, 1, "{stderr}");
+    let messages = stderr.lines().filter(|line| line.contains("No space left on device; lines are dropped")).count();
+    assert_eq!(messages, 1, "{stderr}");
 }

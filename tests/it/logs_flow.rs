@@ -1,4 +1,4 @@
-//! The logger: what is blocked, killed or ended holds up nobody and loses nothing that it need not lose.
+//! The logger: blocked, killed and exited processes delay no others and lose as little as possible.
 
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::time::Duration;
@@ -11,19 +11,19 @@ use crate::http::Control;
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
 use crate::services::Set;
 
-/// The numbers of `PREFIX line N` that are whole.
+/// The numbers of the complete lines `PREFIX line N`.
 fn numbers<'t>(text: &'t str, prefix: &'t str) -> impl Iterator<Item = u64> + 't {
     let number = move |line: &'t str| line.strip_prefix(prefix)?.strip_prefix("line ").filter(|text| text.len() == 8);
     text.lines().filter_map(move |line| number(line)?.parse().ok())
 }
 
-/// Reads all that is said; when a service says that it is ready, it is told to go on to its end. What is left for the end
-/// is little then: there are two seconds for it, however busy the machine.
+/// Reads all output. A service that is ready gets the signal to continue to its end. So little output is left at the
+/// shutdown, which has only two seconds for it even on a busy machine.
 fn read_and_let_end(running: &Running, reader: impl Read) -> String {
     let (mut reader, mut text, mut begin) = (BufReader::new(reader), String::new(), 0);
     while !text[begin..].contains("| ready") {
         begin = text.len();
-        assert!(reader.read_line(&mut text).unwrap() > 0, "it was never ready");
+        assert!(reader.read_line(&mut text).unwrap() > 0, "end of output before ready");
     }
     running.send(Signal::USR1);
     reader.read_to_string(&mut text).unwrap();
@@ -31,7 +31,7 @@ fn read_and_let_end(running: &Running, reader: impl Read) -> String {
 }
 
 #[test]
-fn everything_is_out_at_the_end() {
+fn all_output_is_written_before_keepalive_exits() {
     let set = Set::new(
         r#"
         [services.a]
@@ -52,7 +52,7 @@ fn everything_is_out_at_the_end() {
 }
 
 #[test]
-fn many_instances_have_lines_of_their_own() {
+fn lines_of_many_instances_are_not_mixed() {
     let set = Set::new(
         r#"
         [services.many]
@@ -63,7 +63,7 @@ fn many_instances_have_lines_of_their_own() {
         "#,
     );
     let mut run = set.run(Place::Child);
-    // More descriptors than are allowed at first; services are given what there was.
+    // This needs more descriptors than the soft limit; services inherit the original limit.
     run.command.env("KEEPALIVE_LOG", "warn");
     let (code, text) = finish_merged(run);
     let text = String::from_utf8(text).unwrap();
@@ -76,7 +76,7 @@ fn many_instances_have_lines_of_their_own() {
 }
 
 #[test]
-fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
+fn a_blocked_stdout_slows_only_the_writer() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -103,30 +103,30 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
         run.command.stdout(writer).stderr(error_writer);
         let mut running = run.start();
         let mut errors = BufReader::new(errors).lines().map(Result::unwrap);
-        // Nobody reads stdout, and stderr tells what starts and what is said there.
+        // stdout has no reader. stderr shows the starts and the lines of stderr.
         assert!(errors.any(|line| line == "other.0   | I go on"));
         let keepalive = running.keepalive();
-        // The writer has written what fits into the pipes and the logger's buffer, and waits.
+        // The writer has filled the pipes and the buffer of the logger, and waits.
         let flood = wait_until("the flood", || {
             let is_flood = |pid: &Pid| {
                 std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.ends_with(b"lines\x001000000\0"))
             };
             procfs::descendants(keepalive).into_iter().find(is_flood)
         });
-        wait_until("the flood to stand still", || {
+        wait_until("the flood to stop", || {
             let wchan = std::fs::read_to_string(format!("/proc/{flood}/wchan")).unwrap_or_default();
             (wchan.contains("pipe") || procfs::stat(flood)?.state == b'S').then_some(())
         });
-        // How many bytes that are depends on the writes that they came by.
+        // The number of bytes depends on the size of the writes.
         let mut poller = Poller::new().unwrap();
         poller.add_writable(&full, 0_u64).unwrap();
         wait_until("stdout to be full", || poller.wait(Some(Duration::ZERO)).unwrap().is_empty().then_some(()));
         drop((poller, full));
         running.send(Signal::TERM);
-        assert_eq!(running.end(), 0, "it ends in time, with what nobody reads");
+        assert_eq!(running.end(), 0, "unread output does not delay the exit");
         let mut text = Vec::new();
         BufReader::new(reader).read_to_end(&mut text).unwrap();
-        // What has come before is not torn. The end is, since nobody has read it in time.
+        // Earlier lines are complete. The last one is cut, because it was not read in time.
         let text = String::from_utf8(text).unwrap();
         let got: Vec<u64> = numbers(&text[..text.rfind('\n').unwrap()], "flood.0   | ").collect();
         assert!(got.iter().copied().eq(1..=got.len() as u64));
@@ -135,7 +135,7 @@ fn a_blocked_stdout_slows_the_writer_and_nobody_else() {
 }
 
 #[test]
-fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
+fn a_killed_logger_is_replaced_and_only_its_buffer_is_lost() {
     const LINES: u64 = 400_000;
     let set = Set::new(&format!(
         r#"
@@ -153,7 +153,7 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         for part in 1..=3_u64 {
             let enough = format!("line {:08}\n", part * LINES / 5);
             while !text.ends_with(enough.as_bytes()) {
-                assert!(reader.read_until(b'\n', &mut text).unwrap() > 0, "line {enough} has never come");
+                assert!(reader.read_until(b'\n', &mut text).unwrap() > 0, "end of output before line {enough}");
             }
             let logger = wait_until("a logger", || logger_of(keepalive));
             signal_process(logger, Signal::KILL).unwrap();
@@ -162,23 +162,23 @@ fn a_killed_logger_is_replaced_and_only_what_it_held_is_lost() {
         let text = String::from_utf8(text).unwrap() + &read_and_let_end(&running, reader);
         assert_eq!(running.end(), 0);
         let got: Vec<u64> = numbers(&text, "a.0       | ").collect();
-        assert!(got.is_sorted_by(|one, next| one < next), "nothing comes twice, nothing in another order");
+        assert!(got.is_sorted_by(|one, next| one < next), "lines are repeated or out of order");
         assert_eq!(got.last(), Some(&LINES));
         let gaps = got.windows(2).filter(|pair| pair[1] - pair[0] > 1).count();
         assert!(gaps <= 3, "{gaps} gaps");
         let joined: Vec<&str> = text.lines().filter(|line| line.matches(" | ").count() > 1).collect();
-        assert!(joined.is_empty(), "lines that another continues: {joined:?}");
-        // A line has some 14 bytes; the logger holds a buffer in and a buffer out.
+        assert!(joined.is_empty(), "joined lines: {joined:?}");
+        // A line has about 14 bytes. The logger has one input and one output buffer.
         let lost = LINES - got.len() as u64;
         assert!(lost <= 3 * (256 + 128 + 256) * 1_024 / 14, "{lost} lost");
-        let told = text.lines().filter(|line| line.contains("logger restarted (killed by SIGKILL)"));
-        // What tells of one may be what the next one held.
-        assert!((1..=3).contains(&told.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
+        let messages = text.lines().filter(|line| line.contains("logger restarted (killed by SIGKILL)"));
+        // The next logger may lose the message about the previous one.
+        assert!((1..=3).contains(&messages.count()), "{}", &text[text.len().saturating_sub(2_000)..]);
     });
 }
 
 #[test]
-fn a_logger_that_ends_again_and_again_is_waited_with() {
+fn a_crash_looping_logger_is_restarted_with_backoff() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(Place::Child);
     assert!(running.line().contains("| ready"));
@@ -189,7 +189,7 @@ fn a_logger_that_ends_again_and_again_is_waited_with() {
         signal_process(logger, Signal::KILL).unwrap();
         before = Some(logger);
     }
-    wait_until("one after a while", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
+    wait_until("a logger after the backoff", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
     running.send(Signal::TERM);
     running.expect("a.0       | signal 15");
     assert_eq!(running.end(), 0);
@@ -205,17 +205,17 @@ fn a_logger_that_ends_again_and_again_is_waited_with() {
     );
 }
 
-/// Two instances that crash so many times and then stay, with all that the logger can be given.
+/// Two instances that crash this many times and then stay, with all log settings.
 struct Crashing {
     running: Running,
     control: Control,
-    /// Who does not close it lets the logger write.
+    /// Starts the run with a reader for its output. The logger can write until the reader is closed.
     _output: PipeReader,
     _set: Set,
 }
 
 impl Crashing {
-    /// Waits until all have crashed so many times.
+    /// Waits until all instances have crashed this many times.
     fn start(times: u32) -> Self {
         let set = Set::new(
             r#"
@@ -239,7 +239,7 @@ impl Crashing {
         Self { running, control, _output: output, _set: set }
     }
 
-    /// How many descriptors keepalive holds, and how many its logger.
+    /// The number of open descriptors of keepalive and of its logger.
     fn descriptors(&self) -> (usize, usize) {
         let keepalive = self.running.keepalive();
         let of = |pid| self.control.descriptors_of(pid);
@@ -247,7 +247,7 @@ impl Crashing {
     }
 }
 
-// ARCHITECTURE.md: a pipe of each run, until it has been read to its end. Then it is closed by the next restart.
+// ARCHITECTURE.md: each run has a pipe until it has been read to its end. Then the next restart closes it.
 #[test]
 fn restarts_leak_no_descriptor() {
     let (once, often) = (Crashing::start(1), Crashing::start(200));
@@ -258,8 +258,8 @@ fn restarts_leak_no_descriptor() {
 }
 
 #[test]
-fn what_is_killed_at_the_end_has_been_read_before() {
-    // As PID 1 the last SIGKILL hits everybody, the logger too.
+fn output_of_a_service_killed_at_shutdown_is_not_lost() {
+    // As PID 1, the last SIGKILL also kills the logger.
     let set = Set::new(
         r#"
         [keepalive]
@@ -291,7 +291,7 @@ fn what_is_killed_at_the_end_has_been_read_before() {
 }
 
 #[test]
-fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
+fn a_stopped_logger_neither_delays_a_shutdown_nor_hides_messages() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(Place::Child);
     assert!(running.line().contains("| ready"));
@@ -306,7 +306,7 @@ fn a_logger_that_stands_still_holds_up_no_end_and_hides_no_line_of_keepalive() {
 }
 
 #[test]
-fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_read() {
+fn unterminated_last_lines_of_different_runs_are_not_joined() {
     let set = Set::new(
         r#"
         [services.stays]
@@ -339,7 +339,7 @@ fn runs_whose_last_lines_have_no_end_have_each_their_own_however_late_they_are_r
 }
 
 #[test]
-fn the_last_words_of_an_instance_too_many_are_not_lost_with_the_logger() {
+fn the_last_output_of_a_surplus_instance_survives_the_logger() {
     let set = Set::new(
         r#"
         [services.web]

@@ -1,4 +1,4 @@
-//! The logger: how lines look, and their order.
+//! The logger: the format and the order of lines.
 
 use std::io::{PipeReader, Read};
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use crate::harness::{Place, Run, Running, in_every_place, wait_until};
 use crate::services::Set;
 
-/// stdout and stderr as one pipe, so that their order can be seen.
+/// Starts a run with one pipe for stdout and stderr, so that their order is visible.
 pub(crate) fn start_merged(mut run: Run) -> (Running, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     run.command.stdout(writer.try_clone().unwrap()).stderr(writer);
     (run.start(), reader)
 }
 
-/// All that was said, after the end.
+/// The exit code and all output.
 pub(crate) fn finish_merged(run: Run) -> (i32, Vec<u8>) {
     let (mut running, mut reader) = start_merged(run);
     let mut text = Vec::new();
@@ -32,7 +32,7 @@ pub(crate) fn logger_of(keepalive: Pid) -> Option<Pid> {
 }
 
 #[test]
-fn each_line_has_the_name_of_its_instance_before_it() {
+fn each_line_starts_with_the_name_of_its_instance() {
     let set = Set::new(
         r#"
         [services.a]
@@ -63,7 +63,7 @@ fn each_line_has_the_name_of_its_instance_before_it() {
 }
 
 #[test]
-fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_none() {
+fn the_unterminated_last_line_of_a_process_comes_before_its_exit_message() {
     let set = Set::new(
         r#"
         [services.web]
@@ -87,7 +87,7 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
                 .lines()
                 .filter_map(|line| line.strip_prefix(&prefix).or_else(|| line.contains(&end).then_some("THE END")));
             let lines: Vec<&str> = of_instance.collect();
-            // What is written to two pipes has no order among itself.
+            // Lines from two pipes have no defined order.
             let runs: Vec<Vec<&str>> = lines.split_inclusive(|line| *line == "THE END").map(<[&str]>::to_vec).collect();
             assert_eq!(runs.len(), 6, "{text}");
             for mut run in runs {
@@ -103,7 +103,7 @@ fn what_a_process_wrote_comes_before_the_line_of_its_end_though_the_line_has_non
 }
 
 #[test]
-fn long_lines_are_cut_and_bytes_that_are_no_letters_pass() {
+fn long_lines_are_split_and_non_text_bytes_are_unchanged() {
     let set = Set::new(
         r#"
         [services.a]
@@ -126,7 +126,7 @@ fn long_lines_are_cut_and_bytes_that_are_no_letters_pass() {
 }
 
 #[test]
-fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
+fn every_line_is_a_json_object_including_messages_of_keepalive() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -161,7 +161,7 @@ fn json_is_one_object_a_line_keepalives_own_too_to_the_last() {
 }
 
 #[test]
-fn timestamps_stand_before_the_names() {
+fn timestamps_come_before_the_names() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -197,7 +197,7 @@ fn without_a_log_setting_there_is_no_logger() {
 }
 
 #[test]
-fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
+fn a_service_inherits_only_its_own_ends_of_the_pipes() {
     let set = Set::new(
         r#"
         [services.a]
@@ -214,7 +214,7 @@ fn a_service_finds_its_own_ends_of_the_pipes_and_nothing_else() {
 }
 
 #[test]
-fn the_logger_lets_go_of_everything_but_its_own() {
+fn the_logger_closes_all_descriptors_that_it_does_not_need() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\", stderr = \"prefix\" }\n",
     );
@@ -226,7 +226,7 @@ fn the_logger_lets_go_of_everything_but_its_own() {
         let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
         let kinds: Vec<String> =
             links.map(|link| link.to_string_lossy().split(':').next().unwrap().to_owned()).collect();
-        // stdin, stdout, stderr, both opened anew, the life, two pipes; the socket, the epoll.
+        // stdin, stdout, stderr, the reopened stdout and stderr, the liveness pipe, two pipes; the socket, epoll.
         (kinds.len() <= 10).then_some(kinds)
     });
     kinds.sort_unstable();

@@ -1,4 +1,4 @@
-//! The log over the control socket: the server hands the connection over, and the logger answers.
+//! Logs over the control socket: the server passes the connection to the logger, which answers.
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -14,7 +14,7 @@ fn messages(lines: impl Iterator<Item = Value>) -> Vec<String> {
 }
 
 #[test]
-fn the_last_lines_are_answered_by_the_logger() {
+fn the_logger_answers_with_the_last_lines() {
     let set = Set::new(
         r#"
         [services.web]
@@ -28,10 +28,10 @@ fn the_last_lines_are_answered_by_the_logger() {
     in_every_place(|place| {
         let mut running = set.start(place);
         let control = Control::at(&set.socket());
-        let (mut ready, mut said) = (0, Vec::new());
+        let (mut ready, mut output) = (0, Vec::new());
         while ready < 2 {
-            said.push(running.line());
-            ready += usize::from(said.last().unwrap().contains("| ready"));
+            output.push(running.line());
+            ready += usize::from(output.last().unwrap().contains("| ready"));
         }
         let of = |names: &str| messages(control.stream(&format!("/v1/logs?{names}")));
         wait_until("all lines", || (of("service=web").len() == 4).then_some(()));
@@ -56,7 +56,7 @@ fn the_last_lines_are_answered_by_the_logger() {
 }
 
 #[test]
-fn who_follows_hears_the_rest_to_the_end() {
+fn a_follower_receives_all_lines_until_the_end() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     in_every_place(|place| {
@@ -72,7 +72,7 @@ fn who_follows_hears_the_rest_to_the_end() {
 }
 
 #[test]
-fn too_many_are_refused_and_the_others_go_on() {
+fn surplus_followers_are_rejected_and_the_others_continue() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(crate::harness::Place::Child);
@@ -84,23 +84,23 @@ fn too_many_are_refused_and_the_others_go_on() {
     }
     let refused = control.get("/v1/logs");
     assert_eq!((refused.status, refused.reason().as_str()), (503, "too many clients read the log"));
-    // One goes, another may come.
+    // When a client leaves, another one is accepted.
     followers.pop();
-    wait_until("a free place", || (control.get("/v1/logs?lines=1").status == 200).then_some(()));
+    wait_until("a free connection", || (control.get("/v1/logs?lines=1").status == 200).then_some(()));
     running.send(Signal::TERM);
     assert!(followers.into_iter().all(|follower| messages(follower) == ["signal 15"]));
     assert_eq!(running.end(), 0);
 }
 
 #[test]
-fn readers_of_a_logger_that_is_killed_hear_its_end_and_may_ask_the_next() {
+fn the_stream_of_a_killed_logger_ends_and_the_next_logger_answers() {
     let set =
         Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"prefix\" }\n");
     let mut running = set.start(crate::harness::Place::Child);
     let control = Control::at(&set.socket());
     assert!(running.line().contains("| ready"));
     let mut follower = control.stream("/v1/logs?service=web&follow=1");
-    // A connection that no logger has taken yet would go to the next one.
+    // A connection that the killed logger has not received would go to the next logger.
     assert!(follower.next().is_some());
     let logger = logger_of(running.keepalive()).unwrap();
     signal_process(logger, Signal::KILL).unwrap();
@@ -114,7 +114,7 @@ fn readers_of_a_logger_that_is_killed_hear_its_end_and_may_ask_the_next() {
 }
 
 #[test]
-fn without_a_logger_the_answer_is_a_reason() {
+fn without_a_logger_a_request_for_logs_is_refused_with_the_reason() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
     let mut running = set.start(crate::harness::Place::Child);
     let control = Control::at(&set.socket());

@@ -1,4 +1,4 @@
-//! The real program: as a child, and as the real PID 1 of a PID namespace.
+//! Tests of the real program, as a child and as PID 1 of a PID namespace.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

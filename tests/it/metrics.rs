@@ -1,4 +1,4 @@
-//! The metrics, read as Prometheus and promtool read them.
+//! The metrics, parsed by the rules of Prometheus and promtool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::harness::Place;
 use crate::http::Control;
 use crate::services::Set;
 
-/// All samples by their name and labels, and every rule of the text format and of `promtool check metrics` that a
+/// Returns all samples by name and labels. Checks every rule of the text format and of `promtool check metrics` that a
 /// parser can check.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let is_name = |name: &str| {
@@ -20,7 +20,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut kinds: BTreeMap<String, String> = BTreeMap::new();
     let mut helped = BTreeSet::new();
     let mut current = String::new();
-    assert!(text.ends_with('\n'), "the last line is whole");
+    assert!(text.ends_with('\n'), "the last line is incomplete");
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').expect("a name and a help");
@@ -38,7 +38,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
         } else {
             let (series, value) = line.rsplit_once(' ').expect("a sample");
             let (name, labels) = series.split_once('{').map_or((series, None), |(name, labels)| (name, Some(labels)));
-            assert_eq!(name, current, "the samples of a name stand together, after its TYPE");
+            assert_eq!(name, current, "the samples of a name must follow its TYPE");
             assert!(kinds.contains_key(name), "{line}");
             if let Some(labels) = labels {
                 let labels = labels.strip_suffix('}').expect("a closing brace");
@@ -81,7 +81,7 @@ fn row(family: &str) -> String {
 }
 
 #[test]
-fn they_are_what_prometheus_expects_and_tell_the_truth() {
+fn metrics_are_valid_for_prometheus_and_correct() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\nipc = true\n",
         "log = { stdout = \"prefix\", stderr = \"prefix\" }\n",

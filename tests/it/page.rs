@@ -1,4 +1,4 @@
-//! The page that `keepalive.http` serves at `/`, in a real browser and with the real program behind it.
+//! The page that `keepalive.http` serves at `/`, in a real browser with the real program.
 
 use std::net::TcpStream;
 
@@ -11,29 +11,29 @@ use crate::port::ReservedPort;
 use crate::services::Set;
 
 const PAGE: &str = include_str!("../../src/control/page.html");
-/// It is part of the binary, which stays below 1 MiB.
+/// The page is part of the binary, which must stay below 1 MiB.
 const MAX_SIZE: usize = 24 * 1024;
-/// What a service may say to harm whoever looks at it.
+/// Malicious output of a service.
 const MARKUP: &str = "<img src=x onerror='window.hit = 1'><script>window.hit = 2</script>";
 
-/// Instance and state of each row, and whole lines for services with more instances than one.
+/// Instance and state of each row; services with several instances have a row of their own.
 const ROWS: &str = "[...document.querySelectorAll('#rows tr')]\
     .map(row => [...row.cells].slice(0, 2).map(cell => cell.textContent).join(' ')).sort()";
 const STATE: &str = "document.getElementById('state').textContent";
 const EVENTS: &str = "[...document.querySelectorAll('#events li')].map(line => line.textContent)";
 const LOGS: &str = "[...document.querySelectorAll('#logs li')].map(line => line.textContent)";
 
-/// A service set, with its page in a browser.
+/// A service set and its page in a browser.
 struct Setup {
     browser: Browser,
-    // In this order: the directory is removed when keepalive has ended.
+    // Dropped in this order: the directory is removed after keepalive has ended.
     running: Running,
     set: Set,
     port: ReservedPort,
 }
 
 impl Setup {
-    /// `HTTP` in `text` stands for an address of its own. `None` where there is no browser.
+    /// `HTTP` in `text` is replaced by a free address. `None` without a browser.
     fn of(text: &str) -> Option<Self> {
         let browser = Browser::start()?;
         let port = ReservedPort::any();
@@ -51,14 +51,14 @@ impl Setup {
         self.browser.wait_for(ROWS, |found| *found == rows);
     }
 
-    /// Waits for a line with all of `parts`.
+    /// Waits for a line that contains all of `parts`.
     #[track_caller]
     fn wait_for_line(&mut self, lines: &str, parts: &[&str]) {
         let fits = |line: &Value| parts.iter().all(|part| line.as_str().is_some_and(|line| line.contains(part)));
         self.browser.wait_for(lines, |found| found.as_array().is_some_and(|lines| lines.iter().any(fits)));
     }
 
-    /// The cell of an instance under a heading of the table.
+    /// The cell of an instance in the column with this heading.
     #[track_caller]
     fn wait_for_cell(&mut self, instance: &str, heading: &str, fits: impl Fn(&str) -> bool) -> String {
         let cell = format!(
@@ -117,9 +117,9 @@ fn the_page_shows_services_events_and_logs_as_they_change() {
     assert_eq!(setup.browser.complaints(), [""; 0]);
 }
 
-/// Output of services is not to be trusted.
+/// The output of services is not trusted.
 #[test]
-fn what_a_service_says_is_shown_as_text() {
+fn service_output_is_shown_as_text() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", MARKUP)) else { return };
     setup.wait_for_line(LOGS, &["web.0", MARKUP, "ready"]);
     assert_eq!(setup.browser.value("document.querySelectorAll('img, li script').length"), 0);
@@ -131,10 +131,10 @@ fn what_a_service_says_is_shown_as_text() {
 }
 
 #[test]
-fn logs_can_be_of_one_service_and_can_be_paused() {
+fn logs_can_be_limited_to_a_service_and_paused() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     setup.wait_for_line(LOGS, &["web.0", "ready"]);
-    // The names to choose from come with the status, which may be later than the first lines.
+    // The names come with the status, maybe after the first lines.
     setup
         .browser
         .wait_for("[...document.getElementById('service').options].some(one => one.value === 'broken')", |there| {
@@ -159,7 +159,7 @@ fn logs_can_be_of_one_service_and_can_be_paused() {
 }
 
 #[test]
-fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
+fn the_page_shows_a_lost_connection_and_reconnects() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     let rows = ["broken.0 failed", "web.0 running", "web.1 running", "web: 2 instances, running"];
     setup.wait_for_rows(&rows);
@@ -176,7 +176,7 @@ fn a_keepalive_that_is_gone_is_told_of_and_found_again() {
 }
 
 #[test]
-fn without_logs_the_page_says_why() {
+fn the_page_shows_why_there_are_no_logs() {
     let text = WEB_AND_BROKEN.replace("MARKUP", "web").replace("\"prefix\"", "\"inherit\"");
     let Some(mut setup) = Setup::of(&text) else { return };
     let note = "document.getElementById('logs-note').textContent";
@@ -184,7 +184,7 @@ fn without_logs_the_page_says_why() {
 }
 
 #[test]
-fn the_page_fits_a_narrow_window_in_either_scheme() {
+fn the_page_fits_a_narrow_window_in_both_colour_schemes() {
     let Some(mut setup) = Setup::of(&WEB_AND_BROKEN.replace("MARKUP", "web")) else { return };
     setup.wait_for_line(LOGS, &["web.0", "ready"]);
     for scheme in ["light", "dark"] {
@@ -200,7 +200,7 @@ fn the_page_fits_a_narrow_window_in_either_scheme() {
 }
 
 #[test]
-fn the_page_is_one_small_file_that_needs_nothing_else() {
+fn the_page_is_one_small_file_without_external_resources() {
     assert!(PAGE.len() < MAX_SIZE, "{} bytes", PAGE.len());
     for word in ["http://", "https://", "src=", "@import", "url(", "import(", "innerHTML", "outerHTML", "eval("] {
         assert!(!PAGE.contains(word), "{word}");

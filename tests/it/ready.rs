@@ -1,4 +1,4 @@
-//! Readiness that keepalive finds out by itself, and by a newline.
+//! Readiness by probes and by a newline.
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
@@ -7,7 +7,7 @@ use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, 
 use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// `a` with these keys, and `b`, which starts when `a` is ready.
+/// Service `a` with these keys, and `b`, which depends on `a`.
 fn set(keys: &str) -> Set {
     Set::new(&format!(
         "[services.a]\n{keys}\nenv = {{ WHO_SAYS = \"a\" }}\n[services.b]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = {{ WHO_SAYS = \"b\" }}\ndepends_on = [\"a\"]\n",
@@ -20,22 +20,22 @@ fn start(set: &Set, place: Place) -> Running {
     run.start()
 }
 
-/// What was said of `a` while it was not ready; in the end it was.
+/// The probe failures of `a` before it was ready.
 #[track_caller]
 fn tries(stderr: &str) -> Vec<String> {
     let (before, _) = stderr.split_once("a.0 starting → running").unwrap_or_else(|| panic!("{stderr}"));
-    let told = before.lines().filter_map(|line| line.split_once("a.0 is not ready: "));
-    told.map(|(_, reason)| reason.to_owned()).collect()
+    let lines = before.lines().filter_map(|line| line.split_once("a.0 is not ready: "));
+    lines.map(|(_, reason)| reason.to_owned()).collect()
 }
 
-/// Nobody was reaped of whom keepalive does not know.
+/// Checks that keepalive has reaped no unknown process.
 #[track_caller]
 fn assert_no_orphans(stderr: &str) {
     assert!(!stderr.contains("reaped orphaned process"), "{stderr}");
 }
 
 #[test]
-fn a_port_is_asked_until_somebody_listens() {
+fn a_tcp_probe_is_repeated_until_the_port_is_open() {
     let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"on-signal\", \"serve\", \"{address}\", \"200\"]\nready = {{ tcp = \"{address}\" }}\nstop_timeout = \"10ms\""
@@ -43,7 +43,7 @@ fn a_port_is_asked_until_somebody_listens() {
     in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
-        // It sleeps when it has tried for the first time, and not before.
+        // It sleeps after the first attempt, not before.
         wait_for_state(running.keepalive(), b'S');
         running.send(Signal::USR1);
         running.expect("a: listening");
@@ -57,7 +57,7 @@ fn a_port_is_asked_until_somebody_listens() {
 }
 
 #[test]
-fn a_page_is_asked_for_until_its_status_is_good() {
+fn an_http_probe_is_repeated_until_the_status_is_a_success() {
     let address = ReservedPort::any();
     let set = set(&format!(
         "command = [\"PUPPET\", \"serve\", \"{address}\", \"503\", \"nothing\", \"nonsense\", \"404\", \"302\"]\nready = {{ http = \"http://{address}/ok?a={{instance}}\" }}"
@@ -90,16 +90,16 @@ fn a_page_is_asked_for_until_its_status_is_good() {
 }
 
 #[test]
-fn a_file_is_looked_for_until_it_is_there() {
+fn a_file_probe_is_repeated_until_the_file_exists() {
     let set = set(
         "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up-0\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up-{instance}\" }",
     );
     let mut running = start(&set, Place::Child);
     assert!(running.line().starts_with("a: ready"));
     let keepalive = running.keepalive();
-    wait_until("a first look in vain", || {
+    wait_until("a first failed attempt", || {
         let stat = std::fs::read_to_string(format!("/proc/{keepalive}/stat")).unwrap();
-        // The page faults of children that have been reaped, of which there are no others.
+        // The page faults of reaped children; there are no others.
         stat.rsplit(") ").next()?.split(' ').nth(8).filter(|faults| *faults != "0").map(drop)
     });
     running.send(Signal::USR1);
@@ -112,13 +112,13 @@ fn a_file_is_looked_for_until_it_is_there() {
 }
 
 #[test]
-fn a_command_is_run_as_the_service_until_it_succeeds() {
+fn an_exec_probe_runs_as_the_service_until_it_succeeds() {
     if !have_root() {
         return;
     }
     let set = set(
         r#"command = ["PUPPET", "on-signal", "make", "DIR/open/up", "end-on-term", "0"]
-        ready = { exec = ["sh", "-c", "echo $KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE.$KEEPALIVE_RESTARTS $MINE $(id -u) $(pwd) > said; echo noise; test -e up"] }
+        ready = { exec = ["sh", "-c", "echo $KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE.$KEEPALIVE_RESTARTS $MINE $(id -u) $(pwd) > output; echo noise; test -e up"] }
         cwd = "DIR/open"
         user = "65534"
         group = "65534""#
@@ -132,7 +132,7 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
     in_every_place(|place| {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
-        wait_until("a first try in vain", || open.join("said").exists().then_some(()));
+        wait_until("a first failed attempt", || open.join("output").exists().then_some(()));
         running.send(Signal::USR1);
         let mut lines = vec![running.line()];
         while !lines.last().unwrap().starts_with("b: ready") {
@@ -141,19 +141,19 @@ fn a_command_is_run_as_the_service_until_it_succeeds() {
         assert!(!lines.iter().any(|line| line == "noise"), "{lines:?}");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
-        assert_eq!(set.read("open/said"), format!("a.0.0 mine 65534 {}\n", open.display()));
+        assert_eq!(set.read("open/output"), format!("a.0.0 mine 65534 {}\n", open.display()));
         let stderr = running.stderr();
         let is_expected = |reason: &String| reason == "exited with code 1" || reason == "timed out";
         assert!(tries(&stderr).iter().all(is_expected), "{stderr}");
         assert_no_orphans(&stderr);
-        for name in ["up", "said"] {
+        for name in ["up", "output"] {
             std::fs::remove_file(open.join(name)).unwrap();
         }
     });
 }
 
 #[test]
-fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
+fn an_exec_probe_that_times_out_is_killed_with_its_descendants() {
     let set = set(r#"command = ["PUPPET", "end-on-term", "0"]
         ready = { exec = ["sh", "-c", "test -e DIR/tried && exit 0; touch DIR/tried; sleep 1000 & wait"] }"#);
     in_every_place(|place| {
@@ -162,19 +162,19 @@ fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
         assert!(running.line().starts_with("b: ready"));
         let below = procfs::descendants(running.keepalive());
         let living = below.iter().filter(|pid| procfs::stat(**pid).is_some_and(|stat| !stat.is_dead()));
-        assert_eq!(living.count(), 2, "the main processes alone");
+        assert_eq!(living.count(), 2, "only the main processes");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
         let tries = tries(&stderr);
-        // The second takes no time of its own, but as much as the machine wants.
+        // The second attempt is fast, but a busy machine may delay it.
         assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "timed out"), "{stderr}");
         std::fs::remove_file(set.directory.path().join("tried")).unwrap();
     });
 }
 
 #[test]
-fn a_command_goes_with_the_process_that_it_is_for() {
+fn an_exec_probe_is_killed_when_its_service_exits() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "on-signal", "exit", "7"]
@@ -191,7 +191,7 @@ fn a_command_goes_with_the_process_that_it_is_for() {
 }
 
 #[test]
-fn a_command_that_is_none_is_said_once_and_the_start_fails() {
+fn a_missing_probe_program_is_reported_once_and_the_start_fails() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "end-on-term", "0"]
@@ -215,7 +215,7 @@ fn a_command_that_is_none_is_said_once_and_the_start_fails() {
 }
 
 #[test]
-fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
+fn a_ready_timeout_is_reported_with_the_result_of_the_last_probe() {
     let nobody = ReservedPort::any();
     for (ready, why) in [
         (&*format!("tcp = \"{nobody}\""), "connection refused"),
@@ -227,14 +227,14 @@ fn who_is_not_ready_in_time_is_told_what_the_last_try_has_said() {
              ready_timeout = \"400ms\"\nrestart = \"never\"\n"
         ));
         let (_, _, stderr) = set.run(Place::Child).finish();
-        let said = stderr.lines().find(|line| line.contains("warning: a.0: last readiness probe failed: "));
-        assert!(said.is_some_and(|line| line.to_lowercase().contains(why)), "{why}: {stderr}");
+        let failure = stderr.lines().find(|line| line.contains("warning: a.0: last readiness probe failed: "));
+        assert!(failure.is_some_and(|line| line.to_lowercase().contains(why)), "{why}: {stderr}");
     }
 }
 
-// "notification-fd": whatever comes before the newline says nothing, and whatever comes after it nobody wants to know.
+// "notification-fd": data before and after the newline is ignored.
 #[test]
-fn a_newline_on_its_descriptor_makes_it_ready() {
+fn a_newline_on_its_descriptor_makes_a_service_ready() {
     let set = set(
         r#"command = ["PUPPET", "on-signal", "write-to", "5", "almost", " up%and more%", "THEN", "end-on-term", "0"]
         ready = { fd = 5 }"#,
@@ -255,7 +255,7 @@ fn a_newline_on_its_descriptor_makes_it_ready() {
 }
 
 #[test]
-fn an_end_without_a_newline_makes_nothing_ready() {
+fn an_end_of_file_without_a_newline_makes_no_service_ready() {
     let set = Set::new(
         r#"[services.a]
         command = ["PUPPET", "write-to", "3", "up", "THEN", "end-on-term", "0"]
@@ -270,7 +270,7 @@ fn an_end_without_a_newline_makes_nothing_ready() {
 }
 
 #[test]
-fn who_writes_without_end_and_no_newline_is_not_listened_to_for_long() {
+fn a_readiness_descriptor_with_endless_output_is_closed() {
     let set = Set::new(
         r#"[services.a]
         command = ["sh", "-c", "cat /dev/zero >&3"]
@@ -278,7 +278,7 @@ fn who_writes_without_end_and_no_newline_is_not_listened_to_for_long() {
         restart = "never""#,
     );
     let (code, _, stderr) = set.run(Place::Child).finish();
-    // Nobody reads its pipe any more.
+    // Its pipe has no reader any more.
     assert_eq!(code, 141, "{stderr}");
     let reason = "warning: a.0: readiness probe cannot succeed: no newline in the data written to its descriptor";
     assert!(stderr.contains(reason), "{stderr}");

@@ -1,4 +1,4 @@
-//! Another configuration: what it takes to read it, and what is said of it.
+//! Reloads of the configuration: reading files and reporting errors.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,13 +25,13 @@ impl Set {
     }
 }
 
-/// The other end of a pipe, as soon as somebody reads it.
+/// The writing end of a pipe, as soon as it has a reader.
 fn writer(path: &str) -> File {
     let open = || File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok();
-    wait_until("somebody who reads the pipe", open)
+    wait_until("a reader of the pipe", open)
 }
 
-/// A pipe that is the `env_file` of the service.
+/// A pipe as the `env_file` of the service.
 fn with_pipe(set: &Set) -> String {
     let pipe = set.directory.path().join("env").to_str().unwrap().to_owned();
     std::fs::remove_file(&pipe).ok();
@@ -39,7 +39,7 @@ fn with_pipe(set: &Set) -> String {
     pipe
 }
 
-/// A reload that reads a pipe: who has asked for it, and the other end of the pipe.
+/// A reload that reads a pipe: the connection of the client and the writing end of the pipe.
 fn reload_that_waits(set: &Set, control: &Control) -> (UnixStream, File) {
     control.wait_for("web.0", "running");
     let pipe = with_pipe(set);
@@ -55,12 +55,12 @@ pub(crate) fn answer(mut asked: UnixStream) -> String {
 }
 
 #[test]
-fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
+fn slow_configuration_files_delay_only_the_reload() {
     in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
         let (asked, mut writer) = reload_that_waits(&set, &control);
-        // Were it PID 1 that reads, nothing of this would be answered before it has read.
+        // If PID 1 itself read the pipe, it would not answer before the end of the file.
         assert_eq!(control.post("/v1/services/web/restart").status, 200);
         writer.write_all(b"COLOUR=red\n").unwrap();
         drop(writer);
@@ -73,7 +73,7 @@ fn files_that_let_one_wait_hold_up_nobody_but_the_reload() {
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_files() {
+fn a_shutdown_does_not_wait_for_configuration_files() {
     in_every_place(|place| {
         let set = Set::new(SLEEPER);
         let (mut running, control) = begin(&set, place);
@@ -88,7 +88,7 @@ fn a_shutdown_does_not_wait_for_files() {
 
 // prctl(2), PR_SET_PDEATHSIG
 #[test]
-fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
+fn the_loader_process_dies_with_keepalive_and_has_none_of_its_descriptors() {
     let port = ReservedPort::any();
     let listen = format!("listen.http = \"tcp://{port}\"\n");
     let set = Set::new(&format!("{SLEEPER}{listen}"));
@@ -109,12 +109,12 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
     assert_eq!(open.iter().find(is_ours), None, "{open:?}");
     running.send(Signal::KILL);
     wait_for_death(running.keepalive());
-    wait_until("the end of the reader", || {
-        // It gives up a pipe that is silent for long, and this is not to be why it ends.
+    wait_until("the exit of the loader process", || {
+        // The loader times out on a silent pipe. That must not be the reason for its exit.
         writer.write_all(b"#").ok();
         procfs::stat(reader).is_none_or(|stat| stat.is_dead()).then_some(())
     });
-    // It has the socket too.
+    // The other process has the socket too.
     signal_process(worker, Signal::KILL).unwrap();
     wait_for_death(worker);
     wait_until("the port to be free", || TcpListener::bind(port.loopback()).ok());
@@ -122,7 +122,7 @@ fn who_reads_files_dies_with_keepalive_and_holds_nothing_of_it() {
 }
 
 #[test]
-fn a_configuration_that_keepalive_was_given_open_is_read_again() {
+fn a_configuration_passed_as_a_descriptor_is_read_again() {
     let set = Set::new(SLEEPER);
     let line = "exec \"$0\" -c /dev/fd/3 3< \"$1\"";
     in_every_place(|place| {
@@ -141,7 +141,7 @@ fn a_configuration_that_keepalive_was_given_open_is_read_again() {
 }
 
 #[test]
-fn more_than_can_be_is_not_read() {
+fn configuration_files_over_8_mib_in_all_are_rejected() {
     let set = Set::new(SLEEPER);
     let (mut running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
@@ -153,14 +153,14 @@ fn more_than_can_be_is_not_read() {
     let answer = control.post("/v1/reload");
     assert_eq!(answer.status, 409);
     let reason = answer.reason();
-    let told = reason.lines().find(|line| line.contains("cannot read")).unwrap_or(&reason);
-    assert!(told.ends_with("/7.env`: all files together are larger than 8 MiB"), "{reason}");
+    let error = reason.lines().find(|line| line.contains("cannot read")).unwrap_or(&reason);
+    assert!(error.ends_with("/7.env`: all files together are larger than 8 MiB"), "{reason}");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
 
 fn child_named(parent: Pid, name: &str) -> Pid {
-    wait_until("a child of this name", || {
+    wait_until("a child with this name", || {
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
         let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::new));
         children
@@ -169,7 +169,7 @@ fn child_named(parent: Pid, name: &str) -> Pid {
 }
 
 #[test]
-fn what_could_not_be_started_is_told_by_its_own_name() {
+fn an_exec_failure_of_a_new_process_names_its_own_program() {
     let set = Set::new(SLEEPER);
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
@@ -181,8 +181,8 @@ fn what_could_not_be_started_is_told_by_its_own_name() {
         let answer = control.post("/v1/reload");
         assert_eq!((answer.status, answer.reason()), (409, refused.to_owned()));
         let events = control.get("/v1/events").body;
-        let told: Vec<_> = events.lines().filter(|line| line.contains("cannot execute")).collect();
-        assert!(told.len() == 3 && told.iter().all(|line| line.contains("`/nonexistent/program`")), "{events}");
+        let messages: Vec<_> = events.lines().filter(|line| line.contains("cannot execute")).collect();
+        assert!(messages.len() == 3 && messages.iter().all(|line| line.contains("`/nonexistent/program`")), "{events}");
         std::fs::write(&set.config, text).unwrap();
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
@@ -190,7 +190,7 @@ fn what_could_not_be_started_is_told_by_its_own_name() {
 }
 
 #[test]
-fn what_services_write_goes_through_keepalive_from_when_it_is_to() {
+fn a_reload_can_start_capturing_the_output_of_services() {
     let set = Set::new("[services.web]\ncommand = [\"/bin/sh\", \"-c\", \"echo hello; exec $0 ignore\", \"PUPPET\"]\n");
     in_every_place(|place| {
         let text = std::fs::read_to_string(&set.config).unwrap();

@@ -1,18 +1,18 @@
-//! Service sets for the tests of supervise mode.
+//! Service sets for tests of supervise mode.
 
 use std::path::{Path, PathBuf};
 
 use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, Running};
 
-/// A configuration file of its own in a directory of its own, and a run of it.
+/// A configuration file in its own directory.
 pub(crate) struct Set {
     pub(crate) directory: Directory,
     pub(crate) config: String,
 }
 
 impl Set {
-    /// `PUPPET` in `text` stands for the puppet, `DIR` for the directory; the termination log is DIR/end. Times that `text`
-    /// does not set are those of [`PATIENT`].
+    /// `PUPPET` in `text` is replaced by the puppet, `DIR` by the directory. The termination log is DIR/end.
+    /// [`PATIENT`] has the timeouts that `text` does not set.
     pub(crate) fn new(text: &str) -> Self {
         let directory = Directory::new();
         let end = directory.file("end", b"", 0o666);
@@ -39,7 +39,7 @@ impl Set {
         self.run(place).start()
     }
 
-    /// What the termination log says in the end.
+    /// The content of the termination log.
     pub(crate) fn end(&self) -> String {
         self.read("end")
     }
@@ -49,15 +49,15 @@ impl Set {
     }
 }
 
-/// By table, the times that have a default for programs on a machine that is not busy. A test that is not about such a
-/// time has no use for it: what takes longer there, because the machine had other things to do, is no failure.
+/// Timeouts by table. Their defaults are for machines that are not busy. In a test of something else, a busy machine
+/// must not cause a timeout.
 const PATIENT: [(&str, &[&str]); 2] = [
     ("[keepalive]", &["shutdown_timeout"]),
-    // A run that ends before is a crash, and one that ends after is not.
+    // An earlier exit is an unstable run, a later one is not.
     ("[services.", &["min_uptime", "ready_timeout", "stop_timeout"]),
 ];
 
-/// `text` with an hour for each of these that it does not set.
+/// `text` with one hour for each timeout that it does not set.
 fn patient(text: &str) -> String {
     let mut patient = String::new();
     let mut tables = text.split_inclusive('\n').peekable();
@@ -69,7 +69,7 @@ fn patient(text: &str) -> String {
         }
         let sets = |key: &str| table.iter().any(|line| line.trim_start().starts_with(key));
         for (_, keys) in PATIENT.iter().filter(|(table, _)| head.trim_start().starts_with(table)) {
-            // A oneshot has no such thing.
+            // A oneshot has no such timeout.
             let is_senseless = |key: &str| key == "ready_timeout" && sets("type = \"oneshot\"");
             for key in keys.iter().filter(|key| !sets(key) && !is_senseless(key)) {
                 patient.push_str(&format!("{key} = \"1h\"\n"));
@@ -80,7 +80,7 @@ fn patient(text: &str) -> String {
     patient
 }
 
-/// keepalive's own lines with what differs from run to run made equal: `pid N`, `ran T`, `restart in T`.
+/// The lines of keepalive with placeholders for values that differ between runs: `pid N`, `ran T`, `restart in T`.
 pub(crate) fn normal(stderr: &str) -> String {
     let mut lines = Vec::new();
     for line in stderr.lines().filter_map(|line| line.strip_prefix("keepalive: ")) {

@@ -1,4 +1,4 @@
-//! `listen`: what services are given, and that nothing that comes in is lost.
+//! `listen`: the sockets of services. No connection is lost.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,15 +13,15 @@ use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place, 
 use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// An address for datagrams. A port of UDP cannot be kept for somebody else, as `SO_REUSEADDR` would let anybody listen
-/// there as well. So the address is of this process alone, by its id, which has 22 bits at most, and the port is none that
-/// the kernel hands out by itself: proc(5), `ip_local_port_range`, begins at 32768.
+/// An address for datagrams. A UDP port cannot be reserved, because `SO_REUSEADDR` would let every process bind it. So
+/// the address is unique to this process by its pid, which has at most 22 bits, and the kernel does not assign the port
+/// by itself: `ip_local_port_range`, proc(5), begins at 32768.
 fn datagram_address() -> SocketAddr {
     let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | std::process::id());
     SocketAddr::from((ip, 17_000))
 }
 
-/// A request: who answers. `None`: the connection has broken off.
+/// Sends a request and returns the pid of the process that answers. `None`: the connection was reset.
 fn ask(port: &ReservedPort) -> Option<Pid> {
     answer(TcpStream::connect(port.loopback()).unwrap())
 }
@@ -32,7 +32,7 @@ fn answer(connection: impl std::io::Read) -> Option<Pid> {
     line.trim().parse().ok().and_then(Pid::new)
 }
 
-/// The socket, and the id, of a puppet that serves.
+/// The socket and the pid of a puppet that serves.
 fn served(running: &Running) -> (String, Pid) {
     let line = running.line();
     let ready = line.strip_prefix("ready ").and_then(|rest| rest.split_once(" at "));
@@ -42,7 +42,7 @@ fn served(running: &Running) -> (String, Pid) {
 
 // sd_listen_fds(3): LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; from 3 on, "in the same order as configured".
 #[test]
-fn a_service_is_given_its_sockets_as_systemd_gives_them() {
+fn a_service_gets_its_sockets_by_the_systemd_protocol() {
     in_every_place(|place| {
         let (tcp, udp, name) = (ReservedPort::any(), datagram_address(), format!("it-{}-given", std::process::id()));
         let set = Set::new(&format!(
@@ -56,7 +56,7 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
             port = tcp.number(),
         ));
         let mut run = set.run(place);
-        // Those of whoever started keepalive.
+        // Variables of the parent of keepalive.
         run.command.envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "ours"), ("NODE_CHANNEL_FD", "5")]);
         let (code, stdout, stderr) = run.finish();
         assert_eq!(code, 0, "{stderr}");
@@ -80,7 +80,7 @@ fn a_service_is_given_its_sockets_as_systemd_gives_them() {
 }
 
 #[test]
-fn who_listens_to_nothing_is_given_nothing_of_the_others() {
+fn a_service_without_sockets_inherits_none() {
     let set = Set::new(&format!(
         r#"
         [services.other]
@@ -129,12 +129,12 @@ fn requests_wait_while_no_worker_runs() {
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let running = set.start(Place::Child);
     running.expect("waiting");
-    // Before there has been any worker.
+    // Before the first worker.
     let early: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(port.loopback()).unwrap()).collect();
     std::fs::write(&gate, "go\n").unwrap();
     let (socket, mut worker) = served(&running);
     assert!(early.into_iter().all(|connection| answer(connection) == Some(worker)));
-    // And between two of them.
+    // Between two workers.
     for _ in 0..3 {
         signal_process(worker, Signal::KILL).unwrap();
         crate::harness::wait_for_death(worker);
@@ -163,7 +163,7 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
     let (first, second) = (served(&running), served(&running));
     assert_ne!(first.0, second.0);
     let mut seen = Vec::new();
-    wait_until("an answer of each", || {
+    wait_until("an answer of each worker", || {
         seen.push(ask(&port).unwrap());
         [first.1, second.1].iter().all(|worker| seen.contains(worker)).then_some(())
     });
@@ -174,7 +174,7 @@ fn with_reuseport_each_instance_has_a_socket_of_its_own_and_keeps_it() {
 }
 
 #[test]
-fn nobody_waits_for_an_instance_that_has_been_stopped() {
+fn no_connection_waits_for_a_stopped_instance() {
     let port = ReservedPort::any();
     let set = Set::new(&format!(
         r#"
@@ -194,7 +194,7 @@ fn nobody_waits_for_an_instance_that_has_been_stopped() {
         assert_eq!(code, 0, "{stderr}");
     };
     client("stop");
-    let left = wait_until("one of them to be gone", || {
+    let left = wait_until("one worker to exit", || {
         let alive = |pid: &Pid| keepalive::sys::procfs::stat(*pid).is_some_and(|stat| !stat.is_dead());
         let mut left = workers.into_iter().filter(alive);
         left.next().filter(|_| left.next().is_none())
@@ -202,11 +202,11 @@ fn nobody_waits_for_an_instance_that_has_been_stopped() {
     assert!((0..64).all(|_| ask(&port) == Some(left)));
     client("start");
     let (_, new) = served(&running);
-    wait_until("an answer of the new one", || (ask(&port)? == new).then_some(()));
+    wait_until("an answer of the new worker", || (ask(&port)? == new).then_some(()));
 }
 
 #[test]
-fn an_address_that_is_taken_stops_the_service_concerned_alone() {
+fn an_address_in_use_fails_only_its_service() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, free) = (taken.local_addr().unwrap(), ReservedPort::any());
     let set = Set::new(&format!(
@@ -249,7 +249,7 @@ fn an_address_that_is_taken_stops_the_service_concerned_alone() {
 }
 
 #[test]
-fn the_file_of_a_socket_has_mode_and_owner_and_replaces_a_stale_one() {
+fn a_socket_file_has_its_mode_and_owner_and_replaces_a_stale_one() {
     if !have_root() {
         return;
     }
@@ -300,7 +300,7 @@ fn a_privileged_port_is_bound_before_the_user_is_dropped() {
 }
 
 #[test]
-fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
+fn a_new_configuration_keeps_unchanged_sockets() {
     let [stays, goes, comes] = [(); 3].map(|()| ReservedPort::any());
     let name = format!("it-{}-adopt", std::process::id());
     let text = |other: &ReservedPort| {
@@ -321,16 +321,16 @@ fn a_new_configuration_leaves_alone_what_it_has_in_common_with_the_old_one() {
     running.send(Signal::HUP);
     let (same, new) = served(&running);
     assert_eq!(same, socket);
-    wait_until("the new worker alone", || (ask(&stays)? == new).then_some(()));
+    wait_until("answers of the new worker only", || (ask(&stays)? == new).then_some(()));
     crate::harness::wait_for_death(old);
     TcpStream::connect(comes.loopback()).unwrap();
-    wait_until("the end of the old socket", || TcpStream::connect(goes.loopback()).is_err().then_some(()));
+    wait_until("the old socket to be closed", || TcpStream::connect(goes.loopback()).is_err().then_some(()));
     let hidden = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     UnixStream::connect_addr(&hidden).unwrap();
 }
 
 #[test]
-fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() {
+fn a_failed_configuration_keeps_the_old_sockets() {
     let (stays, tried) = (ReservedPort::any(), ReservedPort::any());
     let text = |verb: &str, port: &ReservedPort| {
         format!(
@@ -350,19 +350,19 @@ fn a_new_configuration_that_does_not_work_leaves_the_old_sockets_as_they_were() 
     running.send(Signal::HUP);
     let started = running.line();
     assert!(started.starts_with("started "), "{started}");
-    wait_until("the end of the new socket", || TcpStream::connect(tried.loopback()).is_err().then_some(()));
+    wait_until("the new socket to be closed", || TcpStream::connect(tried.loopback()).is_err().then_some(()));
     assert_eq!(ask(&stays), Some(worker));
     signal_process(worker, Signal::KILL).unwrap();
-    // Until it is dead it may still take a connection with it.
+    // Until it is dead it may still accept a connection and lose it.
     crate::harness::wait_for_death(worker);
     let between = TcpStream::connect(stays.loopback()).unwrap();
-    assert_eq!(answer(between), Some(served(&running).1), "the old definition, the old socket");
+    assert_eq!(answer(between), Some(served(&running).1), "the old socket, as in the old definition");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
 
 #[test]
-fn a_reload_to_an_address_that_is_taken_says_which_one() {
+fn a_reload_to_an_address_in_use_names_the_address() {
     let (stays, taken) = (ReservedPort::any(), TcpListener::bind("127.0.0.1:0").unwrap());
     let tried = taken.local_addr().unwrap();
     let text = |port| {
@@ -388,9 +388,9 @@ fn a_reload_to_an_address_that_is_taken_says_which_one() {
     assert!(stderr.lines().any(|found| found == line), "`{line}` expected in:\n{stderr}");
 }
 
-// The new one and the old one are held at the same time.
+// The new and the old socket are open at the same time.
 #[test]
-fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {
+fn a_reload_can_change_an_address_to_a_wildcard_and_back() {
     let port = ReservedPort::any();
     let narrow = port.loopback();
     let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number()));
@@ -408,6 +408,6 @@ fn a_new_configuration_can_widen_an_address_and_narrow_it_again() {
         assert_ne!(new.0, socket, "{address}");
         crate::harness::wait_for_death(worker);
         (socket, worker) = new;
-        wait_until("the new worker alone", || (ask(&port)? == worker).then_some(()));
+        wait_until("answers of the new worker only", || (ask(&port)? == worker).then_some(()));
     }
 }

@@ -36,7 +36,7 @@ fn a_counter_in_memory_loses_nothing_over_a_hundred_crashes() {
 }
 
 #[test]
-fn with_a_file_it_survives_keepalive_too() {
+fn a_state_file_survives_keepalive() {
     let text = |end: &str, size: &str| {
         format!(
             r#"
@@ -61,7 +61,7 @@ fn with_a_file_it_survives_keepalive_too() {
 }
 
 #[test]
-fn its_file_belongs_to_the_user_of_the_service() {
+fn the_state_file_belongs_to_the_user_of_the_service() {
     if !have_root() {
         return;
     }
@@ -85,7 +85,7 @@ fn its_file_belongs_to_the_user_of_the_service() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_a_failed_start_that_names_it() {
+fn a_state_file_that_cannot_be_opened_fails_the_start_and_is_named() {
     let set = Set::new(
         r#"
         [services.web]
@@ -101,9 +101,9 @@ fn a_file_that_cannot_be_opened_is_a_failed_start_that_names_it() {
     assert!(stderr.contains(&expect), "{stderr}");
 }
 
-// open(2) with our rights in a directory of the service's would give it whatever it puts a link to.
+// open(2) with the privileges of keepalive, in a directory of the service, would open any file that a link points to.
 #[test]
-fn a_link_leads_nowhere_that_the_service_may_not_go() {
+fn a_symbolic_link_gives_no_access_beyond_that_of_the_service() {
     use std::os::unix::fs::{chown, symlink};
     if !have_root() {
         return;
@@ -135,9 +135,9 @@ fn a_link_leads_nowhere_that_the_service_may_not_go() {
     }
 }
 
-// getrlimit(2): what keepalive holds for many instances counts against its own limit, which it raises for itself alone.
+// getrlimit(2): descriptors for many instances count against the limit of keepalive, which it raises only for itself.
 #[test]
-fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
+fn the_soft_limit_of_descriptors_does_not_limit_instances_with_state() {
     let set = Set::new(
         r#"
         [services.web]
@@ -153,9 +153,9 @@ fn many_instances_have_their_memory_whatever_the_soft_limit_of_descriptors() {
     assert_eq!((code, stdout), (0, ["64"; 100].join("\n")), "{stderr}");
 }
 
-// read(2) and write(2) go on where a descriptor is, and each process has one of its own.
+// read(2) and write(2) use the file offset of a descriptor, and each process has its own.
 #[test]
-fn each_process_finds_its_memory_from_the_beginning() {
+fn each_process_reads_its_memory_from_the_start() {
     let set = Set::new(&format!(
         r#"
         [services.web]
@@ -173,7 +173,7 @@ fn each_process_finds_its_memory_from_the_beginning() {
     });
 }
 
-/// Tells size and content of its memory, and at SIGUSR1 writes into it.
+/// A script that prints size and content of its memory and writes into it on SIGUSR1.
 const TELLER: &str = r#"
     fd=$KEEPALIVE_STATE_FD
     trap 'printf late 1<>/proc/self/fd/$fd; echo written' USR1
@@ -194,7 +194,7 @@ fn write_late(running: &Running, control: &Control) {
 }
 
 #[test]
-fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
+fn data_written_during_a_failed_change_of_size_is_kept() {
     let set = teller();
     let (running, control) = begin(&set, Place::Child);
     running.expect("8 .");
@@ -213,7 +213,7 @@ fn what_is_written_while_another_size_is_tried_in_vain_is_kept() {
 }
 
 #[test]
-fn a_larger_size_comes_with_a_reload_and_a_smaller_one_with_a_restart() {
+fn the_memory_grows_with_a_reload_and_shrinks_with_a_restart() {
     let set = teller();
     let (running, control) = begin(&set, Place::Child);
     running.expect("8 .");
@@ -229,9 +229,10 @@ fn a_larger_size_comes_with_a_reload_and_a_smaller_one_with_a_restart() {
     }
 }
 
-// ftruncate(2): EFBIG comes with SIGXFSZ, which ends who does not expect it, and is not for our services.
+// ftruncate(2): EFBIG comes with SIGXFSZ. By default it kills the process, and services must not inherit a change of
+// this.
 #[test]
-fn memory_beyond_the_limit_of_files_is_a_failed_start_and_ends_nobody_else() {
+fn a_state_beyond_the_file_size_limit_fails_only_its_own_start() {
     let set = Set::new(
         r#"
         [services.web]
@@ -258,7 +259,7 @@ fn memory_beyond_the_limit_of_files_is_a_failed_start_and_ends_nobody_else() {
 }
 
 #[test]
-fn what_is_kept_for_a_service_goes_with_it() {
+fn the_state_of_a_service_is_discarded_with_the_service() {
     let web = r#"
         [services.web]
         command = ["/bin/sh", "-c", "found=$(tr -d '\\0' <&$KEEPALIVE_STATE_FD); printf kept 1<>/proc/self/fd/$KEEPALIVE_STATE_FD; echo $found.; exec sleep 1000"]
@@ -287,7 +288,7 @@ fn what_is_kept_for_a_service_goes_with_it() {
 }
 
 #[test]
-fn there_are_no_more_instances_than_files_or_ports() {
+fn a_service_cannot_have_more_instances_than_files_or_ports() {
     let set = Set::new(
         r#"
         [services.one]
@@ -308,6 +309,6 @@ fn there_are_no_more_instances_than_files_or_ports() {
     }
     let status = control.get("/v1/status").json();
     let counts = [0, 1].map(|service| status["services"][service]["instances"].as_array().unwrap().len());
-    assert_eq!(counts, [1, 1], "nothing has been started");
+    assert_eq!(counts, [1, 1], "no instance has been started");
     drop(running);
 }

@@ -1,4 +1,4 @@
-//! Supervise mode: starts, restarts, ends.
+//! Supervise mode: starts, restarts, exits.
 
 use keepalive::model::Signal;
 use keepalive::sys::procfs;
@@ -25,7 +25,7 @@ fn services_start_in_order_and_stop_in_reverse() {
     );
     in_every_place(|place| {
         let mut running = set.start(place);
-        // Two programs that start write in no particular order; both are up after two lines.
+        // Two programs start and write in no particular order. Both are up after two lines.
         let mut up = [running.line(), running.line()].map(|line| line.split(" ready").next().unwrap().to_owned());
         up.sort();
         assert_eq!(up, ["db.0:", "web.0:"]);
@@ -52,7 +52,7 @@ received SIGTERM: exiting with code 0";
 }
 
 #[test]
-fn a_crash_loop_ends_with_the_services_own_code_and_the_reason_as_the_last_line() {
+fn a_crash_loop_exits_with_the_code_of_the_service_and_a_last_line_with_the_reason() {
     let set = Set::new(
         r#"
         [services.good]
@@ -89,14 +89,14 @@ bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: exiting with
 }
 
 #[test]
-fn a_failure_that_looks_like_success_ends_with_1() {
+fn a_failure_with_exit_code_0_exits_with_1() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nmax_restarts = 0\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 1, "{stderr}");
 }
 
 #[test]
-fn a_fifo_that_nobody_reads_in_place_of_the_termination_log_does_not_hold_up_the_end() {
+fn a_fifo_as_termination_log_does_not_block_the_exit() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"5\"]\nrestart = \"never\"\n");
     let path = set.directory.path().join("end");
     std::fs::remove_file(&path).unwrap();
@@ -106,7 +106,7 @@ fn a_fifo_that_nobody_reads_in_place_of_the_termination_log_does_not_hold_up_the
 }
 
 #[test]
-fn when_all_have_completed_it_ends_with_0() {
+fn keepalive_exits_with_0_when_all_services_have_completed() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestart = \"on-failure\"\ninstances = 3\n");
     in_every_place(|place| {
@@ -117,7 +117,7 @@ fn when_all_have_completed_it_ends_with_0() {
 }
 
 #[test]
-fn an_ignored_failure_gives_its_code_in_the_end() {
+fn an_ignored_failure_determines_the_exit_code() {
     let set = Set::new(
         r#"
         [services.a]
@@ -134,7 +134,7 @@ fn an_ignored_failure_gives_its_code_in_the_end() {
 }
 
 #[test]
-fn what_depends_on_a_failure_never_starts_and_says_so() {
+fn a_dependent_of_a_failed_service_never_starts_and_reports_the_reason() {
     let set = Set::new(
         r#"
         [services.a]
@@ -153,9 +153,9 @@ fn what_depends_on_a_failure_never_starts_and_says_so() {
     assert!(!stderr.contains("b.0 starting"), "{stderr}");
 }
 
-// An end that is no success is one that nobody asked for: its reason is the last line, whatever the level of messages.
+// After a failure, the reason is the last line at every log level.
 #[test]
-fn what_waits_for_a_completed_service_never_starts_and_the_end_says_so() {
+fn a_dependent_of_a_completed_service_never_starts_and_the_exit_names_it() {
     let set = Set::new(
         r#"
         [services.a]
@@ -178,9 +178,9 @@ keepalive: all services have ended: exiting with code 1
     assert_eq!(set.end(), "all services have ended: exiting with code 1\n");
 }
 
-// "PID 1 never blocks": nobody reads this FIFO.
+// "PID 1 never blocks": this FIFO has no reader.
 #[test]
-fn a_termination_log_that_nobody_reads_does_not_hold_up_the_end() {
+fn a_stalled_termination_log_does_not_block_the_exit() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"42\"]\nrestart = \"never\"\n");
     let file = set.directory.path().join("end");
     std::fs::remove_file(&file).unwrap();
@@ -192,7 +192,7 @@ fn a_termination_log_that_nobody_reads_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
+fn a_crash_after_a_stable_run_restarts_at_once() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nbackoff = { initial = \"1h\", max = \"1h\" }\n",
     );
@@ -206,9 +206,9 @@ fn a_crash_after_a_stable_run_is_followed_by_a_start_at_once() {
     });
 }
 
-/// The kernel tells of them all by one signal, which names one of them.
+/// The kernel sends one SIGCHLD for all of them, with one pid.
 #[test]
-fn services_that_die_in_the_same_moment_all_come_back() {
+fn all_services_that_die_at_the_same_time_restart() {
     let set = Set::new(
         r#"
         [services.a]
@@ -224,7 +224,7 @@ fn services_that_die_in_the_same_moment_all_come_back() {
         let complete = || Some(procfs::descendants(keepalive)).filter(|pids| pids.len() == 250);
         let mut before = wait_until("all instances", complete);
         for _ in 0..5 {
-            // As long as it is stopped it cannot hear of one after the other.
+            // While keepalive is stopped, it cannot handle them one by one.
             keepalive::sys::signal_process(keepalive, Signal::STOP).unwrap();
             wait_for_state(keepalive, b'T');
             for pid in &before {
@@ -234,7 +234,7 @@ fn services_that_die_in_the_same_moment_all_come_back() {
                 wait_for_state(*pid, b'Z');
             }
             keepalive::sys::signal_process(keepalive, Signal::CONT).unwrap();
-            before = wait_until("all to be replaced", || {
+            before = wait_until("all instances to be replaced", || {
                 complete().filter(|pids| pids.iter().all(|pid| !before.contains(pid)))
             });
         }
@@ -242,7 +242,7 @@ fn services_that_die_in_the_same_moment_all_come_back() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
+fn a_missing_program_gives_127_and_one_that_cannot_be_executed_126() {
     let set = Set::new("[services.a]\ncommand = [\"/nothing{instance}\"]\nrestart = \"never\"\n");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
@@ -255,20 +255,20 @@ fn a_program_that_is_not_there_is_127_and_one_that_cannot_run_126() {
 }
 
 #[test]
-fn what_could_not_be_set_or_entered_is_named() {
-    for (keys, told) in [
+fn a_failed_start_names_the_limit_or_directory() {
+    for (keys, reason) in [
         ("cwd = \"/none{instance}\"", "cannot change to directory `/none0`: No such file or directory"),
         ("limits = { core = 0, nofile = 99999999999 }", "cannot set the limit `nofile`: Operation not permitted"),
     ] {
         let set = Set::new(&format!("[services.a]\ncommand = [\"true\"]\nrestart = \"never\"\n{keys}\n"));
         let (code, _, stderr) = set.run(Place::Child).finish();
         assert_eq!(code, 126, "{stderr}");
-        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {told}: exiting with code 126\n")), "{stderr}");
+        assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {reason}: exiting with code 126\n")), "{stderr}");
     }
 }
 
 #[test]
-fn the_added_command_gets_stdin_and_ends_everything_with_its_code() {
+fn the_added_command_has_stdin_and_shuts_down_with_its_code() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n");
     in_every_place(|place| {
         let words = [KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"];
@@ -286,7 +286,7 @@ fn the_added_command_gets_stdin_and_ends_everything_with_its_code() {
 }
 
 #[test]
-fn the_code_of_the_added_command_is_the_code_of_the_whole() {
+fn keepalive_exits_with_the_code_of_the_added_command() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
     for code in ["0", "7"] {
         let words = [KEEPALIVE, "-c", &set.config, "--", PUPPET, "exit", code];
@@ -307,7 +307,7 @@ fn one_service_needs_no_file() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_starts_nothing() {
+fn an_invalid_configuration_starts_no_service() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\nrestrat = \"never\"\n");
     let (code, stdout, stderr) = set.run(Place::Child).finish();
     assert_eq!((code, stdout.as_str()), (78, ""), "{stderr}");
@@ -315,7 +315,7 @@ fn a_configuration_that_is_wrong_starts_nothing() {
 }
 
 #[test]
-fn twenty_thousand_orphans_are_reaped_and_none_is_left() {
+fn all_of_twenty_thousand_orphans_are_reaped() {
     if !harness::have_namespaces() {
         return;
     }

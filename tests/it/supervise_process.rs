@@ -1,4 +1,4 @@
-//! Supervise mode: what a process of a service is given, and what it is not.
+//! Supervise mode: the attributes of the processes of services.
 
 use keepalive::model::Signal;
 
@@ -6,7 +6,7 @@ use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, status
 use crate::services::Set;
 
 #[test]
-fn nothing_of_keepalives_own_leaks() {
+fn services_inherit_nothing_of_keepalive() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"state\"]\nrestart = \"never\"\ncwd = \"DIR\"\n");
     in_every_place(|place| {
         let started = [PUPPET, "with", "block=10", "block=34", "ignore=1", "ignore=17", "ignore=13", "open=7", "--"];
@@ -23,7 +23,7 @@ fn nothing_of_keepalives_own_leaks() {
 }
 
 #[test]
-fn the_environment_is_the_containers_and_the_services_on_top() {
+fn a_service_has_the_environment_of_the_container_and_its_own() {
     let set = Set::new(
         r#"
         [services.web]
@@ -72,7 +72,7 @@ fn the_environment_is_the_containers_and_the_services_on_top() {
 }
 
 #[test]
-fn restarts_are_counted_for_the_process() {
+fn a_process_gets_the_number_of_its_restarts() {
     let set = Set::new(
         r#"
         [services.a]
@@ -86,7 +86,7 @@ fn restarts_are_counted_for_the_process() {
 }
 
 #[test]
-fn user_group_umask_limits_and_the_rest_are_set_for_real() {
+fn process_attributes_are_set_as_configured() {
     if !harness::have_root() {
         return;
     }
@@ -122,7 +122,7 @@ fn user_group_umask_limits_and_the_rest_are_set_for_real() {
         assert!(limit("Max file size").contains("1048576"));
         let nice = read("stat").rsplit(')').next().unwrap().split_whitespace().nth(16).map(str::to_owned);
         assert_eq!(nice.as_deref(), Some("5"));
-        // Nothing of it may have come over keepalive itself.
+        // keepalive itself must keep its own attributes.
         let keepalive = running.keepalive();
         let own = std::fs::read_to_string(format!("/proc/{keepalive}/oom_score_adj")).unwrap();
         assert_ne!(own, "300\n");
@@ -130,7 +130,7 @@ fn user_group_umask_limits_and_the_rest_are_set_for_real() {
 }
 
 #[test]
-fn output_that_nobody_wants_goes_nowhere() {
+fn discarded_output_is_not_written() {
     let set = Set::new(
         r#"
         [services.a]
@@ -145,7 +145,7 @@ fn output_that_nobody_wants_goes_nowhere() {
 }
 
 #[test]
-fn with_nothing_to_do_it_does_not_wake() {
+fn keepalive_does_not_wake_up_without_work() {
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\ninstances = 100\nmin_uptime = \"100ms\"\n");
     in_every_place(|place| {
@@ -166,7 +166,7 @@ fn with_nothing_to_do_it_does_not_wake() {
 }
 
 #[test]
-fn when_processes_run_out_starts_are_tried_again() {
+fn starts_are_retried_when_the_process_limit_is_reached() {
     if !harness::have_root() {
         return;
     }
@@ -185,8 +185,8 @@ fn when_processes_run_out_starts_are_tried_again() {
     let mut run = set.run(Place::Child);
     run.command.stderr(std::fs::File::create(&log).unwrap());
     let mut running = run.start();
-    wait_until("a start that is refused", || set.read("log").contains("cannot create a process: ").then_some(()));
-    // Whoever goes for good makes room for one that was refused, so that all of them get their turn.
+    wait_until("a refused start", || set.read("log").contains("cannot create a process: ").then_some(()));
+    // Each process that exits for good makes room for a refused one, so all of them run eventually.
     for _ in 0..8 {
         keepalive::sys::signal_process(running.ready(), Signal::KILL).unwrap();
     }
@@ -215,7 +215,7 @@ fn a_thousand_services_start_and_stop() {
 }
 
 #[test]
-fn a_stalled_reader_of_stderr_holds_nothing_up() {
+fn a_stalled_reader_of_stderr_does_not_block_keepalive() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"report-signals\"]\nmin_uptime = \"0s\"\nlog = { stderr = \"null\" }\n",
     );
@@ -234,7 +234,7 @@ fn a_stalled_reader_of_stderr_holds_nothing_up() {
 }
 
 #[test]
-fn it_runs_with_stdin_stdout_and_stderr_closed() {
+fn keepalive_runs_with_stdin_stdout_and_stderr_closed() {
     let set = Set::new("[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"echo up > DIR/up; exec sleep 1000\"]\n");
     in_every_place(|place| {
         let close = [PUPPET, "with", "close=0", "close=1", "close=2", "--", KEEPALIVE, "-c", &set.config];

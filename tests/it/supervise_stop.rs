@@ -1,4 +1,4 @@
-//! Supervise mode: stopping what does not want to be stopped, and finding what hides.
+//! Supervise mode: stops of unwilling processes and of daemons.
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
@@ -7,7 +7,7 @@ use crate::harness::{self, Place, Run, in_every_place, status_field, wait_for_de
 use crate::services::{Set, normal};
 
 #[test]
-fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
+fn a_service_that_ignores_the_stop_signal_is_killed_after_stop_timeout() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"50ms\"\n");
     in_every_place(|place| {
         let mut running = set.start(place);
@@ -21,7 +21,7 @@ fn who_ignores_the_stop_signal_is_killed_after_stop_timeout() {
 }
 
 #[test]
-fn a_stopped_process_hears_its_stop_signal() {
+fn a_stopped_process_receives_its_stop_signal() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"5\"]\nstop_timeout = \"1h\"\n[keepalive]\nshutdown_timeout = \"1h\"\n",
     );
@@ -38,7 +38,7 @@ fn a_stopped_process_hears_its_stop_signal() {
 }
 
 #[test]
-fn a_second_stop_signal_kills_everything_now() {
+fn a_second_stop_signal_kills_all_processes_at_once() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"1h\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\ninstances = 3\n",
     );
@@ -46,9 +46,9 @@ fn a_second_stop_signal_kills_everything_now() {
         let mut running = set.start(place);
         let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
         running.send(Signal::INT);
-        // The second would be the first if the first had not been taken yet.
+        // The second signal must come after keepalive has handled the first one.
         let keepalive = running.keepalive();
-        wait_until("the first signal to be taken", || (!pending(keepalive)).then_some(()));
+        wait_until("the first signal to be handled", || (!pending(keepalive)).then_some(()));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 137);
         if place == Place::Child {
@@ -64,7 +64,7 @@ fn pending(pid: Pid) -> bool {
 }
 
 #[test]
-fn after_shutdown_timeout_everything_is_killed() {
+fn all_processes_are_killed_after_shutdown_timeout() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"50ms\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n",
     );
@@ -79,7 +79,7 @@ fn after_shutdown_timeout_everything_is_killed() {
 }
 
 #[test]
-fn what_daemonised_is_found_and_asked_to_end() {
+fn a_daemonised_process_gets_sigterm() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"daemonise\", \"0\", \"end-on-term\", \"0\"]\nrestart = \"never\"\n",
     );
@@ -95,7 +95,7 @@ fn what_daemonised_is_found_and_asked_to_end() {
 }
 
 #[test]
-fn a_daemon_that_ignores_it_is_killed_in_the_end() {
+fn a_daemonised_process_that_ignores_sigterm_is_killed() {
     let set = Set::new(
         r#"
         [keepalive]
@@ -118,16 +118,16 @@ fn a_daemon_that_ignores_it_is_killed_in_the_end() {
 }
 
 #[test]
-fn what_a_crash_leaves_in_its_group_is_gone_before_the_next_run() {
+fn leftovers_in_the_group_are_gone_before_the_next_run() {
     check_that_the_rest_goes_with(&["with-companion", "ignore", "15"]);
 }
 
 #[test]
-fn what_has_left_the_group_but_not_the_session_is_gone_before_the_next_run() {
+fn leftovers_in_the_session_are_gone_before_the_next_run() {
     check_that_the_rest_goes_with(&["with-stray", "ignore", "15"]);
 }
 
-/// `verb` makes two processes. When the first is killed, the second is never seen beside those of the next run.
+/// `verb` starts two processes. After the first is killed, the second is gone before the next run starts.
 #[track_caller]
 fn check_that_the_rest_goes_with(verb: &[&str]) {
     let words = verb.join("\", \"");
@@ -150,7 +150,7 @@ fn check_that_the_rest_goes_with(verb: &[&str]) {
 }
 
 #[test]
-fn kill_mode_group_signals_all_of_the_group() {
+fn kill_mode_group_signals_the_whole_group() {
     let set = Set::new(
         r#"
         [services.a]
@@ -164,16 +164,16 @@ fn kill_mode_group_signals_all_of_the_group() {
         running.ready();
         let main = running.command();
         running.send(Signal::TERM);
-        // Both get it, and the main process, which only tells of it, SIGCONT after it.
-        let told = [running.line(), running.line(), running.line()];
-        assert_eq!(told.iter().filter(|line| *line == "signal 15").count(), 2, "{told:?}");
+        // Both get it. The main process, which only reports signals, gets SIGCONT after it.
+        let lines = [running.line(), running.line(), running.line()];
+        assert_eq!(lines.iter().filter(|line| *line == "signal 15").count(), 2, "{lines:?}");
         signal_process(main, Signal::KILL).unwrap();
         assert_eq!(running.end(), 0);
     });
 }
 
 #[test]
-fn kill_mode_process_leaves_the_rest_alone_until_the_end() {
+fn kill_mode_process_leaves_leftovers_alone_until_the_shutdown() {
     let set = Set::new(
         r#"
         [services.a]
@@ -222,9 +222,9 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
     });
 }
 
-// "PID 1 never dies of its surroundings": each of these signals becomes a hundred actions.
+// "PID 1 never dies of its surroundings": each of these signals causes a hundred actions.
 #[test]
-fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same() {
+fn a_flood_of_signals_does_not_hide_a_stop_signal() {
     const MAX_KIBIBYTES: u64 = 16 * 1024;
     let set =
         Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"64\"]\ninstances = 100\nstop_signal = \"KILL\"\n");
@@ -243,9 +243,9 @@ fn a_flood_of_signals_stays_with_the_kernel_and_the_stop_is_heard_all_the_same()
     assert_eq!(running.end(), 0);
 }
 
-// Where keepalive is PID 1 the kernel ends everything with it.
+// If keepalive is PID 1, the kernel kills all other processes with it.
 #[test]
-fn services_hear_of_it_when_keepalive_itself_is_killed() {
+fn services_get_a_signal_when_keepalive_is_killed() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\ninstances = 3\n");
     let running = set.start(Place::Child);
     let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
@@ -256,9 +256,9 @@ fn services_hear_of_it_when_keepalive_itself_is_killed() {
     }
 }
 
-// pid_namespaces(7): PID 1 loses what it neither handles nor blocks. `docker stop` may come that early.
+// pid_namespaces(7): PID 1 loses signals that it neither handles nor blocks. `docker stop` may come that early.
 #[test]
-fn a_stop_that_comes_while_the_configuration_is_read_is_not_lost() {
+fn a_stop_signal_during_the_load_of_the_configuration_is_not_lost() {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     if !harness::have_namespaces() {
@@ -268,7 +268,7 @@ fn a_stop_that_comes_while_the_configuration_is_read_is_not_lost() {
     let path = directory.path().join("keepalive.toml");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut running = Run::words(Place::Init, &[harness::KEEPALIVE, "-c", path.to_str().unwrap()]).start();
-    // Opens only when somebody reads.
+    // The open succeeds only with a reader.
     let mut config = wait_until("keepalive to read its configuration", || {
         std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()
     });

@@ -11,7 +11,7 @@ use crate::session::{CTRL_C, CTRL_Z, Session};
 
 const ONE_SERVICE: &str = "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n";
 
-/// `keepalive -c CONFIG WORDS…` as the leader of the terminal's session, as under `docker run -it`.
+/// `keepalive -c CONFIG WORDS…` as the session leader of the terminal, as under `docker run -it`.
 fn in_container(set: &Set, words: &[&str]) -> Session {
     let words = [&["setsid", "--ctty", KEEPALIVE, "-c", &set.config], words].concat();
     Session::start(Place::Init, &words, None, None)
@@ -23,7 +23,7 @@ fn ctrl_c_stops_everything_in_order() {
     let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config]);
     assert!(session.running.line().starts_with("a: ready"));
     session.press(CTRL_C);
-    // The service is in a session of its own and hears of the end from keepalive alone.
+    // The service has its own session and gets SIGTERM only from keepalive.
     session.running.expect("a: signal 15");
     session.running.expect("ended 0");
 }
@@ -53,7 +53,7 @@ fn the_added_command_has_the_terminal() {
     assert!(up[0].starts_with("a: ready") && up[1].starts_with("ready"), "{up:?}");
     session.press(b"hello\n");
     session.running.expect("line hello");
-    // There is no shell to go back to.
+    // There is no shell to return to.
     session.press(CTRL_Z);
     session.press(b"still here\n");
     session.running.expect("line still here");
@@ -63,7 +63,7 @@ fn the_added_command_has_the_terminal() {
 }
 
 #[test]
-fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
+fn ctrl_z_returns_the_terminal_to_the_shell_and_fg_continues() {
     let set = Set::new(ONE_SERVICE);
     let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
     session.running.line();
@@ -78,9 +78,9 @@ fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_goes_on() {
     session.running.expect("ended 0");
 }
 
-// A debugger, or an operator who wants a look at it: keepalive goes on.
+// A debugger or an operator may stop it. keepalive continues.
 #[test]
-fn without_a_terminal_a_stopped_command_stops_nobody_else() {
+fn without_a_terminal_a_stopped_command_does_not_stop_others() {
     let set = Set::new(ONE_SERVICE);
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "report-signals"];
     let session = Session::job_of_shell(&job);
@@ -88,33 +88,33 @@ fn without_a_terminal_a_stopped_command_stops_nobody_else() {
     let main = up.iter().find_map(|line| line.strip_prefix("ready ")?.parse().ok()).and_then(Pid::new).unwrap();
     signal_process(main, Signal::STOP).unwrap();
     wait_for_state(main, b'T');
-    // What comes next would be the shell's `stopped`, had keepalive stopped as well.
+    // If keepalive had stopped too, the next line would be `stopped` of the shell.
     let keepalive = session.keepalive();
     signal_process(keepalive, Signal::USR1).unwrap();
     session.running.expect("a: signal 10");
     signal_process(main, Signal::CONT).unwrap();
-    // Which of the two has come to the command first is open: the other service had been told before it.
-    let heard = [session.running.line(), session.running.line()];
-    assert!(heard.contains(&"signal 10".to_owned()) && heard.contains(&"signal 18".to_owned()), "{heard:?}");
+    // The order of the two signals at the command is undefined. The other service got its signal before.
+    let signals = [session.running.line(), session.running.line()];
+    assert!(signals.contains(&"signal 10".to_owned()) && signals.contains(&"signal 18".to_owned()), "{signals:?}");
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_what_runs_on_it() {
+fn a_closed_terminal_stops_the_services() {
     if !have_namespaces() {
         return;
     }
     let set = Set::new(
-        "[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"trap 'echo told > DIR/told; exit 0' TERM; echo up; sleep 1000 & wait\"]\n",
+        "[services.a]\ncommand = [\"/bin/sh\", \"-c\", \"trap 'echo stopped > DIR/stopped; exit 0' TERM; echo up; sleep 1000 & wait\"]\n",
     );
     let mut session = in_container(&set, &[]);
     session.running.expect("up");
     session.keyboard = File::open("/dev/null").unwrap();
-    wait_until("the service to be told", || set.directory.path().join("told").exists().then_some(()));
+    wait_until("the service to get SIGTERM", || set.directory.path().join("stopped").exists().then_some(()));
     assert_eq!(session.running.end(), 0);
 }
 
 #[test]
-fn in_the_background_the_terminal_stays_the_shells() {
+fn the_shell_keeps_the_terminal_while_keepalive_is_in_the_background() {
     let set = Set::new(ONE_SERVICE);
     let mut session = Session::job_of_shell(&[KEEPALIVE, "-c", &set.config, "--", PUPPET, "echo"]);
     session.running.line();
@@ -122,7 +122,7 @@ fn in_the_background_the_terminal_stays_the_shells() {
     session.press(CTRL_Z);
     session.running.expect("stopped 20, terminal: job");
     session.tell_shell("bg");
-    // It reads from a terminal that is the shell's: SIGTTIN for it, SIGTSTP for the job.
+    // It reads from the terminal that the shell has: SIGTTIN for it, SIGTSTP for the job.
     session.running.expect("stopped 20, terminal: shell");
     session.tell_shell("fg");
     session.press(b"back\n");
@@ -132,9 +132,10 @@ fn in_the_background_the_terminal_stays_the_shells() {
     session.running.expect("ended 130");
 }
 
-// Not on the terminal it is no job: whoever has stopped it will continue it. The services go on, and so must keepalive.
+// Without a terminal there is no job control: the process that stopped it continues it. The services and keepalive run
+// on.
 #[test]
-fn a_main_process_that_is_stopped_elsewhere_does_not_stop_keepalive() {
+fn a_main_process_stopped_by_others_does_not_stop_keepalive() {
     let set = Set::new(ONE_SERVICE);
     let job = [PUPPET, "with", "null=0", "--", KEEPALIVE, "-c", &set.config, "--", PUPPET, "ignore", "10", "12"];
     let session = Session::job_of_shell(&job);
@@ -153,16 +154,16 @@ fn a_main_process_that_is_stopped_elsewhere_does_not_stop_keepalive() {
 }
 
 #[test]
-fn what_follows_in_a_script_has_the_terminal_again() {
+fn the_next_command_of_a_script_has_the_terminal_again() {
     let set = Set::new(ONE_SERVICE);
     let script = format!("{KEEPALIVE} -c {} -- true; read word; echo read $word", set.config);
     let mut session = Session::job_of_shell(&["/bin/sh", "-c", &script]);
     session.press(b"hello\n");
-    // Where `true` has ended before the service says that it is ready, the service says nothing at all.
-    let mut said = session.running.line();
-    while said.starts_with("a: ") {
-        said = session.running.line();
+    // If `true` exits before the service is ready, the service prints nothing.
+    let mut line = session.running.line();
+    while line.starts_with("a: ") {
+        line = session.running.line();
     }
-    assert_eq!(said, "read hello");
+    assert_eq!(line, "read hello");
     session.running.expect("ended 0");
 }

@@ -1,4 +1,4 @@
-//! What of `sys` changes the whole process, in a process of its own.
+//! Tests of `sys` functions that change the whole process, each in its own process.
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
@@ -6,7 +6,7 @@ use keepalive::sys::signal_process;
 use crate::harness::{PUPPET, Place, Run};
 
 #[test]
-fn a_child_is_found_stopped_and_dead_and_is_reaped_once() {
+fn wait_reports_a_stopped_and_a_dead_child_and_reaps_it_once() {
     let (_, stdout, _) = Run::words(Place::Child, &[PUPPET, "sys-wait"]).finish();
     let expect = [
         "NoChildren",
@@ -24,7 +24,7 @@ fn a_child_is_found_stopped_and_dead_and_is_reaped_once() {
 }
 
 #[test]
-fn every_signal_comes_out_of_the_queue_whatever_was_ignored() {
+fn the_queue_returns_every_signal_even_if_it_was_ignored() {
     let words = [PUPPET, "with", "ignore=1", "ignore=17", "ignore=34", "--", PUPPET, "sys-queue"];
     let running = Run::words(Place::Child, &words).start();
     let ignored = running.line();
@@ -37,9 +37,9 @@ fn every_signal_comes_out_of_the_queue_whatever_was_ignored() {
     }
 }
 
-// A file that lands on 2 would be written to by everything that reports an error.
+// Error messages would be written to a file with the descriptor 2.
 #[test]
-fn no_descriptor_of_ours_lands_where_a_closed_standard_stream_was() {
+fn no_descriptor_gets_the_number_of_a_closed_standard_stream() {
     for changes in [&["close=0"][..], &["close=1", "close=2"], &["close=0", "close=1", "close=2"]] {
         let words = [&[PUPPET, "with"], changes, &["--", PUPPET, "sys-descriptor"]].concat();
         assert_eq!(Run::words(Place::Child, &words).finish().0, 3, "{changes:?}");

@@ -1,4 +1,4 @@
-//! What a service uses of what it was given: its sockets, its memory.
+//! Uses the inherited sockets and memory of a service.
 
 use std::ffi::c_int;
 use std::io::Write;
@@ -9,9 +9,9 @@ use nix::sys::socket::{SockType, SockaddrStorage, accept, getsockname, getsockop
 
 use super::{die_of, number, say, was_given};
 
-/// What the environment says, and what there is.
+/// Prints the variables about descriptors, and the descriptors.
 pub(super) fn given() -> u8 {
-    /// What keepalive and the tests themselves are told, and pass on as everything else.
+    /// Variables for keepalive and the tests, which services inherit as well.
     const OF_TESTS: [&str; 5] =
         ["KEEPALIVE_SOCKET", "KEEPALIVE_IT_MARK", "KEEPALIVE_LOG", "KEEPALIVE_DIST", "KEEPALIVE_TEST_NO_SKIP"];
     const PREFIXES: [&str; 5] = ["LISTEN_", "NOTIFY_", "WATCHDOG_", "NODE_CHANNEL_", "KEEPALIVE_"];
@@ -44,7 +44,7 @@ fn describe(fd: c_int) -> String {
     format!("{kind} {address}{listens}{blocks}")
 }
 
-/// Answers each connection with its id, and says by which socket it does.
+/// Answers each connection with its pid, and prints the address of the socket.
 pub(super) fn serve(fd: &str) -> u8 {
     let fd = number(fd);
     let socket = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("a socket");
@@ -53,21 +53,21 @@ pub(super) fn serve(fd: &str) -> u8 {
         let connection = accept(fd).expect("a connection");
         // SAFETY: new.
         let connection = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(connection) });
-        // Who asked may have gone.
+        // The client may have disconnected.
         (&connection).write_all(format!("{}\n", std::process::id()).as_bytes()).ok();
     }
 }
 
-/// Adds one to the number at the beginning of the memory, and dies of SIGKILL unless that makes it END.
+/// Increments the number at the start of the memory, and dies of SIGKILL unless the result is END.
 pub(super) fn count(end: u64) -> u8 {
     let fd = std::env::var("KEEPALIVE_STATE_FD").expect("a state");
-    // SAFETY: it is open, and nobody else here uses it.
+    // SAFETY: it is open, and nothing else here uses it.
     let memory = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(number(&fd)) });
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     // SAFETY: a new mapping of a file of at least eight bytes.
     let start = unsafe { libc::mmap(std::ptr::null_mut(), 8, access, kind, memory.as_raw_fd(), 0) };
     assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-    // SAFETY: aligned, and mapped until we end.
+    // SAFETY: aligned, and mapped until the process exits.
     let counter = unsafe { &*start.cast::<AtomicU64>() };
     let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
     if count < end {

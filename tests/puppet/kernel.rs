@@ -1,4 +1,4 @@
-//! What of `sys` changes the whole process, so that it cannot be tried in a thread of a test.
+//! Functions of `sys` that change the whole process, so a thread of a test cannot call them.
 
 use std::os::fd::AsRawFd;
 
@@ -8,7 +8,7 @@ use keepalive::sys::{Poller, SignalQueue, procfs, signal_process, signals};
 
 use super::{fork, pause, say, say_ready};
 
-/// Follows one child through its life.
+/// Reports the state changes of one child.
 pub(super) fn wait() -> u8 {
     let _ = signals::block_all(signals::DispositionReset::All);
     let look = |stops| wait::peek(stops).expect("peek");
@@ -38,7 +38,7 @@ fn until_in_state(pid: Pid, state: u8) {
     }
 }
 
-/// The way in which a supervisor waits.
+/// Waits for signals as the supervisor does.
 pub(super) fn queue() -> u8 {
     let inherited = signals::block_all(signals::DispositionReset::All);
     let queue = SignalQueue::new().expect("a queue");

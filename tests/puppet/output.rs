@@ -1,11 +1,11 @@
-//! What is written to stdout and stderr, byte by byte.
+//! Writes bytes to stdout and stderr.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use super::act;
 
-/// OUT TEXT or ERR TEXT, again and again, then the verb after THEN.
+/// Any number of OUT TEXT or ERR TEXT, then the verb after THEN.
 ///
 /// `\n`, `\\` and `\xHH` stand for bytes; `TEXT*N` for N times the text.
 pub(super) fn put(words: &[&str]) -> u8 {
@@ -37,10 +37,10 @@ pub(super) fn lines(count: u64, rest: &[&str]) -> u8 {
     if rest.is_empty() { 0 } else { act(rest) }
 }
 
-/// No buffer of the standard library in between, and SIGPIPE as it is.
+/// Without a buffer of the standard library, and with the inherited action of SIGPIPE.
 fn write_all(stream: &impl AsRawFd, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        // SAFETY: so many bytes may be read from there.
+        // SAFETY: the buffer has at least this many readable bytes.
         let written = unsafe { libc::write(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
         let written = usize::try_from(written).expect("the stream takes it");
         bytes = &bytes[written..];

@@ -1,11 +1,11 @@
 //! The scripted child of the tests: `puppet VERB [ARGUMENT…]`.
 //!
-//! It says on stdout what it has come to, a line each, so that no test has to guess. `ready PID` is the first line of
-//! every verb that goes on running. It starts without the Rust runtime, so that it sees what it was really given.
+//! It reports on stdout in lines, so that tests need not guess. `ready PID` is the first line of every verb that keeps
+//! running. It starts without the Rust runtime, so that it sees its attributes unchanged.
 #![no_main]
 #![expect(unsafe_code, reason = "a test program that forks and changes its credentials")]
 #![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test program that fails loudly")]
-#![expect(clippy::disallowed_methods, reason = "no supervisor, a test program: it may sleep and look at the clock")]
+#![expect(clippy::disallowed_methods, reason = "a test program, not a supervisor: it may sleep and read the clock")]
 
 mod given;
 mod kernel;
@@ -25,13 +25,13 @@ use keepalive::sys::{procfs, signals};
 
 keepalive::entry!(run);
 
-/// What a puppet that goes wrong ends with.
+/// The exit code of a puppet that fails.
 const BROKEN: u8 = 99;
-/// The longest that anything is waited for.
+/// The limit of every wait.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A pipe on whose other end somebody waits for us to be ready, or −1.
-static WHO_WAITS: AtomicI32 = AtomicI32::new(-1);
+/// A pipe to a process that waits until this one is ready, or −1.
+static READY_PIPE: AtomicI32 = AtomicI32::new(-1);
 
 fn run(arguments: Vec<OsString>) -> u8 {
     let words: Vec<String> = arguments.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
@@ -40,78 +40,77 @@ fn run(arguments: Vec<OsString>) -> u8 {
     act(&words)
 }
 
-/// As PID 1 we were started with all signals held, for an init to take them.
+/// PID 1 is started with all signals blocked, for an init.
 fn unblock_all() {
     if std::process::id() == 1 {
         let none: u64 = 0;
-        // SAFETY: a set of 8 bytes. (libc's own would leave some out.)
+        // SAFETY: a set of 8 bytes. (That of libc omits some signals.)
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8) };
     }
 }
 
 fn act(words: &[&str]) -> u8 {
     match words {
-        // Ends with CODE.
+        // Exits with CODE.
         ["exit", code] => code.parse().expect("an exit code"),
-        // Ends by SIGNAL.
+        // Dies of SIGNAL.
         ["die-of", signal] => die_of(number(signal)),
-        // Says `signal N` for every signal that it receives.
+        // Prints `signal N` for every signal that it receives.
         ["report-signals"] => report_signals(),
-        // As report-signals, and ends with CODE on SIGTERM.
+        // As report-signals, and exits with CODE on SIGTERM.
         ["end-on-term", code] => end_on_term(code.parse().expect("an exit code")),
-        // Waits until it is killed, deaf to these signals.
+        // Ignores these signals and waits until it is killed.
         ["ignore", signals @ ..] => ignore(signals),
-        // Waits for the rest of the line from stdin, says `line TEXT`, again and again until the end of the input.
+        // Prints `line TEXT` for every line of stdin until end of file.
         ["echo"] => echo(),
-        // Writes bytes: OUT TEXT, ERR TEXT, … and then does what comes after THEN.
+        // Writes bytes: OUT TEXT, ERR TEXT, … and then runs the verb after THEN.
         ["put", rest @ ..] => output::put(rest),
-        // Writes `line 00000001` to `line COUNT`, and then does REST, if any.
+        // Writes `line 00000001` to `line COUNT`, and then runs REST, if any.
         ["lines", count, rest @ ..] => output::lines(count.parse().expect("a count"), rest),
-        // Says what it was given: mask, dispositions, group, session, directory, descriptors.
+        // Prints its attributes: mask, dispositions, group, session, directory, descriptors.
         ["state"] => state(),
-        // Says what the environment tells of descriptors, and what they are.
+        // Prints the variables about descriptors, and the descriptors.
         ["given", ..] => given::given(),
-        // Answers each connection at the listening socket FD with its own id.
+        // Answers each connection to the listening socket FD with its own pid.
         ["serve", fd] => given::serve(fd),
-        // Counts in KEEPALIVE_STATE_FD, and kills itself unless it has come to END.
+        // Increments a counter in KEEPALIVE_STATE_FD, and kills itself until it reaches END.
         ["count", end] => given::count(end.parse().expect("a number")),
-        // Makes N processes that lose their parent at once, and waits until none is left but us and PID 1.
+        // Creates N orphans and waits until only this process and PID 1 are left.
         ["orphans", count] => orphans(count.parse().expect("a count")),
-        // Starts a daemon that does REST (a process in its own session, adopted by whoever is the reaper), ends with CODE
-        // when the daemon runs.
+        // Starts a daemon that runs REST (an orphan in its own session), and exits with CODE when the daemon runs.
         ["daemonise", code, rest @ ..] => daemonise(code.parse().expect("an exit code"), rest),
-        // Starts REST in its process group, and does as report-signals itself; or what comes after AND.
+        // Starts REST in its process group, and runs report-signals itself, or the verb after AND.
         ["with-companion", rest @ ..] => with_companion(rest),
-        // Joins the process group of a new child that does nothing, and does REST.
+        // Joins the process group of a new idle child, and runs REST.
         ["leave-group", rest @ ..] => leave_group(rest),
-        // On SIGUSR1 it leaves N zombies to its parent, which is stopped meanwhile, and says so; on SIGUSR2 it stops its
-        // parent and says how many of them are left.
+        // On SIGUSR1 it stops its parent, leaves N zombies to it and reports that. On SIGUSR2 it stops its parent and
+        // reports how many zombies are left.
         ["zombies", count] => zombies(count.parse().expect("a count")),
-        // Starts REST in a process group of its own, in the same session, and waits until it is killed.
+        // Starts REST in its own process group, in the same session, and waits until it is killed.
         ["with-stray", rest @ ..] => with_stray(rest),
-        // Does REST as another user.
+        // Runs REST as another user.
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
-        // Changes something and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
+        // Changes attributes and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
         ["with", rest @ ..] => with(rest),
-        // Starts a program, says `started PID`, ends at the next line of stdin.
+        // Starts a program, prints `started PID`, and exits at the next line of stdin.
         ["parent", program @ ..] => parent(program),
-        // Asks sys about children and says what it answers.
+        // Prints the results of the wait functions of sys.
         ["sys-wait"] => kernel::wait(),
-        // Ends with the number of the next descriptor that is opened.
+        // Exits with the number of the next descriptor that is opened.
         ["sys-descriptor"] => kernel::next_descriptor(),
-        // As report-signals, with every signal reset and taken from a descriptor.
+        // As report-signals, with every signal reset and read from a descriptor.
         ["sys-queue"] => kernel::queue(),
-        // A shell with job control that runs one job on the terminal; it is told what to do on descriptor 3.
+        // A shell with job control that runs one job on the terminal and reads commands from descriptor 3.
         ["shell", program @ ..] => shell::shell(program),
-        // Does REST when SIGUSR1 comes.
+        // Runs REST on SIGUSR1.
         ["on-signal", rest @ ..] => ready::on_signal(rest),
-        // Writes to descriptor FD (`%` is an end of line): TEXT, TEXT, … and then does what comes after THEN.
+        // Writes to descriptor FD (`%` is a newline): TEXT, TEXT, … and then runs the verb after THEN.
         ["write-to", fd, rest @ ..] => ready::write_to(fd, rest),
-        // Makes FILE and does REST.
+        // Creates FILE and runs REST.
         ["make", path, rest @ ..] => ready::make(path, rest),
         // Listens at ADDRESS and gives these answers.
         ["serve", address, answers @ ..] => ready::serve(address, answers),
-        // Does what keepalive does when it finds a bug in itself; the reason goes to FILE, too.
+        // Panics as keepalive does; the reason also goes to FILE.
         ["panic", file] => {
             keepalive::logs::panic_hook::install(std::path::PathBuf::from(file).leak());
             panic!("on purpose");
@@ -130,12 +129,12 @@ fn say(line: &str) {
 
 fn say_ready() {
     say(&format!("ready {}", std::process::id()));
-    let who_waits = WHO_WAITS.swap(-1, Ordering::Relaxed);
-    if who_waits >= 0 {
+    let ready_pipe = READY_PIPE.swap(-1, Ordering::Relaxed);
+    if ready_pipe >= 0 {
         // SAFETY: a byte, for a descriptor that was left open for this.
-        unsafe { libc::write(who_waits, b"x".as_ptr().cast(), 1) };
+        unsafe { libc::write(ready_pipe, b"x".as_ptr().cast(), 1) };
         // SAFETY: as above; nothing else uses it any more.
-        unsafe { libc::close(who_waits) };
+        unsafe { libc::close(ready_pipe) };
     }
 }
 
@@ -151,7 +150,7 @@ fn pause() -> u8 {
 }
 
 fn die_of(signal: i32) -> u8 {
-    // Perhaps we were started with it ignored.
+    // The signal may be ignored from the start.
     // SAFETY: plain numbers.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     // SAFETY: plain numbers.
@@ -172,7 +171,7 @@ fn report_signals() -> u8 {
     say_ready();
     loop {
         let signal = next_signal();
-        // A companion's end is nobody's message.
+        // The exit of a companion is not reported.
         if signal != Signal::CHLD {
             say(&format!("signal {}", signal.number()));
         }
@@ -198,10 +197,10 @@ fn ignore(numbers: &[&str]) -> u8 {
 }
 
 fn ignore_signal(number: i32) {
-    // The kernel's struct sigaction: the handler, and nothing else. (libc's own refuses some signals.)
+    // The kernel's struct sigaction with only the handler. (That of libc rejects some signals.)
     let action = [libc::SIG_IGN, 0, 0, 0, 0, 0, 0, 0];
     let none = std::ptr::null::<usize>();
-    // SAFETY: the structure is as large as the kernel's at least.
+    // SAFETY: the structure is at least as large as that of the kernel.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), none, 8) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
@@ -232,7 +231,7 @@ fn state() -> u8 {
     0
 }
 
-/// Those that were there when we were executed: ours are close-on-exec.
+/// The inherited descriptors; those of the puppet are close-on-exec.
 fn open_descriptors() -> String {
     let open: Vec<String> = (0..64).filter(was_given).map(|fd| fd.to_string()).collect();
     open.join(",")
@@ -244,7 +243,7 @@ fn was_given(fd: &i32) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
-/// fork(2): the child does `child` and ends with what it gives back.
+/// fork(2): the child runs `child` and exits with its result.
 fn fork(child: impl FnOnce() -> u8) -> i32 {
     // SAFETY: this program has one thread.
     match unsafe { libc::fork() } {
@@ -295,13 +294,13 @@ fn orphans(count: usize) -> u8 {
     }
 }
 
-/// We wait until the daemon says that it is ready, or has ended without.
+/// Waits until the daemon is ready or has exited.
 fn daemonise(code: u8, rest: &[&str]) -> u8 {
     let (read_end, write_end) = nix::unistd::pipe().expect("a pipe");
     let middle = fork(|| {
         nix::unistd::setsid().expect("a session");
         fork(|| {
-            WHO_WAITS.store(write_end.as_raw_fd(), Ordering::Relaxed);
+            READY_PIPE.store(write_end.as_raw_fd(), Ordering::Relaxed);
             act(rest)
         });
         0
@@ -371,7 +370,7 @@ fn as_user(id: u32, rest: &[&str]) -> u8 {
 fn with(words: &[&str]) -> u8 {
     let dashes = words.iter().position(|word| *word == "--").expect("--");
     let (changes, program) = words.split_at(dashes);
-    // Whatever the test itself was started with is not of interest.
+    // Descriptors of the test itself do not matter.
     // SAFETY: plain numbers; nothing here owns a descriptor.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     for change in changes {
@@ -385,7 +384,7 @@ fn change_one(what: &str, value: i32) {
     match what {
         "block" => {
             let set: u64 = 1 << (value - 1);
-            // SAFETY: a set of 8 bytes. (libc's own would refuse some.)
+            // SAFETY: a set of 8 bytes. (That of libc rejects some signals.)
             unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const set, 0, 8) };
         }
         "ignore" => ignore_signal(value),

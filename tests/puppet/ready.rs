@@ -1,4 +1,4 @@
-//! What makes the puppet ready, in the eyes of others.
+//! Verbs that make the puppet ready for probes and readiness descriptors.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use keepalive::sys::signals;
 
 use crate::{act, next_signal, say, say_ready};
 
-/// Does REST when SIGUSR1 comes; ends with 0 on SIGTERM.
+/// Runs REST on SIGUSR1; exits with 0 on SIGTERM.
 pub(crate) fn on_signal(rest: &[&str]) -> u8 {
     let _ = signals::block_all(signals::DispositionReset::SigchldOnly);
     say_ready();
@@ -23,7 +23,7 @@ pub(crate) fn on_signal(rest: &[&str]) -> u8 {
     }
 }
 
-/// Writes to descriptor FD what comes before THEN, each word with what stands for an end of line in it; closes it; does REST.
+/// Writes the words before THEN to descriptor FD, with `%` as a newline, closes it, and runs REST.
 pub(crate) fn write_to(fd: &str, words: &[&str]) -> u8 {
     let then = words.iter().position(|word| *word == "THEN").expect("THEN");
     let (texts, rest) = words.split_at(then);
@@ -36,14 +36,14 @@ pub(crate) fn write_to(fd: &str, words: &[&str]) -> u8 {
     act(rest.split_first().expect("THEN").1)
 }
 
-/// Makes a file and does REST.
+/// Creates a file and runs REST.
 pub(crate) fn make(path: &str, rest: &[&str]) -> u8 {
     File::create(path).expect("a file");
     act(rest)
 }
 
-/// Listens at ADDRESS and says what it is asked; gives these answers, one after the other and the last for ever: a status,
-/// `nonsense`, or `nothing` for none at all.
+/// Listens on ADDRESS, prints the requests, and sends these answers in order, repeating the last one: a status,
+/// `nonsense`, or `nothing` for no answer.
 pub(crate) fn serve(address: &str, answers: &[&str]) -> u8 {
     let listener = TcpListener::bind(address).expect("the address");
     say("listening");
@@ -63,14 +63,14 @@ pub(crate) fn serve(address: &str, answers: &[&str]) -> u8 {
         };
         client.write_all(&[b'.'; 1 << 12]).ok();
         client.shutdown(Shutdown::Write).ok();
-        // Who closes without having read all resets the connection.
+        // Closing with unread data resets the connection.
         let end = client.read(&mut [0]);
         say(&format!("answered {answer} {}", if end.is_ok() { "in peace" } else { "in vain" }));
     }
     0
 }
 
-/// In one line.
+/// The request in one line.
 fn request(client: &mut TcpStream) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|length| length > 0) {

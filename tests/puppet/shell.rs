@@ -1,16 +1,17 @@
-//! What a shell with job control does for one job, as the manual of glibc has it in "Implementing a Job Control Shell".
+//! A shell with job control for one job, by "Implementing a Job Control Shell" in the manual of glibc.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::FromRawFd;
 
 use super::{execute, fork, say};
 
-/// Where it is told what to do: `fg`, `bg`.
+/// The descriptor for commands: `fg`, `bg`.
 const CONTROL: i32 = 3;
 
 /// Becomes the leader of a session with the terminal on stdin and runs `program` as a job on it.
 ///
-/// Says `stopped N, terminal: WHOSE` when the job was stopped by signal N and who had the terminal then, `ended N` with its exit code when it has ended.
+/// Prints `stopped N, terminal: OWNER` when signal N has stopped the job, and `ended N` with its exit code when it has
+/// exited.
 pub(super) fn shell(program: &[&str]) -> u8 {
     // SAFETY: takes nothing.
     unsafe { libc::setsid() };
@@ -24,11 +25,11 @@ pub(super) fn shell(program: &[&str]) -> u8 {
         enter_foreground();
         // SAFETY: SIG_DFL is a valid disposition.
         unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
-        // SAFETY: ours alone; the job must not have it.
+        // SAFETY: only this process uses it; the job must not inherit it.
         unsafe { libc::close(CONTROL) };
         execute(program)
     });
-    // SAFETY: nobody else in this process uses it.
+    // SAFETY: nothing else in this process uses it.
     let control = unsafe { std::fs::File::from_raw_fd(CONTROL) };
     let mut control = BufReader::new(control).lines();
     while let Some(signal) = wait_until_stopped(job) {
@@ -66,7 +67,7 @@ fn set_foreground(group: i32) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// The signal that stopped it; `None` when it has ended.
+/// The signal that stopped it; `None` if it has exited.
 fn wait_until_stopped(job: i32) -> Option<i32> {
     let mut status = 0;
     // SAFETY: `status` is writable.

@@ -1,4 +1,4 @@
-//! What `make run` starts, used as a newcomer would: watched for a while, then stopped.
+//! The quickstart of `make run`, used as a newcomer would: watched for a while, then stopped.
 
 #![expect(
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ use std::process::Command;
 use port::ReservedPort;
 use terminal::{CTRL_C, Terminal};
 
-/// The quickstart on a terminal, with a directory for temporary files and ports of its own.
+/// The quickstart on a terminal, with its own temporary directory and its own ports.
 struct Quickstart {
     terminal: Terminal,
     temporary: TemporaryDirectory,
@@ -47,14 +47,14 @@ impl Drop for TemporaryDirectory {
 }
 
 impl Quickstart {
-    /// `number` tells the tests of this program apart; `path` comes before the directories of `PATH`.
+    /// `number` is unique in this program; `path` comes before the directories of `PATH`.
     fn start(number: u32, path: &str) -> Self {
         let temporary = TemporaryDirectory::new(number);
         let keepalive = std::env::var_os("KEEPALIVE_DIST").unwrap_or_else(|| env!("CARGO_BIN_EXE_keepalive").into());
-        // The last digit is the instance's.
+        // The last digit is the number of the instance.
         let ports = ReservedPort::pair();
         let terminal = Terminal::start(
-            // A session with the terminal as its own, as a shell has it: so that Ctrl-C means something.
+            // A session with a controlling terminal, as a shell has it, so that Ctrl-C sends a signal.
             Command::new("setsid")
                 .args(["--ctty", "sh"])
                 .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/run.sh"))
@@ -73,14 +73,14 @@ impl Quickstart {
         }
     }
 
-    /// Everything stops in order, says so, and nothing is left.
+    /// Checks that all services stop in order, report it, and leave no file.
     #[track_caller]
     fn expect_the_ordered_stop(self) {
         let Self { terminal, temporary, _ports } = self;
         let (code, screen) = terminal.wait_for_end();
         assert_eq!(code, Some(0), "{screen}");
         let position = |text: &str| screen.find(text).unwrap_or_else(|| panic!("`{text}` in\n{screen}"));
-        // The worker may just have been between two runs.
+        // The worker may be between two runs.
         let worker = screen.find("worker: asked to stop").unwrap_or_default();
         let web = position("web.0: asked to stop").min(position("web.1: asked to stop"));
         assert!(worker < web && web < position("Stopped in order, exit code 0."), "{screen}");
@@ -90,16 +90,16 @@ impl Quickstart {
 }
 
 #[test]
-fn ctrl_c_stops_the_quickstart_in_order_and_leaves_nothing_behind() {
+fn ctrl_c_stops_the_quickstart_in_order_without_leftovers() {
     let mut quickstart = Quickstart::start(0, "");
     quickstart.wait_until_it_works();
     quickstart.terminal.type_in(CTRL_C);
     quickstart.expect_the_ordered_stop();
 }
 
-/// make passes SIGTERM on to what it runs, and to nothing else.
+/// make forwards SIGTERM only to its direct child.
 #[test]
-fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
+fn sigterm_to_the_script_stops_the_quickstart_in_order() {
     let mut quickstart = Quickstart::start(1, "");
     quickstart.wait_until_it_works();
     let script = quickstart.terminal.program.id().to_string();
@@ -108,7 +108,7 @@ fn sigterm_to_the_script_stops_the_quickstart_in_order_too() {
 }
 
 #[test]
-fn without_namespaces_it_says_so_and_runs_as_a_subreaper() {
+fn without_namespaces_the_script_warns_and_keepalive_runs_as_a_subreaper() {
     let programs = TemporaryDirectory::new(3);
     std::os::unix::fs::symlink("/bin/false", programs.0.join("unshare")).unwrap();
     let mut quickstart = Quickstart::start(2, &format!("{}:", programs.0.display()));

@@ -1,8 +1,8 @@
-//! Chance that can be repeated: all of a run follows from one seed.
+//! Reproducible random numbers: a run depends only on its seed.
 
 use std::time::Duration;
 
-/// xorshift64*, another generator than the supervisor's own, so that the two cannot go in step.
+/// xorshift64*. The supervisor uses a different generator, so that the two are not correlated.
 #[derive(Clone, Debug)]
 pub(crate) struct Chance(u64);
 
@@ -41,7 +41,7 @@ impl Chance {
         choices[position].clone()
     }
 
-    /// Up to `limit`, with a fair share of the extremes and of short ones.
+    /// A duration up to `limit`; the extremes and short durations are frequent.
     pub(crate) fn up_to(&mut self, limit: Duration) -> Duration {
         let nanoseconds = limit.as_nanos() as u64;
         match self.below(8) {

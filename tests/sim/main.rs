@@ -1,9 +1,9 @@
-//! The supervisor in a world without a kernel.
+//! Runs the supervisor in a simulation without a kernel.
 //!
-//! `seeds` runs it against random plans, processes, operators and accidents in virtual time and checks the rules after
-//! every step; the same seed gives the same run. `scenarios` are written by hand, each quoting the rule that it pins.
+//! `seeds` runs it with random plans, processes, operators and failures in virtual time and checks the rules after
+//! every step; the same seed gives the same run. `scenarios` are written by hand, and each of them quotes its rule.
 //!
-//! `SEEDS=n` runs so many seeds, `SEED=x` a single one with its whole trace.
+//! `SEEDS=n` runs n seeds; `SEED=x` runs a single seed and prints its whole trace.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -11,7 +11,7 @@
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
-    reason = "a test fails by panicking, and prints what it has found"
+    reason = "a test fails by panicking and prints the failure"
 )]
 
 mod chance;

@@ -1,4 +1,4 @@
-//! What comes from outside: operators, signals, shortages, at random and at the worst moments.
+//! Requests of operators, signals and resource shortages, at random and at critical moments.
 
 use std::ffi::CString;
 use std::rc::Rc;
@@ -14,25 +14,32 @@ use crate::world::World;
 #[derive(Debug)]
 pub(crate) struct Operator {
     chance: Chance,
-    /// What is in force, as far as is known.
+    /// The current plan, as far as the operator knows.
     plan: Rc<Plan>,
     services: Vec<u32>,
     next_request: u64,
-    /// One in so many moments is taken to interfere.
-    nerves: u64,
-    /// How often it may still interfere.
-    patience: u32,
+    /// The operator interferes at one of this many critical moments.
+    interference_interval: u64,
+    /// The number of times that the operator may still interfere.
+    remaining_interferences: u32,
 }
 
 impl Operator {
     pub(crate) fn new(plan: &Rc<Plan>, mut chance: Chance) -> Self {
-        let nerves = chance.pick(&[u64::MAX, 200, 30, 8]);
-        let patience = chance.pick(&[20, 100, 300]);
+        let interference_interval = chance.pick(&[u64::MAX, 200, 30, 8]);
+        let remaining_interferences = chance.pick(&[20, 100, 300]);
         let services = plan.services.iter().map(|service| service.instances).collect();
-        Self { chance, plan: Rc::clone(plan), services, next_request: 0, nerves, patience }
+        Self {
+            chance,
+            plan: Rc::clone(plan),
+            services,
+            next_request: 0,
+            interference_interval,
+            remaining_interferences,
+        }
     }
 
-    /// Writes down what is to come from outside until `horizon`, the end included.
+    /// Schedules all external events until `horizon`, including the shutdown.
     pub(crate) fn plan(&mut self, world: &mut World, horizon: Duration) {
         let start = world.now;
         let most = self.chance.pick(&[0, 3, 20, 60]);
@@ -41,38 +48,38 @@ impl Operator {
             let burst = if self.chance.one_in(5) { 1 + self.chance.below(5) } else { 1 };
             for _ in 0..burst {
                 let event = self.random_event();
-                world.plan_outside(at, event);
+                world.schedule_event(at, event);
             }
         }
         let shortages = self.chance.pick(&[0, 0, 1, 5]);
         for _ in 0..shortages {
             let at = start + self.chance.up_to(horizon);
-            world.plan_shortage(at, self.chance.millis(1, 60_000));
+            world.schedule_shortage(at, self.chance.millis(1, 60_000));
         }
-        self.plan_end(world, start + horizon);
+        self.schedule_shutdown(world, start + horizon);
     }
 
-    /// Signals go on until they have helped: a third one comes after any shutdown timeout.
-    fn plan_end(&mut self, world: &mut World, at: Mono) {
+    /// The third signal comes after every possible shutdown timeout.
+    fn schedule_shutdown(&mut self, world: &mut World, at: Mono) {
         let event = if self.chance.one_in(4) { self.request(Request::Shutdown) } else { Event::Signal(Signal::TERM) };
-        world.plan_outside(at, event);
+        world.schedule_event(at, event);
         if self.chance.one_in(3) {
-            world.plan_outside(at + self.chance.up_to(Duration::from_secs(12)), Event::Signal(Signal::INT));
+            world.schedule_event(at + self.chance.up_to(Duration::from_secs(12)), Event::Signal(Signal::INT));
         }
         for hours in [12, 13] {
-            world.plan_outside(at + Duration::from_secs(hours * 3_600), Event::Signal(Signal::TERM));
+            world.schedule_event(at + Duration::from_secs(hours * 3_600), Event::Signal(Signal::TERM));
         }
     }
 
-    /// Interferes right after the supervisor has done something, now and then.
-    pub(crate) fn watch(&mut self, world: &mut World, action: &Action) {
+    /// Sometimes schedules an event right after an action of the supervisor.
+    pub(crate) fn interfere_after(&mut self, world: &mut World, action: &Action) {
         if let Action::ApplyConfig(plan) = action {
             self.plan = Rc::clone(plan);
         }
         if let Action::LoadConfig { .. } = action {
             world.write_config(self.configuration());
         }
-        let delicate = match action {
+        let is_critical = match action {
             Action::Spawn { .. } | Action::Exit(_) => false,
             Action::Signal { scope, .. } => matches!(scope, Scope::Leftovers) || self.chance.one_in(3),
             Action::SignalAll { .. }
@@ -94,13 +101,17 @@ impl Operator {
                 _ => true,
             },
         };
-        if !delicate || self.patience == 0 || self.nerves == u64::MAX || !self.chance.one_in(self.nerves) {
+        if !is_critical
+            || self.remaining_interferences == 0
+            || self.interference_interval == u64::MAX
+            || !self.chance.one_in(self.interference_interval)
+        {
             return;
         }
-        self.patience -= 1;
+        self.remaining_interferences -= 1;
         let at = world.now + if self.chance.one_in(2) { Duration::ZERO } else { self.chance.millis(0, 400) };
         let event = self.random_event();
-        world.plan_outside(at, event);
+        world.schedule_event(at, event);
     }
 
     fn random_event(&mut self) -> Event {
@@ -135,7 +146,7 @@ impl Operator {
         }
     }
 
-    /// Another configuration: some services get another command, or another idea of what is stable.
+    /// A new configuration: some services get another command or another `min_uptime`.
     fn configuration(&mut self) -> Plan {
         let mut plan = Plan::clone(&self.plan);
         for service in plan.services.iter_mut().filter(|service| service.kind == Kind::Service) {

@@ -1,4 +1,4 @@
-//! Plans: drawn by lot for the simulation, written by hand for the scenarios.
+//! Plans: random ones for the simulation, fixed ones for the scenarios.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,14 +12,14 @@ use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
 use crate::chance::Chance;
 
-/// A service as the defaults of the configuration file have it, but for the jitter.
+/// A service with the defaults of the configuration file, except for the jitter.
 pub(crate) fn service(name: &str) -> Service {
     let mut service = Service::new(name, process());
     service.restart.backoff.jitter = 0.0;
     service
 }
 
-/// A oneshot as the defaults of the configuration file have it.
+/// A oneshot with the defaults of the configuration file, except for the jitter.
 pub(crate) fn oneshot(name: &str) -> Service {
     Service { kind: Kind::Oneshot, ..service(name) }
 }
@@ -40,29 +40,29 @@ fn process() -> Process {
     Process::new(Box::new([Template::Fixed(c"puppet".to_owned())]))
 }
 
-/// Longer than any run lasts: for timeouts that are never to come.
-pub(crate) const AGES: Duration = Duration::from_secs(40 * 365 * 86_400);
+/// Longer than any run, for timeouts that never expire.
+pub(crate) const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(40 * 365 * 86_400);
 
-/// A plan drawn by lot.
+/// A random plan.
 pub(crate) fn random(chance: &mut Chance) -> Plan {
     let most = chance.pick(&[1, 2, 3, 5, 8, 12]);
     let count = 1 + chance.below(most);
     let mut services: Vec<_> = (0..count).map(|index| random_service(chance, index as u32)).collect();
     if chance.one_in(4) {
-        // Most of it waits for an operator.
+        // Most services start only if an operator starts them.
         for service in services.iter_mut().skip(1) {
             service.autostart = chance.one_in(4);
         }
     }
     if chance.one_in(2) {
-        // One that goes on and on, come what may.
+        // No exit of a service shuts keepalive down.
         for service in &mut services {
             (service.on_failure, service.on_success) = (ExitAction::Ignore, ExitAction::Ignore);
         }
     }
     let shutdown_timeout = match chance.below(10) {
         0 => Duration::ZERO,
-        1 => AGES,
+        1 => UNREACHABLE_TIMEOUT,
         2 => Duration::MAX,
         3 => chance.millis(0, 500),
         _ => chance.millis(1_000, 30_000),
@@ -93,12 +93,12 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             signal: chance.pick(&[Signal::TERM, Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1]),
             delay: match chance.below(6) {
                 0 => chance.millis(1, 3_000),
-                1 if chance.one_in(6) => AGES,
+                1 if chance.one_in(6) => UNREACHABLE_TIMEOUT,
                 _ => Duration::ZERO,
             },
             timeout: match chance.below(8) {
                 0 => Duration::ZERO,
-                1 => AGES,
+                1 => UNREACHABLE_TIMEOUT,
                 _ => chance.millis(1, 8_000),
             },
             kill_mode: chance.pick(&[KillMode::Mixed, KillMode::Mixed, KillMode::Group, KillMode::Process]),
@@ -106,7 +106,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         process: Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() },
         ready,
         ready_timeout: match chance.below(8) {
-            0 => AGES,
+            0 => UNREACHABLE_TIMEOUT,
             1..=3 => chance.millis(1, 5_000),
             _ => Duration::from_secs(30),
         },
@@ -119,7 +119,7 @@ fn random_ready(chance: &mut Chance) -> Ready {
     match chance.below(12) {
         0 => Ready::Delay(Duration::ZERO),
         1 => Ready::Delay(chance.millis(1, 3_000)),
-        2 if chance.one_in(6) => Ready::Delay(AGES),
+        2 if chance.one_in(6) => Ready::Delay(UNREACHABLE_TIMEOUT),
         3..=5 => Ready::Notify,
         6 => Ready::Ipc,
         7 => Ready::Fd(3),
@@ -161,7 +161,12 @@ fn random_restart(chance: &mut Chance) -> Restart {
             RestartPolicy::Never,
         ]),
         delay: chance.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_millis(7), Duration::from_secs(3)]),
-        min_uptime: chance.pick(&[Duration::ZERO, Duration::from_millis(500), Duration::from_secs(10), AGES]),
+        min_uptime: chance.pick(&[
+            Duration::ZERO,
+            Duration::from_millis(500),
+            Duration::from_secs(10),
+            UNREACHABLE_TIMEOUT,
+        ]),
         backoff: Backoff {
             initial: Duration::from_millis(initial),
             factor: chance.pick(&[1.0, 1.5, 2.0, 10.0]),

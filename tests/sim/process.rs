@@ -1,66 +1,66 @@
-//! A simulated process: what it hears, and what it does about it.
+//! A simulated process and its reactions to signals.
 
 use std::time::Duration;
 
 use keepalive::model::{ExitStatus, Pid, RunId, Signal};
 
-use crate::puppet::{Habits, Stops};
+use crate::puppet::{Habits, StopExit};
 
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: Pid,
-    /// `None`: it has left its group and session.
+    /// `None` if it has left its group and session.
     pub(crate) run: Option<RunId>,
     pub(crate) habits: Habits,
-    /// A signal that asked it to end while it was stopped.
-    pub(crate) unheard: Option<Signal>,
+    /// A stop signal that arrived while it was stopped.
+    pub(crate) pending_stop_signal: Option<Signal>,
     pub(crate) stopped: bool,
-    /// Dead and not reaped: main processes alone, all others are reaped as they die.
+    /// The exit status if it is dead and not reaped. Only a main process becomes a zombie.
     pub(crate) zombie: Option<ExitStatus>,
 }
 
-/// What a signal is to whoever gets it.
+/// The effect of a signal on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum SignalEffect {
     Kill,
     Stop,
     Continue,
-    /// It asks to end.
+    /// A stop signal.
     End,
     Other,
 }
 
 impl Process {
-    /// Whether, when and how a signal ends it.
-    pub(crate) fn hear(&mut self, signal: Signal, meaning: Meaning) -> Option<(Duration, ExitStatus)> {
+    /// The delay and the status with which the signal ends it, if it does.
+    pub(crate) fn receive(&mut self, signal: Signal, effect: SignalEffect) -> Option<(Duration, ExitStatus)> {
         if self.zombie.is_some() {
             return None;
         }
-        match meaning {
-            Meaning::Kill => self.habits.on_kill.map(|delay| (delay, ExitStatus::Signal(signal))),
-            Meaning::Stop => {
+        match effect {
+            SignalEffect::Kill => self.habits.on_kill.map(|delay| (delay, ExitStatus::Signal(signal))),
+            SignalEffect::Stop => {
                 self.stopped = true;
                 None
             }
-            Meaning::Continue => {
+            SignalEffect::Continue => {
                 self.stopped = false;
-                self.unheard.take().and_then(|signal| self.obey(signal))
+                self.pending_stop_signal.take().and_then(|signal| self.exit_after_stop_signal(signal))
             }
-            Meaning::End if self.stopped => {
-                self.unheard = Some(signal);
+            SignalEffect::End if self.stopped => {
+                self.pending_stop_signal = Some(signal);
                 None
             }
-            Meaning::End => self.obey(signal),
-            Meaning::Other if self.stopped => None,
-            Meaning::Other => self.habits.fragile.then_some((Duration::ZERO, ExitStatus::Signal(signal))),
+            SignalEffect::End => self.exit_after_stop_signal(signal),
+            SignalEffect::Other if self.stopped => None,
+            SignalEffect::Other => self.habits.fragile.then_some((Duration::ZERO, ExitStatus::Signal(signal))),
         }
     }
 
-    fn obey(&self, signal: Signal) -> Option<(Duration, ExitStatus)> {
+    fn exit_after_stop_signal(&self, signal: Signal) -> Option<(Duration, ExitStatus)> {
         let (delay, how) = self.habits.on_stop?;
         let status = match how {
-            Stops::OfTheSignal => ExitStatus::Signal(signal),
-            Stops::With(status) => status,
+            StopExit::BySignal => ExitStatus::Signal(signal),
+            StopExit::With(status) => status,
         };
         Some((delay, status))
     }

@@ -1,4 +1,4 @@
-//! One seed: a plan, a world, an operator, the real supervisor, and somebody who checks all of it.
+//! Runs one seed: a plan, a world, an operator, the real supervisor and the checker.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,59 +17,59 @@ use crate::plans;
 use crate::trace::{Keep, Trace};
 use crate::world::World;
 
-/// After so many steps the end is brought about, whatever the horizon was: crash loops make many.
-const STEPS: u64 = 4_000;
-/// An end that takes more is no end.
-const STEPS_OF_THE_END: u64 = 40_000;
+/// After this many steps the shutdown begins even before the horizon, because crash loops cause many steps.
+const MAX_STEPS_BEFORE_SHUTDOWN: u64 = 4_000;
+/// A run with more steps does not terminate.
+const MAX_STEPS: u64 = 40_000;
 
-/// What a run has shown.
+/// The statistics of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) simulated: Duration,
     pub(crate) steps: u64,
-    /// How often which kind of thing was done.
-    pub(crate) deeds: BTreeMap<String, u64>,
+    /// The number of occurrences of each situation.
+    pub(crate) situations: BTreeMap<String, u64>,
 }
 
 impl Totals {
     pub(crate) fn add(&mut self, other: &Self) {
         self.simulated += other.simulated;
         self.steps += other.steps;
-        for (deed, count) in &other.deeds {
-            *self.deeds.entry(deed.clone()).or_default() += count;
+        for (situation, count) in &other.situations {
+            *self.situations.entry(situation.clone()).or_default() += count;
         }
     }
 
     fn count_event(&mut self, event: &Event) {
         let kind = match event {
-            Event::Ready { source, .. } => first_word("ready by", source),
-            event => first_word("event", event),
+            Event::Ready { source, .. } => variant_name("ready by", source),
+            event => variant_name("event", event),
         };
-        *self.deeds.entry(kind).or_default() += 1;
+        *self.situations.entry(kind).or_default() += 1;
     }
 
     fn count(&mut self, action: &Action) {
-        let deed = match action {
+        let situation = match action {
             Action::WriteJournal(JournalEntry { event: JournalEvent::Transition { from, to, .. }, .. }) => {
                 format!("{} → {}", from.as_str(), to.as_str())
             }
             Action::WriteJournal(JournalEntry { event: JournalEvent::ShutdownStarted { cause }, .. }) => {
-                first_word("draining", cause)
+                variant_name("draining", cause)
             }
             Action::WriteJournal(JournalEntry { event: JournalEvent::ShutdownForced { signal }, .. }) => {
                 format!("forced by signal: {}", signal.is_some())
             }
-            Action::WriteJournal(JournalEntry { event, .. }) => first_word("fact", event),
-            Action::Signal { scope, signal: Signal::KILL, .. } => first_word("kill", scope),
-            Action::Reply { result: Err(refusal), .. } => first_word("refusal", refusal),
-            action => first_word("action", action),
+            Action::WriteJournal(JournalEntry { event, .. }) => variant_name("journal", event),
+            Action::Signal { scope, signal: Signal::KILL, .. } => variant_name("kill", scope),
+            Action::Reply { result: Err(refusal), .. } => variant_name("refusal", refusal),
+            action => variant_name("action", action),
         };
-        *self.deeds.entry(deed).or_default() += 1;
+        *self.situations.entry(situation).or_default() += 1;
     }
 }
 
 /// The name of a variant.
-fn first_word(kind: &str, value: &impl Debug) -> String {
+fn variant_name(kind: &str, value: &impl Debug) -> String {
     let text = format!("{value:?}");
     let name = text.split([' ', '(']).next().unwrap_or_default();
     format!("{kind} {name}")
@@ -111,20 +111,20 @@ struct Run {
     begun: Mono,
     totals: Totals,
     over: bool,
-    /// Most milliseconds by which the supervisor is woken late.
-    sloth: u64,
-    /// So many actions are done in a turn.
+    /// The supervisor wakes up late by up to this many milliseconds.
+    max_delay_millis: u64,
+    /// The number of actions that are performed in a turn.
     budget: u32,
-    /// So many more in this one.
+    /// The number of actions left in this turn.
     left: u32,
 }
 
-/// What comes after some actions.
+/// The next step after some actions.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// The budget is spent: what has happened meanwhile comes first.
+    /// The budget is spent, so events come first.
     Busy,
-    /// There are no more.
+    /// There are no more actions.
     Sleep {
         until: Option<Mono>,
     },
@@ -139,7 +139,7 @@ impl Run {
         let longest = chance.pick(&[Duration::from_secs(2), Duration::from_secs(60), hour, 48 * hour]);
         let horizon = chance.up_to(longest);
         operator.plan(&mut world, horizon);
-        let sloth = chance.pick(&[0, 0, 5, 3_000]);
+        let max_delay_millis = chance.pick(&[0, 0, 5, 3_000]);
         let budget = chance.pick(&[u32::MAX, u32::MAX, u32::MAX, 1, 2, 7, 64]);
         Self {
             supervisor: Supervisor::new(Rc::clone(plan), seed),
@@ -151,93 +151,93 @@ impl Run {
             chance,
             totals: Totals::default(),
             over: false,
-            sloth,
+            max_delay_millis,
             budget,
             left: 0,
         }
     }
 
     fn finish(mut self) -> Result<Totals, Violation> {
-        self.hear(Event::Boot)?;
-        let mut hurried = false;
+        self.handle(Event::Boot)?;
+        let mut is_ending = false;
         while !self.over {
-            if self.totals.steps > STEPS && !hurried {
-                hurried = true;
+            if self.totals.steps > MAX_STEPS_BEFORE_SHUTDOWN && !is_ending {
+                is_ending = true;
                 self.operator.plan(&mut self.world, Duration::ZERO);
             }
-            if self.totals.steps > STEPS_OF_THE_END {
-                return Err(Violation("it does not come to an end".into()));
+            if self.totals.steps > MAX_STEPS {
+                return Err(Violation("the run does not terminate".into()));
             }
             self.turn()?;
         }
-        self.after_the_end()?;
+        self.check_after_exit()?;
         self.totals.simulated = self.world.now.since(self.begun);
         Ok(self.totals)
     }
 
-    /// As the loop of the runtime has it: does what waits to be done, as far as the budget allows; sleeps if that was
-    /// all; takes in what has happened, doing at once what follows, as far as the budget still allows.
+    /// Works as the event loop of the runtime: performs pending actions within the budget, sleeps if there are no more,
+    /// and handles events, each followed by its actions within the budget.
     fn turn(&mut self) -> Result<(), Violation> {
         self.left = self.budget;
-        match self.act()? {
+        match self.perform_actions()? {
             Next::Over => return Ok(()),
             Next::Busy => self.while_busy(),
             Next::Sleep { until } => self.sleep(until)?,
         }
-        while let Some(events) = self.world.happen() {
+        while let Some(events) = self.world.next_events() {
             for event in events {
-                self.hear(event)?;
-                if matches!(self.act()?, Next::Over) {
+                self.handle(event)?;
+                if matches!(self.perform_actions()?, Next::Over) {
                     return Ok(());
                 }
             }
-            // Deaths and signals come in batches, too.
+            // Deaths and signals also come in batches.
             if self.left == 0 && self.chance.one_in(3) {
                 break;
             }
         }
-        self.hear(Event::Tick)?;
-        self.act().map(drop)
+        self.handle(Event::Tick)?;
+        self.perform_actions().map(drop)
     }
 
-    /// Until something is due.
+    /// Advances the time to the next occurrence or deadline.
     fn sleep(&mut self, until: Option<Mono>) -> Result<(), Violation> {
-        self.trace.borrow_mut().waits(self.world.now, until);
-        self.checker.turn_ended(until, self.supervisor.view(), &self.world)?;
+        self.trace.borrow_mut().record_wait(self.world.now, until);
+        self.checker.check_before_wait(until, self.supervisor.view(), &self.world)?;
         let wake = until.into_iter().chain(self.world.next()).min();
         let Some(mut wake) = wake.filter(|wake| *wake < NEVER) else {
-            return Err(Violation("nothing will ever happen again, and no exit".into()));
+            return Err(Violation("no event and no deadline will follow, but the supervisor has not exited".into()));
         };
         let spurious = self.chance.one_in(10);
         if spurious && wake > self.world.now {
             wake = self.world.now + self.chance.up_to(wake.since(self.world.now));
         } else if self.chance.one_in(4) {
-            wake = wake + self.chance.millis(0, self.sloth);
+            wake = wake + self.chance.millis(0, self.max_delay_millis);
         }
         self.world.now = self.world.now.max(wake);
-        self.checker.turn_begins(self.world.now, until);
+        self.checker.on_wake(self.world.now, until);
         Ok(())
     }
 
-    /// Actions still wait, and what was done has taken its time.
+    /// Actions are pending, and performing the others has taken some time.
     fn while_busy(&mut self) {
         if self.chance.one_in(3) {
-            self.world.now = self.world.now + self.chance.millis(0, self.sloth.max(20));
+            self.world.now = self.world.now + self.chance.millis(0, self.max_delay_millis.max(20));
         }
     }
 
-    fn hear(&mut self, event: Event) -> Result<(), Violation> {
+    fn handle(&mut self, event: Event) -> Result<(), Violation> {
         self.totals.steps += 1;
         self.totals.count_event(&event);
-        self.trace.borrow_mut().heard(self.world.now, &event);
+        self.trace.borrow_mut().record_event(self.world.now, &event);
         let before = self.supervisor.backlog();
         self.supervisor.handle(self.world.now, event.clone());
         let actions = self.supervisor.backlog() - before;
-        self.checker.heard(self.world.now, event, actions, self.supervisor.view(), &self.world)
+        self.checker.on_event(self.world.now, event, actions, self.supervisor.view(), &self.world)
     }
 
-    /// Does what the supervisor wants, as far as the budget of this turn allows.
-    fn act(&mut self) -> Result<Next, Violation> {
+    /// Performs pending actions within the budget of this turn.
+    fn perform_actions(&mut self) -> Result<Next, Violation> {
         while !self.over {
             if self.left == 0 {
                 return Ok(Next::Busy);
@@ -247,11 +247,11 @@ impl Run {
             let gone = before - self.supervisor.backlog();
             match step {
                 Step::Wait { until } => {
-                    self.checker.passed_over(gone, &self.world)?;
+                    self.checker.on_skipped_actions(gone, &self.world)?;
                     return Ok(Next::Sleep { until });
                 }
                 Step::Do(action) => {
-                    self.checker.passed_over(gone - 1, &self.world)?;
+                    self.checker.on_skipped_actions(gone - 1, &self.world)?;
                     self.perform(&action)?;
                 }
             }
@@ -261,23 +261,23 @@ impl Run {
 
     fn perform(&mut self, action: &Action) -> Result<(), Violation> {
         self.left -= 1;
-        self.trace.borrow_mut().did(self.world.now, action);
-        self.checker.sees(action, &self.world)?;
-        self.operator.watch(&mut self.world, action);
+        self.trace.borrow_mut().record_action(self.world.now, action);
+        self.checker.check_action(action, &self.world)?;
+        self.operator.interfere_after(&mut self.world, action);
         self.totals.count(action);
         self.over = matches!(action, Action::Exit(_));
-        // The answers come before anything else is done.
+        // These events come before the next action.
         for answer in self.world.perform(action) {
-            self.hear(answer)?;
+            self.handle(answer)?;
         }
         Ok(())
     }
 
-    /// After its exit the supervisor says no more, whatever it is told.
-    fn after_the_end(&mut self) -> Result<(), Violation> {
+    /// After its exit the supervisor returns no action for any event.
+    fn check_after_exit(&mut self) -> Result<(), Violation> {
         let signal = Event::Signal(Signal::TERM);
         for event in [Event::Tick, Event::NoChildren, signal, Event::Tick] {
-            self.trace.borrow_mut().heard(self.world.now, &event);
+            self.trace.borrow_mut().record_event(self.world.now, &event);
             self.supervisor.handle(self.world.now, event);
             let step = self.supervisor.poll();
             if step != (Step::Wait { until: None }) {

@@ -1,11 +1,11 @@
-//! Many seeds, or one.
+//! Runs many seeds, or one.
 
 use std::time::Duration;
 
 use crate::run::{Failure, Totals, run};
 use crate::trace::Keep;
 
-/// What `make test` runs.
+/// The number of seeds in `make test`.
 const SEEDS: u64 = 2_000;
 
 #[test]
@@ -37,8 +37,8 @@ fn every_rule_holds_after_every_step() {
         total.steps,
         total.steps as f64 / took.as_secs_f64(),
     );
-    for (deed, count) in &total.deeds {
-        println!("{count:>10} {deed}");
+    for (situation, count) in &total.situations {
+        println!("{count:>10} {situation}");
     }
     if let Some(worst) = failures.first() {
         let list: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.seed, failure.message)).collect();
@@ -46,8 +46,8 @@ fn every_rule_holds_after_every_step() {
     }
 }
 
-/// What has to happen somewhere in so many runs, or the rules have not been put to the test.
-const DEEDS: [&str; 63] = [
+/// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
+const SITUATIONS: [&str; 63] = [
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
@@ -71,19 +71,19 @@ const DEEDS: [&str; 63] = [
     "event StoppingReported",
     "event TimeoutExtended",
     "event WatchdogTriggered",
-    "fact ProcessesAbandoned",
-    "fact ConfigReloadFailed",
-    "fact LeftoverProcessesFound",
-    "fact LeftoverProcessesKilled",
-    "fact ConfigReloaded",
-    "fact ConfigReloadRejected",
-    "fact ReloadFinished",
-    "fact InstanceReplaced",
-    "fact ReloadRolledBack",
-    "fact Scaled",
-    "fact ServiceFailed",
-    "fact StopTimedOut",
-    "fact Unkillable",
+    "journal ProcessesAbandoned",
+    "journal ConfigReloadFailed",
+    "journal LeftoverProcessesFound",
+    "journal LeftoverProcessesKilled",
+    "journal ConfigReloaded",
+    "journal ConfigReloadRejected",
+    "journal ReloadFinished",
+    "journal InstanceReplaced",
+    "journal ReloadRolledBack",
+    "journal Scaled",
+    "journal ServiceFailed",
+    "journal StopTimedOut",
+    "journal Unkillable",
     "failed → failed",
     "failed → starting",
     "failed → waiting",
@@ -114,18 +114,18 @@ const DEEDS: [&str; 63] = [
 ];
 
 #[test]
-fn the_seeds_lead_into_every_situation() {
+fn the_seeds_cover_every_situation() {
     let mut total = Totals::default();
     for seed in 0..SEEDS {
         if let Ok((totals, _)) = run(seed, Keep::Tail) {
             total.add(&totals);
         }
     }
-    let missing: Vec<_> = DEEDS.iter().filter(|deed| !total.deeds.contains_key(**deed)).collect();
+    let missing: Vec<_> = SITUATIONS.iter().filter(|situation| !total.situations.contains_key(**situation)).collect();
     assert!(missing.is_empty(), "no seed leads to {missing:?}");
 }
 
-/// All that is random comes from the seed.
+/// Every random decision depends only on the seed.
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..20 {

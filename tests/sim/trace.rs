@@ -1,4 +1,4 @@
-//! What went in and what came out, one line each.
+//! Records each event and each action of the supervisor in one line.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use keepalive::model::Mono;
 use keepalive::supervisor::{Action, Event};
 
-/// How much of a failed run is shown.
+/// The number of lines that are shown of a failed run.
 const TAIL: usize = 80;
 
 #[derive(Debug)]
@@ -33,15 +33,15 @@ impl Trace {
         Self { lines: VecDeque::new(), keep }
     }
 
-    pub(crate) fn heard(&mut self, at: Mono, event: &Event) {
+    pub(crate) fn record_event(&mut self, at: Mono, event: &Event) {
         self.push(at, Line::In(event.clone()));
     }
 
-    pub(crate) fn did(&mut self, at: Mono, action: &Action) {
+    pub(crate) fn record_action(&mut self, at: Mono, action: &Action) {
         self.push(at, Line::Out(action.clone()));
     }
 
-    pub(crate) fn waits(&mut self, at: Mono, until: Option<Mono>) {
+    pub(crate) fn record_wait(&mut self, at: Mono, until: Option<Mono>) {
         self.push(at, Line::Wait(until));
     }
 

@@ -1,5 +1,5 @@
-//! A world without a kernel: processes that are made, signalled, die and are reaped, and the order in which the
-//! supervisor hears of it.
+//! Simulates the kernel: processes are created, get signals, die and are reaped, and the supervisor gets events about
+//! this in some order.
 
 mod behaviour;
 
@@ -13,35 +13,35 @@ use keepalive::supervisor::{Action, Event, Exit, GroupAtDeath, Leftovers, ReadyS
 use nix::errno::Errno;
 
 use crate::chance::Chance;
-use crate::process::{Meaning, Process};
-use crate::puppet::{self, Character, Exec, Habits, Temper};
+use crate::process::{Process, SignalEffect};
+use crate::puppet::{self, Exec, FaultRates, Habits, Profile};
 
-/// Tells processes apart for ever, as pids do not.
+/// Identifies a process. Unlike a pid, it is never reused.
 type Serial = u64;
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: Mono,
     pub(crate) chance: Chance,
-    agenda: BTreeMap<(Mono, u64), Happening>,
-    written: u64,
+    scheduled: BTreeMap<(Mono, u64), Occurrence>,
+    last_sequence: u64,
     processes: BTreeMap<Serial, Process>,
-    /// The runs whose main process the supervisor has not been told the end of.
+    /// The runs for which the supervisor has not got `Exited`.
     runs: BTreeMap<RunId, Run>,
-    /// Runs whose leftovers are still to be reported gone.
+    /// The runs for which `LeftoversGone` is still to come.
     lingering: BTreeSet<RunId>,
-    serials: Serial,
-    characters: Vec<Character>,
-    temper: Temper,
+    last_serial: Serial,
+    profiles: Vec<Profile>,
+    fault_rates: FaultRates,
     forking: Forking,
-    /// No process can be made before this.
-    full_until: Mono,
+    /// Every fork fails before this time.
+    fork_fails_until: Mono,
     pid_limit: i32,
     last_pid: i32,
-    /// Whether the id that was freed last is given out next, as when they have all been gone through meanwhile.
-    reuses_at_once: bool,
+    /// Whether the next process gets the lowest free pid, as if all pids had been used meanwhile.
+    reuses_pids_at_once: bool,
     stop_signals: Vec<Signal>,
-    /// What stands in the configuration.
+    /// The content of the configuration file.
     config: Rc<Plan>,
 }
 
@@ -52,101 +52,101 @@ struct Run {
     is_probed: bool,
 }
 
-/// How the runtime makes processes.
+/// How the runtime creates processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forking {
-    /// Exec is told later.
+    /// The result of exec is reported later.
     Fork,
-    /// Exec has succeeded or failed before the parent goes on.
+    /// Exec has succeeded or failed before the parent continues.
     Vfork,
 }
 
 #[derive(Debug)]
-enum Happening {
-    Executes {
+enum Occurrence {
+    Exec {
         run: RunId,
-        character: Character,
+        profile: Profile,
     },
-    /// Another process becomes the main one.
-    HandsOver {
-        run: RunId,
-    },
-    ProbePasses {
+    /// Another process becomes the main process.
+    ChangeMainPid {
         run: RunId,
     },
-    Dies {
+    PassProbe {
+        run: RunId,
+    },
+    Die {
         serial: Serial,
         status: ExitStatus,
     },
-    Reaped {
+    Reap {
         run: RunId,
     },
     LeftoversGone {
         run: RunId,
     },
-    Full {
+    ForkShortage {
         until: Mono,
     },
-    ConfigRead {
+    FinishConfigLoad {
         id: Option<RequestId>,
         event: Event,
     },
-    /// The supervisor is told this.
-    Sent(Event),
+    /// The supervisor gets this event.
+    Deliver(Event),
 }
 
 impl World {
     pub(crate) fn new(plan: &Plan, mut chance: Chance) -> Self {
-        let temper = Temper::random(&mut chance);
+        let fault_rates = FaultRates::random(&mut chance);
         let instances: u32 = plan.services.iter().map(|service| service.instances).sum();
-        let characters = plan.services.iter().map(|service| puppet::character(&mut chance, service.kind)).collect();
+        let profiles = plan.services.iter().map(|service| puppet::profile(&mut chance, service.kind)).collect();
         let forking = if chance.one_in(2) { Forking::Fork } else { Forking::Vfork };
         let pid_limit = if chance.one_in(2) { 8 + 2 * instances as i32 } else { 32_768 };
         Self {
             now: Mono::from_nanos(chance.below(1 << 50)),
-            agenda: BTreeMap::new(),
-            written: 0,
+            scheduled: BTreeMap::new(),
+            last_sequence: 0,
             processes: BTreeMap::new(),
             runs: BTreeMap::new(),
             lingering: BTreeSet::new(),
-            serials: 0,
-            characters,
-            temper,
+            last_serial: 0,
+            profiles,
+            fault_rates,
             forking,
-            full_until: Mono::default(),
+            fork_fails_until: Mono::default(),
             pid_limit,
             last_pid: 1,
-            reuses_at_once: chance.one_in(4),
+            reuses_pids_at_once: chance.one_in(4),
             config: Rc::new(plan.clone()),
             stop_signals: plan.services.iter().map(|service| service.stop.signal).collect(),
             chance,
         }
     }
 
-    /// When something happens next.
+    /// The time of the next occurrence.
     pub(crate) fn next(&self) -> Option<Mono> {
-        self.agenda.first_key_value().map(|((at, _), _)| *at)
+        self.scheduled.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(crate) fn plan_outside(&mut self, at: Mono, event: Event) {
-        self.write(at, Happening::Sent(event));
+    pub(crate) fn schedule_event(&mut self, at: Mono, event: Event) {
+        self.schedule(at, Occurrence::Deliver(event));
     }
 
-    /// From `at` on for a while no process can be made.
-    pub(crate) fn plan_shortage(&mut self, at: Mono, lasting: Duration) {
-        self.write(at, Happening::Full { until: at + lasting });
+    /// Makes every fork fail from `at` on, for `duration`.
+    pub(crate) fn schedule_shortage(&mut self, at: Mono, duration: Duration) {
+        self.schedule(at, Occurrence::ForkShortage { until: at + duration });
     }
 
-    fn write(&mut self, at: Mono, happening: Happening) {
-        self.written += 1;
-        self.agenda.insert((at, self.written), happening);
+    fn schedule(&mut self, at: Mono, occurrence: Occurrence) {
+        self.last_sequence += 1;
+        self.scheduled.insert((at, self.last_sequence), occurrence);
     }
 
-    fn write_in(&mut self, delay: Duration, happening: Happening) {
-        self.write(self.now + delay, happening);
+    fn schedule_in(&mut self, delay: Duration, occurrence: Occurrence) {
+        self.schedule(self.now + delay, occurrence);
     }
 
-    /// How late the supervisor hears of something.
+    /// The delay of an event on its way to the supervisor.
     fn latency(&mut self) -> Duration {
         match self.chance.below(12) {
             0 => self.chance.millis(0, 5),
@@ -155,31 +155,31 @@ impl World {
         }
     }
 
-    /// Lets the next thing happen that is due; gives back what the supervisor hears of it.
-    pub(crate) fn happen(&mut self) -> Option<Vec<Event>> {
-        let entry = self.agenda.first_entry()?;
+    /// Applies the next occurrence that is due and returns its events for the supervisor.
+    pub(crate) fn next_events(&mut self) -> Option<Vec<Event>> {
+        let entry = self.scheduled.first_entry()?;
         if entry.key().0 > self.now {
             return None;
         }
         let before = self.processes.len();
         let mut events = match entry.remove() {
-            Happening::Executes { run, character } => self.executes(run, character),
-            Happening::HandsOver { run } => self.hands_over(run),
-            Happening::ProbePasses { run } => {
+            Occurrence::Exec { run, profile } => self.exec_program(run, profile),
+            Occurrence::ChangeMainPid { run } => self.change_main_pid(run),
+            Occurrence::PassProbe { run } => {
                 let is_probed = self.runs.get(&run).is_some_and(|run| run.is_probed);
                 is_probed.then_some(Event::Ready { run, source: ReadySource::Probe }).into_iter().collect()
             }
-            Happening::Dies { serial, status } => self.dies(serial, status),
-            Happening::Reaped { run } => self.reaped(run),
-            Happening::LeftoversGone { run } => {
+            Occurrence::Die { serial, status } => self.die(serial, status),
+            Occurrence::Reap { run } => self.reap(run),
+            Occurrence::LeftoversGone { run } => {
                 self.lingering.remove(&run);
                 vec![Event::LeftoversGone { run }]
             }
-            Happening::Full { until } => {
-                self.full_until = self.full_until.max(until);
+            Occurrence::ForkShortage { until } => {
+                self.fork_fails_until = self.fork_fails_until.max(until);
                 Vec::new()
             }
-            Happening::ConfigRead { event, .. } | Happening::Sent(event) => vec![event],
+            Occurrence::FinishConfigLoad { event, .. } | Occurrence::Deliver(event) => vec![event],
         };
         if self.processes.is_empty() && before > 0 {
             events.push(Event::NoChildren);
@@ -187,34 +187,34 @@ impl World {
         Some(events)
     }
 
-    fn send_in(&mut self, delay: Duration, event: Event) {
-        self.write_in(delay, Happening::Sent(event));
+    fn deliver_in(&mut self, delay: Duration, event: Event) {
+        self.schedule_in(delay, Occurrence::Deliver(event));
     }
 
-    fn make_other(&mut self, run: Option<RunId>) -> Serial {
-        let habits = puppet::member(&mut self.chance, self.temper);
-        let serial = self.make(run, habits);
+    fn create_other_process(&mut self, run: Option<RunId>) -> Serial {
+        let habits = puppet::member(&mut self.chance, self.fault_rates);
+        let serial = self.create_process(run, habits);
         if let Some((life, status)) = habits.life {
-            self.write_in(life, Happening::Dies { serial, status });
+            self.schedule_in(life, Occurrence::Die { serial, status });
         }
         serial
     }
 
-    fn make(&mut self, run: Option<RunId>, habits: Habits) -> Serial {
-        self.serials += 1;
+    fn create_process(&mut self, run: Option<RunId>, habits: Habits) -> Serial {
+        self.last_serial += 1;
         let (pid, stopped) = (self.free_pid(), habits.stopped);
-        let process = Process { pid, run, habits, unheard: None, stopped, zombie: None };
-        self.processes.insert(self.serials, process);
-        self.serials
+        let process = Process { pid, run, habits, pending_stop_signal: None, stopped, zombie: None };
+        self.processes.insert(self.last_serial, process);
+        self.last_serial
     }
 
-    /// The run whose main process it is.
+    /// The run of which this is the main process.
     fn run_of_main(&self, serial: Serial) -> Option<RunId> {
         let run = self.processes.get(&serial)?.run?;
         (self.runs.get(&run)?.main == serial).then_some(run)
     }
 
-    fn dies(&mut self, serial: Serial, status: ExitStatus) -> Vec<Event> {
+    fn die(&mut self, serial: Serial, status: ExitStatus) -> Vec<Event> {
         let latency = self.latency();
         let main_of = self.run_of_main(serial);
         let Some(process) = self.processes.get_mut(&serial) else { return Vec::new() };
@@ -223,13 +223,13 @@ impl World {
         }
         if let Some(run) = main_of {
             process.zombie = Some(status);
-            self.write_in(latency, Happening::Reaped { run });
+            self.schedule_in(latency, Occurrence::Reap { run });
         } else if let Some(Process { run: Some(run), .. }) = self.processes.remove(&serial)
             && self.lingering.contains(&run)
             && !self.has_members(run)
         {
             let late = if self.chance.one_in(10) { self.chance.millis(0, 20_000) } else { latency };
-            self.write_in(late, Happening::LeftoversGone { run });
+            self.schedule_in(late, Occurrence::LeftoversGone { run });
         }
         Vec::new()
     }
@@ -238,7 +238,7 @@ impl World {
         self.processes.values().any(|process| process.run == Some(of))
     }
 
-    fn reaped(&mut self, run: RunId) -> Vec<Event> {
+    fn reap(&mut self, run: RunId) -> Vec<Event> {
         let Some(Run { main, definition, .. }) = self.runs.remove(&run) else { return Vec::new() };
         let Some(Process { zombie: Some(status), .. }) = self.processes.remove(&main) else { return Vec::new() };
         let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
@@ -247,7 +247,7 @@ impl World {
             group @ (GroupAtDeath::Killed | GroupAtDeath::Kept) => {
                 self.lingering.insert(run);
                 if group == GroupAtDeath::Killed {
-                    self.signal_some(Signal::KILL, |_, process| process.run == Some(run));
+                    self.signal_matching(Signal::KILL, |_, process| process.run == Some(run));
                 }
                 Leftovers::Some
             }
@@ -256,23 +256,23 @@ impl World {
         vec![Event::Exited { run, exit: Exit { status, oom_killed }, leftovers }]
     }
 
-    /// Does what the supervisor wants; gives back what it hears at once.
+    /// Performs an action and returns the events that follow at once.
     pub(crate) fn perform(&mut self, action: &Action) -> Vec<Event> {
         match action {
             Action::Spawn { run, instance, definition, .. } => return self.spawn(*run, *instance, definition),
             Action::Signal { run, scope, signal } => {
                 let main = self.runs.get(run).map(|run| run.main);
-                self.signal_some(*signal, |serial, process| match scope {
+                self.signal_matching(*signal, |serial, process| match scope {
                     Scope::Main => Some(serial) == main,
                     Scope::Group => process.run == Some(*run),
                     Scope::Leftovers => process.run == Some(*run) && main.is_none(),
                 });
                 if matches!(scope, Scope::Main | Scope::Group) {
-                    self.answers(*run, *signal);
+                    self.schedule_answers(*run, *signal);
                 }
             }
             Action::SignalAll { signal } => {
-                self.signal_some(*signal, |_, _| true);
+                self.signal_matching(*signal, |_, _| true);
                 if self.processes.is_empty() {
                     return vec![Event::NoChildren];
                 }
@@ -284,12 +284,12 @@ impl World {
                 }
             }
             Action::LoadConfig { id } => return self.load_config(*id),
-            // Unless it has begun.
+            // A load that has begun continues.
             Action::WithdrawConfigLoad { id } => {
                 let is_waiting = self.chance.one_in(2);
-                self.forget_config_loads(|of| is_waiting && of == Some(*id));
+                self.cancel_config_loads(|of| is_waiting && of == Some(*id));
             }
-            Action::CancelConfigLoad => self.forget_config_loads(|_| true),
+            Action::CancelConfigLoad => self.cancel_config_loads(|_| true),
             Action::ReleaseInstance { .. }
             | Action::RemoveInstance { .. }
             | Action::ReleaseService { .. }
@@ -304,12 +304,12 @@ impl World {
         Vec::new()
     }
 
-    /// From now on this stands in the configuration.
+    /// Replaces the content of the configuration file.
     pub(crate) fn write_config(&mut self, config: Plan) {
         self.config = Rc::new(config);
     }
 
-    /// It takes a while, unless it fails at once.
+    /// Fails at once or finishes later.
     fn load_config(&mut self, id: Option<RequestId>) -> Vec<Event> {
         let failed = || Event::ConfigLoadFailed { id, reason: "it is invalid".into() };
         let event = match self.chance.below(8) {
@@ -318,38 +318,39 @@ impl World {
             _ => Event::ConfigLoaded { id, plan: Rc::clone(&self.config) },
         };
         let takes = if self.chance.one_in(10) { self.chance.millis(0, 15_000) } else { self.latency() };
-        self.write_in(takes, Happening::ConfigRead { id, event });
+        self.schedule_in(takes, Occurrence::FinishConfigLoad { id, event });
         Vec::new()
     }
 
-    fn forget_config_loads(&mut self, is_meant: impl Fn(Option<RequestId>) -> bool) {
-        self.agenda.retain(|_, happening| !matches!(happening, Happening::ConfigRead { id, .. } if is_meant(*id)));
+    fn cancel_config_loads(&mut self, is_meant: impl Fn(Option<RequestId>) -> bool) {
+        self.scheduled
+            .retain(|_, occurrence| !matches!(occurrence, Occurrence::FinishConfigLoad { id, .. } if is_meant(*id)));
     }
 
     fn probe(&mut self, run: RunId) {
         let Some(of) = self.runs.get_mut(&run) else { return };
         of.is_probed = true;
-        if let Some(delay) = self.processes.get(&of.main).and_then(|main| main.habits.readies) {
-            self.write_in(delay, Happening::ProbePasses { run });
+        if let Some(delay) = self.processes.get(&of.main).and_then(|main| main.habits.ready_after) {
+            self.schedule_in(delay, Occurrence::PassProbe { run });
         }
     }
 
     fn spawn(&mut self, run: RunId, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
-        if self.full_until > self.now {
+        if self.fork_fails_until > self.now {
             let errno = self.chance.pick(&[Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]);
             return vec![Event::SpawnFailed { run, errno }];
         }
-        if self.chance.percent(self.temper.bind_failures) {
+        if self.chance.percent(self.fault_rates.bind_failures) {
             let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
             return vec![Event::BindFailed { run, failure }];
         }
-        let character = self.characters[instance.service.position()];
-        let habits = puppet::habits(&mut self.chance, character, self.temper);
-        let main = self.make(Some(run), habits);
+        let profile = self.profiles[instance.service.position()];
+        let habits = puppet::habits(&mut self.chance, profile, self.fault_rates);
+        let main = self.create_process(Some(run), habits);
         let pid = self.processes[&main].pid;
         self.runs.insert(run, Run { main, definition: Rc::clone(definition), is_probed: false });
         let mut events = vec![Event::Spawned { run, pid }];
-        let exec = puppet::exec(&mut self.chance, character, self.temper);
+        let exec = puppet::exec(&mut self.chance, profile, self.fault_rates);
         let takes = match self.forking {
             Forking::Vfork => Duration::ZERO,
             Forking::Fork if self.chance.one_in(20) => self.chance.millis(0, 40_000),
@@ -361,25 +362,25 @@ impl World {
                 if self.forking == Forking::Vfork {
                     events.push(Event::Executed { run });
                 }
-                self.write_in(takes, Happening::Executes { run, character });
+                self.schedule_in(takes, Occurrence::Exec { run, profile });
             }
             Exec::Fails(failure) => {
                 let event = Event::ExecFailed { run, failure };
                 if self.forking == Forking::Vfork {
                     events.push(event);
                 } else {
-                    self.send_in(takes, event);
+                    self.deliver_in(takes, event);
                 }
                 let status = ExitStatus::Code(failure.exit_code());
-                self.write_in(takes, Happening::Dies { serial: main, status });
+                self.schedule_in(takes, Occurrence::Die { serial: main, status });
             }
         }
         events
     }
 
-    /// One that no process has. It may be that of the dead leader of a group: the kernel would not give that out yet.
+    /// A pid that no process has. It may be the id of a group whose leader is dead; the kernel would not reuse that.
     fn free_pid(&mut self) -> Pid {
-        if self.reuses_at_once {
+        if self.reuses_pids_at_once {
             self.last_pid = 1;
         }
         loop {
@@ -394,43 +395,43 @@ impl World {
         }
     }
 
-    fn signal_some(&mut self, signal: Signal, to: impl Fn(Serial, &Process) -> bool) {
-        let (now, meaning) = (self.now, self.meaning(signal));
+    fn signal_matching(&mut self, signal: Signal, to: impl Fn(Serial, &Process) -> bool) {
+        let (now, effect) = (self.now, self.effect(signal));
         let mut deaths = Vec::new();
         for (serial, process) in self.processes.iter_mut().filter(|(serial, process)| to(**serial, process)) {
-            if let Some((delay, status)) = process.hear(signal, meaning) {
-                deaths.push((now + delay, Happening::Dies { serial: *serial, status }));
+            if let Some((delay, status)) = process.receive(signal, effect) {
+                deaths.push((now + delay, Occurrence::Die { serial: *serial, status }));
             }
         }
         for (at, death) in deaths {
-            self.write(at, death);
+            self.schedule(at, death);
         }
     }
 
-    fn meaning(&self, signal: Signal) -> Meaning {
+    fn effect(&self, signal: Signal) -> SignalEffect {
         match signal {
-            Signal::KILL => Meaning::Kill,
-            Signal::STOP => Meaning::Stop,
-            Signal::CONT => Meaning::Continue,
+            Signal::KILL => SignalEffect::Kill,
+            Signal::STOP => SignalEffect::Stop,
+            Signal::CONT => SignalEffect::Continue,
             _ if signal == Signal::TERM || signal == Signal::ABRT || self.stop_signals.contains(&signal) => {
-                Meaning::End
+                SignalEffect::End
             }
-            _ => Meaning::Other,
+            _ => SignalEffect::Other,
         }
     }
 
-    /// The main process of a run, unless the supervisor has been told its end.
+    /// The main process of a run, until the supervisor gets `Exited`.
     pub(crate) fn main_pid(&self, run: RunId) -> Option<Pid> {
         self.runs.get(&run).and_then(|run| self.processes.get(&run.main)).map(|process| process.pid)
     }
 
-    /// Whether nothing is left at all.
+    /// Whether there is no process.
     pub(crate) fn is_empty(&self) -> bool {
         self.processes.is_empty()
     }
 
-    /// Whether the supervisor is still to hear that what the run has left is gone.
-    pub(crate) fn owes_leftovers_gone(&self, run: RunId) -> bool {
+    /// Whether `LeftoversGone` of this run is still to come.
+    pub(crate) fn will_report_leftovers_gone(&self, run: RunId) -> bool {
         self.lingering.contains(&run)
     }
 }

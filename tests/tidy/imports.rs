@@ -1,7 +1,7 @@
-//! Which files of `src` import from which.
+//! Imports between the files of `src`.
 //!
-//! An import of `super::Runs` is one of the file that defines `Runs`, though mod.rs re-exports it; a re-export alone is no
-//! import. Tests are left out.
+//! An import of `super::Runs` is one of the file that defines `Runs`, though mod.rs re-exports it; a re-export alone is
+//! no import. Tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ type Module = Vec<String>;
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    /// What is imported or named in code, from the root of the crate.
+    /// Imported names and paths in code, from the root of the crate.
     used: Vec<Module>,
-    /// What `pub use` gives to others: the name there, and what it is.
+    /// The `pub use` items: the exported name and its target.
     exported: Vec<(String, Module)>,
 }
 
-/// The files of a crate, and who imports from whom.
+/// The files of a crate and their imports.
 #[derive(Debug)]
 pub(crate) struct Imports {
     files: BTreeMap<Module, File>,
@@ -82,30 +82,30 @@ impl Imports {
         self.files.iter().filter(imports).map(|(module, _)| self.path(module)).collect()
     }
 
-    /// A shortest circle, from a file back to it; empty if there is none.
-    pub(crate) fn circle(&self) -> Vec<String> {
-        let shortest = self.files.keys().filter_map(|start| self.way_back(start)).min_by_key(Vec::len);
+    /// A shortest cycle, from a file back to itself; empty if there is none.
+    pub(crate) fn cycle(&self) -> Vec<String> {
+        let shortest = self.files.keys().filter_map(|start| self.path_back(start)).min_by_key(Vec::len);
         shortest.unwrap_or_default().into_iter().map(|module| self.path(module)).collect()
     }
 
-    /// The shortest way from `start` over its imports back to `start`.
-    fn way_back<'s>(&'s self, start: &'s Module) -> Option<Vec<&'s Module>> {
-        let mut ways = vec![vec![start]];
+    /// The shortest path from `start` over imports back to `start`.
+    fn path_back<'s>(&'s self, start: &'s Module) -> Option<Vec<&'s Module>> {
+        let mut paths = vec![vec![start]];
         let mut seen = BTreeSet::new();
-        while !ways.is_empty() {
+        while !paths.is_empty() {
             let mut longer = Vec::new();
-            for way in ways {
-                for target in self.targets(way.last()?) {
-                    let way: Vec<_> = way.iter().copied().chain([target]).collect();
+            for path in paths {
+                for target in self.targets(path.last()?) {
+                    let path: Vec<_> = path.iter().copied().chain([target]).collect();
                     if target == start {
-                        return Some(way);
+                        return Some(path);
                     }
                     if seen.insert(target) {
-                        longer.push(way);
+                        longer.push(path);
                     }
                 }
             }
-            ways = longer;
+            paths = longer;
         }
         None
     }
@@ -209,7 +209,7 @@ fn expand(tree: &str) -> Vec<(String, String)> {
 
 /// Each `a::b::c` of the text.
 fn paths_in(text: &str) -> BTreeSet<String> {
-    // `pub(in crate::runtime)` says who may use an item, and uses nothing.
+    // `pub(in crate::runtime)` is a visibility, not a use.
     let text = text.replace("pub(in crate::", "pub(in ");
     let words = text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_' || letter == ':'));
     let paths = words.map(|word| word.trim_matches(':')).filter(|word| word.contains("::"));
@@ -225,33 +225,33 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_over_a_re_export_and_a_path_in_code_is_found() {
+    fn a_cycle_over_a_re_export_and_a_path_in_code_is_found() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\nmod c;\npub use b::{\n    B,\n    Other as Another,\n};\npub use c::C;\n"),
             ("src/a/b.rs", "use super::C;\npub struct B(C);\n"),
             ("src/a/c.rs", "pub struct C;\nfn f() -> crate::a::Another {}\n"),
         ]);
-        assert_eq!(files.circle(), ["src/a/b.rs", "src/a/c.rs", "src/a/b.rs"]);
+        assert_eq!(files.cycle(), ["src/a/b.rs", "src/a/c.rs", "src/a/b.rs"]);
     }
 
     #[test]
-    fn a_re_export_is_no_import() {
+    fn a_re_export_is_not_an_import() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\nmod c;\npub(in crate::a) struct A;\npub use b::B;\npub use c::C;\n"),
             ("src/a/b.rs", "use super::c::{self, C};\npub struct B(C);\n"),
             ("src/a/c.rs", "use std::fmt;\npub struct C;\n"),
         ]);
-        assert_eq!(files.circle(), [""; 0]);
+        assert_eq!(files.cycle(), [""; 0]);
         assert_eq!(files.importers_of("src/a/c.rs"), ["src/a/b.rs"]);
     }
 
     #[test]
-    fn a_child_that_uses_what_its_mod_rs_defines_closes_a_circle_with_it() {
+    fn a_child_that_uses_an_item_of_its_mod_rs_forms_a_cycle_with_it() {
         let files = imports(&[
             ("src/a/mod.rs", "mod b;\npub struct A;\nfn f() { b::g(); }\n"),
             ("src/a/b.rs", "use super::A;\npub fn g() -> A {}\n"),
         ]);
-        assert_eq!(files.circle(), ["src/a/mod.rs", "src/a/b.rs", "src/a/mod.rs"]);
+        assert_eq!(files.cycle(), ["src/a/mod.rs", "src/a/b.rs", "src/a/mod.rs"]);
         assert_eq!(files.importers_of("src/a/mod.rs"), ["src/a/b.rs"]);
     }
 }

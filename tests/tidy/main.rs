@@ -1,7 +1,7 @@
-//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a compiler does not check: who may use whom, where `unsafe` may
-//! stand, how long a file may be, which words are not used.
+//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a compiler does not check: dependencies between rooms, places
+//! of `unsafe`, the length of files, banned words.
 
-#![expect(clippy::unwrap_used, reason = "a test binary: what cannot be read fails it")]
+#![expect(clippy::unwrap_used, reason = "a test fails if a file cannot be read")]
 
 mod imports;
 mod source;
@@ -19,7 +19,7 @@ const MAX_LINES: usize = 500;
 /// With more fields, `Runtime` does work that belongs to a subsystem.
 const MAX_RUNTIME_FIELDS: usize = 14;
 
-/// Which rooms each room may use. A room that is not listed here is a mistake.
+/// The rooms that each room may use. Every room must be listed.
 const MAY_USE: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("config", &["model"]),
@@ -33,7 +33,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 #[test]
-fn rooms_use_only_the_rooms_that_they_may() {
+fn rooms_use_only_allowed_rooms() {
     let mut offences = Vec::new();
     for (room, allowed) in MAY_USE {
         for file in rust_files(Path::new("src").join(room)) {
@@ -46,7 +46,7 @@ fn rooms_use_only_the_rooms_that_they_may() {
 }
 
 #[test]
-fn every_room_has_its_rule() {
+fn every_room_has_a_rule() {
     for entry in fs::read_dir("src").unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
         let name = entry.file_name().into_string().unwrap();
         assert!(MAY_USE.iter().any(|(room, _)| *room == name), "src/{name} is missing in MAY_USE");
@@ -54,7 +54,7 @@ fn every_room_has_its_rule() {
 }
 
 #[test]
-fn unsafe_stands_under_sys_alone() {
+fn unsafe_code_is_in_sys_only() {
     for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/sys")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("unsafe "), "{}:{number}: unsafe outside of src/sys", file.display());
@@ -63,7 +63,7 @@ fn unsafe_stands_under_sys_alone() {
 }
 
 #[test]
-fn client_commands_alone_have_signal_handlers() {
+fn only_client_commands_have_signal_handlers() {
     for file in rust_files("src").into_iter().filter(|file| !file.starts_with("src/control")) {
         for (number, line) in code_lines(&read(&file)) {
             assert!(!line.contains("signal_hook"), "{}:{number}: a handler outside of src/control", file.display());
@@ -72,7 +72,7 @@ fn client_commands_alone_have_signal_handlers() {
 }
 
 #[test]
-fn files_can_be_read_in_one_sitting() {
+fn files_are_short() {
     for folder in ["src", "tests"] {
         for file in rust_files(folder) {
             let lines = read(&file).lines().count();
@@ -82,12 +82,12 @@ fn files_can_be_read_in_one_sitting() {
 }
 
 #[test]
-fn imports_do_not_run_in_a_circle_of_files() {
-    let circle = Imports::of_src().circle();
+fn imports_between_files_have_no_cycle() {
+    let cycle = Imports::of_src().cycle();
     assert!(
-        circle.is_empty(),
+        cycle.is_empty(),
         "these files import from each other: {}\nmove what they share to a file that imports from none of them",
-        circle.join(" -> ")
+        cycle.join(" -> ")
     );
 }
 
@@ -102,7 +102,7 @@ fn subsystems_of_the_runtime_do_not_import_from_its_mod_rs() {
 }
 
 #[test]
-fn the_runtime_is_implemented_in_its_mod_rs_alone() {
+fn the_runtime_is_implemented_only_in_its_mod_rs() {
     for file in rust_files("src/runtime").into_iter().filter(|file| file != Path::new("src/runtime/mod.rs")) {
         for (number, line) in code_lines(&read(&file)) {
             let is_implementation = line.starts_with("impl") && words::identifiers(line).any(|word| word == "Runtime");
@@ -126,7 +126,10 @@ fn the_runtime_has_few_fields() {
 fn rooms_used_by(text: &str) -> impl Iterator<Item = String> {
     let lines: Vec<String> = code_lines(text).map(|(_, line)| line.to_owned()).collect();
     lines.into_iter().flat_map(|line| {
-        assert!(!line.contains("crate::{"), "`{line}`: name each room on a line of its own, so that this test sees it");
+        assert!(
+            !line.contains("crate::{"),
+            "`{line}`: name each room on a line of its own, so that this test finds it"
+        );
         line.split("crate::").skip(1).map(first_word).collect::<Vec<String>>()
     })
 }

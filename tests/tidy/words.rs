@@ -1,4 +1,4 @@
-//! Words that are not used, and what is written instead.
+//! Banned words and their replacements.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ const BANNED_PARTS: [(&str, &str); 6] = [
     ("PATIENCE_{}", "<WHAT>_TIMEOUT"),
 ];
 
-/// What people read: messages, documentation, examples. Names of metrics and events are among them.
+/// Texts for people: messages, documentation, examples, and names of metrics and events.
 const BANNED_TEXTS: [(&str, &str); 28] = [
     ("Two defaults are others", "Two defaults differ"),
     ("So many seconds at least", "at least so many seconds"),
@@ -143,12 +143,12 @@ const BANNED_TEXTS: [(&str, &str); 28] = [
     ("zombies_reaped_total", "orphans_reaped_total"),
 ];
 
-/// Where people read.
+/// The documents in which banned texts are searched.
 const DOCUMENTS: [&str; 8] =
     ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs", "examples", "docker"];
 
 #[test]
-fn code_uses_the_names_of_the_field() {
+fn code_uses_standard_names() {
     let mut offences = Vec::new();
     for file in code_files() {
         for (number, line) in code_lines(&read(&file)) {
@@ -167,7 +167,7 @@ fn messages_and_documents_are_in_plain_english() {
     let documents = DOCUMENTS.iter().flat_map(|path| files(Path::new(path)));
     let mut offences = Vec::new();
     for file in code_files().into_iter().chain(documents) {
-        // Binary files are nothing to be read.
+        // Binary files are skipped.
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         for (number, line) in text.lines().enumerate() {
             for (banned, better) in BANNED_TEXTS.iter().filter(|(banned, _)| line.contains(banned)) {
@@ -179,7 +179,7 @@ fn messages_and_documents_are_in_plain_english() {
 }
 
 #[test]
-fn files_and_folders_have_the_names_of_the_field() {
+fn files_and_folders_have_standard_names() {
     for file in code_files() {
         let path = file.with_extension("").display().to_string();
         for word in identifiers(&path) {

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_of_past_lines_that_were_evicted_and_of_no_others() {
+    fn a_client_is_notified_only_of_evicted_past_lines() {
         let mut world = World::new();
         for _ in 0..200 {
             world.push(0, &"x".repeat(16_000));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn past_lines_that_are_left_are_sent_though_lines_around_them_are_evicted() {
+    fn remaining_past_lines_are_sent_though_lines_around_them_are_evicted() {
         let mut world = World::new();
         let flood = "x".repeat(16_000);
         for _ in 0..150 {
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_nothing_is_disconnected_after_the_timeout_and_one_that_sends_at_once() {
+    fn a_client_is_disconnected_after_the_timeout_if_it_reads_nothing_and_at_once_if_it_sends() {
         let mut world = World::new();
         let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
         for _ in 0..200 {
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_is_told_how_many_lines_it_missed() {
+    fn a_slow_client_gets_the_number_of_missed_lines() {
         let mut world = World::new();
         let (mut client, mut theirs) = world.client(LogsQuery { follow: true, ..LogsQuery::default() });
         let long = "x".repeat(16_000);

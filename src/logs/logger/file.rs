@@ -353,7 +353,7 @@ mod tests {
     fn a_failure_is_reported_once_and_so_is_its_end() {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);
-        // A directory that cannot be entered would stop no root.
+        // Root can enter every directory.
         fs::write(scratch.0.join("x"), "").unwrap();
         file.target.path = scratch.0.join("x/a.log");
         let path = file.path().display().to_string();

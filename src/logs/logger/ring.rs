@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_writes_much_does_not_push_out_one_that_writes_little() {
+    fn a_busy_source_does_not_displace_a_quiet_one() {
         let mut ring = Ring::default();
         for quiet in 0..500 {
             ring.push(LineMeta { key: quiet, ..META }, format!("first of {quiet}").as_bytes());

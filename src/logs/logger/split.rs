@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_whole_up_to_the_limit_and_split_beyond() {
+    fn a_line_is_split_only_beyond_the_limit() {
         let longest = vec![b'x'; MAX_LINE_BYTES];
         let text = [&longest[..], b"\n"].concat();
         for size in [1_000, MAX_LINE_BYTES, MAX_LINE_BYTES + 1] {

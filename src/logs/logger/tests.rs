@@ -7,14 +7,14 @@ use crate::logs::protocol::Target;
 use crate::model::plan::LogStyle;
 use crate::sys::pipe;
 
-/// A logger in this process whose turns are taken by hand.
+/// A logger in this process whose iterations are run explicitly.
 struct World {
     logger: Logger,
     _socket: OwnedFd,
     outputs: [File; 2],
 }
 
-/// The reading end is a file that does not wait, the writing end stays open for good.
+/// The reading end is a non-blocking file, the writing end stays open.
 fn writer() -> (File, NonBlockingWriter) {
     let (read_end, write_end) = pipe::pipe().unwrap();
     (read_end.into(), NonBlockingWriter::new(write_end.into_raw_fd()))
@@ -48,7 +48,7 @@ impl World {
         write_end.into()
     }
 
-    /// One round, in which nobody is waited for.
+    /// One iteration without waiting.
     fn turn(&mut self) {
         let ready: Vec<u64> = self.logger.poller.wait(Some(Duration::ZERO)).unwrap().iter().map(Ready::data).collect();
         ready.into_iter().filter(|token| *token >= FIRST_PIPE).for_each(|token| self.logger.read(token - FIRST_PIPE));
@@ -66,7 +66,7 @@ impl World {
         self.logger.now = self.logger.now + Duration::from_millis(milliseconds);
     }
 
-    /// Puts so much into the buffer for stdout that there is no room for a long time.
+    /// Fills the buffer for stdout far beyond its limit.
     fn fill_stdout(&mut self) {
         self.logger.outputs.stdout.buffer.resize(1 << 20, b'x');
         self.turn();
@@ -74,7 +74,7 @@ impl World {
 
     fn taken(&mut self, stream: Stream) -> String {
         let mut text = Vec::new();
-        // It ends with EAGAIN.
+        // Reading ends with EAGAIN.
         self.outputs[usize::from(stream == Stream::Stderr)].read_to_end(&mut text).ok();
         String::from_utf8(text).unwrap()
     }
@@ -85,7 +85,7 @@ impl World {
 }
 
 #[test]
-fn a_new_pipe_is_read_and_so_is_the_replaced_one_to_its_end() {
+fn a_replaced_pipe_is_read_to_its_end() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"of the old\n").unwrap();
@@ -217,7 +217,7 @@ fn an_unterminated_line_is_finished_where_its_run_ended() {
     world.logger.handle(Message::RunEnded { slot: 1 }, None);
     pipe.write_all(b"next").unwrap();
     world.logger.handle(Message::RunEnded { slot: 1 }, None);
-    // An end that is heard of later than what comes after it is read.
+    // The end of a run is reported after output of the next run has been read.
     world.logger.read(pipe_key(1, Stream::Stdout));
     pipe.write_all(b"last\n").unwrap();
     world.turn();
@@ -238,7 +238,7 @@ fn runs_are_read_in_order_however_slow_the_sink_is() {
         world.pass(2_000);
         world.turn();
     }
-    assert!(world.logger.pending.is_empty(), "nobody waits for it any more");
+    assert!(world.logger.pending.is_empty(), "no end of a run is pending");
     let mut text = String::new();
     for _ in 0..100 {
         text.push_str(&world.taken(Stream::Stdout));
@@ -250,7 +250,7 @@ fn runs_are_read_in_order_however_slow_the_sink_is() {
 }
 
 #[test]
-fn a_leftover_writer_of_an_earlier_run_holds_up_nobody_and_joins_no_line() {
+fn a_leftover_writer_of_an_earlier_run_delays_no_other_run_and_joins_no_line() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"begun").unwrap();

@@ -158,7 +158,7 @@ fn an_invalid_message_closes_only_the_channel_of_its_sender() {
     let mut worker = workers.add(1, "web", 0);
     let longest = format!("\"{}\"\n\"ready\"\n", "x".repeat(65_534));
     worker.write_all(longest.as_bytes()).unwrap();
-    assert_eq!(workers.turn(), [run(1)], "so long a line may be");
+    assert_eq!(workers.turn(), [run(1)], "a line of the maximum length");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_flood_from_one_worker_does_not_delay_a_turn() {
     let others: Vec<UnixStream> = (2..102_u32).map(|number| workers.add(number.into(), "db", number)).collect();
     workers.channels.on_ready(Token::Channel(run(1)));
     workers.channels.advance(&workers.poller);
-    assert!(workers.channels.is_busy(), "there is more, for the next turn");
+    assert!(workers.channels.is_busy(), "more input is left for the next turn");
     workers.turn();
     let mut counts: Vec<usize> = others.into_iter().map(|mut worker| received(&mut worker).lines().count()).collect();
     counts.dedup();
@@ -258,7 +258,7 @@ fn the_announcement_of_a_stop_is_sent_at_once() {
     drop(worker);
     workers.channels.announce_stop(run(1), &workers.poller);
     workers.turn();
-    assert!(!workers.is_open(1), "there is nobody to hear it");
+    assert!(!workers.is_open(1), "the peer has exited");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn messages_of_a_worker_are_handled_after_it_has_closed_its_reading_side() {
         leaver.write_all(b"{\"type\":\"set\",\"key\":\"n\",\"value\":1}\n").unwrap();
         drop(leaver);
         sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
-        // Messages to it come first, whatever it has sent itself.
+        // Messages to it come first, before its own messages.
         workers.channels.on_ready(Token::Channel(run(2)));
         workers.channels.advance(&workers.poller);
         if has_ended {

@@ -76,7 +76,7 @@ fn every_event_has_a_message_that_a_person_understands() {
     }
 }
 
-/// By name, the members of each sample but those that every event has.
+/// The members of each sample by name, without the common ones.
 fn emitted() -> BTreeMap<String, Vec<BTreeSet<String>>> {
     let mut emitted: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for mut event in samples().into_iter().map(|(kind, _)| parsed(kind)).chain([dropped()]) {

@@ -1,11 +1,11 @@
-//! What a service says of its life, and who may say it; what it hands over that nobody wants.
+//! Reload by signal, main pid and access, and unwanted descriptors.
 
 use super::*;
 use crate::harness::{KEEPALIVE, Run, in_every_place};
 
-// socket(7), SO_LINGER: who closes such a socket last waits until the other side has read everything.
+// socket(7), SO_LINGER: the last close of such a socket waits until the peer has read everything.
 #[test]
-fn descriptors_that_take_long_to_be_closed_hold_nobody_up() {
+fn descriptors_that_are_slow_to_close_do_not_block_keepalive() {
     let script = r#"import sd, os, signal, socket, struct
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 listener = socket.create_server(("127.0.0.1", 0))
@@ -27,11 +27,11 @@ there, here = socket.socketpair()
 socket.send_fds(there, [b"x"], [ours[2].fileno()])
 there.close()
 channel = socket.socket(fileno=int(os.environ["KEEPALIVE_IPC_FD"]))
-# It must not have closed them before us.
+# keepalive must not close them before this process does.
 os.kill(os.getppid(), signal.SIGSTOP)
 sd.say("READY=1", [ours[0].fileno(), here.fileno()])
 socket.send_fds(channel, [b'"hello"\n'], [ours[1].fileno()])
-# This is no message: the channel is closed, and so is what comes behind it.
+# This is not a message: the channel is closed, and so are the descriptors after it.
 channel.send(b'nonsense\n')
 socket.send_fds(channel, [b'"late"\n'], [ours[3].fileno()])
 for end in ours:
@@ -54,7 +54,7 @@ while True:
 
 // sd_notify(3), RELOADING=1, MONOTONIC_USEC=; systemd.service(5), Type=notify-reload.
 #[test]
-fn a_reload_by_signal_is_over_when_the_service_says_so() {
+fn a_reload_by_signal_is_done_when_the_service_reports_ready() {
     let script = r#"import sd, os, signal, time
 
 def reload(*_):
@@ -84,20 +84,20 @@ while True:
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| control.post("/v1/services/web/reload"));
             running.expect("reloading");
-            assert_eq!(said(&control, "web.0")[0], "reloading");
-            assert!(!answer.is_finished(), "it is not done");
+            assert_eq!(notified(&control, "web.0")[0], "reloading");
+            assert!(!answer.is_finished(), "answered before the reload is done");
             assert_eq!(seen(&control), ("running".to_owned(), false));
             running.send(Signal::USR1);
             if goes {
                 control.wait_for("web.0", "stopping");
-                assert!(!answer.is_finished(), "how it ends is not known");
+                assert!(!answer.is_finished(), "answered before the exit");
                 set.directory.file("over", b"", 0o644);
             }
             answer.join().unwrap()
         })
     };
     assert_eq!(post(false).status, 200);
-    assert_eq!(said(&control, "web.0")[0], "reloaded");
+    assert_eq!(notified(&control, "web.0")[0], "reloaded");
     set.directory.file("broken", b"", 0o644);
     let answer = post(true);
     assert_eq!(answer.status, 409, "{}", answer.body);
@@ -107,7 +107,7 @@ while True:
 
 // sd_notify(3), MAINPIDFD=1, NOTIFYACCESS=
 #[test]
-fn the_main_process_may_be_named_by_a_descriptor_and_may_forbid_others_to_speak() {
+fn a_service_can_set_its_main_process_by_pidfd_and_restrict_notify_access() {
     let script = r#"import sd, os
 child = os.fork()
 if child == 0:
@@ -123,7 +123,7 @@ sd.barrier()
 sd.show("main", child)
 sd.wait()
 "#;
-    // Of the stop hears the main process alone. What has started it goes when that is to be over.
+    // Only the main process gets the stop signal. Its parent is killed at the stop timeout.
     let text =
         "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nstop_timeout = \"100ms\"\n";
     let set = set(text, &[("web.py", script)]);
@@ -131,15 +131,15 @@ sd.wait()
         let (running, control) = begin(&set, place);
         let child = running.number("main");
         assert_eq!(pid_of(&control, "web.0").get(), child);
-        assert_eq!(said(&control, "web.0")[0], "before");
+        assert_eq!(notified(&control, "web.0")[0], "before");
         assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
         running.expect("main has spoken");
-        assert_eq!(said(&control, "web.0")[0], "from the main process");
+        assert_eq!(notified(&control, "web.0")[0], "from the main process");
         assert!(finish(running).contains("rejected by NOTIFYACCESS of pid"));
     });
 }
 
-/// The numbers that keepalive has given to memory of a service.
+/// The descriptor numbers in keepalive of the stored memfds.
 fn stored(running: &Running) -> Vec<u32> {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().map(Result::unwrap);
     let is_memory = |path: std::path::PathBuf| path.to_string_lossy().contains("memfd:");
@@ -149,7 +149,7 @@ fn stored(running: &Running) -> Vec<u32> {
 
 // getrlimit(2), RLIMIT_NOFILE
 #[test]
-fn a_service_that_stores_all_it_can_leaves_enough_for_the_others() {
+fn stored_descriptors_do_not_use_up_the_limit_of_keepalive() {
     let script = r#"import sd, os
 for turn in range(12):
     files = [os.memfd_create("a") for _ in range(10)]
@@ -169,16 +169,16 @@ sd.wait()
         let running = run.start();
         let control = Control::at(&set.socket());
         control.wait_for("web.0", "running");
-        // Of 96, the last 32 are for keepalive itself.
-        let stored = wait_until("what is too much to be closed", || {
+        // The last 32 of 96 are reserved for keepalive itself.
+        let stored = wait_until("surplus descriptors to be closed", || {
             Some(stored(&running)).filter(|stored| stored.iter().all(|number| *number < 64))
         });
         assert!(stored.len() > 40, "{stored:?}");
         assert_eq!(control.post("/v1/services/other/restart").status, 200);
         let stderr = finish(running);
-        let told = stderr.lines().any(|line| {
+        let is_logged = stderr.lines().any(|line| {
             line.contains("cannot store all file descriptors of pid ") && line.ends_with(": Too many open files")
         });
-        assert!(told, "{stderr}");
+        assert!(is_logged, "{stderr}");
     });
 }

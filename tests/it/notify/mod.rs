@@ -1,4 +1,4 @@
-//! sd_notify(3), as services written in Python, systemd-notify(1) and Redis speak it.
+//! sd_notify(3), used by Python services, systemd-notify(1) and Redis.
 
 mod life;
 mod pid_reuse;
@@ -14,7 +14,7 @@ use crate::harness::{Place, Running, in_every_place, skip, wait_for_death, wait_
 use crate::http::Control;
 use crate::services::Set;
 
-/// `SD` in `text` is where sd.py can be imported from; `files`: scripts besides, in `DIR`.
+/// Services with `text` as their configuration; sd.py and the scripts `files` are in `DIR`.
 fn set(text: &str, files: &[(&str, &str)]) -> Set {
     let set = Set::new(text);
     set.directory.file("sd.py", include_bytes!("sd.py"), 0o644);
@@ -38,8 +38,8 @@ fn finish(mut running: Running) -> String {
     running.stderr()
 }
 
-/// The members that tell what an instance has said.
-fn said(control: &Control, id: &str) -> [Value; 3] {
+/// The members for the notifications of an instance.
+fn notified(control: &Control, id: &str) -> [Value; 3] {
     let instance = control.instance(id);
     ["status_text", "status_errno", "status_exit"].map(|name| instance[name].clone())
 }
@@ -53,24 +53,24 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-/// How many processes keepalive has started, and not reaped.
+/// The number of children of keepalive that have not been reaped.
 fn children(running: &Running) -> usize {
     let pid = running.keepalive();
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
 }
 
-/// How many descriptors keepalive holds when its only children are the main processes of so many services: nothing waits
-/// to be closed any more.
+/// The number of descriptors of keepalive when its only children are the main processes of this many services, so that
+/// no descriptor waits to be closed.
 fn descriptors(running: &Running, control: &Control, services: usize) -> usize {
-    // With the answer keepalive has dealt with all that it had been given before the question.
+    // When keepalive answers, it has handled all earlier messages.
     control.get("/livez");
-    wait_until("what nobody wants to be closed", || (children(running) == services).then_some(()));
+    wait_until("unwanted descriptors to be closed", || (children(running) == services).then_some(()));
     control.descriptors_of(running.keepalive())
 }
 
 // sd_notify(3), READY=1, RELOADING=1, STOPPING=1 ("final"), STATUS=, BARRIER=1.
 #[test]
-fn a_service_is_what_it_says_it_is() {
+fn the_state_of_a_service_follows_its_notifications() {
     let words = [
         "STATUS=loading",
         "X=1",
@@ -99,7 +99,11 @@ fn a_service_is_what_it_says_it_is() {
             for line in word.lines().skip(1) {
                 running.expect(line);
             }
-            assert_eq!((seen(&control), &said(&control, "web.0")[0]), ((state.to_owned(), ready), &status), "{word}");
+            assert_eq!(
+                (seen(&control), &notified(&control, "web.0")[0]),
+                ((state.to_owned(), ready), &status),
+                "{word}"
+            );
         }
         finish(running);
     });
@@ -107,8 +111,8 @@ fn a_service_is_what_it_says_it_is() {
 
 // systemd.service(5), NotifyAccess=all: all members of the service, nobody else.
 #[test]
-fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_open() {
-    // The least number of seconds between two messages about rejected datagrams.
+fn datagrams_of_other_processes_are_rejected_and_their_descriptors_closed() {
+    // The minimum number of seconds between two messages about rejected datagrams.
     const MESSAGE_INTERVAL: u64 = 10;
     let outsider = "import sd, sys, os\nname = sys.argv[1]\nfor turn in range(300):\n \
         sd.say(b'READY=1\\nFDSTORE=1', [0, 1, 2], name)\n \
@@ -129,30 +133,30 @@ fn who_does_not_belong_to_the_service_is_refused_and_nothing_of_theirs_stays_ope
         assert_eq!(seen(&control).0, "starting");
         assert_eq!(descriptors(&running, &control, 1), before);
         let stderr = finish(running);
-        let told = stderr.lines().filter(|line| line.contains("notify: ")).count() as u64;
-        assert!(told <= 1 + start.elapsed().as_secs() / MESSAGE_INTERVAL, "{stderr}");
+        let messages = stderr.lines().filter(|line| line.contains("notify: ")).count() as u64;
+        assert!(messages <= 1 + start.elapsed().as_secs() / MESSAGE_INTERVAL, "{stderr}");
         assert!(stderr.contains("rejected: not a process of a service that uses sd_notify"), "{stderr}");
     });
 }
 
-// systemd-notify(1); the shell is the main process, and what it starts belongs to it.
+// systemd-notify(1); the shell is the main process, and its children belong to the service.
 #[test]
-fn a_shell_script_says_it_by_systemd_notify() {
+fn a_shell_script_reports_ready_with_systemd_notify() {
     if !exists("systemd-notify") {
         return;
     }
-    let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho told\nexec sleep 1000\n";
+    let script = "#!/bin/sh\nsystemd-notify --ready --status='all is well'\necho notified\nexec sleep 1000\n";
     let set = set("[services.web]\ncommand = \"DIR/script\"\nready = \"notify\"\n", &[("script", script)]);
     in_every_place(|place| {
         let (running, control) = begin(&set, place);
-        running.expect("told");
-        assert_eq!((seen(&control).0, &said(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
+        running.expect("notified");
+        assert_eq!((seen(&control).0, &notified(&control, "web.0")[0]), ("running".to_owned(), &json!("all is well")));
         finish(running);
     });
 }
 
 #[test]
-fn redis_says_when_it_is_ready() {
+fn redis_reports_when_it_is_ready() {
     if !exists("redis-server") {
         return;
     }
@@ -165,14 +169,14 @@ fn redis_says_when_it_is_ready() {
     let (running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
     assert!(set.directory.path().join("redis").exists());
-    let status = said(&control, "web.0")[0].as_str().unwrap().to_owned();
+    let status = notified(&control, "web.0")[0].as_str().unwrap().to_owned();
     assert!(status.starts_with("Ready to accept connections"), "{status}");
     finish(running);
 }
 
 #[test]
-fn what_is_said_by_the_dead_still_finds_its_owner() {
-    // The child has ended and is not waited for; the main process ends right after its last word.
+fn notifications_of_dead_processes_are_assigned_to_their_service() {
+    // The child has exited and is not reaped; the main process exits right after its last notification.
     let script = "import sd, os\nif os.fork() == 0:\n sd.say('READY=1')\n os._exit(0)\n\
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nsd.barrier()\n\
         sd.say('STATUS=no disk\\nERRNO=28\\nEXIT_STATUS=9\\nBUSERROR=a.b')\nos._exit(3)\n";
@@ -185,7 +189,7 @@ fn what_is_said_by_the_dead_still_finds_its_owner() {
     in_every_place(|place| {
         let (running, control) = begin(&set, place);
         control.wait_for("web.0", "failed");
-        assert_eq!(said(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
+        assert_eq!(notified(&control, "web.0"), [json!("no disk"), json!(28), json!(9)]);
         let stderr = finish(running);
         assert!(stderr.contains("web.0 starting → running"), "{stderr}");
     });
@@ -235,10 +239,10 @@ os._exit(1)
                 .find_map(|line| line.strip_prefix("keepalive_event_loop_iterations_total ")?.parse::<u64>().ok())
         };
         let before = turns().unwrap();
-        // Each question is some turns; a loop that spins makes thousands meanwhile.
+        // Each request takes a few iterations; a spinning loop makes thousands meanwhile.
         let after = (0..10).filter_map(|_| turns()).max().unwrap();
         assert!(after - before < 200, "{before}, {after}");
-        // `short` has come to its end, and is not kept.
+        // `short` has hung up and is dropped.
         let full = descriptors(&running, &control, 1);
         running.send(Signal::USR1);
         running.expect("has state stored");
@@ -253,14 +257,15 @@ os._exit(1)
         assert_eq!(control.post("/v1/services/web/start").status, 200);
         running.expect("has");
         let stderr = finish(running);
-        let told = |line: &str| line.contains("dropped 1 of the file descriptors") && line.ends_with("`fd_store` is 3");
-        assert!(stderr.lines().any(told), "{stderr}");
+        let is_message =
+            |line: &str| line.contains("dropped 1 of the file descriptors") && line.ends_with("`fd_store` is 3");
+        assert!(stderr.lines().any(is_message), "{stderr}");
     });
 }
 
-// The parent does not wait for it, and ends later than it, or earlier.
+// The parent does not wait for the child, and exits before or after it.
 #[test]
-fn how_the_main_process_has_ended_is_known_whoever_ends_first() {
+fn the_exit_status_of_a_reported_main_process_is_known_in_either_order() {
     let script = r#"import sd, os, sys
 child = os.fork()
 if child == 0:
@@ -289,7 +294,7 @@ os._exit(0)
 }
 
 #[test]
-fn what_is_stored_goes_with_the_instance_even_if_it_stores_something_as_its_last_act() {
+fn the_descriptor_store_is_discarded_with_its_instance() {
     let script = r#"import sd, os
 sd.show("has", os.environ["KEEPALIVE_INSTANCE"], *[name for name, _ in sd.stored()])
 sd.say("FDSTORE=1\nFDNAME=early\nREADY=1", [os.memfd_create("early")])
@@ -342,7 +347,7 @@ os._exit(0)
 
 // sd_notify(3), MAINPID=
 #[test]
-fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
+fn a_reported_main_process_determines_the_exit_of_the_run() {
     in_every_place(|place| {
         for how in ["group", "session"] {
             let text = format!(
@@ -356,9 +361,9 @@ fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
             let child: i32 = lines[1].strip_prefix("replaced ").unwrap().parse().unwrap();
             assert_eq!(pid_of(&control, "web.0").get(), child);
             assert_eq!(seen(&control).0, "running");
-            assert_eq!(said(&control, "web.0")[0], "right", "what the old one said is the new one's");
+            assert_eq!(notified(&control, "web.0")[0], "right", "the status of the old process applies to the new one");
             if place == Place::Child {
-                // The one before has ended, and that meant nothing.
+                // The exit of the former main process had no effect.
                 let parent = |pid| procfs::stat(pid).is_some_and(|stat| stat.ppid == running.keepalive().get());
                 wait_until("keepalive to be its parent", || parent(Pid::new(child).unwrap()).then_some(()));
                 assert_eq!(seen(&control).0, "running");
@@ -373,7 +378,7 @@ fn another_process_becomes_the_main_one_and_its_end_is_the_end() {
 }
 
 #[test]
-fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
+fn a_main_process_that_is_not_a_child_of_keepalive_can_return_the_role() {
     in_every_place(|place| {
         let text = "[services.web]\ncommand = [\"python3\", \"DIR/replace.py\", \"stay\"]\nready = \"notify\"\n\
             restart = \"never\"\non_failure = \"ignore\"\n[services.keep]\ncommand = [\"PUPPET\", \"ignore\"]\n";
@@ -385,7 +390,9 @@ fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
         assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
         running.expect("child ends");
         let parent = running.number("parent");
-        wait_until("the place to be given back", || (pid_of(&control, "web.0").get() == parent).then_some(()));
+        wait_until("the parent to be the main process again", || {
+            (pid_of(&control, "web.0").get() == parent).then_some(())
+        });
         assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
         control.wait_for("web.0", "failed");
         assert_eq!(control.instance("web.0")["exit"], json!({"code": 5}));
@@ -394,8 +401,8 @@ fn a_main_process_that_is_another_ones_child_gives_the_place_back() {
 }
 
 #[test]
-fn a_stop_reaches_all_that_the_main_processes_have_left() {
-    // The main process has a session of its own; what the one before has started is in another.
+fn a_stop_reaches_leftovers_of_all_former_main_processes() {
+    // The main process has its own session. Children of the former one are in another.
     let script = r#"import sd, os, subprocess
 signal = sd.signal
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -433,7 +440,7 @@ os._exit(0)
 
 // sd_notify(3), WATCHDOG=1, WATCHDOG=trigger, WATCHDOG_USEC=; sd_watchdog_enabled(3).
 #[test]
-fn a_service_that_is_silent_or_in_trouble_is_restarted() {
+fn a_watchdog_timeout_or_trigger_restarts_the_service() {
     let script = r#"import sd, os, time
 assert (os.environ["WATCHDOG_USEC"], os.environ["WATCHDOG_PID"]) == ("60000000", str(os.getpid()))
 count = int(os.environ["KEEPALIVE_RESTARTS"])
@@ -461,7 +468,7 @@ sd.wait()
 
 // sd_notify(3), EXTEND_TIMEOUT_USEC=
 #[test]
-fn a_stop_takes_as_long_as_the_service_says() {
+fn a_service_can_extend_its_stop_timeout() {
     let script = r#"import sd, os, time
 sd.say("READY=1")
 sd.show("up")

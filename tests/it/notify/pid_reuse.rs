@@ -58,8 +58,8 @@ fn a_reused_pid_of_a_former_main_process_belongs_to_the_service_that_has_it_now(
         let former = running.number("reaped");
         assert_eq!(control.post("/v1/services/other/start").status, 200);
         assert_eq!(running.number("reused"), former);
-        assert_eq!(said(&control, "web.0")[0], "from web");
-        assert_eq!(said(&control, "other.0")[0], "from other");
+        assert_eq!(notified(&control, "web.0")[0], "from web");
+        assert_eq!(notified(&control, "other.0")[0], "from other");
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
         assert_eq!(control.post("/v1/services/other/signal?signal=USR1").status, 200);
         running.expect("is alive: True");

@@ -1,4 +1,4 @@
-"""What a service needs of sd_notify(3), and a service that says what it is told to, one message for each SIGUSR1."""
+"""sd_notify(3) for Python services, and a service that sends one message for each SIGUSR1."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def say(text, descriptors=(), address=None):
 
 
 def barrier(address=None):
-    """Returns when everything said before has been done."""
+    """Returns when all earlier notifications have been handled."""
     there, here = os.pipe()
     say("BARRIER=1", [here], address)
     os.close(here)

@@ -1,4 +1,4 @@
-//! Clients that ask without pause, and count what they are told.
+//! Clients that send requests continuously and count the results.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::wait::Deadline;
 
-/// Every program answers this.
+/// The answer of every program.
 pub(super) const BODY: &str = "served\n";
-/// How many clients there are, of each of the two kinds.
+/// The number of clients of each kind.
 const CLIENTS: usize = 4;
-/// A client that keeps its connection takes a new one after so many requests.
+/// A client with a persistent connection opens a new one after this many requests.
 const KEPT_FOR: u64 = 50;
-/// Between two requests of a client: the machine has other things to do too.
+/// The pause between two requests of a client, to limit the load of the machine.
 const PACE: Duration = Duration::from_millis(1);
 
-/// What is spoken.
+/// The protocol of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http,
@@ -27,16 +27,16 @@ pub(super) enum Protocol {
     Redis,
 }
 
-/// What has come of it.
+/// The results of the requests.
 #[derive(Debug, Default)]
 pub(super) struct LoadCounts {
     pub(super) answered: u64,
-    /// Connections that could not be made.
+    /// Failed connection attempts.
     pub(super) refused: Vec<String>,
-    /// Requests on new connections that had no answer, or not the right one, and answers that broke off.
+    /// Requests on new connections without the right answer, and incomplete answers.
     pub(super) failed: Vec<String>,
-    /// Kept connections that the server had closed between two requests, as it may at any time (RFC 9112, 9.3.1 and
-    /// 9.5): the request was asked again, on a new connection.
+    /// Persistent connections that the server closed between two requests, as it may at any time (RFC 9112, 9.3.1 and
+    /// 9.5). The request was repeated on a new connection.
     pub(super) renewed: u64,
     pub(super) worst: Duration,
 }
@@ -51,7 +51,7 @@ impl LoadCounts {
         self
     }
 
-    /// The figures, which `--nocapture` shows.
+    /// The results, shown by `--nocapture`.
     pub(super) fn shown(self, what: &str) -> Self {
         eprintln!(
             "{}: {what}: {} answers, {} connections refused, {} requests failed, {} asked again, {:?} at worst",
@@ -77,7 +77,7 @@ impl LoadCounts {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 pub(super) struct Load {
     end: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -104,7 +104,7 @@ impl Load {
         Self { clients: clients.collect(), end, answered }
     }
 
-    /// Waits until some client has had so many answers more than now.
+    /// Waits for this many more answers.
     #[track_caller]
     pub(super) fn wait_for(&self, more: u64) {
         let goal = self.answered.load(Ordering::Relaxed) + more;
@@ -125,9 +125,9 @@ struct Client {
     kept: Option<(BufReader<TcpStream>, u64)>,
 }
 
-/// Why there is no answer.
+/// The reason for a missing answer.
 enum Trouble {
-    /// Not a single byte of one.
+    /// The connection ended before the first byte of an answer.
     Silence(io::Error),
     Broken(String),
 }
@@ -139,7 +139,7 @@ impl From<io::Error> for Trouble {
 }
 
 impl Client {
-    /// One request, asked again where that is everyone's right.
+    /// Sends one request, and repeats it if the protocol allows that.
     fn turn(&mut self, counts: &mut LoadCounts) {
         let begin = Instant::now();
         if let Some((mut connection, requests)) = self.kept.take() {
@@ -168,7 +168,7 @@ impl Client {
         self.kept = (self.keeps && requests < KEPT_FOR).then_some((connection, requests));
     }
 
-    /// Whether the connection may be used again.
+    /// Whether the connection can be reused.
     fn exchange(&self, connection: &mut BufReader<TcpStream>) -> Result<bool, Trouble> {
         let request = match self.protocol {
             Protocol::Http => {
@@ -239,7 +239,7 @@ fn fast_cgi_request(script: &str) -> Vec<u8> {
         params.extend([name, value].map(|word| u8::try_from(word.len()).unwrap()));
         params.extend([name, value].concat().bytes());
     }
-    // The role of a responder, and no wish to keep the connection.
+    // The role of a responder, without a persistent connection.
     let begin = record(BEGIN, &[0, 1, 0, 0, 0, 0, 0, 0]);
     [begin, record(PARAMS, &params), record(PARAMS, &[]), record(STDIN, &[])].concat()
 }

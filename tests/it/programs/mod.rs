@@ -1,4 +1,4 @@
-//! Programs that people run, under load, while their workers are replaced, killed and broken.
+//! Popular programs under load while their workers are replaced, killed and broken.
 
 mod load;
 mod node;
@@ -21,13 +21,13 @@ use crate::services::Set;
 
 const WORKERS: usize = 4;
 const RELOADS: usize = 3;
-/// `listen.http` of most.
+/// The usual value of `listen.http`.
 const SOCKET: &str = "\"tcp://ADDRESS\"";
-/// So many workers are killed, one every [`KILL_EVERY`].
+/// The number of workers that are killed, one every [`KILL_EVERY`].
 const KILLS: usize = 100;
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
-/// The first of these that there is; skips where there is none.
+/// The first of these that is installed; skips if there is none.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
     let mut paths = names.iter().flat_map(|name| places.map(|place| PathBuf::from(place).join(name)));
@@ -38,23 +38,23 @@ fn program(names: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// A program, as a service of [`WORKERS`] workers with one socket.
+/// A program that runs as a service with [`WORKERS`] workers and one socket.
 struct Program {
     /// `command` in the configuration.
     command: String,
     /// Its socket in `listen`.
     socket: &'static str,
-    /// A `command` that does not work.
+    /// A `command` that fails.
     broken: String,
     /// All other keys.
     keys: &'static str,
-    /// And those of the command that does not work: how it is found out, however long it takes.
+    /// The keys for the command that fails, with which keepalive detects the failure.
     broken_keys: &'static str,
     files: Vec<(&'static str, String)>,
     protocol: Protocol,
 }
 
-/// A program at work, and clients.
+/// A running program and its clients.
 struct Setup {
     running: Running,
     control: Control,
@@ -65,7 +65,7 @@ struct Setup {
 }
 
 impl Program {
-    /// `ADDRESS` stands for that of the socket, in the files too.
+    /// `ADDRESS` is replaced by the address of the socket, also in files.
     fn config(&self, command: &str, keys: &str, port: &ReservedPort) -> String {
         let socket = self.socket;
         format!(
@@ -85,7 +85,7 @@ impl Program {
         }
         let running = set.start(Place::Child);
         let control = Control::at(&set.socket());
-        // The sockets are there when the first process is.
+        // The socket exists when the first process does.
         wait_until("the socket", || TcpStream::connect(port.loopback()).ok());
         let load = Load::start(port.loopback(), self.protocol, &format!("{directory}/index.php"));
         let setup = Setup { running, control, set, program: self, port, load };
@@ -94,7 +94,7 @@ impl Program {
         setup
     }
 
-    /// One worker after the other is replaced, three times, and no request fails.
+    /// Replaces all workers one after the other, three times. No request may fail.
     fn survives_reloads(self) {
         let setup = self.begin();
         for _ in 0..RELOADS {
@@ -108,8 +108,8 @@ impl Program {
         setup.end("3 reloads").lost_nothing();
     }
 
-    /// Its definition changes, from these words to those, back, and once more: each time all workers are replaced, none
-    /// ends but when it is asked to, and no request fails.
+    /// Changes the definition from these words to those, back, and once more. Each time all workers are replaced; no
+    /// worker exits without a stop signal, and no request may fail.
     fn survives_changes(self, words: &[(&str, &str)]) {
         let setup = self.begin();
         for is_back in [false, true, false] {
@@ -134,7 +134,7 @@ impl Program {
         assert_eq!(troubles, Vec::<&str>::new());
     }
 
-    /// Workers are killed faster than they start. What they were at is lost, and nothing else.
+    /// Kills workers faster than they start. Only the requests in progress may be lost.
     fn survives_kills(self) {
         let setup = self.begin();
         for number in 0..KILLS {
@@ -149,13 +149,13 @@ impl Program {
         setup.end("a kill every 100 ms").refused_nobody();
     }
 
-    /// What does not work is taken back, and nobody notices.
+    /// A broken version is rolled back, and no request may fail.
     fn survives_a_broken_version(self) {
         let setup = self.begin();
         let before = setup.wait_for_all();
         let broken = Set::new(&setup.program.config(&setup.program.broken, setup.program.broken_keys, &setup.port));
         let text = broken.read("keepalive.toml");
-        // The directories are those of the set, and so is the termination log.
+        // The directories and the termination log are those of the set.
         let (from, to) = (broken.directory.path().to_str().unwrap(), setup.set.directory.path().to_str().unwrap());
         std::fs::write(&setup.set.config, text.replace(from, to)).unwrap();
         let answer = setup.control.post("/v1/reload");
@@ -172,7 +172,7 @@ impl Setup {
         Pid::new(i32::try_from(self.control.instance(id)["pid"].as_i64()?).unwrap())
     }
 
-    /// Waits until all workers run; their ids.
+    /// Waits until all workers run and returns their pids.
     #[track_caller]
     fn wait_for_all(&self) -> Vec<Pid> {
         wait_until("all workers to run", || {
@@ -184,12 +184,12 @@ impl Setup {
         })
     }
 
-    /// The ordered stop, and what the clients have seen.
+    /// Stops keepalive and returns the results of the clients.
     fn end(self, what: &str) -> LoadCounts {
         self.end_with_stderr(what).0
     }
 
-    /// As [`Self::end`], and what has been written meanwhile.
+    /// As [`Self::end`], with the output.
     fn end_with_stderr(mut self, what: &str) -> (LoadCounts, String) {
         let counts = self.load.finish().shown(what);
         self.running.send(Signal::TERM);
@@ -201,7 +201,7 @@ impl Setup {
     }
 }
 
-/// The three things that are shown of each program; `$program` gives it, or nothing where there is none.
+/// The three tests of each program. `$program` returns `None` if it is not installed.
 macro_rules! shown {
     ($program:path) => {
         #[test]
@@ -212,14 +212,14 @@ macro_rules! shown {
         }
 
         #[test]
-        fn workers_that_are_killed_one_after_the_other_refuse_nobody() {
+        fn killing_workers_one_after_the_other_refuses_no_connection() {
             if let Some(program) = $program() {
                 program.survives_kills();
             }
         }
 
         #[test]
-        fn a_version_that_does_not_work_is_taken_back_and_nobody_notices() {
+        fn a_broken_version_is_rolled_back_without_a_failed_request() {
             if let Some(program) = $program() {
                 program.survives_a_broken_version();
             }

@@ -21,7 +21,7 @@ fn node() -> Option<Program> {
     Some(Program {
         command: r#"["node", "DIR/server.js", "{fd.http}"]"#.to_owned(),
         socket: SOCKET,
-        // It listens, and never says so.
+        // It listens, but never reports ready.
         broken: r#"["node", "-e", "require('http').createServer().listen(0)"]"#.to_owned(),
         keys: "ipc = true\nready = \"ipc\"",
         broken_keys: "ipc = true\nready = \"ipc\"\nready_timeout = \"5s\"",

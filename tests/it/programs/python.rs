@@ -1,4 +1,4 @@
-//! Gunicorn, Uvicorn, and a server that takes its socket as it finds it.
+//! Gunicorn, Uvicorn and a server that does not change the flags of its socket.
 
 use super::load::Protocol;
 use super::{Program, SOCKET, program, shown};
@@ -16,8 +16,8 @@ def app(environ, start_response):
 
     const CONF: &str = "bind = ['fd://3']\n";
 
-    /// Told its socket by number, by `bind`. It sends `READY=1` by itself; without `--preload` before anybody has read the
-    /// application.
+    /// Gets the number of its socket by `bind`. It sends `READY=1` by itself, without `--preload` even before it has
+    /// loaded the application.
     fn gunicorn_with(bind: &str) -> Option<Program> {
         program(&["gunicorn"])?;
         let command = |app: &str| format!(r#"["gunicorn", "--chdir", "DIR", "--preload", {bind}, "{app}:app"]"#);
@@ -39,13 +39,13 @@ def app(environ, start_response):
     shown!(gunicorn);
 
     #[test]
-    fn a_number_on_the_command_line_does_as_well() {
+    fn a_descriptor_number_on_the_command_line_works_too() {
         if let Some(program) = gunicorn_with(r#""-b", "fd://{fd.http}""#) {
             program.survives_reloads();
         }
     }
 
-    // Without `-b` and `bind` it takes the sockets of LISTEN_FDS.
+    // Without `-b` and `bind` it uses the sockets of LISTEN_FDS.
     #[test]
     fn a_change_of_listen_fds_loses_no_request() {
         if let Some(program) = gunicorn_with(r#""-b", "fd://{fd.http}""#) {
@@ -68,8 +68,8 @@ def app(environ, start_response):
 mod as_it_is {
     use super::{Program, Protocol, program};
 
-    /// Whether the socket blocks is asked at the start, and believed from then on. On SIGTERM it takes nothing more, and
-    /// ends when it has answered: the socket is closed in its place, and who waits for it is woken until he has seen that.
+    /// Reads O_NONBLOCK of the socket only at its start. On SIGTERM it accepts no more connections and exits after its
+    /// last answer: it replaces the socket by a closed one and wakes waiting threads until they have seen that.
     const SERVER: &str = r"
 import os, select, signal, socket, threading, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -115,17 +115,17 @@ while True:
         })
     }
 
-    // nginx hands its sockets to a new nginx by this variable; to keepalive it is one like any other.
+    // nginx passes its sockets to a new nginx by this variable. For keepalive it is an ordinary variable.
     #[test]
-    fn nginx_comes_into_the_environment_and_goes_and_no_worker_dies() {
+    fn adding_and_removing_the_variable_nginx_ends_no_worker() {
         if let Some(program) = server(super::SOCKET, "ready = { fd = 9 }\nenv = { OTHER = \"3;\" }") {
             program.survives_changes(&[("OTHER", "NGINX")]);
         }
     }
 
-    // fcntl(2): O_NONBLOCK belongs to the open file description, which the workers of before have too.
+    // fcntl(2): O_NONBLOCK belongs to the open file description, which the old workers share.
     #[test]
-    fn nonblocking_changes_and_no_worker_dies() {
+    fn a_change_of_nonblocking_ends_no_worker() {
         let socket = "{ address = \"tcp://ADDRESS\", nonblocking = false }";
         if let Some(program) = server(socket, "ready = { fd = 9 }") {
             program.survives_changes(&[("nonblocking = false", "nonblocking = true")]);
@@ -136,8 +136,8 @@ while True:
 mod uvicorn {
     use super::{Program, Protocol, SOCKET, program, shown};
 
-    /// Uvicorn breaks off the connections that it has taken and heard nothing of yet when it is told to end, so that
-    /// a request or two are lost. The first lines wait for the request of those.
+    /// When Uvicorn gets its stop signal, it resets accepted connections without a request, so a request or two are
+    /// lost. The first lines of the script wait for these requests.
     const APP: &str = r"
 import os, socket
 from uvicorn.protocols.http.h11_impl import H11Protocol

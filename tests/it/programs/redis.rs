@@ -1,4 +1,4 @@
-//! Redis: `supervised systemd`. It takes no socket over, so that it is reloaded by a restart.
+//! Redis: `supervised systemd`. It cannot inherit a socket, so it is reloaded by a restart.
 
 use keepalive::model::Signal;
 
@@ -9,7 +9,7 @@ use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// Redis with these keys, and who asks it when it is ready.
+/// Redis with these keys, and a client that starts when it is ready.
 fn config(port: &ReservedPort, keys: &str) -> String {
     let (ip, port) = (port.loopback().ip(), port.number());
     format!(
@@ -28,7 +28,7 @@ fn config(port: &ReservedPort, keys: &str) -> String {
 }
 
 #[test]
-fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
+fn redis_reports_ready_and_a_restart_keeps_its_data() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }
@@ -37,7 +37,7 @@ fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
     let mut running = set.start(Place::Child);
     let control = Control::at(&set.socket());
     for run in 1..=3 {
-        // It is asked once, when it is ready, and could not answer before.
+        // The client asks once. Before Redis is ready, it could not answer.
         wait_for_line(&running, &run.to_string());
         control.wait_for("client.0", "completed");
         let before = control.instance("redis.0")["pid"].clone();
@@ -52,14 +52,14 @@ fn it_is_ready_when_it_says_so_and_a_restart_keeps_what_it_knew() {
     assert_eq!(running.end(), 0);
 }
 
-/// Skips what redis itself says.
+/// Skips the output of redis.
 fn wait_for_line(running: &crate::harness::Running, line: &str) {
     while running.line() != line {}
 }
 
-// A second one cannot have the port of the first, and ends.
+// A second redis cannot bind the port of the first, and exits.
 #[test]
-fn a_rolling_reload_that_cannot_be_leaves_the_old_one_at_work() {
+fn a_failed_rolling_reload_keeps_the_old_redis_running() {
     if program(&["redis-server"]).is_none() || program(&["redis-cli"]).is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! nginx and PHP-FPM, which take sockets over from an older self: by `NGINX` and `FPM_SOCKETS`.
+//! nginx and PHP-FPM, which can inherit sockets from an older process by `NGINX` and `FPM_SOCKETS`.
 
 use super::load::Protocol;
 use super::{Program, SOCKET, program, shown};
@@ -6,7 +6,7 @@ use super::{Program, SOCKET, program, shown};
 mod nginx {
     use super::{Program, Protocol, program, shown};
 
-    /// nginx counts on this: a worker that waits in accept(2) would serve none of its connections meanwhile.
+    /// nginx relies on this: a worker that blocks in accept(2) would serve none of its connections meanwhile.
     const SOCKET: &str = "{ address = \"tcp://ADDRESS\", nonblocking = true }";
     const CONFIG: &str = r#"
 daemon off;
@@ -62,7 +62,7 @@ pm.max_children = 2
 
     const KEYS: &str = "env = { FPM_SOCKETS = \"ADDRESS={fd.http}\" }\nstop_signal = \"SIGQUIT\"\nready = \"notify\"";
 
-    /// `READY=1` comes from itself, where it was built with that.
+    /// It sends `READY=1` by itself, if it was built with systemd support.
     fn php_fpm() -> Option<Program> {
         let fpm = program(&["php-fpm", "php-fpm8.2", "php-fpm8.4", "php-fpm8.3"])?;
         let command = |file: &str| format!(r#"["{}", "-R", "-F", "-y", "DIR/{file}"]"#, fpm.display());

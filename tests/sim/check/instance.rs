@@ -1,4 +1,4 @@
-//! What there is to know about one instance.
+//! The state of one instance.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,91 +10,91 @@ use keepalive::supervisor::{Exit, Fault, StateName};
 use super::restarts::Expected;
 use super::{Verdict, rule};
 
-/// Whether it is stopping because it has said so.
+/// Whether it is stopping because its process has reported so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OwnStop {
+pub(crate) enum ReportedStop {
     No,
-    /// Nobody else wants it to.
-    Alone,
-    /// Somebody wants it to, and it has not got its stop signal.
-    Unasked,
+    /// There is no other reason to stop.
+    Only,
+    /// A stop is requested too, but its stop signal has not been sent.
+    StopRequested,
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(crate) struct Instance {
-    /// What its present or last run is made of.
+    /// The definition of its current or last run.
     pub(crate) definition: Rc<Service>,
     pub(crate) state: StateName,
     /// An operator has stopped it.
     pub(crate) stopped_by_operator: bool,
-    /// It is being stopped, and an operator wants it to run again.
-    pub(crate) wanted: bool,
-    /// Its run, for which a process has been asked.
+    /// It is stopping, and a start or restart is requested.
+    pub(crate) start_requested: bool,
+    /// Its run that has been spawned, without a result yet.
     pub(crate) spawning: Option<RunId>,
-    /// Its run, whose main process has not been reaped.
+    /// Its run with a main process that has not been reaped.
     pub(crate) main: Option<RunId>,
-    /// That main process.
+    /// The main process of that run.
     pub(crate) pid: Option<Pid>,
-    /// Its run, whose main process has been reaped and whose leftovers are being ended.
+    /// Its run whose main process has been reaped and whose leftovers are being stopped.
     pub(crate) lingering: Option<RunId>,
-    /// Since when they are being ended.
+    /// The time since which leftovers are being stopped.
     pub(super) lingering_since: Mono,
-    /// They do not end, and are not waited for any more.
+    /// Leftovers cannot be killed and are no longer awaited.
     pub(super) has_given_up: bool,
     pub(crate) since: Mono,
     pub(crate) failure: Option<StartFailure>,
     pub(crate) unstable: u32,
     pub(crate) refusals: u32,
-    /// Runs so far, those not counted that the system was too short for.
+    /// The number of runs, without those that failed for lack of a resource.
     pub(crate) runs: u32,
     pub(crate) last_exit: Option<Exit>,
-    /// What has to be said next.
+    /// The decision that must come next.
     pub(crate) expected: Option<Expected>,
-    /// When it is to go on from `backoff`.
+    /// The end of `backoff`.
     pub(crate) due: Option<Mono>,
-    /// How far its run has come.
+    /// The progress of its run.
     pub(super) progress: Progress,
-    /// When it is to be ready.
+    /// The time at which it becomes ready.
     pub(crate) ready_at: Option<Mono>,
-    /// When it has to be ready.
+    /// The deadline for readiness.
     pub(crate) ready_by: Option<Mono>,
-    /// When a new process that has gone away again has to be ready, however often it goes.
-    pub(super) back_by: Option<Mono>,
-    /// How often it has to show that it is alive, and when the next time.
-    pub(crate) watch: Option<(Duration, Mono)>,
-    /// What its process has said of that.
-    pub(crate) watch_told: Option<Duration>,
-    /// It is being stopped because it is broken.
+    /// The final deadline for a new process that reloads itself repeatedly.
+    pub(super) ready_again_by: Option<Mono>,
+    /// The watchdog interval and the deadline for the next ping.
+    pub(crate) watchdog: Option<(Duration, Mono)>,
+    /// The watchdog interval that its process has reported.
+    pub(crate) reported_watchdog: Option<Duration>,
+    /// The fault because of which it is being stopped.
     pub(crate) fault: Option<Fault>,
-    pub(crate) own_stop: OwnStop,
-    /// Its process has said that it stops, whatever it did then.
+    pub(crate) reported_stop: ReportedStop,
+    /// Its process has reported its stop at any time.
     pub(crate) has_announced_stop: bool,
-    /// Its stop signal comes then.
+    /// The time of its delayed stop signal.
     pub(crate) delayed_until: Option<Mono>,
-    /// As the new process of a rolling reload: it has to stay up until then.
+    /// The end of the soak time of a surge instance.
     pub(crate) min_ready_until: Option<Mono>,
-    /// How long it has after its stop signal.
+    /// The deadline after its stop signal.
     pub(crate) kill_at: Option<Mono>,
     pub(crate) kills: u32,
-    /// Which failure for good it was, if it has failed: the how manieth.
+    /// The position of its failure among all failures, if it has failed.
     pub(crate) failed: Option<u32>,
-    /// Something that it depends on has failed before it could start.
+    /// A dependency failed before it could start.
     pub(crate) blocked: bool,
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Made,
-    /// Its program runs, as far as we have been told.
+    /// Exec has been reported.
     Executed,
     Ready,
-    /// It was ready, and has said that it is not there at the moment.
+    /// It was ready and has reported a reload.
     NotReady,
 }
 
-/// What is still left so long after the first of five SIGKILLs no longer holds anything up.
+/// After this time from the first of five SIGKILLs, leftovers no longer block the next run.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_millis(200 + 400 + 800 + 1_600 + 3_200);
 
 impl Instance {
@@ -103,17 +103,17 @@ impl Instance {
             definition: Rc::clone(definition),
             progress: Progress::Made,
             ready_by: None,
-            back_by: None,
-            watch: None,
-            watch_told: None,
+            ready_again_by: None,
+            watchdog: None,
+            reported_watchdog: None,
             fault: None,
-            own_stop: OwnStop::No,
+            reported_stop: ReportedStop::No,
             has_announced_stop: false,
             delayed_until: None,
             min_ready_until: None,
             state: StateName::Stopped,
             stopped_by_operator: false,
-            wanted: false,
+            start_requested: false,
             spawning: None,
             main: None,
             pid: None,
@@ -144,29 +144,29 @@ impl Instance {
         self.progress == Progress::NotReady
     }
 
-    /// It has its stop signal, or as long as if it had.
-    pub(super) fn is_asked(&mut self, now: Mono) {
+    /// Its stop timeout begins.
+    pub(super) fn on_stop_signal(&mut self, now: Mono) {
         self.kill_at = Some(now + self.definition.stop.timeout);
         (self.delayed_until, self.kills) = (None, 0);
     }
 
-    /// Whether it is stopping and its stop signal may still come.
-    pub(super) fn may_be_asked_late(&self, now: Mono) -> bool {
-        self.delayed_until.is_some_and(|until| until <= now) || self.own_stop != OwnStop::No
+    /// Whether its stop signal may still come while it is stopping.
+    pub(super) fn stop_signal_may_be_late(&self, now: Mono) -> bool {
+        self.delayed_until.is_some_and(|until| until <= now) || self.reported_stop != ReportedStop::No
     }
 
-    /// It is said to be unkillable, or what it has left.
-    pub(super) fn cannot_be_killed(&mut self, id: InstanceId, now: Mono) -> Verdict {
+    /// It or its leftovers are reported as unkillable.
+    pub(super) fn on_unkillable(&mut self, id: InstanceId, now: Mono) -> Verdict {
         rule!(self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
         if self.lingering.is_some() {
             let is_early = now < self.lingering_since + LEFTOVERS_TIMEOUT;
-            rule!(!is_early, "what {id:?} has left is given up at once: {self:?}");
+            rule!(!is_early, "leftovers of {id:?} are abandoned too early: {self:?}");
             self.has_given_up = true;
         }
         Ok(())
     }
 
-    /// A failure never looks like a success.
+    /// The exit code for keepalive: never 0 for a failure.
     pub(crate) fn failure_code(&self) -> u8 {
         self.last_exit.map_or(1, |exit| exit.status.code()).max(1)
     }

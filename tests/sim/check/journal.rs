@@ -1,4 +1,4 @@
-//! The rules for what the supervisor records: each transition and each other event has its reason.
+//! The rules for journal entries: each transition and each event needs a reason.
 
 use keepalive::model::InstanceId;
 use keepalive::model::plan::Strategy;
@@ -7,59 +7,61 @@ use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request,
 use super::{Checker, Verdict, Violation, rule};
 
 impl Checker {
-    pub(super) fn sees_fact(&mut self, fact: &JournalEvent) -> Verdict {
+    pub(super) fn check_journal_event(&mut self, fact: &JournalEvent) -> Verdict {
         match fact {
             JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
-                self.sees_transition(*instance, *from, *to, reason)
+                self.check_transition(*instance, *from, *to, reason)
             }
             JournalEvent::ShutdownStarted { cause } => {
                 self.model.forget_reloads();
-                self.owed.push(Action::CancelConfigLoad);
-                self.end.sees_draining(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
+                self.expected_actions.push(Action::CancelConfigLoad);
+                self.shutdown.check_started(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
-            JournalEvent::ShutdownForced { signal } => self.end.sees_forced(*signal, self.event.as_ref(), self.now),
-            JournalEvent::LeftoverProcessesKilled => self.end.sees_leftovers_killed(&self.model, self.now),
+            JournalEvent::ShutdownForced { signal } => {
+                self.shutdown.check_forced(*signal, self.event.as_ref(), self.now)
+            }
+            JournalEvent::LeftoverProcessesKilled => self.shutdown.check_leftovers_killed(&self.model, self.now),
             JournalEvent::ServiceFailed { service } => {
                 rule!(self.model.has_failed(*service), "{service:?} has not failed");
                 Ok(())
             }
             JournalEvent::Scaled { service, to, .. } => {
                 let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
-                rule!(asked && self.model.wanted(*service) == *to, "{service:?} is scaled to {to}, for no reason");
+                rule!(asked && self.model.desired(*service) == *to, "{service:?} is scaled to {to} without a reason");
                 Ok(())
             }
             JournalEvent::ReloadStarted { service } => {
                 match self.event {
                     Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
-                        self.requests.reload_begins(id, *service);
+                        self.requests.on_reload_started(id, *service);
                     }
                     Some(Event::ConfigLoaded { id, .. }) => {
-                        id.into_iter().for_each(|id| self.requests.reload_begins(id, *service));
+                        id.into_iter().for_each(|id| self.requests.on_reload_started(id, *service));
                     }
-                    _ => return Err(Violation(format!("{service:?} is reloaded, and nobody wants that"))),
+                    _ => return Err(Violation(format!("{service:?} is reloaded without a reason"))),
                 }
                 let target = match self.event {
                     Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
                     _ => None,
                 };
-                self.model.reload_begins(*service, target)
+                self.model.on_reload_started(*service, target)
             }
             JournalEvent::ReloadFinished { service, failure } => {
-                self.requests.reload_ends(*service, failure.as_ref());
-                self.model.reload_ends(*service, failure.as_ref())
+                self.requests.on_reload_finished(*service, failure.as_ref());
+                self.model.on_reload_finished(*service, failure.as_ref())
             }
             JournalEvent::ConfigReloadFailed { .. } => {
                 let failed = matches!(self.event, Some(Event::ConfigLoadFailed { .. }));
-                rule!(failed && !self.end.begun(), "no configuration is invalid");
+                rule!(failed && !self.shutdown.has_begun(), "no configuration load has failed");
                 Ok(())
             }
-            JournalEvent::InstanceReplaced { instance, .. } => self.model.replaced(*instance, self.now),
+            JournalEvent::InstanceReplaced { instance, .. } => self.model.on_replaced(*instance, self.now),
             JournalEvent::StopTimedOut { instance, .. } => {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
             }
             JournalEvent::Unkillable { instance, .. } => {
-                self.model.get_mut(*instance).cannot_be_killed(*instance, self.now)
+                self.model.get_mut(*instance).on_unkillable(*instance, self.now)
             }
             JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::SignalForwarded { .. }
@@ -72,49 +74,49 @@ impl Checker {
         }
     }
 
-    fn sees_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
+    fn check_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
         if id.is_surge() && from == StateName::Stopped {
             self.model.add_surge(id)?;
         }
         let last = self.model.get(id).state;
-        rule!(last == from, "{id:?} goes from {from:?} to {to:?}, but it was {last:?}");
+        rule!(last == from, "{id:?} changes from {from:?} to {to:?}, but it was {last:?}");
         let at_rest =
             matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
-        if to == StateName::Starting && !id.is_surge() && (at_rest || self.model.get(id).wanted) {
-            rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before what it depends on");
+        if to == StateName::Starting && !id.is_surge() && (at_rest || self.model.get(id).start_requested) {
+            rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before its dependencies are ready");
         }
         if self.event == Some(Event::Boot) {
-            rule!(self.model.starts_by_itself(id.service), "{id:?} starts, and nobody wants it");
+            rule!(self.model.starts_by_itself(id.service), "{id:?} starts at boot without autostart");
         }
-        self.has_been_reported(id, reason)?;
+        self.check_cause(id, reason)?;
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
             rule!(
                 self.model.cannot_become_ready(*dependency),
-                "{id:?} is blocked by {dependency:?}, which may still come"
+                "{id:?} is blocked by {dependency:?}, which may still become ready"
             );
         }
         if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
             let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
             let asked = matches!(self.event, Some(Event::Request { request: Request::Control(_, Verb::Restart), .. }));
-            rule!(!rolls || asked, "{id:?} is stopped before there is another");
+            rule!(!rolls || asked, "{id:?} is stopped before it is replaced");
         }
-        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.end.is_forced() {
+        if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.shutdown.is_forced() {
             let dependent = self.model.live_dependent(id.service);
-            rule!(dependent.is_none(), "{id:?} is stopped before {dependent:?}, which depends on it");
+            rule!(dependent.is_none(), "{id:?} is stopped before its dependent {dependent:?}");
         }
-        self.model.reload_goes_on(id.service, to);
-        self.model.follow(id, to, reason, self.now, self.end.stage())?;
+        self.model.on_reload_transition(id.service, to);
+        self.model.apply_transition(id, to, reason, self.now, self.shutdown.stage())?;
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
-            self.owe_stop_signal(id, from, reason);
+            self.expect_stop_signal(id, from, reason);
         }
         if to.is_inactive() && !id.is_surge() {
-            self.owed.push(Action::ReleaseInstance { instance: id });
+            self.expected_actions.push(Action::ReleaseInstance { instance: id });
         }
         Ok(())
     }
 
-    /// What is said to follow from a report follows from this one.
-    fn has_been_reported(&self, id: InstanceId, reason: &Reason) -> Verdict {
+    /// Checks that a transition that a report causes follows from the current event.
+    fn check_cause(&self, id: InstanceId, reason: &Reason) -> Verdict {
         let run = self.model.get(id).main;
         let report = match reason {
             Reason::StoppingReported => run.map(|run| Event::StoppingReported { run }),
@@ -126,12 +128,12 @@ impl Checker {
             Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
             _ => return Ok(()),
         };
-        rule!(report.is_some() && report == self.event, "{id:?}: {reason:?} follows from {:?}", self.event);
+        rule!(report.is_some() && report == self.event, "{id:?}: {reason:?} does not follow from {:?}", self.event);
         Ok(())
     }
 
-    /// What has to follow from a report has followed.
-    pub(super) fn report_has_been_followed(&self) -> Verdict {
+    /// Checks that a report has had its effect.
+    pub(super) fn check_effect_of_report(&self) -> Verdict {
         let (run, is_followed): (_, fn(StateName) -> bool) = match self.event {
             Some(Event::StoppingReported { run }) => (run, |state| state != StateName::Running),
             Some(Event::WatchdogTriggered { run }) => (run, |state| state == StateName::Stopping),

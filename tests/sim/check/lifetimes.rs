@@ -1,4 +1,4 @@
-//! When something may be released or called off.
+//! The rules for releases and cancellations.
 
 use keepalive::model::InstanceId;
 use keepalive::supervisor::{Action, Event, StateName};
@@ -6,25 +6,27 @@ use keepalive::supervisor::{Action, Event, StateName};
 use super::{Checker, Verdict, rule};
 
 impl Checker {
-    pub(super) fn sees_lifetime(&mut self, action: &Action) -> Verdict {
+    pub(super) fn check_lifetime(&mut self, action: &Action) -> Verdict {
         match action {
-            Action::LoadConfig { .. } => rule!(!self.end.begun(), "the configuration is loaded during the drain"),
-            Action::WithdrawConfigLoad { id } => {
-                rule!(self.event == Some(Event::Withdrawn(*id)), "nobody has withdrawn {id:?}");
+            Action::LoadConfig { .. } => {
+                rule!(!self.shutdown.has_begun(), "the configuration is loaded during the shutdown")
             }
-            Action::CancelConfigLoad => self.end.sees_config_load_cancelled()?,
+            Action::WithdrawConfigLoad { id } => {
+                rule!(self.event == Some(Event::Withdrawn(*id)), "{id:?} has not been withdrawn");
+            }
+            Action::CancelConfigLoad => self.shutdown.check_config_load_cancelled()?,
             Action::ReleaseInstance { instance } => self.may_be_released(*instance)?,
             Action::RemoveInstance { instance } => {
                 self.may_be_released(*instance)?;
-                let is_wanted = instance.number < self.model.wanted(instance.service);
-                rule!(!is_wanted, "{instance:?} is removed, and there is to be one");
+                let is_wanted = instance.number < self.model.desired(instance.service);
+                rule!(!is_wanted, "{instance:?} is removed, but desired");
             }
             Action::ReleaseService { service } => {
-                rule!(self.model.wanted(*service) == 0, "{service:?} is released, and it is in the configuration");
+                rule!(self.model.desired(*service) == 0, "{service:?} is released, but configured");
             }
             Action::PreferSockets { instance } => {
                 let state = self.model.get(*instance).state;
-                rule!(state == StateName::Running, "{instance:?} is {state:?}, and gets all connections");
+                rule!(state == StateName::Running, "sockets of {instance:?} are preferred, but it is {state:?}");
             }
             Action::Spawn { .. }
             | Action::ApplyConfig(_)
@@ -41,9 +43,9 @@ impl Checker {
         Ok(())
     }
 
-    /// What is kept from one run to the next is used until the instance rests.
+    /// Resources that several runs share are in use until the instance is inactive.
     fn may_be_released(&self, id: InstanceId) -> Verdict {
-        rule!(!id.is_surge(), "what {id:?} has is its instance's");
+        rule!(!id.is_surge(), "{id:?} has no resources of its own");
         let is_at_rest = self.model.find(id).is_none_or(|instance| instance.state.is_inactive());
         rule!(is_at_rest, "{id:?} is released while {:?}", self.model.get(id).state);
         Ok(())

@@ -1,13 +1,12 @@
-//! Checks every step against the rules, which are computed here anew from what the supervisor has been told.
+//! Checks every step against the rules. They are computed here independently, from the events that the supervisor got.
 //!
-//! A step is one event and the actions that follow from it. Other events may come before these are done: they are taken
-//! account of only when all actions before theirs have been seen, so that each action is judged by what was known when
-//! it was decided.
+//! A step is one event and the actions that follow from it. Other events may come before these actions are performed.
+//! They take effect here only after all earlier actions, so that each action is checked against the state in which the
+//! supervisor decided on it.
 //!
-//! `model` and `instance` are what there is to know about each service and instance, fed by events and records alone;
-//! `journal` has the rules for records, `reports` knows
-//! what comes of what processes report, `lifetimes` when something may be released, `restarts` what has to follow the end of a run, `shutdown` how the end has to go,
-//! `requests` who has to get an answer, `waits` what a deadline is needed for.
+//! `model` and `instance` have the state of each service and instance, derived only from events and journal entries.
+//! The rules: `journal` for journal entries, `reports` for reports of processes, `lifetimes` for releases, `restarts`
+//! for restarts after an exit, `shutdown` for the shutdown, `requests` for replies, `waits` for deadlines.
 
 mod instance;
 mod journal;
@@ -30,9 +29,9 @@ use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, V
 use crate::world::World;
 use model::Model;
 use requests::{Config, Requests};
-use shutdown::End;
+use shutdown::Shutdown;
 
-/// A rule that has been broken.
+/// A violation of a rule.
 #[derive(Debug)]
 pub(crate) struct Violation(pub(crate) String);
 
@@ -53,38 +52,38 @@ pub(crate) struct Checker {
     plan: Rc<Plan>,
     model: Model,
     requests: Requests,
-    end: End,
-    /// The first one is being looked at, the others come when it is done.
+    shutdown: Shutdown,
+    /// The first one is being checked, the others follow.
     steps: VecDeque<Step>,
     now: Mono,
     event: Option<Event>,
     /// Actions since the last event.
     actions: usize,
-    /// Actions that have to come next, the last one first.
-    owed: Vec<Action>,
-    /// The run that was begun last.
+    /// The actions that must come next, in reverse order.
+    expected_actions: Vec<Action>,
+    /// The run that was spawned last.
     last_run: RunId,
     turn: Turn,
 }
 
-/// An event that the supervisor has been told.
+/// An event that the supervisor has handled.
 #[derive(Debug)]
 struct Step {
     at: Mono,
     event: Event,
-    /// How many of the actions that follow from it have not been seen.
+    /// The number of its actions that have not been checked.
     actions: usize,
-    /// What the supervisor has shown right after it.
-    shown: Vec<Shown>,
-    /// Which instance of those had a main process that is none, or none any more.
+    /// The view of the supervisor right after it.
+    shown: Vec<ShownInstance>,
+    /// An instance that was shown with a pid that is not its main process.
     reaped: Option<InstanceId>,
-    /// Whether any process was there then, whosever.
+    /// Whether there was any process at that time.
     left: Leftovers,
 }
 
-/// What the supervisor has shown of one instance.
+/// The view of one instance.
 #[derive(Debug)]
-struct Shown {
+struct ShownInstance {
     id: InstanceId,
     state: StateName,
     is_ready: bool,
@@ -93,20 +92,20 @@ struct Shown {
     unstable: u32,
 }
 
-impl Shown {
+impl ShownInstance {
     const fn new(view: &InstanceView<'_>) -> Self {
         let InstanceView { id, state, ready: is_ready, run, pid, unstable, .. } = *view;
         Self { id, state, is_ready, run, pid, unstable }
     }
 }
 
-/// What has happened since the last wait.
+/// The time since the last wait.
 #[derive(Debug, Default)]
 struct Turn {
-    /// The deadline has come and nothing else has.
+    /// The deadline has passed and there was no event.
     deadline_alone: bool,
     actions: usize,
-    /// Turns without a step of time or an event.
+    /// Turns in which no time passed and no event came.
     idle: usize,
     began: Option<Mono>,
 }
@@ -116,35 +115,42 @@ impl Checker {
         Self {
             model: Model::new(Rc::clone(&plan)),
             requests: Requests::default(),
-            end: End::default(),
+            shutdown: Shutdown::default(),
             steps: VecDeque::new(),
             plan,
             now: Mono::default(),
             event: None,
             actions: 0,
-            owed: Vec::new(),
+            expected_actions: Vec::new(),
             last_run: RunId::default(),
             turn: Turn::default(),
         }
     }
 
-    pub(crate) fn turn_begins(&mut self, now: Mono, until: Option<Mono>) {
+    pub(crate) fn on_wake(&mut self, now: Mono, until: Option<Mono>) {
         let idle = if self.turn.began == Some(now) { self.turn.idle + 1 } else { 0 };
         let deadline_alone = until.is_some_and(|until| until <= now);
         self.turn = Turn { deadline_alone, actions: 0, idle, began: Some(now) };
     }
 
-    /// What the supervisor has been told, and how many actions follow from it.
-    pub(crate) fn heard(&mut self, at: Mono, event: Event, actions: usize, view: View<'_>, world: &World) -> Verdict {
+    /// The supervisor has handled an event, and this many actions follow.
+    pub(crate) fn on_event(
+        &mut self,
+        at: Mono,
+        event: Event,
+        actions: usize,
+        view: View<'_>,
+        world: &World,
+    ) -> Verdict {
         if !matches!(event, Event::Tick) {
             self.turn.deadline_alone = false;
             self.turn.idle = 0;
         }
-        let mut shown: Vec<_> = view.instances().map(|instance| Shown::new(&instance)).collect();
+        let mut shown: Vec<_> = view.instances().map(|instance| ShownInstance::new(&instance)).collect();
         let mut surges: Vec<_> = view.services().flat_map(|service| service.surges()).collect();
         surges.sort_by_key(|surge| surge.id);
-        shown.extend(surges.iter().map(Shown::new));
-        let is_wrong = |instance: &&Shown| {
+        shown.extend(surges.iter().map(ShownInstance::new));
+        let is_wrong = |instance: &&ShownInstance| {
             instance.pid.is_some() && instance.pid != instance.run.and_then(|run| world.main_pid(run))
         };
         let reaped = shown.iter().find(is_wrong).map(|instance| instance.id);
@@ -154,11 +160,11 @@ impl Checker {
         if self.steps.len() == 1 { self.begin_step() } else { Ok(()) }
     }
 
-    /// Goes on to where the next action belongs.
+    /// Moves to the step of the next action.
     fn begin_step(&mut self) -> Verdict {
         while let Some(step) = self.steps.front() {
             let (at, event) = (step.at, step.event.clone());
-            self.hears(at, &event)?;
+            self.apply_event(at, &event)?;
             if !self.end_step()? {
                 break;
             }
@@ -166,41 +172,44 @@ impl Checker {
         Ok(())
     }
 
-    /// Whether the step has been seen to its end.
+    /// Finishes the step if all its actions have been checked, and returns whether they have.
     fn end_step(&mut self) -> Result<bool, Violation> {
         let Some(step) = self.steps.pop_front_if(|step| step.actions == 0) else { return Ok(false) };
         rule!(step.reaped.is_none(), "{:?} shows a process that has been reaped", step.reaped);
-        self.step_ended(&step.shown)?;
+        self.check_step(&step.shown)?;
         Ok(true)
     }
 
-    /// What the supervisor wants done.
-    pub(crate) fn sees(&mut self, action: &Action, world: &World) -> Verdict {
+    /// Checks the next action of the supervisor.
+    pub(crate) fn check_action(&mut self, action: &Action, world: &World) -> Verdict {
         let Some(step) = self.steps.front_mut() else {
             return Err(Violation(format!("{action:?} does not follow from anything")));
         };
         step.actions -= 1;
         let left = step.left;
-        self.judge(action, world, left)?;
-        if self.end_step()? && !self.end.exited() { self.begin_step() } else { Ok(()) }
+        self.check_rules(action, world, left)?;
+        if self.end_step()? && !self.shutdown.has_exited() { self.begin_step() } else { Ok(()) }
     }
 
-    /// So many actions have been overtaken by what has happened since they were decided. What they were is not told:
-    /// what would have been needed all the same is found missing.
-    pub(crate) fn passed_over(&mut self, count: usize, world: &World) -> Verdict {
+    /// The supervisor has dropped this many actions that later events made obsolete. They are not known, but a dropped
+    /// action that was still needed is missing later.
+    pub(crate) fn on_skipped_actions(&mut self, count: usize, world: &World) -> Verdict {
         for _ in 0..count {
             let Some(step) = self.steps.front_mut() else {
-                return Err(Violation("overtaken, and it did not follow from anything".into()));
+                return Err(Violation("an action is dropped that does not follow from any event".into()));
             };
             step.actions -= 1;
-            match self.owed.pop() {
+            match self.expected_actions.pop() {
                 Some(
                     Action::Signal { run, .. }
                     | Action::AnnounceStop { run }
                     | Action::StartProbe { run }
                     | Action::AbortProbe { run },
-                ) => rule!(world.main_pid(run).is_none(), "run {run} is passed over, and its main process is there"),
-                Some(owed) => rule!(false, "{owed:?} is passed over"),
+                ) => rule!(
+                    world.main_pid(run).is_none(),
+                    "an action for run {run} is dropped, but its main process exists"
+                ),
+                Some(expected) => rule!(false, "{expected:?} is dropped"),
                 None => {}
             }
             if self.end_step()? {
@@ -210,215 +219,238 @@ impl Checker {
         Ok(())
     }
 
-    fn hears(&mut self, now: Mono, event: &Event) -> Verdict {
+    fn apply_event(&mut self, now: Mono, event: &Event) -> Verdict {
         self.now = now;
         self.actions = 0;
         self.event = Some(event.clone());
         match event {
             Event::Boot | Event::Tick | Event::NoChildren | Event::WatchdogTriggered { .. } => {}
             Event::Spawned { run, pid } => {
-                rule!(self.end.may_spawn(), "run {run} gets a process during the drain");
-                self.model.spawned(*run, *pid, now)?;
+                rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
+                self.model.on_spawned(*run, *pid, now)?;
             }
             Event::SpawnFailed { run, errno } => {
-                rule!(self.end.may_spawn(), "run {run} is to get a process during the drain");
-                self.model.refused(*run, *errno)?;
+                rule!(self.shutdown.may_spawn(), "run {run} tries to get a process during the shutdown");
+                self.model.on_spawn_failed(*run, *errno)?;
             }
             Event::BindFailed { run, failure } => {
-                rule!(self.end.may_spawn(), "run {run} is to get a process during the drain");
-                self.model.bind_failed(*run, *failure)?;
+                rule!(self.shutdown.may_spawn(), "run {run} tries to get a process during the shutdown");
+                self.model.on_bind_failed(*run, *failure)?;
             }
-            Event::Executed { run } => self.executes(*run),
-            Event::ExecFailed { run, failure } => self.model.exec_failed(*run, *failure),
+            Event::Executed { run } => self.on_executed(*run),
+            Event::ExecFailed { run, failure } => self.model.on_exec_failed(*run, *failure),
             Event::Exited { run, exit, leftovers } => {
-                let instance = self.model.exited(*run, *exit, *leftovers, now, self.end.stage())?;
-                self.owed = vec![Action::ReleaseRun { run: *run, instance }];
+                let instance = self.model.on_exited(*run, *exit, *leftovers, now, self.shutdown.stage())?;
+                self.expected_actions = vec![Action::ReleaseRun { run: *run, instance }];
             }
-            Event::LeftoversGone { run } => self.model.leftovers_gone(*run),
-            Event::Signal(signal) => self.end.hears_signal(*signal, &self.plan),
-            Event::TerminalClosed => self.end.hears_terminal_closed(&self.plan),
+            Event::LeftoversGone { run } => self.model.on_leftovers_gone(*run),
+            Event::Signal(signal) => self.shutdown.on_signal(*signal, &self.plan),
+            Event::TerminalClosed => self.shutdown.on_terminal_closed(&self.plan),
             Event::Request { id, request } => {
-                self.requests.hears(*id, *request, &mut self.model, self.end.stage());
+                self.requests.apply_event(*id, *request, &mut self.model, self.shutdown.stage());
             }
             Event::Ready { run, source } => {
-                if self.model.shows_that_it_has_executed(*run, *source) {
-                    self.executes(*run);
+                if self.model.implies_executed(*run, *source) {
+                    self.on_executed(*run);
                 }
-                self.model.says_ready(*run, *source, now);
+                self.model.on_ready(*run, *source, now);
             }
-            Event::Reloading { run, .. } => self.model.says_that_it_reloads(*run),
-            Event::StoppingReported { run } => self.model.says_that_it_stops(*run),
-            Event::WatchdogPing { run } => self.model.is_alive(*run, None, now),
-            Event::WatchdogInterval { run, interval } => self.model.is_alive(*run, Some(*interval), now),
-            Event::TimeoutExtended { run, by } => self.model.has_more_time(*run, *by, now),
+            Event::Reloading { run, .. } => self.model.on_reloading(*run),
+            Event::StoppingReported { run } => self.model.on_stopping_reported(*run),
+            Event::WatchdogPing { run } => self.model.on_watchdog(*run, None, now),
+            Event::WatchdogInterval { run, interval } => self.model.on_watchdog(*run, Some(*interval), now),
+            Event::TimeoutExtended { run, by } => self.model.on_timeout_extended(*run, *by, now),
             Event::MainPidChanged { run, pid } => {
-                self.executes(*run);
-                self.model.has_another_main_process(*run, *pid);
+                self.on_executed(*run);
+                self.model.on_main_pid_changed(*run, *pid);
             }
-            Event::ConfigLoaded { id, .. } => self.requests.config_load_ends(*id, Config::Loaded),
-            Event::ConfigLoadFailed { id, .. } => self.requests.config_load_ends(*id, Config::Failed),
-            Event::ResetFailures { run } => self.model.is_forgiven(*run),
+            Event::ConfigLoaded { id, .. } => self.requests.on_config_load_finished(*id, Config::Loaded),
+            Event::ConfigLoadFailed { id, .. } => self.requests.on_config_load_finished(*id, Config::Failed),
+            Event::ResetFailures { run } => self.model.on_reset_failures(*run),
             Event::Withdrawn(id) => {
-                if self.requests.withdrawn(*id) {
-                    self.owed.push(Action::WithdrawConfigLoad { id: *id });
+                if self.requests.withdraw(*id) {
+                    self.expected_actions.push(Action::WithdrawConfigLoad { id: *id });
                 }
             }
         }
         Ok(())
     }
 
-    /// What is found out about by a probe is probed from then on.
-    fn executes(&mut self, run: RunId) {
-        if self.model.executed(run, self.now) {
-            self.owed = vec![Action::StartProbe { run }];
+    /// If a probe determines readiness, it must start now.
+    fn on_executed(&mut self, run: RunId) {
+        if self.model.on_executed(run, self.now) {
+            self.expected_actions = vec![Action::StartProbe { run }];
         }
     }
 
-    fn judge(&mut self, action: &Action, world: &World, left: Leftovers) -> Verdict {
+    fn check_rules(&mut self, action: &Action, world: &World, left: Leftovers) -> Verdict {
         self.actions += 1;
         self.turn.actions += 1;
         let limit = 100 + 20 * self.model.len();
         rule!(self.actions <= limit, "{} actions for one event", self.actions);
-        rule!(!self.end.exited(), "after the exit: {action:?}");
-        let owed = self.owed.pop();
-        if let Some(owed) = &owed {
-            rule!(owed == action, "{owed:?} should have come, not {action:?}");
+        rule!(!self.shutdown.has_exited(), "after the exit: {action:?}");
+        let expected = self.expected_actions.pop();
+        if let Some(expected) = &expected {
+            rule!(expected == action, "expected {expected:?}, found {action:?}");
         }
         match action {
             Action::Spawn { run, instance, restarts, definition } => {
-                rule!(*run > self.last_run, "run {run} comes after run {}", self.last_run);
+                rule!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
                 let current = &self.plan.services[instance.service.position()];
                 let is_current = definition == current;
-                rule!(is_current, "{instance:?} is made of what is not in force");
-                self.sees_spawn(*instance, *restarts)?;
+                rule!(is_current, "{instance:?} is not spawned from the current definition");
+                self.check_spawn(*instance, *restarts)?;
                 let instance = self.model.get_mut(*instance);
                 (instance.spawning, instance.definition) = (Some(*run), Rc::clone(definition));
             }
-            Action::Signal { run, scope, signal } => self.sees_signal(*run, *scope, *signal, world)?,
+            Action::Signal { run, scope, signal } => self.check_signal(*run, *scope, *signal, world)?,
             Action::AnnounceStop { run } => {
-                rule!(world.main_pid(*run).is_some(), "a stop of run {run}, which has been reaped, is announced");
-                if owed.is_none() {
-                    self.owe_late_stop_signal(*run)?;
+                rule!(world.main_pid(*run).is_some(), "the stop of run {run} is announced, but it has been reaped");
+                if expected.is_none() {
+                    self.expect_late_stop_signal(*run)?;
                 }
             }
             Action::StartProbe { run } | Action::AbortProbe { run } => {
-                rule!(owed.is_some(), "{action:?}, for no reason");
-                rule!(world.main_pid(*run).is_some(), "{action:?}, and its main process has been reaped");
+                rule!(expected.is_some(), "{action:?} without a reason");
+                rule!(world.main_pid(*run).is_some(), "{action:?}, but its main process has been reaped");
             }
-            Action::ReleaseRun { run, .. } => rule!(owed.is_some(), "run {run} has not just ended, and is released"),
-            Action::SignalAll { signal } => self.end.sees_signal_all(*signal, &self.model)?,
+            Action::ReleaseRun { run, .. } => {
+                rule!(expected.is_some(), "run {run} is released without an exit before")
+            }
+            Action::SignalAll { signal } => self.shutdown.check_signal_all(*signal, &self.model)?,
             Action::WriteJournal(record) => {
-                rule!(record.at == self.now, "a record of another time");
-                self.sees_fact(&record.event)?;
+                rule!(record.at == self.now, "a journal entry has another time");
+                self.check_journal_event(&record.event)?;
             }
             Action::ApplyConfig(plan) => {
                 self.plan = Rc::clone(plan);
-                self.model.adopt(plan);
+                self.model.apply_config(plan);
             }
             Action::Reply { id, result } => {
-                self.requests.sees_reply(*id, result.clone(), &self.model, self.end.stage())?
+                self.requests.check_reply(*id, result.clone(), &self.model, self.shutdown.stage())?
             }
             Action::Exit(outcome) => {
-                self.requests.all_are_answered()?;
-                self.end.sees_exit(outcome, &self.model, left, self.now)?;
+                self.requests.check_all_are_answered()?;
+                self.shutdown.check_exit(outcome, &self.model, left, self.now)?;
             }
-            other => self.sees_lifetime(other)?,
+            other => self.check_lifetime(other)?,
         }
         Ok(())
     }
 
-    fn sees_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
+    fn check_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
         let instance = self.model.get(id);
         rule!(instance.main.is_none(), "{id:?} has a process already");
-        rule!(instance.lingering.is_none(), "{id:?} is spawned before what it left is gone");
+        rule!(instance.lingering.is_none(), "{id:?} is spawned before its leftovers are gone");
         rule!(instance.state == StateName::Starting, "{id:?} is spawned while {:?}", instance.state);
-        rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, it has had {} runs", instance.runs);
-        rule!(self.end.may_spawn(), "{id:?} is spawned during the drain");
+        rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, but it has had {} runs", instance.runs);
+        rule!(self.shutdown.may_spawn(), "{id:?} is spawned during the shutdown");
         Ok(())
     }
 
-    /// Everything that follows from an event has been seen.
-    fn step_ended(&mut self, shown: &[Shown]) -> Verdict {
+    /// Checks the state after the last action of a step.
+    fn check_step(&mut self, shown: &[ShownInstance]) -> Verdict {
         if self.event == Some(Event::Boot) {
             let idle = |id: InstanceId| self.model.get(id).state == StateName::Stopped;
             let forgotten = self.model.all().find(|(id, _)| self.model.starts_by_itself(id.service) && idle(*id));
-            rule!(forgotten.is_none() || self.end.begun(), "nobody has started {forgotten:?}");
+            rule!(forgotten.is_none() || self.shutdown.has_begun(), "{forgotten:?} has not been started");
         }
-        rule!(self.owed.is_empty(), "{:?} has not come", self.owed);
-        self.report_has_been_followed()?;
+        rule!(self.expected_actions.is_empty(), "{:?} is missing", self.expected_actions);
+        self.check_effect_of_report()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
-        rule!(shown.iter().map(|instance| instance.id).eq(expected), "it shows others than there are: {shown:?}");
+        rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
         for instance in shown {
             let model = self.model.get(instance.id);
             let id = instance.id;
-            rule!(model.expected.is_none(), "{id:?}: nothing has followed {:?}", model.expected);
-            rule!(instance.state == model.state, "{id:?} is {:?}, its records say {:?}", instance.state, model.state);
-            rule!(instance.pid == model.pid, "{id:?} shows {:?}, its process is {:?}", instance.pid, model.pid);
+            rule!(model.expected.is_none(), "{id:?}: {:?} has not followed", model.expected);
+            rule!(
+                instance.state == model.state,
+                "{id:?} is {:?}, but {:?} according to the journal",
+                instance.state,
+                model.state
+            );
+            rule!(
+                instance.pid == model.pid,
+                "{id:?} is shown with pid {:?}, its process is {:?}",
+                instance.pid,
+                model.pid
+            );
             let is_ready = model.state == StateName::Running && !model.is_not_ready();
-            rule!(instance.is_ready == is_ready, "{id:?} is shown as ready: {}", instance.is_ready);
+            rule!(instance.is_ready == is_ready, "{id:?} is shown with ready = {}", instance.is_ready);
             let run = model.main.or(model.lingering.filter(|_| model.state == StateName::Stopping));
-            rule!(run.is_none() || instance.run == run, "{id:?} shows {:?}, it is in {run:?}", instance.run);
+            rule!(
+                run.is_none() || instance.run == run,
+                "{id:?} is shown with run {:?}, its run is {run:?}",
+                instance.run
+            );
             let may_run = model::is_live(model.state);
-            rule!(may_run || instance.run.is_none(), "{id:?} is {:?} and in {:?}", model.state, instance.run);
+            rule!(may_run || instance.run.is_none(), "{id:?} is {:?} and has the run {:?}", model.state, instance.run);
             rule!(
                 instance.unstable == model.unstable,
-                "{id:?}: {} unstable, not {}",
+                "{id:?}: {} unstable runs, not {}",
                 instance.unstable,
                 model.unstable
             );
         }
-        if self.end.exited() {
+        if self.shutdown.has_exited() {
             return Ok(());
         }
-        self.requests.none_is_overdue(&self.model)?;
-        if self.end.begun() {
-            return self.end.everything_unneeded_is_stopped(&self.model);
+        self.requests.check_none_is_overdue(&self.model)?;
+        if self.shutdown.has_begun() {
+            return self.shutdown.check_all_stopping(&self.model);
         }
-        self.end.ought_not_to_have_begun(&self.model, &self.plan)?;
-        self.nothing_waits_in_vain()
+        self.shutdown.check_no_reason_to_begin(&self.model, &self.plan)?;
+        self.check_waiting_instances()
     }
 
-    fn nothing_waits_in_vain(&self) -> Verdict {
+    fn check_waiting_instances(&self) -> Verdict {
         for (id, _) in self.model.all().filter(|(_, instance)| instance.blocked) {
             let free = self.model.dependencies_are_satisfied(id.service);
-            rule!(!free, "{id:?} is blocked by nothing any more");
+            rule!(!free, "{id:?} is blocked though its dependencies are ready");
         }
         for (id, instance) in self.model.all().filter(|(_, instance)| instance.state == StateName::Waiting) {
-            rule!(!self.model.dependencies_are_satisfied(id.service), "{id:?} waits for nothing: {instance:?}");
+            rule!(
+                !self.model.dependencies_are_satisfied(id.service),
+                "{id:?} waits though its dependencies are ready: {instance:?}"
+            );
             for dependency in &self.plan.services[id.service.position()].depends_on {
                 let satisfied = self.model.is_satisfied(*dependency);
                 let is_over = self.model.cannot_become_ready(*dependency);
-                rule!(!is_over, "{id:?} waits for {dependency:?}, which will never come");
+                rule!(!is_over, "{id:?} waits for {dependency:?}, which cannot become ready");
                 let may_come =
                     satisfied || self.model.is_active(*dependency) || self.model.is_stopped_by_operator(*dependency);
-                rule!(may_come, "{id:?} waits for {dependency:?}, which nobody starts");
+                rule!(may_come, "{id:?} waits for {dependency:?}, which does not start");
             }
         }
         Ok(())
     }
 
-    /// The supervisor goes to sleep.
-    pub(crate) fn turn_ended(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
-        rule!(self.steps.is_empty(), "{:?} have not been followed", self.steps);
-        rule!(self.turn.idle <= 4 * self.model.len() + 8, "it spins: {} turns without anything", self.turn.idle);
-        // That a process has stayed up long enough is nothing to be seen while others have not.
+    /// Checks the state before the supervisor waits.
+    pub(crate) fn check_before_wait(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
+        rule!(self.steps.is_empty(), "actions of these steps are missing: {:?}", self.steps);
+        rule!(
+            self.turn.idle <= 4 * self.model.len() + 8,
+            "the loop spins: {} turns without an event or a deadline",
+            self.turn.idle
+        );
+        // During a reload, the end of a soak time has no visible effect while other processes have not finished theirs.
         let may_be_unproven = self.model.services().any(|service| self.model.is_reloading(service));
         let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_be_unproven;
-        rule!(!futile, "it was woken by a stale deadline");
+        rule!(!futile, "a deadline had no effect");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);
-            rule!(service.ready == expect, "{:?} is satisfied: {}", service.index, service.ready);
+            rule!(service.ready == expect, "{:?} is shown with ready = {}", service.index, service.ready);
         }
-        waits::check(until, self.now, &self.model, &self.end)?;
-        let childless = world.is_empty() && self.end.begun() && !self.model.any_left();
-        rule!(!childless, "the last process is gone, and no exit");
+        waits::check(until, self.now, &self.model, &self.shutdown)?;
+        let childless = world.is_empty() && self.shutdown.has_begun() && !self.model.any_left();
+        rule!(!childless, "the last process is gone, but the supervisor has not exited");
         for (id, instance) in self.model.all().chain(self.model.surges()) {
             let made = instance.state != StateName::Starting || instance.main.is_some();
-            rule!(made, "{id:?} is said to start, and nothing has been made");
+            rule!(made, "{id:?} is starting, but has no process");
             if let Some(run) = instance.lingering {
-                let unheard = world.owes_leftovers_gone(run);
-                rule!(unheard, "{id:?} waits for what run {run} has left, which is gone");
+                let unheard = world.will_report_leftovers_gone(run);
+                rule!(unheard, "{id:?} waits for leftovers of run {run}, which are gone");
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What there is to know about each instance and service.
+//! The state of each service and its instances.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -8,23 +8,23 @@ use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIn
 use keepalive::supervisor::{Exit, FailureReason, Leftovers, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
-use super::instance::{Instance, OwnStop, Progress};
-use super::reloads::Reloaded;
+use super::instance::{Instance, Progress, ReportedStop};
+use super::reloads::ReloadState;
 use super::restarts::{self, Expected};
-use super::shutdown::Stage;
+use super::shutdown::ShutdownStage;
 use super::{Verdict, Violation, rule};
 
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(super) plan: Rc<Plan>,
-    /// Those that are surplus too, until they have come to rest.
+    /// Includes surplus instances until they are inactive.
     pub(super) instances: Vec<Vec<Instance>>,
-    wanted: Vec<u32>,
-    /// Second processes during a rolling reload.
+    desired: Vec<u32>,
+    /// Surge instances during a rolling reload.
     pub(super) surges: BTreeMap<InstanceId, Instance>,
     /// The services that are being reloaded.
-    pub(super) reloading: BTreeMap<ServiceIndex, Reloaded>,
-    /// Failures so far, to know the first and the last.
+    pub(super) reloading: BTreeMap<ServiceIndex, ReloadState>,
+    /// The number of failures so far, to find the first and the last one.
     failures: u32,
 }
 
@@ -43,10 +43,10 @@ pub(crate) const fn is_live(state: StateName) -> bool {
 
 impl Model {
     pub(crate) fn new(plan: Rc<Plan>) -> Self {
-        let wanted: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
-        let counted = plan.services.iter().zip(&wanted);
+        let desired: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
+        let counted = plan.services.iter().zip(&desired);
         let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
-        Self { plan, instances, wanted, surges: BTreeMap::new(), reloading: BTreeMap::new(), failures: 0 }
+        Self { plan, instances, desired, surges: BTreeMap::new(), reloading: BTreeMap::new(), failures: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,7 +67,7 @@ impl Model {
         &mut self.instances[id.service.position()][id.number as usize]
     }
 
-    /// `None`: there is no such instance, or no more.
+    /// `None` if the instance does not exist.
     pub(crate) fn find(&self, id: InstanceId) -> Option<&Instance> {
         if id.is_surge() {
             return self.surges.get(&id);
@@ -79,8 +79,8 @@ impl Model {
         self.surges.iter().map(|(id, surge)| (*id, surge))
     }
 
-    pub(crate) fn wanted(&self, service: ServiceIndex) -> u32 {
-        self.wanted[service.position()]
+    pub(crate) fn desired(&self, service: ServiceIndex) -> u32 {
+        self.desired[service.position()]
     }
 
     pub(crate) fn is_oneshot(&self, service: ServiceIndex) -> bool {
@@ -88,14 +88,14 @@ impl Model {
     }
 
     pub(crate) fn scale(&mut self, service: ServiceIndex, wanted: u32) {
-        self.wanted[service.position()] = wanted;
+        self.desired[service.position()] = wanted;
         let instances = &mut self.instances[service.position()];
         instances.resize(instances.len().max(wanted as usize), Instance::new(&self.plan.services[service.position()]));
         self.drop_surplus(service);
     }
 
     fn drop_surplus(&mut self, service: ServiceIndex) {
-        let wanted = self.wanted(service) as usize;
+        let wanted = self.desired(service) as usize;
         let instances = &mut self.instances[service.position()];
         while instances.len() > wanted && instances.pop_if(|last| !is_active(last.state)).is_some() {}
     }
@@ -104,20 +104,20 @@ impl Model {
         &self.instances[service.position()]
     }
 
-    /// The instance that is in this run; `None`: nothing of the run is left.
+    /// The instance that has this run; `None` if nothing is left of the run.
     pub(crate) fn of_run(&self, run: RunId) -> Option<InstanceId> {
         self.find_by(|instance| [instance.spawning, instance.main, instance.lingering].contains(&Some(run)))
     }
 
-    /// The instance whose main process, not reaped, this run has.
+    /// The instance that has this run with a main process that has not been reaped.
     pub(crate) fn with_main(&self, run: RunId) -> Option<InstanceId> {
         self.find_by(|instance| instance.main == Some(run))
     }
 
-    /// The instance for which a process has been asked in this run.
+    /// The instance for which this run has been spawned, without a result yet.
     fn spawning(&mut self, run: RunId) -> Result<(InstanceId, &mut Instance), Violation> {
         let Some(id) = self.find_by(|instance| instance.spawning == Some(run)) else {
-            return Err(Violation(format!("nobody has asked for a process of run {run}")));
+            return Err(Violation(format!("run {run} has not been spawned")));
         };
         let instance = self.get_mut(id);
         instance.spawning = None;
@@ -143,62 +143,63 @@ impl Model {
         self.all().any(|(_, instance)| is_active(instance.state))
     }
 
-    /// Any process of a service, or anything of it that may still get one.
+    /// Whether a service has a process or may still get one.
     pub(crate) fn any_left(&self) -> bool {
         self.any_active() || !self.surges.is_empty()
     }
 
-    // What the supervisor has been told.
+    // Events.
 
-    pub(crate) fn spawned(&mut self, run: RunId, pid: Pid, now: Mono) -> Verdict {
+    pub(crate) fn on_spawned(&mut self, run: RunId, pid: Pid, now: Mono) -> Verdict {
         let (_, instance) = self.spawning(run)?;
         (instance.main, instance.pid) = (Some(run), Some(pid));
         instance.since = now;
         instance.failure = None;
         instance.has_announced_stop = false;
-        (instance.ready_at, instance.ready_by, instance.back_by) = (None, None, None);
+        (instance.ready_at, instance.ready_by, instance.ready_again_by) = (None, None, None);
         instance.progress = Progress::Made;
         Ok(())
     }
 
-    pub(crate) fn refused(&mut self, run: RunId, errno: Errno) -> Verdict {
+    pub(crate) fn on_spawn_failed(&mut self, run: RunId, errno: Errno) -> Verdict {
         let (id, instance) = self.spawning(run)?;
         instance.expected = Some(if id.is_surge() { Expected::RefusedSurge } else { Expected::Refusal { errno } });
         Ok(())
     }
 
-    pub(crate) fn bind_failed(&mut self, run: RunId, failure: StartFailure) -> Verdict {
+    pub(crate) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) -> Verdict {
         let (id, instance) = self.spawning(run)?;
         instance.last_exit = Some(Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false });
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
-            Expected::End(RestartDecision::Fail(FailureReason::BindFailed))
+            Expected::Shutdown(RestartDecision::Fail(FailureReason::BindFailed))
         });
         Ok(())
     }
 
-    pub(crate) fn exec_failed(&mut self, run: RunId, failure: StartFailure) {
+    pub(crate) fn on_exec_failed(&mut self, run: RunId, failure: StartFailure) {
         if let Some(id) = self.with_main(run) {
             self.get_mut(id).failure = Some(failure);
         }
     }
 
-    /// Gives back whose main process it was.
-    pub(crate) fn exited(
+    /// Returns the instance of the run.
+    pub(crate) fn on_exited(
         &mut self,
         run: RunId,
         exit: Exit,
         leftovers: Leftovers,
         now: Mono,
-        stage: Stage,
+        stage: ShutdownStage,
     ) -> Result<InstanceId, Violation> {
         let Some(id) = self.with_main(run) else {
-            return Err(Violation(format!("run {run} ends, and it has no main process")));
+            return Err(Violation(format!("run {run} exits, but has no main process")));
         };
         let service = Rc::clone(&self.get(id).definition);
-        let lingers =
-            leftovers == Leftovers::Some && service.stop.kill_mode != KillMode::Process && stage != Stage::Forced;
+        let lingers = leftovers == Leftovers::Some
+            && service.stop.kill_mode != KillMode::Process
+            && stage != ShutdownStage::Forced;
         let instance = self.get_mut(id);
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
@@ -218,40 +219,34 @@ impl Model {
         Ok(id)
     }
 
-    pub(crate) fn leftovers_gone(&mut self, run: RunId) {
+    pub(crate) fn on_leftovers_gone(&mut self, run: RunId) {
         if let Some(id) = self.find_by(|instance| instance.lingering == Some(run)) {
             self.get_mut(id).lingering = None;
         }
     }
 
-    // What the supervisor has said.
+    // Journal entries.
 
-    pub(crate) fn follow(
+    pub(crate) fn apply_transition(
         &mut self,
         id: InstanceId,
         to: StateName,
         reason: &Reason,
         now: Mono,
-        stage: Stage,
+        stage: ShutdownStage,
     ) -> Verdict {
         let failures = self.failures;
         let instance = self.get_mut(id);
-        if let Some(expected) = instance.expected.take() {
-            let expected = match expected {
-                Expected::Refusal { .. } if stage != Stage::Up => Expected::Rest,
-                expected => expected,
-            };
-            restarts::agrees(&expected, reason, to, instance)?;
-        } else {
-            let unfounded = matches!(reason, Reason::Exited { .. } | Reason::SpawnFailed { .. });
-            rule!(!unfounded, "{id:?}: nothing has ended: {reason:?}");
-        }
+        check_expected(id, instance, to, reason, stage)?;
         let from = std::mem::replace(&mut instance.state, to);
         instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
         match reason {
             Reason::Exited { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
                 instance.due = Some(now + *delay);
-                if from != StateName::Stopping || instance.fault.is_some() || instance.own_stop == OwnStop::Alone {
+                if from != StateName::Stopping
+                    || instance.fault.is_some()
+                    || instance.reported_stop == ReportedStop::Only
+                {
                     instance.unstable = *unstable;
                 }
             }
@@ -261,13 +256,13 @@ impl Model {
             }
             _ => {}
         }
-        instance.goes(id, from, to, reason, now)?;
+        instance.apply_transition(id, from, to, reason, now)?;
         match to {
-            StateName::Stopping if instance.main.is_some() => instance.is_asked(now),
+            StateName::Stopping if instance.main.is_some() => instance.on_stop_signal(now),
             StateName::Starting
                 if matches!(reason, Reason::BackoffElapsed | Reason::Exited { .. } | Reason::CleanedUp) =>
             {
-                rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before it is due");
+                rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before its backoff is over");
             }
             StateName::Running => {
                 let ready = instance.ready_at.is_some_and(|at| at <= now);
@@ -282,12 +277,12 @@ impl Model {
             instance.due = None;
         }
         if !is_live(to) {
-            rule!(instance.main.is_none(), "{id:?} is {to:?} and has a process");
+            rule!(instance.main.is_none(), "{id:?} is {to:?}, but has a process");
         }
         if to != StateName::Stopping {
-            instance.wanted = false;
-            let given_up = instance.has_given_up || stage == Stage::Forced;
-            rule!(instance.lingering.is_none() || given_up, "{id:?} goes on before what it left is gone");
+            instance.start_requested = false;
+            let given_up = instance.has_given_up || stage == ShutdownStage::Forced;
+            rule!(instance.lingering.is_none() || given_up, "{id:?} leaves `stopping` before its leftovers are gone");
             (instance.lingering, instance.has_given_up) = (None, false);
         }
         if matches!(reason, Reason::Exited { decision: RestartDecision::Fail(_), .. }) {
@@ -305,7 +300,7 @@ impl Model {
         Ok(())
     }
 
-    // What follows from it.
+    // Derived state.
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
@@ -320,7 +315,7 @@ impl Model {
         self.of(service).iter().any(|instance| is_active(instance.state))
     }
 
-    /// Whether a start of it is done: it is there and ready, a oneshot has succeeded.
+    /// Whether a start of it is done: a service is ready, a oneshot has succeeded.
     pub(crate) fn is_up(&self, id: InstanceId) -> bool {
         let Some(instance) = self.find(id) else { return false };
         match instance.state {
@@ -329,18 +324,18 @@ impl Model {
         }
     }
 
-    /// An operator has stopped at least one instance, and may start it again.
+    /// Whether an operator has stopped at least one instance.
     pub(crate) fn is_stopped_by_operator(&self, service: ServiceIndex) -> bool {
         self.of(service).iter().any(|instance| instance.state == StateName::Stopped && instance.stopped_by_operator)
     }
 
-    /// It is not there, and will not be by itself.
+    /// Whether it is not ready and cannot become ready by itself.
     pub(crate) fn cannot_become_ready(&self, service: ServiceIndex) -> bool {
         let ended = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);
         self.of(service).iter().all(ended) && !self.is_satisfied(service)
     }
 
-    /// Whether it has failed by itself: each instance, and at least one for another reason than its dependencies.
+    /// Whether all instances have ended and at least one has failed for a reason other than its dependencies.
     pub(crate) fn has_failed(&self, service: ServiceIndex) -> bool {
         let instances = self.of(service);
         let ended = instances.iter().all(|instance| matches!(instance.state, StateName::Completed | StateName::Failed));
@@ -352,14 +347,14 @@ impl Model {
             && instances.iter().any(|instance| instance.failed.is_some())
     }
 
-    /// Whether it starts by itself, or something that does depends on it, however far off.
+    /// Whether it, or one of its direct or indirect dependents, has `autostart`.
     pub(crate) fn starts_by_itself(&self, service: ServiceIndex) -> bool {
         let needs = |other: &ServiceIndex| self.plan.services[other.position()].depends_on.contains(&service);
         let wanted = self.plan.services[service.position()].autostart;
         wanted || self.services().filter(needs).any(|dependent| self.starts_by_itself(dependent))
     }
 
-    /// Something that depends on `service`, however far off, and still has a process.
+    /// A direct or indirect dependent of `service` that still has a process.
     pub(crate) fn live_dependent(&self, service: ServiceIndex) -> Option<ServiceIndex> {
         let mut seen = vec![service];
         let mut position = 0;
@@ -378,7 +373,7 @@ impl Model {
         None
     }
 
-    /// The code of the first failure that still stands, 1 if there were blocked ones alone, else 0.
+    /// The code of the first failure that is not repaired; 1 if instances are only blocked; else 0.
     pub(crate) fn code_when_nothing_is_left(&self) -> u8 {
         let failed = self.all().filter(|(_, instance)| instance.state == StateName::Failed);
         let Some((_, first)) = failed.min_by_key(|(_, instance)| instance.failed.unwrap_or(u32::MAX)) else {
@@ -388,7 +383,27 @@ impl Model {
     }
 }
 
-/// Whether instances in these states, each with whether it is away, satisfy a service that depends on them.
+/// Checks a transition against the expected decision, if a run has ended.
+fn check_expected(
+    id: InstanceId,
+    instance: &mut Instance,
+    to: StateName,
+    reason: &Reason,
+    stage: ShutdownStage,
+) -> Verdict {
+    let Some(expected) = instance.expected.take() else {
+        let unfounded = matches!(reason, Reason::Exited { .. } | Reason::SpawnFailed { .. });
+        rule!(!unfounded, "{id:?}: no run has ended: {reason:?}");
+        return Ok(());
+    };
+    let expected = match expected {
+        Expected::Refusal { .. } if stage != ShutdownStage::Up => Expected::Rest,
+        expected => expected,
+    };
+    restarts::agrees(&expected, reason, to, instance)
+}
+
+/// Whether a service is ready whose instances have these states. The bool is true for `Progress::NotReady`.
 fn is_satisfied(kind: Kind, states: impl Iterator<Item = (StateName, bool)> + Clone) -> bool {
     match kind {
         Kind::Oneshot => states.clone().all(|(state, _)| state == StateName::Completed),

@@ -1,29 +1,29 @@
-//! Rolling reloads: what there is to know about them.
+//! The rules for rolling reloads.
 
 use std::rc::Rc;
 
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
-use super::instance::{Instance, OwnStop, Progress};
+use super::instance::{Instance, Progress, ReportedStop};
 use super::model::Model;
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 
-/// What there is to know about a reload.
+/// The state of the reload of a service.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reloaded {
-    /// All instances of the service.
+pub(crate) struct ReloadState {
+    /// Whether it is for all instances of the service.
     pub(crate) is_whole: bool,
-    /// Something of the service has been touched, or was not running anyway.
+    /// Whether an instance is not running, or has been reloaded.
     pub(crate) has_begun: bool,
 }
 
 impl Model {
-    /// A rolling reload starts a second process for `id`, which is its surge.
+    /// A rolling reload starts the surge instance `id`.
     pub(crate) fn add_surge(&mut self, id: InstanceId) -> Verdict {
         let Some(reloaded) = self.reloading.get(&id.service).copied() else {
-            return Err(Violation(format!("{id:?} starts, and nothing is being reloaded")));
+            return Err(Violation(format!("{id:?} starts without a reload")));
         };
         let main = self.find(id.slot()).map(|main| (main.state, main.runs));
         let Some((StateName::Running, runs)) = main else {
@@ -32,7 +32,7 @@ impl Model {
         let definition = &self.plan.services[id.service.position()];
         if self
             .reloading
-            .insert(id.service, Reloaded { has_begun: true, ..reloaded })
+            .insert(id.service, ReloadState { has_begun: true, ..reloaded })
             .is_some_and(|reloaded| !reloaded.has_begun)
         {
             let is_coming = |dependency: &&ServiceIndex| {
@@ -40,41 +40,41 @@ impl Model {
                     || (self.is_active(**dependency) && !self.is_satisfied(**dependency))
             };
             let missing = definition.depends_on.iter().find(is_coming);
-            rule!(missing.is_none(), "{id:?} starts before {missing:?}, which it depends on, is there");
+            rule!(missing.is_none(), "{id:?} starts before its dependency {missing:?} is ready");
         }
         let mut surge = Instance::new(definition);
         surge.runs = runs + 1;
         self.surges.insert(id, surge);
         let count = self.surges.keys().filter(|surge| surge.service == id.service).count() as u32;
-        rule!(count <= definition.reload.max_surge, "{count} more processes than instances");
+        rule!(count <= definition.reload.max_surge, "{count} surge instances exceed max_surge");
         Ok(())
     }
 
-    pub(crate) fn reload_begins(&mut self, service: ServiceIndex, target: Option<Target>) -> Verdict {
+    pub(crate) fn on_reload_started(&mut self, service: ServiceIndex, target: Option<Target>) -> Verdict {
         let is_whole = !matches!(target, Some(Target::Instance(_)));
         let has_begun = self.of(service).iter().any(|instance| instance.state != StateName::Running);
-        let reloaded = Reloaded { is_whole, has_begun };
+        let reloaded = ReloadState { is_whole, has_begun };
         rule!(self.reloading.insert(service, reloaded).is_none(), "{service:?} is being reloaded already");
         Ok(())
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
+    pub(crate) fn on_reload_finished(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
         let reloaded = self.reloading.remove(&service);
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
         let left = self.surges.keys().find(|surge| surge.service == service);
-        rule!(left.is_none(), "{left:?} is still there after the reload");
+        rule!(left.is_none(), "{left:?} exists after the reload");
         let definition = &self.plan.services[service.position()];
         let is_old = |instance: &&Instance| {
             instance.state == StateName::Running && !instance.definition.same_process_spec(definition)
         };
         let old = self.of(service).iter().find(is_old);
         let done = failure.is_none() && reloaded.is_some_and(|reloaded| reloaded.is_whole);
-        rule!(!done || old.is_none(), "{old:?} is what it was before the reload");
+        rule!(!done || old.is_none(), "{old:?} has the old definition after the reload");
         Ok(())
     }
 
-    /// An instance goes to this state.
-    pub(crate) fn reload_goes_on(&mut self, service: ServiceIndex, to: StateName) {
+    /// An instance of the service changes to this state.
+    pub(crate) fn on_reload_transition(&mut self, service: ServiceIndex, to: StateName) {
         if let Some(reloaded) = self.reloading.get_mut(&service) {
             reloaded.has_begun |= to != StateName::Running;
         }
@@ -84,24 +84,24 @@ impl Model {
         self.reloading.contains_key(&service)
     }
 
-    /// No reload goes on any more: everything is being stopped.
+    /// The shutdown ends all reloads.
     pub(crate) fn forget_reloads(&mut self) {
         self.reloading.clear();
     }
 
-    /// The surge of `id` takes its place.
-    pub(crate) fn replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
-        rule!(self.reloading.contains_key(&id.service), "{id:?} is replaced, and nothing is being reloaded");
+    /// The surge instance replaces `id`.
+    pub(crate) fn on_replaced(&mut self, id: InstanceId, now: Mono) -> Verdict {
+        rule!(self.reloading.contains_key(&id.service), "{id:?} is replaced without a reload");
         let Some(mut surge) = self.surges.remove(&id.surge()) else {
-            return Err(Violation(format!("{id:?} is replaced by nothing")));
+            return Err(Violation(format!("{id:?} is replaced without a surge instance")));
         };
-        // Never fewer ready ones than before: the new one is, unless the old one has died by itself.
+        // The new process is ready, unless the old one has died. So the number of ready instances does not decrease.
         let has_died = self.get(id).expected.is_some();
         let is_ready = surge.state == StateName::Running
             && !surge.is_not_ready()
             && surge.min_ready_until.is_none_or(|at| at <= now);
-        rule!(is_ready || has_died, "{id:?} is replaced by what is not ready: {surge:?}");
-        rule!(surge.state != StateName::Stopping, "{id:?} is replaced by what is being stopped");
+        rule!(is_ready || has_died, "{id:?} is replaced by a process that is not ready: {surge:?}");
+        rule!(surge.state != StateName::Stopping, "{id:?} is replaced by a stopping process");
         surge.min_ready_until = None;
         let mut old = std::mem::replace(self.get_mut(id), surge);
         old.expected = old.expected.map(|_| Expected::Replaced);
@@ -111,8 +111,8 @@ impl Model {
 }
 
 impl Model {
-    /// Another plan is in force. What makes the same processes is in force for these as well.
-    pub(crate) fn adopt(&mut self, plan: &Rc<Plan>) {
+    /// The plan has changed. Instances with the same process specification get the new definition.
+    pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>) {
         self.plan = Rc::clone(plan);
         for (instances, definition) in self.instances.iter_mut().zip(&plan.services) {
             for instance in instances.iter_mut().filter(|instance| instance.definition.same_process_spec(definition)) {
@@ -123,14 +123,14 @@ impl Model {
 }
 
 impl Instance {
-    pub(super) fn is_wanted_to_leave(&mut self) {
-        if self.own_stop == OwnStop::Alone {
-            self.own_stop = OwnStop::Unasked;
+    pub(super) fn request_stop(&mut self) {
+        if self.reported_stop == ReportedStop::Only {
+            self.reported_stop = ReportedStop::StopRequested;
         }
     }
 
-    /// From one state to another, as far as readiness and what is broken are concerned.
-    pub(super) fn goes(
+    /// Updates readiness, watchdog and fault for a transition.
+    pub(super) fn apply_transition(
         &mut self,
         id: InstanceId,
         from: StateName,
@@ -139,15 +139,18 @@ impl Instance {
         now: Mono,
     ) -> Verdict {
         if *reason == Reason::StoppingReported || from != to {
-            self.own_stop = if *reason == Reason::StoppingReported { OwnStop::Alone } else { OwnStop::No };
+            self.reported_stop =
+                if *reason == Reason::StoppingReported { ReportedStop::Only } else { ReportedStop::No };
         }
         if let Reason::Fault(fault) = reason {
             let founded = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
-                Fault::WatchdogTimeout(_) => from == StateName::Running && self.watch.is_some_and(|(_, by)| by <= now),
+                Fault::WatchdogTimeout(_) => {
+                    from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)
+                }
                 Fault::WatchdogTriggered => true,
             };
-            rule!(founded && to == StateName::Stopping, "{id:?} is not broken: {reason:?}, {self:?}");
+            rule!(founded && to == StateName::Stopping, "{id:?} has no such fault: {reason:?}, {self:?}");
             self.fault = Some(*fault);
         } else if from != to || matches!(reason, Reason::Exited { .. }) {
             self.fault = None;
@@ -156,13 +159,13 @@ impl Instance {
         let is_tried_again = from == StateName::Failed && *reason == Reason::StartRequested;
         if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
             (self.unstable, self.refusals) = (0, 0);
-            self.wanted |= to == StateName::Stopping;
+            self.start_requested |= to == StateName::Stopping;
         }
         if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::ReloadingReported {
-            rule!(self.is_not_ready(), "{id:?} starts again, and has said nothing: {self:?}");
+            rule!(self.is_not_ready(), "{id:?} is starting again without a report: {self:?}");
             self.progress = Progress::Executed;
             let by = now + self.definition.ready_timeout;
-            let at_last = *self.back_by.get_or_insert(by + self.definition.reload.soak);
+            let at_last = *self.ready_again_by.get_or_insert(by + self.definition.reload.soak);
             (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
         self.min_ready_until = None;
@@ -171,12 +174,12 @@ impl Instance {
         }
         if to == StateName::Running {
             self.progress = Progress::Ready;
-            let every = self.watch_told.or(self.definition.watchdog).filter(|every| !every.is_zero());
-            self.watch = every.map(|every| (every, now + every));
+            let every = self.reported_watchdog.or(self.definition.watchdog).filter(|every| !every.is_zero());
+            self.watchdog = every.map(|every| (every, now + every));
         } else {
-            // The process is another one, but for one that has to show anew that it is ready.
-            self.watch_told = self.watch_told.filter(|_| *reason == Reason::ReloadingReported);
-            self.watch = None;
+            // There is another process, unless this one must become ready again.
+            self.reported_watchdog = self.reported_watchdog.filter(|_| *reason == Reason::ReloadingReported);
+            self.watchdog = None;
         }
         Ok(())
     }

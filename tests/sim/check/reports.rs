@@ -1,4 +1,4 @@
-//! What comes of what processes report, and of what is found out about them.
+//! The effects of reports of processes and of probes.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::instance::{Instance, Progress};
 use super::model::Model;
 
 impl Model {
-    /// The instance whose main process this run has.
+    /// The instance that has this run with a main process.
     fn main(&mut self, run: RunId) -> Option<&mut Instance> {
         let id = self.with_main(run)?;
         Some(self.get_mut(id))
     }
 
-    /// The program runs. Whether it has to be found out by a probe when it is ready.
-    pub(crate) fn executed(&mut self, run: RunId, now: Mono) -> bool {
+    /// The program runs. Returns whether a probe must start.
+    pub(crate) fn on_executed(&mut self, run: RunId, now: Mono) -> bool {
         let Some(instance) = self.main(run) else { return false };
         if instance.state != StateName::Starting || instance.progress != Progress::Made {
             return false;
@@ -35,18 +35,18 @@ impl Model {
         matches!(instance.definition.ready, Ready::Probe(_))
     }
 
-    /// What makes it ready shows that its program runs, unless it has said that it stops.
-    pub(crate) fn shows_that_it_has_executed(&mut self, run: RunId, source: ReadySource) -> bool {
+    /// Whether a ready report implies that the program runs.
+    pub(crate) fn implies_executed(&mut self, run: RunId, source: ReadySource) -> bool {
         self.main(run).is_some_and(|instance| !instance.has_announced_stop && instance.is_ready_by(source))
     }
 
-    pub(crate) fn says_ready(&mut self, run: RunId, source: ReadySource, now: Mono) {
+    pub(crate) fn on_ready(&mut self, run: RunId, source: ReadySource, now: Mono) {
         let Some(instance) = self.main(run).filter(|instance| !instance.has_announced_stop) else { return };
-        // `READY=1` also ends what `RELOADING=1` has begun.
+        // `READY=1` also ends a reload that `RELOADING=1` has begun.
         let counts = instance.is_ready_by(source);
         let ends_reload = source == ReadySource::Notify;
         match instance.state {
-            StateName::Starting if counts || (ends_reload && instance.back_by.is_some()) => {
+            StateName::Starting if counts || (ends_reload && instance.ready_again_by.is_some()) => {
                 instance.ready_at = instance.ready_by.take().map(|_| now).or(instance.ready_at);
             }
             StateName::Running if counts || ends_reload => instance.progress = Progress::Ready,
@@ -54,45 +54,45 @@ impl Model {
         }
     }
 
-    pub(crate) fn says_that_it_reloads(&mut self, run: RunId) {
+    pub(crate) fn on_reloading(&mut self, run: RunId) {
         let Some(instance) = self.main(run) else { return };
         if instance.state == StateName::Running && !instance.has_announced_stop {
             instance.progress = Progress::NotReady;
         }
     }
 
-    pub(crate) fn says_that_it_stops(&mut self, run: RunId) {
+    pub(crate) fn on_stopping_reported(&mut self, run: RunId) {
         if let Some(instance) = self.main(run) {
             instance.has_announced_stop = true;
         }
     }
 
-    pub(crate) fn is_forgiven(&mut self, run: RunId) {
+    pub(crate) fn on_reset_failures(&mut self, run: RunId) {
         let Some(id) = self.of_run(run) else { return };
         let instance = self.get_mut(id);
         (instance.unstable, instance.refusals) = (0, 0);
     }
 
-    /// `every`: from now on; `None`: as before.
-    pub(crate) fn is_alive(&mut self, run: RunId, every: Option<Duration>, now: Mono) {
+    /// A ping, or a new interval `every`.
+    pub(crate) fn on_watchdog(&mut self, run: RunId, every: Option<Duration>, now: Mono) {
         let Some(instance) = self.main(run) else { return };
-        instance.watch_told = every.or(instance.watch_told);
+        instance.reported_watchdog = every.or(instance.reported_watchdog);
         if instance.state != StateName::Running {
             return;
         }
-        let every = every.or(instance.watch.map(|(every, _)| every)).filter(|every| !every.is_zero());
-        instance.watch = every.map(|every| (every, now + every));
+        let every = every.or(instance.watchdog.map(|(every, _)| every)).filter(|every| !every.is_zero());
+        instance.watchdog = every.map(|every| (every, now + every));
     }
 
-    /// It is given more time to be ready, or to end after its stop signal.
-    pub(crate) fn has_more_time(&mut self, run: RunId, by: Duration, now: Mono) {
+    /// Extends the deadline for readiness or for the stop.
+    pub(crate) fn on_timeout_extended(&mut self, run: RunId, by: Duration, now: Mono) {
         let Some(instance) = self.main(run) else { return };
         let later = |at: Mono, least: Mono| at.max(least);
         match instance.state {
             StateName::Starting if instance.ready_by.is_some() => {
                 let soak = instance.definition.reload.soak;
                 instance.ready_by = instance.ready_by.map(|at| later(at, now + by));
-                instance.back_by = instance.back_by.map(|at| later(at, now + by + soak));
+                instance.ready_again_by = instance.ready_again_by.map(|at| later(at, now + by + soak));
             }
             StateName::Stopping if instance.kills == 0 && instance.delayed_until.is_none() => {
                 instance.kill_at = instance.kill_at.map(|at| later(at, now + by));
@@ -101,7 +101,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn has_another_main_process(&mut self, run: RunId, pid: Pid) {
+    pub(crate) fn on_main_pid_changed(&mut self, run: RunId, pid: Pid) {
         if let Some(instance) = self.main(run) {
             instance.pid = Some(pid);
         }
@@ -109,7 +109,7 @@ impl Model {
 }
 
 impl Instance {
-    /// Whether this is what its service is to be ready by.
+    /// Whether `source` is the configured source of readiness.
     fn is_ready_by(&self, source: ReadySource) -> bool {
         let expected = match self.definition.ready {
             Ready::Exec | Ready::Delay(_) => None,

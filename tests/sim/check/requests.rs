@@ -1,4 +1,4 @@
-//! Who has to get which answer.
+//! The rules for replies to requests.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use keepalive::model::{InstanceId, ServiceIndex};
 use keepalive::supervisor::{Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
 
 use super::model::{Model, is_active};
-use super::shutdown::Stage;
+use super::shutdown::ShutdownStage;
 use super::{Verdict, Violation, rule};
 
 #[derive(Debug, Default)]
@@ -18,32 +18,32 @@ pub(crate) struct Requests {
 #[derive(Debug)]
 struct Open {
     request: Request,
-    /// What is to be started, or to get a signal.
+    /// The instances to start or to signal.
     up: Vec<InstanceId>,
-    /// What is to be stopped.
+    /// The instances to stop.
     down: Vec<InstanceId>,
-    /// The reloads that it waits for, and whether one of them has failed.
+    /// The reloads that it waits for.
     reloads: Vec<ServiceIndex>,
     has_failed_reload: bool,
-    /// How far the configuration is that is to be loaded for it.
+    /// The state of the configuration load for it.
     config: Config,
-    /// It cannot be: the answer has to be this.
+    /// The only correct reply, if the request is impossible.
     refusal: Option<Refusal>,
 }
 
-/// The configuration that is loaded for a request.
+/// The state of the configuration load for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Config {
     Loading,
     Failed,
-    /// Or there is none to be loaded.
+    /// The load has finished, or the request needs none.
     Loaded,
 }
 
 impl Requests {
-    pub(crate) fn hears(&mut self, id: RequestId, request: Request, model: &mut Model, stage: Stage) {
+    pub(crate) fn apply_event(&mut self, id: RequestId, request: Request, model: &mut Model, stage: ShutdownStage) {
         let refusal = match stage {
-            Stage::Up => refusal(request, model),
+            ShutdownStage::Up => refusal(request, model),
             _ if request == Request::Shutdown => None,
             _ => Some(Refusal::ShuttingDown),
         };
@@ -54,7 +54,7 @@ impl Requests {
         let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, config, refusal };
         if !is_refused {
             match request {
-                Request::Control(target, verb) => open.about(targets(target, model), verb, model),
+                Request::Control(target, verb) => open.apply_verb(targets(target, model), verb, model),
                 Request::Scale(service, wanted) => {
                     let before = model.of(service).len() as u32;
                     let id = |number| InstanceId { service, number };
@@ -63,7 +63,7 @@ impl Requests {
                         stop(*id, model);
                     }
                     model.scale(service, wanted);
-                    open.about((0..wanted).map(id).collect(), Verb::Start, model);
+                    open.apply_verb((0..wanted).map(id).collect(), Verb::Start, model);
                 }
                 Request::ReloadConfig | Request::Shutdown => {}
             }
@@ -71,37 +71,37 @@ impl Requests {
         self.open.insert(id, open);
     }
 
-    pub(crate) fn reload_begins(&mut self, id: RequestId, service: ServiceIndex) {
+    pub(crate) fn on_reload_started(&mut self, id: RequestId, service: ServiceIndex) {
         if let Some(open) = self.open.get_mut(&id) {
             open.reloads.push(service);
         }
     }
 
-    pub(crate) fn reload_ends(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
+    pub(crate) fn on_reload_finished(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) {
         for open in self.open.values_mut().filter(|open| open.reloads.contains(&service)) {
             open.reloads.retain(|other| *other != service);
             open.has_failed_reload |= failure.is_some();
         }
     }
 
-    /// The load of the configuration has come to its end.
-    pub(crate) fn config_load_ends(&mut self, id: Option<RequestId>, config: Config) {
+    /// The load of the configuration has finished.
+    pub(crate) fn on_config_load_finished(&mut self, id: Option<RequestId>, config: Config) {
         if let Some(open) = id.and_then(|id| self.open.get_mut(&id)) {
             open.config = config;
         }
     }
 
-    /// Whether the configuration was still to be loaded for it.
-    pub(crate) fn withdrawn(&mut self, id: RequestId) -> bool {
+    /// Removes a request and returns whether its configuration load was pending.
+    pub(crate) fn withdraw(&mut self, id: RequestId) -> bool {
         self.open.remove(&id).is_some_and(|open| open.config == Config::Loading)
     }
 
-    pub(crate) fn sees_reply(
+    pub(crate) fn check_reply(
         &mut self,
         id: RequestId,
         result: Result<(), Refusal>,
         model: &Model,
-        stage: Stage,
+        stage: ShutdownStage,
     ) -> Verdict {
         let Some(open) = self.open.remove(&id) else { return Err(Violation(format!("another reply to {id:?}"))) };
         let request = open.request;
@@ -110,17 +110,20 @@ impl Requests {
             return Ok(());
         }
         match request {
-            Request::Control(target, Verb::Reload) => return open.sees_reload_answered(target, result, model, stage),
-            Request::ReloadConfig => return open.sees_reload_answered(Target::All, result, model, stage),
+            Request::Control(target, Verb::Reload) => return open.check_reload_reply(target, result, model, stage),
+            Request::ReloadConfig => return open.check_reload_reply(Target::All, result, model, stage),
             Request::Control(..) | Request::Scale(..) | Request::Shutdown => {}
         }
         let is_signal = matches!(request, Request::Control(_, Verb::Signal(_)));
         let running =
             || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
         match result {
-            Ok(()) => rule!(if is_signal { running() } else { open.is_done(model) }, "{request:?} is said to be done"),
-            Err(Refusal::ShuttingDown) => rule!(stage != Stage::Up, "it is not shutting down"),
-            Err(Refusal::NotRunning(instance)) => rule!(is_signal && !running(), "{instance:?} does run"),
+            Ok(()) => rule!(
+                if is_signal { running() } else { open.is_done(model) },
+                "{request:?} is answered before it is done"
+            ),
+            Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
+            Err(Refusal::NotRunning(instance)) => rule!(is_signal && !running(), "{instance:?} is running"),
             Err(Refusal::Failed(instance)) => {
                 let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
                 rule!(failed && open.up.contains(&instance), "{instance:?} has not failed");
@@ -130,7 +133,7 @@ impl Requests {
                 let up = open.up.contains(&instance)
                     && matches!(state, None | Some(StateName::Stopped | StateName::Stopping));
                 let down = open.down.contains(&instance) && state.is_some_and(is_active);
-                rule!(up || down, "{request:?} is not overtaken: {instance:?} is {state:?}");
+                rule!(up || down, "{request:?} is not superseded: {instance:?} is {state:?}");
             }
             Err(
                 Refusal::UnknownInstance(_)
@@ -146,8 +149,8 @@ impl Requests {
         Ok(())
     }
 
-    /// No answer is out that could be given.
-    pub(crate) fn none_is_overdue(&self, model: &Model) -> Verdict {
+    /// Checks that every request with a known result has been answered.
+    pub(crate) fn check_none_is_overdue(&self, model: &Model) -> Verdict {
         for (id, open) in &self.open {
             let at_once = matches!(open.request, Request::Shutdown | Request::Control(_, Verb::Signal(_)));
             let overdue = at_once || open.refusal.is_some() || open.is_done(model) || open.has_failed(model);
@@ -156,24 +159,24 @@ impl Requests {
         Ok(())
     }
 
-    pub(crate) fn all_are_answered(&self) -> Verdict {
+    pub(crate) fn check_all_are_answered(&self) -> Verdict {
         rule!(self.open.is_empty(), "no answer to {:?}", self.open);
         Ok(())
     }
 }
 
 impl Open {
-    fn about(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
+    fn apply_verb(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
         match verb {
             Verb::Start | Verb::Restart => {
                 for target in &targets {
                     let instance = model.get_mut(*target);
                     (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
                     let again = verb == Verb::Restart && instance.main.is_some();
-                    instance.wanted = again || instance.state == StateName::Stopping;
+                    instance.start_requested = again || instance.state == StateName::Stopping;
                     if instance.state == StateName::Stopping {
                         (instance.due, instance.fault) = (None, None);
-                        instance.is_wanted_to_leave();
+                        instance.request_stop();
                     }
                 }
                 self.up = targets;
@@ -187,31 +190,31 @@ impl Open {
         }
     }
 
-    fn sees_reload_answered(
+    fn check_reload_reply(
         &self,
         target: Target,
         result: Result<(), Refusal>,
         model: &Model,
-        stage: Stage,
+        stage: ShutdownStage,
     ) -> Verdict {
         let is_over = self.reloads.is_empty();
         let has_failed = matches!(result, Err(Refusal::ConfigLoadFailed(_)));
         let is_cancelled = result == Err(Refusal::ShuttingDown);
         rule!(is_cancelled || has_failed == (self.config == Config::Failed), "{result:?} of {self:?}");
-        rule!(is_cancelled || self.config != Config::Loading, "it is still being loaded: {self:?}");
+        rule!(is_cancelled || self.config != Config::Loading, "the configuration is still being loaded: {self:?}");
         match result {
-            Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is said to be done: {self:?}"),
+            Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is answered before it is done: {self:?}"),
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
             Err(Refusal::ConfigLoadFailed(_)) => {}
-            Err(Refusal::ShuttingDown) => rule!(stage != Stage::Up, "it is not shutting down"),
+            Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
             Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
-            Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is no oneshot"),
+            Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is not a oneshot"),
             Err(Refusal::NotRunning(_)) => {
                 let runs = |id: &InstanceId| {
                     let state = model.find(*id).map(|instance| instance.state);
                     matches!(state, Some(StateName::Running | StateName::Starting | StateName::Backoff))
                 };
-                rule!(!targets(target, model).iter().any(runs), "it could be reloaded: {self:?}");
+                rule!(!targets(target, model).iter().any(runs), "the target could be reloaded: {self:?}");
             }
             Err(Refusal::UnknownInstance(_) | Refusal::TooMany(..) | Refusal::Failed(_) | Refusal::Superseded(_)) => {
                 rule!(false, "a reload is refused: {result:?}");
@@ -237,15 +240,15 @@ impl Open {
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
     instance.stopped_by_operator |= is_active(instance.state);
-    (instance.wanted, instance.fault) = (false, None);
-    instance.is_wanted_to_leave();
+    (instance.start_requested, instance.fault) = (false, None);
+    instance.request_stop();
 }
 
-/// Why it cannot be, as far as is known at once.
+/// The refusal of a request that is known to be impossible at once.
 fn refusal(request: Request, model: &Model) -> Option<Refusal> {
     match request {
         Request::Control(Target::Instance(id), _) => {
-            (id.number >= model.wanted(id.service)).then_some(Refusal::UnknownInstance(id))
+            (id.number >= model.desired(id.service)).then_some(Refusal::UnknownInstance(id))
         }
         Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
         Request::Control(Target::All | Target::Service(_), _) | Request::ReloadConfig | Request::Shutdown => None,
@@ -253,7 +256,7 @@ fn refusal(request: Request, model: &Model) -> Option<Refusal> {
 }
 
 fn targets(target: Target, model: &Model) -> Vec<InstanceId> {
-    let of = |service| (0..model.wanted(service)).map(move |number| InstanceId { service, number });
+    let of = |service| (0..model.desired(service)).map(move |number| InstanceId { service, number });
     match target {
         Target::Instance(id) => vec![id],
         Target::Service(service) => of(service).collect(),

@@ -1,4 +1,4 @@
-//! What has to follow the end of a run, computed from the rules alone.
+//! The expected decision after the end of a run, computed only from the rules.
 
 use std::time::Duration;
 
@@ -7,49 +7,49 @@ use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
 use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
-use super::instance::{Instance, OwnStop};
-use super::shutdown::Stage;
+use super::instance::{Instance, ReportedStop};
+use super::shutdown::ShutdownStage;
 use super::{Verdict, rule};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
-    /// It is tried again: the system was short of something.
+    /// It is retried because the system lacked a resource.
     Refusal { errno: Errno },
     /// It is restarted after a delay within these bounds.
     Restart { least: Duration, most: Duration, unstable: u32 },
     /// It succeeded or failed for good.
-    End(RestartDecision),
+    Shutdown(RestartDecision),
     /// It was being stopped.
     Stopped,
-    /// Another process has its place, or has kept it.
+    /// Another process has replaced it, or it was a surge instance.
     Replaced,
-    /// The second process of an instance could not be made.
+    /// The process of a surge instance could not be created.
     RefusedSurge,
-    /// What is broken ends while everything is being stopped.
+    /// It ends after a fault during the shutdown.
     Anything,
-    /// It was never made, because everything is being stopped.
+    /// It was never created, because of the shutdown.
     Rest,
 }
 
-/// Rounding of the delay, which is computed in seconds.
+/// Tolerance for delays, which are computed in seconds.
 const ROUNDING: Duration = Duration::from_micros(2);
 
-pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: Stage) -> Expected {
+pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mono, stage: ShutdownStage) -> Expected {
     if instance.state == StateName::Stopping {
-        let is_asked = instance.fault.is_none() && instance.own_stop != OwnStop::Alone;
-        if is_asked {
+        let on_stop_signal = instance.fault.is_none() && instance.reported_stop != ReportedStop::Only;
+        if on_stop_signal {
             return Expected::Stopped;
         }
-        // Whether the end of everything had already come to it cannot be told.
-        if stage != Stage::Up {
+        // It is unknown whether the shutdown had already reached it.
+        if stage != ShutdownStage::Up {
             return Expected::Anything;
         }
     }
     if let Some(failure) = instance.failure.filter(|failure| failure.is_shortage()) {
-        return if stage != Stage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
+        return if stage != ShutdownStage::Up { Expected::Rest } else { Expected::Refusal { errno: failure.errno } };
     }
     match decide(service, instance, exit, now) {
-        Expected::Restart { .. } if stage != Stage::Up => Expected::End(RestartDecision::StayStopped),
+        Expected::Restart { .. } if stage != ShutdownStage::Up => Expected::Shutdown(RestartDecision::StayStopped),
         expected => expected,
     }
 }
@@ -59,7 +59,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     let ran = instance.failure.is_none() && instance.fault.is_none();
     let success = ran && restart.success.contains(exit.status);
     if ran && restart.prevent.contains(exit.status) {
-        return Expected::End(if success {
+        return Expected::Shutdown(if success {
             RestartDecision::Complete
         } else {
             RestartDecision::Fail(FailureReason::Prevented)
@@ -71,7 +71,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
         (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => !success,
     };
     if !again {
-        return Expected::End(if success {
+        return Expected::Shutdown(if success {
             RestartDecision::Complete
         } else {
             RestartDecision::Fail(FailureReason::Policy)
@@ -82,7 +82,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     }
     let unstable = instance.unstable + 1;
     if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit) {
-        return Expected::End(RestartDecision::Fail(FailureReason::RestartLimit(limit)));
+        return Expected::Shutdown(RestartDecision::Fail(FailureReason::RestartLimit(limit)));
     }
     let (least, most) = bounds(&restart.backoff, unstable);
     Expected::Restart { least: restart.delay + least, most: restart.delay + most, unstable }
@@ -102,14 +102,14 @@ fn bounds(backoff: &Backoff, n: u32) -> (Duration, Duration) {
     (delay.mul_f64(1.0 - backoff.jitter).saturating_sub(ROUNDING), delay.mul_f64(1.0 + backoff.jitter) + ROUNDING)
 }
 
-/// Between starts that the system refuses.
+/// The delay after a refused fork.
 fn refusal_bounds(attempt: u32) -> (Duration, Duration) {
     let backoff =
         Backoff { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(10), jitter: 0.1 };
     bounds(&backoff, attempt)
 }
 
-/// Whether what the supervisor says of the end is what has to follow.
+/// Checks that the decision of the supervisor is the expected one.
 pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instance: &Instance) -> Verdict {
     match (expected, reason) {
         (Expected::Refusal { errno: expect }, Reason::SpawnFailed { errno, retry_in, attempt }) => {
@@ -124,7 +124,7 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             rule!(unstable == expect, "{unstable} unstable runs, not {expect}");
             rule!((*least..=*most).contains(delay), "{delay:?} is not within {least:?} and {most:?}");
         }
-        (Expected::End(expect), Reason::Exited { decision, .. }) => {
+        (Expected::Shutdown(expect), Reason::Exited { decision, .. }) => {
             rule!(expect == decision, "{decision:?}, not {expect:?}");
         }
         (Expected::Stopped, Reason::Exited { decision, .. }) => {
@@ -143,9 +143,9 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
             rule!(*decision == RestartDecision::StayStopped && rests, "{decision:?} and {to:?} of a surge");
         }
         (Expected::RefusedSurge, Reason::SpawnFailed { .. } | Reason::Shutdown) => {
-            rule!(to == StateName::Stopped, "{to:?} instead of rest");
+            rule!(to == StateName::Stopped, "{to:?} instead of stopped");
         }
-        (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of rest"),
+        (Expected::Rest, _) => rule!(to == StateName::Stopped, "{to:?} instead of stopped"),
         (expected, reason) => rule!(false, "{reason:?} does not follow from {expected:?}"),
     }
     Ok(())

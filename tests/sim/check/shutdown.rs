@@ -1,4 +1,4 @@
-//! How the end has to go, and with which code.
+//! The rules for the shutdown and its exit code.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use keepalive::supervisor::{Cause, Event, Leftovers, Outcome, Request, StateName
 use super::model::{Model, is_active, is_live};
 use super::{Verdict, Violation, rule};
 
-/// The shortest patience after SIGKILL to all before keepalive ends regardless.
+/// The minimum time from SIGKILL to all until keepalive exits despite remaining processes.
 const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
-pub(crate) struct End {
+pub(crate) struct Shutdown {
     drain: Option<Drain>,
     outcome: Option<Outcome>,
 }
@@ -23,36 +23,36 @@ struct Drain {
     deadline: Mono,
     cause: Cause,
     code: u8,
-    /// Signals to shut down since it began, the one that began it included.
+    /// The number of shutdown signals, including the one that started the shutdown.
     signals: u32,
     forced: bool,
-    /// When everything got SIGKILL.
+    /// The time of SIGKILL to all processes.
     killed_at: Option<Mono>,
     has_cancelled_config_load: bool,
 }
 
-/// How far the end has come.
+/// The progress of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ShutdownStage {
     Up,
     Draining,
     Forced,
 }
 
-impl End {
-    pub(crate) fn stage(&self) -> Stage {
+impl Shutdown {
+    pub(crate) fn stage(&self) -> ShutdownStage {
         match &self.drain {
-            None => Stage::Up,
-            Some(drain) if drain.forced => Stage::Forced,
-            Some(_) => Stage::Draining,
+            None => ShutdownStage::Up,
+            Some(drain) if drain.forced => ShutdownStage::Forced,
+            Some(_) => ShutdownStage::Draining,
         }
     }
 
-    pub(crate) const fn begun(&self) -> bool {
+    pub(crate) const fn has_begun(&self) -> bool {
         self.drain.is_some()
     }
 
-    pub(crate) const fn exited(&self) -> bool {
+    pub(crate) const fn has_exited(&self) -> bool {
         self.outcome.is_some()
     }
 
@@ -61,29 +61,29 @@ impl End {
     }
 
     pub(crate) const fn may_spawn(&self) -> bool {
-        !self.begun()
+        !self.has_begun()
     }
 
-    /// When the supervisor has to look again at the latest.
+    /// The latest time at which the supervisor must wake up.
     pub(crate) fn latest(&self) -> Option<Mono> {
         let drain = self.drain.as_ref()?;
         Some(drain.killed_at.map_or(drain.deadline, |at| at + KILL_TIMEOUT))
     }
 
-    pub(crate) fn hears_signal(&mut self, signal: Signal, plan: &Plan) {
+    pub(crate) fn on_signal(&mut self, signal: Signal, plan: &Plan) {
         if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(signal) == SignalAction::Shutdown) {
             drain.signals += 1;
         }
     }
 
-    /// Unless SIGHUP is to be ignored, the loss of the terminal is a signal to end.
-    pub(crate) fn hears_terminal_closed(&mut self, plan: &Plan) {
+    /// The loss of the terminal is a shutdown signal unless SIGHUP is ignored.
+    pub(crate) fn on_terminal_closed(&mut self, plan: &Plan) {
         if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalAction::Ignore) {
             drain.signals += 1;
         }
     }
 
-    pub(crate) fn sees_draining(
+    pub(crate) fn check_started(
         &mut self,
         cause: &Cause,
         event: Option<&Event>,
@@ -91,38 +91,38 @@ impl End {
         plan: &Plan,
         now: Mono,
     ) -> Verdict {
-        rule!(self.drain.is_none(), "it is draining already");
+        rule!(self.drain.is_none(), "the shutdown has begun already");
         let (code, signals) = match cause {
             Cause::Signal(signal) => {
                 let sent = event == Some(&Event::Signal(*signal));
-                let heard = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
+                let is_shutdown_signal = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
                 let has_terminal_closed = event == Some(&Event::TerminalClosed) && *signal == Signal::HUP;
                 let matters = plan.signals.of(Signal::HUP) != SignalAction::Ignore;
-                rule!(heard || has_terminal_closed && matters, "nobody sent {signal}");
+                rule!(is_shutdown_signal || has_terminal_closed && matters, "nobody sent {signal}");
                 (0, 1)
             }
             Cause::Requested => {
                 let asked = matches!(event, Some(Event::Request { request: Request::Shutdown, .. }));
-                rule!(asked, "nobody asked for the end");
+                rule!(asked, "there is no shutdown request");
                 (0, 0)
             }
             Cause::Completed { service } => {
                 let wanted = plan.services[service.position()].on_success == ExitAction::Shutdown;
-                rule!(wanted && is_completed(model, *service), "{service:?} does not end it all");
+                rule!(wanted && is_completed(model, *service), "{service:?} does not cause a shutdown");
                 (0, 0)
             }
             Cause::Failed { instance, run, .. } => {
                 let service = &plan.services[instance.service.position()];
-                rule!(service.on_failure == ExitAction::Shutdown, "{instance:?} does not end it all");
-                rule!(model.has_failed(instance.service), "{instance:?} is not all of its service");
+                rule!(service.on_failure == ExitAction::Shutdown, "{instance:?} does not cause a shutdown");
+                rule!(model.has_failed(instance.service), "the service of {instance:?} has not failed");
                 let last = model.of(instance.service).iter().filter_map(|other| other.failed).max();
                 let failed = model.get(*instance);
-                rule!(failed.failed == last, "{instance:?} was not the last to fail");
-                rule!(failed.last_exit == Some(run.exit), "that was not the last run of {instance:?}");
+                rule!(failed.failed == last, "{instance:?} is not the last failed instance");
+                rule!(failed.last_exit == Some(run.exit), "the run is not the last run of {instance:?}");
                 (failed.failure_code(), 0)
             }
             Cause::NothingLeft { .. } => {
-                rule!(nothing_is_left(model), "something is left");
+                rule!(nothing_is_left(model), "a service is active or stopped by an operator");
                 (model.code_when_nothing_is_left(), 0)
             }
         };
@@ -133,23 +133,25 @@ impl End {
         Ok(())
     }
 
-    pub(crate) fn sees_config_load_cancelled(&mut self) -> Verdict {
-        let Some(drain) = &mut self.drain else { return Err(Violation("called off, and no drain".into())) };
-        rule!(!std::mem::replace(&mut drain.has_cancelled_config_load, true), "it is called off again");
+    pub(crate) fn check_config_load_cancelled(&mut self) -> Verdict {
+        let Some(drain) = &mut self.drain else {
+            return Err(Violation("the load is cancelled without a shutdown".into()));
+        };
+        rule!(!std::mem::replace(&mut drain.has_cancelled_config_load, true), "the load is cancelled twice");
         Ok(())
     }
 
-    pub(crate) fn sees_forced(&mut self, signal: Option<Signal>, event: Option<&Event>, now: Mono) -> Verdict {
-        let Some(drain) = &mut self.drain else { return Err(Violation("forced, and no drain".into())) };
+    pub(crate) fn check_forced(&mut self, signal: Option<Signal>, event: Option<&Event>, now: Mono) -> Verdict {
+        let Some(drain) = &mut self.drain else { return Err(Violation("forced without a shutdown".into())) };
         match signal {
             Some(signal) => {
                 let has_terminal_closed = event == Some(&Event::TerminalClosed) && signal == Signal::HUP;
                 rule!(has_terminal_closed || event == Some(&Event::Signal(signal)), "nobody sent {signal}");
-                rule!(drain.signals >= 2, "it is forced by the first signal");
+                rule!(drain.signals >= 2, "the first signal forces the shutdown");
             }
-            None => rule!(drain.deadline <= now, "it is forced before shutdown_timeout is over"),
+            None => rule!(drain.deadline <= now, "the shutdown is forced before shutdown_timeout"),
         }
-        rule!(!drain.forced, "it is forced again");
+        rule!(!drain.forced, "the shutdown is forced twice");
         drain.forced = true;
         drain.killed_at = Some(now);
         if matches!(drain.cause, Cause::Signal(_) | Cause::Requested) {
@@ -158,58 +160,58 @@ impl End {
         Ok(())
     }
 
-    pub(crate) fn sees_leftovers_killed(&mut self, model: &Model, now: Mono) -> Verdict {
-        rule!(!model.any_left(), "services are still there");
+    pub(crate) fn check_leftovers_killed(&mut self, model: &Model, now: Mono) -> Verdict {
+        rule!(!model.any_left(), "services still have processes");
         let Some(drain) = &mut self.drain else {
-            return Err(Violation("leftovers are killed without a drain".into()));
+            return Err(Violation("leftovers are killed without a shutdown".into()));
         };
-        rule!(now < drain.deadline, "shutdown_timeout is over, and that counts as in time");
+        rule!(now < drain.deadline, "shutdown_timeout is over, but the shutdown is not forced");
         drain.killed_at = Some(now);
         Ok(())
     }
 
-    pub(crate) fn sees_signal_all(&self, signal: Signal, model: &Model) -> Verdict {
-        let Some(drain) = &self.drain else { return Err(Violation(format!("{signal} to all without a drain"))) };
+    pub(crate) fn check_signal_all(&self, signal: Signal, model: &Model) -> Verdict {
+        let Some(drain) = &self.drain else { return Err(Violation(format!("{signal} to all without a shutdown"))) };
         if signal == Signal::KILL {
-            rule!(drain.killed_at.is_some(), "SIGKILL to all, for no reason");
+            rule!(drain.killed_at.is_some(), "SIGKILL to all without a reason");
         } else {
-            rule!(!model.any_left(), "{signal} to all while services are still there");
+            rule!(!model.any_left(), "{signal} to all while services still have processes");
         }
         Ok(())
     }
 
-    pub(crate) fn sees_exit(&mut self, outcome: &Outcome, model: &Model, left: Leftovers, now: Mono) -> Verdict {
-        let Some(drain) = &self.drain else { return Err(Violation("an exit without a drain".into())) };
+    pub(crate) fn check_exit(&mut self, outcome: &Outcome, model: &Model, left: Leftovers, now: Mono) -> Verdict {
+        let Some(drain) = &self.drain else { return Err(Violation("an exit without a shutdown".into())) };
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
-        rule!(outcome.code == drain.code, "it ends with {}, not {}", outcome.code, drain.code);
+        rule!(outcome.code == drain.code, "the exit code is {}, not {}", outcome.code, drain.code);
         if left == Leftovers::Some || model.any_left() {
             let patient = drain.killed_at.is_some_and(|at| at + KILL_TIMEOUT <= now);
-            rule!(patient, "it ends while processes are still there");
+            rule!(patient, "keepalive exits while processes are left");
         }
         self.outcome = Some(outcome.clone());
         Ok(())
     }
 
-    /// While everything is being stopped: whatever nobody with a process depends on has been told to.
-    pub(crate) fn everything_unneeded_is_stopped(&self, model: &Model) -> Verdict {
+    /// During a shutdown, every instance without a live dependent is stopping.
+    pub(crate) fn check_all_stopping(&self, model: &Model) -> Verdict {
         let Some(drain) = &self.drain else { return Ok(()) };
-        rule!(drain.signals < 2 || drain.killed_at.is_some(), "a second signal has not killed");
+        rule!(drain.signals < 2 || drain.killed_at.is_some(), "the second signal has not caused SIGKILL");
         for (id, instance) in model.all().filter(|(_, instance)| is_active(instance.state)) {
-            let told = instance.state == StateName::Stopping;
+            let is_stopping = instance.state == StateName::Stopping;
             let needed = is_live(instance.state) && model.live_dependent(id.service).is_some();
-            rule!(told || (needed && !drain.forced), "{id:?} is {:?} and has not been stopped", instance.state);
+            rule!(is_stopping || (needed && !drain.forced), "{id:?} is {:?} and has not been stopped", instance.state);
         }
         Ok(())
     }
 
-    /// While nothing is being stopped: there is no reason to.
-    pub(crate) fn ought_not_to_have_begun(&self, model: &Model, plan: &Plan) -> Verdict {
-        rule!(!nothing_is_left(model), "nothing is left that runs or ever will, and it goes on");
+    /// Without a shutdown, there is no reason for one.
+    pub(crate) fn check_no_reason_to_begin(&self, model: &Model, plan: &Plan) -> Verdict {
+        rule!(!nothing_is_left(model), "nothing runs or will run, but there is no shutdown");
         for (service, index) in plan.services.iter().zip(model.services()) {
             let failed = service.on_failure == ExitAction::Shutdown && model.has_failed(index);
-            rule!(!failed, "{index:?} has failed, and it goes on");
+            rule!(!failed, "{index:?} has failed, but there is no shutdown");
             let completed = service.on_success == ExitAction::Shutdown && is_completed(model, index);
-            rule!(!completed, "{index:?} has completed, and it goes on");
+            rule!(!completed, "{index:?} has completed, but there is no shutdown");
         }
         Ok(())
     }

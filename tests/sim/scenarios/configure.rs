@@ -1,12 +1,12 @@
-//! Another configuration.
+//! Loads of a new configuration.
 
 use keepalive::model::plan::{ExitAction, RestartPolicy, Service};
 
-use super::reload::{changed, told, up};
+use super::reload::{boot_ready, changed, notify};
 use super::*;
 use crate::plans::{oneshot, plan, service};
 
-impl Stage {
+impl Setup {
     pub(super) fn configure(&mut self, services: Vec<Service>) {
         let plan = self.plan.merged(plan(services));
         self.request(Request::ReloadConfig);
@@ -15,12 +15,12 @@ impl Stage {
 }
 
 #[test]
-fn only_what_differs_is_touched() {
-    let mut stage = up(vec![told("web", 1), told("db", 1), told("gone", 1)]);
-    let mut db = told("db", 1);
+fn a_new_configuration_affects_only_changed_services() {
+    let mut setup = boot_ready(vec![notify("web", 1), notify("db", 1), notify("gone", 1)]);
+    let mut db = notify("db", 1);
     db.restart.min_uptime = seconds(1);
-    stage.configure(vec![db, told("new", 1), changed(told("web", 1))]);
-    stage.check(&[
+    setup.configure(vec![db, notify("new", 1), changed(notify("web", 1))]);
+    setup.check(&[
         "adopt",
         "new.0 stopped → waiting",
         "new.0 waiting → starting",
@@ -36,262 +36,265 @@ fn only_what_differs_is_touched() {
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
-    let mut stage = up(vec![told("web", 2), told("db", 1)]);
-    stage.configure(vec![told("db", 1), told("web", 2)]);
-    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
+fn an_unchanged_configuration_changes_nothing() {
+    let mut setup = boot_ready(vec![notify("web", 2), notify("db", 1)]);
+    setup.configure(vec![notify("db", 1), notify("web", 2)]);
+    setup.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 2 unchanged", "reply 1 done"]);
 }
 
 #[test]
-fn a_broken_new_version_goes_back_to_the_one_that_works() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.configure(vec![changed(told("web", 2))]);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    stage.forget();
-    // The second one does not come up.
-    stage.exits("web.1'", 1);
-    stage.check(&[
+fn a_failed_new_version_is_rolled_back() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.configure(vec![changed(notify("web", 2))]);
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    setup.forget();
+    // The second process fails.
+    setup.exits("web.1'", 1);
+    setup.check(&[
         "web.1' starting → stopped",
         "web rolled back",
         "adopt",
         "web.0' stopped → starting",
         "spawn web.0' (2 restarts)",
     ]);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
-    assert_eq!(*stage.plan, plan(vec![told("web", 2)]));
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(*setup.plan, plan(vec![notify("web", 2)]));
 }
 
 #[test]
-fn what_goes_is_stopped_after_what_depends_on_it() {
-    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1)), told("other", 1)]);
-    stage.configure(vec![told("other", 1)]);
-    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
-    stage.exits("web.0", 0);
-    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
-    stage.exits("db.0", 0);
-    assert_eq!(stage.only("reply"), ["reply 1 done"]);
-    assert_eq!(stage.supervisor.view().services().count(), 1);
-    // And comes back as it was.
-    stage.configure(vec![told("other", 1), told("db", 1)]);
-    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
+fn a_removed_service_stops_after_its_dependents() {
+    let mut setup = boot_ready(vec![notify("db", 1), depending_on(&[0], notify("web", 1)), notify("other", 1)]);
+    setup.configure(vec![notify("other", 1)]);
+    assert_eq!(setup.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    setup.exits("web.0", 0);
+    assert_eq!(setup.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    setup.exits("db.0", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
+    assert_eq!(setup.supervisor.view().services().count(), 1);
+    // It can be added again.
+    setup.configure(vec![notify("other", 1), notify("db", 1)]);
+    assert_eq!(setup.only("spawn"), ["spawn db.0 (0 restarts)"]);
 }
 
 #[test]
-fn other_numbers_of_instances_are_started_and_stopped() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.configure(vec![told("web", 3)]);
-    assert_eq!(stage.only("spawn"), ["spawn web.2 (0 restarts)"]);
-    stage.is_ready("web.2");
-    assert_eq!(stage.only("reply"), ["reply 1 done"]);
-    stage.configure(vec![told("web", 1)]);
-    assert_eq!(stage.only("kill").len(), 4);
+fn a_new_configuration_can_change_the_number_of_instances() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.configure(vec![notify("web", 3)]);
+    assert_eq!(setup.only("spawn"), ["spawn web.2 (0 restarts)"]);
+    setup.report_ready("web.2");
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
+    setup.configure(vec![notify("web", 1)]);
+    assert_eq!(setup.only("kill").len(), 4);
 }
 
 #[test]
-fn what_had_failed_starts_again_when_it_is_another() {
-    let mut web = told("web", 1);
+fn a_failed_service_starts_again_when_its_definition_changes() {
+    let mut web = notify("web", 1);
     web.on_failure = ExitAction::Ignore;
     web.restart.policy = RestartPolicy::Never;
-    let mut stage = Stage::boot(vec![web.clone(), service("db")]);
-    stage.exits("web.0", 1);
-    stage.forget();
-    stage.configure(vec![changed(web), service("db")]);
-    assert_eq!(stage.only("spawn"), ["spawn web.0 (1 restarts)"]);
+    let mut setup = Setup::boot(vec![web.clone(), service("db")]);
+    setup.exits("web.0", 1);
+    setup.forget();
+    setup.configure(vec![changed(web), service("db")]);
+    assert_eq!(setup.only("spawn"), ["spawn web.0 (1 restarts)"]);
 }
 
 #[test]
-fn nothing_is_read_while_everything_is_being_stopped() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.signal(Signal::HUP);
-    stage.check(&["configreloadrequested", "configure"]);
-    stage.signal(Signal::TERM);
-    stage.forget();
-    stage.signal(Signal::HUP);
-    stage.check(&["signalignored"]);
-    stage.configure(vec![told("web", 2)]);
-    stage.check(&["reply 1 ShuttingDown"]);
+fn no_configuration_is_loaded_during_a_shutdown() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.signal(Signal::HUP);
+    setup.check(&["configreloadrequested", "configure"]);
+    setup.signal(Signal::TERM);
+    setup.forget();
+    setup.signal(Signal::HUP);
+    setup.check(&["signalignored"]);
+    setup.configure(vec![notify("web", 2)]);
+    setup.check(&["reply 1 ShuttingDown"]);
 }
 
 #[test]
-fn what_a_new_version_depends_on_is_there_before_it_starts() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
-    assert_eq!(stage.only("spawn"), ["spawn db.0 (0 restarts)"]);
-    stage.is_ready("db.0");
-    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+fn a_new_dependency_is_ready_before_the_new_version_starts() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.configure(vec![notify("db", 1), depending_on(&[0], changed(notify("web", 1)))]);
+    assert_eq!(setup.only("spawn"), ["spawn db.0 (0 restarts)"]);
+    setup.report_ready("db.0");
+    assert_eq!(setup.only("spawn"), ["spawn web.0' (1 restarts)"]);
 }
 
 #[test]
-fn a_oneshot_that_has_changed_succeeds_before_what_depends_on_it_is_reloaded() {
-    let mut stage = Stage::boot(vec![oneshot("migrate"), needing(&[0], told("web", 1))]);
-    stage.exits("migrate.0", 0);
-    stage.is_ready("web.0");
-    stage.forget();
-    stage.configure(vec![changed(oneshot("migrate")), needing(&[0], changed(told("web", 1)))]);
-    assert_eq!(stage.only("spawn"), ["spawn migrate.0 (1 restarts)"]);
-    stage.exits("migrate.0", 0);
-    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+fn a_changed_oneshot_succeeds_before_its_dependents_are_reloaded() {
+    let mut setup = Setup::boot(vec![oneshot("migrate"), depending_on(&[0], notify("web", 1))]);
+    setup.exits("migrate.0", 0);
+    setup.report_ready("web.0");
+    setup.forget();
+    setup.configure(vec![changed(oneshot("migrate")), depending_on(&[0], changed(notify("web", 1)))]);
+    assert_eq!(setup.only("spawn"), ["spawn migrate.0 (1 restarts)"]);
+    setup.exits("migrate.0", 0);
+    assert_eq!(setup.only("spawn"), ["spawn web.0' (1 restarts)"]);
 }
 
 #[test]
-fn a_oneshot_that_has_changed_and_fails_leaves_what_depends_on_it_as_it_was() {
+fn a_failure_of_a_changed_oneshot_rolls_its_dependents_back() {
     let job = Service { on_failure: ExitAction::Ignore, ..oneshot("migrate") };
     let last = |mut service: Service| {
         service.restart.policy = RestartPolicy::Never;
         service
     };
-    let mut stage = Stage::boot(vec![job.clone(), needing(&[0], told("web", 1))]);
-    stage.exits("migrate.0", 0);
-    stage.is_ready("web.0");
-    stage.configure(vec![changed(last(job)), needing(&[0], changed(told("web", 1)))]);
-    stage.forget();
-    stage.exits("migrate.0", 1);
-    assert_eq!(stage.only("web"), ["web rolled back", "web not reloaded"]);
-    assert_eq!(stage.plan.services[1], plan(vec![service("migrate"), needing(&[0], told("web", 1))]).services[1]);
+    let mut setup = Setup::boot(vec![job.clone(), depending_on(&[0], notify("web", 1))]);
+    setup.exits("migrate.0", 0);
+    setup.report_ready("web.0");
+    setup.configure(vec![changed(last(job)), depending_on(&[0], changed(notify("web", 1)))]);
+    setup.forget();
+    setup.exits("migrate.0", 1);
+    assert_eq!(setup.only("web"), ["web rolled back", "web not reloaded"]);
+    assert_eq!(
+        setup.plan.services[1],
+        plan(vec![service("migrate"), depending_on(&[0], notify("web", 1))]).services[1]
+    );
 }
 
 #[test]
-fn a_reload_that_waits_makes_way_for_another_configuration() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.configure(vec![told("db", 1), needing(&[0], changed(told("web", 1)))]);
-    stage.forget();
-    // Its database does not come up, and the next configuration does without one.
-    stage.configure(vec![changed(told("web", 1))]);
-    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    stage.exits("db.0", 0);
-    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+fn a_waiting_reload_is_superseded_by_a_newer_configuration() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.configure(vec![notify("db", 1), depending_on(&[0], changed(notify("web", 1)))]);
+    setup.forget();
+    // The database does not become ready, and the next configuration has none.
+    setup.configure(vec![changed(notify("web", 1))]);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    setup.exits("db.0", 0);
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
 }
 
 #[test]
-fn other_numbers_of_instances_come_with_the_new_version_or_not_at_all() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.configure(vec![changed(told("web", 3))]);
-    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
-    stage.exits("web.0'", 1);
-    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
-    assert_eq!(stage.supervisor.view().instances().count(), 2);
-    stage.configure(vec![changed(told("web", 1))]);
-    stage.forget();
-    stage.exits("web.0'", 1);
-    assert_eq!(stage.only("reply"), ["reply 2 ReloadFailed"]);
-    assert_eq!(stage.only("kill"), [""; 0]);
-    stage.configure(vec![changed(told("web", 1))]);
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("kill"), ["kill web.1 main SIGTERM", "kill web.1 main SIGCONT"]);
-    assert_eq!(stage.only("reply"), [""; 0]);
-    stage.exits("web.1", 0);
-    assert_eq!(stage.only("reply"), ["reply 3 done"]);
+fn the_number_of_instances_changes_only_if_the_new_version_succeeds() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.configure(vec![changed(notify("web", 3))]);
+    assert_eq!(setup.only("spawn"), ["spawn web.0' (1 restarts)"]);
+    setup.exits("web.0'", 1);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(setup.supervisor.view().instances().count(), 2);
+    setup.configure(vec![changed(notify("web", 1))]);
+    setup.forget();
+    setup.exits("web.0'", 1);
+    assert_eq!(setup.only("reply"), ["reply 2 ReloadFailed"]);
+    assert_eq!(setup.only("kill"), [""; 0]);
+    setup.configure(vec![changed(notify("web", 1))]);
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("kill"), ["kill web.1 main SIGTERM", "kill web.1 main SIGCONT"]);
+    assert_eq!(setup.only("reply"), [""; 0]);
+    setup.exits("web.1", 0);
+    assert_eq!(setup.only("reply"), ["reply 3 done"]);
 }
 
 #[test]
-fn what_is_put_back_while_it_is_being_removed_runs_again() {
-    let mut stage = up(vec![told("web", 1), told("db", 1)]);
-    stage.configure(vec![told("web", 1)]);
-    stage.configure(vec![told("web", 1), told("db", 1)]);
-    stage.forget();
-    stage.exits("db.0", 0);
-    assert_eq!(stage.only("spawn"), ["spawn db.0 (1 restarts)"]);
-    stage.is_ready("db.0");
-    assert_eq!(stage.only("reply"), ["reply 2 done"]);
+fn a_service_that_is_added_again_during_its_removal_restarts() {
+    let mut setup = boot_ready(vec![notify("web", 1), notify("db", 1)]);
+    setup.configure(vec![notify("web", 1)]);
+    setup.configure(vec![notify("web", 1), notify("db", 1)]);
+    setup.forget();
+    setup.exits("db.0", 0);
+    assert_eq!(setup.only("spawn"), ["spawn db.0 (1 restarts)"]);
+    setup.report_ready("db.0");
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
 }
 
-/// An operator's number holds until the configuration says otherwise.
+/// The number that an operator has set applies until the configuration limits it.
 #[test]
-fn of_what_there_can_be_one_there_is_one_however_it_was_scaled() {
-    let mut web = told("web", 1);
-    let mut stage = up(vec![web.clone()]);
-    stage.scale("web", 2);
-    stage.is_ready("web.1");
-    stage.forget();
+fn a_service_limited_to_one_instance_loses_its_scaled_instances() {
+    let mut web = notify("web", 1);
+    let mut setup = boot_ready(vec![web.clone()]);
+    setup.scale("web", 2);
+    setup.report_ready("web.1");
+    setup.forget();
     let file = keepalive::model::Template::Fixed(c"/data/state".to_owned());
     web.process.state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
-    stage.configure(vec![web]);
-    assert_eq!(stage.only("web scaled"), ["web scaled 2 → 1"]);
-    stage.exits("web.1", 0);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("reply"), ["reply 2 done"]);
-    stage.scale("web", 2);
-    assert_eq!(stage.only("reply"), ["reply 3 TooMany"]);
+    setup.configure(vec![web]);
+    assert_eq!(setup.only("web scaled"), ["web scaled 2 → 1"]);
+    setup.exits("web.1", 0);
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
+    setup.scale("web", 2);
+    assert_eq!(setup.only("reply"), ["reply 3 TooMany"]);
 }
 
 #[test]
-fn what_has_gone_back_is_stopped_before_what_it_depends_on_again() {
-    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
-    stage.configure(vec![told("db", 1), changed(told("web", 1))]);
-    stage.exits("web.0'", 1);
-    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
-    stage.signal(Signal::TERM);
-    assert_eq!(stage.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+fn a_rolled_back_service_stops_before_its_dependency() {
+    let mut setup = boot_ready(vec![notify("db", 1), depending_on(&[0], notify("web", 1))]);
+    setup.configure(vec![notify("db", 1), changed(notify("web", 1))]);
+    setup.exits("web.0'", 1);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
+    setup.signal(Signal::TERM);
+    assert_eq!(setup.only("kill"), ["kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
 }
 
 #[test]
-fn what_a_new_version_does_without_goes_when_that_has_proved_itself() {
-    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
-    stage.configure(vec![changed(told("web", 1))]);
-    stage.exits("web.0'", 1);
-    // It has gone back, and needs its database.
-    assert_eq!(stage.only("kill"), [""; 0]);
-    stage.configure(vec![changed(told("web", 1))]);
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
-    stage.exits("db.0", 0);
-    assert_eq!(stage.supervisor.view().services().count(), 1);
+fn a_removed_dependency_stops_only_after_the_new_version_has_succeeded() {
+    let mut setup = boot_ready(vec![notify("db", 1), depending_on(&[0], notify("web", 1))]);
+    setup.configure(vec![changed(notify("web", 1))]);
+    setup.exits("web.0'", 1);
+    // It has been rolled back and needs its database.
+    assert_eq!(setup.only("kill"), [""; 0]);
+    setup.configure(vec![changed(notify("web", 1))]);
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
+    setup.exits("db.0", 0);
+    assert_eq!(setup.supervisor.view().services().count(), 1);
 }
 
 #[test]
 fn a_configuration_that_cannot_be_loaded_changes_nothing() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::ReloadConfig);
-    stage.check(&[]);
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.request(Request::ReloadConfig);
+    setup.check(&[]);
     let reason = "keepalive.toml:1:1: what is this".into();
-    stage.send(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
-    stage.check(&["configuration not loaded: keepalive.toml:1:1: what is this", "reply 1 ConfigLoadFailed"]);
-    stage.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
-    stage.check(&["configuration not loaded: it is empty"]);
+    setup.send(Event::ConfigLoadFailed { id: Some(RequestId(1)), reason });
+    setup.check(&["configuration not loaded: keepalive.toml:1:1: what is this", "reply 1 ConfigLoadFailed"]);
+    setup.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    setup.check(&["configuration not loaded: it is empty"]);
 }
 
 #[test]
-fn a_load_that_nobody_waits_for_any_more_is_withdrawn_and_goes_on_if_it_has_begun() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::ReloadConfig);
-    stage.send(Event::Withdrawn(RequestId(1)));
-    stage.check(&["withdraw configuration for 1"]);
-    let plan = stage.plan.merged(plan(vec![told("web", 1)]));
-    stage.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
-    stage.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 1 unchanged"]);
+fn a_withdrawn_load_still_takes_effect_if_it_has_begun() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.request(Request::ReloadConfig);
+    setup.send(Event::Withdrawn(RequestId(1)));
+    setup.check(&["withdraw configuration for 1"]);
+    let plan = setup.plan.merged(plan(vec![notify("web", 1)]));
+    setup.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    setup.check(&["adopt", "configured: 0 new, 0 removed, 0 reloaded, 0 adjusted, 1 unchanged"]);
 }
 
 #[test]
-fn a_load_is_called_off_when_everything_is_stopped() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.request(Request::ReloadConfig);
-    stage.signal(Signal::TERM);
-    stage.check_releases(&["configuration"]);
-    assert_eq!(stage.only("reply"), ["reply 1 ShuttingDown"]);
-    // It may be on its way.
-    let plan = stage.plan.merged(plan(vec![told("db", 1)]));
-    stage.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
-    stage.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
-    stage.check(&[]);
+fn a_shutdown_cancels_a_configuration_load() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.request(Request::ReloadConfig);
+    setup.signal(Signal::TERM);
+    setup.check_releases(&["configuration"]);
+    assert_eq!(setup.only("reply"), ["reply 1 ShuttingDown"]);
+    // The result of the load may already be on its way.
+    let plan = setup.plan.merged(plan(vec![notify("db", 1)]));
+    setup.send(Event::ConfigLoaded { id: Some(RequestId(1)), plan: Rc::new(plan) });
+    setup.send(Event::ConfigLoadFailed { id: None, reason: "it is empty".into() });
+    setup.check(&[]);
 }
 
 #[test]
-fn what_is_kept_for_a_service_goes_when_its_last_instance_has() {
-    let mut stage = up(vec![told("web", 2), told("db", 1)]);
-    stage.configure(vec![told("db", 1)]);
-    stage.check_releases(&[]);
-    stage.exits("web.0", 0);
-    stage.check_releases(&["release web.0"]);
-    stage.exits("web.1", 0);
-    stage.check_releases(&["release web.1", "remove web.1", "remove web.0", "release web"]);
+fn the_resources_of_a_service_are_released_with_its_last_instance() {
+    let mut setup = boot_ready(vec![notify("web", 2), notify("db", 1)]);
+    setup.configure(vec![notify("db", 1)]);
+    setup.check_releases(&[]);
+    setup.exits("web.0", 0);
+    setup.check_releases(&["release web.0"]);
+    setup.exits("web.1", 0);
+    setup.check_releases(&["release web.1", "remove web.1", "remove web.0", "release web"]);
 }

@@ -1,7 +1,7 @@
-//! Written by hand: a plan, what happens when, and every single thing the supervisor does about it.
+//! Scenarios: a plan, events at fixed times, and every action of the supervisor.
 //!
-//! A [`Stage`] makes processes at once (as vfork does) unless it is told otherwise, and shows what the supervisor does
-//! as short lines, in order:
+//! A [`Setup`] creates processes at once (as vfork does) unless `spawns` says otherwise, and records the actions of the
+//! supervisor as short lines, in order:
 //!
 //! ```text
 //! web.0 running → backoff          a transition
@@ -10,11 +10,11 @@
 //! ```
 
 mod blocked;
-mod by_a_signal;
 mod configure;
 mod perform;
 mod ready;
 mod reload;
+mod reload_by_signal;
 mod requests;
 mod restarts;
 mod scale;
@@ -35,21 +35,21 @@ use nix::errno::Errno;
 
 use crate::plans;
 
-/// How the next processes are made.
+/// The result of the next spawns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spawns {
     /// They run their program at once.
     Executed,
-    /// Their program is told to run later, with [`Stage::executes`].
+    /// Exec is reported later, by [`Setup::executes`].
     Pending,
     Refused(Errno),
-    /// There are none: a socket cannot be bound.
+    /// A socket cannot be bound, so there is no process.
     BindFailing,
-    /// They fail before exec; [`Stage::ends`] has to follow.
+    /// Exec fails; [`Setup::ends`] must follow.
     Failing(StartFailure),
 }
 
-pub(crate) struct Stage {
+pub(crate) struct Setup {
     supervisor: Supervisor,
     plan: Rc<Plan>,
     begun: Mono,
@@ -57,39 +57,39 @@ pub(crate) struct Stage {
     wait: Option<Mono>,
     last_pid: i32,
     last_run: RunId,
-    /// The present run of each instance that has a main process.
+    /// The current run of each instance that has a main process.
     runs: BTreeMap<InstanceId, RunId>,
-    /// Runs whose main process has ended, and whose they were.
+    /// The runs whose main process has ended, with their instances.
     ended: BTreeMap<RunId, InstanceId>,
-    /// Those of them that have not been released.
+    /// The ended runs that have not been released.
     unreleased: BTreeSet<RunId>,
-    /// Whether the release of runs is shown, too.
+    /// Whether releases of runs are recorded as lines.
     pub(crate) shows_releases: bool,
     lines: Vec<String>,
-    /// What was released and called off.
+    /// Releases and cancellations.
     releases: Vec<String>,
     pub(crate) spawns: Spawns,
-    /// Whether nothing but what the supervisor started itself is there: then it hears that there are no children.
-    pub(crate) strays: bool,
+    /// Whether there are processes that are not main processes. Without them, `NoChildren` follows the last exit.
+    pub(crate) has_other_processes: bool,
     is_over: bool,
     requests: u64,
-    /// Why the last reload has failed, if it has.
+    /// The error of the last reload, if it has failed.
     rollout_error: Option<RolloutError>,
 }
 
-impl Stage {
-    /// The services, booted.
+impl Setup {
+    /// Boots the services.
     pub(crate) fn boot(services: Vec<Service>) -> Self {
-        let mut stage = Self::new(plans::plan(services));
-        stage.send(Event::Boot);
-        stage
+        let mut setup = Self::new(plans::plan(services));
+        setup.send(Event::Boot);
+        setup
     }
 
-    /// The services, booted, their first processes asked for and not made yet.
-    pub(crate) fn unborn(services: Vec<Service>) -> Self {
-        let mut stage = Self::new(plans::plan(services));
-        stage.supervisor.handle(stage.now, Event::Boot);
-        stage
+    /// Boots the services without performing their first spawns.
+    pub(crate) fn boot_without_spawns(services: Vec<Service>) -> Self {
+        let mut setup = Self::new(plans::plan(services));
+        setup.supervisor.handle(setup.now, Event::Boot);
+        setup
     }
 
     pub(crate) fn new(plan: Plan) -> Self {
@@ -110,7 +110,7 @@ impl Stage {
             lines: Vec::new(),
             releases: Vec::new(),
             spawns: Spawns::Executed,
-            strays: false,
+            has_other_processes: false,
             is_over: false,
             requests: 0,
             rollout_error: None,
@@ -124,11 +124,11 @@ impl Stage {
         self.drain();
     }
 
-    /// Lets time pass up to `at` after the boot, with a tick at each deadline on the way.
+    /// Advances the time to `at` after the boot, with a tick at each deadline.
     pub(crate) fn at(&mut self, at: Duration) {
         let at = self.begun + at;
         while let Some(until) = self.wait.filter(|until| *until <= at) {
-            assert!(until > self.now, "it spins");
+            assert!(until > self.now, "the deadline has no effect");
             self.now = until;
             self.supervisor.handle(self.now, Event::Tick);
             self.drain();
@@ -136,18 +136,18 @@ impl Stage {
         self.now = at;
     }
 
-    /// Lets time pass.
+    /// Advances the time by `time`, with a tick at each deadline.
     pub(crate) fn after(&mut self, time: Duration) {
         self.at(self.now.since(self.begun) + time);
     }
 
-    /// Lets time pass, with a single late tick at the end of it.
+    /// Advances the time by `time`, with a single late tick at its end.
     pub(crate) fn sleep_through(&mut self, time: Duration) {
         self.now = self.now + time;
         self.send(Event::Tick);
     }
 
-    /// When the supervisor wants to be woken, from now.
+    /// The time until the next deadline of the supervisor.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.wait.map(|until| until.since(self.now))
     }
@@ -164,7 +164,7 @@ impl Stage {
         self.is_reaped(name, status, leftovers);
         self.drain();
         if leftovers == Leftovers::Some {
-            self.strays = true;
+            self.has_other_processes = true;
         }
         self.send(Event::Tick);
         if self.is_childless() {
@@ -177,19 +177,19 @@ impl Stage {
         self.send(Event::Executed { run });
     }
 
-    /// What the last run of it has left is gone.
+    /// The leftovers of its last run are gone.
     pub(crate) fn leftovers_gone(&mut self, name: &str) {
-        self.strays = false;
+        self.has_other_processes = false;
         let run = self.ended_run(name);
         self.send(Event::LeftoversGone { run });
     }
 
-    /// Its present run.
+    /// Its current run.
     pub(crate) fn run(&self, name: &str) -> RunId {
         self.runs[&self.id(name)]
     }
 
-    /// The last run of it that has ended.
+    /// Its last run that has ended.
     pub(crate) fn ended_run(&self, name: &str) -> RunId {
         let id = self.id(name);
         *self.ended.iter().rfind(|(_, instance)| **instance == id).expect("a run").0
@@ -219,24 +219,24 @@ impl Stage {
         self.request(Request::Scale(self.id(name).service, wanted));
     }
 
-    /// As [`Self::ask`], but nothing is done about it yet.
-    pub(crate) fn asks(&mut self, name: &str, verb: Verb) {
+    /// As [`Self::ask`], without performing actions.
+    pub(crate) fn queue_request(&mut self, name: &str, verb: Verb) {
         let event = self.next_request(Request::Control(self.target(name), verb));
-        self.hears(event);
+        self.queue(event);
     }
 
-    /// As [`Self::tell`], but nothing is done about it yet.
-    pub(crate) fn hears(&mut self, event: Event) {
+    /// As [`Self::send`], without performing actions.
+    pub(crate) fn queue(&mut self, event: Event) {
         self.supervisor.handle(self.now, event);
     }
 
-    /// As [`Self::exits`], but nothing is done about it yet.
-    pub(crate) fn reaped(&mut self, name: &str) {
+    /// As [`Self::exits`], without performing actions.
+    pub(crate) fn queue_exit(&mut self, name: &str) {
         self.is_reaped(name, ExitStatus::Code(0), Leftovers::None);
     }
 
-    /// It ends and leaves others, but nothing is done about it yet.
-    pub(crate) fn leaves(&mut self, name: &str) {
+    /// As [`Self::queue_exit`], with leftovers.
+    pub(crate) fn queue_exit_with_leftovers(&mut self, name: &str) {
         self.is_reaped(name, ExitStatus::Code(0), Leftovers::Some);
     }
 
@@ -247,17 +247,17 @@ impl Stage {
         if !self.is_over {
             self.unreleased.insert(run);
         }
-        self.hears(Event::Exited { run, exit: Exit { status, oom_killed: false }, leftovers });
+        self.queue(Event::Exited { run, exit: Exit { status, oom_killed: false }, leftovers });
     }
 
-    /// Time passes, a tick comes at the end of it, but nothing is done about it yet.
-    pub(crate) fn sleeps(&mut self, time: Duration) {
+    /// As [`Self::sleep_through`], without performing actions.
+    pub(crate) fn queue_tick_after(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.hears(Event::Tick);
+        self.queue(Event::Tick);
     }
 
-    /// The next process gets this id.
-    pub(crate) fn spawns_next(&mut self, pid: i32) {
+    /// The next process gets this pid.
+    pub(crate) fn set_next_pid(&mut self, pid: i32) {
         self.last_pid = pid - 1;
     }
 
@@ -279,27 +279,27 @@ impl Stage {
         Event::Request { id: RequestId(self.requests), request }
     }
 
-    /// What has been done since the last time, and nothing else.
+    /// Checks that exactly these lines have been recorded since the last check.
     #[track_caller]
     pub(crate) fn check(&mut self, expect: &[&str]) {
         assert_eq!(std::mem::take(&mut self.lines), expect);
     }
 
-    /// What has been released and called off since the last time, and nothing else.
+    /// Checks that exactly these releases and cancellations have been recorded since the last check.
     #[track_caller]
     pub(crate) fn check_releases(&mut self, expect: &[&str]) {
         assert_eq!(std::mem::take(&mut self.releases), expect);
     }
 
-    /// Forgets what has been done so far.
+    /// Discards the recorded lines.
     pub(crate) fn forget(&mut self) {
         self.lines.clear();
     }
 
-    /// The lines since the last time that begin with `beginning`.
-    pub(crate) fn only(&mut self, beginning: &str) -> Vec<String> {
+    /// The lines since the last check that start with `prefix`.
+    pub(crate) fn only(&mut self, prefix: &str) -> Vec<String> {
         let lines = std::mem::take(&mut self.lines);
-        lines.into_iter().filter(|line| line.starts_with(beginning)).collect()
+        lines.into_iter().filter(|line| line.starts_with(prefix)).collect()
     }
 
     pub(crate) fn unstable(&self, name: &str) -> u32 {
@@ -308,7 +308,7 @@ impl Stage {
     }
 
     fn is_childless(&self) -> bool {
-        self.runs.is_empty() && !self.strays
+        self.runs.is_empty() && !self.has_other_processes
     }
 
     fn drain(&mut self) {
@@ -324,13 +324,13 @@ impl Stage {
         }
     }
 
-    /// Whose main process the run has. One that has ended has a number alone.
+    /// The name of the instance that has this run. A run that has ended is shown by its number.
     fn owner(&self, run: RunId) -> String {
         let owner = self.runs.iter().find(|(_, owned)| **owned == run);
         owner.map_or_else(|| format!("run {run}"), |(id, _)| self.name(*id))
     }
 
-    /// Whose main process the run had.
+    /// The name of the instance that had this run.
     fn former_owner(&self, run: RunId) -> String {
         self.ended.get(&run).map_or_else(|| format!("run {run}"), |id| self.name(*id))
     }
@@ -368,10 +368,10 @@ pub(crate) const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// No such program.
+/// The program does not exist.
 pub(crate) const MISSING: StartFailure = StartFailure { step: StartStep::Exec, errno: Errno::ENOENT };
 
 /// `service` depending on the services at `positions`.
-pub(crate) fn needing(positions: &[u32], service: Service) -> Service {
+pub(crate) fn depending_on(positions: &[u32], service: Service) -> Service {
     Service { depends_on: positions.iter().copied().map(ServiceIndex).collect(), ..service }
 }

@@ -1,4 +1,4 @@
-//! Notes what the supervisor wants done, in the words that scenarios expect.
+//! Performs actions of the supervisor and records them as the lines that scenarios expect.
 
 use std::rc::Rc;
 
@@ -6,14 +6,14 @@ use keepalive::model::{InstanceId, Pid, RunId, StartFailure, StartStep};
 use keepalive::supervisor::{Action, Event, JournalEvent, Scope};
 use nix::errno::Errno;
 
-use super::{Spawns, Stage, lower, lower_cause};
+use super::{Setup, Spawns, lower, lower_cause};
 
-impl Stage {
+impl Setup {
     pub(super) fn perform(&mut self, action: &Action) {
         match action {
             Action::Spawn { run, instance, restarts, definition: _ } => {
                 self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
-                assert!(*run > self.last_run, "run {run} comes after run {}", self.last_run);
+                assert!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
                 self.spawn(*run, *instance);
             }
@@ -27,17 +27,17 @@ impl Stage {
                     self.supervisor.handle(self.now, Event::NoChildren);
                 }
             }
-            Action::WriteJournal(record) => self.note_fact(&record.event),
+            Action::WriteJournal(record) => self.push_journal_event(&record.event),
             Action::Reply { id, result: Ok(()) } => self.lines.push(format!("reply {} done", id.0)),
             Action::Reply { id, result: Err(refusal) } => {
                 let word = format!("{refusal:?}");
                 self.lines.push(format!("reply {} {}", id.0, word.split('(').next().unwrap_or_default()));
             }
-            // The request is told already.
+            // The request is recorded already.
             Action::LoadConfig { id: Some(_) } => {}
             Action::LoadConfig { id: None } => self.lines.push("configure".into()),
             Action::WithdrawConfigLoad { id } => self.lines.push(format!("withdraw configuration for {}", id.0)),
-            // These are told apart, since they go with transitions that are told.
+            // These are recorded separately, because they accompany transitions.
             Action::CancelConfigLoad => self.releases.push("configuration".into()),
             Action::ReleaseInstance { instance } => {
                 self.releases.push(format!("release {}", self.name(*instance)));
@@ -57,7 +57,7 @@ impl Stage {
             Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
             Action::AbortProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
             Action::ReleaseRun { run, instance } => {
-                assert!(self.unreleased.remove(run), "run {run} of {instance:?} has not just ended, and is released");
+                assert!(self.unreleased.remove(run), "run {run} of {instance:?} is released without an exit before");
                 if self.shows_releases {
                     self.lines.push(format!("release {}", self.name(*instance)));
                 }
@@ -79,7 +79,7 @@ impl Stage {
         }
         self.last_pid += 1;
         let pid = Pid::new(self.last_pid).unwrap();
-        assert_eq!(self.runs.insert(instance, run), None, "two processes at once");
+        assert_eq!(self.runs.insert(instance, run), None, "the instance has two processes");
         self.supervisor.handle(self.now, Event::Spawned { run, pid });
         match self.spawns {
             Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { run }),
@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    fn note_fact(&mut self, fact: &JournalEvent) {
+    fn push_journal_event(&mut self, fact: &JournalEvent) {
         let line = match fact {
             JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())

@@ -1,4 +1,4 @@
-//! Rolling reload.
+//! Rolling reloads.
 
 use keepalive::model::plan::{Ready, Reload, Service, Strategy};
 use keepalive::supervisor::RolloutError;
@@ -6,7 +6,7 @@ use keepalive::supervisor::RolloutError;
 use super::*;
 use crate::plans::{oneshot, service};
 
-pub(super) fn told(name: &str, instances: u32) -> Service {
+pub(super) fn notify(name: &str, instances: u32) -> Service {
     Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
 }
 
@@ -15,86 +15,86 @@ pub(super) fn with(reload: impl FnOnce(&mut Reload), mut service: Service) -> Se
     service
 }
 
-/// All are ready.
-pub(super) fn up(services: Vec<Service>) -> Stage {
+/// Boots the services and waits until all are ready.
+pub(super) fn boot_ready(services: Vec<Service>) -> Setup {
     let counts: Vec<_> = services.iter().map(|service| (service.name.clone(), service.instances)).collect();
-    let mut stage = Stage::boot(services);
+    let mut setup = Setup::boot(services);
     for (name, instances) in counts {
         for number in 0..instances {
-            stage.is_ready(&format!("{name}.{number}"));
+            setup.report_ready(&format!("{name}.{number}"));
         }
     }
-    stage.forget();
-    stage
+    setup.forget();
+    setup
 }
 
-/// The same with one more argument, which makes another process.
+/// The same service with another command.
 pub(super) fn changed(mut service: Service) -> Service {
     service.process.command = Box::new([keepalive::model::Template::Fixed(c"other".to_owned())]);
     service
 }
 
-impl Stage {
+impl Setup {
     pub(super) fn reload(&mut self, name: &str) {
         self.ask(name, Verb::Reload);
     }
 }
 
 #[test]
-fn the_new_one_is_ready_before_the_old_one_goes() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.reload("web");
-    stage.check(&["web reloads", "web.0' stopped → starting", "spawn web.0' (1 restarts)"]);
-    stage.is_ready("web.0'");
-    stage.check(&[
+fn a_new_process_is_ready_before_the_old_one_stops() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.reload("web");
+    setup.check(&["web reloads", "web.0' stopped → starting", "spawn web.0' (1 restarts)"]);
+    setup.report_ready("web.0'");
+    setup.check(&[
         "web.0' starting → running",
         "web.0 replaced",
         "web.0' running → stopping",
         "kill web.0' main SIGTERM",
         "kill web.0' main SIGCONT",
     ]);
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' stopping → stopped", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
-    stage.is_ready("web.1'");
-    stage.forget();
-    stage.exits("web.1'", 0);
-    stage.check(&["web.1' stopping → stopped", "web reloaded", "reply 1 done"]);
-    // From then on they are instances like any other.
-    stage.at(seconds(60));
-    stage.exits("web.0", 1);
-    stage.check(&["web.0 running → starting", "spawn web.0 (2 restarts)"]);
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' stopping → stopped", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
+    setup.report_ready("web.1'");
+    setup.forget();
+    setup.exits("web.1'", 0);
+    setup.check(&["web.1' stopping → stopped", "web reloaded", "reply 1 done"]);
+    // Then they are ordinary instances.
+    setup.at(seconds(60));
+    setup.exits("web.0", 1);
+    setup.check(&["web.0 running → starting", "spawn web.0 (2 restarts)"]);
 }
 
 #[test]
-fn who_does_not_get_ready_leaves_the_old_one_where_it_is() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.reload("web");
-    stage.forget();
-    stage.at(seconds(10));
-    stage.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    stage.at(seconds(60));
-    stage.reload("web.1");
-    stage.forget();
-    stage.exits("web.1'", 7);
-    stage.check(&["web.1' starting → stopped", "web not reloaded", "reply 2 ReloadFailed"]);
+fn a_new_process_that_is_not_ready_does_not_replace_the_old_one() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.reload("web");
+    setup.forget();
+    setup.at(seconds(10));
+    setup.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    setup.at(seconds(60));
+    setup.reload("web.1");
+    setup.forget();
+    setup.exits("web.1'", 7);
+    setup.check(&["web.1' starting → stopped", "web not reloaded", "reply 2 ReloadFailed"]);
 }
 
 #[test]
-fn the_new_one_has_to_stay_up_for_a_while() {
-    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.at(seconds(4));
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' running → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.at(seconds(9));
-    stage.check(&[
+fn a_new_process_must_stay_up_for_the_soak_time() {
+    let mut setup = boot_ready(vec![with(|reload| reload.soak = seconds(5), notify("web", 1))]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.at(seconds(4));
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' running → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.at(seconds(9));
+    setup.check(&[
         "web.0 replaced",
         "web.0' running → stopping",
         "kill web.0' main SIGTERM",
@@ -103,65 +103,65 @@ fn the_new_one_has_to_stay_up_for_a_while() {
 }
 
 #[test]
-fn several_are_replaced_at_once_if_that_is_allowed() {
-    let mut stage = up(vec![with(|reload| reload.max_surge = 2, told("web", 3))]);
-    stage.reload("web");
-    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)", "spawn web.1' (1 restarts)"]);
-    stage.is_ready("web.1'");
-    stage.exits("web.1'", 0);
-    assert_eq!(stage.only("spawn"), ["spawn web.2' (1 restarts)"]);
-    // One of two that goes wrong takes the other with it.
-    stage.exits("web.0'", 1);
-    stage.check(&[
+fn max_surge_allows_several_replacements_at_once() {
+    let mut setup = boot_ready(vec![with(|reload| reload.max_surge = 2, notify("web", 3))]);
+    setup.reload("web");
+    assert_eq!(setup.only("spawn"), ["spawn web.0' (1 restarts)", "spawn web.1' (1 restarts)"]);
+    setup.report_ready("web.1'");
+    setup.exits("web.1'", 0);
+    assert_eq!(setup.only("spawn"), ["spawn web.2' (1 restarts)"]);
+    // The failure of one of two stops the other one too.
+    setup.exits("web.0'", 1);
+    setup.check(&[
         "web.0' starting → stopped",
         "web.2' starting → stopping",
         "kill web.2' main SIGTERM",
         "kill web.2' main SIGCONT",
     ]);
-    stage.exits("web.2'", 0);
-    stage.check(&["web.2' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    setup.exits("web.2'", 0);
+    setup.check(&["web.2' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
 }
 
 #[test]
-fn a_second_reload_is_told_of_the_first() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.reload("web");
-    stage.forget();
-    stage.reload("web.1");
-    stage.check(&["reply 2 Reloading"]);
-    stage.configure(vec![told("web", 3)]);
-    stage.check(&["not configured", "reply 3 Reloading"]);
+fn a_second_reload_is_refused_during_the_first() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.reload("web");
+    setup.forget();
+    setup.reload("web.1");
+    setup.check(&["reply 2 Reloading"]);
+    setup.configure(vec![notify("web", 3)]);
+    setup.check(&["not configured", "reply 3 Reloading"]);
 }
 
 #[test]
-fn an_old_one_that_dies_is_succeeded_at_once() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.at(seconds(60));
-    stage.reload("web");
-    stage.forget();
-    stage.exits("web.0", 1);
-    stage.check(&["web.0 replaced", "web.0' running → stopped"]);
-    stage.is_ready("web.0");
-    stage.check(&["web.0 starting → running", "web reloaded", "reply 1 done"]);
+fn a_surge_instance_replaces_an_old_process_that_dies_at_once() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.at(seconds(60));
+    setup.reload("web");
+    setup.forget();
+    setup.exits("web.0", 1);
+    setup.check(&["web.0 replaced", "web.0' running → stopped"]);
+    setup.report_ready("web.0");
+    setup.check(&["web.0 starting → running", "web reloaded", "reply 1 done"]);
 }
 
 #[test]
-fn the_successor_of_a_dead_one_may_fail_like_any_other() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.reload("web");
-    stage.exits("web.0", 1);
-    stage.forget();
-    stage.exits("web.0", 1);
-    stage.check(&["web.0 starting → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
+fn the_replacement_of_a_dead_process_can_fail_and_back_off() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.reload("web");
+    setup.exits("web.0", 1);
+    setup.forget();
+    setup.exits("web.0", 1);
+    setup.check(&["web.0 starting → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
 }
 
 #[test]
-fn a_shutdown_ends_both() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.reload("web");
-    stage.forget();
-    stage.signal(Signal::TERM);
-    stage.check(&[
+fn a_shutdown_during_a_reload_stops_both_processes() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.reload("web");
+    setup.forget();
+    setup.signal(Signal::TERM);
+    setup.check(&[
         "draining: signal",
         "reply 1 ShuttingDown",
         "web.0' starting → stopping",
@@ -171,93 +171,93 @@ fn a_shutdown_ends_both() {
         "kill web.0 main SIGTERM",
         "kill web.0 main SIGCONT",
     ]);
-    stage.exits("web.0", 0);
-    stage.check(&["web.0 stopping → stopped"]);
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' stopping → stopped", "kill all SIGTERM", "kill all SIGCONT", "exit 0"]);
+    setup.exits("web.0", 0);
+    setup.check(&["web.0 stopping → stopped"]);
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' stopping → stopped", "kill all SIGTERM", "kill all SIGCONT", "exit 0"]);
 }
 
 #[test]
-fn a_stop_ends_both_and_the_reload() {
-    let mut stage = up(vec![told("web", 2), service("db")]);
-    stage.reload("web");
-    stage.forget();
-    stage.stop("web");
-    stage.exits("web.0", 0);
-    stage.exits("web.1", 0);
-    stage.forget();
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
+fn a_stop_during_a_reload_stops_both_processes_and_ends_the_reload() {
+    let mut setup = boot_ready(vec![notify("web", 2), service("db")]);
+    setup.reload("web");
+    setup.forget();
+    setup.stop("web");
+    setup.exits("web.0", 0);
+    setup.exits("web.1", 0);
+    setup.forget();
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
 }
 
 #[test]
-fn fewer_instances_in_the_middle_of_it() {
-    let mut stage = up(vec![told("web", 3)]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.scale("web", 1);
-    stage.exits("web.1", 0);
-    stage.exits("web.2", 0);
-    stage.forget();
-    stage.exits("web.0'", 0);
-    stage.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
+fn a_service_can_be_scaled_down_during_a_reload() {
+    let mut setup = boot_ready(vec![notify("web", 3)]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.scale("web", 1);
+    setup.exits("web.1", 0);
+    setup.exits("web.2", 0);
+    setup.forget();
+    setup.exits("web.0'", 0);
+    setup.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
 }
 
 #[test]
-fn more_instances_in_the_middle_of_it() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.reload("web");
-    stage.forget();
-    stage.scale("web", 2);
-    stage.check(&["web scaled 1 → 2", "web.1 stopped → starting", "spawn web.1 (0 restarts)"]);
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    stage.is_ready("web.1");
-    assert_eq!(stage.only("reply"), ["reply 1 done", "reply 2 done"]);
+fn a_service_can_be_scaled_up_during_a_reload() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.reload("web");
+    setup.forget();
+    setup.scale("web", 2);
+    setup.check(&["web scaled 1 → 2", "web.1 stopped → starting", "spawn web.1 (0 restarts)"]);
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    setup.report_ready("web.1");
+    assert_eq!(setup.only("reply"), ["reply 1 done", "reply 2 done"]);
 }
 
 #[test]
-fn what_is_not_ready_is_restarted_where_it_is() {
-    let mut stage = up(vec![told("web", 2)]);
-    stage.exits("web.0", 1);
-    stage.forget();
-    stage.reload("web");
-    stage.check(&["web reloads", "web.0 backoff → starting", "spawn web.0 (1 restarts)"]);
-    stage.is_ready("web.0");
-    stage.check(&["web.0 starting → running", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
+fn an_instance_that_is_not_ready_is_restarted_in_place() {
+    let mut setup = boot_ready(vec![notify("web", 2)]);
+    setup.exits("web.0", 1);
+    setup.forget();
+    setup.reload("web");
+    setup.check(&["web reloads", "web.0 backoff → starting", "spawn web.0 (1 restarts)"]);
+    setup.report_ready("web.0");
+    setup.check(&["web.0 starting → running", "web.1' stopped → starting", "spawn web.1' (1 restarts)"]);
 }
 
 #[test]
-fn what_depends_on_it_notices_nothing() {
-    let mut stage = up(vec![told("web", 1), needing(&[0], service("proxy"))]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("proxy"), [""; 0]);
-    assert_eq!(stage.supervisor.view().services().filter(|service| service.ready).count(), 2);
+fn a_reload_does_not_affect_dependents() {
+    let mut setup = boot_ready(vec![notify("web", 1), depending_on(&[0], service("proxy"))]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("proxy"), [""; 0]);
+    assert_eq!(setup.supervisor.view().services().filter(|service| service.ready).count(), 2);
 }
 
 #[test]
-fn a_oneshot_or_what_is_stopped_cannot_be_reloaded() {
-    let mut stage = Stage::boot(vec![oneshot("job"), told("web", 1)]);
-    stage.is_ready("web.0");
-    stage.stop("web");
-    stage.exits("web.0", 0);
-    stage.forget();
-    stage.reload("job");
-    stage.reload("web");
-    stage.check(&["reply 2 Oneshot", "reply 3 NotRunning"]);
+fn a_oneshot_or_a_stopped_service_cannot_be_reloaded() {
+    let mut setup = Setup::boot(vec![oneshot("job"), notify("web", 1)]);
+    setup.report_ready("web.0");
+    setup.stop("web");
+    setup.exits("web.0", 0);
+    setup.forget();
+    setup.reload("job");
+    setup.reload("web");
+    setup.check(&["reply 2 Oneshot", "reply 3 NotRunning"]);
 }
 
 #[test]
-fn one_after_the_other_without_a_second_process() {
-    let mut stage = up(vec![with(|reload| reload.strategy = Strategy::Restart, told("web", 2))]);
-    stage.reload("web");
-    stage.check(&["web reloads", "web.0 running → stopping", "kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
-    stage.exits("web.0", 0);
-    stage.is_ready("web.0");
-    stage.check(&[
+fn the_restart_strategy_restarts_one_instance_after_the_other() {
+    let mut setup = boot_ready(vec![with(|reload| reload.strategy = Strategy::Restart, notify("web", 2))]);
+    setup.reload("web");
+    setup.check(&["web reloads", "web.0 running → stopping", "kill web.0 main SIGTERM", "kill web.0 main SIGCONT"]);
+    setup.exits("web.0", 0);
+    setup.report_ready("web.0");
+    setup.check(&[
         "web.0 stopping → starting",
         "spawn web.0 (1 restarts)",
         "web.0 starting → running",
@@ -268,11 +268,11 @@ fn one_after_the_other_without_a_second_process() {
 }
 
 #[test]
-fn a_system_without_processes_fails_the_reload_and_nothing_else() {
-    let mut stage = up(vec![told("web", 1)]);
-    stage.spawns = Spawns::Refused(Errno::EAGAIN);
-    stage.reload("web");
-    stage.check(&[
+fn a_refused_fork_fails_only_the_reload() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.spawns = Spawns::Refused(Errno::EAGAIN);
+    setup.reload("web");
+    setup.check(&[
         "web reloads",
         "web.0' stopped → starting",
         "spawn web.0' (1 restarts)",
@@ -283,118 +283,118 @@ fn a_system_without_processes_fails_the_reload_and_nothing_else() {
 }
 
 #[test]
-fn what_it_depends_on_is_reloaded_first() {
-    let mut stage = up(vec![told("db", 1), needing(&[0], told("web", 1))]);
-    stage.reload("db");
-    stage.reload("web");
-    assert_eq!(stage.only("spawn"), ["spawn db.0' (1 restarts)"]);
-    stage.is_ready("db.0'");
-    stage.exits("db.0'", 0);
-    assert_eq!(stage.only("spawn"), ["spawn web.0' (1 restarts)"]);
+fn a_dependency_is_reloaded_before_its_dependents() {
+    let mut setup = boot_ready(vec![notify("db", 1), depending_on(&[0], notify("web", 1))]);
+    setup.reload("db");
+    setup.reload("web");
+    assert_eq!(setup.only("spawn"), ["spawn db.0' (1 restarts)"]);
+    setup.report_ready("db.0'");
+    setup.exits("db.0'", 0);
+    assert_eq!(setup.only("spawn"), ["spawn web.0' (1 restarts)"]);
 }
 
 #[test]
-fn a_new_one_that_says_that_it_stops_is_not_taken() {
-    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    let run = stage.run("web.0'");
-    stage.send(Event::StoppingReported { run });
-    stage.forget();
-    stage.at(seconds(5));
-    stage.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
-    stage.dies("web.0'", Signal::KILL);
-    stage.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
-    assert!(matches!(stage.rollout_error, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", stage.rollout_error);
+fn a_new_process_that_reports_its_stop_does_not_replace_the_old_one() {
+    let mut setup = boot_ready(vec![with(|reload| reload.soak = seconds(5), notify("web", 1))]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    let run = setup.run("web.0'");
+    setup.send(Event::StoppingReported { run });
+    setup.forget();
+    setup.at(seconds(5));
+    setup.check(&["web.0' ignores its stop", "kill web.0' group SIGKILL"]);
+    setup.dies("web.0'", Signal::KILL);
+    setup.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
+    assert!(matches!(setup.rollout_error, Some(RolloutError::ExitedAfterStopping(_))), "{:?}", setup.rollout_error);
 }
 
 #[test]
-fn a_new_one_that_comes_and_goes_is_not_waited_for_without_end() {
+fn repeated_reloads_of_a_new_process_do_not_extend_its_deadline() {
     for strategy in [Strategy::Rolling, Strategy::Restart] {
         let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), strategy);
-        let mut stage = up(vec![with(settings, told("web", 1))]);
-        stage.reload("web");
+        let mut setup = boot_ready(vec![with(settings, notify("web", 1))]);
+        setup.reload("web");
         let new = if strategy == Strategy::Rolling { "web.0'" } else { "web.0" };
         if strategy == Strategy::Restart {
-            stage.exits("web.0", 0);
+            setup.exits("web.0", 0);
         }
-        stage.is_ready(new);
-        stage.forget();
-        // It has ten and five seconds from the first time on.
+        setup.report_ready(new);
+        setup.forget();
+        // The deadline is ten plus five seconds after the first report.
         for _ in 0..4 {
-            stage.after(seconds(3));
-            stage.is_away(new);
-            stage.after(seconds(1));
-            stage.is_ready(new);
+            setup.after(seconds(3));
+            setup.report_reloading(new);
+            setup.after(seconds(1));
+            setup.report_ready(new);
         }
-        assert_eq!(stage.only("kill"), [""; 0]);
-        stage.at(seconds(17));
-        stage.is_away(new);
-        assert_eq!(stage.next(), Some(seconds(1)));
-        stage.is_ready(new);
-        stage.at(seconds(18));
-        assert_eq!(stage.only("kill"), [""; 0]);
-        stage.is_away(new);
+        assert_eq!(setup.only("kill"), [""; 0]);
+        setup.at(seconds(17));
+        setup.report_reloading(new);
+        assert_eq!(setup.next(), Some(seconds(1)));
+        setup.report_ready(new);
+        setup.at(seconds(18));
+        assert_eq!(setup.only("kill"), [""; 0]);
+        setup.report_reloading(new);
         let kills = [format!("kill {new} main SIGTERM"), format!("kill {new} main SIGCONT")];
-        assert_eq!(stage.only("kill"), kills);
-        stage.exits(new, 0);
-        assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+        assert_eq!(setup.only("kill"), kills);
+        setup.exits(new, 0);
+        assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
     }
 }
 
 #[test]
-fn how_often_the_one_before_has_come_and_gone_is_forgotten() {
+fn the_deadline_of_a_new_process_does_not_depend_on_the_process_before_it() {
     let settings = |reload: &mut Reload| (reload.soak, reload.strategy) = (seconds(5), Strategy::Restart);
-    let mut stage = up(vec![with(settings, told("web", 1))]);
+    let mut setup = boot_ready(vec![with(settings, notify("web", 1))]);
     for _ in 0..2 {
-        stage.after(seconds(60));
-        stage.reload("web");
-        stage.exits("web.0", 0);
-        stage.is_ready("web.0");
-        stage.is_away("web.0");
-        assert_eq!(stage.next(), Some(seconds(10)));
-        stage.is_ready("web.0");
-        stage.after(seconds(5));
+        setup.after(seconds(60));
+        setup.reload("web");
+        setup.exits("web.0", 0);
+        setup.report_ready("web.0");
+        setup.report_reloading("web.0");
+        assert_eq!(setup.next(), Some(seconds(10)));
+        setup.report_ready("web.0");
+        setup.after(seconds(5));
     }
-    assert_eq!(stage.only("reply"), ["reply 1 done", "reply 2 done"]);
+    assert_eq!(setup.only("reply"), ["reply 1 done", "reply 2 done"]);
 }
 
 #[test]
-fn a_new_one_that_goes_away_again_gets_more_time_if_it_asks_for_it() {
-    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.is_away("web.0'");
-    stage.forget();
-    let run = stage.run("web.0'");
-    stage.send(Event::TimeoutExtended { run, by: seconds(30) });
-    stage.at(seconds(29));
-    stage.is_ready("web.0'");
-    stage.is_away("web.0'");
-    assert_eq!(stage.next(), Some(seconds(6)));
-    stage.is_ready("web.0'");
-    stage.at(seconds(34));
-    assert_eq!(stage.only("web.0 "), ["web.0 replaced"]);
+fn a_new_process_that_reloads_itself_can_extend_its_timeout() {
+    let mut setup = boot_ready(vec![with(|reload| reload.soak = seconds(5), notify("web", 1))]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.report_reloading("web.0'");
+    setup.forget();
+    let run = setup.run("web.0'");
+    setup.send(Event::TimeoutExtended { run, by: seconds(30) });
+    setup.at(seconds(29));
+    setup.report_ready("web.0'");
+    setup.report_reloading("web.0'");
+    assert_eq!(setup.next(), Some(seconds(6)));
+    setup.report_ready("web.0'");
+    setup.at(seconds(34));
+    assert_eq!(setup.only("web.0 "), ["web.0 replaced"]);
 }
 
 #[test]
-fn a_new_one_that_goes_away_again_before_its_turn_is_not_waited_for_without_end() {
-    let mut stage = up(vec![with(|reload| reload.soak = seconds(5), told("web", 1))]);
-    stage.reload("web");
-    stage.is_ready("web.0'");
-    stage.forget();
-    stage.at(seconds(1));
-    stage.is_away("web.0'");
-    stage.check(&["web.0' running → starting"]);
-    stage.at(seconds(2));
-    // It comes back, and has to prove itself anew.
-    stage.is_ready("web.0'");
-    stage.at(seconds(6));
-    stage.check(&["web.0' starting → running"]);
-    stage.is_away("web.0'");
-    stage.forget();
-    stage.at(seconds(16));
-    stage.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
-    stage.exits("web.0'", 0);
-    assert_eq!(stage.only("reply"), ["reply 1 ReloadFailed"]);
+fn a_surge_instance_that_stays_in_a_reload_is_stopped_at_the_ready_timeout() {
+    let mut setup = boot_ready(vec![with(|reload| reload.soak = seconds(5), notify("web", 1))]);
+    setup.reload("web");
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.at(seconds(1));
+    setup.report_reloading("web.0'");
+    setup.check(&["web.0' running → starting"]);
+    setup.at(seconds(2));
+    // It is ready again, and its soak time starts again.
+    setup.report_ready("web.0'");
+    setup.at(seconds(6));
+    setup.check(&["web.0' starting → running"]);
+    setup.report_reloading("web.0'");
+    setup.forget();
+    setup.at(seconds(16));
+    setup.check(&["web.0' starting → stopping", "kill web.0' main SIGTERM", "kill web.0' main SIGCONT"]);
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
 }

@@ -1,110 +1,110 @@
-//! What operators ask for, at bad moments too.
+//! Requests of operators, also at critical moments.
 
 use keepalive::model::plan::{ExitAction, KillMode, RestartPolicy, Service};
 use keepalive::model::{ExitStatus, Signal};
 use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Verb};
 
-use super::{Stage, millis, needing, seconds};
+use super::{Setup, depending_on, millis, seconds};
 use crate::plans::{oneshot, service};
 
 /// "A service stopped by an operator holds it open."
 #[test]
-fn what_an_operator_stopped_holds_keepalive_open() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.forget();
-    stage.stop("web");
-    stage.exits("web", 0);
-    stage.send(Event::NoChildren);
-    stage.after(seconds(86_400));
-    stage.check(&[
+fn a_service_stopped_by_an_operator_keeps_keepalive_running() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.forget();
+    setup.stop("web");
+    setup.exits("web", 0);
+    setup.send(Event::NoChildren);
+    setup.after(seconds(86_400));
+    setup.check(&[
         "web.0 running → stopping",
         "kill web.0 main SIGTERM",
         "kill web.0 main SIGCONT",
         "web.0 stopping → stopped",
         "reply 1 done",
     ]);
-    stage.start("web");
-    stage.check(&["web.0 stopped → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
+    setup.start("web");
+    setup.check(&["web.0 stopped → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
-/// A restart is answered when it runs again.
+/// A restart is answered when the service is ready again.
 #[test]
-fn a_restart_is_done_when_it_is_ready_again() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.forget();
-    stage.restart("web");
-    assert_eq!(stage.only("reply"), Vec::<String>::new());
-    stage.exits("web", 1);
-    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+fn a_restart_is_answered_when_the_service_is_ready_again() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.forget();
+    setup.restart("web");
+    assert_eq!(setup.only("reply"), Vec::<String>::new());
+    setup.exits("web", 1);
+    setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 
-/// The start of a oneshot is answered when it has succeeded, however often that takes.
+/// The start of a oneshot is answered when it has succeeded, after any number of attempts.
 #[test]
-fn the_start_of_a_oneshot_is_done_when_it_has_succeeded() {
-    let mut stage = Stage::boot(vec![Service { autostart: false, ..oneshot("migrate") }, service("web")]);
-    stage.start("migrate");
-    stage.exits("migrate", 1);
-    stage.after(millis(100));
-    assert_eq!(stage.only("reply"), Vec::<String>::new());
-    stage.exits("migrate", 0);
-    assert_eq!(stage.only("reply"), ["reply 1 done"]);
-}
-
-#[test]
-fn a_stop_overtakes_a_restart() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.restart("web");
-    stage.forget();
-    stage.stop("web");
-    stage.check(&["reply 1 Superseded"]);
-    stage.exits("web", 0);
-    stage.check(&["web.0 stopping → stopped", "reply 2 done"]);
+fn the_start_of_a_oneshot_is_answered_when_it_has_succeeded() {
+    let mut setup = Setup::boot(vec![Service { autostart: false, ..oneshot("migrate") }, service("web")]);
+    setup.start("migrate");
+    setup.exits("migrate", 1);
+    setup.after(millis(100));
+    assert_eq!(setup.only("reply"), Vec::<String>::new());
+    setup.exits("migrate", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
 }
 
 #[test]
-fn a_start_overtakes_a_stop() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.stop("web");
-    stage.forget();
-    stage.start("web");
-    stage.check(&["reply 1 Superseded"]);
-    stage.exits("web", 0);
-    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
+fn a_stop_supersedes_a_restart() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.restart("web");
+    setup.forget();
+    setup.stop("web");
+    setup.check(&["reply 1 Superseded"]);
+    setup.exits("web", 0);
+    setup.check(&["web.0 stopping → stopped", "reply 2 done"]);
 }
 
 #[test]
-fn a_restart_while_leftovers_go_starts_when_they_are_gone() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
-    stage.forget();
-    stage.restart("web");
-    stage.check(&[]);
-    stage.leftovers_gone("web");
-    stage.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+fn a_start_supersedes_a_stop() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.stop("web");
+    setup.forget();
+    setup.start("web");
+    setup.check(&["reply 1 Superseded"]);
+    setup.exits("web", 0);
+    setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
-/// Those who look at it later want to know why, not that nothing is left.
 #[test]
-fn how_it_ended_stays_the_reason_when_leftovers_are_gone() {
+fn a_restart_waits_until_leftover_processes_are_gone() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.ends("web", ExitStatus::Code(1), Leftovers::Some);
+    setup.forget();
+    setup.restart("web");
+    setup.check(&[]);
+    setup.leftovers_gone("web");
+    setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
+}
+
+/// The reason tells why the service failed, not that its leftovers are gone.
+#[test]
+fn the_exit_remains_the_reason_when_leftovers_are_gone() {
     let mut web = Service { on_failure: ExitAction::Ignore, ..service("web") };
     web.restart.policy = RestartPolicy::Never;
-    let mut stage = Stage::boot(vec![web, service("other")]);
-    stage.ends("web", ExitStatus::Code(1), Leftovers::Some);
-    stage.leftovers_gone("web");
-    let web = stage.supervisor.view().instances().next().unwrap();
+    let mut setup = Setup::boot(vec![web, service("other")]);
+    setup.ends("web", ExitStatus::Code(1), Leftovers::Some);
+    setup.leftovers_gone("web");
+    let web = setup.supervisor.view().instances().next().unwrap();
     assert_eq!(web.state, StateName::Failed);
     assert!(matches!(web.reason, Some(Reason::Exited { .. })), "{:?}", web.reason);
 }
 
-/// A oneshot that has succeeded has done so, even if it is stopped while what it left goes.
+/// A oneshot that has succeeded stays completed even if it is stopped during the cleanup of its leftovers.
 #[test]
-fn a_stop_while_leftovers_go_does_not_undo_a_success() {
-    let mut stage = Stage::boot(vec![oneshot("job"), needing(&[0], service("web"))]);
-    stage.ends("job", ExitStatus::Code(0), Leftovers::Some);
-    stage.forget();
-    stage.stop("job");
-    stage.leftovers_gone("job");
-    stage.check(&[
+fn a_stop_during_the_cleanup_does_not_undo_a_success() {
+    let mut setup = Setup::boot(vec![oneshot("job"), depending_on(&[0], service("web"))]);
+    setup.ends("job", ExitStatus::Code(0), Leftovers::Some);
+    setup.forget();
+    setup.stop("job");
+    setup.leftovers_gone("job");
+    setup.check(&[
         "job.0 stopping → completed",
         "web.0 waiting → starting",
         "spawn web.0 (0 restarts)",
@@ -113,89 +113,89 @@ fn a_stop_while_leftovers_go_does_not_undo_a_success() {
     ]);
 }
 
-/// Start and restart forget the failures so far.
+/// Start and restart reset the count of failures.
 #[test]
-fn a_start_during_the_backoff_starts_at_once_and_counts_afresh() {
-    let mut stage = Stage::boot(vec![service("web")]);
+fn a_start_during_backoff_starts_at_once_and_resets_the_count() {
+    let mut setup = Setup::boot(vec![service("web")]);
     for _ in 0..3 {
-        stage.exits("web", 1);
-        stage.after(stage.next().unwrap());
+        setup.exits("web", 1);
+        setup.after(setup.next().unwrap());
     }
-    stage.exits("web", 1);
-    stage.forget();
-    stage.start("web");
-    stage.check(&["web.0 backoff → starting", "spawn web.0 (4 restarts)", "web.0 starting → running", "reply 1 done"]);
-    stage.exits("web", 1);
-    assert_eq!(stage.next(), Some(millis(100)));
+    setup.exits("web", 1);
+    setup.forget();
+    setup.start("web");
+    setup.check(&["web.0 backoff → starting", "spawn web.0 (4 restarts)", "web.0 starting → running", "reply 1 done"]);
+    setup.exits("web", 1);
+    assert_eq!(setup.next(), Some(millis(100)));
 }
 
-/// A signal reaches the instances that run, and is refused if there is none.
+/// A signal reaches running instances, and is refused if there is none.
 #[test]
-fn a_signal_reaches_the_instances_that_run() {
-    let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
-    stage.exits("web.1", 1);
-    stage.forget();
-    stage.ask("web", Verb::Signal(Signal::USR1));
-    stage.check(&["kill web.0 main SIGUSR1", "kill web.2 main SIGUSR1", "reply 1 done"]);
-    stage.ask("web.1", Verb::Signal(Signal::USR1));
-    stage.check(&["reply 2 NotRunning"]);
+fn a_signal_request_reaches_running_instances_only() {
+    let mut setup = Setup::boot(vec![Service { instances: 3, ..service("web") }]);
+    setup.exits("web.1", 1);
+    setup.forget();
+    setup.ask("web", Verb::Signal(Signal::USR1));
+    setup.check(&["kill web.0 main SIGUSR1", "kill web.2 main SIGUSR1", "reply 1 done"]);
+    setup.ask("web.1", Verb::Signal(Signal::USR1));
+    setup.check(&["reply 2 NotRunning"]);
 }
 
-/// Every other signal goes to the main processes.
+/// Every other signal is forwarded to the main processes.
 #[test]
-fn signals_are_forwarded_to_what_runs() {
-    let mut stage = Stage::boot(vec![service("a"), service("b"), service("c")]);
-    stage.exits("b", 1);
-    stage.forget();
-    stage.signal(Signal::WINCH);
-    stage.check(&["kill a.0 main SIGWINCH", "kill c.0 main SIGWINCH", "SIGWINCH forwarded to 2"]);
+fn signals_are_forwarded_to_running_instances() {
+    let mut setup = Setup::boot(vec![service("a"), service("b"), service("c")]);
+    setup.exits("b", 1);
+    setup.forget();
+    setup.signal(Signal::WINCH);
+    setup.check(&["kill a.0 main SIGWINCH", "kill c.0 main SIGWINCH", "SIGWINCH forwarded to 2"]);
 }
 
 /// A start that fails for good is answered.
 #[test]
-fn a_start_that_fails_is_answered() {
+fn a_failed_start_is_answered() {
     let mut web = Service { on_failure: ExitAction::Ignore, autostart: false, ..service("web") };
     (web.restart.policy, web.ready) = (RestartPolicy::Never, keepalive::model::plan::Ready::Delay(seconds(1)));
     web.stop.kill_mode = KillMode::Process;
-    let mut stage = Stage::boot(vec![web, service("other")]);
-    stage.start("web");
-    stage.forget();
-    stage.exits("web", 1);
-    stage.check(&["web.0 starting → failed", "web failed", "reply 1 Failed"]);
+    let mut setup = Setup::boot(vec![web, service("other")]);
+    setup.start("web");
+    setup.forget();
+    setup.exits("web", 1);
+    setup.check(&["web.0 starting → failed", "web failed", "reply 1 Failed"]);
 }
 
-/// No request is left without an answer.
+/// Every request gets a reply.
 #[test]
-fn the_end_refuses_what_is_still_open() {
-    let mut stage = Stage::boot(vec![service("web")]);
-    stage.restart("web");
-    stage.forget();
-    stage.signal(Signal::TERM);
-    stage.check(&["draining: signal", "reply 1 ShuttingDown"]);
-    stage.start("web");
-    stage.check(&["reply 2 ShuttingDown"]);
-    stage.request(Request::Shutdown);
-    stage.check(&["reply 3 done"]);
-    stage.exits("web", 0);
-    assert_eq!(stage.only("exit"), ["exit 0"]);
+fn a_shutdown_refuses_open_requests() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.restart("web");
+    setup.forget();
+    setup.signal(Signal::TERM);
+    setup.check(&["draining: signal", "reply 1 ShuttingDown"]);
+    setup.start("web");
+    setup.check(&["reply 2 ShuttingDown"]);
+    setup.request(Request::Shutdown);
+    setup.check(&["reply 3 done"]);
+    setup.exits("web", 0);
+    assert_eq!(setup.only("exit"), ["exit 0"]);
 }
 
-/// Seed 9: a start that waits for its turn is called off. The process was made only to be asked to end.
+/// Seed 9: a pending start is cancelled. The process was spawned only to be stopped.
 #[test]
-fn a_stop_before_the_process_is_there_calls_its_start_off() {
-    let mut stage = Stage::unborn(vec![service("web")]);
-    stage.stop("web");
-    stage.check(&["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → stopped", "reply 1 done"]);
-    stage.start("web");
-    stage.check(&["web.0 stopped → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 2 done"]);
+fn a_stop_before_the_spawn_cancels_the_start() {
+    let mut setup = Setup::boot_without_spawns(vec![service("web")]);
+    setup.stop("web");
+    setup.check(&["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → stopped", "reply 1 done"]);
+    setup.start("web");
+    setup.check(&["web.0 stopped → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
 #[test]
-fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
-    let mut stage = Stage::unborn(vec![service("web")]);
-    stage.asks("web", Verb::Stop);
-    stage.start("web");
-    stage.check(&[
+fn a_start_after_a_stop_before_the_spawn_starts_the_process() {
+    let mut setup = Setup::boot_without_spawns(vec![service("web")]);
+    setup.queue_request("web", Verb::Stop);
+    setup.start("web");
+    setup.check(&[
         "web.0 stopped → waiting",
         "web.0 waiting → starting",
         "web.0 starting → stopped",
@@ -208,10 +208,10 @@ fn a_start_after_a_stop_before_the_process_is_there_lets_it_run() {
 }
 
 #[test]
-fn a_restart_before_the_process_is_there_is_no_other_start() {
-    let mut stage = Stage::unborn(vec![service("web")]);
-    stage.restart("web");
-    stage.check(&[
+fn a_restart_before_the_spawn_does_not_start_twice() {
+    let mut setup = Setup::boot_without_spawns(vec![service("web")]);
+    setup.restart("web");
+    setup.check(&[
         "web.0 stopped → waiting",
         "web.0 waiting → starting",
         "spawn web.0 (0 restarts)",
@@ -220,17 +220,17 @@ fn a_restart_before_the_process_is_there_is_no_other_start() {
     ]);
 }
 
-/// What was reaped while a signal to it waited may be another by now.
+/// After a process has been reaped, another one may have its pid.
 #[test]
-fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
-    let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
-    stage.forget();
-    stage.asks("other", Verb::Start);
-    stage.asks("web", Verb::Stop);
-    stage.reaped("web");
-    stage.spawns_next(101);
-    stage.send(Event::Tick);
-    stage.check(&[
+fn a_pending_signal_does_not_reach_a_process_that_reuses_the_pid() {
+    let mut setup = Setup::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
+    setup.forget();
+    setup.queue_request("other", Verb::Start);
+    setup.queue_request("web", Verb::Stop);
+    setup.queue_exit("web");
+    setup.set_next_pid(101);
+    setup.send(Event::Tick);
+    setup.check(&[
         "other.0 stopped → starting",
         "spawn other.0 (0 restarts)",
         "web.0 running → stopping",
@@ -241,32 +241,32 @@ fn a_signal_that_waits_does_not_reach_whoever_has_the_id_next() {
     ]);
 }
 
-/// The same for what it had left behind.
+/// The same applies to its leftovers.
 #[test]
-fn a_signal_to_what_is_left_does_not_reach_whoever_has_the_id_next() {
-    let mut stage = Stage::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
-    stage.forget();
-    stage.asks("other", Verb::Start);
-    stage.leaves("web");
-    let run = stage.ended_run("web");
-    stage.hears(Event::LeftoversGone { run });
-    stage.spawns_next(101);
-    stage.send(Event::Tick);
-    assert_eq!(stage.only("kill"), Vec::<String>::new());
+fn a_signal_to_leftovers_does_not_reach_a_process_that_reuses_the_pid() {
+    let mut setup = Setup::boot(vec![service("web"), Service { autostart: false, ..service("other") }]);
+    setup.forget();
+    setup.queue_request("other", Verb::Start);
+    setup.queue_exit_with_leftovers("web");
+    let run = setup.ended_run("web");
+    setup.queue(Event::LeftoversGone { run });
+    setup.set_next_pid(101);
+    setup.send(Event::Tick);
+    assert_eq!(setup.only("kill"), Vec::<String>::new());
 }
 
-/// "`waiting` (for what it depends on)": what an operator restarts looks at it anew.
+/// "`waiting` (for what it depends on)": a restart by an operator checks the dependencies again.
 #[test]
-fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
-    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
-    stage.stop("db");
-    stage.exits("db", 0);
-    stage.restart("web");
-    stage.forget();
-    stage.exits("web", 0);
-    stage.check(&["web.0 stopping → waiting"]);
-    stage.start("db");
-    stage.check(&[
+fn a_requested_restart_waits_for_its_dependency() {
+    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
+    setup.stop("db");
+    setup.exits("db", 0);
+    setup.restart("web");
+    setup.forget();
+    setup.exits("web", 0);
+    setup.check(&["web.0 stopping → waiting"]);
+    setup.start("db");
+    setup.check(&[
         "db.0 stopped → starting",
         "spawn db.0 (1 restarts)",
         "db.0 starting → running",
@@ -278,27 +278,27 @@ fn a_restart_that_was_asked_for_waits_for_what_it_depends_on() {
     ]);
 }
 
-/// And where that has failed for good, it says so after it has said how the run ended.
+/// If the dependency has failed, the restart is refused after the exit is recorded.
 #[test]
-fn a_restart_that_was_asked_for_is_refused_if_what_it_depends_on_has_failed() {
+fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
     let mut db = Service { on_failure: ExitAction::Ignore, ..service("db") };
     db.restart.policy = RestartPolicy::Never;
-    let mut stage = Stage::boot(vec![db, needing(&[0], service("web")), service("other")]);
-    stage.exits("db", 1);
-    stage.restart("web");
-    stage.forget();
-    stage.exits("web", 0);
-    stage.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
+    let mut setup = Setup::boot(vec![db, depending_on(&[0], service("web")), service("other")]);
+    setup.exits("db", 1);
+    setup.restart("web");
+    setup.forget();
+    setup.exits("web", 0);
+    setup.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
 }
 
-/// A crash is no such restart.
+/// A restart after a crash does not check the dependencies.
 #[test]
-fn a_restart_after_a_crash_does_not_wait() {
-    let mut stage = Stage::boot(vec![service("db"), needing(&[0], service("web"))]);
-    stage.stop("db");
-    stage.exits("db", 0);
-    stage.at(seconds(20));
-    stage.forget();
-    stage.exits("web", 1);
-    stage.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+fn a_restart_after_a_crash_does_not_wait_for_dependencies() {
+    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
+    setup.stop("db");
+    setup.exits("db", 0);
+    setup.at(seconds(20));
+    setup.forget();
+    setup.exits("web", 1);
+    setup.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
 }

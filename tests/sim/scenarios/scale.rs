@@ -1,35 +1,35 @@
-//! Another number of instances, at bad moments too.
+//! Scaling, also at critical moments.
 
 use keepalive::model::Signal;
 use keepalive::model::plan::{ExitAction, Ready, RestartPolicy, Service};
 use keepalive::supervisor::{Event, RequestId, Verb};
 
-use super::{Stage, needing, seconds};
+use super::{Setup, depending_on, seconds};
 use crate::plans::{oneshot, service};
 
 fn two(name: &str) -> Service {
     Service { instances: 2, ..service(name) }
 }
 
-/// Done when the new ones are ready.
+/// The request is done when the new instances are ready.
 #[test]
-fn more_instances_are_started_and_awaited() {
-    let mut stage = Stage::boot(vec![Service { ready: Ready::Delay(seconds(1)), ..two("web") }]);
-    stage.after(seconds(1));
-    stage.forget();
-    stage.scale("web", 3);
-    stage.check(&["web scaled 2 → 3", "web.2 stopped → starting", "spawn web.2 (0 restarts)"]);
-    stage.after(seconds(1));
-    stage.check(&["web.2 starting → running", "reply 1 done"]);
+fn scaling_up_starts_instances_and_waits_until_they_are_ready() {
+    let mut setup = Setup::boot(vec![Service { ready: Ready::Delay(seconds(1)), ..two("web") }]);
+    setup.after(seconds(1));
+    setup.forget();
+    setup.scale("web", 3);
+    setup.check(&["web scaled 2 → 3", "web.2 stopped → starting", "spawn web.2 (0 restarts)"]);
+    setup.after(seconds(1));
+    setup.check(&["web.2 starting → running", "reply 1 done"]);
 }
 
-/// The highest numbers go; done when they are gone.
+/// The instances with the highest numbers stop; the request is done when they have stopped.
 #[test]
-fn fewer_instances_are_stopped_and_forgotten() {
-    let mut stage = Stage::boot(vec![Service { instances: 3, ..service("web") }]);
-    stage.forget();
-    stage.scale("web", 1);
-    stage.check(&[
+fn scaling_down_stops_and_removes_the_highest_instances() {
+    let mut setup = Setup::boot(vec![Service { instances: 3, ..service("web") }]);
+    setup.forget();
+    setup.scale("web", 1);
+    setup.check(&[
         "web scaled 3 → 1",
         "web.1 running → stopping",
         "kill web.1 main SIGTERM",
@@ -38,17 +38,17 @@ fn fewer_instances_are_stopped_and_forgotten() {
         "kill web.2 main SIGTERM",
         "kill web.2 main SIGCONT",
     ]);
-    stage.exits("web.1", 0);
-    stage.check(&["web.1 stopping → stopped"]);
-    stage.exits("web.2", 0);
-    stage.check(&["web.2 stopping → stopped", "reply 1 done"]);
-    stage.ask("web.1", Verb::Start);
-    stage.check(&["reply 2 UnknownInstance"]);
-    stage.exits("web.0", 1);
-    stage.after(seconds(1));
-    stage.forget();
-    stage.scale("web", 2);
-    stage.check(&[
+    setup.exits("web.1", 0);
+    setup.check(&["web.1 stopping → stopped"]);
+    setup.exits("web.2", 0);
+    setup.check(&["web.2 stopping → stopped", "reply 1 done"]);
+    setup.ask("web.1", Verb::Start);
+    setup.check(&["reply 2 UnknownInstance"]);
+    setup.exits("web.0", 1);
+    setup.after(seconds(1));
+    setup.forget();
+    setup.scale("web", 2);
+    setup.check(&[
         "web scaled 1 → 2",
         "web.1 stopped → starting",
         "spawn web.1 (0 restarts)",
@@ -58,54 +58,54 @@ fn fewer_instances_are_stopped_and_forgotten() {
 }
 
 #[test]
-fn what_is_on_its_way_down_and_wanted_again_is_started_again() {
-    let mut stage = Stage::boot(vec![two("web")]);
-    stage.scale("web", 1);
-    stage.forget();
-    stage.scale("web", 2);
-    stage.check(&["web scaled 1 → 2", "reply 1 Superseded"]);
-    stage.exits("web.1", 0);
-    stage.check(&["web.1 stopping → starting", "spawn web.1 (1 restarts)", "web.1 starting → running", "reply 2 done"]);
+fn a_stopping_instance_restarts_if_a_scale_adds_it_again() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.scale("web", 1);
+    setup.forget();
+    setup.scale("web", 2);
+    setup.check(&["web scaled 1 → 2", "reply 1 Superseded"]);
+    setup.exits("web.1", 0);
+    setup.check(&["web.1 stopping → starting", "spawn web.1 (1 restarts)", "web.1 starting → running", "reply 2 done"]);
 }
 
-/// Surplus that is on its way down is nobody's to start.
+/// A surplus instance that is stopping cannot be started.
 #[test]
-fn surplus_cannot_be_started() {
-    let mut stage = Stage::boot(vec![two("web")]);
-    stage.scale("web", 1);
-    stage.forget();
-    stage.ask("web.1", Verb::Start);
-    stage.restart("web.1");
-    stage.check(&["reply 2 UnknownInstance", "reply 3 UnknownInstance"]);
-    stage.start("web");
-    stage.check(&["reply 4 done"]);
-}
-
-#[test]
-fn the_number_that_there_is_already_is_done_at_once() {
-    let mut stage = Stage::boot(vec![two("web")]);
-    stage.forget();
-    stage.scale("web", 2);
-    stage.check(&["reply 1 done"]);
+fn a_surplus_instance_cannot_be_started() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.scale("web", 1);
+    setup.forget();
+    setup.ask("web.1", Verb::Start);
+    setup.restart("web.1");
+    setup.check(&["reply 2 UnknownInstance", "reply 3 UnknownInstance"]);
+    setup.start("web");
+    setup.check(&["reply 4 done"]);
 }
 
 #[test]
-fn a_oneshot_has_its_number() {
-    let mut stage = Stage::boot(vec![oneshot("job"), service("web")]);
-    stage.forget();
-    stage.scale("job", 2);
-    stage.check(&["reply 1 Oneshot"]);
+fn a_scale_to_the_current_number_is_answered_at_once() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.forget();
+    setup.scale("web", 2);
+    setup.check(&["reply 1 done"]);
 }
 
-/// A service is ready when all that it is to have are: those that wait for it wait for the new ones too.
 #[test]
-fn new_instances_count_for_what_depends_on_it() {
+fn a_oneshot_cannot_be_scaled() {
+    let mut setup = Setup::boot(vec![oneshot("job"), service("web")]);
+    setup.forget();
+    setup.scale("job", 2);
+    setup.check(&["reply 1 Oneshot"]);
+}
+
+/// A service is ready when all desired instances are, so dependents wait for the new ones too.
+#[test]
+fn dependents_wait_for_new_instances() {
     let db = Service { ready: Ready::Delay(seconds(1)), ..service("db") };
-    let mut stage = Stage::boot(vec![db, needing(&[0], service("web"))]);
-    stage.scale("db", 2);
-    stage.forget();
-    stage.after(seconds(1));
-    stage.check(&[
+    let mut setup = Setup::boot(vec![db, depending_on(&[0], service("web"))]);
+    setup.scale("db", 2);
+    setup.forget();
+    setup.after(seconds(1));
+    setup.check(&[
         "db.0 starting → running",
         "db.1 starting → running",
         "web.0 waiting → starting",
@@ -115,40 +115,40 @@ fn new_instances_count_for_what_depends_on_it() {
     ]);
 }
 
-/// Everything that there is to be has failed, although what is surplus still runs for a while.
+/// A service has failed when all desired instances have, even if a surplus instance is still running.
 #[test]
-fn a_service_without_its_surplus_may_have_failed() {
+fn surplus_instances_do_not_prevent_the_failure_of_a_service() {
     let mut web = Service { on_failure: ExitAction::Shutdown, ..two("web") };
     web.restart.policy = RestartPolicy::Never;
-    let mut stage = Stage::boot(vec![web]);
-    stage.scale("web", 1);
-    stage.exits("web.0", 3);
-    stage.forget();
-    stage.exits("web.1", 0);
-    assert_eq!(stage.only("draining"), ["draining: failed"]);
+    let mut setup = Setup::boot(vec![web]);
+    setup.scale("web", 1);
+    setup.exits("web.0", 3);
+    setup.forget();
+    setup.exits("web.1", 0);
+    assert_eq!(setup.only("draining"), ["draining: failed"]);
 }
 
 #[test]
-fn the_end_comes_over_a_scale() {
-    let mut stage = Stage::boot(vec![two("web")]);
-    stage.scale("web", 1);
-    stage.signal(Signal::TERM);
-    stage.forget();
-    stage.exits("web.1", 0);
-    stage.exits("web.0", 0);
-    assert_eq!(stage.only("exit"), ["exit 0"]);
+fn a_shutdown_during_a_scale_completes() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.scale("web", 1);
+    setup.signal(Signal::TERM);
+    setup.forget();
+    setup.exits("web.1", 0);
+    setup.exits("web.0", 0);
+    assert_eq!(setup.only("exit"), ["exit 0"]);
 }
 
-/// What was begun goes on; it is not answered.
+/// The operation continues without a reply.
 #[test]
-fn a_request_that_nobody_waits_for_is_not_answered() {
-    let mut stage = Stage::boot(vec![two("web")]);
-    stage.scale("web", 1);
-    stage.send(Event::Withdrawn(RequestId(1)));
-    stage.forget();
-    stage.exits("web.1", 0);
-    stage.check(&["web.1 stopping → stopped"]);
-    stage.send(Event::Withdrawn(RequestId(1)));
-    stage.send(Event::Withdrawn(RequestId(77)));
-    stage.check(&[]);
+fn a_withdrawn_request_is_not_answered() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.scale("web", 1);
+    setup.send(Event::Withdrawn(RequestId(1)));
+    setup.forget();
+    setup.exits("web.1", 0);
+    setup.check(&["web.1 stopping → stopped"]);
+    setup.send(Event::Withdrawn(RequestId(1)));
+    setup.send(Event::Withdrawn(RequestId(77)));
+    setup.check(&[]);
 }

@@ -1,4 +1,4 @@
-//! What processes do by themselves once their program runs, and what they answer to signals.
+//! The actions of a process after exec, and its reports after a signal.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,38 +7,38 @@ use keepalive::model::plan::{Ready, Service};
 use keepalive::model::{RunId, Signal};
 use keepalive::supervisor::{Event, ReadySource};
 
-use super::{Forking, Happening, Run, World};
-use crate::process::{Meaning, Process};
-use crate::puppet::{Character, Habits};
+use super::{Forking, Occurrence, Run, World};
+use crate::process::{Process, SignalEffect};
+use crate::puppet::{Habits, Profile};
 
 impl World {
-    pub(super) fn executes(&mut self, run: RunId, character: Character) -> Vec<Event> {
+    pub(super) fn exec_program(&mut self, run: RunId, profile: Profile) -> Vec<Event> {
         let Some(Run { main, definition, .. }) = self.runs.get(&run) else { return Vec::new() };
         let (main, definition) = (*main, Rc::clone(definition));
         let Some(Process { zombie: None, habits, .. }) = self.processes.get(&main) else { return Vec::new() };
         let habits = *habits;
-        self.talks(run, &definition, habits);
+        self.schedule_reports(run, &definition, habits);
         if let Some((life, status)) = habits.life {
-            self.write_in(life, Happening::Dies { serial: main, status });
+            self.schedule_in(life, Occurrence::Die { serial: main, status });
         }
-        let leaves = matches!(character, Character::Liar);
-        if self.chance.percent(self.temper.leavers) {
+        let leaves = matches!(profile, Profile::Daemoniser);
+        if self.chance.percent(self.fault_rates.leftovers) {
             for _ in 0..=self.chance.below(2) {
-                self.make_other(Some(run));
+                self.create_other_process(Some(run));
             }
         }
-        if leaves || self.chance.percent(self.temper.daemons) {
-            self.make_other(None);
+        if leaves || self.chance.percent(self.fault_rates.daemons) {
+            self.create_other_process(None);
         }
         if self.forking == Forking::Fork {
             let latency = self.latency();
-            self.send_in(latency, Event::Executed { run });
+            self.deliver_in(latency, Event::Executed { run });
         }
         Vec::new()
     }
 
-    /// What it is going to say.
-    fn talks(&mut self, run: RunId, definition: &Service, habits: Habits) {
+    /// Schedules the reports of a new process.
+    fn schedule_reports(&mut self, run: RunId, definition: &Service, habits: Habits) {
         let latency = self.latency();
         let source = match definition.ready {
             Ready::Notify => Some(ReadySource::Notify),
@@ -47,19 +47,19 @@ impl World {
             Ready::Exec | Ready::Delay(_) | Ready::Probe(_) => None,
         };
         if let Some(source) = source
-            && let Some(delay) = habits.readies
+            && let Some(delay) = habits.ready_after
         {
-            self.send_in(delay, Event::Ready { run, source });
+            self.deliver_in(delay, Event::Ready { run, source });
         }
-        // Most silence their watchdog at once: those that do not are silent until it bites.
+        // Most processes turn their watchdog off at once; the others send no ping until it expires.
         if definition.watchdog.is_some() && !self.chance.one_in(4) {
-            let after = habits.readies.unwrap_or_default() + latency;
+            let after = habits.ready_after.unwrap_or_default() + latency;
             let interval = if self.chance.one_in(4) { self.chance.millis(1, 90_000) } else { Duration::ZERO };
-            self.send_in(after, Event::WatchdogInterval { run, interval });
+            self.deliver_in(after, Event::WatchdogInterval { run, interval });
         }
         if self.chance.one_in(10) {
             let after = self.chance.up_to(Duration::from_secs(10));
-            self.write_in(after, Happening::HandsOver { run });
+            self.schedule_in(after, Occurrence::ChangeMainPid { run });
         }
         if self.chance.one_in(8) {
             for _ in 0..self.chance.below(6) {
@@ -79,37 +79,41 @@ impl World {
                     9..=10 => Event::TimeoutExtended { run, by: self.chance.millis(0, 20_000) },
                     _ => Event::WatchdogPing { run },
                 };
-                self.send_in(after, event);
+                self.deliver_in(after, event);
             }
         }
     }
 
-    /// A signal of which the main process may have something to say.
-    pub(super) fn answers(&mut self, run: RunId, signal: Signal) {
+    /// Schedules the reports of the main process after a signal.
+    pub(super) fn schedule_answers(&mut self, run: RunId, signal: Signal) {
         let after = self.chance.millis(0, 1_500);
-        match self.meaning(signal) {
-            Meaning::End if self.chance.one_in(8) => {
+        match self.effect(signal) {
+            SignalEffect::End if self.chance.one_in(8) => {
                 let by = self.chance.millis(0, 20_000);
-                self.send_in(after, Event::TimeoutExtended { run, by });
+                self.deliver_in(after, Event::TimeoutExtended { run, by });
             }
-            Meaning::Other if self.chance.one_in(2) => {
-                self.send_in(after, Event::Reloading { run, since: Some(self.now) });
+            SignalEffect::Other if self.chance.one_in(2) => {
+                self.deliver_in(after, Event::Reloading { run, since: Some(self.now) });
                 if !self.chance.one_in(4) {
                     let until = after + self.chance.millis(0, 5_000);
-                    self.send_in(until, Event::Ready { run, source: ReadySource::Notify });
+                    self.deliver_in(until, Event::Ready { run, source: ReadySource::Notify });
                 }
             }
-            Meaning::Kill | Meaning::Stop | Meaning::Continue | Meaning::End | Meaning::Other => {}
+            SignalEffect::Kill
+            | SignalEffect::Stop
+            | SignalEffect::Continue
+            | SignalEffect::End
+            | SignalEffect::Other => {}
         }
     }
 
-    /// A new process of the run takes the place of its main process, which goes on as any other of the run.
-    pub(super) fn hands_over(&mut self, run: RunId) -> Vec<Event> {
+    /// A new process of the run becomes its main process. The old one continues as an ordinary process of the run.
+    pub(super) fn change_main_pid(&mut self, run: RunId) -> Vec<Event> {
         let before = self.runs.get(&run).and_then(|run| self.processes.get(&run.main));
         if before.is_none_or(|process| process.zombie.is_some() || process.stopped) {
             return Vec::new();
         }
-        let main = self.make_other(Some(run));
+        let main = self.create_other_process(Some(run));
         let pid = self.processes[&main].pid;
         if let Some(run) = self.runs.get_mut(&run) {
             run.main = main;
