@@ -5,7 +5,7 @@
 //! No step stops at the first error: each records its errors, and the [`Report`] shows all of them with file, line and
 //! column.
 //!
-//! This room starts no process and keeps no state; its only result is the plan. What it needs to know about the system is
+//! This folder starts no process and keeps no state; its only result is the plan. What it needs to know about the system is
 //! passed in as an [`Environment`]. Start reading at [`load`], then `service.rs`.
 
 mod decoder;

@@ -205,7 +205,7 @@ pub(super) fn locate(diagnostics: &[UnlocatedDiagnostic], sources: &[&Source]) -
     (shown, sorted.len().saturating_sub(MAX_SHOWN_ERRORS))
 }
 
-/// The indices that sort `positions`. All sorting of this room happens here, because each type that is sorted adds 5 KiB of
+/// The indices that sort `positions`. All sorting of this folder happens here, because each type that is sorted adds 5 KiB of
 /// code.
 pub(super) fn order_of(positions: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
     let mut order: Vec<((usize, usize), usize)> =

@@ -1,7 +1,7 @@
 //! The client's half of the control protocol: sends a request to a running keepalive, and prints the response.
 //!
 //! The protocol is HTTP/1.1 over a Unix socket, one request for each connection; bodies are JSON, streams are lines of
-//! JSON. This room holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
+//! JSON. This folder holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
 //! [`socket_paths()`].
 //!
 //! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and

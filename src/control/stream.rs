@@ -104,7 +104,7 @@ fn log_line(line: &Value, colour: Colour) -> String {
     format!("{} {}\n", colour.paint(code, &format!("{name} |")), text(line, "message"))
 }
 
-/// `12:00:00.123 web.0 starting → running: ready`
+/// `12:00:00.123 web.0 starting → running (ready)`
 fn event_line(event: &Value) -> String {
     let time = text(event, "time");
     let time = time.split_once('T').map_or(time, |(_, time)| time.trim_end_matches('Z'));

@@ -63,9 +63,9 @@ pub fn overrides_later_stop(origin: Origin) -> bool {
     }
 }
 
-/// Whether `signal` stops a program that does not handle it: SIGTSTP, SIGTTIN, SIGTTOU.
+/// Whether `signal` suspends a program that does not handle it: SIGTSTP, SIGTTIN, SIGTTOU.
 #[must_use]
-pub fn is_stop_signal(signal: Signal) -> bool {
+pub fn is_suspend_signal(signal: Signal) -> bool {
     [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
 }
 

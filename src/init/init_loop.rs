@@ -201,7 +201,7 @@ impl Init<'_> {
             return;
         }
         self.forward(received);
-        if self.options.suspends && forward::is_stop_signal(received.signal) {
+        if self.options.suspends && forward::is_suspend_signal(received.signal) {
             messages::report(self.options, Event::Suspending);
             process::raise(Signal::STOP);
         }
@@ -215,7 +215,7 @@ impl Init<'_> {
             return self.report_forwarding(received.signal, None);
         };
         self.report_forwarding(received.signal, Some(signal));
-        self.stop_forwarded |= forward::is_stop_signal(signal) && received.origin != Origin::Kernel;
+        self.stop_forwarded |= forward::is_suspend_signal(signal) && received.origin != Origin::Kernel;
         let is_termination = forward::is_termination_signal(received.signal) || forward::is_termination_signal(signal);
         if is_termination {
             self.grace_period.start(sys::now);

@@ -122,7 +122,7 @@ pub(super) fn send_message(level: Level, milliseconds: u64, text: String) -> Res
         return Ok(());
     }
     if state.dropped > 0 {
-        let text = format!("{} messages were dropped: the logger was busy", std::mem::take(&mut state.dropped));
+        let text = format!("messages dropped because the logger was busy: {}", std::mem::take(&mut state.dropped));
         state.queue.push_back((Message::Log { level: Level::Warn, milliseconds, text }, None));
         state.queued_messages += 1;
     }
@@ -214,7 +214,7 @@ mod tests {
         let dropped = Message::Log {
             level: Level::Warn,
             milliseconds: 7,
-            text: "1 messages were dropped: the logger was busy".to_owned(),
+            text: "messages dropped because the logger was busy: 1".to_owned(),
         };
         assert_eq!(received(&peer), [dropped, message("at last")]);
         use_stderr();

@@ -1,6 +1,6 @@
-//! The vocabulary of all other rooms: processes, signals, points in time, the validated plan.
+//! The vocabulary of all other folders: processes, signals, points in time, the validated plan.
 //!
-//! The types can only hold valid values. This room uses no other room, makes no system calls and reads no files. Start
+//! The types can only hold valid values. This folder uses no other folder, makes no system calls and reads no files. Start
 //! reading at [`plan`], the validated configuration, then [`process`].
 
 mod defaults;

@@ -166,7 +166,7 @@ pub struct Service {
     /// `ready_timeout`: a start that takes longer fails.
     #[serde(rename = "ready_timeout_ms", serialize_with = "serial::milliseconds")]
     pub ready_timeout: Duration,
-    /// `watchdog`: an instance that sends no keep-alive for longer fails.
+    /// `watchdog`: an instance that sends no `WATCHDOG=1` for longer fails.
     #[serde(rename = "watchdog_ms", serialize_with = "serial::milliseconds_or_null")]
     pub watchdog: Option<Duration>,
     /// How its processes are replaced.

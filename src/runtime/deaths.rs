@@ -35,7 +35,7 @@ impl Processes {
         let dead = self.runs.get(run)?;
         match GroupAtDeath::of(dead.spec.definition.stop.kill_mode) {
             GroupAtDeath::Killed => kill_groups_of_dead(dead),
-            GroupAtDeath::Kept | GroupAtDeath::LeftAlone => {}
+            GroupAtDeath::Stopped | GroupAtDeath::LeftAlone => {}
         }
         let ended = wait::reap(dead.pid).ok()?;
         self.conclude(run, ended.status, poller)
@@ -82,7 +82,7 @@ impl Processes {
                 self.runs.remove(run);
                 Leftovers::None
             }
-            GroupAtDeath::Killed | GroupAtDeath::Kept => match self.runs.linger_or_remove(run, &self.liveness) {
+            GroupAtDeath::Killed | GroupAtDeath::Stopped => match self.runs.linger_or_remove(run, &self.liveness) {
                 true => Leftovers::Some,
                 false => Leftovers::None,
             },

@@ -125,14 +125,14 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         }
         JournalEvent::ReloadRolledBack { service, failure } => {
             let name = service_name(plan, *service);
-            write!(formatter, "{name} rolled back to its previous configuration: {}", Reloaded(plan, failure))
+            write!(formatter, "{name} rolled back to its previous configuration: {}", WhyReloadFailed(plan, failure))
         }
         JournalEvent::ReloadFinished { service, failure: None } => {
             write!(formatter, "{} reload finished", service_name(plan, *service))
         }
         JournalEvent::ReloadFinished { service, failure: Some(failure) } => {
             let name = service_name(plan, *service);
-            write!(formatter, "{name} reload failed: {}", Reloaded(plan, failure))
+            write!(formatter, "{name} reload failed: {}", WhyReloadFailed(plan, failure))
         }
         JournalEvent::ConfigReloadRequested { .. }
         | JournalEvent::ConfigReloadFailed { .. }
@@ -173,9 +173,9 @@ impl Display for Changed<'_> {
 }
 
 /// Why a reload failed: `the new process of web.1 was not ready within 30s`.
-pub(super) struct Reloaded<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
+pub(super) struct WhyReloadFailed<'a>(pub(super) &'a Plan, pub(super) &'a ReloadFailure);
 
-impl Display for Reloaded<'_> {
+impl Display for WhyReloadFailed<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Self(plan, ReloadFailure { instance, definition, error }) = self;
         let name = Name(plan, *instance);
@@ -262,7 +262,7 @@ impl Display for Why<'_> {
                     | StateName::Stopped
                     | StateName::Backoff
                     | StateName::Completed
-                    | StateName::Failed => write_outlook(formatter, decision),
+                    | StateName::Failed => write_decision(formatter, decision),
                 }
             }
         }
@@ -292,7 +292,7 @@ fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
     }
 }
 
-fn write_outlook(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
+fn write_decision(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
     match decision {
         RestartDecision::Restart { delay, unstable, limit } => {
             formatter.write_str("; restart")?;

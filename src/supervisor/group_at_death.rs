@@ -8,8 +8,8 @@ pub enum GroupAtDeath {
     /// It is sent SIGKILL before the main process is reaped, while its id cannot be reused. The next run waits until it is
     /// gone.
     Killed,
-    /// It is sent the stop signal, then SIGKILL, as leftover processes are. The next run waits until it is gone.
-    Kept,
+    /// It is stopped after the main process has been reaped, with the stop signal, then SIGKILL, as other leftover processes are. The next run waits until it is gone.
+    Stopped,
     /// It is left alone.
     LeftAlone,
 }
@@ -20,7 +20,7 @@ impl GroupAtDeath {
     pub const fn of(kill_mode: KillMode) -> Self {
         match kill_mode {
             KillMode::Mixed => Self::Killed,
-            KillMode::Group => Self::Kept,
+            KillMode::Group => Self::Stopped,
             KillMode::Process => Self::LeftAlone,
         }
     }

@@ -45,7 +45,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_stop_signal(&mut self, signal: Signal) {
+    pub(super) fn on_shutdown_signal(&mut self, signal: Signal) {
         self.begin_shutdown(Outcome { code: 0, cause: Cause::Signal(signal) });
         if let Phase::Draining(drain) = &mut self.phase
             && std::mem::replace(&mut drain.is_signalled, true)

@@ -37,7 +37,7 @@ impl StandardError {
         }
         if lost > 0 {
             text.extend_from_slice(
-                format!("keepalive: warning: {lost} messages were dropped: stderr was full\n").as_bytes(),
+                format!("keepalive: warning: messages dropped because stderr was full: {lost}\n").as_bytes(),
             );
         }
         text.extend_from_slice(line);

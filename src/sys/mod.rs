@@ -5,7 +5,7 @@
 //! Signal masks and dispositions use raw system calls, because musl refuses signals 32 to 34. Start reading at [`spawn`],
 //! then [`signals`] and [`wait`].
 
-#![allow(unsafe_code, reason = "the only room that makes system calls")]
+#![allow(unsafe_code, reason = "the only folder that makes system calls")]
 
 pub mod clock;
 pub mod counters;

@@ -211,7 +211,7 @@ fn lost_messages_are_counted_and_the_shared_stderr_stays_as_it_is() {
     drop(running);
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut rest).unwrap();
-    assert!(rest.starts_with("keepalive: warning: 3 messages were dropped: stderr was full\n"), "{rest}");
+    assert!(rest.starts_with("keepalive: warning: messages dropped because stderr was full: 3\n"), "{rest}");
 }
 
 // write(2) to a pipe without a reader raises SIGPIPE, which concerns only keepalive.

@@ -21,7 +21,7 @@ fn a_service_that_ignores_the_stop_signal_is_killed_after_stop_timeout() {
 }
 
 #[test]
-fn a_stopped_process_receives_its_stop_signal() {
+fn a_suspended_process_receives_its_stop_signal() {
     let set = Set::new(
         "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"5\"]\nstop_timeout = \"1h\"\n[keepalive]\nshutdown_timeout = \"1h\"\n",
     );
@@ -119,17 +119,17 @@ fn a_daemonised_process_that_ignores_sigterm_is_killed() {
 
 #[test]
 fn leftovers_in_the_group_are_gone_before_the_next_run() {
-    check_that_the_rest_goes_with(&["with-companion", "ignore", "15"]);
+    check_that_leftovers_end_before_the_next_run(&["with-companion", "ignore", "15"]);
 }
 
 #[test]
 fn leftovers_in_the_session_are_gone_before_the_next_run() {
-    check_that_the_rest_goes_with(&["with-stray", "ignore", "15"]);
+    check_that_leftovers_end_before_the_next_run(&["with-stray", "ignore", "15"]);
 }
 
 /// `verb` starts two processes. After the first is killed, the second is gone before the next run starts.
 #[track_caller]
-fn check_that_the_rest_goes_with(verb: &[&str]) {
+fn check_that_leftovers_end_before_the_next_run(verb: &[&str]) {
     let words = verb.join("\", \"");
     let set = Set::new(&format!("[services.a]\ncommand = [\"PUPPET\", \"{words}\"]\nmin_uptime = \"0s\"\n"));
     in_every_place(|place| {

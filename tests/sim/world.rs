@@ -243,8 +243,8 @@ impl World {
         let Some(Process { zombie: Some(status), .. }) = self.processes.remove(&main) else { return Vec::new() };
         let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
             GroupAtDeath::LeftAlone => Leftovers::None,
-            GroupAtDeath::Killed | GroupAtDeath::Kept if !self.has_members(run) => Leftovers::None,
-            group @ (GroupAtDeath::Killed | GroupAtDeath::Kept) => {
+            GroupAtDeath::Killed | GroupAtDeath::Stopped if !self.has_members(run) => Leftovers::None,
+            group @ (GroupAtDeath::Killed | GroupAtDeath::Stopped) => {
                 self.lingering.insert(run);
                 if group == GroupAtDeath::Killed {
                     self.signal_matching(Signal::KILL, |_, process| process.run == Some(run));

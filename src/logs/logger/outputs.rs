@@ -100,8 +100,8 @@ impl Outputs {
             return;
         }
         if dropped > 0 {
-            let errors = format!("{dropped} messages were dropped: stderr was full");
-            style.write(stamp.milliseconds(), Level::Warn, &errors, &mut sink.buffer);
+            let text = format!("messages dropped because stderr was full: {dropped}");
+            style.write(stamp.milliseconds(), Level::Warn, &text, &mut sink.buffer);
         }
         style.write(stamp.milliseconds(), level, message, &mut sink.buffer);
         self.dropped = 0;

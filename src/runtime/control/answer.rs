@@ -8,7 +8,7 @@ use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
 use crate::runtime::json::Object;
 use crate::runtime::text::{Counted, Span};
-use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, Reloaded, service_name};
+use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, WhyReloadFailed, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
 /// The number of instances or services in an answer.
@@ -185,7 +185,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
         }
         Refusal::ConfigLoadFailed(reason) => reason.to_string(),
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
-        Refusal::ReloadFailed(failure) => Reloaded(snapshot.plan, &failure).to_string(),
+        Refusal::ReloadFailed(failure) => WhyReloadFailed(snapshot.plan, &failure).to_string(),
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Channels {
 
 /// Why a channel is closed before its process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum ChannelError {
     Malformed,
     TooLong,
 }
@@ -121,7 +121,7 @@ impl Channels {
         channel.needs_flush = true;
         let is_over = !channel.has_line() && channel.read() == Read::End;
         match self.handle_lines(run, MAX_LINES_PER_TURN) {
-            Err(fault) => self.close_for_fault(run, fault, poller),
+            Err(error) => self.close_for_error(run, error, poller),
             // The end is found again when these lines have been handled.
             Ok(()) if self.channels.get(&run).is_some_and(Channel::has_line) => self.enqueue(run),
             Ok(()) if is_over => self.close(run, poller),
@@ -130,7 +130,7 @@ impl Channels {
     }
 
     /// Handles the next lines.
-    fn handle_lines(&mut self, run: RunId, most: usize) -> Result<(), Fault> {
+    fn handle_lines(&mut self, run: RunId, most: usize) -> Result<(), ChannelError> {
         let Some(channel) = self.channels.get_mut(&run) else { return Ok(()) };
         let input = channel.take_input();
         let mut done = 0;
@@ -139,16 +139,16 @@ impl Channels {
             let Some(length) = strings::memchr(b'\n', rest).filter(|_| self.deliveries > 0) else { break };
             let line = rest.get(..length).unwrap_or_default();
             if !channel::is_short_enough(length) {
-                return Err(Fault::TooLong);
+                return Err(ChannelError::TooLong);
             }
             if !line.trim_ascii().is_empty() {
-                let message = message::parse(line).ok_or(Fault::Malformed)?;
+                let message = message::parse(line).ok_or(ChannelError::Malformed)?;
                 self.handle_message(run, message);
             }
             done += length + 1;
         }
         let Some(channel) = self.channels.get_mut(&run) else { return Ok(()) };
-        channel.put_back(input, done).map_err(|_| Fault::TooLong)
+        channel.put_back(input, done).map_err(|_| ChannelError::TooLong)
     }
 
     fn handle_message(&mut self, run: RunId, message: Message<'_>) {
@@ -231,8 +231,8 @@ impl Channels {
         for _ in 0..MAX_FINAL_READS {
             let Some(channel) = self.channels.get_mut(&run) else { break };
             let read = channel.read();
-            if let Err(fault) = self.handle_lines(run, usize::MAX) {
-                self.close_for_fault(run, fault, poller);
+            if let Err(error) = self.handle_lines(run, usize::MAX) {
+                self.close_for_error(run, error, poller);
             }
             if read != Read::Something || self.deliveries == 0 {
                 break;
@@ -242,11 +242,11 @@ impl Channels {
         self.flush(poller);
     }
 
-    fn close_for_fault(&mut self, run: RunId, fault: Fault, poller: &Poller) {
+    fn close_for_error(&mut self, run: RunId, error: ChannelError, poller: &Poller) {
         if let Some(channel) = self.channels.get(&run) {
-            let reason = match fault {
-                Fault::Malformed => "invalid JSON",
-                Fault::TooLong => "a line was longer than 64 KiB",
+            let reason = match error {
+                ChannelError::Malformed => "invalid JSON",
+                ChannelError::TooLong => "a line was longer than 64 KiB",
             };
             log::warn!("{}: ipc channel closed: {reason}", channel.name());
         }
@@ -257,7 +257,7 @@ impl Channels {
         let Some(channel) = self.channels.remove(&run) else { return };
         poller.remove(&channel.fd).ok();
         if channel.lost > 0 {
-            log::warn!("{}: {} ipc messages were dropped", channel.name(), channel.lost);
+            log::warn!("{}: ipc messages dropped: {}", channel.name(), channel.lost);
         }
         channel.close();
     }

@@ -68,7 +68,7 @@ pub(in crate::runtime) enum EventKind {
     /// The logger has exited, and is replaced at once or after a delay.
     LoggerRestarted,
     /// Clients were rejected, the last one for this reason.
-    ClientsRejected { count: u64, reason: String },
+    ClientRejected { count: u64, reason: String },
 }
 
 /// Defines [`EventName`], so that no event is missing in `ALL`.
@@ -165,7 +165,7 @@ impl Event {
                 object.shown("message", format_args!("reaped {orphans}, {total} in total"));
             }
             EventKind::LoggerRestarted => object.text("message", "the logger exited and is restarted"),
-            EventKind::ClientsRejected { count, reason } => {
+            EventKind::ClientRejected { count, reason } => {
                 object.plain("count", count);
                 object.text("reason", reason);
                 let clients = Counted(*count, "client", "clients");
@@ -272,7 +272,7 @@ const fn name(kind: &EventKind) -> EventName {
         EventKind::JournalEvent(event) => journal_event_name(event),
         EventKind::OrphansReaped { .. } => EventName::OrphansReaped,
         EventKind::LoggerRestarted => EventName::LoggerRestarted,
-        EventKind::ClientsRejected { .. } => EventName::ClientRejected,
+        EventKind::ClientRejected { .. } => EventName::ClientRejected,
     }
 }
 

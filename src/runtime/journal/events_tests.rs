@@ -148,8 +148,11 @@ fn service(name: &str) -> Service {
 
 /// Every event, each with the message that belongs to it.
 fn samples() -> Vec<(EventKind, &'static str)> {
-    let mut samples: Vec<(EventKind, &str)> =
-        transitions().into_iter().chain(facts()).map(|(event, line)| (EventKind::JournalEvent(event), line)).collect();
+    let mut samples: Vec<(EventKind, &str)> = transitions()
+        .into_iter()
+        .chain(journal_events())
+        .map(|(event, line)| (EventKind::JournalEvent(event), line))
+        .collect();
     let why = || "no more clients".to_owned();
     samples.extend([
         (EventKind::OrphansReaped { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
@@ -159,8 +162,8 @@ fn samples() -> Vec<(EventKind, &'static str)> {
             EventKind::JournalEvent(JournalEvent::ConfigReloadFailed { reason: why().into() }),
             "reload failed, keeping the current configuration",
         ),
-        (EventKind::ClientsRejected { count: 1, reason: why() }, "1 client rejected: no more clients"),
-        (EventKind::ClientsRejected { count: 2, reason: why() }, "2 clients rejected: no more clients"),
+        (EventKind::ClientRejected { count: 1, reason: why() }, "1 client rejected: no more clients"),
+        (EventKind::ClientRejected { count: 2, reason: why() }, "2 clients rejected: no more clients"),
     ]);
     samples
 }
@@ -296,7 +299,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn facts() -> Vec<(JournalEvent, &'static str)> {
+fn journal_events() -> Vec<(JournalEvent, &'static str)> {
     let pid = |number| Pid::new(number).unwrap();
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = run(ExitStatus::Code(1));

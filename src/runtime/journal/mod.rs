@@ -116,7 +116,7 @@ impl Journal {
         }
         if let Some(count) = self.rejected.coalescer.take(self.rejected.count, now) {
             let reason = std::mem::take(&mut self.rejected.last_reason);
-            self.publish(EventKind::ClientsRejected { count, reason });
+            self.publish(EventKind::ClientRejected { count, reason });
         }
     }
 }

@@ -26,14 +26,14 @@ pub(super) enum Message<'a> {
 
 /// Why a datagram is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum MessageError {
     /// It has a zero byte before its end.
     Binary,
     /// `BARRIER=1` with other lines.
     MixedBarrier,
 }
 
-impl Fault {
+impl MessageError {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Binary => "not a text",
@@ -118,14 +118,14 @@ pub(super) enum Store<'a> {
 
 impl<'a> Message<'a> {
     /// Parses a datagram: one assignment on each line. The first assignment to a name counts.
-    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, Fault> {
+    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, MessageError> {
         let text = datagram.strip_suffix(b"\0").unwrap_or(datagram);
         if text.contains(&0) {
-            return Err(Fault::Binary);
+            return Err(MessageError::Binary);
         }
         let lines = || text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         if lines().any(|line| line == b"BARRIER=1") {
-            return if lines().count() == 1 { Ok(Self::Barrier) } else { Err(Fault::MixedBarrier) };
+            return if lines().count() == 1 { Ok(Self::Barrier) } else { Err(MessageError::MixedBarrier) };
         }
         let mut fields = NotifyFields::default();
         let mut seen = 0_u32;
@@ -339,7 +339,7 @@ mod tests {
         ] {
             check(nonsense, NotifyFields::default());
         }
-        assert_eq!(Message::parse(b"READY=1\0STATUS=x"), Err(Fault::Binary));
+        assert_eq!(Message::parse(b"READY=1\0STATUS=x"), Err(MessageError::Binary));
         check(b"READY=1\0", NotifyFields { is_ready: true, ..NotifyFields::default() });
     }
 
@@ -347,7 +347,7 @@ mod tests {
     fn a_barrier_must_be_the_only_line() {
         assert_eq!(Message::parse(b"BARRIER=1"), Ok(Message::Barrier));
         assert_eq!(Message::parse(b"BARRIER=1\n"), Ok(Message::Barrier));
-        assert_eq!(Message::parse(b"READY=1\nBARRIER=1"), Err(Fault::MixedBarrier));
+        assert_eq!(Message::parse(b"READY=1\nBARRIER=1"), Err(MessageError::MixedBarrier));
         check(b"BARRIER=0", NotifyFields::default());
     }
 

@@ -172,7 +172,7 @@ impl Notify {
             _ if datagram.is_truncated => return Err(Rejection::TooLong(sender)),
             // All earlier messages have been handled.
             Ok(Message::Barrier) => return Ok(()),
-            Err(fault) => return Err(Rejection::Invalid(sender, fault)),
+            Err(error) => return Err(Rejection::Invalid(sender, error)),
             Ok(Message::Fields(fields)) => fields,
         };
         let owner = datagram.sender.and_then(|sender| context.processes.runs.owner_of(sender));

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use nix::errno::Errno;
 
-use super::message::{Fault, MAX_DATAGRAM};
+use super::message::{MAX_DATAGRAM, MessageError};
 use crate::model::{Pid, errno};
 
 /// Why a message, or a part of it, is ignored. Other processes can cause any number of them: the text is made only for those
@@ -12,7 +12,7 @@ use crate::model::{Pid, errno};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rejection {
     TooLong(Sender),
-    Invalid(Sender, Fault),
+    Invalid(Sender, MessageError),
     /// The sender does not belong to a service that uses sd_notify.
     UnknownSender(Sender),
     /// `NOTIFYACCESS` excludes the sender.
@@ -46,8 +46,8 @@ impl Display for Rejection {
             Self::TooLong(sender) => {
                 write!(formatter, "message from pid {sender} ignored: longer than {MAX_DATAGRAM} bytes")
             }
-            Self::Invalid(sender, fault) => {
-                write!(formatter, "message from pid {sender} ignored: {}", fault.as_str())
+            Self::Invalid(sender, error) => {
+                write!(formatter, "message from pid {sender} ignored: {}", error.as_str())
             }
             Self::UnknownSender(sender) => {
                 write!(formatter, "message from pid {sender} rejected: not a process of a service that uses sd_notify")

@@ -7,8 +7,8 @@ use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request,
 use super::{Checker, Verdict, Violation, rule};
 
 impl Checker {
-    pub(super) fn check_journal_event(&mut self, fact: &JournalEvent) -> Verdict {
-        match fact {
+    pub(super) fn check_journal_event(&mut self, event: &JournalEvent) -> Verdict {
+        match event {
             JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
                 self.check_transition(*instance, *from, *to, reason)
             }

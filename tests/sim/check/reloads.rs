@@ -143,14 +143,14 @@ impl Instance {
                 if *reason == Reason::StoppingReported { ReportedStop::Only } else { ReportedStop::No };
         }
         if let Reason::Fault(fault) = reason {
-            let founded = match fault {
+            let is_justified = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
                 Fault::WatchdogTimeout(_) => {
                     from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)
                 }
                 Fault::WatchdogTriggered => true,
             };
-            rule!(founded && to == StateName::Stopping, "{id:?} has no such fault: {reason:?}, {self:?}");
+            rule!(is_justified && to == StateName::Stopping, "{id:?} has no such fault: {reason:?}, {self:?}");
             self.fault = Some(*fault);
         } else if from != to || matches!(reason, Reason::Exited { .. }) {
             self.fault = None;

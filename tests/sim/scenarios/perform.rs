@@ -88,8 +88,8 @@ impl Setup {
         }
     }
 
-    fn push_journal_event(&mut self, fact: &JournalEvent) {
-        let line = match fact {
+    fn push_journal_event(&mut self, event: &JournalEvent) {
+        let line = match event {
             JournalEvent::Transition { instance, from, to, .. } => {
                 format!("{} {} → {}", self.name(*instance), from.as_str(), to.as_str())
             }
@@ -133,7 +133,7 @@ impl Setup {
             JournalEvent::SignalIgnored { .. }
             | JournalEvent::ConfigReloadRequested { .. }
             | JournalEvent::LeftoverProcessesKilled
-            | JournalEvent::ProcessesAbandoned => lower(fact),
+            | JournalEvent::ProcessesAbandoned => lower(event),
         };
         self.lines.push(line);
     }

@@ -18,7 +18,7 @@ fn stopping(kill_mode: KillMode) -> Setup {
     setup
 }
 
-/// "stop_signal to the main process, SIGKILL to what it leaves"; "SIGCONT: a stopped process must hear it".
+/// README, `kill_mode`: with `mixed`, the stop signal goes to the main process, and SIGKILL to its leftover processes.
 #[test]
 fn kill_mode_mixed_stops_the_main_process_and_kills_the_group() {
     let mut setup = stopping(KillMode::Mixed);
@@ -57,7 +57,7 @@ fn a_process_that_cannot_be_killed_is_reported_once() {
     assert_eq!(setup.only("kill").len(), 60);
 }
 
-/// "What a dead instance left behind in its process group or session is killed before the next run starts."
+/// Leftover processes of a run do not disturb the next one.
 #[test]
 fn leftovers_are_killed_before_the_next_run() {
     let mut setup = Setup::boot(vec![stopped_by(KillMode::Mixed)]);
@@ -104,7 +104,7 @@ fn kill_mode_group_sends_the_stop_signal_only_once() {
 #[test]
 fn the_kill_mode_determines_what_happens_to_the_group_of_a_dead_process() {
     let rule = [KillMode::Mixed, KillMode::Group, KillMode::Process].map(GroupAtDeath::of);
-    assert_eq!(rule, [GroupAtDeath::Killed, GroupAtDeath::Kept, GroupAtDeath::LeftAlone]);
+    assert_eq!(rule, [GroupAtDeath::Killed, GroupAtDeath::Stopped, GroupAtDeath::LeftAlone]);
 }
 
 #[test]
