@@ -9,25 +9,39 @@ use keepalive::model::Signal;
 use nix::sys::stat::Mode;
 
 use crate::fake_server::{FakeServer, STREAM};
-use crate::harness::{Directory, KEEPALIVE, Place, Run, have_root, wait_until};
+use crate::harness::{Directory, KEEPALIVE, Place, Run, have_namespaces, have_root, wait_until};
+
+/// `keepalive status` as a user of its own, with an empty /run: another keepalive on this machine does not answer.
+fn status_as(user: u32) -> Run {
+    let script =
+        format!("mount -t tmpfs none /run && exec setpriv --reuid={user} --clear-groups /proc/self/fd/0 status");
+    let mut run = Run::words(Place::Child, &["unshare", "--mount", "sh", "-c", &script]);
+    run.command.stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
+    run.command.env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
+    run
+}
+
+const REMEDY: &str = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
 
 #[test]
 fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
+    if !have_root() || !have_namespaces() {
+        return;
+    }
+    let mut run = status_as(54_323);
+    run.command.env("XDG_RUNTIME_DIR", "/nonexistent");
+    let places = "/run/keepalive.sock or /nonexistent/keepalive.sock or /tmp/keepalive-54323.sock";
+    let expected = format!("keepalive: cannot connect to {places}: {REMEDY}\n");
+    assert_eq!(run.finish(), (3, String::new(), expected));
+}
+
+#[test]
+fn a_client_whose_server_has_gone_names_the_path_and_a_remedy() {
     let scratch = Directory::new();
-    let remedy = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
-    let runtime = scratch.path().to_str().unwrap();
-    let mut run = Run::words(Place::Child, &[KEEPALIVE, "status"]);
-    // With this runtime directory, no server listens at the default paths.
-    run.command.env_remove("KEEPALIVE_SOCKET").env("XDG_RUNTIME_DIR", runtime);
-    let (code, stdout, stderr) = run.finish();
-    let user = nix::unistd::geteuid();
-    let places = format!("/run/keepalive.sock or {runtime}/keepalive.sock or /tmp/keepalive-{user}.sock");
-    let expected = format!("keepalive: cannot connect to {places}: {remedy}\n");
-    assert_eq!((code, stdout.as_str(), stderr), (3, "", expected));
     let stale = scratch.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let stale = stale.to_str().unwrap();
-    let expected = format!("keepalive: cannot connect to {stale}: {remedy}\n");
+    let expected = format!("keepalive: cannot connect to {stale}: {REMEDY}\n");
     let stop = Run::words(Place::Child, &[KEEPALIVE, "stop", "web", "--socket", stale]);
     assert_eq!(stop.finish(), (3, String::new(), expected.clone()));
     let health = Run::words(Place::Child, &[KEEPALIVE, "health", "--socket", stale]);
@@ -54,16 +68,13 @@ fn a_client_reports_that_it_has_no_permission_to_connect() {
 
 #[test]
 fn a_client_does_not_use_a_socket_of_another_user_in_tmp() {
-    if !have_root() {
+    if !have_root() || !have_namespaces() {
         return;
     }
     let path = "/tmp/keepalive-54322.sock";
     std::fs::remove_file(path).ok();
     let listener = UnixListener::bind(path).unwrap();
-    let mut run = Run::words(Place::Child, &["/proc/self/fd/0", "status"]);
-    run.command.uid(54_322).stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
-    run.command.env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
-    let found = run.finish();
+    let found = status_as(54_322).finish();
     drop(listener);
     std::fs::remove_file(path).unwrap();
     let message =
