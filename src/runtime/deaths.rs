@@ -38,6 +38,9 @@ impl Processes {
             GroupAtDeath::Stopped | GroupAtDeath::LeftAlone => {}
         }
         let ended = wait::reap(dead.pid).ok()?;
+        if let Some(run) = self.runs.get_mut(run) {
+            run.on_main_reaped();
+        }
         self.conclude(run, ended.status, poller)
     }
 
@@ -47,8 +50,8 @@ impl Processes {
         let reaped = wait::reap(pid);
         let Some(run) = former else { return Reaped::Orphan };
         let Ok(ended) = reaped else { return Reaped::Former(None) };
-        let Some(of) = self.runs.get_mut(run) else { return Reaped::Former(None) };
-        of.on_superseded_reaped(pid, ended.status);
+        self.runs.on_superseded_reaped(run, pid, ended.status);
+        let Some(of) = self.runs.get(run) else { return Reaped::Former(None) };
         // A main process that does not exist has been reaped by the former one, its parent.
         let is_gone = procfs::stat(of.pid).is_none();
         Reaped::Former(is_gone.then(|| self.conclude(run, ended.status, poller)).flatten())
@@ -61,9 +64,8 @@ impl Processes {
             if self.runs.of_main(pid).is_none()
                 && wait::peek_at(pid, WaitOptions::ExitsOnly) == Ok(ChildEvent::Dead(pid))
                 && let Ok(ended) = wait::reap(pid)
-                && let Some(run) = self.runs.get_mut(run)
             {
-                run.on_superseded_reaped(pid, ended.status);
+                self.runs.on_superseded_reaped(run, pid, ended.status);
             }
         }
     }

@@ -75,7 +75,7 @@ impl Processes {
 
     /// A process has been created.
     pub(super) fn on_made(&mut self, run: RunId, spec: RunSpec, pid: Pid) -> Option<Event> {
-        let ended = self.runs.insert(run, spec, pid);
+        let ended = self.runs.insert(run, spec, pid, &self.liveness);
         ended.map(|run| Event::LeftoversGone { run })
     }
 

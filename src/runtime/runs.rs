@@ -35,9 +35,7 @@ pub(super) struct Run {
     pub(super) spec: RunSpec,
     /// The main process.
     pub(super) pid: Pid,
-    /// The start time of a main process that may not be a child of keepalive: its parent can reap it, and its pid can be
-    /// reused, at any time.
-    start: Option<u64>,
+    identity: Identity,
     /// The main process has been reaped, and leftover processes remain.
     is_lingering: bool,
     /// Former main processes, while their groups or sessions are in use.
@@ -55,10 +53,24 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
     pid: Pid,
-    start: Option<u64>,
+    identity: Identity,
     /// It has exited, was not a child of keepalive, and its former main process is the main process again. If its parent exits
     /// without waiting for it, it becomes a child of keepalive.
     may_be_adopted: bool,
+}
+
+/// How to notice that the pid of a main process belongs to another process now. While the process group or session that it
+/// has led has members, the pid is not reused.
+#[derive(Clone, Copy, Debug)]
+enum Identity {
+    /// It is a child that has not been reaped: its pid cannot be reused.
+    Child,
+    /// It may not be a child: its parent can reap it at any time. The start time in clock ticks since boot, if known.
+    Started(Option<u64>),
+    /// It has been reaped: another process that has its pid is a new one.
+    Reaped,
+    /// Its pid has been reused.
+    Reused,
 }
 
 /// A limit for the search through parents: pids can be reused meanwhile, which could make a loop.
@@ -66,8 +78,8 @@ const MAX_TREE_DEPTH: usize = 64;
 
 impl Runs {
     /// Adds a run whose main process has been created. Returns a lingering run that has ended, because its pid was reused.
-    pub(super) fn insert(&mut self, id: RunId, spec: RunSpec, pid: Pid) -> Option<RunId> {
-        let ended = self.by_pid.get(&pid).copied().filter(|before| self.forget_pid(*before, pid));
+    pub(super) fn insert(&mut self, id: RunId, spec: RunSpec, pid: Pid, liveness: &PidLiveness) -> Option<RunId> {
+        let ended = self.by_pid.get(&pid).copied().filter(|before| self.forget_pid(*before, pid, liveness));
         if let Some(ended) = ended {
             self.remove(ended);
         }
@@ -76,7 +88,7 @@ impl Runs {
             id,
             spec,
             pid,
-            start: None,
+            identity: Identity::Child,
             is_lingering: false,
             superseded: Vec::new(),
             status: None,
@@ -88,10 +100,14 @@ impl Runs {
     }
 
     /// The pid has been reused. Returns whether that ends `run`.
-    fn forget_pid(&mut self, run: RunId, pid: Pid) -> bool {
+    fn forget_pid(&mut self, run: RunId, pid: Pid, liveness: &PidLiveness) -> bool {
         let Some(run) = self.runs.get_mut(&run) else { return false };
         run.superseded.retain(|superseded| superseded.pid != pid);
-        run.is_lingering && run.pid == pid
+        if run.pid == pid {
+            run.identity = Identity::Reused;
+        }
+        run.prune(liveness, &mut self.by_pid);
+        run.is_lingering && !run.is_in_use(liveness)
     }
 
     /// Removes a run that has ended.
@@ -191,14 +207,22 @@ impl Runs {
         ended
     }
 
+    /// A former main process of `run` has been reaped, which may be lingering.
+    pub(super) fn on_superseded_reaped(&mut self, run: RunId, pid: Pid, status: ExitStatus) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.on_superseded_reaped(pid, status);
+        }
+    }
+
     /// Makes `pid` the main process of `run`, and watches it by a pidfd if possible.
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, liveness: &PidLiveness, poller: &Poller) {
         let Some(run) = self.runs.get_mut(&run) else { return };
         run.unwatch(poller);
-        let start = run.start.or_else(|| start_of(run.pid));
-        run.superseded.push(Superseded { pid: run.pid, start, may_be_adopted: false });
+        let known = run.superseded.iter().find(|superseded| superseded.pid == pid && !superseded.is_reused());
+        let identity = known.map_or_else(|| Identity::Started(start_of(pid)), |superseded| superseded.identity);
+        run.superseded.push(Superseded { pid: run.pid, identity: run.identity, may_be_adopted: false });
         run.superseded.retain(|superseded| superseded.pid != pid);
-        (run.pid, run.start) = (pid, start_of(pid));
+        (run.pid, run.identity) = (pid, identity);
         self.by_pid.insert(pid, run.id);
         run.prune(liveness, &mut self.by_pid);
         if let Ok(pidfd) = kill::pidfd_open(pid)
@@ -237,9 +261,15 @@ impl Run {
         }
     }
 
+    /// The main process has been reaped.
+    pub(super) const fn on_main_reaped(&mut self) {
+        self.identity = Identity::Reaped;
+    }
+
     /// A former main process has been reaped. Its status may be that of the run.
-    pub(super) fn on_superseded_reaped(&mut self, pid: Pid, status: ExitStatus) {
+    fn on_superseded_reaped(&mut self, pid: Pid, status: ExitStatus) {
         for superseded in self.superseded.iter_mut().filter(|superseded| superseded.pid == pid) {
+            superseded.identity = Identity::Reaped;
             if std::mem::take(&mut superseded.may_be_adopted) {
                 self.status = Some(status);
             }
@@ -266,9 +296,8 @@ impl Run {
         }
     }
 
-    /// The pid of a child cannot be reused before it has been reaped.
     fn is_main_pid_reused(&self) -> bool {
-        (self.is_lingering || self.start.is_some()) && is_reused(self.pid, self.start)
+        self.identity.is_reused(self.pid)
     }
 
     /// Removes former main processes whose pids are not in use, or have been reused.
@@ -291,15 +320,19 @@ impl Run {
 
 impl Superseded {
     fn is_reused(&self) -> bool {
-        is_reused(self.pid, self.start)
+        self.identity.is_reused(self.pid)
     }
 }
 
-/// Whether `pid` is another process than the one that was started at `start`, or that has been reaped if that is `None`.
-/// While its process group or session has members, the pid is not reused.
-fn is_reused(pid: Pid, start: Option<u64>) -> bool {
-    let now = start_of(pid);
-    now.is_some() && now != start
+impl Identity {
+    fn is_reused(self, pid: Pid) -> bool {
+        match self {
+            Self::Child => false,
+            Self::Started(start) => start.is_some() && start_of(pid).is_some_and(|now| Some(now) != start),
+            Self::Reaped => kill::exists(pid),
+            Self::Reused => true,
+        }
+    }
 }
 
 /// When a process was started, in clock ticks since boot.

@@ -18,6 +18,13 @@ pub fn signal_process(pid: Pid, signal: Signal) -> Result<(), Errno> {
     kill(pid.get(), signal)
 }
 
+/// Whether a process has this id: running, or exited and not reaped. kill(2) with signal 0
+#[must_use]
+pub fn exists(pid: Pid) -> bool {
+    // SAFETY: all arguments are plain numbers; signal 0 only checks for existence.
+    Errno::result(unsafe { libc::kill(pid.get(), 0) }) != Err(Errno::ESRCH)
+}
+
 /// Signals every process of a process group.
 ///
 /// # Errors

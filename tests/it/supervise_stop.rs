@@ -3,7 +3,10 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
-use crate::harness::{self, Place, Run, in_every_place, status_field, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{
+    self, KEEPALIVE, Place, Run, have_namespaces, in_every_place, status_field, wait_for_death, wait_for_state,
+    wait_until,
+};
 use crate::services::{Set, normal};
 
 #[test]
@@ -149,6 +152,38 @@ fn check_that_leftovers_end_before_the_next_run(verb: &[&str]) {
     });
 }
 
+/// A /proc of another PID namespace has other processes: there it says nothing about ours.
+#[test]
+fn leftovers_are_stopped_where_proc_shows_another_pid_namespace() {
+    if !have_namespaces() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["sh", "-c", "echo up; (trap '' TERM; exec sleep 1000) & sleep 0.1; exit 1"]
+        kill_mode = "group"
+        stop_timeout = "10ms"
+        min_uptime = "0s"
+        "#,
+    );
+    // The outer namespace, whose /proc is mounted, has a process for each of the first pids of the inner one.
+    let script = r#"for i in $(seq 60); do sleep 1000 & done
+        exec unshare --pid --fork --kill-child -- "$@""#;
+    let outer = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--", "sh", "-c", script, "sh"];
+    let running = Run::words(Place::Child, &[&outer[..], &[KEEPALIVE, "-c", &set.config]].concat()).start();
+    let sleeping = || procfs::descendants(running.keepalive()).into_iter().filter(|pid| is_sleeping(*pid)).count();
+    for _ in 0..4 {
+        running.expect("up");
+    }
+    // 60 of the outer namespace, and those of the current run: a leftover process and `sleep 0.1`.
+    assert!(sleeping() <= 62, "{} processes", sleeping());
+}
+
+fn is_sleeping(pid: Pid) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| command.starts_with(b"sleep\0"))
+}
+
 #[test]
 fn kill_mode_group_signals_the_whole_group() {
     let set = Set::new(
@@ -261,13 +296,13 @@ fn services_get_a_signal_when_keepalive_is_killed() {
 fn a_stop_signal_during_the_load_of_the_configuration_is_not_lost() {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    if !harness::have_namespaces() {
+    if !have_namespaces() {
         return;
     }
     let directory = harness::Directory::new();
     let path = directory.path().join("keepalive.toml");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut running = Run::words(Place::Init, &[harness::KEEPALIVE, "-c", path.to_str().unwrap()]).start();
+    let mut running = Run::words(Place::Init, &[KEEPALIVE, "-c", path.to_str().unwrap()]).start();
     // The open succeeds only with a reader.
     let mut config = wait_until("keepalive to read its configuration", || {
         std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()

@@ -93,7 +93,10 @@ impl Notify {
 
     /// The status of the current run, or of the last one if there is no main process.
     pub(super) fn status(&self, id: InstanceId, run: Option<RunId>) -> Option<&NotifyStatus> {
-        run.and_then(|run| self.reported.get(&run)).or_else(|| self.last.get(&id.slot()))
+        match run {
+            Some(run) => self.reported.get(&run),
+            None => self.last.get(&id.slot()),
+        }
     }
 
     pub(super) const fn begin_turn(&mut self) {

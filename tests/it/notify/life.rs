@@ -182,3 +182,24 @@ sd.wait()
         assert!(is_logged, "{stderr}");
     });
 }
+
+// sd_notify(3), STATUS=, ERRNO=
+#[test]
+fn the_status_of_a_replaced_process_is_not_that_of_the_new_one() {
+    let script = r#"import sd, os
+mark = os.path.dirname(__file__) + "/mark"
+sd.say("READY=1" if os.path.exists(mark) else "READY=1\nSTATUS=old\nERRNO=5")
+open(mark, "w").close()
+sd.barrier()
+sd.show("up")
+sd.wait()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\n";
+    let set = set(text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("up");
+    assert_eq!(notified(&control, "web.0"), [json!("old"), json!(5), Value::Null]);
+    assert_eq!(control.post("/v1/services/web/reload").status, 200);
+    assert_eq!(notified(&control, "web.0"), [Value::Null, Value::Null, Value::Null]);
+    finish(running);
+}
