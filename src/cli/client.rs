@@ -215,7 +215,10 @@ fn count(option: &str, word: &str) -> Result<u32, UsageError> {
 fn timeout(word: &str) -> Result<Duration, UsageError> {
     let duration = init_options::duration("--timeout", word)?;
     if duration < Duration::from_millis(1) {
-        return Err(UsageError::new(format!("`--timeout` needs a duration, found `{word}`"), "such as --timeout=5s"));
+        return Err(UsageError::new(
+            format!("`--timeout` must be longer than 0, found `{word}`"),
+            "such as --timeout=5s",
+        ));
     }
     Ok(duration)
 }

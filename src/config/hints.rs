@@ -1,6 +1,6 @@
 //! Warnings for programs that are likely to need `listen_fds` or `nonblocking`, judging by their command and environment.
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::decoder::{Decoder, entries};
 use crate::model::Template;
@@ -15,9 +15,9 @@ impl Decoder<'_> {
             self.warning(value.span(), message, "add `listen_fds = false`");
         }
         let sockets = value.get_ref().as_table().map(entries).unwrap_or_default();
-        let mut tables = sockets.iter().filter_map(|(_, socket)| socket.get_ref().as_table());
-        if !tables.any(|socket| socket.contains_key("nonblocking")) && is_nginx(process) {
-            let message = "nginx requires nonblocking sockets: on a blocking one its workers hang";
+        let decides = |socket: &DeValue<'_>| socket.as_table().is_some_and(|table| table.contains_key("nonblocking"));
+        if !sockets.iter().all(|(_, socket)| decides(socket.get_ref())) && is_nginx(process) {
+            let message = "nginx requires nonblocking sockets: on a blocking one its workers can hang";
             let hint = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
             self.warning(value.span(), message, hint);
         }
@@ -39,10 +39,14 @@ impl Decoder<'_> {
     }
 }
 
-/// Whether the process is nginx, or is passed its sockets in the variable `NGINX` as nginx does on an upgrade.
+/// Whether the process is nginx, a shell script that starts it, or is passed its sockets in the variable `NGINX` as nginx
+/// does on an upgrade.
 fn is_nginx(process: &Process) -> bool {
-    let program = process.command.first().map_or(&b""[..], Template::literal_prefix);
-    program.rsplit(|byte| *byte == b'/').next() == Some(b"nginx")
+    let names_it = |word: &[u8]| word.rsplit(|byte| *byte == b'/').next() == Some(b"nginx");
+    let is_script = |word: &&[u8]| word.contains(&b' ');
+    let mut words = process.command.iter().map(Template::literal_prefix);
+    words.next().is_some_and(names_it)
+        || words.filter(is_script).any(|script| script.split(u8::is_ascii_whitespace).any(names_it))
         || process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
 }
 

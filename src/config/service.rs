@@ -172,7 +172,9 @@ pub(super) fn invalid_name(name: &str) -> Option<&'static str> {
     match name.as_bytes() {
         [] => Some("a service needs a name"),
         b"all" => Some("the name `all` is reserved: it means all services"),
-        [first, ..] if !first.is_ascii_alphanumeric() => Some("a service name must start with a letter or digit"),
+        [first, ..] if !first.is_ascii_alphanumeric() => {
+            Some("a service name must start with an ASCII letter or digit")
+        }
         bytes if !bytes.iter().all(|byte| is_allowed(*byte)) => {
             Some("a service name may contain only ASCII letters, digits, `-` and `_`")
         }

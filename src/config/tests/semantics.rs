@@ -206,7 +206,7 @@ keepalive.toml:1:11: the name `all` is reserved: it means all services
     |           ^^^
   = rename it
 
-keepalive.toml:3:11: a service name must start with a letter or digit
+keepalive.toml:3:11: a service name must start with an ASCII letter or digit
   3 | [services.-a]
     |           ^^
   = rename it

@@ -387,6 +387,10 @@ fn nginx_with_a_blocking_socket_is_a_warning_about_nonblocking() {
     check_hint(&format!("command = \"openresty\"\nenv.NGINX_HOST = \"a\"\n{plain}"), &[]);
     for value in ["true", "false"] {
         check_hint(&format!("command = \"nginx\"\n{}", table(value)), &[]);
+        let second = "listen.https = \"tcp://127.0.0.1:443\"";
+        check_hint(&format!("command = \"nginx\"\n{}\n{second}", table(value)), &[HINT]);
     }
+    check_hint(&format!("command = [\"sh\", \"-c\", \"cd / && exec nginx -g x\"]\n{plain}"), &[HINT]);
+    check_hint(&format!("command = [\"own\", \"--user\", \"nginx\"]\n{plain}"), &[]);
     check_hint("command = \"nginx\"", &[]);
 }
