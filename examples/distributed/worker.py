@@ -1,4 +1,4 @@
-"""A notice board: what one worker is told, all workers of all hosts know.
+"""A notice board: every worker of every host knows all notices that any worker has received.
 
 PUT /KEY (the body is the value)   200 when Redis has it on disk; 503 otherwise, and then it may be there or not
 GET /KEY                           from this worker's memory, which Redis keeps up to date by pub/sub
@@ -67,7 +67,7 @@ def listen():
             subscription.ask("SUBSCRIBE", "board")
             read_all()
             knows_board.set()
-            print(f"{NAME} hears Redis", flush=True)
+            print(f"{NAME} is connected to Redis", flush=True)
             while True:
                 _, _, message = subscription.read()
                 key, _, value = message.partition(b"\0")

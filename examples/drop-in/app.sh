@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stands for the program of an image: it leaves an orphan, and ends in its own way when it is asked to.
 trap 'echo "asked to end"; exit 3' TERM QUIT
-trap 'echo "heard SIGUSR1"' USR1
+trap 'echo "received SIGUSR1"' USR1
 (true &)
 echo "ready"
 while :; do

@@ -8,7 +8,7 @@ QUICKSTART_DATA=$(mktemp -d "${TMPDIR:-/tmp}/keepalive-quickstart.XXXXXX")
 export QUICKSTART_DATA
 trap 'rm -rf "$QUICKSTART_DATA"' EXIT
 
-# --kill-child: should unshare be killed, keepalive hears SIGTERM and stops everything in order.
+# --kill-child: should unshare be killed, keepalive receives SIGTERM and stops everything in order.
 namespace='unshare --pid --fork --mount-proc --kill-child=TERM'
 rootless="$namespace --user --map-root-user"
 if $namespace true 2>/dev/null; then
@@ -34,7 +34,7 @@ Ctrl-C stops everything in order.
 
 TEXT
 
-# In the background, because a shell that waits for a foreground process hears no signal. Ctrl-C needs no help: the
+# In the background, because a shell that waits for a foreground process handles no signal. Ctrl-C needs no help: the
 # terminal sends it to keepalive too. Other signals come to this shell alone and are passed on.
 $enter "$keepalive" -c "$example/keepalive.toml" <&0 &
 child=$!

@@ -216,7 +216,7 @@ fn timeout(word: &str) -> Result<Duration, UsageError> {
     let duration = init_options::duration("--timeout", word)?;
     if duration < Duration::from_millis(1) {
         return Err(UsageError::new(
-            format!("`--timeout` must be longer than 0, found `{word}`"),
+            format!("`--timeout` must be at least 1ms, found `{word}`"),
             "such as --timeout=5s",
         ));
     }

@@ -88,7 +88,7 @@ fn invalid_operands_and_options_get_a_hint() {
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
     check_refused("logs", "logs -n x", "`-n` needs a whole number, found `x`", "");
     check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "add a unit: --timeout=5s");
-    check_refused("stop", "stop a --timeout 0", "`--timeout` must be longer than 0, found `0`", "such as --timeout=5s");
+    check_refused("stop", "stop a --timeout 0", "`--timeout` must be at least 1ms, found `0`", "such as --timeout=5s");
     check_refused("status", "status --json=x", "`--json` takes no value, but there is `x`", "");
     let message = "`keepalive status` takes no command after `--`";
     check_refused("status", "status -- web", message, "keepalive status [NAME…]");

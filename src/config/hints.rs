@@ -39,15 +39,22 @@ impl Decoder<'_> {
     }
 }
 
-/// Whether the process is nginx, a shell script that starts it, or is passed its sockets in the variable `NGINX` as nginx
-/// does on an upgrade.
+/// Whether the process is nginx, a shell with a script that names it, or is passed its sockets in the variable `NGINX` as
+/// nginx does on an upgrade.
 fn is_nginx(process: &Process) -> bool {
-    let names_it = |word: &[u8]| word.rsplit(|byte| *byte == b'/').next() == Some(b"nginx");
-    let is_script = |word: &&[u8]| word.contains(&b' ');
+    const SHELLS: [&[u8]; 4] = [b"sh", b"ash", b"dash", b"bash"];
+    let ends_word = |byte: &u8| byte.is_ascii_whitespace() || b";&|()".contains(byte);
+    let names_it = |word: &[u8]| name_of(word) == b"nginx";
     let mut words = process.command.iter().map(Template::literal_prefix);
-    words.next().is_some_and(names_it)
-        || words.filter(is_script).any(|script| script.split(u8::is_ascii_whitespace).any(names_it))
+    let program = words.next().unwrap_or_default();
+    names_it(program)
+        || (SHELLS.contains(&name_of(program)) && words.any(|script| script.split(ends_word).any(names_it)))
         || process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"NGINX="))
+}
+
+/// The part of a path after the last slash.
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 fn contains(template: &Template, part: &[u8]) -> bool {

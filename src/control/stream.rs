@@ -159,7 +159,7 @@ mod tests {
             r#"{"time":"","event":"reload_started","service":"web","message":"web reload started"}"#,
             " web reload started\n",
         );
-        check_event(r#"{"time":"","service":"web","message":"web2 is told of"}"#, " web: web2 is told of\n");
+        check_event(r#"{"time":"","service":"web","message":"web2 is mentioned"}"#, " web: web2 is mentioned\n");
     }
 
     #[test]

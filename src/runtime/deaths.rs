@@ -1,5 +1,7 @@
 //! The exit of a process: its group is killed if `kill_mode` says so, it is reaped, its run ends or lingers.
 
+use nix::errno::Errno;
+
 use super::foreground;
 use super::kills::kill_groups_of_dead;
 use super::processes::Processes;
@@ -7,7 +9,7 @@ use crate::model::plan::Input;
 use crate::model::{ExitStatus, Pid, RunId, Signal};
 use crate::supervisor::{Event, Exit, GroupAtDeath, Leftovers};
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{self, ChildEvent, Poller, procfs};
+use crate::sys::{self, ChildEvent, Poller, kill, procfs};
 
 /// The exit code of a main process that is not a child of keepalive: only its parent knows the real one.
 const UNKNOWN_EXIT: ExitStatus = ExitStatus::Code(u8::MAX);
@@ -105,7 +107,9 @@ impl Processes {
     /// Makes `pid` the main process of the run. `None` if it is not a process of the run, or is a main process of another run.
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Option<Vec<Event>> {
         let is_alive = procfs::stat(pid).is_some_and(|stat| !stat.is_dead());
-        let belongs = is_alive && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
+        // EINVAL, or ENOENT in later kernels: the id is that of a thread.
+        let is_thread = matches!(kill::pidfd_open(pid), Err(Errno::EINVAL | Errno::ENOENT));
+        let belongs = is_alive && !is_thread && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
         (belongs && !is_taken).then(|| self.replace_main(run, pid, poller))
     }

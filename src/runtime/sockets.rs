@@ -50,7 +50,7 @@ struct BoundSocket {
     is_served: bool,
     /// The instances that have been given the socket while it was not served.
     given_to: Vec<InstanceId>,
-    /// The socket of the reuseport group that gets all connections, as the kernel has been told.
+    /// The socket of the reuseport group that gets all connections, as the program in the kernel says.
     preferred: Option<u32>,
 }
 

@@ -79,7 +79,7 @@ fn reaps_and_forwards(above: &Above) {
     // keepalive, the script and its sleep.
     wait_for(|| container.describe(), || (container.processes().len() == 3).then_some(()));
     container.kill("ABRT");
-    container.wait_for_line("heard ABRT");
+    container.wait_for_line("received ABRT");
 
     assert_eq!(container.stop(), 3, "{}", container.describe());
     assert!(container.logs().stdout.ends_with("bye\n"), "{}", container.describe());

@@ -75,7 +75,7 @@ fn check_polite(container: &Container, processes: usize, signal: &str) {
     container.wait_for_line("up");
     wait_for(|| container.describe(), || (container.processes().len() == processes).then_some(()));
     container.kill(signal);
-    container.wait_for_line(&format!("heard {signal}"));
+    container.wait_for_line(&format!("received {signal}"));
 
     assert_eq!(container.stop(), 3, "{}", container.describe());
     assert!(container.logs().stdout.ends_with("bye\n"), "{}", container.describe());

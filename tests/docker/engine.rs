@@ -15,8 +15,8 @@ use super::wait::wait_for;
 pub(crate) const STEADY: &str = r#"#!/bin/sh
 me=$KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE
 trap 'echo "$me stops"; exit 0' TERM
-trap 'echo "$me hears USR1"' USR1
-trap 'echo "$me hears RTMIN+3"' 37
+trap 'echo "$me receives USR1"' USR1
+trap 'echo "$me receives RTMIN+3"' 37
 echo "$me up"
 while :; do sleep 1000 & wait $!; done
 "#;
@@ -26,7 +26,7 @@ while :; do sleep 1000 & wait $!; done
 const POLITE: &str = "#!/bin/sh
 trap 'echo bye; exit 3' TERM
 trap 'echo interrupted; exit 4' INT
-for signal in ABRT USR1; do trap 'echo heard '$signal $signal; done
+for signal in ABRT USR1; do trap 'echo received '$signal $signal; done
 for i in 1 2 3 4 5 6 7 8 9; do (true &); done
 echo up
 while :; do { sleep 1000 & wait $!; } 2>/dev/null; done

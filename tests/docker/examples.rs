@@ -107,7 +107,7 @@ fn observe(image: &Image) -> Vec<String> {
     // The init, the program and its sleep, without an orphan.
     wait_for(|| container.describe(), || (container.processes().len() == 3).then_some(()));
     container.kill("USR1");
-    container.wait_for_line("heard SIGUSR1");
+    container.wait_for_line("received SIGUSR1");
     let code = container.stop();
     let logs = container.logs();
     seen.push(format!("{code}\n{}{}", logs.stdout, without_numbers(&logs.stderr)));

@@ -46,7 +46,7 @@ fn the_command_receives_the_signal_of_docker_stop() {
 fn every_kind_of_signal_is_forwarded() {
     let Some(engine) = Engine::find() else { return };
     let script = br#"#!/bin/sh
-for signal in 1 2 3 6 10 12 28 34 37 64; do trap "echo heard $signal" $signal; done
+for signal in 1 2 3 6 10 12 28 34 37 64; do trap "echo received $signal" $signal; done
 echo up
 while :; do sleep 1000 & wait $!; done
 "#;
@@ -55,7 +55,7 @@ while :; do sleep 1000 & wait $!; done
     container.wait_for_line("up");
     for signal in ["1", "2", "3", "6", "10", "12", "28", "37", "64"] {
         container.kill(signal);
-        container.wait_for_line(&format!("heard {signal}"));
+        container.wait_for_line(&format!("received {signal}"));
     }
 }
 

@@ -56,11 +56,11 @@ fn other_signals_are_forwarded_to_the_services() {
     container.wait_for_line("web.1 up");
 
     container.kill("USR1");
-    container.wait_for_line("web.0 hears USR1");
-    container.wait_for_line("web.1 hears USR1");
+    container.wait_for_line("web.0 receives USR1");
+    container.wait_for_line("web.1 receives USR1");
     container.kill("RTMIN+3");
-    container.wait_for_line("web.0 hears RTMIN+3");
-    container.wait_for_line("web.1 hears RTMIN+3");
+    container.wait_for_line("web.0 receives RTMIN+3");
+    container.wait_for_line("web.1 receives RTMIN+3");
 
     assert!(container.is_running());
     assert_eq!(container.stop(), 0, "{}", container.describe());

@@ -47,7 +47,7 @@ fn a_node_program_reports_ready_and_receives_the_announced_stop() {
     let set = set(
         r#"
         process.on('message', (message) => {
-            console.log('heard', JSON.stringify(message));
+            console.log('received', JSON.stringify(message));
             if (message === 'shutdown') process.disconnect();
         });
         process.on('disconnect', () => console.log('disconnected'));
@@ -76,7 +76,7 @@ fn a_node_program_reports_ready_and_receives_the_announced_stop() {
         let mut lines = [running.line(), running.line(), running.line()];
         // The signal follows at once and may arrive first.
         lines.sort();
-        assert_eq!(lines, ["SIGTERM", "disconnected", "heard \"shutdown\""]);
+        assert_eq!(lines, ["SIGTERM", "disconnected", "received \"shutdown\""]);
         assert_eq!(running.end(), 0);
     });
 }

@@ -390,7 +390,11 @@ fn nginx_with_a_blocking_socket_is_a_warning_about_nonblocking() {
         let second = "listen.https = \"tcp://127.0.0.1:443\"";
         check_hint(&format!("command = \"nginx\"\n{}\n{second}", table(value)), &[HINT]);
     }
-    check_hint(&format!("command = [\"sh\", \"-c\", \"cd / && exec nginx -g x\"]\n{plain}"), &[HINT]);
-    check_hint(&format!("command = [\"own\", \"--user\", \"nginx\"]\n{plain}"), &[]);
+    for script in ["cd / && exec nginx -g x", "nginx", "cd /;/usr/sbin/nginx"] {
+        check_hint(&format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{plain}"), &[HINT]);
+    }
+    for word in ["nginx", "behind nginx proxy"] {
+        check_hint(&format!("command = [\"own\", \"--title\", \"{word}\"]\n{plain}"), &[]);
+    }
     check_hint("command = \"nginx\"", &[]);
 }

@@ -1,4 +1,4 @@
-//! A client of `GET /v1/logs`, which the logger answers. A slow client loses lines, is told how many, and holds up nobody.
+//! A client of `GET /v1/logs`, which the logger answers. A slow client loses lines, learns how many, and holds up nobody.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -458,7 +458,7 @@ mod tests {
             }
             assert_eq!(messages(str::from_utf8(&text).unwrap()).len(), 100);
             let is_quiet = world.poller.wait(Some(Duration::ZERO)).unwrap().is_empty();
-            assert!(is_quiet, "it is not told of the same end again and again");
+            assert!(is_quiet, "the same end is reported only once");
             drop(theirs);
             assert_eq!(world.poller.wait(Some(Duration::ZERO)).unwrap().len(), 1);
             assert!(!client.check_connected(&world.poller));

@@ -357,13 +357,13 @@ mod tests {
         fs::write(scratch.0.join("x"), "").unwrap();
         file.target.path = scratch.0.join("x/a.log");
         let path = file.path().display().to_string();
-        let told = put(&mut file, "one\n", 0);
-        assert_eq!(told, Some(format!("cannot write to {path}: Not a directory; lines are dropped")));
+        let report = put(&mut file, "one\n", 0);
+        assert_eq!(report, Some(format!("cannot write to {path}: Not a directory; lines are dropped")));
         assert_eq!((put(&mut file, "two\n", 0), put(&mut file, "two\n", 5)), (None, None));
         fs::remove_file(scratch.0.join("x")).unwrap();
         assert_eq!(put(&mut file, "three\n", 5), None, "it is not tried again so soon");
-        let told = put(&mut file, "four\n", 7);
-        assert_eq!(told, Some(format!("{path} is writable again, 18 bytes were dropped")));
+        let report = put(&mut file, "four\n", 7);
+        assert_eq!(report, Some(format!("{path} is writable again, 18 bytes were dropped")));
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "four\n");
     }
 
@@ -379,8 +379,8 @@ mod tests {
         fs::remove_file(scratch.0.join("a.log")).unwrap();
         let mut null = scratch.file(100, 1);
         null.target.path = "/dev/null".into();
-        let told = put(&mut null, "one\n", 0).unwrap();
-        assert_eq!(told, "cannot write to /dev/null: not a regular file; lines are dropped");
+        let report = put(&mut null, "one\n", 0).unwrap();
+        assert_eq!(report, "cannot write to /dev/null: not a regular file; lines are dropped");
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Logger {
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
         self.now = sys::now();
         self.stamp = Timestamp::since_epoch(sys::wall());
-        // Before the pipes, so that the output of a run that has ended is told from that of the next run.
+        // Before the pipes, so that the output of a run that has ended is not mixed with that of the next run.
         if ready.contains(&SOCKET) {
             self.receive_messages();
             self.process_pending();
@@ -233,7 +233,7 @@ impl Logger {
 
     fn handle(&mut self, message: Message, descriptor: Option<OwnedFd>) {
         match (message, descriptor) {
-            // A pipe that the logger before us was told of is among those that we have started with.
+            // A pipe that was announced to the previous logger was passed to this one at its start.
             (Message::Pipe(source), Some(pipe)) if Some(source.serial) > self.newest_serial => {
                 self.add_pipe(source, pipe)
             }

@@ -203,3 +203,25 @@ sd.wait()
     assert_eq!(notified(&control, "web.0"), [Value::Null, Value::Null, Value::Null]);
     finish(running);
 }
+
+// sd_notify(3), MAINPID=: the id of a process; pidfd_open(2) refuses that of a thread.
+#[test]
+fn a_thread_cannot_become_the_main_process() {
+    let script = r#"import sd, os, threading
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+sd.say(f"READY=1\nMAINPID={thread.native_id}")
+sd.barrier()
+sd.show("up", os.getpid())
+sd.wait()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\n";
+    let set = set(text, &[("web.py", script)]);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        let main = running.number("up");
+        assert_eq!(pid_of(&control, "web.0").get(), main);
+        let stderr = finish(running);
+        assert!(stderr.contains(&format!("cannot change the main pid from {main} to ")), "{stderr}");
+    });
+}
