@@ -164,7 +164,7 @@ impl ProcessFactory {
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
         for variable in &service.process.env {
-            if given == 0 || !is_set(env, given, variable.literal_prefix()) {
+            if given == 0 || !env.has_name_of(given, variable.literal_prefix()) {
                 env.push_template(variable, number);
             }
         }
@@ -173,7 +173,7 @@ impl ProcessFactory {
         }
         let own = env.len();
         for variable in self.environment.iter() {
-            if !is_set(env, own, variable) {
+            if !env.has_name_of(own, variable) {
                 env.push(variable);
             }
         }
@@ -201,13 +201,6 @@ impl Buffers {
             signals: ChildSignals::Default,
         }
     }
-}
-
-/// Whether one of the first `count` entries of `env` has the same name as `variable`.
-fn is_set(env: &StringList, count: usize, variable: &[u8]) -> bool {
-    // The `=` is included, so that a name does not match the beginning of another.
-    let name = variable.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
-    env.position(count, name).is_some()
 }
 
 fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {

@@ -79,11 +79,29 @@ impl StringList {
         self.starts.iter().take(count).position(is_match)
     }
 
+    /// Whether one of the first `count` strings, `NAME=value` each, has the name of `variable`.
+    #[must_use]
+    pub fn has_name_of(&self, count: usize, variable: &[u8]) -> bool {
+        // As in `position`.
+        let first = variable.first();
+        let is_match = |start: &usize| {
+            self.bytes.get(*start) == first
+                && self.bytes.get(*start..).is_some_and(|entry| have_same_name(entry, variable))
+        };
+        self.starts.iter().take(count).any(is_match)
+    }
+
     /// Appends a pointer to each string to `pointers`. The pointers are valid until the list is changed.
     pub(super) fn append_pointers(&self, pointers: &mut Vec<*const c_char>) {
         let bytes = self.bytes.as_ptr();
         pointers.extend(self.starts.iter().map(|start| bytes.wrapping_add(*start).cast::<c_char>()));
     }
+}
+
+/// Whether two strings are equal up to the first `=`, which both have.
+fn have_same_name(one: &[u8], other: &[u8]) -> bool {
+    let mut pairs = one.iter().zip(other).take_while(|(left, right)| left == right);
+    pairs.any(|(byte, _)| *byte == b'=')
 }
 
 impl<S: AsRef<[u8]>> FromIterator<S> for StringList {
@@ -124,6 +142,17 @@ mod tests {
             (Some(2), None, Some(3))
         );
         assert_eq!((list.position(2, b"A="), list.position(9, b"A=4")), (None, Some(3)));
+    }
+
+    #[test]
+    fn variables_have_the_same_name_if_they_are_equal_up_to_the_first_equals_sign() {
+        let list = StringList::from_iter(["A=1", "PATH=/bin", "B"]);
+        for (variable, is_there) in
+            [("A=2", true), ("A=", true), ("AB=1", false), ("A", false), ("PAT=/bin", false), ("PATH=x=y", true)]
+        {
+            assert_eq!(list.has_name_of(3, variable.as_bytes()), is_there, "{variable}");
+        }
+        assert!(!list.has_name_of(1, b"PATH=/bin") && !list.has_name_of(3, b"B=1"));
     }
 
     #[test]
