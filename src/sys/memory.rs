@@ -19,18 +19,24 @@ pub fn release_code_pages() {
     let table = address.cast::<u8>().wrapping_add(offset).cast::<libc::Elf64_Phdr>();
     // SAFETY: the ELF header says that `e_phnum` program headers follow at this offset, in the same segment.
     let segments = unsafe { std::slice::from_raw_parts(table, usize::from(header.e_phnum)) };
-    let mut loaded = segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD);
+    let loaded = segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD);
     let address = |segment: &libc::Elf64_Phdr| usize::try_from(segment.p_vaddr).unwrap_or(0);
     // The difference between the addresses at which the program was loaded and linked.
     let Some(load_bias) = loaded.clone().next().and_then(|first| base.checked_sub(address(first))) else { return };
-    for segment in loaded.by_ref().filter(|segment| segment.p_flags & libc::PF_W == 0) {
-        release(load_bias + address(segment), usize::try_from(segment.p_memsz).unwrap_or(0));
+    let range =
+        |segment: &libc::Elf64_Phdr| (load_bias + address(segment), usize::try_from(segment.p_memsz).unwrap_or(0));
+    // The headers are in one of the segments: all are read before the first is released, or they would be mapped again,
+    // and the pages around them too.
+    let ranges: Vec<_> = loaded.filter(|segment| segment.p_flags & libc::PF_W == 0).map(range).collect();
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else { return };
+    for (start, length) in ranges {
+        release(start, length, size);
     }
 }
 
-fn release(start: usize, length: usize) {
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else { return };
+/// `size`: that of a page.
+fn release(start: usize, length: usize, size: usize) {
     let into_page = start % size;
     // SAFETY: a read-only mapping of the program's own file: released pages are read from the file again with the same
     // content. On failure the pages stay.
