@@ -7,6 +7,9 @@ unsafe extern "C" {
     static __ehdr_start: libc::Elf64_Ehdr;
 }
 
+/// More read-only segments than linkers make: one each for headers, code and constants.
+const MAX_SEGMENTS: usize = 4;
+
 /// Releases the pages of code and constants. The kernel reads a page that is needed again from the page cache. Most are
 /// never needed again after startup.
 ///
@@ -25,9 +28,12 @@ pub fn release_code_pages() {
     let Some(load_bias) = loaded.clone().next().and_then(|first| base.checked_sub(address(first))) else { return };
     let range =
         |segment: &libc::Elf64_Phdr| (load_bias + address(segment), usize::try_from(segment.p_memsz).unwrap_or(0));
-    // The headers are in one of the segments: all are read before the first is released, or they would be mapped again,
-    // and the pages around them too.
-    let ranges: Vec<_> = loaded.filter(|segment| segment.p_flags & libc::PF_W == 0).map(range).collect();
+    // The headers and the constants that an allocator uses are in one of the segments: nothing reads them after the first
+    // release, or they would be mapped again, and the pages around them too.
+    let mut ranges = [(0, 0); MAX_SEGMENTS];
+    for (slot, segment) in ranges.iter_mut().zip(loaded.filter(|segment| segment.p_flags & libc::PF_W == 0)) {
+        *slot = range(segment);
+    }
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
     let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else { return };
     for (start, length) in ranges {
