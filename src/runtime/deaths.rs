@@ -1,5 +1,7 @@
 //! The exit of a process: its group is killed if `kill_mode` says so, it is reaped, its run ends or lingers.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
 
 use super::foreground;
@@ -108,18 +110,20 @@ impl Processes {
     pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Option<Vec<Event>> {
         let is_alive = procfs::stat(pid).is_some_and(|stat| !stat.is_dead());
         // EINVAL, or ENOENT in later kernels: the id is that of a thread.
-        let is_thread = matches!(kill::pidfd_open(pid), Err(Errno::EINVAL | Errno::ENOENT));
+        let pidfd = kill::pidfd_open(pid);
+        let is_thread = matches!(pidfd, Err(Errno::EINVAL | Errno::ENOENT));
         let belongs = is_alive && !is_thread && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
-        (belongs && !is_taken).then(|| self.replace_main(run, pid, poller))
+        (belongs && !is_taken).then(|| self.replace_main(run, pid, pidfd.ok(), poller))
     }
 
-    fn replace_main(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Vec<Event> {
+    /// `pidfd`: that of `pid`, to notice its exit.
+    fn replace_main(&mut self, run: RunId, pid: Pid, pidfd: Option<OwnedFd>, poller: &Poller) -> Vec<Event> {
         let mut events: Vec<Event> = self.poll_exec_result(run, poller).into_iter().collect();
         if let Some(before) = self.runs.get(run).map(|run| run.pid) {
             log::info!("main pid changed from {before} to {pid}");
         }
-        self.runs.change_main_pid(run, pid, &self.liveness, poller);
+        self.runs.change_main_pid(run, pid, pidfd, &self.liveness, poller);
         events.push(Event::MainPidChanged { run, pid });
         events
     }
@@ -145,7 +149,7 @@ impl Processes {
         }
         match former {
             Some(former) => {
-                let events = self.replace_main(run, former, poller);
+                let events = self.replace_main(run, former, kill::pidfd_open(former).ok(), poller);
                 if parent.is_some()
                     && let Some(run) = self.runs.get_mut(run)
                 {

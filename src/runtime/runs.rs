@@ -214,8 +214,15 @@ impl Runs {
         }
     }
 
-    /// Makes `pid` the main process of `run`, and watches it by a pidfd if possible.
-    pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, liveness: &PidLiveness, poller: &Poller) {
+    /// Makes `pid` the main process of `run`, and watches it by its pidfd if there is one.
+    pub(super) fn change_main_pid(
+        &mut self,
+        run: RunId,
+        pid: Pid,
+        pidfd: Option<OwnedFd>,
+        liveness: &PidLiveness,
+        poller: &Poller,
+    ) {
         let Some(run) = self.runs.get_mut(&run) else { return };
         run.unwatch(poller);
         let known = run.superseded.iter().find(|superseded| superseded.pid == pid && !superseded.is_reused());
@@ -225,7 +232,7 @@ impl Runs {
         (run.pid, run.identity) = (pid, identity);
         self.by_pid.insert(pid, run.id);
         run.prune(liveness, &mut self.by_pid);
-        if let Ok(pidfd) = kill::pidfd_open(pid)
+        if let Some(pidfd) = pidfd
             && poller.add(&pidfd, Token::MainPidExited(run.id)).is_ok()
         {
             run.pidfd = Some(pidfd);

@@ -21,8 +21,7 @@ pub fn signal_process(pid: Pid, signal: Signal) -> Result<(), Errno> {
 /// Whether a process has this id: running, or exited and not reaped. kill(2) with signal 0
 #[must_use]
 pub fn exists(pid: Pid) -> bool {
-    // SAFETY: all arguments are plain numbers; signal 0 only checks for existence.
-    Errno::result(unsafe { libc::kill(pid.get(), 0) }) != Err(Errno::ESRCH)
+    has_receiver(pid.get())
 }
 
 /// Signals every process of a process group.
@@ -45,6 +44,12 @@ pub fn signal_everyone(signal: Signal) -> Result<(), Errno> {
 fn kill(target: c_int, signal: Signal) -> Result<(), Errno> {
     // SAFETY: kill(2) accesses no memory of the caller, and libc passes every signal number to the kernel.
     Errno::result(unsafe { libc::kill(target, c_int::from(signal.number())) }).map(drop)
+}
+
+/// Whether there is a process, or a process group if `target` is negative, even one that may not be signalled.
+fn has_receiver(target: c_int) -> bool {
+    // SAFETY: all arguments are plain numbers; signal 0 only checks for existence.
+    Errno::result(unsafe { libc::kill(target, 0) }) != Err(Errno::ESRCH)
 }
 
 /// Signals `pid`, which is not a child of keepalive, if `is_target` confirms that it is the intended process.
@@ -121,8 +126,7 @@ impl PidLiveness {
         match Errno::result(answer) {
             Ok(_) => true,
             Err(Errno::ESRCH) => false,
-            // SAFETY: all arguments are plain numbers; signal 0 only checks for existence.
-            Err(_) => Errno::result(unsafe { libc::kill(-pid.get(), 0) }) != Err(Errno::ESRCH),
+            Err(_) => has_receiver(-pid.get()),
         }
     }
 }

@@ -82,12 +82,7 @@ impl StringList {
     /// Whether one of the first `count` strings, `NAME=value` each, has the name of `variable`.
     #[must_use]
     pub fn has_name_of(&self, count: usize, variable: &[u8]) -> bool {
-        // As in `position`.
-        let first = variable.first();
-        let is_match = |start: &usize| {
-            self.bytes.get(*start) == first
-                && self.bytes.get(*start..).is_some_and(|entry| have_same_name(entry, variable))
-        };
+        let is_match = |start: &usize| self.bytes.get(*start..).is_some_and(|entry| have_same_name(entry, variable));
         self.starts.iter().take(count).any(is_match)
     }
 
