@@ -11,17 +11,18 @@ use super::messages;
 use super::options::Options;
 use super::reap::MAX_REAPS_PER_SIGNAL;
 use super::role::Role;
-use crate::model::{ExitStatus, Pid, Signal};
+use crate::model::{ExitStatus, Pid, Signal, StartFailure};
 use crate::sys::signals::{self, Origin, Received, SignalSet};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::wait::{self, ChildEvent, Ended, Reaped, WaitOptions};
-use crate::sys::{self, memory, process};
+use crate::sys::{self, PendingExec, memory, process};
 
 /// A command that has been started.
 pub(super) struct Started {
     pub(super) child: Pid,
-    /// Why the child could not execute the command.
-    pub(super) failed: Option<Errno>,
+    pub(super) exec: PendingExec,
+    /// The name of the command.
+    pub(super) program: String,
     /// The signals that were pending at that time. The child did not have the terminal before, so the terminal did not send
     /// them to the child.
     pub(super) received_before_start: SignalSet,
@@ -61,8 +62,10 @@ pub(super) struct Init<'a> {
     pub(super) stop_forwarded: bool,
     /// keepalive has forwarded a termination signal, and the child has not been stopped since.
     pub(super) termination_forwarded: bool,
-    /// Why the child could not execute the command.
-    failed: Option<Errno>,
+    /// Says, when the child has exited, whether it could not execute the command.
+    exec: PendingExec,
+    /// The name of the command.
+    program: String,
     /// The next signal of each of these results from detaching from the terminal.
     hand_off_signals: SignalSet,
     /// The next signal of each of these was received before the child had the terminal.
@@ -71,7 +74,7 @@ pub(super) struct Init<'a> {
 
 impl<'a> Init<'a> {
     pub(super) fn new(options: &'a Options, role: Role, started: Started, hand_off_signals: SignalSet) -> Self {
-        let Started { child, failed, received_before_start } = started;
+        let Started { child, exec, program, received_before_start } = started;
         Self {
             options,
             role,
@@ -81,7 +84,8 @@ impl<'a> Init<'a> {
             terminal_lookup: options.compat.terminal_lookup(),
             stop_forwarded: false,
             termination_forwarded: false,
-            failed,
+            exec,
+            program,
             hand_off_signals,
             received_before_start,
         }
@@ -130,8 +134,7 @@ impl Init<'_> {
         for _ in 0..MAX_REAPS_PER_SIGNAL {
             match self.reap_next()? {
                 Reaped::Ended(Ended { pid, status }) if pid == self.child => {
-                    let status =
-                        self.failed.map_or(status, |errno| self.options.compat.exec_failure_status(errno, status));
+                    let status = self.exit_status(status);
                     self.on_exited(Ended { pid, status });
                     return Ok(ReapResult::ChildExited(status));
                 }
@@ -162,6 +165,13 @@ impl Init<'_> {
             ChildEvent::Nothing | ChildEvent::Stopped(..) => Reaped::Nothing,
             ChildEvent::NoChildren => Reaped::NoChildren,
         })
+    }
+
+    /// The child has exited with `status`. Reports why it could not execute the command.
+    fn exit_status(&mut self, status: ExitStatus) -> ExitStatus {
+        let Some(StartFailure { errno, .. }) = self.exec.on_reaped() else { return status };
+        messages::report(self.options, Event::CannotExecute(&self.program, self.child, errno));
+        self.options.compat.exec_failure_status(errno, status)
     }
 
     fn send_final_signal(&self) {

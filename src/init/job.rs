@@ -16,7 +16,7 @@ use super::init_loop::{Init, JobState};
 use super::messages;
 use super::options::{Compat, Options, Placement};
 use super::role::Role;
-use crate::model::Signal;
+use crate::model::{Pid, Signal};
 use crate::sys::signals::SignalSet;
 use crate::sys::terminal::{self, TerminalLookup};
 use crate::sys::{process, signals};
@@ -39,6 +39,13 @@ pub(super) fn detach_terminal(options: &Options) -> SignalSet {
         Err(errno) => messages::report(options, Event::CannotDetach(errno)),
     }
     expected
+}
+
+/// Puts the child into a process group of its own, and gives it the terminal if keepalive has it. setpgid(2), tcsetpgrp(3)
+pub(super) fn hand_over_terminal(options: &Options, child: Pid) {
+    let Some(ours) = process::group() else { return };
+    process::lead_group(child);
+    terminal::transfer_foreground(options.compat.terminal_lookup(), ours, child.led_group());
 }
 
 impl Init<'_> {

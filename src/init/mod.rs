@@ -25,7 +25,7 @@ use nix::errno::Errno;
 
 use crate::model::errno;
 use crate::sys::signals::{self, ChildSignals, DispositionReset};
-use crate::sys::spawn::{ExecResult, SpawnMode, Spawner};
+use crate::sys::spawn::Spawner;
 use crate::sys::{Session, SpawnOptions, StringList, memory, process};
 use event::Event;
 use init_loop::{Init, Started};
@@ -93,7 +93,7 @@ fn prepare(options: &Options, role: Role) -> Result<(), Event<'static>> {
     Ok(())
 }
 
-/// Starts the command and reports the result. A command that cannot be executed leaves a process that exits by itself.
+/// Starts the command. If it cannot be executed, the process exits by itself.
 fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals) -> Result<Started, Errno> {
     let argv: StringList = command.iter().map(|word| word.as_bytes()).collect();
     let spawn_options = SpawnOptions {
@@ -107,6 +107,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         },
         stdio: [None; 3],
         descriptors: &[],
+        stored: None,
         file: None,
         credentials: None,
         umask: None,
@@ -116,17 +117,18 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         no_new_privs: false,
         death_signal: None,
         signals: child_signals,
+        // It is looked at when the child has exited.
+        reports_exec: false,
     };
-    // keepalive has nothing else to do until the child has executed, and the child has the terminal when it has.
-    let (child, exec_result) = Spawner::new().spawn(&spawn_options, SpawnMode::Vfork)?;
+    let (child, exec) = Spawner::new().spawn(&spawn_options)?;
+    if options.placement == Placement::Foreground {
+        // As the child does it, too: it has the terminal before keepalive reads a signal, and before it uses the terminal.
+        job::hand_over_terminal(options, child);
+    }
     let received_before_start = signals::pending();
-    let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy();
-    let failed = match exec_result {
-        ExecResult::Failed(failure) => Some(failure.errno),
-        ExecResult::Executed | ExecResult::Pending(_) => None,
-    };
-    messages::report_start(options, &program, child, failed);
-    Ok(Started { child, failed, received_before_start })
+    let program = command.first().map(OsString::as_os_str).unwrap_or_default().to_string_lossy().into_owned();
+    messages::report_start(options, &program, child);
+    Ok(Started { child, exec, program, received_before_start })
 }
 
 /// The environment of the command. Sockets that were passed to keepalive (`LISTEN_PID`) are passed on to the command.

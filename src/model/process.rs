@@ -148,6 +148,8 @@ pub enum StartStep {
     Session,
     /// dup2(2) of stdin, stdout or stderr.
     Stdio,
+    /// Receiving the stored descriptors.
+    Stored,
     /// dup2(2) of the other descriptors.
     Descriptors,
     /// Writing /proc/self/oom_score_adj.
@@ -188,6 +190,8 @@ impl StartFailure {
     /// Whether a resource of the system was exhausted, so that the same start may succeed later.
     #[must_use]
     pub fn is_shortage(self) -> bool {
-        matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
+        // Without its stored descriptors the process starts the next time: they are dropped.
+        self.step == StartStep::Stored
+            || matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
     }
 }

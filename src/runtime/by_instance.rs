@@ -15,9 +15,9 @@ impl<T: Default> ByInstance<T> {
         self.0.get_mut(id.service.position())?.get_mut(id.slot().number as usize)
     }
 
-    /// All values.
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut().flatten()
+    /// The values of all instances of a service.
+    pub(super) fn of_service(&self, service: ServiceIndex) -> impl Iterator<Item = &T> {
+        self.0.get(service.position()).into_iter().flatten()
     }
 
     /// Removes and returns the values of all instances of a service.

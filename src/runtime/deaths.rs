@@ -7,11 +7,12 @@ use nix::errno::Errno;
 use super::foreground;
 use super::kills::kill_groups_of_dead;
 use super::processes::Processes;
+use super::runs::Membership;
 use crate::model::plan::Input;
 use crate::model::{ExitStatus, Pid, RunId, Signal};
 use crate::supervisor::{Event, Exit, GroupAtDeath, Leftovers};
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{self, ChildEvent, Poller, kill, procfs};
+use crate::sys::{ChildEvent, Poller, kill, pidfd};
 
 /// The exit code of a main process that is not a child of keepalive: only its parent knows the real one.
 const UNKNOWN_EXIT: ExitStatus = ExitStatus::Code(u8::MAX);
@@ -42,6 +43,7 @@ impl Processes {
             GroupAtDeath::Stopped | GroupAtDeath::LeftAlone => {}
         }
         let ended = wait::reap(dead.pid).ok()?;
+        self.on_reaped(run, poller);
         if let Some(run) = self.runs.get_mut(run) {
             run.on_main_reaped();
         }
@@ -57,7 +59,7 @@ impl Processes {
         self.runs.on_superseded_reaped(run, pid, ended.status);
         let Some(of) = self.runs.get(run) else { return Reaped::Former(None) };
         // A main process that does not exist has been reaped by the former one, its parent.
-        let is_gone = procfs::stat(of.pid).is_none();
+        let is_gone = !kill::exists(of.pid);
         Reaped::Former(is_gone.then(|| self.conclude(run, ended.status, poller)).flatten())
     }
 
@@ -76,7 +78,6 @@ impl Processes {
 
     /// The main process has exited and has been reaped.
     fn conclude(&mut self, run: RunId, status: ExitStatus, poller: &Poller) -> Option<Event> {
-        self.drop_exec_result(run, poller);
         let of = self.runs.get_mut(run)?;
         of.unwatch(poller);
         let (status, definition) = (of.exit_status(status), std::rc::Rc::clone(&of.spec.definition));
@@ -106,15 +107,33 @@ impl Processes {
         has_terminal && foreground::on_stopped(pid, signal)
     }
 
-    /// Makes `pid` the main process of the run. `None` if it is not a process of the run, or is a main process of another run.
-    pub(super) fn change_main_pid(&mut self, run: RunId, pid: Pid, poller: &Poller) -> Option<Vec<Event>> {
-        let is_alive = procfs::stat(pid).is_some_and(|stat| !stat.is_dead());
+    /// Makes `pid` the main process of the run, as `sender` says. `None` if it is not a process of the run, or is a main
+    /// process of another run.
+    pub(super) fn change_main_pid(
+        &mut self,
+        run: RunId,
+        pid: Pid,
+        sender: Option<Pid>,
+        poller: &Poller,
+    ) -> Option<Vec<Event>> {
         // EINVAL, or ENOENT in later kernels: the id is that of a thread.
         let pidfd = kill::pidfd_open(pid);
-        let is_thread = matches!(pidfd, Err(Errno::EINVAL | Errno::ENOENT));
-        let belongs = is_alive && !is_thread && self.runs.owner_of(pid).is_some_and(|owner| owner.id == run);
+        let is_alive = match &pidfd {
+            Ok(pidfd) => !pidfd::has_exited(pidfd),
+            Err(Errno::EINVAL | Errno::ENOENT) => false,
+            Err(_) => kill::exists(pid),
+        };
+        let belongs = match self.runs.membership(pid) {
+            Membership::Run(owner) => owner == run,
+            Membership::None => false,
+            // The sender may send for the run. Without a user of its own, its service may signal the process anyway.
+            Membership::Unknown => {
+                let of = self.runs.get(run)?;
+                sender == Some(pid) || of.spec.definition.process.credentials.is_none()
+            }
+        };
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
-        (belongs && !is_taken).then(|| self.replace_main(run, pid, pidfd.ok(), poller))
+        (is_alive && belongs && !is_taken).then(|| self.replace_main(run, pid, pidfd.ok(), poller))
     }
 
     /// `pidfd`: that of `pid`, to notice its exit.
@@ -134,25 +153,20 @@ impl Processes {
         let Some(of) = self.runs.get_mut(run) else { return Vec::new() };
         of.unwatch(poller);
         let pid = of.pid;
-        let own = sys::process::id().get();
-        let is_ours = |pid: &Pid| procfs::stat(*pid).is_some_and(|stat| stat.ppid == own && !stat.is_dead());
+        let is_child = |pid: Pid| wait::peek_at(pid, WaitOptions::ExitsOnly) != Ok(ChildEvent::NoChildren);
+        let is_ours = |pid: &Pid| wait::peek_at(*pid, WaitOptions::ExitsOnly) == Ok(ChildEvent::Nothing);
         // Look for the former main process first: if the parent exits in between, `pid` becomes a child of keepalive.
         let former = of.superseded().find(is_ours);
         // If the pid belongs to another run now, the process has been reaped.
-        let parent = match self.runs.of_main(pid) {
-            Some(main) if main.id == run => procfs::stat(pid).map(|stat| stat.ppid),
-            Some(_) | None => None,
-        };
-        if parent == Some(own) {
+        let is_unreaped = self.runs.of_main(pid).is_some_and(|main| main.id == run) && kill::exists(pid);
+        if is_unreaped && is_child(pid) {
             self.schedule.request(Some(pid));
             return Vec::new();
         }
         match former {
             Some(former) => {
                 let events = self.replace_main(run, former, kill::pidfd_open(former).ok(), poller);
-                if parent.is_some()
-                    && let Some(run) = self.runs.get_mut(run)
-                {
+                if is_unreaped && let Some(run) = self.runs.get_mut(run) {
                     run.expect_adoption(pid);
                 }
                 events

@@ -1,9 +1,29 @@
 //! Reports why keepalive exits: as the last log line, and after a failure in the termination log.
 
+use std::fmt;
+
+use nix::errno::Errno;
+
 use super::wording::Ending;
 use crate::logs::{messages, termination_log};
-use crate::model::Plan;
+use crate::model::{Plan, errno};
 use crate::supervisor::{Cause, Outcome};
+
+/// An operation that keepalive needs has failed.
+pub(super) struct Refused {
+    operation: &'static str,
+    errno: Errno,
+}
+
+pub(super) fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
+    move |errno| Refused { operation, errno }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "cannot {}: {}", self.operation, errno::words(self.errno))
+    }
+}
 
 /// Logs why keepalive exits. The reason of a failure is also written to the termination log.
 pub(super) fn log(plan: &Plan, outcome: &Outcome) {

@@ -5,9 +5,8 @@
 //! number; the ipc channel and `state` at the lowest free numbers after the sockets and stored descriptors.
 
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use super::fd_store::Stored;
 use crate::model::plan::{Service, State};
 use crate::sys::{self, StringList};
 
@@ -19,8 +18,10 @@ const FIRST_FD: u8 = 3;
 pub(super) struct InheritedFds<'a> {
     /// The listening sockets, in the order of `listen`.
     pub(super) sockets: &'a [BorrowedFd<'a>],
-    /// The stored descriptors of its instance.
-    pub(super) stored: &'a [Stored],
+    /// The names of the stored descriptors of its instance.
+    pub(super) stored: &'a [Box<str>],
+    /// The socket over which these come.
+    pub(super) stored_socket: Option<BorrowedFd<'a>>,
     /// `ready.fd`: its number, and the pipe that the process writes a newline to.
     pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
     /// Its end of the ipc channel.
@@ -35,6 +36,8 @@ pub(super) struct InheritedFds<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct FdLayout<'a> {
     pub(super) descriptors: Vec<(u8, BorrowedFd<'a>)>,
+    /// The number of the first stored descriptor, and how many there are.
+    pub(super) stored: (u8, u8),
     /// The number and the minimum size of the `state` file.
     pub(super) file: Option<(u8, u64)>,
     /// The number of sockets and stored descriptors.
@@ -50,9 +53,12 @@ impl<'a> InheritedFds<'a> {
         let end = self.ready.map_or(u8::MAX, |(number, _)| number);
         // Stored descriptors are announced by LISTEN_FDS only.
         let stored = if service.process.listen_fds { self.stored } else { &[] };
-        let passed_on = self.sockets.iter().copied().chain(stored.iter().map(|stored| stored.descriptor.as_fd()));
-        let mut layout = FdLayout { descriptors: (FIRST_FD..end).zip(passed_on).collect(), ..FdLayout::default() };
-        layout.listening = layout.descriptors.len();
+        let sockets = self.sockets.iter().copied();
+        let mut layout = FdLayout { descriptors: (FIRST_FD..end).zip(sockets).collect(), ..FdLayout::default() };
+        let first = usize::from(FIRST_FD) + layout.descriptors.len();
+        let count = stored.len().min(usize::from(end).saturating_sub(first));
+        layout.stored = (u8::try_from(first).unwrap_or(u8::MAX), u8::try_from(count).unwrap_or(0));
+        layout.listening = layout.descriptors.len() + count;
         let begin = usize::from(FIRST_FD) + layout.listening;
         let begin = u8::try_from(begin).unwrap_or(u8::MAX);
         let mut free = (begin..=u8::MAX).filter(|number| self.ready.is_none_or(|(taken, _)| taken != *number));
@@ -104,7 +110,7 @@ impl<'a> InheritedFds<'a> {
         }
         if is_announced {
             let names = service.process.listen.iter().map(|listen| &*listen.name);
-            let names = names.chain(self.stored.iter().map(|stored| &*stored.name));
+            let names = names.chain(self.stored.iter().map(|name| &**name));
             env.push_with(|buffer| {
                 buffer.extend_from_slice(b"LISTEN_FDNAMES");
                 for (position, name) in names.take(layout.listening).enumerate() {
@@ -118,7 +124,7 @@ impl<'a> InheritedFds<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
     use std::time::Duration;
 
     use super::*;
@@ -163,27 +169,20 @@ mod tests {
     #[test]
     fn sockets_come_before_stored_descriptors_and_the_rest() {
         let (a, b, ipc, state, ready) = (null(), null(), null(), null(), null());
-        let stored = [Stored::new("first", null()), Stored::new("first", null())];
+        let stored = [Box::from("first"), Box::from("first")];
         let inherited_fds = InheritedFds {
             sockets: &[a.as_fd(), b.as_fd()],
             stored: &stored,
             ready: Some((8, ready.as_fd())),
             ipc: Some(ipc.as_fd()),
+            stored_socket: None,
             state: Some(state.as_fd()),
             notify: Some("@there"),
         };
         let mut service = service(&["http", "admin"]);
         service.watchdog = Some(Duration::from_millis(1500));
-        let (third, fourth) = (stored[0].descriptor.as_fd(), stored[1].descriptor.as_fd());
-        let descriptors = [
-            (3, a.as_fd()),
-            (4, b.as_fd()),
-            (5, third),
-            (6, fourth),
-            (7, ipc.as_fd()),
-            (8, ready.as_fd()),
-            (9, state.as_fd()),
-        ];
+        assert_eq!(inherited_fds.layout(&service).stored, (5, 2));
+        let descriptors = [(3, a.as_fd()), (4, b.as_fd()), (7, ipc.as_fd()), (8, ready.as_fd()), (9, state.as_fd())];
         let env = [
             "LISTEN_FDS=4",
             "LISTEN_PID=OWN",
@@ -205,7 +204,7 @@ mod tests {
         let (socket, ready) = (null(), null());
         let (sockets, ready) = ([socket.as_fd()], ready.as_fd());
         // Stored by a process of an earlier definition.
-        let stored = [Stored::new("kept", null())];
+        let stored = [Box::from("kept")];
         let inherited_fds =
             InheritedFds { sockets: &sockets, stored: &stored, ready: Some((9, ready)), ..InheritedFds::default() };
         let mut service = service(&["http"]);
@@ -216,11 +215,12 @@ mod tests {
     #[test]
     fn a_descriptor_without_a_free_number_is_not_announced() {
         let (a, ready) = (null(), null());
-        let stored = [Stored::new("kept", null()), Stored::new("not", null())];
+        let stored = [Box::from("kept"), Box::from("not")];
         let (sockets, ready) = ([a.as_fd()], ready.as_fd());
         let inherited_fds =
             InheritedFds { sockets: &sockets, stored: &stored, ready: Some((5, ready)), ..InheritedFds::default() };
-        let descriptors = [(3, a.as_fd()), (4, stored[0].descriptor.as_fd()), (5, ready)];
+        let descriptors = [(3, a.as_fd()), (5, ready)];
+        assert_eq!(inherited_fds.layout(&service(&["http"])).stored, (4, 1));
         let env = ["LISTEN_FDS=2", "LISTEN_PID=OWN", "LISTEN_FDNAMES=http:kept"];
         check(&inherited_fds, &service(&["http"]), (&descriptors, &env));
     }

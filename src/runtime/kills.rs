@@ -2,12 +2,13 @@
 
 use nix::errno::Errno;
 
+use super::order::Order;
 use super::processes::Processes;
 use super::runs::Run;
 use crate::model::{Pid, RunId, Signal, errno};
 use crate::supervisor::Scope;
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{self, ChildEvent, PidLiveness, kill, procfs};
+use crate::sys::{self, ChildEvent, PidLiveness, kill};
 
 impl Processes {
     pub(super) fn signal(&mut self, run: RunId, scope: Scope, signal: Signal) {
@@ -20,7 +21,7 @@ impl Processes {
         let result = match scope {
             Scope::Main => kill::signal_process(run.pid, signal),
             Scope::Group => signal_groups(run, signal),
-            Scope::Leftovers => match signal_leftovers(run, signal, &self.liveness) {
+            Scope::Leftovers => match signal_leftovers(run, signal, &self.liveness, &mut self.orders) {
                 Some(result) => result,
                 None => {
                     // The next scan reports that they are gone.
@@ -39,24 +40,25 @@ impl Processes {
     }
 
     /// Sends a signal to all processes. Returns whether there were any.
-    pub(super) fn signal_all(&mut self, signal: Signal, logger: Option<Pid>) -> bool {
+    ///
+    /// `helpers`: processes of keepalive that are left out, except as PID 1.
+    pub(super) fn signal_all(&mut self, signal: Signal, helpers: &[Pid]) -> bool {
         if matches!(wait::peek(WaitOptions::ExitsOnly), Ok(ChildEvent::NoChildren)) {
             return false;
         }
         self.sweeping = Some(signal);
-        self.sweep(signal, logger);
+        self.sweep(signal, helpers);
         true
     }
 
     /// Kills processes that have been forked since everything was killed.
-    pub(super) fn sweep_again(&self, logger: Option<Pid>) {
+    pub(super) fn sweep_again(&mut self, helpers: &[Pid]) {
         if self.sweeping == Some(Signal::KILL) {
-            self.sweep(Signal::KILL, logger);
+            self.sweep(Signal::KILL, helpers);
         }
     }
 
-    /// As PID 1 this includes the logger; elsewhere the logger is left out.
-    fn sweep(&self, signal: Signal, logger: Option<Pid>) {
+    fn sweep(&mut self, signal: Signal, helpers: &[Pid]) {
         if sys::process::is_init() {
             kill::signal_everyone(signal).ok();
             return;
@@ -64,10 +66,7 @@ impl Processes {
         for run in self.runs.living() {
             kill::signal_group(run.pid.led_group(), signal).ok();
         }
-        let own = sys::process::id();
-        for pid in procfs::descendants(own).into_iter().filter(|pid| Some(*pid) != logger) {
-            kill::signal_exactly(pid, signal, |pid| procfs::is_descendant(pid, own)).ok();
-        }
+        self.orders.push(Order::Descendants { signal, spared: helpers.to_vec() });
     }
 }
 
@@ -94,29 +93,33 @@ fn signal_groups(run: &Run, signal: Signal) -> Result<(), Errno> {
 }
 
 /// Signals the leftover processes of a run; `None` if there are none.
-fn signal_leftovers(run: &Run, signal: Signal, liveness: &PidLiveness) -> Option<Result<(), Errno>> {
-    let results = run.leaders().filter_map(|leader| signal_left_by(leader, signal, liveness));
+fn signal_leftovers(
+    run: &Run,
+    signal: Signal,
+    liveness: &PidLiveness,
+    orders: &mut Vec<Order>,
+) -> Option<Result<(), Errno>> {
+    let results = run.leaders().filter_map(|leader| signal_left_by(leader, signal, liveness, orders));
     results.reduce(Result::and)
 }
 
 /// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are
 /// any. `None` if there are none.
-fn signal_left_by(leader: Pid, signal: Signal, liveness: &PidLiveness) -> Option<Result<(), Errno>> {
+fn signal_left_by(
+    leader: Pid,
+    signal: Signal,
+    liveness: &PidLiveness,
+    orders: &mut Vec<Order>,
+) -> Option<Result<(), Errno>> {
     if !liveness.is_in_use(leader) {
         return None;
     }
     // The id is in use: if by a group, it is the group of the reaped process.
-    let mut result = match kill::signal_group(leader.led_group(), signal) {
+    let result = match kill::signal_group(leader.led_group(), signal) {
         Err(Errno::ESRCH) => Ok(()),
         other => other,
     };
-    // /proc has the processes that have left the group but not the session.
-    for pid in procfs::session_members_outside_group(leader) {
-        let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_outside_group_of(leader));
-        let sent = kill::signal_exactly(pid, signal, is_stray);
-        if sent != Err(Errno::ESRCH) {
-            result = result.and(sent);
-        }
-    }
+    // Some processes may have left the group but not the session.
+    orders.push(Order::Session { leader, signal });
     Some(result)
 }

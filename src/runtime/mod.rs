@@ -3,8 +3,8 @@
 //! It does not decide anything about services. Only `Runtime::wait` waits, and nothing else may take long: the work of each
 //! turn is bounded.
 //!
-//! Start reading at [`run`], then `Runtime::turn` for the order of a turn and `Runtime::perform` for the actions. `runs` has
-//! the data of processes. Each part of the loop that owns state is a `Subsystem`.
+//! Start reading at [`run`], then in `event_loop` at `Runtime::turn` for the order of a turn and `Runtime::perform` for the
+//! actions. `runs` has the data of processes. Each part of the loop that owns state is a `Subsystem`.
 
 mod by_instance;
 mod child_pipes;
@@ -13,9 +13,12 @@ mod config_loader;
 mod control;
 mod deaths;
 mod ending;
+mod event_loop;
 mod fd_store;
 mod foreground;
+mod helpers;
 mod inherited_fds;
+mod inspector;
 mod ipc;
 mod journal;
 mod json;
@@ -23,6 +26,7 @@ mod kills;
 mod logging;
 mod notify;
 mod oom;
+mod order;
 mod probe;
 mod process_factory;
 mod processes;
@@ -40,48 +44,14 @@ mod token;
 mod turn;
 mod wording;
 
-use std::os::fd::AsFd as _;
 use std::rc::Rc;
-use std::time::Duration;
-
-use nix::errno::Errno;
 
 use crate::model::exit_code::OS_ERROR;
-use crate::model::plan::Input;
-use crate::model::{InstanceId, Pid, Plan, RunId, Signal, errno};
-use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
-use crate::sys::wait::WaitOptions;
-use crate::sys::{self, ChildEvent, DispositionReset, Poller, SignalQueue, SpawnMode, StringList, signals};
-use close_queue::CloseQueue;
-use config_loader::ConfigLoader;
+use crate::model::{Plan, Signal};
+use crate::sys::{DispositionReset, StringList, process, signals};
 pub use config_loader::LoadConfig;
-use control::Server;
-use control::snapshot::Sources;
-use deaths::Reaped;
-use ipc::Channels;
-use journal::Journal;
-use logging::Logging;
-use notify::Notify;
-use probe::Probes;
-use process_factory::ProcessFactory;
-use processes::Processes;
-use resources::Resources;
-use runs::RunSpec;
-use signal_source::{OnHangup, SignalSource};
-use start::Start;
-use subsystem::{Context, Subsystem};
-use token::Token;
-use turn::{Inputs, Part, Turn};
-
-/// The number of actions in one turn, so that new events are not delayed.
-const MAX_ACTIONS_PER_TURN: u32 = 64;
-/// The number of children reaped in one turn, so that other events are not delayed.
-const MAX_DEATHS_PER_TURN: u32 = 256;
-/// While more actions than this are pending for each instance, notify messages stay in the kernel, even those of processes
-/// that have exited.
-const MAX_PENDING_ACTIONS_AT_DEATH: usize = 64;
-/// A loop that waits this long is idle.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+use event_loop::Runtime;
+use signal_source::OnHangup;
 
 /// Runs the services until the shutdown is complete, and returns the exit code.
 ///
@@ -90,409 +60,19 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::block_all(DispositionReset::All);
-    sys::process::set_cloexec_on_inherited_fds();
+    process::set_cloexec_on_inherited_fds();
     let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
     let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config, on_hangup) {
         Ok(mut runtime) => {
             let outcome = runtime.run();
-            let (server, context, sources) = runtime.server();
-            server.close(&context, sources);
-            runtime.resources.sockets.close();
-            runtime.logging.finish(runtime.journal.counts().shutdown_started_at);
+            runtime.end();
             outcome
         }
-        Err(Refused { operation, errno }) => {
-            let reason = format!("cannot {operation}: {}", errno::words(errno));
-            ending::report(&plan, &reason);
+        Err(refused) => {
+            ending::report(&plan, &refused.to_string());
             return OS_ERROR;
         }
     };
     ending::log(&plan, &outcome);
     outcome.code
-}
-
-/// An operation that keepalive needs has failed.
-struct Refused {
-    operation: &'static str,
-    errno: Errno,
-}
-
-fn refused(operation: &'static str) -> impl Fn(Errno) -> Refused {
-    move |errno| Refused { operation, errno }
-}
-
-struct Runtime {
-    plan: Rc<Plan>,
-    supervisor: Supervisor,
-    processes: Processes,
-    resources: Resources,
-    logging: Logging,
-    config_loader: ConfigLoader,
-    close_queue: CloseQueue,
-    journal: Journal,
-    server: Server,
-    notify: Notify,
-    probes: Probes,
-    channels: Channels,
-    inputs: Inputs,
-    turn: Turn,
-}
-
-impl Runtime {
-    fn new(
-        plan: Rc<Plan>,
-        environment: StringList,
-        load_config: LoadConfig,
-        on_hangup: OnHangup,
-    ) -> Result<Self, Refused> {
-        if !sys::process::is_init() {
-            sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
-        }
-        let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
-        let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
-        poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
-        let spawn_mode = if sys::spawn::mounts_can_hang() { SpawnMode::Fork } else { SpawnMode::Vfork };
-        let factory = ProcessFactory::new(environment, spawn_mode).map_err(refused("open /dev/null"))?;
-        let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
-        let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
-        let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;
-        let now = sys::now();
-        let logging = Logging::new(Rc::clone(&plan), &poller);
-        let resources = Resources::new(&plan);
-        Ok(Self {
-            supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
-            server: Server::new(&plan.control, plan.http, &poller),
-            plan,
-            processes,
-            resources,
-            logging,
-            config_loader: ConfigLoader::new(load_config),
-            close_queue: CloseQueue::default(),
-            journal: Journal::new(now),
-            notify: Notify::default(),
-            probes: Probes::default(),
-            channels: Channels::default(),
-            inputs: Inputs { poller, signals: SignalSource::new(queue, on_hangup) },
-            turn: Turn { now, budget: 0, until: None, outcome: None, is_settled: false },
-        })
-    }
-
-    fn run(&mut self) -> Outcome {
-        let instances = self.plan.instances();
-        let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
-        let services = text::Counted(services as u64, "service", "services");
-        let instances = text::Counted(instances.into(), "instance", "instances");
-        log::info!("version {version}, pid {pid}: {services}, {instances}");
-        self.send_event(Event::Boot);
-        loop {
-            self.turn.budget = MAX_ACTIONS_PER_TURN;
-            self.act();
-            if let Some(outcome) = self.turn.outcome.take() {
-                return outcome;
-            }
-            self.turn();
-        }
-    }
-
-    /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.
-    ///
-    /// The order matters: the success of an execve comes before the reports of the program, and the reports of a process are
-    /// read before it is reaped.
-    fn turn(&mut self) {
-        self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
-        let timeout = self.timeout();
-        if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
-            self.turn.is_settled = true;
-            sys::memory::release_code_pages();
-        }
-        self.wait(timeout);
-        self.journal.counts_mut().turns += 1;
-        for part in [Part::Processes, Part::Notify, Part::FdStore, Part::Channels] {
-            self.take_turn(part);
-        }
-        if self.has_capacity() {
-            let events = self.inputs.signals.read(&mut self.processes.schedule);
-            self.dispatch_all(events);
-        }
-        self.reap();
-        self.take_turn(Part::Logging);
-        self.journal.publish_coalesced(self.turn.now);
-        for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue] {
-            self.take_turn(part);
-        }
-        self.notify.update_interest(&self.inputs.poller);
-        self.dispatch(Event::Tick);
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
-            return Some(Duration::ZERO);
-        }
-        let others = [self.turn.until, self.journal.due()];
-        let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
-        due.map(|due| due.since(sys::now()))
-    }
-
-    fn subsystems(&self) -> [&dyn Subsystem; 9] {
-        let Self { processes, notify, resources, channels, logging, server, probes, config_loader, .. } = self;
-        [processes, notify, &resources.fds, channels, logging, server, probes, config_loader, &self.close_queue]
-    }
-
-    /// The only place that waits. Passes each token that is ready to its subsystem.
-    fn wait(&mut self, timeout: Option<Duration>) {
-        self.logging.watch_for_room(&self.inputs.poller);
-        self.notify.begin_turn();
-        self.inputs.signals.begin_turn();
-        let ready = self.inputs.poller.wait(timeout).unwrap_or_default();
-        for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
-            match token {
-                Token::Signals => self.inputs.signals.on_ready(),
-                Token::ExecResult(_) | Token::MainPidExited(_) => self.processes.on_ready(token),
-                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
-                Token::Notify => self.notify.on_ready(token),
-                Token::StoredFd(_) => self.resources.fds.on_ready(token),
-                Token::Probe(_) => self.probes.on_ready(token),
-                Token::Channel(_) => self.channels.on_ready(token),
-                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
-            }
-        }
-        self.turn.now = sys::now();
-    }
-
-    fn take_turn(&mut self, part: Part) {
-        let Self { plan, supervisor, journal, processes, resources, logging, notify, probes, channels, .. } = self;
-        let (server, close_queue, poller) = (&mut self.server, &mut self.close_queue, &self.inputs.poller);
-        let mut context = Context { now: self.turn.now, plan, poller, journal, supervisor };
-        let events = match part {
-            Part::Processes => processes.turn(&mut context, ()),
-            Part::Notify => notify.turn(&mut context, (processes, &mut resources.fds)),
-            Part::FdStore => resources.fds.turn(&mut context, ()),
-            Part::Channels => channels.turn(&mut context, ()),
-            Part::Logging => logging.turn(&mut context, ()),
-            Part::Server => server.turn(&mut context, Sources { logging, notify, channels }),
-            Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging)),
-            Part::ConfigLoader => self.config_loader.turn(&mut context, ()),
-            Part::CloseQueue => close_queue.turn(&mut context, ()),
-        };
-        self.dispatch_all(events);
-    }
-
-    fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
-        let Self { plan, supervisor, journal, logging, notify, channels, server, inputs, .. } = self;
-        let context = Context { now: self.turn.now, plan, poller: &inputs.poller, journal, supervisor };
-        (server, context, Sources { logging, notify, channels })
-    }
-
-    /// Whether the supervisor can take events that cause many actions.
-    fn has_capacity(&self) -> bool {
-        subsystem::has_capacity(&self.supervisor)
-    }
-
-    /// Finds and reaps children that have exited, at most [`MAX_DEATHS_PER_TURN`].
-    fn reap(&mut self) {
-        if let Some(child) = self.processes.peek_named() {
-            self.on_child_event(child);
-        }
-        if !self.processes.is_scan_due(self.turn.now) {
-            return;
-        }
-        for _ in 0..MAX_DEATHS_PER_TURN {
-            let event = self.processes.peek(self.turn.now);
-            self.on_child_event(event);
-            if matches!(event, ChildEvent::Nothing | ChildEvent::NoChildren) {
-                return self.end_scan(event);
-            }
-        }
-    }
-
-    /// No further child has exited, or there are no children.
-    fn end_scan(&mut self, last: ChildEvent) {
-        let ended = self.processes.take_ended();
-        self.dispatch_all(ended);
-        if last == ChildEvent::NoChildren {
-            self.dispatch(Event::NoChildren);
-        } else {
-            self.processes.sweep_again(self.logging.pid());
-        }
-    }
-
-    fn on_child_event(&mut self, event: ChildEvent) {
-        match event {
-            ChildEvent::Dead(pid) => self.on_dead(pid),
-            ChildEvent::Stopped(pid, signal) => {
-                if self.processes.on_stopped(pid, signal) {
-                    self.inputs.signals.on_continued();
-                }
-            }
-            ChildEvent::Nothing | ChildEvent::NoChildren => {}
-        }
-    }
-
-    /// A child has exited and has not been reaped. Its notify messages are read first, while its pid identifies it.
-    fn on_dead(&mut self, pid: Pid) {
-        if subsystem::has_backlog_below(&self.supervisor, MAX_PENDING_ACTIONS_AT_DEATH) {
-            let events = self.notify.read(
-                self.turn.now,
-                &mut notify::NotifyContext {
-                    processes: &mut self.processes,
-                    fds: &mut self.resources.fds,
-                    poller: &self.inputs.poller,
-                },
-            );
-            self.dispatch_all(events);
-        }
-        let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
-            Some(run) => self.processes.reap_main(run, &self.inputs.poller),
-            None => self.reap_other(pid),
-        };
-        self.dispatch_all(events);
-    }
-
-    /// Reaps a child that is no main process: a helper of a subsystem, a former main process, or an orphan.
-    fn reap_other(&mut self, pid: Pid) -> Vec<Event> {
-        if let Some(events) = self.config_loader.on_dead(pid, &self.plan, self.turn.now) {
-            return events;
-        }
-        if self.close_queue.on_dead(pid) {
-            return Vec::new();
-        }
-        if let Some(events) = self.probes.on_helper_dead(pid, &self.inputs.poller, self.turn.now) {
-            return events;
-        }
-        match self.processes.reap_other(pid, &self.inputs.poller) {
-            Reaped::Orphan => {
-                self.journal.on_orphan_reaped();
-                log::debug!("reaped orphaned process {pid}, {} in total", self.journal.counts().orphans);
-                Vec::new()
-            }
-            Reaped::Former(event) => event.into_iter().collect(),
-        }
-    }
-
-    /// Sends the supervisor an event, and performs the actions that follow.
-    fn dispatch(&mut self, event: Event) {
-        self.send_event(event);
-        self.act();
-    }
-
-    fn dispatch_all(&mut self, events: Vec<Event>) {
-        events.into_iter().for_each(|event| self.dispatch(event));
-    }
-
-    /// Sends the supervisor an event that answers the action that [`Self::act`] is performing.
-    fn send_event(&mut self, event: Event) {
-        if let Event::Executed { run } = event
-            && let Some(run) = self.processes.runs.get(run)
-        {
-            self.journal.on_executed(run.spec.instance, self.turn.now);
-        }
-        self.supervisor.handle(self.turn.now, event);
-    }
-
-    /// Performs the pending actions, within the budget of this turn.
-    fn act(&mut self) {
-        while self.turn.budget > 0 && self.turn.outcome.is_none() {
-            match self.supervisor.poll() {
-                Step::Wait { until } => {
-                    self.turn.until = until;
-                    return;
-                }
-                Step::Do(action) => {
-                    self.turn.budget -= 1;
-                    self.perform(action);
-                }
-            }
-        }
-    }
-
-    /// The only place that matches on actions.
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::Spawn { run, instance, restarts, definition } => {
-                self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
-            }
-            Action::StartProbe { run } => self.start_probe(run),
-            Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),
-            Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
-            Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
-            Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
-            Action::SignalAll { signal } => self.signal_all(signal),
-            Action::LoadConfig { id } => {
-                if let Some(failed) = self.config_loader.load(id, self.turn.now) {
-                    self.send_event(failed);
-                }
-            }
-            Action::WithdrawConfigLoad { id } => self.config_loader.withdraw(id),
-            Action::CancelConfigLoad => self.config_loader.cancel(),
-            Action::ApplyConfig(plan) => self.apply_config(&plan),
-            Action::ReleaseInstance { instance } => self.release_instance(instance),
-            Action::RemoveInstance { instance } => {
-                self.logging.forget(instance);
-                self.notify.forget(instance);
-            }
-            Action::ReleaseService { service } => {
-                self.resources.states.forget(service);
-                self.channels.forget(service);
-            }
-            Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
-            Action::WriteJournal(entry) => self.journal.record(&self.plan, entry),
-            Action::Reply { id, result } => {
-                let (server, context, sources) = self.server();
-                server.reply(id, result, &context, sources);
-            }
-            Action::Exit(outcome) => self.turn.outcome = Some(outcome),
-        }
-    }
-
-    fn spawn(&mut self, run: RunId, spec: RunSpec) {
-        let start = Start {
-            processes: &mut self.processes,
-            resources: &mut self.resources,
-            logging: &mut self.logging,
-            notify: &mut self.notify,
-            probes: &mut self.probes,
-            channels: &mut self.channels,
-            poller: &self.inputs.poller,
-        };
-        let events = start.start(run, spec);
-        self.turn.now = sys::now();
-        events.into_iter().for_each(|event| self.send_event(event));
-    }
-
-    fn start_probe(&mut self, run: RunId) {
-        if let Some(run) = self.processes.runs.get(run) {
-            self.probes.start(run.id, run.spec.clone(), self.turn.now);
-        }
-    }
-
-    /// The main process of a run has exited.
-    fn release_run(&mut self, run: RunId, instance: InstanceId) {
-        self.probes.stop(run, &self.inputs.poller);
-        self.channels.on_ended(run, &self.inputs.poller);
-        self.logging.on_ended(instance);
-        self.notify.on_ended(run, instance);
-        self.resources.release_sockets(&self.plan, &self.processes.runs);
-    }
-
-    fn release_instance(&mut self, id: InstanceId) {
-        self.resources.sockets.release_instance(id);
-        self.resources.fds.forget(id, &self.inputs.poller);
-    }
-
-    fn apply_config(&mut self, plan: &Rc<Plan>) {
-        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.apply_config(plan, &self.inputs.poller);
-        self.resources.sockets.apply_config(plan);
-        self.resources.release_sockets(plan, &self.processes.runs);
-        config_loader::warn_about_fixed_keys(&before, plan);
-    }
-
-    fn signal_all(&mut self, signal: Signal) {
-        if signal == Signal::KILL && sys::process::is_init() {
-            self.logging.on_kill_all();
-        }
-        if !self.processes.signal_all(signal, self.logging.pid()) {
-            self.send_event(Event::NoChildren);
-        }
-    }
 }

@@ -12,16 +12,19 @@ use super::runs::RunSpec;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{Pid, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
-use crate::sys::{self, ChildSignals, ExecResult, OpenFile, Session, SpawnMode, SpawnOptions, Spawner, StringList};
+use crate::sys::{
+    self, ChildSignals, OpenFile, PendingExec, Session, SpawnOptions, Spawner, StoredDescriptors, StringList,
+};
 
 /// Creates processes, and reuses its buffers from one to the next.
 pub(super) struct ProcessFactory {
     environment: StringList,
     null: OwnedFd,
-    spawn_mode: SpawnMode,
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
+    /// The helper processes that run.
+    helpers: Vec<(Pid, PendingExec)>,
     buffers: Buffers,
 }
 
@@ -56,14 +59,14 @@ impl ProcessFactory {
     ///
     /// # Errors
     /// The errno of opening /dev/null.
-    pub(super) fn new(environment: StringList, spawn_mode: SpawnMode) -> Result<Self, Errno> {
+    pub(super) fn new(environment: StringList) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !NOT_INHERITED.contains(&name_of(variable)));
         Ok(Self {
             environment: passed_on.collect(),
             null: open_null()?,
-            spawn_mode,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
+            helpers: Vec::new(),
             buffers: Buffers {
                 argv: StringList::new(),
                 env: StringList::new(),
@@ -83,7 +86,7 @@ impl ProcessFactory {
         spec: &RunSpec,
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
-    ) -> Result<(Pid, ExecResult), Errno> {
+    ) -> Result<(Pid, PendingExec), Errno> {
         let RunSpec { instance, definition: service, .. } = spec;
         let (number, process) = (instance.number, &service.process);
         let layout = inherited_fds.layout(service);
@@ -110,14 +113,20 @@ impl ProcessFactory {
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
             descriptors: &layout.descriptors,
+            stored: inherited_fds.stored_socket.filter(|_| layout.stored.1 > 0).map(|socket| StoredDescriptors {
+                socket,
+                first: layout.stored.0,
+                count: layout.stored.1,
+            }),
             file,
             death_signal: (!self.is_init).then_some(service.stop.signal),
             ..self.buffers.options(process, null)
         };
-        self.spawner.spawn(&setup, self.spawn_mode)
+        self.spawner.spawn(&setup)
     }
 
-    /// Creates a helper process of a run: `command`, with the settings of the service and without output.
+    /// Creates a helper process of a run: `command`, with the settings of the service and without output. When it has been
+    /// reaped, [`Self::on_helper_reaped`] must be called.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -126,14 +135,29 @@ impl ProcessFactory {
         spec: &RunSpec,
         command: &[Template],
         logging: &Logging,
-    ) -> Result<(Pid, ExecResult), Errno> {
+    ) -> Result<Pid, Errno> {
         self.buffers.env.clear();
         self.fill(spec, command, logging);
         let setup = SpawnOptions {
             death_signal: (!self.is_init).then_some(Signal::KILL),
             ..self.buffers.options(&spec.definition.process, self.null.as_fd())
         };
-        self.spawner.spawn(&setup, self.spawn_mode)
+        let (pid, exec) = self.spawner.spawn(&setup)?;
+        self.helpers.push((pid, exec));
+        Ok(pid)
+    }
+
+    /// A helper process has been reaped.
+    pub(super) fn on_helper_reaped(&mut self, pid: Pid) {
+        for (_, mut exec) in self.helpers.extract_if(.., |(helper, _)| *helper == pid) {
+            exec.on_reaped();
+            self.spawner.reclaim(exec);
+        }
+    }
+
+    /// As [`Spawner::reclaim`].
+    pub(super) fn reclaim(&mut self, pending: PendingExec) {
+        self.spawner.reclaim(pending);
     }
 
     /// Fills the buffers. `env` may have variables already.
@@ -190,6 +214,7 @@ impl Buffers {
             session: Session::NewSession,
             stdio: [Some(null); 3],
             descriptors: &[],
+            stored: None,
             file: None,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
@@ -199,6 +224,7 @@ impl Buffers {
             no_new_privs: process.no_new_privs,
             death_signal: None,
             signals: ChildSignals::Default,
+            reports_exec: true,
         }
     }
 }

@@ -3,11 +3,10 @@
 //! [`Runs`] knows which process belongs to which run, [`ProcessFactory`] creates processes. `kills` sends signals, `deaths`
 //! handles exits.
 
-use std::os::fd::AsFd as _;
-
 use nix::errno::Errno;
 
 use super::oom::OomCounter;
+use super::order::Order;
 use super::process_factory::ProcessFactory;
 use super::reap_scheduler::ReapScheduler;
 use super::runs::{RunSpec, Runs};
@@ -16,7 +15,7 @@ use super::token::Token;
 use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
 use crate::supervisor::Event;
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{self, ChildEvent, ExecResult, PidLiveness, Poller};
+use crate::sys::{ChildEvent, ExecResult, PendingExec, PidLiveness, Poller};
 
 /// The processes of all services.
 pub(super) struct Processes {
@@ -28,6 +27,8 @@ pub(super) struct Processes {
     wait_options: WaitOptions,
     /// The signal that was sent to all processes. SIGKILL is repeated for processes that are forked later.
     pub(super) sweeping: Option<Signal>,
+    /// Signals that an inspector sends.
+    pub(super) orders: Vec<Order>,
     /// The tokens that are ready in this turn.
     ready: Vec<Token>,
 }
@@ -69,6 +70,7 @@ impl Processes {
             oom: OomCounter::new(),
             wait_options,
             sweeping: None,
+            orders: Vec::new(),
             ready: Vec::new(),
         })
     }
@@ -79,37 +81,43 @@ impl Processes {
         ended.map(|run| Event::LeftoversGone { run })
     }
 
-    /// Handles the result of an execve; `None` if it is pending.
-    pub(super) fn on_progress(&mut self, run: RunId, progress: ExecResult, poller: &Poller) -> Option<Event> {
-        match progress {
-            ExecResult::Executed => Some(Event::Executed { run }),
-            ExecResult::Failed(failure) => Some(Event::ExecFailed { run, failure }),
-            ExecResult::Pending(pipe) => {
-                if poller.add(pipe.as_fd(), Token::ExecResult(run)).is_err() {
-                    // Without a watch the result is never reported. If the execve fails, the process exits anyway.
-                    return Some(Event::Executed { run });
-                }
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.exec_result = Some(pipe);
-                }
-                None
-            }
-        }
+    /// Waits for the result of the execve of a run.
+    pub(super) fn watch_exec(&mut self, run: RunId, pending: PendingExec, poller: &Poller) -> Option<Event> {
+        let is_watched = pending.pipe().is_some_and(|pipe| poller.add(pipe, Token::ExecResult(run)).is_ok());
+        self.runs.get_mut(run)?.exec = Some(pending);
+        // Without a watch the result is never reported. If the execve fails, the process exits anyway.
+        (!is_watched).then_some(Event::Executed { run })
     }
 
     /// Reads the result of the execve of a run, if it is pending.
     pub(super) fn poll_exec_result(&mut self, run: RunId, poller: &Poller) -> Option<Event> {
-        let pipe = self.runs.get(run)?.exec_result.as_ref()?;
-        let progress = sys::spawn::poll_exec_result(pipe.as_fd())?;
-        self.drop_exec_result(run, poller);
-        self.on_progress(run, progress, poller)
+        let pending = self.runs.get_mut(run)?.exec.as_mut()?;
+        match pending.poll()? {
+            ExecResult::Executed => {
+                self.end_exec(run, poller);
+                Some(Event::Executed { run })
+            }
+            ExecResult::Failed(failure) => {
+                // The child needs its memory until it has exited.
+                pending.pipe().map(|pipe| poller.remove(pipe));
+                Some(Event::ExecFailed { run, failure })
+            }
+        }
     }
 
-    /// Stops waiting for the result of the execve.
-    pub(super) fn drop_exec_result(&mut self, run: RunId, poller: &Poller) {
-        if let Some(pipe) = self.runs.get_mut(run).and_then(|run| run.exec_result.take()) {
+    /// The main process of a run has been reaped.
+    pub(super) fn on_reaped(&mut self, run: RunId, poller: &Poller) {
+        if let Some(pending) = self.runs.get_mut(run).and_then(|run| run.exec.as_mut()) {
+            pending.on_reaped();
+            self.end_exec(run, poller);
+        }
+    }
+
+    fn end_exec(&mut self, run: RunId, poller: &Poller) {
+        if let Some(pending) = self.runs.get_mut(run).and_then(|run| run.exec.take()) {
             // If a child has it open, closing it would not remove it from the epoll set.
-            poller.remove(pipe.as_fd()).ok();
+            pending.pipe().map(|pipe| poller.remove(pipe));
+            self.factory.reclaim(pending);
         }
     }
 

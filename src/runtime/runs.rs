@@ -10,7 +10,7 @@ use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
 use crate::model::{ExitStatus, InstanceId, Pid, RunId};
-use crate::sys::{PidLiveness, Poller, kill, procfs};
+use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd};
 
 /// All runs.
 #[derive(Debug, Default)]
@@ -29,6 +29,16 @@ pub(super) struct RunSpec {
     pub(super) definition: Rc<Service>,
 }
 
+/// The run that a process belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Membership {
+    Run(RunId),
+    /// It belongs to no run.
+    None,
+    /// The kernel does not tell, or there is no such process any more.
+    Unknown,
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) id: RunId,
@@ -43,14 +53,12 @@ pub(super) struct Run {
     /// The exit status of a later main process, after a former one has become the main process again; see
     /// [`Superseded::may_be_adopted`].
     status: Option<ExitStatus>,
-    /// The pidfd of a main process that may not be a child of keepalive.
-    pidfd: Option<OwnedFd>,
-    /// The pipe on which the process reports the result of its execve, while that is pending.
-    pub(super) exec_result: Option<OwnedFd>,
+    /// The execve of the main process, until it has succeeded or the process has been reaped.
+    pub(super) exec: Option<PendingExec>,
 }
 
 /// A former main process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Superseded {
     pid: Pid,
     identity: Identity,
@@ -61,12 +69,12 @@ struct Superseded {
 
 /// How to notice that the pid of a main process belongs to another process now. While the process group or session that it
 /// has led has members, the pid is not reused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Identity {
     /// It is a child that has not been reaped: its pid cannot be reused.
     Child,
-    /// It may not be a child: its parent can reap it at any time. The start time in clock ticks since boot, if known.
-    Started(Option<u64>),
+    /// It may not be a child: its parent can reap it at any time. Its pidfd, if the kernel has them.
+    Reported(Option<OwnedFd>),
     /// It has been reaped: another process that has its pid is a new one.
     Reaped,
     /// Its pid has been reused.
@@ -92,8 +100,7 @@ impl Runs {
             is_lingering: false,
             superseded: Vec::new(),
             status: None,
-            pidfd: None,
-            exec_result: None,
+            exec: None,
         };
         self.runs.insert(id, run);
         ended
@@ -161,21 +168,27 @@ impl Runs {
         self.of_pid(pid).filter(|run| run.pid == pid && !run.is_lingering)
     }
 
-    /// The run that `pid` belongs to, as a main process, by its session, or as a descendant.
-    pub(super) fn owner_of(&self, pid: Pid) -> Option<&Run> {
+    /// The run that `pid` belongs to, as a main process, by its session or process group, or as a descendant.
+    pub(super) fn membership(&self, pid: Pid) -> Membership {
         let living = |pid: Pid| self.of_pid(pid).filter(|run| !run.is_lingering);
         let mut next = pid;
         for _ in 0..MAX_TREE_DEPTH {
-            if let Some(run) = living(next) {
-                return Some(run);
+            let leaders = pidfd::session_and_group_of(next).into_iter().flatten();
+            if let Some(run) = std::iter::once(next).chain(leaders).find_map(living) {
+                return Membership::Run(run.id);
             }
-            let stat = procfs::stat(next)?;
-            if let Some(run) = Pid::new(stat.session).and_then(living) {
-                return Some(run);
-            }
-            next = Pid::new(stat.ppid)?;
+            next = match pidfd::parent_of(next) {
+                Ok(Some(parent)) => parent,
+                Ok(None) => return Membership::None,
+                Err(_) => return Membership::Unknown,
+            };
         }
-        None
+        Membership::Unknown
+    }
+
+    /// A run, living or lingering.
+    pub(super) fn of_id(&self, run: RunId) -> Option<&Run> {
+        self.runs.get(&run)
     }
 
     /// The main process has been reaped. If there are leftover processes, the run lingers; if not, it is removed. Returns
@@ -225,17 +238,20 @@ impl Runs {
     ) {
         let Some(run) = self.runs.get_mut(&run) else { return };
         run.unwatch(poller);
-        let known = run.superseded.iter().find(|superseded| superseded.pid == pid && !superseded.is_reused());
-        let identity = known.map_or_else(|| Identity::Started(start_of(pid)), |superseded| superseded.identity);
-        run.superseded.push(Superseded { pid: run.pid, identity: run.identity, may_be_adopted: false });
+        let known = run.superseded.iter().position(|superseded| superseded.pid == pid && !superseded.is_reused());
+        let known = known.map(|position| run.superseded.remove(position).identity);
+        let identity = match known {
+            Some(identity @ (Identity::Child | Identity::Reaped | Identity::Reused)) => identity,
+            Some(Identity::Reported(_)) | None => Identity::Reported(pidfd),
+        };
+        let identity = std::mem::replace(&mut run.identity, identity);
         run.superseded.retain(|superseded| superseded.pid != pid);
-        (run.pid, run.identity) = (pid, identity);
+        run.superseded.push(Superseded { pid: run.pid, identity, may_be_adopted: false });
+        run.pid = pid;
         self.by_pid.insert(pid, run.id);
         run.prune(liveness, &mut self.by_pid);
-        if let Some(pidfd) = pidfd
-            && poller.add(&pidfd, Token::MainPidExited(run.id)).is_ok()
-        {
-            run.pidfd = Some(pidfd);
+        if let Identity::Reported(Some(pidfd)) = &run.identity {
+            poller.add(pidfd, Token::MainPidExited(run.id)).ok();
         }
     }
 }
@@ -269,7 +285,7 @@ impl Run {
     }
 
     /// The main process has been reaped.
-    pub(super) const fn on_main_reaped(&mut self) {
+    pub(super) fn on_main_reaped(&mut self) {
         self.identity = Identity::Reaped;
     }
 
@@ -290,8 +306,8 @@ impl Run {
 
     /// Stops watching the main process.
     pub(super) fn unwatch(&mut self, poller: &Poller) {
-        if let Some(pidfd) = self.pidfd.take() {
-            poller.remove(&pidfd).ok();
+        if let Identity::Reported(Some(pidfd)) = &self.identity {
+            poller.remove(pidfd).ok();
         }
     }
 
@@ -332,17 +348,13 @@ impl Superseded {
 }
 
 impl Identity {
-    fn is_reused(self, pid: Pid) -> bool {
+    fn is_reused(&self, pid: Pid) -> bool {
         match self {
-            Self::Child => false,
-            Self::Started(start) => start.is_some() && start_of(pid).is_some_and(|now| Some(now) != start),
+            Self::Child | Self::Reported(None) => false,
+            // While it is a zombie, its pid is not reused.
+            Self::Reported(Some(pidfd)) => kill::is_reaped(pidfd) && kill::exists(pid),
             Self::Reaped => kill::exists(pid),
             Self::Reused => true,
         }
     }
-}
-
-/// When a process was started, in clock ticks since boot.
-fn start_of(pid: Pid) -> Option<u64> {
-    procfs::stat(pid).map(|stat| stat.start)
 }

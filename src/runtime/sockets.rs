@@ -12,17 +12,13 @@
 //! have exited.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
-use crate::model::{InstanceId, Mono, ServiceIndex, StartFailure, StartStep};
+use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
 use crate::sys::listen::{self, SocketFile};
-use crate::sys::{self, port_owner, process};
-
-/// The period that the budget of [`port_owner::port_owner`] applies to.
-const LOOKUP_BUDGET_INTERVAL: Duration = Duration::from_secs(1);
+use crate::sys::process;
 
 /// The sockets of all services.
 #[derive(Debug, Default)]
@@ -30,10 +26,8 @@ pub(super) struct Sockets {
     sockets: Vec<BoundSocket>,
     /// There may be sockets that the plan does not use any more, for older processes.
     has_old_sockets: bool,
-    /// When the lookup budget was last renewed.
-    last_lookup: Mono,
-    /// The rest of the lookup budget.
-    budget: usize,
+    /// Addresses that other processes use.
+    in_use: Vec<Address>,
 }
 
 #[derive(Debug)]
@@ -92,7 +86,7 @@ impl Sockets {
                 Ok(bound) => found.push(bound),
                 Err(errno) => {
                     if errno == Errno::EADDRINUSE {
-                        self.log_port_owner(&listen.address);
+                        self.note_in_use(&listen.address);
                     }
                     return Err(StartFailure { step: StartStep::Listen(position), errno });
                 }
@@ -173,30 +167,20 @@ impl Sockets {
         }
     }
 
-    /// Logs which process uses the address. The lookups are limited by a budget, because a thousand instances may fail at
-    /// once.
-    fn log_port_owner(&mut self, address: &Address) {
-        let now = sys::now();
-        if now.since(self.last_lookup) >= LOOKUP_BUDGET_INTERVAL {
-            (self.last_lookup, self.budget) = (now, port_owner::MAX_LOOKUPS_PER_SECOND);
-        }
+    /// Notes that it is to be logged which process uses the address.
+    fn note_in_use(&mut self, address: &Address) {
         if self.sockets.iter().any(|bound| is_same_address(&bound.address, address)) {
             log::error!(
                 "{address} is in use by processes that were started with a different `nonblocking`: stop them first"
             );
-            return;
+        } else if !self.in_use.contains(address) {
+            self.in_use.push(address.clone());
         }
-        match port_owner::port_owner(address, &mut self.budget) {
-            Some((pid, _)) if pid == process::id() => {
-                log::error!("{address} is in use by keepalive itself (`http` or `control`)");
-            }
-            Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
-            None if self.budget == 0 => {}
-            None => {
-                let hint = "a process of another container, a closing connection, or a file that is not a socket";
-                log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
-            }
-        }
+    }
+
+    /// The addresses that other processes use, since the last call.
+    pub(super) fn take_in_use(&mut self) -> Vec<Address> {
+        std::mem::take(&mut self.in_use)
     }
 
     /// Applies a new plan: binds new sockets and keeps the others. Sockets that it does not use are closed by

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
-use super::child_pipes::ChildPipes;
+use super::child_pipes::{ChildPipes, KeptEnds};
 use super::inherited_fds::InheritedFds;
 use super::ipc::Channels;
 use super::logging::Logging;
@@ -12,9 +12,9 @@ use super::processes::Processes;
 use super::resources::Resources;
 use super::runs::RunSpec;
 use super::state::MemoryUse;
-use crate::model::{Pid, RunId, StartFailure, StartStep};
+use crate::model::{Mono, Pid, RunId, StartFailure, StartStep};
 use crate::supervisor::Event;
-use crate::sys::{ExecResult, Poller};
+use crate::sys::{PendingExec, Poller};
 
 /// The subsystems that take part in a start.
 pub(super) struct Start<'a> {
@@ -25,25 +25,30 @@ pub(super) struct Start<'a> {
     pub(super) probes: &'a mut Probes,
     pub(super) channels: &'a mut Channels,
     pub(super) poller: &'a Poller,
+    pub(super) now: Mono,
 }
 
 /// A process that has been created.
 struct Spawned {
     pid: Pid,
-    progress: ExecResult,
+    pending: PendingExec,
     pipes: ChildPipes,
 }
 
 impl Start<'_> {
     /// Starts a run. The first event is the answer to `Action::Spawn`.
     pub(super) fn start(mut self, run: RunId, spec: RunSpec) -> Vec<Event> {
-        let Spawned { pid, progress, pipes } = match self.spawn(run, &spec) {
+        let Spawned { pid, pending, pipes } = match self.spawn(run, &spec) {
             Ok(spawned) => spawned,
             Err(refused) => return vec![refused],
         };
         let mut events = vec![Event::Spawned { run, pid }];
         self.notify.on_started(spec.instance);
-        let (ready, ipc) = pipes.into_ours();
+        let KeptEnds { ready, ipc, stored } = pipes.into_ours();
+        if let Some(socket) = stored {
+            // After the end of the process has been closed here: nothing that is sent can end up in keepalive.
+            self.resources.fds.give(spec.instance, socket.as_fd(), self.now);
+        }
         if let Some(pipe) = ready {
             self.probes.listen(run, spec.clone(), pipe, self.poller);
         }
@@ -51,7 +56,7 @@ impl Start<'_> {
             self.channels.open(run, spec.instance, &spec.definition.name, channel, self.poller);
         }
         events.extend(self.processes.on_made(run, spec, pid));
-        events.extend(self.processes.on_progress(run, progress, self.poller));
+        events.extend(self.processes.watch_exec(run, pending, self.poller));
         events
     }
 
@@ -70,18 +75,25 @@ impl Start<'_> {
         let sockets = self.resources.sockets.for_instance(*instance, definition).map_err(refused)?;
         let state = self.resources.states.for_instance(*instance, definition, memory_use);
         let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
-        let pipes = ChildPipes::new(definition).map_err(out_of)?;
-        let notify =
-            definition.uses_notify_socket().then(|| self.notify.address(self.poller)).transpose().map_err(out_of)?;
+        let stored = self.resources.fds.names(*instance);
+        let pipes = ChildPipes::new(definition, stored).map_err(out_of)?;
+        let uses_notify = definition.uses_notify_socket();
+        let address = uses_notify.then(|| self.notify.open(run, definition, self.poller)).transpose();
+        let notify = address.map_err(out_of)?;
         let inherited_fds = InheritedFds {
             sockets: &sockets,
-            stored: self.resources.fds.of(*instance),
+            stored,
             state: state.as_ref().map(|memory| memory.as_fd()),
             notify,
             ..pipes.inherited_fds()
         };
         let made = self.processes.factory.spawn(spec, &inherited_fds, self.logging);
-        let (pid, progress) = made.map_err(out_of)?;
-        Ok(Spawned { pid, progress, pipes })
+        match made {
+            Ok((pid, pending)) => Ok(Spawned { pid, pending, pipes }),
+            Err(errno) => {
+                self.notify.close(run, self.poller);
+                Err(out_of(errno))
+            }
+        }
     }
 }

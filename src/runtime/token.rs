@@ -13,12 +13,12 @@ pub(super) enum Token {
     LoggerExited,
     /// The socket to the logger: it was full and is writable again.
     LoggerWritable,
-    /// The socket of sd_notify(3).
-    Notify,
+    /// The socket of sd_notify(3) of this run.
+    Notify(RunId),
     /// The pidfd of a main process that may not be a child of keepalive.
     MainPidExited(RunId),
-    /// A descriptor in the descriptor store, by its number there.
-    StoredFd(u64),
+    /// A process that holds stored descriptors, by its number there.
+    DescriptorHolder(u64),
     /// The connection or pipe of the readiness probe of this run.
     Probe(RunId),
     /// The ipc channel of this run.
@@ -29,6 +29,8 @@ pub(super) enum Token {
     HttpListener,
     /// A client of the control server, by its number there.
     Client(u64),
+    /// The pipe of an inspector, by its number there.
+    Inspector(u64),
 }
 
 /// The number of bits below the kind of token.
@@ -42,14 +44,15 @@ impl From<Token> for u64 {
             Token::ExecResult(run) => (2, run.get()),
             Token::LoggerExited => (3, 0),
             Token::LoggerWritable => (4, 0),
-            Token::Notify => (5, 0),
+            Token::Notify(run) => (5, run.get()),
             Token::MainPidExited(run) => (6, run.get()),
-            Token::StoredFd(number) => (7, number),
+            Token::DescriptorHolder(number) => (7, number),
             Token::Probe(run) => (8, run.get()),
             Token::Channel(run) => (9, run.get()),
             Token::ControlListener => (10, 0),
             Token::HttpListener => (11, 0),
             Token::Client(number) => (12, number),
+            Token::Inspector(number) => (13, number),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -64,14 +67,15 @@ impl Token {
             (2, _) => Self::ExecResult(RunId::new(payload)),
             (3, 0) => Self::LoggerExited,
             (4, 0) => Self::LoggerWritable,
-            (5, 0) => Self::Notify,
+            (5, _) => Self::Notify(RunId::new(payload)),
             (6, _) => Self::MainPidExited(RunId::new(payload)),
-            (7, _) => Self::StoredFd(payload),
+            (7, _) => Self::DescriptorHolder(payload),
             (8, _) => Self::Probe(RunId::new(payload)),
             (9, _) => Self::Channel(RunId::new(payload)),
             (10, 0) => Self::ControlListener,
             (11, 0) => Self::HttpListener,
             (12, _) => Self::Client(payload),
+            (13, _) => Self::Inspector(payload),
             _ => return None,
         })
     }
@@ -84,17 +88,14 @@ mod tests {
     #[test]
     fn each_token_is_decoded_to_itself() {
         let tokens = [1, PAYLOAD].map(RunId::new).into_iter().flat_map(|run| {
-            [Token::ExecResult(run), Token::MainPidExited(run), Token::Probe(run), Token::Channel(run)]
+            let of_run = [Token::ExecResult, Token::Notify, Token::MainPidExited, Token::Probe, Token::Channel];
+            of_run.map(|token| token(run))
         });
-        let numbered = [0, 1, PAYLOAD].into_iter().flat_map(|number| [Token::StoredFd(number), Token::Client(number)]);
-        let single = [
-            Token::Signals,
-            Token::LoggerExited,
-            Token::LoggerWritable,
-            Token::Notify,
-            Token::ControlListener,
-            Token::HttpListener,
-        ];
+        let numbered = [0, 1, PAYLOAD]
+            .into_iter()
+            .flat_map(|number| [Token::DescriptorHolder(number), Token::Client(number), Token::Inspector(number)]);
+        let single =
+            [Token::Signals, Token::LoggerExited, Token::LoggerWritable, Token::ControlListener, Token::HttpListener];
         for token in tokens.chain(numbered).chain(single) {
             assert_eq!(Token::decode(token.into()), Some(token));
         }
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 13 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 14 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

@@ -37,4 +37,5 @@ pub(super) enum Part {
     Probes,
     ConfigLoader,
     CloseQueue,
+    Inspector,
 }

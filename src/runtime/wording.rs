@@ -355,6 +355,7 @@ impl Display for Failure<'_> {
             StartStep::Listen(_) => "cannot listen on",
             StartStep::Session => "cannot create a session",
             StartStep::Stdio => "cannot set up stdin, stdout and stderr",
+            StartStep::Stored => "cannot receive its stored file descriptors",
             StartStep::Descriptors => "cannot pass its file descriptors",
             StartStep::Limit(_) => "cannot set the limit",
             StartStep::Nice => "cannot set `nice`",
@@ -389,6 +390,7 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
         StartStep::Session
         | StartStep::Stdio
+        | StartStep::Stored
         | StartStep::Descriptors
         | StartStep::Nice
         | StartStep::OomScoreAdj

@@ -25,6 +25,7 @@ pub(super) fn decode(failure: u64) -> StartFailure {
         step::NO_NEW_PRIVS => StartStep::NoNewPrivs,
         step::DESCRIPTORS => StartStep::Descriptors,
         step::STATE => StartStep::State,
+        step::STORED => StartStep::Stored,
         _ => StartStep::Exec,
     };
     StartFailure { step, errno: Errno::from_raw(i32::from_be_bytes(errno)) }

@@ -13,3 +13,4 @@ pub(super) const NO_NEW_PRIVS: u8 = 9;
 pub(super) const EXEC: u8 = 10;
 pub(super) const DESCRIPTORS: u8 = 11;
 pub(super) const STATE: u8 = 12;
+pub(super) const STORED: u8 = 13;

@@ -1,7 +1,7 @@
 //! Helper processes that do not execute another program: fork(2), clone(2), prctl(2) `PR_SET_NAME`.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -48,6 +48,24 @@ pub fn fork_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> R
         process::close_fds_in_fork(kept);
         work()
     })
+}
+
+/// As [`fork_helper`], but no SIGCHLD comes and only [`super::wait::reap_without_sigchld`] sees the helper, so that it does not
+/// count among the children that an init waits for. `name`: as for [`set_name`].
+///
+/// # Errors
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub fn fork_unseen_helper(kept: impl AsFd, name: &CStr, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    let parent = process::id();
+    match fork_without_sigchld()? {
+        ForkResult::Parent(pid) => Ok(pid),
+        ForkResult::Child => {
+            process::set_death_signal_of(Some(parent), Signal::KILL).ok();
+            process::close_fds_in_fork(Some(kept.as_fd()));
+            set_name(name);
+            process::exit_now(work())
+        }
+    }
 }
 
 /// As [`fork_helper`], but the helper shares keepalive's descriptor table: what it closes is closed in keepalive, too.

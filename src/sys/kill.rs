@@ -4,7 +4,7 @@
 //! reaped. Afterwards the kernel may reuse the number.
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -88,6 +88,15 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     let fd = c_int::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the descriptor is new, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the process of a pidfd has been waited for, so that its id may be reused. pidfd_send_signal(2) with signal 0
+#[must_use]
+pub fn is_reaped(pidfd: impl AsFd) -> bool {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, no siginfo is passed, no flags are set; signal 0 only checks for existence.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), 0, no_info, 0) };
+    Errno::result(result) == Err(Errno::ESRCH)
 }
 
 /// Checks whether ids are in use. The cost does not depend on the number of processes.

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "the only folder that makes system calls")]
 
+mod child_memory;
 pub mod clock;
 pub mod counters;
 pub mod cpus;
@@ -26,6 +27,7 @@ pub mod non_blocking_writer;
 mod open_file;
 pub mod packet;
 mod path_search;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod port_owner;
@@ -50,7 +52,7 @@ pub use kill::{PidLiveness, signal_everyone, signal_exactly, signal_group, signa
 pub use message::StandardError;
 pub use poll::{Interest, Poller};
 pub use signals::{ChildSignals, DispositionReset, InheritedSignals, Origin, Received, SignalQueue, SignalSet};
-pub use spawn::{ExecResult, SpawnMode, Spawner};
-pub use spawn_options::{OpenFile, Session, SpawnOptions};
+pub use spawn::{ExecResult, PendingExec, Spawner};
+pub use spawn_options::{OpenFile, Session, SpawnOptions, StoredDescriptors};
 pub use strings::StringList;
 pub use wait::{ChildEvent, Ended, Reaped};

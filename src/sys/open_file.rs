@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use nix::errno::Errno;
 
 use super::spawn_options::OpenFile;
-use super::syscall::syscall;
+use super::syscall::{reading, syscall};
 use crate::model::plan::Credentials;
 
 const MODE: u32 = 0o600;
@@ -37,25 +37,20 @@ pub(super) fn create_for(credentials: &Credentials, path: &CStr) {
         mode: MODE.into(),
         resolve: RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
-    let (how, size) = (&raw const how, size_of::<OpenHow>());
-    // SAFETY: the path is NUL-terminated and `how` points to `size` readable bytes.
-    let created = unsafe { libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how, size) };
-    if let Ok(file) = Errno::result(created) {
-        syscall(libc::SYS_fchown, [file, credentials.uid.into(), credentials.gid.into()]).ok();
-        syscall(libc::SYS_close, [file, 0, 0]).ok();
+    let (how, size) = ((&raw const how) as c_long, size_of::<OpenHow>() as c_long);
+    if let Ok(file) = reading(libc::SYS_openat2, [libc::AT_FDCWD.into(), path.as_ptr() as c_long, how, size]) {
+        reading(libc::SYS_fchown, [file, credentials.uid.into(), credentials.gid.into()]).ok();
+        reading(libc::SYS_close, [file]).ok();
     }
 }
 
 /// Opens the file, extends it to its minimum size and puts it at its descriptor number. Never shortens it.
 pub(super) fn open(file: &OpenFile<'_>) -> Result<(), Errno> {
-    let flags = FLAGS | libc::O_CREAT;
-    // SAFETY: the path is NUL-terminated.
-    let opened = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, file.path.as_ptr(), flags, MODE) };
-    let opened = Errno::result(opened)?;
+    let (path, flags) = (file.path.as_ptr() as c_long, FLAGS | libc::O_CREAT);
+    let opened = reading(libc::SYS_openat, [libc::AT_FDCWD.into(), path, flags.into(), MODE.into()])?;
     let mut status = MaybeUninit::<libc::stat>::zeroed();
-    let fd = c_int::try_from(opened).unwrap_or(-1);
-    // SAFETY: `status` has room for a `stat`. libc's fstat is a plain system call.
-    Errno::result(unsafe { libc::fstat(fd, status.as_mut_ptr()) })?;
+    // SAFETY: `status` has room for a `stat`, which is the kernel's on 64-bit architectures.
+    unsafe { syscall(libc::SYS_fstat, [opened, status.as_mut_ptr() as c_long]) }?;
     // SAFETY: a structure of numbers, valid for any bytes.
     let status = unsafe { status.assume_init() };
     if status.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -63,12 +58,12 @@ pub(super) fn open(file: &OpenFile<'_>) -> Result<(), Errno> {
     }
     let size = i64::try_from(file.size).unwrap_or(i64::MAX);
     if status.st_size < size {
-        syscall(libc::SYS_ftruncate, [opened, size, 0])?;
+        reading(libc::SYS_ftruncate, [opened, size, 0])?;
     }
-    syscall(libc::SYS_fcntl, [opened, libc::F_SETFL.into(), 0])?;
+    reading(libc::SYS_fcntl, [opened, libc::F_SETFL.into(), 0])?;
     let number = c_long::from(file.number);
     if opened == number {
-        return syscall(libc::SYS_fcntl, [opened, libc::F_SETFD.into(), 0]).map(drop);
+        return reading(libc::SYS_fcntl, [opened, libc::F_SETFD.into(), 0]).map(drop);
     }
-    syscall(libc::SYS_dup3, [opened, number, 0]).map(drop)
+    reading(libc::SYS_dup3, [opened, number, 0]).map(drop)
 }

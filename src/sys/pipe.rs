@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -29,6 +30,13 @@ pub fn readable_bytes(pipe: impl AsFd) -> u64 {
     // SAFETY: `bytes` is writable.
     let result = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if result < 0 { 0 } else { u64::from(bytes.unsigned_abs()) }
+}
+
+/// Waits until a read would not wait, `timeout` at most. Returns whether that is so. poll(2)
+#[must_use]
+pub fn wait_for_input(read_end: impl AsFd, timeout: Duration) -> bool {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(read_end.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether a read would return end of file: the pipe is empty and has no writer. poll(2)

@@ -50,6 +50,11 @@ pub fn group_of(child: Pid) -> Option<Pgid> {
     Pgid::new(group.as_raw())
 }
 
+/// Makes a child the leader of a process group. Does nothing if it has executed a program, or leads a session. setpgid(2)
+pub fn lead_group(child: Pid) {
+    nix::unistd::setpgid(nix::unistd::Pid::from_raw(child.get()), nix::unistd::Pid::from_raw(child.get())).ok();
+}
+
 /// The effective user id. geteuid(2)
 #[must_use]
 pub fn effective_user() -> u32 {

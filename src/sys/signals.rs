@@ -2,6 +2,7 @@
 //!
 //! Uses raw system calls throughout: musl's functions refuse signals 32 to 34, which keepalive must forward.
 
+use std::ffi::c_long;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::syscall::syscall;
 use crate::model::{Pid, Signal};
 
 /// The size of the kernel's signal set in bytes.
@@ -174,18 +176,18 @@ fn swap_action(signal: Signal, new: Option<&KernelAction>) -> Option<KernelActio
     let mut old = KernelAction::new(libc::SIG_DFL);
     let number = libc::c_int::from(signal.number());
     let new: *const KernelAction = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    let arguments = [number.into(), new as c_long, (&raw mut old) as c_long, SET_SIZE as c_long];
     // SAFETY: both structures are at least as large as the kernel's; `new` is null, has a handler that needs no restorer,
     // or is an action that the kernel has returned.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, &raw mut old, SET_SIZE) };
-    (result >= 0).then_some(old)
+    unsafe { syscall(libc::SYS_rt_sigaction, arguments) }.ok().map(|_| old)
 }
 
 /// Sets the signal mask and returns the previous one. Async-signal-safe.
 pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     let mut old = SignalSet::EMPTY;
-    let (how, new, previous) = (libc::SIG_SETMASK, &raw const mask.0, &raw mut old.0);
+    let (new, previous) = ((&raw const mask.0) as c_long, (&raw mut old.0) as c_long);
     // SAFETY: both sets have 8 bytes, as the last argument says, so the call cannot fail.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, previous, SET_SIZE) };
+    unsafe { syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK.into(), new, previous, SET_SIZE as c_long]) }.ok();
     old
 }
 

@@ -1,75 +1,31 @@
 //! Starting a process: the child's half, between clone(2) and execve(2).
 //!
-//! The child may share the parent's memory, so it only makes system calls: no allocation, no locks, nothing that can
-//! panic, no libc function that deals with threads or signals (musl's setuid signals all threads).
+//! The child shares keepalive's memory, and keepalive goes on meanwhile. So it only makes raw system calls (`syscall.rs`)
+//! and only writes to the memory that is its own, [`ChildMemory`]: no allocation, no locks, nothing that can panic, no
+//! function of libc, which would overwrite keepalive's `errno`.
 
-use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ffi::{c_char, c_int, c_long, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
+use super::child_memory::{ChildMemory, PID_VARIABLES};
+use super::datagram::MAX_FDS_PER_DATAGRAM;
 use super::exec_failure;
 use super::exec_step as step;
 use super::open_file;
 use super::path_search::PathSearch;
 use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
-use super::spawn_options::{Session, SpawnOptions};
-use super::syscall::syscall;
+use super::spawn_options::{STORED_TIMEOUT, Session};
+use super::syscall::{reading, syscall};
 use crate::model::plan::{Credentials, Limit};
 
-/// The variables that name the process for which other variables are meant: sd_listen_fds(3), sd_watchdog_enabled(3).
-pub(super) const PID_VARIABLES: [&CStr; 2] = [c"LISTEN_PID=", c"WATCHDOG_PID="];
-/// Room for the longest of these, the longest id and a NUL, in bytes.
-const PID_VARIABLE_SIZE: usize = 24;
-
-/// Everything that the child uses, prepared by the parent.
-pub(super) struct ChildContext<'a> {
-    options: &'a SpawnOptions<'a>,
-    /// The process id of the parent, keepalive.
-    parent: c_long,
-    stdio: [c_int; 3],
-    search: PathSearch,
-    /// The positions in `envp` of the [`PID_VARIABLES`] to be set to the child's id.
-    pid_variables: [Option<usize>; PID_VARIABLES.len()],
-    pid_variable_texts: std::cell::UnsafeCell<[[u8; PID_VARIABLE_SIZE]; PID_VARIABLES.len()]>,
-    /// Ends with a null pointer.
-    pub(super) candidates: *const *const c_char,
-    /// `[/bin/sh, argv…, NULL]`, at least one argument.
-    pub(super) shell_argv: *mut *const c_char,
-    /// Ends with a null pointer.
-    pub(super) envp: *mut *const c_char,
-    /// Pairs of target and source, one for each descriptor of the options. The child may change them.
-    pub(super) descriptors: *mut [c_int; 2],
-    /// The pipe to which the child writes a failure; −1: none. The child may move it to another number.
-    pub(super) pipe: Cell<c_int>,
-    /// The failure, for a parent that shares its memory with the child; 0: none.
-    pub(super) failure: AtomicU64,
-}
-
-impl<'a> ChildContext<'a> {
-    pub(super) fn new(
-        options: &'a SpawnOptions<'a>,
-        search: PathSearch,
-        pid_variables: [Option<usize>; PID_VARIABLES.len()],
-    ) -> Self {
-        Self {
-            options,
-            parent: super::process::id().get().into(),
-            stdio: options.stdio.map(|source| source.map_or(-1, |source| source.as_raw_fd())),
-            search,
-            pid_variables,
-            pid_variable_texts: std::cell::UnsafeCell::new([[0; PID_VARIABLE_SIZE]; PID_VARIABLES.len()]),
-            candidates: std::ptr::null(),
-            shell_argv: std::ptr::null_mut(),
-            envp: std::ptr::null_mut(),
-            descriptors: std::ptr::null_mut(),
-            pipe: Cell::new(-1),
-            failure: AtomicU64::new(0),
-        }
-    }
-}
+/// The size of the header of a control message, in words of eight bytes. cmsg(3)
+const CONTROL_HEADER: usize = 2;
+/// The size of a control message with as many descriptors as possible, in bytes.
+const CONTROL_BYTES: u16 = 1032;
+const _: () = assert!(CONTROL_BYTES as usize >= MAX_FDS_PER_DATAGRAM * 4 + CONTROL_HEADER * 8);
 
 struct FailedStep {
     step: u8,
@@ -77,92 +33,97 @@ struct FailedStep {
     errno: Errno,
 }
 
-/// The function that clone(2) runs. `context` points to a [`ChildContext`].
-pub(super) extern "C" fn run(context: *mut c_void) -> c_int {
-    // SAFETY: `clone` in spawn.rs passes a valid context, and the parent does not write to it while the child runs.
-    let context: &ChildContext<'_> = unsafe { &*context.cast_const().cast() };
-    let failed = match prepare(context) {
+/// The function that clone(2) runs. `memory` points to a [`ChildMemory`].
+pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
+    // SAFETY: `clone` in spawn.rs passes valid memory, which the parent does not touch while the child runs.
+    let memory: &ChildMemory = unsafe { &*memory.cast_const().cast() };
+    let failed = match prepare(memory) {
         Err(failed) => failed,
-        Ok(()) => FailedStep { step: step::EXEC, detail: 0, errno: execute(context) },
+        Ok(()) => FailedStep { step: step::EXEC, detail: 0, errno: execute(memory) },
     };
     let record = exec_failure::encode(failed.step, failed.detail, failed.errno as i32);
-    context.failure.store(record, Ordering::Release);
-    let pipe = context.pipe.get();
-    if pipe >= 0 {
-        let bytes = record.to_ne_bytes();
-        // SAFETY: the array has as many bytes as the length says. The pipe is empty, so the write is not split.
-        unsafe { libc::write(pipe, bytes.as_ptr().cast(), bytes.len()) };
+    memory.failure.store(record, Ordering::Release);
+    let bytes = record.to_ne_bytes();
+    // The pipe is empty, so the write is not split.
+    reading(libc::SYS_write, [memory.pipe.get().into(), bytes.as_ptr() as c_long, bytes.len() as c_long]).ok();
+    let code = exec_failure::decode(record).exit_code();
+    // Ends the process without running any code of the parent, such as atexit handlers.
+    reading(libc::SYS_exit_group, [code.into()]).ok();
+    unreachable_after_exit()
+}
+
+/// exit_group(2) does not return.
+fn unreachable_after_exit() -> ! {
+    loop {
+        std::hint::spin_loop();
     }
-    let code = c_int::from(exec_failure::decode(record).exit_code());
-    // SAFETY: ends the process without running any code of the parent, such as atexit handlers.
-    unsafe { libc::_exit(code) }
 }
 
 /// Takes all steps before execve(2).
-fn prepare(context: &ChildContext<'_>) -> Result<(), FailedStep> {
-    let options = context.options;
+fn prepare(memory: &ChildMemory) -> Result<(), FailedStep> {
     let at = |step| move |errno| FailedStep { step, detail: 0, errno };
-    enter_session(options.session).map_err(at(step::SESSION))?;
-    connect_stdio(context.stdio).map_err(at(step::STDIO))?;
-    place_descriptors(context).map_err(at(step::DESCRIPTORS))?;
+    enter_session(memory.session).map_err(at(step::SESSION))?;
+    connect_stdio(memory.stdio).map_err(at(step::STDIO))?;
+    if let Some(stored) = memory.stored {
+        receive_stored(memory, stored).map_err(at(step::STORED))?;
+    }
+    place_descriptors(memory).map_err(at(step::DESCRIPTORS))?;
     // Before the limits: it opens a file, which a low `nofile` would prevent.
-    if let Some(score) = options.oom_score_adj {
+    if let Some(score) = memory.oom_score_adj {
         set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
     }
-    for (detail, limit) in (0_u8..).zip(options.limits) {
+    for (detail, limit) in (0_u8..).zip(&memory.limits) {
         set_limit(limit).map_err(|errno| FailedStep { step: step::LIMIT, detail, errno })?;
     }
-    if let Some(nice) = options.nice {
+    if let Some(nice) = memory.nice {
         let process = c_long::from(libc::PRIO_PROCESS);
-        syscall(libc::SYS_setpriority, [process, 0, c_long::from(nice)]).map_err(at(step::NICE))?;
+        reading(libc::SYS_setpriority, [process, 0, c_long::from(nice)]).map_err(at(step::NICE))?;
     }
-    if let Some(umask) = options.umask {
-        syscall(libc::SYS_umask, [c_long::from(umask), 0, 0]).map_err(at(step::USER))?;
+    if let Some(umask) = memory.umask {
+        reading(libc::SYS_umask, [c_long::from(umask)]).map_err(at(step::USER))?;
     }
-    if let Some(credentials) = options.credentials {
-        if let Some(file) = options.file {
+    let file = memory.file();
+    if let Some(credentials) = &memory.credentials {
+        if let Some(file) = file {
             open_file::create_for(credentials, file.path);
         }
         become_user(credentials)?;
     }
-    if let Some(file) = options.file {
+    if let Some(file) = file {
         open_file::open(&file).map_err(at(step::STATE))?;
     }
-    if let Some(directory) = options.cwd {
-        syscall(libc::SYS_chdir, [directory.as_ptr() as c_long, 0, 0]).map_err(at(step::DIRECTORY))?;
+    if let Some(directory) = &memory.cwd {
+        reading(libc::SYS_chdir, [directory.as_ptr() as c_long]).map_err(at(step::DIRECTORY))?;
     }
-    if options.no_new_privs {
-        // SAFETY: all arguments are plain numbers.
-        let result =
-            unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1_usize, 0_usize, 0_usize, 0_usize) };
-        Errno::result(result).map_err(at(step::NO_NEW_PRIVS))?;
+    if memory.no_new_privs {
+        reading(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS.into(), 1, 0, 0, 0]).map_err(at(step::NO_NEW_PRIVS))?;
     }
-    if let Some(signal) = options.death_signal {
+    if let Some(signal) = memory.death_signal {
         // After the change of user, which clears it. It fails only for invalid signal numbers, which `Signal` excludes.
-        syscall(libc::SYS_prctl, [c_long::from(libc::PR_SET_PDEATHSIG), c_long::from(signal.number()), 0]).ok();
-        if syscall(libc::SYS_getppid, [0; 3]) != Ok(context.parent) {
+        reading(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.number().into()]).ok();
+        if reading(libc::SYS_getppid, []) != Ok(memory.parent) {
             // The parent died before the signal was set, so no signal will come.
             return Err(at(step::SESSION)(Errno::ESRCH));
         }
     }
-    restore_signals(options.signals);
+    restore_signals(memory.signals);
     Ok(())
 }
 
 fn enter_session(session: Session) -> Result<(), Errno> {
     match session {
-        Session::NewSession => syscall(libc::SYS_setsid, [0; 3]).map(drop),
+        Session::NewSession => reading(libc::SYS_setsid, []).map(drop),
         Session::NewSessionOnTerminal => {
-            syscall(libc::SYS_setsid, [0; 3])?;
+            reading(libc::SYS_setsid, [])?;
             super::terminal::set_controlling();
             Ok(())
         }
         Session::Same => Ok(()),
-        Session::NewGroup => syscall(libc::SYS_setpgid, [0; 3]).map(drop),
+        Session::NewGroup => reading(libc::SYS_setpgid, [0, 0]).map(drop),
         Session::Foreground(reach) => {
             let foreground = super::terminal::foreground_group_raw(reach);
             let ours = foreground.is_some() && foreground == own_group();
-            syscall(libc::SYS_setpgid, [0; 3])?;
+            reading(libc::SYS_setpgid, [0, 0])?;
             if ours && let Some(group) = own_group() {
                 // All signals are blocked, so SIGTTOU does not stop the child. The call fails only if the terminal no
                 // longer exists.
@@ -174,65 +135,120 @@ fn enter_session(session: Session) -> Result<(), Errno> {
 }
 
 fn own_group() -> Option<c_int> {
-    syscall(libc::SYS_getpgid, [0; 3]).ok().and_then(|group| c_int::try_from(group).ok())
+    reading(libc::SYS_getpgid, [0]).ok().and_then(|group| c_int::try_from(group).ok())
 }
 
 /// Duplicates the sources onto 0, 1 and 2. A source below 3 is moved first, because it may be the target of another.
 fn connect_stdio(mut sources: [c_int; 3]) -> Result<(), Errno> {
     for (target, source) in (0..).zip(&mut sources) {
         if (0..3).contains(source) && *source != target {
-            let moved = syscall(libc::SYS_fcntl, [c_long::from(*source), c_long::from(libc::F_DUPFD_CLOEXEC), 3])?;
-            *source = c_int::try_from(moved).unwrap_or(-1);
+            *source = duplicate_from(*source, 3)?;
         }
     }
     for (target, source) in (0..).zip(sources) {
         if source == target {
-            syscall(libc::SYS_fcntl, [target.into(), c_long::from(libc::F_SETFD), 0])?;
+            reading(libc::SYS_fcntl, [target.into(), libc::F_SETFD.into(), 0])?;
         } else if source >= 0 {
-            syscall(libc::SYS_dup3, [source.into(), target.into(), 0])?;
+            duplicate_onto(source, target)?;
         }
     }
     Ok(())
 }
 
-/// Duplicates the other descriptors onto their numbers. A source that has one of these numbers is moved first.
-fn place_descriptors(context: &ChildContext<'_>) -> Result<(), Errno> {
-    let count = context.options.descriptors.len();
-    let file = context.options.file.map_or(-1, |file| c_int::from(file.number));
-    if count == 0 && file < 0 {
-        return Ok(());
+/// Receives the stored descriptors and adds them to those that are placed.
+fn receive_stored(memory: &ChildMemory, (socket, first, count): (c_int, u8, u8)) -> Result<(), Errno> {
+    let mut polled = libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
+    let timeout = libc::timespec { tv_sec: STORED_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
+    let arguments = [(&raw mut polled) as c_long, 1, (&raw const timeout) as c_long, 0, 0];
+    // SAFETY: one pollfd that is writable; the mask of signals is not changed.
+    if unsafe { syscall(libc::SYS_ppoll, arguments) }? == 0 {
+        return Err(Errno::ETIMEDOUT);
     }
-    // SAFETY: the parent prepared `count` pairs, and only this child uses them while it runs.
-    let pairs = unsafe { std::slice::from_raw_parts_mut(context.descriptors, count) };
-    let last = pairs.iter().map(|[target, _]| *target).fold(file, c_int::max);
-    let moved = |fd: c_int| {
-        let room = [fd.into(), c_long::from(libc::F_DUPFD_CLOEXEC), c_long::from(last) + 1];
-        syscall(libc::SYS_fcntl, room).map(|moved| c_int::try_from(moved).unwrap_or(-1))
-    };
-    if (0..=last).contains(&context.pipe.get()) {
-        context.pipe.set(moved(context.pipe.get())?);
+    let mut control = [0_u64; CONTROL_BYTES as usize / 8];
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES.into();
+    let flags = c_long::from(libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT);
+    // SAFETY: the message points to one part and to room for control messages, both writable and alive.
+    let length = unsafe { syscall(libc::SYS_recvmsg, [socket.into(), (&raw mut message) as c_long, flags]) }?;
+    // The only control message: its header, and the numbers.
+    let (header, numbers) = control.split_at(CONTROL_HEADER);
+    let size = header.first().copied().unwrap_or(0).saturating_sub(8 * CONTROL_HEADER as u64);
+    let is_cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    if length == 0 || is_cut || size < u64::from(count) * 4 {
+        return Err(if is_cut { Errno::EMFILE } else { Errno::EPROTO });
     }
-    for [_, source] in pairs.iter_mut().filter(|[_, source]| *source <= last) {
-        *source = moved(*source)?;
-    }
-    for [target, source] in pairs {
-        syscall(libc::SYS_dup3, [(*source).into(), (*target).into(), 0])?;
+    // SAFETY: only this child uses the pairs while it runs; there is room for `count` more.
+    let pairs = unsafe { &mut *memory.descriptors.get() };
+    let numbers = numbers.iter().flat_map(|word| halves(*word));
+    for (target, number) in (first..).zip(numbers).take(count.into()) {
+        if pairs.len() < pairs.capacity() {
+            pairs.push([target.into(), number]);
+        }
     }
     Ok(())
+}
+
+/// The two numbers that are stored in a word.
+const fn halves(word: u64) -> [c_int; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [c_int::from_ne_bytes([a, b, c, d]), c_int::from_ne_bytes([e, f, g, h])]
+}
+
+/// Duplicates the other descriptors onto their numbers. A source that has one of these numbers is moved first.
+fn place_descriptors(memory: &ChildMemory) -> Result<(), Errno> {
+    // SAFETY: only this child uses the pairs while it runs.
+    let pairs = unsafe { &mut *memory.descriptors.get() };
+    let file = memory.file().map_or(-1, |file| c_int::from(file.number));
+    if pairs.is_empty() && file < 0 {
+        return Ok(());
+    }
+    let last = pairs.iter().map(|[target, _]| *target).fold(file, c_int::max);
+    if (0..=last).contains(&memory.pipe.get()) {
+        memory.pipe.set(duplicate_from(memory.pipe.get(), last + 1)?);
+    }
+    for [_, source] in pairs.iter_mut().filter(|[_, source]| *source <= last) {
+        *source = duplicate_from(*source, last + 1)?;
+    }
+    for [target, source] in pairs {
+        duplicate_onto(*source, *target)?;
+    }
+    Ok(())
+}
+
+/// Duplicates `fd` onto a free number, at least `lowest`; close-on-exec.
+fn duplicate_from(fd: c_int, lowest: c_int) -> Result<c_int, Errno> {
+    match reading(libc::SYS_fcntl, [fd.into(), libc::F_DUPFD_CLOEXEC.into(), lowest.into()]) {
+        // fcntl(2): `lowest` is not below the limit on open descriptors.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        other => other.map(|copy| c_int::try_from(copy).unwrap_or(-1)),
+    }
+}
+
+/// Duplicates `fd` onto the number `target`, which stays open when the program is executed.
+fn duplicate_onto(fd: c_int, target: c_int) -> Result<(), Errno> {
+    match reading(libc::SYS_dup3, [fd.into(), target.into(), 0]) {
+        // dup(2): `target` is not below the limit on open descriptors; `fd` is open.
+        Err(Errno::EBADF) => Err(Errno::EMFILE),
+        other => other.map(drop),
+    }
 }
 
 fn set_limit(limit: &Limit) -> Result<(), Errno> {
     let value = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
     let new = [value(limit.soft), value(limit.hard)];
-    let (resource, old) = (c_long::from(limit.resource), std::ptr::null::<u64>());
-    // SAFETY: prlimit64 reads two 64-bit numbers from `new` and writes nothing, as `old` is null.
-    Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new.as_ptr(), old) }).map(drop)
+    // It reads two 64-bit numbers and writes nothing, as the last pointer is null.
+    reading(libc::SYS_prlimit64, [0, limit.resource.into(), new.as_ptr() as c_long, 0]).map(drop)
 }
 
 fn set_oom_score_adj(score: i16) -> Result<(), Errno> {
-    let (path, flags) = (c"/proc/self/oom_score_adj", libc::O_WRONLY | libc::O_CLOEXEC);
-    // SAFETY: the path is NUL-terminated.
-    let file = Errno::result(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let (path, flags) = (c"/proc/self/oom_score_adj".as_ptr() as c_long, libc::O_WRONLY | libc::O_CLOEXEC);
+    let file = reading(libc::SYS_openat, [libc::AT_FDCWD.into(), path, flags.into()])?;
     let mut buffer = [0; 8];
     if score < 0
         && let Some(sign) = buffer.first_mut()
@@ -240,8 +256,8 @@ fn set_oom_score_adj(score: i16) -> Result<(), Errno> {
         *sign = b'-';
     }
     let text = write_decimal(u32::from(score.unsigned_abs()), usize::from(score < 0), &mut buffer);
-    let written = syscall(libc::SYS_write, [file, buffer.as_ptr() as c_long, text as c_long]);
-    syscall(libc::SYS_close, [file, 0, 0])?;
+    let written = reading(libc::SYS_write, [file, buffer.as_ptr() as c_long, text as c_long]);
+    reading(libc::SYS_close, [file])?;
     written.map(drop)
 }
 
@@ -249,30 +265,30 @@ fn set_oom_score_adj(score: i16) -> Result<(), Errno> {
 /// Does nothing if nothing changes and keepalive is not root.
 fn become_user(credentials: &Credentials) -> Result<(), FailedStep> {
     let at = |step| move |errno| FailedStep { step, detail: 0, errno };
-    let number = |call_number| syscall(call_number, [0; 3]).unwrap_or(-1);
+    let number = |call_number| reading(call_number, []).unwrap_or(-1);
     let (uid, gid) = (c_long::from(credentials.uid), c_long::from(credentials.gid));
     let user = number(libc::SYS_geteuid);
     let same = user == uid && number(libc::SYS_getegid) == gid;
     if same && user != 0 {
         return Ok(());
     }
-    let groups = [credentials.groups.len() as c_long, credentials.groups.as_ptr() as c_long, 0];
-    match syscall(libc::SYS_setgroups, groups) {
+    let groups = [credentials.groups.len() as c_long, credentials.groups.as_ptr() as c_long];
+    match reading(libc::SYS_setgroups, groups) {
         // Root without capabilities: accepted if the groups are right already.
         Err(Errno::EPERM) if same && has_groups(&credentials.groups, credentials.gid) => return Ok(()),
         other => other.map_err(at(step::GROUPS))?,
     };
-    syscall(libc::SYS_setgid, [gid, 0, 0]).map_err(at(step::GROUP))?;
-    syscall(libc::SYS_setuid, [uid, 0, 0]).map_err(at(step::USER))?;
+    reading(libc::SYS_setgid, [gid]).map_err(at(step::GROUP))?;
+    reading(libc::SYS_setuid, [uid]).map_err(at(step::USER))?;
     Ok(())
 }
 
 /// Whether the supplementary groups are `wanted`, disregarding `gid`, which the process has in any case.
 fn has_groups(wanted: &[u32], gid: u32) -> bool {
     let mut groups = [gid; 64];
-    let (size, start) = (groups.len() as c_long, groups.as_mut_ptr());
+    let (size, start) = (groups.len() as c_long, groups.as_mut_ptr() as c_long);
     // SAFETY: `groups` has room for `size` numbers; if there are more, the call fails.
-    let count = Errno::result(unsafe { libc::syscall(libc::SYS_getgroups, size, start) });
+    let count = unsafe { syscall(libc::SYS_getgroups, [size, start]) };
     let ours = || groups.iter().filter(|group| **group != gid);
     count.is_ok() && ours().all(|group| wanted.contains(group)) && wanted.iter().all(|group| groups.contains(group))
 }
@@ -294,62 +310,59 @@ fn restore_signals(signals: ChildSignals) {
 }
 
 /// Tries each candidate as execvp(3) does. Returns only if all fail, with the error to be reported.
-fn execute(context: &ChildContext<'_>) -> Errno {
-    set_pid_variables(context);
-    // SAFETY: the vector holds "/bin/sh", at least one argument and a null pointer.
-    let argv = unsafe { context.shell_argv.add(1) };
-    let mut candidate = context.candidates;
+fn execute(memory: &ChildMemory) -> Errno {
+    // SAFETY: only this child uses the vector while it runs.
+    let env = unsafe { &mut *memory.env_pointers.get() };
+    set_pid_variables(memory, env);
+    // SAFETY: only this child uses the vector while it runs.
+    let shell_argv = unsafe { &mut *memory.argv_pointers.get() };
     let mut denied = false;
-    loop {
-        // SAFETY: `candidate` is not past the null pointer that ends the list.
-        let path = unsafe { *candidate };
-        if path.is_null() {
-            return if denied { Errno::EACCES } else { Errno::ENOENT };
-        }
-        let mut errno = execve(path, argv, context.envp);
+    for path in memory.candidate_pointers.iter().copied().take_while(|path| !path.is_null()) {
+        let mut errno = execve(path, shell_argv.get(1..).unwrap_or_default(), env);
         if errno == Errno::ENOEXEC {
-            // SAFETY: the parent prepared `argv` for this child alone and lets it overwrite the first element.
-            unsafe { *argv = path };
+            if let Some(first) = shell_argv.get_mut(1) {
+                *first = path;
+            }
             // If the shell cannot be executed either, ENOEXEC is what is reported.
-            execve(c"/bin/sh".as_ptr(), context.shell_argv, context.envp);
+            execve(c"/bin/sh".as_ptr(), shell_argv, env);
             errno = Errno::ENOEXEC;
         }
         let missing =
             matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT);
-        if context.search == PathSearch::No || !(missing || errno == Errno::EACCES) {
+        if memory.search == PathSearch::No || !(missing || errno == Errno::EACCES) {
             return errno;
         }
         denied |= errno == Errno::EACCES;
-        // SAFETY: this element was not the null pointer, so there is another.
-        candidate = unsafe { candidate.add(1) };
     }
+    if denied { Errno::EACCES } else { Errno::ENOENT }
 }
 
-fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> Errno {
-    // SAFETY: a NUL-terminated path and two vectors that end with a null pointer.
-    unsafe { libc::syscall(libc::SYS_execve, path, argv, envp) };
-    Errno::last()
+/// Both vectors end with a null pointer.
+fn execve(path: *const c_char, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    let arguments = [path as c_long, argv.as_ptr() as c_long, envp.as_ptr() as c_long];
+    reading(libc::SYS_execve, arguments).err().unwrap_or(Errno::UnknownErrno)
 }
 
 /// Sets [`PID_VARIABLES`] that named keepalive to this process.
-fn set_pid_variables(context: &ChildContext<'_>) {
-    if context.pid_variables == [None; PID_VARIABLES.len()] {
+fn set_pid_variables(memory: &ChildMemory, env: &mut [*const c_char]) {
+    if memory.pid_variables == [None; PID_VARIABLES.len()] {
         return;
     }
-    let Ok(Ok(own)) = syscall(libc::SYS_getpid, [0; 3]).map(u32::try_from) else { return };
+    let Ok(Ok(own)) = reading(libc::SYS_getpid, []).map(u32::try_from) else { return };
     // SAFETY: only this child uses the cell while it runs.
-    let texts = unsafe { &mut *context.pid_variable_texts.get() };
-    for ((name, position), text) in PID_VARIABLES.into_iter().zip(context.pid_variables).zip(texts) {
-        let Some(position) = position else { continue };
+    let texts = unsafe { &mut *memory.pid_variable_texts.get() };
+    for ((name, position), text) in PID_VARIABLES.into_iter().zip(memory.pid_variables).zip(texts) {
+        let Some(entry) = position.and_then(|position| env.get_mut(position)) else { continue };
         let name = name.to_bytes();
         for (to, from) in text.iter_mut().zip(name) {
             *to = *from;
         }
-        write_decimal(own, name.len(), text);
-        // SAFETY: `position` is the index of an element of the environment, before the null pointer.
-        let entry = unsafe { context.envp.add(position) };
-        // SAFETY: the vector was prepared for this child; the text is NUL-terminated and lives until execve.
-        unsafe { *entry = text.as_ptr().cast() };
+        // The rest may have digits of the child before.
+        let end = write_decimal(own, name.len(), text);
+        if let Some(end) = text.get_mut(end) {
+            *end = 0;
+        }
+        *entry = text.as_ptr().cast();
     }
 }
 

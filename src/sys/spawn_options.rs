@@ -2,12 +2,16 @@
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::signals::ChildSignals;
 use super::strings::StringList;
 use super::terminal::TerminalLookup;
 use crate::model::Signal;
 use crate::model::plan::{Credentials, Limit};
+
+/// How long a child waits for its [`StoredDescriptors`].
+pub(super) const STORED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The program and the attributes of a process to be started.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +28,8 @@ pub struct SpawnOptions<'a> {
     pub stdio: [Option<BorrowedFd<'a>>; 3],
     /// Further descriptors: the number in the child, from 3 on and each at most once, and the descriptor to put there.
     pub descriptors: &'a [(u8, BorrowedFd<'a>)],
+    /// Descriptors that another process sends.
+    pub stored: Option<StoredDescriptors<'a>>,
     /// A file that the child opens before it executes the program.
     pub file: Option<OpenFile<'a>>,
     /// User and groups; `None`: inherited.
@@ -42,6 +48,19 @@ pub struct SpawnOptions<'a> {
     pub death_signal: Option<Signal>,
     /// Signal mask and dispositions.
     pub signals: ChildSignals,
+    /// Whether the result of execve(2) is reported on a pipe, if there is a free descriptor.
+    pub reports_exec: bool,
+}
+
+/// Descriptors that the child receives from another process before it executes the program. unix(7) `SCM_RIGHTS`
+#[derive(Clone, Copy, Debug)]
+pub struct StoredDescriptors<'a> {
+    /// The stream socket over which they come.
+    pub socket: BorrowedFd<'a>,
+    /// The number of the first one, from 3 on. None of the numbers is among [`SpawnOptions::descriptors`].
+    pub first: u8,
+    /// How many there are. If fewer come, or none within [`STORED_TIMEOUT`], the start fails.
+    pub count: u8,
 }
 
 /// A file that a process finds open for reading and writing. open(2), openat2(2)

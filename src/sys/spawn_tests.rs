@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::super::signals::{ChildSignals, InheritedSignals, SignalSet};
 use super::super::spawn_options::{OpenFile, Session};
+use super::super::strings::StringList;
 use super::super::wait;
 use super::*;
 use crate::model::plan::{Credentials, Limit};
@@ -22,6 +23,7 @@ fn options<'a>(argv: &'a StringList, env: &'a StringList) -> SpawnOptions<'a> {
         session: Session::NewSession,
         stdio: [None; 3],
         descriptors: &[],
+        stored: None,
         file: None,
         credentials: None,
         umask: None,
@@ -31,14 +33,17 @@ fn options<'a>(argv: &'a StringList, env: &'a StringList) -> SpawnOptions<'a> {
         no_new_privs: false,
         death_signal: None,
         signals: ChildSignals::Inherited(InheritedSignals { mask: SignalSet::EMPTY, ignored: SignalSet::EMPTY }),
+        reports_exec: true,
     }
 }
 
 /// Starts a process and waits until it exits. Returns the failure, the exit status and the output on stdout.
-fn run(options: &SpawnOptions<'_>, spawn_mode: SpawnMode) -> (Option<StartFailure>, ExitStatus, String) {
-    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+fn run(options: &SpawnOptions<'_>) -> (Option<StartFailure>, ExitStatus, String) {
+    let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    let has_copy = options.oom_score_adj.is_some();
     let options = SpawnOptions { stdio: [None, Some(write_end.as_fd()), None], ..*options };
-    let (pid, mut exec_result) = Spawner::new().spawn(&options, spawn_mode).unwrap();
+    let mut spawner = Spawner::new();
+    let (pid, mut pending) = spawner.spawn(&options).unwrap();
     drop(write_end);
     let mut output = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();
@@ -46,21 +51,25 @@ fn run(options: &SpawnOptions<'_>, spawn_mode: SpawnMode) -> (Option<StartFailur
     // SAFETY: `info` is writable. The call waits until the test's own child exits.
     unsafe { libc::waitid(libc::P_PID, pid.get().unsigned_abs(), info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) };
     let status = wait::reap(pid).unwrap().status;
-    if let ExecResult::Pending(pipe) = &exec_result {
-        exec_result = poll_exec_result(pipe.as_fd()).expect("the child has ended");
+    let result = pending.poll().expect("the child has ended");
+    assert_eq!(pending.poll().filter(|_| result != ExecResult::Executed), None, "a failure is returned once");
+    let failure = pending.on_reaped();
+    spawner.reclaim(pending);
+    if !has_copy {
+        assert_eq!(failure.map_or(ExecResult::Executed, ExecResult::Failed), result);
     }
-    match exec_result {
+    match result {
         ExecResult::Executed => (None, status, output),
         ExecResult::Failed(failure) => (Some(failure), status, output),
-        ExecResult::Pending(_) => unreachable!(),
     }
 }
 
+/// With memory that is shared with the child, and with a copy.
 #[track_caller]
 fn check(options: &SpawnOptions<'_>, expect: (Option<StartFailure>, u8, &str)) {
-    for spawn_mode in [SpawnMode::Vfork, SpawnMode::Fork] {
-        let (failure, status, output) = run(options, spawn_mode);
-        assert_eq!((failure, status.code(), output.as_str()), expect, "{spawn_mode:?}");
+    for oom_score_adj in [options.oom_score_adj, Some(options.oom_score_adj.unwrap_or(0))] {
+        let (failure, status, output) = run(&SpawnOptions { oom_score_adj, ..*options });
+        assert_eq!((failure, status.code(), output.as_str()), expect, "{oom_score_adj:?}");
     }
 }
 
@@ -235,8 +244,7 @@ fn a_child_can_inherit_the_mask_and_dispositions_that_keepalive_was_started_with
     inherited.mask.insert(Signal::new(33).unwrap());
     inherited.ignored.insert(Signal::CHLD);
     let (argv, env) = (list(&["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]), list(&[]));
-    let (_, _, output) =
-        run(&SpawnOptions { signals: ChildSignals::Inherited(inherited), ..options(&argv, &env) }, SpawnMode::Vfork);
+    let (_, _, output) = run(&SpawnOptions { signals: ChildSignals::Inherited(inherited), ..options(&argv, &env) });
     let number = |name| {
         let line = output.lines().find_map(|line: &str| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(line.trim(), 16).unwrap()
@@ -245,16 +253,7 @@ fn a_child_can_inherit_the_mask_and_dispositions_that_keepalive_was_started_with
     assert_ne!(number("SigIgn:") & 1 << 16, 0);
 }
 
-#[test]
-fn only_remote_file_systems_can_hang() {
-    let line = |kind: &str| format!("36 35 98:0 / /mnt rw,noatime master:1 - {kind} /dev/root rw,errors=continue\n");
-    for kind in ["nfs4", "fuse.sshfs", "9p"] {
-        assert!(any_can_hang(format!("{}{}", line("ext4"), line(kind)).as_bytes()), "{kind}");
-    }
-    assert!(!any_can_hang(format!("{}{}", line("overlay"), line("fusectl")).as_bytes()));
-}
-
-// credentials(7). A process with other credentials does not share memory, whatever the mode.
+// credentials(7)
 #[test]
 fn the_process_runs_as_the_user_with_its_groups() {
     let (argv, env) = (list(&["sh", "-c", "id -u; id -g; id -G"]), list(&[]));
@@ -262,7 +261,7 @@ fn the_process_runs_as_the_user_with_its_groups() {
         Credentials { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups: [].into() };
     if own.uid != 0 {
         // Nothing changes, so no privilege is needed.
-        let (_, status, _) = run(&SpawnOptions { credentials: Some(&own), ..options(&argv, &env) }, SpawnMode::Vfork);
+        let (_, status, _) = run(&SpawnOptions { credentials: Some(&own), ..options(&argv, &env) });
         assert_eq!(status, ExitStatus::Code(0));
         return;
     }
@@ -274,17 +273,38 @@ fn the_process_runs_as_the_user_with_its_groups() {
 fn standard_streams_can_be_replaced() {
     // stdout and stderr are the same pipe.
     let (argv, env) = (list(&["sh", "-c", "echo out; echo error >&2; cat"]), list(&[]));
-    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let options = SpawnOptions {
         stdio: [Some(null.as_fd()), Some(write_end.as_fd()), Some(write_end.as_fd())],
         ..options(&argv, &env)
     };
-    let (pid, _) = Spawner::new().spawn(&options, SpawnMode::Vfork).unwrap();
+    let (pid, _pending) = Spawner::new().spawn(&options).unwrap();
     drop(write_end);
     let mut output = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(read_end), &mut output).unwrap();
     assert_eq!(output, "out\nerror\n");
     // SAFETY: waits for the test's own child; the null pointer means that the status is not stored.
     unsafe { libc::waitpid(pid.get(), std::ptr::null_mut(), 0) };
+}
+
+#[test]
+fn many_starts_can_be_pending() {
+    let env = list(&["PATH=/usr/bin:/bin"]);
+    let mut spawner = Spawner::new();
+    let start = |code: u8| {
+        let argv = list(&["sh", "-c", &format!("exit {code}")]);
+        spawner.spawn(&options(&argv, &env)).unwrap()
+    };
+    let starts: Vec<_> = (0..40).map(start).collect();
+    for (code, (pid, mut pending)) in (0..).zip(starts) {
+        let status = loop {
+            match wait::reap(pid) {
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                ended => break ended.unwrap().status,
+            }
+        };
+        assert_eq!((status, pending.poll()), (ExitStatus::Code(code), Some(ExecResult::Executed)));
+        spawner.reclaim(pending);
+    }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::syscall::{reading, syscall};
 use crate::model::Pgid;
 
 /// How to find the controlling terminal.
@@ -36,17 +37,18 @@ pub fn transfer_foreground(lookup: TerminalLookup, from: Pgid, to: Pgid) {
 pub(super) fn foreground_group_raw(lookup: TerminalLookup) -> Option<c_int> {
     with_terminal(lookup, |terminal| {
         let mut group: c_int = 0;
+        let (operation, to) = (libc::TIOCGPGRP as c_long, (&raw mut group) as c_long);
         // SAFETY: `group` is writable; on anything but a terminal this is an error.
-        let result = unsafe { libc::ioctl(terminal, libc::TIOCGPGRP, &raw mut group) };
-        (result == 0).then_some(group)
+        unsafe { syscall(libc::SYS_ioctl, [terminal.into(), operation, to]) }.ok()?;
+        Some(group)
     })
 }
 
 /// Makes `group` the foreground process group of the terminal. Only makes system calls; ignores failures.
 pub(super) fn set_foreground_group_raw(lookup: TerminalLookup, group: c_int) {
     with_terminal(lookup, |terminal| {
-        // SAFETY: the kernel only reads `group`; on anything but a terminal this is an error.
-        (unsafe { libc::ioctl(terminal, libc::TIOCSPGRP, &raw const group) } == 0).then_some(())
+        let (operation, from) = (libc::TIOCSPGRP as c_long, (&raw const group) as c_long);
+        reading(libc::SYS_ioctl, [terminal.into(), operation, from]).ok()
     });
 }
 
@@ -58,17 +60,16 @@ fn with_terminal<T>(lookup: TerminalLookup, operation: impl Fn(c_int) -> Option<
     }
     let terminal = open_session_terminal().ok()?;
     let result = operation(terminal);
-    // SAFETY: the descriptor was opened above and nothing else owns it.
-    unsafe { libc::close(terminal) };
+    // The descriptor was opened above and nothing else owns it.
+    reading(libc::SYS_close, [terminal.into()]).ok();
     result
 }
 
 /// Opens /dev/tty without waiting for a carrier.
 fn open_session_terminal() -> Result<c_int, Errno> {
     let flags = c_long::from(libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_CLOEXEC);
-    let (directory, path) = (c_long::from(libc::AT_FDCWD), c"/dev/tty".as_ptr());
-    // SAFETY: the path is NUL-terminated; the other arguments are plain numbers.
-    let descriptor = Errno::result(unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, 0_usize) })?;
+    let (directory, path) = (c_long::from(libc::AT_FDCWD), c"/dev/tty".as_ptr() as c_long);
+    let descriptor = reading(libc::SYS_openat, [directory, path, flags, 0])?;
     c_int::try_from(descriptor).map_err(|_| Errno::EBADF)
 }
 
@@ -84,8 +85,7 @@ pub fn check_session_terminal() -> Result<(), Errno> {
 /// Makes the terminal on stdin the controlling terminal of the calling process, which must be a session leader. Only makes
 /// one system call. Does nothing if stdin is not a terminal, or is the terminal of another session. ioctl_tty(2) `TIOCSCTTY`
 pub(super) fn set_controlling() {
-    // SAFETY: the argument is a number; on anything but a terminal this is an error.
-    unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+    reading(libc::SYS_ioctl, [libc::STDIN_FILENO.into(), libc::TIOCSCTTY as c_long, 0]).ok();
 }
 
 /// Gives up the terminal on stdin as the controlling terminal. If the process is the session leader, the whole session loses

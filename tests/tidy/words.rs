@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::source::{code_lines, files, read, rust_files};
 
 /// Names of types, functions, fields and constants, as whole words of code.
-const BANNED_NAMES: [(&str, &str); 92] = [
+const BANNED_NAMES: [(&str, &str); 91] = [
     ("A_WHILE", "a name that says what is limited, `IDLE_AFTER`"),
     ("BACKLOG_FOR_EACH", "MAX_PENDING_ACTIONS_PER_INSTANCE"),
     ("Beginning", "LoggerArgs"),
@@ -49,7 +49,6 @@ const BANNED_NAMES: [(&str, &str); 92] = [
     ("Rung", "StopStage"),
     ("Said", "NotifyStatus"),
     ("Scene", "StatusSnapshot, or Setup in tests"),
-    ("Sharing", "SpawnMode"),
     ("SignalUse", "SignalAction"),
     ("Standing", "ServiceStatus"),
     ("Successions", "MainPidChanged"),

@@ -23,11 +23,9 @@ pub(super) fn report(options: &Options, event: Event<'_>) {
     }
 }
 
-/// Reports that `child` has executed the command, or why it could not.
-pub(super) fn report_start(options: &Options, program: &str, child: Pid, failed: Option<Errno>) {
-    if options.compat != Compat::Native || failed.is_none() {
-        report(options, Event::Started(program, child));
-    }
+/// Reports that `child` has been started.
+pub(super) fn report_start(options: &Options, program: &str, child: Pid) {
+    report(options, Event::Started(program, child));
     if options.placement == Placement::Foreground {
         report_terminal(options, child);
     }
@@ -36,9 +34,6 @@ pub(super) fn report_start(options: &Options, program: &str, child: Pid, failed:
             report(options, Event::CannotAttach(errno));
         }
         report(options, Event::SessionCreated);
-    }
-    if let Some(errno) = failed {
-        report(options, Event::CannotExecute(program, child, errno));
     }
 }
 

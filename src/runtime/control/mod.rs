@@ -26,7 +26,7 @@ use super::token::Token;
 use crate::logs::protocol::LogsQuery;
 use crate::model::plan::Control;
 use crate::model::{Mono, errno};
-use crate::supervisor::{Event, Refusal, Request, RequestId};
+use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
 use crate::sys::{Interest, Poller, process, socket};
 use answer::plain;
 use body::StreamingBody;
@@ -74,7 +74,7 @@ impl Subsystem for Server {
     }
 
     fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || self.usage.is_scanning()
+        !self.ready.is_empty()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -99,7 +99,6 @@ impl Subsystem for Server {
                 Some(_) => {}
             }
         }
-        self.measure(context, sources);
         self.handle_deadlines(context, sources, &mut events);
         events
     }
@@ -402,21 +401,20 @@ impl Server {
         }
     }
 
-    /// Measures the usage of the instances, piece by piece, and then serves the clients that wait for it.
-    fn measure(&mut self, context: &Context<'_>, sources: Sources<'_>) {
+    /// Starts to measure the usage of the instances if a client waits for it: returns the work of an inspector.
+    pub(super) fn start_measuring(&mut self, supervisor: &Supervisor) -> Option<impl FnOnce() -> Vec<u8> + use<>> {
         let is_awaited = |(_, client): &(u64, Client)| matches!(client.stage, Stage::Measuring(_));
-        if !self.usage.is_scanning() {
-            if !self.clients.iter().any(is_awaited) {
-                return;
-            }
-            self.usage.start_scan();
+        if self.usage.is_measuring() || !self.clients.iter().any(is_awaited) {
+            return None;
         }
-        let view = context.supervisor.view();
+        let view = supervisor.view();
         let processes = view.services().flat_map(|service| service.instances().chain(service.surges()));
-        let mains = || processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect();
-        if !self.usage.advance(context.now, mains) {
-            return;
-        }
+        Some(self.usage.start(processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect()))
+    }
+
+    /// The usage has been measured, or cannot be. Serves the clients that wait for it.
+    pub(super) fn on_measured(&mut self, answer: Option<&[u8]>, context: &Context<'_>, sources: Sources<'_>) {
+        self.usage.on_measured(answer, context.now);
         for number in self.numbers(|client| matches!(client.stage, Stage::Measuring(_))) {
             let Some(mut client) = self.take(number) else { continue };
             let before = client.interest;

@@ -1,16 +1,14 @@
 //! CPU time and memory of the process tree of each instance.
 //!
-//! /proc is scanned in pieces, so that the event loop is not delayed, and at most once a second.
+//! An inspector measures them ([`measure`]), at most once a second.
 
 use std::time::Duration;
 
 use crate::model::{InstanceId, Mono, Pid};
-use crate::sys::procfs::{self, Processes, Stat};
+use crate::sys::procfs::{self, Stat};
 
-/// How long a measurement is used.
+/// How long a measurement is used, also one that has failed.
 const MAX_AGE: Duration = Duration::from_secs(1);
-/// The number of processes scanned in one turn: about half a millisecond.
-const MAX_PROCESSES_PER_TURN: usize = 50;
 /// A limit for the search through parents, which ends circles: pids can be reused during the scan.
 const MAX_TREE_DEPTH: usize = 256;
 
@@ -18,9 +16,10 @@ const MAX_TREE_DEPTH: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     measured_at: Option<Mono>,
-    /// Usage by main process, sorted by pid.
+    /// Usage by main process, sorted by pid. Empty if it could not be measured.
     used: Vec<(Main, ResourceUse)>,
-    scan: Option<(Processes, Vec<Stat>)>,
+    /// The main processes that are being measured, sorted by pid.
+    measuring: Option<Vec<Main>>,
 }
 
 /// The pid of a main process, and its instance.
@@ -52,27 +51,27 @@ impl Usage {
         self.measured_at.is_some_and(|measured_at| now.since(measured_at) <= MAX_AGE)
     }
 
-    /// Starts a measurement.
-    pub(super) fn start_scan(&mut self) {
-        self.scan = Some((procfs::processes(), Vec::new()));
+    pub(super) const fn is_measuring(&self) -> bool {
+        self.measuring.is_some()
     }
 
-    pub(super) const fn is_scanning(&self) -> bool {
-        self.scan.is_some()
-    }
-
-    /// Scans the next processes. Returns whether the measurement is complete. `mains` returns the main processes.
-    pub(super) fn advance(&mut self, now: Mono, mains: impl FnOnce() -> Vec<Main>) -> bool {
-        let Some((processes, found)) = &mut self.scan else { return false };
-        let before = found.len();
-        found.extend(processes.take(MAX_PROCESSES_PER_TURN));
-        if found.len() == before + MAX_PROCESSES_PER_TURN {
-            return false;
-        }
-        found.sort_unstable_by_key(|stat| stat.pid);
-        let mut mains = mains();
+    /// Starts a measurement of these main processes. What is returned is to be run by an inspector, and its result to be
+    /// passed to [`Self::on_measured`].
+    pub(super) fn start(&mut self, mut mains: Vec<Main>) -> impl FnOnce() -> Vec<u8> + use<> {
         mains.sort_unstable();
-        let mut used = add_up(found, mains);
+        self.measuring = Some(mains.clone());
+        || measure(mains)
+    }
+
+    /// `answer`: `None` if there is none.
+    pub(super) fn on_measured(&mut self, answer: Option<&[u8]>, now: Mono) {
+        let Some(mains) = self.measuring.take() else { return };
+        let mut numbers = answer.unwrap_or_default().as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+        let mut next = || {
+            let (processes, memory, milliseconds) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            Some(ResourceUse { processes: processes.try_into().unwrap_or(u32::MAX), memory, milliseconds })
+        };
+        let mut used: Vec<(Main, ResourceUse)> = mains.into_iter().map_while(|main| Some((main, next()?))).collect();
         for ((main, id), now) in &mut used {
             // The pid may have been reused by another instance.
             if let Some((_, before)) = self.find(*main).filter(|((_, owner), _)| owner.slot() == id.slot()) {
@@ -81,10 +80,20 @@ impl Usage {
             }
         }
         self.used = used;
-        self.scan = None;
         self.measured_at = Some(now);
-        true
     }
+}
+
+/// Measures the usage of these main processes, which are sorted by pid: three numbers for each. Reads /proc/PID, which can take
+/// any time.
+fn measure(mains: Vec<Main>) -> Vec<u8> {
+    let mut found: Vec<Stat> = procfs::processes().collect();
+    found.sort_unstable_by_key(|stat| stat.pid);
+    let numbers = add_up(&found, mains).into_iter().flat_map(|(_, used)| {
+        let ResourceUse { processes, memory, milliseconds } = used;
+        [processes.into(), memory, milliseconds]
+    });
+    numbers.flat_map(u64::to_ne_bytes).collect()
 }
 
 /// Adds up the usage. A process belongs to a main process by its pid, its session or its ancestors. Both lists are sorted by
@@ -146,19 +155,22 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_measured_in_pieces_and_kept_for_a_second() {
+    fn a_measurement_is_used_for_a_second() {
         let own = i32::try_from(std::process::id()).unwrap();
         let id = InstanceId { service: ServiceIndex(0), number: 0 };
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000_000_000);
         let mut usage = Usage::default();
         assert!(!usage.is_fresh(at(5)));
-        usage.start_scan();
-        assert!(usage.is_scanning());
-        while !usage.advance(at(5), || vec![(own, id)]) {}
-        assert!(usage.is_fresh(at(6)) && !usage.is_scanning());
+        let work = usage.start(vec![(own, id)]);
+        assert!(usage.is_measuring());
+        usage.on_measured(Some(&work()), at(5));
+        assert!(usage.is_fresh(at(6)) && !usage.is_measuring());
         let used = usage.of(Pid::new(own));
         assert!(used.processes >= 1 && used.memory > 0);
         assert_eq!((usage.of(None), usage.of(Pid::new(own - 1))), (ResourceUse::default(), ResourceUse::default()));
         assert!(!usage.is_fresh(at(7)));
+        drop(usage.start(vec![(own, id)]));
+        usage.on_measured(None, at(7));
+        assert_eq!(usage.of(Pid::new(own)), ResourceUse::default(), "it is not known");
     }
 }

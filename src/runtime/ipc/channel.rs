@@ -92,9 +92,9 @@ impl Channel {
     pub(super) fn read(&mut self) -> Read {
         let mut buffer = [0; READ_SIZE];
         // Descriptors are not used, but must be received: the kernel would close them in PID 1, which can block.
-        match datagram::receive(&self.fd, &mut buffer) {
-            Ok(Datagram { length: 0, .. }) => Read::End,
-            Ok(Datagram { length, descriptors, .. }) => {
+        match datagram::receive_descriptors(&self.fd, &mut buffer) {
+            Ok((Datagram { length: 0, .. }, _)) => Read::End,
+            Ok((Datagram { length, .. }, descriptors)) => {
                 if !descriptors.is_empty() {
                     sys::deferred_close(descriptors);
                     if !CloseQueue::has_room() {

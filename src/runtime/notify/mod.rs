@@ -1,48 +1,66 @@
-//! The messages of sd_notify(3), which all services send to one datagram socket.
+//! The messages of sd_notify(3).
 //!
-//! A message applies to the run that its sender belongs to. Messages of other processes are rejected. Messages become events;
-//! nothing is decided here. `message` parses them, [`super::fd_store`] keeps descriptors, `rejection` says why one is ignored.
+//! Each run has a socket of its own (`socket`), so that a message belongs to a run by the socket that it comes from. keepalive
+//! looks at each message before it takes it: one that carries descriptors is taken by another process
+//! ([`super::fd_store`]). Messages become events; nothing is decided here. `message` parses them, `rejection` says why one is
+//! ignored.
 
 mod message;
 mod rejection;
+mod socket;
 
-use std::os::fd::OwnedFd;
+use std::collections::VecDeque;
 
-use nix::errno::Errno;
-
-use super::close_queue::CloseQueue;
-use super::fd_store::{FdStore, Offer};
+use super::fd_store::{FdStore, Keep, Refused, Taken, Usage};
 use super::processes::Processes;
 use super::rate_limited_log::RateLimitedLog;
+use super::runs::{Membership, Run};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
+use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, RunId};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::datagram::{self, Datagram};
-use crate::sys::{self, Interest, Poller, procfs, random};
+use crate::sys::datagram::{self, Sender};
+use crate::sys::{Interest, Poller, process};
 use message::{Access, MAX_DATAGRAM, Message, NotifyFields, Store, Watchdog};
+use nix::errno::Errno;
 use rejection::Rejection;
+use socket::{Directory, NotifySocket, Readers};
 
-/// The number of datagrams read in one turn: more than the kernel queues by default.
+/// The number of datagrams read in one turn.
 const MAX_DATAGRAMS_PER_TURN: u32 = 256;
+/// The number of datagrams read from one socket in one turn: more than the kernel queues by default.
+const MAX_DATAGRAMS_PER_SOCKET: u32 = 32;
 
-/// The socket, and the data of messages that the status shows.
+/// The sockets, and the data of messages that the status shows.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
-    /// The socket and its address. It is opened when the first process that uses it starts.
-    socket: Option<(OwnedFd, String)>,
-    /// The socket has datagrams.
-    is_readable: bool,
-    /// The poller does not watch the socket.
-    is_paused: bool,
-    /// The number of datagrams that can still be read in this turn.
-    budget: u32,
+    directory: Directory,
+    sockets: Map<RunId, Source>,
+    /// The runs whose sockets have datagrams, in the order in which they are read.
+    readable: VecDeque<RunId>,
+    /// Exits that are reported when the messages that were sent before have been read.
+    held_back: Vec<(RunId, Vec<Event>)>,
     /// The status of runs whose main process has not exited.
     reported: Map<RunId, NotifyStatus>,
     /// The last status of instances without a main process.
     last: Map<InstanceId, NotifyStatus>,
     rejections: RateLimitedLog,
+}
+
+/// The socket of a run.
+#[derive(Debug)]
+struct Source {
+    socket: NotifySocket,
+    /// Its next datagram is being taken by another process, with the descriptors that it carries: nobody else reads.
+    is_taken_from: bool,
+}
+
+impl Source {
+    fn close(self) {
+        self.socket.close(if self.is_taken_from { Readers::Other } else { Readers::Keepalive });
+    }
 }
 
 /// The data of messages that the status shows.
@@ -64,31 +82,71 @@ impl Subsystem for Notify {
         None
     }
 
-    fn on_ready(&mut self, _token: Token) {
-        self.is_readable = true;
+    fn is_busy(&self) -> bool {
+        !self.readable.is_empty()
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        if let Token::Notify(run) = token
+            && !self.readable.contains(&run)
+        {
+            self.readable.push_back(run);
+        }
     }
 
     fn turn(&mut self, context: &mut Context<'_>, (processes, fds): Self::Needs<'_>) -> Vec<Event> {
-        if !self.is_readable || !context.has_capacity() {
-            return Vec::new();
+        let (now, poller, has_capacity) = (context.now, context.poller, context.has_capacity());
+        let mut others = NotifyContext { processes, fds, now, poller };
+        let mut events = Vec::new();
+        for taken in others.fds.take_answers() {
+            self.on_taken(taken, &mut others, &mut events);
         }
-        self.read(context.now, &mut NotifyContext { processes, fds, poller: context.poller })
+        let mut budget = MAX_DATAGRAMS_PER_TURN;
+        while has_capacity
+            && budget > 0
+            && let Some(run) = self.readable.pop_front()
+        {
+            let read = self.read(run, MAX_DATAGRAMS_PER_SOCKET.min(budget), &mut others, &mut events);
+            budget -= read;
+            if read == MAX_DATAGRAMS_PER_SOCKET {
+                self.on_ready(Token::Notify(run));
+            }
+        }
+        events.extend(self.released_exits());
+        events
     }
 }
 
 impl Notify {
-    /// `NOTIFY_SOCKET`. Opens the socket if it is not open.
+    /// Opens the socket of a run that is to be started, and returns `NOTIFY_SOCKET`.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM, ENOSPC.
-    pub(super) fn address(&mut self, poller: &Poller) -> Result<&str, Errno> {
-        if self.socket.is_none() {
-            let name = format!("keepalive/notify/{}-{:016x}", sys::process::id(), random::random_u64());
-            let socket = datagram::bind_abstract(name.as_bytes())?;
-            poller.add(&socket, Token::Notify)?;
-            self.socket = Some((socket, format!("@{name}")));
+    pub(super) fn open(&mut self, run: RunId, service: &Service, poller: &Poller) -> Result<&str, Errno> {
+        let socket = self.directory.open(run, service)?;
+        if let Err(errno) = poller.add(&socket.socket, Token::Notify(run)) {
+            socket.close(Readers::Keepalive);
+            return Err(errno);
         }
-        Ok(self.socket.as_ref().map_or("", |(_, address)| address))
+        self.sockets.insert(run, Source { socket, is_taken_from: false });
+        Ok(self.sockets.get(&run).map_or("", |source| &source.socket.address))
+    }
+
+    /// Closes the socket of a run.
+    pub(super) fn close(&mut self, run: RunId, poller: &Poller) {
+        if let Some(source) = self.sockets.remove(&run) {
+            poller.remove(&source.socket.socket).ok();
+            source.close();
+        }
+        self.readable.retain(|readable| *readable != run);
+    }
+
+    /// Closes all sockets.
+    pub(super) fn close_all(&mut self) {
+        for (_, source) in std::mem::take(&mut self.sockets).into_entries() {
+            source.close();
+        }
+        self.directory.remove();
     }
 
     /// The status of the current run, or of the last one if there is no main process.
@@ -99,28 +157,14 @@ impl Notify {
         }
     }
 
-    pub(super) const fn begin_turn(&mut self) {
-        self.budget = MAX_DATAGRAMS_PER_TURN;
-        self.is_readable = false;
-    }
-
-    /// Pauses the socket while too many descriptors of services wait to be closed.
-    pub(super) fn update_interest(&mut self, poller: &Poller) {
-        let is_wanted = CloseQueue::has_room();
-        let Some((socket, _)) = self.socket.as_ref().filter(|_| is_wanted == self.is_paused) else { return };
-        let interest = if is_wanted { Interest::Input } else { Interest::Nothing };
-        if poller.modify(socket, Token::Notify, interest).is_ok() {
-            self.is_paused = !is_wanted;
-        }
-    }
-
     /// The instance has a new process: the last status is not shown any more.
     pub(super) fn on_started(&mut self, id: InstanceId) {
         self.last.remove(&id.slot());
     }
 
     /// The main process of a run has exited.
-    pub(super) fn on_ended(&mut self, run: RunId, id: InstanceId) {
+    pub(super) fn on_ended(&mut self, run: RunId, id: InstanceId, poller: &Poller) {
+        self.close(run, poller);
         match self.reported.remove(&run) {
             Some(status) => self.last.insert(id.slot(), status),
             None => self.last.remove(&id.slot()),
@@ -132,78 +176,164 @@ impl Notify {
         self.last.remove(&id.slot());
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
-        let (socket, _) = self.socket.as_ref()?;
-        self.budget = self.budget.checked_sub(1)?;
-        datagram::receive(socket, buffer).ok()
+    /// The main process of a run is dead: reads what has been sent before.
+    pub(super) fn read_all(&mut self, run: RunId, others: &mut NotifyContext<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.read(run, MAX_DATAGRAMS_PER_TURN, others, &mut events);
+        events
+    }
+
+    /// Returns the events of an exit, unless a message that was sent before is being taken by another process: then they
+    /// follow later.
+    pub(super) fn hold_back(&mut self, run: RunId, events: Vec<Event>) -> Vec<Event> {
+        if events.is_empty() || !self.is_taken_from(run) {
+            return events;
+        }
+        self.held_back.push((run, events));
+        Vec::new()
+    }
+
+    fn is_taken_from(&self, run: RunId) -> bool {
+        self.sockets.get(&run).is_some_and(|source| source.is_taken_from)
+    }
+
+    fn released_exits(&mut self) -> Vec<Event> {
+        if self.held_back.is_empty() {
+            return Vec::new();
+        }
+        let held_back = std::mem::take(&mut self.held_back);
+        let (held_back, released) = held_back.into_iter().partition(|(run, _)| self.is_taken_from(*run));
+        self.held_back = held_back;
+        let released: Vec<(RunId, Vec<Event>)> = released;
+        released.into_iter().flat_map(|(_, events)| events).collect()
     }
 }
 
 impl Notify {
-    /// Reads the messages. This must happen before their senders are reaped, because their pids identify them.
-    pub(super) fn read(&mut self, now: Mono, context: &mut NotifyContext<'_>) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.socket.is_none() {
-            return events;
-        }
+    /// Reads at most `limit` messages of a run. Returns how many have been read.
+    fn read(&mut self, run: RunId, limit: u32, others: &mut NotifyContext<'_>, events: &mut Vec<Event>) -> u32 {
         let mut buffer = [0; MAX_DATAGRAM];
-        while CloseQueue::has_room()
-            && let Some(mut datagram) = self.next(&mut buffer)
-        {
+        for count in 0..limit {
+            let Some(source) = self.sockets.get(&run).filter(|source| !source.is_taken_from) else { return count };
+            let Ok(datagram) = datagram::peek(&source.socket.socket, &mut buffer) else { return count };
             let text = buffer.get(..datagram.length).unwrap_or_default();
-            if let Err(rejection) = self.on_datagram(&mut datagram, text, context, &mut events) {
-                self.rejections.warn(now, format_args!("notify: {rejection}"));
+            let message = if datagram.is_truncated {
+                Err(Rejection::TooLong(number_of(datagram.sender)))
+            } else {
+                Message::parse(text).map_err(|error| Rejection::Invalid(number_of(datagram.sender), error))
+            };
+            let usage = self.on_message(run, datagram.sender, message, others, events);
+            if datagram.has_descriptors {
+                self.take_descriptors(run, usage, others);
+                return count + 1;
             }
-            sys::deferred_close(datagram.descriptors);
+            // Without descriptors the kernel has nothing to close.
+            if let Some(source) = self.sockets.get(&run)
+                && datagram::discard(&source.socket.socket).is_err()
+            {
+                return count;
+            }
         }
-        events
+        limit
     }
 
-    /// Handles a message. Takes the descriptors that are stored out of it.
-    ///
-    /// # Errors
-    /// Why the message, or a part of it, is ignored.
-    fn on_datagram(
+    /// Handles a message. Returns what is to be done with the descriptors that it carries.
+    fn on_message<'a>(
         &mut self,
-        datagram: &mut Datagram,
-        text: &[u8],
-        context: &mut NotifyContext<'_>,
+        run: RunId,
+        sender: Sender,
+        message: Result<Message<'a>, Rejection>,
+        others: &mut NotifyContext<'_>,
         events: &mut Vec<Event>,
-    ) -> Result<(), Rejection> {
-        let sender = datagram.sender.map_or(0, Pid::get);
-        let fields = match Message::parse(text) {
-            _ if datagram.is_truncated => return Err(Rejection::TooLong(sender)),
+    ) -> Usage<'a> {
+        let handled = message.and_then(|message| match message {
             // All earlier messages have been handled.
-            Ok(Message::Barrier) => return Ok(()),
-            Err(error) => return Err(Rejection::Invalid(sender, error)),
-            Ok(Message::Fields(fields)) => fields,
+            Message::Barrier => Ok(Usage::Close),
+            Message::Fields(fields) => self.on_fields(run, sender, &fields, others, events),
+        });
+        handled.unwrap_or_else(|rejection| {
+            self.reject(rejection, others.now);
+            Usage::Close
+        })
+    }
+
+    fn on_fields<'a>(
+        &mut self,
+        run: RunId,
+        sender: Sender,
+        fields: &NotifyFields<'a>,
+        others: &mut NotifyContext<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Usage<'a>, Rejection> {
+        let number = number_of(sender);
+        let Some(of) = others.processes.runs.get(run).filter(|of| may_send(others.processes, of, sender)) else {
+            return Err(Rejection::UnknownSender(number));
         };
-        let owner = datagram.sender.and_then(|sender| context.processes.runs.owner_of(sender));
-        let Some(owner) = owner.filter(|run| run.spec.definition.uses_notify_socket()) else {
-            return Err(Rejection::UnknownSender(sender));
-        };
-        let (run, main) = (owner.id, owner.pid);
+        let main = of.pid;
         let may_notify = match self.reported.get(&run).map_or(Access::All, |status| status.access) {
             Access::All => true,
-            Access::Main => sender == main.get(),
+            Access::Main => number == main.get(),
             Access::Nobody => false,
         };
         if !may_notify {
-            return Err(Rejection::NoAccess { sender, main });
+            return Err(Rejection::NoAccess { sender: number, main });
         }
-        let changed = match self.new_main_pid(&fields, &datagram.descriptors) {
-            Some(pid) if pid != main => context.change_main_pid(run, main, pid, events),
-            _ => Ok(()),
-        };
-        self.apply_fields(run, &fields, events);
-        changed.and(context.store(run, &fields, datagram))
+        if let Some(pid) = fields.main_pid.filter(|pid| *pid != main)
+            && let Err(rejection) = others.change_main_pid(run, (main, pid), sender.pid, events)
+        {
+            self.reject(rejection, others.now);
+        }
+        self.apply_fields(run, fields, events);
+        Ok(others.usage(run, fields))
     }
 
-    fn new_main_pid(&self, fields: &NotifyFields<'_>, descriptors: &[OwnedFd]) -> Option<Pid> {
-        match descriptors {
-            [pidfd] if fields.has_main_pidfd => procfs::pid_of_pidfd(pidfd),
-            _ => fields.main_pid,
+    /// Lets another process take the next datagram.
+    fn take_descriptors(&mut self, run: RunId, usage: Usage<'_>, others: &mut NotifyContext<'_>) {
+        let Some(source) = self.sockets.get_mut(&run) else { return };
+        let Some((main, instance)) = others.processes.runs.of_id(run).map(|run| (run.pid, run.spec.instance)) else {
+            return self.close(run, others.poller);
+        };
+        let socket = std::os::fd::AsFd::as_fd(&source.socket.socket);
+        match others.fds.take((run, instance), socket, usage, (others.now, others.poller)) {
+            Ok(()) => {
+                others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
+                source.is_taken_from = true;
+            }
+            Err(errno) => {
+                self.reject(Rejection::CannotTake { main, errno }, others.now);
+                self.close(run, others.poller);
+            }
         }
+    }
+
+    /// A datagram with descriptors has been taken, or cannot be.
+    fn on_taken(&mut self, taken: Taken, others: &mut NotifyContext<'_>, events: &mut Vec<Event>) {
+        let Taken { run, outcome } = taken;
+        let Some(source) = self.sockets.get_mut(&run) else { return };
+        source.is_taken_from = outcome.is_none();
+        let Some((Refused { surplus, has_lost }, main_pid)) = outcome else {
+            return self.close(run, others.poller);
+        };
+        others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Input).ok();
+        self.on_ready(Token::Notify(run));
+        let Some(of) = others.processes.runs.get(run) else { return };
+        let (main, limit) = (of.pid, of.spec.definition.process.fd_store);
+        let refused = if surplus > 0 {
+            Err(Rejection::StoreFull { main, surplus, limit })
+        } else if has_lost {
+            Err(Rejection::NoDescriptors { main })
+        } else if let Some(pid) = main_pid.filter(|pid| *pid != main) {
+            others.change_main_pid(run, (main, pid), None, events)
+        } else {
+            Ok(())
+        };
+        if let Err(rejection) = refused {
+            self.reject(rejection, others.now);
+        }
+    }
+
+    fn reject(&mut self, rejection: Rejection, now: Mono) {
+        self.rejections.warn(now, format_args!("notify: {rejection}"));
     }
 
     fn apply_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
@@ -240,37 +370,55 @@ impl Notify {
 pub(super) struct NotifyContext<'a> {
     pub(super) processes: &'a mut Processes,
     pub(super) fds: &'a mut FdStore,
+    pub(super) now: Mono,
     pub(super) poller: &'a Poller,
 }
 
 impl NotifyContext<'_> {
     /// Makes `pid` the main process of the run, in place of `main`.
-    fn change_main_pid(&mut self, run: RunId, main: Pid, pid: Pid, events: &mut Vec<Event>) -> Result<(), Rejection> {
-        let changed = self.processes.change_main_pid(run, pid, self.poller);
+    fn change_main_pid(
+        &mut self,
+        run: RunId,
+        (main, pid): (Pid, Pid),
+        sender: Option<Pid>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Rejection> {
+        let changed = self.processes.change_main_pid(run, pid, sender, self.poller);
         events.extend(changed.ok_or(Rejection::ForeignMainPid { main, pid })?);
         Ok(())
     }
 
-    fn store(&mut self, run: RunId, fields: &NotifyFields<'_>, datagram: &mut Datagram) -> Result<(), Rejection> {
-        let Some(run) = self.processes.runs.get(run) else { return Ok(()) };
-        let (main, instance) = (run.pid, run.spec.instance);
-        let (name, drop_on_hangup) = match fields.store {
-            Store::Nothing => return Ok(()),
-            Store::Drop { name } => {
-                self.fds.drop_named(instance, name, self.poller);
-                return Ok(());
-            }
-            Store::Keep { name, drop_on_hangup } => (name, drop_on_hangup),
-        };
+    /// What is to be done with the descriptors of a message. Drops stored ones.
+    fn usage<'a>(&mut self, run: RunId, fields: &NotifyFields<'a>) -> Usage<'a> {
+        let Some(run) = self.processes.runs.get(run) else { return Usage::Close };
         let limit = run.spec.definition.process.fd_store;
-        let offer = Offer { name, drop_on_hangup, limit: limit.try_into().unwrap_or(usize::MAX) };
-        let refused = self.fds.keep(instance, offer, &mut datagram.descriptors, self.poller);
-        if refused.surplus > 0 {
-            return Err(Rejection::StoreFull { main, surplus: refused.surplus, limit });
+        match fields.store {
+            Store::Drop { name } => {
+                self.fds.drop_named(run.spec.instance, name, self.now);
+                Usage::Close
+            }
+            Store::Keep { name, drop_on_hangup } => Usage::Keep(Keep { name, drop_on_hangup, limit }),
+            Store::Nothing if fields.has_main_pidfd && fields.main_pid.is_none() => Usage::ReadPid,
+            Store::Nothing => Usage::Close,
         }
-        if datagram.descriptors_truncated || refused.no_capacity > 0 {
-            return Err(Rejection::NoDescriptors { main });
-        }
-        Ok(())
     }
+}
+
+/// Whether `sender` may send messages for a run: one of its processes, or a process of no run with the same user.
+fn may_send(processes: &Processes, run: &Run, sender: Sender) -> bool {
+    let Some(pid) = sender.pid else { return false };
+    match processes.runs.membership(pid) {
+        Membership::Run(of) => of == run.id,
+        // A process that has left the session, or has exited.
+        Membership::Unknown => {
+            let user = run.spec.definition.process.credentials.as_ref().map(|credentials| credentials.uid);
+            sender.uid == user.unwrap_or_else(process::effective_user)
+        }
+        Membership::None => false,
+    }
+}
+
+/// The id of the sender; 0 if it is in another PID namespace.
+fn number_of(sender: Sender) -> rejection::Sender {
+    sender.pid.map_or(0, Pid::get)
 }

@@ -28,12 +28,17 @@ pub(super) enum Rejection {
     /// `FDSTORE=1` with more descriptors than `fd_store` allows.
     StoreFull {
         main: Pid,
-        surplus: usize,
+        surplus: u32,
         limit: u32,
     },
-    /// keepalive has too few free descriptors.
+    /// Not all descriptors could be opened.
     NoDescriptors {
         main: Pid,
+    },
+    /// Descriptors cannot be taken: the socket is closed.
+    CannotTake {
+        main: Pid,
+        errno: Errno,
     },
 }
 
@@ -65,6 +70,17 @@ impl Display for Rejection {
             Self::NoDescriptors { main } => {
                 let reason = errno::words(Errno::EMFILE);
                 write!(formatter, "cannot store all file descriptors of pid {main}: {reason}")
+            }
+            Self::CannotTake { main, errno } => {
+                let reason = if *errno == Errno::EPERM {
+                    "they have made keepalive's helper processes hang before"
+                } else {
+                    errno::words(*errno)
+                };
+                write!(
+                    formatter,
+                    "messages of pid {main} are not read any more, because it sends descriptors: {reason}"
+                )
             }
         }
     }

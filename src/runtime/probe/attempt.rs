@@ -35,9 +35,6 @@ pub(super) enum Attempt {
 #[derive(Debug)]
 pub(super) struct Helper {
     pub(super) pid: Pid,
-    /// The pipe of its exec result. It stays open, so that writing to it does not raise SIGPIPE.
-    #[expect(dead_code, reason = "it is there to be open")]
-    pub(super) start: Option<OwnedFd>,
     /// It has been killed because it took too long.
     pub(super) is_timed_out: bool,
     pub(super) task: Task,
@@ -126,7 +123,7 @@ fn start_file_check(path: &Template, number: u32) -> Result<Helper, Errno> {
     let path = path.expand(number);
     let look = || file_exists(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
     let pid = fork::fork_helper(None, look)?;
-    Ok(Helper { pid, start: None, is_timed_out: false, task: Task::FileCheck })
+    Ok(Helper { pid, is_timed_out: false, task: Task::FileCheck })
 }
 
 fn file_exists(path: &CStr) -> Result<(), Errno> {

@@ -17,7 +17,7 @@ use super::token::Token;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{ExecResult, Interest, Poller, kill, socket, strings, wait};
+use crate::sys::{Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
 
 /// The pause after the first failed attempt. It doubles each time, up to [`MAX_PAUSE`].
@@ -274,9 +274,8 @@ impl Probes {
         let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
         let spec = &active.spec;
         let run = |command: &[Template]| {
-            let (pid, progress) = context.factory.spawn_helper(spec, command, context.logging)?;
-            let start = if let ExecResult::Pending(pipe) = progress { Some(pipe) } else { None };
-            Ok(Helper { pid, start, is_timed_out: false, task: Task::Command })
+            let pid = context.factory.spawn_helper(spec, command, context.logging)?;
+            Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
         let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);
         active.attempts = active.attempts.saturating_add(1);
@@ -297,15 +296,22 @@ impl Probes {
     }
 
     /// Reaps `pid` if it was a helper process, and continues its probe.
-    pub(super) fn on_helper_dead(&mut self, pid: Pid, poller: &Poller, now: Mono) -> Option<Vec<Event>> {
+    pub(super) fn on_helper_dead(
+        &mut self,
+        pid: Pid,
+        factory: &mut ProcessFactory,
+        poller: &Poller,
+        now: Mono,
+    ) -> Option<Vec<Event>> {
         let run = self.run_of(pid);
         if run.is_none() && !self.take_killed_helper(pid) {
             return None;
         }
         // The processes that it has started.
         kill::signal_group(pid.led_group(), Signal::KILL).ok();
-        let event = wait::reap(pid).ok().and_then(|ended| self.on_helper_ended(run, ended.status, poller, now));
-        Some(event.into_iter().collect())
+        let Ok(ended) = wait::reap(pid) else { return Some(Vec::new()) };
+        factory.on_helper_reaped(pid);
+        Some(self.on_helper_ended(run, ended.status, poller, now).into_iter().collect())
     }
 
     fn on_helper_ended(&mut self, run: Option<RunId>, status: ExitStatus, poller: &Poller, now: Mono) -> Option<Event> {

@@ -139,12 +139,11 @@ sd.wait()
     });
 }
 
-/// The descriptor numbers in keepalive of the stored memfds.
-fn stored(running: &Running) -> Vec<u32> {
-    let entries = std::fs::read_dir(format!("/proc/{}/fd", running.keepalive())).unwrap().map(Result::unwrap);
+/// The number of memfds that a process has open.
+fn memories(pid: Pid) -> usize {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
     let is_memory = |path: std::path::PathBuf| path.to_string_lossy().contains("memfd:");
-    let stored = entries.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(is_memory));
-    stored.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
+    entries.flatten().filter(|entry| std::fs::read_link(entry.path()).is_ok_and(is_memory)).count()
 }
 
 // getrlimit(2), RLIMIT_NOFILE
@@ -169,11 +168,9 @@ sd.wait()
         let running = run.start();
         let control = Control::at(&set.socket());
         control.wait_for("web.0", "running");
-        // The last 32 of 96 are reserved for keepalive itself.
-        let stored = wait_until("surplus descriptors to be closed", || {
-            Some(stored(&running)).filter(|stored| stored.iter().all(|number| *number < 64))
-        });
-        assert!(stored.len() > 40, "{stored:?}");
+        assert_eq!(memories(running.keepalive()), 0);
+        let stored: usize = all_children(&running).0.into_iter().map(memories).sum();
+        assert!((40..96).contains(&stored), "{stored}");
         assert_eq!(control.post("/v1/services/other/restart").status, 200);
         let stderr = finish(running);
         let is_logged = stderr.lines().any(|line| {
@@ -224,4 +221,30 @@ sd.wait()
         let stderr = finish(running);
         assert!(stderr.contains(&format!("cannot change the main pid from {main} to ")), "{stderr}");
     });
+}
+
+// sd_notify(3), EXTEND_TIMEOUT_USEC=
+#[test]
+fn a_service_can_extend_its_stop_timeout() {
+    let script = r#"import sd, os, time
+sd.say("READY=1")
+sd.show("up")
+try:
+    sd.wait()
+finally:
+    sd.say("STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(1.5)
+    sd.show("done")
+"#;
+    let set = set(
+        "[services.web]\ncommand = [\"python3\", \"DIR/slow.py\"]\nready = \"notify\"\nstop_timeout = \"1s\"\n",
+        &[("slow.py", script)],
+    );
+    let (mut running, _control) = begin(&set, Place::Child);
+    running.expect("up");
+    running.send(Signal::TERM);
+    running.expect("done");
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(!stderr.contains("SIGKILL"), "{stderr}");
 }

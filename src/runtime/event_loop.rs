@@ -1,0 +1,461 @@
+//! The event loop: the only place that waits, and the only one that performs actions.
+
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::close_queue::CloseQueue;
+use super::config_loader::{self, ConfigLoader, LoadConfig};
+use super::control::Server;
+use super::control::snapshot::Sources;
+use super::deaths::Reaped;
+use super::ending::{Refused, refused};
+use super::helpers::Helpers;
+use super::inspector::{Inspector, Needs};
+use super::ipc::Channels;
+use super::journal::Journal;
+use super::logging::Logging;
+use super::notify::{Notify, NotifyContext};
+use super::probe::Probes;
+use super::process_factory::ProcessFactory;
+use super::processes::Processes;
+use super::resources::Resources;
+use super::runs::RunSpec;
+use super::signal_source::{OnHangup, SignalSource};
+use super::start::Start;
+use super::subsystem::{self, Context, Subsystem};
+use super::text::Counted;
+use super::token::Token;
+use super::turn::{Inputs, Part, Turn};
+use crate::model::plan::Input;
+use crate::model::{InstanceId, Pid, Plan, RunId, Signal, StartStep};
+use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
+use crate::sys::wait::WaitOptions;
+use crate::sys::{self, ChildEvent, Poller, SignalQueue, StringList};
+
+/// The number of actions in one turn, so that new events are not delayed.
+const MAX_ACTIONS_PER_TURN: u32 = 64;
+/// The number of children reaped in one turn, so that other events are not delayed.
+const MAX_DEATHS_PER_TURN: u32 = 256;
+/// While more actions than this are pending for each instance, notify messages stay in the kernel, even those of processes
+/// that have exited.
+const MAX_PENDING_ACTIONS_AT_DEATH: usize = 64;
+/// A loop that waits this long is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+pub(super) struct Runtime {
+    plan: Rc<Plan>,
+    supervisor: Supervisor,
+    processes: Processes,
+    resources: Resources,
+    logging: Logging,
+    journal: Journal,
+    server: Server,
+    notify: Notify,
+    probes: Probes,
+    channels: Channels,
+    helpers: Helpers,
+    inputs: Inputs,
+    turn: Turn,
+}
+
+impl Runtime {
+    pub(super) fn new(
+        plan: Rc<Plan>,
+        environment: StringList,
+        load_config: LoadConfig,
+        on_hangup: OnHangup,
+    ) -> Result<Self, Refused> {
+        if !sys::process::is_init() {
+            sys::process::become_subreaper().map_err(refused("become a subreaper"))?;
+        }
+        let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
+        let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
+        poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
+        let factory = ProcessFactory::new(environment).map_err(refused("open /dev/null"))?;
+        let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
+        let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
+        let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;
+        let now = sys::now();
+        let logging = Logging::new(Rc::clone(&plan), &poller);
+        let resources = Resources::new(&plan);
+        Ok(Self {
+            supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
+            server: Server::new(&plan.control, plan.http, &poller),
+            plan,
+            processes,
+            resources,
+            logging,
+            journal: Journal::new(now),
+            notify: Notify::default(),
+            probes: Probes::default(),
+            channels: Channels::default(),
+            helpers: Helpers {
+                config_loader: ConfigLoader::new(load_config),
+                close_queue: CloseQueue::default(),
+                inspector: Inspector::default(),
+            },
+            inputs: Inputs { poller, signals: SignalSource::new(queue, on_hangup) },
+            turn: Turn { now, budget: 0, until: None, outcome: None, is_settled: false },
+        })
+    }
+
+    pub(super) fn run(&mut self) -> Outcome {
+        let instances = self.plan.instances();
+        let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
+        let services = Counted(services as u64, "service", "services");
+        let instances = Counted(instances.into(), "instance", "instances");
+        log::info!("version {version}, pid {pid}: {services}, {instances}");
+        self.send_event(Event::Boot);
+        loop {
+            self.turn.budget = MAX_ACTIONS_PER_TURN;
+            self.act();
+            if let Some(outcome) = self.turn.outcome.take() {
+                return outcome;
+            }
+            self.turn();
+        }
+    }
+
+    /// The shutdown is complete: sends what is left to clients and outputs, and closes what others can see.
+    pub(super) fn end(&mut self) {
+        let (server, context, sources) = self.server();
+        server.close(&context, sources);
+        self.resources.sockets.close();
+        self.notify.close_all();
+        self.helpers.inspector.finish(&self.inputs.poller);
+        self.logging.finish(self.journal.counts().shutdown_started_at);
+    }
+
+    /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.
+    ///
+    /// The order matters: the success of an execve comes before the reports of the program, and the reports of a process are
+    /// read before it is reaped.
+    fn turn(&mut self) {
+        self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
+        let timeout = self.timeout();
+        if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
+            self.turn.is_settled = true;
+            sys::memory::release_code_pages();
+        }
+        self.wait(timeout);
+        self.journal.counts_mut().turns += 1;
+        for part in [Part::Processes, Part::FdStore, Part::Notify, Part::Channels] {
+            self.take_turn(part);
+        }
+        if self.has_capacity() {
+            let events = self.inputs.signals.read(&mut self.processes.schedule);
+            self.dispatch_all(events);
+        }
+        self.reap();
+        self.take_turn(Part::Logging);
+        self.journal.publish_coalesced(self.turn.now);
+        for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue, Part::Inspector] {
+            self.take_turn(part);
+        }
+        self.dispatch(Event::Tick);
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
+            return Some(Duration::ZERO);
+        }
+        let others = [self.turn.until, self.journal.due()];
+        let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
+        due.map(|due| due.since(sys::now()))
+    }
+
+    fn subsystems(&self) -> [&dyn Subsystem; 10] {
+        let Self { processes, notify, resources, channels, logging, server, probes, helpers, .. } = self;
+        let Helpers { config_loader, close_queue, inspector } = helpers;
+        [processes, notify, &resources.fds, channels, logging, server, probes, config_loader, close_queue, inspector]
+    }
+
+    /// The only place that waits. Passes each token that is ready to its subsystem.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        self.logging.watch_for_room(&self.inputs.poller);
+        self.inputs.signals.begin_turn();
+        let ready = self.inputs.poller.wait(timeout).unwrap_or_default();
+        for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
+            match token {
+                Token::Signals => self.inputs.signals.on_ready(),
+                Token::ExecResult(_) | Token::MainPidExited(_) => self.processes.on_ready(token),
+                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
+                Token::Notify(_) => self.notify.on_ready(token),
+                Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
+                Token::Probe(_) => self.probes.on_ready(token),
+                Token::Channel(_) => self.channels.on_ready(token),
+                Token::Inspector(_) => self.helpers.inspector.on_ready(token),
+                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
+            }
+        }
+        self.turn.now = sys::now();
+    }
+
+    fn take_turn(&mut self, part: Part) {
+        let Self { plan, supervisor, journal, processes, resources, logging, notify, probes, channels, .. } = self;
+        let (server, poller) = (&mut self.server, &self.inputs.poller);
+        let Helpers { config_loader, close_queue, inspector } = &mut self.helpers;
+        let mut context = Context { now: self.turn.now, plan, poller, journal, supervisor };
+        let events = match part {
+            Part::Processes => processes.turn(&mut context, ()),
+            Part::Notify => notify.turn(&mut context, (processes, &mut resources.fds)),
+            Part::FdStore => resources.fds.turn(&mut context, ()),
+            Part::Channels => channels.turn(&mut context, ()),
+            Part::Logging => logging.turn(&mut context, ()),
+            Part::Server => server.turn(&mut context, Sources { logging, notify, channels }),
+            Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging)),
+            Part::ConfigLoader => config_loader.turn(&mut context, ()),
+            Part::CloseQueue => close_queue.turn(&mut context, ()),
+            Part::Inspector => {
+                let needs = Needs { processes, sockets: &mut resources.sockets, server };
+                let events = inspector.turn(&mut context, needs);
+                if let Some(answer) = inspector.take_usage() {
+                    server.on_measured(answer.as_deref(), &context, Sources { logging, notify, channels });
+                }
+                events
+            }
+        };
+        self.dispatch_all(events);
+    }
+
+    fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
+        let Self { plan, supervisor, journal, logging, notify, channels, server, inputs, .. } = self;
+        let context = Context { now: self.turn.now, plan, poller: &inputs.poller, journal, supervisor };
+        (server, context, Sources { logging, notify, channels })
+    }
+
+    /// Whether the supervisor can take events that cause many actions.
+    fn has_capacity(&self) -> bool {
+        subsystem::has_capacity(&self.supervisor)
+    }
+
+    /// Finds and reaps children that have exited, at most [`MAX_DEATHS_PER_TURN`].
+    fn reap(&mut self) {
+        if let Some(child) = self.processes.peek_named() {
+            self.on_child_event(child);
+        }
+        if !self.processes.is_scan_due(self.turn.now) {
+            return;
+        }
+        for _ in 0..MAX_DEATHS_PER_TURN {
+            let event = self.processes.peek(self.turn.now);
+            self.on_child_event(event);
+            if matches!(event, ChildEvent::Nothing | ChildEvent::NoChildren) {
+                return self.end_scan(event);
+            }
+        }
+    }
+
+    /// The processes of keepalive that are no children of the usual kind.
+    fn helper_pids(&self) -> Vec<Pid> {
+        let helpers = self.resources.fds.holders().chain(self.helpers.inspector.pids());
+        self.logging.pid().into_iter().chain(helpers).collect()
+    }
+
+    /// No further child has exited, or there are no children.
+    fn end_scan(&mut self, last: ChildEvent) {
+        let ended = self.processes.take_ended();
+        self.dispatch_all(ended);
+        if last == ChildEvent::NoChildren {
+            self.dispatch(Event::NoChildren);
+        } else {
+            let helpers = self.helper_pids();
+            self.processes.sweep_again(&helpers);
+        }
+    }
+
+    fn on_child_event(&mut self, event: ChildEvent) {
+        match event {
+            ChildEvent::Dead(pid) => self.on_dead(pid),
+            ChildEvent::Stopped(pid, signal) => {
+                if self.processes.on_stopped(pid, signal) {
+                    self.inputs.signals.on_continued();
+                }
+            }
+            ChildEvent::Nothing | ChildEvent::NoChildren => {}
+        }
+    }
+
+    /// A child has exited and has not been reaped. Its notify messages are read first: its exit is reported after them.
+    fn on_dead(&mut self, pid: Pid) {
+        let run = self.processes.runs.of_pid(pid).map(|run| run.id);
+        if let Some(run) = run
+            && subsystem::has_backlog_below(&self.supervisor, MAX_PENDING_ACTIONS_AT_DEATH)
+        {
+            let mut others = NotifyContext {
+                processes: &mut self.processes,
+                fds: &mut self.resources.fds,
+                now: self.turn.now,
+                poller: &self.inputs.poller,
+            };
+            let events = self.notify.read_all(run, &mut others);
+            self.dispatch_all(events);
+        }
+        let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
+            Some(run) => {
+                let events = self.processes.reap_main(run, &self.inputs.poller);
+                self.notify.hold_back(run, events)
+            }
+            None => self.reap_other(pid),
+        };
+        self.dispatch_all(events);
+    }
+
+    /// Reaps a child that is no main process: a helper of a subsystem, a former main process, or an orphan.
+    fn reap_other(&mut self, pid: Pid) -> Vec<Event> {
+        if let Some(events) = self.helpers.config_loader.on_dead(pid, &self.plan, self.turn.now) {
+            return events;
+        }
+        if self.helpers.close_queue.on_dead(pid) {
+            return Vec::new();
+        }
+        let (factory, poller) = (&mut self.processes.factory, &self.inputs.poller);
+        if let Some(events) = self.probes.on_helper_dead(pid, factory, poller, self.turn.now) {
+            return events;
+        }
+        match self.processes.reap_other(pid, &self.inputs.poller) {
+            Reaped::Orphan => {
+                self.journal.on_orphan_reaped();
+                log::debug!("reaped orphaned process {pid}, {} in total", self.journal.counts().orphans);
+                Vec::new()
+            }
+            Reaped::Former(event) => event.into_iter().collect(),
+        }
+    }
+
+    /// Sends the supervisor an event, and performs the actions that follow.
+    fn dispatch(&mut self, event: Event) {
+        self.send_event(event);
+        self.act();
+    }
+
+    fn dispatch_all(&mut self, events: Vec<Event>) {
+        events.into_iter().for_each(|event| self.dispatch(event));
+    }
+
+    /// Sends the supervisor an event that answers the action that [`Self::act`] is performing.
+    fn send_event(&mut self, event: Event) {
+        if let Event::Executed { run } = event
+            && let Some(run) = self.processes.runs.get(run)
+        {
+            self.journal.on_executed(run.spec.instance, self.turn.now);
+        }
+        if let Event::ExecFailed { run, failure } = event
+            && failure.step == StartStep::Stored
+            && let Some(run) = self.processes.runs.get(run)
+        {
+            self.resources.fds.distrust(run.spec.instance);
+        }
+        self.supervisor.handle(self.turn.now, event);
+    }
+
+    /// Performs the pending actions, within the budget of this turn.
+    fn act(&mut self) {
+        while self.turn.budget > 0 && self.turn.outcome.is_none() {
+            match self.supervisor.poll() {
+                Step::Wait { until } => {
+                    self.turn.until = until;
+                    return;
+                }
+                Step::Do(action) => {
+                    self.turn.budget -= 1;
+                    self.perform(action);
+                }
+            }
+        }
+    }
+
+    /// The only place that matches on actions.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { run, instance, restarts, definition } => {
+                self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
+            }
+            Action::StartProbe { run } => self.start_probe(run),
+            Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),
+            Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
+            Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
+            Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
+            Action::SignalAll { signal } => self.signal_all(signal),
+            Action::LoadConfig { id } => {
+                if let Some(failed) = self.helpers.config_loader.load(id, self.turn.now) {
+                    self.send_event(failed);
+                }
+            }
+            Action::WithdrawConfigLoad { id } => self.helpers.config_loader.withdraw(id),
+            Action::CancelConfigLoad => self.helpers.config_loader.cancel(),
+            Action::ApplyConfig(plan) => self.apply_config(&plan),
+            Action::ReleaseInstance { instance } => self.release_instance(instance),
+            Action::RemoveInstance { instance } => {
+                self.logging.forget(instance);
+                self.notify.forget(instance);
+            }
+            Action::ReleaseService { service } => {
+                self.resources.states.forget(service);
+                self.channels.forget(service);
+            }
+            Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
+            Action::WriteJournal(entry) => self.journal.record(&self.plan, entry),
+            Action::Reply { id, result } => {
+                let (server, context, sources) = self.server();
+                server.reply(id, result, &context, sources);
+            }
+            Action::Exit(outcome) => self.turn.outcome = Some(outcome),
+        }
+    }
+
+    fn spawn(&mut self, run: RunId, spec: RunSpec) {
+        let start = Start {
+            processes: &mut self.processes,
+            resources: &mut self.resources,
+            logging: &mut self.logging,
+            notify: &mut self.notify,
+            probes: &mut self.probes,
+            channels: &mut self.channels,
+            poller: &self.inputs.poller,
+            now: self.turn.now,
+        };
+        let events = start.start(run, spec);
+        self.turn.now = sys::now();
+        events.into_iter().for_each(|event| self.send_event(event));
+    }
+
+    fn start_probe(&mut self, run: RunId) {
+        if let Some(run) = self.processes.runs.get(run) {
+            self.probes.start(run.id, run.spec.clone(), self.turn.now);
+        }
+    }
+
+    /// The main process of a run has exited.
+    fn release_run(&mut self, run: RunId, instance: InstanceId) {
+        self.probes.stop(run, &self.inputs.poller);
+        self.channels.on_ended(run, &self.inputs.poller);
+        self.logging.on_ended(instance);
+        self.notify.on_ended(run, instance, &self.inputs.poller);
+        self.resources.release_sockets(&self.plan, &self.processes.runs);
+    }
+
+    fn release_instance(&mut self, id: InstanceId) {
+        self.resources.sockets.release_instance(id);
+        self.resources.fds.forget(id, self.turn.now);
+    }
+
+    fn apply_config(&mut self, plan: &Rc<Plan>) {
+        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
+        self.logging.apply_config(plan, &self.inputs.poller);
+        self.resources.sockets.apply_config(plan);
+        self.resources.release_sockets(plan, &self.processes.runs);
+        config_loader::warn_about_fixed_keys(&before, plan);
+    }
+
+    fn signal_all(&mut self, signal: Signal) {
+        if signal == Signal::KILL && sys::process::is_init() {
+            self.logging.on_kill_all();
+        }
+        let helpers = self.helper_pids();
+        if !self.processes.signal_all(signal, &helpers) {
+            self.send_event(Event::NoChildren);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Questions about other processes, which only /proc answers.
+//!
+//! Reading /proc/PID can take any time, for example while the process executes a program on a file system that does not
+//! answer. So keepalive does not read it: it forks an inspector for each question, which is killed when it takes too long.
+//! Without an answer less is shown, and signals reach process groups only.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::control::Server;
+use super::processes::Processes;
+use super::sockets::Sockets;
+use super::subsystem::{Context, Subsystem};
+use super::token::Token;
+use crate::model::plan::Address;
+use crate::model::{Mono, Pid, Signal};
+use crate::supervisor::Event;
+use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process, wait};
+
+/// An inspector that takes longer is killed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The number of inspectors at a time, with those that have been killed and do not exit.
+const MAX_INSPECTORS: usize = 4;
+/// How long keepalive waits at its end.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
+/// The number of bytes read at once.
+const READ_SIZE: usize = 16 << 10;
+/// The maximum size of an answer in bytes.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// The inspectors.
+#[derive(Debug, Default)]
+pub(super) struct Inspector {
+    running: Vec<Running>,
+    last_number: u64,
+    /// Inspectors that have been killed, or have answered, and not been reaped yet.
+    ended: Vec<Pid>,
+    ready: Vec<u64>,
+    usage: Option<Option<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    pid: Pid,
+    pipe: OwnedFd,
+    due: Mono,
+    topic: Topic,
+    answer: Vec<u8>,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    /// CPU time and memory.
+    Usage,
+    /// Processes that are to be signalled.
+    Signals,
+    /// The process that has an address.
+    PortOwner(String),
+}
+
+/// The subsystems that ask.
+pub(super) struct Needs<'a> {
+    pub(super) processes: &'a mut Processes,
+    pub(super) sockets: &'a mut Sockets,
+    pub(super) server: &'a mut Server,
+}
+
+impl Subsystem for Inspector {
+    type Needs<'a> = Needs<'a>;
+
+    fn due(&self) -> Option<Mono> {
+        self.running.iter().map(|running| running.due).min()
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        if let Token::Inspector(number) = token {
+            self.ready.push(number);
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>, needs: Needs<'_>) -> Vec<Event> {
+        for number in std::mem::take(&mut self.ready) {
+            if let Some(position) = self.running.iter().position(|running| running.number == number) {
+                self.read(position, context.poller);
+            }
+        }
+        while let Some(position) = self.running.iter().position(|running| running.due <= context.now) {
+            log::debug!("an inspector does not answer");
+            self.end(position, None, context.poller);
+        }
+        self.ended.retain(|pid| wait::reap_without_sigchld(*pid) == Ok(None));
+        self.ask_for(needs, context);
+        Vec::new()
+    }
+}
+
+impl Inspector {
+    /// Starts an inspector for each question of the other subsystems.
+    fn ask_for(&mut self, needs: Needs<'_>, context: &Context<'_>) {
+        let (now, poller) = (context.now, context.poller);
+        if let Some(measure) = needs.server.start_measuring(context.supervisor) {
+            self.ask(Topic::Usage, now, poller, measure);
+        }
+        for address in needs.sockets.take_in_use() {
+            self.ask_for_port_owner(&address, now, poller);
+        }
+        let orders = &mut needs.processes.orders;
+        if !orders.is_empty() && !self.running.iter().any(|running| running.topic == Topic::Signals) {
+            let orders = std::mem::take(orders);
+            let own = process::id();
+            self.ask(Topic::Signals, now, poller, || {
+                orders.iter().for_each(|order| order.carry_out(own));
+                Vec::new()
+            });
+        }
+    }
+
+    /// The usage, if it has been measured; `None` in it: there is no answer.
+    pub(super) fn take_usage(&mut self) -> Option<Option<Vec<u8>>> {
+        self.usage.take()
+    }
+
+    /// Logs which process uses `address`, if one is found.
+    fn ask_for_port_owner(&mut self, address: &Address, now: Mono, poller: &Poller) {
+        let topic = Topic::PortOwner(address.to_string());
+        if self.running.iter().any(|running| running.topic == topic) {
+            return;
+        }
+        self.ask(topic, now, poller, || {
+            let owner = port_owner::port_owner(address);
+            owner.map(|(pid, name)| format!("{pid} {name}").into_bytes()).unwrap_or_default()
+        });
+    }
+
+    /// The inspector processes.
+    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.iter().map(|running| running.pid).chain(self.ended.iter().copied())
+    }
+
+    /// Forks an inspector whose answer is what `work` returns. If that is not possible, there is no answer.
+    fn ask(&mut self, topic: Topic, now: Mono, poller: &Poller, work: impl FnOnce() -> Vec<u8>) {
+        match self.start(topic.clone(), now, poller, work) {
+            Ok(running) => self.running.push(running),
+            Err(errno) => {
+                log::debug!("cannot start an inspector: {}", crate::model::errno::words(errno));
+                self.answer(&topic, None);
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        topic: Topic,
+        now: Mono,
+        poller: &Poller,
+        work: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Running, Errno> {
+        if self.running.len() + self.ended.len() >= MAX_INSPECTORS {
+            return Err(Errno::EAGAIN);
+        }
+        let (pipe, write_end) = pipe::pipe()?;
+        self.last_number += 1;
+        let number = self.last_number;
+        poller.add(&pipe, Token::Inspector(number))?;
+        let answer = || {
+            let answer = work();
+            let mut rest = answer.as_slice();
+            while !rest.is_empty() {
+                match nix::unistd::write(&write_end, rest) {
+                    Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+                    Err(Errno::EINTR) => {}
+                    Err(_) => return 1,
+                }
+            }
+            0
+        };
+        let pid = fork::fork_unseen_helper(&write_end, c"keepalive-look", answer)?;
+        Ok(Running { number, pid, pipe, due: now + ANSWER_TIMEOUT, topic, answer: Vec::new() })
+    }
+
+    fn read(&mut self, position: usize, poller: &Poller) {
+        let Some(running) = self.running.get_mut(position) else { return };
+        let mut buffer = [0; READ_SIZE];
+        match nix::unistd::read(&running.pipe, &mut buffer) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Ok(length @ 1..) if running.answer.len() < MAX_ANSWER => {
+                running.answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            }
+            Ok(0) => {
+                let answer = std::mem::take(&mut running.answer);
+                self.end(position, Some(answer), poller);
+            }
+            Ok(_) | Err(_) => self.end(position, None, poller),
+        }
+    }
+
+    fn end(&mut self, position: usize, answer: Option<Vec<u8>>, poller: &Poller) {
+        let Running { pid, pipe, topic, .. } = self.running.swap_remove(position);
+        poller.remove(&pipe).ok();
+        // It has not been reaped.
+        kill::signal_process(pid, Signal::KILL).ok();
+        self.ended.push(pid);
+        self.answer(&topic, answer);
+    }
+
+    fn answer(&mut self, topic: &Topic, answer: Option<Vec<u8>>) {
+        match topic {
+            Topic::Usage => self.usage = Some(answer),
+            Topic::Signals => {}
+            Topic::PortOwner(address) => {
+                let owner = answer.unwrap_or_default();
+                log_port_owner(address, str::from_utf8(&owner).ok().and_then(|owner| owner.split_once(' ')));
+            }
+        }
+    }
+
+    /// Waits a short time for what is still to be logged. For the end of keepalive.
+    pub(super) fn finish(&mut self, poller: &Poller) {
+        let deadline = sys::now() + FINISH_TIMEOUT;
+        while let Some(position) = self.running.iter().position(|running| matches!(running.topic, Topic::PortOwner(_)))
+            && let Some(running) = self.running.get(position)
+            && pipe::wait_for_input(&running.pipe, deadline.since(sys::now()))
+        {
+            self.read(position, poller);
+        }
+    }
+}
+
+/// `owner`: the pid and the name of the process.
+fn log_port_owner(address: &str, owner: Option<(&str, &str)>) {
+    match owner {
+        Some((pid, _)) if pid.parse() == Ok(process::id().get()) => {
+            log::error!("{address} is in use by keepalive itself (`http` or `control`)");
+        }
+        Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
+        None => {
+            let hint = "a process of another container, a closing connection, or a file that is not a socket";
+            log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::poll::Ready;
+
+    /// Lets the inspector answer.
+    fn answer(inspector: &mut Inspector, poller: &mut Poller) {
+        while !inspector.running.is_empty() {
+            let ready: Vec<u64> = poller.wait(None).unwrap().iter().map(Ready::data).collect();
+            for token in ready {
+                inspector.on_ready(Token::decode(token).unwrap());
+            }
+            for number in std::mem::take(&mut inspector.ready) {
+                let position = inspector.running.iter().position(|running| running.number == number).unwrap();
+                inspector.read(position, poller);
+            }
+        }
+        while inspector.ended.iter().any(|pid| wait::reap_without_sigchld(*pid) == Ok(None)) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_answer_is_what_the_inspector_returns() {
+        let (mut inspector, mut poller) = (Inspector::default(), Poller::new().unwrap());
+        // More than a pipe takes at once.
+        inspector.ask(Topic::Usage, sys::now(), &poller, || vec![7; 200_000]);
+        assert_eq!(inspector.take_usage(), None, "it has not come yet");
+        answer(&mut inspector, &mut poller);
+        assert_eq!(inspector.take_usage(), Some(Some(vec![7; 200_000])));
+        assert_eq!(inspector.take_usage(), None);
+    }
+
+    #[test]
+    fn an_inspector_that_dies_or_cannot_be_started_gives_no_answer() {
+        let (mut inspector, mut poller) = (Inspector::default(), Poller::new().unwrap());
+        inspector.ask(Topic::Usage, sys::now(), &poller, || {
+            kill::signal_process(process::id(), Signal::KILL).ok();
+            Vec::new()
+        });
+        answer(&mut inspector, &mut poller);
+        // What it has written until then is the answer.
+        assert_eq!(inspector.take_usage(), Some(Some(Vec::new())));
+        inspector.ended = vec![process::id(); MAX_INSPECTORS];
+        inspector.ask(Topic::Usage, sys::now(), &poller, Vec::new);
+        assert_eq!(inspector.take_usage(), Some(None));
+    }
+}

@@ -1,0 +1,34 @@
+//! Signals for processes that only /proc knows: an inspector sends them.
+
+use crate::model::{Pid, Signal};
+use crate::sys::{kill, process, procfs};
+
+/// A signal for processes that only /proc knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// For the processes that have left the process group, but not the session, of a process that has been reaped.
+    Session { leader: Pid, signal: Signal },
+    /// For all descendants of keepalive but `spared`.
+    Descendants { signal: Signal, spared: Vec<Pid> },
+}
+
+impl Order {
+    /// Runs in an inspector. `keepalive`: the process whose descendants are meant.
+    pub(super) fn carry_out(&self, keepalive: Pid) {
+        match self {
+            Self::Session { leader, signal } => {
+                for pid in procfs::session_members_outside_group(*leader) {
+                    let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_outside_group_of(*leader));
+                    kill::signal_exactly(pid, *signal, is_stray).ok();
+                }
+            }
+            Self::Descendants { signal, spared } => {
+                let own = process::id();
+                for pid in procfs::descendants(keepalive).into_iter().filter(|pid| *pid != own && !spared.contains(pid))
+                {
+                    kill::signal_exactly(pid, *signal, |pid| procfs::is_descendant(pid, keepalive)).ok();
+                }
+            }
+        }
+    }
+}
