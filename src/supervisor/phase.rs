@@ -18,8 +18,8 @@ pub(super) struct Drain {
     pub(super) deadline: Mono,
     pub(super) outcome: Outcome,
     pub(super) stage: DrainStage,
-    /// A signal to shut down has been received. The next one forces the shutdown.
-    pub(super) is_signalled: bool,
+    /// When the first SIGINT was received. A second one forces the shutdown.
+    pub(super) interrupted_at: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

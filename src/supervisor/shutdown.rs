@@ -16,6 +16,9 @@ const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long keepalive waits after SIGKILL to all. A process that is still there hangs in the kernel, and waiting longer
 /// would not help.
 const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time after the first SIGINT from which a second one counts. A terminal and a container engine can both pass on the
+/// same Ctrl-C.
+const MIN_INTERRUPT_INTERVAL: Duration = Duration::from_millis(200);
 /// The exit code of a forced shutdown: the same as if the orchestrator had sent SIGKILL.
 const FORCED_CODE: u8 = 137;
 
@@ -28,7 +31,7 @@ impl Supervisor {
         self.record(JournalEvent::ShutdownStarted { cause: outcome.cause.clone() });
         self.act(Action::CancelConfigLoad);
         let deadline = self.now + self.plan.shutdown_timeout;
-        self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, is_signalled: false });
+        self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, interrupted_at: None });
         self.refuse_requests();
         self.cancel_rollouts();
         for id in self.services.ids() {
@@ -47,11 +50,18 @@ impl Supervisor {
 
     pub(super) fn on_shutdown_signal(&mut self, signal: Signal) {
         self.begin_shutdown(Outcome { code: 0, cause: Cause::Signal(signal) });
-        if let Phase::Draining(drain) = &mut self.phase
-            && std::mem::replace(&mut drain.is_signalled, true)
-            && !drain.is_forced()
-        {
-            self.force_shutdown(Some(signal));
+        if signal == Signal::INT {
+            self.on_interrupt();
+        }
+    }
+
+    /// A second SIGINT comes from a person who does not want to wait. All other signals change nothing during the shutdown:
+    /// platforms send them more than once.
+    fn on_interrupt(&mut self) {
+        let Phase::Draining(drain) = &mut self.phase else { return };
+        let first = *drain.interrupted_at.get_or_insert(self.now);
+        if self.now.since(first) >= MIN_INTERRUPT_INTERVAL && !drain.is_forced() {
+            self.force_shutdown(Some(Signal::INT));
         }
     }
 

@@ -1,11 +1,13 @@
 //! Supervise mode: stops of unwilling processes and of daemons.
 
+use std::time::Duration;
+
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{procfs, signal_process};
 
 use crate::harness::{
-    self, KEEPALIVE, Place, Run, have_namespaces, in_every_place, status_field, wait_for_death, wait_for_state,
-    wait_until,
+    self, KEEPALIVE, Place, Run, Running, have_namespaces, in_every_place, status_field, wait_for_death,
+    wait_for_state, wait_until,
 };
 use crate::services::{Set, normal};
 
@@ -40,8 +42,33 @@ fn a_suspended_process_receives_its_stop_signal() {
     });
 }
 
+// "More of SIGTERM and SIGQUIT change nothing": docker run's proxy and docker stop send two, and so does a pod that is
+// deleted twice.
 #[test]
-fn a_second_stop_signal_kills_all_processes_at_once() {
+fn repeated_stop_signals_do_not_cut_the_shutdown_short() {
+    for signals in
+        [[Signal::TERM; 3], [Signal::INT, Signal::TERM, Signal::QUIT], [Signal::TERM, Signal::TERM, Signal::INT]]
+    {
+        let set = Set::new(
+            "[services.a]\ncommand = [\"sh\", \"-c\", \"trap 'until test -e DIR/go; do sleep 0.01; done; echo flushed; exit 0' TERM; echo up; sleep 1000 & wait\"]\n",
+        );
+        in_every_place(|place| {
+            let mut running = set.start(place);
+            running.expect("up");
+            for signal in signals {
+                running.send(signal);
+                wait_until_handled(&running);
+            }
+            let go = set.directory.file("go", b"", 0o644);
+            running.expect("flushed");
+            assert_eq!(running.end(), 0);
+            std::fs::remove_file(go).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_second_sigint_kills_all_processes_at_once() {
     let set = Set::new(
         "[keepalive]\nshutdown_timeout = \"1h\"\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\ninstances = 3\n",
     );
@@ -49,17 +76,25 @@ fn a_second_stop_signal_kills_all_processes_at_once() {
         let mut running = set.start(place);
         let pids: Vec<Pid> = (0..3).map(|_| running.ready()).collect();
         running.send(Signal::INT);
-        // The second signal must come after keepalive has handled the first one.
-        let keepalive = running.keepalive();
-        wait_until("the first signal to be handled", || (!pending(keepalive)).then_some(()));
-        running.send(Signal::TERM);
+        wait_until_handled(&running);
+        // It must come 0.2 s after keepalive has handled the first one.
+        std::thread::sleep(Duration::from_millis(200));
+        running.send(Signal::INT);
         assert_eq!(running.end(), 137);
         if place == Place::Child {
             pids.into_iter().for_each(wait_for_death);
         }
         let stderr = running.stderr();
-        assert!(stderr.contains("received SIGTERM again: killing all processes now"), "{stderr}");
+        assert!(stderr.contains("received SIGINT: shutting down\n"), "{stderr}");
+        assert!(stderr.contains("received SIGINT again: killing all processes now"), "{stderr}");
     });
+}
+
+/// Waits until keepalive has read the signals that were sent to it.
+#[track_caller]
+fn wait_until_handled(running: &Running) {
+    let keepalive = running.keepalive();
+    wait_until("the signal to be handled", || (!pending(keepalive)).then_some(()));
 }
 
 fn pending(pid: Pid) -> bool {

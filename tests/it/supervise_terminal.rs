@@ -1,6 +1,8 @@
 //! Supervise mode on a terminal.
 
 use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
@@ -8,6 +10,7 @@ use keepalive::sys::signal_process;
 use crate::harness::{KEEPALIVE, PUPPET, Place, have_namespaces, wait_for_state, wait_until};
 use crate::services::Set;
 use crate::session::{CTRL_C, CTRL_Z, Session};
+use crate::terminal::{self, Terminal};
 
 const ONE_SERVICE: &str = "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nenv = { WHO_SAYS = \"a\" }\n";
 
@@ -39,6 +42,24 @@ fn ctrl_c_stops_everything_in_a_container_too() {
     session.press(CTRL_C);
     session.running.expect("a: signal 15");
     assert_eq!(session.running.end(), 0);
+}
+
+// "The first line of the stop says so on a terminal."
+#[test]
+fn a_second_ctrl_c_is_announced_and_kills_all_processes() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n");
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE, "-c", &set.config]);
+    command.env("KEEPALIVE_SOCKET", set.socket());
+    let mut terminal = Terminal::start(&mut command);
+    terminal.wait_for_text("ready");
+    terminal.type_in(terminal::CTRL_C);
+    terminal.wait_for_text("received SIGINT: shutting down (press Ctrl-C again to kill all processes now)");
+    // The time from which it counts.
+    std::thread::sleep(Duration::from_millis(200));
+    terminal.type_in(terminal::CTRL_C);
+    terminal.wait_for_text("received SIGINT again: killing all processes now");
+    assert_eq!(terminal.wait_for_end().0, Some(137));
 }
 
 #[test]

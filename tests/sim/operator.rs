@@ -59,15 +59,17 @@ impl Operator {
         self.schedule_shutdown(world, start + horizon);
     }
 
-    /// The third signal comes after every possible shutdown timeout.
+    /// Platforms and people repeat signals. The last ones come after every reachable shutdown timeout.
     fn schedule_shutdown(&mut self, world: &mut World, at: Mono) {
         let event = if self.chance.one_in(4) { self.request(Request::Shutdown) } else { Event::Signal(Signal::TERM) };
         world.schedule_event(at, event);
-        if self.chance.one_in(3) {
-            world.schedule_event(at + self.chance.up_to(Duration::from_secs(12)), Event::Signal(Signal::INT));
+        for _ in 0..self.chance.pick(&[0, 0, 1, 3]) {
+            let signal = self.chance.pick(&[Signal::TERM, Signal::INT, Signal::INT, Signal::QUIT]);
+            let longest = self.chance.pick(&[Duration::from_millis(200), Duration::from_secs(12)]);
+            world.schedule_event(at + self.chance.up_to(longest), Event::Signal(signal));
         }
         for hours in [12, 13] {
-            world.schedule_event(at + Duration::from_secs(hours * 3_600), Event::Signal(Signal::TERM));
+            world.schedule_event(at + Duration::from_secs(hours * 3_600), Event::Signal(Signal::INT));
         }
     }
 

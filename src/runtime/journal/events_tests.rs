@@ -383,8 +383,8 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
         ),
         (draining(Cause::NothingLeft { failure: None }), "all services have ended: shutting down"),
         (
-            JournalEvent::ShutdownForced { signal: Some(Signal::TERM) },
-            "received SIGTERM again: killing all processes now",
+            JournalEvent::ShutdownForced { signal: Some(Signal::INT) },
+            "received SIGINT again: killing all processes now",
         ),
         (JournalEvent::ShutdownForced { signal: None }, "shutdown not finished within 9s: killing all processes now"),
         (JournalEvent::LeftoverProcessesKilled, "leftover processes did not stop: killing them"),

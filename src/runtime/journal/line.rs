@@ -1,18 +1,36 @@
 //! The log line of a journal entry, and its level.
 
+use std::io::IsTerminal as _;
+
 use log::Level;
 
-use crate::model::Plan;
+use crate::model::plan::SignalAction;
+use crate::model::{Plan, Signal};
 use crate::runtime::wording::Line;
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
 /// Writes the log line of `event`.
 pub(super) fn write(plan: &Plan, event: &JournalEvent) {
-    log::log!(level_of(event), "{}", Line { plan, event });
+    log::log!(level_of(event), "{}{}", Line { plan, event }, interrupt_hint(plan, event));
     if let JournalEvent::ConfigReloadFailed { reason } = event {
         for line in reason.lines().filter(|line| !line.is_empty()) {
             log::error!("{line}");
         }
+    }
+}
+
+/// How a person at the terminal can cut the shutdown short.
+fn interrupt_hint(plan: &Plan, event: &JournalEvent) -> &'static str {
+    let JournalEvent::ShutdownStarted { cause } = event else { return "" };
+    if plan.signals.of(Signal::INT) != SignalAction::Shutdown || !std::io::stderr().is_terminal() {
+        return "";
+    }
+    match cause {
+        Cause::Signal(Signal::INT) => " (press Ctrl-C again to kill all processes now)",
+        Cause::Signal(_) | Cause::Requested | Cause::Failed { .. } | Cause::Completed { .. } => {
+            " (press Ctrl-C twice to kill all processes now)"
+        }
+        Cause::NothingLeft { .. } => "",
     }
 }
 

@@ -224,7 +224,8 @@ impl Checker {
         self.actions = 0;
         self.event = Some(event.clone());
         match event {
-            Event::Boot | Event::Tick | Event::NoChildren | Event::WatchdogTriggered { .. } => {}
+            Event::Boot | Event::Tick | Event::NoChildren | Event::WatchdogTriggered { .. } | Event::TerminalClosed => {
+            }
             Event::Spawned { run, pid } => {
                 rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
                 self.model.on_spawned(*run, *pid, now)?;
@@ -244,8 +245,7 @@ impl Checker {
                 self.expected_actions = vec![Action::ReleaseRun { run: *run, instance }];
             }
             Event::LeftoversGone { run } => self.model.on_leftovers_gone(*run),
-            Event::Signal(signal) => self.shutdown.on_signal(*signal, &self.plan),
-            Event::TerminalClosed => self.shutdown.on_terminal_closed(&self.plan),
+            Event::Signal(signal) => self.shutdown.on_signal(*signal, &self.plan, now),
             Event::Request { id, request } => {
                 self.requests.apply_event(*id, *request, &mut self.model, self.shutdown.stage());
             }

@@ -11,6 +11,8 @@ use super::{Verdict, Violation, rule};
 
 /// The minimum time from SIGKILL to all until keepalive exits despite remaining processes.
 const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+/// A second SIGINT this long after the first one is a person's.
+const SECOND_INTERRUPT_AFTER: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
@@ -23,8 +25,10 @@ struct Drain {
     deadline: Mono,
     cause: Cause,
     code: u8,
-    /// The number of shutdown signals, including the one that started the shutdown.
-    signals: u32,
+    /// The time of the first SIGINT, which may have started the shutdown.
+    first_interrupt: Option<Mono>,
+    /// A person does not want to wait any longer.
+    must_kill: bool,
     forced: bool,
     /// The time of SIGKILL to all processes.
     killed_at: Option<Mono>,
@@ -70,16 +74,14 @@ impl Shutdown {
         Some(drain.killed_at.map_or(drain.deadline, |at| at + KILL_TIMEOUT))
     }
 
-    pub(crate) fn on_signal(&mut self, signal: Signal, plan: &Plan) {
-        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(signal) == SignalAction::Shutdown) {
-            drain.signals += 1;
-        }
-    }
-
-    /// The loss of the terminal is a shutdown signal unless SIGHUP is ignored.
-    pub(crate) fn on_terminal_closed(&mut self, plan: &Plan) {
-        if let Some(drain) = self.drain.as_mut().filter(|_| plan.signals.of(Signal::HUP) != SignalAction::Ignore) {
-            drain.signals += 1;
+    pub(crate) fn on_signal(&mut self, signal: Signal, plan: &Plan, now: Mono) {
+        let Some(drain) = &mut self.drain else { return };
+        if signal == Signal::INT && plan.signals.of(signal) == SignalAction::Shutdown {
+            match drain.first_interrupt {
+                Some(first) if first + SECOND_INTERRUPT_AFTER <= now => drain.must_kill = true,
+                Some(_) => {}
+                None => drain.first_interrupt = Some(now),
+            }
         }
     }
 
@@ -92,24 +94,24 @@ impl Shutdown {
         now: Mono,
     ) -> Verdict {
         rule!(self.drain.is_none(), "the shutdown has begun already");
-        let (code, signals) = match cause {
+        let code = match cause {
             Cause::Signal(signal) => {
                 let sent = event == Some(&Event::Signal(*signal));
                 let is_shutdown_signal = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
                 let has_terminal_closed = event == Some(&Event::TerminalClosed) && *signal == Signal::HUP;
                 let matters = plan.signals.of(Signal::HUP) != SignalAction::Ignore;
                 rule!(is_shutdown_signal || has_terminal_closed && matters, "nobody sent {signal}");
-                (0, 1)
+                0
             }
             Cause::Requested => {
                 let asked = matches!(event, Some(Event::Request { request: Request::Shutdown, .. }));
                 rule!(asked, "there is no shutdown request");
-                (0, 0)
+                0
             }
             Cause::Completed { service } => {
                 let wanted = plan.services[service.position()].on_success == ExitAction::Shutdown;
                 rule!(wanted && is_completed(model, *service), "{service:?} does not cause a shutdown");
-                (0, 0)
+                0
             }
             Cause::Failed { instance, run, .. } => {
                 let service = &plan.services[instance.service.position()];
@@ -119,17 +121,27 @@ impl Shutdown {
                 let failed = model.get(*instance);
                 rule!(failed.failed == last, "{instance:?} is not the last failed instance");
                 rule!(failed.last_exit == Some(run.exit), "the run is not the last run of {instance:?}");
-                (failed.failure_code(), 0)
+                failed.failure_code()
             }
             Cause::NothingLeft { .. } => {
                 rule!(nothing_is_left(model), "a service is active or stopped by an operator");
-                (model.code_when_nothing_is_left(), 0)
+                model.code_when_nothing_is_left()
             }
         };
         let deadline = now + plan.shutdown_timeout;
         let cause = cause.clone();
-        let (forced, killed_at, has_cancelled_config_load) = (false, None, false);
-        self.drain = Some(Drain { deadline, cause, code, signals, forced, killed_at, has_cancelled_config_load });
+        let first_interrupt = (event == Some(&Event::Signal(Signal::INT))).then_some(now);
+        let (must_kill, forced, killed_at, has_cancelled_config_load) = (false, false, None, false);
+        self.drain = Some(Drain {
+            deadline,
+            cause,
+            code,
+            first_interrupt,
+            must_kill,
+            forced,
+            killed_at,
+            has_cancelled_config_load,
+        });
         Ok(())
     }
 
@@ -145,9 +157,8 @@ impl Shutdown {
         let Some(drain) = &mut self.drain else { return Err(Violation("forced without a shutdown".into())) };
         match signal {
             Some(signal) => {
-                let has_terminal_closed = event == Some(&Event::TerminalClosed) && signal == Signal::HUP;
-                rule!(has_terminal_closed || event == Some(&Event::Signal(signal)), "nobody sent {signal}");
-                rule!(drain.signals >= 2, "the first signal forces the shutdown");
+                rule!(event == Some(&Event::Signal(signal)), "nobody sent {signal}");
+                rule!(drain.must_kill, "{signal} forces the shutdown");
             }
             None => rule!(drain.deadline <= now, "the shutdown is forced before shutdown_timeout"),
         }
@@ -195,7 +206,7 @@ impl Shutdown {
     /// During a shutdown, every instance without a live dependent is stopping.
     pub(crate) fn check_all_stopping(&self, model: &Model) -> Verdict {
         let Some(drain) = &self.drain else { return Ok(()) };
-        rule!(drain.signals < 2 || drain.killed_at.is_some(), "the second signal has not caused SIGKILL");
+        rule!(!drain.must_kill || drain.killed_at.is_some(), "the second SIGINT has not caused SIGKILL");
         for (id, instance) in model.all().filter(|(_, instance)| is_active(instance.state)) {
             let is_stopping = instance.state == StateName::Stopping;
             let needed = is_live(instance.state) && model.live_dependent(id.service).is_some();

@@ -261,8 +261,9 @@ fn stop_delay_delays_the_stop_signal_but_not_a_forced_stop() {
     // `stop_delay` does not apply before the instance is ready, nor to a forced stop.
     setup.start("web");
     setup.forget();
-    setup.signal(Signal::TERM);
-    setup.signal(Signal::TERM);
+    setup.signal(Signal::INT);
+    setup.after(millis(200));
+    setup.signal(Signal::INT);
     assert_eq!(setup.only("forced"), ["forced"]);
 }
 

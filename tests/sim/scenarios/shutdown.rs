@@ -1,6 +1,8 @@
 //! The ordered shutdown.
 
-use keepalive::model::plan::{ExitAction, RestartPolicy, Service};
+use std::time::Duration;
+
+use keepalive::model::plan::{ExitAction, RestartPolicy, Service, SignalAction};
 use keepalive::model::{ExitStatus, Signal};
 use keepalive::supervisor::{Event, Leftovers, Request};
 
@@ -43,13 +45,49 @@ fn an_indirect_dependency_stops_last_though_the_oneshot_between_has_completed() 
     assert_eq!(setup.only("kill"), ["kill db.0 main SIGTERM", "kill db.0 main SIGCONT"]);
 }
 
-/// "A second one: SIGKILL to all now."
+/// "More of SIGTERM and SIGQUIT change nothing": platforms send two.
 #[test]
-fn a_second_sigterm_kills_at_once() {
-    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
-    setup.signal(Signal::TERM);
+fn a_repeated_stop_signal_changes_nothing() {
+    for signals in [[Signal::TERM; 2], [Signal::QUIT; 2], [Signal::TERM, Signal::QUIT], [Signal::INT, Signal::TERM]] {
+        for interval in [0, 500, 10_000, 500_000].map(Duration::from_micros) {
+            let mut setup = Setup::boot(vec![service("web")]);
+            setup.signal(signals[0]);
+            setup.forget();
+            setup.after(interval);
+            setup.signal(signals[1]);
+            setup.check(&[]);
+            setup.exits("web", 0);
+            setup.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT", "exit 0"]);
+        }
+    }
+}
+
+/// Neither does a request, a signal that the configuration maps, or the loss of the terminal.
+#[test]
+fn only_sigint_cuts_a_shutdown_short() {
+    let mut plan = plan(vec![service("web")]);
+    plan.signals.set(Signal::USR1, SignalAction::Shutdown);
+    let mut setup = Setup::new(plan);
+    setup.send(Event::Boot);
+    setup.signal(Signal::USR1);
     setup.forget();
-    setup.signal(Signal::TERM);
+    setup.after(seconds(1));
+    setup.signal(Signal::USR1);
+    setup.send(Event::TerminalClosed);
+    setup.request(Request::Shutdown);
+    assert_eq!(setup.only("kill"), Vec::<String>::new());
+    setup.exits("web", 0);
+    assert_eq!(setup.only("exit"), ["exit 0"]);
+}
+
+/// "A second SIGINT, 0.2 s or more after the first, is a person's: SIGKILL to all now."
+#[test]
+fn a_second_sigint_kills_at_once() {
+    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
+    setup.signal(Signal::INT);
+    setup.forget();
+    setup.after(millis(200));
+    setup.signal(Signal::INT);
     setup.check(&["forced", "kill all SIGKILL", "db.0 running → stopping", "kill db.0 group SIGKILL"]);
     setup.dies("db", Signal::KILL);
     setup.forget();
@@ -57,16 +95,45 @@ fn a_second_sigterm_kills_at_once() {
     setup.check(&["web.0 stopping → stopped", "exit 137"]);
 }
 
-/// A shutdown without a signal does not count as the first signal.
+/// Within 0.2 s it is the same Ctrl-C, passed on twice. The time counts from the first one.
 #[test]
-fn the_first_signal_after_a_failure_does_not_force_the_shutdown() {
+fn a_second_sigint_within_a_fifth_of_a_second_changes_nothing() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.signal(Signal::INT);
+    setup.forget();
+    setup.after(millis(199));
+    setup.signal(Signal::INT);
+    setup.check(&[]);
+    setup.after(millis(1));
+    setup.signal(Signal::INT);
+    assert_eq!(setup.only("forced"), ["forced"]);
+}
+
+/// The first SIGINT is just the first one, whatever has begun the shutdown.
+#[test]
+fn the_first_sigint_does_not_force_a_shutdown_that_another_signal_has_begun() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.signal(Signal::TERM);
+    setup.forget();
+    setup.after(seconds(1));
+    setup.signal(Signal::INT);
+    setup.check(&[]);
+    setup.after(seconds(1));
+    setup.signal(Signal::INT);
+    assert_eq!(setup.only("forced"), ["forced"]);
+}
+
+/// A shutdown without a signal does not count as the first SIGINT. A failure keeps its exit code.
+#[test]
+fn the_first_sigint_after_a_failure_does_not_force_the_shutdown() {
     let failing = Service { restart: never(), ..service("a") };
     let mut setup = Setup::boot(vec![failing, service("b")]);
     setup.exits("a", 5);
     setup.forget();
-    setup.signal(Signal::TERM);
+    setup.signal(Signal::INT);
     setup.check(&[]);
-    setup.signal(Signal::TERM);
+    setup.after(seconds(1));
+    setup.signal(Signal::INT);
     assert_eq!(setup.only("forced"), ["forced"]);
     setup.dies("b", Signal::KILL);
     assert_eq!(setup.only("exit"), ["exit 5"]);
@@ -111,8 +178,9 @@ fn a_completed_job_keeps_its_code_when_a_sidecar_is_killed() {
 #[test]
 fn a_process_that_outlasts_sigkill_is_abandoned() {
     let mut setup = Setup::boot(vec![service("web")]);
-    setup.signal(Signal::TERM);
-    setup.signal(Signal::TERM);
+    setup.signal(Signal::INT);
+    setup.after(seconds(1));
+    setup.signal(Signal::INT);
     setup.after(millis(499));
     assert_eq!(setup.only("exit"), Vec::<String>::new());
     setup.after(millis(1));
@@ -222,8 +290,9 @@ fn a_shutdown_cancels_pending_starts() {
 fn a_pending_signal_does_not_reach_a_process_reaped_during_a_shutdown() {
     let mut setup = Setup::boot(vec![service("web")]);
     setup.forget();
-    setup.queue(Event::Signal(Signal::TERM));
-    setup.queue(Event::Signal(Signal::TERM));
+    setup.queue(Event::Signal(Signal::INT));
+    setup.queue_tick_after(millis(200));
+    setup.queue(Event::Signal(Signal::INT));
     setup.queue_tick_after(seconds(1));
     setup.queue_exit("web");
     setup.send(Event::Tick);
