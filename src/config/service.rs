@@ -307,18 +307,27 @@ impl Decoder<'_> {
         if let Some(value) = table.get("stop_signal")
             && let Some(signal) = self.signal(value)
         {
-            if matches!(signal, Signal::STOP | Signal::CONT | Signal::CHLD) {
-                self.error(
-                    value.span(),
-                    &format!("{signal} does not terminate processes"),
-                    "such as `\"SIGTERM\"`, `\"SIGQUIT\"`",
-                );
-            }
+            self.check_stop_signal(value, signal);
             stop.signal = signal;
         }
         stop.delay = self.duration(table, "stop_delay", stop.delay);
         stop.timeout = self.duration(table, "stop_timeout", stop.timeout);
         stop.kill_mode = self.choice(table, "kill_mode", &MODES).unwrap_or(stop.kill_mode);
+    }
+
+    /// SIGCONT follows the stop signal.
+    fn check_stop_signal(&mut self, value: &Value<'_>, signal: Signal) {
+        let message = match signal {
+            Signal::STOP | Signal::CONT | Signal::CHLD => format!("{signal} does not terminate processes"),
+            // signal(7): SIGCONT discards these signals while they are pending.
+            Signal::TSTP | Signal::TTIN | Signal::TTOU => {
+                format!(
+                    "{signal} does not arrive: SIGCONT follows the stop signal, and the kernel then discards {signal}"
+                )
+            }
+            _ => return,
+        };
+        self.error(value.span(), &message, "such as `\"SIGTERM\"`, `\"SIGQUIT\"`");
     }
 
     fn reload(&mut self, value: &Value<'_>, reload: &mut Reload) {

@@ -327,6 +327,27 @@ keepalive.toml:5:15: SIGSTOP does not terminate processes
     );
 }
 
+// signal(7): "If a SIGCONT signal is generated for a process, all pending stop signals are discarded."
+#[test]
+fn stop_signals_that_sigcont_discards_are_errors() {
+    for (name, shown) in [("SIGTSTP", "SIGTSTP"), ("ttin", "SIGTTIN"), ("22", "SIGTTOU")] {
+        let marks = "^".repeat(name.len() + 2);
+        check_keys(
+            &format!("stop_signal = \"{name}\"\n"),
+            &format!(
+                r#"
+keepalive.toml:3:15: {shown} does not arrive: SIGCONT follows the stop signal, and the kernel then discards {shown}
+  3 | stop_signal = "{name}"
+    |               {marks}
+  = such as `"SIGTERM"`, `"SIGQUIT"`
+
+1 error in the configuration
+"#
+            ),
+        );
+    }
+}
+
 #[test]
 fn a_command_that_is_only_a_comment_is_empty() {
     check(
