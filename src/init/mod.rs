@@ -84,6 +84,7 @@ fn prepare(options: &Options, role: Role) -> Result<(), Event<'static>> {
     }
     match (role, options.subreaper) {
         (Role::Init, _) | (_, Subreaper::No) => {}
+        (Role::Subreaper, Subreaper::NoWithWarning) if process::is_subreaper() => {}
         (Role::Subreaper, Subreaper::NoWithWarning) => messages::report(options, Event::NotSubreaper),
         (Role::Subreaper, Subreaper::Yes) => {
             process::become_subreaper().map_err(Event::CannotBecomeSubreaper)?;

@@ -112,6 +112,16 @@ pub fn become_subreaper() -> Result<(), Errno> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_usize, 0_usize, 0_usize, 0_usize) }).map(drop)
 }
 
+/// Whether keepalive is a child subreaper. The bit survives execve(2), so the program before it may have set it. prctl(2)
+/// `PR_GET_CHILD_SUBREAPER`
+#[must_use]
+pub fn is_subreaper() -> bool {
+    let mut bit: c_int = 0;
+    // SAFETY: the kernel writes one int to `bit`, which is alive and writable.
+    let result = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut bit) };
+    result == 0 && bit != 0
+}
+
 /// Requests `signal` for when the parent dies. It is sent at once if the parent dies during this call. prctl(2)
 /// `PR_SET_PDEATHSIG`
 ///

@@ -146,6 +146,9 @@ fn tini_warns_if_it_cannot_reap_orphans() {
         assert!(!warned(&[], Some(("TINI_SUBREAPER", ""))));
         assert!(!warned(&[], Some(("TINI_VERBOSITY", "0"))));
         assert!(!warned(&["-v"], Some(("TINI_VERBOSITY", "junk"))));
+        // prctl(2): "The setting is preserved across execve(2)", so the program before it may have set it.
+        let after = tini.puppet_after(Place::Child, &["subreaper=1"], &[], &["exit", "0"]).finish();
+        assert_eq!(after, (0, String::new(), String::new()));
         if have_namespaces() {
             assert_eq!(tini.puppet(Place::Init, &[], &["exit", "0"]).finish().2, "");
         }

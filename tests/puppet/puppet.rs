@@ -401,6 +401,10 @@ fn change_one(what: &str, value: i32) {
             // SAFETY: nothing here owns the target.
             unsafe { libc::dup2(null.as_raw_fd(), value) };
         }
+        "subreaper" => {
+            // SAFETY: plain numbers.
+            unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, value, 0, 0, 0) };
+        }
         _ => panic!("puppet: cannot change {what}"),
     }
 }
