@@ -129,10 +129,11 @@ impl Decoder<'_> {
     }
 
     fn signal_actions(&mut self, value: &Value<'_>, actions: &mut SignalActions) {
-        const WORDS: [(&str, SignalAction); 4] = [
+        const WORDS: [(&str, SignalAction); 5] = [
             ("reload", SignalAction::Reload),
             ("forward", SignalAction::Forward),
             ("shutdown", SignalAction::Shutdown),
+            ("kill", SignalAction::Kill),
             ("ignore", SignalAction::Ignore),
         ];
         let Some(table) = self.table(value, "such as `{ SIGUSR1 = \"ignore\" }`") else { return };

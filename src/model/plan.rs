@@ -101,6 +101,8 @@ pub enum SignalAction {
     Reload,
     /// Shuts down.
     Shutdown,
+    /// Shuts down, and sends SIGKILL to all processes at once.
+    Kill,
     /// Ignores it.
     Ignore,
 }
@@ -125,10 +127,11 @@ impl SignalActions {
 }
 
 impl Default for SignalActions {
-    /// SIGTERM, SIGINT and SIGQUIT shut down, SIGHUP reloads, all other signals are forwarded.
+    /// SIGTERM, SIGINT and SIGQUIT shut down, and so do SIGPWR, which lxc-stop(1) sends, and SIGRTMIN+3, which the image of a
+    /// systemd container names as its stop signal. SIGHUP reloads, all other signals are forwarded.
     fn default() -> Self {
         let mut actions = Self([SignalAction::Forward; 64]);
-        for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::PWR, Signal::RTMIN_3] {
             actions.set(signal, SignalAction::Shutdown);
         }
         actions.set(Signal::HUP, SignalAction::Reload);
@@ -365,6 +368,7 @@ fn signals<S: Serializer>(actions: &SignalActions, to: S) -> Written<S> {
         SignalAction::Forward => None,
         SignalAction::Reload => Some("reload"),
         SignalAction::Shutdown => Some("shutdown"),
+        SignalAction::Kill => Some("kill"),
         SignalAction::Ignore => Some("ignore"),
     };
     to.collect_map(Signal::all().filter_map(|signal| Some((signal, word(signal)?))))

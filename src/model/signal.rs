@@ -40,6 +40,8 @@ impl Signal {
     pub const TTOU: Self = Self(22);
     pub const XFSZ: Self = Self(25);
     pub const WINCH: Self = Self(28);
+    pub const PWR: Self = Self(30);
+    pub const RTMIN_3: Self = Self(RTMIN + 3);
 }
 
 impl Signal {

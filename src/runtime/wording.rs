@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::text::{Counted, Span};
-use crate::model::plan::{Service, Strategy};
+use crate::model::plan::{Service, SignalAction, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
     Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
@@ -88,7 +88,8 @@ impl Display for Line<'_> {
                 formatter.write_str(": shutting down")
             }
             JournalEvent::ShutdownForced { signal: Some(signal) } => {
-                write!(formatter, "received {signal} again: killing all processes now")
+                let again = if plan.signals.of(*signal) == SignalAction::Kill { "" } else { " again" };
+                write!(formatter, "received {signal}{again}: killing all processes now")
             }
             JournalEvent::ShutdownForced { signal: None } => {
                 let timeout = Span(plan.shutdown_timeout);

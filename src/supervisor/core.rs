@@ -156,6 +156,7 @@ impl Supervisor {
         match self.plan.signals.of(signal) {
             SignalAction::Forward => self.forward(signal),
             SignalAction::Shutdown => self.on_shutdown_signal(signal),
+            SignalAction::Kill => self.on_kill_signal(signal),
             SignalAction::Reload if self.is_draining() => self.record(JournalEvent::SignalIgnored { signal }),
             SignalAction::Reload => {
                 self.record(JournalEvent::ConfigReloadRequested { signal });
@@ -169,6 +170,7 @@ impl Supervisor {
     fn on_terminal_closed(&mut self) {
         match self.plan.signals.of(Signal::HUP) {
             SignalAction::Ignore => self.record(JournalEvent::SignalIgnored { signal: Signal::HUP }),
+            SignalAction::Kill => self.on_kill_signal(Signal::HUP),
             SignalAction::Reload | SignalAction::Shutdown | SignalAction::Forward => {
                 self.on_shutdown_signal(Signal::HUP)
             }

@@ -98,7 +98,7 @@ pub enum JournalEvent {
     ShutdownStarted { cause: Cause },
     /// keepalive sends SIGKILL to all processes instead of waiting for the services to stop.
     ShutdownForced {
-        /// The second SIGINT; `None` if `shutdown_timeout` has elapsed.
+        /// The second SIGINT, or a signal with the action `kill`; `None` if `shutdown_timeout` has elapsed.
         signal: Option<Signal>,
     },
     /// All services have stopped. SIGKILL is sent to leftover processes that have ignored SIGTERM.

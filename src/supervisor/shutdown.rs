@@ -55,6 +55,14 @@ impl Supervisor {
         }
     }
 
+    /// The configuration says that this signal kills all processes.
+    pub(super) fn on_kill_signal(&mut self, signal: Signal) {
+        self.begin_shutdown(Outcome { code: 0, cause: Cause::Signal(signal) });
+        if self.is_draining() && !self.is_forced() {
+            self.force_shutdown(Some(signal));
+        }
+    }
+
     /// A second SIGINT comes from a person who does not want to wait. All other signals change nothing during the shutdown:
     /// platforms send them more than once.
     fn on_interrupt(&mut self) {

@@ -292,6 +292,36 @@ fn signals_are_forwarded_to_the_main_processes_as_configured() {
     });
 }
 
+// lxc-stop(1) sends SIGPWR, and podman sends an image of systemd its stop signal, SIGRTMIN+3.
+#[test]
+fn the_stop_signals_of_other_platforms_begin_the_shutdown() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
+    for signal in [Signal::PWR, Signal::RTMIN_3] {
+        in_every_place(|place| {
+            let mut running = set.start(place);
+            running.ready();
+            running.send(signal);
+            running.expect("signal 15");
+            assert_eq!(running.end(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_signal_that_is_configured_to_kill_kills_all_processes() {
+    let set = Set::new(
+        "[keepalive]\nsignals = { SIGUSR1 = \"kill\" }\n[services.a]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\n",
+    );
+    in_every_place(|place| {
+        let mut running = set.start(place);
+        running.ready();
+        running.send(Signal::USR1);
+        assert_eq!(running.end(), 137);
+        let stderr = running.stderr();
+        assert!(stderr.contains("received SIGUSR1: killing all processes now"), "{stderr}");
+    });
+}
+
 // "PID 1 never dies of its surroundings": each of these signals causes a hundred actions.
 #[test]
 fn a_flood_of_signals_does_not_hide_a_stop_signal() {

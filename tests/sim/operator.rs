@@ -120,9 +120,9 @@ impl Operator {
         match self.chance.below(1_000) {
             0..=2 => self.request(Request::Shutdown),
             3..=4 => Event::TerminalClosed,
-            5..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT])),
+            5..=8 => Event::Signal(self.chance.pick(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::PWR])),
             9..=100 => {
-                let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(37).unwrap()];
+                let signals = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::new(38).unwrap()];
                 Event::Signal(self.chance.pick(&signals))
             }
             101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),

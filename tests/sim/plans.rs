@@ -72,6 +72,7 @@ pub(crate) fn random(chance: &mut Chance) -> Plan {
         plan.signals.set(Signal::USR1, SignalAction::Ignore);
         plan.signals.set(Signal::HUP, SignalAction::Forward);
         plan.signals.set(Signal::USR2, SignalAction::Shutdown);
+        plan.signals.set(Signal::QUIT, SignalAction::Kill);
     }
     plan
 }

@@ -104,14 +104,16 @@ fn missing_keys_have_defaults() {
 fn the_global_settings_are_decoded() {
     let plan = plan(concat!(
         "[keepalive]\nshutdown_timeout = \"1m30s\"\ntermination_log = \"/t/${PORT}\"\n",
-        "signals = { SIGHUP = \"shutdown\", usr2 = \"reload\", usr1 = \"ignore\", \"RTMIN+3\" = \"shutdown\", TERM = \"forward\" }\n",
+        "signals = { SIGHUP = \"shutdown\", usr2 = \"reload\", usr1 = \"ignore\", \"RTMIN+3\" = \"kill\", TERM = \"forward\" }\n",
         "[services.web]\ncommand = \"x\"\n"
     ));
     assert_eq!(plan.shutdown_timeout, Duration::from_secs(90));
     assert_eq!(plan.termination_log, PathBuf::from("/t/80"));
     let uses = [Signal::HUP, Signal::USR1, Signal::parse("37").unwrap(), Signal::TERM, Signal::USR2];
-    use SignalAction::{Forward, Ignore, Reload, Shutdown};
-    assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Shutdown, Forward, Reload]);
+    use SignalAction::{Forward, Ignore, Kill, Reload, Shutdown};
+    assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Kill, Forward, Reload]);
+    let by_default = Signal::all().filter(|signal| SignalActions::default().of(*signal) == Shutdown);
+    assert_eq!(by_default.map(Signal::number).collect::<Vec<_>>(), [2, 3, 15, 30, 37]);
 }
 
 #[test]

@@ -187,7 +187,7 @@ keepalive.toml:2:82: `USR3` is not a signal
     |                                                                                  ^^^^
   = did you mean `SIGUSR1`?
 
-keepalive.toml:2:106: expected `"reload"`, `"forward"`, `"shutdown"` or `"ignore"`, found `"drop"`
+keepalive.toml:2:106: expected `"reload"`, `"forward"`, `"shutdown"`, `"kill"` or `"ignore"`, found `"drop"`
   2 | signals = { KILL = "ignore", CHLD = "ignore", HUP = "ignore", SIGHUP = "ignore", USR3 = "ignore", USR1 = "drop" }
     |                                                                                                          ^^^^^^
 

@@ -27,7 +27,7 @@ struct Drain {
     code: u8,
     /// The time of the first SIGINT, which may have started the shutdown.
     first_interrupt: Option<Mono>,
-    /// A person does not want to wait any longer.
+    /// A person does not want to wait any longer, or a signal means SIGKILL to all.
     must_kill: bool,
     forced: bool,
     /// The time of SIGKILL to all processes.
@@ -76,6 +76,7 @@ impl Shutdown {
 
     pub(crate) fn on_signal(&mut self, signal: Signal, plan: &Plan, now: Mono) {
         let Some(drain) = &mut self.drain else { return };
+        drain.must_kill |= plan.signals.of(signal) == SignalAction::Kill;
         if signal == Signal::INT && plan.signals.of(signal) == SignalAction::Shutdown {
             match drain.first_interrupt {
                 Some(first) if first + SECOND_INTERRUPT_AFTER <= now => drain.must_kill = true,
@@ -97,7 +98,8 @@ impl Shutdown {
         let code = match cause {
             Cause::Signal(signal) => {
                 let sent = event == Some(&Event::Signal(*signal));
-                let is_shutdown_signal = sent && plan.signals.of(*signal) == SignalAction::Shutdown;
+                let action = plan.signals.of(*signal);
+                let is_shutdown_signal = sent && matches!(action, SignalAction::Shutdown | SignalAction::Kill);
                 let has_terminal_closed = event == Some(&Event::TerminalClosed) && *signal == Signal::HUP;
                 let matters = plan.signals.of(Signal::HUP) != SignalAction::Ignore;
                 rule!(is_shutdown_signal || has_terminal_closed && matters, "nobody sent {signal}");
@@ -131,7 +133,8 @@ impl Shutdown {
         let deadline = now + plan.shutdown_timeout;
         let cause = cause.clone();
         let first_interrupt = (event == Some(&Event::Signal(Signal::INT))).then_some(now);
-        let (must_kill, forced, killed_at, has_cancelled_config_load) = (false, false, None, false);
+        let must_kill = matches!(event, Some(Event::Signal(signal)) if plan.signals.of(*signal) == SignalAction::Kill);
+        let (forced, killed_at, has_cancelled_config_load) = (false, None, false);
         self.drain = Some(Drain {
             deadline,
             cause,
@@ -206,7 +209,10 @@ impl Shutdown {
     /// During a shutdown, every instance without a live dependent is stopping.
     pub(crate) fn check_all_stopping(&self, model: &Model) -> Verdict {
         let Some(drain) = &self.drain else { return Ok(()) };
-        rule!(!drain.must_kill || drain.killed_at.is_some(), "the second SIGINT has not caused SIGKILL");
+        rule!(
+            !drain.must_kill || drain.killed_at.is_some(),
+            "the second SIGINT, or a signal to kill, has not caused SIGKILL"
+        );
         for (id, instance) in model.all().filter(|(_, instance)| is_active(instance.state)) {
             let is_stopping = instance.state == StateName::Stopping;
             let needed = is_live(instance.state) && model.live_dependent(id.service).is_some();

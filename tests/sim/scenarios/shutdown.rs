@@ -109,6 +109,22 @@ fn a_second_sigint_within_a_fifth_of_a_second_changes_nothing() {
     assert_eq!(setup.only("forced"), ["forced"]);
 }
 
+/// "kill": SIGKILL to all now, whether or not the shutdown has begun.
+#[test]
+fn a_signal_with_the_action_kill_kills_at_once() {
+    for first in [None, Some(Signal::TERM)] {
+        let mut plan = plan(vec![service("web")]);
+        plan.signals.set(Signal::QUIT, SignalAction::Kill);
+        let mut setup = Setup::new(plan);
+        setup.send(Event::Boot);
+        first.into_iter().for_each(|signal| setup.signal(signal));
+        setup.signal(Signal::QUIT);
+        assert_eq!(setup.only("kill all"), ["kill all SIGKILL"]);
+        setup.dies("web", Signal::KILL);
+        assert_eq!(setup.only("exit"), ["exit 137"]);
+    }
+}
+
 /// The first SIGINT is just the first one, whatever has begun the shutdown.
 #[test]
 fn the_first_sigint_does_not_force_a_shutdown_that_another_signal_has_begun() {
