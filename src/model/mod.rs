@@ -3,6 +3,7 @@
 //! The types can only hold valid values. This folder uses no other folder, makes no system calls and reads no files. Start
 //! reading at [`plan`], the validated configuration, then [`process`].
 
+mod awake;
 mod defaults;
 pub mod errno;
 pub mod exit_code;
@@ -21,6 +22,7 @@ pub mod template;
 pub mod time;
 pub mod units;
 
+pub use awake::{AwakeClock, Woken};
 pub use plan::Plan;
 pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};
 pub use run::RunId;

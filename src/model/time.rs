@@ -22,6 +22,12 @@ impl Mono {
         self.0
     }
 
+    /// The point in time that is `duration` earlier, at the earliest the start of the clock.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// The time that has passed since `earlier`; zero if `earlier` is later than this.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -28,7 +28,7 @@ use super::text::Counted;
 use super::token::Token;
 use super::turn::{Inputs, Part, Turn};
 use crate::model::plan::Input;
-use crate::model::{InstanceId, Pid, Plan, RunId, Signal, StartStep};
+use crate::model::{AwakeClock, InstanceId, Pid, Plan, RunId, Signal, StartStep};
 use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
 use crate::sys::{self, ChildEvent, Poller, SignalQueue, StringList};
@@ -76,17 +76,17 @@ impl Runtime {
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
         let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;
-        let now = sys::now();
-        let logging = Logging::new(Rc::clone(&plan), &poller);
+        let clock = AwakeClock::new(sys::now());
+        let logging = Logging::new(Rc::clone(&plan), &poller, clock.now());
         let resources = Resources::new(&plan);
         Ok(Self {
-            supervisor: Supervisor::new(Rc::clone(&plan), now.as_nanos()),
+            supervisor: Supervisor::new(Rc::clone(&plan), clock.now().as_nanos()),
             server: Server::new(&plan.control, plan.http, &poller),
             plan,
             processes,
             resources,
             logging,
-            journal: Journal::new(now),
+            journal: Journal::new(clock.now()),
             notify: Notify::default(),
             probes: Probes::default(),
             channels: Channels::default(),
@@ -96,7 +96,7 @@ impl Runtime {
                 inspector: Inspector::default(),
             },
             inputs: Inputs { poller, signals: SignalSource::new(queue, on_hangup) },
-            turn: Turn { now, budget: 0, until: None, outcome: None, is_settled: false },
+            turn: Turn::new(clock),
         })
     }
 
@@ -124,7 +124,7 @@ impl Runtime {
         self.resources.sockets.close();
         self.notify.close_all();
         self.helpers.inspector.finish(&self.inputs.poller);
-        self.logging.finish(self.journal.counts().shutdown_started_at);
+        self.logging.finish(self.turn.now, self.journal.counts().shutdown_started_at);
     }
 
     /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.
@@ -156,13 +156,13 @@ impl Runtime {
         self.dispatch(Event::Tick);
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
         let others = [self.turn.until, self.journal.due()];
         let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
-        due.map(|due| due.since(sys::now()))
+        due.map(|due| self.turn.time_until(due))
     }
 
     fn subsystems(&self) -> [&dyn Subsystem; 10] {
@@ -189,14 +189,14 @@ impl Runtime {
                 Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
             }
         }
-        self.turn.now = sys::now();
+        self.turn.on_wake(&self.inputs.poller, timeout);
     }
 
     fn take_turn(&mut self, part: Part) {
         let Self { plan, supervisor, journal, processes, resources, logging, notify, probes, channels, .. } = self;
         let (server, poller) = (&mut self.server, &self.inputs.poller);
         let Helpers { config_loader, close_queue, inspector } = &mut self.helpers;
-        let mut context = Context { now: self.turn.now, plan, poller, journal, supervisor };
+        let mut context = Context { now: self.turn.now, clock: self.turn.clock, plan, poller, journal, supervisor };
         let events = match part {
             Part::Processes => processes.turn(&mut context, ()),
             Part::Notify => notify.turn(&mut context, (processes, &mut resources.fds)),
@@ -221,7 +221,8 @@ impl Runtime {
 
     fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
         let Self { plan, supervisor, journal, logging, notify, channels, server, inputs, .. } = self;
-        let context = Context { now: self.turn.now, plan, poller: &inputs.poller, journal, supervisor };
+        let context =
+            Context { now: self.turn.now, clock: self.turn.clock, plan, poller: &inputs.poller, journal, supervisor };
         (server, context, Sources { logging, notify, channels })
     }
 
@@ -286,7 +287,7 @@ impl Runtime {
             let mut others = NotifyContext {
                 processes: &mut self.processes,
                 fds: &mut self.resources.fds,
-                now: self.turn.now,
+                clock: self.turn.clock,
                 poller: &self.inputs.poller,
             };
             let events = self.notify.read_all(run, &mut others);
@@ -417,7 +418,7 @@ impl Runtime {
             now: self.turn.now,
         };
         let events = start.start(run, spec);
-        self.turn.now = sys::now();
+        self.turn.on_started();
         events.into_iter().for_each(|event| self.send_event(event));
     }
 
@@ -443,7 +444,7 @@ impl Runtime {
 
     fn apply_config(&mut self, plan: &Rc<Plan>) {
         let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
-        self.logging.apply_config(plan, &self.inputs.poller);
+        self.logging.apply_config(plan, &self.inputs.poller, self.turn.now);
         self.resources.sockets.apply_config(plan);
         self.resources.release_sockets(plan, &self.processes.runs);
         config_loader::warn_about_fixed_keys(&before, plan);

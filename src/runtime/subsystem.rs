@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::journal::Journal;
 use super::token::Token;
-use crate::model::{Mono, Plan};
+use crate::model::{AwakeClock, Mono, Plan};
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::Poller;
 
@@ -42,6 +42,7 @@ pub(super) trait Subsystem {
 pub(super) struct Context<'a> {
     /// The start of the turn.
     pub(super) now: Mono,
+    pub(super) clock: AwakeClock,
     pub(super) plan: &'a Rc<Plan>,
     pub(super) poller: &'a Poller,
     pub(super) journal: &'a mut Journal,

@@ -1,9 +1,11 @@
 //! The data of one turn of the event loop.
 
+use std::time::Duration;
+
 use super::signal_source::SignalSource;
-use crate::model::Mono;
+use crate::model::{AwakeClock, Mono};
 use crate::supervisor::Outcome;
-use crate::sys::Poller;
+use crate::sys::{self, Poller};
 
 /// The sources of events.
 pub(super) struct Inputs {
@@ -14,7 +16,9 @@ pub(super) struct Inputs {
 /// The current turn of the event loop.
 #[derive(Debug)]
 pub(super) struct Turn {
+    /// The time on `clock`: of the last wait, or of the last start of a process.
     pub(super) now: Mono,
+    pub(super) clock: AwakeClock,
     /// The number of actions that can still be performed.
     pub(super) budget: u32,
     /// The deadline of the supervisor; valid if the budget is not used up.
@@ -23,6 +27,27 @@ pub(super) struct Turn {
     pub(super) outcome: Option<Outcome>,
     /// The loop has been idle once.
     pub(super) is_settled: bool,
+}
+
+impl Turn {
+    pub(super) fn new(clock: AwakeClock) -> Self {
+        Self { now: clock.now(), clock, budget: 0, until: None, outcome: None, is_settled: false }
+    }
+
+    /// The time from now until `due`.
+    pub(super) fn time_until(&mut self, due: Mono) -> Duration {
+        due.since(self.clock.read(sys::now()))
+    }
+
+    /// Reads the clock after the start of a process.
+    pub(super) fn on_started(&mut self) {
+        self.now = self.clock.read(sys::now());
+    }
+
+    /// Reads the clock after `poller` has waited for at most `timeout`.
+    pub(super) fn on_wake(&mut self, poller: &Poller, timeout: Option<Duration>) {
+        self.now = self.clock.on_wake(sys::now(), timeout, poller.woken());
+    }
 }
 
 /// The subsystems that have a turn.

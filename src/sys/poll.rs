@@ -6,6 +6,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::model::Woken;
+
 /// How many ready descriptors one call to [`Poller::wait`] returns; the next call returns the rest.
 const MAX_READY_PER_WAIT: usize = 64;
 
@@ -41,6 +43,7 @@ impl Interest {
 pub struct Poller {
     epoll: Epoll,
     ready: [EpollEvent; MAX_READY_PER_WAIT],
+    woken: Woken,
 }
 
 impl Poller {
@@ -50,7 +53,7 @@ impl Poller {
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, ready: [EpollEvent::empty(); MAX_READY_PER_WAIT] })
+        Ok(Self { epoll, ready: [EpollEvent::empty(); MAX_READY_PER_WAIT], woken: Woken::Normally })
     }
 
     /// Adds `fd` and polls it for input. [`Poller::wait`] returns `token` when it is ready.
@@ -99,12 +102,21 @@ impl Poller {
     /// # Errors
     /// None that the manual page lists.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<&[Ready], Errno> {
-        let count = match self.epoll.wait(&mut self.ready, milliseconds(timeout)) {
+        let result = self.epoll.wait(&mut self.ready, milliseconds(timeout));
+        self.woken = if result == Err(Errno::EINTR) { Woken::Interrupted } else { Woken::Normally };
+        let count = match result {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno),
         };
         Ok(self.ready.get(..count).unwrap_or_default())
+    }
+
+    /// How the last wait has ended. signal(7): epoll_wait(2) "fails with the error EINTR after the process is stopped by one
+    /// of the stop signals and then resumed via SIGCONT", and so it does after its control group was frozen.
+    #[must_use]
+    pub const fn woken(&self) -> Woken {
+        self.woken
     }
 }
 

@@ -37,6 +37,7 @@ mod logs_lines;
 mod logs_read;
 mod notify;
 mod page;
+mod pause;
 #[path = "../common/port.rs"]
 #[expect(dead_code, reason = "other test binaries use more of it")]
 mod port;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::{Mono, Plan, Signal};
+use keepalive::model::{AwakeClock, Mono, Plan, Signal, Woken};
 use keepalive::supervisor::{Action, Event, JournalEntry, JournalEvent, Step, Supervisor};
 
 use crate::chance::Chance;
@@ -38,6 +38,10 @@ impl Totals {
         for (situation, count) in &other.situations {
             *self.situations.entry(situation.clone()).or_default() += count;
         }
+    }
+
+    fn count_pause(&mut self) {
+        *self.situations.entry("pause".into()).or_default() += 1;
     }
 
     fn count_event(&mut self, event: &Event) {
@@ -111,6 +115,10 @@ struct Run {
     begun: Mono,
     totals: Totals,
     over: bool,
+    /// The clock of the supervisor. That of the world also counts the pauses.
+    clock: AwakeClock,
+    /// keepalive is paused in one of this many waits.
+    pause_interval: u64,
     /// The supervisor wakes up late by up to this many milliseconds.
     max_delay_millis: u64,
     /// The number of actions that are performed in a turn.
@@ -141,16 +149,19 @@ impl Run {
         operator.plan(&mut world, horizon);
         let max_delay_millis = chance.pick(&[0, 0, 5, 3_000]);
         let budget = chance.pick(&[u32::MAX, u32::MAX, u32::MAX, 1, 2, 7, 64]);
+        let pause_interval = chance.pick(&[u64::MAX, 200, 20]);
         Self {
             supervisor: Supervisor::new(Rc::clone(plan), seed),
             checker: Checker::new(Rc::clone(plan)),
             begun: world.now,
+            clock: AwakeClock::new(world.now),
             world,
             operator,
             trace,
             chance,
             totals: Totals::default(),
             over: false,
+            pause_interval,
             max_delay_millis,
             budget,
             left: 0,
@@ -202,38 +213,72 @@ impl Run {
 
     /// Advances the time to the next occurrence or deadline.
     fn sleep(&mut self, until: Option<Mono>) -> Result<(), Violation> {
-        self.trace.borrow_mut().record_wait(self.world.now, until);
+        let now = self.clock.now();
+        self.trace.borrow_mut().record_wait(now, until);
         self.checker.check_before_wait(until, self.supervisor.view(), &self.world)?;
-        let wake = until.into_iter().chain(self.world.next()).min();
+        let timeout = until.map(|until| until.since(now));
+        let timer = timeout.map(|timeout| self.world.now + timeout);
+        let wake = timer.into_iter().chain(self.world.next()).min();
         let Some(mut wake) = wake.filter(|wake| *wake < NEVER) else {
             return Err(Violation("no event and no deadline will follow, but the supervisor has not exited".into()));
         };
         let spurious = self.chance.one_in(10);
+        if self.pause_interval != u64::MAX && self.chance.one_in(self.pause_interval) {
+            return self.pause(wake, until);
+        }
         if spurious && wake > self.world.now {
             wake = self.world.now + self.chance.up_to(wake.since(self.world.now));
         } else if self.chance.one_in(4) {
             wake = wake + self.chance.millis(0, self.max_delay_millis);
         }
         self.world.now = self.world.now.max(wake);
-        self.checker.on_wake(self.world.now, until);
+        self.clock.on_wake(self.world.now, timeout, Woken::Normally);
+        self.checker.on_wake(self.clock.now(), until);
         Ok(())
     }
 
-    /// Actions are pending, and performing the others has taken some time.
+    /// keepalive is paused while it waits, before `wake`, and what happens meanwhile is handled afterwards. Either the kernel
+    /// interrupts the wait, or the timer is late.
+    fn pause(&mut self, wake: Mono, until: Option<Mono>) -> Result<(), Violation> {
+        let before = self.clock.now();
+        let waited = self.chance.up_to(wake.since(self.world.now));
+        let began = self.world.now + waited;
+        let timeout = until.map(|until| until.since(before));
+        let timer = timeout.map(|timeout| self.world.now + timeout);
+        let resumed = began + self.chance.millis(1, 100_000);
+        let is_late = timer.is_some_and(|timer| timer + Duration::from_secs(1) < resumed);
+        let woken = if is_late && self.chance.one_in(2) { Woken::Normally } else { Woken::Interrupted };
+        self.world.now = resumed;
+        self.clock.on_wake(resumed, timeout, woken);
+        self.totals.count_pause();
+        self.checker.on_resumed(self.clock.now(), until, before + waited, woken)
+    }
+
+    /// Actions are pending, and performing the others has taken some time, or keepalive was paused meanwhile.
     fn while_busy(&mut self) {
         if self.chance.one_in(3) {
             self.world.now = self.world.now + self.chance.millis(0, self.max_delay_millis.max(20));
+            self.clock.read(self.world.now);
         }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Violation> {
         self.totals.steps += 1;
         self.totals.count_event(&event);
-        self.trace.borrow_mut().record_event(self.world.now, &event);
+        let (now, event) = (self.clock.now(), self.on_supervisor_clock(event));
+        self.trace.borrow_mut().record_event(now, &event);
         let before = self.supervisor.backlog();
-        self.supervisor.handle(self.world.now, event.clone());
+        self.supervisor.handle(now, event.clone());
         let actions = self.supervisor.backlog() - before;
-        self.checker.on_event(self.world.now, event, actions, self.supervisor.view(), &self.world)
+        self.checker.on_event(now, event, actions, self.supervisor.view(), &self.world)
+    }
+
+    /// Processes report times of the monotonic clock.
+    fn on_supervisor_clock(&self, event: Event) -> Event {
+        match event {
+            Event::Reloading { run, since } => Event::Reloading { run, since: since.map(|since| self.clock.at(since)) },
+            event => event,
+        }
     }
 
     /// Performs pending actions within the budget of this turn.
@@ -261,7 +306,7 @@ impl Run {
 
     fn perform(&mut self, action: &Action) -> Result<(), Violation> {
         self.left -= 1;
-        self.trace.borrow_mut().record_action(self.world.now, action);
+        self.trace.borrow_mut().record_action(self.clock.now(), action);
         self.checker.check_action(action, &self.world)?;
         self.operator.interfere_after(&mut self.world, action);
         self.totals.count(action);
@@ -277,8 +322,8 @@ impl Run {
     fn check_after_exit(&mut self) -> Result<(), Violation> {
         let signal = Event::Signal(Signal::TERM);
         for event in [Event::Tick, Event::NoChildren, signal, Event::Tick] {
-            self.trace.borrow_mut().record_event(self.world.now, &event);
-            self.supervisor.handle(self.world.now, event);
+            self.trace.borrow_mut().record_event(self.clock.now(), &event);
+            self.supervisor.handle(self.clock.now(), event);
             let step = self.supervisor.poll();
             if step != (Step::Wait { until: None }) {
                 return Err(Violation(format!("after the exit: {step:?}")));

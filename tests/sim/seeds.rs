@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 63] = [
+const SITUATIONS: [&str; 64] = [
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
@@ -92,6 +92,7 @@ const SITUATIONS: [&str; 63] = [
     "kill Group",
     "kill Leftovers",
     "kill Main",
+    "pause",
     "ready by Fd",
     "ready by Ipc",
     "ready by Notify",

@@ -43,6 +43,7 @@ use self::state::{FIRST_PIPE, Logger, Pending};
 use super::line::{Colour, MessageStyle, Stream};
 use super::protocol::{LogsQuery, Message, Source};
 use super::timestamp::Timestamp;
+use crate::model::AwakeClock;
 use crate::model::map::Map;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
@@ -122,6 +123,7 @@ impl Logger {
             ring: Ring::default(),
             dropped: 0,
         };
+        let clock = AwakeClock::new(sys::now());
         let mut logger = Self {
             poller,
             socket,
@@ -140,7 +142,8 @@ impl Logger {
             colours,
             width,
             buffer: vec![0; READ_BUFFER_BYTES],
-            now: sys::now(),
+            clock,
+            now: clock.now(),
             stamp: Timestamp::at(0),
         };
         pipes.into_iter().for_each(|(source, pipe)| logger.add_pipe(source, pipe));
@@ -192,7 +195,7 @@ impl Logger {
     fn run_once(&mut self) {
         let timeout = self.timeout();
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
-        self.now = sys::now();
+        self.now = self.clock.on_wake(sys::now(), timeout, self.poller.woken());
         self.stamp = Timestamp::since_epoch(sys::wall());
         // Before the pipes, so that the output of a run that has ended is not mixed with that of the next run.
         if ready.contains(&SOCKET) {

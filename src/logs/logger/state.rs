@@ -10,8 +10,8 @@ use super::names::Names;
 use super::outputs::Outputs;
 use super::source::Pipe;
 use crate::logs::timestamp::Timestamp;
-use crate::model::Mono;
 use crate::model::map::Map;
+use crate::model::{AwakeClock, Mono};
 use crate::sys::Poller;
 use crate::sys::counters::SharedCounters;
 
@@ -43,6 +43,8 @@ pub(super) struct Logger {
     pub(super) colours: [bool; 2],
     pub(super) width: usize,
     pub(super) buffer: Vec<u8>,
+    pub(super) clock: AwakeClock,
+    /// The time on `clock`.
     pub(super) now: Mono,
     pub(super) stamp: Timestamp,
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::Logging;
 use crate::logs::protocol::Message;
 use crate::logs::{channel, messages};
-use crate::model::{ExitStatus, Mono, Signal};
+use crate::model::{AwakeClock, ExitStatus, Mono, Signal};
 use crate::runtime::token::Token;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, wait};
@@ -19,15 +19,14 @@ const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Logging {
     /// Waits until the logger has written everything, within the time limit.
-    pub(in crate::runtime) fn finish(&mut self, shutdown_started_at: Option<Mono>) {
+    pub(in crate::runtime) fn finish(&mut self, now: Mono, shutdown_started_at: Option<Mono>) {
         if self.logger_channel.is_none() {
             return;
         }
-        let now = sys::now();
         let left = shutdown_started_at.map_or(FLUSH_TIMEOUT, |since| {
             self.plan.shutdown_timeout.saturating_sub(now.since(since)).clamp(MIN_FLUSH_TIMEOUT, FLUSH_TIMEOUT)
         });
-        self.flush_output(now + left).ok();
+        self.flush_output(left).ok();
         if let Some(running) = self.running.take() {
             // It has not been reaped, so its pid is valid.
             kill::signal_process(running.pid, Signal::KILL).ok();
@@ -39,7 +38,9 @@ impl Logging {
     }
 
     /// Tells the logger to finish, and waits for it. Restarts it if it crashes.
-    fn flush_output(&mut self, by: Mono) -> Result<(), Errno> {
+    fn flush_output(&mut self, left: Duration) -> Result<(), Errno> {
+        let mut clock = AwakeClock::new(sys::now());
+        let by = clock.now() + left;
         let mut poller = Poller::new()?;
         if let Some(running) = &self.running {
             poller.add(&running.liveness_fd, Token::LoggerExited)?;
@@ -47,13 +48,13 @@ impl Logging {
         self.waits_for_room = false;
         let mut is_stop_sent = false;
         loop {
-            let now = sys::now();
+            let now = clock.read(sys::now());
             // The logger has the same deadline: give it a little more time.
             if now >= by + MIN_FLUSH_TIMEOUT {
                 return Err(Errno::ETIMEDOUT);
             }
             if self.running.is_none() {
-                self.try_start(&poller)?;
+                self.try_start(&poller, now)?;
                 is_stop_sent = false;
             }
             if !std::mem::replace(&mut is_stop_sent, true) {
@@ -61,10 +62,11 @@ impl Logging {
                 channel::send(Message::Stop { within }, None);
             }
             self.watch_for_room(&poller);
-            let ready = poller.wait(Some((by + MIN_FLUSH_TIMEOUT).since(now)))?;
-            if ready.iter().any(|ready: &Ready| Token::decode(ready.data()) == Some(Token::LoggerExited))
-                && self.reap_last(&poller) == Some(true)
-            {
+            let timeout = Some((by + MIN_FLUSH_TIMEOUT).since(now));
+            let ready = poller.wait(timeout)?;
+            let has_exited = ready.iter().any(|ready: &Ready| Token::decode(ready.data()) == Some(Token::LoggerExited));
+            clock.on_wake(sys::now(), timeout, poller.woken());
+            if has_exited && self.reap_last(&poller) == Some(true) {
                 return Ok(());
             }
         }

@@ -27,7 +27,7 @@ use crate::runtime::token::Token;
 use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
-use crate::sys::{self, Poller, packet, pipe, process, wait};
+use crate::sys::{Poller, packet, pipe, process, wait};
 use backoff::{Backoff, MIN_DELAY};
 use pipes::{PipeFactory, Slot};
 
@@ -116,7 +116,7 @@ impl Subsystem for Logging {
 
 impl Logging {
     /// Starts the logger if the plan needs one. Where that is impossible outputs are inherited.
-    pub(in crate::runtime) fn new(plan: Rc<Plan>, poller: &Poller) -> Self {
+    pub(in crate::runtime) fn new(plan: Rc<Plan>, poller: &Poller, now: Mono) -> Self {
         channel::set_style(MessageStyle { style: plan.log, width: None });
         let mut logging = Self {
             style: plan.log,
@@ -136,18 +136,18 @@ impl Logging {
             original_limits: None,
             last_pipe_error: None,
         };
-        logging.begin(poller);
+        logging.begin(poller, now);
         logging
     }
 
     /// Applies a new plan. Changes of outputs take effect at the next start of a process.
-    pub(in crate::runtime) fn apply_config(&mut self, plan: &Rc<Plan>, poller: &Poller) {
+    pub(in crate::runtime) fn apply_config(&mut self, plan: &Rc<Plan>, poller: &Poller, now: Mono) {
         self.plan = Rc::clone(plan);
-        self.begin(poller);
+        self.begin(poller, now);
     }
 
     /// Starts the logger if it is needed and not running.
-    fn begin(&mut self, poller: &Poller) {
+    fn begin(&mut self, poller: &Poller, now: Mono) {
         if self.logger_channel.is_some() || !self.plan.captures_output() {
             return self.raise_descriptor_limit(self.instances());
         }
@@ -156,7 +156,7 @@ impl Logging {
                 self.logger_channel = Some(logger_channel);
                 channel::set_style(MessageStyle { style: self.style, width: Some(longest_name(&self.plan)) });
                 self.raise_descriptor_limit(self.instances());
-                self.start(poller, sys::now());
+                self.start(poller, now);
             }
             Err(errno) => log::warn!("cannot start the logger: {}; output is inherited", errno::words(errno)),
         }
@@ -296,7 +296,7 @@ impl Logging {
 
     fn start(&mut self, poller: &Poller, now: Mono) {
         self.start_at = None;
-        if let Err(errno) = self.try_start(poller) {
+        if let Err(errno) = self.try_start(poller, now) {
             channel::use_stderr();
             let wait = self.backoff.next();
             self.start_at = Some(now + wait);
@@ -308,14 +308,14 @@ impl Logging {
         channel::use_logger();
     }
 
-    fn try_start(&mut self, poller: &Poller) -> Result<(), Errno> {
+    fn try_start(&mut self, poller: &Poller, now: Mono) -> Result<(), Errno> {
         self.slots.values_mut().for_each(Slot::close_drained);
         let (liveness_fd, held) = pipe::pipe()?;
         match fork::fork_without_sigchld()? {
             ForkResult::Child => self.become_logger(held),
             ForkResult::Parent(pid) => {
                 poller.add(&liveness_fd, Token::LoggerExited)?;
-                self.running = Some(Running { pid, since: sys::now(), liveness_fd });
+                self.running = Some(Running { pid, since: now, liveness_fd });
                 Ok(())
             }
         }

@@ -19,7 +19,7 @@ use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
-use crate::model::{InstanceId, Mono, Pid, RunId};
+use crate::model::{AwakeClock, InstanceId, Mono, Pid, RunId};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Sender};
 use crate::sys::{Interest, Poller, process};
@@ -95,8 +95,8 @@ impl Subsystem for Notify {
     }
 
     fn turn(&mut self, context: &mut Context<'_>, (processes, fds): Self::Needs<'_>) -> Vec<Event> {
-        let (now, poller, has_capacity) = (context.now, context.poller, context.has_capacity());
-        let mut others = NotifyContext { processes, fds, now, poller };
+        let (clock, poller, has_capacity) = (context.clock, context.poller, context.has_capacity());
+        let mut others = NotifyContext { processes, fds, clock, poller };
         let mut events = Vec::new();
         for taken in others.fds.take_answers() {
             self.on_taken(taken, &mut others, &mut events);
@@ -252,7 +252,7 @@ impl Notify {
             Message::Fields(fields) => self.on_fields(run, sender, &fields, others, events),
         });
         handled.unwrap_or_else(|rejection| {
-            self.reject(rejection, others.now);
+            self.reject(rejection, others.clock.now());
             Usage::Close
         })
     }
@@ -281,9 +281,9 @@ impl Notify {
         if let Some(pid) = fields.main_pid.filter(|pid| *pid != main)
             && let Err(rejection) = others.change_main_pid(run, (main, pid), sender.pid, events)
         {
-            self.reject(rejection, others.now);
+            self.reject(rejection, others.clock.now());
         }
-        self.apply_fields(run, fields, events);
+        self.apply_fields(run, fields, others.clock, events);
         Ok(others.usage(run, fields))
     }
 
@@ -294,13 +294,13 @@ impl Notify {
             return self.close(run, others.poller);
         };
         let socket = std::os::fd::AsFd::as_fd(&source.socket.socket);
-        match others.fds.take((run, instance), socket, usage, (others.now, others.poller)) {
+        match others.fds.take((run, instance), socket, usage, (others.clock.now(), others.poller)) {
             Ok(()) => {
                 others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
                 source.is_taken_from = true;
             }
             Err(errno) => {
-                self.reject(Rejection::CannotTake { main, errno }, others.now);
+                self.reject(Rejection::CannotTake { main, errno }, others.clock.now());
                 self.close(run, others.poller);
             }
         }
@@ -328,7 +328,7 @@ impl Notify {
             Ok(())
         };
         if let Err(rejection) = refused {
-            self.reject(rejection, others.now);
+            self.reject(rejection, others.clock.now());
         }
     }
 
@@ -336,9 +336,10 @@ impl Notify {
         self.rejections.warn(now, format_args!("notify: {rejection}"));
     }
 
-    fn apply_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, events: &mut Vec<Event>) {
+    fn apply_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, clock: AwakeClock, events: &mut Vec<Event>) {
+        let since = fields.at.map(|at| clock.at(at));
         events.extend(fields.stops.then_some(Event::StoppingReported { run }));
-        events.extend(fields.reloads.then_some(Event::Reloading { run, since: fields.at }));
+        events.extend(fields.reloads.then_some(Event::Reloading { run, since }));
         events.extend(fields.is_ready.then_some(Event::Ready { run, source: ReadySource::Notify }));
         self.keep_status(run, fields);
         events.extend(fields.resets_failures.then_some(Event::ResetFailures { run }));
@@ -370,7 +371,7 @@ impl Notify {
 pub(super) struct NotifyContext<'a> {
     pub(super) processes: &'a mut Processes,
     pub(super) fds: &'a mut FdStore,
-    pub(super) now: Mono,
+    pub(super) clock: AwakeClock,
     pub(super) poller: &'a Poller,
 }
 
@@ -394,7 +395,7 @@ impl NotifyContext<'_> {
         let limit = run.spec.definition.process.fd_store;
         match fields.store {
             Store::Drop { name } => {
-                self.fds.drop_named(run.spec.instance, name, self.now);
+                self.fds.drop_named(run.spec.instance, name, self.clock.now());
                 Usage::Close
             }
             Store::Keep { name, drop_on_hangup } => Usage::Keep(Keep { name, drop_on_hangup, limit }),

@@ -23,7 +23,7 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId};
+use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId, Woken};
 use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, View};
 
 use crate::world::World;
@@ -108,6 +108,8 @@ struct Turn {
     /// Turns in which no time passed and no event came.
     idle: usize,
     began: Option<Mono>,
+    /// keepalive was paused before the deadline.
+    was_paused: bool,
 }
 
 impl Checker {
@@ -130,7 +132,19 @@ impl Checker {
     pub(crate) fn on_wake(&mut self, now: Mono, until: Option<Mono>) {
         let idle = if self.turn.began == Some(now) { self.turn.idle + 1 } else { 0 };
         let deadline_alone = until.is_some_and(|until| until <= now);
-        self.turn = Turn { deadline_alone, actions: 0, idle, began: Some(now) };
+        self.turn = Turn { deadline_alone, actions: 0, idle, began: Some(now), was_paused: false };
+    }
+
+    /// keepalive was paused while it waited, `awake` being the time when the pause began. A timer that is late for the second
+    /// time in a row is not taken for a pause.
+    pub(crate) fn on_resumed(&mut self, now: Mono, until: Option<Mono>, awake: Mono, woken: Woken) -> Verdict {
+        let is_late_again = woken == Woken::Normally && until == Some(now);
+        rule!(now <= awake || is_late_again, "the time of a pause counts: it is {now:?}, not {awake:?}");
+        self.on_wake(now, until);
+        // Not the supervisor has caused this turn.
+        self.turn.idle = 0;
+        self.turn.was_paused = until.is_none_or(|until| now < until);
+        Ok(())
     }
 
     /// The supervisor has handled an event, and this many actions follow.
@@ -144,6 +158,7 @@ impl Checker {
     ) -> Verdict {
         if !matches!(event, Event::Tick) {
             self.turn.deadline_alone = false;
+            self.turn.was_paused = false;
             self.turn.idle = 0;
         }
         let mut shown: Vec<_> = view.instances().map(|instance| ShownInstance::new(&instance)).collect();
@@ -155,6 +170,7 @@ impl Checker {
         };
         let reaped = shown.iter().find(is_wrong).map(|instance| instance.id);
         let left = if world.is_empty() { Leftovers::None } else { Leftovers::Some };
+        rule!(!self.turn.was_paused || actions == 0, "a pause lets a deadline expire: {actions} actions");
         let step = Step { at, event, actions, shown, reaped, left };
         self.steps.push_back(step);
         if self.steps.len() == 1 { self.begin_step() } else { Ok(()) }
