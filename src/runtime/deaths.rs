@@ -80,6 +80,7 @@ impl Processes {
     fn conclude(&mut self, run: RunId, status: ExitStatus, poller: &Poller) -> Option<Event> {
         let of = self.runs.get_mut(run)?;
         of.unwatch(poller);
+        let is_killed = of.is_killed || self.sweeping == Some(Signal::KILL);
         let (status, definition) = (of.exit_status(status), std::rc::Rc::clone(&of.spec.definition));
         if definition.process.input == Input::Terminal {
             foreground::on_ended(of.pid);
@@ -94,8 +95,8 @@ impl Processes {
                 false => Leftovers::None,
             },
         };
-        let is_killed = status == ExitStatus::Signal(Signal::KILL);
-        let exit = Exit { status, oom_killed: is_killed && self.oom.has_risen() };
+        let is_killed_by_others = status == ExitStatus::Signal(Signal::KILL) && !is_killed;
+        let exit = Exit { status, oom_killed: is_killed_by_others && self.oom.attribute(self.now) };
         Some(Event::Exited { run, exit, leftovers })
     }
 

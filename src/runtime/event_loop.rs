@@ -179,7 +179,7 @@ impl Runtime {
         for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
             match token {
                 Token::Signals => self.inputs.signals.on_ready(),
-                Token::ExecResult(_) | Token::MainPidExited(_) => self.processes.on_ready(token),
+                Token::ExecResult(_) | Token::MainPidExited(_) | Token::OomCounter => self.processes.on_ready(token),
                 Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
                 Token::Notify(_) => self.notify.on_ready(token),
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),

@@ -12,6 +12,11 @@ use crate::sys::{self, ChildEvent, PidLiveness, kill};
 
 impl Processes {
     pub(super) fn signal(&mut self, run: RunId, scope: Scope, signal: Signal) {
+        if signal == Signal::KILL
+            && let Some(run) = self.runs.get_mut(run)
+        {
+            run.is_killed = true;
+        }
         // A main process that has been reaped is not signalled: its pid may have been reused.
         let run = match scope {
             Scope::Main | Scope::Group => self.runs.get(run),

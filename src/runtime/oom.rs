@@ -1,32 +1,110 @@
 //! Detects kills by the kernel's OOM killer, with the counter of keepalive's memory control group.
+//!
+//! The counter has no names. Each rise is attributed to one main process that dies of SIGKILL at about the same time, and
+//! that keepalive has not killed. It is forgotten if there is none: the kernel has killed a child of a service.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// The counter, with its last value.
+use super::token::Token;
+use crate::model::Mono;
+use crate::sys::Poller;
+
+/// The maximum time from a rise of the counter to the death of the process.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The minimum time between two notifications. The file of the counter has others, which change often if memory is short.
+const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The counter.
 #[derive(Debug)]
 pub(super) struct OomCounter {
     /// `None` if there is no such group, or it cannot be read.
-    file: Option<PathBuf>,
+    file: Option<File>,
+    /// The last value.
     seen: u64,
+    /// The number of kills that are not attributed to a process.
+    unattributed: u64,
+    /// When the last rise was seen.
+    risen_at: Mono,
+    watch: Watch,
+}
+
+/// Whether the poller watches the file. The kernel reports a change of version 2 as an error condition, cgroups(7), "poll"; of
+/// other files it reports nothing.
+#[derive(Clone, Copy, Debug)]
+enum Watch {
+    /// From this time on.
+    Due(Mono),
+    On,
+    /// It cannot be watched.
+    Impossible,
 }
 
 impl OomCounter {
     pub(super) fn new() -> Self {
         let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let file = candidates(&membership).into_iter().find(|path| read(path).is_some());
-        let seen = file.as_ref().and_then(read).unwrap_or(0);
-        Self { file, seen }
+        let mut opened = candidates(&membership).into_iter().filter_map(|path| File::open(path).ok());
+        Self::of(opened.find(|file| read(file).is_some()))
     }
 
-    /// Whether a process has been killed since the last call.
-    pub(super) fn has_risen(&mut self) -> bool {
-        let Some(count) = self.file.as_ref().and_then(read) else { return false };
-        count > std::mem::replace(&mut self.seen, count)
+    fn of(file: Option<File>) -> Self {
+        let seen = file.as_ref().and_then(read).unwrap_or(0);
+        let watch = if file.is_some() { Watch::Due(Mono::default()) } else { Watch::Impossible };
+        Self { file, seen, unattributed: 0, risen_at: Mono::default(), watch }
+    }
+
+    /// When the file must be watched again.
+    pub(super) const fn due(&self) -> Option<Mono> {
+        match self.watch {
+            Watch::Due(due) => Some(due),
+            Watch::On | Watch::Impossible => None,
+        }
+    }
+
+    /// Watches the file if it is time to.
+    pub(super) fn watch(&mut self, now: Mono, poller: &Poller) {
+        if let (Watch::Due(due), Some(file)) = (self.watch, &self.file)
+            && due <= now
+        {
+            let is_added = poller.add_hangup(file, Token::OomCounter).is_ok();
+            self.watch = if is_added { Watch::On } else { Watch::Impossible };
+        }
+    }
+
+    /// The file has changed.
+    pub(super) fn on_changed(&mut self, now: Mono, poller: &Poller) {
+        self.update(now);
+        if let Some(file) = &self.file {
+            poller.remove(file).ok();
+            self.watch = Watch::Due(now + NOTIFICATION_INTERVAL);
+        }
+    }
+
+    /// A main process has died of SIGKILL, and keepalive has not killed it. Returns whether the OOM killer has.
+    pub(super) fn attribute(&mut self, now: Mono) -> bool {
+        self.update(now);
+        let is_oom_kill = self.unattributed > 0;
+        self.unattributed = self.unattributed.saturating_sub(1);
+        is_oom_kill
+    }
+
+    fn update(&mut self, now: Mono) {
+        if now.since(self.risen_at) > DEATH_TIMEOUT {
+            self.unattributed = 0;
+        }
+        let Some(count) = self.file.as_ref().and_then(read) else { return };
+        let kills = count.saturating_sub(std::mem::replace(&mut self.seen, count));
+        if kills > 0 {
+            self.unattributed += kills;
+            self.risen_at = now;
+        }
     }
 }
 
-/// The paths of the counter, as a host and as a container show it, in version 2 and version 1 of cgroups(7).
+/// The paths of the counter, as a host and as a container show it, in version 2 and version 1 of cgroups(7). The root group
+/// of version 2 has none: there it is the counter of the whole system, proc_vmstat(5).
 ///
 /// `membership`: the content of /proc/PID/cgroup.
 fn candidates(membership: &str) -> Vec<PathBuf> {
@@ -42,12 +120,20 @@ fn candidates(membership: &str) -> Vec<PathBuf> {
         paths.push(PathBuf::from(format!("{mount}{}/{file}", path.trim_end_matches('/'))));
         paths.push(PathBuf::from(format!("{mount}/{file}")));
     }
+    // Only the root group has no `cgroup.events`. In a container "/" is the root of its cgroup namespace.
+    let mount = Path::new("/sys/fs/cgroup");
+    if membership.trim_end() == "0::/" && mount.join("cgroup.procs").exists() && !mount.join("cgroup.events").exists() {
+        paths.push(PathBuf::from("/proc/vmstat"));
+    }
     paths
 }
 
-/// `None` if the file is not there or has no such counter.
-fn read(path: &PathBuf) -> Option<u64> {
-    parse(&fs::read_to_string(path).ok()?)
+/// `None` if the file has no such counter.
+fn read(mut file: &File) -> Option<u64> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    parse(&text)
 }
 
 /// The line `oom_kill N`.
@@ -81,5 +167,41 @@ mod tests {
             "9:name=systemd:/x\n4:hugetlb,memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n",
             &["/sys/fs/cgroup/memory/docker/abc/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"],
         );
+    }
+
+    const fn at(milliseconds: u64) -> Mono {
+        Mono::from_nanos(milliseconds * 1_000_000)
+    }
+
+    /// A counter in a file of its own, and a function that sets it.
+    fn counter() -> (OomCounter, impl Fn(u64)) {
+        let file = File::from(crate::sys::memfd::create_resizable().unwrap());
+        let other = file.try_clone().unwrap();
+        let set = move |count: u64| {
+            std::os::unix::fs::FileExt::write_all_at(&other, format!("max 1\noom_kill {count}\n").as_bytes(), 0)
+                .unwrap();
+        };
+        set(7);
+        (OomCounter::of(Some(file)), set)
+    }
+
+    #[test]
+    fn each_kill_is_attributed_to_one_death() {
+        let (mut counter, set) = counter();
+        assert!(!counter.attribute(at(0)));
+        set(9);
+        assert_eq!([10, 20, 30].map(|time| counter.attribute(at(time))), [true, true, false]);
+    }
+
+    #[test]
+    fn a_kill_that_no_death_follows_is_not_attributed_to_a_later_death() {
+        let (mut counter, set) = counter();
+        let poller = Poller::new().unwrap();
+        set(8);
+        counter.on_changed(at(0), &poller);
+        assert!(!counter.attribute(at(1_001)));
+        set(9);
+        counter.on_changed(at(5_000), &poller);
+        assert!(counter.attribute(at(6_000)));
     }
 }

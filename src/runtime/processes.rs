@@ -24,6 +24,8 @@ pub(super) struct Processes {
     pub(super) liveness: PidLiveness,
     pub(super) schedule: ReapScheduler,
     pub(super) oom: OomCounter,
+    /// The start of the turn.
+    pub(super) now: Mono,
     wait_options: WaitOptions,
     /// The signal that was sent to all processes. SIGKILL is repeated for processes that are forked later.
     pub(super) sweeping: Option<Signal>,
@@ -36,9 +38,9 @@ pub(super) struct Processes {
 impl Subsystem for Processes {
     type Needs<'a> = ();
 
-    /// When the next scan of all children is due.
+    /// When the next scan of all children is due, or the OOM counter must be watched again.
     fn due(&self) -> Option<Mono> {
-        self.schedule.due(self.runs.len())
+        self.schedule.due(self.runs.len()).into_iter().chain(self.oom.due()).min()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -47,13 +49,17 @@ impl Subsystem for Processes {
 
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         let mut events = Vec::new();
+        self.now = context.now;
         for token in std::mem::take(&mut self.ready) {
             if let Token::ExecResult(run) = token {
                 events.extend(self.poll_exec_result(run, context.poller));
             } else if let Token::MainPidExited(run) = token {
                 events.extend(self.on_main_pid_exited(run, context.poller));
+            } else if token == Token::OomCounter {
+                self.oom.on_changed(context.now, context.poller);
             }
         }
+        self.oom.watch(context.now, context.poller);
         events
     }
 }
@@ -68,6 +74,7 @@ impl Processes {
             liveness: PidLiveness::new()?,
             schedule: ReapScheduler::new(),
             oom: OomCounter::new(),
+            now: Mono::default(),
             wait_options,
             sweeping: None,
             orders: Vec::new(),

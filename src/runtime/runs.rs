@@ -46,6 +46,8 @@ pub(super) struct Run {
     /// The main process.
     pub(super) pid: Pid,
     identity: Identity,
+    /// keepalive has sent SIGKILL to the main process.
+    pub(super) is_killed: bool,
     /// The main process has been reaped, and leftover processes remain.
     is_lingering: bool,
     /// Former main processes, while their groups or sessions are in use.
@@ -97,6 +99,7 @@ impl Runs {
             spec,
             pid,
             identity: Identity::Child,
+            is_killed: false,
             is_lingering: false,
             superseded: Vec::new(),
             status: None,

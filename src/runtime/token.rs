@@ -31,6 +31,8 @@ pub(super) enum Token {
     Client(u64),
     /// The pipe of an inspector, by its number there.
     Inspector(u64),
+    /// The counter of OOM kills.
+    OomCounter,
 }
 
 /// The number of bits below the kind of token.
@@ -53,6 +55,7 @@ impl From<Token> for u64 {
             Token::HttpListener => (11, 0),
             Token::Client(number) => (12, number),
             Token::Inspector(number) => (13, number),
+            Token::OomCounter => (14, 0),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -76,6 +79,7 @@ impl Token {
             (11, 0) => Self::HttpListener,
             (12, _) => Self::Client(payload),
             (13, _) => Self::Inspector(payload),
+            (14, 0) => Self::OomCounter,
             _ => return None,
         })
     }
@@ -94,8 +98,14 @@ mod tests {
         let numbered = [0, 1, PAYLOAD]
             .into_iter()
             .flat_map(|number| [Token::DescriptorHolder(number), Token::Client(number), Token::Inspector(number)]);
-        let single =
-            [Token::Signals, Token::LoggerExited, Token::LoggerWritable, Token::ControlListener, Token::HttpListener];
+        let single = [
+            Token::Signals,
+            Token::LoggerExited,
+            Token::LoggerWritable,
+            Token::ControlListener,
+            Token::HttpListener,
+            Token::OomCounter,
+        ];
         for token in tokens.chain(numbered).chain(single) {
             assert_eq!(Token::decode(token.into()), Some(token));
         }
@@ -104,7 +114,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 14 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 15 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

@@ -36,6 +36,7 @@ mod logs_flow;
 mod logs_lines;
 mod logs_read;
 mod notify;
+mod oom;
 mod page;
 mod pause;
 #[path = "../common/port.rs"]
