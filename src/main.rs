@@ -11,7 +11,7 @@ use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded,
 use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
-use keepalive::sys::{StandardError, process};
+use keepalive::sys::{StandardError, needed, process};
 use keepalive::{control, init, logs, runtime, sys};
 
 keepalive::entry!(run);
@@ -83,6 +83,9 @@ type ReadConfig = Box<dyn Fn(&Environment<'_>) -> Result<Result<Loaded, Report>,
 /// `invalid`: the exit code if there is nothing to run.
 fn supervise(invalid: u8, read: ReadConfig) -> u8 {
     logs::messages::init(log::LevelFilter::Info);
+    if let Err(refused) = needed::check(&needed::BY_SUPERVISE_MODE) {
+        return give_up(&refused.to_string(), OS_ERROR);
+    }
     let loaded = with_environment(Purpose::Run, &config::query_fs, &read);
     match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
         Ok(Loaded { plan, warnings }) => {
@@ -90,13 +93,16 @@ fn supervise(invalid: u8, read: ReadConfig) -> u8 {
             let load_config = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
             runtime::run(plan, process::environment(), Box::new(load_config))
         }
-        Err(text) => {
-            // There is nobody else left to print_error if this fails.
-            logs::termination_log::write(Path::new(TERMINATION_LOG), &text).ok();
-            complain(&text);
-            invalid
-        }
+        Err(text) => give_up(&text, invalid),
     }
+}
+
+/// Says why nothing can be run.
+fn give_up(reason: &str, code: u8) -> u8 {
+    // There is nobody else left to print_error if this fails.
+    logs::termination_log::write(Path::new(TERMINATION_LOG), reason).ok();
+    complain(reason);
+    code
 }
 
 fn in_words(warnings: &[Diagnostic]) -> String {

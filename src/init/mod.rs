@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use crate::model::errno;
 use crate::sys::signals::{self, ChildSignals, DispositionReset};
 use crate::sys::spawn::Spawner;
-use crate::sys::{Session, SpawnOptions, StringList, memory, process};
+use crate::sys::{Session, SpawnOptions, StringList, memory, needed, process};
 use event::Event;
 use init_loop::{Init, Started};
 use role::Role;
@@ -34,6 +34,10 @@ use role::Role;
 /// Runs `command` until it exits and returns keepalive's exit code.
 #[must_use]
 pub fn run(options: &Options, command: Vec<OsString>) -> u8 {
+    if let Err(refused) = needed::check(&needed::BY_INIT_MODE) {
+        log::error!("{refused}");
+        return options.compat.os_error_code();
+    }
     for message in &options.startup_messages {
         messages::report(options, Event::StartupMessage(message));
     }

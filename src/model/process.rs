@@ -144,6 +144,12 @@ pub struct StartFailure {
 pub enum StartStep {
     /// bind(2) and listen(2), before the process is created; the position in `listen`.
     Listen(u8),
+    /// pipe(2), socketpair(2) and socket(2), before the process is created.
+    Channels,
+    /// memfd_create(2) for `state`, before the process is created.
+    StateMemory,
+    /// clone(2).
+    Create,
     /// setsid(2), setpgid(2), tcsetpgrp(3).
     Session,
     /// dup2(2) of stdin, stdout or stderr.
@@ -175,10 +181,15 @@ pub enum StartStep {
 }
 
 impl StartFailure {
-    /// The exit code of the process: 127 if the program is not found, 71 for a resource shortage, otherwise 126.
+    /// The exit code of the process: 127 if the program is not found, 71 for a resource shortage or if there is no process,
+    /// otherwise 126.
     #[must_use]
     pub fn exit_code(self) -> u8 {
-        if self.is_shortage() || matches!(self.step, StartStep::Listen(_)) {
+        let has_no_process = matches!(
+            self.step,
+            StartStep::Listen(_) | StartStep::Channels | StartStep::StateMemory | StartStep::Create
+        );
+        if self.is_shortage() || has_no_process {
             exit_code::OS_ERROR
         } else if self.step == StartStep::Exec && self.errno == Errno::ENOENT {
             exit_code::NOT_FOUND

@@ -84,10 +84,7 @@ impl ConfigLoader {
                     self.process = Some(process);
                     None
                 }
-                Err(refused) => {
-                    let reason = format!("cannot create a process to read it: {}", errno::words(refused));
-                    Some(failed(id, &reason))
-                }
+                Err(reason) => Some(failed(id, &reason)),
             },
         }
     }
@@ -142,16 +139,18 @@ impl ConfigLoader {
         waiting
     }
 
-    fn start(&self, id: Option<RequestId>, now: Mono) -> Result<LoaderProcess, Errno> {
-        let answers = memfd::create(c"keepalive-configuration")?;
-        let ours = File::from(answers.try_clone().map_err(|_| Errno::EMFILE)?);
+    fn start(&self, id: Option<RequestId>, now: Mono) -> Result<LoaderProcess, String> {
+        let cannot = |what| move |errno| format!("cannot create a {what} to read it: {}", errno::words(errno));
+        let answers = memfd::create(c"keepalive-configuration").map_err(cannot("memory file"))?;
+        let ours = File::from(answers.try_clone().map_err(|_| cannot("memory file")(Errno::EMFILE))?);
         let pid = fork::fork_helper(Some(ours.as_fd()), || {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
             // The plan is computed again from the recording.
             let _plan = (self.load_config)(&|query| recorder.query(query));
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
-        })?;
+        });
+        let pid = pid.map_err(cannot("process"))?;
         Ok(LoaderProcess { pid, answers, id, until: Some(now + LOAD_TIMEOUT) })
     }
 

@@ -4,6 +4,8 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::close_queue::CloseQueue;
 use super::config_loader::{self, ConfigLoader, LoadConfig};
 use super::control::Server;
@@ -100,7 +102,7 @@ impl Runtime {
         })
     }
 
-    pub(super) fn run(&mut self) -> Outcome {
+    pub(super) fn run(&mut self) -> Result<Outcome, Refused> {
         let instances = self.plan.instances();
         let (version, pid, services) = (env!("CARGO_PKG_VERSION"), sys::process::id(), self.plan.services.len());
         let services = Counted(services as u64, "service", "services");
@@ -111,9 +113,9 @@ impl Runtime {
             self.turn.budget = MAX_ACTIONS_PER_TURN;
             self.act();
             if let Some(outcome) = self.turn.outcome.take() {
-                return outcome;
+                return Ok(outcome);
             }
-            self.turn();
+            self.turn()?;
         }
     }
 
@@ -131,14 +133,14 @@ impl Runtime {
     ///
     /// The order matters: the success of an execve comes before the reports of the program, and the reports of a process are
     /// read before it is reaped.
-    fn turn(&mut self) {
+    fn turn(&mut self) -> Result<(), Refused> {
         self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
         let timeout = self.timeout();
         if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
             self.turn.is_settled = true;
             sys::memory::release_code_pages();
         }
-        self.wait(timeout);
+        self.wait(timeout).map_err(refused("wait for events"))?;
         self.journal.counts_mut().turns += 1;
         for part in [Part::Processes, Part::FdStore, Part::Notify, Part::Channels] {
             self.take_turn(part);
@@ -154,6 +156,7 @@ impl Runtime {
             self.take_turn(part);
         }
         self.dispatch(Event::Tick);
+        Ok(())
     }
 
     fn timeout(&mut self) -> Option<Duration> {
@@ -172,10 +175,10 @@ impl Runtime {
     }
 
     /// The only place that waits. Passes each token that is ready to its subsystem.
-    fn wait(&mut self, timeout: Option<Duration>) {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.logging.watch_for_room(&self.inputs.poller);
         self.inputs.signals.begin_turn();
-        let ready = self.inputs.poller.wait(timeout).unwrap_or_default();
+        let ready = self.inputs.poller.wait(timeout)?;
         for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
             match token {
                 Token::Signals => self.inputs.signals.on_ready(),
@@ -190,6 +193,7 @@ impl Runtime {
             }
         }
         self.turn.on_wake(&self.inputs.poller, timeout);
+        Ok(())
     }
 
     fn take_turn(&mut self, part: Part) {

@@ -62,9 +62,10 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let inherited = signals::block_all(DispositionReset::All);
     process::set_cloexec_on_inherited_fds();
     let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
-    let outcome = match Runtime::new(Rc::clone(&plan), environment, load_config, on_hangup) {
-        Ok(mut runtime) => {
-            let outcome = runtime.run();
+    let started = Runtime::new(Rc::clone(&plan), environment, load_config, on_hangup);
+    let ended = started.and_then(|mut runtime| runtime.run().map(|outcome| (runtime, outcome)));
+    let outcome = match ended {
+        Ok((mut runtime, outcome)) => {
             runtime.end();
             outcome
         }

@@ -62,11 +62,11 @@ impl Start<'_> {
 
     /// Creates the process, or returns the event that says why that failed.
     fn spawn(&mut self, run: RunId, spec: &RunSpec) -> Result<Spawned, Event> {
-        let out_of = |errno| Event::SpawnFailed { run, errno };
         let refused = |failure: StartFailure| match failure.is_shortage() {
-            true => out_of(failure.errno),
+            true => Event::SpawnFailed { run, errno: failure.errno },
             false => Event::BindFailed { run, failure },
         };
+        let at = |step| move |errno| refused(StartFailure { step, errno });
         let RunSpec { instance, definition, .. } = spec;
         let memory_use = match self.processes.has_processes_of(*instance) {
             true => MemoryUse::Shared,
@@ -74,12 +74,12 @@ impl Start<'_> {
         };
         let sockets = self.resources.sockets.for_instance(*instance, definition).map_err(refused)?;
         let state = self.resources.states.for_instance(*instance, definition, memory_use);
-        let state = state.map_err(|errno| refused(StartFailure { step: StartStep::State, errno }))?;
+        let state = state.map_err(at(StartStep::StateMemory))?;
         let stored = self.resources.fds.names(*instance);
-        let pipes = ChildPipes::new(definition, stored).map_err(out_of)?;
+        let pipes = ChildPipes::new(definition, stored).map_err(at(StartStep::Channels))?;
         let uses_notify = definition.uses_notify_socket();
         let address = uses_notify.then(|| self.notify.open(run, definition, self.poller)).transpose();
-        let notify = address.map_err(out_of)?;
+        let notify = address.map_err(at(StartStep::Channels))?;
         let inherited_fds = InheritedFds {
             sockets: &sockets,
             stored,
@@ -92,7 +92,7 @@ impl Start<'_> {
             Ok((pid, pending)) => Ok(Spawned { pid, pending, pipes }),
             Err(errno) => {
                 self.notify.close(run, self.poller);
-                Err(out_of(errno))
+                Err(at(StartStep::Create)(errno))
             }
         }
     }

@@ -354,6 +354,9 @@ impl Display for Failure<'_> {
         let Self(service, instance, failure) = self;
         let step = match failure.step {
             StartStep::Listen(_) => "cannot listen on",
+            StartStep::Channels => "cannot create its pipes and sockets",
+            StartStep::StateMemory => "cannot create the memory file of its `state`",
+            StartStep::Create => "cannot create a process",
             StartStep::Session => "cannot create a session",
             StartStep::Stdio => "cannot set up stdin, stdout and stderr",
             StartStep::Stored => "cannot receive its stored file descriptors",
@@ -389,7 +392,10 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
-        StartStep::Session
+        StartStep::Channels
+        | StartStep::StateMemory
+        | StartStep::Create
+        | StartStep::Session
         | StartStep::Stdio
         | StartStep::Stored
         | StartStep::Descriptors

@@ -29,7 +29,8 @@ pub enum Event {
     Executed { run: RunId },
     /// The process could not execute its program. It exits, and [`Event::Exited`] follows.
     ExecFailed { run: RunId, failure: StartFailure },
-    /// [`Action::Spawn`] has created no process, and a retry would not help: a socket of the service cannot be bound.
+    /// [`Action::Spawn`] has created no process, and a retry would not help: a socket of the service cannot be
+    /// bound, or a system call that the start needs is refused.
     BindFailed { run: RunId, failure: StartFailure },
     /// The main process is ready, according to `source`.
     Ready { run: RunId, source: ReadySource },

@@ -66,6 +66,6 @@ pub enum FailureReason {
     Prevented,
     /// The limit `max_restarts`, which is given here, has been reached.
     RestartLimit(u32),
-    /// A socket of the service cannot be bound.
+    /// A socket of the service cannot be bound, or a system call that the start needs is refused.
     BindFailed,
 }

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 
 use super::deferred_close::deferred_close;
+use super::needed;
 use crate::model::Pid;
 
 /// How many descriptors a datagram can carry: the kernel's limit, `SCM_MAX_FD`.
@@ -58,7 +59,7 @@ pub struct Sender {
 /// Binds a socket to the abstract address `name`; close-on-exec and non-blocking.
 ///
 /// # Errors
-/// EADDRINUSE; EMFILE, ENFILE, ENOMEM.
+/// EADDRINUSE; EMFILE, ENFILE, ENOMEM; ENOSYS, EPERM: datagrams cannot be received.
 pub fn bind_abstract(name: &[u8]) -> Result<OwnedFd, Errno> {
     bind_to(&UnixAddr::new_abstract(name)?)
 }
@@ -72,6 +73,7 @@ pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 fn bind_to(address: &UnixAddr) -> Result<OwnedFd, Errno> {
+    needed::check(&[needed::RECVMSG]).map_err(|refused| refused.errno)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     // Before the bind: an earlier datagram would arrive without its sender.

@@ -110,7 +110,12 @@ fn write_nowait(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
 
 pub(super) fn detect_method(fd: RawFd) -> i32 {
     // SAFETY: used only for this fstat(2), which reports a closed descriptor as EBADF.
-    let Ok(status) = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(fd) }) else { return CLOSED };
+    let status = match nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(fd) }) {
+        Ok(status) => status,
+        Err(Errno::EBADF) => return CLOSED,
+        // A sandbox refuses the call.
+        Err(_) => return NOWAIT,
+    };
     match status.st_mode & libc::S_IFMT {
         libc::S_IFSOCK => SOCKET,
         libc::S_IFIFO | libc::S_IFCHR => reopen_nonblocking(fd),

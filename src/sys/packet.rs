@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::needed;
+
 /// Room for a control message with one descriptor, aligned for a `cmsghdr`.
 type Control = [u64; 4];
 const CONTROL_BYTES: u8 = 32;
@@ -14,8 +16,9 @@ const _: () = assert!(size_of::<Control>() == CONTROL_BYTES as usize);
 /// A pair of connected sockets that preserve packet boundaries; both non-blocking and close-on-exec.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM.
+/// EMFILE, ENFILE, ENOMEM; ENOSYS, EPERM: packets cannot be sent or received.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    needed::check(&[needed::SENDMSG, needed::RECVMSG]).map_err(|refused| refused.errno)?;
     let mut ends = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: `ends` has room for the two descriptors.

@@ -16,7 +16,9 @@ static INHERITED_FDS: OnceLock<Vec<RawFd>> = OnceLock::new();
 /// The process id. getpid(2)
 #[must_use]
 pub fn id() -> Pid {
-    Pid::new(nix::unistd::getpid().as_raw()).unwrap_or_else(|| unreachable!("a process has an id above zero"))
+    let id = nix::unistd::getpid().as_raw();
+    // A sandbox that refuses getpid is reported by `needed::check`, before anything depends on the id.
+    Pid::new(id).or(Pid::new(1)).unwrap_or_else(|| unreachable!("1 is above zero"))
 }
 
 /// Whether keepalive is PID 1, the init of its PID namespace.

@@ -44,6 +44,7 @@ mod pause;
 mod port;
 mod programs;
 mod ready;
+mod refused_calls;
 mod reload;
 mod services;
 #[path = "../common/session.rs"]

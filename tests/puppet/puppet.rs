@@ -11,6 +11,7 @@ mod given;
 mod kernel;
 mod output;
 mod ready;
+mod refuse;
 mod shell;
 
 use std::ffi::{CString, OsString};
@@ -92,6 +93,8 @@ fn act(words: &[&str]) -> u8 {
         ["as-user", id, rest @ ..] => as_user(id.parse().expect("a user id"), rest),
         // Changes attributes and executes a program: block=N ignore=N close=FD open=FD null=FD … -- PROGRAM ARGUMENT…
         ["with", rest @ ..] => with(rest),
+        // Refuses the system call with the number CALL with ERRNO, and executes a program.
+        ["refuse", call, errno, "--", program @ ..] => refuse::refuse(call, errno, program),
         // Starts a program, prints `started PID`, and exits at the next line of stdin.
         ["parent", program @ ..] => parent(program),
         // Prints the results of the wait functions of sys.

@@ -44,7 +44,7 @@ const MAX_FOLLOWERS: usize = 24;
 const MAX_REJECTED: usize = 8;
 /// The number of clients that are served in one turn.
 const MAX_CLIENTS_PER_TURN: usize = 8;
-/// How long no connections are accepted after keepalive has run out of descriptors.
+/// How long no connections are accepted after an accept has failed, usually because keepalive has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The listeners and all clients.
@@ -56,7 +56,7 @@ pub(super) struct Server {
     last_number: u64,
     /// The tokens that are ready, in the order in which they are served.
     ready: VecDeque<Token>,
-    /// Until then no connections are accepted, for lack of descriptors.
+    /// Until then no connections are accepted.
     paused_until: Option<Mono>,
     /// The last accept has failed, which has been logged.
     is_accept_failing: bool,
@@ -200,7 +200,9 @@ impl Server {
         let socket = self.listeners.get(listener)?;
         let fd = match socket::accept(socket) {
             Ok(fd) => fd,
-            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
+            // The client has gone.
+            Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return None,
+            Err(errno) => {
                 if !mem::replace(&mut self.is_accept_failing, true) {
                     log::warn!("cannot accept connections for now: {}", errno::words(errno));
                 }
@@ -208,8 +210,6 @@ impl Server {
                 self.listeners.set_interest(context.poller, Interest::Nothing);
                 return None;
             }
-            // The client has gone.
-            Err(_) => return None,
         };
         self.is_accept_failing = false;
         let mut client = Client::new(fd, listener, context.now);
