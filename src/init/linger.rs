@@ -23,6 +23,9 @@ pub(super) fn linger(options: &Options, role: Role, limit: Duration) -> Result<(
     if reap_orphans(options)? {
         return Ok(());
     }
+    if role == Role::Subreaper && !procfs::is_own() {
+        log::warn!("/proc is missing or foreign: leftover processes cannot be found");
+    }
     log::debug!("waiting for leftover processes");
     leftovers.terminate();
     let deadline = sys::now() + limit;

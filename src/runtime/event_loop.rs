@@ -108,6 +108,11 @@ impl Runtime {
         let services = Counted(services as u64, "service", "services");
         let instances = Counted(instances.into(), "instance", "instances");
         log::info!("version {version}, pid {pid}: {services}, {instances}");
+        if !sys::procfs::is_own() {
+            log::warn!(
+                "/proc is missing or foreign: CPU and memory are unknown, processes that leave their group are not found"
+            );
+        }
         self.send_event(Event::Boot);
         loop {
             self.turn.budget = MAX_ACTIONS_PER_TURN;

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::procfs;
 use crate::model::Pid;
 use crate::model::plan::Address;
 
@@ -90,6 +91,9 @@ fn unix_socket_inode(path: &Path, budget: &mut usize) -> Option<u64> {
 }
 
 fn pid_with_fd(target: &str, budget: &mut usize) -> Option<Pid> {
+    if !procfs::is_own() {
+        return None;
+    }
     let target = Path::new(target);
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::new) else {

@@ -7,11 +7,13 @@ use std::ffi::CStr;
 use std::fs::ReadDir;
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
+use super::process;
 use crate::model::Pid;
 
 /// The fields of /proc/PID/stat, proc_pid_stat(5).
@@ -82,9 +84,28 @@ fn count(text: &[u8]) -> Option<u64> {
     if text.starts_with(b"-") { Some(0) } else { str::from_utf8(text).ok()?.parse().ok() }
 }
 
+/// Whether /proc shows the PID namespace of keepalive. If not, it is missing, or its process ids are those of another
+/// namespace, and the functions here find no process.
+#[must_use]
+pub fn is_own() -> bool {
+    const UNKNOWN: u8 = 0;
+    const OWN: u8 = 1;
+    const FOREIGN: u8 = 2;
+    static VIEW: AtomicU8 = AtomicU8::new(UNKNOWN);
+    if VIEW.load(Ordering::Relaxed) == UNKNOWN
+        && let Some(stat) = stat_at(AT_FDCWD, format_args!("/proc/self/stat\0"))
+    {
+        VIEW.store(if stat.pid == process::id() { OWN } else { FOREIGN }, Ordering::Relaxed);
+    }
+    VIEW.load(Ordering::Relaxed) == OWN
+}
+
 /// Reads the state of a process; `None` if it does not exist or /proc cannot be read.
 #[must_use]
 pub fn stat(pid: Pid) -> Option<Stat> {
+    if !is_own() {
+        return None;
+    }
     stat_at(AT_FDCWD, format_args!("/proc/{pid}/stat\0"))
 }
 
@@ -108,6 +129,9 @@ fn read_at<'a>(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer:
 /// is in another PID namespace, or /proc cannot be read.
 #[must_use]
 pub fn pid_of_pidfd(pidfd: impl AsFd) -> Option<Pid> {
+    if !is_own() {
+        return None;
+    }
     let descriptor = pidfd.as_fd().as_raw_fd();
     let mut buffer = [0; 1024];
     let text = read_at(AT_FDCWD, format_args!("/proc/self/fdinfo/{descriptor}\0"), &mut buffer)?;
@@ -123,7 +147,7 @@ pub struct Processes(Option<(OwnedFd, ReadDir)>);
 #[must_use]
 pub fn processes() -> Processes {
     let directory = open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    Processes(directory.ok().zip(std::fs::read_dir("/proc").ok()))
+    Processes(directory.ok().zip(std::fs::read_dir("/proc").ok()).filter(|_| is_own()))
 }
 
 impl Iterator for Processes {
@@ -239,7 +263,7 @@ mod tests {
 
     #[test]
     fn keepalive_is_among_the_processes() {
-        let own = super::super::process::id();
+        let own = process::id();
         assert_eq!(processes().filter(|stat| stat.pid == own).count(), 1);
         assert_eq!(stat(own).map(|stat| stat.pid), Some(own));
     }

@@ -35,6 +35,7 @@ mod logs_files;
 mod logs_flow;
 mod logs_lines;
 mod logs_read;
+mod mounts;
 mod notify;
 mod oom;
 mod page;

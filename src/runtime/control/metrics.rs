@@ -214,17 +214,15 @@ const FAMILIES: [Family; 26] = [
         kind: "counter",
         help: "CPU time of the instance's process tree since its last start.",
         samples: Samples::Instance(|instance, snapshot| {
-            let used = snapshot.usage.of(instance.pid);
-            instance.pid.map(|_| Value::Seconds(Duration::from_millis(used.milliseconds)))
+            let used = snapshot.usage.of(instance.pid)?;
+            Some(Value::Seconds(Duration::from_millis(used.milliseconds)))
         }),
     },
     Family {
         name: "keepalive_instance_resident_memory_bytes",
         kind: "gauge",
         help: "Resident memory of the instance's process tree.",
-        samples: Samples::Instance(|instance, snapshot| {
-            instance.pid.map(|_| Value::Count(snapshot.usage.of(instance.pid).memory))
-        }),
+        samples: Samples::Instance(|instance, snapshot| Some(Value::Count(snapshot.usage.of(instance.pid)?.memory))),
     },
     Family {
         name: "keepalive_instance_ipc_messages_dropped_total",

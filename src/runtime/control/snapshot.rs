@@ -162,8 +162,6 @@ fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, ou
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot.plan));
-    // The process may have started after the usage was measured.
-    let used = Some(used).filter(|used| instance.pid.is_some() && used.processes > 0);
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
     object.optional("processes", used.map(|used| used.processes));

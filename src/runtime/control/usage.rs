@@ -36,9 +36,10 @@ pub(super) struct ResourceUse {
 }
 
 impl Usage {
-    pub(super) fn of(&self, main: Option<Pid>) -> ResourceUse {
-        let found = main.and_then(|main| self.find(main.get()));
-        found.map(|(_, used)| *used).unwrap_or_default()
+    /// `None`: the process was not seen. It is gone, or was started after the measurement, or /proc does not show it.
+    pub(super) fn of(&self, main: Option<Pid>) -> Option<ResourceUse> {
+        let (_, used) = self.find(main?.get())?;
+        (used.processes > 0).then_some(*used)
     }
 
     fn find(&self, main: i32) -> Option<&(Main, ResourceUse)> {
@@ -165,12 +166,12 @@ mod tests {
         assert!(usage.is_measuring());
         usage.on_measured(Some(&work()), at(5));
         assert!(usage.is_fresh(at(6)) && !usage.is_measuring());
-        let used = usage.of(Pid::new(own));
+        let used = usage.of(Pid::new(own)).unwrap();
         assert!(used.processes >= 1 && used.memory > 0);
-        assert_eq!((usage.of(None), usage.of(Pid::new(own - 1))), (ResourceUse::default(), ResourceUse::default()));
+        assert_eq!((usage.of(None), usage.of(Pid::new(own - 1))), (None, None));
         assert!(!usage.is_fresh(at(7)));
         drop(usage.start(vec![(own, id)]));
         usage.on_measured(None, at(7));
-        assert_eq!(usage.of(Pid::new(own)), ResourceUse::default(), "it is not known");
+        assert_eq!(usage.of(Pid::new(own)), None, "it is not known");
     }
 }
