@@ -74,7 +74,7 @@ impl Runtime {
         let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
         poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
-        let factory = ProcessFactory::new(environment).map_err(refused("open /dev/null"))?;
+        let factory = ProcessFactory::new(environment).map_err(refused("replace /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
         let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;

@@ -25,6 +25,7 @@ mod json;
 mod kills;
 mod logging;
 mod notify;
+mod null_device;
 mod oom;
 mod order;
 mod probe;

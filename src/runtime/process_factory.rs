@@ -1,13 +1,13 @@
 //! Creates the processes of services: arguments, environment, descriptors, directory, limits.
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
 use super::inherited_fds::InheritedFds;
 use super::logging::Logging;
+use super::null_device::NullDevice;
 use super::runs::RunSpec;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{Pid, Signal, Template};
@@ -19,7 +19,7 @@ use crate::sys::{
 /// Creates processes, and reuses its buffers from one to the next.
 pub(super) struct ProcessFactory {
     environment: StringList,
-    null: OwnedFd,
+    null: NullDevice,
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
@@ -58,12 +58,12 @@ impl ProcessFactory {
     /// `environment`: the environment of keepalive, `NAME=value` each.
     ///
     /// # Errors
-    /// The errno of opening /dev/null.
+    /// As [`NullDevice::open`].
     pub(super) fn new(environment: StringList) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !NOT_INHERITED.contains(&name_of(variable)));
         Ok(Self {
             environment: passed_on.collect(),
-            null: open_null()?,
+            null: NullDevice::open()?,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
             helpers: Vec::new(),
@@ -100,7 +100,7 @@ impl ProcessFactory {
         }
         let path = CStr::from_bytes_until_nul(&self.buffers.state).ok();
         let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
-        let null = self.null.as_fd();
+        let null = &self.null;
         let [stdout, stderr] = logging.outputs(*instance, service);
         let setup = SpawnOptions {
             session: match process.input {
@@ -108,7 +108,7 @@ impl ProcessFactory {
                 Input::Terminal => Session::Foreground(TerminalLookup::Stdin),
             },
             stdio: [
-                (process.input == Input::Null).then_some(null),
+                (process.input == Input::Null).then_some(null.input()),
                 stdout.or_else(|| sink(process.stdout, null)),
                 stderr.or_else(|| sink(process.stderr, null)),
             ],
@@ -140,7 +140,7 @@ impl ProcessFactory {
         self.fill(spec, command, logging);
         let setup = SpawnOptions {
             death_signal: (!self.is_init).then_some(Signal::KILL),
-            ..self.buffers.options(&spec.definition.process, self.null.as_fd())
+            ..self.buffers.options(&spec.definition.process, &self.null)
         };
         let (pid, exec) = self.spawner.spawn(&setup)?;
         self.helpers.push((pid, exec));
@@ -206,13 +206,13 @@ impl ProcessFactory {
 
 impl Buffers {
     /// The settings of the service, without input, output and descriptors.
-    fn options<'a>(&'a self, process: &'a Process, null: BorrowedFd<'a>) -> SpawnOptions<'a> {
+    fn options<'a>(&'a self, process: &'a Process, null: &'a NullDevice) -> SpawnOptions<'a> {
         SpawnOptions {
             argv: &self.argv,
             env: &self.env,
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: Session::NewSession,
-            stdio: [Some(null); 3],
+            stdio: [null.input(), null.output(), null.output()].map(Some),
             descriptors: &[],
             stored: None,
             file: None,
@@ -229,16 +229,11 @@ impl Buffers {
     }
 }
 
-fn sink(output: Output, null: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
+fn sink(output: Output, null: &NullDevice) -> Option<BorrowedFd<'_>> {
     match output {
         Output::Inherit | Output::Prefix => None,
-        Output::Null => Some(null),
+        Output::Null => Some(null.output()),
     }
-}
-
-fn open_null() -> Result<OwnedFd, Errno> {
-    let opened = File::options().read(true).write(true).open("/dev/null");
-    opened.map(OwnedFd::from).map_err(|error| error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw))
 }
 
 /// `NAME` of `NAME=value`.

@@ -18,6 +18,14 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((read_end, write_end))
 }
 
+/// A pipe of which both ends are non-blocking and close-on-exec.
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub fn non_blocking() -> Result<(OwnedFd, OwnedFd), Errno> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+}
+
 /// Sets the capacity of a pipe, if that is permitted. fcntl(2) `F_SETPIPE_SZ`
 pub fn set_capacity(pipe: impl AsFd, bytes: c_int) {
     fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes)).ok();

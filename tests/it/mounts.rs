@@ -1,4 +1,4 @@
-//! A system with less than usual mounted: no /proc, one that hides processes, that of another PID namespace.
+//! A system with less than usual mounted: no /dev/null, no /proc, one that hides processes, that of another PID namespace.
 //! Each keepalive has a mount namespace of its own.
 
 use keepalive::model::Signal;
@@ -8,6 +8,7 @@ use crate::harness::{Directory, KEEPALIVE, PUPPET, Place, Run, Running, have_nam
 use crate::http::Control;
 use crate::services::Set;
 
+const NO_DEV: &str = "mount -t tmpfs none /dev";
 const NO_PROC: &str = "mount -t tmpfs none /proc";
 /// Uncovers the /proc of the parent.
 const FOREIGN_PROC: &str = "umount /proc";
@@ -50,6 +51,36 @@ fn in_places(mut test: impl FnMut(Place)) {
     if have_root() && have_namespaces() {
         [Place::Child, Place::Init].into_iter().for_each(&mut test);
     }
+}
+
+// null(4): "Reads from /dev/null always return end of file", "Data written to /dev/null is discarded."
+#[test]
+fn without_dev_null_services_read_end_of_file_and_write_into_a_pipe() {
+    in_places(|place| {
+        let set = Set::new(
+            r#"
+            [services.web]
+            command = ["/bin/sh", "-c", "read line || echo end-of-file >DIR/result; echo lost; exec PUPPET end-on-term 0"]
+            log = { stdout = "null" }
+            ready = { file = "DIR/result" }
+            "#,
+        );
+        let (mut running, control) = supervise(place, NO_DEV, &set);
+        control.wait_for("web.0", "running");
+        assert_eq!(set.read("result"), "end-of-file\n");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        assert!(stderr.contains("warning: cannot open /dev/null"), "{stderr}");
+    });
+}
+
+#[test]
+fn without_dev_null_init_mode_runs() {
+    in_places(|place| {
+        let words = [PUPPET, "with", "close=0", "--", KEEPALIVE, "--", PUPPET, "exit", "3"];
+        assert_eq!(mounted(place, NO_DEV, &words).finish(), (3, String::new(), String::new()));
+    });
 }
 
 #[test]
