@@ -71,6 +71,7 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
         directory: &std::env::current_dir().unwrap_or_default(),
         cpus: &sys::cpus::usable,
         hard_limit: &process::hard_limit,
+        unsafe_path: &sys::directory::unsafe_path,
         uid: process::effective_user(),
         gid: process::effective_group(),
         purpose,

@@ -22,6 +22,8 @@ pub struct Environment<'e> {
     pub cpus: &'e dyn Fn() -> u32,
     /// The hard limit of an `RLIMIT_` number; `None`: unlimited.
     pub hard_limit: &'e dyn Fn(u32) -> Option<u64>,
+    /// Why keepalive would not write a file at this path; `None` if it would.
+    pub unsafe_path: &'e dyn Fn(&Path) -> Option<String>,
     /// The effective user id.
     pub uid: u32,
     /// The effective group id.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -69,7 +69,7 @@ impl Decoder<'_> {
             self.signal_actions(value, &mut settings.signals);
         }
         if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
-            settings.termination_log = self.directory.join(path);
+            settings.termination_log = self.absolute(Path::new(&path));
         }
         if let Some(value) = table.get("log") {
             settings.log = self.log_style(value);

@@ -1,8 +1,13 @@
 //! `log` of a service: the destination of its output.
 
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, Value};
+use super::environment::Purpose;
 use super::expand::Scope;
 use crate::model::plan::{LogFile, Output};
 
@@ -66,10 +71,22 @@ impl Decoder<'_> {
             }
             return None;
         };
+        let path = self.absolute_path(value, scope, "remove `file` to write no log file")?;
+        self.warn_about_link(value, &path.expand(0));
         Some(LogFile {
-            path: self.absolute_path(value, scope, "remove `file` to write no log file")?,
+            path,
             max_size,
             max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES),
         })
+    }
+    /// Warns if lines would be dropped, because a symbolic link leads to the log file.
+    fn warn_about_link(&mut self, value: &Value<'_>, path: &CStr) {
+        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        if self.environment.purpose == Purpose::Check
+            && let Some(reason) = (self.environment.unsafe_path)(path)
+        {
+            let message = format!("{reason}: keepalive would not follow it, and drop the lines");
+            self.warning(value.span(), &message, "name the real path");
+        }
     }
 }

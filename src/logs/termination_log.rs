@@ -1,11 +1,12 @@
 //! The termination log: a file in which an orchestrator looks for the reason of an unrecoverable exit.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+
+use crate::sys::directory::{Directory, Missing, OpenError};
 
 /// Kubernetes reads 4096 bytes of a termination message at most.
 const MAX_REASON_BYTES: usize = 4096;
@@ -16,10 +17,44 @@ const MAX_REASON_BYTES: usize = 4096;
 /// Does not wait for the reader of a FIFO.
 ///
 /// # Errors
-/// Those of write(2). A file that cannot be opened is no error.
+/// Those of write(2), and a path that other users could have led elsewhere, see [`crate::sys::directory`]. Another file
+/// that cannot be opened is no error.
 pub fn write(path: &Path, reason: &str) -> io::Result<()> {
     let start = reason.len().saturating_sub(MAX_REASON_BYTES);
     let end = reason.as_bytes().get(start..).unwrap_or_default();
-    let opened = OpenOptions::new().write(true).truncate(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
-    opened.map_or(Ok(()), |mut file| file.write_all(end))
+    let opened =
+        Directory::of(path, Missing::Fail).and_then(|(directory, name)| directory.open_file(&name, OFlag::O_WRONLY, 0));
+    match opened {
+        Ok(mut file) => {
+            // Fails for a file that has no size, such as a FIFO.
+            file.set_len(0).ok();
+            file.write_all(end)
+        }
+        Err(error @ (OpenError::UnsafeLink(_) | OpenError::SecondName | OpenError::System(Errno::ELOOP))) => {
+            Err(error.into())
+        }
+        Err(OpenError::System(_)) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_reason_replaces_what_the_file_contained_but_is_not_written_through_a_link() {
+        let directory = std::env::temp_dir().join(format!("keepalive-termination-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let (file, link) = (directory.join("file"), directory.join("link"));
+        fs::write(&file, "something longer\n").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        let written = [write(&file, "why\n"), write(&link, "x"), write(&directory.join("missing/file"), "x")];
+        let text = fs::read_to_string(&file);
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(text.unwrap(), "why\n");
+        let written = written.map(|result| result.map_err(|error| error.raw_os_error()));
+        assert_eq!(written, [Ok(()), Err(Some(Errno::ELOOP as i32)), Ok(())]);
+    }
 }

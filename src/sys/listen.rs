@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, umask};
 use nix::unistd::{Gid, Uid, fchownat};
 
+use super::directory::remove_if_same;
 use super::socket::connect_unix;
 use crate::model::plan::{Address, ListenMode};
 
@@ -33,9 +34,7 @@ pub struct SocketFile {
 impl SocketFile {
     /// Removes the file, unless another file has replaced it.
     pub fn remove(self) {
-        if file_identity(&self.path).ok() == Some(self.identity) {
-            std::fs::remove_file(&self.path).ok();
-        }
+        remove_if_same(&self.path, self.identity).ok();
     }
 }
 
@@ -161,11 +160,11 @@ fn set_owner(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
 
 /// Removes a socket file on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), Errno> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    match connect_unix(path) {
-        Err(Errno::ECONNREFUSED) if is_socket => std::fs::remove_file(path).map_err(errno_of),
-        Err(Errno::ENOENT) => Ok(()),
-        Ok(_) | Err(_) => Err(Errno::EADDRINUSE),
+    let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+    match (connect_unix(path), socket) {
+        (Err(Errno::ECONNREFUSED), Some(file)) => remove_if_same(path, (file.dev(), file.ino())),
+        (Err(Errno::ENOENT), _) => Ok(()),
+        (Ok(_) | Err(_), _) => Err(Errno::EADDRINUSE),
     }
 }
 

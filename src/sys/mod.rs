@@ -13,6 +13,7 @@ pub mod counters;
 pub mod cpus;
 pub mod datagram;
 pub mod deferred_close;
+pub mod directory;
 pub mod entry;
 mod exec_failure;
 mod exec_step;

@@ -1,5 +1,6 @@
 //! Log files.
 
+use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 
 use keepalive::model::Signal;
@@ -82,6 +83,48 @@ fn an_unwritable_log_file_is_reported_once_and_loses_no_line_elsewhere() {
             messages,
             [format!("keepalive | warning: cannot write to {path}/end/a.log: Not a directory; lines are dropped")]
         );
+    });
+}
+
+#[test]
+fn a_link_on_the_path_of_a_log_file_is_followed_only_if_no_other_user_could_have_made_it() {
+    if !harness::have_root() {
+        return;
+    }
+    let set = Set::new(
+        r#"
+        [services.own]
+        command = ["PUPPET", "lines", "10"]
+        restart = "never"
+        log = { file = "DIR/link/own.log" }
+
+        [services.other]
+        command = ["PUPPET", "lines", "1000"]
+        restart = "never"
+        log = { stdout = "null", file = "DIR/home/log/other.log", max_size = "1KiB" }
+        "#,
+    );
+    let directory = set.directory.path();
+    for name in ["real", "home", "precious"] {
+        std::fs::create_dir(directory.join(name)).unwrap();
+    }
+    symlink("real", directory.join("link")).unwrap();
+    symlink("../precious", directory.join("home/log")).unwrap();
+    chown(directory.join("home"), Some(65_534), None).unwrap();
+    std::fs::write(directory.join("precious/other.log"), "precious\n").unwrap();
+    in_every_place(|place| {
+        let (code, _, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(set.read("real/own.log").lines().count(), 10, "{stderr}");
+        assert_eq!(set.read("precious/other.log"), "precious\n");
+        let messages: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot write to")).collect();
+        let home = directory.join("home").display().to_string();
+        let reason = format!("{home}/log is a symbolic link that other users can change");
+        assert_eq!(
+            messages,
+            [format!("keepalive | warning: cannot write to {home}/log/other.log: {reason}; lines are dropped")]
+        );
+        std::fs::remove_file(directory.join("real/own.log")).unwrap();
     });
 }
 

@@ -41,6 +41,20 @@ fn a_relative_log_file_is_relative_to_the_configuration() {
 }
 
 #[test]
+fn a_log_file_behind_a_link_that_is_not_followed_is_a_warning_of_check() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"/bin/true\"\nlog.file = \"/refused/w-{instance}\"\n");
+    assert_eq!(scratch.output(scratch.load()), "", "it may be different where it runs");
+    let expect = r#"
+warning: keepalive.toml:3:12: /refused is a link: keepalive would not follow it, and drop the lines
+  3 | log.file = "/refused/w-{instance}"
+    |            ^^^^^^^^^^^^^^^^^^^^^^^
+  = name the real path
+"#;
+    assert_eq!(scratch.output(scratch.load_as(Purpose::Check, 0)).trim(), expect.trim());
+}
+
+#[test]
 fn with_json_or_timestamps_all_output_is_captured_by_default() {
     let check = |log: &str, format, timestamps, stdout| {
         let text = format!("[keepalive]\nlog = {log}\n[services.web]\ncommand = \"x\"\nlog.stderr = \"inherit\"\n");

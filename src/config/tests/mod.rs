@@ -52,6 +52,7 @@ impl Scratch {
             root: &self.0,
             directory: &self.0,
             cpus: &|| 3,
+            unsafe_path: &|path| path.starts_with("/refused").then(|| "/refused is a link".to_owned()),
             hard_limit: &|_| Some(1024),
             uid,
             // A user who is not in /etc/passwd can have any group.

@@ -1,12 +1,13 @@
 //! A log file with rotation: at its size limit it is renamed, and a new file is begun.
 //!
 //! Lines that cannot be written are dropped, and that is reported once. A file system that hangs holds up the logger, and
-//! with it the services that write, but not PID 1.
+//! with it the services that write, but not PID 1. A service may own the directory: see [`crate::sys::directory`].
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -14,16 +15,25 @@ use nix::fcntl::OFlag;
 
 use crate::logs::protocol::FileTarget;
 use crate::model::{Mono, errno};
+use crate::sys::directory::{Directory, Missing};
 
 /// How often to try a file again that cannot be opened, and to check whether somebody else has renamed the file.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A longer buffer is flushed at once.
 pub(super) const FLUSH_THRESHOLD_BYTES: usize = 128 << 10;
 
+/// The file with its directory, in which it is rotated, wherever the path leads meanwhile.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    directory: Directory,
+    name: OsString,
+}
+
 #[derive(Debug)]
 pub(super) struct LogFile {
     target: FileTarget,
-    file: Option<File>,
+    open: Option<Open>,
     size: u64,
     /// Whole lines; the last one may go on, see `open_line`.
     pub(super) buffer: Vec<u8>,
@@ -39,7 +49,7 @@ impl LogFile {
     pub(super) const fn new(target: FileTarget) -> Self {
         Self {
             target,
-            file: None,
+            open: None,
             size: 0,
             buffer: Vec::new(),
             checked_at: None,
@@ -129,7 +139,7 @@ impl LogFile {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(file) = &mut self.file else { return Err(Errno::EBADF.into()) };
+        let Some(Open { file, .. }) = &mut self.open else { return Err(Errno::EBADF.into()) };
         let count = match file.write(bytes) {
             Ok(0) => return Err(Errno::EIO.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -142,75 +152,63 @@ impl LogFile {
     /// Opens the file if it is not open, or if its path leads to another file by now.
     fn ensure_open(&mut self, now: Mono) -> io::Result<()> {
         if self.checked_at.is_some_and(|checked_at| now.since(checked_at) < RECHECK_INTERVAL) {
-            return if self.file.is_some() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
+            return if self.open.is_some() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
         }
         self.checked_at = Some(now);
-        let same = |file: &File| {
-            let (Ok(ours), Ok(theirs)) = (file.metadata(), fs::symlink_metadata(&self.target.path)) else {
-                return false;
-            };
-            (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+        let open = self.open.take();
+        let (directory, name) = Directory::of(&self.target.path, Missing::Create)?;
+        let is_at_path = |open: &Open| {
+            let (Ok(ours), Ok(theirs)) = (open.file.metadata(), directory.identity(&name)) else { return false };
+            (ours.dev(), ours.ino()) == theirs
         };
-        if !self.file.as_ref().is_some_and(same) {
-            self.open()?;
+        if open.as_ref().is_some_and(is_at_path) {
+            self.open = open;
+            return Ok(());
         }
-        Ok(())
+        self.open_in(directory, name)
     }
 
-    fn open(&mut self) -> io::Result<()> {
-        self.file = None;
-        let mut options = OpenOptions::new();
-        // Whatever is found at the path: no symbolic link is followed, and nothing is waited for.
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        options.append(true).create(true).mode(0o640).custom_flags(flags.bits());
-        let path = &self.target.path;
-        let file = match options.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(directory) = path.parent() {
-                    fs::create_dir_all(directory)?;
-                }
-                options.open(path)?
-            }
-            other => other?,
-        };
+    fn open_in(&mut self, directory: Directory, name: OsString) -> io::Result<()> {
+        let file = directory.open_file(&name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT, 0o640)?;
         let metadata: Metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        self.partial_line = match last_byte(path, &metadata) {
+        self.partial_line = match last_byte(&directory, &name, &metadata) {
             Some(last) => last != b'\n',
             // An empty file, or one that we may not read: then it is as we left it.
             None => self.partial_line && metadata.len() > 0,
         };
-        (self.file, self.size) = (Some(file), metadata.len());
+        (self.open, self.size) = (Some(Open { file, directory, name }), metadata.len());
         Ok(())
     }
 
     /// Renames `web.log` to `web.log.1`, that to `web.log.2`, and so on; the oldest file is replaced.
     fn rotate(&mut self) -> io::Result<()> {
-        let path = &self.target.path;
+        let Some(Open { file, directory, name }) = self.open.take() else { return Err(Errno::EBADF.into()) };
         for number in (1..self.target.max_files).rev() {
             // Fails for numbers that do not exist yet.
-            fs::rename(numbered(path, number), numbered(path, number + 1)).ok();
+            directory.rename(&numbered(&name, number), &numbered(&name, number + 1)).ok();
         }
         let result = match self.target.max_files {
-            0 => fs::remove_file(path),
-            _ => fs::rename(path, numbered(path, 1)),
+            0 => directory.remove(&name),
+            _ => directory.rename(&name, &numbered(&name, 1)),
         };
         match result {
+            Ok(()) | Err(Errno::ENOENT) => self.open_in(directory, name),
             // The file grows on, and is tried again at twice the limit.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => self.size = 0,
-            Ok(()) | Err(_) => self.open()?,
+            Err(_) => {
+                (self.open, self.size) = (Some(Open { file, directory, name }), 0);
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 
 /// The last byte of the file; `None`: it is empty, or we may not read it.
-fn last_byte(path: &Path, metadata: &Metadata) -> Option<u8> {
+fn last_byte(directory: &Directory, name: &OsStr, metadata: &Metadata) -> Option<u8> {
     let end = metadata.len().checked_sub(1)?;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok()?;
+    let file = directory.open_file(name, OFlag::O_RDONLY, 0).ok()?;
     let found = file.metadata().ok()?;
     if (found.dev(), found.ino()) != (metadata.dev(), metadata.ino()) {
         return None;
@@ -220,10 +218,10 @@ fn last_byte(path: &Path, metadata: &Metadata) -> Option<u8> {
     Some(last[0])
 }
 
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+fn numbered(name: &OsStr, number: u32) -> OsString {
+    let mut name = name.to_owned();
     name.push(format!(".{number}"));
-    name.into()
+    name
 }
 
 /// The length of as many whole lines of `text` as fit into `room` bytes.
@@ -246,7 +244,9 @@ fn describe(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
@@ -381,6 +381,35 @@ mod tests {
         null.target.path = "/dev/null".into();
         let report = put(&mut null, "one\n", 0).unwrap();
         assert_eq!(report, "cannot write to /dev/null: not a regular file; lines are dropped");
+    }
+
+    // A service that owns the directory of its log file could lead keepalive, which is root, to the files of others.
+    #[test]
+    fn a_directory_that_another_user_replaces_by_a_link_is_neither_written_nor_rotated() {
+        let scratch = Scratch::new();
+        let (log, precious) = (scratch.0.join("log"), scratch.0.join("precious"));
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("a.log"), "precious\n").unwrap();
+        let mut file = scratch.file(10, 2);
+        file.target.path = log.join("a.log");
+        assert_eq!(put(&mut file, "one\n", 0), None);
+        fs::rename(&log, scratch.0.join("old")).unwrap();
+        symlink("precious", &log).unwrap();
+        if lchown(&log, Some(65_534), None).is_err() {
+            return;
+        }
+        assert_eq!(put(&mut file, "two\nthree\n", 0), None, "the path is looked at once a second");
+        assert_eq!(fs::read_to_string(scratch.0.join("old/a.log.1")).unwrap(), "one\ntwo\n");
+        let (path, link) = (file.path().display().to_string(), log.display().to_string());
+        let reason = format!("{link} is a symbolic link that other users can change");
+        assert_eq!(put(&mut file, "four\n", 2), Some(format!("cannot write to {path}: {reason}; lines are dropped")));
+        assert_eq!(put(&mut file, "five\n", 4), None);
+        fs::remove_file(&log).unwrap();
+        assert_eq!(put(&mut file, "six\n", 6), Some(format!("{path} is writable again, 10 bytes were dropped")));
+        assert_eq!(fs::read_to_string(log.join("a.log")).unwrap(), "six\n");
+        let names: Vec<_> = fs::read_dir(&precious).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a.log"]);
+        assert_eq!(fs::read_to_string(precious.join("a.log")).unwrap(), "precious\n");
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! The listening sockets of the control server.
 
 use std::fmt::{self, Display, Formatter};
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +13,7 @@ use crate::control::{SocketPath, socket_paths};
 use crate::model::errno;
 use crate::model::plan::Control;
 use crate::runtime::token::Token;
+use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
 use crate::sys::{Interest, Poller, process, socket};
 
 const TOKENS: [(Listener, Token); 2] =
@@ -85,9 +85,7 @@ impl Listeners {
     /// Removes the control socket, if the file is still that of this keepalive.
     pub(super) fn close(&mut self) {
         if let Some((listener, file)) = self.control.take() {
-            if identity(&file.path).ok() == Some(file.identity) {
-                std::fs::remove_file(&file.path).ok();
-            }
+            remove_if_same(&file.path, file.identity).ok();
             drop(listener);
         }
     }
@@ -132,38 +130,43 @@ impl Display for ClaimError {
     }
 }
 
+impl From<OpenError> for ClaimError {
+    fn from(error: OpenError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<Errno> for ClaimError {
+    fn from(errno: Errno) -> Self {
+        OpenError::from(errno).into()
+    }
+}
+
 /// Creates the socket, and replaces a stale one.
 fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
+    // Before the socket is bound, since bind(2) follows every symbolic link in the path.
+    let (directory, name) = Directory::of(path, Missing::Fail)?;
     let listener = match socket::listen_unix(path) {
         Err(Errno::EADDRINUSE) => {
             replace(path)?;
             socket::listen_unix(path)
         }
         other => other,
-    };
-    let listener = listener.map_err(|errno| ClaimError::Other(errno::words(errno).to_owned()))?;
-    let identity = identity(path).map_err(|error| ClaimError::Other(error.to_string()))?;
+    }?;
+    let identity = directory.identity(&name)?;
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }
 
 /// Removes a stale socket.
 fn replace(path: &Path) -> Result<(), ClaimError> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if !is_socket {
-        return Err(ClaimError::Other("the file is not a socket".to_owned()));
-    }
+    let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+    let Some(file) = socket else { return Err(ClaimError::Other("the file is not a socket".to_owned())) };
     match socket::connect_unix(path) {
-        Err(Errno::ECONNREFUSED) => match std::fs::remove_file(path) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(ClaimError::Other(format!("cannot remove the stale socket: {error}"))),
+        Err(Errno::ECONNREFUSED) => match remove_if_same(path, (file.dev(), file.ino())) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(ClaimError::Other(format!("cannot remove the stale socket: {}", errno::words(errno)))),
         },
         Err(Errno::ENOENT) => Ok(()),
         Ok(_) | Err(_) => Err(ClaimError::Live),
     }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
