@@ -11,6 +11,7 @@ use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded,
 use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
 use keepalive::model::plan::TERMINATION_LOG;
+use keepalive::model::visible;
 use keepalive::sys::{StandardError, needed, process};
 use keepalive::{control, init, logs, runtime, sys};
 
@@ -126,7 +127,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
             (Ok(Loaded { plan, warnings }), Form::Json) => print(&json::plan_json(&plan, &warnings)),
             (Ok(Loaded { plan, warnings }), Form::Text) => {
                 print_error(&in_words(&warnings));
-                print(&show::plan_text(&path, &plan))
+                print(&String::from_utf8_lossy(&visible::lines(show::plan_text(&path, &plan).as_bytes())))
             }
             (Err(report), form) => refuse(&report, form),
         }
@@ -159,7 +160,7 @@ fn print(text: &str) -> u8 {
 /// To stderr, all of it: where somebody asks for nothing else, a slow terminal is waited for.
 fn print_error(text: &str) {
     // There is nobody left to print_error if this fails.
-    io::stderr().write_all(text.as_bytes()).ok();
+    io::stderr().write_all(&visible::lines(text.as_bytes())).ok();
 }
 
 /// To stderr, where a full pipe must not keep us from ending.

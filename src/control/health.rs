@@ -1,9 +1,10 @@
 //! `keepalive health`, for HEALTHCHECK and probes: healthy or not, and the reason on one line.
 
 use super::client::{Client, CommandResult, percent_encoded};
-use super::output::{print, print_error, without_control_chars};
+use super::output::{print, print_error};
 use super::request::{EXIT_FAILURE, Form};
 use super::status::text;
+use crate::model::visible::one_line;
 
 /// Checks that keepalive's loop runs.
 pub(super) fn alive(client: &Client) -> CommandResult {
@@ -32,8 +33,8 @@ fn probe(client: &Client, target: &str, word: &str) -> CommandResult {
         }
         return Ok(0);
     }
-    let reason = without_control_chars(text(&value, "reason"));
-    let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason };
+    let reason = one_line(text(&value, "reason"));
+    let reason = if reason.is_empty() { format!("HTTP status {status}").into() } else { reason };
     print_error(&format!("not {word}: {reason}"));
     Ok(EXIT_FAILURE)
 }

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use crate::model::errno;
 use crate::model::exit_code::OS_ERROR;
+use crate::model::visible::one_line;
 use crate::sys::termios;
 
 /// The width of a table on a terminal of unknown size.
@@ -77,14 +78,14 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
 /// Writes one line to stderr, whatever `line` contains.
 pub(super) fn print_error(line: &str) {
     // If stderr fails, nothing is left to report to.
-    io::stderr().write_all(format!("keepalive: {}\n", without_control_chars(line)).as_bytes()).ok();
+    io::stderr().write_all(format!("keepalive: {}\n", one_line(line)).as_bytes()).ok();
 }
 
 /// As [`print_error`], of a reason that may have several lines, such as the errors of a configuration.
 pub(super) fn print_error_lines(what: &str, reason: &str) {
     let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
     print_error(&format!("{what}: {first}"));
-    let rest: String = rest.lines().map(|line| without_control_chars(line) + "\n").collect();
+    let rest: String = rest.lines().map(|line| one_line(line).into_owned() + "\n").collect();
     // As above.
     io::stderr().write_all(rest.as_bytes()).ok();
 }
@@ -97,11 +98,6 @@ pub(super) fn output_error_code(error: &io::Error) -> u8 {
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     print_error(&format!("cannot write to stdout: {}", errno::words(errno)));
     OS_ERROR
-}
-
-/// `text` with spaces for control characters, so that it cannot steer a terminal.
-pub(super) fn without_control_chars(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::client::{Client, CommandError, CommandResult, Environment, STATUS_PATH, percent_encoded};
 use super::http::Response;
-use super::output::{output_error_code, print, print_error, without_control_chars};
+use super::output::{output_error_code, print, print_error};
 use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Form, Names, Request, Task};
 use super::status::{Status, list, text};
 use super::table::shortened;
 use super::{health, stream, top};
+use crate::model::visible::one_line;
 
 /// The default time limit of completions, for which a shell waits while somebody types.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -70,14 +71,12 @@ fn change_all(client: &Client, change: Change, names: &[String]) -> CommandResul
 fn result_text(what: &str, value: &Value) -> String {
     let instances: String = list(value, "instances")
         .iter()
-        .map(|instance| {
-            without_control_chars(text(instance, "id")) + " " + &without_control_chars(text(instance, "state")) + "\n"
-        })
+        .map(|instance| format!("{} {}\n", one_line(text(instance, "id")), one_line(text(instance, "state"))))
         .collect();
     match (instances.is_empty(), text(value, "reason")) {
         (false, _) => instances,
         (true, "") => format!("{what}: done\n"),
-        (true, reason) => format!("{what}: {}\n", without_control_chars(reason)),
+        (true, reason) => format!("{what}: {}\n", one_line(reason)),
     }
 }
 
@@ -85,7 +84,7 @@ fn result_text(what: &str, value: &Value) -> String {
 fn reason_text(what: &str, value: &Value) -> String {
     match text(value, "reason") {
         "" => result_text(what, value),
-        reason => format!("{}\n", without_control_chars(reason)),
+        reason => format!("{}\n", one_line(reason)),
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
         let steering = json!({"instances": [{"id": "a\x1b[2J", "state": "b\nc"}], "reason": "d\x1b"});
         assert_eq!(
             (result_text("start a", &steering), reason_text("", &steering)),
-            ("a [2J b c\n".to_owned(), "d \n".to_owned())
+            ("a\\x1b[2J b\\nc\n".to_owned(), "d\\x1b\n".to_owned())
         );
         let signal = json!({"reason": "SIGHUP sent to web", "instances": [{"id": "web.0", "state": "running"}]});
         assert_eq!(reason_text("signal web", &signal), "SIGHUP sent to web\n");

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::format;
-use super::output::{Style, without_control_chars};
+use super::output::Style;
 use super::request::Names;
 use super::table::{OrDash, Side, Table};
+use crate::model::visible::one_line;
 
 /// The members of `/v1/status` that are used; others are ignored.
 #[derive(Debug, Deserialize)]
@@ -187,7 +188,7 @@ impl Status {
         if counts.is_empty() {
             summary.push_str(": no services");
         }
-        without_control_chars(&summary)
+        one_line(&summary).into_owned()
     }
 
     /// The table of `keepalive status`.

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::client::{Client, CommandResult, percent_encoded};
-use super::output::{Colour, is_terminal, print, print_error, without_control_chars};
+use super::output::{Colour, is_terminal, print, print_error};
 use super::request::{Follow, Form};
 use super::signals::DeferredInterrupt;
 use super::status::{number, text};
+use crate::model::visible;
 
 /// Colours (SGR) for the names of instances.
 const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
@@ -23,7 +24,8 @@ pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow
     query.extend(lines.map(|lines| format!("lines={lines}")));
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
-    stream(client, "logs", &target, follow, client.form, log_line)
+    let format_line = if is_terminal() { terminal_log_line } else { log_line };
+    stream(client, "logs", &target, follow, client.form, format_line)
 }
 
 /// Prints events, as JSON if stdout is not a terminal.
@@ -81,7 +83,7 @@ fn to_text(lines: &[u8], what: &str, colour: Colour, format_line: fn(&Value, Col
                 print_error(&format!("{what}: {count} lines were dropped because this reader was too slow"))
             }
             // What we do not understand may still be of use.
-            (None, Value::Null) => words.push_str(&without_control_chars(&String::from_utf8_lossy(line))),
+            (None, Value::Null) => words.push_str(&visible::one_line(&String::from_utf8_lossy(line))),
             (None, value) => words.push_str(&format_line(&value, colour)),
         }
         if !words.is_empty() && !words.ends_with('\n') {
@@ -96,12 +98,22 @@ fn lost_lines(value: &Value) -> Option<u64> {
     number(value, "dropped").or_else(|| number(value, "count").filter(|_| text(value, "event") == "events_dropped"))
 }
 
-/// `web.0 | text`
+/// `web.0 | text`, with the text as the service has written it.
 fn log_line(line: &Value, colour: Colour) -> String {
-    let name = without_control_chars(writer_name(line));
+    format!("{} {}\n", label(line, colour), text(line, "message"))
+}
+
+/// As [`log_line`], but with a text that cannot steer the terminal.
+fn terminal_log_line(line: &Value, colour: Colour) -> String {
+    let message = visible::log_line(text(line, "message").as_bytes());
+    format!("{} {}\n", label(line, colour), String::from_utf8_lossy(&message))
+}
+
+fn label(line: &Value, colour: Colour) -> String {
+    let name = visible::one_line(writer_name(line));
     let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let code = PALETTE.get(sum % PALETTE.len()).copied().unwrap_or_default();
-    format!("{} {}\n", colour.paint(code, &format!("{name} |")), text(line, "message"))
+    colour.paint(code, &format!("{name} |"))
 }
 
 /// `12:00:00.123 web.0 starting → running (ready)`
@@ -123,7 +135,7 @@ fn event_line(event: &Value) -> String {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         format!("{time} {} {from} → {to}{reason}", writer_name(event))
     };
-    without_control_chars(&line)
+    visible::one_line(&line).into_owned()
 }
 
 fn writer_name(line: &Value) -> &str {
@@ -164,7 +176,17 @@ mod tests {
 
     #[test]
     fn an_invalid_line_is_shown_without_control_characters() {
-        check_event("no json\x1b[2J\n\n{\"event\":\"events_dropped\",\"count\":3}\n", "no json [2J\n");
+        check_event("no json\x1b[2J\n\n{\"event\":\"events_dropped\",\"count\":3}\n", "no json\\x1b[2J\n");
+    }
+
+    // The contract of `logs`: colours pass, nothing else steers the terminal; elsewhere the bytes are unchanged.
+    #[test]
+    fn a_service_cannot_steer_the_terminal_by_its_log_lines() {
+        let line = r#"{"service":"web","instance":"web.0","message":"one\rgood.0 | \u001b[31mred\u001b[2J"}"#;
+        let shown = to_text(line.as_bytes(), "logs", Colour::No, terminal_log_line);
+        assert_eq!(shown, "web.0 | one\\rgood.0 | \x1b[31mred\\x1b[2J\x1b[0m\n");
+        let shown = to_text(line.as_bytes(), "logs", Colour::No, log_line);
+        assert_eq!(shown, "web.0 | one\rgood.0 | \x1b[31mred\x1b[2J\n");
     }
 
     #[test]

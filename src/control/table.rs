@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::output::{Colour, without_control_chars};
+use super::output::Colour;
+use crate::model::visible::one_line;
 
 /// Spaces between two columns.
 const COLUMN_GAP: usize = 2;
@@ -61,8 +62,8 @@ impl Table {
                 let _ = write!(self.text, "{cell}");
             }
             if self.text.get(start..).is_some_and(|cell| cell.contains(char::is_control)) {
-                let cell = without_control_chars(&self.text.split_off(start));
-                self.text.push_str(&cell);
+                let cell = self.text.split_off(start);
+                self.text.push_str(&one_line(&cell));
             }
             *width = length(self.text.get(start..).unwrap_or_default()).max(*width);
             self.ends.push(self.text.len());
@@ -88,7 +89,7 @@ impl Table {
             let note = texts.nth(self.head.len() - widths.len()).unwrap_or_default();
             if !note.is_empty() {
                 out.push_str("  ");
-                out.push_str(&shortened(&without_control_chars(note), columns.saturating_sub(2)));
+                out.push_str(&shortened(&one_line(note), columns.saturating_sub(2)));
                 out.push('\n');
             }
         }
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn no_cell_has_control_characters() {
         let text = table(&[("a\x1b[2J", "1\n", "why\x07")]).render(80, Colour::No);
-        assert_eq!(text, "NAME    N\na [2J  1\n  why \n");
+        assert_eq!(text, "NAME        N\na\\x1b[2J  1\\n\n  why\\x07\n");
     }
 
     #[test]

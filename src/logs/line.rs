@@ -4,6 +4,7 @@ use log::Level;
 
 use super::timestamp::Timestamp;
 use crate::model::plan::{LogFormat, LogStyle};
+use crate::model::visible::one_line;
 
 /// The name that stands for a service in keepalive's own messages.
 pub const KEEPALIVE_NAME: &str = "keepalive";
@@ -140,7 +141,7 @@ impl MessageStyle {
             }
             None => ": ",
         };
-        for part in [mark, severity, message, "\n"] {
+        for part in [mark, severity, &*one_line(message), "\n"] {
             to.extend_from_slice(part.as_bytes());
         }
     }
@@ -175,11 +176,22 @@ fn escape(text: &[u8], to: &mut Vec<u8>) {
 
 fn escape_valid(mut text: &[u8], to: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    // 0xc2 begins U+0080 to U+009F, which terminals obey as they do those below U+0020.
+    let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\' | 0x7f | 0xc2);
     while let Some(position) = text.iter().position(needs_escape) {
         let (plain, rest) = text.split_at(position);
         to.extend_from_slice(plain);
-        let Some((byte, rest)) = rest.split_first() else { return };
+        let Some((mut byte, mut rest)) = rest.split_first() else { return };
+        if *byte == 0xc2 {
+            let Some((second, after)) = rest.split_first() else { return };
+            rest = after;
+            if *second >= 0xa0 {
+                to.extend([*byte, *second]);
+                text = rest;
+                continue;
+            }
+            byte = second;
+        }
         match byte {
             b'"' => to.extend_from_slice(b"\\\""),
             b'\\' => to.extend_from_slice(b"\\\\"),
@@ -237,16 +249,16 @@ mod tests {
 
     #[test]
     fn a_json_line_is_an_object_whatever_its_bytes() {
-        let text = b"q\"b\\t\tr\rc\x01\x1f\x7f u\xc3\xa4 bad\xff\xfe cut\xe2\x82";
+        let text = b"q\"b\\t\tr\rc\x01\x1f\x7f u\xc3\xa4 \xc2\xa0\xc2\x9b bad\xff\xfe cut\xe2\x82";
         let line = written(JSON, text, Piece::Partial);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let message = "q\"b\\t\tr\rc\u{1}\u{1f}\u{7f} u\u{e4} bad\u{fffd}\u{fffd} cut\u{fffd}";
+        let message = "q\"b\\t\tr\rc\u{1}\u{1f}\u{7f} u\u{e4} \u{a0}\u{9b} bad\u{fffd}\u{fffd} cut\u{fffd}";
         let expect = serde_json::json!({
             "time": "1970-01-01T00:00:00.000Z", "service": "web", "instance": "web.2", "stream": "stderr",
             "message": message, "partial": true,
         });
         assert_eq!(value, expect);
-        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(line.find(char::is_control), line.len().checked_sub(1), "only the newline");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod socket;
 pub mod template;
 pub mod time;
 pub mod units;
+pub mod visible;
 
 pub use awake::{AwakeClock, Woken};
 pub use plan::Plan;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use nix::errno::Errno;
 
 use super::non_blocking_writer;
+use crate::model::visible;
 
 const STDERR: c_int = libc::STDERR_FILENO;
 /// How long keepalive's final line waits for stderr to become writable.
@@ -28,7 +29,7 @@ const UNKNOWN: i32 = -1;
 pub struct StandardError;
 
 impl StandardError {
-    /// Writes `line` and a newline, or drops the line if the write would block. Does nothing if stderr is closed.
+    /// Writes `line` and a newline, with control characters made visible, or drops the line if the write would block. Does nothing if stderr is closed.
     pub fn write_line(&self, line: &[u8]) {
         let lost = DROPPED.load(Ordering::Relaxed);
         let mut text = Vec::with_capacity(line.len() + 80);
@@ -40,7 +41,7 @@ impl StandardError {
                 format!("keepalive: warning: messages dropped because stderr was full: {lost}\n").as_bytes(),
             );
         }
-        text.extend_from_slice(line);
+        text.extend_from_slice(&visible::lines(line));
         text.push(b'\n');
         let written = write_now(&text);
         LINE_IS_PARTIAL.store(written > 0 && written < text.len(), Ordering::Relaxed);

@@ -418,6 +418,22 @@ fn check_waits_for_a_slow_reader_and_does_not_cut_its_report() {
     assert!(text.ends_with(&whole));
 }
 
+#[test]
+fn a_name_with_an_escape_sequence_does_not_steer_the_terminal() {
+    let scratch = Directory::new();
+    let name = "no\rne\x1b[2J";
+    let missing = |words: &[&str]| {
+        let (code, stdout, stderr) = result_of(&keepalive(&scratch, words).output().unwrap());
+        assert!(code != Some(0) && stdout.is_empty(), "{stderr}");
+        assert!(stderr.contains(r"no\rne\x1b[2J") && !stderr.contains(['\r', '\x1b']), "{stderr:?}");
+    };
+    missing(&["check", "-c", name]);
+    missing(&["-c", name]);
+    missing(&[name]);
+    missing(&["--", name]);
+    missing(&["status", "--socket", name]);
+}
+
 // README: an invalid level is a warning. env_logger accepts any word as the name of a module.
 #[test]
 fn an_invalid_log_level_is_a_warning() {

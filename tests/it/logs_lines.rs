@@ -1,13 +1,15 @@
 //! The logger: the format and the order of lines.
 
 use std::io::{PipeReader, Read};
+use std::process::Command;
 
 use keepalive::model::Pid;
 use keepalive::sys::procfs;
 use serde_json::{Value, json};
 
-use crate::harness::{Place, Run, Running, in_every_place, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_until};
 use crate::services::Set;
+use crate::terminal::Terminal;
 
 /// Starts a run with one pipe for stdout and stderr, so that their order is visible.
 pub(crate) fn start_merged(mut run: Run) -> (Running, PipeReader) {
@@ -29,6 +31,29 @@ pub(crate) fn logger_of(keepalive: Pid) -> Option<Pid> {
     let is_logger =
         |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-log\n");
     procfs::descendants(keepalive).into_iter().find(is_logger)
+}
+
+// A carriage return would show the text after it as a line of another service.
+#[test]
+fn a_service_cannot_steer_the_terminal_that_its_lines_are_printed_on() {
+    let set = Set::new(
+        r#"
+        [services.evil]
+        command = ["PUPPET", "put", "OUT", "one\rgood.0    | forged\n\u001b[31mred\u001b[2Jtext\n"]
+        restart = "never"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    let mut command = Command::new(KEEPALIVE);
+    let terminal = Terminal::start(command.args(["-c", &set.config]).env("NO_COLOR", "1"));
+    let (code, screen) = terminal.wait_for_end();
+    assert_eq!(code, Some(0), "{screen}");
+    let lines: Vec<&str> = screen.lines().filter(|line| line.starts_with("evil.0 ")).collect();
+    let expect = [r"evil.0    | one\rgood.0    | forged", "evil.0    | \x1b[31mred\\x1b[2Jtext\x1b[0m"];
+    assert_eq!(lines, expect, "{screen:?}");
+    let (_, stdout, _) = set.run(Place::Child).finish();
+    let bytes = "evil.0    | one\rgood.0    | forged\nevil.0    | \x1b[31mred\x1b[2Jtext";
+    assert_eq!(stdout, bytes, "unchanged where it is no terminal");
 }
 
 #[test]

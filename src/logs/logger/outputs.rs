@@ -10,6 +10,7 @@ use crate::logs::protocol::{FileTarget, Target};
 use crate::logs::timestamp::Timestamp;
 use crate::model::Mono;
 use crate::model::plan::LogFormat;
+use crate::model::visible::log_line;
 use crate::sys::Poller;
 
 /// The outputs of one pipe.
@@ -67,7 +68,10 @@ impl Outputs {
     pub(super) fn put_line(&mut self, route: &Route, stamp: &Timestamp, text: &[u8], piece: Piece) {
         let style = self.style.style;
         if route.target == Target::Lines {
-            route.label.write(style, stamp, text, piece, &mut self.sink(route.stream).buffer);
+            let sink = self.sink(route.stream);
+            let is_steered = sink.is_terminal && style.format == LogFormat::Text;
+            let shown = if is_steered { log_line(text) } else { text.into() };
+            route.label.write(style, stamp, &shown, piece, &mut sink.buffer);
         }
         if let Some(file) = route.file.and_then(|position| self.files.get_mut(position)) {
             if style.format == LogFormat::Json {

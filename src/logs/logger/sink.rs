@@ -20,6 +20,7 @@ const MAX_IDLE_BUFFER_BYTES: usize = 1 << 20;
 pub(super) struct Sink {
     name: &'static str,
     writer: NonBlockingWriter,
+    pub(super) is_terminal: bool,
     token: u64,
     pub(super) buffer: Vec<u8>,
     written: usize,
@@ -48,6 +49,7 @@ impl Sink {
             partial_line_mark.is_some_and(|partial_line_mark| partial_line_mark.load(Ordering::Relaxed) != 0);
         Self {
             name,
+            is_terminal: writer.is_terminal(),
             writer,
             token,
             buffer: Vec::new(),
