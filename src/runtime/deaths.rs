@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::foreground;
 use super::kills::kill_groups_of_dead;
 use super::processes::Processes;
+use super::rate_limited_log::{self, MessageKind};
 use super::runs::Membership;
 use crate::model::plan::Input;
 use crate::model::{ExitStatus, Pid, RunId, Signal};
@@ -140,8 +141,10 @@ impl Processes {
     /// `pidfd`: that of `pid`, to notice its exit.
     fn replace_main(&mut self, run: RunId, pid: Pid, pidfd: Option<OwnedFd>, poller: &Poller) -> Vec<Event> {
         let mut events: Vec<Event> = self.poll_exec_result(run, poller).into_iter().collect();
-        if let Some(before) = self.runs.get(run).map(|run| run.pid) {
-            log::info!("main pid changed from {before} to {pid}");
+        if let Some(of) = self.runs.get(run) {
+            let (before, service) = (of.pid, of.spec.instance.service);
+            let message = format_args!("main pid changed from {before} to {pid}");
+            rate_limited_log::info(MessageKind::MainPidChanged, Some(service), message);
         }
         self.runs.change_main_pid(run, pid, pidfd, &self.liveness, poller);
         events.push(Event::MainPidChanged { run, pid });

@@ -156,7 +156,7 @@ impl Runtime {
         }
         self.reap();
         self.take_turn(Part::Logging);
-        self.journal.publish_coalesced(self.turn.now);
+        self.journal.publish_coalesced(&self.plan, self.turn.now);
         for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue, Part::Inspector] {
             self.take_turn(part);
         }
@@ -326,8 +326,7 @@ impl Runtime {
         }
         match self.processes.reap_other(pid, &self.inputs.poller) {
             Reaped::Orphan => {
-                self.journal.on_orphan_reaped();
-                log::debug!("reaped orphaned process {pid}, {} in total", self.journal.counts().orphans);
+                self.journal.on_orphan_reaped(pid);
                 Vec::new()
             }
             Reaped::Former(event) => event.into_iter().collect(),

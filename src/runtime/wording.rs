@@ -27,6 +27,23 @@ pub(super) fn service_name(plan: &Plan, service: ServiceIndex) -> &str {
     plan.services.get(service.position()).map_or("?", |service| &service.name)
 }
 
+/// `web.2: 3 similar events suppressed`.
+pub(super) struct SuppressedLine<'a> {
+    pub(super) plan: &'a Plan,
+    /// `None`: events of keepalive itself.
+    pub(super) instance: Option<InstanceId>,
+    pub(super) count: u64,
+}
+
+impl Display for SuppressedLine<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(instance) = self.instance {
+            write!(formatter, "{}: ", Name(self.plan, instance))?;
+        }
+        write!(formatter, "{} suppressed", Counted(self.count, "similar event", "similar events"))
+    }
+}
+
 /// An event as one line of text.
 pub(super) struct Line<'a> {
     pub(super) plan: &'a Plan,

@@ -10,7 +10,7 @@ use crate::logs::timestamp::Timestamp;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
 use crate::runtime::json::Object;
 use crate::runtime::text::Counted;
-use crate::runtime::wording::{Line, Name, Why, service_name};
+use crate::runtime::wording::{Line, Name, SuppressedLine, Why, service_name};
 use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
 
 /// The number of events that are kept.
@@ -67,6 +67,8 @@ pub(in crate::runtime) enum EventKind {
     OrphansReaped { count: u64, total: u64 },
     /// The logger has exited, and is replaced at once or after a delay.
     LoggerRestarted,
+    /// Too many similar events have happened. The latest of them follows.
+    EventsSuppressed { instance: Option<InstanceId>, count: u64 },
     /// Clients were rejected, the last one for this reason.
     ClientRejected { count: u64, reason: String },
 }
@@ -117,6 +119,7 @@ event_names! {
     OrphansReaped = "orphans_reaped",
     LoggerRestarted = "logger_restarted",
     ClientRejected = "client_rejected",
+    EventsSuppressed = "events_suppressed",
     EventsDropped = "events_dropped",
 }
 
@@ -163,6 +166,13 @@ impl Event {
                 object.plain("total", total);
                 let orphans = Counted(*count, "orphaned process", "orphaned processes");
                 object.shown("message", format_args!("reaped {orphans}, {total} in total"));
+            }
+            EventKind::EventsSuppressed { instance, count } => {
+                if let Some(instance) = instance {
+                    write_instance(plan, *instance, &mut object);
+                }
+                object.plain("count", count);
+                object.shown("message", SuppressedLine { plan, instance: *instance, count: *count });
             }
             EventKind::LoggerRestarted => object.text("message", "the logger exited and is restarted"),
             EventKind::ClientRejected { count, reason } => {
@@ -273,6 +283,7 @@ const fn name(kind: &EventKind) -> EventName {
         EventKind::OrphansReaped { .. } => EventName::OrphansReaped,
         EventKind::LoggerRestarted => EventName::LoggerRestarted,
         EventKind::ClientRejected { .. } => EventName::ClientRejected,
+        EventKind::EventsSuppressed { .. } => EventName::EventsSuppressed,
     }
 }
 

@@ -157,6 +157,8 @@ fn samples() -> Vec<(EventKind, &'static str)> {
     samples.extend([
         (EventKind::OrphansReaped { count: 1, total: 1 }, "reaped 1 orphaned process, 1 in total"),
         (EventKind::OrphansReaped { count: 2, total: 3 }, "reaped 2 orphaned processes, 3 in total"),
+        (EventKind::EventsSuppressed { instance: None, count: 1 }, "1 similar event suppressed"),
+        (EventKind::EventsSuppressed { instance: Some(INSTANCE), count: 2 }, "web.0: 2 similar events suppressed"),
         (EventKind::LoggerRestarted, "the logger exited and is restarted"),
         (
             EventKind::JournalEvent(JournalEvent::ConfigReloadFailed { reason: why().into() }),

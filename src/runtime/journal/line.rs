@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use log::Level;
 
 use crate::model::plan::SignalAction;
-use crate::model::{Plan, Signal};
-use crate::runtime::wording::Line;
+use crate::model::{InstanceId, Plan, Signal};
+use crate::runtime::wording::{Line, SuppressedLine};
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
 /// Writes the log line of `event`.
@@ -32,6 +32,11 @@ fn interrupt_hint(plan: &Plan, event: &JournalEvent) -> &'static str {
         }
         Cause::NothingLeft { .. } => "",
     }
+}
+
+/// Writes that events similar to `latest` have been suppressed. `instance`: whose; `None`: keepalive's own.
+pub(super) fn write_suppressed(plan: &Plan, instance: Option<InstanceId>, count: u64, latest: &JournalEvent) {
+    log::log!(level_of(latest), "{}", SuppressedLine { plan, instance, count });
 }
 
 fn level_of(event: &JournalEvent) -> Level {

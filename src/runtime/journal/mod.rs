@@ -4,15 +4,18 @@
 
 pub(super) mod counts;
 pub(super) mod events;
+mod limit;
 mod line;
 
 use std::time::Duration;
 
-use crate::model::{InstanceId, Mono, Plan};
-use crate::supervisor::JournalEntry;
+use crate::model::{InstanceId, Mono, Pid, Plan};
+use crate::runtime::rate_limited_log::{self, MessageKind};
+use crate::supervisor::{JournalEntry, JournalEvent};
 use crate::sys;
 use counts::Counts;
 use events::{Coalescer, EventKind, Events};
+use limit::{EventLimits, Suppressed};
 
 /// The events and counters since keepalive was started.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(super) struct Journal {
     started_at: Mono,
     /// The same as Unix time.
     started_at_wall: Duration,
+    limits: EventLimits,
     orphans: Coalescer,
     rejected: Rejected,
 }
@@ -42,6 +46,7 @@ impl Journal {
             events: Events::default(),
             started_at: now,
             started_at_wall: sys::wall(),
+            limits: EventLimits::default(),
             orphans: Coalescer::default(),
             rejected: Rejected::default(),
         }
@@ -50,8 +55,27 @@ impl Journal {
     /// Writes an entry of the supervisor.
     pub(super) fn record(&mut self, plan: &Plan, entry: JournalEntry) {
         self.counts.record(&entry);
-        line::write(plan, &entry.event);
-        self.publish(EventKind::JournalEvent(entry.event));
+        let (suppressed, event) = self.limits.admit(entry.event, entry.at);
+        if let Some(suppressed) = suppressed {
+            self.write_suppressed(plan, suppressed);
+        }
+        if let Some(event) = event {
+            self.write(plan, event);
+        }
+    }
+
+    fn write(&mut self, plan: &Plan, event: JournalEvent) {
+        line::write(plan, &event);
+        self.publish(EventKind::JournalEvent(event));
+    }
+
+    /// Writes the latest of the events, and before it how many others there were.
+    fn write_suppressed(&mut self, plan: &Plan, Suppressed { instance, count, latest }: Suppressed) {
+        if count > 0 {
+            line::write_suppressed(plan, instance, count, &latest);
+            self.publish(EventKind::EventsSuppressed { instance, count });
+        }
+        self.write(plan, latest);
     }
 
     /// Adds an event.
@@ -86,8 +110,10 @@ impl Journal {
     }
 
     /// An orphaned process has been reaped.
-    pub(super) fn on_orphan_reaped(&mut self) {
+    pub(super) fn on_orphan_reaped(&mut self, pid: Pid) {
         self.counts.orphans += 1;
+        let message = format_args!("reaped orphaned process {pid}, {} in total", self.counts.orphans);
+        rate_limited_log::debug(MessageKind::OrphanReaped, None, message);
     }
 
     /// A client was rejected.
@@ -104,12 +130,17 @@ impl Journal {
 
     /// When [`Self::publish_coalesced`] has an event to publish.
     pub(super) fn due(&self) -> Option<Mono> {
-        let due = [self.orphans.due(self.counts.orphans), self.rejected.coalescer.due(self.rejected.count)];
+        let rejected = self.rejected.coalescer.due(self.rejected.count);
+        let due = [self.orphans.due(self.counts.orphans), rejected, self.limits.due(), rate_limited_log::due()];
         due.into_iter().flatten().min()
     }
 
-    /// Publishes frequent events, combined, at most once a second.
-    pub(super) fn publish_coalesced(&mut self, now: Mono) {
+    /// Publishes frequent events, combined, at most once a second, and what has been suppressed.
+    pub(super) fn publish_coalesced(&mut self, plan: &Plan, now: Mono) {
+        rate_limited_log::flush(now);
+        for suppressed in self.limits.take_suppressed(now) {
+            self.write_suppressed(plan, suppressed);
+        }
         let total = self.counts.orphans;
         if let Some(count) = self.orphans.take(total, now) {
             self.publish(EventKind::OrphansReaped { count, total });

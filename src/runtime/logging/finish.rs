@@ -8,6 +8,7 @@ use super::Logging;
 use crate::logs::protocol::Message;
 use crate::logs::{channel, messages};
 use crate::model::{AwakeClock, ExitStatus, Mono, Signal};
+use crate::runtime::rate_limited_log;
 use crate::runtime::token::Token;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, kill, wait};
@@ -20,6 +21,7 @@ const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 impl Logging {
     /// Waits until the logger has written everything, within the time limit.
     pub(in crate::runtime) fn finish(&mut self, now: Mono, shutdown_started_at: Option<Mono>) {
+        rate_limited_log::flush_all();
         if self.logger_channel.is_none() {
             return;
         }

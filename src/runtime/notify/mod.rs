@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use super::fd_store::{FdStore, Keep, Refused, Taken, Usage};
 use super::processes::Processes;
-use super::rate_limited_log::RateLimitedLog;
+use super::rate_limited_log::{self, MessageKind};
 use super::runs::{Membership, Run};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
@@ -46,7 +46,6 @@ pub(super) struct Notify {
     reported: Map<RunId, NotifyStatus>,
     /// The last status of instances without a main process.
     last: Map<InstanceId, NotifyStatus>,
-    rejections: RateLimitedLog,
 }
 
 /// The socket of a run.
@@ -252,7 +251,7 @@ impl Notify {
             Message::Fields(fields) => self.on_fields(run, sender, &fields, others, events),
         });
         handled.unwrap_or_else(|rejection| {
-            self.reject(rejection, others.clock.now());
+            others.reject(run, &rejection);
             Usage::Close
         })
     }
@@ -281,7 +280,7 @@ impl Notify {
         if let Some(pid) = fields.main_pid.filter(|pid| *pid != main)
             && let Err(rejection) = others.change_main_pid(run, (main, pid), sender.pid, events)
         {
-            self.reject(rejection, others.clock.now());
+            others.reject(run, &rejection);
         }
         self.apply_fields(run, fields, others.clock, events);
         Ok(others.usage(run, fields))
@@ -300,7 +299,7 @@ impl Notify {
                 source.is_taken_from = true;
             }
             Err(errno) => {
-                self.reject(Rejection::CannotTake { main, errno }, others.clock.now());
+                others.reject(run, &Rejection::CannotTake { main, errno });
                 self.close(run, others.poller);
             }
         }
@@ -328,12 +327,8 @@ impl Notify {
             Ok(())
         };
         if let Err(rejection) = refused {
-            self.reject(rejection, others.clock.now());
+            others.reject(run, &rejection);
         }
-    }
-
-    fn reject(&mut self, rejection: Rejection, now: Mono) {
-        self.rejections.warn(now, format_args!("notify: {rejection}"));
     }
 
     fn apply_fields(&mut self, run: RunId, fields: &NotifyFields<'_>, clock: AwakeClock, events: &mut Vec<Event>) {
@@ -376,6 +371,12 @@ pub(super) struct NotifyContext<'a> {
 }
 
 impl NotifyContext<'_> {
+    /// Logs why a message for `run` is ignored.
+    fn reject(&self, run: RunId, rejection: &Rejection) {
+        let service = self.processes.runs.of_id(run).map(|run| run.spec.instance.service);
+        rate_limited_log::warn(MessageKind::NotifyRejected, service, format_args!("notify: {rejection}"));
+    }
+
     /// Makes `pid` the main process of the run, in place of `main`.
     fn change_main_pid(
         &mut self,
