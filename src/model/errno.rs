@@ -29,6 +29,12 @@ pub fn words(errno: Errno) -> &'static str {
     }
 }
 
+/// Whether a resource of the system was exhausted, so that the same call may succeed later.
+#[must_use]
+pub const fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,8 @@ use std::num::NonZeroI32;
 
 use nix::errno::Errno;
 
-use super::exit_code;
 use super::signal::Signal;
+use super::{errno, exit_code};
 
 /// The id of a process. Always positive, so that kill(2) cannot mistake it for a process group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -202,7 +202,6 @@ impl StartFailure {
     #[must_use]
     pub fn is_shortage(self) -> bool {
         // Without its stored descriptors the process starts the next time: they are dropped.
-        self.step == StartStep::Stored
-            || matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
+        self.step == StartStep::Stored || errno::is_shortage(self.errno)
     }
 }

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
-use crate::model::{Mono, Pid, Signal};
+use crate::model::{Mono, Pid, Signal, errno};
 use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker};
 use crate::sys::{kill, process, wait};
@@ -64,7 +65,13 @@ impl CloseQueue {
             match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
                 Ok(None) => return,
                 Ok(Some(worker)) => self.workers.push((worker, Some(now + CLOSE_TIMEOUT))),
-                Err(_) => {
+                Err(errno) => {
+                    let reason = errno::words(errno);
+                    rate_limited_log::warn(
+                        MessageKind::HelperShortage,
+                        None,
+                        format_args!("cannot create a process that closes descriptors of services: {reason}; retrying"),
+                    );
                     self.retry_at = Some(now + RETRY_INTERVAL);
                     return;
                 }

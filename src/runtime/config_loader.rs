@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
 use crate::config::{Files, Loaded, RecordedFs, RecordingFs, Report};
 use crate::model::units::format_duration;
@@ -23,6 +24,8 @@ pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, St
 
 /// The time limit of a load. It is longer than the limit for reading from a single pipe.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time between two attempts to create the helper process.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The load in progress, and those that wait.
 pub(super) struct ConfigLoader {
@@ -30,6 +33,16 @@ pub(super) struct ConfigLoader {
     process: Option<LoaderProcess>,
     /// Requests that came during a load: each needs a load that begins later.
     waiting: VecDeque<Option<RequestId>>,
+    /// A load that has not begun, because no process could be created for it.
+    delayed: Option<DelayedLoad>,
+}
+
+/// A load that is tried again until its deadline.
+#[derive(Debug)]
+struct DelayedLoad {
+    id: Option<RequestId>,
+    retry_at: Mono,
+    until: Mono,
 }
 
 /// The helper process that reads the files.
@@ -48,13 +61,19 @@ impl Subsystem for ConfigLoader {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.process.as_ref().and_then(|process| process.until)
+        match &self.delayed {
+            Some(delayed) => Some(delayed.retry_at),
+            None => self.process.as_ref().and_then(|process| process.until),
+        }
     }
 
-    /// Fails a load that has taken too long, and those that wait for it.
+    /// Begins a delayed load, or fails a load that has taken too long, and those that wait for it.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         if self.due().is_none_or(|until| until > context.now) {
             return Vec::new();
+        }
+        if let Some(delayed) = self.delayed.take() {
+            return self.begin_all(delayed, context.now);
         }
         let timeout = format_duration(LOAD_TIMEOUT);
         let reason = format!("its files were not read within {timeout}: the file system may hang");
@@ -64,12 +83,16 @@ impl Subsystem for ConfigLoader {
 
 impl ConfigLoader {
     pub(super) const fn new(load_config: LoadConfig) -> Self {
-        Self { load_config, process: None, waiting: VecDeque::new() }
+        Self { load_config, process: None, waiting: VecDeque::new(), delayed: None }
     }
 
     /// Begins a load, or queues it behind the current one. Returns an event if that fails.
     pub(super) fn load(&mut self, id: Option<RequestId>, now: Mono) -> Option<Event> {
         match &self.process {
+            None if self.delayed.is_some() => {
+                self.waiting.push_back(id);
+                None
+            }
             Some(LoaderProcess { until: Some(_), .. }) => {
                 if id.is_some() || !self.waiting.contains(&None) {
                     self.waiting.push_back(id);
@@ -79,19 +102,52 @@ impl ConfigLoader {
             Some(LoaderProcess { until: None, pid, .. }) => {
                 Some(failed(id, &format!("cannot read its files: the previous reader (pid {pid}) still hangs")))
             }
-            None => match self.start(id, now) {
-                Ok(process) => {
-                    self.process = Some(process);
-                    None
-                }
-                Err(reason) => Some(failed(id, &reason)),
-            },
+            None => self.begin(DelayedLoad { id, retry_at: now, until: now + LOAD_TIMEOUT }, now),
         }
+    }
+
+    /// Begins a load now, or tries it again later if the system lacks what it needs. Returns an event if that fails.
+    fn begin(&mut self, load: DelayedLoad, now: Mono) -> Option<Event> {
+        match self.start(load.id, now) {
+            Ok(process) => self.process = Some(process),
+            Err((what, refused)) => {
+                let reason = format!("cannot create a {what} to read it: {}", errno::words(refused));
+                if !errno::is_shortage(refused) || load.until <= now {
+                    return Some(failed(load.id, &reason));
+                }
+                rate_limited_log::warn(
+                    MessageKind::HelperShortage,
+                    None,
+                    format_args!("configuration not loaded yet: {reason}; retrying"),
+                );
+                self.delayed = Some(DelayedLoad { retry_at: now + RETRY_INTERVAL, ..load });
+            }
+        }
+        None
+    }
+
+    /// Begins `load`, or the first of those that wait that can begin. One that cannot does not hold up the next one.
+    fn begin_all(&mut self, load: DelayedLoad, now: Mono) -> Vec<Event> {
+        let mut events: Vec<Event> = self.begin(load, now).into_iter().collect();
+        events.extend(self.begin_waiting(now));
+        events
+    }
+
+    fn begin_waiting(&mut self, now: Mono) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.process.is_none()
+            && self.delayed.is_none()
+            && let Some(id) = self.waiting.pop_front()
+        {
+            events.extend(self.load(id, now));
+        }
+        events
     }
 
     /// The client of this request has gone: its load is skipped if it has not begun.
     pub(super) fn withdraw(&mut self, id: RequestId) {
         self.waiting.retain(|waiting| *waiting != Some(id));
+        self.delayed.take_if(|delayed| delayed.id == Some(id));
     }
 
     /// Cancels all loads.
@@ -117,12 +173,7 @@ impl ConfigLoader {
             Ok(plan) => Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) },
             Err(reason) => failed(process.id, &reason),
         }];
-        // A request whose load cannot begin fails, and does not hold up the next one.
-        while self.process.is_none()
-            && let Some(id) = self.waiting.pop_front()
-        {
-            events.extend(self.load(id, now));
-        }
+        events.extend(self.begin_waiting(now));
         Some(events)
     }
 
@@ -135,12 +186,15 @@ impl ConfigLoader {
             kill::signal_process(process.pid, Signal::KILL).ok();
             waiting.push(process.id);
         }
+        waiting.extend(self.delayed.take().map(|delayed| delayed.id));
         waiting.extend(self.waiting.drain(..));
         waiting
     }
 
-    fn start(&self, id: Option<RequestId>, now: Mono) -> Result<LoaderProcess, String> {
-        let cannot = |what| move |errno| format!("cannot create a {what} to read it: {}", errno::words(errno));
+    /// # Errors
+    /// What cannot be created, and why.
+    fn start(&self, id: Option<RequestId>, now: Mono) -> Result<LoaderProcess, (&'static str, Errno)> {
+        let cannot = |what| move |errno| (what, errno);
         let answers = memfd::create(c"keepalive-configuration").map_err(cannot("memory file"))?;
         let ours = File::from(answers.try_clone().map_err(|_| cannot("memory file")(Errno::EMFILE))?);
         let pid = fork::fork_helper(Some(ours.as_fd()), || {

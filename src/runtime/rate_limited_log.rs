@@ -19,6 +19,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// What a message is about: those of one kind are similar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum MessageKind {
+    /// A process cannot be created for keepalive's own work.
+    HelperShortage,
     /// A notify message, or a part of it, is ignored.
     NotifyRejected,
     MainPidChanged,

@@ -1,6 +1,7 @@
 //! The logger: blocked, killed and exited processes delay no others and lose as little as possible.
 
 use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::process::Command;
 use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
@@ -203,6 +204,45 @@ fn a_crash_looping_logger_is_restarted_with_backoff() {
         1,
         "{stderr}"
     );
+}
+
+/// The soft limit of the descriptors of `pid`.
+fn limit_descriptors(pid: Pid, soft: u32) {
+    let words = [format!("--pid={pid}"), format!("--nofile={soft}:")];
+    assert!(Command::new("prlimit").args(words).status().unwrap().success());
+}
+
+// The failed starts of a shortage are not those of a logger that crashes again and again.
+#[test]
+fn a_logger_that_crash_looped_is_started_soon_after_a_shortage_of_descriptors() {
+    let set = Set::new(
+        r#"
+        [services.a]
+        command = ["PUPPET", "put", "OUT", "begun\\n", "THEN", "on-signal", "lines", "1"]
+        restart = "never"
+        log = { stdout = "prefix" }
+        "#,
+    );
+    let (mut running, output) = start_merged(set.run(Place::Child));
+    let mut lines = BufReader::new(output).lines().map(Result::unwrap);
+    let mut expect = |text: &str| assert!(lines.any(|line| line.contains(text)), "no line with `{text}`");
+    expect("a.0       | begun");
+    let keepalive = running.keepalive();
+    let mut before = None;
+    for _ in 0..6 {
+        let logger = wait_until("another logger", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
+        signal_process(logger, Signal::KILL).unwrap();
+        before = Some(logger);
+    }
+    let logger = wait_until("a logger after the backoff", || logger_of(keepalive).filter(|pid| Some(*pid) != before));
+    limit_descriptors(keepalive, 3);
+    signal_process(logger, Signal::KILL).unwrap();
+    expect("cannot start the logger: Too many open files; services that write have to wait");
+    limit_descriptors(keepalive, 512);
+    expect("logger started after a shortage");
+    running.send(Signal::USR1);
+    expect("a.0       | line 00000001");
+    assert_eq!(running.end(), 0);
 }
 
 /// Two instances that crash this many times and then stay, with all log settings.

@@ -8,10 +8,10 @@ use crate::model::Mono;
 const MAX_EXITS: usize = 5;
 const EXIT_WINDOW: Duration = Duration::from_secs(10);
 /// The first delay. It doubles each time, up to [`MAX_DELAY`].
-pub(super) const MIN_DELAY: Duration = Duration::from_secs(1);
+const MIN_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// A logger that has run this long resets the delay.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = EXIT_WINDOW;
 
 pub(super) struct Backoff {
     exits: Vec<Mono>,
@@ -33,8 +33,7 @@ impl Backoff {
         (self.exits.len() > MAX_EXITS).then(|| self.next())
     }
 
-    /// The next delay.
-    pub(super) fn next(&mut self) -> Duration {
+    fn next(&mut self) -> Duration {
         let wait = self.wait;
         self.wait = (wait * 2).min(MAX_DELAY);
         wait
@@ -52,9 +51,9 @@ mod tests {
         let mut crash = |since, now| backoff.on_exit(at(since), at(now)).map(|wait| wait.as_secs());
         assert_eq!([1, 1, 2, 2, 3].map(|now| crash(now, now)), [None; 5]);
         assert_eq!([3, 4, 4, 5, 5, 6].map(|now| crash(now, now)), [1, 2, 4, 8, 16, 30].map(Some));
-        assert_eq!(crash(40, 99), None);
-        assert_eq!([99; 5].map(|now| crash(now, now)), [None, None, None, None, Some(30)]);
-        assert_eq!(crash(100, 160), None);
-        assert_eq!([160; 5].map(|now| crash(now, now)), [None, None, None, None, Some(1)]);
+        assert_eq!(crash(40, 49), None);
+        assert_eq!([49; 5].map(|now| crash(now, now)), [None, None, None, None, Some(30)]);
+        assert_eq!(crash(100, 110), None);
+        assert_eq!([110; 5].map(|now| crash(now, now)), [None, None, None, None, Some(1)]);
     }
 }

@@ -9,6 +9,7 @@ mod pipes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -22,15 +23,18 @@ use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
 use crate::runtime::journal::events::EventKind;
+use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::runtime::subsystem::{Context, Subsystem};
 use crate::runtime::token::Token;
 use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
 use crate::sys::{Poller, packet, pipe, process, wait};
-use backoff::{Backoff, MIN_DELAY};
+use backoff::Backoff;
 use pipes::{PipeFactory, Slot};
 
+/// The time between two attempts to start a logger that the system refuses.
+const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The number of slots: more than the configuration allows instances.
 const MAX_SLOTS: usize = 1 << 16;
 /// The maximum number of old pipes of each stream, if the descriptor limit allows it. Beyond that runs share a pipe.
@@ -76,6 +80,8 @@ pub(in crate::runtime) struct Logging {
     running: Option<Running>,
     backoff: Backoff,
     start_at: Option<Mono>,
+    /// Why the last start has failed, which has been logged.
+    start_error: Option<Errno>,
     restarts: u64,
     has_exited: bool,
     waits_for_room: bool,
@@ -129,6 +135,7 @@ impl Logging {
             running: None,
             backoff: Backoff::new(),
             start_at: None,
+            start_error: None,
             restarts: 0,
             has_exited: false,
             waits_for_room: false,
@@ -282,11 +289,17 @@ impl Logging {
         if self.is_killing_all {
             return;
         }
+        if let Some(ExitStatus::Code(code)) = status
+            && errno::is_shortage(Errno::from_raw(code.into()))
+        {
+            return self.retry_start(Errno::from_raw(code.into()), now);
+        }
         let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
         self.restarts += 1;
         let Some(wait) = self.backoff.on_exit(since, now) else {
-            self.start(poller, now);
-            log::warn!("logger restarted{how}");
+            if self.start(poller, now) {
+                log::warn!("logger restarted{how}");
+            }
             return;
         };
         channel::use_stderr();
@@ -294,27 +307,46 @@ impl Logging {
         log::warn!("logger is crash-looping{how}: next restart in {}s", wait.as_secs());
     }
 
-    fn start(&mut self, poller: &Poller, now: Mono) {
+    /// Returns whether it was started.
+    fn start(&mut self, poller: &Poller, now: Mono) -> bool {
         self.start_at = None;
-        if let Err(errno) = self.try_start(poller, now) {
-            channel::use_stderr();
-            let wait = self.backoff.next();
-            self.start_at = Some(now + wait);
-            if wait == MIN_DELAY {
-                log::warn!("cannot start the logger: {}; retrying", errno::words(errno));
+        match self.try_start(poller, now) {
+            Ok(()) => {
+                channel::use_logger();
+                if self.start_error.take().is_some() {
+                    log::warn!("logger started after a shortage");
+                }
+                true
             }
-            return;
+            Err(errno) => {
+                self.retry_start(errno, now);
+                false
+            }
         }
-        channel::use_logger();
+    }
+
+    /// The system lacks what a logger needs. That is no exit, and is tried again soon.
+    fn retry_start(&mut self, errno: Errno, now: Mono) {
+        channel::use_stderr();
+        self.start_at = Some(now + START_RETRY_INTERVAL);
+        if self.start_error.replace(errno) != Some(errno) {
+            let reason = errno::words(errno);
+            rate_limited_log::warn(
+                MessageKind::HelperShortage,
+                None,
+                format_args!("cannot start the logger: {reason}; services that write have to wait"),
+            );
+        }
     }
 
     fn try_start(&mut self, poller: &Poller, now: Mono) -> Result<(), Errno> {
         self.slots.values_mut().for_each(Slot::close_drained);
         let (liveness_fd, held) = pipe::pipe()?;
+        // Before there is a process: one that is not watched could not be replaced.
+        poller.add(&liveness_fd, Token::LoggerExited)?;
         match fork::fork_without_sigchld()? {
             ForkResult::Child => self.become_logger(held),
             ForkResult::Parent(pid) => {
-                poller.add(&liveness_fd, Token::LoggerExited)?;
                 self.running = Some(Running { pid, since: now, liveness_fd });
                 Ok(())
             }

@@ -11,11 +11,12 @@ use nix::errno::Errno;
 
 use super::logging::Logging;
 use super::process_factory::ProcessFactory;
+use super::rate_limited_log::{self, MessageKind};
 use super::runs::RunSpec;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::plan::Ready;
-use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template};
+use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::{Interest, Poller, kill, socket, strings, wait};
 use attempt::{Attempt, Failure, Helper, Task, Verdict};
@@ -278,7 +279,20 @@ impl Probes {
             Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
         let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);
-        active.attempts = active.attempts.saturating_add(1);
+        match verdict {
+            // Of keepalive, and not of the service: it does not lengthen the pauses.
+            Verdict::Failed(Failure::Errno(errno)) if errno::is_shortage(errno) => {
+                let (name, number, reason) = (&spec.definition.name, spec.instance.number, errno::words(errno));
+                rate_limited_log::warn(
+                    MessageKind::HelperShortage,
+                    Some(spec.instance.service),
+                    format_args!("{name}.{number}: cannot start a readiness probe: {reason}; retrying"),
+                );
+            }
+            Verdict::Failed(_) | Verdict::Pending(_) | Verdict::Passed(_) => {
+                active.attempts = active.attempts.saturating_add(1);
+            }
+        }
         let stage = active.next_stage(verdict, Some(context.now + ATTEMPT_TIMEOUT), context.poller, context.now);
         self.enter_stage(active, stage)
     }
