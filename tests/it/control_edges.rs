@@ -158,3 +158,42 @@ fn clients_wait_while_no_file_descriptor_is_free() {
     let stderr = running.stderr();
     assert_eq!(stderr.matches("cannot accept connections for now: Too many open files").count(), 1, "{stderr}");
 }
+
+// RFC 9112, section 6.3: a request ends with its body.
+#[test]
+fn a_request_takes_effect_only_when_all_of_it_has_come() {
+    let port = ReservedPort::any();
+    let set = Set::new(&format!(
+        "[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n"
+    ));
+    let (mut running, control) = begin(&set, Place::Child);
+    running.ready();
+    let shutdown = |headers: &str| format!("POST /v1/shutdown HTTP/1.1\r\n{headers}\r\n");
+    for (headers, status, reason) in [
+        ("Content-Length: 99999999999999\r\n", 413, "the body is larger than 64 KiB"),
+        ("Content-Length: -1\r\n", 400, "Content-Length is not a number"),
+        ("Content-Length: 0\r\nContent-Length: 0\r\n", 400, "more than one Content-Length"),
+        ("Transfer-Encoding: chunked\r\n", 411, "a body needs a Content-Length: Transfer-Encoding is not supported"),
+    ] {
+        let answer = control.say(shutdown(headers).as_bytes());
+        assert_eq!((answer.status, answer.reason()), (status, reason.to_owned()), "{headers}");
+    }
+    // Only a part of the body, and then the end.
+    let mut short = control.connect();
+    short.write_all(format!("{}1234", shutdown("Content-Length: 5\r\n")).as_bytes()).unwrap();
+    short.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(short.read(&mut [0]).unwrap(), 0, "no answer");
+    let mut slow = control.connect();
+    slow.write_all(shutdown("Expect: 100-continue\r\nContent-Length: 5\r\n").as_bytes()).unwrap();
+    let mut proceed = [0; 25];
+    slow.read_exact(&mut proceed).unwrap();
+    assert_eq!(&proceed, b"HTTP/1.1 100 Continue\r\n\r\n");
+    slow.write_all(b"1234").unwrap();
+    assert_eq!((control.state("web.0"), http(&port, "GET", "/livez").status), ("running".to_owned(), 200));
+    slow.write_all(b"5").unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    running.expect("signal 15");
+    assert_eq!(running.end(), 0);
+}

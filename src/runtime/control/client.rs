@@ -8,16 +8,13 @@ use nix::errno::Errno;
 
 use super::answer::{self, Answer};
 use super::body::StreamingBody;
+use super::request::{Head, PartialRequest, Progress, Surplus};
 use super::snapshot::StatusSnapshot;
 use crate::model::Mono;
 use crate::runtime::json::push;
 use crate::supervisor::Request;
 use crate::sys::{Interest, socket};
 
-/// The maximum size of the request line and headers, in bytes: ample for the parameters of any request.
-const MAX_HEAD: usize = 8 << 10;
-/// The maximum number of headers.
-const MAX_HEADERS: usize = 64;
 /// The time limit for the request, and for each piece of the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of bytes that are read and discarded after a request.
@@ -60,7 +57,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The request is not complete.
-    Reading(Vec<u8>),
+    Reading(PartialRequest),
     /// The usage of the instances is being measured for this body.
     Measuring(StreamingBody),
     /// The supervisor performs the request, which has this timeout.
@@ -73,12 +70,6 @@ pub(super) enum Stage {
     Closing,
     /// The logger has the connection.
     HandedOver,
-}
-
-/// A complete request.
-pub(super) struct Head {
-    pub(super) method: String,
-    pub(super) target: String,
 }
 
 /// The result of reading from a client.
@@ -110,7 +101,7 @@ impl Client {
         Self {
             fd,
             listener,
-            stage: Stage::Reading(Vec::new()),
+            stage: Stage::Reading(PartialRequest::new()),
             deadline: Some(now + CLIENT_TIMEOUT),
             interest: Interest::Input,
             refusal: None,
@@ -125,23 +116,29 @@ impl Client {
     /// Reads more of the request.
     pub(super) fn read(&mut self) -> Incoming {
         let mut buffer = [0; 4 << 10];
-        let Stage::Reading(head) = &mut self.stage else { return Incoming::Incomplete };
+        let Stage::Reading(request) = &mut self.stage else { return Incoming::Incomplete };
         let length = match socket::receive(self.fd.as_fd(), &mut buffer) {
             Ok(0) => return Incoming::Closed,
             Ok(length) => length,
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Incomplete,
             Err(_) => return Incoming::Closed,
         };
-        head.extend(buffer.iter().take(length));
-        let incoming = parse(head);
-        match &incoming {
-            Incoming::Request(_) if head.ends_with(b"\r\n\r\n") || head.ends_with(b"\n\n") => {
-                self.has_unread_input = has_body(head);
+        match request.add(buffer.get(..length).unwrap_or_default()) {
+            Progress::Incomplete => Incoming::Incomplete,
+            Progress::AwaitsContinue => {
+                // It fits: nothing has been sent before. A client that does not get it sends the body after a while.
+                socket::send(self.fd.as_fd(), b"HTTP/1.1 100 Continue\r\n\r\n").ok();
+                Incoming::Incomplete
             }
-            Incoming::Request(_) | Incoming::Malformed(..) => self.has_unread_input = true,
-            Incoming::Incomplete | Incoming::Closed => {}
+            Progress::Complete(head, surplus) => {
+                self.has_unread_input = surplus == Surplus::Yes;
+                Incoming::Request(head)
+            }
+            Progress::Malformed(status, reason) => {
+                self.has_unread_input = true;
+                Incoming::Malformed(status, reason)
+            }
         }
-        incoming
     }
 
     /// Starts to send an answer.
@@ -313,36 +310,6 @@ impl Client {
     }
 }
 
-fn parse(head: &[u8]) -> Incoming {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
-            (Some(method), Some(target)) => {
-                Incoming::Request(Head { method: method.to_owned(), target: target.to_owned() })
-            }
-            _ => Incoming::Malformed(400, "not an HTTP request"),
-        },
-        Ok(httparse::Status::Partial) if head.len() > MAX_HEAD => {
-            Incoming::Malformed(431, "the request is longer than 8 KiB")
-        }
-        Ok(httparse::Status::Partial) => Incoming::Incomplete,
-        Err(httparse::Error::TooManyHeaders) => Incoming::Malformed(431, "the request has more than 64 headers"),
-        Err(_) => Incoming::Malformed(400, "not an HTTP request"),
-    }
-}
-
-/// Whether a body follows the head. If in doubt, it does.
-fn has_body(head: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    request.parse(head).ok();
-    request.headers.iter().any(|header| {
-        let names_length = header.name.eq_ignore_ascii_case("content-length");
-        header.name.eq_ignore_ascii_case("transfer-encoding") || (names_length && header.value != b"0")
-    })
-}
-
 fn head(status: u16, content_type: &str, length: Option<usize>, extra: &str) -> Vec<u8> {
     let mut head = Vec::new();
     push(&mut head, format_args!("HTTP/1.1 {status} {}\r\n", phrase(status)));
@@ -366,6 +333,8 @@ const fn phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -2,13 +2,15 @@
 //!
 //! It must not delay the event loop: requests are short, bodies are written piece by piece, slow clients are disconnected, and
 //! a connection has one request. Start reading at the turn of [`Server`], which shows a [`StatusSnapshot`] and returns requests
-//! for the supervisor. `route` parses requests, `answer` and `body` write answers, `client` is a connection.
+//! for the supervisor. `request` receives requests, `route` parses them, `answer` and `body` write answers, `client` is a
+//! connection.
 
 mod answer;
 mod body;
 mod client;
 mod listen;
 mod metrics;
+mod request;
 mod route;
 pub(super) mod snapshot;
 mod usage;
@@ -30,8 +32,9 @@ use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
 use crate::sys::{Interest, Poller, process, socket};
 use answer::plain;
 use body::StreamingBody;
-use client::{Client, ConnectionFate, Head, Incoming, Listener, Stage};
+use client::{Client, ConnectionFate, Incoming, Listener, Stage};
 use listen::Listeners;
+use request::Head;
 use route::{Invalid, Route};
 use snapshot::{Cursor, Sources, StatusSnapshot};
 use usage::Usage;
