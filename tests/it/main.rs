@@ -21,6 +21,7 @@ mod client_shells;
 mod client_top;
 mod control;
 mod control_edges;
+mod control_slots;
 mod fake_server;
 mod http;
 mod metrics;

@@ -41,7 +41,11 @@ pub(super) struct Client {
     /// The deadline of the current stage.
     pub(super) deadline: Option<Mono>,
     pub(super) interest: Interest,
-    /// The client is rejected with this status and reason.
+    /// When the client has last sent something, or has connected.
+    pub(super) last_input: Mono,
+    /// The client was rejected, and does not count towards the limit of clients.
+    pub(super) is_rejected: bool,
+    /// The status and reason of the rejection, until they have been sent.
     pub(super) refusal: Option<(u16, String)>,
     /// The request method is HEAD.
     pub(super) is_head_request: bool,
@@ -104,6 +108,8 @@ impl Client {
             stage: Stage::Reading(PartialRequest::new()),
             deadline: Some(now + CLIENT_TIMEOUT),
             interest: Interest::Input,
+            last_input: now,
+            is_rejected: false,
             refusal: None,
             is_head_request: false,
             out: Vec::new(),
@@ -113,8 +119,13 @@ impl Client {
         }
     }
 
+    /// Whether it makes room for another client if there are too many: its request is not complete, or it only has to close.
+    pub(super) const fn can_make_room(&self) -> bool {
+        !self.is_rejected && matches!(self.stage, Stage::Reading(_) | Stage::Closing)
+    }
+
     /// Reads more of the request.
-    pub(super) fn read(&mut self) -> Incoming {
+    pub(super) fn read(&mut self, now: Mono) -> Incoming {
         let mut buffer = [0; 4 << 10];
         let Stage::Reading(request) = &mut self.stage else { return Incoming::Incomplete };
         let length = match socket::receive(self.fd.as_fd(), &mut buffer) {
@@ -123,6 +134,7 @@ impl Client {
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Incomplete,
             Err(_) => return Incoming::Closed,
         };
+        self.last_input = now;
         match request.add(buffer.get(..length).unwrap_or_default()) {
             Progress::Incomplete => Incoming::Incomplete,
             Progress::AwaitsContinue => {
@@ -188,7 +200,7 @@ impl Client {
         true
     }
 
-    /// Sends the refusal without reading the request, as far as possible without waiting.
+    /// Sends the refusal before the request is complete, as far as possible without waiting.
     pub(super) fn refuse_at_once(mut self, snapshot: &StatusSnapshot<'_>) {
         if self.answer_with_refusal(snapshot.now) {
             self.drain_input();

@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod client;
+mod clients;
 mod listen;
 mod metrics;
 mod request;
@@ -33,18 +34,13 @@ use crate::sys::{Interest, Poller, process, socket};
 use answer::plain;
 use body::StreamingBody;
 use client::{Client, ConnectionFate, Incoming, Listener, Stage};
+use clients::{Clients, MAX_CLIENTS, MAX_FOLLOWERS};
 use listen::Listeners;
 use request::Head;
 use route::{Invalid, Route};
 use snapshot::{Cursor, Sources, StatusSnapshot};
 use usage::Usage;
 
-/// The number of clients of each listener.
-const MAX_CLIENTS: usize = 32;
-/// The number of clients of each listener that can follow events, so that others can connect.
-const MAX_FOLLOWERS: usize = 24;
-/// The number of additional clients of each listener that receive a refusal.
-const MAX_REJECTED: usize = 8;
 /// The number of clients that are served in one turn.
 const MAX_CLIENTS_PER_TURN: usize = 8;
 /// How long no connections are accepted after an accept has failed, usually because keepalive has run out of descriptors.
@@ -54,9 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Server {
     listeners: Listeners,
-    /// The clients with their numbers. There are few.
-    clients: Vec<(u64, Client)>,
-    last_number: u64,
+    clients: Clients,
     /// The tokens that are ready, in the order in which they are served.
     ready: VecDeque<Token>,
     /// Until then no connections are accepted.
@@ -72,8 +66,7 @@ impl Subsystem for Server {
     type Needs<'a> = Sources<'a>;
 
     fn due(&self) -> Option<Mono> {
-        let deadlines = self.clients.iter().filter_map(|(_, client)| client.deadline);
-        deadlines.chain(self.paused_until).min()
+        self.clients.due().into_iter().chain(self.paused_until).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -112,8 +105,7 @@ impl Server {
     pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
         Self {
             listeners: Listeners::new(control, http, poller),
-            clients: Vec::new(),
-            last_number: 0,
+            clients: Clients::default(),
             ready: VecDeque::new(),
             paused_until: None,
             is_accept_failing: false,
@@ -130,7 +122,7 @@ impl Server {
         context: &Context<'_>,
         sources: Sources<'_>,
     ) {
-        let Some(mut client) = self.take(id.0) else { return };
+        let Some(mut client) = self.clients.take(id.0) else { return };
         let before = client.interest;
         if let Stage::Awaiting(request, _) = client.stage {
             let snapshot = self.snapshot(context, sources);
@@ -145,11 +137,11 @@ impl Server {
         if mem::replace(&mut self.last_announced, latest) == latest {
             return;
         }
-        for (number, client) in &mut self.clients {
+        for (number, client) in self.clients.iter_mut() {
             if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest != Interest::Output
             {
                 client.interest = Interest::Output;
-                poller.modify(client.fd.as_fd(), Token::Client(*number), Interest::Output).ok();
+                poller.modify(client.fd.as_fd(), Token::Client(number), Interest::Output).ok();
             }
         }
     }
@@ -158,7 +150,7 @@ impl Server {
     /// tell a shutdown from a crash.
     pub(super) fn close(&mut self, context: &Context<'_>, sources: Sources<'_>) {
         self.listeners.close();
-        for (_, mut client) in mem::take(&mut self.clients) {
+        for mut client in self.clients.take_all() {
             if matches!(client.stage, Stage::Following(_)) {
                 client.flush(&self.snapshot(context, sources));
             }
@@ -168,11 +160,6 @@ impl Server {
 
 /// Connections.
 impl Server {
-    fn take(&mut self, number: u64) -> Option<Client> {
-        let position = self.clients.iter().position(|(other, _)| *other == number)?;
-        Some(self.clients.swap_remove(position).1)
-    }
-
     fn put_back(&mut self, number: u64, client: Client, before: Interest, fate: ConnectionFate, poller: &Poller) {
         if fate == ConnectionFate::Close {
             poller.remove(client.fd.as_fd()).ok();
@@ -181,17 +168,7 @@ impl Server {
         if client.interest != before {
             poller.modify(client.fd.as_fd(), Token::Client(number), client.interest).ok();
         }
-        self.clients.push((number, client));
-    }
-
-    /// The numbers of the clients that match.
-    fn numbers(&self, mut is_meant: impl FnMut(&Client) -> bool) -> Vec<u64> {
-        self.clients.iter().filter(|(_, client)| is_meant(client)).map(|(number, _)| *number).collect()
-    }
-
-    fn followers(&self, listener: Listener) -> usize {
-        let follows = |client: &Client| client.listener == listener && matches!(client.stage, Stage::Following(_));
-        self.clients.iter().filter(|(_, client)| follows(client)).count()
+        self.clients.insert(number, client);
     }
 
     fn snapshot<'s>(&'s self, context: &'s Context<'_>, sources: Sources<'s>) -> StatusSnapshot<'s> {
@@ -216,27 +193,35 @@ impl Server {
         };
         self.is_accept_failing = false;
         let mut client = Client::new(fd, listener, context.now);
-        let present = self.clients.iter().filter(|(_, other)| other.listener == listener).count();
         if let Some(uid) = unauthorized_uid(&client) {
-            let reason = format!("user {uid} is neither root nor keepalive's own user");
-            reject(&mut client, 403, reason, context);
-        } else if present >= MAX_CLIENTS {
-            reject(&mut client, 503, format!("too many clients: the limit is {MAX_CLIENTS}"), context);
+            reject(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"), context);
+        } else if !self.clients.has_room(listener) && !self.make_room(listener, context, sources) {
+            reject(&mut client, 503, too_many_clients(), context);
         }
-        if present >= MAX_CLIENTS + MAX_REJECTED {
+        if client.is_rejected && !self.clients.has_room_for_rejected(listener) {
             client.refuse_at_once(&self.snapshot(context, sources));
             return None;
         }
-        self.last_number += 1;
-        let number = self.last_number;
+        let number = self.clients.next_number();
         context.poller.add(client.fd.as_fd(), Token::Client(number)).ok()?;
-        self.clients.push((number, client));
+        self.clients.insert(number, client);
         self.serve(number, context, sources)
+    }
+
+    /// Disconnects the client that has been silent longest, of those that can make room. Returns whether there was one.
+    fn make_room(&mut self, listener: Listener, context: &mut Context<'_>, sources: Sources<'_>) -> bool {
+        let Some(mut client) = self.clients.take_silent(listener) else { return false };
+        context.poller.remove(client.fd.as_fd()).ok();
+        if matches!(client.stage, Stage::Reading(_)) {
+            reject(&mut client, 503, too_many_clients(), context);
+            client.refuse_at_once(&self.snapshot(context, sources));
+        }
+        true
     }
 
     /// Serves one client. Returns an event for the supervisor.
     fn serve(&mut self, number: u64, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
-        let mut client = self.take(number)?;
+        let mut client = self.clients.take(number)?;
         let before = client.interest;
         let id = RequestId(number);
         let mut event = None;
@@ -265,21 +250,20 @@ impl Server {
     fn read(
         &self,
         client: &mut Client,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         sources: Sources<'_>,
     ) -> (ConnectionFate, Option<Request>) {
-        let snapshot = self.snapshot(context, sources);
-        match client.read() {
+        match client.read(context.now) {
             Incoming::Incomplete => (ConnectionFate::Keep, None),
             Incoming::Closed => (ConnectionFate::Close, None),
             Incoming::Malformed(status, reason) => {
                 client.answer(plain(status, "invalid", reason), context.now);
-                (client.send(&snapshot), None)
+                (client.send(&self.snapshot(context, sources)), None)
             }
             Incoming::Request(head) => {
                 let request = self.begin(client, &head, context, sources);
                 let fate = match client.stage {
-                    Stage::Sending(_) | Stage::Following(_) => client.send(&snapshot),
+                    Stage::Sending(_) | Stage::Following(_) => client.send(&self.snapshot(context, sources)),
                     Stage::HandedOver => ConnectionFate::Close,
                     Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing => {
                         ConnectionFate::Keep
@@ -296,8 +280,8 @@ impl Server {
         if self.paused_until.take_if(|until| *until <= now).is_some() {
             self.listeners.set_interest(context.poller, Interest::Input);
         }
-        for number in self.numbers(|client| client.deadline.is_some_and(|deadline| deadline <= now)) {
-            let Some(mut client) = self.take(number) else { continue };
+        for number in self.clients.numbers(|client| client.deadline.is_some_and(|deadline| deadline <= now)) {
+            let Some(mut client) = self.clients.take(number) else { continue };
             let before = client.interest;
             let fate = match &client.stage {
                 Stage::Reading(_) if client.refusal.is_some() => {
@@ -332,7 +316,13 @@ impl Server {
 /// Requests.
 impl Server {
     /// Starts to answer a request, or returns it if it is for the supervisor.
-    fn begin(&self, client: &mut Client, head: &Head, context: &Context<'_>, sources: Sources<'_>) -> Option<Request> {
+    fn begin(
+        &self,
+        client: &mut Client,
+        head: &Head,
+        context: &mut Context<'_>,
+        sources: Sources<'_>,
+    ) -> Option<Request> {
         client.is_head_request = head.method == "HEAD";
         if client.answer_with_refusal(context.now) {
             return None;
@@ -353,7 +343,7 @@ impl Server {
         &self,
         client: &mut Client,
         route: Route,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         sources: Sources<'_>,
     ) -> Option<Request> {
         let now = context.now;
@@ -367,8 +357,9 @@ impl Server {
                 let body = StreamingBody::Metrics { family: 0, cursor: Cursor::default() };
                 self.begin_body(client, body, &snapshot);
             }
-            Route::Events { follow: true } if self.followers(client.listener) >= MAX_FOLLOWERS => {
+            Route::Events { follow: true } if !self.clients.has_room_for_follower(client.listener) => {
                 let reason = format!("too many clients follow: the limit is {MAX_FOLLOWERS}");
+                context.journal.on_client_rejected(&reason);
                 client.answer(plain(503, "refused", &reason), now);
             }
             Route::Events { follow: true } => client.follow(now),
@@ -406,8 +397,7 @@ impl Server {
 
     /// Starts to measure the usage of the instances if a client waits for it: returns the work of an inspector.
     pub(super) fn start_measuring(&mut self, supervisor: &Supervisor) -> Option<impl FnOnce() -> Vec<u8> + use<>> {
-        let is_awaited = |(_, client): &(u64, Client)| matches!(client.stage, Stage::Measuring(_));
-        if self.usage.is_measuring() || !self.clients.iter().any(is_awaited) {
+        if self.usage.is_measuring() || self.clients.numbers(is_measuring).is_empty() {
             return None;
         }
         let view = supervisor.view();
@@ -418,8 +408,8 @@ impl Server {
     /// The usage has been measured, or cannot be. Serves the clients that wait for it.
     pub(super) fn on_measured(&mut self, answer: Option<&[u8]>, context: &Context<'_>, sources: Sources<'_>) {
         self.usage.on_measured(answer, context.now);
-        for number in self.numbers(|client| matches!(client.stage, Stage::Measuring(_))) {
-            let Some(mut client) = self.take(number) else { continue };
+        for number in self.clients.numbers(is_measuring) {
+            let Some(mut client) = self.clients.take(number) else { continue };
             let before = client.interest;
             if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Closing) {
                 client.stream(body, &self.snapshot(context, sources));
@@ -429,11 +419,20 @@ impl Server {
     }
 }
 
+fn is_measuring(client: &Client) -> bool {
+    matches!(client.stage, Stage::Measuring(_))
+}
+
 /// Rejects a client: it gets this answer to any request.
 fn reject(client: &mut Client, status: u16, reason: String, context: &mut Context<'_>) {
     context.journal.on_client_rejected(&reason);
+    client.is_rejected = true;
     client.refusal = Some((status, reason));
     client.deadline = Some(context.now + client::CLOSE_TIMEOUT);
+}
+
+fn too_many_clients() -> String {
+    format!("too many clients: the limit is {MAX_CLIENTS}")
 }
 
 /// Passes the connection to the logger, which has the lines.
