@@ -317,7 +317,7 @@ impl Runtime {
         if let Some(events) = self.helpers.config_loader.on_dead(pid, &self.plan, self.turn.now) {
             return events;
         }
-        if self.helpers.close_queue.on_dead(pid) {
+        if self.helpers.close_queue.on_dead(pid) || self.channels.on_dead(pid, &self.inputs.poller) {
             return Vec::new();
         }
         let (factory, poller) = (&mut self.processes.factory, &self.inputs.poller);

@@ -68,6 +68,8 @@ pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
     let outcome = match ended {
         Ok((mut runtime, outcome)) => {
             runtime.end();
+            // The exit closes its descriptors without waiting for connections with SO_LINGER.
+            std::mem::forget(runtime);
             outcome
         }
         Err(refused) => {

@@ -25,6 +25,8 @@ pub(super) enum MessageKind {
     NotifyRejected,
     MainPidChanged,
     OrphanReaped,
+    /// A client or a service has sent descriptors where none are accepted.
+    DescriptorsRejected,
 }
 
 /// At most [`MAX_MESSAGES`] in [`INTERVAL`].

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
 use crate::sys::listen::{self, SocketFile};
-use crate::sys::process;
+use crate::sys::{peer_stream, process};
 
 /// The sockets of all services.
 #[derive(Debug, Default)]
@@ -260,7 +260,17 @@ impl Sockets {
 }
 
 fn close(sockets: Vec<BoundSocket>) {
-    sockets.into_iter().filter_map(|bound| bound.file).for_each(SocketFile::remove);
+    for BoundSocket { address, socket, file, .. } in sockets {
+        match (address, file) {
+            (Address::Unix { .. }, Some(file)) => {
+                file.remove();
+                peer_stream::close_listener(socket);
+            }
+            (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
+            // Connections over the network carry no descriptors.
+            (Address::Tcp(_) | Address::Udp(_), _) => {}
+        }
+    }
 }
 
 /// The mode of a socket: unix sockets are always shared, because a path cannot be bound twice.

@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, umask};
 use nix::unistd::{Gid, Uid, fchownat};
 
+use super::PeerStream;
 use super::directory::remove_if_same;
 use super::socket::connect_unix;
 use crate::model::plan::{Address, ListenMode};
@@ -161,7 +162,7 @@ fn set_owner(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
 /// Removes a socket file on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), Errno> {
     let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
-    match (connect_unix(path), socket) {
+    match (connect_unix(path).map(PeerStream::unix), socket) {
         (Err(Errno::ECONNREFUSED), Some(file)) => remove_if_same(path, (file.dev(), file.ino())),
         (Err(Errno::ENOENT), _) => Ok(()),
         (Ok(_) | Err(_), _) => Err(Errno::EADDRINUSE),

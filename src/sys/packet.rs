@@ -35,6 +35,16 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// # Errors
 /// EAGAIN: the socket's buffer is full. ETOOMANYREFS: too many descriptors are in flight. EPIPE.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send_with(socket, bytes, descriptor, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+}
+
+/// As [`send`], with the flags of sendmsg(2).
+pub(super) fn send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+    flags: c_int,
+) -> Result<(), Errno> {
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control: Control = [0; 4];
     let mut message = empty_message(&mut part);
@@ -42,7 +52,6 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>)
         message.msg_control = control.as_mut_ptr().cast();
         attach(&mut message, descriptor.as_raw_fd());
     }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the message points to one part and, if a descriptor is sent, to a complete control message, both alive.
     Errno::result(unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags) }).map(drop)
 }
@@ -64,7 +73,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
     Ok((length, detach(&message)))
 }
 
-fn empty_message(part: &mut libc::iovec) -> libc::msghdr {
+/// A message with one part, and no room for control messages.
+pub(super) fn empty_message(part: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: all-zero bytes are a valid msghdr: no name, no parts, no control message.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = part;

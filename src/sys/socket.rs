@@ -123,18 +123,6 @@ pub fn shutdown_write(connection: impl AsFd) {
     shutdown(connection.as_fd().as_raw_fd(), Shutdown::Write).ok();
 }
 
-/// Shuts down the receiving side; data that has already arrived can still be received. shutdown(2) `SHUT_RD`
-pub fn shutdown_read(connection: impl AsFd) {
-    shutdown(connection.as_fd().as_raw_fd(), Shutdown::Read).ok();
-}
-
-/// Whether there is data to be received.
-#[must_use]
-pub fn is_readable(connection: impl AsFd) -> bool {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(connection.as_fd().as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

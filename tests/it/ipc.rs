@@ -9,7 +9,7 @@ use crate::harness::{Place, in_every_place, skip, wait_until};
 use crate::services::Set;
 
 /// Whether the program is installed; skips otherwise.
-fn have(program: &str) -> bool {
+pub(crate) fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         skip(&format!("there is no {program}"));

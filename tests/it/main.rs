@@ -23,6 +23,7 @@ mod control;
 mod control_edges;
 mod control_slots;
 mod fake_server;
+mod foreign_fds;
 mod http;
 mod metrics;
 

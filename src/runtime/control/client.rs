@@ -1,7 +1,7 @@
 //! One connection: reads the request, sends the answer, within time limits.
 
 use std::fmt::Display;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,7 +13,8 @@ use super::snapshot::StatusSnapshot;
 use crate::model::Mono;
 use crate::runtime::json::push;
 use crate::supervisor::Request;
-use crate::sys::{Interest, socket};
+use crate::sys::peer_stream::Input;
+use crate::sys::{Interest, PeerStream, socket};
 
 /// The time limit for the request, and for each piece of the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(super) enum Listener {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) fd: OwnedFd,
+    pub(super) fd: PeerStream,
     pub(super) listener: Listener,
     pub(super) stage: Stage,
     /// The deadline of the current stage.
@@ -82,6 +83,8 @@ pub(super) enum Incoming {
     Request(Head),
     /// The status and reason of the refusal.
     Malformed(u16, &'static str),
+    /// The client has sent descriptors.
+    Descriptors,
     /// The client has closed.
     Closed,
 }
@@ -101,7 +104,7 @@ pub(super) enum ConnectionFate {
 }
 
 impl Client {
-    pub(super) fn new(fd: OwnedFd, listener: Listener, now: Mono) -> Self {
+    pub(super) fn new(fd: PeerStream, listener: Listener, now: Mono) -> Self {
         Self {
             fd,
             listener,
@@ -128,9 +131,10 @@ impl Client {
     pub(super) fn read(&mut self, now: Mono) -> Incoming {
         let mut buffer = [0; 4 << 10];
         let Stage::Reading(request) = &mut self.stage else { return Incoming::Incomplete };
-        let length = match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(0) => return Incoming::Closed,
-            Ok(length) => length,
+        let length = match self.fd.receive(&mut buffer) {
+            Ok(Input::Bytes(length)) => length,
+            Ok(Input::End) => return Incoming::Closed,
+            Ok(Input::Descriptors(_)) => return Incoming::Descriptors,
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Incomplete,
             Err(_) => return Incoming::Closed,
         };
@@ -297,8 +301,8 @@ impl Client {
     /// Discards input, up to a limit, until the client has closed the connection.
     pub(super) fn drain_input(&mut self) -> ConnectionFate {
         let mut buffer = [0; 4 << 10];
-        match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(length @ 1..) if self.discarded < MAX_DISCARDED => {
+        match self.fd.receive(&mut buffer) {
+            Ok(Input::Bytes(length)) if self.discarded < MAX_DISCARDED => {
                 self.discarded += length;
                 ConnectionFate::Keep
             }
@@ -311,8 +315,8 @@ impl Client {
     /// close only its writing side: epoll then reports a hangup when it has closed both.
     pub(super) fn listen(&mut self) -> ConnectionFate {
         let mut buffer = [0; 16];
-        match socket::receive(self.fd.as_fd(), &mut buffer) {
-            Ok(0) if self.listener == Listener::Control && self.interest == Interest::Input => {
+        match self.fd.receive(&mut buffer) {
+            Ok(Input::End) if self.listener == Listener::Control && self.interest == Interest::Input => {
                 self.interest = Interest::Nothing;
                 ConnectionFate::Keep
             }

@@ -14,7 +14,7 @@ use crate::model::errno;
 use crate::model::plan::Control;
 use crate::runtime::token::Token;
 use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
-use crate::sys::{Interest, Poller, process, socket};
+use crate::sys::{Interest, PeerStream, Poller, peer_stream, process, socket};
 
 const TOKENS: [(Listener, Token); 2] =
     [(Listener::Control, Token::ControlListener), (Listener::Http, Token::HttpListener)];
@@ -73,9 +73,18 @@ impl Listeners {
         }
     }
 
-    /// Pauses or resumes accepting connections.
-    pub(super) fn set_interest(&self, poller: &Poller, interest: Interest) {
-        for (listener, token) in TOKENS {
+    /// Pauses accepting connections.
+    pub(super) fn pause(&self, paused: Listener, poller: &Poller) {
+        self.set_interest(poller, Interest::Nothing, |listener| listener == paused);
+    }
+
+    /// Accepts connections again.
+    pub(super) fn resume(&self, poller: &Poller) {
+        self.set_interest(poller, Interest::Input, |_| true);
+    }
+
+    fn set_interest(&self, poller: &Poller, interest: Interest, is_meant: impl Fn(Listener) -> bool) {
+        for (listener, token) in TOKENS.into_iter().filter(|(listener, _)| is_meant(*listener)) {
             if let Some(socket) = self.get(listener) {
                 poller.modify(socket.as_fd(), token, interest).ok();
             }
@@ -86,7 +95,7 @@ impl Listeners {
     pub(super) fn close(&mut self) {
         if let Some((listener, file)) = self.control.take() {
             remove_if_same(&file.path, file.identity).ok();
-            drop(listener);
+            peer_stream::close_listener(listener);
         }
     }
 }
@@ -161,7 +170,7 @@ fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
 fn replace(path: &Path) -> Result<(), ClaimError> {
     let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
     let Some(file) = socket else { return Err(ClaimError::Other("the file is not a socket".to_owned())) };
-    match socket::connect_unix(path) {
+    match socket::connect_unix(path).map(PeerStream::unix) {
         Err(Errno::ECONNREFUSED) => match remove_if_same(path, (file.dev(), file.ino())) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(ClaimError::Other(format!("cannot remove the stale socket: {}", errno::words(errno)))),

@@ -24,13 +24,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::close_queue::CloseQueue;
+use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::logs::protocol::LogsQuery;
 use crate::model::plan::Control;
 use crate::model::{Mono, errno};
 use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
-use crate::sys::{Interest, Poller, process, socket};
+use crate::sys::{Interest, PeerStream, Poller, process, socket};
 use answer::plain;
 use body::StreamingBody;
 use client::{Client, ConnectionFate, Incoming, Listener, Stage};
@@ -43,7 +45,8 @@ use usage::Usage;
 
 /// The number of clients that are served in one turn.
 const MAX_CLIENTS_PER_TURN: usize = 8;
-/// How long no connections are accepted after an accept has failed, usually because keepalive has run out of descriptors.
+/// How long no connections are accepted after an accept has failed, usually because keepalive has run out of descriptors,
+/// or while too many wait to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The listeners and all clients.
@@ -178,7 +181,9 @@ impl Server {
     /// Accepts a connection, and serves it.
     fn accept(&mut self, listener: Listener, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
         let socket = self.listeners.get(listener)?;
-        let fd = match socket::accept(socket) {
+        // A connection to the control socket may have to be closed by a helper process.
+        let is_paused = listener == Listener::Control && !CloseQueue::has_room();
+        let fd = match if is_paused { Err(Errno::EMFILE) } else { socket::accept(socket) } {
             Ok(fd) => fd,
             // The client has gone.
             Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return None,
@@ -187,12 +192,16 @@ impl Server {
                     log::warn!("cannot accept connections for now: {}", errno::words(errno));
                 }
                 self.paused_until = Some(context.now + ACCEPT_PAUSE);
-                self.listeners.set_interest(context.poller, Interest::Nothing);
+                self.listeners.pause(listener, context.poller);
                 return None;
             }
         };
         self.is_accept_failing = false;
-        let mut client = Client::new(fd, listener, context.now);
+        let stream = match listener {
+            Listener::Control => PeerStream::unix(fd),
+            Listener::Http => PeerStream::tcp(fd),
+        };
+        let mut client = Client::new(stream, listener, context.now);
         if let Some(uid) = unauthorized_uid(&client) {
             reject(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"), context);
         } else if !self.clients.has_room(listener) && !self.make_room(listener, context, sources) {
@@ -248,7 +257,7 @@ impl Server {
 
     /// Reads the request, and starts to answer it if it is complete.
     fn read(
-        &self,
+        &mut self,
         client: &mut Client,
         context: &mut Context<'_>,
         sources: Sources<'_>,
@@ -256,6 +265,14 @@ impl Server {
         match client.read(context.now) {
             Incoming::Incomplete => (ConnectionFate::Keep, None),
             Incoming::Closed => (ConnectionFate::Close, None),
+            Incoming::Descriptors => {
+                let warning = format_args!("a client of the control socket was rejected: {NO_DESCRIPTORS}");
+                rate_limited_log::warn(MessageKind::DescriptorsRejected, None, warning);
+                reject(client, 400, NO_DESCRIPTORS.to_owned(), context);
+                client.answer_with_refusal(context.now);
+                client.send(&self.snapshot(context, sources));
+                (ConnectionFate::Close, None)
+            }
             Incoming::Malformed(status, reason) => {
                 client.answer(plain(status, "invalid", reason), context.now);
                 (client.send(&self.snapshot(context, sources)), None)
@@ -278,7 +295,7 @@ impl Server {
     fn handle_deadlines(&mut self, context: &mut Context<'_>, sources: Sources<'_>, events: &mut Vec<Event>) {
         let now = context.now;
         if self.paused_until.take_if(|until| *until <= now).is_some() {
-            self.listeners.set_interest(context.poller, Interest::Input);
+            self.listeners.resume(context.poller);
         }
         for number in self.clients.numbers(|client| client.deadline.is_some_and(|deadline| deadline <= now)) {
             let Some(mut client) = self.clients.take(number) else { continue };
@@ -440,8 +457,13 @@ fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_
     if !snapshot.logging.is_on() {
         return client.answer(plain(409, "refused", NOT_LOGGED), snapshot.now);
     }
+    // The logger must not receive descriptors either, and may close the connection before keepalive does.
+    if !client.fd.end_input() {
+        return client.answer(plain(400, "invalid", "more data after the request"), snapshot.now);
+    }
     // The descriptor of keepalive is closed afterwards.
-    let handed = client.fd.try_clone().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
+    let handed =
+        client.fd.as_fd().try_clone_to_owned().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
     match handed {
         Some(()) => client.stage = Stage::HandedOver,
         None => client.answer(plain(503, "refused", "the logger is not running, try again later"), snapshot.now),
@@ -460,6 +482,7 @@ fn unauthorized_uid(client: &Client) -> Option<String> {
     }
 }
 
+const NO_DESCRIPTORS: &str = "requests must not carry descriptors";
 const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
 /// The page loads nothing from other hosts.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";

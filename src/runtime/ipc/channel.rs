@@ -1,14 +1,11 @@
 //! One channel: reads lines and queues lines, with limits on both.
 
-use std::os::fd::OwnedFd;
-
 use nix::errno::Errno;
 
 use crate::model::InstanceId;
-use crate::runtime::close_queue::CloseQueue;
 use crate::runtime::token::Token;
-use crate::sys::datagram::{self, Datagram};
-use crate::sys::{self, Interest, Poller, socket, strings};
+use crate::sys::peer_stream::Input;
+use crate::sys::{Interest, PeerStream, Poller, socket, strings};
 
 /// The maximum length of a line without its newline, in bytes: one worker cannot use more memory.
 const MAX_LINE: usize = 64 << 10;
@@ -24,12 +21,11 @@ const MAX_IDLE_CAPACITY: usize = 4 << 10;
 /// The end of keepalive of the channel of one process.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub(super) fd: OwnedFd,
+    pub(super) fd: PeerStream,
     pub(super) token: Token,
     pub(super) instance: InstanceId,
     pub(super) service: Box<str>,
-    /// It is in the queue of channels with input.
-    pub(super) is_queued: bool,
+    pub(super) state: InputState,
     /// Messages were queued for it in this turn.
     pub(super) needs_flush: bool,
     /// The number of messages to it that were dropped.
@@ -42,11 +38,24 @@ pub(super) struct Channel {
     interest: Interest,
 }
 
-/// The result of a read.
+/// How the input of a channel is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InputState {
+    /// It is polled.
+    Idle,
+    /// It is in the queue of channels with input.
+    Queued,
+    /// The next data carries descriptors, and a helper process receives it: it is not polled.
+    Paused,
+}
+
+/// The result of a read.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Something,
     Nothing,
+    /// This is the next data, and carries descriptors. It was not read.
+    Descriptors(Vec<u8>),
     /// End of file.
     End,
 }
@@ -56,13 +65,13 @@ pub(super) enum Read {
 pub(super) struct TooLong;
 
 impl Channel {
-    pub(super) const fn new(fd: OwnedFd, token: Token, instance: InstanceId, service: Box<str>) -> Self {
+    pub(super) const fn new(fd: PeerStream, token: Token, instance: InstanceId, service: Box<str>) -> Self {
         Self {
             fd,
             token,
             instance,
             service,
-            is_queued: false,
+            state: InputState::Idle,
             needs_flush: false,
             lost: 0,
             is_write_closed: false,
@@ -91,31 +100,34 @@ impl Channel {
     /// Reads more input.
     pub(super) fn read(&mut self) -> Read {
         let mut buffer = [0; READ_SIZE];
-        // Descriptors are not used, but must be received: the kernel would close them in PID 1, which can block.
-        match datagram::receive_descriptors(&self.fd, &mut buffer) {
-            Ok((Datagram { length: 0, .. }, _)) => Read::End,
-            Ok((Datagram { length, .. }, descriptors)) => {
-                if !descriptors.is_empty() {
-                    sys::deferred_close(descriptors);
-                    if !CloseQueue::has_room() {
-                        return Read::End;
-                    }
-                }
+        match self.fd.receive(&mut buffer) {
+            Ok(Input::Bytes(length)) => {
                 self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 Read::Something
             }
+            Ok(Input::Descriptors(length)) => Read::Descriptors(buffer.get(..length).unwrap_or_default().to_vec()),
             Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
-            Err(_) => Read::End,
+            Ok(Input::End) | Err(_) => Read::End,
         }
     }
 
-    /// Closes the channel, with descriptors that may still be in it.
-    pub(super) fn close(self) {
-        // No more data can arrive after this.
-        socket::shutdown_read(&self.fd);
-        if socket::is_readable(&self.fd) {
-            sys::deferred_close(vec![self.fd]);
-        }
+    /// Stops polling it.
+    pub(super) fn pause(&mut self, poller: &Poller) {
+        self.state = InputState::Paused;
+        poller.remove(&self.fd).ok();
+    }
+
+    /// Continues after [`Self::pause`], with the data that a helper has received.
+    ///
+    /// # Errors
+    /// It cannot be polled.
+    pub(super) fn resume(&mut self, data: &[u8], poller: &Poller) -> Result<(), Errno> {
+        self.state = InputState::Idle;
+        self.input.extend_from_slice(data);
+        self.interest = Interest::Input;
+        poller.add(&self.fd, self.token)?;
+        self.flush(poller);
+        Ok(())
     }
 
     /// Whether there is a whole line.
@@ -182,7 +194,7 @@ impl Channel {
             self.sent = 0;
         }
         let interest = if is_empty { Interest::Input } else { Interest::Either };
-        if interest != self.interest {
+        if interest != self.interest && self.state != InputState::Paused {
             self.interest = interest;
             poller.modify(&self.fd, self.token, interest).ok();
         }

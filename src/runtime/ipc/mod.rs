@@ -5,6 +5,7 @@
 //! `Channels::advance`; [`message`] has the messages.
 
 mod channel;
+mod discards;
 mod message;
 mod store;
 
@@ -12,13 +13,15 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use super::by_instance::ByInstance;
+use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::{InstanceId, Mono, RunId, ServiceIndex};
+use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{Poller, strings};
-use channel::{Channel, Read};
+use crate::sys::{PeerStream, Poller, strings};
+use channel::{Channel, InputState, Read};
+use discards::{Discarded, Discards};
 use message::Message;
 use store::Store;
 
@@ -46,6 +49,7 @@ pub(super) struct Channels {
     ready: Vec<RunId>,
     /// The number of messages that can still be queued in this turn.
     deliveries: usize,
+    discards: Discards,
 }
 
 /// Why a channel is closed before its process ends.
@@ -53,13 +57,15 @@ pub(super) struct Channels {
 enum ChannelError {
     Malformed,
     TooLong,
+    /// Descriptors that it carried could not be closed.
+    Stuck,
 }
 
 impl Subsystem for Channels {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        None
+        self.discards.due()
     }
 
     fn is_busy(&self) -> bool {
@@ -73,7 +79,12 @@ impl Subsystem for Channels {
     }
 
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
-        self.advance(context.poller)
+        let events = self.advance(context.now, context.poller);
+        for run in self.discards.take_overdue(context.now) {
+            self.close_for_error(run, ChannelError::Stuck, context.poller);
+        }
+        self.discards.start_helpers(context.now, |run| self.channels.get(&run).map(|channel| &channel.fd));
+        events
     }
 }
 
@@ -83,19 +94,20 @@ impl Channels {
         let token = Token::Channel(run);
         // Without a watch the channel is closed.
         if poller.add(&fd, token).is_ok() {
-            self.channels.insert(run, Channel::new(fd, token, instance, service.into()));
+            self.channels.insert(run, Channel::new(PeerStream::unix(fd), token, instance, service.into()));
         }
     }
 
     fn enqueue(&mut self, run: RunId) {
         let Some(channel) = self.channels.get_mut(&run) else { return };
-        if !std::mem::replace(&mut channel.is_queued, true) {
+        if channel.state == InputState::Idle {
+            channel.state = InputState::Queued;
             self.queue.push_back(run);
         }
     }
 
     /// Serves channels with input, and sends queued messages.
-    fn advance(&mut self, poller: &Poller) -> Vec<Event> {
+    fn advance(&mut self, now: Mono, poller: &Poller) -> Vec<Event> {
         if self.queue.is_empty() {
             return Vec::new();
         }
@@ -105,7 +117,7 @@ impl Channels {
                 break;
             }
             let Some(run) = self.queue.pop_front() else { break };
-            self.serve(run, poller);
+            self.serve(run, now, poller);
         }
         self.flush(poller);
         self.take_ready()
@@ -115,18 +127,43 @@ impl Channels {
         std::mem::take(&mut self.ready).into_iter().map(|run| Event::Ready { run, source: ReadySource::Ipc }).collect()
     }
 
-    fn serve(&mut self, run: RunId, poller: &Poller) {
+    fn serve(&mut self, run: RunId, now: Mono, poller: &Poller) {
         let Some(channel) = self.channels.get_mut(&run) else { return };
-        channel.is_queued = false;
+        channel.state = InputState::Idle;
         channel.needs_flush = true;
-        let is_over = !channel.has_line() && channel.read() == Read::End;
+        let read = if channel.has_line() { Read::Nothing } else { channel.read() };
         match self.handle_lines(run, MAX_LINES_PER_TURN) {
             Err(error) => self.close_for_error(run, error, poller),
             // The end is found again when these lines have been handled.
             Ok(()) if self.channels.get(&run).is_some_and(Channel::has_line) => self.enqueue(run),
-            Ok(()) if is_over => self.close(run, poller),
-            Ok(()) => {}
+            Ok(()) => match read {
+                Read::End => self.close(run, poller),
+                Read::Descriptors(data) => self.discard_descriptors(run, data, now, poller),
+                Read::Something | Read::Nothing => {}
+            },
         }
+    }
+
+    /// The next data carries descriptors: a helper process receives it.
+    fn discard_descriptors(&mut self, run: RunId, data: Vec<u8>, now: Mono, poller: &Poller) {
+        let Some(channel) = self.channels.get_mut(&run) else { return };
+        let name = channel.name();
+        let service = Some(channel.instance.service);
+        let warning = format_args!("{name}: descriptors sent over the ipc channel are not accepted");
+        rate_limited_log::warn(MessageKind::DescriptorsRejected, service, warning);
+        channel.pause(poller);
+        self.discards.add(run, data, now);
+    }
+
+    /// Reaps `pid` if it was a helper that received descriptors. Returns whether it was.
+    pub(super) fn on_dead(&mut self, pid: Pid, poller: &Poller) -> bool {
+        let Some(Discarded { run, data }) = self.discards.on_dead(pid) else { return false };
+        let Some(channel) = self.channels.get_mut(&run) else { return true };
+        match data.ok_or(()).and_then(|data| channel.resume(&data, poller).map_err(drop)) {
+            Ok(()) => self.enqueue(run),
+            Err(()) => self.close_for_error(run, ChannelError::Stuck, poller),
+        }
+        true
     }
 
     /// Handles the next lines.
@@ -229,7 +266,10 @@ impl Channels {
         }
         self.deliveries = MAX_FINAL_DELIVERIES;
         for _ in 0..MAX_FINAL_READS {
-            let Some(channel) = self.channels.get_mut(&run) else { break };
+            let Some(channel) = self.channels.get_mut(&run).filter(|channel| channel.state != InputState::Paused)
+            else {
+                break;
+            };
             let read = channel.read();
             if let Err(error) = self.handle_lines(run, usize::MAX) {
                 self.close_for_error(run, error, poller);
@@ -247,6 +287,7 @@ impl Channels {
             let reason = match error {
                 ChannelError::Malformed => "invalid JSON",
                 ChannelError::TooLong => "a line was longer than 64 KiB",
+                ChannelError::Stuck => "descriptors that were sent over it cannot be closed",
             };
             log::warn!("{}: ipc channel closed: {reason}", channel.name());
         }
@@ -259,7 +300,9 @@ impl Channels {
         if channel.lost > 0 {
             log::warn!("{}: ipc messages dropped: {}", channel.name(), channel.lost);
         }
-        channel.close();
+        if channel.state == InputState::Paused {
+            channel.fd.close_in_worker();
+        }
     }
 }
 

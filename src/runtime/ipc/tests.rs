@@ -43,7 +43,7 @@ impl Workers {
             if !self.channels.is_busy() {
                 return reported;
             }
-            for event in self.channels.advance(&self.poller) {
+            for event in self.channels.advance(crate::sys::now(), &self.poller) {
                 let Event::Ready { run, source: ReadySource::Ipc } = event else { panic!("{event:?}") };
                 reported.push(run);
             }
@@ -226,7 +226,7 @@ fn a_flood_from_one_worker_does_not_delay_a_turn() {
     flood.write_all(&b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n".repeat(400)).unwrap();
     let others: Vec<UnixStream> = (2..102_u32).map(|number| workers.add(number.into(), "db", number)).collect();
     workers.channels.on_ready(Token::Channel(run(1)));
-    workers.channels.advance(&workers.poller);
+    workers.channels.advance(crate::sys::now(), &workers.poller);
     assert!(workers.channels.is_busy(), "more input is left for the next turn");
     workers.turn();
     let mut counts: Vec<usize> = others.into_iter().map(|mut worker| received(&mut worker).lines().count()).collect();
@@ -271,7 +271,7 @@ fn messages_of_a_worker_are_handled_after_it_has_closed_its_reading_side() {
         sender.write_all(b"{\"type\":\"send\",\"to\":\"*\",\"data\":0}\n").unwrap();
         // Messages to it come first, before its own messages.
         workers.channels.on_ready(Token::Channel(run(2)));
-        workers.channels.advance(&workers.poller);
+        workers.channels.advance(crate::sys::now(), &workers.poller);
         if has_ended {
             workers.channels.on_ended(run(1), &workers.poller);
         }
