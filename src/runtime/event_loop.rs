@@ -165,7 +165,8 @@ impl Runtime {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        if self.turn.budget == 0 || self.subsystems().iter().any(|part| part.is_busy()) {
+        let has_questions = self.processes.has_orders() || self.resources.sockets.has_in_use();
+        if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
         let others = [self.turn.until, self.journal.due()];

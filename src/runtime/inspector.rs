@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::control::Server;
+use super::order::Order;
 use super::processes::Processes;
 use super::sockets::Sockets;
 use super::subsystem::{Context, Subsystem};
@@ -39,6 +40,8 @@ pub(super) struct Inspector {
     ended: Vec<Pid>,
     ready: Vec<u64>,
     usage: Option<Option<Vec<u8>>>,
+    /// What the next inspector for [`Topic::Signals`] does.
+    orders: Vec<Order>,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,10 @@ impl Subsystem for Inspector {
         self.running.iter().map(|running| running.due).min()
     }
 
+    fn is_busy(&self) -> bool {
+        !self.orders.is_empty() && !self.is_signalling()
+    }
+
     fn on_ready(&mut self, token: Token) {
         if let Token::Inspector(number) = token {
             self.ready.push(number);
@@ -108,9 +115,9 @@ impl Inspector {
         for address in needs.sockets.take_in_use() {
             self.ask_for_port_owner(&address, now, poller);
         }
-        let orders = &mut needs.processes.orders;
-        if !orders.is_empty() && !self.running.iter().any(|running| running.topic == Topic::Signals) {
-            let orders = std::mem::take(orders);
+        self.orders.append(&mut needs.processes.orders);
+        if !self.orders.is_empty() && !self.is_signalling() {
+            let orders = std::mem::take(&mut self.orders);
             let own = process::id();
             self.ask(Topic::Signals, now, poller, || {
                 orders.iter().for_each(|order| order.carry_out(own));
@@ -122,6 +129,10 @@ impl Inspector {
     /// The usage, if it has been measured; `None` in it: there is no answer.
     pub(super) fn take_usage(&mut self) -> Option<Option<Vec<u8>>> {
         self.usage.take()
+    }
+
+    fn is_signalling(&self) -> bool {
+        self.running.iter().any(|running| running.topic == Topic::Signals)
     }
 
     /// Logs which process uses `address`, if one is found.

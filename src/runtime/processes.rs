@@ -156,6 +156,11 @@ impl Processes {
         event
     }
 
+    /// Whether an inspector is to send signals.
+    pub(super) const fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     /// Removes the runs whose leftover processes are gone.
     pub(super) fn take_ended(&mut self) -> Vec<Event> {
         self.runs.take_ended(&self.liveness).into_iter().map(|run| Event::LeftoversGone { run }).collect()

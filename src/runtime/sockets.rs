@@ -178,6 +178,11 @@ impl Sockets {
         }
     }
 
+    /// Whether [`Self::take_in_use`] has something to return.
+    pub(super) const fn has_in_use(&self) -> bool {
+        !self.in_use.is_empty()
+    }
+
     /// The addresses that other processes use, since the last call.
     pub(super) fn take_in_use(&mut self) -> Vec<Address> {
         std::mem::take(&mut self.in_use)
