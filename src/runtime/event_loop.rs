@@ -141,7 +141,8 @@ impl Runtime {
     fn turn(&mut self) -> Result<(), Refused> {
         self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
         let timeout = self.timeout();
-        if !self.turn.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER) {
+        let is_idle = timeout.is_none_or(|timeout| timeout >= IDLE_AFTER);
+        if !self.turn.is_settled && is_idle && !self.processes.is_starting() {
             self.turn.is_settled = true;
             sys::memory::release_code_pages();
         }

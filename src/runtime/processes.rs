@@ -156,6 +156,11 @@ impl Processes {
         event
     }
 
+    /// Whether a process has not executed its program yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.runs.living().any(|run| run.exec.is_some())
+    }
+
     /// Whether an inspector is to send signals.
     pub(super) const fn has_orders(&self) -> bool {
         !self.orders.is_empty()
