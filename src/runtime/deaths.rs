@@ -44,7 +44,7 @@ impl Processes {
             GroupAtDeath::Stopped | GroupAtDeath::LeftAlone => {}
         }
         let ended = wait::reap(dead.pid).ok()?;
-        self.on_reaped(run, poller);
+        self.on_reaped(run, ended.pid, poller);
         if let Some(run) = self.runs.get_mut(run) {
             run.on_main_reaped();
         }
@@ -57,6 +57,7 @@ impl Processes {
         let reaped = wait::reap(pid);
         let Some(run) = former else { return Reaped::Orphan };
         let Ok(ended) = reaped else { return Reaped::Former(None) };
+        self.on_reaped(run, pid, poller);
         self.runs.on_superseded_reaped(run, pid, ended.status);
         let Some(of) = self.runs.get(run) else { return Reaped::Former(None) };
         // A main process that does not exist has been reaped by the former one, its parent.
@@ -135,7 +136,8 @@ impl Processes {
             }
         };
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
-        (is_alive && belongs && !is_taken).then(|| self.replace_main(run, pid, pidfd.ok(), poller))
+        let is_allowed = is_alive && belongs && !is_taken && self.has_executed(run, sender, poller);
+        is_allowed.then(|| self.replace_main(run, pid, pidfd.ok(), poller))
     }
 
     /// `pidfd`: that of `pid`, to notice its exit.

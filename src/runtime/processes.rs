@@ -112,12 +112,26 @@ impl Processes {
         }
     }
 
-    /// The main process of a run has been reaped.
-    pub(super) fn on_reaped(&mut self, run: RunId, poller: &Poller) {
-        if let Some(pending) = self.runs.get_mut(run).and_then(|run| run.exec.as_mut()) {
+    /// A main process of a run, or a former one, has been reaped.
+    pub(super) fn on_reaped(&mut self, run: RunId, pid: Pid, poller: &Poller) {
+        if let Some(pending) = self.runs.get_mut(run).and_then(|run| run.exec.as_mut())
+            && pending.pid() == pid
+        {
             pending.on_reaped();
             self.end_exec(run, poller);
         }
+    }
+
+    /// Whether `sender` may change the main process of a run: not before the first one has executed its program, which is
+    /// the case if it is the sender.
+    pub(super) fn has_executed(&mut self, run: RunId, sender: Option<Pid>, poller: &Poller) -> bool {
+        let Some(pending) = self.runs.get_mut(run).and_then(|run| run.exec.as_mut()) else { return true };
+        if sender != Some(pending.pid()) {
+            return false;
+        }
+        pending.on_executed();
+        self.end_exec(run, poller);
+        true
     }
 
     fn end_exec(&mut self, run: RunId, poller: &Poller) {

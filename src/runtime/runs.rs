@@ -6,6 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use nix::errno::Errno;
+
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
@@ -33,9 +35,9 @@ pub(super) struct RunSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership {
     Run(RunId),
-    /// It belongs to no run.
+    /// It belongs to no run, or there is no such process any more.
     None,
-    /// The kernel does not tell, or there is no such process any more.
+    /// The kernel does not tell.
     Unknown,
 }
 
@@ -182,7 +184,7 @@ impl Runs {
             }
             next = match pidfd::parent_of(next) {
                 Ok(Some(parent)) => parent,
-                Ok(None) => return Membership::None,
+                Ok(None) | Err(Errno::ESRCH) => return Membership::None,
                 Err(_) => return Membership::Unknown,
             };
         }

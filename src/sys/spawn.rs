@@ -46,6 +46,7 @@ pub struct PendingExec {
     /// The child writes a failure to this pipe. execve(2) closes its other end.
     pipe: Option<OwnedFd>,
     memory: NonNull<ChildMemory>,
+    pid: Pid,
     /// The child has reported a failure.
     has_failed: bool,
     /// The child does not use the memory any more.
@@ -73,7 +74,7 @@ impl Spawner {
         match clone(&mut memory, flags_for(options)) {
             Ok(pid) => {
                 let memory = NonNull::from(Box::leak(memory));
-                Ok((pid, PendingExec { pipe, memory, has_failed: false, is_over: false }))
+                Ok((pid, PendingExec { pipe, memory, pid, has_failed: false, is_over: false }))
             }
             Err(errno) => {
                 self.spare = Some(memory);
@@ -114,6 +115,17 @@ impl PendingExec {
             }
             Err(_) => None,
         }
+    }
+
+    /// The child.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The child has executed its program, as is known from elsewhere.
+    pub const fn on_executed(&mut self) {
+        self.is_over = true;
     }
 
     /// The child has been reaped. Returns why it has not executed its program, if it shared keepalive's memory.

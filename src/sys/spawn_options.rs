@@ -10,8 +10,8 @@ use super::terminal::TerminalLookup;
 use crate::model::Signal;
 use crate::model::plan::{Credentials, Limit};
 
-/// How long a child waits for its [`StoredDescriptors`].
-pub(super) const STORED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a child waits for its [`StoredDescriptors`]: longer than keepalive waits for the process that sends them.
+pub(super) const STORED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The program and the attributes of a process to be started.
 #[derive(Clone, Copy, Debug)]

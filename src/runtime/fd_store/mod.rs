@@ -2,9 +2,8 @@
 //! run of an instance to the next.
 //!
 //! keepalive never owns them, because any system call on them may hang. They go from the notification socket into a `holder`
-//! process, and from there to the next process of the instance. Each service that stores descriptors has a holder of its own;
-//! another one closes what is not stored. keepalive knows their names. A holder that does not answer is killed, and its
-//! service loses its store.
+//! process, and from there to the next process of the instance, or are closed. Each service that sends descriptors has a holder
+//! of its own. keepalive knows their names. A holder that does not answer is killed, and its service loses its store.
 
 mod holder;
 mod protocol;
@@ -25,8 +24,8 @@ use crate::sys::{Poller, fork, kill, packet, wait};
 use protocol::{Answer, Command, MAX_PACKET};
 pub(super) use protocol::{Keep, Refused, Usage};
 
-/// A holder that takes longer for a command hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A holder that takes longer for a command hangs. On a busy machine it may get no time for seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A holder that holds nothing exits after this time without a command.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A service whose descriptors have made holders hang more often than this cannot send any more.
@@ -54,8 +53,7 @@ pub(super) struct FdStore {
 /// A holder process.
 #[derive(Debug)]
 struct Holder {
-    /// The service whose descriptors it stores; `None`: it closes those of all services.
-    service: Option<ServiceIndex>,
+    service: ServiceIndex,
     pid: Pid,
     channel: OwnedFd,
     /// The commands that it has not answered.
@@ -76,8 +74,18 @@ struct Pending {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     pub(super) run: RunId,
-    /// `None`: its holder hangs or has exited, and the datagram may still be in the queue.
-    pub(super) outcome: Option<(Refused, Option<Pid>)>,
+    pub(super) outcome: Outcome,
+}
+
+/// What has become of the descriptors of a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    /// They have been taken; with the process that a pidfd refers to.
+    Taken(Refused, Option<Pid>),
+    /// The holder has exited. The datagram may still be in the queue.
+    Exited,
+    /// The holder hangs. It may still be taking the datagram.
+    Hangs,
 }
 
 /// Why a holder is killed.
@@ -111,7 +119,7 @@ impl Subsystem for FdStore {
             }
         }
         for service in std::mem::take(&mut self.distrusted) {
-            if let Some(position) = self.position(Some(service)) {
+            if let Some(position) = self.position(service) {
                 self.end(position, End::Hangs, context);
             }
         }
@@ -147,8 +155,7 @@ impl FdStore {
         if self.hangs.get(&instance.service).is_some_and(|hangs| *hangs >= MAX_HANGS) {
             return Err(Errno::EPERM);
         }
-        let service = matches!(usage, Usage::Keep(_)).then_some(instance.service);
-        let position = self.holder_for(service, now, poller)?;
+        let position = self.holder_for(instance.service, now, poller)?;
         let command = Command::Take { instance: instance.slot().number, usage };
         let pending = Pending { due: now + ANSWER_TIMEOUT, instance, run: Some(run) };
         self.send(position, command, Some(socket), pending)
@@ -187,7 +194,7 @@ impl FdStore {
     }
 
     fn command(&mut self, id: InstanceId, command: Command<'_>, socket: Option<BorrowedFd<'_>>, now: Mono) {
-        let Some(position) = self.position(Some(id.service)) else { return };
+        let Some(position) = self.position(id.service) else { return };
         let pending = Pending { due: now + ANSWER_TIMEOUT, instance: id, run: None };
         if self.send(position, command, socket, pending).is_err()
             && let Some(holder) = self.holders.get_mut(position)
@@ -210,12 +217,12 @@ impl FdStore {
         Ok(())
     }
 
-    fn position(&self, service: Option<ServiceIndex>) -> Option<usize> {
+    fn position(&self, service: ServiceIndex) -> Option<usize> {
         self.holders.iter().position(|holder| holder.service == service)
     }
 
     /// The position of the holder of a service, which is started if there is none.
-    fn holder_for(&mut self, service: Option<ServiceIndex>, now: Mono, poller: &Poller) -> Result<usize, Errno> {
+    fn holder_for(&mut self, service: ServiceIndex, now: Mono, poller: &Poller) -> Result<usize, Errno> {
         if let Some(position) = self.position(service) {
             if let Some(holder) = self.holders.get_mut(position) {
                 holder.used_at = now;
@@ -242,9 +249,9 @@ impl FdStore {
                 return self.end(position, End::Exited, context);
             };
             if !is_notice && let Some(Pending { run: Some(run), .. }) = holder.pending.pop_front() {
-                self.taken.push(Taken { run, outcome: Some((refused, main_pid)) });
+                self.taken.push(Taken { run, outcome: Outcome::Taken(refused, main_pid) });
             }
-            let Some(service) = holder.service else { continue };
+            let service = holder.service;
             // A later command may have changed the names already; its answer comes.
             if holder.pending.iter().all(|pending| pending.run.is_some() || pending.instance.slot().number != instance)
                 && let Some(known) = self.names.entry(InstanceId { service, number: instance })
@@ -264,7 +271,7 @@ impl FdStore {
     }
 
     fn is_empty(&self, holder: &Holder) -> bool {
-        holder.service.is_none_or(|service| self.names.of_service(service).all(|names| names.is_empty()))
+        self.names.of_service(holder.service).all(|names| names.is_empty())
     }
 
     fn end_overdue(&mut self, context: &mut Context<'_>) {
@@ -290,29 +297,21 @@ impl FdStore {
         context.poller.remove(&channel).ok();
         kill::signal_process(pid, Signal::KILL).ok();
         self.killed.push(pid);
-        let at_fault = pending.front().map(|pending| pending.instance.service).or(service);
-        if let Some(service) = at_fault.filter(|_| end == End::Hangs) {
+        let (outcome, why) = match end {
+            End::Hangs => (Outcome::Hangs, "does not answer"),
+            End::Exited => (Outcome::Exited, "has exited"),
+        };
+        if end == End::Hangs {
             *self.hangs.entry(service) += 1;
         }
-        self.taken.extend(pending.iter().filter_map(|pending| Some(Taken { run: pending.run?, outcome: None })));
-        let why = match end {
-            End::Hangs => "does not answer",
-            End::Exited => "has exited",
-        };
-        let services = &context.plan.services;
-        let name_of = |service: ServiceIndex| services.get(service.position()).map_or("", |service| &*service.name);
-        if let Some(service) = service {
-            let lost: usize = self.names.take(service).iter().map(Vec::len).sum();
-            let name = name_of(service);
-            log::warn!("{name}: {lost} stored file descriptors are lost: the process that holds them {why}");
-        } else if let Some(service) = at_fault {
-            let name = name_of(service);
-            log::warn!("{name}: the process that closes file descriptors it has sent with sd_notify {why}");
-        }
+        self.taken.extend(pending.iter().filter_map(|pending| Some(Taken { run: pending.run?, outcome })));
+        let name = context.plan.services.get(service.position()).map_or("", |service| &*service.name);
+        let lost: usize = self.names.take(service).iter().map(Vec::len).sum();
+        log::warn!("{name}: the process that takes its file descriptors {why}; stored ones that are lost: {lost}");
     }
 }
 
 /// The number of a holder's token.
-fn number_of(service: Option<ServiceIndex>) -> u64 {
-    service.map_or(0, |service| service.position() as u64 + 1)
+fn number_of(service: ServiceIndex) -> u64 {
+    service.position() as u64
 }

@@ -11,7 +11,7 @@ mod socket;
 
 use std::collections::VecDeque;
 
-use super::fd_store::{FdStore, Keep, Refused, Taken, Usage};
+use super::fd_store::{FdStore, Keep, Outcome, Refused, Taken, Usage};
 use super::processes::Processes;
 use super::rate_limited_log::{self, MessageKind};
 use super::runs::{Membership, Run};
@@ -309,10 +309,12 @@ impl Notify {
     fn on_taken(&mut self, taken: Taken, others: &mut NotifyContext<'_>, events: &mut Vec<Event>) {
         let Taken { run, outcome } = taken;
         let Some(source) = self.sockets.get_mut(&run) else { return };
-        source.is_taken_from = outcome.is_none();
-        let Some((Refused { surplus, has_lost }, main_pid)) = outcome else {
-            return self.close(run, others.poller);
+        let (Refused { surplus, has_lost }, main_pid) = match outcome {
+            Outcome::Taken(refused, main_pid) => (refused, main_pid),
+            Outcome::Exited => (Refused::default(), None),
+            Outcome::Hangs => return self.close(run, others.poller),
         };
+        source.is_taken_from = false;
         others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Input).ok();
         self.on_ready(Token::Notify(run));
         let Some(of) = others.processes.runs.get(run) else { return };
@@ -385,6 +387,7 @@ impl NotifyContext<'_> {
         sender: Option<Pid>,
         events: &mut Vec<Event>,
     ) -> Result<(), Rejection> {
+        events.extend(self.processes.poll_exec_result(run, self.poller));
         let changed = self.processes.change_main_pid(run, pid, sender, self.poller);
         events.extend(changed.ok_or(Rejection::ForeignMainPid { main, pid })?);
         Ok(())
