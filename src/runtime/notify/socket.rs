@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::Mode;
 
 use crate::model::RunId;
 use crate::model::plan::Service;
@@ -23,9 +25,17 @@ const MODE_FOR_USER: u32 = 0o600;
 pub(super) enum Directory {
     #[default]
     NotMade,
-    Made(PathBuf),
+    Made(LockedDirectory),
     /// No directory can be written: the sockets have abstract addresses.
     Impossible,
+}
+
+/// A directory that no other keepalive uses. In other PID namespaces there may be one with the same pid.
+#[derive(Debug)]
+pub(super) struct LockedDirectory {
+    path: PathBuf,
+    /// `None`: the file system has no locks.
+    _lock: Option<Flock<OwnedFd>>,
 }
 
 /// Who may be reading from a socket. To look at a datagram while another process takes it would leave keepalive with the last
@@ -56,7 +66,7 @@ impl Directory {
             *self = make().map_or(Self::Impossible, Self::Made);
         }
         if let Self::Made(directory) = self
-            && let Some(opened) = open_in(directory, run, service)?
+            && let Some(opened) = open_in(&directory.path, run, service)?
         {
             return Ok(opened);
         }
@@ -67,7 +77,7 @@ impl Directory {
     /// Removes the directory.
     pub(super) fn remove(&mut self) {
         if let Self::Made(directory) = std::mem::take(self) {
-            fs::remove_dir(directory).ok();
+            fs::remove_dir(directory.path).ok();
         }
     }
 }
@@ -86,22 +96,34 @@ impl NotifySocket {
 }
 
 /// Makes the directory in the first place where that is possible.
-fn make() -> Option<PathBuf> {
+fn make() -> Option<LockedDirectory> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     let places = [Some(PathBuf::from("/run")), runtime, Some(PathBuf::from("/tmp"))];
-    let name = format!("keepalive-{}.notify", process::id());
-    places.into_iter().flatten().map(|place| place.join(&name)).find(|path| make_at(path))
+    places.into_iter().flatten().find_map(|place| make_in(&place))
+}
+
+fn make_in(place: &Path) -> Option<LockedDirectory> {
+    let pid = process::id();
+    let names = [format!("keepalive-{pid}.notify"), format!("keepalive-{pid}-{:016x}.notify", random::random_u64())];
+    names.into_iter().find_map(|name| make_at(place.join(name)))
 }
 
 /// A directory of this name that has been left by an earlier keepalive is used again.
-fn make_at(path: &Path) -> bool {
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)).is_ok(),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::symlink_metadata(path).is_ok_and(|found| {
+fn make_at(path: PathBuf) -> Option<LockedDirectory> {
+    let is_ready = match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
+        Ok(()) => fs::set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE)).is_ok(),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::symlink_metadata(&path).is_ok_and(|found| {
             let is_ours = found.is_dir() && found.uid() == process::effective_user();
             is_ours && found.mode() & 0o7777 == DIRECTORY_MODE
         }),
         Err(_) => false,
+    };
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = open(&path, flags, Mode::empty()).ok().filter(|_| is_ready)?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Some(LockedDirectory { path, _lock: Some(lock) }),
+        Err((_, Errno::EWOULDBLOCK)) => None,
+        Err(_) => Some(LockedDirectory { path, _lock: None }),
     }
 }
 
@@ -128,4 +150,23 @@ fn open_in(directory: &Path, run: RunId, service: &Service) -> Result<Option<Not
         return Ok(None);
     };
     Ok(Some(NotifySocket { socket, address, path: Some(path) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_keepalive_with_the_same_pid_has_a_directory_of_its_own() {
+        let place = std::env::temp_dir();
+        let [first, second] = [(); 2].map(|()| make_in(&place).unwrap());
+        assert_ne!(first.path, second.path);
+        let path = first.path.clone();
+        drop(first);
+        let third = make_in(&place).unwrap();
+        assert_eq!(third.path, path, "an abandoned one is used again");
+        for directory in [second, third] {
+            fs::remove_dir(directory.path).unwrap();
+        }
+    }
 }
