@@ -46,6 +46,8 @@ pub(super) struct ChildMemory {
     pub(super) stdio: [c_int; 3],
     /// Pairs of target and source, with room for the stored ones. The child may change them.
     pub(super) descriptors: UnsafeCell<Vec<[c_int; 2]>>,
+    /// Whether the child closes the descriptors that its program does not get before the steps that can take long.
+    pub(super) closes_others: bool,
     /// The socket over which stored descriptors come, the first number and the count.
     pub(super) stored: Option<(c_int, u8, u8)>,
     pub(super) file: Option<(Box<CStr>, OpenedFile)>,
@@ -85,6 +87,7 @@ impl ChildMemory {
             session: Session::Same,
             stdio: [-1; 3],
             descriptors: UnsafeCell::default(),
+            closes_others: false,
             stored: None,
             file: None,
             credentials: None,
@@ -120,6 +123,7 @@ impl ChildMemory {
         let descriptors = self.descriptors.get_mut();
         descriptors.clear();
         descriptors.extend(options.descriptors.iter().map(|(target, fd)| [c_int::from(*target), fd.as_raw_fd()]));
+        self.closes_others = super::process::has_cloexec_on_inherited_fds();
         self.stored = options.stored.map(|stored| (stored.socket.as_raw_fd(), stored.first, stored.count));
         descriptors.reserve(options.stored.map_or(0, |stored| stored.count.into()));
         self.file = options.file.map(|file| (Box::from(file.path), (file.size, file.number)));

@@ -228,6 +228,11 @@ pub fn set_cloexec_on_inherited_fds() {
     }
 }
 
+/// Whether children inherit only the descriptors that they are meant to have: [`set_cloexec_on_inherited_fds`] was called.
+pub(super) fn has_cloexec_on_inherited_fds() -> bool {
+    INHERITED_FDS.get().is_some()
+}
+
 fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;

@@ -68,6 +68,9 @@ fn prepare(memory: &ChildMemory) -> Result<(), FailedStep> {
         receive_stored(memory, stored).map_err(at(step::STORED))?;
     }
     place_descriptors(memory).map_err(at(step::DESCRIPTORS))?;
+    if memory.closes_others {
+        close_others(memory);
+    }
     // Before the limits: it opens a file, which a low `nofile` would prevent.
     if let Some(score) = memory.oom_score_adj {
         set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
@@ -219,6 +222,22 @@ fn place_descriptors(memory: &ChildMemory) -> Result<(), Errno> {
         duplicate_onto(*source, *target)?;
     }
     Ok(())
+}
+
+/// Closes keepalive's descriptors: connections, sockets, pipes. If the child hangs in a file system before it has executed
+/// its program, nobody must wait for them to be closed. close_range(2)
+fn close_others(memory: &ChildMemory) {
+    // SAFETY: only this child uses the pairs while it runs.
+    let pairs = unsafe { &*memory.descriptors.get() };
+    let file = memory.file().map_or(-1, |file| c_int::from(file.number));
+    let last = pairs.iter().map(|[target, _]| *target).fold(file.max(2), c_int::max);
+    let pipe = memory.pipe.get().max(last);
+    for [first, last] in [[last + 1, pipe - 1], [pipe + 1, c_int::MAX]] {
+        if first <= last {
+            // Before Linux 5.9 they stay open until execve(2).
+            reading(libc::SYS_close_range, [first.into(), last.into(), 0]).ok();
+        }
+    }
 }
 
 /// Duplicates `fd` onto a free number, at least `lowest`; close-on-exec.

@@ -289,12 +289,14 @@ impl Client {
                 self.interest = Interest::Input;
                 ConnectionFate::Keep
             }
-            Stage::Sending(None)
-            | Stage::Reading(_)
-            | Stage::Measuring(_)
-            | Stage::Awaiting(..)
-            | Stage::Closing
-            | Stage::HandedOver => ConnectionFate::Close,
+            Stage::Sending(None) => {
+                // A child that has not executed its program may have the connection open.
+                socket::shutdown_write(self.fd.as_fd());
+                ConnectionFate::Close
+            }
+            Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing | Stage::HandedOver => {
+                ConnectionFate::Close
+            }
         }
     }
 
