@@ -12,10 +12,8 @@ use crate::sys::{self, ChildEvent, PidLiveness, kill};
 
 impl Processes {
     pub(super) fn signal(&mut self, run: RunId, scope: Scope, signal: Signal) {
-        if signal == Signal::KILL
-            && let Some(run) = self.runs.get_mut(run)
-        {
-            run.is_killed = true;
+        if signal == Signal::KILL && scope != Scope::Leftovers {
+            self.release_from_tracer(run);
         }
         // A main process that has been reaped is not signalled: its pid may have been reused.
         let run = match scope {
@@ -41,6 +39,15 @@ impl Processes {
                 log::debug!("cannot send {signal} to pid {}: {}", run.pid, errno::words(errno))
             }
             Err(errno) => log::warn!("cannot send {signal} to pid {}: {}", run.pid, errno::words(errno)),
+        }
+    }
+
+    /// A main process is to be killed: if it has been sent SIGKILL before, a process that traces it may hold it up.
+    fn release_from_tracer(&mut self, run: RunId) {
+        if let Some(run) = self.runs.get_mut(run)
+            && std::mem::replace(&mut run.is_killed, true)
+        {
+            self.orders.push(Order::Tracer { killed: run.pid });
         }
     }
 

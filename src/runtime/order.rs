@@ -8,6 +8,9 @@ use crate::sys::{kill, process, procfs};
 pub(super) enum Order {
     /// For the processes that have left the process group, but not the session, of a process that has been reaped.
     Session { leader: Pid, signal: Signal },
+    /// SIGKILL for the tracer of a process that has been killed, if the tracer is a descendant of keepalive: until it has
+    /// waited for the process, nobody else can. ptrace(2)
+    Tracer { killed: Pid },
     /// For all descendants of keepalive but `spared`.
     Descendants { signal: Signal, spared: Vec<Pid> },
 }
@@ -20,6 +23,12 @@ impl Order {
                 for pid in procfs::session_members_outside_group(*leader) {
                     let is_stray = |pid| procfs::stat(pid).is_some_and(|stat| stat.is_outside_group_of(*leader));
                     kill::signal_exactly(pid, *signal, is_stray).ok();
+                }
+            }
+            Self::Tracer { killed } => {
+                let is_tracer = |pid| procfs::tracer_of(*killed) == Some(pid) && procfs::is_descendant(pid, keepalive);
+                if let Some(tracer) = procfs::tracer_of(*killed) {
+                    kill::signal_exactly(tracer, Signal::KILL, is_tracer).ok();
                 }
             }
             Self::Descendants { signal, spared } => {

@@ -139,6 +139,15 @@ pub fn pid_of_pidfd(pidfd: impl AsFd) -> Option<Pid> {
     Pid::new(number(line.trim_ascii())?)
 }
 
+/// The process that traces `pid`, ptrace(2). proc_pid_status(5), `TracerPid`
+#[must_use]
+pub fn tracer_of(pid: Pid) -> Option<Pid> {
+    let mut buffer = [0; 1024];
+    let text = read_at(AT_FDCWD, format_args!("/proc/{pid}/status\0"), &mut buffer)?;
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:"))?;
+    Pid::new(number(line.trim_ascii())?)
+}
+
 /// An iterator over all processes, including zombies. Empty if /proc cannot be read.
 #[derive(Debug)]
 pub struct Processes(Option<(OwnedFd, ReadDir)>);
