@@ -24,6 +24,7 @@ mod control_edges;
 mod control_slots;
 mod fake_server;
 mod foreign_fds;
+#[path = "../common/http.rs"]
 mod http;
 mod metrics;
 
@@ -49,6 +50,7 @@ mod programs;
 mod ready;
 mod refused_calls;
 mod reload;
+#[path = "../common/services.rs"]
 mod services;
 #[path = "../common/session.rs"]
 mod session;

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test program, not a supervisor: it may sleep and read the clock")]
 
 mod given;
+mod hostile;
 mod kernel;
 mod output;
 mod ready;
@@ -113,6 +114,10 @@ fn act(words: &[&str]) -> u8 {
         ["make", path, rest @ ..] => ready::make(path, rest),
         // Listens at ADDRESS and gives these answers.
         ["serve", address, answers @ ..] => ready::serve(address, answers),
+        // When FILE exists: stops each process that is created, if it may.
+        ["stop-next", file] => hostile::stop_next(file),
+        // When FILE exists: so many processes daemonise again and again, and so many leave children.
+        ["storm", file, count] => hostile::storm(file, count.parse().expect("a count")),
         // Panics as keepalive does; the reason also goes to FILE.
         ["panic", file] => {
             keepalive::logs::panic_hook::install(std::path::PathBuf::from(file).leak());

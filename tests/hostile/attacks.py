@@ -1,0 +1,285 @@
+"""Hostile services: `python3 attacks.py FUNCTION ARGUMENT…`, and `honest`, which is none.
+
+Each waits for the file `go` and prints `attacking` when its attack has begun, and `enough` when most of it is done.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+import fuse
+import sd
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MNT, DEVICE, FILE = HERE + "/mnt", HERE + "/fuse", HERE + "/mnt/f"
+MAX_FDS = 253
+# When keepalive reads no more of our messages.
+SEND_TIMEOUT = 0.5
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def begin():
+    """For the attacks that need no preparation by root."""
+    while not os.path.exists(HERE + "/go"):
+        time.sleep(0.01)
+
+
+def rest():
+    sd.show("enough")
+    while True:
+        signal.pause()
+
+
+def repeat(send, enough):
+    """Calls `send` again and again."""
+    sd.show("attacking")
+    for _ in range(enough):
+        send()
+    sd.show("enough")
+    while True:
+        send()
+
+
+def connected():
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+    return sender
+
+
+def honest():
+    sd.say("READY=1")
+    number = 0
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    while True:
+        number += 1
+        sd.barrier()
+        sd.say(f"WATCHDOG=1\nSTATUS={number}")
+        time.sleep(0.05)
+
+
+def messages(*texts):
+    """Sends these messages in turn, as fast as possible."""
+    sender = connected()
+    sender.send(b"READY=1")
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        while True:
+            signal.pause()
+    begin()
+    texts = [text.replace("CHILD", str(child)).replace("MAIN", str(os.getpid())).encode() for text in texts]
+
+    def send():
+        for text in texts:
+            sender.send(text)
+
+    repeat(send, 5_000)
+
+
+def inotify(watches):
+    """MAINPIDFD=1 with an inotify descriptor, whose /proc/PID/fdinfo takes long to read."""
+    sd.say("READY=1")
+    fd = libc.inotify_init1(0)
+    folder = HERE + "/free/watched"
+    os.mkdir(folder)
+    for number in range(int(watches)):
+        path = f"{folder}/{number}"
+        os.mknod(path)
+        fuse.check(libc.inotify_add_watch(fd, path.encode(), 2))
+    begin()
+    repeat(lambda: sd.say("MAINPIDFD=1", [fd]), 100)
+
+
+def floods(text, kind):
+    """Datagrams with as many descriptors as possible."""
+    sender = connected()
+    sender.send(b"READY=1")
+    begin()
+    if kind == "pipe":
+        descriptors = [fd for _ in range(MAX_FDS // 2) for fd in os.pipe()]
+    elif kind == "socket":
+        descriptors = [one.detach() for _ in range(MAX_FDS // 2) for one in socket.socketpair()]
+    elif kind == "memory":
+        descriptors = [os.memfd_create("x") for _ in range(MAX_FDS)]
+    else:
+        descriptors = [os.pidfd_open(os.getpid())] * MAX_FDS
+    data = text.replace("%", "\n").encode()
+
+    def send():
+        try:
+            socket.send_fds(sender, [data], descriptors)
+        except OSError:
+            # ETOOMANYREFS: too many descriptors are on their way. ECONNREFUSED: keepalive does not listen any more.
+            time.sleep(0.001)
+
+    repeat(send, 300)
+
+
+def deep(depth):
+    """Messages of a process that is far below the main process, and not in its session."""
+    sd.say("READY=1")
+    begin()
+    main = os.getpid()
+    for _ in range(int(depth)):
+        if os.fork():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            while True:
+                signal.pause()
+        os.setsid()
+    sender = connected()
+
+    def send():
+        sender.send(f"STATUS=deep\nMAINPID={main}".encode())
+        sender.send(f"MAINPID={os.getpid()}".encode())
+
+    repeat(send, 3_000)
+
+
+def epoll_mutex(text):
+    """Hands over an epoll descriptor that a thread has locked for ever: its epoll_ctl(2) polls a file that hangs."""
+    socket.setdefaulttimeout(SEND_TIMEOUT)
+    fuse.mount_as_user(fuse.POLL, MNT, DEVICE)
+    file = os.open(FILE, os.O_RDWR)
+    sd.say("READY=1")
+    begin()
+    epoll = select.epoll()
+    add = lambda: libc.epoll_ctl(epoll.fileno(), 1, file, bytes(16))
+    threading.Thread(target=add, daemon=True).start()
+    main = os.getpid()
+    # Until the thread hangs.
+    while True:
+        tasks = [name for name in os.listdir(f"/proc/{main}/task") if name != str(main)]
+        if tasks and " S " in open(f"/proc/{main}/task/{tasks[0]}/stat").read() and polls(tasks[0]):
+            break
+        time.sleep(0.01)
+    sd.show("attacking")
+    for _ in range(4):
+        try:
+            sd.say(text.replace("%", "\n"), [epoll.fileno()])
+        except OSError:
+            break
+    rest()
+
+
+def polls(task):
+    """Whether a thread is in epoll_ctl(2), x86-64."""
+    with open(f"/proc/self/task/{task}/syscall") as file:
+        return file.read().startswith("233 ")
+
+
+def flush(text):
+    """Descriptors whose close(2) never returns, again and again."""
+    socket.setdefaulttimeout(SEND_TIMEOUT)
+    fuse.mount_as_user(fuse.FLUSH, MNT, DEVICE)
+    sd.say("READY=1")
+    begin()
+    sd.show("attacking")
+    for number in range(300):
+        file = os.open(FILE, os.O_RDWR)
+        try:
+            sd.say(text.replace("%", "\n"), [file])
+        except OSError:
+            break
+        # Our own copy stays open: to close it would take as long.
+    rest()
+
+
+def release(text):
+    """A descriptor of a file whose last close(2) is never answered."""
+    socket.setdefaulttimeout(SEND_TIMEOUT)
+    fuse.mount_as_user(fuse.RELEASE, MNT, DEVICE)
+    sd.say("READY=1")
+    begin()
+    sd.show("attacking")
+    for number in range(100):
+        file = os.open(FILE, os.O_RDWR)
+        try:
+            sd.say(text.replace("%", "\n"), [file])
+        except OSError:
+            pass
+        os.close(file)
+    rest()
+
+
+def linger(*texts):
+    """Sockets with SO_LINGER and unsent data."""
+    sd.say("READY=1")
+    begin()
+    server = socket.create_server(("127.0.0.1", 0))
+    clients, peers = [], []
+
+    def send():
+        client = socket.create_connection(server.getsockname())
+        peers.append(server.accept()[0])
+        client.setblocking(False)
+        try:
+            while True:
+                client.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
+        for text in texts:
+            try:
+                sd.say(text.replace("%", "\n"), [client.fileno()] if "FDSTOREREMOVE" not in text else [])
+            except OSError:
+                pass
+        # Our copy must not be the last one: its close would wait.
+        clients.append(client)
+        if len(clients) > 8:
+            # Data that nobody reads any more: close(2) does not wait.
+            peers.pop(0).close()
+            clients.pop(0).close()
+
+    repeat(send, 30)
+
+
+def execute(times):
+    """Has processes that hang in execve(2)."""
+    sd.say("READY=1")
+    begin()
+    for _ in range(int(times)):
+        if os.fork() == 0:
+            os.execv(FILE, [FILE, "1000"])
+    sd.show("attacking")
+    rest()
+
+
+def traced(how):
+    """The main process is traced by a daemon, which never waits."""
+    sd.say("READY=1")
+    main = os.getpid()
+    PR_SET_PTRACER, PTRACE_SEIZE, PTRACE_O_TRACEEXIT = 0x59616D61, 0x4206, 0x40
+    libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+    begin()
+    there, here = os.pipe()
+    go, waited = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        # A traced process stops at every signal, SIGCHLD too.
+        os.read(go, 1)
+        options = PTRACE_O_TRACEEXIT if "event" in how else 0
+        fuse.check(libc.ptrace(PTRACE_SEIZE, main, 0, ctypes.c_ulong(options)))
+        os.write(here, b"!")
+        while True:
+            signal.sigwait([signal.SIGTERM])
+    os.wait()
+    os.write(waited, b"!")
+    os.read(there, 1)
+    sd.show("attacking")
+    if "exits" in how:
+        os._exit(3)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,108 @@
+//! File systems that do not answer, fuse(4): descriptors of their files, and their programs.
+//!
+//! A process in such a request cannot be killed while the server holds the request. It ends with the server.
+
+use std::path::Path;
+
+use crate::harness::skip;
+use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
+
+/// fuse.py
+const OPEN: &str = "14";
+const READ: &str = "15";
+
+fn have_fuse() -> bool {
+    let is_there = Path::new("/sys/module/fuse").exists()
+        || std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\tfuse\n"));
+    if !is_there {
+        skip("this needs FUSE");
+    }
+    is_there
+}
+
+/// `evil` mounts a file system of its own, and sends descriptors.
+fn withstands(hosts: &[Host], words: &[&str], settings: &str) {
+    if !have_fuse() {
+        return;
+    }
+    in_each(hosts, |host| {
+        let setup = Setup::start(host, &format!("{}ready = \"notify\"\n{settings}", attack(words)));
+        setup.control.wait_for("evil.0", "running");
+        setup.begin_attack();
+        setup.others_are_served();
+        setup.running.expect("enough");
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
+// epoll_ctl(2) holds the lock of the set while it polls the file.
+#[test]
+fn an_epoll_descriptor_that_is_locked_for_ever_holds_up_nobody() {
+    withstands(&EVERYWHERE, &["epoll_mutex", "MAINPIDFD=1"], "");
+    withstands(&[Host::Root], &["epoll_mutex", "FDSTORE=1"], "fd_store = 8\n");
+    withstands(&[Host::Root], &["epoll_mutex", "BARRIER=1"], "");
+}
+
+#[test]
+fn descriptors_that_cannot_be_closed_hold_up_nobody() {
+    withstands(&EVERYWHERE, &["flush", "X=1"], "");
+    withstands(&[Host::Root], &["flush", "FDSTORE=1%FDPOLL=0"], "fd_store = 1\n");
+    withstands(&[Host::Root], &["release", "BARRIER=1"], "");
+}
+
+/// Starts keepalive with a file system that does not answer `request`, mounted for all services.
+fn start(host: Host, request: &str, evil: &str) -> Setup {
+    let wrapper = ["python3", "DIR/fuse.py", request, "DIR/mnt", "DIR/fuse", "--"];
+    Setup::start_with(host, evil, &wrapper)
+}
+
+/// Requests that concern `evil` and the hanging processes are answered too, as done or not.
+fn check_hanging(setup: Setup) {
+    setup.others_are_served();
+    setup.usage_is_flat();
+    setup.the_event_loop_rests();
+    let answer = setup.control.post("/v1/services/victim/restart");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = setup.control.post("/v1/services/evil/restart?timeout=1s");
+    assert!([200, 409, 504].contains(&answer.status), "{}", answer.body);
+    let answer = setup.control.post("/v1/services/evil/stop?timeout=1s");
+    assert!([200, 409, 504].contains(&answer.status), "{}", answer.body);
+    setup.others_are_served();
+    let (code, stderr) = setup.stop();
+    assert!([0, 137].contains(&code), "{code} {stderr}");
+}
+
+// execve(2)
+#[test]
+fn a_service_that_hangs_in_execve_holds_up_only_itself() {
+    if !have_fuse() {
+        return;
+    }
+    for (hosts, request) in [(&EVERYWHERE[..], OPEN), (&[Host::Root, Host::Child], READ), (&[Host::Root], "late")] {
+        in_each(hosts, |host| {
+            let setup = start(host, request, "command = [\"DIR/mnt/f\", \"1000\"]\ninstances = 3\n");
+            check_hanging(setup);
+        });
+    }
+}
+
+// proc(5): some files of /proc/PID cannot be read while the process executes a program.
+#[test]
+fn processes_in_sight_that_hang_in_execve_hold_up_nobody() {
+    if !have_fuse() {
+        return;
+    }
+    for (hosts, request) in [(&EVERYWHERE[..], OPEN), (&[Host::Root, Host::Child], READ), (&EVERYWHERE, "late")] {
+        in_each(hosts, |host| {
+            let setup = start(host, request, &format!("{}ready = \"notify\"\n", attack(&["execute", "3"])));
+            setup.control.wait_for("evil.0", "running");
+            setup.begin_attack();
+            setup.running.expect("enough");
+            check_hanging(setup);
+        });
+    }
+}
