@@ -38,6 +38,14 @@ pub(super) struct LockedDirectory {
     _lock: Option<Flock<OwnedFd>>,
 }
 
+impl LockedDirectory {
+    /// Whether other users cannot reach it: `XDG_RUNTIME_DIR` belongs to one user.
+    fn is_private(&self) -> bool {
+        let place = self.path.parent().and_then(|place| fs::metadata(place).ok());
+        place.is_none_or(|place| place.mode() & 0o001 == 0)
+    }
+}
+
 /// Who may be reading from a socket. To look at a datagram while another process takes it would leave keepalive with the last
 /// reference to its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +74,7 @@ impl Directory {
             *self = make().map_or(Self::Impossible, Self::Made);
         }
         if let Self::Made(directory) = self
+            && (service.process.credentials.is_none() || !directory.is_private())
             && let Some(opened) = open_in(&directory.path, run, service)?
         {
             return Ok(opened);
