@@ -11,6 +11,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek64};
 
+use crate::model::errno::is_shortage;
+
 /// Creates an empty memfd that can never be sealed, so that every process that has it can always write to it and resize
 /// it. It uses no memory until it is written to.
 ///
@@ -65,10 +67,14 @@ pub fn size(memory: impl AsFd) -> Result<u64, Errno> {
 /// EMFILE, ENFILE, ENOMEM.
 pub fn reopen(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_else(|_| {
-        lseek64(memory, 0, Whence::SeekSet)?;
-        memory.try_clone().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
-    })
+    match nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(errno) if !is_shortage(errno) => {
+            lseek64(memory, 0, Whence::SeekSet)?;
+            // fcntl(2) fails with EINVAL if the limit on open descriptors is very low.
+            memory.try_clone().map_err(|_| Errno::EMFILE)
+        }
+        opened => opened,
+    }
 }
 
 #[cfg(test)]

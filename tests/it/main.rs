@@ -54,6 +54,7 @@ mod reload;
 mod services;
 #[path = "../common/session.rs"]
 mod session;
+mod shortage;
 mod sockets;
 mod state;
 mod supervise_life;
