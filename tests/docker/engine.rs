@@ -16,7 +16,7 @@ pub(crate) const STEADY: &str = r#"#!/bin/sh
 me=$KEEPALIVE_SERVICE.$KEEPALIVE_INSTANCE
 trap 'echo "$me stops"; exit 0' TERM
 trap 'echo "$me receives USR1"' USR1
-trap 'echo "$me receives RTMIN+3"' 37
+trap 'echo "$me receives RTMIN+4"' 38
 echo "$me up"
 while :; do sleep 1000 & wait $!; done
 "#;

@@ -58,12 +58,26 @@ fn other_signals_are_forwarded_to_the_services() {
     container.kill("USR1");
     container.wait_for_line("web.0 receives USR1");
     container.wait_for_line("web.1 receives USR1");
-    container.kill("RTMIN+3");
-    container.wait_for_line("web.0 receives RTMIN+3");
-    container.wait_for_line("web.1 receives RTMIN+3");
+    container.kill("RTMIN+4");
+    container.wait_for_line("web.0 receives RTMIN+4");
+    container.wait_for_line("web.1 receives RTMIN+4");
 
     assert!(container.is_running());
     assert_eq!(container.stop(), 0, "{}", container.describe());
+}
+
+/// systemd images and LXC send these.
+#[test]
+fn sigpwr_and_rtmin_plus_3_are_the_ordered_stop() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.web]\ncommand = \"/srv/steady\"\n");
+    for signal in ["PWR", "RTMIN+3"] {
+        let container = image.run(&[], &[]);
+        container.wait_for_line("web.0 up");
+        container.kill(signal);
+        container.wait_for_line("web.0 stops");
+        assert_eq!(container.wait_for_end(), 0, "{}", container.describe());
+    }
 }
 
 #[test]
