@@ -139,7 +139,7 @@ impl Runtime {
     /// The order matters: the success of an execve comes before the reports of the program, and the reports of a process are
     /// read before it is reaped.
     fn turn(&mut self) -> Result<(), Refused> {
-        self.server.wake_followers(self.journal.events().latest(), &self.inputs.poller);
+        self.server.wake_followers(self.journal.events().latest(), self.turn.now, &self.inputs.poller);
         let timeout = self.timeout();
         let is_idle = timeout.is_none_or(|timeout| timeout >= IDLE_AFTER);
         if !self.turn.is_settled && is_idle && !self.processes.is_starting() {

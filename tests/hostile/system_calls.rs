@@ -135,9 +135,10 @@ fn takes_descriptors(line: &str) -> bool {
     is_receive && (line.contains("SCM_RIGHTS") || length.is_some_and(|length| length > 32))
 }
 
-/// wait(2)
+/// wait(2). A call with invalid arguments, which only shows whether it is permitted, does not wait.
 fn waits_for_a_child(line: &str) -> bool {
-    (line.starts_with("wait4(") || line.starts_with("waitid(")) && !line.contains("WNOHANG")
+    let is_wait = line.starts_with("wait4(") || line.starts_with("waitid(");
+    is_wait && !line.contains("WNOHANG") && !line.contains("= -1 EINVAL")
 }
 
 #[test]

@@ -238,6 +238,12 @@ impl Client {
         }
     }
 
+    /// There is something to send when the connection takes it: the time for that begins now.
+    pub(super) fn expect_output(&mut self, now: Mono) {
+        self.interest = Interest::Output;
+        self.deadline.get_or_insert(now + CLIENT_TIMEOUT);
+    }
+
     /// Sends everything that can be sent without waiting.
     pub(super) fn flush(&mut self, snapshot: &StatusSnapshot<'_>) {
         while self.transmit() == Ok(Sent::All)

@@ -136,14 +136,14 @@ impl Server {
     }
 
     /// Wakes the followers if there are new events.
-    pub(super) fn wake_followers(&mut self, latest: u64, poller: &Poller) {
+    pub(super) fn wake_followers(&mut self, latest: u64, now: Mono, poller: &Poller) {
         if mem::replace(&mut self.last_announced, latest) == latest {
             return;
         }
         for (number, client) in self.clients.iter_mut() {
             if matches!(client.stage, Stage::Following(after) if after < latest) && client.interest != Interest::Output
             {
-                client.interest = Interest::Output;
+                client.expect_output(now);
                 poller.modify(client.fd.as_fd(), Token::Client(number), Interest::Output).ok();
             }
         }
