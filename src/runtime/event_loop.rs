@@ -307,7 +307,7 @@ impl Runtime {
         let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
             Some(run) => {
                 let events = self.processes.reap_main(run, &self.inputs.poller);
-                self.notify.hold_back(run, events)
+                self.notify.hold_back(run, events, self.turn.now)
             }
             None => self.reap_other(pid),
         };

@@ -3,6 +3,9 @@
 use crate::model::{Pid, Signal};
 use crate::sys::{kill, process, procfs};
 
+/// How many tracers that trace each other are killed at once.
+const MAX_TRACERS: usize = 64;
+
 /// A signal for processes that only /proc knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
@@ -26,9 +29,16 @@ impl Order {
                 }
             }
             Self::Tracer { killed } => {
-                let is_tracer = |pid| procfs::tracer_of(*killed) == Some(pid) && procfs::is_descendant(pid, keepalive);
-                if let Some(tracer) = procfs::tracer_of(*killed) {
-                    kill::signal_exactly(tracer, Signal::KILL, is_tracer).ok();
+                let mut traced = *killed;
+                for _ in 0..MAX_TRACERS {
+                    let Some(tracer) = procfs::tracer_of(traced) else { break };
+                    let is_tracer =
+                        |pid| procfs::tracer_of(traced) == Some(pid) && procfs::is_descendant(pid, keepalive);
+                    if kill::signal_exactly(tracer, Signal::KILL, is_tracer).is_err() {
+                        break;
+                    }
+                    // A tracer that is traced itself may be held up, too.
+                    traced = tracer;
                 }
             }
             Self::Descendants { signal, spared } => {

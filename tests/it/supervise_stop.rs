@@ -165,12 +165,11 @@ fn leftovers_in_the_session_are_gone_before_the_next_run() {
     check_that_leftovers_end_before_the_next_run(&["with-stray", "ignore", "15"]);
 }
 
-/// All descendants of keepalive but its helper processes.
+/// All descendants of keepalive that run the puppet: no helper processes, and no child that has not executed its program.
 fn descendants(keepalive: Pid) -> Vec<Pid> {
-    let is_helper = |pid: &Pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("keepalive-"))
-    };
-    procfs::descendants(keepalive).into_iter().filter(|pid| !is_helper(pid)).collect()
+    let is_puppet =
+        |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "puppet");
+    procfs::descendants(keepalive).into_iter().filter(is_puppet).collect()
 }
 
 /// `verb` starts two processes. After the first is killed, the second is gone before the next run starts.

@@ -10,6 +10,7 @@ mod rejection;
 mod socket;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::fd_store::{FdStore, Keep, Outcome, Refused, Taken, Usage};
 use super::processes::Processes;
@@ -33,6 +34,9 @@ const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 /// The number of datagrams read from one socket in one turn: more than the kernel queues by default.
 const MAX_DATAGRAMS_PER_SOCKET: u32 = 32;
 
+/// How long an exit is held back: a holder that gets time answers at once, and one that hangs must not delay a stop.
+const MAX_HOLD: Duration = Duration::from_secs(1);
+
 /// The sockets, and the data of messages that the status shows.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
@@ -41,11 +45,19 @@ pub(super) struct Notify {
     /// The runs whose sockets have datagrams, in the order in which they are read.
     readable: VecDeque<RunId>,
     /// Exits that are reported when the messages that were sent before have been read.
-    held_back: Vec<(RunId, Vec<Event>)>,
+    held_back: Vec<HeldBack>,
     /// The status of runs whose main process has not exited.
     reported: Map<RunId, NotifyStatus>,
     /// The last status of instances without a main process.
     last: Map<InstanceId, NotifyStatus>,
+}
+
+/// The events of an exit, until a message that was sent before has been taken, or until the time limit.
+#[derive(Debug)]
+struct HeldBack {
+    run: RunId,
+    events: Vec<Event>,
+    until: Mono,
 }
 
 /// The socket of a run.
@@ -78,7 +90,7 @@ impl Subsystem for Notify {
     type Needs<'a> = (&'a mut Processes, &'a mut FdStore);
 
     fn due(&self) -> Option<Mono> {
-        None
+        self.held_back.iter().map(|held_back| held_back.until).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -111,7 +123,7 @@ impl Subsystem for Notify {
                 self.on_ready(Token::Notify(run));
             }
         }
-        events.extend(self.released_exits());
+        events.extend(self.released_exits(context.now));
         events
     }
 }
@@ -184,11 +196,11 @@ impl Notify {
 
     /// Returns the events of an exit, unless a message that was sent before is being taken by another process: then they
     /// follow later.
-    pub(super) fn hold_back(&mut self, run: RunId, events: Vec<Event>) -> Vec<Event> {
+    pub(super) fn hold_back(&mut self, run: RunId, events: Vec<Event>, now: Mono) -> Vec<Event> {
         if events.is_empty() || !self.is_taken_from(run) {
             return events;
         }
-        self.held_back.push((run, events));
+        self.held_back.push(HeldBack { run, events, until: now + MAX_HOLD });
         Vec::new()
     }
 
@@ -196,15 +208,15 @@ impl Notify {
         self.sockets.get(&run).is_some_and(|source| source.is_taken_from)
     }
 
-    fn released_exits(&mut self) -> Vec<Event> {
+    fn released_exits(&mut self, now: Mono) -> Vec<Event> {
         if self.held_back.is_empty() {
             return Vec::new();
         }
         let held_back = std::mem::take(&mut self.held_back);
-        let (held_back, released) = held_back.into_iter().partition(|(run, _)| self.is_taken_from(*run));
-        self.held_back = held_back;
-        let released: Vec<(RunId, Vec<Event>)> = released;
-        released.into_iter().flat_map(|(_, events)| events).collect()
+        let is_held = |held: &HeldBack| held.until > now && self.is_taken_from(held.run);
+        let (held, released): (Vec<_>, Vec<_>) = held_back.into_iter().partition(is_held);
+        self.held_back = held;
+        released.into_iter().flat_map(|released| released.events).collect()
     }
 }
 
