@@ -267,7 +267,16 @@ def traced(how):
         os.read(go, 1)
         options = PTRACE_O_TRACEEXIT if "event" in how else 0
         fuse.check(libc.ptrace(PTRACE_SEIZE, main, 0, ctypes.c_ulong(options)))
-        os.write(here, b"!")
+        if "chain" in how:
+            # The tracer is traced by its own child.
+            libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+            if os.fork() == 0:
+                fuse.check(libc.ptrace(PTRACE_SEIZE, os.getppid(), 0, ctypes.c_ulong(options)))
+                os.write(here, b"!")
+                while True:
+                    signal.sigwait([signal.SIGTERM])
+        else:
+            os.write(here, b"!")
         while True:
             signal.sigwait([signal.SIGTERM])
     os.wait()

@@ -40,7 +40,7 @@ fn a_service_that_stops_every_new_process_holds_up_only_services() {
 // ptrace(2): until the tracer has waited for it, the parent cannot wait for a dead tracee.
 #[test]
 fn a_main_process_that_is_traced_by_a_daemon_of_its_own_can_be_stopped() {
-    for how in ["exits", "lives", "exits event", "lives event"] {
+    for how in ["exits", "lives", "exits event", "lives event", "lives event chain"] {
         in_each(&[Host::Root, Host::Child], |host| {
             let start = || {
                 let setup = Setup::start(host, &format!("{}ready = \"notify\"\n", attack(&["traced", how])));

@@ -248,3 +248,41 @@ finally:
     let stderr = running.stderr();
     assert!(!stderr.contains("SIGKILL"), "{stderr}");
 }
+
+// socket(7), SO_LINGER: the file is closed by whoever closes the unix socket in which its descriptor waits.
+#[test]
+fn a_descriptor_that_cannot_be_closed_does_not_delay_a_stop() {
+    let script = r#"import sd, os, socket, struct
+end = socket.create_connection(("127.0.0.1", int(os.environ["PORT"])))
+end.setblocking(False)
+try:
+    while True:
+        end.send(bytes(65536))
+except BlockingIOError:
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+there, here = socket.socketpair()
+socket.send_fds(there, [b"x"], [end.fileno()])
+end.close()
+there.close()
+sd.say("READY=1")
+sd.wait()
+sd.say("BARRIER=1", [here.fileno()])
+here.close()
+sd.show("sent")
+sd.wait()
+"#;
+    // Nobody reads, and the connection outlives the service.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let text = format!(
+        "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nenv = {{ PORT = \"{port}\" }}\n"
+    );
+    let set = set(&text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    running.send(Signal::USR1);
+    running.expect("sent");
+    assert_eq!(control.post("/v1/services/web/stop").status, 200);
+    let stderr = finish(running);
+    assert!(!stderr.contains("SIGKILL"), "{stderr}");
+}
