@@ -31,7 +31,7 @@ channel = socket.socket(fileno=int(os.environ['KEEPALIVE_IPC_FD']))
 lines = channel.makefile('r')
 def say(message): channel.sendall((json.dumps(message) + '\\n').encode())
 def hear(): return json.loads(next(lines))
-def out(*words): os.write(1, (' '.join(words) + '\\n').encode())
+def out(*words): os.write(1, (' '.join(map(str, words)) + '\\n').encode())
 ";
 
 fn python(script: &str, services: &str) -> Set {
