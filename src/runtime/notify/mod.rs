@@ -34,8 +34,9 @@ const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 /// The number of datagrams read from one socket in one turn: more than the kernel queues by default.
 const MAX_DATAGRAMS_PER_SOCKET: u32 = 32;
 
-/// How long an exit is held back: a holder that gets time answers at once, and one that hangs must not delay a stop.
-const MAX_HOLD: Duration = Duration::from_secs(1);
+/// How long an exit is held back: a holder answers at once, but may get no time for a while on a busy machine. One that hangs
+/// must not delay a stop beyond its default timeout.
+const MAX_HOLD: Duration = Duration::from_secs(4);
 
 /// The sockets, and the data of messages that the status shows.
 #[derive(Debug, Default)]
