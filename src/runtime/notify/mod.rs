@@ -34,6 +34,8 @@ const MAX_DATAGRAMS_PER_TURN: u32 = 256;
 /// The number of datagrams read from one socket in one turn: more than the kernel queues by default.
 const MAX_DATAGRAMS_PER_SOCKET: u32 = 32;
 
+/// How long a socket is not read after so many datagrams in one turn: its sender waits, and others get the time.
+const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 /// How long an exit is held back: a holder answers at once, but may get no time for a while on a busy machine. One that hangs
 /// must not delay a stop beyond its default timeout.
 const MAX_HOLD: Duration = Duration::from_secs(4);
@@ -67,6 +69,8 @@ struct Source {
     socket: NotifySocket,
     /// Its next datagram is being taken by another process, with the descriptors that it carries: nobody else reads.
     is_taken_from: bool,
+    /// It is not read until then, because its sender floods it.
+    paused_until: Option<Mono>,
 }
 
 impl Source {
@@ -91,7 +95,8 @@ impl Subsystem for Notify {
     type Needs<'a> = (&'a mut Processes, &'a mut FdStore);
 
     fn due(&self) -> Option<Mono> {
-        self.held_back.iter().map(|held_back| held_back.until).min()
+        let paused = self.sockets.values().filter_map(|source| source.paused_until);
+        self.held_back.iter().map(|held_back| held_back.until).chain(paused).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -113,6 +118,7 @@ impl Subsystem for Notify {
         for taken in others.fds.take_answers() {
             self.on_taken(taken, &mut others, &mut events);
         }
+        self.resume(context.now, poller);
         let mut budget = MAX_DATAGRAMS_PER_TURN;
         while has_capacity
             && budget > 0
@@ -121,7 +127,7 @@ impl Subsystem for Notify {
             let read = self.read(run, MAX_DATAGRAMS_PER_SOCKET.min(budget), &mut others, &mut events);
             budget -= read;
             if read == MAX_DATAGRAMS_PER_SOCKET {
-                self.on_ready(Token::Notify(run));
+                self.pause(run, context.now, poller);
             }
         }
         events.extend(self.released_exits(context.now));
@@ -140,7 +146,7 @@ impl Notify {
             socket.close(Readers::Keepalive);
             return Err(errno);
         }
-        self.sockets.insert(run, Source { socket, is_taken_from: false });
+        self.sockets.insert(run, Source { socket, is_taken_from: false, paused_until: None });
         Ok(self.sockets.get(&run).map_or("", |source| &source.socket.address))
     }
 
@@ -203,6 +209,24 @@ impl Notify {
         }
         self.held_back.push(HeldBack { run, events, until: now + MAX_HOLD });
         Vec::new()
+    }
+
+    fn pause(&mut self, run: RunId, now: Mono, poller: &Poller) {
+        if let Some(source) = self.sockets.get_mut(&run).filter(|source| !source.is_taken_from) {
+            poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
+            source.paused_until = Some(now + FLOOD_PAUSE);
+        }
+    }
+
+    fn resume(&mut self, now: Mono, poller: &Poller) {
+        let mut resumed = Vec::new();
+        for (run, source) in self.sockets.iter_mut() {
+            if source.paused_until.take_if(|until| *until <= now).is_some() && !source.is_taken_from {
+                poller.modify(&source.socket.socket, Token::Notify(*run), Interest::Input).ok();
+                resumed.push(*run);
+            }
+        }
+        resumed.into_iter().for_each(|run| self.on_ready(Token::Notify(run)));
     }
 
     fn is_taken_from(&self, run: RunId) -> bool {
