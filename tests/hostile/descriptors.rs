@@ -1,19 +1,13 @@
 //! sd_notify(3): messages that are expensive, or that carry descriptors on which system calls hang.
 
-use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
+use crate::setup::{EVERYWHERE, Host, Setup, in_each};
 
 /// The number of keepalive's messages: each attack has far more.
 const MAX_LINES: usize = 200;
 
 fn withstands(hosts: &[Host], words: &[&str], settings: &str) {
     in_each(hosts, |host| {
-        let setup = Setup::start(host, &format!("{}ready = \"notify\"\n{settings}", attack(words)));
-        setup.control.wait_for("evil.0", "running");
-        setup.begin_attack();
-        setup.others_are_served();
-        setup.running.expect("enough");
-        setup.others_are_served();
-        setup.usage_is_flat();
+        let setup = Setup::after_attack(host, words, settings);
         let (code, stderr) = setup.stop();
         // 137: a process was killed at `shutdown_timeout`.
         assert!([0, 137].contains(&code), "{code} {stderr}");

@@ -26,13 +26,7 @@ fn withstands(hosts: &[Host], words: &[&str], settings: &str) {
         return;
     }
     in_each(hosts, |host| {
-        let setup = Setup::start(host, &format!("{}ready = \"notify\"\n{settings}", attack(words)));
-        setup.control.wait_for("evil.0", "running");
-        setup.begin_attack();
-        setup.others_are_served();
-        setup.running.expect("enough");
-        setup.others_are_served();
-        setup.usage_is_flat();
+        let setup = Setup::after_attack(host, words, settings);
         setup.the_event_loop_rests();
         let (code, stderr) = setup.stop();
         assert!([0, 137].contains(&code), "{code} {stderr}");

@@ -98,6 +98,18 @@ pub(crate) fn provide_files(set: &Set) {
 }
 
 impl Setup {
+    /// Starts `attacks.py WORDS` as `evil` with these settings, and checks the others until it has attacked enough.
+    pub(crate) fn after_attack(host: Host, words: &[&str], settings: &str) -> Self {
+        let setup = Self::start(host, &format!("{}ready = \"notify\"\n{settings}", attack(words)));
+        setup.control.wait_for("evil.0", "running");
+        setup.begin_attack();
+        setup.others_are_served();
+        setup.running.expect("enough");
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup
+    }
+
     /// Starts everything; `evil` waits until [`Self::begin_attack`].
     pub(crate) fn start(host: Host, evil: &str) -> Self {
         Self::start_with(host, evil, &[])

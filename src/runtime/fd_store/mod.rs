@@ -82,16 +82,16 @@ pub(super) struct Taken {
 pub(super) enum Outcome {
     /// They have been taken; with the process that a pidfd refers to.
     Taken(Refused, Option<Pid>),
-    /// The holder has exited. The datagram may still be in the queue.
-    Exited,
-    /// The holder hangs. It may still be taking the datagram.
-    Hangs,
+    /// The holder has been ended before it answered.
+    Lost(End),
 }
 
 /// Why a holder is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
+    /// It may still be taking a datagram.
     Hangs,
+    /// A datagram that it was to take may still be in the queue.
     Exited,
 }
 
@@ -297,13 +297,14 @@ impl FdStore {
         context.poller.remove(&channel).ok();
         kill::signal_process(pid, Signal::KILL).ok();
         self.killed.push(pid);
-        let (outcome, why) = match end {
-            End::Hangs => (Outcome::Hangs, "does not answer"),
-            End::Exited => (Outcome::Exited, "has exited"),
+        let why = match end {
+            End::Hangs => {
+                *self.hangs.entry(service) += 1;
+                "does not answer"
+            }
+            End::Exited => "has exited",
         };
-        if end == End::Hangs {
-            *self.hangs.entry(service) += 1;
-        }
+        let outcome = Outcome::Lost(end);
         self.taken.extend(pending.iter().filter_map(|pending| Some(Taken { run: pending.run?, outcome })));
         let name = context.plan.services.get(service.position()).map_or("", |service| &*service.name);
         let lost: usize = self.names.take(service).iter().map(Vec::len).sum();

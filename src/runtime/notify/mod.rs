@@ -12,7 +12,7 @@ mod socket;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::fd_store::{FdStore, Keep, Outcome, Refused, Taken, Usage};
+use super::fd_store::{End, FdStore, Keep, Outcome, Refused, Taken, Usage};
 use super::processes::Processes;
 use super::rate_limited_log::{self, MessageKind};
 use super::runs::{Membership, Run};
@@ -348,8 +348,8 @@ impl Notify {
         let Some(source) = self.sockets.get_mut(&run) else { return };
         let (Refused { surplus, has_lost }, main_pid) = match outcome {
             Outcome::Taken(refused, main_pid) => (refused, main_pid),
-            Outcome::Exited => (Refused::default(), None),
-            Outcome::Hangs => return self.close(run, others.poller),
+            Outcome::Lost(End::Exited) => (Refused::default(), None),
+            Outcome::Lost(End::Hangs) => return self.close(run, others.poller),
         };
         source.is_taken_from = false;
         others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Input).ok();
