@@ -129,10 +129,11 @@ impl Processes {
         let belongs = match self.runs.membership(pid) {
             Membership::Run(owner) => owner == run,
             Membership::None => false,
-            // The sender may send for the run. Without a user of its own, its service may signal the process anyway.
+            // The sender may send for the run. Its service may signal the process anyway if it has no user of its own, or if
+            // the process has the same.
             Membership::Unknown => {
-                let of = self.runs.get(run)?;
-                sender == Some(pid) || of.spec.definition.process.credentials.is_none()
+                let user = self.runs.get(run)?.spec.definition.process.credentials.as_ref().map(|of| of.uid);
+                sender == Some(pid) || user.is_none_or(|user| pidfd::belongs_to(pid, user) == Ok(true))
             }
         };
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);

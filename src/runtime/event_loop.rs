@@ -31,7 +31,7 @@ use super::token::Token;
 use super::turn::{Inputs, Part, Turn};
 use crate::model::plan::Input;
 use crate::model::{AwakeClock, InstanceId, Pid, Plan, RunId, Signal, StartStep};
-use crate::supervisor::{Action, Event, Outcome, Step, Supervisor};
+use crate::supervisor::{Action, Event, Outcome, StateName, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
 use crate::sys::{self, ChildEvent, Poller, SignalQueue, StringList};
 
@@ -142,7 +142,7 @@ impl Runtime {
         self.server.wake_followers(self.journal.events().latest(), self.turn.now, &self.inputs.poller);
         let timeout = self.timeout();
         let is_idle = timeout.is_none_or(|timeout| timeout >= IDLE_AFTER);
-        if !self.turn.is_settled && is_idle && !self.processes.is_starting() {
+        if !self.turn.is_settled && is_idle && !self.is_starting() {
             self.turn.is_settled = true;
             sys::memory::release_code_pages();
         }
@@ -163,6 +163,12 @@ impl Runtime {
         }
         self.dispatch(Event::Tick);
         Ok(())
+    }
+
+    /// Whether a process has not executed its program yet, or is not ready yet.
+    fn is_starting(&self) -> bool {
+        let mut instances = self.supervisor.view().instances();
+        self.processes.is_starting() || instances.any(|instance| instance.state == StateName::Starting)
     }
 
     fn timeout(&mut self) -> Option<Duration> {
@@ -189,7 +195,9 @@ impl Runtime {
         for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
             match token {
                 Token::Signals => self.inputs.signals.on_ready(),
-                Token::ExecResult(_) | Token::MainPidExited(_) | Token::OomCounter => self.processes.on_ready(token),
+                Token::ExecResult(_) | Token::HelperExecResult | Token::MainPidExited(_) | Token::OomCounter => {
+                    self.processes.on_ready(token);
+                }
                 Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
                 Token::Notify(_) => self.notify.on_ready(token),
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),

@@ -9,11 +9,13 @@ use super::inherited_fds::InheritedFds;
 use super::logging::Logging;
 use super::null_device::NullDevice;
 use super::runs::RunSpec;
+use super::token::Token;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{Pid, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
-    self, ChildSignals, OpenFile, PendingExec, Session, SpawnOptions, Spawner, StoredDescriptors, StringList,
+    self, ChildSignals, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner, StoredDescriptors,
+    StringList,
 };
 
 /// Creates processes, and reuses its buffers from one to the next.
@@ -23,8 +25,8 @@ pub(super) struct ProcessFactory {
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
-    /// The helper processes that run.
-    helpers: Vec<(Pid, PendingExec)>,
+    /// The helper processes that have not executed their command yet, as far as is known.
+    helpers: Vec<PendingExec>,
     buffers: Buffers,
 }
 
@@ -135,6 +137,7 @@ impl ProcessFactory {
         spec: &RunSpec,
         command: &[Template],
         logging: &Logging,
+        poller: &Poller,
     ) -> Result<Pid, Errno> {
         self.buffers.env.clear();
         self.fill(spec, command, logging);
@@ -143,13 +146,29 @@ impl ProcessFactory {
             ..self.buffers.options(&spec.definition.process, &self.null)
         };
         let (pid, exec) = self.spawner.spawn(&setup)?;
-        self.helpers.push((pid, exec));
+        exec.pipe().map(|pipe| poller.add(pipe, Token::HelperExecResult));
+        self.helpers.push(exec);
         Ok(pid)
     }
 
+    /// Looks which helper processes have executed their command, or could not.
+    pub(super) fn poll_helpers(&mut self, poller: &Poller) {
+        let has_result = |exec: &mut PendingExec| {
+            let result = exec.poll();
+            if result.is_some() {
+                exec.pipe().map(|pipe| poller.remove(pipe));
+            }
+            result == Some(ExecResult::Executed)
+        };
+        for exec in self.helpers.extract_if(.., has_result) {
+            self.spawner.reclaim(exec);
+        }
+    }
+
     /// A helper process has been reaped.
-    pub(super) fn on_helper_reaped(&mut self, pid: Pid) {
-        for (_, mut exec) in self.helpers.extract_if(.., |(helper, _)| *helper == pid) {
+    pub(super) fn on_helper_reaped(&mut self, pid: Pid, poller: &Poller) {
+        for mut exec in self.helpers.extract_if(.., |exec| exec.pid() == pid) {
+            exec.pipe().map(|pipe| poller.remove(pipe));
             exec.on_reaped();
             self.spawner.reclaim(exec);
         }

@@ -53,6 +53,8 @@ impl Subsystem for Processes {
         for token in std::mem::take(&mut self.ready) {
             if let Token::ExecResult(run) = token {
                 events.extend(self.poll_exec_result(run, context.poller));
+            } else if token == Token::HelperExecResult {
+                self.factory.poll_helpers(context.poller);
             } else if let Token::MainPidExited(run) = token {
                 events.extend(self.on_main_pid_exited(run, context.poller));
             } else if token == Token::OomCounter {

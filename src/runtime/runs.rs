@@ -6,13 +6,11 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use nix::errno::Errno;
-
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
 use crate::model::{ExitStatus, InstanceId, Pid, RunId};
-use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd};
+use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd, process};
 
 /// All runs.
 #[derive(Debug, Default)]
@@ -35,9 +33,9 @@ pub(super) struct RunSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership {
     Run(RunId),
-    /// It belongs to no run, or there is no such process any more.
+    /// It belongs to no run.
     None,
-    /// The kernel does not tell.
+    /// It has left the session of its run, and its parents have exited, or it has exited itself, or the kernel does not tell.
     Unknown,
 }
 
@@ -175,6 +173,7 @@ impl Runs {
 
     /// The run that `pid` belongs to, as a main process, by its session or process group, or as a descendant.
     pub(super) fn membership(&self, pid: Pid) -> Membership {
+        let keepalive = process::id();
         let living = |pid: Pid| self.of_pid(pid).filter(|run| !run.is_lingering);
         let mut next = pid;
         for _ in 0..MAX_TREE_DEPTH {
@@ -183,8 +182,9 @@ impl Runs {
                 return Membership::Run(run.id);
             }
             next = match pidfd::parent_of(next) {
+                Ok(Some(parent)) if parent == keepalive => return Membership::Unknown,
                 Ok(Some(parent)) => parent,
-                Ok(None) | Err(Errno::ESRCH) => return Membership::None,
+                Ok(None) => return Membership::None,
                 Err(_) => return Membership::Unknown,
             };
         }

@@ -9,6 +9,8 @@ pub(super) enum Token {
     Signals,
     /// The pipe on which a new process reports the result of its execve.
     ExecResult(RunId),
+    /// The pipe on which a helper process of a service reports the result of its execve.
+    HelperExecResult,
     /// The pipe that closes when the logger exits.
     LoggerExited,
     /// The socket to the logger: it was full and is writable again.
@@ -56,6 +58,7 @@ impl From<Token> for u64 {
             Token::Client(number) => (12, number),
             Token::Inspector(number) => (13, number),
             Token::OomCounter => (14, 0),
+            Token::HelperExecResult => (15, 0),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -80,6 +83,7 @@ impl Token {
             (12, _) => Self::Client(payload),
             (13, _) => Self::Inspector(payload),
             (14, 0) => Self::OomCounter,
+            (15, 0) => Self::HelperExecResult,
             _ => return None,
         })
     }
@@ -105,6 +109,7 @@ mod tests {
             Token::ControlListener,
             Token::HttpListener,
             Token::OomCounter,
+            Token::HelperExecResult,
         ];
         for token in tokens.chain(numbered).chain(single) {
             assert_eq!(Token::decode(token.into()), Some(token));
@@ -114,7 +119,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 15 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 16 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

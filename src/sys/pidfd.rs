@@ -21,7 +21,12 @@ struct Info {
     pid: u32,
     tgid: u32,
     parent: u32,
-    rest: [u32; 9],
+    user: u32,
+    group: u32,
+    effective_user: u32,
+    effective_group: u32,
+    saved_user: u32,
+    rest: [u32; 4],
 }
 const _: () = assert!(size_of::<Info>() == 64);
 
@@ -33,13 +38,26 @@ const PIDFD_GET_INFO: u32 = 0xC040_FF0B;
 /// # Errors
 /// ESRCH: there is no such process. ENOTTY, EINVAL, ENOSYS, EPERM: the kernel or a sandbox does not tell.
 pub fn parent_of(pid: Pid) -> Result<Option<Pid>, Errno> {
+    Ok(c_int::try_from(info_of(pid)?.parent).ok().and_then(Pid::new))
+}
+
+/// Whether the real, effective and saved user of a process are this one. Linux 6.13
+///
+/// # Errors
+/// As [`parent_of`].
+pub fn belongs_to(pid: Pid, user: u32) -> Result<bool, Errno> {
+    let info = info_of(pid)?;
+    Ok([info.user, info.effective_user, info.saved_user] == [user; 3])
+}
+
+fn info_of(pid: Pid) -> Result<Info, Errno> {
     let pidfd = pidfd_open(pid)?;
     // SAFETY: all-zero bytes are a valid structure of numbers.
     let mut info: Info = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: the kernel reads and writes the 64 bytes that the number of the operation says.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
     Errno::result(result)?;
-    Ok(c_int::try_from(info.parent).ok().and_then(Pid::new))
+    Ok(info)
 }
 
 /// The session and the process group of a process; `None`: there is no such process, or they are those of another PID
@@ -73,6 +91,15 @@ mod tests {
             parent_of(Pid::new(i32::MAX).unwrap()).err().filter(|errno| *errno != Errno::ENOSYS),
             Some(Errno::ESRCH)
         );
+    }
+
+    #[test]
+    fn the_user_is_told_where_the_kernel_knows_the_operation() {
+        let user = process::effective_user();
+        if let Ok(belongs) = belongs_to(process::id(), user) {
+            assert!(belongs);
+            assert_eq!(belongs_to(process::id(), user + 1), Ok(false));
+        }
     }
 
     #[test]

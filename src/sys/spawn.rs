@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
 
 use super::child_memory::ChildMemory;
 use super::exec_failure;
@@ -25,6 +26,19 @@ use crate::model::{Pid, StartFailure};
 pub struct Spawner {
     /// The memory of an earlier child, for the next one.
     spare: Option<Box<ChildMemory>>,
+    sharing: Sharing,
+}
+
+/// The children that share keepalive's memory now, except those of [`SpawnOptions::reports_exec`] `false`.
+///
+/// Meanwhile keepalive is not dumpable, PR_SET_DUMPABLE(2const). So nobody can trace a child that has become another user
+/// already and read or write keepalive's memory through it. And before Linux 5.16 a child that dumps core takes all processes
+/// with it that share its memory.
+#[derive(Debug, Default)]
+struct Sharing {
+    children: usize,
+    /// What keepalive was before.
+    was_dumpable: bool,
 }
 
 /// Whether a child has executed its program.
@@ -47,6 +61,8 @@ pub struct PendingExec {
     pipe: Option<OwnedFd>,
     memory: NonNull<ChildMemory>,
     pid: Pid,
+    /// [`Sharing`] counts the child.
+    is_counted: bool,
     /// The child has reported a failure.
     has_failed: bool,
     /// The child does not use the memory any more.
@@ -57,7 +73,7 @@ impl Spawner {
     /// Makes a spawner without allocating memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { spare: None }
+        Self { spare: None, sharing: Sharing { children: 0, was_dumpable: false } }
     }
 
     /// Starts a process. All signals must be blocked ([`super::signals::block_all`]), so that none is lost or handled in
@@ -71,12 +87,19 @@ impl Spawner {
         let (pipe, write_end) = pipe.unzip();
         let mut memory = self.spare.take().unwrap_or_else(|| Box::new(ChildMemory::new()));
         memory.fill(options, write_end.as_ref().map_or(-1, AsRawFd::as_raw_fd));
+        if options.reports_exec {
+            self.sharing.begin();
+        }
         match clone(&mut memory, flags_for(options)) {
             Ok(pid) => {
                 let memory = NonNull::from(Box::leak(memory));
-                Ok((pid, PendingExec { pipe, memory, pid, has_failed: false, is_over: false }))
+                let is_counted = options.reports_exec;
+                Ok((pid, PendingExec { pipe, memory, pid, is_counted, has_failed: false, is_over: false }))
             }
             Err(errno) => {
+                if options.reports_exec {
+                    self.sharing.end();
+                }
                 self.spare = Some(memory);
                 Err(errno)
             }
@@ -88,6 +111,28 @@ impl Spawner {
         if pending.is_over {
             // SAFETY: `spawn` has leaked the box, and the child, its only user, does not use it any more.
             self.spare = Some(unsafe { Box::from_raw(pending.memory.as_ptr()) });
+            if pending.is_counted {
+                self.sharing.end();
+            }
+        }
+    }
+}
+
+impl Sharing {
+    /// A child is going to be created.
+    fn begin(&mut self) {
+        if self.children == 0 {
+            self.was_dumpable = prctl::get_dumpable() == Ok(true);
+            prctl::set_dumpable(false).ok();
+        }
+        self.children += 1;
+    }
+
+    /// A child does not share the memory any more.
+    fn end(&mut self) {
+        self.children = self.children.saturating_sub(1);
+        if self.children == 0 && self.was_dumpable {
+            prctl::set_dumpable(true).ok();
         }
     }
 }

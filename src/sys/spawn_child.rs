@@ -266,6 +266,8 @@ fn set_limit(limit: &Limit) -> Result<(), Errno> {
 }
 
 fn set_oom_score_adj(score: i16) -> Result<(), Errno> {
+    // The child has a copy of keepalive's memory. If that is not dumpable, root owns the file.
+    reading(libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 1, 0, 0, 0]).ok();
     let (path, flags) = (c"/proc/self/oom_score_adj".as_ptr() as c_long, libc::O_WRONLY | libc::O_CLOEXEC);
     let file = reading(libc::SYS_openat, [libc::AT_FDCWD.into(), path, flags.into()])?;
     let mut buffer = [0; 8];
@@ -298,7 +300,10 @@ fn become_user(credentials: &Credentials) -> Result<(), FailedStep> {
         other => other.map_err(at(step::GROUPS))?,
     };
     reading(libc::SYS_setgid, [gid]).map_err(at(step::GROUP))?;
+    // The change of user makes the memory as dumpable as fs.suid_dumpable says, proc_sys_fs(5): for the user's own processes
+    // it must not be.
     reading(libc::SYS_setuid, [uid]).map_err(at(step::USER))?;
+    reading(libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0, 0, 0, 0]).ok();
     Ok(())
 }
 

@@ -44,6 +44,25 @@ fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
     assert_eq!(trouble, [expect], "{}", container.describe());
 }
 
+/// `echo … > /proc/1/fd/1` is how cron jobs write to the log of a container. Without CAP_SYS_PTRACE it needs a PID 1 that is
+/// dumpable, proc(5), which changes when a process that shares its memory becomes another user.
+#[test]
+fn the_streams_of_pid_1_can_be_opened_after_a_service_has_become_another_user() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image(
+        "[services.web]\ncommand = \"/srv/steady\"\nuser = 1000\ngroup = 1000\nready = { exec = [\"/bin/sh\", \"-c\", \"sleep 1\"] }\n",
+    );
+    let container = image.run(&[], &[]);
+    container.wait_for_line("web.0 up");
+    let write = |text: &str| container.shell(&format!("echo {text} > /proc/1/fd/1"));
+    write("while the probe runs");
+    container.wait_for_line("while the probe runs");
+    wait_for(|| container.describe(), || container.logs().stderr.contains("web.0 starting → running").then_some(()));
+    write("after the start");
+    container.wait_for_line("after the start");
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}
+
 /// A process of root needs no capability to run as root.
 #[test]
 fn a_service_can_run_as_root_without_capabilities() {

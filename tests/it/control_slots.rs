@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use serde_json::Value;
 
 use crate::control::begin;
@@ -51,6 +52,32 @@ fn incomplete_requests_make_room_for_a_probe() {
         );
     }
     assert!(metric(&control, "keepalive_clients_dropped_total") >= 2 * 16);
+}
+
+// socket(7), SO_RCVBUF: the smallest one, so that the answer does not fit.
+#[test]
+fn clients_that_do_not_read_their_answers_make_room_for_a_probe() {
+    let port = ReservedPort::any();
+    let mut text = format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    for number in 0..3_000 {
+        text += &format!("[services.idle{number}]\ncommand = \"true\"\nautostart = false\n");
+    }
+    let set = Set::new(&text);
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let slow = || {
+        let stream = TcpStream::connect(port.loopback()).unwrap();
+        setsockopt(&stream, RcvBuf, &1).unwrap();
+        (&stream).write_all(b"GET /v1/status HTTP/1.1\r\n\r\n").unwrap();
+        stream
+    };
+    let over_http: Vec<TcpStream> = (0..40).map(|_| slow()).collect();
+    let at_socket: Vec<UnixStream> = (0..40).map(|_| control.ask("GET", "/v1/status")).collect();
+    for _ in 0..40 {
+        assert_eq!(http(&port, "GET", "/livez").status, 200);
+        assert_eq!(control.get("/livez").status, 200);
+    }
+    drop((over_http, at_socket));
 }
 
 /// 24 followers, and eight requests that the supervisor performs as long as the test runs.

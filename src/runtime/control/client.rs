@@ -42,8 +42,8 @@ pub(super) struct Client {
     /// The deadline of the current stage.
     pub(super) deadline: Option<Mono>,
     pub(super) interest: Interest,
-    /// When the client has last sent something, or has connected.
-    pub(super) last_input: Mono,
+    /// When the client has last sent or taken something, or has connected.
+    pub(super) last_progress: Mono,
     /// The client was rejected, and does not count towards the limit of clients.
     pub(super) is_rejected: bool,
     /// The status and reason of the rejection, until they have been sent.
@@ -111,7 +111,7 @@ impl Client {
             stage: Stage::Reading(PartialRequest::new()),
             deadline: Some(now + CLIENT_TIMEOUT),
             interest: Interest::Input,
-            last_input: now,
+            last_progress: now,
             is_rejected: false,
             refusal: None,
             is_head_request: false,
@@ -122,9 +122,12 @@ impl Client {
         }
     }
 
-    /// Whether it makes room for another client if there are too many: its request is not complete, or it only has to close.
+    /// Whether it makes room for another client if there are too many. One that the supervisor works for does not, nor one
+    /// that follows events, which have a limit of their own.
     pub(super) const fn can_make_room(&self) -> bool {
-        !self.is_rejected && matches!(self.stage, Stage::Reading(_) | Stage::Closing)
+        let is_replaceable =
+            matches!(self.stage, Stage::Reading(_) | Stage::Measuring(_) | Stage::Sending(_) | Stage::Closing);
+        is_replaceable && !self.is_rejected
     }
 
     /// Reads more of the request.
@@ -138,7 +141,7 @@ impl Client {
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Incomplete,
             Err(_) => return Incoming::Closed,
         };
-        self.last_input = now;
+        self.last_progress = now;
         match request.add(buffer.get(..length).unwrap_or_default()) {
             Progress::Incomplete => Incoming::Incomplete,
             Progress::AwaitsContinue => {
@@ -225,7 +228,7 @@ impl Client {
 
     /// Sends as much as possible, then prepares the next piece.
     pub(super) fn send(&mut self, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
-        match self.transmit() {
+        match self.transmit(snapshot.now) {
             Ok(Sent::All) => {
                 self.deadline = Some(snapshot.now + CLIENT_TIMEOUT);
                 self.after_sending(snapshot)
@@ -246,16 +249,19 @@ impl Client {
 
     /// Sends everything that can be sent without waiting.
     pub(super) fn flush(&mut self, snapshot: &StatusSnapshot<'_>) {
-        while self.transmit() == Ok(Sent::All)
+        while self.transmit(snapshot.now) == Ok(Sent::All)
             && self.after_sending(snapshot) == ConnectionFate::Keep
             && !self.out.is_empty()
         {}
     }
 
-    fn transmit(&mut self) -> Result<Sent, Errno> {
+    fn transmit(&mut self, now: Mono) -> Result<Sent, Errno> {
         while self.sent < self.out.len() {
             match socket::send(self.fd.as_fd(), self.out.get(self.sent..).unwrap_or_default()) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    self.last_progress = now;
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(Sent::Part),
                 Err(errno) => return Err(errno),

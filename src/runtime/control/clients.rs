@@ -3,8 +3,8 @@
 use super::client::{Client, Listener, Stage};
 use crate::model::Mono;
 
-/// The number of clients of each listener. When there are so many, the client whose incomplete request has been silent longest
-/// makes room for the next one.
+/// The number of clients of each listener. When there are so many, the client that has sent and taken nothing for the longest
+/// time makes room for the next one.
 pub(super) const MAX_CLIENTS: usize = 32;
 /// The number of clients of each listener that can follow events, so that others can connect.
 pub(super) const MAX_FOLLOWERS: usize = 24;
@@ -69,11 +69,11 @@ impl Clients {
         self.clients.iter().filter(|(_, client)| client.listener == listener && is_meant(client)).count()
     }
 
-    /// Takes out the client that has been silent longest, of those that can make room for another one.
-    pub(super) fn take_silent(&mut self, listener: Listener) -> Option<Client> {
+    /// Takes out the client that has made no progress for the longest time, of those that can make room for another one.
+    pub(super) fn take_slowest(&mut self, listener: Listener) -> Option<Client> {
         let candidates =
             self.clients.iter().filter(|(_, client)| client.listener == listener && client.can_make_room());
-        let silent = candidates.min_by_key(|(_, client)| client.last_input).map(|(number, _)| *number);
-        self.take(silent?)
+        let slowest = candidates.min_by_key(|(_, client)| client.last_progress).map(|(number, _)| *number);
+        self.take(slowest?)
     }
 }

@@ -217,13 +217,18 @@ impl Server {
         self.serve(number, context, sources)
     }
 
-    /// Disconnects the client that has been silent longest, of those that can make room. Returns whether there was one.
+    /// Disconnects the client that has made no progress for the longest time, of those that can make room. Returns whether
+    /// there was one.
     fn make_room(&mut self, listener: Listener, context: &mut Context<'_>, sources: Sources<'_>) -> bool {
-        let Some(mut client) = self.clients.take_silent(listener) else { return false };
+        let Some(mut client) = self.clients.take_slowest(listener) else { return false };
         context.poller.remove(client.fd.as_fd()).ok();
-        if matches!(client.stage, Stage::Reading(_)) {
-            reject(&mut client, 503, too_many_clients(), context);
-            client.refuse_at_once(&self.snapshot(context, sources));
+        match client.stage {
+            Stage::Reading(_) | Stage::Measuring(_) => {
+                reject(&mut client, 503, too_many_clients(), context);
+                client.refuse_at_once(&self.snapshot(context, sources));
+            }
+            Stage::Sending(_) => context.journal.on_client_dropped(),
+            Stage::Awaiting(..) | Stage::Following(_) | Stage::Closing | Stage::HandedOver => {}
         }
         true
     }

@@ -451,7 +451,6 @@ fn may_send(processes: &Processes, run: &Run, sender: Sender) -> bool {
     let Some(pid) = sender.pid else { return false };
     match processes.runs.membership(pid) {
         Membership::Run(of) => of == run.id,
-        // A process that has left the session, or has exited.
         Membership::Unknown => {
             let user = run.spec.definition.process.credentials.as_ref().map(|credentials| credentials.uid);
             sender.uid == user.unwrap_or_else(process::effective_user)

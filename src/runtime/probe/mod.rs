@@ -275,7 +275,7 @@ impl Probes {
         let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
         let spec = &active.spec;
         let run = |command: &[Template]| {
-            let pid = context.factory.spawn_helper(spec, command, context.logging)?;
+            let pid = context.factory.spawn_helper(spec, command, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
         let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);
@@ -324,7 +324,7 @@ impl Probes {
         // The processes that it has started.
         kill::signal_group(pid.led_group(), Signal::KILL).ok();
         let Ok(ended) = wait::reap(pid) else { return Some(Vec::new()) };
-        factory.on_helper_reaped(pid);
+        factory.on_helper_reaped(pid, poller);
         Some(self.on_helper_ended(run, ended.status, poller, now).into_iter().collect())
     }
 

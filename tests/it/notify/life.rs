@@ -1,7 +1,7 @@
 //! Reload by signal, main pid and access, and unwanted descriptors.
 
 use super::*;
-use crate::harness::{KEEPALIVE, Run, in_every_place};
+use crate::harness::{KEEPALIVE, Run, have_root, in_every_place};
 
 // socket(7), SO_LINGER: the last close of such a socket waits until the peer has read everything.
 #[test]
@@ -137,6 +137,76 @@ sd.wait()
         assert_eq!(notified(&control, "web.0")[0], "from the main process");
         assert!(finish(running).contains("rejected by NOTIFYACCESS of pid"));
     });
+}
+
+// daemon(7), SysV daemons; systemd.service(5), Type=forking with MAINPID=.
+#[test]
+fn a_daemon_that_has_forked_twice_can_become_the_main_process() {
+    let script = r#"import sd, os, sys, time
+above = os.getppid()
+there, here = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while os.getppid() != above:
+            time.sleep(0.01)
+        if sys.argv[1] == "itself":
+            sd.say(f"MAINPID={os.getpid()}\nREADY=1\nSTATUS=a daemon")
+            sd.barrier()
+        os.write(here, str(os.getpid()).encode())
+        sd.wait()
+    os._exit(0)
+os.wait()
+daemon = os.read(there, 10).decode()
+if sys.argv[1] == "its starter":
+    sd.say(f"MAINPID={daemon}\nREADY=1\nSTATUS=a daemon")
+    sd.barrier()
+sd.show("daemon", daemon)
+"#;
+    for sender in ["itself", "its starter"] {
+        for user in ["", "user = \"65534\"\n"] {
+            if !user.is_empty() && !have_root() {
+                continue;
+            }
+            let text = format!(
+                "[services.web]\ncommand = [\"python3\", \"DIR/web.py\", \"{sender}\"]\nready = \"notify\"\n{user}"
+            );
+            let set = set(&text, &[("web.py", script)]);
+            in_every_place(|place| {
+                let (running, control) = begin(&set, place);
+                let daemon = running.number("daemon");
+                control.wait_for("web.0", "running");
+                assert_eq!(pid_of(&control, "web.0").get(), daemon, "{sender} {user}");
+                assert_eq!(notified(&control, "web.0")[0], "a daemon");
+                let stderr = finish(running);
+                assert!(!stderr.contains("notify: "), "{sender} {user}: {stderr}");
+            });
+        }
+    }
+}
+
+/// A message can be read when its sender has been reaped already.
+#[test]
+fn a_message_of_a_process_that_has_been_reaped_is_accepted() {
+    let script = r#"import sd, os, signal
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+os.kill(os.getppid(), signal.SIGSTOP)
+if os.fork() == 0:
+    sd.say("READY=1\nSTATUS=of a short command")
+    os._exit(0)
+os.wait()
+os.kill(os.getppid(), signal.SIGCONT)
+sd.show("sent")
+while True:
+    signal.pause()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\n";
+    let set = set(text, &[("web.py", script)]);
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("sent");
+    control.wait_for("web.0", "running");
+    assert_eq!(notified(&control, "web.0")[0], "of a short command");
+    finish(running);
 }
 
 /// The number of memfds that a process has open.
