@@ -83,8 +83,8 @@ enum Identity {
     Reused,
 }
 
-/// A limit for the search through parents: pids can be reused meanwhile, which could make a loop.
-const MAX_TREE_DEPTH: usize = 64;
+/// A limit for the search through parents, which the sender of a message can make long.
+const MAX_TREE_DEPTH: usize = 8;
 
 impl Runs {
     /// Adds a run whose main process has been created. Returns a lingering run that has ended, because its pid was reused.
