@@ -286,9 +286,9 @@ pub struct Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KillMode {
-    /// The stop signal goes to the main process, SIGKILL to the leftover processes of its group and session.
+    /// The stop signal goes to the main process. When it has exited, the stop signal goes to its leftover processes.
     Mixed,
-    /// The stop signal goes to the whole process group; what it leaves has the rest of `stop_timeout`, then SIGKILL.
+    /// The stop signal goes to the whole process group at once.
     Group,
     /// Only the main process is signalled; leftover processes run until keepalive exits.
     Process,

@@ -1,19 +1,19 @@
-//! The exit of a process: its group is killed if `kill_mode` says so, it is reaped, its run ends or lingers.
+//! The exit of a process: it is reaped, its run ends or lingers.
 
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use super::foreground;
-use super::kills::kill_groups_of_dead;
 use super::processes::Processes;
 use super::rate_limited_log::{self, MessageKind};
 use super::runs::Membership;
-use crate::model::plan::Input;
+use crate::model::plan::{Input, KillMode};
 use crate::model::{ExitStatus, Pid, RunId, Signal};
-use crate::supervisor::{Event, Exit, GroupAtDeath, Leftovers};
+use crate::supervisor::{Event, Exit, Leftovers};
+use crate::sys::datagram::Sender;
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{ChildEvent, Poller, kill, pidfd};
+use crate::sys::{ChildEvent, Poller, kill, pidfd, process};
 
 /// The exit code of a main process that is not a child of keepalive: only its parent knows the real one.
 const UNKNOWN_EXIT: ExitStatus = ExitStatus::Code(u8::MAX);
@@ -38,12 +38,7 @@ impl Processes {
 
     fn reap_and_conclude(&mut self, run: RunId, poller: &Poller) -> Option<Event> {
         self.reap_adopted(run);
-        let dead = self.runs.get(run)?;
-        match GroupAtDeath::of(dead.spec.definition.stop.kill_mode) {
-            GroupAtDeath::Killed => kill_groups_of_dead(dead),
-            GroupAtDeath::Stopped | GroupAtDeath::LeftAlone => {}
-        }
-        let ended = wait::reap(dead.pid).ok()?;
+        let ended = wait::reap(self.runs.get(run)?.pid).ok()?;
         self.on_reaped(run, ended.pid, poller);
         if let Some(run) = self.runs.get_mut(run) {
             run.on_main_reaped();
@@ -55,7 +50,10 @@ impl Processes {
     pub(super) fn reap_other(&mut self, pid: Pid, poller: &Poller) -> Reaped {
         let former = self.runs.of_pid(pid).map(|run| run.id);
         let reaped = wait::reap(pid);
-        let Some(run) = former else { return Reaped::Orphan };
+        let Some(run) = former else {
+            self.strays.wanted_by(self.runs.on_stray_reaped(pid));
+            return Reaped::Orphan;
+        };
         let Ok(ended) = reaped else { return Reaped::Former(None) };
         self.on_reaped(run, pid, poller);
         self.runs.on_superseded_reaped(run, pid, ended.status);
@@ -78,7 +76,7 @@ impl Processes {
         }
     }
 
-    /// The main process has exited and has been reaped.
+    /// The main process has exited and has been reaped. Returns the event if it need not be held back.
     fn conclude(&mut self, run: RunId, status: ExitStatus, poller: &Poller) -> Option<Event> {
         let of = self.runs.get_mut(run)?;
         of.unwatch(poller);
@@ -87,19 +85,15 @@ impl Processes {
         if definition.process.input == Input::Terminal {
             foreground::on_ended(of.pid);
         }
-        let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
-            GroupAtDeath::LeftAlone => {
-                self.runs.remove(run);
-                Leftovers::None
-            }
-            GroupAtDeath::Killed | GroupAtDeath::Stopped => match self.runs.linger_or_remove(run, &self.liveness) {
-                true => Leftovers::Some,
-                false => Leftovers::None,
-            },
-        };
         let is_killed_by_others = status == ExitStatus::Signal(Signal::KILL) && !is_killed;
         let exit = Exit { status, oom_killed: is_killed_by_others && self.oom.attribute(self.now) };
-        Some(Event::Exited { run, exit, leftovers })
+        if definition.stop.kill_mode == KillMode::Process || self.sweeping == Some(Signal::KILL) {
+            self.runs.remove(run);
+            return Some(Event::Exited { run, exit, leftovers: Leftovers::None });
+        }
+        self.runs.linger(run);
+        self.hold_back(run, exit);
+        None
     }
 
     /// The terminal has stopped a child. Returns whether keepalive was suspended with it and continued.
@@ -116,7 +110,7 @@ impl Processes {
         &mut self,
         run: RunId,
         pid: Pid,
-        sender: Option<Pid>,
+        sender: Option<Sender>,
         poller: &Poller,
     ) -> Option<Vec<Event>> {
         // EINVAL, or ENOENT in later kernels: the id is that of a thread.
@@ -129,14 +123,13 @@ impl Processes {
         let belongs = match self.runs.membership(pid) {
             Membership::Run(owner) => owner == run,
             Membership::None => false,
-            // The sender may send for the run. Its service may signal the process anyway if it has no user of its own, or if
-            // the process has the same.
+            // The sender may send for the run.
             Membership::Unknown => {
-                let user = self.runs.get(run)?.spec.definition.process.credentials.as_ref().map(|of| of.uid);
-                sender == Some(pid) || user.is_none_or(|user| pidfd::belongs_to(pid, user) == Ok(true))
+                sender.is_some_and(|sender| sender.pid == Some(pid) || is_orphan_within_reach(pid, sender.uid))
             }
         };
         let is_taken = self.runs.of_pid(pid).is_some_and(|other| other.id != run);
+        let sender = sender.and_then(|sender| sender.pid);
         let is_allowed = is_alive && belongs && !is_taken && self.has_executed(run, sender, poller);
         is_allowed.then(|| self.replace_main(run, pid, pidfd.ok(), poller))
     }
@@ -184,4 +177,12 @@ impl Processes {
             }
         }
     }
+}
+
+/// Whether a process is an orphan that `user` may signal: a child of keepalive, but no helper, which has its session.
+fn is_orphan_within_reach(pid: Pid, user: u32) -> bool {
+    let is_child = matches!(wait::peek_at(pid, WaitOptions::ExitsOnly), Ok(child) if child != ChildEvent::NoChildren);
+    let [session, _] = pidfd::session_and_group_of(pid);
+    let [own_session, _] = pidfd::session_and_group_of(process::id());
+    is_child && session != own_session && (user == 0 || pidfd::belongs_to(pid, user) == Ok(true))
 }

@@ -172,7 +172,8 @@ impl Runtime {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        let has_questions = self.processes.has_orders() || self.resources.sockets.has_in_use();
+        let has_questions =
+            self.processes.has_orders() || self.processes.has_unsettled_exits() || self.resources.sockets.has_in_use();
         if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
@@ -216,6 +217,7 @@ impl Runtime {
         let (server, poller) = (&mut self.server, &self.inputs.poller);
         let Helpers { config_loader, close_queue, inspector } = &mut self.helpers;
         let mut context = Context { now: self.turn.now, clock: self.turn.clock, plan, poller, journal, supervisor };
+        let mut exits = Vec::new();
         let events = match part {
             Part::Processes => processes.turn(&mut context, ()),
             Part::Notify => notify.turn(&mut context, (processes, &mut resources.fds)),
@@ -229,12 +231,16 @@ impl Runtime {
             Part::Inspector => {
                 let needs = Needs { processes, sockets: &mut resources.sockets, server };
                 let events = inspector.turn(&mut context, needs);
+                for (question, answer) in inspector.take_strays() {
+                    exits.extend(processes.on_answer(&question, answer.as_deref()));
+                }
                 if let Some(answer) = inspector.take_usage() {
                     server.on_measured(answer.as_deref(), &context, Sources { logging, notify, channels });
                 }
                 events
             }
         };
+        self.dispatch_exits(exits);
         self.dispatch_all(events);
     }
 
@@ -256,21 +262,32 @@ impl Runtime {
             self.on_child_event(child);
         }
         if !self.processes.is_scan_due(self.turn.now) {
-            return;
+            return self.settle_exits();
         }
         for _ in 0..MAX_DEATHS_PER_TURN {
             let event = self.processes.peek(self.turn.now);
             self.on_child_event(event);
             if matches!(event, ChildEvent::Nothing | ChildEvent::NoChildren) {
+                self.settle_exits();
                 return self.end_scan(event);
             }
         }
+        self.settle_exits();
     }
 
-    /// The processes of keepalive that are no children of the usual kind.
-    fn helper_pids(&self) -> Vec<Pid> {
-        let helpers = self.resources.fds.holders().chain(self.helpers.inspector.pids());
-        self.logging.pid().into_iter().chain(helpers).collect()
+    /// Reports exits, or lets an inspector look for strays first.
+    fn settle_exits(&mut self) {
+        let Self { processes, logging, resources, helpers, .. } = self;
+        let events = processes.settle_exits(|| helpers.pids(logging, resources));
+        self.dispatch_exits(events);
+    }
+
+    fn dispatch_exits(&mut self, exits: Vec<Event>) {
+        for exited in exits {
+            let Event::Exited { run, .. } = exited else { continue };
+            let events = self.notify.hold_back(run, vec![exited], self.turn.now);
+            self.dispatch_all(events);
+        }
     }
 
     /// No further child has exited, or there are no children.
@@ -280,7 +297,7 @@ impl Runtime {
         if last == ChildEvent::NoChildren {
             self.dispatch(Event::NoChildren);
         } else {
-            let helpers = self.helper_pids();
+            let helpers = self.helpers.pids(&self.logging, &self.resources);
             self.processes.sweep_again(&helpers);
         }
     }
@@ -313,10 +330,7 @@ impl Runtime {
             self.dispatch_all(events);
         }
         let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
-            Some(run) => {
-                let events = self.processes.reap_main(run, &self.inputs.poller);
-                self.notify.hold_back(run, events, self.turn.now)
-            }
+            Some(run) => self.processes.reap_main(run, &self.inputs.poller),
             None => self.reap_other(pid),
         };
         self.dispatch_all(events);
@@ -472,7 +486,7 @@ impl Runtime {
         if signal == Signal::KILL && sys::process::is_init() {
             self.logging.on_kill_all();
         }
-        let helpers = self.helper_pids();
+        let helpers = self.helpers.pids(&self.logging, &self.resources);
         if !self.processes.signal_all(signal, &helpers) {
             self.send_event(Event::NoChildren);
         }

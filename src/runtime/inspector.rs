@@ -13,6 +13,7 @@ use super::control::Server;
 use super::order::Order;
 use super::processes::Processes;
 use super::sockets::Sockets;
+use super::strays::Question;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::plan::Address;
@@ -40,6 +41,7 @@ pub(super) struct Inspector {
     ended: Vec<Pid>,
     ready: Vec<u64>,
     usage: Option<Option<Vec<u8>>>,
+    strays: Vec<(Question, Option<Vec<u8>>)>,
     /// What the next inspector for [`Topic::Signals`] does.
     orders: Vec<Order>,
 }
@@ -61,6 +63,8 @@ pub(super) enum Topic {
     Usage,
     /// Processes that are to be signalled.
     Signals,
+    /// Processes that have left the sessions of their runs.
+    Strays(Question),
     /// The process that has an address.
     PortOwner(String),
 }
@@ -115,6 +119,10 @@ impl Inspector {
         for address in needs.sockets.take_in_use() {
             self.ask_for_port_owner(&address, now, poller);
         }
+        if let Some(question) = needs.processes.strays.take_question() {
+            let own = process::id();
+            self.ask(Topic::Strays(question.clone()), now, poller, || question.answer(own));
+        }
         self.orders.append(&mut needs.processes.orders);
         if !self.orders.is_empty() && !self.is_signalling() {
             let orders = std::mem::take(&mut self.orders);
@@ -129,6 +137,11 @@ impl Inspector {
     /// The usage, if it has been measured; `None` in it: there is no answer.
     pub(super) fn take_usage(&mut self) -> Option<Option<Vec<u8>>> {
         self.usage.take()
+    }
+
+    /// Answers about strays; `None`: there is none.
+    pub(super) fn take_strays(&mut self) -> Vec<(Question, Option<Vec<u8>>)> {
+        std::mem::take(&mut self.strays)
     }
 
     fn is_signalling(&self) -> bool {
@@ -158,7 +171,8 @@ impl Inspector {
             Ok(running) => self.running.push(running),
             Err(errno) => {
                 log::debug!("cannot start an inspector: {}", crate::model::errno::words(errno));
-                self.answer(&topic, None);
+                // Without an answer, strays would not be looked for during a pause: but nothing hangs.
+                self.answer(&topic, matches!(topic, Topic::Strays(_)).then(Vec::new));
             }
         }
     }
@@ -222,6 +236,7 @@ impl Inspector {
         match topic {
             Topic::Usage => self.usage = Some(answer),
             Topic::Signals => {}
+            Topic::Strays(question) => self.strays.push((question.clone(), answer)),
             Topic::PortOwner(address) => {
                 let owner = answer.unwrap_or_default();
                 log_port_owner(address, str::from_utf8(&owner).ok().and_then(|owner| owner.split_once(' ')));

@@ -23,7 +23,10 @@ impl Processes {
         let Some(run) = run else { return };
         let result = match scope {
             Scope::Main => kill::signal_process(run.pid, signal),
-            Scope::Group => signal_groups(run, signal),
+            Scope::Group => {
+                self.orders.push(Order::Below { root: run.pid, signal });
+                signal_groups(run, signal)
+            }
             Scope::Leftovers => match signal_leftovers(run, signal, &self.liveness, &mut self.orders) {
                 Some(result) => result,
                 None => {
@@ -82,14 +85,6 @@ impl Processes {
     }
 }
 
-/// Kills the process groups of a run whose main process has exited and has not been reaped.
-pub(super) fn kill_groups_of_dead(run: &Run) {
-    kill::signal_group(run.pid.led_group(), Signal::KILL).ok();
-    for before in run.superseded() {
-        kill::signal_group(before.led_group(), Signal::KILL).ok();
-    }
-}
-
 /// Signals the process groups of the main process and of former ones.
 fn signal_groups(run: &Run, signal: Signal) -> Result<(), Errno> {
     let result = kill::signal_group(run.pid.led_group(), signal);
@@ -111,8 +106,23 @@ fn signal_leftovers(
     liveness: &PidLiveness,
     orders: &mut Vec<Order>,
 ) -> Option<Result<(), Errno>> {
-    let results = run.leaders().filter_map(|leader| signal_left_by(leader, signal, liveness, orders));
-    results.reduce(Result::and)
+    let mut results = Vec::new();
+    for leader in run.leaders() {
+        results.extend(signal_left_by(leader, signal, liveness, orders));
+    }
+    for stray in run.strays() {
+        results.push(signal_stray(stray, signal));
+        orders.push(Order::Below { root: stray, signal });
+    }
+    results.into_iter().reduce(Result::and)
+}
+
+/// Signals a stray, which has not been reaped, with its group if it leads one.
+fn signal_stray(stray: Pid, signal: Signal) -> Result<(), Errno> {
+    match kill::signal_group(stray.led_group(), signal) {
+        Err(Errno::ESRCH) => kill::signal_process(stray, signal),
+        other => other,
+    }
 }
 
 /// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are

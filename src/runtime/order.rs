@@ -14,6 +14,8 @@ pub(super) enum Order {
     /// SIGKILL for the tracer of a process that has been killed, if the tracer is a descendant of keepalive: until it has
     /// waited for the process, nobody else can. ptrace(2)
     Tracer { killed: Pid },
+    /// For the descendants of a process that are outside of its process group.
+    Below { root: Pid, signal: Signal },
     /// For all descendants of keepalive but `spared`.
     Descendants { signal: Signal, spared: Vec<Pid> },
 }
@@ -39,6 +41,15 @@ impl Order {
                     }
                     // A tracer that is traced itself may be held up, too.
                     traced = tracer;
+                }
+            }
+            Self::Below { root, signal } => {
+                for pid in procfs::descendants(*root) {
+                    let is_below = |pid| {
+                        let is_outside = procfs::stat(pid).is_some_and(|stat| stat.pgrp != root.get());
+                        is_outside && procfs::is_descendant(pid, *root)
+                    };
+                    kill::signal_exactly(pid, *signal, is_below).ok();
                 }
             }
             Self::Descendants { signal, spared } => {

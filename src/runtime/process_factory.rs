@@ -9,9 +9,10 @@ use super::inherited_fds::InheritedFds;
 use super::logging::Logging;
 use super::null_device::NullDevice;
 use super::runs::RunSpec;
+use super::strays::RunMarker;
 use super::token::Token;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
-use crate::model::{Pid, Signal, Template};
+use crate::model::{Pid, RunId, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
     self, ChildSignals, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner, StoredDescriptors,
@@ -25,6 +26,7 @@ pub(super) struct ProcessFactory {
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
     spawner: Spawner,
+    run_marker: RunMarker,
     /// The helper processes that have not executed their command yet, as far as is known.
     helpers: Vec<PendingExec>,
     buffers: Buffers,
@@ -68,6 +70,7 @@ impl ProcessFactory {
             null: NullDevice::open()?,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
+            run_marker: RunMarker::new(),
             helpers: Vec::new(),
             buffers: Buffers {
                 argv: StringList::new(),
@@ -85,6 +88,7 @@ impl ProcessFactory {
     /// As [`Spawner::spawn`].
     pub(super) fn spawn(
         &mut self,
+        run: RunId,
         spec: &RunSpec,
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
@@ -94,7 +98,7 @@ impl ProcessFactory {
         let layout = inherited_fds.layout(service);
         self.buffers.env.clear();
         inherited_fds.describe(&layout, service, &mut self.buffers.env);
-        self.fill(spec, &process.command, logging);
+        self.fill(run, spec, &process.command, logging);
         let state = &mut self.buffers.state;
         state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
@@ -134,13 +138,14 @@ impl ProcessFactory {
     /// As [`Spawner::spawn`].
     pub(super) fn spawn_helper(
         &mut self,
+        run: RunId,
         spec: &RunSpec,
         command: &[Template],
         logging: &Logging,
         poller: &Poller,
     ) -> Result<Pid, Errno> {
         self.buffers.env.clear();
-        self.fill(spec, command, logging);
+        self.fill(run, spec, command, logging);
         let setup = SpawnOptions {
             death_signal: (!self.is_init).then_some(Signal::KILL),
             ..self.buffers.options(&spec.definition.process, &self.null)
@@ -174,16 +179,21 @@ impl ProcessFactory {
         }
     }
 
+    /// What `KEEPALIVE_RUN` begins with.
+    pub(super) const fn run_marker(&self) -> RunMarker {
+        self.run_marker
+    }
+
     /// As [`Spawner::reclaim`].
     pub(super) fn reclaim(&mut self, pending: PendingExec) {
         self.spawner.reclaim(pending);
     }
 
     /// Fills the buffers. `env` may have variables already.
-    fn fill(&mut self, spec: &RunSpec, command: &[Template], logging: &Logging) {
+    fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let RunSpec { instance, restarts, definition } = spec;
         let (number, process) = (instance.number, &definition.process);
-        self.fill_env(definition, number, *restarts);
+        self.fill_env(run, definition, number, *restarts);
         let Buffers { argv, cwd, limits, .. } = &mut self.buffers;
         argv.clear();
         for word in command {
@@ -199,10 +209,11 @@ impl ProcessFactory {
     }
 
     /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
-    fn fill_env(&mut self, service: &Service, number: u32, restarts: u32) {
+    fn fill_env(&mut self, run: RunId, service: &Service, number: u32, restarts: u32) {
         use std::io::Write;
         let env = &mut self.buffers.env;
         let given = env.len();
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RUN={}", self.run_marker.value(run))));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));

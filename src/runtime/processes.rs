@@ -10,6 +10,7 @@ use super::order::Order;
 use super::process_factory::ProcessFactory;
 use super::reap_scheduler::ReapScheduler;
 use super::runs::{RunSpec, Runs};
+use super::strays::Strays;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
@@ -31,6 +32,7 @@ pub(super) struct Processes {
     pub(super) sweeping: Option<Signal>,
     /// Signals that an inspector sends.
     pub(super) orders: Vec<Order>,
+    pub(super) strays: Strays,
     /// The tokens that are ready in this turn.
     ready: Vec<Token>,
 }
@@ -80,6 +82,7 @@ impl Processes {
             wait_options,
             sweeping: None,
             orders: Vec::new(),
+            strays: Strays::default(),
             ready: Vec::new(),
         })
     }
@@ -180,6 +183,11 @@ impl Processes {
     /// Whether an inspector is to send signals.
     pub(super) const fn has_orders(&self) -> bool {
         !self.orders.is_empty()
+    }
+
+    /// Whether an inspector is to look for strays, or it is not known yet whether that is necessary.
+    pub(super) const fn has_unsettled_exits(&self) -> bool {
+        self.strays.is_unsettled()
     }
 
     /// Removes the runs whose leftover processes are gone.

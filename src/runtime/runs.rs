@@ -33,7 +33,7 @@ pub(super) struct RunSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership {
     Run(RunId),
-    /// It belongs to no run.
+    /// It belongs to no run, or is too far below a main process.
     None,
     /// It has left the session of its run, and its parents have exited, or it has exited itself, or the kernel does not tell.
     Unknown,
@@ -52,6 +52,10 @@ pub(super) struct Run {
     is_lingering: bool,
     /// Former main processes, while their groups or sessions are in use.
     superseded: Vec<Superseded>,
+    /// Children of keepalive that the run has left outside of its sessions and groups.
+    strays: Vec<Pid>,
+    /// It is not known yet whether there are strays.
+    is_searched: bool,
     /// The exit status of a later main process, after a former one has become the main process again; see
     /// [`Superseded::may_be_adopted`].
     status: Option<ExitStatus>,
@@ -84,7 +88,7 @@ enum Identity {
 }
 
 /// A limit for the search through parents, which the sender of a message can make long.
-const MAX_TREE_DEPTH: usize = 8;
+const MAX_TREE_DEPTH: usize = 16;
 
 impl Runs {
     /// Adds a run whose main process has been created. Returns a lingering run that has ended, because its pid was reused.
@@ -102,6 +106,8 @@ impl Runs {
             is_killed: false,
             is_lingering: false,
             superseded: Vec::new(),
+            strays: Vec::new(),
+            is_searched: false,
             status: None,
             exec: None,
         };
@@ -188,7 +194,7 @@ impl Runs {
                 Err(_) => return Membership::Unknown,
             };
         }
-        Membership::Unknown
+        Membership::None
     }
 
     /// A run, living or lingering.
@@ -196,18 +202,39 @@ impl Runs {
         self.runs.get(&run)
     }
 
-    /// The main process has been reaped. If there are leftover processes, the run lingers; if not, it is removed. Returns
-    /// whether it lingers.
-    pub(super) fn linger_or_remove(&mut self, run: RunId, liveness: &PidLiveness) -> bool {
+    /// The main process has been reaped: the run lingers while there are leftover processes, or may be strays.
+    pub(super) fn linger(&mut self, run: RunId) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            (run.is_lingering, run.is_searched) = (true, true);
+        }
+    }
+
+    /// It is known now which strays a lingering run has.
+    pub(super) fn set_strays(&mut self, run: RunId, strays: Vec<Pid>) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            (run.strays, run.is_searched) = (strays, false);
+        }
+    }
+
+    /// A child that was no main process has been reaped. Returns its run if it was the last known stray: it may have had
+    /// children.
+    pub(super) fn on_stray_reaped(&mut self, pid: Pid) -> Option<RunId> {
+        let run = self.runs.values_mut().find(|run| run.strays.contains(&pid))?;
+        run.strays.retain(|stray| *stray != pid);
+        run.is_searched = run.strays.is_empty();
+        run.is_searched.then_some(run.id)
+    }
+
+    /// Removes a lingering run if it has no leftover processes. Returns whether it is gone.
+    pub(super) fn remove_if_ended(&mut self, run: RunId, liveness: &PidLiveness) -> bool {
         let is_in_use = self.runs.get_mut(&run).is_some_and(|run| {
-            run.is_lingering = true;
             run.prune(liveness, &mut self.by_pid);
             run.is_in_use(liveness)
         });
         if !is_in_use {
             self.remove(run);
         }
-        is_in_use
+        !is_in_use
     }
 
     /// Removes the lingering runs that have no leftover processes any more, and returns them.
@@ -273,6 +300,11 @@ impl Run {
     pub(super) fn leaders(&self) -> impl Iterator<Item = Pid> + '_ {
         let main = Some(self.pid).filter(|_| !self.is_main_pid_reused());
         self.superseded().chain(main)
+    }
+
+    /// Children of keepalive that the run has left outside of its sessions and groups.
+    pub(super) fn strays(&self) -> impl Iterator<Item = Pid> {
+        self.strays.iter().copied()
     }
 
     /// Former main processes that may have become children of keepalive after their exit.
@@ -342,7 +374,10 @@ impl Run {
 
     /// Whether there are leftover processes. Call [`Self::prune`] first.
     fn is_in_use(&self, liveness: &PidLiveness) -> bool {
-        !self.superseded.is_empty() || (liveness.is_in_use(self.pid) && !self.is_main_pid_reused())
+        self.is_searched
+            || !self.strays.is_empty()
+            || !self.superseded.is_empty()
+            || (liveness.is_in_use(self.pid) && !self.is_main_pid_reused())
     }
 }
 

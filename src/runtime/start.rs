@@ -87,7 +87,7 @@ impl Start<'_> {
             notify,
             ..pipes.inherited_fds()
         };
-        let made = self.processes.factory.spawn(spec, &inherited_fds, self.logging);
+        let made = self.processes.factory.spawn(run, spec, &inherited_fds, self.logging);
         match made {
             Ok((pid, pending)) => Ok(Spawned { pid, pending, pipes }),
             Err(errno) => {

@@ -10,6 +10,9 @@ use crate::supervisor::{
     RunResult, StateName,
 };
 
+const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
+                           `--foreground`, `--nodaemon` or `daemon off`";
+
 /// What is logged when a configuration could not be loaded; the reason follows.
 pub(super) const CONFIG_UNCHANGED: &str = "reload failed, keeping the current configuration";
 
@@ -70,9 +73,10 @@ impl Display for Line<'_> {
                 let name = Name(plan, *instance);
                 write!(formatter, "{name} did not stop within {}, sending SIGKILL (pid {pid})", Span(*after))
             }
-            JournalEvent::LeftoverProcessesFound { instance, pid } => {
+            JournalEvent::LeftoverProcessesFound { instance, pid, is_daemon } => {
                 let name = Name(plan, *instance);
-                write!(formatter, "{name} left processes behind, stopping them (pid {pid} has exited)")
+                let hint = if *is_daemon { DAEMON_HINT } else { "" };
+                write!(formatter, "{name} left processes behind, stopping them (pid {pid} has exited){hint}")
             }
             JournalEvent::Unkillable { instance, pid } => {
                 let name = Name(plan, *instance);

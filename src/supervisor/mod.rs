@@ -21,7 +21,6 @@
 mod configure;
 mod core;
 mod event;
-mod group_at_death;
 mod instance;
 mod notify;
 mod operator;
@@ -48,7 +47,6 @@ mod view;
 
 pub use core::Supervisor;
 pub use event::{Action, Event, Leftovers, ReadySource, Scope, Step};
-pub use group_at_death::GroupAtDeath;
 pub use operator::{Refusal, Request, RequestId, Target, Verb};
 pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason};
 pub use rollout::{ReloadFailure, RolloutError};

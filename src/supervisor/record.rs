@@ -41,11 +41,13 @@ pub enum JournalEvent {
         /// `stop_timeout`.
         after: Duration,
     },
-    /// A main process has left processes behind in its group or session. They are stopped before the next run.
+    /// A main process has left processes behind. They are stopped before the next run.
     LeftoverProcessesFound {
         instance: InstanceId,
         /// The main process that has exited.
         pid: Pid,
+        /// It has succeeded at once, as a program that puts itself into the background, daemon(7).
+        is_daemon: bool,
     },
     /// A process, or its leftover processes, are still there after SIGKILL.
     Unkillable {

@@ -26,6 +26,13 @@ pub struct RunResult {
     pub fault: Option<Fault>,
 }
 
+impl RunResult {
+    /// Whether it looks like the end of a program that puts itself into the background, if it has left processes behind.
+    pub(super) fn is_of_daemon(self) -> bool {
+        self.exit.status == ExitStatus::Code(0) && self.uptime < Duration::from_secs(1)
+    }
+}
+
 /// Why keepalive stops a process that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::core::Supervisor;
 use super::event::{Action, Leftovers, Scope};
-use super::group_at_death::GroupAtDeath;
 use super::phase::Phase;
 use super::record::{JournalEvent, Reason};
-use super::run_result::{Fault, RestartDecision};
+use super::run_result::{Fault, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
 use crate::model::{InstanceId, RunId, Signal};
@@ -20,6 +19,9 @@ const KILL_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_KILL_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of SIGKILLs after which a main process is reported as unkillable.
 const KILLS_BEFORE_REPORT: u32 = 4;
+/// The time that the leftover processes of a main process that was not being stopped have for the stop signal, at most
+/// `stop_timeout`.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The number of SIGKILLs after which leftover processes are ignored: they must not delay the next run for ever.
 const MAX_KILLS_OF_LEFTOVERS: u32 = 5;
 
@@ -170,31 +172,26 @@ impl Supervisor {
     pub(super) fn end_run(&mut self, ended: ExitedProcess, next: AfterRun, reason: Reason) {
         let ExitedProcess { id, process, leftovers, stopping } = ended;
         let stop = self.stop_settings(id);
-        if leftovers == Leftovers::None
-            || GroupAtDeath::of(stop.kill_mode) == GroupAtDeath::LeftAlone
-            || self.is_forced()
-        {
+        if leftovers == Leftovers::None || stop.kill_mode == KillMode::Process || self.is_forced() {
             return self.conclude(id, next, reason);
         }
-        self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid });
+        let is_daemon = stopping.is_none() && self.services[id].last_run.is_some_and(RunResult::is_of_daemon);
+        self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid, is_daemon });
         // During `stop_delay` no signal has been sent.
         let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);
-        let (stage, until) = match (stop.kill_mode, stopping) {
-            (KillMode::Group, Some((StopStage::SignalSent, until))) => (StopStage::SignalSent, until),
-            (KillMode::Group, None) => (StopStage::SignalSent, self.now + stop.timeout),
-            (KillMode::Group | KillMode::Mixed | KillMode::Process, _) => {
-                (StopStage::Killed(1), self.now + KILL_INTERVAL)
-            }
+        let (stage, until) = match stopping {
+            Some((StopStage::Killed(_), _)) => (StopStage::Killed(1), self.now + KILL_INTERVAL),
+            Some((_, until)) => (StopStage::SignalSent, until),
+            None => (StopStage::SignalSent, self.now + stop.timeout.min(LEFTOVERS_TIMEOUT)),
         };
         self.enter(id, State::CleaningUp(CleaningUp { process, stage, until, next }), reason);
-        match (stage, stopping) {
-            (StopStage::Killed(_), _) => self.signal_leftovers(process.run, Signal::KILL),
-            (StopStage::SignalSent, None) => {
-                self.signal_leftovers(process.run, stop.signal);
-                self.signal_leftovers(process.run, Signal::CONT);
-            }
-            // The leftover processes were sent the stop signal together with the main process.
-            (StopStage::Delayed | StopStage::SignalSent, Some(_)) | (StopStage::Delayed, None) => {}
+        if let StopStage::Killed(_) = stage {
+            return self.signal_leftovers(process.run, Signal::KILL);
+        }
+        // With `group`, those that were in the group have been sent it together with the main process.
+        if stop.kill_mode == KillMode::Mixed || stopping.is_none() {
+            self.signal_leftovers(process.run, stop.signal);
+            self.signal_leftovers(process.run, Signal::CONT);
         }
     }
 

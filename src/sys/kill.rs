@@ -27,9 +27,10 @@ pub fn exists(pid: Pid) -> bool {
 /// Signals every process of a process group.
 ///
 /// # Errors
-/// ESRCH: the group has no members. EPERM: none of them may be signalled.
+/// ESRCH: the group has no members, or is that of the first process: kill(2) would take its number for all processes. EPERM:
+/// none of them may be signalled.
 pub fn signal_group(group: Pgid, signal: Signal) -> Result<(), Errno> {
-    kill(-group.get(), signal)
+    if group.get() == 1 { Err(Errno::ESRCH) } else { kill(-group.get(), signal) }
 }
 
 /// Signals every process in the PID namespace except keepalive itself. Only permitted for PID 1: elsewhere it would also

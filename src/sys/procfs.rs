@@ -9,12 +9,15 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
-use nix::sys::stat::Mode;
-use nix::unistd;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{self, Gid, Uid};
 
 use super::process;
 use crate::model::Pid;
+
+/// More than 8000 children.
+const CHILDREN_BYTES: usize = 64 << 10;
 
 /// The fields of /proc/PID/stat, proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +120,28 @@ fn stat_at(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>) -> Option<S
 }
 
 fn read_at<'a>(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    let mut room = [0; 32];
+    let length = unistd::read(open_at(directory, path)?, buffer).ok()?;
+    buffer.get(..length)
+}
+
+/// Reads until the end of the file or of the buffer.
+fn read_all_at<'a>(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = open_at(directory, path)?;
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match unistd::read(&file, rest).ok()? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    buffer.get(..length)
+}
+
+fn open_at(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>) -> Option<OwnedFd> {
+    let mut room = [0; 48];
     (&mut room[..]).write_fmt(path).ok()?;
     let path = CStr::from_bytes_until_nul(&room).ok()?;
-    let file = openat(directory, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    let length = unistd::read(file, buffer).ok()?;
-    buffer.get(..length)
+    openat(directory, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
 }
 
 /// The process that a pidfd refers to, pidfd_open(2). `None`: the descriptor is not a pidfd, the process has been reaped or
@@ -137,6 +156,36 @@ pub fn pid_of_pidfd(pidfd: impl AsFd) -> Option<Pid> {
     let text = read_at(AT_FDCWD, format_args!("/proc/self/fdinfo/{descriptor}\0"), &mut buffer)?;
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
     Pid::new(number(line.trim_ascii())?)
+}
+
+/// The children of a process, dead ones included; `None` if they cannot be read, or there are some thousands.
+/// proc_tid_children(5)
+///
+/// For a process that keeps none of its threads but the first.
+#[must_use]
+pub fn children(pid: Pid) -> Option<Vec<Pid>> {
+    if !is_own() {
+        return None;
+    }
+    let mut text = vec![0; CHILDREN_BYTES];
+    let text = read_all_at(AT_FDCWD, format_args!("/proc/{pid}/task/{pid}/children\0"), &mut text)?;
+    if text.len() == CHILDREN_BYTES {
+        return None;
+    }
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(|word| Pid::new(number(word)?)).collect()
+}
+
+/// The beginning of the environment that a process was started with, as much as fits: `NAME=value` each, with a NUL after it.
+/// proc_pid_environ(5)
+///
+/// Root without CAP_SYS_PTRACE may read it only as the user of the process: the calling process becomes that user for file
+/// systems, setfsuid(2), and stays it.
+#[must_use]
+pub fn environment(pid: Pid, buffer: &mut [u8]) -> Option<&[u8]> {
+    let file = fstatat(AT_FDCWD, format!("/proc/{pid}/environ").as_str(), AtFlags::empty()).ok()?;
+    let _ = unistd::setfsgid(Gid::from_raw(file.st_gid));
+    let _ = unistd::setfsuid(Uid::from_raw(file.st_uid));
+    read_all_at(AT_FDCWD, format_args!("/proc/{pid}/environ\0"), buffer)
 }
 
 /// The process that traces `pid`, ptrace(2). proc_pid_status(5), `TracerPid`

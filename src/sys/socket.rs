@@ -2,7 +2,7 @@
 //!
 //! All sockets are close-on-exec. All are non-blocking and no function waits, except [`connect_with_timeout`].
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, recv, setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, accept4, bind, connect,
+    getpeername, getsockopt, listen, recv, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::TimeVal;
@@ -99,6 +99,14 @@ pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
 #[must_use]
 pub fn peer_uid(connection: impl AsFd) -> Option<u32> {
     getsockopt(&connection.as_fd(), sockopt::PeerCredentials).ok().map(|credentials| credentials.uid())
+}
+
+/// The address of a TCP connection's peer; `None` for other connections. getpeername(2)
+#[must_use]
+pub fn peer_address(connection: impl AsFd) -> Option<IpAddr> {
+    let address = getpeername::<SockaddrStorage>(connection.as_fd().as_raw_fd()).ok()?;
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 /// Receives data; 0 bytes at end of file.

@@ -168,3 +168,24 @@ fn a_daemonised_process_gets_sigterm_after_the_services() {
     let stdout = container.logs().stdout;
     assert!(position(&stdout, "web.0 stops") < position(&stdout, "daemon stops"), "{stdout}");
 }
+
+/// Root in a container may not read the environment of processes of other users, without CAP_SYS_PTRACE.
+#[test]
+fn a_daemonised_process_of_another_user_is_gone_before_the_next_run() {
+    let Some(engine) = Engine::find() else { return };
+    let text = "[services.web]\ncommand = \"/srv/daemonising\"\nuser = 1000\ngroup = 1000\nmin_uptime = \"0s\"\n";
+    let image = engine.image_with(text, |archive| {
+        archive.file("/srv/daemonising", 0o755, DAEMONISING);
+        archive.file("/srv/daemon", 0o755, POLITE_DAEMON);
+    });
+    let container = image.run(&[], &[]);
+    for runs in 1..4 {
+        container.wait_for_lines("web.0 up", runs);
+        container.wait_for_lines("daemon up", runs);
+        let stderr = container.logs().stderr;
+        let main = stderr.rsplit("(pid ").find_map(|rest| rest.split_once(')')?.0.parse::<u32>().ok()).unwrap();
+        container.shell(&format!("kill -KILL {main}"));
+        container.wait_for_lines("daemon stops", runs);
+    }
+    assert_eq!(container.stop(), 0, "{}", container.describe());
+}

@@ -389,6 +389,7 @@ fn http_is_read_only() {
     in_every_place(|place| {
         let (mut running, control) = begin(&set, place);
         control.wait_for("bad.0", "failed");
+        control.wait_for("web.0", "running");
         assert_eq!(http(&port, "GET", "/livez").json(), json!({"status": "ok"}));
         let ready = http(&port, "GET", "/readyz");
         assert_eq!(ready.status, 503);

@@ -34,6 +34,7 @@ mod init_signals;
 mod init_start;
 mod init_terminal;
 mod ipc;
+mod leftovers;
 mod logs_files;
 mod logs_flow;
 mod logs_lines;

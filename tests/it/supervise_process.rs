@@ -52,6 +52,8 @@ fn a_service_has_the_environment_of_the_container_and_its_own() {
     assert_eq!(code, 0, "{stderr}");
     let mut lines: Vec<&str> = stdout.lines().collect();
     lines.sort_unstable();
+    let runs: Vec<&str> = lines.extract_if(.., |line| line.starts_with("KEEPALIVE_RUN=")).collect();
+    assert!(runs.len() == 2 && runs[0] != runs[1], "{runs:?}");
     let expect = [
         "A=inherited",
         "A=inherited",

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::Service;
+use keepalive::model::plan::{KillMode, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, Signal, StartFailure, StartStep};
-use keepalive::supervisor::{Action, Event, Exit, GroupAtDeath, Leftovers, ReadySource, RequestId, Scope};
+use keepalive::supervisor::{Action, Event, Exit, Leftovers, ReadySource, RequestId, Scope};
 use nix::errno::Errno;
 
 use crate::chance::Chance;
@@ -241,16 +241,11 @@ impl World {
     fn reap(&mut self, run: RunId) -> Vec<Event> {
         let Some(Run { main, definition, .. }) = self.runs.remove(&run) else { return Vec::new() };
         let Some(Process { zombie: Some(status), .. }) = self.processes.remove(&main) else { return Vec::new() };
-        let leftovers = match GroupAtDeath::of(definition.stop.kill_mode) {
-            GroupAtDeath::LeftAlone => Leftovers::None,
-            GroupAtDeath::Killed | GroupAtDeath::Stopped if !self.has_members(run) => Leftovers::None,
-            group @ (GroupAtDeath::Killed | GroupAtDeath::Stopped) => {
-                self.lingering.insert(run);
-                if group == GroupAtDeath::Killed {
-                    self.signal_matching(Signal::KILL, |_, process| process.run == Some(run));
-                }
-                Leftovers::Some
-            }
+        let leftovers = if definition.stop.kill_mode == KillMode::Process || !self.has_members(run) {
+            Leftovers::None
+        } else {
+            self.lingering.insert(run);
+            Leftovers::Some
         };
         let oom_killed = status == ExitStatus::Signal(Signal::KILL) && self.chance.one_in(5);
         vec![Event::Exited { run, exit: Exit { status, oom_killed }, leftovers }]

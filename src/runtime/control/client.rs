@@ -1,6 +1,7 @@
 //! One connection: reads the request, sends the answer, within time limits.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) enum Listener {
 pub(super) struct Client {
     pub(super) fd: PeerStream,
     pub(super) listener: Listener,
+    /// The address that it has connected from, over TCP.
+    pub(super) peer: Option<IpAddr>,
     pub(super) stage: Stage,
     /// The deadline of the current stage.
     pub(super) deadline: Option<Mono>,
@@ -106,6 +109,7 @@ pub(super) enum ConnectionFate {
 impl Client {
     pub(super) fn new(fd: PeerStream, listener: Listener, now: Mono) -> Self {
         Self {
+            peer: socket::peer_address(fd.as_fd()),
             fd,
             listener,
             stage: Stage::Reading(PartialRequest::new()),
@@ -122,12 +126,17 @@ impl Client {
         }
     }
 
-    /// Whether it makes room for another client if there are too many. One that the supervisor works for does not, nor one
-    /// that follows events, which have a limit of their own.
+    /// Whether it makes room for another client if there are too many. One for which the supervisor does something does not,
+    /// nor one that follows events: these have a limit of their own.
     pub(super) const fn can_make_room(&self) -> bool {
         let is_replaceable =
             matches!(self.stage, Stage::Reading(_) | Stage::Measuring(_) | Stage::Sending(_) | Stage::Closing);
         is_replaceable && !self.is_rejected
+    }
+
+    /// Whether it waits for keepalive, and not keepalive for it.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Measuring(_))
     }
 
     /// Reads more of the request.

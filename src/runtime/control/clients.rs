@@ -1,10 +1,11 @@
 //! The clients that are connected, and the limits on their number.
 
+use std::cmp::Reverse;
+
 use super::client::{Client, Listener, Stage};
 use crate::model::Mono;
 
-/// The number of clients of each listener. When there are so many, the client that has sent and taken nothing for the longest
-/// time makes room for the next one.
+/// The number of clients of each listener. When there are so many, one makes room for the next: [`Clients::take_slowest`].
 pub(super) const MAX_CLIENTS: usize = 32;
 /// The number of clients of each listener that can follow events, so that others can connect.
 pub(super) const MAX_FOLLOWERS: usize = 24;
@@ -69,11 +70,16 @@ impl Clients {
         self.clients.iter().filter(|(_, client)| client.listener == listener && is_meant(client)).count()
     }
 
-    /// Takes out the client that has made no progress for the longest time, of those that can make room for another one.
+    /// Takes out a client that can make room for another one: of those of the address with the most clients, the one that has
+    /// made no progress for the longest time. One that waits for keepalive is the last choice.
     pub(super) fn take_slowest(&mut self, listener: Listener) -> Option<Client> {
         let candidates =
             self.clients.iter().filter(|(_, client)| client.listener == listener && client.can_make_room());
-        let slowest = candidates.min_by_key(|(_, client)| client.last_progress).map(|(number, _)| *number);
-        self.take(slowest?)
+        let slowest = candidates.max_by_key(|(_, client)| {
+            let of_same_peer = self.count(listener, |other| other.peer == client.peer);
+            (of_same_peer, !client.is_waiting(), Reverse(client.last_progress))
+        });
+        let (number, _) = *slowest?;
+        self.take(number)
     }
 }

@@ -218,7 +218,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             }
         }
         JournalEvent::StopTimedOut { instance, pid, .. }
-        | JournalEvent::LeftoverProcessesFound { instance, pid }
+        | JournalEvent::LeftoverProcessesFound { instance, pid, .. }
         | JournalEvent::Unkillable { instance, pid } => {
             write_instance(plan, *instance, object);
             object.plain("pid", pid);

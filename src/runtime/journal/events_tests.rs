@@ -315,8 +315,13 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             "web.0 did not stop within 5s, sending SIGKILL (pid 7)",
         ),
         (
-            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7) },
+            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7), is_daemon: false },
             "web.0 left processes behind, stopping them (pid 7 has exited)",
+        ),
+        (
+            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7), is_daemon: true },
+            "web.0 left processes behind, stopping them (pid 7 has exited): it puts itself into the background; let it run \
+             in the foreground, for example with `-F`, `--foreground`, `--nodaemon` or `daemon off`",
         ),
         (
             JournalEvent::Unkillable { instance: INSTANCE, pid: pid(7) },

@@ -60,7 +60,8 @@ fn level_of(event: &JournalEvent) -> Level {
         | JournalEvent::ConfigReloadFailed { .. }
         | JournalEvent::ShutdownStarted { cause: Cause::Failed { .. } } => Level::Error,
         JournalEvent::ShutdownStarted { .. } => Level::Info,
-        JournalEvent::LeftoverProcessesFound { .. }
+        JournalEvent::LeftoverProcessesFound { is_daemon: true, .. } => Level::Warn,
+        JournalEvent::LeftoverProcessesFound { is_daemon: false, .. }
         | JournalEvent::SignalForwarded { .. }
         | JournalEvent::SignalIgnored { .. } => Level::Debug,
     }

@@ -68,14 +68,14 @@ struct HeldBack {
 struct Source {
     socket: NotifySocket,
     /// Its next datagram is being taken by another process, with the descriptors that it carries: nobody else reads.
-    is_taken_from: bool,
+    taken_for: Option<Sender>,
     /// It is not read until then, because its sender floods it.
     paused_until: Option<Mono>,
 }
 
 impl Source {
     fn close(self) {
-        self.socket.close(if self.is_taken_from { Readers::Other } else { Readers::Keepalive });
+        self.socket.close(if self.taken_for.is_some() { Readers::Other } else { Readers::Keepalive });
     }
 }
 
@@ -146,7 +146,7 @@ impl Notify {
             socket.close(Readers::Keepalive);
             return Err(errno);
         }
-        self.sockets.insert(run, Source { socket, is_taken_from: false, paused_until: None });
+        self.sockets.insert(run, Source { socket, taken_for: None, paused_until: None });
         Ok(self.sockets.get(&run).map_or("", |source| &source.socket.address))
     }
 
@@ -212,7 +212,7 @@ impl Notify {
     }
 
     fn pause(&mut self, run: RunId, now: Mono, poller: &Poller) {
-        if let Some(source) = self.sockets.get_mut(&run).filter(|source| !source.is_taken_from) {
+        if let Some(source) = self.sockets.get_mut(&run).filter(|source| source.taken_for.is_none()) {
             poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
             source.paused_until = Some(now + FLOOD_PAUSE);
         }
@@ -221,7 +221,7 @@ impl Notify {
     fn resume(&mut self, now: Mono, poller: &Poller) {
         let mut resumed = Vec::new();
         for (run, source) in self.sockets.iter_mut() {
-            if source.paused_until.take_if(|until| *until <= now).is_some() && !source.is_taken_from {
+            if source.paused_until.take_if(|until| *until <= now).is_some() && source.taken_for.is_none() {
                 poller.modify(&source.socket.socket, Token::Notify(*run), Interest::Input).ok();
                 resumed.push(*run);
             }
@@ -230,7 +230,7 @@ impl Notify {
     }
 
     fn is_taken_from(&self, run: RunId) -> bool {
-        self.sockets.get(&run).is_some_and(|source| source.is_taken_from)
+        self.sockets.get(&run).is_some_and(|source| source.taken_for.is_some())
     }
 
     fn released_exits(&mut self, now: Mono) -> Vec<Event> {
@@ -250,7 +250,7 @@ impl Notify {
     fn read(&mut self, run: RunId, limit: u32, others: &mut NotifyContext<'_>, events: &mut Vec<Event>) -> u32 {
         let mut buffer = [0; MAX_DATAGRAM];
         for count in 0..limit {
-            let Some(source) = self.sockets.get(&run).filter(|source| !source.is_taken_from) else { return count };
+            let Some(source) = self.sockets.get(&run).filter(|source| source.taken_for.is_none()) else { return count };
             let Ok(datagram) = datagram::peek(&source.socket.socket, &mut buffer) else { return count };
             let text = buffer.get(..datagram.length).unwrap_or_default();
             let message = if datagram.is_truncated {
@@ -260,7 +260,7 @@ impl Notify {
             };
             let usage = self.on_message(run, datagram.sender, message, others, events);
             if datagram.has_descriptors {
-                self.take_descriptors(run, usage, others);
+                self.take_descriptors(run, datagram.sender, usage, others);
                 return count + 1;
             }
             // Without descriptors the kernel has nothing to close.
@@ -315,7 +315,7 @@ impl Notify {
             return Err(Rejection::NoAccess { sender: number, main });
         }
         if let Some(pid) = fields.main_pid.filter(|pid| *pid != main)
-            && let Err(rejection) = others.change_main_pid(run, (main, pid), sender.pid, events)
+            && let Err(rejection) = others.change_main_pid(run, (main, pid), Some(sender), events)
         {
             others.reject(run, &rejection);
         }
@@ -324,7 +324,7 @@ impl Notify {
     }
 
     /// Lets another process take the next datagram.
-    fn take_descriptors(&mut self, run: RunId, usage: Usage<'_>, others: &mut NotifyContext<'_>) {
+    fn take_descriptors(&mut self, run: RunId, sender: Sender, usage: Usage<'_>, others: &mut NotifyContext<'_>) {
         let Some(source) = self.sockets.get_mut(&run) else { return };
         let Some((main, instance)) = others.processes.runs.of_id(run).map(|run| (run.pid, run.spec.instance)) else {
             return self.close(run, others.poller);
@@ -333,7 +333,7 @@ impl Notify {
         match others.fds.take((run, instance), socket, usage, (others.clock.now(), others.poller)) {
             Ok(()) => {
                 others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
-                source.is_taken_from = true;
+                source.taken_for = Some(sender);
             }
             Err(errno) => {
                 others.reject(run, &Rejection::CannotTake { main, errno });
@@ -351,7 +351,7 @@ impl Notify {
             Outcome::Lost(End::Exited) => (Refused::default(), None),
             Outcome::Lost(End::Hangs) => return self.close(run, others.poller),
         };
-        source.is_taken_from = false;
+        let sender = source.taken_for.take();
         others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Input).ok();
         self.on_ready(Token::Notify(run));
         let Some(of) = others.processes.runs.get(run) else { return };
@@ -361,7 +361,7 @@ impl Notify {
         } else if has_lost {
             Err(Rejection::NoDescriptors { main })
         } else if let Some(pid) = main_pid.filter(|pid| *pid != main) {
-            others.change_main_pid(run, (main, pid), None, events)
+            others.change_main_pid(run, (main, pid), sender, events)
         } else {
             Ok(())
         };
@@ -421,7 +421,7 @@ impl NotifyContext<'_> {
         &mut self,
         run: RunId,
         (main, pid): (Pid, Pid),
-        sender: Option<Pid>,
+        sender: Option<Sender>,
         events: &mut Vec<Event>,
     ) -> Result<(), Rejection> {
         events.extend(self.processes.poll_exec_result(run, self.poller));

@@ -273,9 +273,9 @@ impl Probes {
 
     fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
         let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
-        let spec = &active.spec;
+        let (run_id, spec) = (active.run, &active.spec);
         let run = |command: &[Template]| {
-            let pid = context.factory.spawn_helper(spec, command, context.logging, context.poller)?;
+            let pid = context.factory.spawn_helper(run_id, spec, command, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
         let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);

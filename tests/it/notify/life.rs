@@ -185,6 +185,52 @@ sd.show("daemon", daemon)
     }
 }
 
+/// The workers of a prefork server that runs as root have dropped their privileges, and can send messages.
+#[test]
+fn a_worker_of_another_user_cannot_make_processes_of_root_the_main_process() {
+    if !have_root() {
+        return;
+    }
+    let script = r#"import sd, os, time
+above = os.getppid()
+there, here = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(here, str(os.getpid()).encode())
+        sd.wait()
+    os._exit(0)
+os.wait()
+daemon = int(os.read(there, 10))
+def name(pid):
+    return open(f"/proc/{pid}/comm").read().strip()
+children = [int(pid) for pid in open(f"/proc/{above}/task/{above}/children").read().split()]
+[logger] = [pid for pid in children if name(pid) == "keepalive-log"]
+if os.fork() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+    for pid in [above, logger, daemon, 1]:
+        sd.say(f"MAINPID={pid}\nSTATUS=tried {pid}")
+    sd.barrier()
+    os._exit(0)
+os.wait()
+sd.say("READY=1")
+sd.show("tried")
+sd.wait()
+"#;
+    let text =
+        "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nlog = { stdout = \"prefix\" }\n";
+    let set = set(text, &[("web.py", script)]);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        running.expect("web.0     | tried");
+        control.wait_for("web.0", "running");
+        let stderr = finish(running);
+        assert!(!stderr.contains("main pid changed"), "{stderr}");
+        assert!(stderr.matches("notify: ").count() >= 3, "{stderr}");
+    });
+}
+
 /// A message can be read when its sender has been reaped already.
 #[test]
 fn a_message_of_a_process_that_has_been_reaped_is_accepted() {

@@ -121,15 +121,15 @@ fn a_reused_pid_of_the_last_main_process_does_not_end_the_wait_for_leftovers_of_
         (procfs::descendants(running.keepalive()).len() == 3).then_some(())
     });
     assert_eq!(pid_of(&control, "web.0"), main);
-    assert_eq!(control.post("/v1/services/web/signal?signal=KILL").status, 200);
-    wait_until("the main process to have exited", || (seen(&control).0 != "running").then_some(()));
+    let _stop = control.ask("POST", "/v1/services/web/stop");
+    wait_until("the main process to have exited", || control.instance("web.0")["pid"].is_null().then_some(()));
     assert_eq!(seen(&control).0, "stopping");
     assert_eq!(control.post("/v1/services/other/start").status, 200);
     running.expect(&format!("reused {last}"));
     control.wait_for("other.0", "running");
     assert_eq!(seen(&control).0, "stopping", "a leftover process is still there");
     set.directory.file("go", b"", 0o644);
-    control.wait_for("web.0", "failed");
+    control.wait_for("web.0", "stopped");
     running.send(Signal::TERM);
     running.end();
 }

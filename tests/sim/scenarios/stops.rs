@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{KillMode, Service, Stop};
 use keepalive::model::{ExitStatus, Signal};
-use keepalive::supervisor::{GroupAtDeath, Leftovers};
+use keepalive::supervisor::Leftovers;
 
 use super::{Setup, Spawns, millis, seconds};
 use crate::plans::service;
@@ -18,9 +18,9 @@ fn stopping(kill_mode: KillMode) -> Setup {
     setup
 }
 
-/// README, `kill_mode`: with `mixed`, the stop signal goes to the main process, and SIGKILL to its leftover processes.
+/// README, `kill_mode`: with `mixed`, the stop signal goes to the main process alone.
 #[test]
-fn kill_mode_mixed_stops_the_main_process_and_kills_the_group() {
+fn kill_mode_mixed_stops_the_main_process_first() {
     let mut setup = stopping(KillMode::Mixed);
     setup.check(&["web.0 running → stopping", "kill web.0 main SIGINT", "kill web.0 main SIGCONT"]);
     setup.after(millis(1_999));
@@ -59,31 +59,55 @@ fn a_process_that_cannot_be_killed_is_reported_once() {
 
 /// Leftover processes of a run do not disturb the next one.
 #[test]
-fn leftovers_are_killed_before_the_next_run() {
-    let mut setup = Setup::boot(vec![stopped_by(KillMode::Mixed)]);
-    setup.at(seconds(60));
-    setup.forget();
-    setup.ends("web", ExitStatus::Code(1), Leftovers::Some);
-    setup.check(&["web.0 leaves processes", "web.0 running → stopping", "kill web.0 leftovers SIGKILL"]);
-    setup.after(millis(100));
-    setup.leftovers_gone("web");
-    setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+fn leftovers_are_stopped_before_the_next_run() {
+    for kill_mode in [KillMode::Mixed, KillMode::Group] {
+        let mut setup = Setup::boot(vec![stopped_by(kill_mode)]);
+        setup.at(seconds(60));
+        setup.forget();
+        setup.ends("web", ExitStatus::Code(1), Leftovers::Some);
+        setup.check(&[
+            "web.0 leaves processes",
+            "web.0 running → stopping",
+            "kill web.0 leftovers SIGINT",
+            "kill web.0 leftovers SIGCONT",
+        ]);
+        setup.after(seconds(1));
+        setup.check(&["kill web.0 leftovers SIGKILL"]);
+        setup.after(millis(100));
+        setup.leftovers_gone("web");
+        setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+    }
 }
 
+/// They have the rest of its stop timeout.
 #[test]
-fn kill_mode_group_sends_leftovers_the_stop_signal_first() {
-    let mut setup = Setup::boot(vec![stopped_by(KillMode::Group)]);
-    setup.at(seconds(60));
+fn kill_mode_mixed_sends_leftovers_the_stop_signal_when_the_main_process_has_exited() {
+    let mut setup = stopping(KillMode::Mixed);
+    setup.after(millis(500));
     setup.forget();
-    setup.ends("web", ExitStatus::Code(1), Leftovers::Some);
+    setup.ends("web", ExitStatus::Code(0), Leftovers::Some);
     setup.check(&[
         "web.0 leaves processes",
-        "web.0 running → stopping",
+        "web.0 stopping → stopping",
         "kill web.0 leftovers SIGINT",
         "kill web.0 leftovers SIGCONT",
     ]);
-    setup.after(seconds(2));
+    setup.after(millis(1_499));
+    setup.check(&[]);
+    setup.after(millis(1));
     setup.check(&["kill web.0 leftovers SIGKILL"]);
+    setup.leftovers_gone("web");
+    setup.check(&["web.0 stopping → stopped", "reply 1 done"]);
+}
+
+/// What the main process leaves when it had to be killed is killed, too.
+#[test]
+fn leftovers_of_a_killed_main_process_are_killed_at_once() {
+    let mut setup = stopping(KillMode::Mixed);
+    setup.after(seconds(2));
+    setup.forget();
+    setup.ends("web", ExitStatus::Signal(Signal::KILL), Leftovers::Some);
+    setup.check(&["web.0 leaves processes", "web.0 stopping → stopping", "kill web.0 leftovers SIGKILL"]);
 }
 
 /// They got the stop signal together with the main process and have the rest of its stop timeout.
@@ -98,13 +122,6 @@ fn kill_mode_group_sends_the_stop_signal_only_once() {
     setup.check(&["kill web.0 leftovers SIGKILL"]);
     setup.leftovers_gone("web");
     setup.check(&["web.0 stopping → stopped", "reply 1 done"]);
-}
-
-/// The group gets SIGKILL at the death, the stop signal after it, or nothing.
-#[test]
-fn the_kill_mode_determines_what_happens_to_the_group_of_a_dead_process() {
-    let rule = [KillMode::Mixed, KillMode::Group, KillMode::Process].map(GroupAtDeath::of);
-    assert_eq!(rule, [GroupAtDeath::Killed, GroupAtDeath::Stopped, GroupAtDeath::LeftAlone]);
 }
 
 #[test]
@@ -126,6 +143,7 @@ fn leftovers_that_cannot_be_killed_do_not_block_the_next_run() {
     setup.after(seconds(60));
     let kill = "kill web.0 leftovers SIGKILL";
     setup.check(&[
+        kill,
         kill,
         kill,
         kill,

@@ -1,0 +1,85 @@
+//! Reports the exit of a main process when it is known whether it has left strays behind.
+
+use std::time::Duration;
+
+use super::processes::Processes;
+use super::strays::Question;
+use crate::model::{Pid, RunId};
+use crate::supervisor::{Event, Exit, Leftovers};
+use crate::sys::wait::{self, WaitOptions};
+use crate::sys::{ChildEvent, pidfd, process, procfs};
+
+/// How long keepalive does not look for strays after an inspector has not answered: what made it hang may still be there.
+const PAUSE: Duration = Duration::from_secs(60);
+
+impl Processes {
+    /// The main process of a run has been reaped: reports that by [`Self::settle_exits`].
+    pub(super) fn hold_back(&mut self, run: RunId, exit: Exit) {
+        self.strays.held_back.push((run, exit));
+        self.strays.wanted_by(Some(run));
+    }
+
+    /// Reports the exits of runs that have left no strays, or asks for strays.
+    ///
+    /// `helpers`: the children of keepalive that belong to no run.
+    pub(super) fn settle_exits(&mut self, helpers: impl FnOnce() -> Vec<Pid>) -> Vec<Event> {
+        if self.strays.wanted.is_empty() {
+            return Vec::new();
+        }
+        let runs = std::mem::take(&mut self.strays.wanted);
+        let is_paused = self.strays.paused_until.is_some_and(|until| until > self.now);
+        if is_paused || !self.has_unknown_children(&helpers()) {
+            return self.on_strays(&runs, &[]);
+        }
+        let marker = self.factory.run_marker();
+        self.strays.question.get_or_insert_with(|| Question { marker, runs: Vec::new() }).runs.extend(runs);
+        Vec::new()
+    }
+
+    /// Whether there are children that are neither `helpers` nor in a session or group of a run.
+    fn has_unknown_children(&self, helpers: &[Pid]) -> bool {
+        let is_of_run = |pid: Pid| {
+            let leaders = pidfd::session_and_group_of(pid).into_iter().flatten();
+            std::iter::once(pid).chain(leaders).any(|pid| self.runs.of_pid(pid).is_some())
+        };
+        let is_known = |pid: &Pid| helpers.contains(pid) || is_of_run(*pid);
+        procfs::children(process::id()).is_none_or(|children| !children.iter().all(is_known))
+    }
+
+    /// An inspector has answered a question, or has not.
+    pub(super) fn on_answer(&mut self, question: &Question, answer: Option<&[u8]>) -> Vec<Event> {
+        if answer.is_none() {
+            self.strays.paused_until = Some(self.now + PAUSE);
+        }
+        self.on_strays(&question.runs, answer.unwrap_or_default())
+    }
+
+    fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
+        for run in runs {
+            let strays = Question::strays_of(*run, answer).filter(|pid| self.is_stray(*run, *pid)).collect();
+            self.runs.set_strays(*run, strays);
+        }
+        let held_back = std::mem::take(&mut self.strays.held_back);
+        let (settled, held_back) = held_back.into_iter().partition(|(run, _)| runs.contains(run));
+        self.strays.held_back = held_back;
+        let settled: Vec<(RunId, Exit)> = settled;
+        if settled.len() < runs.len() {
+            // The next scan reports which runs have ended.
+            self.schedule.request(None);
+        }
+        settled.into_iter().map(|(run, exit)| self.exited(run, exit)).collect()
+    }
+
+    /// Whether a child is outside of the session and the group of the run, which are signalled as a whole.
+    fn is_stray(&self, run: RunId, pid: Pid) -> bool {
+        let is_child = wait::peek_at(pid, WaitOptions::ExitsOnly) != Ok(ChildEvent::NoChildren);
+        let leaders = pidfd::session_and_group_of(pid);
+        let of = self.runs.lingering(run);
+        is_child && of.is_some_and(|of| !of.leaders().any(|leader| leaders.contains(&Some(leader))))
+    }
+
+    fn exited(&mut self, run: RunId, exit: Exit) -> Event {
+        let is_gone = self.runs.remove_if_ended(run, &self.liveness);
+        Event::Exited { run, exit, leftovers: if is_gone { Leftovers::None } else { Leftovers::Some } }
+    }
+}

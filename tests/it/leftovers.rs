@@ -1,0 +1,184 @@
+//! Processes that outlive the main process of their run.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::procfs;
+
+use crate::control::begin;
+use crate::harness::{Running, have_root, in_every_place, wait_until};
+use crate::port::ReservedPort;
+use crate::services::Set;
+
+/// Answers a request one second after it has come, and exits when it has been sent SIGTERM and no request is under way.
+const SERVER: &str = r#"import signal, socket, sys, time
+stopping = False
+def stop(*_):
+    global stopping
+    stopping = True
+signal.signal(signal.SIGTERM, stop)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+listener.settimeout(0.05)
+print("listening", flush=True)
+while not stopping:
+    try:
+        connection, _ = listener.accept()
+    except TimeoutError:
+        continue
+    connection.recv(1)
+    print("asked", flush=True)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    connection.sendall(b"done")
+    connection.close()
+"#;
+
+/// A shell or `npm start` dies of SIGTERM at once. The server below it gets the signal, too, and may finish.
+#[test]
+fn a_server_below_a_shell_answers_the_request_that_is_under_way() {
+    let port = ReservedPort::any();
+    let command = format!("python3 DIR/server.py {}; true", port.number());
+    let set = Set::new(&format!("[services.web]\ncommand = [\"sh\", \"-c\", \"{command}\"]\n"));
+    set.directory.file("server.py", SERVER.as_bytes(), 0o644);
+    in_every_place(|place| {
+        let mut running = set.start(place);
+        running.expect("listening");
+        let mut client = TcpStream::connect(port.loopback()).unwrap();
+        client.write_all(b"?").unwrap();
+        running.expect("asked");
+        running.send(Signal::TERM);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "done");
+        assert_eq!(running.end(), 0, "{}", running.stderr());
+    });
+}
+
+/// Forks twice, as daemon(7) says, and goes on.
+const DAEMON: &str = r#"import os, signal, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print("daemon", os.getpid(), flush=True)
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+signal.pause()
+"#;
+
+fn daemons(running: &Running) -> Vec<Pid> {
+    let is_python =
+        |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("python3"));
+    procfs::descendants(running.keepalive()).into_iter().filter(is_python).collect()
+}
+
+#[test]
+fn a_daemon_is_gone_before_the_next_run_and_when_its_service_is_stopped() {
+    for user in ["", "user = \"65534\"\ngroup = \"65534\"\n"] {
+        if !user.is_empty() && !have_root() {
+            continue;
+        }
+        let set = Set::new(&format!("[services.web]\ncommand = [\"python3\", \"DIR/daemon.py\"]\n{user}"));
+        set.directory.file("daemon.py", DAEMON.as_bytes(), 0o644);
+        in_every_place(|place| {
+            let (running, control) = begin(&set, place);
+            for _ in 0..3 {
+                running.number("daemon");
+                assert_eq!(daemons(&running).len(), 2, "the main process and its daemon");
+                assert_eq!(control.post("/v1/services/web/restart").status, 200);
+            }
+            running.number("daemon");
+            control.wait_for("web.0", "running");
+            let main = control.instance("web.0")["pid"].as_i64().unwrap();
+            assert_eq!(control.post("/v1/services/web/signal?signal=KILL").status, 200);
+            running.number("daemon");
+            wait_until("the next run", || (control.instance("web.0")["pid"].as_i64()? != main).then_some(()));
+            assert_eq!(daemons(&running).len(), 2, "after a crash");
+            assert_eq!(control.post("/v1/services/web/stop").status, 200);
+            assert_eq!(daemons(&running).len(), 0);
+        });
+    }
+}
+
+/// With children of its own, in sessions of their own, which ignore SIGTERM.
+#[test]
+fn a_tree_of_daemons_is_gone_when_its_service_is_stopped() {
+    let script = r#"import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for _ in range(3):
+            if os.fork():
+                break
+            os.setsid()
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+time.sleep(0.2)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+print("ready", flush=True)
+signal.pause()
+"#;
+    let set = Set::new("[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nstop_timeout = \"500ms\"\n");
+    set.directory.file("web.py", script.as_bytes(), 0o644);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        running.expect("ready");
+        assert_eq!(daemons(&running).len(), 5);
+        assert_eq!(control.post("/v1/services/web/stop").status, 200);
+        assert_eq!(daemons(&running).len(), 0);
+    });
+}
+
+/// Its daemon has a session of its own, but the same parent until that exits.
+#[test]
+fn the_port_of_a_daemon_is_free_when_its_service_has_been_stopped() {
+    let port = ReservedPort::any();
+    let command = format!("setsid -w python3 DIR/server.py {} & wait", port.number());
+    let set = Set::new(&format!("[services.web]\ncommand = [\"sh\", \"-c\", \"{command}\"]\n"));
+    set.directory.file("server.py", SERVER.as_bytes(), 0o644);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        for _ in 0..3 {
+            running.expect("listening");
+            assert_eq!(control.post("/v1/services/web/stop").status, 200);
+            assert!(TcpStream::connect(port.loopback()).is_err());
+            assert_eq!(control.post("/v1/services/web/start").status, 200);
+        }
+        running.expect("listening");
+    });
+}
+
+/// A daemon of a service that runs is not touched when another one ends, and that of `kill_mode = "process"` never.
+#[test]
+fn daemons_of_other_runs_and_of_kill_mode_process_stay() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"python3\", \"DIR/daemon.py\"]\n[services.free]\ncommand = [\"python3\", \"DIR/daemon.py\"]\nkill_mode = \"process\"\n[services.other]\ncommand = [\"sleep\", \"1000\"]\n",
+    );
+    set.directory.file("daemon.py", DAEMON.as_bytes(), 0o644);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        wait_until("the daemons", || (daemons(&running).len() == 4).then_some(()));
+        assert_eq!(control.post("/v1/services/other/restart?timeout=30s").status, 200);
+        assert_eq!(daemons(&running).len(), 4);
+        assert_eq!(control.post("/v1/services/free/stop").status, 200);
+        assert_eq!(daemons(&running).len(), 3);
+    });
+}
+
+#[test]
+fn a_program_that_puts_itself_into_the_background_is_told_to_stay() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"setsid sleep 1000 & exit 0\"]\nrestart = \"never\"\n[services.other]\ncommand = [\"sh\", \"-c\", \"sleep 1000 & exit 1\"]\nrestart = \"never\"\non_failure = \"ignore\"\n",
+    );
+    in_every_place(|place| {
+        let (code, _, stderr) = set.run(place).finish();
+        assert_eq!(code, 1, "{stderr}");
+        let hint = "web.0 left processes behind, stopping them (pid ";
+        let told: Vec<&str> = stderr.lines().filter(|line| line.contains("left processes behind")).collect();
+        assert!(told.len() == 1 && told[0].contains(hint) && told[0].contains("`--foreground`"), "{stderr}");
+    });
+}
