@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -215,6 +216,10 @@ impl Decoder<'_> {
         service.ready = ready.unwrap_or(Ready::Exec);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").unwrap_or(service.ready_timeout);
         service.watchdog = self.positive_duration(table, "watchdog");
+        if service.ready != Ready::Exec {
+            // Such a process has shown that it works.
+            service.reload.soak = Duration::ZERO;
+        }
         if let Some(value) = table.get("reload") {
             self.reload(value, &mut service.reload);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::control::Server;
+use super::ended_helpers::EndedHelpers;
 use super::order::Order;
 use super::processes::Processes;
 use super::sockets::Sockets;
@@ -19,7 +20,7 @@ use super::token::Token;
 use crate::model::plan::Address;
 use crate::model::{Mono, Pid, Signal};
 use crate::supervisor::Event;
-use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process, wait};
+use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process};
 
 /// An inspector that takes longer is killed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ pub(super) struct Inspector {
     running: Vec<Running>,
     last_number: u64,
     /// Inspectors that have been killed, or have answered, and not been reaped yet.
-    ended: Vec<Pid>,
+    ended: EndedHelpers,
     ready: Vec<u64>,
     usage: Option<Option<Vec<u8>>>,
     strays: Vec<(Question, Option<Vec<u8>>)>,
@@ -80,7 +81,7 @@ impl Subsystem for Inspector {
     type Needs<'a> = Needs<'a>;
 
     fn due(&self) -> Option<Mono> {
-        self.running.iter().map(|running| running.due).min()
+        self.running.iter().map(|running| running.due).chain(self.ended.due()).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -96,14 +97,14 @@ impl Subsystem for Inspector {
     fn turn(&mut self, context: &mut Context<'_>, needs: Needs<'_>) -> Vec<Event> {
         for number in std::mem::take(&mut self.ready) {
             if let Some(position) = self.running.iter().position(|running| running.number == number) {
-                self.read(position, context.poller);
+                self.read(position, context.poller, context.now);
             }
         }
         while let Some(position) = self.running.iter().position(|running| running.due <= context.now) {
             log::debug!("an inspector does not answer");
-            self.end(position, None, context.poller);
+            self.end(position, None, context.poller, context.now);
         }
-        self.ended.retain(|pid| wait::reap_without_sigchld(*pid) == Ok(None));
+        self.ended.reap(context.now);
         self.ask_for(needs, context);
         Vec::new()
     }
@@ -162,7 +163,7 @@ impl Inspector {
 
     /// The inspector processes.
     pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.running.iter().map(|running| running.pid).chain(self.ended.iter().copied())
+        self.running.iter().map(|running| running.pid).chain(self.ended.pids().iter().copied())
     }
 
     /// Forks an inspector whose answer is what `work` returns. If that is not possible, there is no answer.
@@ -184,7 +185,7 @@ impl Inspector {
         poller: &Poller,
         work: impl FnOnce() -> Vec<u8>,
     ) -> Result<Running, Errno> {
-        if self.running.len() + self.ended.len() >= MAX_INSPECTORS {
+        if self.running.len() + self.ended.pids().len() >= MAX_INSPECTORS {
             return Err(Errno::EAGAIN);
         }
         let (pipe, write_end) = pipe::pipe()?;
@@ -207,7 +208,7 @@ impl Inspector {
         Ok(Running { number, pid, pipe, due: now + ANSWER_TIMEOUT, topic, answer: Vec::new() })
     }
 
-    fn read(&mut self, position: usize, poller: &Poller) {
+    fn read(&mut self, position: usize, poller: &Poller, now: Mono) {
         let Some(running) = self.running.get_mut(position) else { return };
         let mut buffer = [0; READ_SIZE];
         match nix::unistd::read(&running.pipe, &mut buffer) {
@@ -217,18 +218,18 @@ impl Inspector {
             }
             Ok(0) => {
                 let answer = std::mem::take(&mut running.answer);
-                self.end(position, Some(answer), poller);
+                self.end(position, Some(answer), poller, now);
             }
-            Ok(_) | Err(_) => self.end(position, None, poller),
+            Ok(_) | Err(_) => self.end(position, None, poller, now),
         }
     }
 
-    fn end(&mut self, position: usize, answer: Option<Vec<u8>>, poller: &Poller) {
+    fn end(&mut self, position: usize, answer: Option<Vec<u8>>, poller: &Poller, now: Mono) {
         let Running { pid, pipe, topic, .. } = self.running.swap_remove(position);
         poller.remove(&pipe).ok();
         // It has not been reaped.
         kill::signal_process(pid, Signal::KILL).ok();
-        self.ended.push(pid);
+        self.ended.push(pid, now);
         self.answer(&topic, answer);
     }
 
@@ -251,7 +252,7 @@ impl Inspector {
             && let Some(running) = self.running.get(position)
             && pipe::wait_for_input(&running.pipe, deadline.since(sys::now()))
         {
-            self.read(position, poller);
+            self.read(position, poller, sys::now());
         }
     }
 }
@@ -284,10 +285,11 @@ mod tests {
             }
             for number in std::mem::take(&mut inspector.ready) {
                 let position = inspector.running.iter().position(|running| running.number == number).unwrap();
-                inspector.read(position, poller);
+                inspector.read(position, poller, sys::now());
             }
         }
-        while inspector.ended.iter().any(|pid| wait::reap_without_sigchld(*pid) == Ok(None)) {
+        while inspector.ended.due().is_some() {
+            inspector.ended.reap(sys::now());
             std::thread::yield_now();
         }
     }
@@ -313,7 +315,7 @@ mod tests {
         answer(&mut inspector, &mut poller);
         // What it has written until then is the answer.
         assert_eq!(inspector.take_usage(), Some(Some(Vec::new())));
-        inspector.ended = vec![process::id(); MAX_INSPECTORS];
+        (0..MAX_INSPECTORS).for_each(|_| inspector.ended.push(process::id(), sys::now()));
         inspector.ask(Topic::Usage, sys::now(), &poller, Vec::new);
         assert_eq!(inspector.take_usage(), Some(None));
     }

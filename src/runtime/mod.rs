@@ -12,6 +12,7 @@ mod close_queue;
 mod config_loader;
 mod control;
 mod deaths;
+mod ended_helpers;
 mod ending;
 mod event_loop;
 mod exits;

@@ -332,7 +332,7 @@ fn write_decision(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> 
 
 fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
     match failure_reason {
-        FailureReason::Policy | FailureReason::BindFailed => Ok(()),
+        FailureReason::Policy | FailureReason::BindFailed | FailureReason::NeverExecuted => Ok(()),
         FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
         FailureReason::RestartLimit(0) => formatter.write_str("; `max_restarts` is 0"),
         FailureReason::RestartLimit(1) => formatter.write_str("; gave up after 1 restart"),

@@ -38,6 +38,7 @@ use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, StartFailure};
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     /// The definition of the current or last run.
@@ -47,6 +48,8 @@ pub(super) struct Instance {
     pub(super) restarts: u32,
     /// There has been a run: the next start is a restart.
     pub(super) has_run: bool,
+    /// It has executed its program in some run.
+    pub(super) has_executed: bool,
     /// The current run has been ready.
     pub(super) has_been_ready: bool,
     /// The current run has reported `STOPPING=1`.
@@ -75,6 +78,7 @@ impl Instance {
             state: State::Stopped { why: Stopped::NotStarted },
             restarts: 0,
             has_run: false,
+            has_executed: false,
             has_been_ready: false,
             has_reported_stopping: false,
             ready_again_by: None,

@@ -60,6 +60,8 @@ pub enum Refusal {
     NotRunning(InstanceId),
     /// The instance was started and has failed.
     Failed(InstanceId),
+    /// The instance was started, and its process has exited too early.
+    Died(InstanceId),
     /// Another request has changed the instance in the meantime.
     Superseded(InstanceId),
     /// There is no such instance.
@@ -70,6 +72,8 @@ pub enum Refusal {
     ReloadFailed(ReloadFailure),
     /// The number of this instance is above the maximum.
     TooMany(InstanceId, TooManyInstances),
+    /// The first one runs, and depends on the second one, which is stopped.
+    DependencyStopped(ServiceIndex, ServiceIndex),
     /// The service is a oneshot, which can be neither scaled nor reloaded.
     Oneshot(ServiceIndex),
     /// The configuration cannot be read, or is invalid, for this reason.
@@ -88,6 +92,8 @@ pub(super) struct Pending {
     pub(super) reloads: Vec<ServiceIndex>,
     /// The first failure of these reloads.
     pub(super) failure: Option<ReloadFailure>,
+    /// The first instance that must become ready whose process has exited.
+    pub(super) died: Option<InstanceId>,
     /// It waits for the configuration to be loaded.
     pub(super) is_loading: bool,
 }
@@ -100,7 +106,7 @@ impl Pending {
         awaiting_stop: Vec<InstanceId>,
         reloads: Vec<ServiceIndex>,
     ) -> Self {
-        Self { id, awaiting_ready, awaiting_stop, reloads, failure: None, is_loading: false }
+        Self { id, awaiting_ready, awaiting_stop, reloads, failure: None, died: None, is_loading: false }
     }
 
     /// Cannot be done before the configuration has been loaded.

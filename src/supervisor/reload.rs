@@ -23,6 +23,7 @@ use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::readiness::Readiness;
 use super::record::JournalEvent;
+use super::request::PROOF_TIME;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
 use super::service_table::ServiceOutcome;
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
@@ -147,7 +148,7 @@ impl Supervisor {
 
     /// The reload has ended: does not wait for `soak` any more.
     fn mark_all_proven(&mut self, service: ServiceIndex) {
-        for id in self.services.ids_of(service) {
+        for id in self.services.ids_of(service).filter(|id| !self.is_proof_awaited(*id)).collect::<Vec<_>>() {
             self.mark_proven(id);
         }
     }
@@ -295,7 +296,10 @@ impl Supervisor {
             // it.
             (Strategy::Signal(signal), State::Running(Running { process, .. })) => {
                 self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
-                None
+                // A process without a handler dies of it.
+                let until = self.now + PROOF_TIME;
+                self.update_running(id, |running| running.min_ready_until = Some(until));
+                Some(RolloutStage::ReloadSignalled)
             }
             (Strategy::Rolling, State::Running(_)) => {
                 self.services.add_surge(id);
@@ -347,7 +351,9 @@ impl Supervisor {
         }
         let is_over = match (slot.stage, self.services.find(id).map(|instance| instance.state)) {
             (RolloutStage::StartingNew, _) => false,
-            (RolloutStage::ReloadSignalled, Some(State::Running(running))) => !running.readiness.is_reload_pending(),
+            (RolloutStage::ReloadSignalled, Some(State::Running(running))) => {
+                !running.readiness.is_reload_pending() && running.min_ready_until.is_none()
+            }
             // It exits on its own or because of a fault: wait for the result. A stop by an operator is no failure.
             (
                 RolloutStage::ReloadSignalled,

@@ -1,14 +1,20 @@
 //! Requests of operators: how they are performed, and when they are done.
 
+use std::time::Duration;
+
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
 use super::record::{Cause, Outcome, Reason};
 use super::rollout::ReloadFailure;
-use super::state::{AfterRun, AfterStop, CleaningUp, State, Stopped, Stopping};
+use super::service_table::ServiceOutcome;
+use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use super::state_name::StateName;
-use crate::model::plan::Kind;
+use crate::model::plan::{Kind, Ready};
 use crate::model::{InstanceId, ServiceIndex, Signal};
+
+/// How long a process that is ready as soon as it runs must run before a request for its start is done.
+pub(super) const PROOF_TIME: Duration = Duration::from_secs(1);
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +94,65 @@ impl Supervisor {
                 Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
+                if target != Target::All
+                    && let Some((service, dependency)) = self.stopped_dependency(&targets)
+                {
+                    return self.reply(id, Err(Refusal::DependencyStopped(service, dependency)));
+                }
                 targets.iter().for_each(|target| self.request_restart(*target));
                 targets.iter().for_each(|target| self.request_start(*target));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
         };
+        self.require_proof(&pending);
         self.requests.push(pending);
+    }
+
+    /// Processes that are ready as soon as they run may exit at once: these instances must run for [`PROOF_TIME`].
+    fn require_proof(&mut self, pending: &Pending) {
+        for id in &pending.awaiting_ready {
+            if let Some(State::Running(Running { process, .. })) =
+                self.services.find(*id).map(|instance| instance.state)
+                && self.is_ready_at_once(*id)
+            {
+                let until = process.since + PROOF_TIME;
+                let is_young = until > self.now;
+                self.update_running(*id, |running| {
+                    running.min_ready_until = running.min_ready_until.max(is_young.then_some(until));
+                });
+            }
+        }
+    }
+
+    /// Whether its process is ready as soon as it has executed its program, and goes on.
+    fn is_ready_at_once(&self, id: InstanceId) -> bool {
+        let definition = &self.services[id].definition;
+        definition.kind == Kind::Service && definition.ready == Ready::Exec
+    }
+
+    /// Whether an operator waits for it to run for [`PROOF_TIME`].
+    pub(super) fn is_proof_awaited(&self, id: InstanceId) -> bool {
+        self.requests.iter().any(|pending| pending.awaiting_ready.contains(&id)) && self.is_ready_at_once(id)
+    }
+
+    /// The process of an instance has exited, and is restarted: requests that wait for it have failed.
+    pub(super) fn fail_requests(&mut self, id: InstanceId) {
+        for pending in self.requests.iter_mut().filter(|pending| pending.awaiting_ready.contains(&id)) {
+            pending.died.get_or_insert(id);
+        }
+    }
+
+    /// A dependency of a target that runs, which nobody starts.
+    fn stopped_dependency(&self, targets: &[InstanceId]) -> Option<(ServiceIndex, ServiceIndex)> {
+        let running = targets.iter().filter(|target| self.services[**target].state.has_process());
+        let is_stopped = |dependency: &ServiceIndex| {
+            let dependency = &self.services[*dependency];
+            !dependency.is_ready() && dependency.status().outcome == ServiceOutcome::Inactive
+        };
+        running.map(|target| target.service).find_map(|service| {
+            let dependency = self.services[service].definition.depends_on.iter().copied().find(is_stopped)?;
+            Some((service, dependency))
+        })
     }
 
     /// Reloads the targets. Of all services, those are left out that cannot be reloaded.
@@ -155,6 +214,7 @@ impl Supervisor {
     }
 
     pub(super) fn await_changes(&mut self, pending: Pending) {
+        self.require_proof(&pending);
         self.requests.push(pending);
     }
 
@@ -248,6 +308,9 @@ impl Supervisor {
             Some(failure) => return Progress::Failed(Refusal::ReloadFailed(failure.clone())),
             None => Progress::Done,
         };
+        if let (Some(id), Progress::Done) = (pending.died, &progress) {
+            return Progress::Failed(Refusal::Died(id));
+        }
         let ready = pending.awaiting_ready.iter().map(|id| (id, Awaited::Ready));
         for (id, awaited) in ready.chain(pending.awaiting_stop.iter().map(|id| (id, Awaited::Stopped))) {
             match self.instance_progress(*id, awaited) {
@@ -271,7 +334,9 @@ impl Supervisor {
             (Awaited::Stopped, state) if self.services[id.service].is_retiring && !state.is_inactive() => {
                 Progress::Ongoing
             }
-            (Awaited::Ready, StateName::Running) if self.services[id.service].definition.kind == Kind::Oneshot => {
+            (Awaited::Ready, StateName::Running)
+                if self.services[id.service].definition.kind == Kind::Oneshot || self.is_being_proven(id) =>
+            {
                 Progress::Ongoing
             }
             (Awaited::Ready, StateName::Running | StateName::Completed)
@@ -285,6 +350,12 @@ impl Supervisor {
             (Awaited::Ready, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
             | (Awaited::Stopped, StateName::Stopping) => Progress::Ongoing,
         }
+    }
+
+    /// Whether it has run for less than [`PROOF_TIME`], and an operator waits for that.
+    fn is_being_proven(&self, id: InstanceId) -> bool {
+        self.is_ready_at_once(id)
+            && matches!(self.services[id].state, State::Running(Running { min_ready_until: Some(_), .. }))
     }
 
     /// Whether an operator has requested the opposite of `awaited` in the meantime.

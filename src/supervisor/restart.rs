@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use super::run_result::{FailureReason, RestartDecision, RunResult};
+use crate::model::StartStep;
 use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
 
 /// Whether the process was ready before it exited. If not, the run counts as a failed start, however long it took.
@@ -15,12 +16,13 @@ pub(super) enum StartResult {
 
 /// Decides what follows a run that has exited on its own or because of a fault.
 ///
-/// `unstable`: the number of consecutive unstable runs before it.
+/// `unstable`: the number of consecutive unstable runs before it. `has_executed`: the instance has executed its program in
+/// this run or before.
 pub(super) fn decide(
     service: &Service,
     run: &RunResult,
     start: StartResult,
-    unstable: u32,
+    (unstable, has_executed): (u32, bool),
     random: &mut Random,
 ) -> RestartDecision {
     let restart = &service.restart;
@@ -39,6 +41,10 @@ pub(super) fn decide(
             (false, true) => RestartDecision::Fail(FailureReason::Prevented),
             (false, false) => RestartDecision::Fail(FailureReason::Policy),
         };
+    }
+    // A mistake in the configuration, and no crash.
+    if !has_executed && run.failure.is_some_and(|failure| failure.step == StartStep::Exec) {
+        return RestartDecision::Fail(FailureReason::NeverExecuted);
     }
     if start == StartResult::Ready && run.uptime >= restart.min_uptime {
         return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };

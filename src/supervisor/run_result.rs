@@ -73,6 +73,8 @@ pub enum FailureReason {
     Prevented,
     /// The limit `max_restarts`, which is given here, has been reached.
     RestartLimit(u32),
+    /// Its program has never been executed, and cannot be.
+    NeverExecuted,
     /// A socket of the service cannot be bound, or a system call that the start needs is refused.
     BindFailed,
 }

@@ -66,7 +66,8 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) readiness: Readiness,
     pub(super) watchdog: Option<WatchdogDeadline>,
-    /// For the new process of a reload: how long it must stay ready before the old process is stopped.
+    /// How long it must stay ready: the new process of a reload before the old process is stopped, others before the request
+    /// for their start is done.
     pub(super) min_ready_until: Option<Mono>,
 }
 

@@ -9,12 +9,13 @@ use super::core::Supervisor;
 use super::event::{Action, Leftovers};
 use super::readiness::{Readiness, WatchdogDeadline};
 use super::record::{JournalEvent, Reason};
+use super::request::PROOF_TIME;
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
-use crate::model::plan::{Backoff, Ready};
+use crate::model::plan::{Backoff, Kind, Ready};
 use crate::model::{ExitStatus, InstanceId, Pid, RunId, StartFailure};
 
 /// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
@@ -183,7 +184,9 @@ impl Supervisor {
         self.services[id].has_been_ready = true;
         let watchdog = self.services[id].watchdog.map(|every| WatchdogDeadline { every, by: self.now + every });
         let soak = self.services[id].definition.reload.soak;
-        let min_ready_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
+        let soaks_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
+        let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
+        let min_ready_until = soaks_until.max(proven_at.filter(|at| *at > self.now));
         let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until };
         self.enter(id, State::Running(running), Reason::Ready);
     }
@@ -234,6 +237,7 @@ impl Supervisor {
             let instance = &mut self.services[id];
             (instance.has_run, instance.spawn_failures) = (true, 0);
         }
+        self.services[id].has_executed |= failure.is_none();
         let result = RunResult { exit, uptime: self.now.since(process.since), failure, fault: None };
         let ended = ExitedProcess { id, process, leftovers, stopping: None };
         if let State::Stopping(stopping) = state {
@@ -283,14 +287,17 @@ impl Supervisor {
             return self.retry_spawn(id, failure.errno);
         }
         let service = Rc::clone(&self.services[id].definition);
-        let unstable = self.services[id].unstable;
-        let mut decision = restart::decide(&service, &result, start, unstable, &mut self.random);
+        let history = (self.services[id].unstable, self.services[id].has_executed);
+        let mut decision = restart::decide(&service, &result, start, history, &mut self.random);
         if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
             decision = RestartDecision::StayStopped;
         }
         let next = match decision {
             RestartDecision::Restart { delay, unstable, .. } => {
                 self.services[id].unstable = unstable;
+                if service.kind == Kind::Service {
+                    self.fail_requests(id);
+                }
                 AfterRun::Restart { due: self.now + delay }
             }
             RestartDecision::StayStopped => AfterRun::StayStopped(Stopped::Shutdown),

@@ -16,6 +16,7 @@ use crate::chance::Chance;
 pub(crate) fn service(name: &str) -> Service {
     let mut service = Service::new(name, process());
     service.restart.backoff.jitter = 0.0;
+    service.reload.soak = Duration::ZERO;
     service
 }
 

@@ -50,7 +50,7 @@ fn minimal() -> Service {
         ready: Ready::Exec,
         ready_timeout: Duration::from_secs(30),
         watchdog: None,
-        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO },
+        reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Process {
             command: [fixed("node")].into(),
             cwd: None,
@@ -150,6 +150,7 @@ fn every_key_of_a_service_is_decoded() {
             service.stop.signal = Signal::QUIT;
             service.stop.timeout = Duration::from_secs(2);
             service.ready = Ready::Delay(Duration::from_secs(2));
+            service.reload.soak = Duration::ZERO;
         },
     );
     check_service(

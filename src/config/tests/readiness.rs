@@ -116,7 +116,7 @@ fn durations_and_reload_are_decoded() {
         service.stop.delay = Duration::from_secs(2);
         service.process.ipc = true;
     });
-    let rolling = Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::ZERO };
+    let rolling = Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) };
     for (value, expected) in [
         ("\"rolling\"", rolling),
         ("{}", rolling),

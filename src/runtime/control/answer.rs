@@ -146,10 +146,14 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
                 format!("{} is not running", Name(snapshot.plan, id))
             }
         },
-        Refusal::Failed(id) => match find(id) {
+        Refusal::Failed(id) | Refusal::Died(id) => match find(id) {
             Some(instance) => sentence(&instance, snapshot),
             None => format!("{} has failed", Name(snapshot.plan, id)),
         },
+        Refusal::DependencyStopped(service, dependency) => {
+            let [name, dependency] = [service, dependency].map(|service| service_name(snapshot.plan, service));
+            format!("{name} depends on {dependency}, which is stopped: start {dependency} first")
+        }
         Refusal::Superseded(id) => {
             format!("superseded by another request for {}", Name(snapshot.plan, id))
         }

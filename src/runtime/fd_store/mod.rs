@@ -15,12 +15,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::by_instance::ByInstance;
+use super::ended_helpers::EndedHelpers;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex, Signal};
 use crate::supervisor::Event;
-use crate::sys::{Poller, fork, kill, packet, wait};
+use crate::sys::{Poller, fork, kill, packet};
 use protocol::{Answer, Command, MAX_PACKET};
 pub(super) use protocol::{Keep, Refused, Usage};
 
@@ -40,7 +41,7 @@ pub(super) struct FdStore {
     names: ByInstance<Vec<Box<str>>>,
     holders: Vec<Holder>,
     /// Holders that have been killed and not been reaped yet.
-    killed: Vec<Pid>,
+    killed: EndedHelpers,
     /// How often descriptors of a service have made a holder hang.
     hangs: Map<ServiceIndex, u32>,
     /// Services whose holders do not give their descriptors.
@@ -99,7 +100,7 @@ impl Subsystem for FdStore {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.holders.iter().filter_map(|holder| self.due_of(holder)).min()
+        self.holders.iter().filter_map(|holder| self.due_of(holder)).chain(self.killed.due()).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -124,7 +125,7 @@ impl Subsystem for FdStore {
             }
         }
         self.end_overdue(context);
-        self.killed.retain(|pid| wait::reap_without_sigchld(*pid) == Ok(None));
+        self.killed.reap(context.now);
         Vec::new()
     }
 }
@@ -137,7 +138,7 @@ impl FdStore {
 
     /// The processes that hold descriptors.
     pub(super) fn holders(&self) -> impl Iterator<Item = Pid> {
-        self.holders.iter().map(|holder| holder.pid).chain(self.killed.iter().copied())
+        self.holders.iter().map(|holder| holder.pid).chain(self.killed.pids().iter().copied())
     }
 
     /// Takes the next datagram, which carries descriptors, from the notification socket of a run. The result follows in
@@ -284,7 +285,7 @@ impl FdStore {
                 // It exits at the end of its channel.
                 let Holder { pid, channel, .. } = self.holders.swap_remove(position);
                 context.poller.remove(&channel).ok();
-                self.killed.push(pid);
+                self.killed.push(pid, now);
             } else {
                 self.end(position, End::Hangs, context);
             }
@@ -296,7 +297,7 @@ impl FdStore {
         let Holder { service, pid, channel, pending, .. } = self.holders.swap_remove(position);
         context.poller.remove(&channel).ok();
         kill::signal_process(pid, Signal::KILL).ok();
-        self.killed.push(pid);
+        self.killed.push(pid, context.now);
         let why = match end {
             End::Hangs => {
                 *self.hangs.entry(service) += 1;

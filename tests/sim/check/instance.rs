@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::Service;
+use keepalive::model::plan::{Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, RunId, StartFailure};
 use keepalive::supervisor::{Exit, Fault, StateName};
 
@@ -48,6 +48,8 @@ pub(crate) struct Instance {
     pub(crate) refusals: u32,
     /// The number of runs, without those that failed for lack of a resource.
     pub(crate) runs: u32,
+    /// It has executed its program in some run.
+    pub(crate) has_executed: bool,
     pub(crate) last_exit: Option<Exit>,
     /// The decision that must come next.
     pub(crate) expected: Option<Expected>,
@@ -125,6 +127,7 @@ impl Instance {
             unstable: 0,
             refusals: 0,
             runs: 0,
+            has_executed: false,
             last_exit: None,
             expected: None,
             due: None,
@@ -134,6 +137,11 @@ impl Instance {
             failed: None,
             blocked: false,
         }
+    }
+
+    /// Whether its process is ready as soon as it has executed its program, and goes on.
+    pub(crate) fn is_ready_at_once(&self) -> bool {
+        self.definition.kind == Kind::Service && self.definition.ready == Ready::Exec
     }
 
     pub(crate) fn has_been_ready(&self) -> bool {

@@ -23,12 +23,15 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use keepalive::model::plan::{Kind, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId, Woken};
 use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, View};
 
 use crate::world::World;
+use instance::Instance;
 use model::Model;
-use requests::{Config, Requests};
+use requests::{Config, MAX_SOAK, PROOF_TIME, Requests};
+use restarts::Expected;
 use shutdown::Shutdown;
 
 /// A violation of a rule.
@@ -240,8 +243,8 @@ impl Checker {
         self.actions = 0;
         self.event = Some(event.clone());
         match event {
-            Event::Boot | Event::Tick | Event::NoChildren | Event::WatchdogTriggered { .. } | Event::TerminalClosed => {
-            }
+            Event::Tick => self.requests.ticked_at = now,
+            Event::Boot | Event::NoChildren | Event::WatchdogTriggered { .. } | Event::TerminalClosed => {}
             Event::Spawned { run, pid } => {
                 rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
                 self.model.on_spawned(*run, *pid, now)?;
@@ -258,6 +261,10 @@ impl Checker {
             Event::ExecFailed { run, failure } => self.model.on_exec_failed(*run, *failure),
             Event::Exited { run, exit, leftovers } => {
                 let instance = self.model.on_exited(*run, *exit, *leftovers, now, self.shutdown.stage())?;
+                let of = self.model.get(instance);
+                if of.definition.kind == Kind::Service && matches!(of.expected, Some(Expected::Restart { .. })) {
+                    self.requests.on_died(instance);
+                }
                 self.expected_actions = vec![Action::ReleaseRun { run: *run, instance }];
             }
             Event::LeftoversGone { run } => self.model.on_leftovers_gone(*run),
@@ -452,7 +459,13 @@ impl Checker {
         );
         // During a reload, the end of a soak time has no visible effect while other processes have not finished theirs.
         let may_be_unproven = self.model.services().any(|service| self.model.is_reloading(service));
-        let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_be_unproven;
+        // Neither has the end of the time that a process must run, if its request waits for others too, or is withdrawn.
+        let is_proven_now = |instance: &Instance| self.now.since(instance.since) <= PROOF_TIME + MAX_SOAK;
+        let is_proof = self.model.all().chain(self.model.surges()).any(|(_, instance)| is_proven_now(instance));
+        // A process that reloads on a signal must outlive it, even if the reload has failed meanwhile.
+        let is_signalled = |instance: &Instance| matches!(instance.definition.reload.strategy, Strategy::Signal(_));
+        let is_proof = is_proof || self.model.all().any(|(_, instance)| is_signalled(instance));
+        let futile = self.turn.deadline_alone && self.turn.actions == 0 && !may_be_unproven && !is_proof;
         rule!(!futile, "a deadline had no effect");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);

@@ -201,6 +201,7 @@ impl Model {
             && service.stop.kill_mode != KillMode::Process
             && stage != ShutdownStage::Forced;
         let instance = self.get_mut(id);
+        instance.has_executed |= instance.failure.is_none();
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
@@ -305,6 +306,10 @@ impl Model {
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
         is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_not_ready())))
+    }
+
+    pub(crate) fn depends_on(&self, service: ServiceIndex) -> &[ServiceIndex] {
+        &self.plan.services[service.position()].depends_on
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {

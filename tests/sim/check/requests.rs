@@ -1,17 +1,26 @@
 //! The rules for replies to requests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use keepalive::model::{InstanceId, ServiceIndex};
+use keepalive::model::{InstanceId, Mono, ServiceIndex};
 use keepalive::supervisor::{Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
 
+use super::instance::Instance;
 use super::model::{Model, is_active};
 use super::shutdown::ShutdownStage;
 use super::{Verdict, Violation, rule};
 
+/// How long a process that is ready as soon as it runs must run before the request for its start is done.
+pub(super) const PROOF_TIME: Duration = Duration::from_secs(1);
+/// The longest `soak` of the plans.
+pub(super) const MAX_SOAK: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     open: BTreeMap<RequestId, Open>,
+    /// The time of the last tick, which reports the end of deadlines.
+    pub(super) ticked_at: Mono,
 }
 
 /// A request that has not been answered.
@@ -25,6 +34,8 @@ struct Open {
     /// The reloads that it waits for.
     reloads: Vec<ServiceIndex>,
     has_failed_reload: bool,
+    /// The instances to start whose processes have exited and are restarted.
+    died: Vec<InstanceId>,
     /// The state of the configuration load for it.
     config: Config,
     /// The only correct reply, if the request is impossible.
@@ -51,7 +62,8 @@ impl Requests {
         let is_refused = refusal.is_some();
         let is_loading = request == Request::ReloadConfig && !is_refused;
         let config = if is_loading { Config::Loading } else { Config::Loaded };
-        let mut open = Open { request, up: Vec::new(), down: Vec::new(), reloads, has_failed_reload, config, refusal };
+        let (up, down, died) = (Vec::new(), Vec::new(), Vec::new());
+        let mut open = Open { request, up, down, reloads, has_failed_reload, died, config, refusal };
         if !is_refused {
             match request {
                 Request::Control(target, verb) => open.apply_verb(targets(target, model), verb, model),
@@ -81,6 +93,15 @@ impl Requests {
         for open in self.open.values_mut().filter(|open| open.reloads.contains(&service)) {
             open.reloads.retain(|other| *other != service);
             open.has_failed_reload |= failure.is_some();
+        }
+    }
+
+    /// The process of an instance has exited on its own, and is restarted.
+    pub(crate) fn on_died(&mut self, id: InstanceId) {
+        let is_start =
+            |request| matches!(request, Request::Control(_, Verb::Start | Verb::Restart) | Request::Scale(..));
+        for open in self.open.values_mut().filter(|open| is_start(open.request) && open.up.contains(&id)) {
+            open.died.push(id);
         }
     }
 
@@ -128,6 +149,7 @@ impl Requests {
                 let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
                 rule!(failed && open.up.contains(&instance), "{instance:?} has not failed");
             }
+            Err(Refusal::Died(instance)) => rule!(open.died.contains(&instance), "{instance:?} has not exited"),
             Err(Refusal::Superseded(instance)) => {
                 let state = model.find(instance).map(|instance| instance.state);
                 let up = open.up.contains(&instance)
@@ -137,6 +159,7 @@ impl Requests {
             }
             Err(
                 Refusal::UnknownInstance(_)
+                | Refusal::DependencyStopped(..)
                 | Refusal::Oneshot(_)
                 | Refusal::TooMany(..)
                 | Refusal::Reloading(_)
@@ -151,9 +174,13 @@ impl Requests {
 
     /// Checks that every request with a known result has been answered.
     pub(crate) fn check_none_is_overdue(&self, model: &Model) -> Verdict {
+        let now = self.ticked_at;
         for (id, open) in &self.open {
             let at_once = matches!(open.request, Request::Shutdown | Request::Control(_, Verb::Signal(_)));
-            let overdue = at_once || open.refusal.is_some() || open.is_done(model) || open.has_failed(model);
+            let overdue = at_once
+                || open.refusal.is_some()
+                || (open.is_done(model) && open.has_lasted(model, now))
+                || open.has_failed(model);
             rule!(!overdue, "{id:?} could be answered: {open:?}");
         }
         Ok(())
@@ -205,7 +232,7 @@ impl Open {
         match result {
             Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is answered before it is done: {self:?}"),
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
-            Err(Refusal::ConfigLoadFailed(_)) => {}
+            Err(Refusal::ConfigLoadFailed(_) | Refusal::Died(_)) => {}
             Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
             Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
             Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is not a oneshot"),
@@ -216,7 +243,13 @@ impl Open {
                 };
                 rule!(!targets(target, model).iter().any(runs), "the target could be reloaded: {self:?}");
             }
-            Err(Refusal::UnknownInstance(_) | Refusal::TooMany(..) | Refusal::Failed(_) | Refusal::Superseded(_)) => {
+            Err(
+                Refusal::UnknownInstance(_)
+                | Refusal::DependencyStopped(..)
+                | Refusal::TooMany(..)
+                | Refusal::Failed(_)
+                | Refusal::Superseded(_),
+            ) => {
                 rule!(false, "a reload is refused: {result:?}");
             }
         }
@@ -229,6 +262,12 @@ impl Open {
         }
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
         self.up.iter().all(|id| model.is_up(*id)) && self.down.iter().all(is_down)
+    }
+
+    /// Whether its processes run longer than any request waits for.
+    fn has_lasted(&self, model: &Model, now: Mono) -> bool {
+        let is_old = |instance: &Instance| now.since(instance.since) > PROOF_TIME + MAX_SOAK;
+        self.up.iter().filter_map(|id| model.find(*id)).all(|instance| !instance.is_ready_at_once() || is_old(instance))
     }
 
     fn has_failed(&self, model: &Model) -> bool {
@@ -248,11 +287,28 @@ fn stop(id: InstanceId, model: &mut Model) {
 fn refusal(request: Request, model: &Model) -> Option<Refusal> {
     match request {
         Request::Control(Target::Instance(id), _) => {
-            (id.number >= model.desired(id.service)).then_some(Refusal::UnknownInstance(id))
+            let is_unknown = id.number >= model.desired(id.service);
+            if is_unknown { Some(Refusal::UnknownInstance(id)) } else { stopped_dependency(request, model) }
         }
+        Request::Control(Target::Service(_), _) => stopped_dependency(request, model),
         Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
-        Request::Control(Target::All | Target::Service(_), _) | Request::ReloadConfig | Request::Shutdown => None,
+        Request::Control(Target::All, _) | Request::ReloadConfig | Request::Shutdown => None,
     }
+}
+
+/// A process that runs is not restarted while nobody starts a dependency.
+fn stopped_dependency(request: Request, model: &Model) -> Option<Refusal> {
+    let Request::Control(target, Verb::Restart) = request else { return None };
+    let running = targets(target, model).into_iter().filter(|id| model.get(*id).main.is_some());
+    running.map(|id| id.service).find_map(|service| {
+        let is_stopped = |dependency: &ServiceIndex| {
+            let mut states = model.of(*dependency).iter().map(|instance| instance.state);
+            let is_waiting = states.clone().any(|state| state == StateName::Stopped);
+            !model.is_satisfied(*dependency) && is_waiting && !states.any(is_active)
+        };
+        let dependency = model.depends_on(service).iter().copied().find(is_stopped)?;
+        Some(Refusal::DependencyStopped(service, dependency))
+    })
 }
 
 fn targets(target: Target, model: &Model) -> Vec<InstanceId> {

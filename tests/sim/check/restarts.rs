@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use keepalive::model::Mono;
 use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
+use keepalive::model::{Mono, StartStep};
 use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
@@ -76,6 +76,10 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
         } else {
             RestartDecision::Fail(FailureReason::Policy)
         });
+    }
+    let cannot_execute = instance.failure.is_some_and(|failure| failure.step == StartStep::Exec);
+    if cannot_execute && !instance.has_executed {
+        return Expected::Shutdown(RestartDecision::Fail(FailureReason::NeverExecuted));
     }
     if instance.has_been_ready() && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };

@@ -235,6 +235,7 @@ fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
     setup.exits("db", 1);
     setup.forget();
     setup.start("proxy");
+    setup.after(seconds(1));
     setup.check(&[
         "web.0 stopped → waiting",
         "cache.0 stopped → waiting",
@@ -246,6 +247,7 @@ fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
         "proxy.0 waiting → starting",
         "spawn proxy.0 (0 restarts)",
         "proxy.0 starting → running",
+        "reply 1 done",
         "reply 2 done",
     ]);
 }

@@ -215,6 +215,7 @@ fn a_reloading_service_is_not_ready_until_it_reports_ready_again() {
     setup.check(&["web.0 stopped → waiting"]);
     setup.report_ready("db.0");
     assert!(setup.is_ready("db.0"));
+    setup.after(seconds(1));
     setup.check(&["web.0 waiting → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 

@@ -25,6 +25,7 @@ fn a_service_without_notify_gets_the_signal_and_the_reload_is_done() {
     let web = Service { ready: Ready::Exec, ..notify("web", 2) };
     let mut setup = boot_ready(vec![by_signal(web)]);
     setup.reload("web");
+    setup.after(seconds(1));
     setup.check(&["web reloads", "kill web.0 main SIGHUP", "kill web.1 main SIGHUP", "web reloaded", "reply 1 done"]);
 }
 

@@ -24,6 +24,7 @@ fn a_service_stopped_by_an_operator_keeps_keepalive_running() {
         "reply 1 done",
     ]);
     setup.start("web");
+    setup.after(seconds(1));
     setup.check(&["web.0 stopped → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
@@ -35,6 +36,7 @@ fn a_restart_is_answered_when_the_service_is_ready_again() {
     setup.restart("web");
     assert_eq!(setup.only("reply"), Vec::<String>::new());
     setup.exits("web", 1);
+    setup.after(seconds(1));
     setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 
@@ -69,6 +71,7 @@ fn a_start_supersedes_a_stop() {
     setup.start("web");
     setup.check(&["reply 1 Superseded"]);
     setup.exits("web", 0);
+    setup.after(seconds(1));
     setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
@@ -80,6 +83,7 @@ fn a_restart_waits_until_leftover_processes_are_gone() {
     setup.restart("web");
     setup.check(&[]);
     setup.leftovers_gone("web");
+    setup.after(seconds(1));
     setup.check(&["web.0 stopping → starting", "spawn web.0 (1 restarts)", "web.0 starting → running", "reply 1 done"]);
 }
 
@@ -124,6 +128,7 @@ fn a_start_during_backoff_starts_at_once_and_resets_the_count() {
     setup.exits("web", 1);
     setup.forget();
     setup.start("web");
+    setup.after(seconds(1));
     setup.check(&["web.0 backoff → starting", "spawn web.0 (4 restarts)", "web.0 starting → running", "reply 1 done"]);
     setup.exits("web", 1);
     assert_eq!(setup.next(), Some(millis(100)));
@@ -187,6 +192,7 @@ fn a_stop_before_the_spawn_cancels_the_start() {
     setup.stop("web");
     setup.check(&["web.0 stopped → waiting", "web.0 waiting → starting", "web.0 starting → stopped", "reply 1 done"]);
     setup.start("web");
+    setup.after(seconds(1));
     setup.check(&["web.0 stopped → starting", "spawn web.0 (0 restarts)", "web.0 starting → running", "reply 2 done"]);
 }
 
@@ -195,6 +201,7 @@ fn a_start_after_a_stop_before_the_spawn_starts_the_process() {
     let mut setup = Setup::boot_without_spawns(vec![service("web")]);
     setup.queue_request("web", Verb::Stop);
     setup.start("web");
+    setup.after(seconds(1));
     setup.check(&[
         "web.0 stopped → waiting",
         "web.0 waiting → starting",
@@ -211,6 +218,7 @@ fn a_start_after_a_stop_before_the_spawn_starts_the_process() {
 fn a_restart_before_the_spawn_does_not_start_twice() {
     let mut setup = Setup::boot_without_spawns(vec![service("web")]);
     setup.restart("web");
+    setup.after(seconds(1));
     setup.check(&[
         "web.0 stopped → waiting",
         "web.0 waiting → starting",
@@ -230,6 +238,7 @@ fn a_pending_signal_does_not_reach_a_process_that_reuses_the_pid() {
     setup.queue_exit("web");
     setup.set_next_pid(101);
     setup.send(Event::Tick);
+    setup.after(seconds(1));
     setup.check(&[
         "other.0 stopped → starting",
         "spawn other.0 (0 restarts)",
@@ -259,9 +268,9 @@ fn a_signal_to_leftovers_does_not_reach_a_process_that_reuses_the_pid() {
 #[test]
 fn a_requested_restart_waits_for_its_dependency() {
     let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
+    setup.restart("web");
     setup.stop("db");
     setup.exits("db", 0);
-    setup.restart("web");
     setup.forget();
     setup.exits("web", 0);
     setup.check(&["web.0 stopping → waiting"]);
@@ -272,10 +281,38 @@ fn a_requested_restart_waits_for_its_dependency() {
         "db.0 starting → running",
         "web.0 waiting → starting",
         "spawn web.0 (1 restarts)",
-        "reply 3 done",
         "web.0 starting → running",
-        "reply 2 done",
     ]);
+    setup.after(seconds(1));
+    setup.check(&["reply 1 done", "reply 3 done"]);
+}
+
+/// A process that works is not given up for one that could not start.
+#[test]
+fn a_restart_is_refused_while_a_dependency_is_stopped() {
+    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web"))]);
+    setup.stop("db");
+    setup.exits("db", 0);
+    setup.forget();
+    setup.restart("web");
+    setup.check(&["reply 2 DependencyStopped"]);
+}
+
+/// The process dies before it has run for a second.
+#[test]
+fn a_start_fails_when_its_process_exits_at_once() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.at(seconds(60));
+    setup.restart("web");
+    setup.exits("web", 0);
+    setup.after(millis(999));
+    setup.forget();
+    setup.exits("web", 3);
+    setup.check(&["web.0 running → backoff", "reply 1 Died"]);
+    setup.after(seconds(2));
+    setup.forget();
+    setup.start("web");
+    setup.check(&["reply 2 done"]);
 }
 
 /// If the dependency has failed, the restart is refused after the exit is recorded.

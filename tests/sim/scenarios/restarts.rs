@@ -163,6 +163,18 @@ fn the_code_of_a_failed_exec_does_not_count_as_an_exit_code() {
     setup.send(keepalive::supervisor::Event::Boot);
     setup.forget();
     setup.exits("web", 127);
+    assert_eq!(setup.only("web.0"), ["web.0 starting → failed"]);
+}
+
+/// A program that is missing at the first start is a mistake. One that has run before may be being replaced.
+#[test]
+fn a_program_that_cannot_be_executed_fails_at_once_unless_it_has_run_before() {
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.spawns = Spawns::Failing(MISSING);
+    setup.exits("web", 1);
+    setup.after(seconds(1));
+    setup.forget();
+    setup.exits("web", 127);
     setup.check(&["web.0 starting → backoff"]);
 }
 

@@ -48,6 +48,7 @@ fn scaling_down_stops_and_removes_the_highest_instances() {
     setup.after(seconds(1));
     setup.forget();
     setup.scale("web", 2);
+    setup.after(seconds(1));
     setup.check(&[
         "web scaled 1 → 2",
         "web.1 stopped → starting",
@@ -65,6 +66,7 @@ fn a_stopping_instance_restarts_if_a_scale_adds_it_again() {
     setup.scale("web", 2);
     setup.check(&["web scaled 1 → 2", "reply 1 Superseded"]);
     setup.exits("web.1", 0);
+    setup.after(seconds(1));
     setup.check(&["web.1 stopping → starting", "spawn web.1 (1 restarts)", "web.1 starting → running", "reply 2 done"]);
 }
 
@@ -78,6 +80,7 @@ fn a_surplus_instance_cannot_be_started() {
     setup.restart("web.1");
     setup.check(&["reply 2 UnknownInstance", "reply 3 UnknownInstance"]);
     setup.start("web");
+    setup.after(seconds(1));
     setup.check(&["reply 4 done"]);
 }
 
