@@ -14,8 +14,15 @@ use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The variables that keepalive sets for every process. `is_overwritten` in `process.rs` knows those of other protocols.
-pub(super) const RESERVED_VARIABLES: [&str; 5] =
-    ["KEEPALIVE_SERVICE", "KEEPALIVE_INSTANCE", "KEEPALIVE_RESTARTS", "KEEPALIVE_IPC_FD", "KEEPALIVE_STATE_FD"];
+pub(super) const RESERVED_VARIABLES: [&str; 7] = [
+    "KEEPALIVE_SERVICE",
+    "KEEPALIVE_INSTANCE",
+    "KEEPALIVE_INSTANCES",
+    "KEEPALIVE_RESTARTS",
+    "KEEPALIVE_SOCKET",
+    "KEEPALIVE_IPC_FD",
+    "KEEPALIVE_STATE_FD",
+];
 
 /// The maximum size of all values in bytes: execve(2) limits arguments and environment to three quarters of the stack's
 /// 8 MiB.

@@ -1,4 +1,4 @@
-//! Expansion of `{service}`, `{instance}`, `{fd.NAME}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, environment
+//! Expansion of `{service}`, `{instance}`, `{instances}`, `{fd.NAME}`, `${VAR}`, `${VAR:-default}` and `$$` in commands, environment
 //! variables and paths.
 //!
 //! All other text is unchanged, such as JSON in an argument, or a `$` that is not followed by `{` or `$`.
@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::suggest::nearest;
-use crate::model::Template;
+use crate::model::{Number, Template};
 
 /// How deep defaults can be nested: `${A:-${B:-…}}`.
 const MAX_NESTING: u32 = 16;
@@ -25,9 +25,9 @@ pub const LISTEN_FDS_START: usize = 3;
 pub(super) enum Placeholders {
     /// None: braces are literal text.
     Literal,
-    /// `{service}`. The value is the same for all instances, so `{instance}` and `{fd.NAME}` are errors.
+    /// `{service}`. The value is the same for all instances, so `{instance}`, `{instances}` and `{fd.NAME}` are errors.
     Service,
-    /// `{service}`, `{instance}` and `{fd.NAME}`.
+    /// `{service}`, `{instance}`, `{instances}` and `{fd.NAME}`.
     All,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct ExpandError {
 /// Builds a [`Template`].
 #[derive(Debug, Default)]
 pub(super) struct Builder {
-    pieces: Vec<Vec<u8>>,
+    pieces: Vec<(Vec<u8>, Number)>,
     current: Vec<u8>,
 }
 
@@ -78,14 +78,14 @@ impl Builder {
         Self { pieces: Vec::new(), current: text.to_vec() }
     }
 
-    /// The text before the first `{instance}`.
+    /// The text before the first number.
     pub(super) fn first_piece(&mut self) -> &mut Vec<u8> {
-        self.pieces.first_mut().unwrap_or(&mut self.current)
+        self.pieces.first_mut().map_or(&mut self.current, |(text, _)| text)
     }
 
-    /// The whole text without the instance numbers.
+    /// The whole text without the numbers.
     pub(super) fn text(&self) -> Vec<u8> {
-        [self.pieces.concat().as_slice(), &self.current].concat()
+        self.pieces.iter().map(|(text, _)| text).chain([&self.current]).flatten().copied().collect()
     }
 
     pub(super) fn push(&mut self, text: &[u8]) {
@@ -94,13 +94,13 @@ impl Builder {
 
     /// Splits off the rest that starts with the first of `bytes`.
     pub(super) fn split_off(&mut self, bytes: &[u8]) -> Option<Self> {
-        let position = |piece: &Vec<u8>| piece.iter().position(|byte| bytes.contains(byte));
-        let Some(index) = self.pieces.iter().position(|piece| position(piece).is_some()) else {
+        let position = |text: &Vec<u8>| text.iter().position(|byte| bytes.contains(byte));
+        let Some(index) = self.pieces.iter().position(|(text, _)| position(text).is_some()) else {
             let current = self.current.split_off(position(&self.current)?);
             return Some(Self { pieces: Vec::new(), current });
         };
         let mut pieces = self.pieces.split_off(index);
-        let first = pieces.first_mut()?;
+        let (first, _) = pieces.first_mut()?;
         let tail = first.split_off(position(first)?);
         let head = std::mem::replace(first, tail);
         let current = std::mem::replace(&mut self.current, head);
@@ -113,13 +113,12 @@ impl Builder {
         if self.pieces.is_empty() {
             return Some(Template::Fixed(last));
         }
-        let mut pieces: Vec<CString> = self.pieces.into_iter().map(CString::new).collect::<Result<_, _>>().ok()?;
-        pieces.push(last);
-        Some(Template::Numbered(pieces.into()))
+        let pieces = self.pieces.into_iter().map(|(text, number)| Some((CString::new(text).ok()?, number)));
+        Some(Template::Numbered { pieces: pieces.collect::<Option<_>>()?, last })
     }
 
-    fn push_instance(&mut self) {
-        self.pieces.push(std::mem::take(&mut self.current));
+    fn push_number(&mut self, number: Number) {
+        self.pieces.push((std::mem::take(&mut self.current), number));
     }
 }
 
@@ -161,7 +160,7 @@ impl Expansion<'_> {
     /// Expands a placeholder at the start of `rest`, which starts with `{`. Returns the number of bytes consumed.
     fn brace(&mut self, rest: &[u8], position: usize) -> Result<usize, ExpandError> {
         const SERVICE: &[u8] = b"{service}";
-        const INSTANCE: &[u8] = b"{instance}";
+        const NUMBERS: [(&str, Number); 2] = [("{instance}", Number::Instance), ("{instances}", Number::Instances)];
         if self.scope.placeholders == Placeholders::Literal {
             return Ok(self.literal(b'{'));
         }
@@ -169,13 +168,13 @@ impl Expansion<'_> {
             self.output.current.extend_from_slice(self.scope.service.as_bytes());
             return Ok(SERVICE.len());
         }
-        if rest.starts_with(INSTANCE) {
+        if let Some((name, number)) = NUMBERS.into_iter().find(|(name, _)| rest.starts_with(name.as_bytes())) {
             if self.scope.placeholders == Placeholders::Service {
-                let message = "`{instance}` cannot be used here: all instances share this value".to_owned();
-                return Err(error_at(position, INSTANCE.len(), message, "use `{service}`, or no placeholder"));
+                let message = format!("`{name}` cannot be used here: all instances share this value");
+                return Err(error_at(position, name.len(), message, "use `{service}`, or no placeholder"));
             }
-            self.output.push_instance();
-            return Ok(INSTANCE.len());
+            self.output.push_number(number);
+            return Ok(name.len());
         }
         let socket = rest.strip_prefix(b"{fd.").and_then(|name| {
             let length = name.iter().take(MAX_FD_NAME_LENGTH + 1).position(|byte| *byte == b'}')?;
@@ -288,6 +287,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     use super::*;
+    use crate::model::Numbers;
 
     fn bytes() -> (OsString, OsString) {
         ("BYTES".into(), OsString::from_vec(vec![0xff]))
@@ -306,7 +306,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expect: &[u8]) {
-        assert_eq!(expanded(text).unwrap().expand(3).as_bytes(), expect, "{text}");
+        let numbers = Numbers { instance: 3, instances: 5 };
+        assert_eq!(expanded(text).unwrap().expand(numbers).as_bytes(), expect, "{text}");
     }
 
     #[track_caller]
@@ -321,6 +322,7 @@ mod tests {
         check("300{instance}", b"3003");
         check("fd://{fd.admin}{fd.http}", b"fd://43");
         check("{instance}{instance}", b"33");
+        check("{instance}/{instances}", b"3/5");
         check(":${PORT}/", b":80/");
         check("${BYTES}", b"\xff");
         check("${NONE:-81}", b"81");

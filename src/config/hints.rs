@@ -60,7 +60,9 @@ fn name_of(path: &[u8]) -> &[u8] {
 fn contains(template: &Template, part: &[u8]) -> bool {
     match template {
         Template::Fixed(text) => has(text.as_bytes(), part),
-        Template::Numbered(pieces) => pieces.iter().any(|piece| has(piece.as_bytes(), part)),
+        Template::Numbered { pieces, last } => {
+            pieces.iter().map(|(text, _)| text).chain([last]).any(|text| has(text.as_bytes(), part))
+        }
     }
 }
 

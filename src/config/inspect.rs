@@ -13,8 +13,8 @@ use toml::de::DeTable;
 use super::decoder::{Decoder, Value};
 use super::environment::Purpose;
 use super::read;
-use crate::model::Template;
 use crate::model::plan::Process;
+use crate::model::{Numbers, Template};
 
 /// The search path if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -42,7 +42,7 @@ impl Decoder<'_> {
         match &process.cwd {
             None => Some(self.environment.directory.to_owned()),
             Some(Template::Fixed(path)) => Some(PathBuf::from(OsStr::from_bytes(path.as_bytes()))),
-            Some(Template::Numbered(_)) => None,
+            Some(Template::Numbered { .. }) => None,
         }
     }
 
@@ -64,7 +64,7 @@ impl Decoder<'_> {
         let own = process
             .env
             .iter()
-            .map(|entry| entry.expand(0))
+            .map(|entry| entry.expand(Numbers::SINGLE))
             .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=").map(<[u8]>::to_vec));
         let inherited = || self.environment.variable(b"PATH").filter(|_| process.inherit_env).map(<[u8]>::to_vec);
         own.or_else(inherited).unwrap_or_else(|| DEFAULT_PATH.to_vec())

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::decoder::{Decoder, Schema, Value};
 use super::environment::Purpose;
 use super::expand::Scope;
+use crate::model::Numbers;
 use crate::model::plan::{LogFile, Output};
 
 /// The default of `max_size` in bytes.
@@ -72,7 +73,7 @@ impl Decoder<'_> {
             return None;
         };
         let path = self.absolute_path(value, scope, "remove `file` to write no log file")?;
-        self.warn_about_link(value, &path.expand(0));
+        self.warn_about_link(value, &path.expand(Numbers::SINGLE));
         Some(LogFile {
             path,
             max_size,

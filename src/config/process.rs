@@ -15,8 +15,8 @@ use super::report::{Location, Source, UnlocatedDiagnostic};
 use super::service;
 use super::sockets::shared_scope;
 use super::users::User;
-use crate::model::Template;
 use crate::model::plan::{Process, State};
+use crate::model::{Numbers, Template};
 
 /// Words with a meaning in a shell, but not in an argument vector.
 const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
@@ -235,7 +235,10 @@ impl Decoder<'_> {
         }
         let persist = table.get("persist").and_then(|value| {
             let path = self.absolute_path(value, scope, "remove `persist` to keep it in memory")?;
-            self.require_unique(UniqueResource::File(path.expand(0).to_string_lossy().into_owned()), value.span());
+            self.require_unique(
+                UniqueResource::File(path.expand(Numbers::SINGLE).to_string_lossy().into_owned()),
+                value.span(),
+            );
             Some(path)
         });
         Some(State { size: bytes, persist })
@@ -305,7 +308,7 @@ impl Decoder<'_> {
         let variables = self.variables(&[]);
         let scope = Scope { service, placeholders: Placeholders::Service, sockets: &[], variables };
         let template = self.template(value, text, &scope)?;
-        let path = std::ffi::OsString::from(std::ffi::OsStr::from_bytes(template.expand(0).as_bytes()));
+        let path = std::ffi::OsString::from(std::ffi::OsStr::from_bytes(template.expand(Numbers::SINGLE).as_bytes()));
         Some(self.directory.join(Path::new(&path)))
     }
 

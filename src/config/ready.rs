@@ -9,7 +9,7 @@ use super::expand::{Builder, LISTEN_FDS_START, Scope};
 use super::sockets::socket_address;
 use super::suggest::nearest;
 use crate::model::plan::{Address, Probe, Ready, Service};
-use crate::model::{Template, units};
+use crate::model::{Numbers, Template, units};
 
 /// The largest number of a descriptor that a process can inherit: numbers have 8 bits.
 const MAX_READY_FD: i64 = 255;
@@ -164,8 +164,9 @@ impl Decoder<'_> {
             *first_piece = [b"127.0.0.1:", port].concat();
         }
         let template = self.finished(address, value.span())?;
-        for number in [0, service.instances.saturating_sub(1)] {
-            let text = template.expand(number).to_string_lossy().into_owned();
+        let instances = service.instances;
+        for instance in [0, instances.saturating_sub(1)] {
+            let text = template.expand(Numbers { instance, instances }).to_string_lossy().into_owned();
             if socket_address(&text).is_none() {
                 let message = format!("invalid address `{}`, expected IP:PORT", text.escape_debug());
                 self.error(
@@ -176,7 +177,7 @@ impl Decoder<'_> {
                 return None;
             }
         }
-        let asked = template.expand(0);
+        let asked = template.expand(Numbers { instance: 0, instances });
         if let Some(asked) = asked.to_str().ok().and_then(socket_address) {
             self.warn_about_shared_address(value, asked, service);
         }

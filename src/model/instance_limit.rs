@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::plan::{Probe, Ready, Service, State};
-use super::template::Template;
+use super::template::{Numbers, Template};
 
 /// Why a service cannot have as many instances as requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +18,13 @@ impl Service {
     /// Why the service cannot have `count` instances; `None` if it can.
     #[must_use]
     pub fn too_many_instances(&self, count: u32) -> Option<TooManyInstances> {
-        if let (Some(State { persist: Some(Template::Fixed(_)), .. }), 2..) = (&self.process.state, count) {
+        if let (Some(State { persist: Some(path), .. }), 2..) = (&self.process.state, count)
+            && !path.differs_by_instance()
+        {
             return Some(TooManyInstances::SharedStateFile);
         }
         // The last instance has the largest number, so if its address is valid, all are.
-        let last = count.saturating_sub(1);
+        let last = Numbers { instance: count.saturating_sub(1), instances: count };
         let is_invalid = self.ready.authority().is_some_and(|authority| address(authority, last).is_none());
         is_invalid.then_some(TooManyInstances::InvalidProbeAddress)
     }
@@ -39,21 +41,26 @@ impl Ready {
     }
 }
 
-/// The socket address of `authority`, an `address:port`, for instance `number`; `None` if it is invalid or a host name.
+/// The socket address of `authority`, an `address:port`, for the instance of `numbers`; `None` if it is invalid or a host name.
 #[must_use]
-pub fn address(authority: &Template, number: u32) -> Option<SocketAddr> {
-    authority.expand(number).to_str().ok()?.parse().ok()
+pub fn address(authority: &Template, numbers: Numbers) -> Option<SocketAddr> {
+    authority.expand(numbers).to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Number;
     use crate::model::plan::Process;
 
     fn template(pieces: &[&std::ffi::CStr]) -> Template {
+        let (last, pieces) = pieces.split_last().unwrap();
         match pieces {
-            [text] => Template::Fixed((*text).to_owned()),
-            pieces => Template::Numbered(pieces.iter().map(|piece| (*piece).to_owned()).collect()),
+            [] => Template::Fixed((*last).to_owned()),
+            pieces => {
+                let pieces = pieces.iter().map(|piece| ((*piece).to_owned(), Number::Instance)).collect();
+                Template::Numbered { pieces, last: (*last).to_owned() }
+            }
         }
     }
 

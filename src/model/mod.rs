@@ -28,5 +28,5 @@ pub use plan::Plan;
 pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};
 pub use run::RunId;
 pub use signal::Signal;
-pub use template::Template;
+pub use template::{Number, Numbers, Template};
 pub use time::Mono;

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 
 use serde::{Serialize, Serializer};
 
-/// A word of a command line, a `NAME=value` of the environment or a path, which may contain `{instance}`.
+/// A word of a command line, a `NAME=value` of the environment or a path, which may contain `{instance}` and `{instances}`.
 ///
 /// `{service}` and `${VAR}` were expanded when the configuration was read. A template holds bytes, because environment
 /// variables need not be UTF-8. It never contains a NUL byte.
@@ -12,61 +12,107 @@ use serde::{Serialize, Serializer};
 pub enum Template {
     /// The same for every instance.
     Fixed(CString),
-    /// The pieces before, between and after the instance's numbers: `a{instance}b` is `["a", "b"]`. At least two pieces.
-    Numbered(Box<[CString]>),
+    /// Text with numbers in it.
+    Numbered {
+        /// Each text that a number follows, in order. Not empty.
+        pieces: Box<[(CString, Number)]>,
+        /// The text after the last number.
+        last: CString,
+    },
+}
+
+/// A number that a template contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// `{instance}`: which instance it is, from 0.
+    Instance,
+    /// `{instances}`: how many instances the service has.
+    Instances,
+}
+
+/// The numbers that a template is expanded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// For [`Number::Instance`].
+    pub instance: u32,
+    /// For [`Number::Instances`].
+    pub instances: u32,
+}
+
+impl Numbers {
+    /// Those of the only instance of a service.
+    pub const SINGLE: Self = Self { instance: 0, instances: 1 };
+
+    const fn get(self, number: Number) -> u32 {
+        match number {
+            Number::Instance => self.instance,
+            Number::Instances => self.instances,
+        }
+    }
 }
 
 impl std::fmt::Display for Template {
-    /// As it was written: with `{instance}`.
+    /// As it was written: with `{instance}` and `{instances}`.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Fixed(text) => formatter.write_str(&text.to_string_lossy()),
-            Self::Numbered(pieces) => {
-                for (position, piece) in pieces.iter().enumerate() {
-                    formatter.write_str(if position > 0 { "{instance}" } else { "" })?;
-                    formatter.write_str(&piece.to_string_lossy())?;
+            Self::Numbered { pieces, last } => {
+                for (text, number) in pieces {
+                    formatter.write_str(&text.to_string_lossy())?;
+                    formatter.write_str(match number {
+                        Number::Instance => "{instance}",
+                        Number::Instances => "{instances}",
+                    })?;
                 }
-                Ok(())
+                formatter.write_str(&last.to_string_lossy())
             }
         }
     }
 }
 
 impl Template {
-    /// Appends the template, expanded for instance `number` and NUL-terminated, to `buffer`.
+    /// Appends the template, expanded with `numbers` and NUL-terminated, to `buffer`.
     ///
     /// Returns the position in `buffer` at which it starts. Allocates only if `buffer` must grow.
-    pub fn write_to(&self, number: u32, buffer: &mut Vec<u8>) -> usize {
+    pub fn write_to(&self, numbers: Numbers, buffer: &mut Vec<u8>) -> usize {
         let start = buffer.len();
-        match self {
-            Self::Fixed(text) => buffer.extend_from_slice(text.as_bytes()),
-            Self::Numbered(pieces) => {
-                for (position, piece) in pieces.iter().enumerate() {
-                    if position > 0 {
-                        push_decimal(number, buffer);
-                    }
-                    buffer.extend_from_slice(piece.as_bytes());
+        let last = match self {
+            Self::Fixed(text) => text,
+            Self::Numbered { pieces, last } => {
+                for (text, number) in pieces {
+                    buffer.extend_from_slice(text.as_bytes());
+                    push_decimal(numbers.get(*number), buffer);
                 }
+                last
             }
-        }
-        buffer.push(0);
+        };
+        buffer.extend_from_slice(last.as_bytes_with_nul());
         start
     }
 
-    /// The text before the first `{instance}`. For an environment variable it includes at least the name.
+    /// The text before the first number. For an environment variable it includes at least the name.
     #[must_use]
     pub fn literal_prefix(&self) -> &[u8] {
         match self {
             Self::Fixed(text) => text.as_bytes(),
-            Self::Numbered(pieces) => pieces.first().map_or(b"", |piece| piece.as_bytes()),
+            Self::Numbered { pieces, .. } => pieces.first().map_or(b"", |(text, _)| text.as_bytes()),
         }
     }
 
-    /// Expands the template for instance `number`.
+    /// Whether every instance has a text of its own.
     #[must_use]
-    pub fn expand(&self, number: u32) -> CString {
+    pub fn differs_by_instance(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Numbered { pieces, .. } => pieces.iter().any(|(_, number)| *number == Number::Instance),
+        }
+    }
+
+    /// Expands the template.
+    #[must_use]
+    pub fn expand(&self, numbers: Numbers) -> CString {
         let mut buffer = Vec::new();
-        self.write_to(number, &mut buffer);
+        self.write_to(numbers, &mut buffer);
         CStr::from_bytes_until_nul(&buffer).unwrap_or_default().to_owned()
     }
 }
@@ -96,14 +142,13 @@ impl Serialize for Template {
 mod tests {
     use super::*;
 
-    fn numbered(pieces: &[&str]) -> Template {
-        Template::Numbered(pieces.iter().map(|piece| CString::new(*piece).unwrap()).collect())
-    }
-
     #[test]
-    fn the_number_is_inserted_between_the_pieces() {
-        assert_eq!(numbered(&["PORT=300", ""]).expand(0), c"PORT=3000".to_owned());
-        assert_eq!(numbered(&["a", "b", "c"]).expand(120), c"a120b120c".to_owned());
-        assert_eq!(Template::Fixed(c"same".to_owned()).expand(7), c"same".to_owned());
+    fn the_numbers_are_inserted_between_the_pieces() {
+        let of = |instance| Numbers { instance, instances: 4 };
+        let pieces = [(c"PORT=300".to_owned(), Number::Instance), (c"/".to_owned(), Number::Instances)];
+        let template = Template::Numbered { pieces: pieces.into(), last: c"!".to_owned() };
+        assert_eq!(template.expand(of(120)), c"PORT=300120/4!".to_owned());
+        assert_eq!(template.to_string(), "PORT=300{instance}/{instances}!");
+        assert_eq!(Template::Fixed(c"same".to_owned()).expand(of(7)), c"same".to_owned());
     }
 }

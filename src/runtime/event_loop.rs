@@ -74,7 +74,9 @@ impl Runtime {
         let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
         poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
-        let factory = ProcessFactory::new(environment).map_err(refused("replace /dev/null"))?;
+        let server = Server::new(&plan.control, plan.http, &poller);
+        let factory =
+            ProcessFactory::new(environment, server.control_socket()).map_err(refused("replace /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);
         let wait_options = if has_terminal { WaitOptions::WithStops } else { WaitOptions::ExitsOnly };
         let processes = Processes::new(factory, wait_options).map_err(refused("open an event descriptor"))?;
@@ -83,7 +85,7 @@ impl Runtime {
         let resources = Resources::new(&plan);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), clock.now().as_nanos()),
-            server: Server::new(&plan.control, plan.http, &poller),
+            server,
             plan,
             processes,
             resources,
@@ -402,8 +404,8 @@ impl Runtime {
     /// The only place that matches on actions.
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { run, instance, restarts, definition } => {
-                self.spawn(run, RunSpec { instance: instance.slot(), restarts, definition });
+            Action::Spawn { run, instance, restarts, instances, definition } => {
+                self.spawn(run, RunSpec { instance: instance.slot(), restarts, instances, definition });
             }
             Action::StartProbe { run } => self.start_probe(run),
             Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),

@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -12,7 +14,7 @@ use super::runs::RunSpec;
 use super::strays::RunMarker;
 use super::token::Token;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
-use crate::model::{Pid, RunId, Signal, Template};
+use crate::model::{Numbers, Pid, RunId, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
     self, ChildSignals, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner, StoredDescriptors,
@@ -22,6 +24,8 @@ use crate::sys::{
 /// Creates processes, and reuses its buffers from one to the next.
 pub(super) struct ProcessFactory {
     environment: StringList,
+    /// `KEEPALIVE_SOCKET`: the path of the control socket, if there is one.
+    control_socket: Option<PathBuf>,
     null: NullDevice,
     /// The kernel kills all processes when PID 1 exits. Elsewhere services get a death signal.
     is_init: bool,
@@ -43,7 +47,7 @@ struct Buffers {
 
 /// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
 /// keepalive.
-const NOT_INHERITED: [&[u8]; 12] = [
+const NOT_INHERITED: [&[u8]; 13] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -56,17 +60,20 @@ const NOT_INHERITED: [&[u8]; 12] = [
     b"NODE_CHANNEL_SERIALIZATION_MODE",
     b"KEEPALIVE_IPC_FD",
     b"KEEPALIVE_STATE_FD",
+    b"KEEPALIVE_SOCKET",
 ];
 
 impl ProcessFactory {
-    /// `environment`: the environment of keepalive, `NAME=value` each.
+    /// `environment`: the environment of keepalive, `NAME=value` each. `control_socket`: the absolute path of the control
+    /// socket.
     ///
     /// # Errors
     /// As [`NullDevice::open`].
-    pub(super) fn new(environment: StringList) -> Result<Self, Errno> {
+    pub(super) fn new(environment: StringList, control_socket: Option<PathBuf>) -> Result<Self, Errno> {
         let passed_on = environment.iter().filter(|variable| !NOT_INHERITED.contains(&name_of(variable)));
         Ok(Self {
             environment: passed_on.collect(),
+            control_socket,
             null: NullDevice::open()?,
             is_init: sys::process::is_init(),
             spawner: Spawner::new(),
@@ -93,8 +100,8 @@ impl ProcessFactory {
         inherited_fds: &InheritedFds<'_>,
         logging: &mut Logging,
     ) -> Result<(Pid, PendingExec), Errno> {
-        let RunSpec { instance, definition: service, .. } = spec;
-        let (number, process) = (instance.number, &service.process);
+        let service = &spec.definition;
+        let (numbers, process) = (spec.numbers(), &service.process);
         let layout = inherited_fds.layout(service);
         self.buffers.env.clear();
         inherited_fds.describe(&layout, service, &mut self.buffers.env);
@@ -102,12 +109,12 @@ impl ProcessFactory {
         let state = &mut self.buffers.state;
         state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
-            path.write_to(number, state);
+            path.write_to(numbers, state);
         }
         let path = CStr::from_bytes_until_nul(&self.buffers.state).ok();
         let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = &self.null;
-        let [stdout, stderr] = logging.outputs(*instance, service);
+        let [stdout, stderr] = logging.outputs(spec);
         let setup = SpawnOptions {
             session: match process.input {
                 Input::Null => Session::NewSession,
@@ -191,17 +198,16 @@ impl ProcessFactory {
 
     /// Fills the buffers. `env` may have variables already.
     fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
-        let RunSpec { instance, restarts, definition } = spec;
-        let (number, process) = (instance.number, &definition.process);
-        self.fill_env(run, definition, number, *restarts);
+        let (numbers, process) = (spec.numbers(), &spec.definition.process);
+        self.fill_env(run, &spec.definition, numbers, spec.restarts);
         let Buffers { argv, cwd, limits, .. } = &mut self.buffers;
         argv.clear();
         for word in command {
-            argv.push_template(word, number);
+            argv.push_template(word, numbers);
         }
         cwd.clear();
         if let Some(path) = &process.cwd {
-            path.write_to(number, cwd);
+            path.write_to(numbers, cwd);
         }
         limits.clear();
         limits.extend_from_slice(&process.limits);
@@ -209,17 +215,24 @@ impl ProcessFactory {
     }
 
     /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
-    fn fill_env(&mut self, run: RunId, service: &Service, number: u32, restarts: u32) {
+    fn fill_env(&mut self, run: RunId, service: &Service, numbers: Numbers, restarts: u32) {
         use std::io::Write;
         let env = &mut self.buffers.env;
         let given = env.len();
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RUN={}", self.run_marker.value(run))));
+        if let Some(path) = &self.control_socket {
+            env.push_with(|buffer| {
+                buffer.extend_from_slice(b"KEEPALIVE_SOCKET=");
+                buffer.extend_from_slice(path.as_os_str().as_bytes());
+            });
+        }
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_SERVICE={}", service.name)));
-        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={number}")));
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={}", numbers.instance)));
+        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCES={}", numbers.instances)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
         for variable in &service.process.env {
             if given == 0 || !env.has_name_of(given, variable.literal_prefix()) {
-                env.push_template(variable, number);
+                env.push_template(variable, numbers);
             }
         }
         if !service.process.inherit_env {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
-use crate::model::{ExitStatus, InstanceId, Pid, RunId};
+use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId};
 use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd, process};
 
 /// All runs.
@@ -26,7 +26,15 @@ pub(super) struct RunSpec {
     pub(super) instance: InstanceId,
     /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
     pub(super) restarts: u32,
+    /// `KEEPALIVE_INSTANCES`: how many instances the service should have.
+    pub(super) instances: u32,
     pub(super) definition: Rc<Service>,
+}
+
+impl RunSpec {
+    pub(super) const fn numbers(&self) -> Numbers {
+        Numbers { instance: self.instance.number, instances: self.instances }
+    }
 }
 
 /// The run that a process belongs to.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::text::{Counted, Span};
 use crate::model::plan::{Service, SignalAction, Strategy};
-use crate::model::{InstanceId, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
+use crate::model::{InstanceId, Numbers, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
     Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
     RunResult, StateName,
@@ -404,7 +404,8 @@ impl Display for Failure<'_> {
 /// What could not be executed, entered or set, if the configuration names it.
 fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
     let process = &service.process;
-    let expanded = |template: &Template| template.expand(instance.slot().number).to_string_lossy().into_owned();
+    let numbers = Numbers { instance: instance.slot().number, instances: service.instances };
+    let expanded = |template: &Template| template.expand(numbers).to_string_lossy().into_owned();
     match step {
         StartStep::Listen(position) => {
             process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())

@@ -119,6 +119,8 @@ pub enum Action {
         instance: InstanceId,
         /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
         restarts: u32,
+        /// `KEEPALIVE_INSTANCES`: how many instances the service should have.
+        instances: u32,
         /// The definition to start. Other instances of the service may still run an older one.
         definition: Rc<Service>,
     },

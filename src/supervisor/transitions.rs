@@ -111,12 +111,13 @@ impl Supervisor {
     }
 
     fn request_spawn(&mut self, id: InstanceId, run: RunId) {
-        let definition = Rc::clone(&self.services[id.service].definition);
+        let service = &self.services[id.service];
+        let (definition, instances) = (Rc::clone(&service.definition), service.desired);
         let instance = &mut self.services[id];
         instance.definition = Rc::clone(&definition);
         instance.watchdog = definition.watchdog;
         let restarts = instance.restarts;
-        self.act(Action::Spawn { run, instance: id, restarts, definition });
+        self.act(Action::Spawn { run, instance: id, restarts, instances, definition });
     }
 
     const fn next_run(&mut self) -> RunId {

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use crate::model::Template;
+use crate::model::{Numbers, Template};
 
 /// A list of NUL-terminated strings in one buffer, as execve(2) needs them.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +36,9 @@ impl StringList {
         self.bytes.push(0);
     }
 
-    /// Appends `template`, filled in for instance `number`.
-    pub fn push_template(&mut self, template: &Template, number: u32) {
-        let start = template.write_to(number, &mut self.bytes);
+    /// Appends `template`, expanded with `numbers`.
+    pub fn push_template(&mut self, template: &Template, numbers: Numbers) {
+        let start = template.write_to(numbers, &mut self.bytes);
         self.starts.push(start);
     }
 
@@ -120,11 +120,14 @@ pub fn memchr(byte: u8, text: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Number;
 
     #[test]
     fn a_list_returns_the_strings_that_were_pushed() {
         let mut list = StringList::from_iter(["one", ""]);
-        list.push_template(&Template::Numbered([c"n=".to_owned(), c"".to_owned()].into()), 12);
+        let pieces = [(c"n=".to_owned(), Number::Instance)].into();
+        let numbers = Numbers { instance: 12, instances: 13 };
+        list.push_template(&Template::Numbered { pieces, last: c"".to_owned() }, numbers);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"n=12"]);
         assert_eq!((list.len(), list.get(2), list.get(3)), (3, Some(&b"n=12"[..]), None));
     }

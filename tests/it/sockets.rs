@@ -63,8 +63,10 @@ fn a_service_gets_its_sockets_by_the_systemd_protocol() {
         let expect = [
             "4".to_owned(),
             "KEEPALIVE_INSTANCE=0".to_owned(),
+            "KEEPALIVE_INSTANCES=1".to_owned(),
             "KEEPALIVE_RESTARTS=0".to_owned(),
             "KEEPALIVE_SERVICE=web".to_owned(),
+            format!("KEEPALIVE_SOCKET={}", set.socket().display()),
             "LISTEN_FDNAMES=z:six:dns:file:hidden".to_owned(),
             "LISTEN_FDS=5".to_owned(),
             "LISTEN_PID=own".to_owned(),
@@ -109,7 +111,14 @@ fn a_service_without_sockets_inherits_none() {
         assert_eq!(code, 0, "{stderr}");
         let mut lines = without_run(&stdout);
         lines.retain(|line| !line.starts_with("ready "));
-        let expect = ["KEEPALIVE_INSTANCE=0", "KEEPALIVE_RESTARTS=0", "KEEPALIVE_SERVICE=plain", "LISTEN_FDS=0"];
+        let expect = [
+            "KEEPALIVE_INSTANCE=0".to_owned(),
+            "KEEPALIVE_INSTANCES=1".to_owned(),
+            "KEEPALIVE_RESTARTS=0".to_owned(),
+            "KEEPALIVE_SERVICE=plain".to_owned(),
+            format!("KEEPALIVE_SOCKET={}", set.socket().display()),
+            "LISTEN_FDS=0".to_owned(),
+        ];
         assert_eq!(lines, expect);
     });
 }

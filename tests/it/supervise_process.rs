@@ -3,6 +3,7 @@
 use keepalive::model::Signal;
 
 use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, status_field, wait_until};
+use crate::http::Control;
 use crate::services::Set;
 
 #[test]
@@ -47,6 +48,7 @@ fn a_service_has_the_environment_of_the_container_and_its_own() {
         ("LISTEN_PID", "1"),
         ("WATCHDOG_USEC", "1"),
         ("KEEPALIVE_INSTANCE", "99"),
+        ("KEEPALIVE_SOCKET", set.socket().to_str().unwrap()),
     ]);
     let (code, stdout, stderr) = run.finish();
     assert_eq!(code, 0, "{stderr}");
@@ -54,6 +56,7 @@ fn a_service_has_the_environment_of_the_container_and_its_own() {
     lines.sort_unstable();
     let runs: Vec<&str> = lines.extract_if(.., |line| line.starts_with("KEEPALIVE_RUN=")).collect();
     assert!(runs.len() == 2 && runs[0] != runs[1], "{runs:?}");
+    let socket = format!("KEEPALIVE_SOCKET={}", set.socket().display());
     let expect = [
         "A=inherited",
         "A=inherited",
@@ -65,12 +68,56 @@ fn a_service_has_the_environment_of_the_container_and_its_own() {
         "D=outer",
         "KEEPALIVE_INSTANCE=0",
         "KEEPALIVE_INSTANCE=1",
+        "KEEPALIVE_INSTANCES=2",
+        "KEEPALIVE_INSTANCES=2",
         "KEEPALIVE_RESTARTS=0",
         "KEEPALIVE_RESTARTS=0",
         "KEEPALIVE_SERVICE=web",
         "KEEPALIVE_SERVICE=web",
+        &socket,
+        &socket,
     ];
     assert_eq!(lines, expect);
+}
+
+// docs: `{instances}` and KEEPALIVE_INSTANCES are the number of instances when the process starts.
+#[test]
+fn a_process_knows_how_many_instances_there_are() {
+    let set = Set::new(
+        r#"
+        [services.web]
+        command = ["/bin/sh", "-c", "echo {instance}/{instances} $KEEPALIVE_INSTANCES > DIR/web.{instance}; exec sleep 1000"]
+        instances = 2
+        env_clear = true
+        "#,
+    );
+    let _running = set.start(Place::Child);
+    let wait_for = |name: &str, text: &str| {
+        wait_until(text, || {
+            std::fs::read_to_string(set.directory.path().join(name)).is_ok_and(|found| found == text).then_some(())
+        });
+    };
+    wait_for("web.0", "0/2 2\n");
+    wait_for("web.1", "1/2 2\n");
+    let control = Control::at(&set.socket());
+    assert_eq!(control.post("/v1/services/web/scale?instances=3").status, 200);
+    wait_for("web.2", "2/3 3\n");
+    assert_eq!(control.post("/v1/services/web.0/restart").status, 200);
+    wait_for("web.0", "0/3 3\n");
+}
+
+// A hook or a worker may call `keepalive`: it must reach its own keepalive, and no other one.
+#[test]
+fn a_service_without_a_control_socket_is_not_given_that_of_another() {
+    let set = Set::new(
+        "[keepalive]
+control = false\n[services.a]\ncommand = [\"PUPPET\", \"given\"]\nrestart = \"never\"\n",
+    );
+    in_every_place(|place| {
+        let (code, stdout, stderr) = set.run(place).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(stdout, "KEEPALIVE_INSTANCE=0\nKEEPALIVE_INSTANCES=1\nKEEPALIVE_RESTARTS=0\nKEEPALIVE_SERVICE=a");
+    });
 }
 
 #[test]

@@ -12,8 +12,7 @@ use super::{die_of, number, say, was_given};
 /// Prints the variables about descriptors, and the descriptors.
 pub(super) fn given() -> u8 {
     /// Variables for keepalive and the tests, which services inherit as well.
-    const OF_TESTS: [&str; 5] =
-        ["KEEPALIVE_SOCKET", "KEEPALIVE_IT_MARK", "KEEPALIVE_LOG", "KEEPALIVE_DIST", "KEEPALIVE_TEST_NO_SKIP"];
+    const OF_TESTS: [&str; 4] = ["KEEPALIVE_IT_MARK", "KEEPALIVE_LOG", "KEEPALIVE_DIST", "KEEPALIVE_TEST_NO_SKIP"];
     const PREFIXES: [&str; 5] = ["LISTEN_", "NOTIFY_", "WATCHDOG_", "NODE_CHANNEL_", "KEEPALIVE_"];
     let own = std::process::id().to_string();
     let mut variables: Vec<String> = std::env::vars()

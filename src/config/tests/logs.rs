@@ -11,7 +11,7 @@ fn process(text: &str) -> Process {
 #[track_caller]
 fn check_log(log: &str, stdout: Output, stderr: Output, file: Option<(&str, u64, u32)>) {
     let process = process(&format!("[services.web]\ncommand = \"x\"\nlog = {log}\n"));
-    let path = |file: &LogFile| file.path.expand(3).into_string().unwrap();
+    let path = |file: &LogFile| file.path.expand(Numbers { instance: 3, instances: 4 }).into_string().unwrap();
     let found = process.log_file.as_ref().map(|file| (path(file), file.max_size, file.max_files));
     assert_eq!((process.stdout, process.stderr), (stdout, stderr), "{log}");
     assert_eq!(found, file.map(|(path, size, count)| (path.to_owned(), size, count)), "{log}");
@@ -37,7 +37,7 @@ fn a_relative_log_file_is_relative_to_the_configuration() {
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlog.file = \"log/w\"\n");
     let mut loaded = scratch.load_as(Purpose::Run, 0).unwrap();
     let file = loaded.plan.services.remove(0).process.log_file.clone().unwrap();
-    assert_eq!(file.path.expand(0).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
+    assert_eq!(file.path.expand(Numbers::SINGLE).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::model::plan::{ExitAction, Input, Ready, RestartPolicy, SignalAction};
-use crate::model::{Plan, ServiceIndex, Signal, Template};
+use crate::model::{Numbers, Plan, ServiceIndex, Signal, Template};
 
 /// A temporary directory, removed at the end of the test.
 struct Scratch(PathBuf);

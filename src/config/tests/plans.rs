@@ -4,18 +4,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::model::ExitStatus;
 use crate::model::plan::{
     Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process, Reload,
     Restart, Service, SignalActions, Stop, Strategy,
 };
+use crate::model::{ExitStatus, Number};
 
 pub(super) fn fixed(text: &str) -> Template {
     Template::Fixed(CString::new(text).unwrap())
 }
 
 pub(super) fn numbered(pieces: &[&str]) -> Template {
-    Template::Numbered(pieces.iter().map(|piece| CString::new(*piece).unwrap()).collect())
+    let (last, pieces) = pieces.split_last().unwrap();
+    let text = |piece: &&str| CString::new(*piece).unwrap();
+    Template::Numbered {
+        pieces: pieces.iter().map(|piece| (text(piece), Number::Instance)).collect(),
+        last: text(last),
+    }
 }
 
 fn minimal() -> Service {

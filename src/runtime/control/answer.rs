@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
-use crate::model::InstanceId;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
+use crate::model::{InstanceId, Numbers};
 use crate::runtime::json::Object;
 use crate::runtime::text::{Counted, Span};
 use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, WhyReloadFailed, service_name};
@@ -174,7 +174,8 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
         Refusal::TooMany(last, TooManyInstances::InvalidProbeAddress) => {
             let authority =
                 snapshot.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
-            let place = authority.map(|authority| authority.expand(last.number)).unwrap_or_default();
+            let numbers = Numbers { instance: last.number, instances: last.number + 1 };
+            let place = authority.map(|authority| authority.expand(numbers)).unwrap_or_default();
             let (name, place) = (Name(snapshot.plan, last), place.to_string_lossy());
             format!("`ready` of {name} would use the invalid address `{}`", place.escape_debug())
         }

@@ -73,6 +73,12 @@ impl Listeners {
         }
     }
 
+    /// The absolute path of the control socket, if there is one.
+    pub(super) fn control_socket(&self) -> Option<PathBuf> {
+        let (_, file) = self.control.as_ref()?;
+        std::path::absolute(&file.path).ok()
+    }
+
     /// Pauses accepting connections.
     pub(super) fn pause(&self, paused: Listener, poller: &Poller) {
         self.set_interest(poller, Interest::Nothing, |listener| listener == paused);

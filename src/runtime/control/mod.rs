@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -115,6 +116,11 @@ impl Server {
             last_announced: 0,
             usage: Usage::default(),
         }
+    }
+
+    /// The absolute path of the control socket, if there is one.
+    pub(super) fn control_socket(&self) -> Option<PathBuf> {
+        self.listeners.control_socket()
     }
 
     /// Answers a request that is done or was refused.

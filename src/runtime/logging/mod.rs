@@ -24,6 +24,7 @@ use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
 use crate::runtime::journal::events::EventKind;
 use crate::runtime::rate_limited_log::{self, MessageKind};
+use crate::runtime::runs::RunSpec;
 use crate::runtime::subsystem::{Context, Subsystem};
 use crate::runtime::token::Token;
 use crate::supervisor::Event;
@@ -195,27 +196,25 @@ impl Logging {
         })
     }
 
-    /// Where stdout and stderr of `instance` go that go through the logger.
-    pub(in crate::runtime) fn outputs(
-        &mut self,
-        instance: InstanceId,
-        service: &Service,
-    ) -> [Option<BorrowedFd<'_>>; 2] {
+    /// Where stdout and stderr of a run go that go through the logger.
+    pub(in crate::runtime) fn outputs(&mut self, spec: &RunSpec) -> [Option<BorrowedFd<'_>>; 2] {
+        let RunSpec { instance, definition: service, .. } = spec;
         if self.logger_channel.is_none() || !service.process.captures_output() {
             return [None, None];
         }
-        if let Err(errno) = self.ensure_pipes(instance, service)
+        if let Err(errno) = self.ensure_pipes(spec)
             && self.last_pipe_error.replace(errno) != Some(errno)
         {
             log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
         }
-        let pipes = self.slots.get(&instance).map(|slot| &slot.pipes);
+        let pipes = self.slots.get(instance).map(|slot| &slot.pipes);
         [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
     }
 
     /// Creates new pipes for each run, so that the next run does not continue its last line. If that fails, the current pipes
     /// are used again.
-    fn ensure_pipes(&mut self, instance: InstanceId, service: &Service) -> Result<(), Errno> {
+    fn ensure_pipes(&mut self, spec: &RunSpec) -> Result<(), Errno> {
+        let instance = spec.instance;
         if !self.slots.contains_key(&instance) {
             if self.next_slot as usize >= MAX_SLOTS {
                 return Err(Errno::EMFILE);
@@ -231,7 +230,7 @@ impl Logging {
             if slot.has(stream) && (channel::is_congested() || slot.old(stream) >= self.old_pipes) {
                 continue;
             }
-            let Some(pipe) = self.pipe_factory.make(slot, stream, instance, service).transpose() else { continue };
+            let Some(pipe) = self.pipe_factory.make(slot, stream, spec).transpose() else { continue };
             let copied = pipe.and_then(|pipe| {
                 let copy = self.running.as_ref().map(|_| pipe.read_end.try_clone()).transpose();
                 copy.map(|copy| (pipe, copy)).map_err(|_| Errno::EMFILE)

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 
 use crate::logs::line::Stream;
 use crate::logs::protocol::{FileTarget, Source, Target};
-use crate::model::InstanceId;
-use crate::model::plan::{Output, Service};
+use crate::model::plan::Output;
+use crate::runtime::runs::RunSpec;
 use crate::sys::pipe;
 
 /// The capacity of a large pipe, in bytes, so that a process that writes much blocks less often.
@@ -46,13 +46,8 @@ impl PipeFactory {
     ///
     /// # Errors
     /// As [`pipe::pipe`].
-    pub(super) fn make(
-        &mut self,
-        slot: &Slot,
-        stream: Stream,
-        instance: InstanceId,
-        service: &Service,
-    ) -> Result<Option<Pipe>, Errno> {
+    pub(super) fn make(&mut self, slot: &Slot, stream: Stream, spec: &RunSpec) -> Result<Option<Pipe>, Errno> {
+        let RunSpec { instance, definition: service, .. } = spec;
         let process = &service.process;
         let output = match stream {
             Stream::Stdout => process.stdout,
@@ -65,7 +60,7 @@ impl PipeFactory {
             Output::Inherit | Output::Null => return Ok(None),
         };
         let file = process.log_file.as_ref().map(|file| FileTarget {
-            path: PathBuf::from(OsString::from_vec(file.path.expand(instance.number).into_bytes())),
+            path: PathBuf::from(OsString::from_vec(file.path.expand(spec.numbers()).into_bytes())),
             max_size: file.max_size,
             max_files: file.max_files,
         });

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
-use crate::model::{ExitStatus, Pid, Signal, Template, errno, instance_limit};
+use crate::model::{ExitStatus, Numbers, Pid, Signal, Template, errno, instance_limit};
 use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
@@ -99,14 +99,14 @@ impl fmt::Display for Failure {
 /// `token`.
 pub(super) fn start(
     probe: &Probe,
-    number: u32,
+    numbers: Numbers,
     (poller, token): (&Poller, Token),
     run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
 ) -> Verdict {
     let started_at = match probe {
-        Probe::Tcp(authority) => connect(authority, number, None),
-        Probe::Http { authority, target } => connect(authority, number, Some(request(authority, target, number))),
-        Probe::File(path) => start_file_check(path, number).map(Attempt::Running).map_err(Failure::Errno),
+        Probe::Tcp(authority) => connect(authority, numbers, None),
+        Probe::Http { authority, target } => connect(authority, numbers, Some(request(authority, target, numbers))),
+        Probe::File(path) => start_file_check(path, numbers).map(Attempt::Running).map_err(Failure::Errno),
         Probe::Exec(command) => run(command).map(Attempt::Running).map_err(Failure::Errno),
     };
     let watched = started_at.and_then(|attempt| {
@@ -119,8 +119,8 @@ pub(super) fn start(
 }
 
 /// Checks whether a file exists, in a helper process, since file systems can hang.
-fn start_file_check(path: &Template, number: u32) -> Result<Helper, Errno> {
-    let path = path.expand(number);
+fn start_file_check(path: &Template, numbers: Numbers) -> Result<Helper, Errno> {
+    let path = path.expand(numbers);
     let look = || file_exists(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
     let pid = fork::fork_helper(None, look)?;
     Ok(Helper { pid, is_timed_out: false, task: Task::FileCheck })
@@ -130,15 +130,15 @@ fn file_exists(path: &CStr) -> Result<(), Errno> {
     nix::unistd::access(path, nix::unistd::AccessFlags::F_OK)
 }
 
-fn connect(authority: &Template, number: u32, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
+fn connect(authority: &Template, numbers: Numbers, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
     // Host names are not resolved, because that can block.
-    let address = instance_limit::address(authority, number).ok_or(Failure::InvalidAddress)?;
+    let address = instance_limit::address(authority, numbers).ok_or(Failure::InvalidAddress)?;
     let connection = stream::start_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
 
-fn request(authority: &Template, target: &Template, number: u32) -> Vec<u8> {
-    let (authority, target) = (authority.expand(number), target.expand(number));
+fn request(authority: &Template, target: &Template, numbers: Numbers) -> Vec<u8> {
+    let (authority, target) = (authority.expand(numbers), target.expand(numbers));
     let pieces: [&[u8]; 5] = [
         b"GET ",
         target.as_bytes(),
@@ -274,6 +274,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Number;
 
     fn status(pieces: &[&[u8]]) -> Result<Option<u16>, Failure> {
         let mut response = Response::default();
@@ -299,8 +300,12 @@ mod tests {
     #[test]
     fn a_request_has_a_host_header_and_closes_the_connection() {
         let fixed = |text: &str| Template::Fixed(std::ffi::CString::new(text).unwrap());
-        let numbered = Template::Numbered([c"127.0.0.1:300".to_owned(), c"".to_owned()].into());
-        let request = String::from_utf8(request(&numbered, &fixed("/ok?a=b"), 2)).unwrap();
+        let numbered = Template::Numbered {
+            pieces: [(c"127.0.0.1:300".to_owned(), Number::Instance)].into(),
+            last: c"".to_owned(),
+        };
+        let request =
+            String::from_utf8(request(&numbered, &fixed("/ok?a=b"), Numbers { instance: 2, instances: 3 })).unwrap();
         let expect = "GET /ok?a=b HTTP/1.1\r\nHost: 127.0.0.1:3002\r\nUser-Agent: keepalive\r\nAccept: */*\r\nConnection: close\r\n\r\n";
         assert_eq!(request, expect);
     }

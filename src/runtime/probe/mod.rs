@@ -278,7 +278,7 @@ impl Probes {
             let pid = context.factory.spawn_helper(run_id, spec, command, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
-        let verdict = attempt::start(probe, spec.instance.number, (context.poller, active.token), run);
+        let verdict = attempt::start(probe, spec.numbers(), (context.poller, active.token), run);
         match verdict {
             // Of keepalive, and not of the service: it does not lengthen the pauses.
             Verdict::Failed(Failure::Errno(errno)) if errno::is_shortage(errno) => {

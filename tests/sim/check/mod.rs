@@ -317,12 +317,14 @@ impl Checker {
             rule!(expected == action, "expected {expected:?}, found {action:?}");
         }
         match action {
-            Action::Spawn { run, instance, restarts, definition } => {
+            Action::Spawn { run, instance, restarts, instances, definition } => {
                 rule!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
                 let current = &self.plan.services[instance.service.position()];
                 let is_current = definition == current;
                 rule!(is_current, "{instance:?} is not spawned from the current definition");
+                let desired = self.model.desired(instance.service);
+                rule!(*instances == desired, "{instance:?} is one of {instances} instances, not of {desired}");
                 self.check_spawn(*instance, *restarts)?;
                 let instance = self.model.get_mut(*instance);
                 (instance.spawning, instance.definition) = (Some(*run), Rc::clone(definition));

@@ -11,7 +11,7 @@ use super::{Setup, Spawns, lower, lower_cause};
 impl Setup {
     pub(super) fn perform(&mut self, action: &Action) {
         match action {
-            Action::Spawn { run, instance, restarts, definition: _ } => {
+            Action::Spawn { run, instance, restarts, instances: _, definition: _ } => {
                 self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
                 assert!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
