@@ -3,14 +3,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keepalive::cli::drop_in::{self, Context};
 use keepalive::cli::{self, Form, Invocation, Stream, json, show};
 use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report};
 use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
-use keepalive::model::plan::TERMINATION_LOG;
+use keepalive::model::plan::{Control, TERMINATION_LOG};
 use keepalive::model::visible;
 use keepalive::sys::{StandardError, needed, process};
 use keepalive::{control, init, logs, runtime, sys};
@@ -30,30 +30,35 @@ fn run(arguments: Vec<OsString>) -> u8 {
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
-            let read: ReadConfig = Box::new(move |environment| {
-                let path = config::find(config.as_deref(), environment).map_err(|missing| missing.to_string())?;
-                Ok(match &main {
-                    None => config::load(&path, environment),
-                    Some(command) => config::load_with_main(&path, command, environment),
-                })
+            logs::messages::init(log::LevelFilter::Info);
+            let find = |environment: &Environment<'_>| config::find(config.as_deref(), environment);
+            let path = match with_environment(Purpose::Run, &config::query_fs, find) {
+                Ok(path) => path,
+                Err(missing) => return give_up(&missing.to_string(), INVALID_CONFIG),
+            };
+            let file = canonical(&path);
+            let read: ReadConfig = Box::new(move |environment| match &main {
+                None => config::load(&path, environment),
+                Some(command) => config::load_with_main(&path, command, environment),
             });
-            supervise(INVALID_CONFIG, read)
+            supervise(INVALID_CONFIG, Some(file), read)
         }
         Ok(Invocation::SuperviseOne(inline)) => {
-            supervise(USAGE, Box::new(move |environment| Ok(config::load_inline(&inline, environment))))
+            logs::messages::init(log::LevelFilter::Info);
+            supervise(USAGE, None, Box::new(move |environment| config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
-        Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => print(&text).max(code),
+        Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => control::print_text(&text).max(code),
         Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
             print_error(&text);
             code
         }
         Ok(Invocation::Client(request)) => {
             let environment = control::Environment { variable: context.variable, user: process::effective_user() };
-            control::perform(&request, &environment)
+            control::perform(&request, &environment, &find_set)
         }
-        Ok(Invocation::Help(text)) => print(&text),
-        Ok(Invocation::Version) => print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Invocation::Help(text)) => control::print_text(&text),
+        Ok(Invocation::Version) => control::print_text(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             complain(&error.to_string());
             error.code()
@@ -80,22 +85,40 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
 }
 
 /// Reads a configuration, now and at each reload.
-type ReadConfig = Box<dyn Fn(&Environment<'_>) -> Result<Result<Loaded, Report>, String>>;
+type ReadConfig = Box<dyn Fn(&Environment<'_>) -> Result<Loaded, Report>>;
 
-/// `invalid`: the exit code if there is nothing to run.
-fn supervise(invalid: u8, read: ReadConfig) -> u8 {
-    logs::messages::init(log::LevelFilter::Info);
+/// The path that identifies a configuration file, however it was named.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What the keepalive runs that a client talks to: as [`control::FindSet`].
+fn find_set(explicit: Option<&Path>) -> Result<control::ServiceSet, String> {
+    with_environment(Purpose::Run, &config::query_fs, |environment| {
+        let Ok(path) = config::find(explicit, environment) else {
+            return Ok(control::ServiceSet { path: environment.directory.to_owned(), control: Control::Default });
+        };
+        let control = match config::control(&path, environment) {
+            Err(reason) if explicit.is_some() => return Err(reason),
+            control => control.unwrap_or_default(),
+        };
+        Ok(control::ServiceSet { path: canonical(&path), control })
+    })
+}
+
+/// `invalid`: the exit code if there is nothing to run. `file`: the configuration file.
+fn supervise(invalid: u8, file: Option<PathBuf>, read: ReadConfig) -> u8 {
     if let Err(refused) = needed::check(&needed::BY_SUPERVISE_MODE) {
         return give_up(&refused.to_string(), OS_ERROR);
     }
     let loaded = with_environment(Purpose::Run, &config::query_fs, &read);
-    match loaded.and_then(|loaded| loaded.map_err(|report| report.to_string())) {
+    match loaded {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
             let load_config = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
-            runtime::run(plan, process::environment(), Box::new(load_config))
+            runtime::run(plan, process::environment(), file, Box::new(load_config))
         }
-        Err(text) => give_up(&text, invalid),
+        Err(report) => give_up(&report.to_string(), invalid),
     }
 }
 
@@ -124,10 +147,10 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
             }
         };
         match (config::load(&path, environment), form) {
-            (Ok(Loaded { plan, warnings }), Form::Json) => print(&json::plan_json(&plan, &warnings)),
+            (Ok(Loaded { plan, warnings }), Form::Json) => control::print_text(&json::plan_json(&plan, &warnings)),
             (Ok(Loaded { plan, warnings }), Form::Text) => {
                 print_error(&in_words(&warnings));
-                print(&String::from_utf8_lossy(&visible::lines(show::plan_text(&path, &plan).as_bytes())))
+                control::print_text(&String::from_utf8_lossy(&visible::lines(show::plan_text(&path, &plan).as_bytes())))
             }
             (Err(report), form) => refuse(&report, form),
         }
@@ -136,25 +159,13 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
 
 fn refuse(report: &Report, form: Form) -> u8 {
     match form {
-        Form::Json => print(&json::report_json(report)),
+        Form::Json => control::print_text(&json::report_json(report)),
         Form::Text => {
             print_error(&report.to_string());
             0
         }
     };
     INVALID_CONFIG
-}
-
-/// To stdout. That nobody reads it is no failure of ours, but a plan that is cut off must not look like a whole one.
-fn print(text: &str) -> u8 {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            print_error(&format!("keepalive: cannot write to stdout: {}\n", config::describe(&error)));
-            OS_ERROR
-        }
-        Ok(()) | Err(_) => 0,
-    }
 }
 
 /// To stderr, all of it: where somebody asks for nothing else, a slow terminal is waited for.

@@ -10,10 +10,12 @@ use super::definitions::{Definition, Opt, SHELLS};
 use super::init_options;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{next, path, text, unknown_option};
-use super::{completions, help, man};
+use super::words::{config_path, next, path, text, unknown_option};
+use super::{completions, foreign, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
+use crate::model::Signal;
+use crate::model::glob::is_pattern;
 
 /// The arguments with which the completion scripts call `keepalive completions`.
 const NAMES: [Names; 3] = [Names::All, Names::Services, Names::Writers];
@@ -26,16 +28,19 @@ struct Words {
     /// Names and values of options.
     values: Vec<(&'static str, String)>,
     socket: Option<PathBuf>,
+    config: Option<PathBuf>,
     operands: Vec<String>,
 }
 
-/// Parses the words after a command.
+/// Parses the words after a command. `config`: the file of `-c` before it.
 pub(super) fn read(
     definition: &'static Definition,
     parser: Parser,
+    config: Option<PathBuf>,
     command: Option<Vec<OsString>>,
 ) -> Result<Invocation, UsageError> {
-    let result = read_words(definition, parser, command).and_then(|words| match words {
+    let words = Words { config, ..Words::default() };
+    let result = read_words(definition, words, parser, command).and_then(|words| match words {
         Some(words) => invocation(definition, words),
         None => Ok(Invocation::Help(help::for_command(definition))),
     });
@@ -45,21 +50,32 @@ pub(super) fn read(
 /// Returns `None` for `--help`.
 fn read_words(
     definition: &'static Definition,
+    mut words: Words,
     mut parser: Parser,
     command: Option<Vec<OsString>>,
 ) -> Result<Option<Words>, UsageError> {
-    let mut words = Words::default();
-    while let Some(argument) = next(&mut parser)? {
+    loop {
+        if definition.name == "scale"
+            && let Some(number) = negative_number(&mut parser)
+        {
+            words.operands.push(number);
+            continue;
+        }
+        let Some(argument) = next(&mut parser)? else { break };
         if !argument.starts_with('-') {
             words.operands.push(argument);
             continue;
         }
         let Some(option) = definition.options().find(|option| option.names().any(|name| name == argument)) else {
-            return Err(unknown_option(&argument, &definition.option_names()));
+            return Err(match foreign::option_hint(definition.name, &argument) {
+                Some(hint) => UsageError::new(format!("unknown option `{argument}`"), hint),
+                None => unknown_option(&argument, &definition.option_names()),
+            });
         };
         match option {
             Opt { long: "--help", .. } => return Ok(None),
             Opt { long: "--socket", .. } => words.socket = Some(path("--socket", &mut parser)?),
+            Opt { long: "--config", .. } => words.config = Some(config_path(&mut parser)?),
             Opt { value: "", .. } => words.flags.push(option.name()),
             Opt { .. } => words.values.push((option.name(), text(&argument, &mut parser)?)),
         }
@@ -71,6 +87,16 @@ fn read_words(
             Err(UsageError::new(message, usage(definition)))
         }
     }
+}
+
+/// The next word if it is a number such as `-1`, which would be an option elsewhere.
+fn negative_number(parser: &mut Parser) -> Option<String> {
+    let mut rest = parser.try_raw_args()?;
+    let word = rest.peek()?.to_str()?;
+    let digits = word.strip_prefix('-').filter(|digits| !digits.is_empty())?;
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.to_owned())?;
+    rest.next();
+    Some(number)
 }
 
 fn usage(definition: &Definition) -> &'static str {
@@ -85,7 +111,7 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
     }
     let task = task(definition, &words)?;
     let form = if words.has("--json") { Form::Json } else { Form::Text };
-    Ok(Invocation::Client(Request { task, socket: words.socket, form, timeout }))
+    Ok(Invocation::Client(Request { task, socket: words.socket, config: words.config, form, timeout }))
 }
 
 /// The output of `keepalive completions WORD`; `None` if it depends on a running keepalive.
@@ -109,11 +135,20 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
         "reload" => Task::Change(Change::Reload, words.names()?),
         "scale" => {
             let [name, instances] = words.exact_operands(definition)?;
-            Task::Scale(service_name(name)?, count("scale", instances)?)
+            count("scale", instances.strip_prefix(['+', '-']).unwrap_or(instances))?;
+            Task::Scale(service_name(name)?, instances.to_owned())
         }
         "signal" => {
             let [name, signal] = words.exact_operands(definition)?;
-            Task::Signal(checked_name(name)?, init_options::signal("keepalive signal", signal)?)
+            let parsed = init_options::signal("keepalive signal", signal).map_err(|error| {
+                let is_turned = Signal::parse(name).is_some();
+                if is_turned {
+                    UsageError { hint: format!("keepalive signal {signal} {name}"), ..error }
+                } else {
+                    error
+                }
+            })?;
+            Task::Signal(checked_name(name)?, parsed)
         }
         "logs" => {
             let lines = match words.value("--lines") {
@@ -123,10 +158,11 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
             };
             Task::Logs { names: words.names()?, lines, follow }
         }
+        "events" => Task::Events { names: words.names()?, follow },
         "health" => match words.operands.as_slice() {
             [] if words.has("--ready") => Task::Ready(None),
             [] => Task::Alive,
-            [name] => Task::Ready(Some(checked_name(name)?)),
+            [name] => Task::Ready(Some(single_name(name)?)),
             [_, extra, ..] => return Err(unexpected_operand(definition, extra)),
         },
         "completions" => {
@@ -137,7 +173,6 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
         name => {
             let [] = words.exact_operands(definition)?;
             match name {
-                "events" => Task::Events(follow),
                 "top" => Task::Top,
                 _ => Task::Shutdown,
             }
@@ -155,7 +190,7 @@ impl Words {
         self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Names of services or instances.
+    /// Names of services or instances, or patterns.
     fn names(&self) -> Result<Vec<String>, UsageError> {
         self.operands.iter().map(|name| checked_name(name)).collect()
     }
@@ -182,7 +217,7 @@ fn missing_operand(definition: &Definition) -> UsageError {
         "scale" => "a service and a number",
         "signal" => "a name and a signal",
         "completions" => "a shell",
-        _ => "a name: web, web.2 or all",
+        _ => "a name: web, web.2, \"web*\" or all",
     };
     UsageError::new(format!("`keepalive {}` needs {expected}", definition.name), usage(definition))
 }
@@ -193,17 +228,28 @@ fn unexpected_operand(definition: &Definition, word: &str) -> UsageError {
 
 /// Checks that `word` has only characters that are allowed in a name.
 fn checked_name(word: &str) -> Result<String, UsageError> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*?".contains(&byte);
     if word.is_empty() || !word.bytes().all(valid) {
-        return Err(UsageError::new(format!("invalid name `{word}`"), "such as web, web.2 or all"));
+        return Err(UsageError::new(format!("invalid name `{word}`"), "such as web, web.2, \"web*\" or all"));
     }
     Ok(word.to_owned())
 }
 
+/// As [`checked_name`], of a name that may not be a pattern.
+fn single_name(word: &str) -> Result<String, UsageError> {
+    if is_pattern(word.as_bytes()) {
+        return Err(UsageError::new(format!("`{word}` is a pattern"), "such as web, web.2 or all"));
+    }
+    checked_name(word)
+}
+
 /// Checks that `word` names a service: neither an instance nor `all`.
 fn service_name(word: &str) -> Result<String, UsageError> {
-    if word == "all" || word.contains('.') {
-        return Err(UsageError::new(format!("`scale` needs one service, found `{word}`"), "keepalive scale NAME N"));
+    if word == "all" || word.contains('.') || is_pattern(word.as_bytes()) {
+        return Err(UsageError::new(
+            format!("`scale` needs one service, found `{word}`"),
+            "keepalive scale NAME N|+N|-N",
+        ));
     }
     checked_name(word)
 }

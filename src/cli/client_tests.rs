@@ -5,7 +5,7 @@ use super::*;
 use crate::control::{Change, Follow, Names, Request, Task};
 
 fn request(task: Task) -> Request {
-    Request { task, socket: None, form: Form::Text, timeout: None }
+    Request { task, socket: None, config: None, form: Form::Text, timeout: None }
 }
 
 #[track_caller]
@@ -31,13 +31,15 @@ fn each_command_is_parsed() {
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
     check_task("stop web", Task::Change(Change::Stop, names(&["web"])));
     check_task("restart web.2", Task::Change(Change::Restart, names(&["web.2"])));
-    check_task("scale web 4", Task::Scale("web".to_owned(), 4));
+    for number in ["4", "+2", "-1"] {
+        check_task(&format!("scale web {number}"), Task::Scale("web".to_owned(), number.to_owned()));
+    }
     check_task("logs", Task::Logs { names: vec![], lines: Some(100), follow: Follow::No });
     let follow = |lines| Task::Logs { names: names(&["web"]), lines, follow: Follow::Yes };
     check_task("logs -fn0 web", follow(Some(0)));
     check_task("logs web --lines=all --follow", follow(None));
-    check_task("events", Task::Events(Follow::No));
-    check_task("events -f", Task::Events(Follow::Yes));
+    check_task("events", Task::Events { names: vec![], follow: Follow::No });
+    check_task("events -f web d*", Task::Events { names: names(&["web", "d*"]), follow: Follow::Yes });
     check_task("top", Task::Top);
     check_task("health", Task::Alive);
     check_task("health --ready", Task::Ready(None));
@@ -61,6 +63,12 @@ fn signals_have_names_and_numbers() {
         "`keepalive signal` needs a signal, found `TREM`",
         "did you mean `SIGTERM`?",
     );
+    check_refused(
+        "signal",
+        "signal HUP api",
+        "`keepalive signal` needs a signal, found `api`",
+        "keepalive signal api HUP",
+    );
 }
 
 #[test]
@@ -76,15 +84,30 @@ fn common_options_are_accepted_anywhere_after_the_command() {
 }
 
 #[test]
+fn a_client_is_given_the_file_of_the_keepalive_to_talk_to() {
+    let expected = Request { config: Some("a.toml".into()), ..request(Task::Top) };
+    for line in ["-c a.toml top", "top -c a.toml", "top --config=a.toml", "-c b.toml top -ca.toml"] {
+        check(line, Invocation::Client(expected.clone()));
+    }
+}
+
+#[test]
 fn invalid_operands_and_options_get_a_hint() {
-    check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2 or all", "keepalive stop NAME…");
-    check_refused("scale", "scale web", "`keepalive scale` needs a service and a number", "keepalive scale NAME N");
+    check_refused("stop", "stop", "`keepalive stop` needs a name: web, web.2, \"web*\" or all", "keepalive stop NAME…");
+    check_refused(
+        "scale",
+        "scale web",
+        "`keepalive scale` needs a service and a number",
+        "keepalive scale NAME N|+N|-N",
+    );
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
-    check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N");
-    check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N");
-    check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N");
+    check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N|+N|-N");
+    check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N|+N|-N");
+    check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N|+N|-N");
+    check_refused("scale", "scale web* 2", "`scale` needs one service, found `web*`", "keepalive scale NAME N|+N|-N");
+    check_refused("health", "health web*", "`web*` is a pattern", "such as web, web.2 or all");
     check_refused("top", "top web", "unexpected argument `web`", "keepalive top");
-    check_refused("status", "status a/b", "invalid name `a/b`", "such as web, web.2 or all");
+    check_refused("status", "status a/b", "invalid name `a/b`", "such as web, web.2, \"web*\" or all");
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
     check_refused("logs", "logs -n x", "`-n` needs a whole number, found `x`", "");
     check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "add a unit: --timeout=5s");
@@ -103,8 +126,6 @@ fn invalid_operands_and_options_get_a_hint() {
 fn options_of_other_modes_get_a_hint() {
     let form = "keepalive [OPTIONS] -- CMD [ARG…]";
     check_error("-g status", "`-g` is an option of init mode and cannot be used with `status`", form);
-    let hint = "keepalive status talks to a running keepalive; select one with --socket PATH";
-    check_error("-c a.toml status", "`-c` cannot be used with `status`", hint);
 }
 
 #[test]
@@ -112,7 +133,8 @@ fn every_usage_error_of_a_health_probe_exits_with_one() {
     let code = |line: &[&str]| read(&words(line)).unwrap_err().code();
     assert_eq!(code(&["health", "--raedy"]), 1);
     assert_eq!(code(&["status", "--raedy"]), 2);
-    for line in ["health --", "health web --", "-v health", "-c a.toml health", "--nonsense health", "health -- x"] {
+    for line in ["health --", "health web --", "-v health", "-c a.toml health --x", "--nonsense health", "health -- x"]
+    {
         assert_eq!(code(&line.split(' ').collect::<Vec<_>>()), 1, "{line}");
     }
     assert_eq!((code(&["status", "--"]), code(&["-v", "status"]), code(&["--nonsense", "--", "health"])), (2, 2, 2));
@@ -136,7 +158,23 @@ fn help_is_also_a_command() {
     check("help --help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
     check("help help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
     check("help status", Invocation::Help(help::for_command(Definition::find_command("status").unwrap())));
-    assert_eq!(read(&words(&["help", "statsu"])).unwrap_err().message, "unknown command `statsu`");
+    check_error("help statsu", "unknown command `statsu`", "did you mean `keepalive help status`?");
+    check_error("help nosuch", "unknown command `nosuch`", "`keepalive help` lists all commands");
+    check_error("help ls", "unknown command `ls`", "write `keepalive status`");
+}
+
+#[test]
+fn words_of_other_programs_get_the_word_of_keepalive() {
+    let hint = |line: &str| {
+        let error = read(&words(&line.split(' ').collect::<Vec<_>>())).unwrap_err();
+        assert_eq!(error.code(), 2, "{line}");
+        error.hint
+    };
+    assert_eq!(hint("ls"), "write `keepalive status`\nto run it as a command: keepalive -- ls");
+    assert_eq!(hint("update --json"), "write `keepalive reload`\nto run it as a command: keepalive -- update --json");
+    assert!(hint("monit").starts_with("write `keepalive top`\n"));
+    assert_eq!(hint("logs --tail 5"), "write `-n LINES`");
+    check_task("logs --lines 5", Task::Logs { names: vec![], lines: Some(5), follow: Follow::No });
 }
 
 #[test]

@@ -71,7 +71,8 @@ const JSON: [Opt; 1] = [flag("", "--json", "print JSON")];
 const HELP: [Opt; 1] = [flag("-h", "--help", "show this help")];
 const FOLLOW: [Opt; 1] = [flag("-f", "--follow", "keep printing new entries as they come")];
 /// Options of all commands for a running keepalive.
-const CONNECTION: [Opt; 2] = [
+const CONNECTION: [Opt; 3] = [
+    option("-c", "--config", "FILE", Files, "talk to the keepalive that runs this file"),
     option("", "--socket", "PATH", Files, "control socket of keepalive"),
     option("", "--timeout", "DURATION", Nothing, "maximum time to wait, such as 90s or 1m30s"),
 ];
@@ -227,8 +228,9 @@ Exit code: 0 valid, 78 invalid.
         summary: "show service state",
         operands: &[NAME],
         text: "\
-NAME is a service (web), one of its instances (web.2) or all. CPU time and memory
-are those of the whole process tree of an instance.
+NAME is a service (web), one of its instances (web.2), a pattern (\"web*\") or all. CPU
+time and memory are those of the whole process tree of an instance. Unless keepalive is
+PID 1, the first line says which file and process it is.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -238,7 +240,7 @@ are those of the whole process tree of an instance.
         summary: "start services or instances, and their dependencies",
         operands: &[NAME],
         text: "\
-Waits until they are ready, at most 60s or --timeout. NAME is web, web.2 or all;
+Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
 several names are started one after the other.
 ",
         ..COMMAND_DEFAULTS
@@ -249,8 +251,9 @@ several names are started one after the other.
         summary: "stop services or instances until they are started again",
         operands: &[NAME],
         text: "\
-Waits until they have stopped, at most 60s or --timeout. NAME is web, web.2 or all;
-several names are stopped one after the other.
+Waits until they have stopped, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
+several names are stopped one after the other. Clients of their sockets (listen) wait until
+they are started again; with listen_mode = \"reuseport\" clients are refused.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -260,7 +263,7 @@ several names are stopped one after the other.
         summary: "restart services or instances",
         operands: &[NAME],
         text: "\
-Waits until they are ready, at most 60s or --timeout. NAME is web, web.2 or all;
+Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
 several names are restarted one after the other.
 ",
         ..COMMAND_DEFAULTS
@@ -271,7 +274,7 @@ several names are restarted one after the other.
         summary: "replace processes one by one, or reload the configuration",
         operands: &[NAME],
         text: "\
-With NAME (web, web.2 or all): starts a new process beside each old one, and stops the
+With NAME (web, web.2, \"web*\" or all): starts a new process beside each old one, and stops the
 old one when the new one is ready. If a new process does not become ready, the old ones
 stay and the reload fails. Without NAME: reloads the configuration. An invalid one
 changes nothing; with a valid one only services that differ are started, stopped or
@@ -281,12 +284,12 @@ replaced. Waits until it is finished, at most 60s or --timeout.
     },
     Definition {
         name: "scale",
-        forms: &[("keepalive scale NAME N", "")],
-        summary: "run N instances of a service",
+        forms: &[("keepalive scale NAME N|+N|-N", "")],
+        summary: "run N instances of a service, or N more or fewer",
         operands: &[Named(Names::Services), Nothing],
         text: "\
-Waits until new instances are ready and others have stopped, at most 60s or --timeout.
-The configuration file is not changed.
+Waits until new instances are ready and others have stopped, at most 60s or --timeout,
+and says how many there are now. The configuration file is not changed.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -296,7 +299,8 @@ The configuration file is not changed.
         summary: "send a signal to the main process of each instance",
         operands: &[NAME, Signals],
         text: "\
-SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
+NAME is web, web.2, \"web*\" or all. SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10,
+RTMIN+3.
 
   keepalive signal web HUP
 ",
@@ -315,7 +319,7 @@ SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10, RTMIN+3.
         ],
         operands: &[Named(Names::Writers)],
         text: "\
-NAME is web, web.2, or keepalive for its own messages; without NAME it shows all.
+NAME is web, web.2, \"web*\", or keepalive for its own messages; without NAME it shows all.
 With --json each line is an object with time, service, instance, stream, message
 and partial. With -f it ends when keepalive does: exit code 0 after an orderly
 shutdown, 3 if keepalive or its logger process was killed.
@@ -324,13 +328,14 @@ shutdown, 3 if keepalive or its logger process was killed.
     },
     Definition {
         name: "events",
-        forms: &[("keepalive events [-f]", "")],
+        forms: &[("keepalive events [-f] [NAME…]", "")],
         summary: "show what has happened: starts, exits, failures, reloads",
         options: &[&FOLLOW, &JSON, &CONNECTION, &HELP],
+        operands: &[NAME],
         text: "\
-Text on a terminal; anywhere else, and with --json, each event is one line of JSON,
-written immediately. With -f it ends when keepalive does: exit code 0 after an orderly
-shutdown, 3 if keepalive was killed.
+With NAME (web, web.2, \"web*\"): only its events. Text on a terminal; anywhere else, and
+with --json, each event is one line of JSON, written immediately. With -f it ends when
+keepalive does: exit code 0 after an orderly shutdown, 3 if keepalive was killed.
 
   keepalive events -f | while read -r event; do redis-cli publish web \"$event\"; done
 ",

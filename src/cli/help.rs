@@ -30,8 +30,8 @@ The configuration is the first of: -c FILE, $KEEPALIVE_CONFIG, ./keepalive.toml,
   depends_on = [\"db\"]
 
 Log messages go to stderr; KEEPALIVE_LOG=debug (info, warn, error, off) sets the level.
-Commands find a running keepalive at --socket PATH, $KEEPALIVE_SOCKET, or the first that exists of
-/run/keepalive.sock, $XDG_RUNTIME_DIR/keepalive.sock, /tmp/keepalive-UID.sock.
+Commands talk to the keepalive at --socket PATH, that runs -c FILE, at $KEEPALIVE_SOCKET, that runs the
+configuration of the current directory, or that is PID 1.
 Exit codes: that of the process that ended it, 128+N if signal N killed it; 0 after an orderly shutdown;
 2 wrong usage; 70 a bug; 71 system error; 78 invalid configuration; 126 not executable; 127 not found.
 Exit codes of commands to a running keepalive: 0 done; 1 refused or not ready; 2 wrong usage; 3 no response.

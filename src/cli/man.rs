@@ -29,7 +29,7 @@ returns only 0 and 1.
 The configuration file, unless \\fB\\-c\\fR is given.
 .TP
 .B KEEPALIVE_SOCKET
-The control socket, unless \\fB\\-\\-socket\\fR is given.
+The control socket, unless \\fB\\-\\-socket\\fR or \\fB\\-c\\fR is given.
 .TP
 .B KEEPALIVE_LOG
 The level of log messages on stderr: error, warn, info, debug, off.
@@ -42,7 +42,8 @@ If it is set and not empty, output has no colors.
 The configuration: the first that exists.
 .TP
 .I /run/keepalive.sock\\fR, \\fI$XDG_RUNTIME_DIR/keepalive.sock\\fR, \\fI/tmp/keepalive\\-UID.sock
-The control socket: the first that exists.
+The control socket of a keepalive that is PID 1: the first that exists. Any other one has a hash of the path of its
+configuration file in the name: \\fIkeepalive\\-HASH.sock\\fR.
 .TP
 .I /dev/termination\\-log
 If it exists, the reason of an unrequested shutdown is written to it.

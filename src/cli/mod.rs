@@ -11,6 +11,7 @@ mod client;
 mod completions;
 mod definitions;
 pub mod drop_in;
+mod foreign;
 mod help;
 mod init_options;
 mod invocation;

@@ -10,7 +10,7 @@ use super::init_options::InitOptions;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
 use super::words::{command_line, config_path, next, unknown_option};
-use super::{client, help, run};
+use super::{client, foreign, help, run};
 use crate::config::nearest;
 use crate::control::Form;
 
@@ -79,14 +79,7 @@ impl CommandLine<'_> {
                         return Err(self.unknown_word(word, &mut parser));
                     };
                     options.refuse_with(word)?;
-                    if config.is_some() {
-                        let hint =
-                            format!("keepalive {word} talks to a running keepalive; select one with --socket PATH");
-                        let error = UsageError::new(format!("`-c` cannot be used with `{word}`"), hint);
-                        let command = if word == "health" { definition.name } else { "" };
-                        return Err(UsageError { command, ..error });
-                    }
-                    return client::read(definition, parser, self.command);
+                    return client::read(definition, parser, config, self.command);
                 }
             }
         }
@@ -109,7 +102,7 @@ impl CommandLine<'_> {
         match Definition::find_command(&word) {
             Some(definition) => Ok(Invocation::Help(help::for_command(definition))),
             None if word.starts_with('-') => Ok(Invocation::Help(help::for_command_name("help"))),
-            None => Err(self.unknown_word(&word, parser)),
+            None => Err(unknown_topic(&word)),
         }
     }
 
@@ -130,12 +123,23 @@ impl CommandLine<'_> {
         let names = || definitions::commands().map(|definition| definition.name);
         // A command that begins with `word` is a better suggestion than a similar one.
         let completed = names().find(|name| word.len() > 2 && name.starts_with(word));
-        let hint = match completed.or_else(|| nearest(word, names())) {
-            Some(known) => format!("did you mean `keepalive {known}`?\n{usage}"),
-            None => usage,
+        let hint = match (foreign::command_hint(word), completed.or_else(|| nearest(word, names()))) {
+            (Some(hint), _) => format!("{hint}\n{usage}"),
+            (None, Some(known)) => format!("did you mean `keepalive {known}`?\n{usage}"),
+            (None, None) => usage,
         };
         UsageError::new(format!("unknown command `{word}`"), hint)
     }
+}
+
+/// There is no help for `word`.
+fn unknown_topic(word: &str) -> UsageError {
+    let hint = match (foreign::command_hint(word), nearest(word, definitions::commands().map(|command| command.name))) {
+        (Some(hint), _) => hint.to_owned(),
+        (None, Some(near)) => format!("did you mean `keepalive help {near}`?"),
+        (None, None) => "`keepalive help` lists all commands".to_owned(),
+    };
+    UsageError::new(format!("unknown command `{word}`"), hint)
 }
 
 fn check(

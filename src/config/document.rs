@@ -17,8 +17,9 @@ use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, Unlocate
 use super::service::{MAX_INSTANCES, ServiceDraft};
 use super::users::Users;
 use crate::model::Plan;
+use crate::model::glob::{self, is_pattern};
 use crate::model::map::Map;
-use crate::model::plan::{Address, LogStyle, Service};
+use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
 
 const SCHEMA: Schema = Schema {
@@ -41,6 +42,24 @@ pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Report
 /// All errors in the configuration.
 pub fn load_with_main(path: &Path, command: &[OsString], environment: &Environment<'_>) -> Result<Loaded, Report> {
     load_all(path, Some(command), environment)
+}
+
+/// The setting `control` of the configuration file `path`, whatever else is wrong with the file.
+///
+/// # Errors
+/// Why the file cannot be read.
+pub fn control(path: &Path, environment: &Environment<'_>) -> Result<Control, String> {
+    let name = path.display().to_string();
+    let bytes = match (environment.files)(&FsQuery::ReadFile(path)) {
+        Ok(bytes) => bytes,
+        Err(reason) => return Err(format!("cannot read {name}: {reason}")),
+    };
+    let users = Users::read(environment.root, environment.files);
+    let source = Source { name, bytes };
+    let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
+    let tree = builder.parse(&source);
+    let value = tree.get("keepalive").and_then(|value| value.get_ref().as_table()?.get("control"));
+    Ok(value.and_then(|value| builder.decoder.control(value)).unwrap_or_default())
 }
 
 fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, Report> {
@@ -186,7 +205,6 @@ impl<'r> PlanBuilder<'r> {
 
     /// `path` itself, or the paths that match if its file name is a pattern.
     fn matching(&mut self, value: &Value<'_>, path: &Path) -> Vec<PathBuf> {
-        let is_pattern = |text: &[u8]| text.iter().any(|byte| matches!(byte, b'*' | b'?'));
         let pattern = path.file_name().unwrap_or_default().as_encoded_bytes();
         let directory = path.parent().unwrap_or(Path::new(""));
         if is_pattern(directory.as_os_str().as_encoded_bytes()) {
@@ -408,31 +426,7 @@ fn line_of(diagnostic: &UnlocatedDiagnostic, sources: &[&Source]) -> (usize, usi
 
 /// Whether `pattern` matches the whole `name`. As in a shell, a leading dot must be matched by a dot. glob(7)
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
-        return false;
-    }
-    let (mut at, mut position) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while position < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, position));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || name.get(position) == Some(byte) => {
-                at += 1;
-                position += 1;
-            }
-            _ => match star {
-                Some((back, taken)) => {
-                    star = Some((back, taken + 1));
-                    (at, position) = (back + 1, taken + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+    (name.first() != Some(&b'.') || pattern.first() == Some(&b'.')) && glob::matches(pattern, name)
 }
 
 /// The message and the hint for a syntax error.

@@ -95,7 +95,7 @@ impl Decoder<'_> {
         style
     }
 
-    fn control(&mut self, value: &Value<'_>) -> Option<Control> {
+    pub(super) fn control(&mut self, value: &Value<'_>) -> Option<Control> {
         match (value.get_ref().as_bool(), value.get_ref().as_str()) {
             (Some(true), _) => Some(Control::Default),
             (Some(false), _) => Some(Control::Off),

@@ -33,7 +33,7 @@ mod suggest;
 mod tests;
 mod users;
 
-pub use document::{load, load_with_main};
+pub use document::{control, load, load_with_main};
 pub use environment::{Environment, Purpose};
 pub use expand::LISTEN_FDS_START;
 pub use files::{Files, FsQuery, FsResult, LimitedFs, RecordedFs, RecordingFs, query_fs};

@@ -1,7 +1,9 @@
 //! Sends requests to a running keepalive, and prints refusals.
 
-use std::ffi::OsString;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,7 +11,7 @@ use serde_json::Value;
 use super::http::{self, Document, PendingResponse, RequestError, Response};
 use super::output::{Style, print, print_error_lines};
 use super::request::{EXIT_FAILURE, Form, Request};
-use super::socket_paths::{SocketPath, socket_paths};
+use super::socket_paths::{Environment, ServiceSet, SocketPath};
 use super::status::text;
 use crate::model::units::format_duration;
 
@@ -21,20 +23,9 @@ pub(super) const STATUS_PATH: &str = "/v1/status";
 /// How much longer the client waits than the server, so that the server's answer, which has the reason, comes first.
 const SERVER_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 
-/// What a client uses of its environment.
-#[derive(Clone, Copy)]
-pub struct Environment<'s> {
-    /// Returns a variable of the environment.
-    pub variable: &'s dyn Fn(&str) -> Option<OsString>,
-    /// The effective user.
-    pub user: u32,
-}
-
-impl std::fmt::Debug for Environment<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Environment").field("user", &self.user).finish_non_exhaustive()
-    }
-}
+/// Finds what the keepalive runs that a client talks to: the set of the file of `-c`, or the one that keepalive would run here.
+/// The error says why that file cannot be read.
+pub type FindSet<'f> = &'f dyn Fn(Option<&Path>) -> Result<ServiceSet, String>;
 
 /// Why a request fails without a response.
 #[derive(Debug)]
@@ -64,20 +55,22 @@ pub(super) type CommandResult = Result<u8, CommandError>;
 #[derive(Debug)]
 pub(super) struct Client {
     paths: Vec<SocketPath>,
-    user: u32,
     pub(super) form: Form,
     pub(super) style: Style,
     pub(super) timeout: Option<Duration>,
 }
 
 impl Client {
-    pub(super) fn new(request: &Request, environment: &Environment<'_>) -> Self {
-        let paths = match &request.socket {
-            Some(path) => vec![SocketPath { path: path.clone(), public: false }],
-            None => socket_paths(environment.variable, environment.user),
+    /// # Errors
+    /// As [`FindSet`].
+    pub(super) fn new(request: &Request, environment: &Environment<'_>, find_set: FindSet<'_>) -> Result<Self, String> {
+        let paths = match (&request.socket, &request.config, environment.variable_path()) {
+            (Some(path), ..) => vec![SocketPath::given(path.clone())],
+            (None, None, Some(path)) => vec![SocketPath::given(path)],
+            (None, config, _) => environment.paths_of_set(&find_set(config.as_deref())?, user_of_init()),
         };
         let style = Style::find(environment.variable);
-        Self { paths, user: environment.user, form: request.form, style, timeout: request.timeout }
+        Ok(Self { paths, form: request.form, style, timeout: request.timeout })
     }
 
     /// Sends a request that changes nothing.
@@ -86,12 +79,12 @@ impl Client {
     }
 
     pub(super) fn request(&self, method: &str, target: &str, timeout: Duration) -> Result<Response, RequestError> {
-        http::connect(&self.paths, self.user, timeout)?.request(method, target)
+        http::connect(&self.paths, timeout)?.request(method, target)
     }
 
     /// Sends a request for the status. Neither that nor reading the response takes longer than `timeout`.
     pub(super) fn request_status(&self, timeout: Duration) -> Result<PendingResponse, RequestError> {
-        http::connect(&self.paths, self.user, timeout)?.send("GET", STATUS_PATH)
+        http::connect(&self.paths, timeout)?.send("GET", STATUS_PATH)
     }
 
     /// The status; `None`: the request was refused, and that has been printed.
@@ -137,6 +130,11 @@ impl Client {
         }
         Ok(0)
     }
+}
+
+/// The user that PID 1 runs as; `None`: /proc does not tell.
+fn user_of_init() -> Option<u32> {
+    fs::metadata("/proc/1").ok().map(|process| process.uid())
 }
 
 /// Percent-encodes `text` for a path or a query. RFC 3986, section 2.3.

@@ -57,7 +57,7 @@ impl fmt::Display for RequestError {
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 write!(
                     formatter,
-                    "cannot connect to {}: is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)",
+                    "cannot connect to {}: is keepalive running? (select another with -c FILE or --socket PATH)",
                     places.join(" or ")
                 )
             }
@@ -95,9 +95,11 @@ impl fmt::Display for RequestError {
 }
 
 /// Connects to the first of `places` at which something listens.
-pub(super) fn connect(places: &[SocketPath], user: u32, timeout: Duration) -> Result<Connection, RequestError> {
-    for SocketPath { path, public } in places {
-        if *public && fs::symlink_metadata(path).is_ok_and(|file| file.uid() != user) {
+pub(super) fn connect(places: &[SocketPath], timeout: Duration) -> Result<Connection, RequestError> {
+    for SocketPath { path, owner } in places {
+        if let Some(owner) = owner
+            && fs::symlink_metadata(path).is_ok_and(|file| file.uid() != *owner)
+        {
             return Err(RequestError::UntrustedOwner(path.clone()));
         }
         match sys::socket::connect_with_timeout(path, timeout) {

@@ -2,7 +2,7 @@
 //!
 //! The protocol is HTTP/1.1 over a Unix socket, one request for each connection; bodies are JSON, streams are lines of
 //! JSON. This folder holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
-//! [`socket_paths()`].
+//! `socket_paths.rs`.
 //!
 //! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and
 //! `top.rs` print tables, `stream.rs` prints logs and events.
@@ -21,7 +21,8 @@ mod stream;
 mod table;
 mod top;
 
-pub use client::Environment;
+pub use client::FindSet;
+pub use output::print_text;
 pub use perform::perform;
 pub use request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, LOG_LINES, Names, Request, Task};
-pub use socket_paths::{SocketPath, socket_paths};
+pub use socket_paths::{Environment, ServiceSet, SocketPath};

@@ -5,9 +5,10 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
 use nix::errno::Errno;
 
+use super::request::EXIT_FAILURE;
 use crate::model::errno;
-use crate::model::exit_code::OS_ERROR;
 use crate::model::visible::one_line;
+use crate::sys::entry::was_closed;
 use crate::sys::termios;
 
 /// The width of a table on a terminal of unknown size.
@@ -68,9 +69,18 @@ impl Colour {
     }
 }
 
+/// Prints a text that was asked for, and returns the exit code.
+#[must_use]
+pub fn print_text(text: &str) -> u8 {
+    print(text).err().map_or(0, |error| output_error_code(&error))
+}
+
 /// Writes to stdout, and flushes.
 pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut output = io::stdout().lock();
+    if was_closed(&output) {
+        return Err(Errno::EBADF.into());
+    }
     output.write_all(text.as_ref())?;
     output.flush()
 }
@@ -97,7 +107,7 @@ pub(super) fn output_error_code(error: &io::Error) -> u8 {
     }
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     print_error(&format!("cannot write to stdout: {}", errno::words(errno)));
-    OS_ERROR
+    EXIT_FAILURE
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::client::{Client, CommandError, CommandResult, Environment, STATUS_PATH, percent_encoded};
+use super::client::{Client, CommandError, CommandResult, FindSet, STATUS_PATH, percent_encoded};
 use super::http::Response;
 use super::output::{output_error_code, print, print_error};
-use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Form, Names, Request, Task};
+use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, Names, Request, Task};
+use super::socket_paths::Environment;
 use super::status::{Status, list, text};
 use super::table::shortened;
 use super::{health, stream, top};
+use crate::model::glob::is_pattern;
 use crate::model::visible::one_line;
 
 /// The default time limit of completions, for which a shell waits while somebody types.
@@ -19,52 +21,110 @@ const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable.
 #[must_use]
-pub fn perform(request: &Request, environment: &Environment<'_>) -> u8 {
-    let client = Client::new(request, environment);
+pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindSet<'_>) -> u8 {
+    let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
+    // HEALTHCHECK knows 0 and 1 only.
+    let unreachable = if is_probe { EXIT_FAILURE } else { EXIT_UNREACHABLE };
+    let client = match Client::new(request, environment, find_set) {
+        Ok(client) => client,
+        Err(_) if matches!(request.task, Task::Names(_)) => return unreachable,
+        Err(reason) => {
+            print_error(&reason);
+            return unreachable;
+        }
+    };
     let outcome = match &request.task {
         Task::Status(names) => show_status(&client, names),
         Task::Change(Change::Reload, names) if names.is_empty() => client.post("reload", "/v1/reload", "", reason_text),
-        Task::Change(change, names) => change_all(&client, *change, names),
+        Task::Change(change, names) => {
+            with_expanded(&client, change.as_str(), names, |names| change_all(&client, *change, names))
+        }
         Task::Scale(name, instances) => client.post(
             &format!("scale {name}"),
             &service_path(name, "scale"),
-            &format!("instances={instances}&"),
-            result_text,
+            &format!("instances={}&", percent_encoded(instances)),
+            reason_text,
         ),
         Task::Signal(name, signal) => {
             let query = format!("signal={}&", percent_encoded(&signal.to_string()));
-            client.post(&format!("signal {name}"), &service_path(name, "signal"), &query, reason_text)
+            with_expanded(&client, "signal", std::slice::from_ref(name), |names| {
+                post_all(&client, "signal", names, &query, reason_text)
+            })
         }
-        Task::Logs { names, lines, follow } => stream::logs(&client, names, *lines, *follow),
-        Task::Events(follow) => stream::events(&client, *follow),
+        Task::Logs { names, lines, follow } => {
+            with_expanded(&client, "logs", names, |names| stream::logs(&client, names, *lines, *follow))
+        }
+        Task::Events { names, follow } => show_events(&client, names, *follow),
         Task::Top => top::run(&client, environment),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
         Task::Shutdown => client.post("shutdown", "/v1/shutdown", "", result_text),
         Task::Names(which) => return show_names(&client, *which),
     };
-    let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
     match outcome {
         Ok(code) => code,
-        Err(CommandError::Output(error)) if is_probe => output_error_code(&error).min(EXIT_FAILURE),
         Err(CommandError::Output(error)) => output_error_code(&error),
         Err(CommandError::NoResponse(failure)) => {
             print_error(&failure.to_string());
-            // HEALTHCHECK knows 0 and 1 only.
-            if is_probe { EXIT_FAILURE } else { EXIT_UNREACHABLE }
+            unreachable
         }
     }
 }
 
-/// Changes one after the other; one that fails does not keep the others from being tried.
 fn change_all(client: &Client, change: Change, names: &[String]) -> CommandResult {
+    post_all(client, change.as_str(), names, "", if change == Change::Reload { reason_text } else { result_text })
+}
+
+/// Requests `action` for one name after the other; one that fails does not keep the others from being tried.
+fn post_all(
+    client: &Client,
+    action: &str,
+    names: &[String],
+    query: &str,
+    words: fn(&str, &Value) -> String,
+) -> CommandResult {
     let mut code = 0;
     for name in names {
-        let what = format!("{} {name}", change.as_str());
-        let words = if change == Change::Reload { reason_text } else { result_text };
-        code = client.post(&what, &service_path(name, change.as_str()), "", words)?.max(code);
+        code = client.post(&format!("{action} {name}"), &service_path(name, action), query, words)?.max(code);
     }
     Ok(code)
+}
+
+/// Calls `perform` with the names that there are now in place of patterns.
+fn with_expanded(
+    client: &Client,
+    what: &str,
+    names: &[String],
+    perform: impl FnOnce(&[String]) -> CommandResult,
+) -> CommandResult {
+    if !names.iter().any(|name| is_pattern(name.as_bytes())) {
+        return perform(names);
+    }
+    let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
+    match document.read::<Status>()?.expanded(names) {
+        Ok(names) => perform(&names),
+        Err(reason) => refuse_names(client, what, &reason),
+    }
+}
+
+/// Shows the events of names that exist; those of services that a pattern matches later, too.
+fn show_events(client: &Client, names: &[String], follow: Follow) -> CommandResult {
+    if !names.is_empty() {
+        let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
+        if let Err(reason) = document.read::<Status>()?.select(names) {
+            return refuse_names(client, "events", &reason);
+        }
+    }
+    stream::events(client, names, follow)
+}
+
+/// Reports that a name or a pattern selects nothing.
+fn refuse_names(client: &Client, what: &str, reason: &str) -> CommandResult {
+    if client.form == Form::Json {
+        print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
+    }
+    print_error(&format!("{what}: {reason}"));
+    Ok(EXIT_FAILURE)
 }
 
 /// The result as text: the states of the instances, or the reason, or that it is done.
@@ -97,13 +157,8 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
         return Ok(0);
     }
     let mut status: Status = document.read()?;
-    if let Err(unknown) = status.select(names) {
-        let reason = status.unknown_name_text(unknown);
-        if client.form == Form::Json {
-            print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
-        }
-        print_error(&format!("status: {reason}"));
-        return Ok(EXIT_FAILURE);
+    if let Err(reason) = status.select(names) {
+        return refuse_names(client, "status", &reason);
     }
     match client.form {
         Form::Json => {
@@ -111,7 +166,7 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
             status.retain_selected(&mut value);
             print(format!("{value}\n"))?;
         }
-        Form::Text if names.is_empty() => {
+        Form::Text if names.is_empty() || !status.is_init() => {
             let summary = status.summary();
             let summary = shortened(&summary, client.style.columns);
             print(format!("{summary}\n{}", status.table(client.style)))?;

@@ -28,21 +28,24 @@ pub struct Request {
     pub task: Task,
     /// `--socket`: the only path to try.
     pub socket: Option<PathBuf>,
+    /// `-c`: the configuration file of the keepalive to talk to.
+    pub config: Option<PathBuf>,
     /// How the response is printed.
     pub form: Form,
     /// `--timeout`: the time limit for the response.
     pub timeout: Option<Duration>,
 }
 
-/// What a request does. Names are `web`, `web.2` or `all`.
+/// What a request does. Names are `web`, `web.2` or `all`; those in a list, and that of a signal, can be patterns such as
+/// `web*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Print the status. No name: of all services.
     Status(Vec<String>),
     /// Change services, in this order. Without a name, reload the configuration; all other changes have a name.
     Change(Change, Vec<String>),
-    /// Set the number of instances of a service.
-    Scale(String, u32),
+    /// Set the number of instances of a service: `4`, or relative to the current number, `+1` or `-1`.
+    Scale(String, String),
     /// Send a signal to the main process of each instance.
     Signal(String, Signal),
     /// Print the output of services. No name: of all.
@@ -54,8 +57,13 @@ pub enum Task {
         /// Whether to wait for new lines.
         follow: Follow,
     },
-    /// Print events.
-    Events(Follow),
+    /// Print events. No name: of all services, and of keepalive itself.
+    Events {
+        /// Services or instances.
+        names: Vec<String>,
+        /// Whether to wait for new events.
+        follow: Follow,
+    },
     /// Show a table that is kept up to date.
     Top,
     /// Check that keepalive is alive.

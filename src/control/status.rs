@@ -10,6 +10,7 @@ use super::format;
 use super::output::Style;
 use super::request::Names;
 use super::table::{OrDash, Side, Table};
+use crate::model::glob::{self, is_pattern};
 use crate::model::visible::one_line;
 
 /// The members of `/v1/status` that are used; others are ignored.
@@ -19,6 +20,8 @@ pub(super) struct Status {
     pid: u64,
     #[serde(default)]
     version: String,
+    /// The configuration file.
+    config: Option<String>,
     #[serde(default)]
     uptime_ms: u64,
     #[serde(default)]
@@ -79,14 +82,43 @@ pub(super) fn list_mut<'v>(value: &'v mut Value, key: &str) -> Option<&'v mut Ve
 }
 
 impl Status {
+    /// `names`, with the names of services in place of each pattern, or of instances if the pattern has a dot.
+    ///
+    /// # Errors
+    /// The first pattern that matches nothing.
+    pub(super) fn expanded(&self, names: &[String]) -> Result<Vec<String>, String> {
+        let mut all: Vec<String> = Vec::new();
+        for name in names {
+            if !is_pattern(name.as_bytes()) {
+                all.push(name.clone());
+                continue;
+            }
+            let services = self.services.iter();
+            let known: Vec<&String> = if name.contains('.') {
+                services.flat_map(|service| service.instances.iter().map(|instance| &instance.id)).collect()
+            } else {
+                services.map(|service| &service.name).collect()
+            };
+            let matching: Vec<_> =
+                known.into_iter().filter(|known| glob::matches(name.as_bytes(), known.as_bytes())).collect();
+            if matching.is_empty() {
+                return Err(format!("nothing matches `{name}`: {}", self.names_text()));
+            }
+            let new: Vec<_> = matching.into_iter().filter(|known| !all.contains(known)).cloned().collect();
+            all.extend(new);
+        }
+        Ok(all)
+    }
+
     /// Retains what `names` select; all if there are none.
     ///
     /// # Errors
-    /// The first name that selects nothing.
-    pub(super) fn select<'n>(&mut self, names: &'n [String]) -> Result<(), &'n str> {
+    /// The first name or pattern that selects nothing.
+    pub(super) fn select(&mut self, names: &[String]) -> Result<(), String> {
+        let names = &self.expanded(names)?;
         let is_all = |name: &String| name == "all";
-        if let Some(unknown_name_text) = names.iter().find(|name| !is_all(name) && !self.has_name(name)) {
-            return Err(unknown_name_text);
+        if let Some(unknown) = names.iter().find(|name| !is_all(name) && !self.has_name(name)) {
+            return Err(format!("unknown name `{unknown}`: {}", self.names_text()));
         }
         if names.is_empty() || names.iter().any(is_all) {
             return Ok(());
@@ -98,13 +130,13 @@ impl Status {
         Ok(())
     }
 
-    /// That nothing is named `name`, and what is.
-    pub(super) fn unknown_name_text(&self, name: &str) -> String {
+    /// Which services there are.
+    fn names_text(&self) -> String {
         /// More are not named.
         const MAX_NAMES: usize = 10;
         let names: Vec<&str> = self.services.iter().take(MAX_NAMES).map(|service| &*service.name).collect();
         let more = if self.services.len() > MAX_NAMES { ", …" } else { "" };
-        format!("unknown name `{name}`: the services are {}{more}", names.join(", "))
+        format!("the services are {}{more}", names.join(", "))
     }
 
     fn has_name(&self, name: &str) -> bool {
@@ -159,7 +191,12 @@ impl Status {
         })
     }
 
-    /// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`
+    /// Whether it is that of a keepalive that is PID 1, of which there is one.
+    pub(super) const fn is_init(&self) -> bool {
+        self.pid == 1
+    }
+
+    /// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`; if it is not PID 1, `keepalive 0.1.0 of FILE, pid …`
     pub(super) fn summary(&self) -> String {
         // There are eight states at most.
         let mut counts: Vec<(&str, usize)> = Vec::new();
@@ -174,7 +211,9 @@ impl Status {
         counts.sort_unstable_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
         let Self { version, pid, .. } = self;
         let state = if self.state == "stopping" { ", stopping" } else { "" };
-        let mut summary = format!("keepalive {version}, pid {pid}, up {}{state}", format::age(self.uptime_ms));
+        let config = self.config.as_ref().filter(|_| !self.is_init());
+        let config = config.map(|path| format!(" of {path}")).unwrap_or_default();
+        let mut summary = format!("keepalive {version}{config}, pid {pid}, up {}{state}", format::age(self.uptime_ms));
         for (position, (state, count)) in counts.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = write!(summary, "{} {count} {state}", if position == 0 { ':' } else { ',' });

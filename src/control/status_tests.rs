@@ -113,7 +113,7 @@ fn a_name_selects_a_service_or_an_instance() {
     let ids = |names: &[&str]| -> Result<Vec<String>, String> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut chosen = sample();
-        chosen.select(&names).map_err(str::to_owned)?;
+        chosen.select(&names)?;
         let ids: Vec<String> = chosen.instances().map(|instance| instance.name().to_owned()).collect();
         // The rest of the JSON is unchanged.
         let mut value = answer();
@@ -126,7 +126,24 @@ fn a_name_selects_a_service_or_an_instance() {
     assert_eq!(ids(&["web", "all"]), Ok(all));
     assert_eq!(ids(&["web"]), Ok(vec!["web.0".to_owned(), "web.1".to_owned()]));
     assert_eq!(ids(&["web.1", "idle"]), Ok(vec!["web.1".to_owned(), "idle".to_owned()]));
-    assert_eq!(ids(&["web", "wbe"]), Err("wbe".to_owned()));
+    assert_eq!(ids(&["i*", "w?b"]), Ok(["web.0", "web.1", "idle"].map(str::to_owned).to_vec()));
+    assert_eq!(ids(&["*.0"]), Ok(["migrate.0", "web.0"].map(str::to_owned).to_vec()));
+    assert_eq!(ids(&["x*"]), Err("nothing matches `x*`: the services are migrate, web, idle".to_owned()));
+    assert_eq!(ids(&["web", "wbe"]), Err("unknown name `wbe`: the services are migrate, web, idle".to_owned()));
+}
+
+#[test]
+fn patterns_stand_for_the_names_that_match_without_duplicates() {
+    let expanded = |names: &[&str]| sample().expanded(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(expanded(&["web", "*", "nosuch"]), Ok(["web", "migrate", "idle", "nosuch"].map(str::to_owned).to_vec()));
+    assert_eq!(expanded(&["web.?"]), Ok(["web.0", "web.1"].map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_summary_names_the_file_unless_keepalive_is_pid_1() {
+    let summary = |pid: u32| status(json!({"services": [], "pid": pid, "version": "1", "config": "/a.toml"})).summary();
+    assert_eq!(summary(7), "keepalive 1 of /a.toml, pid 7, up 0s: no services");
+    assert_eq!(summary(1), "keepalive 1, pid 1, up 0s: no services");
 }
 
 #[test]

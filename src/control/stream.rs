@@ -7,7 +7,7 @@ use super::output::{Colour, is_terminal, print, print_error};
 use super::request::{Follow, Form};
 use super::signals::DeferredInterrupt;
 use super::status::{number, text};
-use crate::model::visible;
+use crate::model::{glob, visible};
 
 /// Colours (SGR) for the names of instances.
 const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
@@ -25,17 +25,17 @@ pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
     let format_line = if is_terminal() { terminal_log_line } else { log_line };
-    stream(client, "logs", &target, follow, client.form, format_line)
+    stream(client, "logs", &target, follow, client.form, |_| true, format_line)
 }
 
-/// Prints events, as JSON if stdout is not a terminal.
-pub(super) fn events(client: &Client, follow: Follow) -> CommandResult {
+/// Prints the events of `names`, as JSON if stdout is not a terminal; no name: all.
+pub(super) fn events(client: &Client, names: &[String], follow: Follow) -> CommandResult {
     let form = if is_terminal() { client.form } else { Form::Json };
     let target = match follow {
         Follow::Yes => "/v1/events?follow=1",
         Follow::No => "/v1/events",
     };
-    stream(client, "events", target, follow, form, |line, _| event_line(line))
+    stream(client, "events", target, follow, form, |event| is_wanted(event, names), |line, _| event_line(line))
 }
 
 fn stream(
@@ -44,6 +44,7 @@ fn stream(
     target: &str,
     follow: Follow,
     form: Form,
+    is_wanted: impl Fn(&Value) -> bool,
     format_line: fn(&Value, Colour) -> String,
 ) -> CommandResult {
     let mut response = client.get(target)?;
@@ -58,6 +59,7 @@ fn stream(
     let colour = client.style.colour;
     let reset = if colour == Colour::Yes { RESET } else { "" };
     while let Some(lines) = response.lines()? {
+        let lines = retain(lines, &is_wanted);
         let text = match form {
             Form::Json => lines,
             Form::Text => to_text(&lines, what, colour, format_line).into_bytes(),
@@ -72,6 +74,20 @@ fn stream(
         response.check_end()?;
     }
     Ok(0)
+}
+
+/// Retains the lines that `is_wanted` accepts, and those that are no JSON.
+fn retain(lines: Vec<u8>, is_wanted: impl Fn(&Value) -> bool) -> Vec<u8> {
+    let is_wanted = |line: &&[u8]| serde_json::from_slice(line).map_or(true, |value| is_wanted(&value));
+    lines.split_inclusive(|byte| *byte == b'\n').filter(is_wanted).flatten().copied().collect()
+}
+
+/// Whether an event is one of `names`. Without names, and if it says that events are missing, it is.
+fn is_wanted(event: &Value, names: &[String]) -> bool {
+    let of = [text(event, "instance"), text(event, "service")];
+    let is_named =
+        |name: &String| name == "all" || of.iter().any(|known| glob::matches(name.as_bytes(), known.as_bytes()));
+    names.is_empty() || lost_lines(event).is_some() || names.iter().any(is_named)
 }
 
 fn to_text(lines: &[u8], what: &str, colour: Colour, format_line: fn(&Value, Colour) -> String) -> String {
@@ -172,6 +188,29 @@ mod tests {
             " web reload started\n",
         );
         check_event(r#"{"time":"","service":"web","message":"web2 is mentioned"}"#, " web: web2 is mentioned\n");
+    }
+
+    #[test]
+    fn only_events_of_the_named_services_are_printed() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let lines = [
+            r#"{"event":"a","service":"web","instance":"web.0"}"#,
+            r#"{"event":"b","service":"web"}"#,
+            r#"{"event":"c","service":"db","instance":"db.0"}"#,
+            r#"{"event":"shutdown_started"}"#,
+            r#"{"event":"events_dropped","count":3}"#,
+            "no json",
+        ];
+        let check = |wanted: &[&str], positions: &[usize]| {
+            let found = retain((lines.join("\n") + "\n").into_bytes(), |event| is_wanted(event, &names(wanted)));
+            let expect: String = positions.iter().map(|position| lines[*position].to_owned() + "\n").collect();
+            assert_eq!(String::from_utf8(found).unwrap(), expect, "{wanted:?}");
+        };
+        check(&[], &[0, 1, 2, 3, 4, 5]);
+        check(&["all"], &[0, 1, 2, 3, 4, 5]);
+        check(&["web"], &[0, 1, 4, 5]);
+        check(&["web.0", "d*"], &[0, 2, 4, 5]);
+        check(&["*.1"], &[4, 5]);
     }
 
     #[test]

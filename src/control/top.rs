@@ -9,12 +9,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
-use super::client::{Client, CommandError, CommandResult, Environment};
+use super::client::{Client, CommandError, CommandResult};
 use super::format;
 use super::http::{Document, PendingResponse, RequestError, Response};
 use super::output::{Colour, Style, is_dumb, is_terminal, print, print_error};
 use super::request::{EXIT_FAILURE, Form};
 use super::signals::CaughtSignals;
+use super::socket_paths::Environment;
 use super::status::{Status, StatusEntry, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use crate::model::exit_code::OS_ERROR;

@@ -8,6 +8,7 @@ mod defaults;
 pub mod errno;
 pub mod exit_code;
 mod exit_set;
+pub mod glob;
 pub mod instance_limit;
 pub mod map;
 mod merge;

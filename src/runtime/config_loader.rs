@@ -19,8 +19,8 @@ use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Event, RequestId};
 use crate::sys::{fork, kill, memfd, wait};
 
-/// Loads the configuration from the place that it was first loaded from. The error says why there is none.
-pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Result<Loaded, Report>, String>>;
+/// Loads the configuration from the place that it was first loaded from.
+pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Loaded, Report>>;
 
 /// The time limit of a load. It is longer than the limit for reading from a single pipe.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -211,14 +211,13 @@ impl ConfigLoader {
     /// Parses the recording into a plan, with the services in the order of the current plan.
     fn read(&self, recording: &RecordedFs, plan: &Plan) -> Result<Plan, String> {
         match (self.load_config)(&|query| recording.query(query)) {
-            Ok(Ok(Loaded { plan: new, warnings })) => {
+            Ok(Loaded { plan: new, warnings }) => {
                 for warning in warnings {
                     log::warn!("{warning}");
                 }
                 Ok(plan.merged(new))
             }
-            Ok(Err(report)) => Err(report.to_string()),
-            Err(reason) => Err(reason),
+            Err(report) => Err(report.to_string()),
         }
     }
 }

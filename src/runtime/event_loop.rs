@@ -1,6 +1,7 @@
 //! The event loop: the only place that waits, and the only one that performs actions.
 
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Runtime {
     pub(super) fn new(
         plan: Rc<Plan>,
         environment: StringList,
-        load_config: LoadConfig,
+        (config, load_config): (Option<PathBuf>, LoadConfig),
         on_hangup: OnHangup,
     ) -> Result<Self, Refused> {
         if !sys::process::is_init() {
@@ -74,7 +75,7 @@ impl Runtime {
         let queue = SignalQueue::new().map_err(refused("open a signal descriptor"))?;
         let poller = Poller::new().map_err(refused("open an epoll descriptor"))?;
         poller.add(queue.as_fd(), Token::Signals).map_err(refused("wait for signals"))?;
-        let server = Server::new(&plan.control, plan.http, &poller);
+        let server = Server::new(&plan, config, &poller);
         let factory =
             ProcessFactory::new(environment, server.control_socket()).map_err(refused("replace /dev/null"))?;
         let has_terminal = plan.services.iter().any(|service| service.process.input == Input::Terminal);

@@ -48,6 +48,7 @@ mod token;
 mod turn;
 mod wording;
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::model::exit_code::OS_ERROR;
@@ -59,14 +60,15 @@ use signal_source::OnHangup;
 
 /// Runs the services until the shutdown is complete, and returns the exit code.
 ///
-/// `environment`: the environment of keepalive, `NAME=value` each. `load_config` loads the configuration again.
+/// `environment`: the environment of keepalive, `NAME=value` each. `config`: the canonical path of the configuration file, if
+/// there is one; `load_config` loads it again.
 #[must_use]
-pub fn run(plan: Plan, environment: StringList, load_config: LoadConfig) -> u8 {
+pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_config: LoadConfig) -> u8 {
     let plan = Rc::new(plan);
     let inherited = signals::block_all(DispositionReset::All);
     process::set_cloexec_on_inherited_fds();
     let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
-    let started = Runtime::new(Rc::clone(&plan), environment, load_config, on_hangup);
+    let started = Runtime::new(Rc::clone(&plan), environment, (config, load_config), on_hangup);
     let ended = started.and_then(|mut runtime| runtime.run().map(|outcome| (runtime, outcome)));
     let outcome = match ended {
         Ok((mut runtime, outcome)) => {

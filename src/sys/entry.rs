@@ -5,7 +5,10 @@
 //! the C `main`.
 
 use std::ffi::{CStr, OsString, c_char, c_int};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// Makes `function: fn(Vec<OsString>) -> u8` the program: it is given the arguments and returns the exit code.
 ///
@@ -59,6 +62,13 @@ fn occupy_standard_descriptors() {
     for descriptor in descriptors.iter().filter(|descriptor| descriptor.revents & libc::POLLNVAL != 0) {
         occupy(descriptor.fd);
     }
+}
+
+/// Whether this standard descriptor was closed when the program started. What comes through execve(2) has no `FD_CLOEXEC`,
+/// what takes the place of a closed descriptor has it.
+#[must_use]
+pub fn was_closed(descriptor: impl AsFd) -> bool {
+    fcntl(descriptor, FcntlArg::F_GETFD).is_ok_and(|flags| FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
 }
 
 /// Opens /dev/null, or else a pipe without a writer, at the number `wanted`.

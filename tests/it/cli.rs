@@ -355,7 +355,7 @@ fn version_and_help_go_to_stdout() {
 fn closed_standard_streams_do_not_end_keepalive() {
     let scratch = Directory::new();
     for (line, code) in [
-        ("exec \"$0\" --help >&-", 0),
+        ("exec \"$0\" --help >&-", 1),
         ("exec \"$0\" nonsense 2>&-", 2),
         ("exec \"$0\" check -c none >&- 2>&- <&-", 78),
         ("exec \"$0\" check -c none 2>/dev/full", 78),
@@ -394,8 +394,8 @@ fn check_fails_if_the_plan_cannot_be_written() {
     for words in [&["check"][..], &["check", "--json"], &["--help"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = keepalive(&scratch, words).stdout(full).output().unwrap();
-        let expected = "keepalive: cannot write to stdout: no space left on device\n".to_owned();
-        assert_eq!(result_of(&output), (Some(71), String::new(), expected), "{words:?}");
+        let expected = "keepalive: cannot write to stdout: No space left on device\n".to_owned();
+        assert_eq!(result_of(&output), (Some(1), String::new(), expected), "{words:?}");
     }
 }
 

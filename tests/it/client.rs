@@ -88,11 +88,15 @@ fn each_command_sends_its_own_request() {
     let server = FakeServer::answering(|_| (200, json!({"result": "done", "reason": "", "instances": []})));
     server.check(&["start", "web.2"], 0, "start web.2: done", "");
     server.check(&["scale", "web", "4"], 0, "scale web: done", "");
+    server.check(&["scale", "web", "+1"], 0, "scale web: done", "");
+    server.check(&["scale", "web", "-1"], 0, "scale web: done", "");
     server.check(&["signal", "all", "RTMIN+3"], 0, "signal all: done", "");
     server.check(&["shutdown", "--timeout=5s"], 0, "shutdown: done", "");
     let asked = [
         "POST /v1/services/web.2/start?timeout=1m",
         "POST /v1/services/web/scale?instances=4&timeout=1m",
+        "POST /v1/services/web/scale?instances=%2B1&timeout=1m",
+        "POST /v1/services/web/scale?instances=-1&timeout=1m",
         "POST /v1/services/all/signal?signal=SIGRTMIN%2B3&timeout=1m",
         "POST /v1/shutdown?timeout=5s",
     ];

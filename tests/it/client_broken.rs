@@ -7,8 +7,9 @@ use std::process::Stdio;
 
 use keepalive::model::Signal;
 use nix::sys::stat::Mode;
+use serde_json::json;
 
-use crate::fake_server::{FakeServer, STREAM};
+use crate::fake_server::{FakeServer, STREAM, response, status};
 use crate::harness::{Directory, KEEPALIVE, Place, Run, have_namespaces, have_root, wait_until};
 
 /// `keepalive status` as a user of its own, with an empty /run: another keepalive on this machine does not answer.
@@ -21,7 +22,7 @@ fn status_as(user: u32) -> Run {
     run
 }
 
-const REMEDY: &str = "is keepalive running? (select another with --socket PATH or KEEPALIVE_SOCKET)";
+const REMEDY: &str = "is keepalive running? (select another with -c FILE or --socket PATH)";
 
 #[test]
 fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
@@ -29,9 +30,11 @@ fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
         return;
     }
     let mut run = status_as(54_323);
-    run.command.env("XDG_RUNTIME_DIR", "/nonexistent");
-    let places = "/run/keepalive.sock or /nonexistent/keepalive.sock or /tmp/keepalive-54323.sock";
-    let expected = format!("keepalive: cannot connect to {places}: {REMEDY}\n");
+    run.command.env("XDG_RUNTIME_DIR", "/nonexistent").current_dir("/");
+    // The first name has the FNV-1a hash of `/`.
+    let places = ["keepalive-af63a24c860189fe", "keepalive"]
+        .map(|name| format!("/run/{name}.sock or /nonexistent/{name}.sock or /tmp/{name}-54323.sock"));
+    let expected = format!("keepalive: cannot connect to {}: {REMEDY}\n", places.join(" or "));
     assert_eq!(run.finish(), (3, String::new(), expected));
 }
 
@@ -187,5 +190,25 @@ fn a_full_disk_is_reported() {
     let mut run = server.client(&["status", "--json"]);
     run.command.stdout(Stdio::from(std::fs::File::create("/dev/full").unwrap()));
     let message = "keepalive: cannot write to stdout: No space left on device\n".to_owned();
-    assert_eq!(run.finish(), (71, String::new(), message));
+    assert_eq!(run.finish(), (1, String::new(), message));
+}
+
+#[test]
+fn a_closed_stdout_is_reported() {
+    let events = format!("{STREAM}{{\"seq\":1}}\n");
+    let server = FakeServer::start(move |request, mut stream| {
+        let ready = json!({"result": "ready", "reason": ""});
+        let body = if request.contains("status") { status() } else { ready };
+        let text = if request.contains("events") { events.clone() } else { response(200, &body.to_string()) };
+        stream.write_all(text.as_bytes()).ok();
+    });
+    for line in
+        ["status", "status --json", "top", "events", "health", "stop web", "help", "--version", "completions bash"]
+    {
+        let script = format!("exec \"$0\" {line} >&-");
+        let mut run = Run::words(Place::Child, &["sh", "-c", &script, KEEPALIVE]);
+        run.command.env("KEEPALIVE_SOCKET", &server.path);
+        let message = "keepalive: cannot write to stdout: Bad file descriptor\n".to_owned();
+        assert_eq!(run.finish(), (1, String::new(), message), "{line}");
+    }
 }

@@ -77,8 +77,14 @@ fn a_request_is_answered_when_it_is_done() {
         assert_eq!(control.post("/v1/services/all/start").reason(), "all started");
         let answer = control.post("/v1/services/web/scale?instances=4");
         assert_eq!((answer.status, answer.json()["instances"].as_array().unwrap().len()), (200, 4));
+        let scale = |by: &str| control.post(&format!("/v1/services/web/scale?instances={by}")).reason();
+        assert_eq!(
+            (scale("%2B2"), scale("-1"), scale("+0")),
+            ("web has 6 instances".to_owned(), "web has 5 instances".to_owned(), "web has 5 instances".to_owned())
+        );
+        assert_eq!((scale("-99"), scale("4")), ("web has 1 instance".to_owned(), "web has 4 instances".to_owned()));
         let surplus = pid(&control.instance("web.3"));
-        assert_eq!(control.post("/v1/services/web/scale?instances=1").reason(), "web has 1 instance");
+        assert_eq!(scale("1"), "web has 1 instance");
         if place == Place::Child {
             wait_for_death(surplus);
         }
@@ -121,7 +127,7 @@ fn an_invalid_request_is_answered_with_the_reason() {
             "POST",
             "/v1/services/web/scale?instances=0",
             400,
-            "invalid number of instances `0`: expected 1 to 65536; to run none, stop the service",
+            "invalid number of instances `0`: expected 1 to 65536, or a change such as +1 or -1; to run none, stop the service",
         ),
         (
             "POST",

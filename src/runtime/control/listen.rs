@@ -1,7 +1,6 @@
 //! The listening sockets of the control server.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -9,9 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::client::Listener;
-use crate::control::{SocketPath, socket_paths};
-use crate::model::errno;
+use crate::control::{Environment, SocketPath};
 use crate::model::plan::Control;
+use crate::model::{Plan, errno};
 use crate::runtime::token::Token;
 use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
 use crate::sys::{Interest, PeerStream, Poller, peer_stream, process, socket};
@@ -22,6 +21,7 @@ const TOKENS: [(Listener, Token); 2] =
 /// The file of the control socket, with its identity, so that only the own file is removed.
 #[derive(Debug)]
 struct SocketFile {
+    /// Absolute.
     path: PathBuf,
     identity: (u64, u64),
 }
@@ -35,9 +35,9 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Creates the sockets of the plan. If one cannot be created, keepalive logs a warning.
-    pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
+    pub(super) fn new(plan: &Plan, config: Option<&Path>, poller: &Poller) -> Self {
         let mut listeners = Self::default();
-        match control {
+        match &plan.control {
             Control::Off => {}
             Control::At(path) => match claim(path) {
                 Ok(claimed) => listeners.control = Some(claimed),
@@ -49,9 +49,9 @@ impl Listeners {
                     log::warn!("cannot create the control socket {}: {reason}", path.display());
                 }
             },
-            Control::Default => listeners.control = claim_default(),
+            Control::Default => listeners.control = claim_default(config),
         }
-        if let Some(address) = http {
+        if let Some(address) = plan.http {
             match socket::listen_tcp(address) {
                 Ok(listener) => listeners.http = Some(listener),
                 Err(errno) => log::warn!("cannot listen on the `http` address {address}: {}", errno::words(errno)),
@@ -75,8 +75,7 @@ impl Listeners {
 
     /// The absolute path of the control socket, if there is one.
     pub(super) fn control_socket(&self) -> Option<PathBuf> {
-        let (_, file) = self.control.as_ref()?;
-        std::path::absolute(&file.path).ok()
+        self.control.as_ref().map(|(_, file)| file.path.clone())
     }
 
     /// Pauses accepting connections.
@@ -106,21 +105,28 @@ impl Listeners {
     }
 }
 
-/// Creates the control socket at the first possible default path.
-fn claim_default() -> Option<(OwnedFd, SocketFile)> {
+/// Creates the control socket at the first possible default path for the configuration file `config`.
+fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
     let mut errors: Vec<(PathBuf, ClaimError)> = Vec::new();
-    let places = socket_paths(&|name| std::env::var_os(name), process::effective_user());
-    for SocketPath { path, .. } in places {
+    let environment = Environment { variable: &|name| std::env::var_os(name), user: process::effective_user() };
+    let directory = std::env::current_dir().unwrap_or_default();
+    let [places, own] = environment.server_paths(config.unwrap_or(&directory), process::id());
+    let (mut places, mut own) = (places.into_iter(), own.into_iter());
+    while let Some(SocketPath { path, .. }) = places.next() {
         match claim(&path) {
             Ok(claimed) => {
-                // Clients without `--socket` would find the other keepalive.
                 for (other, _) in errors.iter().filter(|(_, error)| matches!(error, ClaimError::Live)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
-            Err(error) => errors.push((path, error)),
+            Err(error) => {
+                if matches!(error, ClaimError::Live) && own.len() > 0 {
+                    places = std::mem::take(&mut own);
+                }
+                errors.push((path, error));
+            }
         }
     }
     let tried: Vec<String> = errors.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
@@ -159,6 +165,7 @@ impl From<Errno> for ClaimError {
 
 /// Creates the socket, and replaces a stale one.
 fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
+    let path = &std::path::absolute(path).map_err(|_| Errno::EINVAL)?;
     // Before the socket is bound, since bind(2) follows every symbolic link in the path.
     let (directory, name) = Directory::of(path, Missing::Fail)?;
     let listener = match socket::listen_unix(path) {

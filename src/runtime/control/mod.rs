@@ -18,7 +18,6 @@ mod usage;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,8 +29,7 @@ use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::logs::protocol::LogsQuery;
-use crate::model::plan::Control;
-use crate::model::{Mono, errno};
+use crate::model::{Mono, Plan, errno};
 use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
 use crate::sys::{Interest, PeerStream, Poller, process, socket};
 use answer::plain;
@@ -54,6 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Server {
     listeners: Listeners,
+    config: Option<PathBuf>,
     clients: Clients,
     /// The tokens that are ready, in the order in which they are served.
     ready: VecDeque<Token>,
@@ -106,9 +105,10 @@ impl Subsystem for Server {
 
 /// Calls of the event loop.
 impl Server {
-    pub(super) fn new(control: &Control, http: Option<SocketAddr>, poller: &Poller) -> Self {
+    pub(super) fn new(plan: &Plan, config: Option<PathBuf>, poller: &Poller) -> Self {
         Self {
-            listeners: Listeners::new(control, http, poller),
+            listeners: Listeners::new(plan, config.as_deref(), poller),
+            config,
             clients: Clients::default(),
             ready: VecDeque::new(),
             paused_until: None,
@@ -181,7 +181,7 @@ impl Server {
     }
 
     fn snapshot<'s>(&'s self, context: &'s Context<'_>, sources: Sources<'s>) -> StatusSnapshot<'s> {
-        StatusSnapshot::new(&self.usage, context, sources)
+        StatusSnapshot::new(&self.usage, self.config.as_deref(), context, sources)
     }
 
     /// Accepts a connection, and serves it.
@@ -355,7 +355,7 @@ impl Server {
         if client.answer_with_refusal(context.now) {
             return None;
         }
-        match route::route(&head.method, &head.target, context.plan) {
+        match route::route(&head.method, &head.target, context.plan, context.supervisor.view()) {
             Ok(route) => return self.follow_route(client, route, context, sources),
             Err(Invalid::Malformed(reason)) => client.answer(plain(400, "invalid", &reason), context.now),
             Err(Invalid::Unknown(reason)) => client.answer(plain(404, "not_found", &reason), context.now),

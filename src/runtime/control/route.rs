@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::model::units::parse_duration;
 use crate::model::{InstanceId, Plan, ServiceIndex, Signal};
-use crate::supervisor::{Request, Target, Verb};
+use crate::supervisor::{Request, Target, Verb, View};
 
 /// The default timeout of a request that changes something.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum of `timeout`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
-/// The maximum of `instances`, as in the configuration.
+/// The minimum and the maximum of `instances`, as in the configuration.
+const MIN_INSTANCES: u32 = 1;
 const MAX_INSTANCES: u32 = 65_536;
 
 /// A parsed request.
@@ -59,7 +60,7 @@ impl Invalid {
 ///
 /// # Errors
 /// See [`Invalid`].
-pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, Invalid> {
+pub(super) fn route(method: &str, target: &str, plan: &Plan, view: View<'_>) -> Result<Route, Invalid> {
     let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -75,7 +76,7 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan) -> Result<Route, In
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
         ["v1", "reload"] => Route::Change(Request::ReloadConfig, query.timeout()?),
-        ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, plan)?, query.timeout()?),
+        ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, (plan, view))?, query.timeout()?),
         _ => return Err(Invalid::Unknown(format!("no such path: {path}"))),
     };
     if method == expected || (method, expected) == ("HEAD", "GET") {
@@ -96,7 +97,7 @@ fn whole<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
-fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Request, Invalid> {
+fn change(name: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View<'_>)) -> Result<Request, Invalid> {
     let target = find(name, plan)?;
     let verb = match verb {
         "start" => Verb::Start,
@@ -112,7 +113,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
             let signal = Signal::parse(&text);
             Verb::Signal(signal.ok_or_else(|| Invalid::because(format!("`{text}` is not a signal")))?)
         }
-        "scale" => return scale(target, query),
+        "scale" => return scale(target, query, view),
         _ => {
             let reason = format!("unknown action `{verb}`: expected start, stop, restart, reload, signal or scale");
             return Err(Invalid::Unknown(reason));
@@ -121,16 +122,28 @@ fn change(name: &str, verb: &str, query: &Query<'_>, plan: &Plan) -> Result<Requ
     Ok(Request::Control(target, verb))
 }
 
-fn scale(target: Target, query: &Query<'_>) -> Result<Request, Invalid> {
+/// `?instances=4`; `+2` and `-1` change the current number.
+fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, Invalid> {
     let Target::Service(service) = target else {
         return Err(Invalid::because("`scale` needs one service: /v1/services/NAME/scale?instances=N"));
     };
     let text = query
         .get("instances")
         .ok_or_else(|| Invalid::because("missing parameter `instances`, such as ?instances=4"))?;
-    let wanted = whole(&text).filter(|wanted| (1..=MAX_INSTANCES).contains(wanted));
+    // `+` decodes to a blank, which no number contains.
+    let text = text.replace(' ', "+");
+    let now = || view.services().find(|known| known.index == service).map_or(0, |known| known.desired);
+    let wanted = match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(more), _) => whole(more).map(|more| now().saturating_add(more)),
+        (_, Some(fewer)) => whole(fewer).map(|fewer| now().saturating_sub(fewer).max(MIN_INSTANCES)),
+        (None, None) => whole(&text),
+    };
+    let wanted = wanted.filter(|wanted| (MIN_INSTANCES..=MAX_INSTANCES).contains(wanted));
     let reason = || {
-        format!("invalid number of instances `{text}`: expected 1 to {MAX_INSTANCES}; to run none, stop the service")
+        format!(
+            "invalid number of instances `{text}`: expected {MIN_INSTANCES} to {MAX_INSTANCES}, or a change such as +1 or -1; \
+             to run none, stop the service"
+        )
     };
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }

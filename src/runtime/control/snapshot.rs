@@ -1,5 +1,6 @@
 //! The data that the server shows, and the JSON of the status.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::usage::Usage;
@@ -8,7 +9,7 @@ use crate::model::{Mono, Pid, Plan};
 use crate::runtime::ipc::Channels;
 use crate::runtime::journal::counts::Counts;
 use crate::runtime::journal::events::{Events, write_exit};
-use crate::runtime::json::{Object, push};
+use crate::runtime::json::{Object, push, text};
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
 use crate::runtime::subsystem::Context;
@@ -29,6 +30,8 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) events: &'a Events,
     pub(in crate::runtime) notify: &'a Notify,
     pub(in crate::runtime) channels: &'a Channels,
+    /// The configuration file.
+    pub(in crate::runtime) config: Option<&'a Path>,
     pub(in crate::runtime) pid: Pid,
     pub(in crate::runtime) now: Mono,
     pub(in crate::runtime) started_at: Mono,
@@ -45,7 +48,12 @@ pub(in crate::runtime) struct Sources<'a> {
 }
 
 impl<'a> StatusSnapshot<'a> {
-    pub(super) fn new(usage: &'a Usage, context: &'a Context<'_>, sources: Sources<'a>) -> Self {
+    pub(super) fn new(
+        usage: &'a Usage,
+        config: Option<&'a Path>,
+        context: &'a Context<'_>,
+        sources: Sources<'a>,
+    ) -> Self {
         let Sources { logging, notify, channels } = sources;
         Self {
             plan: context.plan,
@@ -56,6 +64,7 @@ impl<'a> StatusSnapshot<'a> {
             events: context.journal.events(),
             notify,
             channels,
+            config,
             pid: process::id(),
             now: context.now,
             started_at: context.journal.started_at(),
@@ -81,6 +90,11 @@ pub(super) fn is_full(out: &[u8]) -> bool {
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     if !cursor.has_started {
         push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
+        push(out, format_args!(",\"config\":"));
+        match snapshot.config {
+            Some(path) => text(out, &path.to_string_lossy()),
+            None => out.extend(b"null"),
+        }
         push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
         let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
         push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
