@@ -32,22 +32,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::record::Reason;
-use super::run_result::RunResult;
+use super::run_result::{RestartCause, Restarts, RunResult};
 use super::state::{State, Stopped};
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, StartFailure};
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     /// The definition of the current or last run.
     pub(super) definition: Rc<Service>,
     pub(super) state: State,
-    /// The number of restarts, for any reason.
-    pub(super) restarts: u32,
-    /// There has been a run: the next start is a restart.
-    pub(super) has_run: bool,
+    /// The number of restarts, by cause.
+    pub(super) restarts: Restarts,
+    /// Why the last run has ended. There has been none if it is `None`; otherwise the next start is a restart.
+    pub(super) ended_by: Option<RestartCause>,
     /// It has executed its program in some run.
     pub(super) has_executed: bool,
     /// The current run has been ready.
@@ -76,8 +75,8 @@ impl Instance {
             id,
             definition,
             state: State::Stopped { why: Stopped::NotStarted },
-            restarts: 0,
-            has_run: false,
+            restarts: Restarts::NONE,
+            ended_by: None,
             has_executed: false,
             has_been_ready: false,
             has_reported_stopping: false,
@@ -94,7 +93,12 @@ impl Instance {
     /// Creates its surge instance, which is not started and takes over the number of restarts and the last result.
     pub(super) fn surge(&self) -> Self {
         let (restarts, last_run) = (self.restarts, self.last_run);
-        Self { restarts, last_run, has_run: true, ..Self::new(self.id.surge(), Rc::clone(&self.definition)) }
+        Self {
+            restarts,
+            last_run,
+            ended_by: Some(RestartCause::Reload),
+            ..Self::new(self.id.surge(), Rc::clone(&self.definition))
+        }
     }
 
     /// Forgets the failures.

@@ -50,6 +50,6 @@ pub use event::{Action, Event, Leftovers, ReadySource, Scope, Step};
 pub use operator::{Refusal, Request, RequestId, Target, Verb};
 pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason};
 pub use rollout::{ReloadFailure, RolloutError};
-pub use run_result::{Exit, FailureReason, Fault, RestartDecision, RunResult};
+pub use run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, Restarts, RunResult};
 pub use state_name::StateName;
 pub use view::{InstanceView, ServiceView, View};

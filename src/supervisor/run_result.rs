@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::plan::ExitSet;
 use crate::model::{ExitStatus, StartFailure};
 
 /// How a process has exited.
@@ -42,6 +43,79 @@ pub enum Fault {
     WatchdogTimeout(Duration),
     /// It has sent `WATCHDOG=trigger`.
     WatchdogTriggered,
+}
+
+/// Why an instance is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartCause {
+    /// Its process has failed.
+    Crash,
+    /// Its process has exited successfully.
+    Exit,
+    /// It was not ready in time.
+    ReadyTimeout,
+    /// It has not notified its watchdog, or has triggered it.
+    Watchdog,
+    /// An operator has stopped or restarted it.
+    Operator,
+    /// A reload has replaced it.
+    Reload,
+}
+
+/// The number of restarts, by cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restarts([u32; RestartCause::ALL.len()]);
+
+impl RestartCause {
+    /// All causes.
+    pub const ALL: [Self; 6] =
+        [Self::Crash, Self::Exit, Self::ReadyTimeout, Self::Watchdog, Self::Operator, Self::Reload];
+
+    /// The cause of the restart after `run`, which has exited by itself or because of a fault.
+    pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
+        match run.fault {
+            Some(Fault::NotReady(_)) => Self::ReadyTimeout,
+            Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
+            None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
+            None => Self::Crash,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Exit => "exit",
+            Self::ReadyTimeout => "ready_timeout",
+            Self::Watchdog => "watchdog",
+            Self::Operator => "operator",
+            Self::Reload => "reload",
+        }
+    }
+}
+
+impl Restarts {
+    /// No restart.
+    pub(super) const NONE: Self = Self([0; RestartCause::ALL.len()]);
+
+    /// The number of restarts because of `cause`.
+    #[must_use]
+    pub fn of(&self, cause: RestartCause) -> u32 {
+        self.0.get(cause as usize).copied().unwrap_or_default()
+    }
+
+    /// The number of all restarts.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    pub(super) fn count(&mut self, cause: RestartCause) {
+        if let Some(count) = self.0.get_mut(cause as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 /// Whether an instance is restarted after its process has exited.

@@ -12,7 +12,7 @@ use super::record::{JournalEvent, Reason};
 use super::request::PROOF_TIME;
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
-use super::run_result::{Exit, FailureReason, Fault, RestartDecision, RunResult};
+use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::{Backoff, Kind, Ready};
@@ -94,8 +94,8 @@ impl Supervisor {
         let instance = &mut self.services[id];
         (instance.start_failure, instance.ready_again_by) = (None, None);
         (instance.has_been_ready, instance.has_reported_stopping) = (false, false);
-        if std::mem::take(&mut instance.has_run) {
-            instance.restarts = instance.restarts.saturating_add(1);
+        if let Some(cause) = instance.ended_by.take() {
+            instance.restarts.count(cause);
         }
         let run = self.next_run();
         self.enter(id, State::Spawning { run }, reason);
@@ -116,7 +116,7 @@ impl Supervisor {
         let instance = &mut self.services[id];
         instance.definition = Rc::clone(&definition);
         instance.watchdog = definition.watchdog;
-        let restarts = instance.restarts;
+        let restarts = instance.restarts.total();
         self.act(Action::Spawn { run, instance: id, restarts, instances, definition });
     }
 
@@ -236,7 +236,7 @@ impl Supervisor {
         let failure = self.services[id].start_failure;
         if !failure.is_some_and(StartFailure::is_shortage) {
             let instance = &mut self.services[id];
-            (instance.has_run, instance.spawn_failures) = (true, 0);
+            (instance.ended_by, instance.spawn_failures) = (Some(RestartCause::Crash), 0);
         }
         self.services[id].has_executed |= failure.is_none();
         let result = RunResult { exit, uptime: self.now.since(process.since), failure, fault: None };
@@ -265,7 +265,9 @@ impl Supervisor {
                 self.on_crash(ended, RunResult { fault: Some(fault), ..result }, start);
             }
             AfterStop::StayStopped(_) | AfterStop::Restart => {
-                self.services[id].last_run = Some(result);
+                let is_reloaded = then == AfterStop::Restart && self.rollouts.contains_key(&id.service);
+                let cause = if is_reloaded { RestartCause::Reload } else { RestartCause::Operator };
+                self.end_by(id, result, cause);
                 let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };
                 let (next, decision) = self.after_stop(then);
                 let reason = self.ended(id, result, decision);
@@ -277,7 +279,8 @@ impl Supervisor {
     /// A process has exited on its own, or was stopped because of a fault: the restart policy decides.
     fn on_crash(&mut self, ended: ExitedProcess, result: RunResult, start: StartResult) {
         let id = ended.id;
-        self.services[id].last_run = Some(result);
+        let cause = RestartCause::of(&result, &self.services[id].definition.restart.success);
+        self.end_by(id, result, cause);
         self.fail_unproven(id, result);
         if id.is_surge() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
@@ -307,6 +310,12 @@ impl Supervisor {
         };
         let reason = self.ended(id, result, decision);
         self.end_run(ended, next, reason);
+    }
+
+    fn end_by(&mut self, id: InstanceId, result: RunResult, cause: RestartCause) {
+        let instance = &mut self.services[id];
+        instance.last_run = Some(result);
+        instance.ended_by = instance.ended_by.map(|_| cause);
     }
 
     fn ended(&self, id: InstanceId, run: RunResult, decision: RestartDecision) -> Reason {

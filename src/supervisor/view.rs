@@ -2,7 +2,7 @@
 
 use super::instance::Instance;
 use super::record::Reason;
-use super::run_result::RunResult;
+use super::run_result::{Restarts, RunResult};
 use super::service_table::ServiceTable;
 use super::state::{Running, State};
 use super::state_name::StateName;
@@ -44,8 +44,8 @@ pub struct InstanceView<'a> {
     pub run: Option<RunId>,
     /// The main process, until it has been reaped.
     pub pid: Option<Pid>,
-    /// The number of restarts.
-    pub restarts: u32,
+    /// The number of restarts, by cause.
+    pub restarts: Restarts,
     /// The number of consecutive unstable runs.
     pub unstable: u32,
     /// The result of the last run.

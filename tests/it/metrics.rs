@@ -107,7 +107,8 @@ fn metrics_are_valid_for_prometheus_and_correct() {
         ("keepalive_instance_up{service=\"flaky\",instance=\"flaky.0\"}", 0),
         ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"failed\"}", 1),
         ("keepalive_instance_state{service=\"flaky\",instance=\"flaky.0\",state=\"running\"}", 0),
-        ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\"}", 2),
+        ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\",reason=\"crash\"}", 2),
+        ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\",reason=\"operator\"}", 0),
         ("keepalive_instance_exits_total{service=\"flaky\",instance=\"flaky.0\",exit_code=\"3\",signal=\"\"}", 3),
         ("keepalive_instance_exits_total{service=\"web\",instance=\"web.0\",exit_code=\"\",signal=\"SIGKILL\"}", 1),
         ("keepalive_clients_dropped_total", 0),
@@ -130,4 +131,42 @@ fn metrics_are_valid_for_prometheus_and_correct() {
     }
     assert!(sample("keepalive_instance_cpu_seconds_total{service=\"web\",instance=\"web.1\"}") >= 0.0);
     running.send(Signal::TERM);
+}
+
+// docs/metrics.md: the label `reason`.
+#[test]
+fn restarts_are_counted_by_their_reason() {
+    let set = Set::new(concat!(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\nready = \"exec\"\n",
+        "[services.job]\ncommand = [\"sh\", \"-c\", \"test $KEEPALIVE_RESTARTS = 2 && exec sleep 1000; exit 0\"]\n",
+        "backoff = { initial = \"1ms\", max = \"1ms\" }\n",
+    ));
+    let _running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    let restarts = |instance: &str| control.instance(instance)["restarts"].as_u64().unwrap();
+    let wait = |instance: &str, count: u64| {
+        let is_done = || restarts(instance) == count && control.state(instance) == "running";
+        crate::harness::wait_until("the restart", || is_done().then_some(()));
+    };
+    wait("job.0", 2);
+    wait("web.0", 0);
+    for (count, request) in
+        ["web/reload", "web/restart", "web.0/reload", "web/signal?signal=SIGKILL"].into_iter().enumerate()
+    {
+        let answer = control.post(&format!("/v1/services/{request}"));
+        assert_eq!(answer.status, 200, "{request}");
+        wait("web.0", count as u64 + 1);
+    }
+    control.post("/v1/services/web/stop");
+    control.post("/v1/services/web/start");
+    wait("web.0", 5);
+    let samples = parse(&control.get("/metrics").body);
+    let of = |service: &str| {
+        ["crash", "exit", "ready_timeout", "watchdog", "operator", "reload"].map(|reason| {
+            let labels = format!("service=\"{service}\",instance=\"{service}.0\",reason=\"{reason}\"");
+            samples[&format!("keepalive_instance_restarts_total{{{labels}}}")].to_string()
+        })
+    };
+    assert_eq!(of("web").join(" "), "1 0 0 0 2 2");
+    assert_eq!(of("job").join(" "), "0 2 0 0 0 0");
 }

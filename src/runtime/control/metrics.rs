@@ -8,7 +8,7 @@ use crate::model::ExitStatus;
 use crate::runtime::json::push;
 use crate::runtime::logging::Count;
 use crate::runtime::wording::Name;
-use crate::supervisor::{InstanceView, ServiceView, StateName};
+use crate::supervisor::{InstanceView, RestartCause, ServiceView, StateName};
 
 /// All samples of one metric.
 struct Family {
@@ -31,6 +31,8 @@ enum Samples {
     Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
     States,
+    /// One for each instance and cause of restarts.
+    Restarts,
     /// One for each instance and exit code or signal of its exits.
     Exits,
     /// One for each instance and stream; none without a logger.
@@ -188,8 +190,8 @@ const FAMILIES: [Family; 26] = [
     Family {
         name: "keepalive_instance_restarts_total",
         kind: "counter",
-        help: "Restarts of the instance.",
-        samples: Samples::Instance(|instance, _| Some(Value::Count(instance.restarts.into()))),
+        help: "Restarts of the instance, by reason.",
+        samples: Samples::Restarts,
     },
     Family {
         name: "keepalive_instance_exits_total",
@@ -277,6 +279,7 @@ impl Family {
             | Samples::Reloads
             | Samples::Instance(_)
             | Samples::States
+            | Samples::Restarts
             | Samples::Exits
             | Samples::Streams(_) => {
                 for service in snapshot.view.services().skip(cursor.service) {
@@ -338,6 +341,12 @@ impl Family {
                 for state in STATES {
                     let is = u8::from(state == instance.state);
                     push(out, format_args!("{name}{{{labels},state=\"{}\"}} {is}\n", state.as_str()));
+                }
+            }
+            Samples::Restarts => {
+                for cause in RestartCause::ALL {
+                    let count = instance.restarts.of(cause);
+                    push(out, format_args!("{name}{{{labels},reason=\"{}\"}} {count}\n", cause.as_str()));
                 }
             }
             Samples::Exits => {
