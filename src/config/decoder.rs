@@ -1,7 +1,9 @@
 //! Typed access to a parsed document. Records errors and continues.
 
-use std::ops::{Range, RangeInclusive};
+use std::borrow::Cow;
+use std::ops::{Deref, Range, RangeInclusive};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -9,7 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::env_file::Entries;
 use super::environment::Environment;
-use super::expand::{self, Variables};
+use super::expand::{self, Builder, Placeholders, Scope, Variables};
 use super::report::{Location, Source, UnlocatedDiagnostic, order_of};
 use super::suggest::{nearest, nearest_signal};
 use super::users::Users;
@@ -44,6 +46,42 @@ impl Schema {
     }
 }
 
+/// A value in which variables have been expanded. See [`Decoder::resolved`].
+pub(super) struct Resolved<'a, 'i>(Cow<'a, Value<'i>>);
+
+impl<'i> Deref for Resolved<'_, 'i> {
+    type Target = Value<'i>;
+
+    fn deref(&self) -> &Value<'i> {
+        &self.0
+    }
+}
+
+impl Resolved<'_, '_> {
+    fn is_expanded(&self) -> bool {
+        matches!(self.0, Cow::Owned(_))
+    }
+
+    /// The text that variables have been expanded to; `None` if the value has none.
+    fn expanded(&self) -> Option<&str> {
+        self.get_ref().as_str().filter(|_| self.is_expanded())
+    }
+
+    pub(super) fn integer(&self) -> Option<i64> {
+        as_integer(self).or_else(|| self.expanded()?.parse().ok())
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        self.get_ref().as_bool().or_else(|| self.expanded()?.parse().ok())
+    }
+
+    /// The decimal notation of a number.
+    fn decimal(&self) -> Option<&str> {
+        let integer = self.get_ref().as_integer().map(|number| number.as_str());
+        integer.or_else(|| self.get_ref().as_float().map(|number| number.as_str())).or_else(|| self.expanded())
+    }
+}
+
 /// The state of decoding a configuration.
 pub(super) struct Decoder<'w> {
     pub(super) environment: &'w Environment<'w>,
@@ -54,6 +92,8 @@ pub(super) struct Decoder<'w> {
     pub(super) text: &'w [u8],
     /// The directory for relative paths in the current document.
     pub(super) directory: &'w Path,
+    /// The variables of the current service's `env_file`s.
+    pub(super) own_variables: Rc<Entries>,
     /// Whether `${VAR}` is expanded. On a command line the shell has done that.
     pub(super) expands_variables: bool,
     /// The destination of output for services without `log`.
@@ -102,7 +142,7 @@ impl<'w> Decoder<'w> {
 
     /// Records an error: `value` is not what is expected.
     pub(super) fn unexpected(&mut self, value: &Value<'_>, expected: &str, hint: &str) {
-        self.error(value.span(), &format!("expected {expected}, found {}", describe(value)), hint);
+        self.error(value.span(), &format!("expected {expected}, found {}", self.describe(value)), hint);
     }
 
     /// Reports keys that are not in `schema`. `title` is the name of the table in messages.
@@ -125,6 +165,36 @@ impl<'w> Decoder<'w> {
             };
             self.error(key.span(), &format!("unknown key `{name}` in {title}"), &hint);
         }
+    }
+
+    /// `value` with its variables expanded, if it is a string with `${`. A number or `true` is then still a string, which
+    /// the methods of [`Resolved`] parse. `None` if a variable cannot be expanded.
+    pub(super) fn resolved<'a, 'i>(&mut self, value: &'a Value<'i>) -> Option<Resolved<'a, 'i>> {
+        match self.try_resolved(value) {
+            Ok(resolved) => Some(resolved),
+            Err(error) => {
+                self.expand_error(value, &error);
+                None
+            }
+        }
+    }
+
+    /// As [`Self::resolved`], but does not record an error.
+    pub(super) fn try_resolved<'a, 'i>(&self, value: &'a Value<'i>) -> Result<Resolved<'a, 'i>, expand::ExpandError> {
+        let text = value.get_ref().as_str().filter(|text| text.contains("${") && self.expands_variables);
+        let Some(text) = text else { return Ok(Resolved(Cow::Borrowed(value))) };
+        let variables = self.variables(&self.own_variables);
+        let scope = Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables };
+        let mut builder = Builder::default();
+        expand::expand(text.as_bytes(), &scope, &mut builder)?;
+        let text = String::from_utf8_lossy(&builder.text()).into_owned();
+        Ok(Resolved(Cow::Owned(Spanned::new(value.span(), DeValue::String(Cow::Owned(text))))))
+    }
+
+    /// The text of `value` for messages, in which variables are not expanded: their values may be secret.
+    pub(super) fn unexpanded(&self, value: &Value<'_>) -> Option<&'w str> {
+        let raw = str::from_utf8(self.text.get(value.span())?).ok()?;
+        (raw.contains("${") && self.expands_variables).then(|| raw.trim_matches(['"', '\'']))
     }
 
     pub(super) fn string<'a>(&mut self, value: &'a Value<'_>, expected: &str, hint: &str) -> Option<&'a str> {
@@ -154,11 +224,11 @@ impl<'w> Decoder<'w> {
     }
 
     pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<bool> {
-        let value = table.get(key)?;
-        let boolean = value.get_ref().as_bool();
+        let value = self.resolved(table.get(key)?)?;
+        let boolean = value.boolean();
         if boolean.is_none() {
             let is_quoted = matches!(value.get_ref().as_str(), Some("true" | "false"));
-            self.unexpected(value, "`true` or `false`", if is_quoted { "write it without quotes" } else { "" });
+            self.unexpected(&value, "`true` or `false`", if is_quoted { "write it without quotes" } else { "" });
         }
         boolean
     }
@@ -168,10 +238,13 @@ impl<'w> Decoder<'w> {
     }
 
     pub(super) fn duration_of(&mut self, value: &Value<'_>) -> Option<Duration> {
+        let value = self.resolved(value)?;
         let duration = value.get_ref().as_str().and_then(units::parse_duration);
         if duration.is_none() {
             let number = value.get_ref().as_integer().map(|number| number.as_str()).or(value.get_ref().as_str());
-            let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let is_number = |text: &&str| {
+                !value.is_expanded() && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+            };
             let hint = match number.filter(is_number) {
                 _ if value.get_ref().as_str().is_some_and(units::exceeds_max_duration) => {
                     format!("the maximum is `\"{}\"`", units::MAX_DURATION)
@@ -179,7 +252,7 @@ impl<'w> Decoder<'w> {
                 Some(number) => format!("add a unit: `\"{number}s\"` or `\"{number}ms\"`"),
                 None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
             };
-            self.unexpected(value, "a duration", &hint);
+            self.unexpected(&value, "a duration", &hint);
         }
         duration
     }
@@ -195,19 +268,26 @@ impl<'w> Decoder<'w> {
     }
 
     pub(super) fn size_of(&mut self, value: &Value<'_>) -> Option<u64> {
+        let value = self.resolved(value)?;
         let size = value.get_ref().as_str().and_then(units::parse_size);
         if size.is_none() {
-            self.unexpected(value, "a size", "such as `\"64KiB\"`, `\"512MiB\"`");
+            self.unexpected(&value, "a size", "such as `\"64KiB\"`, `\"512MiB\"`");
         }
         size
     }
 
     pub(super) fn integer(&mut self, table: &DeTable<'_>, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
-        self.integer_of(table.get(key)?, range, "")
+        self.integer_of(table.get(key)?, range)
     }
 
-    pub(super) fn integer_of(&mut self, value: &Value<'_>, range: RangeInclusive<i64>, or: &str) -> Option<i64> {
-        let number = as_integer(value).filter(|number| range.contains(number));
+    pub(super) fn integer_of(&mut self, value: &Value<'_>, range: RangeInclusive<i64>) -> Option<i64> {
+        let value = self.resolved(value)?;
+        self.integer_in(&value, range, "")
+    }
+
+    /// As [`Self::integer_of`], of the result of [`Self::resolved`]. `or` describes other values in messages.
+    pub(super) fn integer_in(&mut self, value: &Resolved<'_, '_>, range: RangeInclusive<i64>, or: &str) -> Option<i64> {
+        let number = value.integer().filter(|number| range.contains(number));
         if number.is_none() {
             let expected = match *range.end() {
                 i64::MAX => format!("a whole number of at least {}{or}", range.start()),
@@ -229,13 +309,11 @@ impl<'w> Decoder<'w> {
         (range, expected): (RangeInclusive<f64>, &str),
         default: f64,
     ) -> f64 {
-        let Some(value) = table.get(key) else { return default };
-        let integer = value.get_ref().as_integer().map(|number| number.as_str());
-        let text = integer.or_else(|| value.get_ref().as_float().map(|number| number.as_str()));
-        if let Some(number) = text.and_then(parse_decimal).filter(|number| range.contains(number)) {
+        let Some(value) = table.get(key).and_then(|value| self.resolved(value)) else { return default };
+        if let Some(number) = value.decimal().and_then(parse_decimal).filter(|number| range.contains(number)) {
             return number;
         }
-        self.unexpected(value, expected, "");
+        self.unexpected(&value, expected, "");
         default
     }
 
@@ -249,6 +327,7 @@ impl<'w> Decoder<'w> {
 
     /// The position of the value in `words`.
     pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str]) -> Option<usize> {
+        let value = self.resolved(value)?;
         let text = value.get_ref().as_str().unwrap_or_default();
         if let Some(position) = words.iter().position(|word| *word == text) {
             return Some(position);
@@ -257,18 +336,19 @@ impl<'w> Decoder<'w> {
             Some(word) => format!("did you mean `\"{word}\"`?"),
             None => String::new(),
         };
-        self.unexpected(value, &alternatives(words), &hint);
+        self.unexpected(&value, &alternatives(words), &hint);
         None
     }
 
     pub(super) fn signal(&mut self, value: &Value<'_>) -> Option<Signal> {
+        let value = self.resolved(value)?;
         let signal = match value.get_ref().as_str() {
             Some(text) => Signal::parse(text),
-            None => as_integer(value).and_then(|number| Signal::new(u8::try_from(number).ok()?)),
+            None => value.integer().and_then(|number| Signal::new(u8::try_from(number).ok()?)),
         };
         if signal.is_none() {
             let hint = nearest_signal(value.get_ref().as_str().unwrap_or_default());
-            self.unexpected(value, "a signal", &hint.unwrap_or_else(|| "such as `\"SIGTERM\"`".to_owned()));
+            self.unexpected(&value, "a signal", &hint.unwrap_or_else(|| "such as `\"SIGTERM\"`".to_owned()));
         }
         signal
     }
@@ -289,6 +369,15 @@ impl<'w> Decoder<'w> {
         };
         let Some(quotes) = widths.iter().copied().find(|quotes| is_content(*quotes)) else { return whole };
         whole.start + quotes + at.start..whole.start + quotes + at.end
+    }
+
+    fn describe(&self, value: &Value<'_>) -> String {
+        let is_scalar = !value.get_ref().is_table() && !value.get_ref().is_array();
+        match self.unexpanded(value).filter(|_| is_scalar) {
+            Some(text) if value.get_ref().as_str() == Some("") => format!("the value of `{text}`, which is empty"),
+            Some(text) => format!("the value of `{text}`"),
+            None => describe(value),
+        }
     }
 
     pub(super) fn expand_error(&mut self, value: &Value<'_>, error: &expand::ExpandError) {

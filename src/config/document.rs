@@ -119,6 +119,7 @@ impl<'r> PlanBuilder<'r> {
             source: 0,
             text: &[],
             directory,
+            own_variables: Rc::default(),
             expands_variables: true,
             default_output: default_output(LogStyle::default()),
             errors: Vec::new(),

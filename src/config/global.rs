@@ -96,7 +96,8 @@ impl Decoder<'_> {
     }
 
     pub(super) fn control(&mut self, value: &Value<'_>) -> Option<Control> {
-        match (value.get_ref().as_bool(), value.get_ref().as_str()) {
+        let resolved = self.resolved(value)?;
+        match (resolved.boolean(), resolved.get_ref().as_str()) {
             (Some(true), _) => Some(Control::Default),
             (Some(false), _) => Some(Control::Off),
             (None, None) => {

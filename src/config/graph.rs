@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::decoder::Decoder;
 use super::report::{Location, UnlocatedDiagnostic};
-use super::service::ServiceDraft;
+use super::service::{Dependency, ServiceDraft};
 use super::suggest::nearest;
 use crate::model::map::Map;
 use crate::model::{Plan, ServiceIndex};
@@ -18,7 +18,7 @@ pub(super) fn resolve(
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
     for (own, draft) in drafts.iter().enumerate() {
         let mut resolved: Vec<Edge> = Vec::new();
-        for (name, span) in &draft.depends_on {
+        for Dependency { name, shown, span } in &draft.depends_on {
             // `main`, the command after `--`, comes after all other services.
             let position = names.get(name).map(|position| (*position).min(drafts.len() - 1));
             let (message, hint) = match position {
@@ -31,7 +31,7 @@ pub(super) fn resolve(
                     continue;
                 }
                 None if decoder.has_syntax_errors => continue,
-                None => (format!("unknown service `{}`", name.escape_debug()), suggestion(name, drafts)),
+                None => (format!("unknown service `{}`", shown.escape_debug()), suggestion(name, drafts)),
             };
             decoder.errors.push(diagnostic(draft, span, message, hint));
         }

@@ -2,7 +2,7 @@
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, Value, as_integer, entries};
+use super::decoder::{Decoder, Resolved, Schema, Value, entries};
 use super::environment::Purpose;
 use super::suggest::nearest;
 use super::users::User;
@@ -85,7 +85,8 @@ impl Decoder<'_> {
     }
 
     fn user(&mut self, value: &Value<'_>) -> Option<User> {
-        if let Some(uid) = self.id(value) {
+        let value = &self.resolved(value)?;
+        if let Some(uid) = id(value) {
             let known = self.users.by_id(uid);
             return Some(known.unwrap_or(User { name: String::new(), uid, gid: uid, home: String::new() }));
         }
@@ -97,17 +98,21 @@ impl Decoder<'_> {
         let user = self.users.by_name(name);
         if user.is_none() {
             let hint = match (name.split_once(':'), self.users.nearest_user(name)) {
-                (Some((user, group)), _) => format!("write `user = \"{user}\"` and `group = \"{group}\"`"),
-                (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => "not found in /etc/passwd; a number needs no entry there".to_owned(),
+                (Some((user, group)), _) if self.unexpanded(value).is_none() => {
+                    format!("write `user = \"{user}\"` and `group = \"{group}\"`")
+                }
+                (_, Some(near)) => format!("did you mean `{near}`?"),
+                (_, None) => "not found in /etc/passwd; a number needs no entry there".to_owned(),
             };
-            self.error(value.span(), &format!("unknown user `{}`", name.escape_debug()), &hint);
+            let shown = self.unexpanded(value).unwrap_or(name);
+            self.error(value.span(), &format!("unknown user `{}`", shown.escape_debug()), &hint);
         }
         user
     }
 
     fn group(&mut self, value: &Value<'_>) -> Option<u32> {
-        if let Some(gid) = self.id(value) {
+        let value = &self.resolved(value)?;
+        if let Some(gid) = id(value) {
             return Some(gid);
         }
         let name = value.get_ref().as_str().filter(|name| !name.is_empty());
@@ -121,19 +126,10 @@ impl Decoder<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "not found in /etc/group; a number needs no entry there".to_owned(),
             };
-            self.error(value.span(), &format!("unknown group `{}`", name.escape_debug()), &hint);
+            let shown = self.unexpanded(value).unwrap_or(name);
+            self.error(value.span(), &format!("unknown group `{}`", shown.escape_debug()), &hint);
         }
         gid
-    }
-
-    /// A numeric id, in quotes or not. The largest number is no valid id: setresuid(2) takes −1 as "unchanged".
-    fn id(&mut self, value: &Value<'_>) -> Option<u32> {
-        let digits = value.get_ref().as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let number = match digits {
-            Some(digits) => digits.parse().ok(),
-            None => as_integer(value).and_then(|number| u32::try_from(number).ok()),
-        };
-        number.filter(|id| *id != u32::MAX)
     }
 
     pub(super) fn limits(&mut self, value: &Value<'_>) -> Box<[Limit]> {
@@ -176,10 +172,13 @@ impl Decoder<'_> {
     }
 
     fn amount(&mut self, value: &Value<'_>) -> Option<Option<u64>> {
+        let value = &self.resolved(value)?;
         let amount = match value.get_ref().as_str() {
             Some("unlimited") => return Some(None),
-            Some(text) => units::parse_size(text),
-            None => as_integer(value).and_then(|number| u64::try_from(number).ok()),
+            text => {
+                let number = value.integer().and_then(|number| u64::try_from(number).ok());
+                number.or_else(|| units::parse_size(text?))
+            }
         };
         // The largest number is RLIM_INFINITY, unlimited.
         let amount = amount.filter(|amount| *amount != u64::MAX);
@@ -198,4 +197,14 @@ impl Decoder<'_> {
             self.warning(value.span(), &message, "lower it, or raise the container's limit");
         }
     }
+}
+
+/// A numeric id, in quotes or not. The largest number is no valid id: setresuid(2) takes −1 as "unchanged".
+fn id(value: &Resolved<'_, '_>) -> Option<u32> {
+    let digits = value.get_ref().as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = match digits {
+        Some(digits) => digits.parse().ok(),
+        None => value.integer().and_then(|number| u32::try_from(number).ok()),
+    };
+    number.filter(|id| *id != u32::MAX)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, Words, as_integer, entries};
+use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, Words, entries};
 use super::env_file::{self, Entries, RESERVED_VARIABLES};
 use super::expand::{Builder, Placeholders, Scope, expand};
 use super::files::FsQuery;
@@ -211,6 +211,7 @@ impl Decoder<'_> {
 
     /// Permission bits in octal notation.
     pub(super) fn octal(&mut self, value: &Value<'_>, example: &str) -> Option<u32> {
+        let value = &*self.resolved(value)?;
         let text = value.get_ref().as_str().unwrap_or_default();
         let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
         let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
@@ -255,7 +256,7 @@ impl Decoder<'_> {
             }
         }
         for (name, value) in files {
-            if let Some(place) = table.get("env_file").filter(|_| is_overwritten(name, table)) {
+            if let Some(place) = table.get("env_file").filter(|_| self.is_overwritten(name, table)) {
                 let message = format!("the file sets `{}`, which is reserved for keepalive", name.escape_ascii());
                 self.error(place.span(), &message, "remove it from the file");
             }
@@ -265,7 +266,7 @@ impl Decoder<'_> {
         let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
-            if RESERVED_VARIABLES.contains(&name) || is_overwritten(name.as_bytes(), table) {
+            if RESERVED_VARIABLES.contains(&name) || self.is_overwritten(name.as_bytes(), table) {
                 self.error(key.span(), &format!("`{name}` is reserved for keepalive"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
                 let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
@@ -284,6 +285,24 @@ impl Decoder<'_> {
             }
         }
         env.finish()
+    }
+
+    /// Whether keepalive sets the variable `name` because of a key of the service.
+    fn is_overwritten(&self, name: &[u8], table: &DeTable<'_>) -> bool {
+        let of = |key: &str| table.get(key).and_then(|value| self.try_resolved(value).ok());
+        let is_on =
+            |key: &str| of(key).is_some_and(|value| value.boolean() != Some(false) && value.integer() != Some(0));
+        let notifies = || of("ready").is_some_and(|value| value.get_ref().as_str() == Some("notify"));
+        match name {
+            b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => {
+                (is_on("listen") || is_on("fd_store")) && (is_on("listen_fds") || !table.contains_key("listen_fds"))
+            }
+            b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
+            b"FDSTORE" => is_on("fd_store"),
+            b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),
+            b"NODE_CHANNEL_FD" | b"NODE_CHANNEL_SERIALIZATION_MODE" => is_on("ipc"),
+            _ => false,
+        }
     }
 
     /// The variables of all `env_file`s of a service. Later files take precedence.
@@ -332,25 +351,6 @@ impl Decoder<'_> {
         let name = path.display().to_string();
         self.env_files.push(EnvFile { source: Source { name, bytes }, path, entries: entries.clone() });
         entries
-    }
-}
-
-/// Whether keepalive sets the variable `name` because of a key of the service.
-fn is_overwritten(name: &[u8], table: &DeTable<'_>) -> bool {
-    let is_on = |key: &str| {
-        let value = table.get(key);
-        value.is_some_and(|value| value.get_ref().as_bool() != Some(false) && as_integer(value) != Some(0))
-    };
-    let notifies = || table.get("ready").is_some_and(|value| value.get_ref().as_str() == Some("notify"));
-    match name {
-        b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => {
-            (is_on("listen") || is_on("fd_store")) && (is_on("listen_fds") || !table.contains_key("listen_fds"))
-        }
-        b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
-        b"FDSTORE" => is_on("fd_store"),
-        b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),
-        b"NODE_CHANNEL_FD" | b"NODE_CHANNEL_SERIALIZATION_MODE" => is_on("ipc"),
-        _ => false,
     }
 }
 

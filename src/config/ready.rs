@@ -31,6 +31,7 @@ impl Decoder<'_> {
     /// `service` must be complete except for `ready`.
     pub(super) fn ready(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Ready> {
         const EXPECTED: &str = "`\"exec\"`, `\"notify\"`, `\"ipc\"` or a table";
+        let value = &*self.resolved(value)?;
         let Some(text) = value.get_ref().as_str() else {
             return match value.get_ref().as_table() {
                 Some(table) => self.ready_table(value, table, scope, service),
@@ -47,6 +48,7 @@ impl Decoder<'_> {
                 self.error(value.span(), "`ready = \"ipc\"` requires `ipc = true`", "add it");
             }
             "ipc" => return Some(Ready::Ipc),
+            _ if self.unexpanded(value).is_some() => self.unexpected(value, EXPECTED, ""),
             _ => {
                 let words = ["exec", "notify", "ipc"];
                 let key = match text {
@@ -109,7 +111,7 @@ impl Decoder<'_> {
     }
 
     fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {
-        let number = self.integer_of(value, LISTEN_FDS_START as i64..=MAX_READY_FD, "")?;
+        let number = self.integer_of(value, LISTEN_FDS_START as i64..=MAX_READY_FD)?;
         let taken = service.process.listen.len() + service.process.fd_store as usize;
         let first = i64::try_from(LISTEN_FDS_START + taken).unwrap_or(i64::MAX);
         if number < first {
@@ -168,7 +170,8 @@ impl Decoder<'_> {
         for instance in [0, instances.saturating_sub(1)] {
             let text = template.expand(Numbers { instance, instances }).to_string_lossy().into_owned();
             if socket_address(&text).is_none() {
-                let message = format!("invalid address `{}`, expected IP:PORT", text.escape_debug());
+                let shown = self.unexpanded(value).unwrap_or(&text);
+                let message = format!("invalid address `{}`, expected IP:PORT", shown.escape_debug());
                 self.error(
                     value.span(),
                     &message,

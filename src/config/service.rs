@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt as _;
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, Value, Words, as_integer, entries};
+use super::decoder::{Decoder, Schema, Value, Words, entries};
 use super::expand::{Placeholders, Scope};
 use super::sockets;
 use super::suggest::nearest_signal;
@@ -142,11 +143,20 @@ pub(super) const SCHEMA: Schema = Schema {
     ],
 };
 
+/// A name in `depends_on`.
+#[derive(Debug)]
+pub(super) struct Dependency {
+    pub(super) name: String,
+    /// The name in messages.
+    pub(super) shown: String,
+    pub(super) span: Range<usize>,
+}
+
 /// A service whose dependencies are not resolved yet.
 #[derive(Debug)]
 pub(super) struct ServiceDraft {
     pub(super) service: Service,
-    pub(super) depends_on: Vec<(String, Range<usize>)>,
+    pub(super) depends_on: Vec<Dependency>,
     /// The position of `stop_timeout` or `stop_delay`, if one is given.
     pub(super) stop_timeout: Option<Range<usize>>,
     /// The position in the list of sources.
@@ -197,7 +207,9 @@ impl Decoder<'_> {
         if let Some(message) = invalid_name(name) {
             self.error(span.clone(), message, "rename it");
         }
-        let files = self.env_files(name, table);
+        self.own_variables = Rc::default();
+        let files = Rc::new(self.env_files(name, table));
+        self.own_variables = Rc::clone(&files);
         let sockets = sockets::names(table);
         let variables = self.variables(&files);
         let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
@@ -229,11 +241,11 @@ impl Decoder<'_> {
     }
 
     fn instances(&mut self, table: &DeTable<'_>) -> u32 {
-        let Some(value) = table.get("instances") else { return 1 };
+        let Some(value) = table.get("instances").and_then(|value| self.resolved(value)) else { return 1 };
         if value.get_ref().as_str() == Some("cpus") {
             return (self.environment.cpus)().max(1);
         }
-        let number = self.integer_of(value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
+        let number = self.integer_in(&value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
         number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
     }
 
@@ -263,10 +275,11 @@ impl Decoder<'_> {
     }
 
     fn max_restarts(&mut self, value: &Value<'_>, default: Option<u32>) -> Option<u32> {
+        let Some(value) = self.resolved(value) else { return default };
         if value.get_ref().as_str() == Some("unlimited") {
             return None;
         }
-        match self.integer_of(value, 0..=i64::from(u32::MAX), ", or `\"unlimited\"`") {
+        match self.integer_in(&value, 0..=i64::from(u32::MAX), ", or `\"unlimited\"`") {
             Some(number) => u32::try_from(number).ok(),
             None => default,
         }
@@ -294,7 +307,8 @@ impl Decoder<'_> {
     }
 
     fn exit_status(&mut self, value: &Value<'_>) -> Option<ExitStatus> {
-        let code = as_integer(value).and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code);
+        let value = &self.resolved(value)?;
+        let code = value.integer().and_then(|number| u8::try_from(number).ok()).map(ExitStatus::Code);
         // A number in quotes is ambiguous: an exit code or a signal.
         let name = value.get_ref().as_str().filter(|text| !text.starts_with(|first: char| first.is_ascii_digit()));
         let status = code.or_else(|| name.and_then(Signal::parse).map(ExitStatus::Signal));
@@ -413,7 +427,7 @@ impl Decoder<'_> {
         }
     }
 
-    fn depends_on(&mut self, table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
+    fn depends_on(&mut self, table: &DeTable<'_>) -> Vec<Dependency> {
         let Some(value) = table.get("depends_on") else { return Vec::new() };
         let hint = match value.get_ref().as_str() {
             Some(name) => format!("write `[\"{name}\"]`"),
@@ -421,8 +435,10 @@ impl Decoder<'_> {
         };
         let names = self.array(value, &hint);
         let names = names.iter().filter_map(|name| {
-            let text = self.string(name, "the name of a service", "such as `\"db\"`")?;
-            Some((text.to_owned(), name.span()))
+            let name = self.resolved(name)?;
+            let text = self.string(&name, "the name of a service", "such as `\"db\"`")?;
+            let shown = self.unexpanded(&name).unwrap_or(text).to_owned();
+            Some(Dependency { name: text.to_owned(), shown, span: name.span() })
         });
         names.collect()
     }

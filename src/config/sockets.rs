@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, Schema, UniqueResource, Value, as_integer, entries};
+use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{MAX_FD_NAME_LENGTH, Placeholders, Scope};
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
@@ -70,7 +70,8 @@ impl Decoder<'_> {
     pub(super) fn listen_fds(&mut self, table: &DeTable<'_>) -> bool {
         let is_announced = self.boolean(table, "listen_fds").unwrap_or(true);
         let Some(value) = table.get("listen_fds") else { return is_announced };
-        if table.get("fd_store").is_some_and(|stored| !is_announced && as_integer(stored) != Some(0)) {
+        let stored = table.get("fd_store").and_then(|stored| self.try_resolved(stored).ok());
+        if stored.is_some_and(|stored| !is_announced && stored.integer() != Some(0)) {
             let message = "`fd_store` requires `LISTEN_FDS`, which returns the stored descriptors to the process";
             self.error(value.span(), message, "remove `fd_store` or `listen_fds`");
         } else if !table.contains_key("listen") {
@@ -148,7 +149,10 @@ impl Decoder<'_> {
             ("tcp" | "udp", ..) => "an IP address and a port from 1 to 65535; host names are not resolved".to_owned(),
             _ => EXAMPLE.to_owned(),
         };
-        self.error(value.span(), &format!("invalid address `{}`", shown.escape_debug()), &hint);
+        match self.unexpanded(value) {
+            Some(text) => self.error(value.span(), &format!("invalid address `{text}`"), EXAMPLE),
+            None => self.error(value.span(), &format!("invalid address `{}`", shown.escape_debug()), &hint),
+        }
         None
     }
 

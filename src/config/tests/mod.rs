@@ -8,6 +8,7 @@ mod plans;
 mod readiness;
 mod semantics;
 mod sockets;
+mod variables;
 
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
