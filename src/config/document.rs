@@ -69,7 +69,7 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
         Err(reason) => return Err(unreadable(name, &reason)),
     };
     let users = Users::read(environment.root, environment.files);
-    let first = Source { name, bytes };
+    let first = Source { name, bytes, is_secret: false };
     let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
     let tree = builder.parse(&first);
     let included = builder.included(path, &tree);
@@ -91,7 +91,7 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 fn unreadable(name: String, reason: &str) -> Report {
-    let source = Source { name, bytes: Vec::new() };
+    let source = Source { name, bytes: Vec::new(), is_secret: false };
     let message = format!("cannot be read: {reason}");
     let diagnostic = UnlocatedDiagnostic { location: Location { source: 0, span: None }, message, hint: String::new() };
     Report { errors: locate(&[diagnostic], &[&source]).0, omitted: 0, warnings: Vec::new() }
@@ -190,7 +190,7 @@ impl<'r> PlanBuilder<'r> {
                         let found = (self.decoder.environment.files)(&FsQuery::Identify(&path)).ok();
                         if found.as_ref().is_none_or(|found| !known.contains(found)) {
                             let name = path.display().to_string();
-                            sources.push((path, Source { name, bytes }));
+                            sources.push((path, Source { name, bytes, is_secret: false }));
                         }
                         known.extend(found);
                     }

@@ -8,7 +8,8 @@
 use std::ffi::OsString;
 use std::ops::Range;
 
-use super::expand::{self, Builder, Placeholders, Scope, Variables, name_length};
+use super::expand::{self, Builder, ExpandErrorKind, Placeholders, Scope, Variables, name_length};
+use crate::model::EnvLineError;
 
 /// Names and values in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -28,12 +29,11 @@ pub(super) const RESERVED_VARIABLES: [&str; 7] = [
 /// 8 MiB.
 const MAX_VARIABLES_SIZE: usize = 6 << 20;
 
-/// An error in a line.
+/// An error and its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LineError {
     pub(super) at: Range<usize>,
-    pub(super) message: String,
-    pub(super) hint: String,
+    pub(super) error: EnvLineError,
 }
 
 /// Parses all lines. After an error, adds it to `errors` and continues with the next line.
@@ -47,12 +47,7 @@ pub(super) fn parse(text: &[u8], inherited: &[(OsString, OsString)], errors: &mu
             parser.skip_line();
         }
         if parser.total > MAX_VARIABLES_SIZE {
-            let message = format!("the variables up to here are larger than {} MiB", MAX_VARIABLES_SIZE >> 20);
-            errors.push(LineError {
-                at: parser.line_from(start),
-                message,
-                hint: "the kernel does not accept more".to_owned(),
-            });
+            errors.push(LineError { at: parser.line_from(start), error: EnvLineError::FileTooLarge });
             break;
         }
     }
@@ -84,12 +79,10 @@ impl Parser<'_> {
         let name = self.rest().get(..length).unwrap_or_default().to_vec();
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
         if name_length(&name) == 0 || !name.iter().all(is_allowed) {
-            let message = "expected `NAME=value`".to_owned();
-            return Err(LineError { at: self.line_from(start), message, hint: "comments start with `#`".to_owned() });
+            return Err(LineError { at: self.line_from(start), error: EnvLineError::NotAnAssignment });
         }
         if RESERVED_VARIABLES.iter().any(|reserved| reserved.as_bytes() == name) {
-            let message = format!("`{}` is reserved for keepalive", String::from_utf8_lossy(&name));
-            return Err(LineError { at: start..start + length, message, hint: "remove it".to_owned() });
+            return Err(LineError { at: start..start + length, error: EnvLineError::Reserved });
         }
         self.position += length;
         self.skip_blanks();
@@ -106,8 +99,7 @@ impl Parser<'_> {
                 self.entries.push((name, value));
             }
             Some(_) => {
-                let message = format!("expected `=` after `{}`", String::from_utf8_lossy(&name));
-                return Err(LineError { at: self.line_from(self.position), message, hint: String::new() });
+                return Err(LineError { at: self.line_from(self.position), error: EnvLineError::NoEqualsSign });
             }
         }
         self.skip_line();
@@ -124,11 +116,7 @@ impl Parser<'_> {
         };
         let whole = start..self.position;
         if raw.contains(&0) {
-            return Err(LineError {
-                at: whole,
-                message: "the value contains a NUL byte".to_owned(),
-                hint: String::new(),
-            });
+            return Err(LineError { at: whole, error: EnvLineError::NulByte });
         }
         if literal {
             return Ok(raw);
@@ -138,8 +126,11 @@ impl Parser<'_> {
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: Some(self.variables()) };
         expand::expand(&raw, &scope, &mut builder).map_err(|error| LineError {
             at: whole,
-            message: error.message,
-            hint: error.hint,
+            error: match error.kind {
+                ExpandErrorKind::Syntax => EnvLineError::Substitution,
+                ExpandErrorKind::UnsetVariable => EnvLineError::UnsetVariable,
+                ExpandErrorKind::TooLong => EnvLineError::ValueTooLong,
+            },
         })?;
         Ok(std::mem::take(builder.first_piece()))
     }
@@ -175,7 +166,7 @@ impl Parser<'_> {
                 value.push(byte);
             }
         }
-        Err(LineError { at: self.line_from(start), message: "missing closing quote".to_owned(), hint: String::new() })
+        Err(LineError { at: self.line_from(start), error: EnvLineError::OpenQuote })
     }
 
     /// Only a comment may follow a quoted value.
@@ -186,8 +177,7 @@ impl Parser<'_> {
             self.position = end;
             return Ok(());
         }
-        let hint = "put the whole value inside the quotes".to_owned();
-        Err(LineError { at: self.line_from(self.position), message: "text after the closing quote".to_owned(), hint })
+        Err(LineError { at: self.line_from(self.position), error: EnvLineError::TextAfterQuote })
     }
 
     fn rest(&self) -> &[u8] {
@@ -239,7 +229,7 @@ mod tests {
         let mut errors = Vec::new();
         let entries = parse(text.as_bytes(), &inherited, &mut errors);
         let join = |(name, value): (Vec<u8>, Vec<u8>)| String::from_utf8([name, value].join(&b'=')).unwrap();
-        let format_error = |error: LineError| format!("{}..{} {}", error.at.start, error.at.end, error.message);
+        let format_error = |error: LineError| format!("{}..{} {}", error.at.start, error.at.end, error.error.words().0);
         (entries.into_iter().map(join).collect(), errors.into_iter().map(format_error).collect())
     }
 
@@ -283,7 +273,7 @@ mod tests {
         }
         let (entries, errors) = parsed(&text);
         assert_eq!(entries.len(), 5);
-        assert!(errors[0].ends_with("longer than 128 KiB, the limit for one argument or variable"), "{errors:?}");
+        assert!(errors[0].ends_with("longer than 128 KiB, the limit for one variable"), "{errors:?}");
         let (entries, errors) = parsed(&format!("A={}\n{}", "x".repeat(100_000), "B=${A}\n".repeat(1000)));
         assert_eq!(entries.len(), 63);
         assert_eq!(errors, ["100430..100436 the variables up to here are larger than 6 MiB"]);
@@ -298,11 +288,11 @@ mod tests {
             [
                 "2..7 missing closing quote",
                 "12..14 expected `NAME=value`",
-                "17..20 expected `=` after `C`",
+                "17..20 expected `=` after the name",
                 "26..27 text after the closing quote",
-                "30..37 variable `NONE` is not set",
+                "30..37 the variable of a `${…}` is not set",
                 "42..46 expected `NAME=value`",
-                "47..64 `KEEPALIVE_SERVICE` is reserved for keepalive",
+                "47..64 the variable is reserved for keepalive",
             ]
         );
     }

@@ -58,10 +58,18 @@ impl<'s> Variables<'s> {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExpandErrorKind {
+    Syntax,
+    UnsetVariable,
+    TooLong,
+}
+
 /// An error in a text, with its position in that text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ExpandError {
     pub(super) at: Range<usize>,
+    pub(super) kind: ExpandErrorKind,
     pub(super) message: String,
     pub(super) hint: String,
 }
@@ -146,7 +154,8 @@ impl Expansion<'_> {
             if self.output.current.len() >= MAX_ARGUMENT_SIZE {
                 let message =
                     format!("longer than {} KiB, the limit for one argument or variable", MAX_ARGUMENT_SIZE >> 10);
-                return Err(error_at(0, self.text.len(), message, "pass it in a file"));
+                let error = error_at(0, self.text.len(), message, "pass it in a file");
+                return Err(ExpandError { kind: ExpandErrorKind::TooLong, ..error });
             }
         }
         Ok(())
@@ -236,7 +245,8 @@ impl Expansion<'_> {
             _ if operation.is_empty() => {
                 let name = lossy(name);
                 let hint = format!("set it, or add a default: `${{{name}:-default}}`");
-                return Err(error_at(position, close + 1, format!("variable `{name}` is not set"), &hint));
+                let error = error_at(position, close + 1, format!("variable `{name}` is not set"), &hint);
+                return Err(ExpandError { kind: ExpandErrorKind::UnsetVariable, ..error });
             }
             _ if depth == MAX_NESTING => {
                 return Err(error_at(
@@ -253,7 +263,8 @@ impl Expansion<'_> {
 }
 
 fn error_at(position: usize, length: usize, message: String, hint: &str) -> ExpandError {
-    ExpandError { at: position..position + length, message, hint: hint.to_owned() }
+    let kind = ExpandErrorKind::Syntax;
+    ExpandError { at: position..position + length, kind, message, hint: hint.to_owned() }
 }
 
 fn lossy(bytes: &[u8]) -> String {

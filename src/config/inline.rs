@@ -44,7 +44,8 @@ pub struct InlineOption {
 /// # Errors
 /// All errors in the options.
 pub fn load_inline(inline: &InlineService, environment: &Environment<'_>) -> Result<Loaded, Report> {
-    let source = Source { name: COMMAND_LINE.to_owned(), bytes: inline.text.clone().into_bytes() };
+    let bytes = inline.text.clone().into_bytes();
+    let source = Source { name: COMMAND_LINE.to_owned(), bytes, is_secret: false };
     let users = Users::read(environment.root, environment.files);
     let mut builder = PlanBuilder::new(environment, &users, Path::new(""));
     builder.enter(&source);

@@ -345,11 +345,17 @@ impl Decoder<'_> {
         let mut errors = Vec::new();
         let entries = env_file::parse(&bytes, self.environment.variables, &mut errors);
         let source = self.documents + self.env_files.len();
-        for env_file::LineError { at, message, hint } in errors {
-            self.errors.push(UnlocatedDiagnostic { location: Location { source, span: Some(at) }, message, hint });
+        for env_file::LineError { at, error } in errors {
+            let (message, hint) = error.words();
+            let location = Location { source, span: Some(at) };
+            self.errors.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
         }
         let name = path.display().to_string();
-        self.env_files.push(EnvFile { source: Source { name, bytes }, path, entries: entries.clone() });
+        self.env_files.push(EnvFile {
+            source: Source { name, bytes, is_secret: true },
+            path,
+            entries: entries.clone(),
+        });
         entries
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Source {
     pub(super) name: String,
     /// The content without a byte order mark. TOML is UTF-8; an `env_file` may contain any bytes.
     pub(super) bytes: Vec<u8>,
+    /// Whether its lines must not be shown: they may contain passwords.
+    pub(super) is_secret: bool,
 }
 
 /// A location in the sources.
@@ -225,7 +227,7 @@ fn locate_one(diagnostic: &UnlocatedDiagnostic, sources: &[&Source]) -> Diagnost
     let (mut line, mut column, mut excerpt) = (0, 0, String::new());
     if let (Some(source), Some(span)) = (source, &location.span) {
         (line, column) = source.position(span.start);
-        excerpt = source.excerpt(span, line);
+        excerpt = if source.is_secret { String::new() } else { source.excerpt(span, line) };
     }
     let file = source.map_or_else(String::new, |source| source.name.clone());
     Diagnostic { file, line, column, message, hint, excerpt }
@@ -237,7 +239,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &[u8], span: Range<usize>, expect: &str) {
-        let source = Source { name: "a.toml".to_owned(), bytes: text.to_vec() };
+        let source = Source { name: "a.toml".to_owned(), bytes: text.to_vec(), is_secret: false };
         let location = Location { source: 0, span: Some(span) };
         let diagnostic = UnlocatedDiagnostic { location, message: "wrong".to_owned(), hint: "right".to_owned() };
         let (findings, _) = locate(&[diagnostic], &[&source]);
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn control_characters_of_names_do_not_reach_the_terminal() {
         let (message, hint) = ("`\x1b[2J`".to_owned(), "`\x07`\n".to_owned());
-        let source = Source { name: "a.toml".to_owned(), bytes: Vec::new() };
+        let source = Source { name: "a.toml".to_owned(), bytes: Vec::new(), is_secret: false };
         let (findings, _) =
             locate(&[UnlocatedDiagnostic { location: Location { source: 0, span: None }, message, hint }], &[&source]);
         assert_eq!(findings[0].to_string(), "a.toml: `\u{fffd}[2J`\n  = `\u{fffd}`\u{fffd}\n");

@@ -5,6 +5,7 @@
 
 mod awake;
 mod defaults;
+mod env_file;
 pub mod errno;
 pub mod exit_code;
 mod exit_set;
@@ -25,6 +26,7 @@ pub mod units;
 pub mod visible;
 
 pub use awake::{AwakeClock, Woken};
+pub use env_file::{EnvFileError, EnvLineError};
 pub use plan::Plan;
 pub use process::{ExitStatus, InstanceId, Pgid, Pid, ServiceIndex, StartFailure, StartStep};
 pub use run::RunId;

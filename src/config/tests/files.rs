@@ -83,14 +83,10 @@ d/4.toml:3:22: cannot read `d/none.env`: no such file or directory
     |                      ^^^^^^^^^^
 
 d/x.env:2:1: expected `NAME=value`
-  2 | B"=2
-    | ^^^^
   = comments start with `#`
 
-d/x.env:3:3: variable `NONE` is not set
-  3 | C=${NONE}
-    |   ^^^^^^^
-  = set it, or add a default: `${NONE:-default}`
+d/x.env:3:3: the variable of a `${…}` is not set
+  = set it, add a default, or write `$$` for a literal `$`
 
 8 errors in the configuration
 "#,
@@ -296,4 +292,27 @@ keepalive.toml:2:22: `./b` needs the interpreter `/bin/sh\r`, which does not exi
 2 errors in the configuration
 "#;
     assert_eq!(output.trim_end(), expected.trim());
+}
+
+#[test]
+fn errors_in_an_env_file_show_nothing_of_its_lines() {
+    let lines = [
+        "PASSWORD=Zx3${!k-hunter2",
+        "PASSWORD=${hunter2}",
+        "PASSWORD=\"hunter2\" hunter2",
+        "PASSWORD='hunter2",
+        "hunter2 hunter2",
+        "hunter2/hunter2=1",
+        "PASSWORD=hunter2\0",
+        "KEEPALIVE_SERVICE=hunter2",
+    ];
+    for line in lines {
+        let scratch = Scratch::new();
+        scratch.write("keepalive.toml", b"[services.web]\ncommand = \"web\"\nenv_file = \"secret.env\"\n");
+        scratch.write("secret.env", format!("A=1\n{line}\n").as_bytes());
+        let report = scratch.load().unwrap_err();
+        assert!(!format!("{report}{report:?}").contains("hunter2"), "{line}: {report:?}");
+        assert_eq!((report.errors.len(), report.errors[0].line), (1, 2), "{line}");
+        assert!(report.errors[0].file.ends_with("secret.env"), "{line}");
+    }
 }
