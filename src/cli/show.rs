@@ -97,6 +97,9 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("directory", &process.cwd.as_ref().map(Template::to_string).unwrap_or_default());
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
     line("env", &env_text(process));
+    for file in &process.env_files {
+        line("env at start", &file.path.to_string());
+    }
     line("depends on", &dependencies(plan, service).join(", "));
     for (position, socket) in process.listen.iter().enumerate() {
         line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));

@@ -94,6 +94,8 @@ pub(super) struct Decoder<'w> {
     pub(super) directory: &'w Path,
     /// The variables of the current service's `env_file`s.
     pub(super) own_variables: Rc<Entries>,
+    /// Whether the current service has an `env_file` that is read when it starts.
+    pub(super) reads_env_at_start: bool,
     /// Whether `${VAR}` is expanded. On a command line the shell has done that.
     pub(super) expands_variables: bool,
     /// The destination of output for services without `log`.
@@ -381,7 +383,12 @@ impl<'w> Decoder<'w> {
     }
 
     pub(super) fn expand_error(&mut self, value: &Value<'_>, error: &expand::ExpandError) {
-        self.error(self.span_of_part(value, &error.at), &error.message, &error.hint);
+        let hint = if self.reads_env_at_start && error.kind == expand::ExpandErrorKind::UnsetVariable {
+            "a variable of an `env_file` with `when = \"start\"` is known only to the process: use `when = \"load\"`"
+        } else {
+            &error.hint
+        };
+        self.error(self.span_of_part(value, &error.at), &error.message, hint);
     }
 
     /// The variables for `${VAR}`: those of `own` and of keepalive's own environment.

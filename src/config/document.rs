@@ -55,7 +55,7 @@ pub fn control(path: &Path, environment: &Environment<'_>) -> Result<Control, St
         Err(reason) => return Err(format!("cannot read {name}: {reason}")),
     };
     let users = Users::read(environment.root, environment.files);
-    let source = Source { name, bytes };
+    let source = Source { name, bytes, is_secret: false };
     let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
     let tree = builder.parse(&source);
     let value = tree.get("keepalive").and_then(|value| value.get_ref().as_table()?.get("control"));
@@ -120,6 +120,7 @@ impl<'r> PlanBuilder<'r> {
             text: &[],
             directory,
             own_variables: Rc::default(),
+            reads_env_at_start: false,
             expands_variables: true,
             default_output: default_output(LogStyle::default()),
             errors: Vec::new(),

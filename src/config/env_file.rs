@@ -7,9 +7,11 @@
 
 use std::ffi::OsString;
 use std::ops::Range;
+use std::path::Path;
 
 use super::expand::{self, Builder, ExpandErrorKind, Placeholders, Scope, Variables, name_length};
-use crate::model::EnvLineError;
+use super::read::{PIPE_READ_TIMEOUT, read_raw};
+use crate::model::{EnvFileError, EnvLineError};
 
 /// Names and values in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -34,6 +36,19 @@ const MAX_VARIABLES_SIZE: usize = 6 << 20;
 pub(super) struct LineError {
     pub(super) at: Range<usize>,
     pub(super) error: EnvLineError,
+}
+
+/// The variables of the file `path`, for a process that reads it itself. `environment`: the variables for `${VAR}`.
+///
+/// # Errors
+/// The first error.
+pub fn read_env_file(path: &Path, environment: &[(OsString, OsString)]) -> Result<Entries, EnvFileError> {
+    let bytes = read_raw(path, PIPE_READ_TIMEOUT).map_err(EnvFileError::Read)?;
+    let mut errors = Vec::new();
+    let entries = parse(&bytes, environment, &mut errors);
+    let Some(LineError { at, error }) = errors.first() else { return Ok(entries) };
+    let newlines = bytes.iter().take(at.start).filter(|byte| **byte == b'\n').count();
+    Err(EnvFileError::Line(u32::try_from(newlines + 1).unwrap_or(u32::MAX), *error))
 }
 
 /// Parses all lines. After an error, adds it to `errors` and continues with the next line.

@@ -50,7 +50,9 @@ impl Decoder<'_> {
     pub(super) fn inspect_program(&mut self, process: &Process, command: &[Template], program: Range<usize>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
         let Some(Template::Fixed(name)) = command.first() else { return };
-        if name.is_empty() {
+        // A file that the process reads may set `PATH`.
+        let has_other_path = !process.env_files.is_empty() && !name.as_bytes().contains(&b'/');
+        if name.is_empty() || has_other_path {
             return;
         }
         let path = self.search_path(process);

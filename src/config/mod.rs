@@ -32,8 +32,10 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod users;
+mod variables;
 
 pub use document::{control, load, load_with_main};
+pub use env_file::read_env_file;
 pub use environment::{Environment, Purpose};
 pub use expand::LISTEN_FDS_START;
 pub use files::{Files, FsQuery, FsResult, LimitedFs, RecordedFs, RecordingFs, query_fs};

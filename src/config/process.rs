@@ -1,20 +1,15 @@
 //! How the process of a service is started: command, environment, user, limits, and the descriptors that it inherits.
 
-use std::ffi::CString;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, EnvFile, Schema, UniqueResource, Value, Words, entries};
-use super::env_file::{self, Entries, RESERVED_VARIABLES};
-use super::expand::{Builder, Placeholders, Scope, expand};
-use super::files::FsQuery;
-use super::report::{Location, Source, UnlocatedDiagnostic};
+use super::decoder::{Decoder, Schema, UniqueResource, Value, Words};
+use super::env_file::Entries;
+use super::expand::{Builder, Scope, expand};
 use super::service;
 use super::sockets::shared_scope;
-use super::users::User;
 use crate::model::plan::{Process, State};
 use crate::model::{Numbers, Template};
 
@@ -39,13 +34,16 @@ impl Decoder<'_> {
             Some(words) => self.words(words, scope),
             None => self.command(span, table, scope),
         };
+        let (env, own_env) = self.env(table, scope, files, user.as_ref());
         let process = Process {
             cwd: table
                 .get("cwd")
                 .and_then(|value| self.absolute_path(value, scope, "remove `cwd` to use the directory of keepalive")),
             credentials,
             umask: table.get("umask").and_then(|value| self.octal(value, "such as `\"0022\"`")),
-            env: self.env(table, scope, files, user.as_ref()),
+            env,
+            own_env,
+            env_files: self.start_env_files(table, scope),
             inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
             stdout: log.stdout.unwrap_or(self.default_output),
             stderr: log.stderr.unwrap_or(self.default_output),
@@ -159,7 +157,13 @@ impl Decoder<'_> {
         self.template_after(b"", value, text, scope)
     }
 
-    fn template_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Template> {
+    pub(super) fn template_after(
+        &mut self,
+        prefix: &[u8],
+        value: &Value<'_>,
+        text: &str,
+        scope: &Scope<'_>,
+    ) -> Option<Template> {
         let builder = self.expanded_after(prefix, value, text, scope)?;
         self.finished(builder, value.span())
     }
@@ -243,144 +247,5 @@ impl Decoder<'_> {
             Some(path)
         });
         Some(State { size: bytes, persist })
-    }
-
-    /// The environment, from the lowest to the highest precedence: variables of the user, `env_file`s, `env`.
-    fn env(&mut self, table: &DeTable<'_>, scope: &Scope<'_>, files: &Entries, user: Option<&User>) -> Box<[Template]> {
-        let mut env = Env::default();
-        if let Some(user) = user {
-            env.insert_fixed(b"HOME", if user.home.is_empty() { b"/" } else { user.home.as_bytes() });
-            if !user.name.is_empty() {
-                env.insert_fixed(b"USER", user.name.as_bytes());
-                env.insert_fixed(b"LOGNAME", user.name.as_bytes());
-            }
-        }
-        for (name, value) in files {
-            if let Some(place) = table.get("env_file").filter(|_| self.is_overwritten(name, table)) {
-                let message = format!("the file sets `{}`, which is reserved for keepalive", name.escape_ascii());
-                self.error(place.span(), &message, "remove it from the file");
-            }
-            env.insert_fixed(name, value);
-        }
-        let Some(value) = table.get("env") else { return env.finish() };
-        let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else { return Box::default() };
-        for (key, value) in entries(own) {
-            let name: &str = key.get_ref();
-            if RESERVED_VARIABLES.contains(&name) || self.is_overwritten(name.as_bytes(), table) {
-                self.error(key.span(), &format!("`{name}` is reserved for keepalive"), "remove it");
-            } else if name.is_empty() || name.contains(['=', '\0']) {
-                let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
-                self.error(key.span(), &message, "it must not be empty or contain `=`");
-            }
-            let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
-            let text = match (number, value.get_ref().as_bool()) {
-                (Some(number), _) => Some(number.as_str()),
-                (None, Some(true)) => Some("true"),
-                (None, Some(false)) => Some("false"),
-                (None, None) => self.string(value, "a string", "write the value in quotes"),
-            };
-            let prefix = [name.as_bytes(), b"="].concat();
-            if let Some(template) = text.and_then(|text| self.template_after(&prefix, value, text, scope)) {
-                env.insert(name.as_bytes(), template);
-            }
-        }
-        env.finish()
-    }
-
-    /// Whether keepalive sets the variable `name` because of a key of the service.
-    fn is_overwritten(&self, name: &[u8], table: &DeTable<'_>) -> bool {
-        let of = |key: &str| table.get(key).and_then(|value| self.try_resolved(value).ok());
-        let is_on =
-            |key: &str| of(key).is_some_and(|value| value.boolean() != Some(false) && value.integer() != Some(0));
-        let notifies = || of("ready").is_some_and(|value| value.get_ref().as_str() == Some("notify"));
-        match name {
-            b"LISTEN_FDS" | b"LISTEN_PID" | b"LISTEN_FDNAMES" => {
-                (is_on("listen") || is_on("fd_store")) && (is_on("listen_fds") || !table.contains_key("listen_fds"))
-            }
-            b"NOTIFY_SOCKET" => is_on("watchdog") || is_on("fd_store") || notifies(),
-            b"FDSTORE" => is_on("fd_store"),
-            b"WATCHDOG_USEC" | b"WATCHDOG_PID" => is_on("watchdog"),
-            b"NODE_CHANNEL_FD" | b"NODE_CHANNEL_SERIALIZATION_MODE" => is_on("ipc"),
-            _ => false,
-        }
-    }
-
-    /// The variables of all `env_file`s of a service. Later files take precedence.
-    pub(super) fn env_files(&mut self, service: &str, table: &DeTable<'_>) -> Entries {
-        let mut variables = Entries::new();
-        let Some(value) = table.get("env_file") else { return variables };
-        let values = if value.get_ref().is_str() {
-            std::slice::from_ref(value)
-        } else {
-            self.array(value, "such as `[\".env\"]`")
-        };
-        for value in values {
-            if let Some(path) = self.env_file_path(service, value) {
-                variables.extend(self.env_file(value, path));
-            }
-        }
-        variables
-    }
-
-    fn env_file_path(&mut self, service: &str, value: &Value<'_>) -> Option<PathBuf> {
-        let text = self.string(value, "a path", "such as `\".env\"`")?;
-        let variables = self.variables(&[]);
-        let scope = Scope { service, placeholders: Placeholders::Service, sockets: &[], variables };
-        let template = self.template(value, text, &scope)?;
-        let path = std::ffi::OsString::from(std::ffi::OsStr::from_bytes(template.expand(Numbers::SINGLE).as_bytes()));
-        Some(self.directory.join(Path::new(&path)))
-    }
-
-    fn env_file(&mut self, value: &Value<'_>, path: PathBuf) -> Entries {
-        if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
-            return known.entries.clone();
-        }
-        let bytes = match (self.environment.files)(&FsQuery::ReadFile(&path)) {
-            Ok(bytes) => bytes,
-            Err(reason) => {
-                self.error(value.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
-                return Entries::new();
-            }
-        };
-        let mut errors = Vec::new();
-        let entries = env_file::parse(&bytes, self.environment.variables, &mut errors);
-        let source = self.documents + self.env_files.len();
-        for env_file::LineError { at, error } in errors {
-            let (message, hint) = error.words();
-            let location = Location { source, span: Some(at) };
-            self.errors.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
-        }
-        let name = path.display().to_string();
-        self.env_files.push(EnvFile {
-            source: Source { name, bytes, is_secret: true },
-            path,
-            entries: entries.clone(),
-        });
-        entries
-    }
-}
-
-/// Environment variables, sorted by name, one for each name.
-#[derive(Default)]
-struct Env(Vec<(Vec<u8>, Template)>);
-
-impl Env {
-    fn insert(&mut self, name: &[u8], entry: Template) {
-        let position = self.0.partition_point(|(known, _)| known.as_slice() < name);
-        match self.0.get_mut(position) {
-            Some((known, old)) if known == name => *old = entry,
-            _ => self.0.insert(position, (name.to_vec(), entry)),
-        }
-    }
-
-    /// Inserts a value that contains no NUL byte.
-    fn insert_fixed(&mut self, name: &[u8], value: &[u8]) {
-        if let Ok(entry) = CString::new([name, b"=", value].concat()) {
-            self.insert(name, Template::Fixed(entry));
-        }
-    }
-
-    fn finish(self) -> Box<[Template]> {
-        self.0.into_iter().map(|(_, entry)| entry).collect()
     }
 }

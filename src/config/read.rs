@@ -18,7 +18,7 @@ use crate::model::units::format_duration;
 pub(super) const MAX_FILE_SIZE: u64 = 1 << 20;
 
 /// How long to wait for data from a pipe: as long as `docker stop` waits for keepalive.
-const PIPE_READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PIPE_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -28,16 +28,26 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn read_within(path: &Path, pipe_timeout: Duration) -> Result<Vec<u8>, String> {
-    let file = open(path, pipe_timeout).map_err(|error| describe(&error))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(|error| {
-        if error.kind() == io::ErrorKind::TimedOut {
-            return format!("it is a pipe, and nothing was written to it for {}", format_duration(pipe_timeout));
+    read_raw(path, pipe_timeout).map_err(|errno| {
+        if errno == Errno::ETIMEDOUT {
+            format!("it is a pipe, and nothing was written to it for {}", format_duration(pipe_timeout))
+        } else if errno == Errno::EFBIG {
+            format!("larger than {} MiB", MAX_FILE_SIZE >> 20)
+        } else {
+            describe(&errno.into())
         }
-        describe(&error)
-    })?;
+    })
+}
+
+/// The content of `path`. ETIMEDOUT: it is a pipe, and nothing was written to it. EFBIG: it is larger than
+/// [`MAX_FILE_SIZE`].
+pub(super) fn read_raw(path: &Path, pipe_timeout: Duration) -> Result<Vec<u8>, Errno> {
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let file = open(path, pipe_timeout).map_err(errno)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(errno)?;
     if bytes.len() as u64 > MAX_FILE_SIZE {
-        return Err(format!("larger than {} MiB", MAX_FILE_SIZE >> 20));
+        return Err(Errno::EFBIG);
     }
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());
@@ -70,7 +80,7 @@ impl io::Read for Opened {
         if let Some((epoll, timeout)) = &self.pipe
             && epoll.wait(&mut [EpollEvent::empty()], *timeout)? == 0
         {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(Errno::ETIMEDOUT.into());
         }
         self.file.read(buffer)
     }

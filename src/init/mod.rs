@@ -104,6 +104,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
     let spawn_options = SpawnOptions {
         argv: &argv,
         env: &environment(),
+        env_files: None,
         cwd: None,
         session: match options.placement {
             Placement::Foreground => Session::Foreground(options.compat.terminal_lookup()),

@@ -20,6 +20,8 @@ impl Process {
             credentials: None,
             umask: None,
             env: Box::default(),
+            own_env: 0,
+            env_files: Box::default(),
             inherit_env: true,
             input: Input::Null,
             stdout: Output::Inherit,

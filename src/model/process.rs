@@ -5,6 +5,7 @@ use std::num::NonZeroI32;
 
 use nix::errno::Errno;
 
+use super::env_file::EnvLineError;
 use super::signal::Signal;
 use super::{errno, exit_code};
 
@@ -176,6 +177,10 @@ pub enum StartStep {
     Directory,
     /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivs,
+    /// Reading an `env_file`; the position in `env_files`.
+    EnvFile(u8),
+    /// A line of an `env_file`, from 1.
+    EnvLine(u8, u32, EnvLineError),
     /// execve(2).
     Exec,
 }

@@ -17,6 +17,15 @@ pub struct State {
     pub persist: Option<Template>,
 }
 
+/// An `env_file` that the process reads each time it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EnvFile {
+    /// The absolute path.
+    pub path: Template,
+    /// Whether the process fails to start if the file does not exist.
+    pub required: bool,
+}
+
 /// How the process of an instance is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own, `true` or `false`")]
@@ -34,6 +43,11 @@ pub struct Process {
     /// Environment variables as `NAME=value`, at most one for each name. They override inherited variables.
     #[serde(serialize_with = "env")]
     pub env: Box<[Template]>,
+    /// How many variables of `env`, at its start, come from the key `env`; 0 without `env_files`.
+    #[serde(skip)]
+    pub own_env: usize,
+    /// The `env_file`s that the process reads each time it starts. They override `env`, except its first `own_env`.
+    pub env_files: Box<[EnvFile]>,
     /// Whether the process inherits the environment that keepalive was started with.
     #[serde(rename = "env_clear", serialize_with = "serial::negated")]
     pub inherit_env: bool,

@@ -13,12 +13,13 @@ use super::null_device::NullDevice;
 use super::runs::RunSpec;
 use super::strays::RunMarker;
 use super::token::Token;
+use crate::config;
 use crate::model::plan::{Input, Limit, Output, Process, Service, State};
 use crate::model::{Numbers, Pid, RunId, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
-    self, ChildSignals, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner, StoredDescriptors,
-    StringList,
+    self, ChildSignals, EnvFiles, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner,
+    StoredDescriptors, StringList,
 };
 
 /// Creates processes, and reuses its buffers from one to the next.
@@ -43,6 +44,7 @@ struct Buffers {
     cwd: Vec<u8>,
     limits: Vec<Limit>,
     state: Vec<u8>,
+    env_files: EnvFiles,
 }
 
 /// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
@@ -85,6 +87,7 @@ impl ProcessFactory {
                 cwd: Vec::new(),
                 limits: Vec::new(),
                 state: Vec::new(),
+                env_files: EnvFiles { files: Vec::new(), fixed: 0, read: config::read_env_file },
             },
         })
     }
@@ -138,8 +141,8 @@ impl ProcessFactory {
         self.spawner.spawn(&setup)
     }
 
-    /// Creates a helper process of a run: `command`, with the settings of the service and without output. When it has been
-    /// reaped, [`Self::on_helper_reaped`] must be called.
+    /// Creates a helper process of a run: `command`, with the settings of the service and without output. The files with its
+    /// variables need not exist. When it has been reaped, [`Self::on_helper_reaped`] must be called.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -153,6 +156,9 @@ impl ProcessFactory {
     ) -> Result<Pid, Errno> {
         self.buffers.env.clear();
         self.fill(run, spec, command, logging);
+        for (_, is_required) in &mut self.buffers.env_files.files {
+            *is_required = false;
+        }
         let setup = SpawnOptions {
             death_signal: (!self.is_init).then_some(Signal::KILL),
             ..self.buffers.options(&spec.definition.process, &self.null)
@@ -200,7 +206,9 @@ impl ProcessFactory {
     fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let (numbers, process) = (spec.numbers(), &spec.definition.process);
         self.fill_env(run, &spec.definition, numbers, spec.restarts);
-        let Buffers { argv, cwd, limits, .. } = &mut self.buffers;
+        let Buffers { argv, cwd, limits, env_files, .. } = &mut self.buffers;
+        env_files.files.clear();
+        env_files.files.extend(process.env_files.iter().map(|file| (file.path.expand(numbers), file.required)));
         argv.clear();
         for word in command {
             argv.push_template(word, numbers);
@@ -217,7 +225,7 @@ impl ProcessFactory {
     /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
     fn fill_env(&mut self, run: RunId, service: &Service, numbers: Numbers, restarts: u32) {
         use std::io::Write;
-        let env = &mut self.buffers.env;
+        let Buffers { env, env_files, .. } = &mut self.buffers;
         let given = env.len();
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RUN={}", self.run_marker.value(run))));
         if let Some(path) = &self.control_socket {
@@ -230,6 +238,7 @@ impl ProcessFactory {
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={}", numbers.instance)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCES={}", numbers.instances)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
+        env_files.fixed = env.len() + service.process.own_env;
         for variable in &service.process.env {
             if given == 0 || !env.has_name_of(given, variable.literal_prefix()) {
                 env.push_template(variable, numbers);
@@ -253,6 +262,7 @@ impl Buffers {
         SpawnOptions {
             argv: &self.argv,
             env: &self.env,
+            env_files: Some(&self.env_files).filter(|env_files| !env_files.files.is_empty()),
             cwd: CStr::from_bytes_until_nul(&self.cwd).ok(),
             session: Session::NewSession,
             stdio: [null.input(), null.output(), null.output()].map(Some),

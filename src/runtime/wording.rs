@@ -391,11 +391,16 @@ impl Display for Failure<'_> {
             StartStep::State => "cannot open its `state`",
             StartStep::Directory => "cannot change to directory",
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
+            StartStep::EnvFile(_) => "cannot read its `env_file`",
+            StartStep::EnvLine(..) => "cannot use its `env_file`",
             StartStep::Exec => "cannot execute",
         };
         formatter.write_str(step)?;
         if let Some(operand) = operand(service, *instance, failure.step) {
             write!(formatter, " `{}`", operand.escape_debug())?;
+        }
+        if let StartStep::EnvLine(_, line, error) = failure.step {
+            return write!(formatter, ", line {line}: {}", error.words().0);
         }
         write!(formatter, ": {}", errno::words(failure.errno))
     }
@@ -409,6 +414,9 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
     match step {
         StartStep::Listen(position) => {
             process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())
+        }
+        StartStep::EnvFile(position) | StartStep::EnvLine(position, ..) => {
+            process.env_files.get(usize::from(position)).map(|file| expanded(&file.path))
         }
         StartStep::Exec => process.command.first().map(expanded),
         StartStep::Directory => process.cwd.as_ref().map(expanded),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::exec_failure;
 use super::path_search::{self, PathSearch};
 use super::signals::ChildSignals;
-use super::spawn_options::{OpenFile, Session, SpawnOptions};
+use super::spawn_options::{EnvFiles, OpenFile, Session, SpawnOptions};
 use super::strings::StringList;
 use crate::model::plan::{Credentials, Limit};
 use crate::model::{Signal, StartFailure};
@@ -20,6 +20,9 @@ pub(super) const PID_VARIABLES: [&CStr; 2] = [c"LISTEN_PID=", c"WATCHDOG_PID="];
 pub(super) const PID_VARIABLE_SIZE: usize = 24;
 /// The size of the child's stack in bytes. The child's half has no deep calls and no large locals.
 const STACK_SIZE: usize = 16 * 1024;
+
+/// The size of the stack of a child that reads files with variables, in bytes. keepalive itself never touches it.
+const READING_STACK_SIZE: usize = 256 * 1024;
 /// The alignment of a stack pointer, in bytes, on every supported architecture.
 const STACK_ALIGNMENT: usize = 16;
 
@@ -32,7 +35,8 @@ pub(super) struct ChildMemory {
     pub(super) env: StringList,
     pub(super) candidates: StringList,
     pub(super) search: PathSearch,
-    pub(super) candidate_pointers: Vec<*const c_char>,
+    /// Ends with a null pointer. The child may change it.
+    pub(super) candidate_pointers: UnsafeCell<Vec<*const c_char>>,
     /// `[/bin/sh, argv…, NULL]`: the program gets the vector from index 1 on, a shell that runs a script without `#!`
     /// gets all of it. The child may change it.
     pub(super) argv_pointers: UnsafeCell<Vec<*const c_char>>,
@@ -41,6 +45,8 @@ pub(super) struct ChildMemory {
     /// The positions in `env_pointers` of the [`PID_VARIABLES`] to be set to the child's id.
     pub(super) pid_variables: [Option<usize>; PID_VARIABLES.len()],
     pub(super) pid_variable_texts: UnsafeCell<[[u8; PID_VARIABLE_SIZE]; PID_VARIABLES.len()]>,
+    /// `Some`: the child has a copy of keepalive's memory.
+    pub(super) env_files: Option<EnvFiles>,
     pub(super) cwd: Option<Box<CStr>>,
     pub(super) session: Session,
     pub(super) stdio: [c_int; 3],
@@ -78,11 +84,12 @@ impl ChildMemory {
             env: StringList::new(),
             candidates: StringList::new(),
             search: PathSearch::No,
-            candidate_pointers: Vec::new(),
+            candidate_pointers: UnsafeCell::default(),
             argv_pointers: UnsafeCell::default(),
             env_pointers: UnsafeCell::default(),
             pid_variables: [None; PID_VARIABLES.len()],
             pid_variable_texts: UnsafeCell::default(),
+            env_files: None,
             cwd: None,
             session: Session::Same,
             stdio: [-1; 3],
@@ -117,6 +124,10 @@ impl ChildMemory {
         let program = options.argv.get(0).unwrap_or_default();
         self.search = path_search::candidates(program, || value_of(options.env, b"PATH="), &mut self.candidates);
         self.fill_pointers();
+        self.env_files = options.env_files.cloned();
+        if self.env_files.is_some() && self.stack.len() < READING_STACK_SIZE {
+            self.stack = Box::new_uninit_slice(READING_STACK_SIZE);
+        }
         self.cwd = options.cwd.map(Box::from);
         self.session = options.session;
         self.stdio = options.stdio.map(|source| source.map_or(-1, |source| source.as_raw_fd()));
@@ -141,9 +152,10 @@ impl ChildMemory {
     }
 
     fn fill_pointers(&mut self) {
-        self.candidate_pointers.clear();
-        self.candidates.append_pointers(&mut self.candidate_pointers);
-        self.candidate_pointers.push(std::ptr::null());
+        let candidates = self.candidate_pointers.get_mut();
+        candidates.clear();
+        self.candidates.append_pointers(candidates);
+        candidates.push(std::ptr::null());
         let argv = self.argv_pointers.get_mut();
         argv.clear();
         argv.push(c"/bin/sh".as_ptr());
@@ -181,6 +193,6 @@ fn pid_variables(env: &StringList) -> [Option<usize>; PID_VARIABLES.len()] {
 }
 
 /// The value of the variable `name`, which includes the `=`.
-fn value_of<'a>(env: &'a StringList, name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(env: &'a StringList, name: &[u8]) -> Option<&'a [u8]> {
     env.get(env.position(env.len(), name)?)?.strip_prefix(name)
 }

@@ -3,15 +3,24 @@
 use nix::errno::Errno;
 
 use super::exec_step as step;
-use crate::model::{StartFailure, StartStep};
+use crate::model::{EnvFileError, EnvLineError, StartFailure, StartStep};
 
 /// Packs a failure. The result is never 0, so that 0 can mean "no failure".
 pub(super) const fn encode(step: u8, detail: u8, errno: i32) -> u64 {
     (step as u64 + 1) << 40 | (detail as u64) << 32 | errno.unsigned_abs() as u64
 }
 
+/// Packs the failure of the `env_file` at position `file`.
+pub(super) fn encode_env(file: u8, error: EnvFileError) -> u64 {
+    match error {
+        EnvFileError::Read(errno) => encode(step::ENV_FILE, file, errno as i32),
+        EnvFileError::Line(line, error) => encode(step::ENV_LINE, file, line.cast_signed()) | (error as u64) << 48,
+    }
+}
+
 pub(super) fn decode(failure: u64) -> StartFailure {
-    let [_, _, step, detail, errno @ ..] = failure.to_be_bytes();
+    let [_, line_error, step, detail, number @ ..] = failure.to_be_bytes();
+    let errno = Errno::from_raw(i32::from_be_bytes(number));
     let step = match step.wrapping_sub(1) {
         step::SESSION => StartStep::Session,
         step::STDIO => StartStep::Stdio,
@@ -26,9 +35,15 @@ pub(super) fn decode(failure: u64) -> StartFailure {
         step::DESCRIPTORS => StartStep::Descriptors,
         step::STATE => StartStep::State,
         step::STORED => StartStep::Stored,
+        step::ENV_FILE => StartStep::EnvFile(detail),
+        step::ENV_LINE => {
+            let error = EnvLineError::from_number(line_error).unwrap_or(EnvLineError::NotAnAssignment);
+            let step = StartStep::EnvLine(detail, u32::from_be_bytes(number), error);
+            return StartFailure { step, errno: Errno::EINVAL };
+        }
         _ => StartStep::Exec,
     };
-    StartFailure { step, errno: Errno::from_raw(i32::from_be_bytes(errno)) }
+    StartFailure { step, errno }
 }
 
 #[cfg(test)]
@@ -40,5 +55,14 @@ mod tests {
         let failure = encode(step::LIMIT, 7, Errno::EPERM as i32);
         assert_eq!(decode(failure), StartFailure { step: StartStep::Limit(7), errno: Errno::EPERM });
         assert_ne!(encode(step::SESSION, 0, 0), 0);
+    }
+
+    #[test]
+    fn a_failure_of_an_env_file_survives_packing() {
+        let unreadable = decode(encode_env(3, EnvFileError::Read(Errno::EACCES)));
+        assert_eq!(unreadable, StartFailure { step: StartStep::EnvFile(3), errno: Errno::EACCES });
+        let wrong = decode(encode_env(1, EnvFileError::Line(70_000, EnvLineError::OpenQuote)));
+        let step = StartStep::EnvLine(1, 70_000, EnvLineError::OpenQuote);
+        assert_eq!(wrong, StartFailure { step, errno: Errno::EINVAL });
     }
 }

@@ -14,3 +14,5 @@ pub(super) const EXEC: u8 = 10;
 pub(super) const DESCRIPTORS: u8 = 11;
 pub(super) const STATE: u8 = 12;
 pub(super) const STORED: u8 = 13;
+pub(super) const ENV_FILE: u8 = 14;
+pub(super) const ENV_LINE: u8 = 15;

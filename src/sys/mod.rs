@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "the only folder that makes system calls")]
 
+mod child_env;
 mod child_memory;
 pub mod clock;
 pub mod counters;
@@ -57,6 +58,6 @@ pub use peer_stream::PeerStream;
 pub use poll::{Interest, Poller};
 pub use signals::{ChildSignals, DispositionReset, InheritedSignals, Origin, Received, SignalQueue, SignalSet};
 pub use spawn::{ExecResult, PendingExec, Spawner};
-pub use spawn_options::{OpenFile, Session, SpawnOptions, StoredDescriptors};
+pub use spawn_options::{EnvFiles, OpenFile, Session, SpawnOptions, StoredDescriptors};
 pub use strings::StringList;
 pub use wait::{ChildEvent, Ended, Reaped};

@@ -184,9 +184,10 @@ impl PendingExec {
 /// The flags of clone(2) besides the signal.
 ///
 /// A process that shares its memory with another one also shares its `oom_score_adj`, unless it was made by vfork(2):
-/// proc_pid_oom_score_adj(5). So a child that sets it gets a copy of the memory, as with fork(2), which takes longer.
+/// proc_pid_oom_score_adj(5). So a child that sets it gets a copy of the memory, as with fork(2), which takes longer; and so
+/// does a child that reads files, because it allocates.
 const fn flags_for(options: &SpawnOptions<'_>) -> c_int {
-    if options.oom_score_adj.is_some() { 0 } else { libc::CLONE_VM }
+    if options.oom_score_adj.is_some() || options.env_files.is_some() { 0 } else { libc::CLONE_VM }
 }
 
 fn clone(memory: &mut ChildMemory, flags: c_int) -> Result<Pid, Errno> {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
+use super::child_env;
 use super::child_memory::{ChildMemory, PID_VARIABLES};
 use super::datagram::MAX_FDS_PER_DATAGRAM;
 use super::exec_failure;
@@ -37,11 +38,13 @@ struct FailedStep {
 pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
     // SAFETY: `clone` in spawn.rs passes valid memory, which the parent does not touch while the child runs.
     let memory: &ChildMemory = unsafe { &*memory.cast_const().cast() };
-    let failed = match prepare(memory) {
-        Err(failed) => failed,
-        Ok(()) => FailedStep { step: step::EXEC, detail: 0, errno: execute(memory) },
+    let record = match prepare(memory) {
+        Err(failed) => exec_failure::encode(failed.step, failed.detail, failed.errno as i32),
+        Ok(()) => match child_env::read(memory) {
+            Err(record) => record,
+            Ok(()) => exec_failure::encode(step::EXEC, 0, execute(memory) as i32),
+        },
     };
-    let record = exec_failure::encode(failed.step, failed.detail, failed.errno as i32);
     memory.failure.store(record, Ordering::Release);
     let bytes = record.to_ne_bytes();
     // The pipe is empty, so the write is not split.
@@ -341,7 +344,9 @@ fn execute(memory: &ChildMemory) -> Errno {
     // SAFETY: only this child uses the vector while it runs.
     let shell_argv = unsafe { &mut *memory.argv_pointers.get() };
     let mut denied = false;
-    for path in memory.candidate_pointers.iter().copied().take_while(|path| !path.is_null()) {
+    // SAFETY: only this child uses the vector while it runs.
+    let candidates = unsafe { &*memory.candidate_pointers.get() };
+    for path in candidates.iter().copied().take_while(|path| !path.is_null()) {
         let mut errno = execve(path, shell_argv.get(1..).unwrap_or_default(), env);
         if errno == Errno::ENOEXEC {
             if let Some(first) = shell_argv.get_mut(1) {

@@ -1,14 +1,15 @@
 //! How a process is to be started: what [`super::spawn`] is given.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use super::signals::ChildSignals;
 use super::strings::StringList;
 use super::terminal::TerminalLookup;
-use crate::model::Signal;
 use crate::model::plan::{Credentials, Limit};
+use crate::model::{EnvFileError, Signal};
 
 /// How long a child waits for its [`StoredDescriptors`]: longer than keepalive waits for the process that sends them.
 pub(super) const STORED_TIMEOUT: Duration = Duration::from_secs(20);
@@ -20,6 +21,8 @@ pub struct SpawnOptions<'a> {
     pub argv: &'a StringList,
     /// The complete environment. If `LISTEN_PID` or `WATCHDOG_PID` is keepalive's own id, it becomes the child's.
     pub env: &'a StringList,
+    /// Files that add variables to `env`.
+    pub env_files: Option<&'a EnvFiles>,
     /// The working directory; `None`: inherited.
     pub cwd: Option<&'a CStr>,
     /// Session, process group and terminal.
@@ -50,6 +53,20 @@ pub struct SpawnOptions<'a> {
     pub signals: ChildSignals,
     /// Whether the result of execve(2) is reported on a pipe, if there is a free descriptor.
     pub reports_exec: bool,
+}
+
+/// Returns the variables of a file. The second argument is the environment, for `${VAR}`.
+pub(super) type ReadEnvFile = fn(&Path, &[(OsString, OsString)]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvFileError>;
+
+/// Files with variables that a child reads when it has become its user.
+#[derive(Clone, Debug)]
+pub struct EnvFiles {
+    /// The absolute paths in the order in which they are read, and whether the file must exist.
+    pub files: Vec<(CString, bool)>,
+    /// How many variables, at the start of the environment, are not overridden by those of a file.
+    pub fixed: usize,
+    /// Reads a file. Its time must be limited, as it may be a FIFO.
+    pub read: ReadEnvFile,
 }
 
 /// Descriptors that the child receives from another process before it executes the program. unix(7) `SCM_RIGHTS`

@@ -19,6 +19,7 @@ fn options<'a>(argv: &'a StringList, env: &'a StringList) -> SpawnOptions<'a> {
     SpawnOptions {
         argv,
         env,
+        env_files: None,
         cwd: None,
         session: Session::NewSession,
         stdio: [None; 3],

@@ -82,7 +82,7 @@ fn check_prints_the_plan_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &json["valid"]), (Some(0), &serde_json::json!(true)));
     assert_eq!(json["plan"]["start_order"], serde_json::json!(["prepare", "web"]));
-    let expected = serde_json::json!({
+    let mut expected = serde_json::json!({
         "name": "web", "type": "service", "instances": 2, "command": ["sleep", "300{instance}", "a b"], "cwd": null,
         "user": null, "group": null, "groups": [], "umask": null,
         "env": {"PORT": "300{instance}", "SECRET": "xyz"}, "env_clear": false,
@@ -96,6 +96,7 @@ fn check_prints_the_plan_as_json() {
         "reload": {"strategy": "rolling", "signal": null, "max_surge": 1, "soak_ms": 0},
         "listen": [], "listen_mode": "shared", "listen_fds": true, "fd_store": 0, "state": null, "ipc": false,
     });
+    expected["env_files"] = serde_json::json!([]);
     assert_eq!(json["plan"]["services"][0], expected);
 }
 

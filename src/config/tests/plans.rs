@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::plan::{
-    Backoff, Control, Credentials, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process, Reload,
-    Restart, Service, SignalActions, Stop, Strategy,
+    Backoff, Control, Credentials, EnvFile, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process,
+    Reload, Restart, Service, SignalActions, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Number};
 
@@ -62,6 +62,8 @@ fn minimal() -> Service {
             credentials: None,
             umask: None,
             env: Box::default(),
+            own_env: 0,
+            env_files: Box::default(),
             inherit_env: true,
             input: Input::Null,
             stdout: Output::Inherit,
@@ -292,4 +294,53 @@ fn http_is_an_address_with_a_port() {
     for address in ["0.0.0.0:9100", "[::1]:9100", "127.0.0.1:${PORT}"] {
         assert_eq!(http(address), Some(address.replace("${PORT}", "80").parse().unwrap()));
     }
+}
+
+#[test]
+fn env_files_of_the_start_are_not_read_with_the_configuration() {
+    let scratch = Scratch::new();
+    scratch.write("load.env", b"A=1\n");
+    let text = "[services.web]\ncommand = \"x ${A}\"\nenv_file = [{ path = \"load.env\", when = \"load\" }, \
+                { path = \"none\", required = false }, { path = \"{instance}.env\", when = \"start\" }, \
+                { path = \"/run/x\", when = \"${WHEN:-start}\", required = \"${EMPTY:-false}\" }]\nenv = { B = 2 }\n";
+    scratch.write("keepalive.toml", text.as_bytes());
+    let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
+    assert_eq!((&*process.env, process.own_env), (&[fixed("B=2"), fixed("A=1")][..], 1));
+    let directory = scratch.0.to_str().unwrap();
+    let first = EnvFile { path: numbered(&[&format!("{directory}/"), ".env"]), required: true };
+    assert_eq!(*process.env_files, [first, EnvFile { path: fixed("/run/x"), required: false }]);
+}
+
+#[test]
+fn a_command_cannot_use_variables_that_only_the_process_reads() {
+    check_keys(
+        "cwd = \"/${X}\"\nenv_file = { path = \"/run/x\", when = \"start\" }\n",
+        r#"
+keepalive.toml:3:9: variable `X` is not set
+  3 | cwd = "/${X}"
+    |         ^^^^
+  = a variable of an `env_file` with `when = "start"` is known only to the process: use `when = "load"`
+
+1 error in the configuration
+"#,
+    );
+    check_keys(
+        "env_file = [{ required = false }, { path = \"/\", when = \"never\" }]",
+        r#"
+keepalive.toml:3:13: `env_file` has no `path`
+  3 | env_file = [{ required = false }, { path = "/", when = "never" }]
+    |             ^^^^^^^^^^^^^^^^^^^^
+  = such as `path = "/run/app.env"`
+
+keepalive.toml:3:44: cannot read `/`: is a directory
+  3 | env_file = [{ required = false }, { path = "/", when = "never" }]
+    |                                            ^^^
+
+keepalive.toml:3:56: expected `"load"` or `"start"`, found `"never"`
+  3 | env_file = [{ required = false }, { path = "/", when = "never" }]
+    |                                                        ^^^^^^^
+
+3 errors in the configuration
+"#,
+    );
 }
