@@ -83,6 +83,7 @@ impl Resolved<'_, '_> {
 }
 
 /// The state of decoding a configuration.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the current place")]
 pub(super) struct Decoder<'w> {
     pub(super) environment: &'w Environment<'w>,
     pub(super) users: &'w Users,
@@ -96,6 +97,8 @@ pub(super) struct Decoder<'w> {
     pub(super) own_variables: Rc<Entries>,
     /// Whether the current service has an `env_file` that is read when it starts.
     pub(super) reads_env_at_start: bool,
+    /// Whether the current value is an argument of a shell, which can expand variables too.
+    pub(super) leaves_to_shell: bool,
     /// Whether `${VAR}` is expanded. On a command line the shell has done that.
     pub(super) expands_variables: bool,
     /// The destination of output for services without `log`.
@@ -323,18 +326,20 @@ impl<'w> Decoder<'w> {
     pub(super) fn choice<T: Copy>(&mut self, table: &DeTable<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let value = table.get(key)?;
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let position = self.choice_of(value, &names)?;
+        let position = self.choice_of(value, &names, foreign_words(key))?;
         words.get(position).map(|(_, meaning)| *meaning)
     }
 
     /// The position of the value in `words`.
-    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str]) -> Option<usize> {
+    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str], foreign: &[(&str, &str)]) -> Option<usize> {
         let value = self.resolved(value)?;
         let text = value.get_ref().as_str().unwrap_or_default();
         if let Some(position) = words.iter().position(|word| *word == text) {
             return Some(position);
         }
-        let hint = match nearest(text, words.iter().copied()) {
+        let of_boolean = value.boolean().map(|is_on| if is_on { "true" } else { "false" });
+        let foreign = foreign.iter().find(|(word, _)| *word == of_boolean.unwrap_or(text)).map(|(_, known)| *known);
+        let hint = match foreign.or_else(|| nearest(text, words.iter().copied())) {
             Some(word) => format!("did you mean `\"{word}\"`?"),
             None => String::new(),
         };
@@ -383,12 +388,17 @@ impl<'w> Decoder<'w> {
     }
 
     pub(super) fn expand_error(&mut self, value: &Value<'_>, error: &expand::ExpandError) {
-        let hint = if self.reads_env_at_start && error.kind == expand::ExpandErrorKind::UnsetVariable {
+        let is_unset = error.kind == expand::ExpandErrorKind::UnsetVariable;
+        let text = value.get_ref().as_str().and_then(|text| text.get(error.at.clone())).unwrap_or_default();
+        let hint = if is_unset && self.leaves_to_shell {
+            format!("write `${text}` to leave it to the shell; otherwise {}", error.hint)
+        } else if is_unset && self.reads_env_at_start {
             "a variable of an `env_file` with `when = \"start\"` is known only to the process: use `when = \"load\"`"
+                .to_owned()
         } else {
-            &error.hint
+            error.hint.clone()
         };
-        self.error(self.span_of_part(value, &error.at), &error.message, hint);
+        self.error(self.span_of_part(value, &error.at), &error.message, &hint);
     }
 
     /// The variables for `${VAR}`: those of `own` and of keepalive's own environment.
@@ -423,6 +433,14 @@ fn parse_decimal(text: &str) -> Option<f64> {
     }
     let scale = fraction.bytes().fold(1.0, |scale, _| scale * 10.0);
     Some(digits.bytes().fold(0.0, |number, digit| number * 10.0 + f64::from(digit - b'0')) / scale)
+}
+
+/// Words of other programs for the value of `key`, and the corresponding known words.
+fn foreign_words(key: &str) -> &'static [(&'static str, &'static str)] {
+    match key {
+        "restart" => &[("unless-stopped", "always"), ("true", "always"), ("no", "never"), ("false", "never")],
+        _ => &[],
+    }
 }
 
 /// `"a"`, `"b"` or `"c"`, each in backticks.

@@ -12,6 +12,7 @@ use super::environment::Environment;
 use super::files::{FsQuery, split_names};
 use super::global::{Settings, default_output};
 use super::graph;
+use super::other_format::other_format;
 use super::read::text;
 use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, UnlocatedDiagnostic, locate};
 use super::service::{MAX_INSTANCES, ServiceDraft};
@@ -66,12 +67,17 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
     let name = path.display().to_string();
     let bytes = match (environment.files)(&FsQuery::ReadFile(path)) {
         Ok(bytes) => bytes,
-        Err(reason) => return Err(unreadable(name, &reason)),
+        Err(reason) => return Err(unusable(name, format!("cannot be read: {reason}"), "")),
     };
     let users = Users::read(environment.root, environment.files);
     let first = Source { name, bytes, is_secret: false };
     let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
     let tree = builder.parse(&first);
+    let format = if builder.syntax_errors.is_empty() { None } else { str::from_utf8(&first.bytes).ok() };
+    if let Some(format) = format.and_then(other_format) {
+        let hint = "keepalive reads TOML: write `[services.NAME]` with `command` for each program";
+        return Err(unusable(first.name, format!("this looks like {format}"), hint));
+    }
     let included = builder.included(path, &tree);
     builder.decoder.documents += included.len();
     builder.document(&tree, main);
@@ -90,10 +96,10 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn unreadable(name: String, reason: &str) -> Report {
+fn unusable(name: String, message: String, hint: &str) -> Report {
     let source = Source { name, bytes: Vec::new(), is_secret: false };
-    let message = format!("cannot be read: {reason}");
-    let diagnostic = UnlocatedDiagnostic { location: Location { source: 0, span: None }, message, hint: String::new() };
+    let location = Location { source: 0, span: None };
+    let diagnostic = UnlocatedDiagnostic { location, message, hint: hint.to_owned() };
     Report { errors: locate(&[diagnostic], &[&source]).0, omitted: 0, warnings: Vec::new() }
 }
 
@@ -121,6 +127,7 @@ impl<'r> PlanBuilder<'r> {
             directory,
             own_variables: Rc::default(),
             reads_env_at_start: false,
+            leaves_to_shell: false,
             expands_variables: true,
             default_output: default_output(LogStyle::default()),
             errors: Vec::new(),

@@ -21,6 +21,8 @@ const DEFAULT_MAX_FILES: u32 = 5;
 /// The largest `max_files`: each rotation renames all files.
 const MAX_ROTATED_FILES: i64 = 1_000;
 
+const OUTPUTS: &str = "`\"prefix\"`, `\"inherit\"` or `\"null\"`";
+
 /// The settings in `log`; `None`: not set.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -42,15 +44,30 @@ impl Decoder<'_> {
                 ("keep", "max_files"),
             ],
         };
-        const WORDS: [(&str, Output); 3] =
-            [("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
         let Some(table) = self.table(value, "such as `{ stdout = \"prefix\" }`") else { return Log::default() };
         self.check_keys(table, "`log`", &SCHEMA);
         Log {
-            stdout: self.choice(table, "stdout", &WORDS),
-            stderr: self.choice(table, "stderr", &WORDS),
+            stdout: self.output(table, "stdout"),
+            stderr: self.output(table, "stderr"),
             file: self.log_file(table, scope),
         }
+    }
+
+    fn output(&mut self, table: &DeTable<'_>, key: &str) -> Option<Output> {
+        const WORDS: [(&str, Output); 3] =
+            [("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
+        let value = self.resolved(table.get(key)?)?;
+        let path = value.get_ref().as_str().filter(|text| text.starts_with('/') && self.unexpanded(&value).is_none());
+        match path {
+            Some("/dev/null") => self.unexpected(&value, OUTPUTS, "write `\"null\"`"),
+            Some(path) if is_stream(path.as_bytes()) => self.unexpected(&value, OUTPUTS, "write `\"inherit\"`"),
+            Some(path) => {
+                let hint = format!("write `file = \"{}\"`, which takes both streams", path.escape_debug());
+                self.unexpected(&value, OUTPUTS, &hint);
+            }
+            None => return self.choice(table, key, &WORDS),
+        }
+        None
     }
 
     fn log_file(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Option<LogFile> {
@@ -73,13 +90,21 @@ impl Decoder<'_> {
             return None;
         };
         let path = self.absolute_path(value, scope, "remove `file` to write no log file")?;
-        self.warn_about_link(value, &path.expand(Numbers::SINGLE));
+        let first = path.expand(Numbers::SINGLE);
+        if is_stream(first.as_bytes()) {
+            let message = format!("`{}` is not a log file: it is an open stream", first.to_string_lossy());
+            let hint = "remove `file`: without it, a service writes to stdout and stderr of keepalive";
+            self.error(value.span(), &message, hint);
+            return None;
+        }
+        self.warn_about_link(value, &first);
         Some(LogFile {
             path,
             max_size,
             max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES),
         })
     }
+
     /// Warns if lines would be dropped, because a symbolic link leads to the log file.
     fn warn_about_link(&mut self, value: &Value<'_>, path: &CStr) {
         let path = Path::new(OsStr::from_bytes(path.to_bytes()));
@@ -89,5 +114,19 @@ impl Decoder<'_> {
             let message = format!("{reason}: keepalive would not follow it, and drop the lines");
             self.warning(value.span(), &message, "name the real path");
         }
+    }
+}
+
+/// Whether `path` leads to a descriptor that a process has open: /dev/stdout, /dev/fd/1, /proc/self/fd/2, /proc/1/fd/1.
+fn is_stream(path: &[u8]) -> bool {
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    match parts.as_slice() {
+        [b"dev", b"stdin" | b"stdout" | b"stderr"] => true,
+        [b"dev", b"fd", number] => is_number(number),
+        [b"proc", process, b"fd", number] => {
+            (is_number(process) || matches!(*process, b"self" | b"thread-self")) && is_number(number)
+        }
+        _ => false,
     }
 }

@@ -22,11 +22,13 @@ mod inline;
 mod inspect;
 mod limits;
 mod log;
+mod other_format;
 mod process;
 mod read;
 mod ready;
 mod report;
 mod service;
+mod shell;
 mod sockets;
 mod suggest;
 #[cfg(test)]

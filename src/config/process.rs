@@ -9,12 +9,10 @@ use super::decoder::{Decoder, Schema, UniqueResource, Value, Words};
 use super::env_file::Entries;
 use super::expand::{Builder, Scope, expand};
 use super::service;
+use super::shell::{self, ShellSyntax};
 use super::sockets::shared_scope;
 use crate::model::plan::{Process, State};
 use crate::model::{Numbers, Template};
-
-/// Words with a meaning in a shell, but not in an argument vector.
-const SHELL_WORDS: [&[u8]; 8] = [b"&&", b"||", b"|", b";", b"&", b">", b">>", b"<"];
 
 /// The maximum size of a state in bytes: more memory than any machine has, and supported by every file system.
 const MAX_STATE_SIZE: u64 = 1 << 40;
@@ -83,10 +81,12 @@ impl Decoder<'_> {
         const HINT: &str = "such as `[\"node\", \"server.js\"]` or `\"node server.js\"`";
         let (command, is_empty) = if let Some(text) = value.get_ref().as_str() {
             // A string of only blanks and comments has no words.
-            let words = shlex::bytes::split(text.as_bytes());
+            let words = shlex::bytes::split(&shell::join_lines(text.as_bytes()));
             (self.split(value, text, scope), words.is_some_and(|words| words.is_empty()))
         } else if let Some(words) = value.get_ref().as_array() {
             let words = words.iter();
+            let program = words.clone().next().and_then(|program| program.get_ref().as_str());
+            self.leaves_to_shell = program.is_some_and(|program| shell::is_shell(program.as_bytes()));
             let templates = words.clone().filter_map(|word| {
                 let text = self.string(word, "a string", "each element is one argument, in quotes")?;
                 self.template(word, text, scope)
@@ -96,6 +96,7 @@ impl Decoder<'_> {
             self.unexpected(value, "an array of strings or a string", HINT);
             return None;
         };
+        self.leaves_to_shell = false;
         if is_empty || matches!(command.first(), Some(Template::Fixed(program)) if program.is_empty()) {
             self.error(value.span(), "the command is empty", HINT);
         }
@@ -104,7 +105,7 @@ impl Decoder<'_> {
 
     /// Splits a command in one string as a shell does, then expands each word, so that expanded values are not split.
     fn split(&mut self, value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Vec<Template> {
-        let Some(words) = shlex::bytes::split(text.as_bytes()) else {
+        let Some(words) = shlex::bytes::split(&shell::join_lines(text.as_bytes())) else {
             self.error(
                 value.span(),
                 "missing closing quote, or a backslash at the end",
@@ -112,11 +113,10 @@ impl Decoder<'_> {
             );
             return Vec::new();
         };
-        if let Some(word) = words.iter().find(|word| SHELL_WORDS.contains(&word.as_slice())) {
-            let message =
-                format!("`{}` is passed to the program unchanged: no shell is started", String::from_utf8_lossy(word));
-            self.warning(value.span(), &message, "to use a shell, write `[\"sh\", \"-c\", \"…\"]`");
+        for ShellSyntax { at, message, hint } in shell::shell_syntax(text.as_bytes(), &words) {
+            self.warning(self.span_of_part(value, &at), &message, &hint);
         }
+        self.leaves_to_shell = words.first().is_some_and(|program| shell::is_shell(program));
         words
             .iter()
             .filter_map(|word| {

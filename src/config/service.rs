@@ -183,6 +183,7 @@ pub(super) fn invalid_name(name: &str) -> Option<&'static str> {
     match name.as_bytes() {
         [] => Some("a service needs a name"),
         b"all" => Some("the name `all` is reserved: it means all services"),
+        b"keepalive" => Some("the name `keepalive` is reserved: messages of keepalive itself have it"),
         [first, ..] if !first.is_ascii_alphanumeric() => {
             Some("a service name must start with an ASCII letter or digit")
         }
@@ -244,6 +245,10 @@ impl Decoder<'_> {
         let Some(value) = table.get("instances").and_then(|value| self.resolved(value)) else { return 1 };
         if value.get_ref().as_str() == Some("cpus") {
             return (self.environment.cpus)().max(1);
+        }
+        if matches!(value.get_ref().as_str(), Some("max" | "auto")) {
+            self.unexpected(&value, "a whole number or `\"cpus\"`", "did you mean `\"cpus\"`?");
+            return 1;
         }
         let number = self.integer_in(&value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
         number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
@@ -365,7 +370,7 @@ impl Decoder<'_> {
             table
         };
         let strategy = if value.get_ref().is_str() { Some(value) } else { table.get("strategy") };
-        let word = match strategy.map(|strategy| self.choice_of(strategy, &WORDS)) {
+        let word = match strategy.map(|strategy| self.choice_of(strategy, &WORDS, &[])) {
             Some(Some(position)) => WORDS.get(position).copied().unwrap_or_default(),
             Some(None) => return,
             None => "rolling",

@@ -11,6 +11,7 @@ use super::env_file::{self, Entries, RESERVED_VARIABLES};
 use super::expand::{Placeholders, Scope};
 use super::files::{FsQuery, FsResult};
 use super::report::{Location, Source, UnlocatedDiagnostic};
+use super::service;
 use super::users::User;
 use crate::model::{Numbers, Template};
 use crate::model::plan;
@@ -43,6 +44,8 @@ impl Decoder<'_> {
         let Some(own) = self.table(value, "such as `{ PORT = \"8080\" }`") else {
             return env.finish();
         };
+        // In a table with a header of its own, all keys that follow belong to it.
+        let is_header = self.text.get(value.span()).is_some_and(|text| text.starts_with(b"["));
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
             if RESERVED_VARIABLES.contains(&name) || self.is_overwritten(name.as_bytes(), table) {
@@ -50,6 +53,10 @@ impl Decoder<'_> {
             } else if name.is_empty() || name.contains(['=', '\0']) {
                 let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
                 self.error(key.span(), &message, "it must not be empty or contain `=`");
+            }
+            if is_header && service::SCHEMA.keys.contains(&name) {
+                let message = format!("`{name}` is a variable here, not the key of the service");
+                self.warning(key.span(), &message, "move it above the `[….env]`, or write variables as `env = { … }`");
             }
             let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
             let text = match (number, value.get_ref().as_bool()) {

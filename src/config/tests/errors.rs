@@ -225,9 +225,9 @@ fn shell_operators_in_a_command_are_a_warning() {
     check(
         "[services.web]\ncommand = \"migrate && serve\"\n",
         r#"
-warning: keepalive.toml:2:11: `&&` is passed to the program unchanged: no shell is started
+warning: keepalive.toml:2:20: `&&` is passed to the program unchanged: no shell is started
   2 | command = "migrate && serve"
-    |           ^^^^^^^^^^^^^^^^^^
+    |                    ^^
   = to use a shell, write `["sh", "-c", "…"]`
 "#,
     );
@@ -371,22 +371,22 @@ fn an_error_in_a_multi_line_string_has_the_right_location() {
 keepalive.toml:4:3: variable `A` is not set
   4 |   ${A}
     |   ^^^^
-  = set it, or add a default: `${A:-default}`
+  = write `$${A}` to leave it to the shell; otherwise set it, or add a default: `${A:-default}`
 
 keepalive.toml:5:9: variable `B` is not set
   5 | """, '''${B}''', '''
     |         ^^^^
-  = set it, or add a default: `${B:-default}`
+  = write `$${B}` to leave it to the shell; otherwise set it, or add a default: `${B:-default}`
 
 keepalive.toml:7:1: variable `C` is not set
   7 | ${C}''', """\t
     | ^^^^
-  = set it, or add a default: `${C:-default}`
+  = write `$${C}` to leave it to the shell; otherwise set it, or add a default: `${C:-default}`
 
 keepalive.toml:7:10: variable `D` is not set
   7 | ${C}''', """\t
     |          ^^^^^
-  = set it, or add a default: `${D:-default}`
+  = write `$${D}` to leave it to the shell; otherwise set it, or add a default: `${D:-default}`
 
 4 errors in the configuration
 "#,

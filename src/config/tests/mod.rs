@@ -4,6 +4,7 @@ mod errors;
 mod files;
 mod hostile;
 mod logs;
+mod mistakes;
 mod plans;
 mod readiness;
 mod semantics;

@@ -1,0 +1,144 @@
+//! Habits from shells and other programs, and the messages that say what to write instead.
+
+use super::*;
+
+/// The messages and hints without the excerpts.
+#[track_caller]
+fn check_words(input: &str, expect: &[(&str, &str)]) {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", input.as_bytes());
+    let found = match scratch.load() {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => [report.errors, report.warnings].concat(),
+    };
+    let found: Vec<(&str, &str)> = found.iter().map(|each| (&*each.message, &*each.hint)).collect();
+    assert_eq!(found, expect, "{input}");
+}
+
+#[track_caller]
+fn check_key(key: &str, message: &str, hint: &str) {
+    check_words(&format!("[services.web]\ncommand = \"web\"\n{key}\n"), &[(message, hint)]);
+}
+
+#[test]
+fn words_of_other_programs_are_corrected() {
+    const POLICIES: &str = "expected `\"always\"`, `\"on-failure\"` or `\"never\"`, found ";
+    for (word, meant) in [("\"unless-stopped\"", "always"), ("true", "always"), ("\"no\"", "never"), ("false", "never")]
+    {
+        let hint = format!("did you mean `\"{meant}\"`?");
+        check_key(&format!("restart = {word}"), &format!("{POLICIES}`{word}`"), &hint);
+    }
+    check_key(
+        "instances = \"max\"",
+        "expected a whole number or `\"cpus\"`, found `\"max\"`",
+        "did you mean `\"cpus\"`?",
+    );
+}
+
+#[test]
+fn a_path_as_stdout_or_stderr_is_corrected() {
+    const OUTPUTS: &str = "expected `\"prefix\"`, `\"inherit\"` or `\"null\"`, found ";
+    for (path, hint) in [
+        ("/var/log/web.log", "write `file = \"/var/log/web.log\"`, which takes both streams"),
+        ("/dev/null", "write `\"null\"`"),
+        ("/dev/stderr", "write `\"inherit\"`"),
+    ] {
+        check_key(&format!("log = {{ stdout = \"{path}\" }}"), &format!("{OUTPUTS}`\"{path}\"`"), hint);
+        check_key(&format!("log = {{ stderr = \"{path}\" }}"), &format!("{OUTPUTS}`\"{path}\"`"), hint);
+    }
+}
+
+#[test]
+fn an_open_stream_is_not_a_log_file() {
+    for path in ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2", "/proc/1/fd/1", "/dev//./stdout"] {
+        check_key(
+            &format!("log = {{ file = \"{path}\" }}"),
+            &format!("`{path}` is not a log file: it is an open stream"),
+            "remove `file`: without it, a service writes to stdout and stderr of keepalive",
+        );
+    }
+    check_words("[services.web]\ncommand = \"web\"\nlog = { file = \"/dev/fd/x\" }\n", &[]);
+}
+
+#[test]
+fn a_variable_of_a_shell_script_can_be_left_to_the_shell() {
+    let message = "variable `i` is not set";
+    let hint = "write `$${i}` to leave it to the shell; otherwise set it, or add a default: `${i:-default}`";
+    check_words(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"for i in a b; do echo ${i}; done\"]\n",
+        &[(message, hint)],
+    );
+    check_words("[services.web]\ncommand = \"/bin/sh -c 'echo ${i}'\"\n", &[(message, hint)]);
+    check_words(
+        "[services.web]\ncommand = [\"node\", \"${i}\"]\n",
+        &[(message, "set it, or add a default: `${i:-default}`")],
+    );
+    let plan = plan("[services.web]\ncommand = [\"sh\", \"-c\", \"echo $${i}\"]\n");
+    assert_eq!(plan.services[0].process.command[2], Template::Fixed(c"echo ${i}".to_owned()));
+}
+
+#[test]
+fn shell_syntax_in_a_command_is_a_warning_at_its_place() {
+    check(
+        "[services.web]\ncommand = \"PORT=80 puma -b $HOST 2>&1\"\n",
+        r#"
+warning: keepalive.toml:2:12: `PORT=80` is taken for the program: no shell is started
+  2 | command = "PORT=80 puma -b $HOST 2>&1"
+    |            ^^^^^^^
+  = write `env = { PORT = "80" }`
+
+warning: keepalive.toml:2:28: `$HOST` is passed to the program unchanged: no shell is started
+  2 | command = "PORT=80 puma -b $HOST 2>&1"
+    |                            ^^^^^
+  = write `${HOST}`
+
+warning: keepalive.toml:2:34: `2>&1` is passed to the program unchanged: no shell is started
+  2 | command = "PORT=80 puma -b $HOST 2>&1"
+    |                                  ^^^^
+  = to use a shell, write `["sh", "-c", "…"]`
+"#,
+    );
+}
+
+#[test]
+fn lines_of_a_command_are_joined_by_a_backslash() {
+    let plan = plan("[services.web]\ncommand = '''printf '[%s]' a \\\n b'''\n");
+    let expect = ["printf", "[%s]", "a", "b"].map(|word| Template::Fixed(CString::new(word).unwrap()));
+    assert_eq!(*plan.services[0].process.command, expect);
+}
+
+#[test]
+fn keys_of_a_service_after_the_header_of_its_env_are_a_warning() {
+    let keys = "[services.web]\ncommand = \"web\"\n[services.web.env]\nA = \"1\"\nrestart = \"never\"\nstop_timeout = \"30s\"\n";
+    let hint = "move it above the `[….env]`, or write variables as `env = { … }`";
+    check_words(
+        keys,
+        &[
+            ("`restart` is a variable here, not the key of the service", hint),
+            ("`stop_timeout` is a variable here, not the key of the service", hint),
+        ],
+    );
+    check_words("[services.web]\ncommand = \"web\"\nenv = { user = \"x\" }\n", &[]);
+    check_words("[services.web]\ncommand = \"web\"\nenv.user = \"x\"\n", &[]);
+    check_words("[services]\nweb = { command = \"web\", env = { user = \"x\" } }\n", &[]);
+}
+
+#[test]
+fn a_file_of_another_program_is_one_error() {
+    for (text, format) in [
+        ("module.exports = {\n  apps: [\n    { name: 'web', script: 'x' },\n  ],\n};\n", "an ecosystem file of PM2"),
+        ("web: node server.js\n", "a Procfile"),
+        ("services:\n  web:\n    image: x\n", "a file of Docker Compose"),
+    ] {
+        let hint = "keepalive reads TOML: write `[services.NAME]` with `command` for each program";
+        check_words(text, &[(&format!("this looks like {format}"), hint)]);
+    }
+}
+
+#[test]
+fn a_service_cannot_be_named_keepalive() {
+    check_words(
+        "[services.keepalive]\ncommand = \"x\"\n",
+        &[("the name `keepalive` is reserved: messages of keepalive itself have it", "rename it")],
+    );
+}
