@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::model::{Pid, Signal};
+use crate::model::{Pid, Signal, StartFailure};
 use crate::sys::wait::Ended;
 
 /// An event that some of the inits report.
@@ -36,7 +36,7 @@ pub(super) enum Event<'a> {
     /// The child finds that stdin is not a terminal.
     NoStdinTerminal(Pid, Errno),
     /// The child cannot execute the command.
-    CannotExecute(&'a str, Pid, Errno),
+    CannotExecute(&'a str, Pid, StartFailure),
     /// A signal was received.
     Received(Signal),
     /// The signal results from detaching from the terminal and is not forwarded.

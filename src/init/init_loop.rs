@@ -11,7 +11,7 @@ use super::messages;
 use super::options::Options;
 use super::reap::MAX_REAPS_PER_SIGNAL;
 use super::role::Role;
-use crate::model::{ExitStatus, Pid, Signal, StartFailure};
+use crate::model::{ExitStatus, Pid, Signal};
 use crate::sys::signals::{self, Origin, Received, SignalSet};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::wait::{self, ChildEvent, Ended, Reaped, WaitOptions};
@@ -169,9 +169,9 @@ impl Init<'_> {
 
     /// The child has exited with `status`. Reports why it could not execute the command.
     fn exit_status(&mut self, status: ExitStatus) -> ExitStatus {
-        let Some(StartFailure { errno, .. }) = self.exec.on_reaped() else { return status };
-        messages::report(self.options, Event::CannotExecute(&self.program, self.child, errno));
-        self.options.compat.exec_failure_status(errno, status)
+        let Some(failure) = self.exec.on_reaped() else { return status };
+        messages::report(self.options, Event::CannotExecute(&self.program, self.child, failure));
+        self.options.compat.exec_failure_status(failure.errno, status)
     }
 
     fn send_final_signal(&self) {

@@ -6,6 +6,7 @@ use std::num::NonZeroI32;
 use nix::errno::Errno;
 
 use super::env_file::EnvLineError;
+use super::program_name::ProgramName;
 use super::signal::Signal;
 use super::{errno, exit_code};
 
@@ -183,6 +184,8 @@ pub enum StartStep {
     EnvLine(u8, u32, EnvLineError),
     /// execve(2).
     Exec,
+    /// execve(2): the interpreter of the script, or the dynamic loader of the program, does not exist.
+    Interpreter(ProgramName),
 }
 
 impl StartFailure {

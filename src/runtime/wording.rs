@@ -393,7 +393,7 @@ impl Display for Failure<'_> {
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
             StartStep::EnvFile(_) => "cannot read its `env_file`",
             StartStep::EnvLine(..) => "cannot use its `env_file`",
-            StartStep::Exec => "cannot execute",
+            StartStep::Exec | StartStep::Interpreter(_) => "cannot execute",
         };
         formatter.write_str(step)?;
         if let Some(operand) = operand(service, *instance, failure.step) {
@@ -401,6 +401,9 @@ impl Display for Failure<'_> {
         }
         if let StartStep::EnvLine(_, line, error) = failure.step {
             return write!(formatter, ", line {line}: {}", error.words().0);
+        }
+        if let StartStep::Interpreter(name) = failure.step {
+            return write!(formatter, ": it needs `{name}`, which does not exist");
         }
         write!(formatter, ": {}", errno::words(failure.errno))
     }
@@ -418,7 +421,7 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         StartStep::EnvFile(position) | StartStep::EnvLine(position, ..) => {
             process.env_files.get(usize::from(position)).map(|file| expanded(&file.path))
         }
-        StartStep::Exec => process.command.first().map(expanded),
+        StartStep::Exec | StartStep::Interpreter(_) => process.command.first().map(expanded),
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),

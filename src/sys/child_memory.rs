@@ -12,7 +12,7 @@ use super::signals::ChildSignals;
 use super::spawn_options::{EnvFiles, OpenFile, Session, SpawnOptions};
 use super::strings::StringList;
 use crate::model::plan::{Credentials, Limit};
-use crate::model::{Signal, StartFailure};
+use crate::model::{ProgramName, Signal, StartFailure};
 
 /// The variables that name the process for which other variables are meant: sd_listen_fds(3), sd_watchdog_enabled(3).
 pub(super) const PID_VARIABLES: [&CStr; 2] = [c"LISTEN_PID=", c"WATCHDOG_PID="];
@@ -71,6 +71,8 @@ pub(super) struct ChildMemory {
     pub(super) pipe: Cell<c_int>,
     /// The failure; 0: none.
     pub(super) failure: AtomicU64,
+    /// The missing interpreter, which the child sets before `failure`.
+    pub(super) interpreter: Cell<[u8; ProgramName::SIZE]>,
 }
 
 /// The size and the number of an [`OpenFile`].
@@ -108,12 +110,14 @@ impl ChildMemory {
             parent: super::process::id().get().into(),
             pipe: Cell::new(-1),
             failure: AtomicU64::new(0),
+            interpreter: Cell::new([0; ProgramName::SIZE]),
         }
     }
 
     /// Why the child could not execute its program.
     pub(super) fn failure(&self) -> Option<StartFailure> {
-        Some(self.failure.load(Ordering::Acquire)).filter(|record| *record != 0).map(exec_failure::decode)
+        let record = Some(self.failure.load(Ordering::Acquire)).filter(|record| *record != 0)?;
+        Some(exec_failure::decode(record, &self.interpreter.get()))
     }
 
     /// Copies what the child needs. `pipe`: where it writes a failure.
@@ -149,6 +153,7 @@ impl ChildMemory {
         self.signals = options.signals;
         self.pipe.set(pipe);
         *self.failure.get_mut() = 0;
+        self.interpreter.set([0; ProgramName::SIZE]);
     }
 
     fn fill_pointers(&mut self) {

@@ -1,9 +1,12 @@
-//! Why a child could not execute its program, packed into eight bytes: the child may not allocate.
+//! Why a child could not execute its program, packed into numbers: the child may not allocate.
 
 use nix::errno::Errno;
 
 use super::exec_step as step;
-use crate::model::{EnvFileError, EnvLineError, StartFailure, StartStep};
+use crate::model::{EnvFileError, EnvLineError, ProgramName, StartFailure, StartStep};
+
+/// What a child writes to its pipe: a packed failure, and the name for the step `INTERPRETER`.
+pub(super) const RECORD_SIZE: usize = size_of::<u64>() + ProgramName::SIZE;
 
 /// Packs a failure. The result is never 0, so that 0 can mean "no failure".
 pub(super) const fn encode(step: u8, detail: u8, errno: i32) -> u64 {
@@ -18,7 +21,8 @@ pub(super) fn encode_env(file: u8, error: EnvFileError) -> u64 {
     }
 }
 
-pub(super) fn decode(failure: u64) -> StartFailure {
+/// `name`: the name for the step `INTERPRETER`.
+pub(super) fn decode(failure: u64, name: &[u8]) -> StartFailure {
     let [_, line_error, step, detail, number @ ..] = failure.to_be_bytes();
     let errno = Errno::from_raw(i32::from_be_bytes(number));
     let step = match step.wrapping_sub(1) {
@@ -35,6 +39,7 @@ pub(super) fn decode(failure: u64) -> StartFailure {
         step::DESCRIPTORS => StartStep::Descriptors,
         step::STATE => StartStep::State,
         step::STORED => StartStep::Stored,
+        step::INTERPRETER => StartStep::Interpreter(ProgramName::new(name)),
         step::ENV_FILE => StartStep::EnvFile(detail),
         step::ENV_LINE => {
             let error = EnvLineError::from_number(line_error).unwrap_or(EnvLineError::NotAnAssignment);
@@ -53,15 +58,15 @@ mod tests {
     #[test]
     fn a_failure_survives_packing_and_is_never_zero() {
         let failure = encode(step::LIMIT, 7, Errno::EPERM as i32);
-        assert_eq!(decode(failure), StartFailure { step: StartStep::Limit(7), errno: Errno::EPERM });
+        assert_eq!(decode(failure, b""), StartFailure { step: StartStep::Limit(7), errno: Errno::EPERM });
         assert_ne!(encode(step::SESSION, 0, 0), 0);
     }
 
     #[test]
     fn a_failure_of_an_env_file_survives_packing() {
-        let unreadable = decode(encode_env(3, EnvFileError::Read(Errno::EACCES)));
+        let unreadable = decode(encode_env(3, EnvFileError::Read(Errno::EACCES)), b"");
         assert_eq!(unreadable, StartFailure { step: StartStep::EnvFile(3), errno: Errno::EACCES });
-        let wrong = decode(encode_env(1, EnvFileError::Line(70_000, EnvLineError::OpenQuote)));
+        let wrong = decode(encode_env(1, EnvFileError::Line(70_000, EnvLineError::OpenQuote)), b"");
         let step = StartStep::EnvLine(1, 70_000, EnvLineError::OpenQuote);
         assert_eq!(wrong, StartFailure { step, errno: Errno::EINVAL });
     }

@@ -18,6 +18,7 @@ pub mod directory;
 pub mod entry;
 mod exec_failure;
 mod exec_step;
+mod exec_target;
 pub mod fork;
 pub mod kcmp;
 pub mod kill;

@@ -147,11 +147,12 @@ impl PendingExec {
     /// Whether the child has executed its program; `None`: not known yet. A failure is returned once, and then the child
     /// exits.
     pub fn poll(&mut self) -> Option<ExecResult> {
-        let mut record = [0_u8; 8];
+        let mut record = [0_u8; exec_failure::RECORD_SIZE];
         match nix::unistd::read(self.pipe.as_ref()?, &mut record) {
-            Ok(8) => {
+            Ok(exec_failure::RECORD_SIZE) => {
                 self.has_failed = true;
-                Some(ExecResult::Failed(exec_failure::decode(u64::from_ne_bytes(record))))
+                let (failure, name) = record.split_first_chunk()?;
+                Some(ExecResult::Failed(exec_failure::decode(u64::from_ne_bytes(*failure), name)))
             }
             // The kernel closes the other end after the child has got, or has given up, its memory.
             Ok(_) => {

@@ -15,6 +15,7 @@ use super::child_memory::{ChildMemory, PID_VARIABLES};
 use super::datagram::MAX_FDS_PER_DATAGRAM;
 use super::exec_failure;
 use super::exec_step as step;
+use super::exec_target;
 use super::open_file;
 use super::path_search::PathSearch;
 use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
@@ -42,14 +43,21 @@ pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
         Err(failed) => exec_failure::encode(failed.step, failed.detail, failed.errno as i32),
         Ok(()) => match child_env::read(memory) {
             Err(record) => record,
-            Ok(()) => exec_failure::encode(step::EXEC, 0, execute(memory) as i32),
+            Ok(()) => {
+                let errno = execute(memory);
+                let is_found = memory.interpreter.get().first() != Some(&0);
+                let step = if is_found && errno == Errno::ENOENT { step::INTERPRETER } else { step::EXEC };
+                exec_failure::encode(step, 0, errno as i32)
+            }
         },
     };
     memory.failure.store(record, Ordering::Release);
-    let bytes = record.to_ne_bytes();
+    let (failure, name) = (record.to_ne_bytes(), memory.interpreter.get());
+    let part = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let parts = [part(&failure), part(&name)];
     // The pipe is empty, so the write is not split.
-    reading(libc::SYS_write, [memory.pipe.get().into(), bytes.as_ptr() as c_long, bytes.len() as c_long]).ok();
-    let code = exec_failure::decode(record).exit_code();
+    reading(libc::SYS_writev, [memory.pipe.get().into(), parts.as_ptr() as c_long, parts.len() as c_long]).ok();
+    let code = exec_failure::decode(record, &name).exit_code();
     // Ends the process without running any code of the parent, such as atexit handlers.
     reading(libc::SYS_exit_group, [code.into()]).ok();
     unreachable_after_exit()
@@ -348,7 +356,13 @@ fn execute(memory: &ChildMemory) -> Errno {
     let candidates = unsafe { &*memory.candidate_pointers.get() };
     for path in candidates.iter().copied().take_while(|path| !path.is_null()) {
         let mut errno = execve(path, shell_argv.get(1..).unwrap_or_default(), env);
-        if errno == Errno::ENOEXEC {
+        if errno == Errno::ENOENT
+            && let Some(name) = exec_target::interpreter(path)
+        {
+            memory.interpreter.set(name.to_bytes());
+        }
+        // A program for another architecture is not a script.
+        if errno == Errno::ENOEXEC && !exec_target::is_elf(path) {
             if let Some(first) = shell_argv.get_mut(1) {
                 *first = path;
             }

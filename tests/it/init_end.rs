@@ -3,6 +3,7 @@
 use keepalive::model::{Pid, Signal};
 
 use crate::harness::{self, Directory, PUPPET, Place, Run, in_every_place, wait_for_state, wait_until};
+use crate::services::Set;
 
 #[track_caller]
 fn check(options: &[&str], command: &[&str], expect: i32) {
@@ -76,18 +77,36 @@ fn an_exec_failure_names_the_program_and_the_reason() {
     assert!(stderr.contains("cannot run `/etc`: Permission denied"), "{stderr}");
 }
 
-// execve(2): a file that is neither a binary nor begins with #! is ENOEXEC; a garbled binary too.
+// execve(2): ENOEXEC: an executable "is for the wrong architecture". ENOENT: "or a script interpreter does not exist".
 #[test]
-fn a_file_that_is_neither_program_nor_script_exits_with_126() {
+fn a_file_that_cannot_be_run_says_why_and_exits_with_126() {
     let directory = Directory::new();
-    let path = directory.file("garbage", b"\x7fELF\x02\x01\x01\0\0\0\0\0", 0o755);
-    // /bin/sh also exits with 126 for a binary, or with 127 in some implementations.
-    in_every_place(|place| {
-        let (code, _, _) = Run::init(place, &[], &[&path]).finish();
-        assert!([126, 127].contains(&code), "{code}");
-    });
-    let missing_interpreter = directory.file("script", b"#!/no/such/interpreter\n", 0o755);
-    check(&[], &[&missing_interpreter], 127);
+    // keepalive itself with the machine type of another architecture.
+    let mut foreign = std::fs::read(harness::KEEPALIVE).unwrap();
+    foreign[18..20].copy_from_slice(&[0xf3, 0xf3]);
+    for (name, content, reason) in [
+        ("foreign", &*foreign, "Exec format error"),
+        ("short", b"\x7fELF\x02\x01\x01\0\0\0\0\0", "Exec format error"),
+        ("crlf", b"#!/bin/sh\r\nexit 0\r\n", "it needs `/bin/sh\\r`, which does not exist"),
+        ("script", b"#!/no/such/interpreter\n", "it needs `/no/such/interpreter`, which does not exist"),
+    ] {
+        let path = directory.file(name, content, 0o755);
+        let file = std::path::Path::new(&path);
+        for word in [path.as_str(), name] {
+            let mut run = Run::init(Place::Child, &[], &[word]);
+            run.command.env("PATH", file.parent().unwrap());
+            let (code, _, stderr) = run.finish();
+            assert_eq!(code, 126, "{stderr}");
+            assert!(stderr.trim_end().ends_with(&format!("cannot run `{word}`: {reason}")), "{stderr}");
+        }
+        // With memory of its own, the process reports by the pipe alone.
+        for score in ["", "oom_score_adj = 0\n"] {
+            let set = Set::new(&format!("[services.a]\ncommand = [{path:?}]\nrestart = \"never\"\n{score}"));
+            let (code, _, stderr) = set.run(Place::Child).finish();
+            assert_eq!(code, 126, "{stderr}");
+            assert!(stderr.contains(&format!("cannot execute `{path}`: {reason}: exiting with code 126")), "{stderr}");
+        }
+    }
 }
 
 // setrlimit(2) RLIMIT_NPROC: fork fails with EAGAIN.

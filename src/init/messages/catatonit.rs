@@ -33,7 +33,7 @@ fn format_event(event: Event<'_>) -> Option<(&'static str, String)> {
             (ERROR, format!("failed to set child-reaper as non-pid1: {}", errno::words(errno)))
         }
         Event::CannotStart(errno) => (ERROR, format!("failed to fork child: {}", errno::words(errno))),
-        Event::CannotExecute(_, _, errno) => (ERROR, format!("failed to exec pid1: {}", errno::words(errno))),
+        Event::CannotExecute(_, _, failure) => (ERROR, format!("failed to exec pid1: {}", errno::words(failure.errno))),
         Event::Started(program, child) => (DEBUG, format!("pid1 ({child}) spawned: {program}")),
         Event::NoSessionTerminal(_, errno) => {
             (INFO, format!("using stdin as tty fd: could not open /dev/tty: {}", errno::words(errno)))

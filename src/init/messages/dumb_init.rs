@@ -30,7 +30,7 @@ fn format_event(event: Event<'_>) -> Option<String> {
         Event::CannotAttach(errno) => format!("Unable to attach to controlling tty ({}).", with_number(errno)),
         Event::SessionCreated => "setsid complete.".to_owned(),
         Event::CannotStart(_) => "Unable to fork. Exiting.".to_owned(),
-        Event::CannotExecute(program, _, errno) => format!("{program}: {}", errno::words(errno)),
+        Event::CannotExecute(program, _, failure) => format!("{program}: {}", errno::words(failure.errno)),
         Event::Started(_, child) => format!("Child spawned with PID {child}."),
         Event::Received(signal) => format!("Received signal {}.", signal.number()),
         Event::HandOffIgnored(signal) => format!("Ignoring tty hand-off signal {}.", signal.number()),

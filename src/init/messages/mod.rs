@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::event::Event;
 use super::options::{Compat, Options, Placement};
-use crate::model::{Pid, errno};
+use crate::model::{Pid, StartFailure, StartStep, errno};
 use crate::sys::terminal;
 
 /// Reports an event, if the options ask for it.
@@ -73,8 +73,11 @@ fn report_native(options: &Options, event: Event<'_>) {
             log::warn!("cannot set the parent death signal: {}", errno::words(errno));
         }
         Event::CannotStart(errno) => log::error!("cannot create a process: {}", errno::words(errno)),
-        Event::CannotExecute(program, _, errno) => {
-            log::error!("cannot run `{program}`: {}", describe_exec_error(errno))
+        Event::CannotExecute(program, _, StartFailure { step: StartStep::Interpreter(name), .. }) => {
+            log::error!("cannot run `{program}`: it needs `{name}`, which does not exist");
+        }
+        Event::CannotExecute(program, _, failure) => {
+            log::error!("cannot run `{program}`: {}", describe_exec_error(failure.errno))
         }
         Event::Forwarded(received, sent, child) => log::debug!("received {received}, sent {sent} to pid {child}"),
         Event::CannotSend(signal, child, errno) => {

@@ -82,8 +82,8 @@ fn format_event(options: &Options, event: Event<'_>) -> Option<(Severity, String
         Event::Started(program, child) => {
             (Severity::Info, format!("Spawned child process '{program}' with pid '{child}'"))
         }
-        Event::CannotExecute(program, _, errno) => {
-            (Severity::Fatal, format!("exec {program} failed: {}", errno::words(errno)))
+        Event::CannotExecute(program, _, failure) => {
+            (Severity::Fatal, format!("exec {program} failed: {}", errno::words(failure.errno)))
         }
         Event::NoStdinTerminal(..) => (Severity::Debug, "tcsetpgrp failed: no tty (ok to proceed)".to_owned()),
         Event::NoChildren => (Severity::Trace, "No child to wait".to_owned()),
