@@ -8,7 +8,7 @@ use super::decoder::{Decoder, Schema, Value, entries};
 use super::expand::{Builder, LISTEN_FDS_START, Scope};
 use super::sockets::socket_address;
 use super::suggest::nearest;
-use crate::model::plan::{Address, Probe, Ready, Service};
+use crate::model::plan::{Address, Probe, Ready, Service, Strategy};
 use crate::model::{Numbers, Template, units};
 
 /// The largest number of a descriptor that a process can inherit: numbers have 8 bits.
@@ -185,6 +185,22 @@ impl Decoder<'_> {
             self.warn_about_shared_address(value, asked, service);
         }
         Some(template)
+    }
+
+    /// Warns if the old process would answer the probe of the new one during a rolling reload.
+    pub(super) fn warn_about_old_process(&mut self, value: &Value<'_>, service: &Service) {
+        let Ready::Probe(Probe::Tcp(address) | Probe::Http { authority: address, .. }) = &service.ready else { return };
+        let text = address.expand(0).to_string_lossy().into_owned();
+        let Some(asked) = socket_address(&text).filter(|asked| asked.ip().is_loopback()) else { return };
+        let is_listened = service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked)));
+        if service.reload.strategy == Strategy::Rolling && !is_listened {
+            let message = format!(
+                "during a rolling reload the old process still has `{asked}`: it answers the probe of the new one"
+            );
+            let hint =
+                "add `reload = \"restart\"`, or pass the socket with `listen` and use `\"notify\"`, `\"ipc\"` or `fd`";
+            self.warning(value.span(), &message, hint);
+        }
     }
 
     /// Warns if the probe connects to a socket of `listen`, on which any instance may answer.

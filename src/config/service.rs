@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, Value, Words, entries};
+use super::environment::Purpose;
 use super::expand::{Placeholders, Scope};
 use super::sockets;
 use super::suggest::nearest_signal;
@@ -235,6 +236,9 @@ impl Decoder<'_> {
         }
         if let Some(value) = table.get("reload") {
             self.reload(value, &mut service.reload);
+        }
+        if let Some(value) = table.get("ready").filter(|_| self.environment.purpose == Purpose::Check) {
+            self.warn_about_old_process(value, &service);
         }
         self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);

@@ -376,3 +376,25 @@ warning: keepalive.toml:4:17: `127.0.0.1:80` is an address of `listen`: any inst
     );
     check_keys("listen = { a = \"tcp://0.0.0.0:80\" }\nready = { http = \"http://127.0.0.1:81/ok\" }\n", "");
 }
+
+#[test]
+fn check_warns_of_a_probe_that_the_old_process_answers() {
+    let message =
+        "during a rolling reload the old process still has `127.0.0.1:3000`: it answers the probe of the new one";
+    for (keys, is_warned) in [
+        ("ready = { tcp = \"127.0.0.1:3000\" }", true),
+        ("ready = { http = \"http://localhost:300{instance}/ok\" }", true),
+        ("ready = { tcp = \"127.0.0.1:3000\" }\nreload = \"restart\"", false),
+        ("ready = { tcp = \"127.0.0.1:3000\" }\nreload = { strategy = \"signal\", signal = \"SIGHUP\" }", false),
+        ("ready = { tcp = \"127.0.0.1:3000\" }\nlisten = { http = \"tcp://0.0.0.0:3000\" }", false),
+        ("ready = { tcp = \"192.0.2.1:3000\" }", false),
+        ("ready = \"notify\"", false),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("keepalive.toml", format!("[services.web]\ncommand = \"/bin/sh\"\n{keys}\n").as_bytes());
+        let warnings = |purpose| scratch.load_as(purpose, 0).unwrap().warnings;
+        let is_found = warnings(Purpose::Check).iter().any(|warning| warning.message == message);
+        assert_eq!(is_found, is_warned, "{keys}");
+        assert!(warnings(Purpose::Run).iter().all(|warning| warning.message != message), "{keys}");
+    }
+}
