@@ -190,7 +190,7 @@ impl Decoder<'_> {
     /// Warns if the old process would answer the probe of the new one during a rolling reload.
     pub(super) fn warn_about_old_process(&mut self, value: &Value<'_>, service: &Service) {
         let Ready::Probe(Probe::Tcp(address) | Probe::Http { authority: address, .. }) = &service.ready else { return };
-        let text = address.expand(0).to_string_lossy().into_owned();
+        let text = address.expand(Numbers::SINGLE).to_string_lossy().into_owned();
         let Some(asked) = socket_address(&text).filter(|asked| asked.ip().is_loopback()) else { return };
         let is_listened = service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked)));
         if service.reload.strategy == Strategy::Rolling && !is_listened {

@@ -230,8 +230,8 @@ impl Decoder<'_> {
         service.ready = ready.unwrap_or(Ready::Exec);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").unwrap_or(service.ready_timeout);
         service.watchdog = self.positive_duration(table, "watchdog");
-        if service.ready != Ready::Exec {
-            // Such a process has shown that it works.
+        if service.ready != Ready::Exec || service.kind == Kind::Oneshot {
+            // A process that becomes ready later has shown that it works.
             service.reload.soak = Duration::ZERO;
         }
         if let Some(value) = table.get("reload") {

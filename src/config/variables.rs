@@ -13,8 +13,8 @@ use super::files::{FsQuery, FsResult};
 use super::report::{Location, Source, UnlocatedDiagnostic};
 use super::service;
 use super::users::User;
-use crate::model::{Numbers, Template};
 use crate::model::plan;
+use crate::model::{Numbers, Template};
 
 impl Decoder<'_> {
     /// The environment, from the lowest to the highest precedence: variables of the user, `env_file`s, `env`.

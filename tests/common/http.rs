@@ -34,8 +34,9 @@ impl Answer {
     fn read(mut stream: impl Read) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("an answer");
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(&bytes)));
+        let (head, body) = (String::from_utf8(bytes[..end].to_vec()).unwrap(), &bytes[end + 4..]);
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
         assert!(
@@ -43,7 +44,9 @@ impl Answer {
             "{head}, but {} bytes",
             body.len()
         );
-        Self { status, head: head.to_owned(), body: body.to_owned() }
+        // The page is compressed.
+        let body = String::from_utf8_lossy(body).into_owned();
+        Self { status, head, body }
     }
 }
 

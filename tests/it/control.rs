@@ -407,6 +407,7 @@ fn http_is_read_only() {
         assert!(http(&port, "GET", "/metrics").head.contains("text/plain; version=0.0.4"));
         let page = http(&port, "GET", "/");
         assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
+        assert!(page.head.contains("Content-Encoding: gzip"), "{}", page.head);
         let refused = http(&port, "POST", "/v1/shutdown");
         assert_eq!((refused.status, &refused.json()["result"]), (403, &json!("forbidden")));
         running.send(Signal::TERM);
