@@ -127,6 +127,7 @@ fn the_global_settings_are_decoded() {
 fn every_key_of_a_service_is_decoded() {
     check_service("type = \"oneshot\"\ninstances = \"cpus\"\nautostart = false\nkill_mode = \"process\"", |service| {
         service.kind = Kind::Oneshot;
+        service.reload.soak = Duration::ZERO;
         service.instances = 3;
         service.autostart = false;
         service.stop.kill_mode = KillMode::Process;
